@@ -1,0 +1,1 @@
+"""CenterNet (Objects as Points) on MindSpore."""

@@ -1,0 +1,177 @@
+"""The detector: backbone, upsampling and heads; its training step; its inference network."""
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import HeUniform, Normal
+
+from src.decode import decode
+from src.deform_conv import DeformConv2d
+from src.losses import CenterNetLoss
+from src.resnet import ResNet
+
+BACKBONE_STRIDE = 32
+UPSAMPLING_CHANNELS = (256, 128, 64)
+
+
+class CenterNet(nn.Cell):
+    """Image batch [N, 3, H, W], H and W multiples of 32 -> hm [N, C, H/4, W/4] (logits), wh [N, 2 or 2 C, ...], reg [N, 2, ...].
+
+    Without reg_offset there is no reg head, and reg is None. Args: as in net_config; num_classes C; dcn_impl
+    "native" or "composite". Source: paper, section 4, and the original's resnet_dcn.py.
+    """
+
+    def __init__(self, num_classes, block_class, num_stacks, down_ratio, head_conv, cat_spec_wh, reg_offset, dcn_impl):
+        super().__init__()
+        self.backbone = ResNet(block_class, num_stacks)
+        stages = int(math.log2(BACKBONE_STRIDE // down_ratio))
+        layers = []
+        channels = self.backbone.out_channels
+        for out_channels in UPSAMPLING_CHANNELS[:stages]:
+            layers += _upsampling(channels, out_channels, dcn_impl)
+            channels = out_channels
+        self.deconv_layers = nn.SequentialCell(*layers)
+        self.hm = _head(channels, head_conv, num_classes)
+        # The prior of a pixel being a centre: sigmoid(-2.19) is 0.1 (Lin et al. 2017, section 4.1).
+        self.hm[2].bias.set_data(Tensor(np.full(num_classes, -2.19, np.float32)))
+        self.wh = _head(channels, head_conv, 2 * num_classes if cat_spec_wh else 2, Normal(0.001))
+        self.reg = _head(channels, head_conv, 2, Normal(0.001)) if reg_offset else None
+
+    def construct(self, image):
+        features = self.deconv_layers(self.backbone(image))
+        reg = None if self.reg is None else self.reg(features)
+        return self.hm(features), self.wh(features), reg
+
+
+def _upsampling(in_channels, out_channels, dcn_impl):
+    """One stage: deformable convolution, then a transposed one that doubles the resolution."""
+    return [
+        DeformConv2d(in_channels, out_channels, dcn_impl=dcn_impl),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+        _bilinear_deconv(out_channels),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+    ]
+
+
+def _bilinear_deconv(channels):
+    """4x4 transposed convolution, stride 2; as in the original its first output channel starts as bilinear upsampling."""
+    deconv = nn.Conv2dTranspose(channels, channels, 4, 2, pad_mode="pad", padding=1, weight_init=HeUniform(math.sqrt(5)))
+    ramp = 1 - np.abs(np.arange(4) / 2 - 0.75)
+    weight = deconv.weight.asnumpy().copy()
+    weight[:, 0] = np.outer(ramp, ramp)
+    deconv.weight.set_data(Tensor(weight))
+    return deconv
+
+
+def _head(in_channels, head_conv, out_channels, weight_init=None):
+    """3x3 convolution to head_conv channels, ReLU, 1x1 convolution to out_channels."""
+    init = weight_init or HeUniform(math.sqrt(5))
+    return nn.SequentialCell(
+        nn.Conv2d(in_channels, head_conv, 3, pad_mode="pad", padding=1, has_bias=True, weight_init=init, bias_init="zeros"),
+        nn.ReLU(),
+        nn.Conv2d(head_conv, out_channels, 1, has_bias=True, weight_init=init, bias_init="zeros"),
+    )
+
+
+def build_network(net_config, num_classes, dcn_impl):
+    """The CenterNet that net_config describes."""
+    return CenterNet(
+        num_classes, net_config.block_class, net_config.num_stacks, net_config.down_ratio, net_config.head_conv,
+        net_config.cat_spec_wh, net_config.reg_offset, dcn_impl,
+    )
+
+
+def build_loss(net_config):
+    """The CenterNetLoss that net_config describes."""
+    return CenterNetLoss(
+        net_config.mse_loss, net_config.reg_loss, net_config.dense_wh, net_config.norm_wh, net_config.cat_spec_wh,
+        net_config.reg_offset, net_config.hm_weight, net_config.wh_weight, net_config.off_weight,
+    )
+
+
+class NetworkWithLoss(nn.Cell):
+    """Network and loss: (image, *targets) -> (loss, hm_loss, wh_loss, off_loss)."""
+
+    def __init__(self, network, loss):
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.loss = loss
+
+    def construct(self, image, hm, ind, reg, reg_mask, wh, wh_mask):
+        hm_out, wh_out, reg_out = self.network(image)
+        return self.loss(hm_out, wh_out, reg_out, hm, ind, reg, reg_mask, wh, wh_mask)
+
+
+_all_finite = ops.MultitypeFuncGraph("all_finite")
+
+
+@_all_finite.register("Tensor")
+def _tensor_all_finite(grad):
+    return ops.isfinite(grad).all()
+
+
+_unscale = ops.MultitypeFuncGraph("unscale")
+
+
+@_unscale.register("Tensor", "Tensor")
+def _tensor_unscale(scale, grad):
+    return grad.astype(ms.float32) / scale
+
+
+class TrainStep(nn.Cell):
+    """One training step on any device: a forward and a backward pass, gradients averaged over the devices, one update.
+
+    The loss is multiplied by the scale before the backward pass; if a gradient on any device is not finite, the step
+    is skipped everywhere (weights, moments and global step stay). With loss_scale None there is no scale and no check.
+
+    construct: a batch of dataset.py -> loss, hm_loss, wh_loss, off_loss, overflow, scale, learning rate (scalars).
+    """
+
+    def __init__(self, network_with_loss, optimizer, loss_scale=None, clip_grad_norm=0.0, grad_reducer=None, flag_reducer=None):
+        super().__init__(auto_prefix=False)
+        self.network = network_with_loss
+        self.network.set_grad()
+        self.optimizer = optimizer
+        self.check_overflow = loss_scale is not None
+        self.scale = Parameter(Tensor(loss_scale or 1.0, ms.float32), name="loss_scale", requires_grad=False)
+        self.clip_grad_norm = clip_grad_norm
+        self.reduce_gradients = grad_reducer or nn.Identity()
+        self.reduce_flag = flag_reducer or nn.Identity()
+        self.map = ops.HyperMap()
+        self.forward_backward = ops.value_and_grad(self._scaled_loss, None, optimizer.parameters, has_aux=True)
+
+    def _scaled_loss(self, *batch):
+        losses = self.network(*batch)
+        return losses[0] * self.scale, losses
+
+    def construct(self, *batch):
+        (_, losses), grads = self.forward_backward(*batch)
+        grads = self.reduce_gradients(grads)
+        grads = self.map(ops.partial(_unscale, self.scale), grads)
+        learning_rate = self.optimizer.get_lr()
+        overflow = Tensor(False)
+        if self.check_overflow:
+            finite = ops.stack(self.map(_all_finite, grads)).all()
+            overflow = self.reduce_flag(ops.logical_not(finite).astype(ms.float32)) > 0
+        if not overflow:
+            if self.clip_grad_norm > 0:
+                grads = ops.clip_by_global_norm(grads, self.clip_grad_norm)
+            losses = ops.depend(losses, self.optimizer(grads))
+        return losses + (overflow, self.scale, learning_rate)
+
+
+class DetectionNetwork(nn.Cell):
+    """Normalised image batch [N, 3, H, W] -> detections [N, K, 6] as decode.decode gives them, in output pixels."""
+
+    def __init__(self, network, k, cat_spec_wh):
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.k = k
+        self.cat_spec_wh = cat_spec_wh
+
+    def construct(self, image):
+        hm, wh, reg = self.network(image)
+        return decode(ops.sigmoid(hm), wh, reg, self.k, self.cat_spec_wh)

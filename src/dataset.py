@@ -1,0 +1,471 @@
+"""COCO -> MindRecord; the training pipeline; the evaluation input.
+
+As a script: python src/dataset.py --coco_data_dir D --mindrecord_dir M [--mindrecord_prefix P]
+"""
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import contextlib
+import functools
+import io
+import json
+import math
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import mindspore.dataset as ds
+import numpy as np
+from mindspore.mindrecord import FileWriter
+from pycocotools.coco import COCO
+
+from src import errors, image
+from src.errors import UserError
+from src.model_utils.config import get_config
+from src.utils import log, progress, write_json
+
+RECORD_SCHEMA = {
+    "image": {"type": "bytes"},
+    "image_id": {"type": "int64"},
+    "boxes": {"type": "float32", "shape": [-1, 4]},
+    "labels": {"type": "int32", "shape": [-1]},
+}
+TARGET_COLUMNS = ["image", "hm", "ind", "reg", "reg_mask", "wh", "wh_mask"]
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+# ---------------------------------------------------------------- COCO
+
+
+@dataclass
+class Split:
+    """One part of a COCO-format data set: its annotation file ("" if it has none) and the folder of its images."""
+
+    annotation: str
+    image_dir: str
+
+
+def find_split(data_dir, part, dataset_config):
+    """Locate the "train", "val" or "test" part of the data set in data_dir.
+
+    dataset_config's <part>_annotation and <part>_image_dir (relative to data_dir) win; else the usual places are tried:
+    annotations/instances_<part>2017.json (also instance_..., image_info_..., <part>.json), and <part>2017/ or images/<part>/images/.
+    Raises UserError that lists the places tried.
+    """
+    errors.require_dir(data_dir, "data set folder")
+    names = [f"instances_{part}2017.json", f"instance_{part}2017.json", f"image_info_{part}2017.json", f"{part}.json"]
+    annotation = _first_existing(
+        data_dir, getattr(dataset_config, f"{part}_annotation"), [os.path.join("annotations", name) for name in names],
+        f"dataset_config.{part}_annotation", optional=part == "test",
+    )
+    image_dir = _first_existing(
+        data_dir, getattr(dataset_config, f"{part}_image_dir"), [f"{part}2017", os.path.join("images", part, "images")],
+        f"dataset_config.{part}_image_dir",
+    )
+    return Split(annotation, image_dir)
+
+
+def _first_existing(data_dir, chosen, usual, option, optional=False):
+    candidates = [os.path.join(data_dir, name) for name in ([chosen] if chosen else usual)]
+    for path in candidates:
+        if os.path.exists(path):
+            return path
+    if optional and not chosen:
+        return ""
+    raise UserError(f"none of these exists: {', '.join(candidates)}; set {option}")
+
+
+def read_coco(path):
+    """Read an annotation file with pycocotools. Raises UserError if it is no COCO file."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(path)
+        for image_info in coco.dataset["images"]:
+            image_info["id"], image_info["file_name"]
+        categories = {category["id"]: category["name"] for category in coco.dataset["categories"]}
+        coco.dataset.setdefault("annotations", [])
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
+    if not categories:
+        raise UserError(f"{path}: it names no categories")
+    return coco
+
+
+def class_list(coco):
+    """(class names, category ids), both in the order of the ids; a label is a place in these lists."""
+    categories = sorted(coco.dataset["categories"], key=lambda category: category["id"])
+    return [category["name"] for category in categories], [category["id"] for category in categories]
+
+
+def image_list(split):
+    """The images of a part as [(id, path)]: those of the annotation file, else the folder's files, numbered from 1."""
+    if split.annotation:
+        coco = read_coco(split.annotation)
+        return [(info["id"], os.path.join(split.image_dir, info["file_name"])) for info in coco.dataset["images"]]
+    paths = sorted(
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(split.image_dir) for name in names if name.lower().endswith(IMAGE_ENDINGS)
+    )
+    return list(enumerate(paths, 1))
+
+
+def dataset_name(data_dir, coco):
+    """What the evaluation calls the data set: coco2017, or the name of its folder."""
+    description = str((coco.dataset.get("info") or {}).get("description", ""))
+    return "coco2017" if description.startswith("COCO 2017") else os.path.basename(os.path.abspath(data_dir))
+
+
+def usable_boxes(annotations, labels_of_ids, width, height):
+    """The boxes of one image that can be trained on.
+
+    Args: annotations of the image, COCO style; labels_of_ids {category id: label}; the image's size in pixels.
+    Returns boxes [M, 4] float32 as x1, y1, x2, y2 (not clipped), labels [M] int32, and for each annotation left out
+    one sentence that names it.
+    """
+    boxes, labels, skipped = [], [], []
+    for annotation in annotations:
+        name = f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"
+        label = labels_of_ids.get(annotation.get("category_id"))
+        if label is None:
+            skipped.append(f"{name}: unknown category id {annotation.get('category_id')}")
+            continue
+        try:
+            x, y, w, h = (float(value) for value in annotation["bbox"])
+        except (KeyError, TypeError, ValueError):
+            skipped.append(f"{name}: no box of four numbers")
+            continue
+        if not (math.isfinite(x + y + w + h) and w > 0 and h > 0):
+            skipped.append(f"{name}: box without area {annotation['bbox']}")
+        elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            skipped.append(f"{name}: box {annotation['bbox']} outside the {width}x{height} image")
+        else:
+            boxes.append([x, y, x + w, y + h])
+            labels.append(label)
+    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), skipped
+
+
+# ---------------------------------------------------------------- MindRecord
+
+
+def manifest_path(mindrecord_dir, prefix):
+    """The file that is written last, and says what the MindRecord files hold."""
+    return os.path.join(mindrecord_dir, f"{prefix}.manifest.json")
+
+
+def convert(split, mindrecord_dir, prefix, num_shards, num_workers, name):
+    """Write the images and boxes of a part of a COCO data set to MindRecord files; returns the manifest.
+
+    Images go in as the bytes they are on disk. Unreadable images and unusable boxes are left out, counted and logged.
+    The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if a finished conversion
+    of that prefix is there, or if no image is left.
+    """
+    finished = manifest_path(mindrecord_dir, prefix)
+    if os.path.exists(finished):
+        raise UserError(f"{finished} exists: this conversion is done; name another --mindrecord_prefix or folder, or delete it first")
+    coco = read_coco(split.annotation)
+    classes, category_ids = class_list(coco)
+    os.makedirs(mindrecord_dir, exist_ok=True)
+    partial = os.path.join(mindrecord_dir, f".{prefix}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a conversion that was stopped
+    os.makedirs(partial)
+    infos = list({info["id"]: info for info in coco.dataset["images"]}.values())
+    num_shards = max(1, min(num_shards, len(infos)))
+    writer = FileWriter(os.path.join(partial, prefix), num_shards)
+    writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
+    skipped = []
+    images = objects = without_objects = 0
+    labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
+    load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids)
+    try:
+        with ThreadPoolExecutor(num_workers) as pool:
+            for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
+                for record, problems in pool.map(load, chunk):
+                    skipped += problems
+                    if record is not None:
+                        writer.write_raw_data([record])
+                        images += 1
+                        objects += len(record["labels"])
+                        without_objects += len(record["labels"]) == 0
+        for problem in skipped:
+            log(f"skipped {problem}")
+        if not images:
+            raise UserError(f"{split.annotation}: no usable image in {split.image_dir} ({len(infos)} listed)")
+        writer.commit()
+        files = sorted(os.listdir(partial))
+        for file in files:
+            os.replace(os.path.join(partial, file), os.path.join(mindrecord_dir, file))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    manifest = {
+        "dataset": name, "classes": classes, "category_ids": category_ids, "images": images, "objects": objects,
+        "images_without_objects": without_objects, "files": [file for file in files if not file.endswith(".db")],
+        "skipped": skipped,
+    }
+    write_json(finished, manifest)
+    return manifest
+
+
+def _chunks(items, size):
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _load_record(info, coco, image_dir, labels_of_ids):
+    """(record or None, sentences about what was left out) of one image."""
+    path = os.path.join(image_dir, info["file_name"])
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        image.check_image(data)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return None, [f"image {info['id']} ({path}): {reason}"]
+    height, width = image.decode_image(data).shape[:2]
+    boxes, labels, problems = usable_boxes(coco.imgToAnns[info["id"]], labels_of_ids, width, height)
+    return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, problems
+
+
+def read_manifest(mindrecord_dir, prefix):
+    """The manifest of a finished conversion, with the shards' presence checked. Raises UserError."""
+    errors.require_dir(mindrecord_dir, "MindRecord folder (--mindrecord_dir)")
+    path = manifest_path(mindrecord_dir, prefix)
+    if not os.path.isfile(path):
+        raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing; "
+                        "run bash scripts/convert_dataset_to_mindrecord.sh first")
+    try:
+        with open(path, encoding="utf-8") as file:
+            manifest = json.load(file)
+        files = manifest["files"]
+        manifest["classes"], manifest["category_ids"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a manifest ({type(error).__name__}: {error})") from error
+    for name in [*files, *(f"{file}.db" for file in files)]:
+        errors.require_file(os.path.join(mindrecord_dir, name), "MindRecord file")
+    return manifest
+
+
+# ---------------------------------------------------------------- training samples
+
+
+@functools.lru_cache(maxsize=512)
+def _kernel(radius, mse_loss):
+    """The gaussian of a radius; of fixed width with the mean-squared-error option (the original's hm_gauss)."""
+    if mse_loss:
+        return image.gaussian_kernel(3 * image.MSRA_SIGMA, image.MSRA_SIGMA)
+    return image.gaussian_kernel(radius, (2 * radius + 1) / 6)
+
+
+def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=False, dense_wh=False, cat_spec_wh=False):
+    """Targets of one image (the original's datasets/sample/ctdet.py).
+
+    Args: boxes [M, 4] x1, y1, x2, y2 in output pixels; labels [M]; out_size (width, height) of the output.
+    Returns a dictionary: hm [C, h, w], ind [max_objs] int32, reg [max_objs, 2], reg_mask [max_objs], wh and wh_mask:
+    [max_objs, 2], or [max_objs, 2 C] with cat_spec_wh, or [2, h, w] with dense_wh. All but ind float32.
+    """
+    out_w, out_h = out_size
+    hm = np.zeros((num_classes, out_h, out_w), np.float32)
+    ind = np.zeros(max_objs, np.int32)
+    reg = np.zeros((max_objs, 2), np.float32)
+    reg_mask = np.zeros(max_objs, np.float32)
+    wh = np.zeros((max_objs, 2), np.float32)
+    dense = np.zeros((2, out_h, out_w), np.float32) if dense_wh else None
+    boxes = np.clip(boxes[:max_objs], 0, np.array([out_w - 1, out_h - 1] * 2, np.float32))
+    labels = labels[:max_objs]
+    for slot, ((x1, y1, x2, y2), label) in enumerate(zip(boxes, labels)):
+        w, h = x2 - x1, y2 - y1
+        if w <= 0 or h <= 0:
+            continue
+        center = np.array([(x1 + x2) / 2, (y1 + y2) / 2], np.float32)
+        x, y = center.astype(np.int32)
+        radius = max(0, int(image.gaussian_radius(math.ceil(h), math.ceil(w))))
+        kernel = _kernel(radius, mse_loss)
+        image.draw_gaussian(hm[label], x, y, kernel)
+        ind[slot] = y * out_w + x
+        reg[slot] = center - (x, y)
+        reg_mask[slot] = 1
+        wh[slot] = w, h
+        if dense_wh:
+            image.draw_dense_value(dense, hm.max(0), x, y, kernel, (w, h))
+    targets = {"hm": hm, "ind": ind, "reg": reg, "reg_mask": reg_mask}
+    wh_mask = np.repeat(reg_mask[:, None], 2, 1)
+    if dense_wh:
+        targets["wh"], targets["wh_mask"] = dense, np.repeat(hm.max(0, keepdims=True), 2, 0)
+    elif cat_spec_wh:
+        targets["wh"], targets["wh_mask"] = (_in_class_columns(v, labels, num_classes) for v in (wh, wh_mask))
+    else:
+        targets["wh"], targets["wh_mask"] = wh, wh_mask
+    return targets
+
+
+def _in_class_columns(values, labels, num_classes):
+    """[M, 2] -> [M, 2 C] with the values in the columns 2 label, 2 label + 1, zero elsewhere."""
+    spread = np.zeros((len(values), num_classes, 2), np.float32)
+    spread[np.arange(len(labels)), labels] = values[: len(labels)]
+    return spread.reshape(len(values), -1)
+
+
+def whole_view(width, height, input_size):
+    """Centre and width of the region that shows a whole image in an input of input_size (width, height).
+
+    The original's longest side, for inputs that are not square too.
+    """
+    return np.array([width / 2, height / 2], np.float32), max(width, height * input_size[0] / input_size[1]) * 1.0
+
+
+def make_sample(picture, boxes, labels, num_classes, rng, dataset_config, net_config):
+    """A training sample: {"image": float32 [3, H, W], and encode_targets' dictionary}.
+
+    Args: picture uint8 BGR; boxes [M, 4] x1, y1, x2, y2 in its pixels; labels [M]; rng numpy Generator that makes
+    all the random draws, or None for the whole image as it is.
+    """
+    height, width = picture.shape[:2]
+    input_size = dataset_config.input_res_train
+    center, size = whole_view(width, height, input_size)
+    rotation, flip, steps, lighting = 0.0, False, (), np.zeros(3)
+    if rng is not None:
+        center, size, rotation, flip = image.draw_crop(rng, center, size, (width, height), dataset_config)
+        if dataset_config.color_aug:
+            steps, lighting = image.draw_color(rng)
+    return render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config)
+
+
+def render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config):
+    """make_sample with the draws given: region (center, size, rotation), flip, and color_matrix's steps and lighting."""
+    width = picture.shape[1]
+    if flip:
+        picture = cv2.flip(picture, 1)
+        boxes = image.flip_boxes(boxes, width)
+        center = np.array([width - center[0] - 1, center[1]], np.float32)
+    input_size = tuple(dataset_config.input_res_train)
+    out_size = (input_size[0] // net_config.down_ratio, input_size[1] // net_config.down_ratio)
+    view = image.warp(picture, image.affine_matrix(center, size, rotation, input_size), input_size)
+    color = image.color_matrix(steps, lighting, image.mean_grey(view), dataset_config.eig_val, dataset_config.eig_vec)
+    color = image.normalizing_matrix(color, dataset_config.mean, dataset_config.std)
+    boxes = image.transform_boxes(boxes, image.affine_matrix(center, size, rotation, out_size))
+    targets = encode_targets(boxes, labels, num_classes, out_size, dataset_config.max_objs,
+                             net_config.mse_loss, net_config.dense_wh, net_config.cat_spec_wh)
+    return {"image": image.apply_color(view, color), **targets}
+
+
+# ---------------------------------------------------------------- training pipeline
+
+
+def epoch_order(count, seed, epoch, shuffle):
+    """The order in which an epoch visits `count` images: int64 [count], the same on every rank."""
+    if not shuffle:
+        return np.arange(count)
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def rank_share(order, batch_size, rank, ranks):
+    """One rank's part of an epoch: rows of every global batch, so that n ranks see the batches that one would see."""
+    steps = len(order) // (batch_size * ranks)
+    return order[: steps * batch_size * ranks].reshape(steps, ranks, batch_size)[:, rank].reshape(-1)
+
+
+class TrainSet:
+    """The training samples of a MindRecord data set.
+
+    What a sample looks like depends on seed, epoch and image id alone; the images' order does not depend on how they
+    lie in the files. Attributes: manifest, steps_per_epoch.
+    """
+
+    def __init__(self, config, rank=0, ranks=1):
+        self.config = config
+        self.rank, self.ranks = rank, ranks
+        self.batch_size = config.train_config.batch_size
+        self.manifest = read_manifest(config.mindrecord_dir, config.mindrecord_prefix)
+        self.num_classes = len(self.manifest["classes"])
+        self.files = [os.path.join(config.mindrecord_dir, name) for name in self.manifest["files"]]
+        ids = ds.MindDataset(self.files, columns_list=["image_id"], shuffle=False)
+        ids = [int(row["image_id"]) for row in ids.create_dict_iterator(num_epochs=1, output_numpy=True)]
+        self.places = np.argsort(ids, kind="stable")
+        self.steps_per_epoch = len(ids) // (self.batch_size * ranks)
+        if not self.steps_per_epoch:
+            raise UserError(f"{len(ids)} images are fewer than one batch: train_config.batch_size {self.batch_size} x {ranks} devices")
+
+    def epoch(self, number, first_step=0):
+        """A MindSpore pipeline of the batches of an epoch from first_step on, columns TARGET_COLUMNS."""
+        order = epoch_order(len(self.places), self.config.seed, number, self.config.do_shuffle)
+        places = self.places[rank_share(order, self.batch_size, self.rank, self.ranks)][first_step * self.batch_size :]
+        workers = self.config.dataset_config.num_workers
+        data = ds.MindDataset(self.files, columns_list=list(RECORD_SCHEMA), sampler=ds.SubsetSampler([int(place) for place in places]))
+        sample = functools.partial(
+            _pipeline_sample, epoch=number, seed=self.config.seed, num_classes=self.num_classes,
+            dataset_config=self.config.dataset_config, net_config=self.config.net_config,
+        )
+        data = data.map(sample, list(RECORD_SCHEMA), TARGET_COLUMNS, num_parallel_workers=workers)
+        data = data.project(TARGET_COLUMNS)
+        return data.batch(self.batch_size, drop_remainder=True, num_parallel_workers=1)
+
+
+def _pipeline_sample(data, image_id, boxes, labels, epoch, seed, num_classes, dataset_config, net_config):
+    """One MindRecord row -> the values of TARGET_COLUMNS."""
+    if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
+        boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+    rng = np.random.default_rng([seed, epoch, int(image_id)])
+    picture = image.decode_image(data.tobytes())
+    sample = make_sample(picture, boxes.reshape(-1, 4), labels.reshape(-1), num_classes, rng, dataset_config, net_config)
+    return tuple(sample[name] for name in TARGET_COLUMNS)
+
+
+# ---------------------------------------------------------------- evaluation input
+
+
+@dataclass
+class View:
+    """Where an evaluation input lies in its image: centre and width of the region, (height, width) of the output."""
+
+    center: np.ndarray
+    size: float
+    out_hw: tuple
+    scale: float
+
+
+def preprocess(picture, scale, keep_res, input_res, down_ratio, mean, std, pad_multiple=32):
+    """Evaluation input of one image at one scale (the original's detectors/base_detector.py).
+
+    Args: picture uint8 BGR; keep_res pads the scaled image to multiples of 32, and from there with more black at
+    the right and at the bottom to multiples of pad_multiple, so that the picture keeps its place on the stride grid; else it is fitted
+    into input_res (width, height). Returns float32 [3, H, W] and its View.
+    """
+    height, width = picture.shape[:2]
+    new_h, new_w = max(1, int(height * scale)), max(1, int(width * scale))
+    if keep_res:
+        base_w, base_h = (new_w | 31) + 1, (new_h | 31) + 1
+        input_w, input_h = (-(-side // pad_multiple) * pad_multiple for side in (base_w, base_h))
+        center = np.array([new_w // 2 + (input_w - base_w) / 2, new_h // 2 + (input_h - base_h) / 2], np.float32)
+        size = float(input_w)
+    else:
+        input_w, input_h = input_res
+        center = np.array([new_w / 2, new_h / 2], np.float32)
+        # The original's: the region is the unscaled image's, so that scale zooms in the fixed input.
+        size = whole_view(width, height, input_res)[1]
+    if (new_w, new_h) != (width, height):
+        picture = cv2.resize(picture, (new_w, new_h))
+    view = image.warp(picture, image.affine_matrix(center, size, 0, (input_w, input_h)), (input_w, input_h))
+    color = image.normalizing_matrix(np.eye(3, 4), mean, std)
+    return image.apply_color(view, color), View(center, size, (input_h // down_ratio, input_w // down_ratio), scale)
+
+
+def main():
+    """Convert the training part of a data set."""
+    config = get_config("Convert the training images of a COCO-format data set to MindRecord files.")
+    start = time.time()
+    split = find_split(config.coco_data_dir, "train", config.dataset_config)
+    if not config.mindrecord_dir:
+        raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
+    options = config.dataset_config
+    name = dataset_name(config.coco_data_dir, read_coco(split.annotation))
+    manifest = convert(split, config.mindrecord_dir, config.mindrecord_prefix, options.num_shards, options.num_workers, name)
+    log(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "
+        f"{len(manifest['classes'])} classes; {len(manifest['skipped'])} images or objects skipped; "
+        f"{time.time() - start:.1f} s; {manifest_path(config.mindrecord_dir, config.mindrecord_prefix)}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

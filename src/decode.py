@@ -1,0 +1,49 @@
+"""Heatmap -> top K boxes, on the device (the original's decode.py)."""
+import mindspore as ms
+from mindspore import ops
+
+from src.losses import gather_at_centers
+
+
+def suppress_non_peaks(heat):
+    """Zero every value of heat [N, C, H, W] that is not the largest of its 3x3 neighbourhood: NMS of the paper."""
+    peak = ops.max_pool2d(heat, 3, 1, 1)
+    return heat * (peak == heat).astype(heat.dtype)
+
+
+def top_k(heat, k):
+    """The k largest values of heat [N, C, H, W] over all classes, largest first.
+
+    Returns scores, ind (y * W + x), classes: each [N, k]; ind and classes int32.
+    """
+    n, classes, height, width = heat.shape
+    scores, flat = ops.topk(heat.reshape(n, classes * height * width), k)
+    pixels = height * width
+    return scores, flat % pixels, flat // pixels
+
+
+def decode(heat, wh, reg, k, cat_spec_wh=False):
+    """Detections out of the three heads.
+
+    Args: heat [N, C, H, W] after the sigmoid; wh [N, 2 or 2 C, H, W]; reg [N, 2, H, W] or None (then centres are taken
+    in the middle of their pixel). Returns [N, k, 6] float32: x1, y1, x2, y2 in output pixels, score, class (0-based).
+    """
+    n, classes, _, width = heat.shape
+    scores, ind, labels = top_k(suppress_non_peaks(heat), k)
+    x = (ind % width).astype(ms.float32)
+    y = (ind // width).astype(ms.float32)
+    if reg is None:
+        x = x + 0.5
+        y = y + 0.5
+    else:
+        offset = gather_at_centers(reg, ind)
+        x = x + offset[:, :, 0]
+        y = y + offset[:, :, 1]
+    size = gather_at_centers(wh, ind)
+    if cat_spec_wh:
+        rows = size.reshape(n * k * classes, 2)
+        first_row = ops.arange(n * k) * classes
+        size = ops.gather(rows, first_row.astype(ms.int32) + labels.reshape(-1), 0).reshape(n, k, 2)
+    half_w = size[:, :, 0] / 2
+    half_h = size[:, :, 1] / 2
+    return ops.stack((x - half_w, y - half_h, x + half_w, y + half_h, scores, labels.astype(ms.float32)), -1)

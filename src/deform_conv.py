@@ -1,0 +1,94 @@
+"""Modulated deformable convolution (DCNv2, Zhu et al. 2018) as the original's `DCN` layer.
+
+Offsets are channels [all x, all y, mask], one channel per kernel tap (row by row), the order of
+`ops.deformable_conv2d`; the original's (y, x) pairs per tap are put in this order when weights are converted.
+"""
+import math
+
+import mindspore as ms
+from mindspore import Parameter, nn, ops
+from mindspore.common.initializer import Uniform, initializer
+
+IMPLEMENTATIONS = ("auto", "native", "composite")
+
+
+def resolve_dcn_impl(dcn_impl, device_target):
+    """Return "native" or "composite" for "auto": native on Ascend, composite elsewhere (faster there, same numbers)."""
+    if dcn_impl != "auto":
+        return dcn_impl
+    return "native" if device_target == "Ascend" else "composite"
+
+
+def deform_conv_native(x, offset_mask, weight):
+    """The device's own operator; arguments as deform_conv_composite."""
+    kernel = weight.shape[-1]
+    pad = kernel // 2
+    return ops.deformable_conv2d(x, weight, offset_mask, (kernel, kernel), (1, 1, 1, 1), (pad, pad, pad, pad))
+
+
+def deform_conv_composite(x, offset_mask, weight):
+    """Deformable convolution, stride 1, same size, out of gathers and one matrix product.
+
+    Args: x [N, C, H, W]; offset_mask [N, 3 k k, H, W] (x offsets, y offsets in input pixels, mask factors);
+    weight [O, C, k, k], k odd. Returns [N, O, H, W]. Samples outside the image count as 0.
+    """
+    n, channels, height, width = x.shape
+    out_channels, _, kernel, _ = weight.shape
+    taps = kernel * kernel
+    # Rows in the order (image, pixel, tap), so that the gathered rows are the matrix product's rows as they lie.
+    offset_mask = offset_mask.reshape(n, 3, taps, height * width).transpose(1, 0, 3, 2)
+    pixel = ops.arange(height * width).reshape(height * width, 1)
+    tap = ops.arange(taps).reshape(1, taps)
+    base_x = (pixel % width + tap % kernel - kernel // 2).astype(ms.float32)
+    base_y = (pixel // width + tap // kernel - kernel // 2).astype(ms.float32)
+    # Two pixels outside nothing is sampled any more: the clip keeps wild offsets inside the integer range.
+    px = ops.clamp(base_x + offset_mask[0], -2.0, width + 1.0)
+    py = ops.clamp(base_y + offset_mask[1], -2.0, height + 1.0)
+    x0 = ops.floor(px)
+    y0 = ops.floor(py)
+    frac_x = px - x0
+    frac_y = py - y0
+
+    table = x.transpose(0, 2, 3, 1).reshape(n * height * width, channels)
+    first_row = (ops.arange(n) * (height * width)).reshape(n, 1, 1)
+    rows = 0
+    for corner_y, weight_y in ((y0, 1.0 - frac_y), (y0 + 1.0, frac_y)):
+        for corner_x, weight_x in ((x0, 1.0 - frac_x), (x0 + 1.0, frac_x)):
+            inside = (corner_x >= 0) & (corner_x <= width - 1) & (corner_y >= 0) & (corner_y <= height - 1)
+            factor = weight_y * weight_x * inside.astype(ms.float32) * offset_mask[2]
+            column = ops.clamp(corner_x, 0.0, width - 1.0).astype(ms.int32)
+            row = ops.clamp(corner_y, 0.0, height - 1.0).astype(ms.int32)
+            index = first_row + row * width + column
+            rows = rows + ops.gather(table, index.reshape(-1), 0) * factor.reshape(-1, 1).astype(x.dtype)
+    matrix = weight.transpose(2, 3, 1, 0).reshape(taps * channels, out_channels)
+    out = ops.matmul(rows.reshape(n * height * width, taps * channels), matrix.astype(x.dtype))
+    return out.reshape(n, height, width, out_channels).transpose(0, 3, 1, 2)
+
+
+class DeformConv2d(nn.Cell):
+    """The original's DCN layer: a convolution predicts offsets and masks, with which another one samples.
+
+    [N, in_channels, H, W] -> [N, out_channels, H, W]; stride 1, same size. It starts as a plain convolution
+    of half strength: offsets 0, masks sigmoid(0). The bias is kept, though a batch norm follows, so that
+    weights go to the original and back unchanged.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size=3, dcn_impl="composite"):
+        super().__init__()
+        bound = 1.0 / math.sqrt(in_channels * kernel_size**2)
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = Parameter(initializer(Uniform(bound), shape, ms.float32), name="weight")
+        self.bias = Parameter(initializer("zeros", (out_channels,), ms.float32), name="bias")
+        self.taps = kernel_size**2
+        self.conv_offset_mask = nn.Conv2d(
+            in_channels, 3 * self.taps, kernel_size, pad_mode="pad", padding=kernel_size // 2, has_bias=True,
+            weight_init="zeros", bias_init="zeros",
+        )
+        self.sample = deform_conv_native if dcn_impl == "native" else deform_conv_composite
+
+    def construct(self, x):
+        offset_mask = self.conv_offset_mask(x)
+        offset = offset_mask[:, : 2 * self.taps]
+        mask = ops.sigmoid(offset_mask[:, 2 * self.taps :])
+        out = self.sample(x, ops.concat((offset, mask), 1), self.weight)
+        return out + self.bias.reshape(1, -1, 1, 1)

@@ -1,0 +1,152 @@
+"""The two loops: training and evaluation."""
+import os
+import time
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network
+from src.deform_conv import resolve_dcn_impl
+from src.errors import UserError
+from src.lr_schedule import MultiDecay, PolyDecay
+from src.utils import CheckpointFolder, TrainingLog, describe_model, load_weights, log, read_checkpoint
+
+# ---------------------------------------------------------------- training
+
+
+def build_schedule(train_config, steps_per_epoch, epochs):
+    """The learning-rate cell that train_config describes."""
+    if train_config.lr_schedule == "PolyDecay":
+        options = train_config.PolyDecay
+        return PolyDecay(options.learning_rate, options.end_learning_rate, steps_per_epoch * epochs, options.power, options.warmup_steps)
+    options = train_config.MultiDecay
+    return MultiDecay(options.learning_rate, steps_per_epoch, options.multi_epochs, options.factor, options.warmup_steps)
+
+
+def build_optimizer(network, train_config, steps_per_epoch, epochs):
+    """Adam over the network's parameters; those whose names end as decay_filter says are not decayed."""
+    schedule = build_schedule(train_config, steps_per_epoch, epochs)
+    exempt = tuple(train_config.Adam.decay_filter)
+    parameters = list(network.trainable_params())
+    decayed = [parameter for parameter in parameters if not parameter.name.endswith(exempt)]
+    others = [parameter for parameter in parameters if parameter.name.endswith(exempt)]
+    groups = [{"params": decayed, "weight_decay": train_config.Adam.weight_decay}, {"params": others}]
+    eps = getattr(train_config, train_config.lr_schedule).eps
+    return nn.Adam([group for group in groups if group["params"]], learning_rate=schedule, eps=eps)
+
+
+def build_train_step(network, config, optimizer, ranks=1):
+    """The training cell that config describes."""
+    reducers = {}
+    if ranks > 1:
+        from mindspore import ops  # the reducers need an initialised communication
+
+        reducers = {"grad_reducer": nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=ranks), "flag_reducer": ops.AllReduce()}
+    scale = config.train_config.loss_scale_value if config.enable_lossscale else None
+    loss = NetworkWithLoss(network, build_loss(config.net_config))
+    step = TrainStep(loss, optimizer, scale, config.train_config.clip_grad_norm, **reducers)
+    step.set_train()
+    return step
+
+
+def start_weights(network, config):
+    """Load what the configuration names: a whole checkpoint (fine-tuning), else a pretrained backbone, else nothing."""
+    if config.load_checkpoint_path:
+        parameters = read_checkpoint(config.load_checkpoint_path)
+        kept = load_weights(network, parameters, config.load_checkpoint_path, skip_reshaped_heads=True)
+        log(f"loaded {config.load_checkpoint_path}" + (f"; another number of classes, so these start anew: {', '.join(kept)}" if kept else ""))
+    elif config.net_config.load_backbone_path:
+        load_weights(network.backbone, read_checkpoint(config.net_config.load_backbone_path), config.net_config.load_backbone_path)
+        log(f"loaded the backbone {config.net_config.load_backbone_path}")
+
+
+def run_steps(step, data, sink_steps):
+    """Run a pipeline's batches through a training cell; yields (steps done, the last step's results).
+
+    With sink_steps the device fetches that many batches by itself (Ascend); 0 hands over each batch.
+    """
+    if sink_steps:
+        sink = ms.data_sink(step, data, sink_size=sink_steps)
+        for _ in range(data.get_dataset_size() // sink_steps):
+            yield sink_steps, sink()
+        return
+    for batch in data.create_tuple_iterator(num_epochs=1):
+        yield 1, step(*batch)
+
+
+def train(config, train_set, device_target, rank=0):
+    """Train as the configuration says, with logs and checkpoints; returns the last checkpoint's path ("" without)."""
+    ms.set_seed(config.seed)
+    network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
+    per_epoch = train_set.steps_per_epoch
+    optimizer = build_optimizer(network, config.train_config, per_epoch, config.epoch_size)
+    step_cell = build_train_step(network, config, optimizer, train_set.ranks)
+    state = {parameter.name: parameter for parameter in [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale]}
+
+    folder = os.path.join(config.save_checkpoint_path, f"ckpt_{rank}")
+    done = 0
+    if config.resume:
+        done = restore(state, config.load_checkpoint_path or newest_checkpoint(folder))
+    else:
+        start_weights(network, config)
+    last_step = per_epoch * config.epoch_size
+    if config.train_steps >= 0:
+        last_step = min(last_step, config.train_steps)
+    if done >= last_step:
+        raise UserError(f"nothing to train: {done} steps are done, and epoch_size {config.epoch_size} x {per_epoch} steps, train_steps "
+                        f"{config.train_steps} ask for {last_step}")
+
+    sink_steps = config.data_sink_steps if config.enable_data_sink and device_target == "Ascend" else 0
+    if config.enable_data_sink and not sink_steps:
+        log(f"enable_data_sink works on Ascend only: batches are handed over one by one on {device_target}")
+    checkpoints = None
+    if config.enable_save_ckpt and rank == 0:
+        checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, describe_model(config, train_set.manifest), config.resume)
+    record = TrainingLog(os.path.join(config.save_result_dir, "train_record.jsonl"), config.resume) if rank == 0 else None
+    saved = ""
+    images = train_set.batch_size * train_set.ranks
+    log(f"{len(train_set.places)} images, {per_epoch} steps of {images} images an epoch, {last_step - done} steps to go; compiling the graph")
+    while done < last_step:
+        epoch, first_step = divmod(done, per_epoch)
+        start = time.time()
+        for count, results in run_steps(step_cell, train_set.epoch(epoch, first_step), sink_steps):
+            done += count
+            values = [result.asnumpy()[()] for result in results]
+            now = time.time()
+            if record:
+                record.step(done, per_epoch, values, images * count / (now - start))
+            start = now
+            if not np.isfinite(values[0]):
+                raise UserError(f"the loss is {values[0]} at step {done}: training stops; lower the learning rate, or look at the data; "
+                                f"the last checkpoint is {saved or 'that of the start'}")
+            if checkpoints and (done % config.save_checkpoint_steps < count or done >= last_step):
+                saved = checkpoints.save(state, epoch, done)
+            if done >= last_step:
+                break
+    if record:
+        record.close()
+    return saved
+
+
+def newest_checkpoint(folder):
+    """The newest checkpoint in a folder. Raises UserError if it holds none."""
+    found = CheckpointFolder.find(folder)
+    if not found:
+        raise UserError(f"resume: no checkpoint in {folder}; set --load_checkpoint_path or --save_checkpoint_path")
+    return found[-1]
+
+
+def restore(state, path):
+    """Put a checkpoint back into {name: Parameter}: weights, moments, global step, loss scale; returns the steps done."""
+    parameters = read_checkpoint(path)
+    missing = sorted(set(state) - set(parameters))
+    if missing or "step" not in parameters:
+        raise UserError(f"{path}: it holds no training state to resume ({(missing or ['step'])[0]} is missing); without --resume its weights are loaded")
+    for name, parameter in state.items():
+        if tuple(parameter.shape) != tuple(parameters[name].shape):
+            raise UserError(f"{path}: {name} is {tuple(parameters[name].shape)}, this run has {tuple(parameter.shape)}")
+        parameter.set_data(parameters[name])
+    done = int(parameters["step"].asnumpy())
+    log(f"resuming {path} after step {done}")
+    return done

@@ -1,0 +1,45 @@
+"""Errors that a person can act on, and the frame every entry script runs in."""
+import os
+import sys
+
+
+class UserError(Exception):
+    """A mistake of the user's, or of the data: the message says what, where and what to do."""
+
+
+def run(main):
+    """Call main(); a UserError, a missing file or an interrupt ends in one sentence and exit code 2 (130), no traceback."""
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        sys.exit(_say(error))
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        sys.exit(_say(f"{error.strerror or error}{where}"))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _say(message):
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def require_file(path, what):
+    """Return path if it is a file, else raise UserError that names it and what it should have been."""
+    if not path:
+        raise UserError(f"no {what} given")
+    if not os.path.isfile(path):
+        raise UserError(f"{what} not found: {path}")
+    return path
+
+
+def require_dir(path, what):
+    """Return path if it is a folder, else raise UserError that names it and what it should have been."""
+    if not path:
+        raise UserError(f"no {what} given")
+    if not os.path.isdir(path):
+        raise UserError(f"{what} not found: {path}")
+    return path

@@ -1,0 +1,47 @@
+"""Learning rates as a function of the global step (from 0), computed on the device."""
+import mindspore as ms
+from mindspore import ops
+from mindspore.nn.learning_rate_schedule import LearningRateSchedule
+
+
+def _warm_up(rate, step, warmup_steps):
+    """Scale a rate by (step + 1) / warmup_steps while that is below 1, so that the first step moves already."""
+    if warmup_steps <= 0:
+        return rate
+    return rate * ops.minimum((step + 1.0) / warmup_steps, ops.ones_like(rate))
+
+
+class MultiDecay(LearningRateSchedule):
+    """The rate is divided by factor after each of the given numbers of epochs (the original's lr_step)."""
+
+    def __init__(self, learning_rate, steps_per_epoch, multi_epochs, factor=10, warmup_steps=0):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.milestones = [epoch * steps_per_epoch for epoch in multi_epochs]
+        self.factor = factor
+        self.warmup_steps = warmup_steps
+
+    def construct(self, global_step):
+        step = global_step.reshape(()).astype(ms.float32)
+        rate = ops.ones_like(step) * self.learning_rate
+        for milestone in self.milestones:
+            rate = ops.select(step >= milestone, rate / self.factor, rate)
+        return _warm_up(rate, step, self.warmup_steps)
+
+
+class PolyDecay(LearningRateSchedule):
+    """From learning_rate to end_learning_rate over total_steps as (1 - step / total_steps) ^ power."""
+
+    def __init__(self, learning_rate, end_learning_rate, total_steps, power=5.0, warmup_steps=0):
+        super().__init__()
+        self.end_learning_rate = end_learning_rate
+        self.span = learning_rate - end_learning_rate
+        self.total_steps = total_steps
+        self.power = power
+        self.warmup_steps = warmup_steps
+
+    def construct(self, global_step):
+        step = global_step.reshape(()).astype(ms.float32)
+        left = 1.0 - ops.minimum(step / self.total_steps, ops.ones_like(step))
+        rate = self.end_learning_rate + self.span * ops.pow(left, self.power)
+        return _warm_up(rate, step, self.warmup_steps)

@@ -1,0 +1,169 @@
+"""The configuration: default_config.yaml, a file that states what differs, and the command line, in this order."""
+import argparse
+import difflib
+import os
+
+import yaml
+
+from src.errors import UserError
+
+DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "default_config.yaml")
+
+# Parameters of the model-zoo version that ours has no use for, and what takes their place.
+RETIRED = {
+    "dataset_config.num_classes": "the number of classes comes from the annotation file",
+    "net_config.num_classes": "the number of classes comes from the annotation file",
+    "dataset_config.coco_classes": "the class names come from the annotation file",
+    "eval_config.valid_ids": "the category ids come from the annotation file",
+    "dataset_config.output_res": "the output resolution is input_res_train / net_config.down_ratio",
+    "net_config.dense_hp": "it belongs to pose estimation",
+}
+
+
+class Config:
+    """Nested settings as attributes: config.train_config.batch_size."""
+
+    def __init__(self, values):
+        for name, value in values.items():
+            setattr(self, name, Config(value) if isinstance(value, dict) else value)
+
+    def as_dict(self):
+        """The settings as plain nested dictionaries."""
+        return {name: value.as_dict() if isinstance(value, Config) else value for name, value in vars(self).items()}
+
+
+def load_defaults(path=DEFAULT_CONFIG):
+    """Return (values, helps, choices) of a three-document file, each flat: {"train_config.batch_size": ...}."""
+    return tuple(_flatten(document) for document in _read_yaml(path))
+
+
+def get_config(description, argv=None):
+    """Parse the command line (argv, default sys.argv) of an entry script into a Config.
+
+    Raises UserError for an unknown parameter (with the nearest right name), a wrong type or an impossible value.
+    """
+    values, helps, choices = load_defaults()
+    parser = _parser(description, values, helps, choices)
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        name = unknown[0].lstrip("-").split("=")[0]
+        if not unknown[0].startswith("-"):
+            raise UserError(f"unexpected argument {unknown[0]!r}; options are written --name value")
+        raise UserError(_unknown("option", name, [*values, "config_path"]))
+    given = vars(options)
+    path = given.pop("config_path", None)
+    if path:
+        values = merge(values, read_config_file(path), choices, path)
+    values = merge(values, {name: value for name, value in given.items() if value is not None}, choices, "the command line")
+    return Config(_nest(values))
+
+
+def read_config_file(path):
+    """Return the settings of a YAML file, flat. Of several documents the first counts."""
+    if not os.path.isfile(path):
+        raise UserError(f"configuration file not found: {path}")
+    documents = _read_yaml(path)
+    settings = documents[0] if documents and documents[0] is not None else {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: expected `name: value` lines")
+    return _flatten(settings)
+
+
+def merge(values, changes, choices, where):
+    """Return values with the changes made, each converted to the type of what it replaces and checked."""
+    merged = dict(values)
+    for name, value in changes.items():
+        if name not in values:
+            raise UserError(f"{where}: {_unknown('parameter', name, values)}")
+        merged[name] = _convert(name, value, values[name], where)
+        if name in choices and merged[name] not in choices[name]:
+            raise UserError(f"{where}: {name} is {merged[name]!r}; choose from {', '.join(map(str, choices[name]))}")
+    return merged
+
+
+def _parser(description, values, helps, choices):
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config_path", metavar="FILE", help="YAML file that states what differs from default_config.yaml")
+    for name, value in values.items():
+        metavar = "|".join(map(str, choices[name])) if name in choices else _type_name(value)
+        help_text = f"{helps[name]} (default: {value})".replace("%", "%%")
+        parser.add_argument(f"--{name}", metavar=metavar, help=help_text)
+    return parser
+
+
+def _type_name(value):
+    return {bool: "true|false", int: "N", float: "X", list: "LIST"}.get(type(value), "TEXT")
+
+
+def _convert(name, value, default, where):
+    """value (from YAML, or text from the command line) as the type of default."""
+    wanted = {bool: "true or false", int: "a whole number", float: "a number", list: "a list such as [1, 2]", str: "text"}[type(default)]
+    problem = UserError(f"{where}: {name} is {value!r}; expected {wanted}")
+    if isinstance(default, str):
+        if isinstance(value, (dict, list)):
+            raise problem
+        return "" if value is None else str(value)
+    if isinstance(value, str):
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise problem from None
+        if isinstance(value, str):  # YAML 1.1 takes 5e-4, without a point, for text
+            try:
+                value = float(value)
+            except ValueError:
+                raise problem from None
+    if isinstance(default, bool):
+        if value in (0, 1):
+            return bool(value)
+        raise problem
+    if isinstance(value, bool):
+        raise problem
+    if isinstance(default, int) and isinstance(value, (int, float)) and value == int(value):
+        return int(value)
+    if isinstance(default, float) and isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(default, list) and isinstance(value, list):
+        return value
+    raise problem
+
+
+def _unknown(kind, name, known):
+    if name in RETIRED:
+        return f"no {kind} {name}: {RETIRED[name]}"
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1, 0.6)
+    if not near:  # the right name without its section
+        near = difflib.get_close_matches(name.split(".")[-1], [n.split(".")[-1] for n in names], 1, 0.6)
+        near = [n for n in names if near and n.split(".")[-1] == near[0]]
+    hint = f"; did you mean {near[0]}?" if near else "; --help lists them all"
+    return f"no {kind} {name}{hint}"
+
+
+def _flatten(settings, prefix=""):
+    flat = {}
+    for name, value in (settings or {}).items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _nest(flat):
+    nested = {}
+    for name, value in flat.items():
+        *sections, last = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return nested
+
+
+def _read_yaml(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return list(yaml.safe_load_all(file))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from error

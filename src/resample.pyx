@@ -1,0 +1,60 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Exact bilinear resampling of an image along its axes.
+
+OpenCV before 4.12 rounds the sampling points of warpAffine to 1/32 pixel, and later versions, which the golden vectors
+come from, do not; MindSpore's NumPy 1 admits only the earlier ones. This computes what the later ones compute.
+"""
+import numpy as np
+from libc.math cimport floorf, lrintf
+from libc.stdlib cimport free, malloc
+
+
+def resample(const unsigned char[:, :, ::1] image, float step_x, float start_x, float step_y, float start_y, int out_w, int out_h):
+    """Sample image [H, W, 3] at (start_x + step_x * x, start_y + step_y * y) for the pixels x, y of the output.
+
+    Returns uint8 [out_h, out_w, 3], rounded to nearest, halves to even; outside the image is black.
+    """
+    cdef int height = image.shape[0], width = image.shape[1]
+    cdef int row_length = 3 * width
+    cdef int x, y, i, y0
+    cdef int left, right
+    cdef float sample, lower, upper  # single precision throughout: where halves are rounded to depends on it
+    cdef unsigned char[:, :, ::1] out = np.empty((out_h, out_w, 3), np.uint8)
+    # Column x of the output is weight[2 x] of the column at[2 x] of a row, and weight[2 x + 1] of at[2 x + 1].
+    cdef int* at = <int*> malloc(2 * out_w * sizeof(int))
+    cdef float* weight = <float*> malloc(2 * out_w * sizeof(float))
+    cdef float* row = <float*> malloc(row_length * sizeof(float))
+    cdef const unsigned char* above
+    cdef const unsigned char* below
+    if not at or not weight or not row:
+        free(at)
+        free(weight)
+        free(row)
+        raise MemoryError()
+    with nogil:
+        for x in range(out_w):
+            sample = start_x + step_x * x
+            left = <int> floorf(min(max(sample, -2), width + 1))
+            right = left + 1
+            weight[2 * x + 1] = sample - left if 0 <= right < width else 0
+            weight[2 * x] = 1 - (sample - left) if 0 <= left < width else 0
+            at[2 * x] = 3 * min(max(left, 0), width - 1)
+            at[2 * x + 1] = 3 * min(max(right, 0), width - 1)
+        for y in range(out_h):
+            sample = start_y + step_y * y
+            y0 = <int> floorf(min(max(sample, -2), height + 1))
+            lower = sample - y0 if 0 <= y0 + 1 < height else 0
+            upper = 1 - (sample - y0) if 0 <= y0 < height else 0
+            above = &image[min(max(y0, 0), height - 1), 0, 0]
+            below = &image[min(max(y0 + 1, 0), height - 1), 0, 0]
+            for i in range(row_length):
+                row[i] = upper * above[i] + lower * below[i]
+            for x in range(out_w):
+                left = at[2 * x]
+                right = at[2 * x + 1]
+                for i in range(3):
+                    out[y, x, i] = <unsigned char> lrintf(weight[2 * x] * row[left + i] + weight[2 * x + 1] * row[right + i])
+        free(at)
+        free(weight)
+        free(row)
+    return np.asarray(out)

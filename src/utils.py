@@ -1,0 +1,203 @@
+"""Logging, progress, files that appear whole, checkpoints and their side files."""
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+
+import mindspore as ms
+from tqdm import tqdm
+
+from src import errors
+from src.errors import UserError
+
+
+def log(message):
+    """Print one line, at once."""
+    print(message, flush=True)
+
+
+def progress(items, what, every=10.0):
+    """Iterate over items (with a length) and show rate and time left: a bar on a terminal, else a line every few seconds."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=what)
+        return
+    start = last = time.time()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.time()
+        if now - last >= every:
+            last = now
+            rate = done / (now - start)
+            log(f"{what}: {done}/{len(items)}, {rate:.2f}/s, {(len(items) - done) / rate:.0f} s left")
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Give a name beside path to write to; it becomes path when the block ends well, and is removed otherwise."""
+    root, ending = os.path.splitext(path)
+    partial = f"{root}.partial{ending}"
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+
+
+def write_json(path, value):
+    """Write value as JSON; the file appears whole."""
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+
+
+def keep_earlier(path):
+    """Make room at path: what is there goes to the first free of path.1, path.2, ... (before the ending); returns path."""
+    if os.path.lexists(path):
+        root, ending = os.path.splitext(path)
+        number = 1
+        while os.path.lexists(f"{root}.{number}{ending}"):
+            number += 1
+        os.rename(path, f"{root}.{number}{ending}")
+        log(f"kept the earlier {path} as {root}.{number}{ending}")
+    return path
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def side_file(checkpoint):
+    """The JSON file beside a checkpoint: classes, category ids, network and input settings."""
+    return os.path.splitext(checkpoint)[0] + ".json"
+
+
+def describe_model(config, manifest):
+    """What travels with a checkpoint in its side file, as a dictionary."""
+    options = config.dataset_config
+    return {
+        "dataset": manifest["dataset"], "classes": manifest["classes"], "category_ids": manifest["category_ids"],
+        "net_config": config.net_config.as_dict(), "input_res_train": options.input_res_train,
+        "mean": options.mean, "std": options.std,
+    }
+
+
+def read_side_file(checkpoint):
+    """The side file's dictionary. Raises UserError if it is missing or broken."""
+    errors.require_file(checkpoint, "checkpoint (--load_checkpoint_path)")
+    path = side_file(checkpoint)
+    if not os.path.isfile(path):
+        raise UserError(f"{path} is missing: it names the classes of {checkpoint} and belongs beside it")
+    try:
+        with open(path, encoding="utf-8") as file:
+            description = json.load(file)
+        for name in ("classes", "category_ids", "net_config", "mean", "std"):
+            description[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the side file of a checkpoint ({type(error).__name__}: {error})") from error
+    return description
+
+
+def read_checkpoint(path):
+    """{name: Parameter} of a checkpoint file, and the plain values (step, epoch) saved with it, under "state"."""
+    errors.require_file(path, "checkpoint (--load_checkpoint_path)")
+    try:
+        return ms.load_checkpoint(path)
+    except (ValueError, RuntimeError, TypeError, OSError) as error:
+        raise UserError(f"{path}: not a MindSpore checkpoint, or a damaged one ({str(error).splitlines()[0]})") from error
+
+
+def load_weights(cell, parameters, source, skip_reshaped_heads=False):
+    """Copy parameters {name: Parameter} into a cell; every one of the cell's must be there in its shape.
+
+    With skip_reshaped_heads the heads' last layers may differ in shape (another number of classes): they keep their
+    start values. Returns their names. Raises UserError that names the first thing that does not fit.
+    """
+    kept = []
+    found = {}
+    for parameter in cell.get_parameters():
+        name = parameter.name
+        if name not in parameters:
+            raise UserError(f"{source}: it has no {name}; is it a checkpoint of this network (net_config)?")
+        if tuple(parameters[name].shape) == tuple(parameter.shape):
+            found[name] = parameters[name]
+        elif skip_reshaped_heads and name.startswith(("hm.2.", "wh.2.")):
+            kept.append(name)
+        else:
+            raise UserError(f"{source}: {name} is {tuple(parameters[name].shape)}, the network wants {tuple(parameter.shape)}; "
+                            "another number of classes or another net_config?")
+    ms.load_param_into_net(cell, found)
+    return kept
+
+
+class CheckpointFolder:
+    """The checkpoints of one run, centernet-<epoch>_<step>.ckpt in a folder, with side files; keeps the newest.
+
+    A new run moves what an earlier one left in the folder aside; a resumed one goes on in it.
+    """
+
+    PATTERN = re.compile(r"centernet-(\d+)_(\d+)\.ckpt")
+
+    def __init__(self, folder, keep, description, resume):
+        self.folder, self.keep, self.description = folder, keep, description
+        if not resume and os.path.isdir(folder) and os.listdir(folder):
+            keep_earlier(folder)
+        os.makedirs(folder, exist_ok=True)
+
+    @classmethod
+    def find(cls, folder):
+        """Paths of the checkpoints in a folder, oldest first."""
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        steps = sorted((int(match[2]), name) for name in names if (match := cls.PATTERN.fullmatch(name)))
+        return [os.path.join(folder, name) for _, name in steps]
+
+    def save(self, parameters, epoch, step):
+        """Write {name: Parameter} after `step` steps in all, in the epoch counted from 0; returns the path."""
+        path = os.path.join(self.folder, f"centernet-{epoch + 1}_{step}.ckpt")
+        write_json(side_file(path), {**self.description, "epoch": epoch, "step": step})
+        with whole_file(path) as partial:
+            entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
+            ms.save_checkpoint(entries, partial, append_dict={"step": step, "epoch": epoch})
+        for old in self.find(self.folder)[: -self.keep]:
+            os.remove(old)
+            os.remove(side_file(old))
+        return path
+
+
+# ---------------------------------------------------------------- training log
+
+
+class TrainingLog:
+    """The log line of every step on standard output, and its machine-readable record, one JSON object a line."""
+
+    def __init__(self, path, resume):
+        if not resume:
+            keep_earlier(path)
+        if os.path.dirname(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        self.file = open(path, "a", encoding="utf-8")
+
+    def step(self, step, steps_per_epoch, values, images_per_second):
+        """Write step number `step` (from 1); values are TrainStep's results as NumPy scalars."""
+        loss, hm_loss, wh_loss, off_loss, overflow, scale, rate = values
+        epoch, in_epoch = divmod(step - 1, steps_per_epoch)
+        percent = (in_epoch + 1) / steps_per_epoch
+        log(f"epoch: {epoch} | current epoch percent: {percent:.3f} | step: {step} | loss {loss!s} | "
+            f"overflow {bool(overflow)} | scaling_sens {scale!s} | lr {rate!s}")
+        record = {
+            "epoch": epoch, "percent": round(percent, 3), "step": step, "loss": float(loss), "hm_loss": float(hm_loss),
+            "wh_loss": float(wh_loss), "off_loss": float(off_loss), "overflow": bool(overflow), "scaling_sens": float(scale),
+            "lr": float(rate), "images_per_second": round(images_per_second, 2),
+        }
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+
+    def close(self):
+        """Close the record."""
+        self.file.close()
+
+
+def read_training_log(path):
+    """The records of a TrainingLog, a list of dictionaries."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]

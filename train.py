@@ -1,0 +1,27 @@
+"""Train CenterNet on MindRecord files (src/dataset.py makes them from a COCO-format data set)."""
+import os
+
+from src import errors
+from src.model_utils.config import get_config
+
+
+def main():
+    config = get_config(__doc__)
+    from src.dataset import TrainSet  # MindSpore loads only when there is something to do
+    from src.engine import train
+    from src.model_utils.device_adapter import init_ranks, profiling, set_device
+    from src.visual import plot_losses
+
+    target = set_device(config.device_target, config.device_id)
+    rank, ranks = init_ranks(config.distribute, config.device_num)
+    train_set = TrainSet(config, rank, ranks)
+    with profiling(config.need_profiler, config.profiler_path):
+        checkpoint = train(config, train_set, target, rank)
+    if rank == 0:
+        record = os.path.join(config.save_result_dir, "train_record.jsonl")
+        print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"
+              f"loss curve: {plot_losses(record, os.path.join(config.save_result_dir, 'loss.png'))}")
+
+
+if __name__ == "__main__":
+    errors.run(main)
