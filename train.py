@@ -7,7 +7,8 @@ from src.model_utils.config import get_config
 
 def main():
     config = get_config(__doc__)
-    from src.dataset import TrainSet  # MindSpore loads only when there is something to do
+    # MindSpore is slow to load, and not needed for --help or a wrong option.
+    from src.dataset import TrainSet
     from src.engine import train
     from src.model_utils.device_adapter import init_ranks, profiling, set_device
     from src.visual import plot_losses

@@ -11,7 +11,6 @@ if __name__ == "__main__":
 import contextlib
 import functools
 import io
-import json
 import math
 import shutil
 import time
@@ -27,7 +26,7 @@ from pycocotools.coco import COCO
 from src import errors, image
 from src.errors import UserError
 from src.model_utils.config import get_config
-from src.utils import log, progress, write_json
+from src.utils import log, progress, read_json, write_json
 
 RECORD_SCHEMA = {
     "image": {"type": "bytes"},
@@ -118,6 +117,13 @@ def dataset_name(data_dir, coco):
     """What the evaluation calls the data set: coco2017, or the name of its folder."""
     description = str((coco.dataset.get("info") or {}).get("description", ""))
     return "coco2017" if description.startswith("COCO 2017") else os.path.basename(os.path.abspath(data_dir))
+
+
+def truth_boxes(coco, image_id):
+    """The annotated boxes of an image as [M, 6]: x1, y1, x2, y2, 1, label."""
+    labels = {category_id: label for label, category_id in enumerate(class_list(coco)[1])}
+    boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, math.inf, math.inf)
+    return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
 
 
 def usable_boxes(annotations, labels_of_ids, width, height):
@@ -236,14 +242,8 @@ def read_manifest(mindrecord_dir, prefix):
     if not os.path.isfile(path):
         raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing; "
                         "run bash scripts/convert_dataset_to_mindrecord.sh first")
-    try:
-        with open(path, encoding="utf-8") as file:
-            manifest = json.load(file)
-        files = manifest["files"]
-        manifest["classes"], manifest["category_ids"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a manifest ({type(error).__name__}: {error})") from error
-    for name in [*files, *(f"{file}.db" for file in files)]:
+    manifest = read_json(path, "a manifest of MindRecord files", ("files", "classes", "category_ids"))
+    for name in [*manifest["files"], *(f"{file}.db" for file in manifest["files"])]:
         errors.require_file(os.path.join(mindrecord_dir, name), "MindRecord file")
     return manifest
 

@@ -18,10 +18,14 @@ def log(message):
     print(message, flush=True)
 
 
-def progress(items, what, every=10.0):
-    """Iterate over items (with a length) and show rate and time left: a bar on a terminal, else a line every few seconds."""
+def progress(items, what, total=None, every=10.0):
+    """Iterate over items and show rate and time left: a bar on a terminal, else a line every few seconds.
+
+    total is needed for items without a length.
+    """
+    total = len(items) if total is None else total
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=what)
+        yield from tqdm(items, desc=what, total=total)
         return
     start = last = time.time()
     for done, item in enumerate(items, 1):
@@ -30,7 +34,7 @@ def progress(items, what, every=10.0):
         if now - last >= every:
             last = now
             rate = done / (now - start)
-            log(f"{what}: {done}/{len(items)}, {rate:.2f}/s, {(len(items) - done) / rate:.0f} s left")
+            log(f"{what}: {done}/{total}, {rate:.2f}/s, {(total - done) / rate:.0f} s left")
 
 
 @contextlib.contextmanager
@@ -50,6 +54,19 @@ def write_json(path, value):
     """Write value as JSON; the file appears whole."""
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
+
+
+def read_json(path, what, names):
+    """The dictionary in a JSON file. Raises UserError if it is missing, broken or lacks one of the names."""
+    errors.require_file(path, what)
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        for name in names:
+            content[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not {what} ({type(error).__name__}: {error})") from error
+    return content
 
 
 def keep_earlier(path):
@@ -85,17 +102,7 @@ def describe_model(config, manifest):
 def read_side_file(checkpoint):
     """The side file's dictionary. Raises UserError if it is missing or broken."""
     errors.require_file(checkpoint, "checkpoint (--load_checkpoint_path)")
-    path = side_file(checkpoint)
-    if not os.path.isfile(path):
-        raise UserError(f"{path} is missing: it names the classes of {checkpoint} and belongs beside it")
-    try:
-        with open(path, encoding="utf-8") as file:
-            description = json.load(file)
-        for name in ("classes", "category_ids", "net_config", "mean", "std"):
-            description[name]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the side file of a checkpoint ({type(error).__name__}: {error})") from error
-    return description
+    return read_json(side_file(checkpoint), f"the side file of {checkpoint}", ("classes", "category_ids", "net_config", "mean", "std"))
 
 
 def read_checkpoint(path):

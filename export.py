@@ -1,0 +1,22 @@
+"""Export a checkpoint as a MindIR (or, on Ascend, AIR) file that ends in decoded detections."""
+from src import errors
+from src.model_utils.config import get_config
+
+
+def main():
+    config = get_config(__doc__)
+    # MindSpore is slow to load, and not needed for --help or a wrong option.
+    from src.engine import export_detector, load_detector
+    from src.model_utils.device_adapter import set_device
+    from src.utils import log
+
+    options = config.export_config
+    target = set_device(config.device_target, config.device_id)
+    if options.export_format == "AIR" and target != "Ascend":
+        raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")
+    detector, description = load_detector(options.ckpt_file, config.eval_config.K, target, config.net_config.dcn_impl)
+    log(f"exported {export_detector(detector, description, options, config.eval_config.K)}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

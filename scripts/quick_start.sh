@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# From nothing to a trained, scored and exported detector, on this machine's CPU, in some minutes.
+# Everything goes into quick_start/; what is there already is used again.
+set -eu
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+[ $# -eq 0 ] || { echo "usage: bash scripts/quick_start.sh" >&2; exit 2; }
+bash scripts/setup_env.sh
+SECONDS=0
+python=.venv/bin/python
+out=quick_start
+config="--config_path configs/quick_start.yaml --device_target CPU"
+mkdir -p "$out"
+
+step() { printf '\n== %s\n' "$1"; }
+
+# newest_checkpoint: its path, or nothing.
+newest_checkpoint() { ls -t "$out"/ckpt_0/*.ckpt 2>/dev/null | head -n 1; }
+
+if [ ! -d "$out/shapes" ]; then
+    step "drawing the data set"
+    $python tools/make_shapes_dataset.py --output "$out/shapes"
+fi
+if [ ! -f "$out/mindrecord/coco_det.train.mind.manifest.json" ]; then
+    step "converting it to MindRecord"
+    $python src/dataset.py $config --coco_data_dir "$out/shapes" --mindrecord_dir "$out/mindrecord"
+fi
+if [ ! -f "$out/loss.png" ]; then # the last thing that training writes
+    step "training from scratch: a minute passes until the first line, the graph is compiled (log: $out/training_log.txt)"
+    resume=false
+    [ -z "$(newest_checkpoint)" ] || resume=true
+    $python train.py $config --mindrecord_dir "$out/mindrecord" --save_checkpoint_path "$out" --save_result_dir "$out" --resume $resume \
+        2>&1 | tee -a "$out/training_log.txt" | awk '/^epoch/ { if (++n % 25 == 1) { print; fflush() } next } { print; fflush() }'
+    [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1
+fi
+checkpoint=$(newest_checkpoint)
+if [ ! -f "$out/metrics.json" ]; then
+    step "evaluating on the validation images"
+    $python eval.py $config --data_dir "$out/shapes" --load_checkpoint_path "$checkpoint" --save_result_dir "$out" > "$out/eval_log.txt" 2>&1 ||
+        { cat "$out/eval_log.txt" >&2; exit 1; }
+    cp "$out/val/metrics.json" "$out/metrics.json"
+fi
+if [ ! -f "$out/centernet.mindir" ]; then
+    step "exporting MindIR"
+    $python export.py $config --export_config.ckpt_file "$checkpoint" --export_config.export_name "$out/centernet"
+fi
+if [ ! -f "$out/contact_sheet.png" ]; then
+    step "running the MindIR file on validation images"
+    $python tools/contact_sheet.py --config_path configs/quick_start.yaml --mindir "$out/centernet.mindir" --data_dir "$out/shapes" \
+        --output "$out/contact_sheet.png"
+fi
+
+step "done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
+sed -n '/^overall performance/,$p' "$out/eval_log.txt" | grep -v '^results:'
+cat <<END
+
+checkpoint     $checkpoint
+MindIR         $out/centernet.mindir, $out/centernet.json
+scores         $out/metrics.json
+loss curve     $out/loss.png
+pictures       $out/contact_sheet.png (predictions beside ground truth)
+END

@@ -1,0 +1,51 @@
+"""Boxes of the network -> boxes of the original image; merging scales; COCO records. On the host, in NumPy.
+
+Sources: the original's utils/post_process.py and detectors/ctdet.py.
+"""
+import numpy as np
+
+from src import image
+from src.soft_nms import METHODS, soft_nms
+
+
+def to_image(detections, view):
+    """Detections [K, 6] in output pixels -> [K, 6] float32 in pixels of the original image; view says where they lie."""
+    out_h, out_w = view.out_hw
+    matrix = image.affine_matrix(view.center, view.size, 0, (out_w, out_h), inverse=True)
+    boxes = image.transform_points(detections[:, :4].reshape(-1, 2, 2), matrix).reshape(-1, 4) / view.scale
+    return np.hstack([boxes, detections[:, 4:]]).astype(np.float32)
+
+
+def merge(detections, use_soft_nms, k):
+    """Join the detections of one image, one array [K, 6] a scale, in class order; at most k are left.
+
+    Several scales always go through soft-NMS (gaussian, class by class), one scale if use_soft_nms. Of equal scores at
+    the limit all are kept, as in the original.
+    """
+    joined = np.concatenate(detections)
+    if len(detections) > 1 or use_soft_nms:
+        joined = _soft_nms_per_class(joined)
+    else:
+        joined = joined[np.argsort(joined[:, 5], kind="stable")]
+    if len(joined) > k:
+        joined = joined[joined[:, 4] >= np.partition(joined[:, 4], len(joined) - k)[len(joined) - k]]
+    return joined
+
+
+def _soft_nms_per_class(detections):
+    kept = [np.zeros((0, 6), np.float32)]
+    for label in np.unique(detections[:, 5]):
+        boxes = soft_nms(detections[detections[:, 5] == label, :5], Nt=0.5, method=METHODS["gaussian"])
+        kept.append(np.hstack([boxes, np.full((len(boxes), 1), label, np.float32)]))
+    return np.concatenate(kept)
+
+
+def coco_records(image_id, detections, category_ids):
+    """Detections [M, 6] of an image as COCO result dictionaries: bbox x, y, width, height."""
+    return [
+        {
+            "image_id": image_id, "category_id": category_ids[int(label)],
+            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)], "score": float(score),
+        }
+        for x1, y1, x2, y2, score, label in detections
+    ]

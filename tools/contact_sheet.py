@@ -1,0 +1,61 @@
+"""Run an exported MindIR file on images of a COCO-format data set and draw predictions beside ground truth on one sheet."""
+import argparse
+import os
+import sys
+
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from src import errors
+from src.errors import UserError
+from src.model_utils.config import get_config
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--mindir", required=True, help="exported file; its side file lies beside it")
+    parser.add_argument("--data_dir", required=True, help="data set whose validation images are drawn")
+    parser.add_argument("--output", required=True, help="picture to write, .png or .jpg")
+    parser.add_argument("--count", type=int, default=12, help="images to draw, spread over the data set (default: %(default)s)")
+    parser.add_argument("--columns", type=int, default=3, help="images in a row (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=480, help="width of an image and its ground truth in pixels (default: %(default)s)")
+    parser.add_argument("--config_path", help="configuration of the data set")
+    options = parser.parse_args()
+    if min(options.count, options.columns, options.width) < 1:
+        raise UserError("count, columns and width must be at least 1")
+    config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
+
+    import cv2  # what is slow to load is loaded when there is something to do
+    import numpy as np
+
+    from src import dataset, visual
+    from src.engine import load_mindir
+    from src.image import decode_image
+    from src.model_utils.device_adapter import set_device
+    from src.post_process import merge, to_image
+    from src.utils import keep_earlier
+
+    set_device("CPU", 0)
+    detector, consumer = load_mindir(options.mindir)
+    split = dataset.find_split(options.data_dir, "val", config.dataset_config)
+    coco = dataset.read_coco(split.annotation)
+    images = dataset.image_list(split)
+    sheet = []
+    for place in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):
+        image_id, path = images[place]
+        with open(path, "rb") as file:
+            picture = decode_image(file.read())
+        size, ratio = consumer["input_res"], consumer["down_ratio"]
+        tensor, view = dataset.preprocess(picture, 1.0, False, size, ratio, consumer["mean"], consumer["std"])
+        detections = merge([to_image(detector(tensor[None])[0], view)], config.eval_config.SOFT_NMS, consumer["K"])
+        truth = dataset.truth_boxes(coco, image_id)
+        zoom = max(1.0, options.width / 2 / picture.shape[1])  # labels stay legible on small images
+        picture = cv2.resize(picture, None, fx=zoom, fy=zoom)
+        detections[:, :4] *= zoom
+        truth[:, :4] *= zoom
+        sheet.append(visual.compare(picture, detections, truth, consumer["classes"], config.eval_config.score_thresh))
+    visual.save_picture(keep_earlier(options.output), visual.contact_sheet(sheet, options.columns, options.width))
+    print(f"{len(sheet)} images: {options.output}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,151 @@
+"""Draw a small COCO-format data set: coloured rectangles, ellipses and triangles on textured backgrounds.
+
+The same options and seed give the same files. The layout is COCO 2017's: annotations/instances_{train,val}2017.json and
+{train,val}2017/.
+"""
+import argparse
+import json
+import os
+import shutil
+import sys
+
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import cv2
+import numpy as np
+
+from src import errors
+from src.errors import UserError
+
+CLASSES = ("rectangle", "ellipse", "triangle")
+LEAST_VISIBLE = 0.6  # of every object, when all are painted
+SUPERSAMPLING = 4  # shapes are drawn this much larger, for smooth edges
+
+
+def draw_background(rng, size):
+    """A textured background: a gradient, stripes and noise of two grains; float32 [size, size, 3] in 0..255."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    angle = rng.uniform(0, np.pi)
+    along = np.cos(angle) * x + np.sin(angle) * y
+    ramp = (along - along.min()) / np.ptp(along)
+    picture = rng.uniform(40, 215, 3) + (ramp[..., None] - 0.5) * rng.uniform(-90, 90, 3)
+    picture = picture + rng.uniform(5, 30) * np.sin(2 * np.pi * rng.uniform(3, 15) * along + rng.uniform(0, 6))[..., None]
+    cells = int(rng.integers(4, 16))
+    coarse = rng.normal(0, rng.uniform(5, 30), (cells, cells, 3)).astype(np.float32)
+    coarse = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    return (picture + coarse + rng.normal(0, rng.uniform(2, 10), (size, size, 3))).astype(np.float32)
+
+
+def draw_outline(rng, label, size, smallest, largest):
+    """A random outline of a class, polygon [M, 2] float, inside a square of `size` pixels."""
+    long_side = rng.uniform(smallest, largest)
+    short_side = long_side * rng.uniform(0.55, 1.0)
+    if CLASSES[label] == "rectangle":
+        points = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (long_side / 2, short_side / 2)
+    elif CLASSES[label] == "ellipse":
+        t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+        points = np.stack([np.cos(t) * long_side / 2, np.sin(t) * short_side / 2], 1)
+    else:
+        points = np.array([[-0.5, 0.5], [0.5, 0.5], [rng.uniform(-0.4, 0.4), -0.5]]) * (long_side, long_side * rng.uniform(0.8, 1.0))
+    angle = rng.uniform(0, np.pi)
+    points = points @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points *= min(1.0, 0.95 * size / np.ptp(points, 0).max())
+    low, high = -points.min(0), size - points.max(0)
+    return points + rng.uniform(low, high)
+
+
+def box_of(points):
+    """[x, y, width, height] around a polygon."""
+    low, high = points.min(0), points.max(0)
+    return [*low, *(high - low)]
+
+
+def mask_of(points, size):
+    """How much of every pixel a polygon covers: float64 [size, size] in 0..1."""
+    mask = np.zeros((size * SUPERSAMPLING,) * 2, np.uint8)
+    cv2.fillPoly(mask, [np.round(points * SUPERSAMPLING).astype(np.int32)], 255)
+    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) / 255.0
+
+
+def paint(rng, picture, mask):
+    """Paint a mask, with a colour that differs from what is below, and a light texture."""
+    mask = mask[..., None]
+    below = (picture * mask).sum((0, 1)) / mask.sum()
+    color = rng.uniform(0, 255, 3)
+    while np.abs(color - below).max() < 60:
+        color = rng.uniform(0, 255, 3)
+    fill = color + rng.normal(0, 8, picture.shape)
+    return (picture * (1 - mask) + fill * mask).astype(np.float32)
+
+
+def draw_image(rng, size, objects, smallest, largest):
+    """(uint8 BGR [size, size, 3], [(label, polygon)]) of one image with up to `objects` objects."""
+    picture = draw_background(rng, size)
+    drawn, areas, visible = [], [], []
+    for _ in range(rng.integers(1, objects + 1)):
+        for _ in range(20):
+            label = int(rng.integers(len(CLASSES)))
+            points = draw_outline(rng, label, size, smallest, largest)
+            mask = mask_of(points, size)
+            left = [earlier * (1 - mask) for earlier in visible]
+            if all(shown.sum() >= LEAST_VISIBLE * area for shown, area in zip(left, areas, strict=True)):
+                picture = paint(rng, picture, mask)
+                drawn.append((label, points))
+                areas.append(mask.sum())
+                visible = [*left, mask]
+                break
+    return np.clip(picture, 0, 255).astype(np.uint8), drawn
+
+
+def write_part(folder, part, count, options):
+    """Draw `count` images and their annotation file for "train" or "val"."""
+    image_dir = os.path.join(folder, f"{part}2017")
+    os.makedirs(image_dir)
+    os.makedirs(os.path.join(folder, "annotations"), exist_ok=True)
+    images, annotations = [], []
+    for number in range(1, count + 1):
+        # Train and validation images come from separate streams of random numbers.
+        rng = np.random.default_rng([options.seed, ("train", "val").index(part), number])
+        picture, objects = draw_image(rng, options.size, options.objects, options.smallest, options.largest)
+        name = f"{number:06d}.jpg"
+        cv2.imwrite(os.path.join(image_dir, name), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        images.append({"id": number, "file_name": name, "width": options.size, "height": options.size})
+        for label, points in objects:
+            box = [round(float(value), 2) for value in box_of(points)]
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": box, "iscrowd": 0,
+                "area": round(float(cv2.contourArea(points.astype(np.float32))), 2), "segmentation": [np.round(points, 2).ravel().tolist()],
+            })
+    content = {
+        "info": {"description": f"shapes, seed {options.seed}"}, "images": images, "annotations": annotations,
+        "categories": [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)],
+    }
+    with open(os.path.join(folder, "annotations", f"instances_{part}2017.json"), "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    return len(annotations)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--output", required=True, help="folder to make")
+    parser.add_argument("--train", type=int, default=1000, help="training images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=100, help="validation images (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=128, help="side of an image in pixels (default: %(default)s)")
+    parser.add_argument("--objects", type=int, default=4, help="objects in an image at most (default: %(default)s)")
+    parser.add_argument("--smallest", type=float, default=40, help="smallest long side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--largest", type=float, default=80, help="largest long side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random draws (default: %(default)s)")
+    options = parser.parse_args()
+    if os.path.exists(options.output):
+        raise UserError(f"{options.output} exists; name another --output, or delete it first")
+    if not 0 < options.smallest <= options.largest <= options.size or min(options.train, options.val, options.objects) < 1:
+        raise UserError("expected 0 < smallest <= largest <= size, and at least one image and object of each")
+    partial = f"{options.output.rstrip('/')}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    for part, count in (("train", options.train), ("val", options.val)):
+        print(f"{part}: {count} images, {write_part(partial, part, count, options)} objects")
+    os.replace(partial, options.output)
+
+
+if __name__ == "__main__":
+    errors.run(main)
