@@ -1,14 +1,19 @@
 """Shared by all tests: golden vectors, configurations, small data sets."""
+import json
 import os
+import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import cv2
+import mindspore as ms
+import numpy as np
+import pytest
 
-from src.model_utils.config import get_config  # noqa: E402
+from src.model_utils.config import get_config
+from src.model_utils.device_adapter import set_device
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
@@ -19,7 +24,94 @@ def load_golden(name):
         return dict(file)
 
 
-@pytest.fixture
+def run_script(script, *words, cwd=None, check=True):
+    """Run one of the project's Python scripts in a process of its own; returns the CompletedProcess, output as text."""
+    command = [sys.executable, os.path.join(ROOT, script), *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900)
+    if check:
+        assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def assert_user_error(done, *parts):
+    """A user's mistake: exit code 2, one sentence with these parts, no traceback."""
+    assert done.returncode == 2, (done.returncode, done.stderr[-2000:])
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert "error: " in done.stderr
+    for part in parts:
+        assert part in done.stderr, done.stderr[-2000:]
+
+
+def write_coco(folder, part, pictures, objects, classes=("disc", "square"), ids=None):
+    """Write a COCO data set part: pictures {image id: BGR array or bytes}, objects [(image id, category id, [x, y, w, h])]."""
+    os.makedirs(os.path.join(folder, f"{part}2017"), exist_ok=True)
+    os.makedirs(os.path.join(folder, "annotations"), exist_ok=True)
+    images = []
+    for image_id, picture in pictures.items():
+        name = f"{image_id:012d}.jpg"
+        data = picture if isinstance(picture, bytes) else cv2.imencode(".jpg", picture)[1].tobytes()
+        with open(os.path.join(folder, f"{part}2017", name), "wb") as file:
+            file.write(data)
+        height, width = (0, 0) if isinstance(picture, bytes) else picture.shape[:2]
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+    annotations = [
+        {"id": number, "image_id": image_id, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for number, (image_id, category, box) in enumerate(objects, 1)
+    ]
+    categories = [{"id": category_id, "name": name} for category_id, name in zip(ids or range(1, 99), classes)]
+    path = os.path.join(folder, "annotations", f"instances_{part}2017.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"images": images, "annotations": annotations, "categories": categories}, file)
+    return path
+
+
+def noise_picture(seed, height=96, width=128):
+    """A random BGR picture."""
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cpu():
+    """Every test computes on the CPU, set up as the entry scripts do."""
+    set_device("CPU", 0)
+    ms.set_seed(1)
+
+
+@pytest.fixture(scope="session")
 def make_config():
     """Call it with command-line words to get a Config."""
     return lambda *argv: get_config("test", [str(word) for word in argv])
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A COCO data set of 20 training and 6 validation pictures of drawn shapes, 96x96, with category ids 1, 2, 3."""
+    folder = tmp_path_factory.mktemp("tiny") / "shapes"
+    words = ["--train", 20, "--val", 6, "--size", 96, "--smallest", 30, "--largest", 60, "--objects", 3]
+    run_script("tools/make_shapes_dataset.py", "--output", folder, *words)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_records(tiny_data, tmp_path_factory):
+    """The MindRecord folder of tiny_data's training part."""
+    folder = tmp_path_factory.mktemp("records")
+    run_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", folder, "--dataset_config.num_shards", 2)
+    return folder
+
+
+TINY = (
+    "--device_target", "CPU", "--dataset_config.input_res_train", "[96, 96]", "--dataset_config.input_res_test", "[96, 96]",
+    "--train_config.batch_size", 4, "--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 16,
+    "--train_config.MultiDecay.warmup_steps", 2,
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_records, tmp_path_factory):
+    """A folder in which train.py has trained 7 steps (5 an epoch) and left checkpoints at 3, 6 and 7."""
+    folder = tmp_path_factory.mktemp("run")
+    words = ["--epoch_size", 2, "--train_steps", 7, "--save_checkpoint_steps", 3, "--save_checkpoint_num", 5]
+    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=folder)
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder

@@ -132,10 +132,13 @@ def _unknown(kind, name, known):
     if name in RETIRED:
         return f"no {kind} {name}: {RETIRED[name]}"
     names = list(known)
-    near = difflib.get_close_matches(name, names, 1, 0.6)
-    if not near:  # the right name without its section
-        near = difflib.get_close_matches(name.split(".")[-1], [n.split(".")[-1] for n in names], 1, 0.6)
-        near = [n for n in names if near and n.split(".")[-1] == near[0]]
+    lasts = [known_name.split(".")[-1] for known_name in names]
+    last = name.split(".")[-1]
+    if last in lasts:  # the right name in no section, or in the wrong one
+        near = [names[lasts.index(last)]]
+    else:
+        near = difflib.get_close_matches(name, names, 1, 0.6)
+        near = near or [names[lasts.index(match)] for match in difflib.get_close_matches(last, lasts, 1, 0.6)]
     hint = f"; did you mean {near[0]}?" if near else "; --help lists them all"
     return f"no {kind} {name}{hint}"
 

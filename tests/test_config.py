@@ -1,0 +1,138 @@
+"""The configuration: defaults, files, command line, and what it says to mistakes."""
+import glob
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from src.errors import UserError
+from src.model_utils.config import DEFAULT_CONFIG, get_config, load_defaults
+from src.model_utils.device_adapter import cpu_environment
+from tests.conftest import ROOT, assert_user_error, run_script
+
+
+def test_every_parameter_is_explained_and_every_choice_allows_its_default():
+    values, helps, choices = load_defaults()
+    assert set(values) == set(helps)
+    assert set(choices) <= set(values)
+    for name, allowed in choices.items():
+        assert values[name] in allowed, name
+
+
+def test_every_parameter_is_used_in_the_code():
+    """No dead options: each name is read somewhere. What it does is tested where it is read."""
+    sources = [os.path.join(ROOT, name) for name in ("train.py", "eval.py", "export.py")]
+    sources += glob.glob(os.path.join(ROOT, "src", "**", "*.py"), recursive=True)
+    text = "\n".join(open(path, encoding="utf-8").read() for path in sources)
+    text = text.replace("{part}", "train") + text.replace("{part}", "val") + text.replace("{part}", "test")
+    for name in load_defaults()[0]:
+        last = name.split(".")[-1]
+        assert f".{last}" in text or f'"{last}"' in text, name
+
+
+def test_command_line_wins_over_file_wins_over_default(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("epoch_size: 7\ntrain_config:\n  batch_size: 3\n")
+    config = get_config("t", ["--config_path", str(path), "--train_config.batch_size", "5"])
+    assert (config.epoch_size, config.train_config.batch_size) == (7, 5)
+    assert config.train_config.loss_scale_value == 1024
+
+
+@pytest.mark.parametrize("text, value", [("true", True), ("False", False), ("TRUE", True), ("1", True), ("0", False)])
+def test_booleans(text, value):
+    assert get_config("t", ["--resume", text]).resume is value
+
+
+def test_lists_and_numbers_from_the_command_line():
+    words = ["--dataset_config.input_res_train", "[320, 320]", "--train_config.MultiDecay.learning_rate=5e-4", "--epoch_size=2.0"]
+    config = get_config("t", words)
+    assert config.dataset_config.input_res_train == [320, 320]
+    assert config.train_config.MultiDecay.learning_rate == 5e-4
+    assert config.epoch_size == 2
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--epoch_sizes", "3"], ["epoch_sizes", "did you mean epoch_size?"]),
+    (["--batch_size", "3"], ["did you mean train_config.batch_size?"]),
+    (["--epoch_size", "many"], ["epoch_size is 'many'", "a whole number"]),
+    (["--epoch_size", "2.5"], ["a whole number"]),
+    (["--resume", "perhaps"], ["true or false"]),
+    (["--dataset_config.mean", "0.5"], ["a list"]),
+    (["--dataset_config.mean", "[1, 2"], ["a list"]),
+    (["--net_config.reg_loss", "l3"], ["choose from l1, sl1"]),
+    (["--net_config.dense_hp", "true"], ["pose estimation"]),
+    (["--dataset_config.num_classes", "3"], ["comes from the annotation file"]),
+    (["--config_path", "/nowhere.yaml"], ["configuration file not found"]),
+    (["stray"], ["unexpected argument 'stray'"]),
+])
+def test_mistakes_are_answered(argv, words):
+    with pytest.raises(UserError) as error:
+        get_config("t", argv)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("text, word", [
+    ("epoch_size: [1", "not readable as YAML"), ("- 1\n", "name: value"), ("epochs: 3", "no parameter epochs"),
+])
+def test_broken_files_are_answered(tmp_path, text, word):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=word):
+        get_config("t", ["--config_path", str(path)])
+
+
+def test_an_empty_file_changes_nothing(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("")
+    assert get_config("t", ["--config_path", str(path)]).as_dict() == get_config("t", []).as_dict()
+
+
+@pytest.mark.parametrize("path", sorted(glob.glob(os.path.join(ROOT, "configs", "*.yaml"))), ids=os.path.basename)
+def test_shipped_configurations_load_and_state_only_differences(path):
+    get_config("t", ["--config_path", path])
+    defaults = load_defaults()[0]
+
+    def flat(settings, prefix=""):
+        for name, value in settings.items():
+            yield from flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+
+    for name, value in flat(yaml.safe_load(open(path, encoding="utf-8"))):
+        assert defaults[name] != value, f"{name} repeats the default"
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "export.py", "src/dataset.py"])
+def test_scripts_answer_mistakes_with_one_sentence(script):
+    assert_user_error(run_script(script, "--epoch_sise", 1, check=False), "did you mean epoch_size?")
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "export.py", "src/dataset.py", "tools/eval.py"])
+def test_help_lists_the_parameters(script):
+    done = run_script(script, "--help")
+    assert "--train_config.batch_size N" in done.stdout
+    assert "(default: 16)" in done.stdout
+
+
+@pytest.mark.parametrize("version, environment, expected", [
+    ("2.10.0", {}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
+    ("2.9.0", {}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
+    ("2.8.0", {}, {}),
+    ("2.7.1rc1", {}, {}),
+    ("2.10.0", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, {}),
+])
+def test_onednn_workaround(version, environment, expected):
+    assert cpu_environment(version, environment) == expected
+
+
+def test_importing_has_no_side_effect():
+    modules = "src.model_utils.config, src.dataset, src.engine, src.visual, train, export"
+    code = f"import sys; sys.argv = ['x', '--nonsense']; import {modules}; print('imported')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.endswith("imported\n"), done.stderr
+
+
+def test_default_config_is_the_three_documents():
+    with open(DEFAULT_CONFIG, encoding="utf-8") as file:
+        assert len(list(yaml.safe_load_all(file))) == 3

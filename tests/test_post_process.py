@@ -1,0 +1,58 @@
+"""Post-processing and soft-NMS against the original's numbers and hand computations."""
+import numpy as np
+import pytest
+from src.soft_nms import METHODS, soft_nms
+
+from src.dataset import View
+from src.post_process import coco_records, merge, to_image
+from tests.conftest import load_golden
+
+
+@pytest.mark.parametrize("case", range(2))
+def test_boxes_go_back_to_the_image(case):
+    golden = load_golden("post_process.npz")
+    view = View(golden[f"c_{case}"], golden[f"s_{case}"], tuple(golden[f"out_hw_{case}"]), 1.0)
+    boxes = to_image(golden[f"dets_{case}"][0], view)
+    boxes = boxes[np.argsort(boxes[:, 5], kind="stable")]
+    np.testing.assert_allclose(boxes, golden[f"boxes_{case}"], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", range(3))
+@pytest.mark.parametrize("method", range(3))
+def test_soft_nms(case, method):
+    golden = load_golden("soft_nms.npz")
+    boxes = golden[f"boxes_{case}"].copy()
+    kept = soft_nms(boxes, sigma=0.5, Nt=0.5, threshold=0.001, method=method)
+    np.testing.assert_allclose(kept, golden[f"kept_{case}_method{method}"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(boxes, golden[f"boxes_{case}"])
+
+
+def test_soft_nms_by_hand():
+    # Two boxes of 10x10 whole pixels, 5 columns in common: 50 / 150.
+    boxes = np.array([[0, 0, 9, 9, 0.9], [5, 0, 14, 9, 0.8]], np.float32)
+    gaussian = soft_nms(boxes, method=METHODS["gaussian"])
+    assert gaussian[1, 4] == pytest.approx(0.8 * np.exp(-((1 / 3) ** 2) / 0.5), rel=1e-6)
+    linear = soft_nms(boxes, Nt=0.3, method=METHODS["linear"])
+    assert linear[1, 4] == pytest.approx(0.8 * (1 - 1 / 3), rel=1e-6)
+    assert len(soft_nms(boxes, Nt=0.3, method=METHODS["hard"])) == 1
+
+
+def test_soft_nms_of_nothing_and_of_a_wrong_method():
+    assert soft_nms(np.zeros((0, 5), np.float32)).shape == (0, 5)
+    with pytest.raises(ValueError, match="method is 3"):
+        soft_nms(np.zeros((1, 5)), method=3)
+
+
+def test_merge_keeps_k_and_lets_classes_alone():
+    same_place = np.array([[0, 0, 9, 9, 0.9, 0], [0, 0, 9, 9, 0.8, 1], [50, 50, 60, 60, 0.1, 0]], np.float32)
+    merged = merge([same_place], use_soft_nms=True, k=2)
+    np.testing.assert_allclose(merged[:, 4], [0.9, 0.8], rtol=1e-6)
+    # Two scales always go through soft-NMS: a box found twice loses most of its second score.
+    twice = merge([same_place[:1], same_place[:1]], use_soft_nms=False, k=10)
+    np.testing.assert_allclose(twice[:, 4], [0.9, 0.9 * np.exp(-1 / 0.5)], rtol=1e-6)
+    assert len(merge([same_place], use_soft_nms=False, k=10)) == 3
+
+
+def test_coco_records():
+    records = coco_records(7, np.array([[1, 2, 4, 8, 0.123456, 1]], np.float32), [3, 90])
+    assert records == [{"image_id": 7, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 6.0], "score": pytest.approx(0.123456)}]

@@ -1,0 +1,103 @@
+"""The original's network written down in PyTorch, with its parameter names: what the tests compare with."""
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def deform_conv(x, offset, mask, weight, bias=None):
+    """Modulated deformable convolution, stride 1, same size, by grid_sample.
+
+    offset [N, 2 k k, H, W] holds (y, x) per tap, mask [N, k k, H, W]; what lies outside x counts as 0.
+    """
+    n, channels, height, width = x.shape
+    kernel = weight.shape[-1]
+    taps = kernel * kernel
+    offset = offset.reshape(n, taps, 2, height, width)
+    tap = torch.arange(taps)
+    base_y = torch.arange(height).view(1, 1, height, 1) + (tap // kernel - kernel // 2).view(1, taps, 1, 1)
+    base_x = torch.arange(width).view(1, 1, 1, width) + (tap % kernel - kernel // 2).view(1, taps, 1, 1)
+    y = base_y + offset[:, :, 0]
+    x_at = base_x + offset[:, :, 1]
+    grid = torch.stack([2 * x_at / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)
+    sampled = functional.grid_sample(x, grid.view(n, taps * height, width, 2), padding_mode="zeros", align_corners=True)
+    sampled = sampled.view(n, channels, taps, height * width) * mask.reshape(n, 1, taps, height * width)
+    out = weight.reshape(len(weight), -1) @ sampled.reshape(n, channels * taps, height * width)
+    out = out.view(n, -1, height, width)
+    return out if bias is None else out + bias.view(1, -1, 1, 1)
+
+
+class DCN(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        bound = (in_channels * 9) ** -0.5
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.conv_offset_mask = nn.Conv2d(in_channels, 27, 3, padding=1)
+        nn.init.zeros_(self.conv_offset_mask.weight)
+        nn.init.zeros_(self.conv_offset_mask.bias)
+
+    def forward(self, x):
+        out = self.conv_offset_mask(x)
+        return deform_conv(x, out[:, :18], torch.sigmoid(out[:, 18:]), self.weight, self.bias)
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, in_channels, channels, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        return functional.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class CenterNet(nn.Module):
+    """ResNet18-DCN: image [N, 3, H, W] -> hm (logits), wh, reg."""
+
+    def __init__(self, num_classes, head_conv=64):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        channels = 64
+        for stage, (width, stride) in enumerate(((64, 1), (128, 2), (256, 2), (512, 2)), 1):
+            setattr(self, f"layer{stage}", nn.Sequential(BasicBlock(channels, width, stride), BasicBlock(width, width, 1)))
+            channels = width
+        layers = []
+        for width in (256, 128, 64):
+            layers += [
+                DCN(channels, width), nn.BatchNorm2d(width), nn.ReLU(),
+                nn.ConvTranspose2d(width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            ]
+            channels = width
+        self.deconv_layers = nn.Sequential(*layers)
+        for name, depth in (("hm", num_classes), ("wh", 2), ("reg", 2)):
+            setattr(self, name, nn.Sequential(nn.Conv2d(channels, head_conv, 3, padding=1), nn.ReLU(), nn.Conv2d(head_conv, depth, 1)))
+
+    def forward(self, image):
+        x = self.maxpool(functional.relu(self.bn1(self.conv1(image))))
+        x = self.deconv_layers(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+        return self.hm(x), self.wh(x), self.reg(x)
+
+
+def detection_loss(hm, wh, reg, target, ind, reg_target, reg_mask, wh_target):
+    """The original's loss with its default options: (loss, heatmap, size, offset)."""
+    prob = torch.clamp(torch.sigmoid(hm), 1e-4, 1 - 1e-4)
+    positive = target.eq(1).float()
+    positive_loss = (torch.log(prob) * (1 - prob) ** 2 * positive).sum()
+    negative_loss = (torch.log(1 - prob) * prob**2 * (1 - target) ** 4 * (1 - positive)).sum()
+    hm_loss = -(positive_loss + negative_loss) / positive.sum().clamp(min=1)
+
+    def at_centers(head):
+        return head.flatten(2).gather(2, ind[:, None].expand(-1, 2, -1)).transpose(1, 2)
+
+    mask = reg_mask[..., None].expand_as(reg_target)
+    wh_loss = functional.l1_loss(at_centers(wh) * mask, wh_target * mask, reduction="sum") / (mask.sum() + 1e-4)
+    off_loss = functional.l1_loss(at_centers(reg) * mask, reg_target * mask, reduction="sum") / (mask.sum() + 1e-4)
+    return hm_loss + 0.1 * wh_loss + off_loss, hm_loss, wh_loss, off_loss
