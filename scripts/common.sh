@@ -11,14 +11,6 @@ usage_error() {
     exit 2
 }
 
-# absolute PATH: the same path from the root.
-absolute() {
-    case "$1" in
-        /*) echo "$1" ;;
-        *) echo "$PWD/$1" ;;
-    esac
-}
-
 # keep_earlier PATH: what is there goes to the first free of PATH.1, PATH.2, ...
 keep_earlier() {
     [ -e "$1" ] || return 0

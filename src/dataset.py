@@ -392,7 +392,7 @@ class TrainSet:
         """A MindSpore pipeline of the batches of an epoch from first_step on, columns TARGET_COLUMNS."""
         order = epoch_order(len(self.places), self.config.seed, number, self.config.do_shuffle)
         places = self.places[rank_share(order, self.batch_size, self.rank, self.ranks)][first_step * self.batch_size :]
-        workers = self.config.dataset_config.num_workers
+        workers = min(self.config.dataset_config.num_workers, os.cpu_count())  # MindSpore refuses more
         data = ds.MindDataset(self.files, columns_list=list(RECORD_SCHEMA), sampler=ds.SubsetSampler([int(place) for place in places]))
         sample = functools.partial(
             _pipeline_sample, epoch=number, seed=self.config.seed, num_classes=self.num_classes,

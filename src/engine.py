@@ -81,9 +81,9 @@ def start_weights(network, config):
         log(f"loaded {config.load_checkpoint_path}")
         if kept:
             log(f"another number of classes, so these start anew: {', '.join(kept)}")
-    elif config.net_config.load_backbone_path:
-        load_weights(network.backbone, read_checkpoint(config.net_config.load_backbone_path), config.net_config.load_backbone_path)
-        log(f"loaded the backbone {config.net_config.load_backbone_path}")
+    elif path := config.net_config.load_backbone_path:
+        load_weights(network.backbone, read_checkpoint(path, "backbone checkpoint (net_config.load_backbone_path)"), path)
+        log(f"loaded the backbone {path}")
 
 
 def run_steps(step, data, sink_steps):
@@ -247,8 +247,6 @@ def export_detector(detector, description, export_config, k):
     file (same name, .json) tells a consumer the rest.
     """
     width, height = export_config.input_res
-    if width % 32 or height % 32 or min(width, height) <= 0:
-        raise UserError(f"export_config.input_res is {export_config.input_res}; both sides must be multiples of 32")
     ending = export_config.export_format.lower()
     path = keep_earlier(f"{export_config.export_name}.{ending}")
     keep_earlier(side_file(path))

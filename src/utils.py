@@ -101,13 +101,13 @@ def describe_model(config, manifest):
 
 def read_side_file(checkpoint):
     """The side file's dictionary. Raises UserError if it is missing or broken."""
-    errors.require_file(checkpoint, "checkpoint (--load_checkpoint_path)")
+    errors.require_file(checkpoint, "checkpoint")
     return read_json(side_file(checkpoint), f"the side file of {checkpoint}", ("classes", "category_ids", "net_config", "mean", "std"))
 
 
-def read_checkpoint(path):
-    """{name: Parameter} of a checkpoint file, and the plain values (step, epoch) saved with it, under "state"."""
-    errors.require_file(path, "checkpoint (--load_checkpoint_path)")
+def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
+    """{name: Parameter} of a checkpoint file, step and epoch among them. Raises UserError that calls the file `what`."""
+    errors.require_file(path, what)
     try:
         return ms.load_checkpoint(path)
     except (ValueError, RuntimeError, TypeError, OSError) as error:

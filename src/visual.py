@@ -75,7 +75,7 @@ def _draw_label(canvas, text, x, y, color, thickness):
     """A filled label above the point (x, y), moved to lie inside the picture."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.36 + 0.08 * thickness
     (width, height), below = cv2.getTextSize(text, font, size, 1)
-    x = min(max(x, 0), max(canvas.shape[1] - width - 4, 0))
+    x, y = min(max(x, 0), max(canvas.shape[1] - width - 4, 0)), max(y, 0)
     bottom = y if y >= height + below + 2 else y + height + below + 2
     cv2.rectangle(canvas, (x, bottom - height - below - 2), (x + width + 4, bottom), color, cv2.FILLED)
     dark = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] < 140

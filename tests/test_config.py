@@ -65,6 +65,13 @@ def test_lists_and_numbers_from_the_command_line():
     (["--net_config.dense_hp", "true"], ["pose estimation"]),
     (["--dataset_config.num_classes", "3"], ["comes from the annotation file"]),
     (["--config_path", "/nowhere.yaml"], ["configuration file not found"]),
+    (["--train_config.batch_size", "0"], ["at least 1"]),
+    (["--dataset_config.input_res_train", "[100, 96]"], ["multiples of 32"]),
+    (["--export_config.input_res", "[96]"], ["[width, height]"]),
+    (["--eval_config.multi_scales", "[]"], ["above 0"]),
+    (["--eval_config.pad_multiple", "33"], ["multiple of 32"]),
+    (["--net_config.num_stacks", "1"], ["a list"]),
+    (["--net_config.num_stacks", "[2, 2]"], ["four numbers"]),
     (["stray"], ["unexpected argument 'stray'"]),
 ])
 def test_mistakes_are_answered(argv, words):

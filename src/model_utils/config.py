@@ -20,6 +20,15 @@ RETIRED = {
 }
 
 
+AT_LEAST_ONE = (
+    "device_num", "epoch_size", "data_sink_steps", "save_checkpoint_steps", "save_checkpoint_num", "dataset_config.num_shards",
+    "dataset_config.num_workers", "dataset_config.max_objs", "net_config.head_conv", "train_config.batch_size", "eval_config.K",
+    "eval_config.pad_multiple",
+)
+# [width, height], each a multiple of the number: the network halves its input five times.
+SIZES = {"dataset_config.input_res_train": 32, "dataset_config.input_res_test": 8, "export_config.input_res": 32}
+
+
 class Config:
     """Nested settings as attributes: config.train_config.batch_size."""
 
@@ -55,7 +64,26 @@ def get_config(description, argv=None):
     if path:
         values = merge(values, read_config_file(path), choices, path)
     values = merge(values, {name: value for name, value in given.items() if value is not None}, choices, "the command line")
+    _check_ranges(values)
     return Config(_nest(values))
+
+
+def _check_ranges(values):
+    for name in AT_LEAST_ONE:
+        if values[name] < 1:
+            raise UserError(f"{name} is {values[name]}; it must be at least 1")
+    for name, multiple in SIZES.items():
+        sides = values[name]
+        if len(sides) != 2 or any(not isinstance(side, int) or side < multiple or side % multiple for side in sides):
+            raise UserError(f"{name} is {sides}; expected [width, height], both multiples of {multiple}")
+    if values["eval_config.pad_multiple"] % 32:
+        raise UserError(f"eval_config.pad_multiple is {values['eval_config.pad_multiple']}; expected a multiple of 32")
+    scales = values["eval_config.multi_scales"]
+    if not scales or any(not isinstance(scale, (int, float)) or scale <= 0 for scale in scales):
+        raise UserError(f"eval_config.multi_scales is {scales}; expected numbers above 0")
+    stages = values["net_config.num_stacks"]
+    if len(stages) != 4 or any(not isinstance(depth, int) or depth < 1 for depth in stages):
+        raise UserError(f"net_config.num_stacks is {stages}; expected four numbers of blocks, such as [2, 2, 2, 2]")
 
 
 def read_config_file(path):

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Evaluate a checkpoint on one device, in the background.
+set -eu
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+USAGE="usage: bash scripts/run_standalone_eval_ascend.sh [DEVICE_ID] [RUN_MODE] [DATA_DIR] [LOAD_CHECKPOINT_PATH]
+RUN_MODE is val (detect and score) or test (detect).
+In the environment: DEVICE_TARGET (default Ascend; CPU runs the same on a CPU), CONFIG_PATH (default configs/coco.yaml).
+Writes into the current folder: eval_log.txt, val/ or test/, ms_log/."
+
+[ $# -eq 4 ] || usage_error "$USAGE"
+[[ $1 =~ ^[0-9]+$ ]] || usage_error "DEVICE_ID is '$1', expected a number
+$USAGE"
+[ "$2" = val ] || [ "$2" = test ] || usage_error "RUN_MODE is '$2', expected val or test
+$USAGE"
+[ -d "$3" ] || usage_error "DATA_DIR is no folder: $3
+$USAGE"
+[ -f "$4" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $4
+$USAGE"
+
+in_background eval_log.txt "$PYTHON" "$ROOT/eval.py" --config_path "${CONFIG_PATH:-$ROOT/configs/coco.yaml}" \
+    --device_target "${DEVICE_TARGET:-Ascend}" --device_id "$1" --run_mode "$2" --data_dir "$3" --load_checkpoint_path "$4"

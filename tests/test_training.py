@@ -1,0 +1,378 @@
+"""The training step, the schedules, the loop with its logs and checkpoints, and resuming."""
+import json
+import re
+import shutil
+
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+from mindspore import Parameter, Tensor, nn, ops
+
+from src import engine
+from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network
+from src.errors import UserError
+from src.lr_schedule import MultiDecay, PolyDecay
+from src.model_utils.device_adapter import profiling, set_device
+from src.utils import CheckpointFolder, keep_earlier, load_weights, read_checkpoint, read_training_log, whole_file
+from tests import torch_reference
+from tests.conftest import TINY, assert_user_error, run_script
+
+LOG_LINE = re.compile(
+    r"epoch: (\d+) \| current epoch percent: (\d\.\d{3}) \| step: (\d+) \| loss (\S+) \| "
+    r"overflow (True|False) \| scaling_sens (\S+) \| lr (\S+)"
+)
+
+# ---------------------------------------------------------------- schedules
+
+
+def rates(schedule, steps):
+    return [float(schedule(Tensor([step], ms.int32)).asnumpy()) for step in steps]
+
+
+def test_multi_decay():
+    schedule = MultiDecay(5e-4, 10, [90, 120], factor=10, warmup_steps=4)
+    np.testing.assert_allclose(
+        rates(schedule, [0, 1, 3, 4, 899, 900, 1199, 1200, 5000]),
+        [1.25e-4, 2.5e-4, 5e-4, 5e-4, 5e-4, 5e-5, 5e-5, 5e-6, 5e-6], rtol=1e-5,
+    )
+
+
+def test_poly_decay():
+    schedule = PolyDecay(5e-4, 5e-7, 100, power=5.0, warmup_steps=0)
+    expected = [5e-7 + (5e-4 - 5e-7) * (1 - step / 100) ** 5 for step in (0, 10, 50, 99, 100)] + [5e-7]
+    np.testing.assert_allclose(rates(schedule, [0, 10, 50, 99, 100, 200]), expected, rtol=1e-4)
+    warm = PolyDecay(5e-4, 5e-7, 100, power=1.0, warmup_steps=10)
+    assert rates(warm, [0])[0] == pytest.approx(5e-5, rel=1e-4)
+
+
+# ---------------------------------------------------------------- the training cell
+
+
+class Quadratic(nn.Cell):
+    """A stand-in for the network with its loss: sum of (w * x) ** 2 / 2, so that the gradient is w * x * x."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.w = Parameter(Tensor(np.array(start, np.float32)), name="w")
+
+    def construct(self, x):
+        loss = 0.5 * ops.square(self.w * x).sum()
+        return loss, loss, ops.zeros_like(loss), ops.zeros_like(loss)
+
+
+def quadratic_step(start=(3.0, 4.0), **options):
+    cell = Quadratic(start)
+    optimizer = nn.SGD(cell.trainable_params(), learning_rate=0.1)
+    return cell, optimizer, TrainStep(cell, optimizer, **options).set_train()
+
+
+def test_a_step_does_not_depend_on_the_loss_scale():
+    for scale in (None, 1.0, 1024.0):
+        cell, _, step = quadratic_step(loss_scale=scale)
+        loss, _, _, _, overflow, used, rate = step(Tensor([1.0, 1.0]))
+        np.testing.assert_allclose(cell.w.asnumpy(), [2.7, 3.6], rtol=1e-6)
+        assert float(loss.asnumpy()) == pytest.approx(12.5)
+        assert not overflow.asnumpy()
+        assert float(used.asnumpy()) == (scale or 1.0)
+        assert float(rate.asnumpy()) == pytest.approx(0.1)
+
+
+def test_an_overflow_skips_the_step():
+    cell, _, step = quadratic_step(loss_scale=1024.0)
+    loss, *_, overflow, _, _ = step(Tensor([1e18, 1.0]))
+    assert overflow.asnumpy()
+    assert np.isfinite(loss.asnumpy())
+    np.testing.assert_array_equal(cell.w.asnumpy(), [3.0, 4.0])
+    *_, overflow, _, _ = step(Tensor([1.0, 1.0]))
+    assert not overflow.asnumpy()
+    np.testing.assert_allclose(cell.w.asnumpy(), [2.7, 3.6], rtol=1e-6)
+
+
+def test_an_overflow_keeps_adams_moments_and_step():
+    cell = Quadratic((3.0, 4.0))
+    optimizer = nn.Adam(cell.trainable_params(), learning_rate=MultiDecay(0.1, 1, [1], 10, 0))
+    step = TrainStep(cell, optimizer, 1024.0).set_train()
+    step(Tensor([1e18, 1.0]))
+    assert int(optimizer.global_step.asnumpy()[0]) == 0
+    assert optimizer.moment1[0].asnumpy().max() == 0
+    assert float(step(Tensor([1.0, 1.0]))[-1].asnumpy()) == pytest.approx(0.1)  # the rate of the first step
+    assert int(optimizer.global_step.asnumpy()[0]) == 1
+    assert float(step(Tensor([1.0, 1.0]))[-1].asnumpy()) == pytest.approx(0.01)
+
+
+def test_clipping_limits_the_global_norm():
+    cell, _, step = quadratic_step(loss_scale=1024.0, clip_grad_norm=1.0)
+    step(Tensor([1.0, 1.0]))  # the gradient (3, 4) has norm 5
+    np.testing.assert_allclose(cell.w.asnumpy(), [3 - 0.1 * 3 / 5, 4 - 0.1 * 4 / 5], rtol=1e-5)
+
+
+def test_weight_decay_spares_what_decay_filter_names(make_config):
+    words = ["--train_config.Adam.weight_decay", 0.01, "--train_config.Adam.decay_filter", "[.bias, .gamma]"]
+    config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", *words)
+    network = build_network(config.net_config, 2, "composite")
+    optimizer = engine.build_optimizer(network, config.train_config, 10, 1)
+    decay = {parameter.name: float(np.asarray(value)) for parameter, value in zip(optimizer.parameters, optimizer.weight_decay)}
+    assert decay["backbone.conv1.weight"] == pytest.approx(0.01)
+    assert decay["backbone.bn1.beta"] == pytest.approx(0.01)
+    assert decay["hm.2.bias"] == 0 and decay["backbone.bn1.gamma"] == 0
+
+
+def random_batch(rng, size, classes, n=2, slots=4, wh_columns=2, dense=False):
+    """A batch of the pipeline's columns with random targets, NumPy arrays."""
+    out = size // 4
+    hm = rng.random((n, classes, out, out)).astype(np.float32) ** 6
+    ind = rng.integers(0, out * out, (n, slots)).astype(np.int32)
+    for row in range(n):
+        hm[row, 0].reshape(-1)[ind[row]] = 1
+    wh_shape = (n, 2, out, out) if dense else (n, slots, wh_columns)
+    reg_mask = np.ones((n, slots), np.float32)
+    return {
+        "image": rng.standard_normal((n, 3, size, size)).astype(np.float32), "hm": hm, "ind": ind,
+        "reg": rng.random((n, slots, 2)).astype(np.float32), "reg_mask": reg_mask,
+        "wh": 10 * rng.random(wh_shape).astype(np.float32), "wh_mask": np.ones(wh_shape, np.float32),
+    }
+
+
+@pytest.mark.parametrize("words", [
+    ("--net_config.mse_loss", "true"), ("--net_config.reg_loss", "sl1"), ("--net_config.norm_wh", "true"),
+    ("--net_config.dense_wh", "true"), ("--net_config.cat_spec_wh", "true"),
+    ("--net_config.reg_offset", "false", "--train_config.clip_grad_norm", 5, "--enable_lossscale", "false"),
+])
+def test_every_variant_trains(words, make_config):
+    """A few steps on one batch lower its loss, whatever heads and losses are chosen."""
+    config = make_config(*words, "--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 8,
+                         "--train_config.MultiDecay.warmup_steps", 0)
+    ms.set_seed(3)
+    network = build_network(config.net_config, 3, "composite")
+    step = engine.build_train_step(network, config, engine.build_optimizer(network, config.train_config, 100, 1))
+    columns = 6 if config.net_config.cat_spec_wh else 2
+    batch = random_batch(np.random.default_rng(0), 64, 3, wh_columns=columns, dense=config.net_config.dense_wh)
+    tensors = [Tensor(value) for value in batch.values()]
+    losses = [float(step(*tensors)[0].asnumpy()) for _ in range(6)]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0], losses
+    assert float(step.scale.asnumpy()) == (1.0 if not config.enable_lossscale else 1024.0)
+
+
+def test_loss_and_gradients_are_pytorchs(make_config):
+    """Forward and backward through the whole ResNet18-DCN in training mode, same weights, same batch."""
+    from src import torch_weights
+
+    torch.manual_seed(0)
+    reference = torch_reference.CenterNet(3)
+    for module in reference.modules():
+        if isinstance(module, torch_reference.DCN):
+            torch.nn.init.normal_(module.conv_offset_mask.weight, std=0.01)
+    weights = {name: value.numpy() for name, value in reference.state_dict().items()}
+    config = make_config()
+    network = build_network(config.net_config, 3, "composite")
+    ours = {name: Parameter(Tensor(value.copy()), name=name) for name, value in torch_weights.from_original(weights).items()}
+    load_weights(network, ours, "reference")
+    batch = random_batch(np.random.default_rng(1), 128, 3)
+
+    reference.train()
+    heads = reference(torch.tensor(batch["image"]))
+    targets = [torch.tensor(batch[name]) for name in ("hm", "ind", "reg", "reg_mask", "wh")]
+    targets[1] = targets[1].long()
+    expected = torch_reference.detection_loss(*heads, *targets)
+    expected[0].backward()
+
+    cell = NetworkWithLoss(network, build_loss(config.net_config)).set_train()
+    parameters = network.trainable_params()
+
+    def forward(*tensors):
+        return cell(*tensors)
+
+    losses, grads = ms.value_and_grad(forward, None, parameters, has_aux=True)(*(Tensor(value) for value in batch.values()))
+    values = [float(value.asnumpy()) for value in losses]
+    np.testing.assert_allclose(values, [value.item() for value in expected], rtol=1e-4)
+    gradients = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
+    names = torch_weights.from_original({**weights, **gradients})
+    for parameter, grad in zip(parameters, grads):
+        reference_grad = names[parameter.name]
+        norm = np.linalg.norm(reference_grad)
+        if norm < 1e-4:
+            continue  # a bias before a batch norm: its gradient is rounding noise
+        # Rounding flips single ReLUs, of which the few object centres see much: 1e-6 between outputs, 1e-2 between gradients.
+        assert np.linalg.norm(grad.asnumpy() - reference_grad) < 0.02 * norm, parameter.name
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_files_appear_whole(tmp_path):
+    path = str(tmp_path / "a.json")
+    with pytest.raises(KeyError), whole_file(path) as partial:
+        open(partial, "w").close()
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keep_earlier_never_overwrites(tmp_path):
+    for text in ("first", "second", "third"):
+        path = keep_earlier(str(tmp_path / "log.txt"))
+        with open(path, "w") as file:
+            file.write(text)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"log.1.txt": "first", "log.2.txt": "second", "log.txt": "third"}
+
+
+def test_a_checkpoint_folder_keeps_the_newest(tmp_path):
+    folder = CheckpointFolder(str(tmp_path / "c"), 2, {"classes": []}, resume=False)
+    for step in (5, 10, 100):
+        folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, 0, step)
+    names = sorted(path.name for path in (tmp_path / "c").iterdir())
+    assert names == ["centernet-1_10.ckpt", "centernet-1_10.json", "centernet-1_100.ckpt", "centernet-1_100.json"]
+    assert read_checkpoint(str(tmp_path / "c" / "centernet-1_100.ckpt"))["w"].asnumpy() == [100]
+    CheckpointFolder(str(tmp_path / "c"), 2, {}, resume=False)
+    assert len(list((tmp_path / "c.1").iterdir())) == 4
+
+
+# ---------------------------------------------------------------- the loop, through train.py
+
+
+def test_the_log_line_and_its_record(tiny_run):
+    lines = [line for line in (tiny_run / "stdout.txt").read_text().splitlines() if line.startswith("epoch:")]
+    assert len(lines) == 7
+    records = read_training_log(str(tiny_run / "train_record.jsonl"))
+    for number, (line, record) in enumerate(zip(lines, records), 1):
+        match = LOG_LINE.fullmatch(line)
+        assert match, line
+        epoch, percent, step, loss, overflow, scale, rate = match.groups()
+        assert (int(epoch), float(percent), int(step)) == ((number - 1) // 5, ((number - 1) % 5 + 1) / 5, number)
+        assert (overflow, scale) == ("False", "1024.0")
+        assert np.float32(loss) == np.float32(record["loss"]) and np.float32(rate) == np.float32(record["lr"])
+        parts = record["hm_loss"] + 0.1 * record["wh_loss"] + record["off_loss"]
+        assert record["loss"] == pytest.approx(parts, rel=1e-5)
+        assert record["images_per_second"] > 0
+    np.testing.assert_allclose([record["lr"] for record in records], [2.5e-4] + [5e-4] * 6, rtol=1e-5)
+
+
+def test_what_training_leaves(tiny_run):
+    names = {path.name for path in (tiny_run / "ckpt_0").iterdir()}
+    assert names == {f"centernet-{name}.{ending}" for name in ("1_3", "2_6", "2_7") for ending in ("ckpt", "json")}
+    assert (tiny_run / "loss.png").stat().st_size > 10_000
+    side = json.loads((tiny_run / "ckpt_0" / "centernet-2_7.json").read_text())
+    assert side["classes"] == ["rectangle", "ellipse", "triangle"] and side["category_ids"] == [1, 2, 3]
+    assert side["net_config"]["num_stacks"] == [1, 1, 1, 1] and side["step"] == 7
+
+
+def test_stopped_and_resumed_equals_never_stopped(tiny_run, tiny_records, tmp_path):
+    (tmp_path / "ckpt_0").mkdir()
+    for ending in ("ckpt", "json"):
+        shutil.copy(tiny_run / "ckpt_0" / f"centernet-1_3.{ending}", tmp_path / "ckpt_0")
+    (tmp_path / "train_record.jsonl").write_text("".join((tiny_run / "train_record.jsonl").read_text().splitlines(True)[:3]))
+    words = ["--epoch_size", 2, "--train_steps", 7, "--resume", "true"]
+    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    assert "after step 3" in done.stdout
+    whole, resumed = (read_training_log(str(folder / "train_record.jsonl")) for folder in (tiny_run, tmp_path))
+    assert [record["step"] for record in resumed] == list(range(1, 8))
+    for a, b in zip(whole, resumed):
+        for name in ("epoch", "percent", "lr", "overflow", "scaling_sens"):
+            assert a[name] == b[name]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+    first, second = (read_checkpoint(str(folder / "ckpt_0" / "centernet-2_7.ckpt")) for folder in (tiny_run, tmp_path))
+    assert set(first) == set(second)
+    for name in first:
+        np.testing.assert_allclose(second[name].asnumpy(), first[name].asnumpy(), rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_records, tmp_path):
+    """Fine-tuning from a checkpoint in the very folder that the run writes to."""
+    shutil.copytree(tiny_run, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "ckpt_0").iterdir()}
+    record = (tmp_path / "run" / "train_record.jsonl").read_text()
+    words = ["--train_steps", 1, "--load_checkpoint_path", "ckpt_0/centernet-2_7.ckpt", "--enable_data_sink", "true", "--seed", 9]
+    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path / "run")
+    assert "loaded ckpt_0/centernet-2_7.ckpt" in done.stdout
+    assert "enable_data_sink works on Ascend only" in done.stdout
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "ckpt_0.1").iterdir()} == before
+    assert (tmp_path / "run" / "train_record.1.jsonl").read_text() == record
+    assert len(list((tmp_path / "run" / "ckpt_0").iterdir())) == 2
+
+
+def test_a_loss_that_is_not_finite_stops_training(tiny_run, tiny_records, tmp_path):
+    rate = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0, "--save_checkpoint_steps", 1]
+    done = run_script("train.py", *TINY[:-2], *rate, "--mindrecord_dir", tiny_records, cwd=tmp_path, check=False)
+    assert_user_error(done, "training stops", "the last checkpoint is ckpt_0/centernet-1_")
+    checkpoints = list((tmp_path / "ckpt_0").glob("*.ckpt"))
+    assert len(checkpoints) == 1
+    read_checkpoint(str(checkpoints[0]))
+
+
+@pytest.mark.parametrize("words, parts", [
+    (["--mindrecord_dir", "/nowhere"], ["/nowhere"]),
+    ([], ["no MindRecord folder"]),
+    (["--mindrecord_dir", "RECORDS", "--mindrecord_prefix", "other"], ["no finished conversion", "other.manifest.json"]),
+    (["--mindrecord_dir", "RECORDS", "--load_checkpoint_path", "/nowhere.ckpt"], ["checkpoint", "/nowhere.ckpt"]),
+    (["--mindrecord_dir", "RECORDS", "--resume", "true"], ["no checkpoint in ckpt_0"]),
+    (["--mindrecord_dir", "RECORDS", "--save_checkpoint_path", "/proc/nowhere"], ["/proc/nowhere"]),
+    (["--mindrecord_dir", "RECORDS", "--train_steps", 0], ["nothing to train"]),
+    (["--mindrecord_dir", "RECORDS", "--device_target", "Ascend"], ["MindSpore finds none"]),
+    (["--mindrecord_dir", "RECORDS", "--distribute", "true"], ["launcher"]),
+])
+def test_training_mistakes(words, parts, tiny_records, tmp_path):
+    words = [tiny_records if word == "RECORDS" else word for word in words]
+    assert_user_error(run_script("train.py", *TINY, *words, cwd=tmp_path, check=False), *parts)
+
+
+def test_a_damaged_checkpoint_is_named(tiny_run, tmp_path):
+    path = tmp_path / "centernet-1_3.ckpt"
+    path.write_bytes((tiny_run / "ckpt_0" / "centernet-1_3.ckpt").read_bytes()[:5000])
+    with pytest.raises(UserError, match="centernet-1_3.ckpt"):
+        read_checkpoint(str(path))
+
+
+def test_checkpoints_of_another_shape(tiny_run, make_config):
+    parameters = read_checkpoint(str(tiny_run / "ckpt_0" / "centernet-2_7.ckpt"))
+    config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 16)
+    other_classes = build_network(config.net_config, 5, "composite")
+    with pytest.raises(UserError, match="hm.2.weight.*another number of classes"):
+        load_weights(other_classes, parameters, "c")
+    kept = load_weights(other_classes, parameters, "c", skip_reshaped_heads=True)
+    assert kept == ["hm.2.weight", "hm.2.bias"]
+    np.testing.assert_array_equal(other_classes.hm[0].weight.asnumpy(), parameters["hm.0.weight"].asnumpy())
+    resnet18 = build_network(make_config().net_config, 3, "composite")
+    with pytest.raises(UserError, match="it has no backbone.layer1.1.conv1.weight"):
+        load_weights(resnet18, parameters, "c")
+
+
+def test_a_backbone_can_be_loaded_alone(tmp_path, make_config):
+    config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.load_backbone_path", tmp_path / "b.ckpt")
+    source = build_network(config.net_config, 2, "composite")
+    ms.save_checkpoint([{"name": p.name, "data": p} for p in source.backbone.get_parameters()], str(tmp_path / "b.ckpt"))
+    network = build_network(config.net_config, 2, "composite")
+    engine.start_weights(network, config)
+    np.testing.assert_array_equal(network.backbone.conv1.weight.asnumpy(), source.backbone.conv1.weight.asnumpy())
+
+
+def test_sinking_hands_the_pipeline_to_the_device(monkeypatch):
+    """Data sink works on Ascend alone; here a stand-in shows what it is given."""
+    calls = []
+
+    def data_sink(step, data, sink_size):
+        calls.append((step, data, sink_size))
+        return lambda: "results"
+
+    class Data:
+        def get_dataset_size(self):
+            return 10
+
+    monkeypatch.setattr(engine.ms, "data_sink", data_sink)
+    data = Data()
+    assert list(engine.run_steps("step", data, 5)) == [(5, "results")] * 2
+    assert calls == [("step", data, 5)]
+
+
+def test_device_selection():
+    assert set_device("auto", 0) == "CPU"
+    with pytest.raises(UserError, match="MindSpore finds none"):
+        set_device("Ascend", 0)
+
+
+def test_profiling_leaves_files(tmp_path):
+    with profiling(True, str(tmp_path / "profile")):
+        (Tensor(np.ones((8, 8), np.float32)) * 2).asnumpy()
+    assert [path for path in (tmp_path / "profile").rglob("*") if path.is_file()]
+    with profiling(False, str(tmp_path / "none")):
+        pass
+    assert not (tmp_path / "none").exists()
