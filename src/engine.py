@@ -86,12 +86,22 @@ def start_weights(network, config):
         log(f"loaded the backbone {path}")
 
 
+def choose_sink_steps(config, device_target):
+    """How many batches the device fetches by itself at a time; 0 where batches are handed over one by one."""
+    if config.enable_data_sink and device_target != "Ascend":
+        log(f"enable_data_sink works on Ascend only: batches are handed over one by one on {device_target}")
+        return 0
+    return config.data_sink_steps if config.enable_data_sink else 0
+
+
 def run_steps(step, data, sink_steps):
     """Run a pipeline's batches through a training cell; yields (steps done, the last step's results).
 
-    With sink_steps the device fetches that many batches by itself (Ascend); 0 hands over each batch.
+    With sink_steps the device fetches that many batches by itself (Ascend), and what then remains is left for the next
+    call; 0 hands over each batch.
     """
     if sink_steps:
+        sink_steps = min(sink_steps, data.get_dataset_size())
         sink = ms.data_sink(step, data, sink_size=sink_steps)
         for _ in range(data.get_dataset_size() // sink_steps):
             yield sink_steps, sink()
@@ -122,13 +132,11 @@ def train(config, train_set, device_target, rank=0):
         raise UserError(f"nothing to train: {done} steps are done, and epoch_size {config.epoch_size} x {per_epoch} steps, train_steps "
                         f"{config.train_steps} ask for {last_step}")
 
-    sink_steps = config.data_sink_steps if config.enable_data_sink and device_target == "Ascend" else 0
-    if config.enable_data_sink and not sink_steps:
-        log(f"enable_data_sink works on Ascend only: batches are handed over one by one on {device_target}")
+    sink_steps = choose_sink_steps(config, device_target)
     checkpoints = None
     if config.enable_save_ckpt and rank == 0:
         checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, describe_model(config, train_set.manifest), config.resume)
-    record = TrainingLog(os.path.join(config.save_result_dir, "train_record.jsonl"), config.resume) if rank == 0 else None
+    record = TrainingLog(os.path.join(config.save_result_dir, "train_record.jsonl"), done) if rank == 0 else None
     saved = ""
     images = train_set.batch_size * train_set.ranks
     log(f"{len(train_set.places)} images, {per_epoch} steps of {images} images an epoch, {last_step - done} steps to go")

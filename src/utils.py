@@ -177,12 +177,14 @@ class CheckpointFolder:
 class TrainingLog:
     """The log line of every step on standard output, and its machine-readable record, one JSON object a line."""
 
-    def __init__(self, path, resume):
-        if not resume:
-            keep_earlier(path)
+    def __init__(self, path, done):
+        """A new record at path, an earlier one is kept aside; of that a run resumed after `done` steps goes on with those."""
+        earlier = [record for record in read_training_log(path) if record["step"] <= done] if done and os.path.exists(path) else []
+        keep_earlier(path)
         if os.path.dirname(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-        self.file = open(path, "a", encoding="utf-8")
+        self.file = open(path, "w", encoding="utf-8")
+        self.file.writelines(json.dumps(record) + "\n" for record in earlier)
 
     def step(self, step, steps_per_epoch, values, images_per_second):
         """Write step number `step` (from 1); values are TrainStep's results as NumPy scalars."""

@@ -125,11 +125,23 @@ def test_find_split_knows_the_documented_layouts(tmp_path, layout, make_config):
 def test_find_split_takes_chosen_paths_and_says_what_it_looked_for(tmp_path, make_config):
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "pictures").mkdir()
-    words = ["--dataset_config.val_annotation", "a.json", "--dataset_config.val_image_dir", "pictures"]
-    split = dataset.find_split(str(tmp_path), "val", make_config(*words).dataset_config)
-    assert split.annotation == str(tmp_path / "a.json") and split.image_dir == str(tmp_path / "pictures")
+    for part in ("train", "val", "test"):
+        words = [f"--dataset_config.{part}_annotation", "a.json", f"--dataset_config.{part}_image_dir", "pictures"]
+        split = dataset.find_split(str(tmp_path), part, make_config(*words).dataset_config)
+        assert split.annotation == str(tmp_path / "a.json") and split.image_dir == str(tmp_path / "pictures")
     with pytest.raises(UserError, match="instances_train2017.json.*train_annotation"):
         dataset.find_split(str(tmp_path), "train", make_config().dataset_config)
+
+
+def test_test_images_are_those_of_the_annotation_file_if_there_is_one(tmp_path, make_config):
+    (tmp_path / "list.json").write_text('{"images": [{"id": 7, "file_name": "b.png"}], "categories": [{"id": 1, "name": "x"}]}')
+    (tmp_path / "test2017").mkdir()
+    for name in ("a.png", "b.png", "notes.txt"):
+        (tmp_path / "test2017" / name).write_bytes(b"")
+    options = make_config("--dataset_config.test_annotation", "list.json").dataset_config
+    assert dataset.image_list(dataset.find_split(str(tmp_path), "test", options)) == [(7, str(tmp_path / "test2017" / "b.png"))]
+    folder = dataset.image_list(dataset.find_split(str(tmp_path), "test", make_config().dataset_config))
+    assert [(image_id, path.rsplit("/", 1)[1]) for image_id, path in folder] == [(1, "a.png"), (2, "b.png")]
 
 
 def test_class_folders_below_the_image_folder(tmp_path, make_config):

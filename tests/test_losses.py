@@ -5,6 +5,7 @@ import pytest
 from mindspore import Tensor
 
 from src import losses
+from src.centernet_det import build_loss
 from tests.conftest import load_golden
 
 
@@ -71,10 +72,11 @@ def test_regression_losses(name, function, pred, target, mask):
     check(loss, golden[pred], golden, name)
 
 
-def test_weights_and_parts():
+def test_weights_and_parts(make_config):
     golden = load_golden("losses.npz")
     mask = golden["mask"].astype(np.float32)
-    cell = losses.CenterNetLoss(False, "l1", False, False, False, True, 2.0, 0.5, 3.0)
+    weights = ["--net_config.hm_weight", 2, "--net_config.wh_weight", 0.5, "--net_config.off_weight", 3]
+    cell = build_loss(make_config(*weights).net_config)
     arguments = [golden["logits"], golden["pred2"], golden["pred2"], golden["hm"], golden["ind"].astype(np.int32), golden["reg"], mask,
                  golden["wh"], np.repeat(mask[..., None], 2, -1)]
     loss, hm_loss, wh_loss, off_loss = (float(part.asnumpy()) for part in cell(*map(Tensor, arguments)))

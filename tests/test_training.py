@@ -13,7 +13,8 @@ from src import engine
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network
 from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
-from src.model_utils.device_adapter import profiling, set_device
+from src.model_utils import device_adapter
+from src.model_utils.device_adapter import init_ranks, profiling, set_device
 from src.utils import CheckpointFolder, keep_earlier, load_weights, read_checkpoint, read_training_log, whole_file
 from tests import torch_reference
 from tests.conftest import TINY, assert_user_error, run_script
@@ -44,6 +45,16 @@ def test_poly_decay():
     np.testing.assert_allclose(rates(schedule, [0, 10, 50, 99, 100, 200]), expected, rtol=1e-4)
     warm = PolyDecay(5e-4, 5e-7, 100, power=1.0, warmup_steps=10)
     assert rates(warm, [0])[0] == pytest.approx(5e-5, rel=1e-4)
+
+
+def test_schedules_follow_the_configuration(make_config):
+    multi = make_config("--train_config.MultiDecay.multi_epochs", "[2]", "--train_config.MultiDecay.warmup_steps", 0,
+                        "--train_config.MultiDecay.factor", 4, "--train_config.MultiDecay.learning_rate", 0.8)
+    np.testing.assert_allclose(rates(engine.build_schedule(multi.train_config, 10, 5), [19, 20]), [0.8, 0.2], rtol=1e-5)
+    poly = make_config("--train_config.lr_schedule", "PolyDecay", "--train_config.PolyDecay.end_learning_rate", 0.1,
+                       "--train_config.PolyDecay.learning_rate", 0.5, "--train_config.PolyDecay.power", 1,
+                       "--train_config.PolyDecay.warmup_steps", 0)
+    np.testing.assert_allclose(rates(engine.build_schedule(poly.train_config, 10, 5), [0, 25, 50]), [0.5, 0.3, 0.1], rtol=1e-5)
 
 
 # ---------------------------------------------------------------- the training cell
@@ -260,7 +271,8 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_run, tiny_records, tmp_pa
     (tmp_path / "ckpt_0").mkdir()
     for ending in ("ckpt", "json"):
         shutil.copy(tiny_run / "ckpt_0" / f"centernet-1_3.{ending}", tmp_path / "ckpt_0")
-    (tmp_path / "train_record.jsonl").write_text("".join((tiny_run / "train_record.jsonl").read_text().splitlines(True)[:3]))
+    # The run was stopped after step 4: that step's record is made anew.
+    (tmp_path / "train_record.jsonl").write_text("".join((tiny_run / "train_record.jsonl").read_text().splitlines(True)[:4]))
     words = ["--epoch_size", 2, "--train_steps", 7, "--resume", "true"]
     done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
     assert "after step 3" in done.stdout
@@ -288,6 +300,14 @@ def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_recor
     assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "ckpt_0.1").iterdir()} == before
     assert (tmp_path / "run" / "train_record.1.jsonl").read_text() == record
     assert len(list((tmp_path / "run" / "ckpt_0").iterdir())) == 2
+
+
+def test_training_with_profiler_and_without_checkpoints(tiny_records, tmp_path):
+    words = ["--train_steps", 1, "--enable_save_ckpt", "false", "--need_profiler", "true", "--profiler_path", "profile"]
+    run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, "--save_result_dir", "results", cwd=tmp_path)
+    assert not (tmp_path / "ckpt_0").exists()
+    assert [path for path in (tmp_path / "profile").rglob("*") if path.is_file()]
+    assert len(read_training_log(str(tmp_path / "results" / "train_record.jsonl"))) == 1
 
 
 def test_a_loss_that_is_not_finite_stops_training(tiny_run, tiny_records, tmp_path):
@@ -360,7 +380,41 @@ def test_sinking_hands_the_pipeline_to_the_device(monkeypatch):
     monkeypatch.setattr(engine.ms, "data_sink", data_sink)
     data = Data()
     assert list(engine.run_steps("step", data, 5)) == [(5, "results")] * 2
-    assert calls == [("step", data, 5)]
+    assert list(engine.run_steps("step", data, 4)) == [(4, "results")] * 2  # the last two are for the next call
+    assert list(engine.run_steps("step", data, 30)) == [(10, "results")]
+    assert [size for *_, size in calls] == [5, 4, 10]
+
+
+def test_sinking_is_for_ascend(make_config, capsys):
+    config = make_config("--data_sink_steps", 5)
+    assert engine.choose_sink_steps(config, "Ascend") == 5
+    assert capsys.readouterr().out == ""
+    assert engine.choose_sink_steps(config, "CPU") == 0
+    assert "works on Ascend only" in capsys.readouterr().out
+    assert engine.choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend") == 0
+
+
+def test_ascend_is_taken_where_there_is_one(monkeypatch):
+    """What MindSpore is told on a machine with an NPU; a stand-in, there is none here."""
+    calls = []
+    monkeypatch.setattr(device_adapter.ms.hal, "is_available", lambda name: name == "Ascend")
+    monkeypatch.setattr(device_adapter.ms, "set_device", lambda *words: calls.append(words))
+    assert [set_device(target, 3) for target in ("auto", "Ascend", "CPU")] == ["Ascend", "Ascend", "CPU"]
+    assert calls == [("Ascend", 3), ("Ascend", 3), ("CPU",)]
+
+
+def test_device_num_must_be_what_was_started(monkeypatch):
+    from mindspore import communication
+
+    monkeypatch.setattr(communication, "init", lambda: None)
+    monkeypatch.setattr(communication, "get_rank", lambda: 1)
+    monkeypatch.setattr(communication, "get_group_size", lambda: 2)
+    monkeypatch.setattr(device_adapter.ms, "set_auto_parallel_context", lambda **_: None)
+    assert init_ranks(True, 2) == (1, 2)
+    assert init_ranks(True, 1) == (1, 2)
+    assert init_ranks(False, 8) == (0, 1)
+    with pytest.raises(UserError, match="device_num is 4, and the launcher started 2"):
+        init_ranks(True, 4)
 
 
 def test_device_selection():

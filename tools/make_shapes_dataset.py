@@ -18,7 +18,8 @@ from src import errors
 from src.errors import UserError
 
 CLASSES = ("rectangle", "ellipse", "triangle")
-LEAST_VISIBLE = 0.6  # of every object, when all are painted
+LEAST_VISIBLE = 0.75  # of every object, when all are painted
+LEAST_CONTRAST = 80  # between a shape's colour and what it covers, in one channel at least
 SUPERSAMPLING = 4  # shapes are drawn this much larger, for smooth edges
 
 
@@ -28,12 +29,12 @@ def draw_background(rng, size):
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
     ramp = (along - along.min()) / np.ptp(along)
-    picture = rng.uniform(40, 215, 3) + (ramp[..., None] - 0.5) * rng.uniform(-90, 90, 3)
-    picture = picture + rng.uniform(5, 30) * np.sin(2 * np.pi * rng.uniform(3, 15) * along + rng.uniform(0, 6))[..., None]
+    picture = rng.uniform(40, 215, 3) + (ramp[..., None] - 0.5) * rng.uniform(-60, 60, 3)
+    picture = picture + rng.uniform(3, 12) * np.sin(2 * np.pi * rng.uniform(3, 15) * along + rng.uniform(0, 6))[..., None]
     cells = int(rng.integers(4, 16))
-    coarse = rng.normal(0, rng.uniform(5, 30), (cells, cells, 3)).astype(np.float32)
+    coarse = rng.normal(0, rng.uniform(3, 12), (cells, cells, 3)).astype(np.float32)
     coarse = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
-    return (picture + coarse + rng.normal(0, rng.uniform(2, 10), (size, size, 3))).astype(np.float32)
+    return (picture + coarse + rng.normal(0, rng.uniform(2, 8), (size, size, 3))).astype(np.float32)
 
 
 def draw_outline(rng, label, size, smallest, largest):
@@ -72,17 +73,17 @@ def paint(rng, picture, mask):
     mask = mask[..., None]
     below = (picture * mask).sum((0, 1)) / mask.sum()
     color = rng.uniform(0, 255, 3)
-    while np.abs(color - below).max() < 60:
+    while np.abs(color - below).max() < LEAST_CONTRAST:
         color = rng.uniform(0, 255, 3)
     fill = color + rng.normal(0, 8, picture.shape)
     return (picture * (1 - mask) + fill * mask).astype(np.float32)
 
 
 def draw_image(rng, size, objects, smallest, largest):
-    """(uint8 BGR [size, size, 3], [(label, polygon)]) of one image with up to `objects` objects."""
+    """(uint8 BGR [size, size, 3], [(label, polygon)]) of one image with up to `objects` objects, and half of that where they fit."""
     picture = draw_background(rng, size)
     drawn, areas, visible = [], [], []
-    for _ in range(rng.integers(1, objects + 1)):
+    for _ in range(rng.integers((objects + 1) // 2, objects + 1)):
         for _ in range(20):
             label = int(rng.integers(len(CLASSES)))
             points = draw_outline(rng, label, size, smallest, largest)
@@ -132,8 +133,8 @@ def main():
     parser.add_argument("--val", type=int, default=100, help="validation images (default: %(default)s)")
     parser.add_argument("--size", type=int, default=128, help="side of an image in pixels (default: %(default)s)")
     parser.add_argument("--objects", type=int, default=4, help="objects in an image at most (default: %(default)s)")
-    parser.add_argument("--smallest", type=float, default=40, help="smallest long side of an object in pixels (default: %(default)s)")
-    parser.add_argument("--largest", type=float, default=80, help="largest long side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--smallest", type=float, default=44, help="smallest long side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--largest", type=float, default=88, help="largest long side of an object in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random draws (default: %(default)s)")
     options = parser.parse_args()
     if os.path.exists(options.output):
