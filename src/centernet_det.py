@@ -57,11 +57,14 @@ def _upsampling(in_channels, out_channels, dcn_impl):
 
 
 def _bilinear_deconv(channels):
-    """4x4 transposed convolution, stride 2; as in the original its first output channel starts as bilinear upsampling."""
+    """4x4 transposed convolution, stride 2, that starts as bilinear upsampling of every channel, with some noise between channels.
+
+    The original starts so in its first channel alone, and as noise in the others; from scratch, places are then learnt much later.
+    """
     deconv = nn.Conv2dTranspose(channels, channels, 4, 2, pad_mode="pad", padding=1, weight_init=HeUniform(math.sqrt(5)))
     ramp = 1 - np.abs(np.arange(4) / 2 - 0.75)
-    weight = deconv.weight.asnumpy().copy()
-    weight[:, 0] = np.outer(ramp, ramp)
+    weight = 0.3 * deconv.weight.asnumpy()
+    weight[np.arange(channels), np.arange(channels)] = np.outer(ramp, ramp)
     deconv.weight.set_data(Tensor(weight))
     return deconv
 

@@ -19,28 +19,27 @@ from src.errors import UserError
 
 CLASSES = ("rectangle", "ellipse", "triangle")
 LEAST_VISIBLE = 0.75  # of every object, when all are painted
-LEAST_CONTRAST = 80  # between a shape's colour and what it covers, in one channel at least
 SUPERSAMPLING = 4  # shapes are drawn this much larger, for smooth edges
 
 
 def draw_background(rng, size):
-    """A textured background: a gradient, stripes and noise of two grains; float32 [size, size, 3] in 0..255."""
+    """A textured background in muted colours: a gradient, stripes and noise of two grains; float32 [size, size, 3] in 0..255."""
     y, x = np.mgrid[0:size, 0:size] / size
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
     ramp = (along - along.min()) / np.ptp(along)
-    picture = rng.uniform(40, 215, 3) + (ramp[..., None] - 0.5) * rng.uniform(-60, 60, 3)
-    picture = picture + rng.uniform(3, 12) * np.sin(2 * np.pi * rng.uniform(3, 15) * along + rng.uniform(0, 6))[..., None]
+    picture = rng.uniform(60, 200) + rng.uniform(-15, 15, 3) + (ramp[..., None] - 0.5) * rng.uniform(-80, 80)
+    picture = picture + rng.uniform(3, 25) * np.sin(2 * np.pi * rng.uniform(3, 15) * along + rng.uniform(0, 6))[..., None]
     cells = int(rng.integers(4, 16))
-    coarse = rng.normal(0, rng.uniform(3, 12), (cells, cells, 3)).astype(np.float32)
-    coarse = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
-    return (picture + coarse + rng.normal(0, rng.uniform(2, 8), (size, size, 3))).astype(np.float32)
+    coarse = rng.normal(0, rng.uniform(3, 25), (cells, cells)).astype(np.float32)
+    coarse = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+    return (picture + coarse + rng.normal(0, rng.uniform(2, 10), (size, size, 3))).astype(np.float32)
 
 
 def draw_outline(rng, label, size, smallest, largest):
     """A random outline of a class, polygon [M, 2] float, inside a square of `size` pixels."""
     long_side = rng.uniform(smallest, largest)
-    short_side = long_side * rng.uniform(0.55, 1.0)
+    short_side = long_side * rng.uniform(0.7, 1.0)
     if CLASSES[label] == "rectangle":
         points = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (long_side / 2, short_side / 2)
     elif CLASSES[label] == "ellipse":
@@ -68,15 +67,12 @@ def mask_of(points, size):
     return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) / 255.0
 
 
-def paint(rng, picture, mask):
-    """Paint a mask, with a colour that differs from what is below, and a light texture."""
-    mask = mask[..., None]
-    below = (picture * mask).sum((0, 1)) / mask.sum()
-    color = rng.uniform(0, 255, 3)
-    while np.abs(color - below).max() < LEAST_CONTRAST:
-        color = rng.uniform(0, 255, 3)
+def paint(rng, picture, mask, label):
+    """Paint a mask in a vivid colour of its class's third of the colour circle, with a light texture."""
+    hue, saturation, value = (60 * label + rng.uniform(-20, 20)) % 180, rng.uniform(150, 255), rng.uniform(110, 255)
+    color = cv2.cvtColor(np.array([[[hue, saturation, value]]]).astype(np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
     fill = color + rng.normal(0, 8, picture.shape)
-    return (picture * (1 - mask) + fill * mask).astype(np.float32)
+    return (picture * (1 - mask[..., None]) + fill * mask[..., None]).astype(np.float32)
 
 
 def draw_image(rng, size, objects, smallest, largest):
@@ -90,7 +86,7 @@ def draw_image(rng, size, objects, smallest, largest):
             mask = mask_of(points, size)
             left = [earlier * (1 - mask) for earlier in visible]
             if all(shown.sum() >= LEAST_VISIBLE * area for shown, area in zip(left, areas, strict=True)):
-                picture = paint(rng, picture, mask)
+                picture = paint(rng, picture, mask, label)
                 drawn.append((label, points))
                 areas.append(mask.sum())
                 visible = [*left, mask]
@@ -129,12 +125,12 @@ def write_part(folder, part, count, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--output", required=True, help="folder to make")
-    parser.add_argument("--train", type=int, default=1000, help="training images (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=1200, help="training images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="validation images (default: %(default)s)")
     parser.add_argument("--size", type=int, default=128, help="side of an image in pixels (default: %(default)s)")
     parser.add_argument("--objects", type=int, default=4, help="objects in an image at most (default: %(default)s)")
     parser.add_argument("--smallest", type=float, default=44, help="smallest long side of an object in pixels (default: %(default)s)")
-    parser.add_argument("--largest", type=float, default=88, help="largest long side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--largest", type=float, default=80, help="largest long side of an object in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random draws (default: %(default)s)")
     options = parser.parse_args()
     if os.path.exists(options.output):
