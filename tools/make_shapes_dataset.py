@@ -18,7 +18,7 @@ from src import errors
 from src.errors import UserError
 
 CLASSES = ("rectangle", "ellipse", "triangle")
-LEAST_VISIBLE = 0.75  # of every object, when all are painted
+LEAST_VISIBLE = 0.8  # of every object, when all are painted
 SUPERSAMPLING = 4  # shapes are drawn this much larger, for smooth edges
 
 
@@ -39,7 +39,7 @@ def draw_background(rng, size):
 def draw_outline(rng, label, size, smallest, largest):
     """A random outline of a class, polygon [M, 2] float, inside a square of `size` pixels."""
     long_side = rng.uniform(smallest, largest)
-    short_side = long_side * rng.uniform(0.7, 1.0)
+    short_side = long_side * rng.uniform(0.75, 1.0)
     if CLASSES[label] == "rectangle":
         points = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (long_side / 2, short_side / 2)
     elif CLASSES[label] == "ellipse":
@@ -125,12 +125,12 @@ def write_part(folder, part, count, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--output", required=True, help="folder to make")
-    parser.add_argument("--train", type=int, default=1200, help="training images (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=1300, help="training images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="validation images (default: %(default)s)")
     parser.add_argument("--size", type=int, default=128, help="side of an image in pixels (default: %(default)s)")
-    parser.add_argument("--objects", type=int, default=4, help="objects in an image at most (default: %(default)s)")
-    parser.add_argument("--smallest", type=float, default=44, help="smallest long side of an object in pixels (default: %(default)s)")
-    parser.add_argument("--largest", type=float, default=80, help="largest long side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--objects", type=int, default=3, help="objects in an image at most (default: %(default)s)")
+    parser.add_argument("--smallest", type=float, default=48, help="smallest long side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--largest", type=float, default=72, help="largest long side of an object in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random draws (default: %(default)s)")
     options = parser.parse_args()
     if os.path.exists(options.output):
