@@ -28,7 +28,7 @@ def test_every_parameter_is_listed(readme):
 def test_named_files_exist(readme):
     with open(os.path.join(ROOT, readme), encoding="utf-8") as file:
         text = file.read()
-    names = set(re.findall(r"(?:scripts|tools|src|tests|docs|configs)/[\w/]+\.(?:py|pyx|sh|yaml|jpg)", text)) - {"configs/mine.yaml"}
+    names = set(re.findall(r"(?:scripts|tools|src|tests|docs|configs)/[\w/]+\.(?:pyx|py|sh|yaml|jpg)", text)) - {"configs/mine.yaml"}
     assert names
     for name in names:
         assert os.path.exists(os.path.join(ROOT, name)), name
