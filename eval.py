@@ -18,8 +18,8 @@ def main():
     split = dataset.find_split(config.data_dir, config.run_mode, config.dataset_config)
     target = set_device(config.device_target, config.device_id)
     detector, description = load_detector(config.load_checkpoint_path, config.eval_config.K, target, config.net_config.dcn_impl)
-    images = dataset.image_list(split)
     coco = dataset.read_coco(split.annotation) if split.annotation else None
+    images = dataset.image_list(split, coco)
     scoring = config.enable_eval and config.run_mode == "val"
     category_ids = evaluation.check_classes(description, coco, split.annotation) if scoring else description["category_ids"]
     if not images:

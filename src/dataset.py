@@ -101,10 +101,9 @@ def class_list(coco):
     return [category["name"] for category in categories], [category["id"] for category in categories]
 
 
-def image_list(split):
-    """The images of a part as [(id, path)]: those of the annotation file, else the folder's files, numbered from 1."""
-    if split.annotation:
-        coco = read_coco(split.annotation)
+def image_list(split, coco):
+    """The images of a part as [(id, path)]: those of its annotations, or if coco is None the folder's files, numbered from 1."""
+    if coco:
         return [(info["id"], os.path.join(split.image_dir, info["file_name"])) for info in coco.dataset["images"]]
     paths = sorted(
         os.path.join(folder, name)
@@ -163,10 +162,11 @@ def manifest_path(mindrecord_dir, prefix):
     return os.path.join(mindrecord_dir, f"{prefix}.manifest.json")
 
 
-def convert(split, mindrecord_dir, prefix, num_shards, num_workers, name):
+def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir):
     """Write the images and boxes of a part of a COCO data set to MindRecord files; returns the manifest.
 
-    Images go in as the bytes they are on disk. Unreadable images and unusable boxes are left out, counted and logged.
+    data_dir, the data set's folder, gives the manifest its name. Images go in as the bytes they are on disk. Unreadable
+    images and unusable boxes are left out, counted and logged.
     The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if a finished conversion
     of that prefix is there, or if no image is left.
     """
@@ -208,7 +208,7 @@ def convert(split, mindrecord_dir, prefix, num_shards, num_workers, name):
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     manifest = {
-        "dataset": name, "classes": classes, "category_ids": category_ids, "images": images, "objects": objects,
+        "dataset": dataset_name(data_dir, coco), "classes": classes, "category_ids": category_ids, "images": images, "objects": objects,
         "images_without_objects": without_objects, "files": [file for file in files if not file.endswith(".db")],
         "skipped": skipped,
     }
@@ -460,8 +460,9 @@ def main():
     if not config.mindrecord_dir:
         raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
     options = config.dataset_config
-    name = dataset_name(config.coco_data_dir, read_coco(split.annotation))
-    manifest = convert(split, config.mindrecord_dir, config.mindrecord_prefix, options.num_shards, options.num_workers, name)
+    manifest = convert(
+        split, config.mindrecord_dir, config.mindrecord_prefix, options.num_shards, options.num_workers, config.coco_data_dir
+    )
     log(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "
         f"{len(manifest['classes'])} classes; {len(manifest['skipped'])} images or objects skipped; "
         f"{time.time() - start:.1f} s; {manifest_path(config.mindrecord_dir, config.mindrecord_prefix)}")

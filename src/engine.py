@@ -208,15 +208,12 @@ def prepare(path, config, description):
     image.check_image(data)
     picture = image.decode_image(data)
     options = config.eval_config
-    return [
-        _with_batch(*preprocess(picture, scale, options.keep_res, config.dataset_config.input_res_test,
-                                description["net_config"]["down_ratio"], description["mean"], description["std"], options.pad_multiple))
+    inputs = [
+        preprocess(picture, scale, options.keep_res, config.dataset_config.input_res_test,
+                   description["net_config"]["down_ratio"], description["mean"], description["std"], options.pad_multiple)
         for scale in options.multi_scales
     ]
-
-
-def _with_batch(tensor, view):
-    return tensor[None], view
+    return [(tensor[None], view) for tensor, view in inputs]
 
 
 def detect(detector, inputs, eval_config):

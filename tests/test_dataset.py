@@ -139,8 +139,9 @@ def test_test_images_are_those_of_the_annotation_file_if_there_is_one(tmp_path, 
     for name in ("a.png", "b.png", "notes.txt"):
         (tmp_path / "test2017" / name).write_bytes(b"")
     options = make_config("--dataset_config.test_annotation", "list.json").dataset_config
-    assert dataset.image_list(dataset.find_split(str(tmp_path), "test", options)) == [(7, str(tmp_path / "test2017" / "b.png"))]
-    folder = dataset.image_list(dataset.find_split(str(tmp_path), "test", make_config().dataset_config))
+    split = dataset.find_split(str(tmp_path), "test", options)
+    assert dataset.image_list(split, dataset.read_coco(split.annotation)) == [(7, str(tmp_path / "test2017" / "b.png"))]
+    folder = dataset.image_list(dataset.find_split(str(tmp_path), "test", make_config().dataset_config), None)
     assert [(image_id, path.rsplit("/", 1)[1]) for image_id, path in folder] == [(1, "a.png"), (2, "b.png")]
 
 

@@ -38,7 +38,7 @@ def main():
     detector, consumer = load_mindir(options.mindir)
     split = dataset.find_split(options.data_dir, "val", config.dataset_config)
     coco = dataset.read_coco(split.annotation)
-    images = dataset.image_list(split)
+    images = dataset.image_list(split, coco)
     sheet = []
     for place in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):
         image_id, path = images[place]
