@@ -1,4 +1,5 @@
 """Errors that a person can act on, and the frame every entry script runs in."""
+import contextlib
 import os
 import sys
 
@@ -25,6 +26,15 @@ def run(main):
 def _say(message):
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+@contextlib.contextmanager
+def about(path):
+    """Put a file's name before the UserErrors of the block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def require_file(path, what):

@@ -1,12 +1,160 @@
-"""Names and layouts of the PyTorch original's weights against ours. Arrays in, arrays out; no PyTorch needed.
+"""Names and layouts of PyTorch weights against ours. Arrays in, arrays out; no PyTorch needed.
 
-Ours differ in three things: the backbone's names start with "backbone.", batch norm's parts have MindSpore's names, and
-the channels of conv_offset_mask are [all x, all y, mask] where the original's are [(y, x) per tap, mask].
+Three kinds of weights are known: "original", a detector of the paper authors' code (resdcn_18, resdcn_101); "mmdet",
+one of MMDetection (centernet_r18-dcnv2); "resnet", a ResNet classifier of torchvision. Against all of them, ours differ in
+the names of batch norm's parts, in the prefix "backbone.", and in the channels of conv_offset_mask: [all x, all y, mask]
+where theirs are [(y, x) per tap, mask]. MMDetection's have other names, no bias in the deformable convolutions, and a
+first convolution that takes red, green, blue.
 """
+import itertools
+from dataclasses import dataclass
+
 import numpy as np
 
-OWN_PREFIXES = ("deconv_layers.", "hm.", "wh.", "reg.")
-BATCH_NORM_NAMES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+from src.errors import UserError
+
+BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+MMDET_HEADS = {"hm": "bbox_head.heatmap_head", "wh": "bbox_head.wh_head", "reg": "bbox_head.offset_head"}
+# MMDetection's normalisation, of red, green and blue values up to 255, as ours: blue, green, red, up to 1.
+MMDET_MEAN = [103.53 / 255, 116.28 / 255, 123.675 / 255]
+MMDET_STD = [57.375 / 255, 57.12 / 255, 58.395 / 255]
+
+STEP_COUNTER = "num_batches_tracked"
+LAYERS_PER_STAGE = 6  # of deconv_layers: deformable convolution, norm, ReLU, transposed convolution, norm, ReLU
+
+
+def recognise(names):
+    """Which kind of weights has these names: "original", "mmdet" or "resnet". Raises UserError for any other."""
+    names = set(names)
+    if "bbox_head.heatmap_head.0.weight" in names:
+        if "neck.deconv_layers.0.conv.conv_offset.weight" in names:
+            return "mmdet"
+        raise UserError("a CenterNet of MMDetection without deformable convolutions (centernet_r18); only centernet_r18-dcnv2 fits")
+    if "deconv_layers.0.conv_offset_mask.weight" in names and "hm.0.weight" in names:
+        return "original"
+    if "deconv_layers.0.weight" in names:
+        raise UserError("a detector of the original without deformable convolutions or without heads (res_18?); resdcn_18 and resdcn_101 fit")
+    if any(name.startswith(("base.", "ida_up.", "dla_up.")) for name in names):
+        raise UserError("a DLA detector of the original; resdcn_18 and resdcn_101 fit")
+    if {"conv1.weight", "layer1.0.conv1.weight"} <= names:
+        return "resnet"
+    raise UserError(f"names that belong to no known source ({', '.join(sorted(names)[:3])}, ...); known are the original's resdcn_18 and "
+                    "resdcn_101, MMDetection's centernet_r18-dcnv2, and torchvision's ResNets")
+
+
+def torch_name(name, kind):
+    """The name that our parameter has in weights of a kind."""
+    cell, _, part = name.rpartition(".")
+    name = f"{cell}.{BATCH_NORM_NAMES.get(part, part)}"
+    if kind != "mmdet":
+        return name.removeprefix("backbone.")
+    head, _, rest = name.partition(".")
+    if head in MMDET_HEADS:
+        return f"{MMDET_HEADS[head]}.{rest}"
+    if head == "deconv_layers":
+        layer, _, rest = rest.partition(".")
+        module, place = divmod(int(layer), 3)  # convolution, norm, ReLU are one module there
+        return f"neck.deconv_layers.{module}.{('conv', 'bn')[place]}.{rest.replace('conv_offset_mask', 'conv_offset')}"
+    return name
+
+
+def without_prefix(state):
+    """The state with "module.", which PyTorch's DataParallel puts before every name, taken off."""
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def describe_backbone(state, kind):
+    """net_config's entries for the ResNet in a state: block_class, num_stacks. Raises UserError if it is no ResNet."""
+    def has(name):
+        return torch_name(f"backbone.{name}", kind) in state
+
+    stacks = [next(depth for depth in itertools.count() if not has(f"layer{stage}.{depth}.conv1.weight")) for stage in (1, 2, 3, 4)]
+    if 0 in stacks:
+        raise UserError(f"it lacks {torch_name(f'backbone.layer{stacks.index(0) + 1}.0.conv1.weight', kind)}, so its backbone is no ResNet")
+    return {"block_class": "Bottleneck" if has("layer1.0.conv3.weight") else "BasicBlock", "num_stacks": stacks}
+
+
+def describe_detector(state, kind):
+    """(number of classes, net_config's entries for the network) of a detector's state. Raises UserError if it has no heads."""
+    def get(name):
+        return state.get(torch_name(name, kind))
+
+    for head in ("hm", "wh"):
+        for layer in ("0", "2"):
+            if np.ndim(get(f"{head}.{layer}.weight")) != 4:
+                raise UserError(f"it lacks {torch_name(f'{head}.{layer}.weight', kind)}, or it is no convolution")
+    num_classes = len(get("hm.2.weight"))
+    stages = next(stage for stage in itertools.count() if get(f"deconv_layers.{LAYERS_PER_STAGE * stage}.weight") is None)
+    return num_classes, {
+        **describe_backbone(state, kind), "down_ratio": 32 >> stages, "head_conv": len(get("hm.0.weight")),
+        "cat_spec_wh": len(get("wh.2.weight")) == 2 * num_classes > 2, "reg_offset": get("reg.0.weight") is not None,
+    }
+
+
+@dataclass
+class Conversion:
+    """Our weights {name: float32 array}; what was not used {source name: reason}; remarks, one sentence each."""
+
+    weights: dict
+    left_out: dict
+    remarks: list
+
+
+def from_torch(state, shapes, kind, names=None):
+    """Weights of a kind as ours, every tensor used or left out with a reason.
+
+    Args: state {source name: array}; shapes {our name: shape} of all parameters wanted; names {our name: source name}
+    where torch_name is not to decide. Returns a Conversion. Raises UserError that names what is missing, left over or
+    of another shape.
+    """
+    names = names or {name: torch_name(name, kind) for name in shapes}
+    remarks = []
+    absent = _absent_biases(shapes) if kind == "mmdet" else []
+    if absent:
+        remarks.append(f"zero, since MMDetection's deformable convolutions have no bias: {', '.join(absent)}")
+    missing = [source for name, source in names.items() if source not in state and name not in absent]
+    if missing:
+        raise UserError(f"it lacks {_some(missing)}")
+    wanted = set(names.values())
+    left_out = {name: _reason(name, kind) for name in state if name not in wanted}
+    unknown = [name for name, reason in left_out.items() if not reason]
+    if unknown:
+        raise UserError(f"the network has no place for {_some(unknown)}")
+    cast = [source for name, source in names.items() if name not in absent and state[source].dtype != np.float32]
+    if cast:
+        remarks.append(f"made float32: {_some(cast)}")
+    weights = {}
+    for name, shape in shapes.items():
+        value = np.zeros(shape, np.float32) if name in absent else state[names[name]].astype(np.float32)
+        if value.shape != tuple(shape):
+            raise UserError(f"{names[name]} is {value.shape}, the network wants {tuple(shape)}")
+        if kind == "mmdet" and name == "backbone.conv1.weight":
+            value = value[:, ::-1].copy()
+            remarks.append(f"{names[name]}: its input channels turned from red, green, blue to blue, green, red")
+        weights[name] = value[offset_order(len(value))] if ".conv_offset_mask." in name else value
+    return Conversion(weights, left_out, remarks)
+
+
+def to_original(weights, counters=None):
+    """Our weights {name: array} as the original's, {name: array}: from_torch back, bit for bit.
+
+    counters {name: int} are batch norm's step counters; without them all are written as 0.
+    """
+    state = {}
+    for name, value in weights.items():
+        theirs = torch_name(name, "original")
+        state[theirs] = value[np.argsort(offset_order(len(value)))] if ".conv_offset_mask." in name else value
+        cell, _, part = theirs.rpartition(".")
+        if part == "running_var" and counters is None:
+            state[f"{cell}.{STEP_COUNTER}"] = np.array(0, np.int64)
+    for name, count in (counters or {}).items():
+        state[name] = np.array(count, np.int64)
+    return state
+
+
+def step_counters(state):
+    """Batch norm's step counters in a state, {name: int}: neither training here nor inference uses them, the way back does."""
+    return {name: int(value) for name, value in state.items() if name.endswith(STEP_COUNTER)}
 
 
 def offset_order(channels):
@@ -15,17 +163,34 @@ def offset_order(channels):
     return np.concatenate([np.arange(1, 2 * taps, 2), np.arange(0, 2 * taps, 2), np.arange(2 * taps, 3 * taps)])
 
 
-def from_original(state):
-    """{original name: array} -> {our name: array}. Batch norm's step counters, which inference and training do without, are dropped."""
-    ours = {}
-    for name, value in state.items():
-        cell, _, part = name.rpartition(".")
-        if part == "num_batches_tracked":
-            continue
-        if f"{cell}.running_mean" in state:
-            part = BATCH_NORM_NAMES[part]
-        if cell.endswith("conv_offset_mask"):
-            value = value[offset_order(len(value))]
-        prefix = "" if name.startswith(OWN_PREFIXES) else "backbone."
-        ours[f"{prefix}{cell}.{part}"] = value
-    return ours
+def _absent_biases(shapes):
+    """The biases of the deformable convolutions, by our names."""
+    cells = [name.removesuffix(".conv_offset_mask.weight") for name in shapes if name.endswith(".conv_offset_mask.weight")]
+    return [f"{cell}.bias" for cell in cells]
+
+
+def _reason(name, kind):
+    """Why a tensor of the source has no place in ours; "" if there is no reason."""
+    if name.endswith(f".{STEP_COUNTER}"):
+        return "batch norm's step counter, which neither training here nor inference uses"
+    if kind == "resnet" and name in ("fc.weight", "fc.bias"):
+        return "the classifier, which a detector has no use for"
+    return ""
+
+
+def _some(names):
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def report(state, others, conversion):
+    """What became of every tensor of a source, as text: how many are used, which are left out and why, remarks.
+
+    Args: state {source name: array}; others, the file's entries beside it; a Conversion.
+    """
+    lines = [f"used: {len(state) - len(conversion.left_out)} of {len(state)} tensors"]
+    for reason in sorted(set(conversion.left_out.values())):
+        names = [name for name, why in conversion.left_out.items() if why == reason]
+        lines.append(f"left out, {reason}: {', '.join(names)}")
+    if others:
+        lines.append(f"left out, no weights: the entries {', '.join(map(str, others))}")
+    return "\n".join(lines + conversion.remarks)

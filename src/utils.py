@@ -137,6 +137,21 @@ def load_weights(cell, parameters, source, skip_reshaped_heads=False):
     return kept
 
 
+def parameter_shapes(cell):
+    """{name: shape} of all parameters of a cell."""
+    return {parameter.name: tuple(parameter.shape) for parameter in cell.get_parameters()}
+
+
+def save_weights(path, weights):
+    """Write {name: array} as a checkpoint; what is at path already is kept aside. Returns the path, which gets .ckpt if it lacks it."""
+    path = keep_earlier(path if path.endswith(".ckpt") else f"{path}.ckpt")
+    if os.path.dirname(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    with whole_file(path) as partial:
+        ms.save_checkpoint([{"name": name, "data": ms.Tensor(value)} for name, value in weights.items()], partial)
+    return path
+
+
 class CheckpointFolder:
     """The checkpoints of one run, centernet-<epoch>_<step>.ckpt in a folder, with side files; keeps the newest.
 

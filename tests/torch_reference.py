@@ -42,6 +42,8 @@ class DCN(nn.Module):
 
 
 class BasicBlock(nn.Module):
+    expansion = 1
+
     def __init__(self, in_channels, channels, stride):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
@@ -57,18 +59,40 @@ class BasicBlock(nn.Module):
         return functional.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
-class CenterNet(nn.Module):
-    """ResNet18-DCN: image [N, 3, H, W] -> hm (logits), wh, reg."""
+class Bottleneck(nn.Module):
+    expansion = 4
 
-    def __init__(self, num_classes, head_conv=64):
+    def __init__(self, in_channels, channels, stride):
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+    def forward(self, x):
+        out = functional.relu(self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x))))))
+        return functional.relu(self.bn3(self.conv3(out)) + (x if self.downsample is None else self.downsample(x)))
+
+
+class CenterNet(nn.Module):
+    """ResNet-DCN, by default with ResNet18: image [N, 3, H, W] -> hm (logits), wh, reg."""
+
+    def __init__(self, num_classes, head_conv=64, block=BasicBlock, stacks=(2, 2, 2, 2)):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels = 64
-        for stage, (width, stride) in enumerate(((64, 1), (128, 2), (256, 2), (512, 2)), 1):
-            setattr(self, f"layer{stage}", nn.Sequential(BasicBlock(channels, width, stride), BasicBlock(width, width, 1)))
-            channels = width
+        for stage, (depth, width, stride) in enumerate(zip(stacks, (64, 128, 256, 512), (1, 2, 2, 2)), 1):
+            blocks = [block(channels if place == 0 else width * block.expansion, width, stride if place == 0 else 1) for place in range(depth)]
+            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+            channels = width * block.expansion
         layers = []
         for width in (256, 128, 64):
             layers += [

@@ -1,0 +1,77 @@
+"""Convert a ResNet classifier of torchvision (resnet18-5c106cde.pth and its family) into a backbone checkpoint to train from."""
+import argparse
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[0] = ROOT
+
+from src import errors
+from src.errors import UserError
+
+NAMES = os.path.join("tools", "names")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--ckpt_file", "-ckpt_file", required=True, help="PyTorch file")
+    parser.add_argument("--torch_name_file", help=f"names in it, one a line ({NAMES}/resnet18_torch.txt is ResNet18's); with --ms_name_file, "
+                                                  "else the built-in mapping is used")
+    parser.add_argument("--ms_name_file", help=f"names here of those, line by line ({NAMES}/resnet18_mindspore.txt)")
+    parser.add_argument("--output_file", required=True, help="checkpoint to write")
+    options = parser.parse_args()
+    if bool(options.torch_name_file) != bool(options.ms_name_file):
+        raise UserError("--torch_name_file and --ms_name_file go together: the one's lines pair with the other's")
+    names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
+
+    from src import torch_weights
+    from src.resnet import ResNet
+    from src.torch_files import read_torch_file
+    from src.utils import parameter_shapes, save_weights
+
+    state, others = read_torch_file(options.ckpt_file)
+    state = torch_weights.without_prefix(state)
+    with errors.about(options.ckpt_file):
+        if not names and torch_weights.recognise(state) != "resnet":
+            raise UserError("a whole detector; tools/convert_centernet.py converts it")
+        present = [torch_weights.torch_name(name, "resnet") for name in names] if names else state
+        backbone = torch_weights.describe_backbone(present, "resnet")
+        shapes = {f"backbone.{name}": shape for name, shape in parameter_shapes(ResNet(**backbone)).items()}
+        if names:
+            check_names(names, shapes, options.ms_name_file)
+        conversion = torch_weights.from_torch(state, shapes, "resnet", names)
+    print(f"{options.ckpt_file}: ResNet of {backbone['num_stacks']} {backbone['block_class']}s")
+    print(torch_weights.report(state, others, conversion))
+    path = save_weights(options.output_file, conversion.weights)
+    print(f"wrote {path}; train from it with\n  --net_config.load_backbone_path {path} --net_config.block_class {backbone['block_class']} "
+          f"--net_config.num_stacks \"{backbone['num_stacks']}\"")
+
+
+def read_names(torch_name_file, ms_name_file):
+    """{our name: source name} of two files whose lines pair. Raises UserError unless they have as many, and each once."""
+    columns = []
+    for path in (torch_name_file, ms_name_file):
+        errors.require_file(path, "name file")
+        with open(path, encoding="utf-8") as file:
+            columns.append([line.strip() for line in file if line.strip()])
+        twice = {name for name in columns[-1] if columns[-1].count(name) > 1}
+        if twice:
+            raise UserError(f"{path}: {sorted(twice)[0]} is there twice")
+    theirs, ours = columns
+    if len(theirs) != len(ours):
+        raise UserError(f"{torch_name_file} has {len(theirs)} names, {ms_name_file} {len(ours)}; their lines must pair")
+    return dict(zip(ours, theirs))
+
+
+def check_names(names, shapes, ms_name_file):
+    """Raise UserError unless the names are those of the backbone's parameters."""
+    for name in names:
+        if name not in shapes:
+            raise UserError(f"{ms_name_file} names {name}, which the backbone does not have (its names are like {next(iter(shapes))})")
+    for name in shapes:
+        if name not in names:
+            raise UserError(f"{ms_name_file} lacks {name}")
+
+
+if __name__ == "__main__":
+    errors.run(main)
