@@ -33,7 +33,7 @@ def main():
         if problem:
             skipped.append(f"image {image_id} ({path}): {problem}")
             continue
-        records += coco_records(image_id, detections, category_ids)
+        records += coco_records(image_id, detections, category_ids, config.eval_config.round_scores)
         if config.visual_image:
             truth = dataset.truth_boxes(coco, image_id) if scoring else None
             visual.save_comparison(os.path.join(folder, "images", f"{image_id}.jpg"), path, detections, truth,

@@ -33,7 +33,7 @@ def recognise(names):
     if "deconv_layers.0.conv_offset_mask.weight" in names and "hm.0.weight" in names:
         return "original"
     if "deconv_layers.0.weight" in names:
-        raise UserError("a detector of the original without deformable convolutions or without heads (res_18?); resdcn_18 and resdcn_101 fit")
+        raise UserError("a detector of the original without deformable convolutions (res_18) or heads; resdcn_18 and resdcn_101 fit")
     if any(name.startswith(("base.", "ida_up.", "dla_up.")) for name in names):
         raise UserError("a DLA detector of the original; resdcn_18 and resdcn_101 fit")
     if {"conv1.weight", "layer1.0.conv1.weight"} <= names:

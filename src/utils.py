@@ -142,6 +142,11 @@ def parameter_shapes(cell):
     return {parameter.name: tuple(parameter.shape) for parameter in cell.get_parameters()}
 
 
+def as_parameters(weights):
+    """{name: array} as the {name: Parameter} that load_weights takes."""
+    return {name: ms.Parameter(ms.Tensor(value), name=name) for name, value in weights.items()}
+
+
 def save_weights(path, weights):
     """Write {name: array} as a checkpoint; what is at path already is kept aside. Returns the path, which gets .ckpt if it lacks it."""
     path = keep_earlier(path if path.endswith(".ckpt") else f"{path}.ckpt")

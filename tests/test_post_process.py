@@ -1,30 +1,16 @@
-"""Post-processing and soft-NMS against the original's numbers and hand computations."""
+"""Post-processing and soft-NMS against hand computations."""
 import numpy as np
 import pytest
 from src.soft_nms import METHODS, soft_nms
 
-from src.dataset import View
-from src.post_process import coco_records, merge, to_image
-from tests.conftest import load_golden
+from src.post_process import coco_records, merge
 
 
-@pytest.mark.parametrize("case", range(2))
-def test_boxes_go_back_to_the_image(case):
-    golden = load_golden("post_process.npz")
-    view = View(golden[f"c_{case}"], golden[f"s_{case}"], tuple(golden[f"out_hw_{case}"]), 1.0)
-    boxes = to_image(golden[f"dets_{case}"][0], view)
-    boxes = boxes[np.argsort(boxes[:, 5], kind="stable")]
-    np.testing.assert_allclose(boxes, golden[f"boxes_{case}"], rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize("case", range(3))
-@pytest.mark.parametrize("method", range(3))
-def test_soft_nms(case, method):
-    golden = load_golden("soft_nms.npz")
-    boxes = golden[f"boxes_{case}"].copy()
-    kept = soft_nms(boxes, sigma=0.5, Nt=0.5, threshold=0.001, method=method)
-    np.testing.assert_allclose(kept, golden[f"kept_{case}_method{method}"], rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(boxes, golden[f"boxes_{case}"])
+def test_soft_nms_leaves_its_input_alone():
+    boxes = np.array([[0, 0, 9, 9, 0.1], [5, 0, 14, 9, 0.8]], np.float32)
+    before = boxes.copy()
+    soft_nms(boxes)
+    np.testing.assert_array_equal(boxes, before)
 
 
 def test_soft_nms_by_hand():

@@ -6,17 +6,16 @@ import shutil
 import mindspore as ms
 import numpy as np
 import pytest
-import torch
 from mindspore import Parameter, Tensor, nn, ops
 
-from src import engine
+from src import engine, torch_weights
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network
 from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
-from src.utils import CheckpointFolder, keep_earlier, load_weights, read_checkpoint, read_training_log, whole_file
-from tests import torch_reference
+from src.utils import CheckpointFolder, keep_earlier, load_weights, parameter_shapes, read_checkpoint, read_training_log, whole_file
+from tests import parity
 from tests.conftest import TINY, assert_user_error, run_script
 
 LOG_LINE = re.compile(
@@ -167,25 +166,13 @@ def test_every_variant_trains(words, make_config):
 
 def test_loss_and_gradients_are_pytorchs(make_config):
     """Forward and backward through the whole ResNet18-DCN in training mode, same weights, same batch."""
-    from src import torch_weights
-
-    torch.manual_seed(0)
-    reference = torch_reference.CenterNet(3)
-    for module in reference.modules():
-        if isinstance(module, torch_reference.DCN):
-            torch.nn.init.normal_(module.conv_offset_mask.weight, std=0.01)
-    weights = {name: value.numpy() for name, value in reference.state_dict().items()}
+    reference = parity.reference_network(3)
+    weights = parity.arrays(reference)
     config = make_config()
-    network = build_network(config.net_config, 3, "composite")
-    ours = {name: Parameter(Tensor(value.copy()), name=name) for name, value in torch_weights.from_original(weights).items()}
-    load_weights(network, ours, "reference")
+    network = parity.converted_network(weights, "composite")
     batch = random_batch(np.random.default_rng(1), 128, 3)
 
-    reference.train()
-    heads = reference(torch.tensor(batch["image"]))
-    targets = [torch.tensor(batch[name]) for name in ("hm", "ind", "reg", "reg_mask", "wh")]
-    targets[1] = targets[1].long()
-    expected = torch_reference.detection_loss(*heads, *targets)
+    expected = parity.reference_loss(reference.train(), batch)
     expected[0].backward()
 
     cell = NetworkWithLoss(network, build_loss(config.net_config)).set_train()
@@ -198,7 +185,8 @@ def test_loss_and_gradients_are_pytorchs(make_config):
     values = [float(value.asnumpy()) for value in losses]
     np.testing.assert_allclose(values, [value.item() for value in expected], rtol=1e-4)
     gradients = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
-    names = torch_weights.from_original({**weights, **gradients})
+    state = {**weights, **gradients}
+    names = torch_weights.from_torch(state, parameter_shapes(network), "original").weights
     for parameter, grad in zip(parameters, grads):
         reference_grad = names[parameter.name]
         norm = np.linalg.norm(reference_grad)

@@ -90,9 +90,10 @@ class CenterNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels = 64
         for stage, (depth, width, stride) in enumerate(zip(stacks, (64, 128, 256, 512), (1, 2, 2, 2)), 1):
-            blocks = [block(channels if place == 0 else width * block.expansion, width, stride if place == 0 else 1) for place in range(depth)]
+            out_channels = width * block.expansion
+            blocks = [block(channels, width, stride)] + [block(out_channels, width, 1) for _ in range(1, depth)]
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
-            channels = width * block.expansion
+            channels = out_channels
         layers = []
         for width in (256, 128, 64):
             layers += [

@@ -65,10 +65,10 @@ def to_mindspore(ckpt_file, output_file, annotation):
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
     print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {', '.join(classes[:3])}, ...)")
-    print("next:\n"
-          f"  python eval.py --data_dir DATA --load_checkpoint_path {path}\n"
-          f"  python export.py --export_config.ckpt_file {path}\n"
-          f"  python train.py --mindrecord_dir RECORDS --load_checkpoint_path {path} \\\n    {train_options(net_config, mean, std, defaults)}")
+    print(f"""next:
+  python eval.py --data_dir DATA --load_checkpoint_path {path}
+  python export.py --export_config.ckpt_file {path}
+  python train.py --mindrecord_dir RECORDS --load_checkpoint_path {path} {train_options(net_config, mean, std, defaults)}""")
 
 
 def class_list(num_classes, annotation, others):
@@ -92,9 +92,9 @@ def class_list(num_classes, annotation, others):
         elif names:
             found = "unknown", names, list(range(1, len(names) + 1))
         else:
-            raise UserError(f"it knows {num_classes} classes and does not name them; name an annotation file of its data set with --annotation")
+            raise UserError(f"it knows {num_classes} classes and does not name them; give an annotation file of its data with --annotation")
     if len(found[1]) != num_classes:
-        raise UserError(f"it knows {num_classes} classes, {annotation or 'its own list'} names {len(found[1])}")
+        raise UserError(f"it knows {num_classes} classes, {annotation or 'its own list'} has {len(found[1])}")
     return found
 
 

@@ -15,8 +15,8 @@ NAMES = os.path.join("tools", "names")
 def main():
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--ckpt_file", "-ckpt_file", required=True, help="PyTorch file")
-    parser.add_argument("--torch_name_file", help=f"names in it, one a line ({NAMES}/resnet18_torch.txt is ResNet18's); with --ms_name_file, "
-                                                  "else the built-in mapping is used")
+    parser.add_argument("--torch_name_file", help=f"names in it, one a line (as {NAMES}/resnet18_torch.txt); with --ms_name_file. "
+                                                  "Without both, the built-in mapping is used")
     parser.add_argument("--ms_name_file", help=f"names here of those, line by line ({NAMES}/resnet18_mindspore.txt)")
     parser.add_argument("--output_file", required=True, help="checkpoint to write")
     options = parser.parse_args()

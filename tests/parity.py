@@ -1,0 +1,484 @@
+"""Compare this project with golden vectors of the original: python tests/parity.py DIR
+
+DIR is laid out as tests/golden: the arrays that the paper authors' code computes for recorded inputs, or for inputs made by its
+recipe.py. Prints a table; exit code 1 if a comparison fails, or if an array of the folder took part in none. Where PyTorch is
+installed, the deformable convolution, batch norm and ten training steps are compared with PyTorch's own, too.
+"""
+import argparse
+import functools
+import json
+import os
+import runpy
+import sys
+from dataclasses import dataclass
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import cv2
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from src.soft_nms import METHODS, soft_nms
+
+from src import dataset, errors, image, losses, torch_weights
+from src.centernet_det import build_loss, build_network
+from src.decode import decode
+from src.deform_conv import deform_conv_composite, deform_conv_native
+from src.engine import build_optimizer, build_train_step
+from src.model_utils.config import Config, get_config
+from src.model_utils.device_adapter import set_device
+from src.post_process import to_image
+from src.utils import as_parameters, load_weights, parameter_shapes
+
+USUAL = 1e-5  # tolerance, as the ones below relative to the largest value of what is compared
+NETWORK = 1e-4
+SOFT_NMS = 1e-6
+TRAINING = 1e-3
+EXACT = 0.0
+
+# Beside the .npz files: what is no array, or makes arrays.
+NO_VECTORS = {"README.md", "recipe.py", "state_dict_shapes.json", "__init__.py", "__pycache__"}
+
+
+@dataclass
+class Row:
+    """One comparison: the largest absolute difference, the same relative to the largest expected value, the tolerance of that."""
+
+    component: str
+    difference: float
+    relative: float
+    tolerance: str
+    passed: bool
+
+
+def compare(component, ours, expected, tolerance=USUAL, step=0.0):
+    """A Row for two arrays; a difference up to `step` passes as well: one unit where the original rounds."""
+    ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
+    text = f"{tolerance:g}" + (f" or {step:.3g}" if step else "") if tolerance else "equal"
+    if ours.shape != expected.shape:
+        return Row(f"{component} (shape {ours.shape}, expected {expected.shape})", np.inf, np.inf, text, False)
+    difference = float(np.abs(ours - expected).max(initial=0))
+    largest = float(np.abs(expected).max(initial=0))
+    relative = difference / largest if largest else (0.0 if difference == 0 else np.inf)
+    passed = bool(np.isfinite(ours).all() and (relative <= tolerance or difference <= step * (1 + 1e-4)))
+    return Row(component, difference, relative, text, passed)
+
+
+class Vectors:
+    """The arrays of one .npz file by name; remembers which were asked for."""
+
+    def __init__(self, path):
+        with np.load(path) as file:
+            self.arrays = dict(file)
+        self.used = set()
+
+    def __getitem__(self, name):
+        self.used.add(name)
+        return self.arrays[name]
+
+    def __contains__(self, name):
+        return name in self.arrays
+
+    def cases(self, name):
+        """The numbers of the cases: i of every array called name_i."""
+        return [int(key.rpartition("_")[2]) for key in self.arrays if key.rpartition("_")[0] == name]
+
+
+# ---------------------------------------------------------------- what the folder holds
+
+
+def golden_weights(folder, seed):
+    """The original's weights that recipe.py makes from a seed, {original's name: array}, and the recipe's functions."""
+    recipe = runpy.run_path(os.path.join(folder, "recipe.py"))
+    with open(os.path.join(folder, "state_dict_shapes.json"), encoding="utf-8") as file:
+        return recipe["make_state_dict"](json.load(file), seed), recipe
+
+
+def converted_network(state, dcn_impl):
+    """The network of the original's weights, through the converter."""
+    num_classes, described = torch_weights.describe_detector(state, torch_weights.recognise(state))
+    network = build_network(Config(described), num_classes, dcn_impl)
+    conversion = torch_weights.from_torch(state, parameter_shapes(network), "original")
+    load_weights(network, as_parameters(conversion.weights), "golden")
+    return network
+
+
+def network_rows(vectors, folder):
+    """Heads for the recipe's weights and input, in inference mode."""
+    seed = int(vectors["seed"])
+    state, recipe = golden_weights(folder, seed)
+    batch, _, height, width = vectors["hm"].shape
+    picture = recipe["make_input"](seed, (batch, 3, 4 * height, 4 * width))
+    for dcn_impl in ("native", "composite"):
+        outputs = converted_network(state, dcn_impl).set_train(False)(Tensor(picture))
+        for head, output in zip(("hm", "wh", "reg"), outputs):
+            yield compare(f"network, {dcn_impl}: {head}", output.asnumpy(), vectors[head], NETWORK)
+
+
+def grey_level(options):
+    """One unit of an image's values after normalisation."""
+    return 1 / 255 / min(options.std)
+
+
+def preprocess_rows(vectors, folder):
+    """Test-time input, centre, size and output size."""
+    options = get_config("", []).dataset_config
+    for case in vectors.cases("fix_res"):
+        keep_res, scale = not vectors[f"fix_res_{case}"], float(vectors[f"scale_{case}"])
+        name = f"preprocessing {case} ({'original resolution' if keep_res else '128x128'}, scale {scale:g})"
+        tensor, view = dataset.preprocess(vectors["image"], scale, keep_res, (128, 128), 4, options.mean, options.std)
+        yield compare(f"{name}: input", tensor[None, :, ::2, ::2], vectors[f"input_{case}"], USUAL, grey_level(options))
+        region = np.array([view.size, 4 * view.out_hw[0]]) if vectors[f"s_{case}"].ndim else view.size
+        ours = np.concatenate([view.center, np.ravel(region), view.out_hw])
+        yield compare(f"{name}: region", ours, np.concatenate([vectors[f"{key}_{case}"].ravel() for key in ("c", "s", "out_hw")]))
+
+
+def sample_rows(vectors, folder, name):
+    """Input and targets of a training sample."""
+    variant = next((option for option in ("dense_wh", "cat_spec_wh") if f"ret_{option}" in vectors), "wh")
+    words = ["--dataset_config.input_res_train", "[128, 128]", "--net_config.mse_loss", str(name == "mse")]
+    words += [] if variant == "wh" else [f"--net_config.{variant}", "true"]
+    config = get_config("", words)
+    picture, boxes = vectors["image"], vectors["boxes_xywh"].copy()
+    boxes[:, 2:] += boxes[:, :2]
+    center, size = dataset.whole_view(picture.shape[1], picture.shape[0], (128, 128))
+    crop_center, crop_scale, flip = vectors["crop_center"], vectors["crop_scale"], bool(vectors["flip"])
+    if vectors["train"]:
+        center, size = crop_center.astype(np.float32), size * crop_scale
+    sample = dataset.render_sample(
+        picture, boxes, vectors["labels"], len(vectors["ret_hm"]), center, size, 0.0, flip, (), np.zeros(3),
+        config.dataset_config, config.net_config,
+    )
+    name = f"sample {name}"
+    yield compare(f"{name}: input", sample["image"][:, ::2, ::2], vectors["ret_input"], USUAL, grey_level(config.dataset_config))
+    yield compare(f"{name}: heatmap", sample["hm"], vectors["ret_hm"])
+    yield compare(f"{name}: centre indices", sample["ind"], vectors["ret_ind"], EXACT)
+    yield compare(f"{name}: object mask", sample["reg_mask"], vectors["ret_reg_mask"], EXACT)
+    yield compare(f"{name}: offset", sample["reg"], vectors["ret_reg"])
+    yield compare(f"{name}: size", sample["wh"], vectors[f"ret_{variant}"])
+    mask = {"dense_wh": "ret_dense_wh_mask", "cat_spec_wh": "ret_cat_spec_mask"}.get(variant)
+    expected = vectors[mask] if mask else np.repeat(vectors["ret_reg_mask"][:, None], 2, 1)
+    yield compare(f"{name}: size mask", sample["wh_mask"], expected)
+
+
+def color_rows(vectors, folder):
+    """Colour augmentation from the recorded order and draws, before and after normalisation."""
+    options = get_config("", []).dataset_config
+    picture = vectors["image"]
+    for case in vectors.cases("order"):
+        draws = vectors[f"draws_{case}"]
+        steps = [(str(name).rstrip("_"), 1 + draw) for name, draw in zip(vectors[f"order_{case}"], draws)]
+        matrix = image.color_matrix(steps, draws[3:], image.mean_grey(picture), options.eig_val, options.eig_vec)
+        augmented = image.apply_color(picture, matrix / np.array([255, 255, 255, 1]))
+        normalized = image.apply_color(picture, image.normalizing_matrix(matrix, options.mean, options.std))
+        yield compare(f"colour {case}: augmented", augmented.transpose(1, 2, 0), vectors[f"out_{case}"])
+        yield compare(f"colour {case}: normalised", normalized.transpose(1, 2, 0), vectors[f"normalized_{case}"])
+
+
+def radius_rows(vectors, folder):
+    """The gaussian's radius for box sizes."""
+    yield compare("gaussian radius", [image.gaussian_radius(height, width) for height, width in vectors["hw"]], vectors["radius"])
+
+
+def loss_rows(vectors, folder):
+    """Every loss and its gradient with respect to the network's output; last the weighted sum."""
+    heat = Tensor(vectors["hm"])
+    without_objects = Tensor(np.float32(0.9) * vectors["hm"])  # no pixel is 1
+    ind = Tensor(vectors["ind"].astype(np.int32))
+    mask = np.repeat(vectors["mask"].astype(np.float32)[..., None], 2, -1)
+
+    def focal(logits):
+        return losses.focal_loss(losses.clamped_sigmoid(logits), heat)
+
+    def focal_no_objects(logits):
+        return losses.focal_loss(losses.clamped_sigmoid(logits), without_objects)
+
+    def mse(logits):
+        return losses.mse_loss(logits, heat)
+
+    def at_centers(function, target, used):
+        target, used = Tensor(target), Tensor(used.astype(np.float32))
+
+        def loss(maps):
+            return function(losses.gather_at_centers(maps, ind), target, used)
+
+        return loss
+
+    cases = {
+        "focal": (focal, "logits"), "focal_no_objects": (focal_no_objects, "logits"), "mse": (mse, "logits"),
+        "l1": (at_centers(losses.l1_loss, vectors["wh"], mask), "pred2"),
+        "smooth_l1": (at_centers(losses.smooth_l1_loss, vectors["wh"], mask), "pred2"),
+        "norm_l1": (at_centers(losses.norm_l1_loss, vectors["wh"], mask), "pred2"),
+        "cat_spec_l1": (at_centers(losses.l1_loss, vectors["cat_wh"], vectors["cat_mask"]), "predc"),
+        "l1_no_objects": (at_centers(losses.l1_loss, vectors["wh"], 0 * mask), "pred2"),
+    }
+    for name, (function, prediction) in cases.items():
+        value, gradient = ms.value_and_grad(function)(Tensor(vectors[prediction]))
+        yield compare(f"loss {name}", value.asnumpy(), vectors[name])
+        yield compare(f"loss {name}: gradient", gradient.asnumpy(), vectors[f"{name}_grad"])
+
+    maps = Tensor(vectors["pred2"])
+    batch = (vectors["hm"], vectors["ind"].astype(np.int32), vectors["reg"], mask[..., 0], vectors["wh"], mask)
+    total = build_loss(get_config("", []).net_config)(Tensor(vectors["logits"]), maps, maps, *map(Tensor, batch))[0]
+    places = np.take_along_axis(vectors["pred2"].reshape(len(mask), 2, -1), vectors["ind"][:, None], 2).transpose(0, 2, 1)
+    offset = np.abs(places - vectors["reg"])[mask > 0].sum(dtype=np.float64) / (mask.sum() + 1e-4)
+    yield compare("loss, weighted sum", total.asnumpy(), vectors["focal"] + 0.1 * vectors["l1"] + offset)
+
+
+def decode_rows(vectors, folder):
+    """Peaks to boxes in output pixels."""
+    for variant in ("dets", "dets_no_reg", "dets_cat"):
+        wh = vectors["wh_cat" if variant == "dets_cat" else "wh"]
+        reg = None if variant == "dets_no_reg" else Tensor(vectors["reg"])
+        ours = decode(Tensor(vectors["heat"]), Tensor(wh), reg, int(vectors["k"]), variant == "dets_cat").asnumpy()
+        yield from detection_rows(f"decode, {variant}", ours, vectors[variant])
+
+
+def detection_rows(name, ours, expected, tolerance=USUAL):
+    """Rows for detections [..., 6]: their parts have other units, so each has its own largest value."""
+    yield compare(f"{name}: boxes", ours[..., :4], expected[..., :4], tolerance)
+    yield compare(f"{name}: scores", ours[..., 4], expected[..., 4], tolerance)
+    if expected.shape[-1] > 5:
+        yield compare(f"{name}: classes", ours[..., 5], expected[..., 5], EXACT)
+
+
+def post_process_rows(vectors, folder):
+    """Boxes back in the original image, in class order."""
+    for case in vectors.cases("dets"):
+        size = float(vectors[f"s_{case}"].ravel()[0])
+        view = dataset.View(vectors[f"c_{case}"], size, tuple(vectors[f"out_hw_{case}"]), 1.0)
+        ours = to_image(vectors[f"dets_{case}"][0], view)
+        ours = ours[np.argsort(ours[:, 5], kind="stable")]
+        yield from detection_rows(f"post-processing {case}", ours, vectors[f"boxes_{case}"])
+
+
+def soft_nms_rows(vectors, folder):
+    """Boxes kept, in the order they end in."""
+    for case in vectors.cases("boxes"):
+        for name, method in METHODS.items():
+            kept = soft_nms(vectors[f"boxes_{case}"], sigma=0.5, Nt=0.5, threshold=0.001, method=method)
+            expected = vectors[f"kept_{case}_method{method}"]
+            if kept.shape != expected.shape:
+                yield compare(f"soft-NMS {case}, {name}", kept, expected, SOFT_NMS)
+            else:
+                yield from detection_rows(f"soft-NMS {case}, {name}", kept, expected, SOFT_NMS)
+
+
+SAMPLES = ("plain", "crop", "crop_flip", "mse", "dense_wh", "cat_spec_wh")
+COMPONENTS = {
+    "network.npz": network_rows, "preprocess_test.npz": preprocess_rows,
+    **{f"sample_{name}.npz": functools.partial(sample_rows, name=name) for name in SAMPLES},
+    "color_aug.npz": color_rows, "gaussian_radius.npz": radius_rows, "losses.npz": loss_rows, "decode.npz": decode_rows,
+    "post_process.npz": post_process_rows, "soft_nms.npz": soft_nms_rows,
+}
+
+
+def folder_rows(folder):
+    """Rows for every file of the folder; also for what is missing there, and for files and arrays that were not compared."""
+    present = set(os.listdir(folder))
+    for file, component in COMPONENTS.items():
+        if file not in present:
+            yield Row(f"{file} is missing", np.inf, np.inf, "", False)
+            continue
+        vectors = Vectors(os.path.join(folder, file))
+        yield from component(vectors, folder)
+        for name in sorted(set(vectors.arrays) - vectors.used):
+            yield Row(f"{file}: {name} was not compared", np.inf, np.inf, "", False)
+    for file in sorted(present - set(COMPONENTS) - NO_VECTORS):
+        yield Row(f"{file} was not compared", np.inf, np.inf, "", False)
+
+
+# ---------------------------------------------------------------- against PyTorch itself
+
+
+class _Gradients(nn.Cell):
+    """Gradients of sum(function(x, offset_mask, weight) * projection) with respect to its three arguments."""
+
+    def __init__(self, function, projection):
+        super().__init__()
+        self.function = function
+        self.projection = Tensor(projection)
+        self.grad = ops.GradOperation(get_all=True)
+
+    def construct(self, x, offset_mask, weight):
+        return self.grad(self._loss)(x, offset_mask, weight)
+
+    def _loss(self, x, offset_mask, weight):
+        return (self.function(x, offset_mask, weight) * self.projection).sum()
+
+
+def deform_conv_rows(largest_offset=3.0):
+    """The deformable convolution and its gradients against grid_sample's; many samples lie outside the small image."""
+    import torch
+
+    from tests import torch_reference
+
+    rng = np.random.default_rng(7)
+    n, channels, height, width, out = 2, 5, 9, 11, 4
+    x = rng.standard_normal((n, channels, height, width)).astype(np.float32)
+    offset = rng.uniform(-largest_offset, largest_offset, (n, 18, height, width)).astype(np.float32)  # the original's (y, x) pairs
+    mask = rng.uniform(0, 1, (n, 9, height, width)).astype(np.float32)
+    weight = rng.standard_normal((out, channels, 3, 3)).astype(np.float32)
+    projection = rng.standard_normal((n, out, height, width)).astype(np.float32)
+    # In double precision: what is compared is our rounding, not the reference's as well.
+    tensors = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (x, offset, mask, weight)]
+    expected = torch_reference.deform_conv(*tensors)
+    (expected * torch.tensor(projection)).sum().backward()
+    grad_x, grad_offset, grad_mask, grad_weight = (tensor.grad.numpy() for tensor in tensors)
+
+    order = torch_weights.offset_order(27)
+    arguments = [Tensor(value) for value in (x, np.concatenate([offset, mask], 1)[:, order], weight)]
+    grad_offset = np.concatenate([grad_offset, grad_mask], 1)[:, order[:18]]
+    for name, function in (("native", deform_conv_native), ("composite", deform_conv_composite)):
+        name = f"DCN {name}, offsets to {largest_offset:g}"
+        grads = [grad.asnumpy() for grad in _Gradients(function, projection)(*arguments)]
+        yield compare(f"{name}: values", function(*arguments).asnumpy(), expected.detach().numpy())
+        yield compare(f"{name}: gradient of input", grads[0], grad_x)
+        yield compare(f"{name}: gradient of offsets", grads[1][:, :18], grad_offset)
+        yield compare(f"{name}: gradient of masks", grads[1][:, 18:], grad_mask)
+        yield compare(f"{name}: gradient of weights", grads[2], grad_weight)
+
+
+def reference_network(num_classes):
+    """The original's network in PyTorch, with offsets that are not zero."""
+    import torch
+
+    from tests import torch_reference
+
+    torch.manual_seed(0)
+    reference = torch_reference.CenterNet(num_classes)
+    for module in reference.modules():
+        if isinstance(module, torch_reference.DCN):
+            # Where an offset is a whole number the sampling has a kink, and rounding decides on its gradient.
+            torch.nn.init.normal_(module.conv_offset_mask.weight, std=0.01)
+    torch.nn.init.constant_(reference.hm[2].bias, -2.19)
+    return reference
+
+
+def arrays(reference):
+    """A PyTorch module's state as arrays of their own."""
+    return {name: value.numpy().copy() for name, value in reference.state_dict().items()}
+
+
+def drawn_batch(n=4, size=128):
+    """A batch of the pipeline's columns, {name: array}: pictures of three coloured boxes each, with their targets."""
+    rng = np.random.default_rng(1)
+    config = get_config("", ["--dataset_config.input_res_train", f"[{size}, {size}]", "--dataset_config.max_objs", "8"])
+    samples = []
+    for _ in range(n):
+        picture = cv2.resize(rng.integers(60, 200, (8, 8, 3)).astype(np.uint8), (size, size))
+        labels = rng.integers(0, 3, 3)
+        sides = rng.integers(size // 6, size // 2, (3, 2))
+        corners = rng.integers(0, size - sides)
+        boxes = np.hstack([corners, corners + sides])
+        for (x1, y1, x2, y2), label in zip(boxes, labels):
+            picture[y1:y2, x1:x2] = np.eye(3)[label] * 190 + 30
+        samples.append(dataset.make_sample(picture, boxes.astype(np.float32), labels, 3, None, config.dataset_config, config.net_config))
+    return {name: np.stack([sample[name] for sample in samples]) for name in dataset.TARGET_COLUMNS}
+
+
+def reference_loss(reference, batch):
+    """The original's loss of its network on a batch: (loss, heatmap, size, offset) as PyTorch scalars."""
+    import torch
+
+    from tests import torch_reference
+
+    targets = [torch.tensor(batch[name]) for name in ("hm", "ind", "reg", "reg_mask", "wh")]
+    targets[1] = targets[1].long()
+    return torch_reference.detection_loss(*reference(torch.tensor(batch["image"])), *targets)
+
+
+def batch_norm_rows():
+    """Running statistics of the whole network after three batches in training mode."""
+    import torch
+
+    reference = reference_network(3).train()
+    network = converted_network(arrays(reference), "composite").set_train()
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        picture = rng.standard_normal((2, 3, 128, 128)).astype(np.float32)
+        network(Tensor(picture))
+        with torch.no_grad():
+            reference(torch.tensor(picture))
+    expected = arrays(reference)
+    ours = torch_weights.to_original({parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
+    for part, what in (("running_mean", "means"), ("running_var", "variances")):
+        names = [name for name in expected if name.endswith(part)]
+        rows = [compare(f"batch norm: running {what} after 3 steps ({len(names)} layers)", ours[name], expected[name]) for name in names]
+        yield max(rows, key=lambda row: row.relative)
+
+
+def training_rows(steps=10):
+    """The losses of ten Adam steps of the whole network on one batch, through the training cell that train.py uses.
+
+    The rate is that of the first step of the default warm-up. Adam's first steps move each of the 14 million weights by
+    the rate, whatever its gradient: from 1e-5 on, the losses that PyTorch itself gives in float32 and in float64 part by
+    1 % within ten steps.
+    """
+    import torch
+
+    batch = drawn_batch()
+    config = get_config("", ["--train_config.MultiDecay.warmup_steps", "0", "--train_config.MultiDecay.learning_rate", "2.5e-7"])
+    options = config.train_config.MultiDecay
+    reference = reference_network(3).train()
+    start = arrays(reference)
+    optimizer = torch.optim.Adam(reference.parameters(), options.learning_rate, eps=options.eps)
+    expected = []
+    for _ in range(steps):
+        loss = reference_loss(reference, batch)[0]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    for dcn_impl in ("native", "composite"):
+        network = converted_network(start, dcn_impl)
+        step = build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
+        tensors = [Tensor(value) for value in batch.values()]
+        ours = [float(step(*tensors)[0].asnumpy()) for _ in range(steps)]
+        # Each step against its own loss: the first ones are many times larger.
+        relative = np.abs(np.array(ours) / expected - 1)
+        name = f"training, {dcn_impl}: {steps} losses, {expected[0]:.4g} to {expected[-1]:.4g}"
+        yield Row(name, float(np.abs(np.subtract(ours, expected)).max()), float(relative.max()), f"{TRAINING:g}",
+                  bool((relative <= TRAINING).all()))
+
+
+def pytorch_rows():
+    """Rows against PyTorch; none without it."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return
+    yield from deform_conv_rows()
+    yield from batch_norm_rows()
+    yield from training_rows()
+
+
+# ---------------------------------------------------------------- the table
+
+
+def main():
+    """Print a table of all rows as they come; end with 1 if one fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="DIR", help="golden vectors, laid out as tests/golden")
+    folder = errors.require_dir(parser.parse_args().folder, "folder of golden vectors")
+    set_device("CPU", 0)
+    print(f"{'component':<60} {'difference':>10} {'relative':>10} {'tolerance':>16}")
+    total = failed = of_pytorch = 0
+    for rows in (folder_rows(folder), pytorch_rows()):
+        of_pytorch = 0
+        for row in rows:
+            verdict = "pass" if row.passed else "FAIL"
+            print(f"{row.component:<60} {row.difference:>10.2e} {row.relative:>10.2e} {row.tolerance:>16} {verdict}", flush=True)
+            total += 1
+            of_pytorch += 1
+            failed += not row.passed
+    if not of_pytorch:
+        print("PyTorch is not installed: the deformable convolution, batch norm and training were not compared with it")
+    print("relative: to the largest value of what is compared (in training, to each step's loss); so are the tolerances")
+    print(f"{total} comparisons, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    errors.run(lambda: sys.exit(main()))
