@@ -42,3 +42,8 @@ def test_merge_keeps_k_and_lets_classes_alone():
 def test_coco_records():
     records = coco_records(7, np.array([[1, 2, 4, 8, 0.123456, 1]], np.float32), [3, 90])
     assert records == [{"image_id": 7, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 6.0], "score": pytest.approx(0.123456)}]
+
+
+def test_rounded_scores():
+    detections = np.array([[0, 0, 1, 1, score, 0] for score in (0.994, 0.996, 0.125, 0.004)], np.float32)
+    assert [record["score"] for record in coco_records(1, detections, [1], round_scores=True)] == [0.99, 1.0, 0.12, 0.0]

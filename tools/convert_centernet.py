@@ -5,7 +5,8 @@ import os
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[0] = ROOT
+if __name__ == "__main__":
+    sys.path[0] = ROOT
 
 from src import errors
 from src.errors import UserError
@@ -13,14 +14,14 @@ from src.errors import UserError
 COCO_CLASSES = os.path.join(ROOT, "tools", "names", "coco_classes.txt")
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--ckpt_file", "-ckpt_file", required=True, help="PyTorch file; with --reverse a checkpoint")
     parser.add_argument("--output_file", required=True, help="checkpoint to write, its side file beside it; with --reverse a PyTorch file")
     parser.add_argument("--annotation", help="COCO-format annotation file that names the classes, in the order of their ids (without it, "
                                              "those in the PyTorch file, or COCO's if there are 80)")
     parser.add_argument("--reverse", action="store_true", help="write a PyTorch file that the paper authors' code loads")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.reverse and options.annotation:
         raise UserError("--annotation has no use with --reverse: PyTorch's file holds no class names")
     if options.reverse:

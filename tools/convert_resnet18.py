@@ -4,7 +4,8 @@ import os
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[0] = ROOT
+if __name__ == "__main__":
+    sys.path[0] = ROOT
 
 from src import errors
 from src.errors import UserError
@@ -12,14 +13,14 @@ from src.errors import UserError
 NAMES = os.path.join("tools", "names")
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--ckpt_file", "-ckpt_file", required=True, help="PyTorch file")
     parser.add_argument("--torch_name_file", help=f"names in it, one a line (as {NAMES}/resnet18_torch.txt); with --ms_name_file. "
                                                   "Without both, the built-in mapping is used")
     parser.add_argument("--ms_name_file", help=f"names here of those, line by line ({NAMES}/resnet18_mindspore.txt)")
     parser.add_argument("--output_file", required=True, help="checkpoint to write")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if bool(options.torch_name_file) != bool(options.ms_name_file):
         raise UserError("--torch_name_file and --ms_name_file go together: the one's lines pair with the other's")
     names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
