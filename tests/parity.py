@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import sys
+import zipfile
 from dataclasses import dataclass
 
 if __name__ == "__main__":
@@ -26,6 +27,7 @@ from src.centernet_det import build_loss, build_network
 from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_optimizer, build_train_step
+from src.errors import UserError
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.post_process import to_image
@@ -69,11 +71,17 @@ class Vectors:
     """The arrays of one .npz file by name; remembers which were asked for."""
 
     def __init__(self, path):
-        with np.load(path) as file:
-            self.arrays = dict(file)
+        self.path = path
+        try:
+            with np.load(path) as file:
+                self.arrays = dict(file)
+        except (ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: not readable as an .npz file ({error})") from error
         self.used = set()
 
     def __getitem__(self, name):
+        if name not in self.arrays:
+            raise UserError(f"{self.path}: it has no array {name}; the folder is not laid out as tests/golden")
         self.used.add(name)
         return self.arrays[name]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.errors import UserError
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, assert_user_error, run_script
 
@@ -106,6 +107,16 @@ def test_values_that_are_not_finite_fail():
     assert not parity.compare("x", [1e-9], [0.0]).passed
     assert parity.compare("x", [0.0], [0.0]).passed
     assert parity.compare("x", [1.5, 100], [1.0, 100], step=0.5).passed
+
+
+def test_vectors_that_cannot_be_read(folder):
+    with np.load(folder / "gaussian_radius.npz") as file:
+        np.savez(folder / "gaussian_radius.npz", hw=file["hw"])
+    with pytest.raises(UserError, match="no array radius"):
+        failures(folder, ["gaussian_radius.npz"])
+    (folder / "gaussian_radius.npz").write_bytes(b"PK nothing")
+    with pytest.raises(UserError, match="not readable"):
+        failures(folder, ["gaussian_radius.npz"])
 
 
 def test_no_folder():
