@@ -10,7 +10,7 @@ def main():
     # MindSpore is slow to load, and not needed for --help or a wrong option.
     from src.dataset import TrainSet
     from src.engine import train
-    from src.model_utils.device_adapter import init_ranks, profiling, set_device
+    from src.model_utils.device_adapter import init_ranks, leave_ranks, profiling, set_device
     from src.visual import plot_losses
 
     target = set_device(config.device_target, config.device_id)
@@ -18,6 +18,7 @@ def main():
     train_set = TrainSet(config, rank, ranks)
     with profiling(config.need_profiler, config.profiler_path):
         checkpoint = train(config, train_set, target, rank)
+    leave_ranks(ranks)
     if rank == 0:
         record = os.path.join(config.save_result_dir, "train_record.jsonl")
         print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"

@@ -87,11 +87,11 @@ def build_network(net_config, num_classes, dcn_impl):
     )
 
 
-def build_loss(net_config):
+def build_loss(net_config, ranks=1, sum_over_ranks=None):
     """The CenterNetLoss that net_config describes."""
     return CenterNetLoss(
         net_config.mse_loss, net_config.reg_loss, net_config.dense_wh, net_config.norm_wh, net_config.cat_spec_wh,
-        net_config.reg_offset, net_config.hm_weight, net_config.wh_weight, net_config.off_weight,
+        net_config.reg_offset, net_config.hm_weight, net_config.wh_weight, net_config.off_weight, ranks, sum_over_ranks,
     )
 
 
@@ -130,10 +130,12 @@ class TrainStep(nn.Cell):
     The loss is multiplied by the scale before the backward pass; if a gradient on any device is not finite, the step
     is skipped everywhere (weights, moments and global step stay). With loss_scale None there is no scale and no check.
 
-    construct: a batch of dataset.py -> loss, hm_loss, wh_loss, off_loss, overflow, scale, learning rate (scalars).
+    Args: ranks, grad_reducer and sum_over_ranks (a cell that adds a tensor up over the ranks) of a distributed training.
+    construct: a batch of dataset.py -> loss, hm_loss, wh_loss, off_loss (means over the ranks), overflow, scale, learning
+    rate (scalars).
     """
 
-    def __init__(self, network_with_loss, optimizer, loss_scale=None, clip_grad_norm=0.0, grad_reducer=None, flag_reducer=None):
+    def __init__(self, network_with_loss, optimizer, loss_scale=None, clip_grad_norm=0.0, ranks=1, grad_reducer=None, sum_over_ranks=None):
         super().__init__(auto_prefix=False)
         self.network = network_with_loss
         self.network.set_grad()
@@ -141,8 +143,9 @@ class TrainStep(nn.Cell):
         self.check_overflow = loss_scale is not None
         self.scale = Parameter(Tensor(loss_scale or 1.0, ms.float32), name="loss_scale", requires_grad=False)
         self.clip_grad_norm = clip_grad_norm
+        self.ranks = ranks
         self.reduce_gradients = grad_reducer or nn.Identity()
-        self.reduce_flag = flag_reducer or nn.Identity()
+        self.sum_over_ranks = sum_over_ranks or nn.Identity()
         self.map = ops.HyperMap()
         self.forward_backward = ops.value_and_grad(self._scaled_loss, None, optimizer.parameters, has_aux=True)
 
@@ -155,10 +158,12 @@ class TrainStep(nn.Cell):
         grads = self.reduce_gradients(grads)
         grads = self.map(ops.partial(_unscale, self.scale), grads)
         learning_rate = self.optimizer.get_lr()
-        overflow = Tensor(False)
+        overflows = ops.zeros((), ms.float32)
         if self.check_overflow:
-            finite = ops.stack(self.map(_all_finite, grads)).all()
-            overflow = self.reduce_flag(ops.logical_not(finite).astype(ms.float32)) > 0
+            overflows = ops.logical_not(ops.stack(self.map(_all_finite, grads)).all()).astype(ms.float32)
+        sums = self.sum_over_ranks(ops.stack(losses + (overflows,)))
+        losses = tuple(sums[i] / self.ranks for i in range(4))
+        overflow = sums[4] > 0
         if not overflow:
             if self.clip_grad_norm > 0:
                 grads = ops.clip_by_global_norm(grads, self.clip_grad_norm)

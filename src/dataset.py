@@ -371,7 +371,7 @@ class TrainSet:
     """The training samples of a MindRecord data set.
 
     What a sample looks like depends on seed, epoch and image id alone; the images' order does not depend on how they
-    lie in the files. Attributes: manifest, steps_per_epoch.
+    lie in the files. Attributes: manifest, images_per_step (of all ranks), steps_per_epoch.
     """
 
     def __init__(self, config, rank=0, ranks=1):
@@ -379,12 +379,13 @@ class TrainSet:
         self.rank, self.ranks = rank, ranks
         self.batch_size = config.train_config.batch_size
         self.manifest = read_manifest(config.mindrecord_dir, config.mindrecord_prefix)
+        self.images_per_step = self.batch_size * ranks
         self.num_classes = len(self.manifest["classes"])
         self.files = [os.path.join(config.mindrecord_dir, name) for name in self.manifest["files"]]
         ids = ds.MindDataset(self.files, columns_list=["image_id"], shuffle=False)
         ids = [int(row["image_id"]) for row in ids.create_dict_iterator(num_epochs=1, output_numpy=True)]
         self.places = np.argsort(ids, kind="stable")
-        self.steps_per_epoch = len(ids) // (self.batch_size * ranks)
+        self.steps_per_epoch = len(ids) // self.images_per_step
         if not self.steps_per_epoch:
             raise UserError(f"{len(ids)} images are fewer than one batch: train_config.batch_size {self.batch_size} x {ranks} devices")
 

@@ -1,13 +1,14 @@
 """What the entry scripts run: training, detection on many images, export."""
 import collections
 import itertools
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
+from mindspore import nn, ops
 
 from src import errors, image
 from src.centernet_det import DetectionNetwork, NetworkWithLoss, TrainStep, build_loss, build_network
@@ -56,19 +57,27 @@ def build_optimizer(network, train_config, steps_per_epoch, epochs):
     return nn.Adam([group for group in groups if group["params"]], learning_rate=schedule, eps=eps)
 
 
+class SumOverRanks(nn.Cell):
+    """Add a tensor up over all ranks."""
+
+    def __init__(self):
+        super().__init__()
+        self.all_reduce = ops.AllReduce()
+
+    def construct(self, x):
+        return self.all_reduce(x)
+
+
 def build_train_step(network, config, optimizer, ranks=1):
     """The training cell that config describes."""
-    reducers = {}
+    across = {}
     if ranks > 1:
-        from mindspore import ops  # the reducers need an initialised communication
-
-        reducers = {
-            "grad_reducer": nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=ranks),
-            "flag_reducer": ops.AllReduce(),
-        }
+        across = {"ranks": ranks, "sum_over_ranks": SumOverRanks()}
+    loss = NetworkWithLoss(network, build_loss(config.net_config, **across))
+    if ranks > 1:
+        across["grad_reducer"] = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=ranks)
     scale = config.train_config.loss_scale_value if config.enable_lossscale else None
-    loss = NetworkWithLoss(network, build_loss(config.net_config))
-    step = TrainStep(loss, optimizer, scale, config.train_config.clip_grad_norm, **reducers)
+    step = TrainStep(loss, optimizer, scale, config.train_config.clip_grad_norm, **across)
     step.set_train()
     return step
 
@@ -121,55 +130,69 @@ def run_steps(step, data, sink_steps):
 
 
 def train(config, train_set, device_target, rank=0):
-    """Train as the configuration says, with logs and checkpoints; returns the last checkpoint's path ("" without)."""
+    """Train as the configuration says, with logs and checkpoints; returns the last checkpoint's path ("" without).
+
+    Every rank trains and prints; rank 0 writes checkpoints and record for all.
+    """
     ms.set_seed(config.seed)
     network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
-    per_epoch = train_set.steps_per_epoch
-    optimizer = build_optimizer(network, config.train_config, per_epoch, config.epoch_size)
+    optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
     step_cell = build_train_step(network, config, optimizer, train_set.ranks)
     state = {parameter.name: parameter for parameter in [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale]}
 
-    folder = os.path.join(config.save_checkpoint_path, f"ckpt_{rank}")
+    folder = os.path.join(config.save_checkpoint_path, "ckpt_0")
     done = 0
     if config.resume:
-        done = restore(state, config.load_checkpoint_path or newest_checkpoint(folder))
+        done = restore(state, config.load_checkpoint_path or newest_checkpoint(folder), train_set)
     else:
         start_weights(network, config)
-    last_step = per_epoch * config.epoch_size
-    if config.train_steps >= 0:
-        last_step = min(last_step, config.train_steps)
-    if done >= last_step:
-        raise UserError(f"nothing to train: {done} steps are done, and epoch_size {config.epoch_size} x {per_epoch} steps, train_steps "
-                        f"{config.train_steps} ask for {last_step}")
+    last_step = steps_to_do(config, train_set, done)
+    if train_set.ranks > 1:
+        SumOverRanks()(ms.Tensor(0.0))  # all have read the files that rank 0 may now move aside
 
-    sink_steps = choose_sink_steps(config, device_target)
     checkpoints = None
     if config.enable_save_ckpt and rank == 0:
         checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, describe_model(config, train_set.manifest), config.resume)
-    record = TrainingLog(os.path.join(config.save_result_dir, "train_record.jsonl"), done) if rank == 0 else None
-    saved = ""
-    images = train_set.batch_size * train_set.ranks
-    log(f"{len(train_set.places)} images, {per_epoch} steps of {images} images an epoch, {last_step - done} steps to go")
+    record = TrainingLog(os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None, done)
+    log(f"{len(train_set.places)} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
+        f"{last_step - done} steps to go")
     log("compiling the graph")
+    saved = run_training(config, train_set, step_cell, state, done, last_step, checkpoints, record,
+                         choose_sink_steps(config, device_target))
+    record.close()
+    return saved
+
+
+def steps_to_do(config, train_set, done):
+    """The number of the last step to train, counted from the start of the run. Raises UserError if they are all done."""
+    last_step = train_set.steps_per_epoch * config.epoch_size
+    if config.train_steps >= 0:
+        last_step = min(last_step, config.train_steps)
+    if done >= last_step:
+        raise UserError(f"nothing to train: {done} steps are done, and epoch_size {config.epoch_size} x {train_set.steps_per_epoch} steps, "
+                        f"train_steps {config.train_steps} ask for {last_step}")
+    return last_step
+
+
+def run_training(config, train_set, step_cell, state, done, last_step, checkpoints, record, sink_steps):
+    """The steps after `done` up to last_step, logged and saved; returns the last checkpoint's path ("" without)."""
+    saved = ""
     while done < last_step:
-        epoch, first_step = divmod(done, per_epoch)
+        epoch, first_step = divmod(done, train_set.steps_per_epoch)
         start = time.time()
         for count, results in run_steps(step_cell, train_set.epoch(epoch, first_step), sink_steps):
             done += count
             values = [result.asnumpy()[()] for result in results]
             now = time.time()
-            if record:
-                record.step(done, per_epoch, values, images * count / (now - start))
+            record.step(done, train_set.steps_per_epoch, values, train_set.images_per_step * count / (now - start))
             start = now
             if not np.isfinite(values[0]):
                 raise UserError(f"the loss is {values[0]} at step {done}: training stops; lower the learning rate, or look at the data; "
                                 f"the last checkpoint is {saved or 'that of the start'}")
             if checkpoints and (done % config.save_checkpoint_steps < count or done >= last_step):
-                saved = checkpoints.save(state, epoch, done)
+                saved = checkpoints.save(state, epoch, done, train_set.images_per_step)
             if done >= last_step:
                 break
-    if record:
-        record.close()
     return saved
 
 
@@ -181,8 +204,11 @@ def newest_checkpoint(folder):
     return found[-1]
 
 
-def restore(state, path):
-    """Put a checkpoint back into {name: Parameter}: weights, moments, global step, loss scale; returns the steps done."""
+def restore(state, path, train_set):
+    """Put a checkpoint back into {name: Parameter}: weights, moments, global step, loss scale; returns the steps done.
+
+    If its run had another number of images in a step (other ranks or batch size), the steps are counted anew.
+    """
     parameters = read_checkpoint(path)
     missing = sorted(set(state) - set(parameters))
     if missing or "step" not in parameters:
@@ -194,7 +220,24 @@ def restore(state, path):
         parameter.set_data(parameters[name])
     done = int(parameters["step"].asnumpy())
     log(f"resuming {path} after step {done}")
+    then = int(parameters["images_per_step"].asnumpy()) if "images_per_step" in parameters else train_set.images_per_step
+    if then != train_set.images_per_step:
+        images = len(train_set.places)
+        updates = int(state["global_step"].asnumpy()[0])
+        state["global_step"].set_data(ms.Tensor([convert_steps(updates, then, train_set.images_per_step, images)], ms.int32))
+        done = convert_steps(done, then, train_set.images_per_step, images)
+        log(f"its steps had {then} images, this run's have {train_set.images_per_step}: going on after step {done}")
     return done
+
+
+def convert_steps(steps, images_then, images_now, images):
+    """The step, in steps of images_now images, at which to go on after `steps` of images_then, of a set of `images`.
+
+    The same epoch, and in it the first step that reads none of the images read: less than one step of them is left out.
+    """
+    epoch, in_epoch = divmod(steps, images // images_then)
+    per_epoch = images // images_now
+    return epoch * per_epoch + min(math.ceil(in_epoch * images_then / images_now), per_epoch)
 
 
 # ---------------------------------------------------------------- evaluation

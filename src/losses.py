@@ -12,17 +12,23 @@ def clamped_sigmoid(logits):
     return ops.clamp(ops.sigmoid(logits.astype(ms.float32)), 1e-4, 1 - 1e-4)
 
 
-def focal_loss(prob, target):
+def focal_loss(prob, target, norm=None):
     """Penalty-reduced pixelwise logistic regression (paper, eq. 1; alpha 2, beta 4), per object.
 
-    Args: prob, target [N, C, H, W]; target is 1 at the object centres and a gaussian around them. An image batch
-    without objects gives the plain sum over its pixels.
+    Args: prob, target [N, C, H, W]; target is 1 at the object centres and a gaussian around them; norm, what the sum is
+    divided by (default: the number of objects, or 1).
     """
     positive = (target == 1.0).astype(ms.float32)
     positive_loss = ops.log(prob) * ops.square(1.0 - prob) * positive
     negative_loss = ops.log(1.0 - prob) * ops.square(prob) * ops.square(ops.square(1.0 - target)) * (1.0 - positive)
-    objects = positive.sum()
-    return -(positive_loss.sum() + negative_loss.sum()) / ops.maximum(objects, ops.ones_like(objects))
+    if norm is None:
+        norm = at_least_one(positive.sum())
+    return -(positive_loss.sum() + negative_loss.sum()) / norm
+
+
+def at_least_one(count):
+    """The count, or 1."""
+    return ops.maximum(count, ops.ones_like(count))
 
 
 def mse_loss(logits, target):
@@ -38,36 +44,46 @@ def gather_at_centers(regression_map, ind):
     return ops.gather(rows, (ind.astype(ms.int32) + first_row).reshape(-1), 0).reshape(n, -1, depth)
 
 
-def l1_loss(pred, target, mask):
-    """Sum of |pred - target| where mask, over the number of masked values (the original's RegL1Loss)."""
-    return ops.abs(pred * mask - target * mask).sum() / (mask.sum() + 1e-4)
+def l1_loss(pred, target, mask, norm=None):
+    """Sum of |pred - target| where mask, over norm: the number of masked values by default (the original's RegL1Loss)."""
+    if norm is None:
+        norm = mask.sum() + 1e-4
+    return ops.abs(pred * mask - target * mask).sum() / norm
 
 
-def smooth_l1_loss(pred, target, mask):
-    """Huber loss, delta 1, over the number of objects, not of values: the original's RegLoss counts so."""
+def smooth_l1_loss(pred, target, mask, norm=None):
+    """Huber loss, delta 1, over norm: by default the number of objects, not of values, as the original's RegLoss counts."""
     diff = ops.abs(pred * mask - target * mask)
     huber = ops.select(diff < 1.0, 0.5 * ops.square(diff), diff - 0.5)
-    return huber.sum() / (mask.sum() / mask.shape[-1] + 1e-4)
+    if norm is None:
+        norm = mask.sum() / mask.shape[-1] + 1e-4
+    return huber.sum() / norm
 
 
-def norm_l1_loss(pred, target, mask):
+def norm_l1_loss(pred, target, mask, norm=None):
     """L1 of pred / target against 1 (the original's NormRegL1Loss)."""
-    return l1_loss(pred / (target + 1e-4), ops.ones_like(target), mask)
+    return l1_loss(pred / (target + 1e-4), ops.ones_like(target), mask, norm)
 
 
 class CenterNetLoss(nn.Cell):
     """The weighted sum of the three losses.
 
-    Args: mse_loss, reg_loss ("l1" | "sl1"), dense_wh, norm_wh, cat_spec_wh, reg_offset and the weights, as in net_config.
+    Across ranks each sum is divided by the number of objects of all, over the number of ranks: so the mean over ranks,
+    which is what gradients are averaged to, is the loss of the whole batch, however the objects are spread.
+
+    Args: mse_loss, reg_loss ("l1" | "sl1"), dense_wh, norm_wh, cat_spec_wh, reg_offset and the weights, as in net_config;
+    ranks, and sum_over_ranks, a cell that adds a tensor up over them.
     construct: hm [N, C, H, W] (logits), wh, reg (maps) and the targets of dataset.py -> (loss, hm_loss, wh_loss, off_loss).
     """
 
-    def __init__(self, mse_loss, reg_loss, dense_wh, norm_wh, cat_spec_wh, reg_offset, hm_weight, wh_weight, off_weight):
+    def __init__(self, mse_loss, reg_loss, dense_wh, norm_wh, cat_spec_wh, reg_offset, hm_weight, wh_weight, off_weight,
+                 ranks=1, sum_over_ranks=None):
         super().__init__()
         self.mse_loss = mse_loss
         self.dense_wh = dense_wh
         self.reg_offset = reg_offset
-        self.regression = smooth_l1_loss if reg_loss == "sl1" else l1_loss
+        self.smooth = reg_loss == "sl1"
+        self.regression = smooth_l1_loss if self.smooth else l1_loss
         # The original's order of precedence; these three are L1 whatever reg_loss says.
         if dense_wh:
             self.size_loss = l1_loss
@@ -75,21 +91,33 @@ class CenterNetLoss(nn.Cell):
             self.size_loss = norm_l1_loss
         else:
             self.size_loss = l1_loss if cat_spec_wh else self.regression
+        self.smooth_size = self.size_loss is smooth_l1_loss
         self.hm_weight = hm_weight
         self.wh_weight = wh_weight
         self.off_weight = off_weight
+        self.ranks = ranks
+        self.sum_over_ranks = sum_over_ranks or nn.Identity()
 
     def construct(self, hm, wh, reg, hm_target, ind, reg_target, reg_mask, wh_target, wh_mask):
+        mask = ops.broadcast_to(ops.expand_dims(reg_mask, -1), reg_target.shape)
+        hm_norm, wh_norm, off_norm = self._norms(hm_target, wh_mask, mask)
         if self.mse_loss:
             hm_loss = mse_loss(hm, hm_target)
         else:
-            hm_loss = focal_loss(clamped_sigmoid(hm), hm_target)
+            hm_loss = focal_loss(clamped_sigmoid(hm), hm_target, hm_norm)
         wh = wh.astype(ms.float32)
         wh_pred = wh if self.dense_wh else gather_at_centers(wh, ind)
-        wh_loss = self.size_loss(wh_pred, wh_target, wh_mask)
+        wh_loss = self.size_loss(wh_pred, wh_target, wh_mask, wh_norm)
         off_loss = ops.zeros_like(wh_loss)
         if self.reg_offset:
-            mask = ops.broadcast_to(ops.expand_dims(reg_mask, -1), reg_target.shape)
-            off_loss = self.regression(gather_at_centers(reg.astype(ms.float32), ind), reg_target, mask)
+            off_loss = self.regression(gather_at_centers(reg.astype(ms.float32), ind), reg_target, mask, off_norm)
         loss = self.hm_weight * hm_loss + self.wh_weight * wh_loss + self.off_weight * off_loss
         return loss, hm_loss, wh_loss, off_loss
+
+    def _norms(self, hm_target, wh_mask, mask):
+        """What the three sums are divided by, from the targets of all ranks."""
+        objects = (hm_target == 1.0).astype(ms.float32).sum()
+        counts = self.sum_over_ranks(ops.stack((objects, wh_mask.sum(), mask.sum())))
+        wh_count = counts[1] / wh_mask.shape[-1] if self.smooth_size else counts[1]
+        off_count = counts[2] / mask.shape[-1] if self.smooth else counts[2]
+        return at_least_one(counts[0]) / self.ranks, (wh_count + 1e-4) / self.ranks, (off_count + 1e-4) / self.ranks

@@ -178,13 +178,13 @@ class CheckpointFolder:
         steps = sorted((int(match[2]), name) for name in names if (match := cls.PATTERN.fullmatch(name)))
         return [os.path.join(folder, name) for _, name in steps]
 
-    def save(self, parameters, epoch, step):
-        """Write {name: Parameter} after `step` steps in all, in the epoch counted from 0; returns the path."""
+    def save(self, parameters, epoch, step, images_per_step):
+        """Write {name: Parameter} after `step` steps of images_per_step images, in the epoch counted from 0; returns the path."""
         path = os.path.join(self.folder, f"centernet-{epoch + 1}_{step}.ckpt")
         write_json(side_file(path), {**self.description, "epoch": epoch, "step": step})
         with whole_file(path) as partial:
             entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
-            ms.save_checkpoint(entries, partial, append_dict={"step": step, "epoch": epoch})
+            ms.save_checkpoint(entries, partial, append_dict={"step": step, "epoch": epoch, "images_per_step": images_per_step})
         for old in self.find(self.folder)[: -self.keep]:
             os.remove(old)
             os.remove(side_file(old))
@@ -198,7 +198,10 @@ class TrainingLog:
     """The log line of every step on standard output, and its machine-readable record, one JSON object a line."""
 
     def __init__(self, path, done):
-        """A new record at path, an earlier one is kept aside; of that a run resumed after `done` steps goes on with those."""
+        """A new record at path (None: none), an earlier one is kept aside; of that a run resumed after `done` steps goes on with those."""
+        self.file = None
+        if path is None:
+            return
         earlier = [record for record in read_training_log(path) if record["step"] <= done] if done and os.path.exists(path) else []
         keep_earlier(path)
         if os.path.dirname(path):
@@ -213,6 +216,8 @@ class TrainingLog:
         percent = (in_epoch + 1) / steps_per_epoch
         log(f"epoch: {epoch} | current epoch percent: {percent:.3f} | step: {step} | loss {loss!s} | "
             f"overflow {bool(overflow)} | scaling_sens {scale!s} | lr {rate!s}")
+        if self.file is None:
+            return
         record = {
             "epoch": epoch, "percent": round(percent, 3), "step": step, "loss": float(loss), "hm_loss": float(hm_loss),
             "wh_loss": float(wh_loss), "off_loss": float(off_loss), "overflow": bool(overflow), "scaling_sens": float(scale),
@@ -223,7 +228,8 @@ class TrainingLog:
 
     def close(self):
         """Close the record."""
-        self.file.close()
+        if self.file:
+            self.file.close()
 
 
 def read_training_log(path):

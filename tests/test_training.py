@@ -218,7 +218,7 @@ def test_keep_earlier_never_overwrites(tmp_path):
 def test_a_checkpoint_folder_keeps_the_newest(tmp_path):
     folder = CheckpointFolder(str(tmp_path / "c"), 2, {"classes": []}, resume=False)
     for step in (5, 10, 100):
-        folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, 0, step)
+        folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, 0, step, 4)
     names = sorted(path.name for path in (tmp_path / "c").iterdir())
     assert names == ["centernet-1_10.ckpt", "centernet-1_10.json", "centernet-1_100.ckpt", "centernet-1_100.json"]
     assert read_checkpoint(str(tmp_path / "c" / "centernet-1_100.ckpt"))["w"].asnumpy() == [100]

@@ -34,9 +34,17 @@ def set_device(device_target, device_id):
     return target
 
 
+def launched(environment):
+    """Whether a launcher started this process as one of several: a rank table's, msrun or MindSpore's own cluster, or mpirun."""
+    return "MS_ROLE" in environment or any(int(environment.get(name) or 1) > 1 for name in ("RANK_SIZE", "OMPI_COMM_WORLD_SIZE"))
+
+
 def init_ranks(distribute, device_num):
-    """Join the other processes of a distributed run; returns (rank, number of ranks), (0, 1) without distribute."""
-    if not distribute:
+    """Join the other processes of a distributed run; returns (rank, number of ranks), (0, 1) if there are none.
+
+    A process that a launcher started takes part even if distribute is false: alone it would overwrite the others' files.
+    """
+    if not distribute and not launched(os.environ):
         return 0, 1
     from mindspore import communication  # loads the collectives only where they are used
 
@@ -50,6 +58,14 @@ def init_ranks(distribute, device_num):
         raise UserError(f"device_num is {device_num}, and the launcher started {ranks} processes")
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=ranks)
     return rank, ranks
+
+
+def leave_ranks(ranks):
+    """End the communication with the other processes in order; without it a process may crash as it ends."""
+    if ranks > 1:
+        from mindspore import communication
+
+        communication.release()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,144 @@
+"""Write the command file of a distributed training: one process for each of this server's devices in the rank table.
+
+scripts/run_distributed_train_ascend.sh calls this and runs the file.
+"""
+import argparse
+import configparser
+import os
+import shlex
+import socket
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+if __name__ == "__main__":
+    sys.path[0] = ROOT
+
+from src import errors
+from src.errors import UserError
+from src.model_utils.config import get_config
+from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
+
+HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
+# What the launcher itself decides, so that it cannot be in the ini file.
+OURS = ("device_id", "device_num", "device_target", "distribute", "mindrecord_dir", "load_checkpoint_path")
+SCHEDULER_PORT = 8118
+
+
+def main(argv=None):
+    options = parse(argv)
+    words = training_words(read_parameters(options.hyper_parameter_config_dir), options.mindrecord_dir, options.load_checkpoint_path)
+    servers = read_rank_table(options.hccl_config_dir)
+    server = find_server(servers, options.server_id, options.hccn_conf)
+    device_num = sum(len(other.devices) for other in servers)
+    processes = [
+        training_process(device, options.device_target, words, device_num, cores)
+        for device, cores in zip(server.devices, share_cores(sorted(os.sched_getaffinity(0)), len(server.devices)))
+    ]
+    if options.device_target == "CPU":
+        common = cluster_environment(servers, device_num, options.sched_port)
+        if server.devices[0].rank == 0:
+            processes.insert(0, ("LOG_scheduler", {"MS_ROLE": "MS_SCHED"}, "", [*words, "--distribute", "true", "--device_target", "CPU"]))
+    else:
+        common = {"RANK_TABLE_FILE": os.path.abspath(options.hccl_config_dir), "HCCL_CONNECT_TIMEOUT": options.hccl_time_out}
+    common["RANK_SIZE"] = device_num
+    text = command_file(common, processes, [options.python, os.path.abspath(options.run_script_dir)], server)
+    with open(options.cmd_file, "w", encoding="utf-8") as file:
+        file.write(text)
+    ranks = [device.rank for device in server.devices]
+    print(f"server {server.server_id}: ranks {ranks[0]} to {ranks[-1]} of {device_num}; wrote {options.cmd_file}")
+
+
+def parse(argv):
+    """The command line's options."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run_script_dir", default=os.path.join(ROOT, "train.py"), help="training script (default: %(default)s)")
+    parser.add_argument("--hyper_parameter_config_dir", default=os.path.join(HERE, "hyper_parameter_config.ini"),
+                        help="ini file whose section [config] holds training options (default: %(default)s)")
+    parser.add_argument("--mindrecord_dir", required=True, help="folder of the MindRecord files")
+    parser.add_argument("--load_checkpoint_path", default="", help="checkpoint to start from")
+    parser.add_argument("--hccl_config_dir", required=True, help="rank table (hccl.json)")
+    parser.add_argument("--hccl_time_out", type=int, default=1200, help="seconds that devices wait for each other (default: %(default)s)")
+    parser.add_argument("--cmd_file", default="distributed_cmd.sh", help="file to write (default: %(default)s)")
+    parser.add_argument("--server_id", help="this server's server_id in the rank table (default: found by its addresses)")
+    parser.add_argument("--hccn_conf", default=HCCN_CONF, help="file of this server's device addresses (default: %(default)s)")
+    parser.add_argument("--device_target", choices=("Ascend", "CPU"), default="Ascend", help="device to train on (default: %(default)s)")
+    parser.add_argument("--sched_port", type=int, help="port of the scheduler on rank 0's server, for CPU "
+                                                       f"(default: a free one if there is one server, else {SCHEDULER_PORT})")
+    parser.add_argument("--python", default=sys.executable, help="Python interpreter (default: this one)")
+    return parser.parse_args(argv)
+
+
+def read_parameters(path):
+    """{training option: text} of an ini file's section [config]. Raises UserError for what the launcher decides itself."""
+    errors.require_file(path, "parameter file (--hyper_parameter_config_dir)")
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # names keep their capitals
+    try:
+        parser.read(path, encoding="utf-8")
+        parameters = dict(parser["config"])
+    except (configparser.Error, KeyError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not an ini file with a section [config] ({error})") from error
+    for name in parameters:
+        if name in OURS:
+            raise UserError(f"{path}: {name} does not belong there, the launcher sets it")
+    return parameters
+
+
+def training_words(parameters, mindrecord_dir, load_checkpoint_path):
+    """The words of train.py's command line that all processes share, checked before any process starts."""
+    errors.require_dir(mindrecord_dir, "MindRecord folder (--mindrecord_dir)")
+    parameters = dict(parameters)
+    config_path = parameters.get("config_path")
+    if config_path:
+        places = [config_path, os.path.join(ROOT, config_path)]
+        parameters["config_path"] = os.path.abspath(next((place for place in places if os.path.isfile(place)), config_path))
+    parameters["mindrecord_dir"] = os.path.abspath(mindrecord_dir)
+    if load_checkpoint_path:
+        parameters["load_checkpoint_path"] = os.path.abspath(errors.require_file(load_checkpoint_path, "checkpoint (LOAD_CHECKPOINT_PATH)"))
+    words = [word for name, value in parameters.items() for word in (f"--{name}", value)]
+    get_config("", words)
+    return words
+
+
+def training_process(device, device_target, words, device_num, cores):
+    """(folder, environment, cores, words of train.py) of the process that drives a device."""
+    device_id = device.device_id if device_target == "Ascend" else 0
+    environment = {"RANK_ID": device.rank, "DEVICE_ID": device.device_id}
+    if device_target == "CPU":
+        environment.update(MS_ROLE="MS_WORKER", MS_NODE_ID=device.rank)
+    own = ["--distribute", "true", "--device_num", str(device_num), "--device_id", str(device_id), "--device_target", device_target]
+    return f"LOG{device.device_id}", environment, ",".join(map(str, cores)), [*words, *own]
+
+
+def cluster_environment(servers, device_num, port):
+    """What all processes of MindSpore's own cluster need; its scheduler is on the server of rank 0."""
+    first = next(server for server in servers if server.devices[0].rank == 0)
+    if not port:
+        port = free_port() if len(servers) == 1 else SCHEDULER_PORT
+    return {"MS_WORKER_NUM": device_num, "MS_SCHED_HOST": first.address, "MS_SCHED_PORT": port}
+
+
+def free_port():
+    """A port that no one listens on at present."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def command_file(common, processes, command, server):
+    """The text of a shell script that starts the processes and looks after them."""
+    lines = [
+        "#!/usr/bin/env bash",
+        f"# The training processes of server {server.server_id}; written by get_distribute_train_cmd.py.",
+        f"source {shlex.quote(os.path.join(HERE, 'processes.sh'))}",
+        *(f"export {name}={shlex.quote(str(value))}" for name, value in common.items()),
+    ]
+    for folder, environment, cores, words in processes:
+        variables = " ".join(f"{name}={value}" for name, value in environment.items())
+        pinned = f"taskset -c {cores} " if cores else ""
+        lines += ["", f"start {folder} {variables} -- {pinned}{shlex.join([*command, *words])}"]
+    return "\n".join([*lines, "", "supervise", ""])
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Train on all devices of this server that the rank table names; on several servers, run it on each.
+set -eu
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+USAGE="usage: bash scripts/run_distributed_train_ascend.sh [--wait] [MINDRECORD_DATASET_PATH] [RANK_TABLE_FILE] [LOAD_CHECKPOINT_PATH](optional)
+Runs in the background; with --wait until all processes end, with exit code 0 if all did well.
+In the environment: DEVICE_TARGET (default Ascend; CPU starts the same processes on this machine's CPU),
+HYPER_PARAMETERS (ini file of training options, default scripts/ascend_distributed_launcher/hyper_parameter_config.ini),
+SERVER_ID (this server in the rank table, default: found by its addresses), MS_SCHED_PORT (CPU on several servers, default 8118).
+Writes into the current folder: distributed_cmd.sh and, for each device, LOG<device>/ with training_log.txt, env.log, ms_log/, ckpt_<rank>/."
+
+wait=
+[ "${1:-}" != --wait ] || { wait=yes; shift; }
+[ "${!#}" != --wait ] || { wait=yes; set -- "${@:1:$#-1}"; }
+[ $# -eq 2 ] || [ $# -eq 3 ] || usage_error "$USAGE"
+[ -d "$1" ] || usage_error "MINDRECORD_DATASET_PATH is no folder: $1
+$USAGE"
+[ -f "$2" ] || usage_error "RANK_TABLE_FILE is no file: $2
+$USAGE"
+checkpoint=${3:-}
+[ -z "$checkpoint" ] || [ -f "$checkpoint" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $checkpoint
+$USAGE"
+
+launcher="$ROOT/scripts/ascend_distributed_launcher"
+command=("$PYTHON" "$launcher/get_distribute_train_cmd.py" --run_script_dir "$ROOT/train.py" --mindrecord_dir "$1" --hccl_config_dir "$2"
+    --hyper_parameter_config_dir "${HYPER_PARAMETERS:-$launcher/hyper_parameter_config.ini}" --cmd_file distributed_cmd.sh
+    --device_target "${DEVICE_TARGET:-Ascend}" --python "$PYTHON")
+[ -z "${SERVER_ID:-}" ] || command+=(--server_id "$SERVER_ID")
+[ -z "${MS_SCHED_PORT:-}" ] || command+=(--sched_port "$MS_SCHED_PORT")
+"${command[@]}" --load_checkpoint_path "$checkpoint"
+
+# The folders of an earlier run get another name, and a checkpoint in one of them moves with it.
+checkpoint=$(readlink -f "$checkpoint" || true)
+moved=
+for folder in LOG*; do
+    [[ $folder =~ ^LOG(_scheduler|[0-9]+)$ ]] || continue
+    here=$(readlink -f "$folder")
+    kept=$(keep_earlier "$folder")
+    echo "$kept"
+    [[ $checkpoint != "$here"/* ]] || moved="${kept##* as }${checkpoint#"$here"}"
+done
+[ -z "$moved" ] || "${command[@]}" --load_checkpoint_path "$moved"
+
+if [ -n "$wait" ]; then
+    exec bash distributed_cmd.sh
+fi
+in_background distributed_train.log bash distributed_cmd.sh

@@ -1,0 +1,79 @@
+"""Write a rank table (hccl.json, version 1.0) for machines without a cluster manager: of this server, or of several servers' tables."""
+import argparse
+import json
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from src import errors
+from src.errors import UserError
+from src.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
+from src.utils import keep_earlier, whole_file
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--output", default="hccl.json", help="file to write (default: %(default)s)")
+    parser.add_argument("--devices", help="device ids, as 0-7 or 0,2,4 (default: all in --hccn_conf)")
+    parser.add_argument("--server_id", help="address by which other servers reach this one (default: its first address)")
+    parser.add_argument("--hccn_conf", default=HCCN_CONF, help="file of the device addresses (default: %(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="for training on CPUs: devices are processes and have no addresses")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="join the tables of several servers; ranks go up in the order given")
+    options = parser.parse_args(argv)
+    if options.merge:
+        servers = [(server.server_id, [(device.device_id, device.ip) for device in server.devices])
+                   for path in options.merge for server in read_rank_table(path)]
+    else:
+        servers = [this_server(options)]
+    table = rank_table(servers)
+    if os.path.dirname(options.output):
+        os.makedirs(os.path.dirname(options.output), exist_ok=True)
+    with whole_file(keep_earlier(options.output)) as partial, open(partial, "w", encoding="utf-8") as file:
+        json.dump(table, file, indent=1)
+    read_rank_table(options.output)
+    print(f"{options.output}: {table['server_count']} servers, {sum(len(devices) for _, devices in servers)} devices")
+
+
+def this_server(options):
+    """(server id, [(device id, device address)]) of this machine."""
+    addresses = {} if options.cpu else read_device_ips(options.hccn_conf)
+    if not addresses and not options.cpu:
+        raise UserError(f"{options.hccn_conf} holds no device addresses; name another file with --hccn_conf, or give --cpu")
+    if options.cpu and not options.devices:
+        raise UserError("--cpu needs --devices: how many processes, such as 0-1 for two")
+    devices = parse_devices(options.devices) if options.devices else sorted(addresses)
+    missing = [device for device in devices if device not in addresses]
+    if missing and not options.cpu:
+        raise UserError(f"{options.hccn_conf} has no address of device {missing[0]}; it has {', '.join(map(str, sorted(addresses)))}")
+    return options.server_id or network_addresses()[0], [(device, addresses.get(device, "")) for device in devices]
+
+
+def parse_devices(text):
+    """ "0-7" or "0,2,4" -> list of device ids."""
+    devices = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise UserError(f"--devices is {text!r}; expected numbers such as 0-7 or 0,2,4")
+        devices += range(int(first), int(last or first) + 1)
+    return devices
+
+
+def rank_table(servers):
+    """The table as a dictionary, of [(server id, [(device id, device address)])]; ranks in this order."""
+    rank = 0
+    entries = []
+    for server_id, devices in servers:
+        entry = {"server_id": server_id, "device": [], "host_nic_ip": "reserve"}
+        for device_id, ip in devices:
+            address = {"device_ip": ip} if ip else {}
+            entry["device"].append({"device_id": str(device_id), **address, "rank_id": str(rank)})
+            rank += 1
+        entries.append(entry)
+    return {"version": "1.0", "server_count": str(len(servers)), "server_list": entries, "status": "completed"}
+
+
+if __name__ == "__main__":
+    errors.run(main)
