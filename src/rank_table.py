@@ -139,8 +139,12 @@ def network_addresses():
 
 
 def share_cores(cores, processes):
-    """Split a list of cores into one share a process, as even as can be; with fewer cores than processes they are shared."""
-    if len(cores) < processes:
-        return [[cores[place % len(cores)]] for place in range(processes)]
+    """Split a list of cores into one share a process, as even as can be.
+
+    A share has at least two cores, else all processes share all: on a single one MindSpore's processes take most of a
+    minute to find each other (its threads race for their connection).
+    """
+    if len(cores) < 2 * processes:
+        return [cores] * processes
     bounds = [place * len(cores) // processes for place in range(processes + 1)]
     return [cores[start:end] for start, end in zip(bounds, bounds[1:])]

@@ -34,13 +34,12 @@ def main(argv=None):
         training_process(device, options.device_target, words, device_num, cores)
         for device, cores in zip(server.devices, share_cores(sorted(os.sched_getaffinity(0)), len(server.devices)))
     ]
+    common = {"RANK_TABLE_FILE": os.path.abspath(options.hccl_config_dir), "RANK_SIZE": device_num,
+              "HCCL_CONNECT_TIMEOUT": options.hccl_time_out}
     if options.device_target == "CPU":
-        common = cluster_environment(servers, device_num, options.sched_port)
+        common.update(cluster_environment(servers, device_num, options.sched_port))
         if server.devices[0].rank == 0:
             processes.insert(0, ("LOG_scheduler", {"MS_ROLE": "MS_SCHED"}, "", [*words, "--distribute", "true", "--device_target", "CPU"]))
-    else:
-        common = {"RANK_TABLE_FILE": os.path.abspath(options.hccl_config_dir), "HCCL_CONNECT_TIMEOUT": options.hccl_time_out}
-    common["RANK_SIZE"] = device_num
     text = command_file(common, processes, [options.python, os.path.abspath(options.run_script_dir)], server)
     with open(options.cmd_file, "w", encoding="utf-8") as file:
         file.write(text)

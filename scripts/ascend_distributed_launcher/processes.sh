@@ -52,7 +52,7 @@ supervise() {
         for pid in "${!FOLDER_OF[@]}"; do
             ! kill -0 "$pid" 2> /dev/null || continue
             code=0
-            wait "$pid" || code=$?
+            { wait "$pid"; } 2> /dev/null || code=$? # without the shell's own remark on a killed process
             if [ "$code" -ne 0 ]; then
                 echo "error: the process in ${FOLDER_OF[$pid]} ended with $code; ending the others. The end of its training_log.txt:" >&2
                 tail -n 5 "${FOLDER_OF[$pid]}/training_log.txt" >&2

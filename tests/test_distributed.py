@@ -1,0 +1,238 @@
+"""Training in several processes on the CPU, through the public launcher; and what needs no process."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
+from src import dataset, engine
+from src.errors import UserError
+from src.model_utils.device_adapter import launched
+from src.utils import CheckpointFolder, read_checkpoint, read_training_log
+from tests.conftest import ROOT, TINY, run_script
+from tools import make_rank_table
+
+pytestmark = pytest.mark.slow
+INI = """[config]
+dataset_config.input_res_train = [96, 96]
+train_config.batch_size = 4
+net_config.num_stacks = [1, 1, 1, 1]
+net_config.head_conv = 16
+train_config.MultiDecay.warmup_steps = 2
+"""
+
+
+# ---------------------------------------------------------------- shards
+
+
+@pytest.mark.parametrize("images, batch, ranks", [(20, 4, 2), (21, 4, 2), (103, 8, 3), (64, 16, 4), (1000, 16, 8)])
+def test_shards_of_an_epoch(images, batch, ranks):
+    """No image twice, less than one global batch left out, and others in the next epoch; every rank's order changes."""
+    left_out = []
+    for epoch in range(4):
+        order = dataset.epoch_order(images, 1, epoch, True)
+        shares = [dataset.rank_share(order, batch, rank, ranks) for rank in range(ranks)]
+        assert len({len(share) for share in shares}) == 1
+        read = np.concatenate(shares)
+        assert len(set(read)) == len(read) > images - batch * ranks
+        left_out.append(frozenset(range(images)) - frozenset(read))
+        again = dataset.rank_share(dataset.epoch_order(images, 1, epoch + 1, True), batch, 0, ranks)
+        assert (again != shares[0]).any()
+    if images % (batch * ranks):
+        assert len(set(left_out)) > 1
+    # Batch by batch the ranks together read what one rank would.
+    alone = dataset.rank_share(order, batch * ranks, 0, 1).reshape(-1, batch * ranks)
+    together = np.concatenate([share.reshape(-1, batch) for share in shares], 1)
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("steps, then, now, images, expected", [
+    (5, 8, 8, 20, 5),  # 2 an epoch: epoch 2, step 1
+    (2, 8, 4, 20, 5),  # one whole epoch: 5 of the shorter steps
+    (3, 8, 4, 20, 7),  # and 8 images of the next: 2 more
+    (1, 4, 8, 20, 1),  # 4 images read, steps of 8: the first is left out rather than read twice
+    (9, 4, 8, 20, 4),  # 4 steps of the second epoch: 16 images
+])
+def test_steps_counted_anew_for_another_number_of_ranks(steps, then, now, images, expected):
+    assert engine.convert_steps(steps, then, now, images) == expected
+
+
+@pytest.mark.parametrize("environment, expected", [
+    ({}, False), ({"RANK_SIZE": "1"}, False), ({"RANK_SIZE": ""}, False), ({"RANK_SIZE": "8", "RANK_ID": "0"}, True),
+    ({"MS_ROLE": "MS_WORKER"}, True), ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+])
+def test_every_launcher_is_noticed(environment, expected):
+    assert launched(environment) == expected
+
+
+# ---------------------------------------------------------------- processes
+
+
+def launch(folder, records, *words, server=None, port=None, ini=INI, table="hccl.json", wait=True):
+    """Start the public launcher in a folder; returns its Popen, output in launcher.txt."""
+    (folder / "hp.ini").write_text(ini)
+    environment = {**os.environ, "DEVICE_TARGET": "CPU", "HYPER_PARAMETERS": "hp.ini", "GLOG_v": "3"}
+    environment.update({name: str(value) for name, value in (("SERVER_ID", server), ("MS_SCHED_PORT", port)) if value})
+    command = ["bash", os.path.join(ROOT, "scripts", "run_distributed_train_ascend.sh"), *(["--wait"] if wait else [])]
+    with open(folder / "launcher.txt", "w") as output:
+        return subprocess.Popen([*command, str(records), str(table), *map(str, words)], cwd=folder, env=environment, stdout=output,
+                                stderr=subprocess.STDOUT)
+
+
+def cpu_table(path, servers=("127.0.0.1",), devices="0-1"):
+    """Write a rank table of CPU processes on loopback addresses."""
+    parts = []
+    for place, server in enumerate(servers):
+        parts.append(f"{path}.{place}")
+        make_rank_table.main(["--cpu", "--devices", devices, "--server_id", server, "--output", parts[-1]])
+    make_rank_table.main(["--merge", *parts, "--output", str(path)])
+    return path
+
+
+def said(folder):
+    """All that the launcher and its processes wrote, for a failed assertion."""
+    return "\n".join(f"== {path}\n{path.read_text()[-2000:]}" for path in [folder / "launcher.txt", *folder.glob("LOG*/training_log.txt")])
+
+
+def wait_until(condition, seconds, what):
+    """Wait for a condition; fails after some seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+def processes_in(folder):
+    """Processes that work in a folder or below it."""
+    found = []
+    for process in psutil.process_iter(["cwd"]):
+        cwd = process.info["cwd"] or ""
+        if cwd.startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def test_two_ranks_then_one_goes_on(tiny_records, tmp_path):
+    """Two ranks through the public script, what they leave, and the run resumed by a single process."""
+    cpu_table(tmp_path / "hccl.json")
+    (tmp_path / "LOG0").mkdir()
+    (tmp_path / "LOG0" / "precious.txt").write_text("keep me")
+    assert launch(tmp_path, tiny_records, ini=INI + "epoch_size = 1\n").wait(300) == 0, said(tmp_path)
+    assert (tmp_path / "LOG0.1" / "precious.txt").read_text() == "keep me"
+    for rank in range(2):
+        log = tmp_path / f"LOG{rank}"
+        lines = [line for line in (log / "training_log.txt").read_text().splitlines() if line.startswith("epoch:")]
+        assert len(lines) == 2, said(tmp_path)
+        environment = dict(line.split("=", 1) for line in (log / "env.log").read_text().splitlines() if "=" in line)
+        assert environment["RANK_ID"] == str(rank) and environment["RANK_SIZE"] == "2" and environment["DEVICE_ID"] == str(rank)
+        assert environment["RANK_TABLE_FILE"] == str(tmp_path / "hccl.json") and environment["HCCL_CONNECT_TIMEOUT"] == "1200"
+        assert (log / "ms_log").is_dir()
+        assert (log / "ckpt_0").exists() == (rank == 0)
+    # Every rank prints the loss of all.
+    texts = [(tmp_path / f"LOG{rank}" / "training_log.txt").read_text() for rank in (0, 1)]
+    losses = [re.findall(r"\| (loss \S+) \|", text) for text in texts]
+    assert len(losses[0]) == 2 and losses[0] == losses[1]
+
+    # 16 of the 20 images are read: with steps of 4 it goes on with the last of the epoch's 5.
+    checkpoint = CheckpointFolder.find(str(tmp_path / "LOG0" / "ckpt_0"))[-1]
+    words = ["--resume", "true", "--load_checkpoint_path", checkpoint, "--epoch_size", 3, "--train_steps", 7]
+    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    assert "its steps had 8 images, this run's have 4: going on after step 5" in done.stdout
+    records = read_training_log(str(tmp_path / "train_record.jsonl"))
+    assert [record["step"] for record in records] == [6, 7]
+
+
+def test_two_servers_learn_what_one_rank_learns(tiny_records, tmp_path):
+    """Two ranks of batch 4 on two loopback addresses, and one of batch 8: the same curve, batch norm frozen."""
+    table = cpu_table(tmp_path / "hccl.json", ("127.0.0.1", "127.0.0.2"), "0")
+    launcher = os.path.join("scripts", "ascend_distributed_launcher", "get_distribute_train_cmd.py")
+    port = free_port()
+    servers = []
+    for server in ("127.0.0.1", "127.0.0.2"):
+        folder = tmp_path / server
+        folder.mkdir()
+        (folder / "hp.ini").write_text(INI + "epoch_size = 3\n")
+        run_script(launcher, "--run_script_dir", os.path.join(ROOT, "tests", "frozen_train.py"), "--hyper_parameter_config_dir", "hp.ini",
+                   "--mindrecord_dir", tiny_records, "--hccl_config_dir", table, "--server_id", server, "--sched_port", port,
+                   "--device_target", "CPU", cwd=folder)
+        output = open(folder / "launcher.txt", "w")
+        servers.append(subprocess.Popen(["bash", "distributed_cmd.sh"], cwd=folder, stdout=output, stderr=subprocess.STDOUT))
+    for server, process in zip(("127.0.0.1", "127.0.0.2"), servers):
+        assert process.wait(300) == 0, said(tmp_path / server)
+    words = ["--train_config.batch_size", 8, "--epoch_size", 3]
+    run_script("tests/frozen_train.py", *TINY, "--mindrecord_dir", tiny_records, *words, cwd=tmp_path)
+    together = read_training_log(str(tmp_path / "127.0.0.1" / "LOG0" / "train_record.jsonl"))
+    alone = read_training_log(str(tmp_path / "train_record.jsonl"))
+    assert len(alone) == len(together) == 6
+    for a, b in zip(alone, together):
+        for name in ("loss", "hm_loss", "wh_loss", "off_loss", "lr", "step"):
+            assert a[name] == pytest.approx(b[name], rel=1e-5), name
+    assert not (tmp_path / "127.0.0.2" / "LOG0" / "train_record.jsonl").exists()
+
+
+@pytest.mark.parametrize("victim", ["rank", "launcher"])
+def test_a_killed_process_takes_the_others_down(victim, tiny_records, tmp_path):
+    cpu_table(tmp_path / "hccl.json")
+    process = launch(tmp_path, tiny_records, ini=INI + "epoch_size = 1000\nsave_checkpoint_steps = 1\n")
+    folder = str(tmp_path / "LOG0" / "ckpt_0")
+    wait_until(lambda: CheckpointFolder.find(folder) or process.poll() is not None, 200, "the first checkpoint")
+    assert process.poll() is None, said(tmp_path)
+    if victim == "rank":
+        text = (tmp_path / "launcher.txt").read_text()
+        os.kill(int(text.split("LOG1: process ")[1].split()[0]), signal.SIGKILL)
+        assert process.wait(60) == 1
+        assert "the process in LOG1 ended with 137; ending the others" in (tmp_path / "launcher.txt").read_text()
+    else:
+        process.kill()
+        process.wait(60)
+    wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
+    assert "global_step" in read_checkpoint(CheckpointFolder.find(folder)[-1])
+
+
+def test_a_rank_that_cannot_start_ends_all(tiny_records, tmp_path):
+    """A missing shard is found before the first step: the exit code is not 0, and the log names it."""
+    (tmp_path / "records").mkdir()
+    for file in tiny_records.iterdir():
+        if file.name != "coco_det.train.mind1":
+            (tmp_path / "records" / file.name).symlink_to(file)
+    cpu_table(tmp_path / "hccl.json")
+    assert launch(tmp_path, tmp_path / "records").wait(200) == 1
+    assert "MindRecord file not found" in (tmp_path / "launcher.txt").read_text(), said(tmp_path)
+    wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
+
+
+def test_in_the_background_and_wrong_words(tiny_records, tmp_path):
+    cpu_table(tmp_path / "hccl.json")
+    launch(tmp_path, "/nowhere", wait=False).wait(60)
+    assert "MINDRECORD_DATASET_PATH is no folder: /nowhere" in (tmp_path / "launcher.txt").read_text()
+    assert launch(tmp_path, tiny_records, table="/nowhere.json").wait(60) == 2
+    assert launch(tmp_path, tiny_records, "/nowhere.ckpt").wait(60) == 2
+    assert launch(tmp_path, tiny_records, ini="[config]\ndevice_num = 2\n").wait(60) == 2
+    assert not list(tmp_path.glob("LOG*"))
+    # Started in the background, it returns at once; ended here as a user would.
+    assert launch(tmp_path, tiny_records, wait=False).wait(60) == 0
+    text = (tmp_path / "launcher.txt").read_text()
+    os.kill(int(text.split("started process ")[1].split(";")[0]), signal.SIGTERM)
+    wait_until(lambda: not processes_in(tmp_path), 60, "all processes to end")
+
+
+def test_one_process_of_several_must_say_so(tiny_records, tmp_path, monkeypatch):
+    """A process that a launcher started joins the others, though distribute is false: here there are none."""
+    from mindspore import communication
+
+    from src.model_utils.device_adapter import init_ranks
+
+    def init():
+        raise RuntimeError("no scheduler")
+
+    monkeypatch.setattr(communication, "init", init)
+    monkeypatch.setenv("MS_ROLE", "MS_WORKER")
+    with pytest.raises(UserError, match="no scheduler"):
+        init_ranks(False, 1)
+    assert sys.modules["mindspore"]

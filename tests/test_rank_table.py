@@ -1,0 +1,258 @@
+"""Rank tables and the plan that is made of them: no process is started here."""
+import json
+import re
+import shlex
+import sys
+
+import pytest
+
+from scripts.ascend_distributed_launcher import get_distribute_train_cmd as launcher
+from src.errors import UserError
+from src.rank_table import Device, find_server, read_device_ips, read_rank_table, share_cores
+from tools import make_rank_table
+
+LAYOUTS = {1: (1, 1), 8: (1, 8), 16: (2, 8), 64: (8, 8)}
+
+
+def table(servers=2, devices=2, version="1.0", **changes):
+    """A rank table as a dictionary: servers 10.0.0.<s>, device addresses 192.168.<s>.<d>."""
+    entries = []
+    for server in range(servers):
+        entry = {"server_id": f"10.0.0.{server}", "device": [
+            {"device_id": str(device), "device_ip": f"192.168.{server}.{device}", "rank_id": str(server * devices + device)}
+            for device in range(devices)
+        ]}
+        if version == "1.2":
+            entry["host_ip"] = f"172.16.0.{server}"
+            for device in entry["device"]:
+                device["super_device_id"] = device["device_id"]
+        entries.append(entry)
+    content = {"version": version, "server_count": str(servers), "server_list": entries, "status": "completed"}
+    if version == "1.2":
+        content["super_pod_list"] = [{"super_pod_id": "0", "server_list": [{"server_id": entry["server_id"]} for entry in entries]}]
+    return {**content, **changes}
+
+
+def write(path, content):
+    """Write a table (or text) to a file; returns its path as text."""
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.2"])
+@pytest.mark.parametrize("count", LAYOUTS)
+def test_tables_of_every_size(count, version, tmp_path):
+    servers = read_rank_table(write(tmp_path / "t.json", table(*LAYOUTS[count], version)))
+    assert [device.rank for server in servers for device in server.devices] == list(range(count))
+    last = servers[-1]
+    assert last.devices[-1] == Device(LAYOUTS[count][1] - 1, count - 1, f"192.168.{len(servers) - 1}.{LAYOUTS[count][1] - 1}")
+    assert last.address == (f"172.16.0.{len(servers) - 1}" if version == "1.2" else last.server_id)
+
+
+def changed(change):
+    """A table of two servers with two devices each after a change."""
+    content = table()
+    change(content)
+    return content
+
+
+@pytest.mark.parametrize("content, part", [
+    ("no json", "not a rank table"), ("[]", "not a rank table"), ({}, "not a rank table"),
+    (table(status="initializing"), "status is 'initializing'"), (table(version="2.0"), "version is 2.0"),
+    (table(server_count="3"), "server_count is 3, and it lists 2"),
+    (changed(lambda t: t.pop("server_count")), "lacks server_count"),
+    (changed(lambda t: t["server_list"][1]["device"][0].update(rank_id="0")), "rank_id 0 is there twice"),
+    (changed(lambda t: t["server_list"][1]["device"][1].update(rank_id="7")), "not contiguous: 3 is missing"),
+    (changed(lambda t: t["server_list"][1]["device"][1].update(device_id="0")), "device_id 0 is there twice on server 10.0.0.1"),
+    (changed(lambda t: t["server_list"][1].update(server_id="10.0.0.0")), "server_id 10.0.0.0 is there twice"),
+    (changed(lambda t: t["server_list"][1].update(device=[])), "server 10.0.0.1 has no devices"),
+    (changed(lambda t: t["server_list"][0]["device"][0].pop("rank_id")), "rank_id"),
+])
+def test_tables_that_do_not_hold(content, part, tmp_path):
+    path = write(tmp_path / "t.json", content)
+    with pytest.raises(UserError, match=part) as error:
+        read_rank_table(path)
+    assert path in str(error.value)
+
+
+def test_a_table_that_is_not_there():
+    with pytest.raises(UserError, match="/nowhere.json"):
+        read_rank_table("/nowhere.json")
+
+
+# ---------------------------------------------------------------- which server is this
+
+
+@pytest.fixture
+def servers(tmp_path):
+    return read_rank_table(write(tmp_path / "t.json", table(3, 2, "1.2")))
+
+
+def test_this_server_by_name(servers):
+    assert find_server(servers, "10.0.0.2", "/nowhere", []).server_id == "10.0.0.2"
+    assert find_server(servers, "172.16.0.1", "/nowhere", []).server_id == "10.0.0.1"
+    with pytest.raises(UserError, match="no server 10.0.0.9; it has 10.0.0.0, 10.0.0.1, 10.0.0.2"):
+        find_server(servers, "10.0.0.9")
+
+
+def test_this_server_by_its_device_addresses(servers, tmp_path):
+    conf = write(tmp_path / "hccn.conf", "address_0=192.168.1.0\nnetmask_0=255.255.255.0\naddress_1=192.168.1.1\n")
+    assert read_device_ips(conf) == {0: "192.168.1.0", 1: "192.168.1.1"}
+    # They count before the host's own address.
+    assert find_server(servers, None, conf, ["10.0.0.2"]).server_id == "10.0.0.1"
+
+
+def test_this_server_by_its_own_address(servers):
+    assert find_server(servers, None, "/nowhere", ["127.0.0.1", "172.16.0.2"]).server_id == "10.0.0.2"
+
+
+def test_no_server_matches(servers):
+    with pytest.raises(UserError, match=r"not in the rank table: looked for .*/nowhere \(none there\).*127.0.0.1.* among 10.0.0.0"):
+        find_server(servers, None, "/nowhere", ["127.0.0.1"])
+    with pytest.raises(UserError, match="matches 10.0.0.0, 10.0.0.1"):
+        find_server(servers, None, "/nowhere", ["10.0.0.0", "10.0.0.1"])
+
+
+def test_one_server_needs_no_search(tmp_path):
+    one = read_rank_table(write(tmp_path / "t.json", table(1, 8)))
+    assert find_server(one, None, "/nowhere", []).server_id == "10.0.0.0"
+
+
+@pytest.mark.parametrize("cores, processes, shares", [
+    (8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]), (7, 2, [[0, 1, 2], [3, 4, 5, 6]]), (3, 2, [[0, 1, 2]] * 2), (192, 8, None),
+])
+def test_shares_of_the_cores(cores, processes, shares):
+    found = share_cores(list(range(cores)), processes)
+    assert shares is None or found == shares
+    assert len(found) == processes
+    if cores >= 2 * processes:
+        assert sorted(core for share in found for core in share) == list(range(cores))
+        assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+# ---------------------------------------------------------------- the command file
+
+
+def plan(tmp_path, content, *words, ini="[config]\ntrain_config.batch_size = 4\n"):
+    """Write a command file for a table; returns (exported variables, [(folder, variables, cores, words)])."""
+    (tmp_path / "records").mkdir(exist_ok=True)
+    launcher.main([
+        "--mindrecord_dir", str(tmp_path / "records"), "--hccl_config_dir", write(tmp_path / "hccl.json", content),
+        "--hyper_parameter_config_dir", write(tmp_path / "hp.ini", ini), "--cmd_file", str(tmp_path / "cmd.sh"), "--hccn_conf", "/nowhere",
+        *words,
+    ])
+    text = (tmp_path / "cmd.sh").read_text()
+    exported = dict(re.findall(r"^export (\w+)=(.*)$", text, re.M))
+    processes = []
+    for line in re.findall(r"^start (.*)$", text, re.M):
+        folder, *rest = shlex.split(line)
+        split = rest.index("--")
+        command = rest[split + 1:]
+        cores = command[2] if command[:2] == ["taskset", "-c"] else ""
+        processes.append((folder, dict(word.split("=", 1) for word in rest[:split]), cores, command))
+    return {name: shlex.split(value)[0] for name, value in exported.items()}, processes
+
+
+def option(command, name):
+    """The last value of an option in a command."""
+    return [value for word, value in zip(command, command[1:]) if word == f"--{name}"][-1]
+
+
+@pytest.mark.parametrize("count", LAYOUTS)
+def test_a_plan_for_ascend(count, tmp_path):
+    servers, devices = LAYOUTS[count]
+    first = 0
+    for server in range(servers):
+        exported, processes = plan(tmp_path, table(servers, devices), "--server_id", f"10.0.0.{server}", "--hccl_time_out", "77")
+        assert exported == {"RANK_TABLE_FILE": str(tmp_path / "hccl.json"), "RANK_SIZE": str(count), "HCCL_CONNECT_TIMEOUT": "77"}
+        assert len(processes) == devices
+        for device, (folder, variables, cores, command) in enumerate(processes):
+            assert folder == f"LOG{device}"
+            assert variables == {"RANK_ID": str(first + device), "DEVICE_ID": str(device)}
+            assert cores
+            assert command[3:5] == [sys.executable, f"{launcher.ROOT}/train.py"]
+            expected = {"distribute": "true", "device_num": str(count), "device_id": str(device), "device_target": "Ascend",
+                        "train_config.batch_size": "4", "mindrecord_dir": str(tmp_path / "records")}
+            assert {name: option(command, name) for name in expected} == expected
+        first += devices
+
+
+def test_a_plan_for_cpus(tmp_path):
+    """The same processes and, on rank 0's server alone, the scheduler."""
+    exported, processes = plan(tmp_path, table(2, 2), "--server_id", "10.0.0.0", "--device_target", "CPU")
+    assert exported["MS_WORKER_NUM"] == "4" and exported["MS_SCHED_HOST"] == "10.0.0.0" and exported["MS_SCHED_PORT"] == "8118"
+    assert [folder for folder, *_ in processes] == ["LOG_scheduler", "LOG0", "LOG1"]
+    assert processes[0][1] == {"MS_ROLE": "MS_SCHED"}
+    assert processes[2][1] == {"RANK_ID": "1", "DEVICE_ID": "1", "MS_ROLE": "MS_WORKER", "MS_NODE_ID": "1"}
+    _, processes = plan(tmp_path, table(2, 2), "--server_id", "10.0.0.1", "--device_target", "CPU", "--sched_port", "9")
+    assert [(folder, variables["MS_NODE_ID"]) for folder, variables, *_ in processes] == [("LOG0", "2"), ("LOG1", "3")]
+
+
+def test_ini_values_become_options(tmp_path):
+    ini = """
+; a comment
+[config]
+config_path = configs/bccd.yaml
+dataset_config.input_res_train = [96, 96]
+train_config.MultiDecay.learning_rate = 1e-3
+eval_config.SOFT_NMS = false
+"""
+    (tmp_path / "c.ckpt").write_text("")
+    _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), "--load_checkpoint_path", str(tmp_path / "c.ckpt"), ini=ini)
+    assert option(command, "config_path") == f"{launcher.ROOT}/configs/bccd.yaml"
+    assert option(command, "dataset_config.input_res_train") == "[96, 96]"
+    assert option(command, "eval_config.SOFT_NMS") == "false"
+    assert option(command, "load_checkpoint_path") == str(tmp_path / "c.ckpt")
+
+
+def test_the_shipped_ini_file_is_valid(tmp_path):
+    with open(f"{launcher.HERE}/hyper_parameter_config.ini", encoding="utf-8") as file:
+        _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), ini=file.read())
+    assert option(command, "config_path").endswith("configs/coco.yaml")
+
+
+@pytest.mark.parametrize("ini, part", [
+    ("[config]\ndevice_id = 3\n", "device_id does not belong there"), ("[config]\ndevice_num = 3\n", "device_num does not belong"),
+    ("[config]\nmindrecord_dir = x\n", "mindrecord_dir does not belong"), ("[other]\na = 1\n", "section"), ("nonsense", "section"),
+    ("[config]\ntrain_config.batch_sice = 3\n", "did you mean train_config.batch_size"), ("[config]\nepoch_size = many\n", "whole number"),
+    ("[config]\nconfig_path = nowhere.yaml\n", "nowhere.yaml"),
+])
+def test_parameters_that_do_not_hold(ini, part, tmp_path):
+    with pytest.raises(UserError, match=part):
+        plan(tmp_path, table(1, 1), ini=ini)
+    assert not (tmp_path / "cmd.sh").exists()
+
+
+# ---------------------------------------------------------------- tools/make_rank_table.py
+
+
+def test_a_table_of_this_server_and_of_several(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for server in range(2):
+        write(tmp_path / "hccn.conf", "".join(f"address_{device}=192.168.{server}.{device}\n" for device in range(8)))
+        words = ["--server_id", f"10.0.0.{server}", "--devices", "0-3,7", "--output", f"{server}.json"]
+        make_rank_table.main(["--hccn_conf", "hccn.conf", *words])
+    make_rank_table.main(["--merge", "0.json", "1.json", "--output", "both.json"])
+    servers = read_rank_table("both.json")
+    assert [server.server_id for server in servers] == ["10.0.0.0", "10.0.0.1"]
+    assert [device.device_id for device in servers[1].devices] == [0, 1, 2, 3, 7]
+    assert servers[1].devices[4] == Device(7, 9, "192.168.1.7")
+
+
+def test_a_table_for_cpus_keeps_the_earlier_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for devices in ("0-1", "0-3"):
+        make_rank_table.main(["--cpu", "--devices", devices, "--server_id", "127.0.0.1"])
+    assert len(read_rank_table("hccl.json")[0].devices) == 4
+    assert len(read_rank_table("hccl.1.json")[0].devices) == 2
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--hccn_conf", "/nowhere"], "/nowhere holds no device addresses"), (["--cpu"], "--devices"),
+    (["--cpu", "--devices", "a-b"], "expected numbers"), (["--merge", "/nowhere.json"], "/nowhere.json"),
+])
+def test_tables_that_cannot_be_made(words, part, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=part):
+        make_rank_table.main(words)
+    assert list(tmp_path.iterdir()) == []
