@@ -16,7 +16,7 @@ def main():
     from src.utils import keep_earlier, log, progress, write_json
 
     split = dataset.find_split(config.data_dir, config.run_mode, config.dataset_config)
-    target = set_device(config.device_target, config.device_id)
+    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     detector, description = load_detector(config.load_checkpoint_path, config.eval_config.K, target, config.net_config.dcn_impl)
     coco = dataset.read_coco(split.annotation) if split.annotation else None
     images = dataset.image_list(split, coco)

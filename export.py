@@ -11,7 +11,7 @@ def main():
     from src.utils import log
 
     options = config.export_config
-    target = set_device(config.device_target, config.device_id)
+    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     if options.export_format == "AIR" and target != "Ascend":
         raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")
     detector, description = load_detector(options.ckpt_file, config.eval_config.K, target, config.net_config.dcn_impl)

@@ -13,7 +13,7 @@ def main():
     from src.model_utils.device_adapter import init_ranks, leave_ranks, profiling, set_device
     from src.visual import plot_losses
 
-    target = set_device(config.device_target, config.device_id)
+    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     rank, ranks = init_ranks(config.distribute, config.device_num)
     train_set = TrainSet(config, rank, ranks)
     with profiling(config.need_profiler, config.profiler_path):

@@ -13,6 +13,7 @@ from src.resnet import ResNet
 
 BACKBONE_STRIDE = 32
 UPSAMPLING_CHANNELS = (256, 128, 64)
+LARGEST_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow
 
 
 class CenterNet(nn.Cell):
@@ -95,6 +96,24 @@ def build_loss(net_config, ranks=1, sum_over_ranks=None):
     )
 
 
+def set_precision(network, amp_level):
+    """Let a CenterNet compute in float16 where amp_level says so; its parameters stay float32. Returns the network.
+
+    O0 is float32; O2 float16 but for the heads; O3 with the heads; auto leaves the choice to MindSpore, operator by
+    operator. Batch norm stays float32 everywhere, and so does all that follows the network: sigmoid and losses.
+    """
+    if amp_level == "auto":
+        return ms.amp.auto_mixed_precision(network, "auto")
+    if amp_level != "O0":
+        network.to_float(ms.float16)
+        kept = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+        if amp_level == "O2":
+            kept += [head for head in (network.hm, network.wh, network.reg) if head is not None]
+        for cell in kept:
+            cell.to_float(ms.float32)
+    return network
+
+
 class NetworkWithLoss(nn.Cell):
     """Network and loss: (image, *targets) -> (loss, hm_loss, wh_loss, off_loss)."""
 
@@ -129,19 +148,23 @@ class TrainStep(nn.Cell):
 
     The loss is multiplied by the scale before the backward pass; if a gradient on any device is not finite, the step
     is skipped everywhere (weights, moments and global step stay). With loss_scale None there is no scale and no check.
+    With growth_interval N the scale doubles after N good steps in a row and halves, down to 1, on an overflow.
 
     Args: ranks, grad_reducer and sum_over_ranks (a cell that adds a tensor up over the ranks) of a distributed training.
     construct: a batch of dataset.py -> loss, hm_loss, wh_loss, off_loss (means over the ranks), overflow, scale, learning
     rate (scalars).
     """
 
-    def __init__(self, network_with_loss, optimizer, loss_scale=None, clip_grad_norm=0.0, ranks=1, grad_reducer=None, sum_over_ranks=None):
+    def __init__(self, network_with_loss, optimizer, loss_scale=None, clip_grad_norm=0.0, ranks=1, grad_reducer=None, sum_over_ranks=None,
+                 growth_interval=0):
         super().__init__(auto_prefix=False)
         self.network = network_with_loss
         self.network.set_grad()
         self.optimizer = optimizer
         self.check_overflow = loss_scale is not None
         self.scale = Parameter(Tensor(loss_scale or 1.0, ms.float32), name="loss_scale", requires_grad=False)
+        self.growth_interval = growth_interval if self.check_overflow else 0
+        self.good_steps = Parameter(Tensor(0, ms.int32), name="good_steps", requires_grad=False)
         self.clip_grad_norm = clip_grad_norm
         self.ranks = ranks
         self.reduce_gradients = grad_reducer or nn.Identity()
@@ -158,6 +181,7 @@ class TrainStep(nn.Cell):
         grads = self.reduce_gradients(grads)
         grads = self.map(ops.partial(_unscale, self.scale), grads)
         learning_rate = self.optimizer.get_lr()
+        scale = self.scale * 1.0
         overflows = ops.zeros((), ms.float32)
         if self.check_overflow:
             overflows = ops.logical_not(ops.stack(self.map(_all_finite, grads)).all()).astype(ms.float32)
@@ -168,7 +192,17 @@ class TrainStep(nn.Cell):
             if self.clip_grad_norm > 0:
                 grads = ops.clip_by_global_norm(grads, self.clip_grad_norm)
             losses = ops.depend(losses, self.optimizer(grads))
-        return losses + (overflow, self.scale, learning_rate)
+        if self.growth_interval > 0:
+            losses = ops.depend(losses, self._adapt_scale(scale, overflow))
+        return losses + (overflow, scale, learning_rate)
+
+    def _adapt_scale(self, scale, overflow):
+        """The scale for the next step."""
+        good_steps = ops.select(overflow, ops.zeros_like(self.good_steps), self.good_steps + 1)
+        grow = good_steps >= self.growth_interval
+        grown = ops.select(grow, ops.minimum(scale * 2.0, LARGEST_SCALE), scale)
+        ops.assign(self.scale, ops.select(overflow, ops.maximum(scale * 0.5, 1.0), grown))
+        return ops.assign(self.good_steps, ops.select(grow, ops.zeros_like(good_steps), good_steps))
 
 
 class DetectionNetwork(nn.Cell):

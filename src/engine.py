@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from src import errors, image
-from src.centernet_det import DetectionNetwork, NetworkWithLoss, TrainStep, build_loss, build_network
+from src.centernet_det import DetectionNetwork, NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
 from src.dataset import preprocess
 from src.deform_conv import resolve_dcn_impl
 from src.errors import UserError
@@ -70,6 +70,7 @@ class SumOverRanks(nn.Cell):
 
 def build_train_step(network, config, optimizer, ranks=1):
     """The training cell that config describes."""
+    network = set_precision(network, config.train_config.amp_level)
     across = {}
     if ranks > 1:
         across = {"ranks": ranks, "sum_over_ranks": SumOverRanks()}
@@ -77,7 +78,8 @@ def build_train_step(network, config, optimizer, ranks=1):
     if ranks > 1:
         across["grad_reducer"] = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=ranks)
     scale = config.train_config.loss_scale_value if config.enable_lossscale else None
-    step = TrainStep(loss, optimizer, scale, config.train_config.clip_grad_norm, **across)
+    growth = config.train_config.loss_scale_window if config.train_config.dynamic_loss_scale else 0
+    step = TrainStep(loss, optimizer, scale, config.train_config.clip_grad_norm, growth_interval=growth, **across)
     step.set_train()
     return step
 
@@ -138,7 +140,8 @@ def train(config, train_set, device_target, rank=0):
     network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
     step_cell = build_train_step(network, config, optimizer, train_set.ranks)
-    state = {parameter.name: parameter for parameter in [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale]}
+    parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
+    state = {parameter.name: parameter for parameter in parameters}
 
     folder = os.path.join(config.save_checkpoint_path, "ckpt_0")
     done = 0

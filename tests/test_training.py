@@ -9,7 +9,7 @@ import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
 from src import engine, torch_weights
-from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network
+from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
 from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
@@ -111,6 +111,40 @@ def test_an_overflow_keeps_adams_moments_and_step():
     assert float(step(Tensor([1.0, 1.0]))[-1].asnumpy()) == pytest.approx(0.01)
 
 
+def test_the_dynamic_loss_scale():
+    """It doubles after two good steps, halves on an overflow, and an overflow starts the count anew."""
+    cell, _, step = quadratic_step(loss_scale=8.0, growth_interval=2)
+    good, bad = Tensor([0.0, 0.0]), Tensor([1e19, 1.0])
+    used = [float(step(x)[5].asnumpy()) for x in (good, good, good, bad, good, bad, good, good, good)]
+    assert used == [8, 8, 16, 16, 8, 8, 4, 4, 8]
+    assert float(step.scale.asnumpy()) == 8 and int(step.good_steps.asnumpy()) == 1
+    np.testing.assert_array_equal(cell.w.asnumpy(), [3.0, 4.0])
+    for _ in range(5):
+        step(bad)
+    assert float(step.scale.asnumpy()) == 1  # and no lower
+
+
+def test_a_fixed_loss_scale_stays():
+    _, _, step = quadratic_step(loss_scale=8.0)
+    for x in (Tensor([1e19, 1.0]), Tensor([0.0, 0.0])):
+        step(x)
+    assert float(step.scale.asnumpy()) == 8
+
+
+@pytest.mark.parametrize("level, features, heads", [("O0", ms.float32, ms.float32), ("O2", ms.float16, ms.float32),
+                                                    ("O3", ms.float16, ms.float16)])
+def test_what_computes_in_float16(level, features, heads, make_config):
+    """Convolutions do, heads only with O3, batch norm and parameters never."""
+    network = build_network(make_config("--net_config.num_stacks", "[1, 1, 1, 1]").net_config, 2, "composite")
+    set_precision(network, level).set_train(False)
+    picture = Tensor(np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32))
+    convolved = network.backbone.conv1(picture)
+    assert convolved.dtype == features
+    assert network.backbone.bn1(convolved).dtype == ms.float32
+    assert [output.dtype for output in network(picture)] == [heads] * 3
+    assert {parameter.dtype for parameter in network.get_parameters()} == {ms.float32}
+
+
 def test_clipping_limits_the_global_norm():
     cell, _, step = quadratic_step(loss_scale=1024.0, clip_grad_norm=1.0)
     step(Tensor([1.0, 1.0]))  # the gradient (3, 4) has norm 5
@@ -147,6 +181,8 @@ def random_batch(rng, size, classes, n=2, slots=4, wh_columns=2, dense=False):
 @pytest.mark.parametrize("words", [
     ("--net_config.mse_loss", "true"), ("--net_config.reg_loss", "sl1"), ("--net_config.norm_wh", "true"),
     ("--net_config.dense_wh", "true"), ("--net_config.cat_spec_wh", "true"),
+    ("--train_config.amp_level", "O2"), ("--train_config.amp_level", "O3", "--train_config.dynamic_loss_scale", "true"),
+    ("--train_config.amp_level", "auto"),
     ("--net_config.reg_offset", "false", "--train_config.clip_grad_norm", 5, "--enable_lossscale", "false"),
 ])
 def test_every_variant_trains(words, make_config):
@@ -292,7 +328,10 @@ def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_recor
 
 def test_training_with_profiler_and_without_checkpoints(tiny_records, tmp_path):
     words = ["--train_steps", 1, "--enable_save_ckpt", "false", "--need_profiler", "true", "--profiler_path", "profile"]
-    run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, "--save_result_dir", "results", cwd=tmp_path)
+    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, "--save_result_dir", "results", cwd=tmp_path)
+    table = done.stdout[done.stdout.index("costliest operators"):].splitlines()[1:11]
+    shares = [float(line.split()[-1].rstrip("%")) for line in table]
+    assert len(table) == 10 and shares == sorted(shares, reverse=True) and "Conv2D" in "".join(table)
     assert not (tmp_path / "ckpt_0").exists()
     assert [path for path in (tmp_path / "profile").rglob("*") if path.is_file()]
     assert len(read_training_log(str(tmp_path / "results" / "train_record.jsonl"))) == 1
@@ -387,8 +426,10 @@ def test_ascend_is_taken_where_there_is_one(monkeypatch):
     calls = []
     monkeypatch.setattr(device_adapter.ms.hal, "is_available", lambda name: name == "Ascend")
     monkeypatch.setattr(device_adapter.ms, "set_device", lambda *words: calls.append(words))
-    assert [set_device(target, 3) for target in ("auto", "Ascend", "CPU")] == ["Ascend", "Ascend", "CPU"]
-    assert calls == [("Ascend", 3), ("Ascend", 3), ("CPU",)]
+    monkeypatch.setattr(device_adapter.ms.device_context.ascend.op_precision, "conv_allow_hf32", lambda value: calls.append(value))
+    monkeypatch.setattr(device_adapter.ms, "set_context", lambda **words: calls.append(words.get("jit_config")))
+    assert [set_device("auto", 3), set_device("Ascend", 3, True, "O1"), set_device("CPU", 3)] == ["Ascend", "Ascend", "CPU"]
+    assert calls == [None, ("Ascend", 3), False, None, ("Ascend", 3), True, {"jit_level": "O1"}, None, ("CPU",)]
 
 
 def test_device_num_must_be_what_was_started(monkeypatch):

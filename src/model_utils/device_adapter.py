@@ -1,5 +1,7 @@
 """Choosing and preparing the device that MindSpore runs on."""
 import contextlib
+import csv
+import glob
 import os
 import re
 from importlib.metadata import version
@@ -21,8 +23,11 @@ def cpu_environment(mindspore_version, environment):
     return {}
 
 
-def set_device(device_target, device_id):
-    """Make MindSpore run graphs on the device; returns its name, "Ascend" or "CPU", for device_target "auto" too."""
+def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
+    """Make MindSpore run graphs on the device; returns its name, "Ascend" or "CPU", for device_target "auto" too.
+
+    conv_allow_hf32 and jit_level are Ascend's; elsewhere convolutions are float32 and graphs compiled in the one way there is.
+    """
     has_ascend = device_target != "CPU" and ms.hal.is_available("Ascend")
     if device_target == "Ascend" and not has_ascend:
         raise UserError("device_target is Ascend, and MindSpore finds none on this machine; use --device_target CPU or auto")
@@ -31,6 +36,10 @@ def set_device(device_target, device_id):
         os.environ.update(cpu_environment(version("mindspore"), os.environ))
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device(target, *([device_id] if target == "Ascend" else []))
+    if target == "Ascend":
+        ms.device_context.ascend.op_precision.conv_allow_hf32(conv_allow_hf32)  # CANN's own default is true
+        if jit_level:
+            ms.set_context(jit_config={"jit_level": jit_level})
     return target
 
 
@@ -79,3 +88,21 @@ def profiling(enabled, path):
         yield
     finally:
         profiler.analyse()
+    print(costliest_operators(path))
+
+
+def costliest_operators(path, count=10):
+    """The operators that took longest in a profile folder, as a table; MindSpore writes other files on CPU and Ascend."""
+    for pattern, name, time, unit_ms, calls in (
+        ("cpu_op_type_info_*.csv", "op_type", "total_compute_time", 1.0, "type_occurrences"),
+        ("op_statistic*.csv", "OP Type", "Total Time(us)", 1e-3, "Count"),
+    ):
+        for file in sorted(glob.glob(os.path.join(path, "**", pattern), recursive=True)):
+            with open(file, encoding="utf-8") as lines:
+                rows = [(row[name], float(row[time]) * unit_ms, row[calls]) for row in csv.DictReader(lines)]
+            rows.sort(key=lambda row: -row[1])
+            total = sum(row[1] for row in rows) or 1.0
+            table = [f"{'costliest operators':<32} {'calls':>8} {'ms':>10} {'share':>6}"]
+            table += [f"{operator:<32} {called:>8} {taken:>10.1f} {taken / total:>6.1%}" for operator, taken, called in rows[:count]]
+            return "\n".join(table)
+    return f"{path}: no table of operators in this profile"
