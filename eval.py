@@ -8,6 +8,14 @@ from src.model_utils.config import get_config
 
 def main():
     config = get_config(__doc__)
+    from src.model_utils.moxing_adapter import modelarts
+
+    with modelarts(config, "data_dir"):
+        evaluate(config)
+
+
+def evaluate(config):
+    """Detect, score and write what config asks for."""
     # MindSpore is slow to load, and not needed for --help or a wrong option.
     from src import dataset, evaluation, visual
     from src.engine import detect_all, load_detector

@@ -5,6 +5,14 @@ from src.model_utils.config import get_config
 
 def main():
     config = get_config(__doc__)
+    from src.model_utils.moxing_adapter import modelarts
+
+    with modelarts(config, None):
+        export(config)
+
+
+def export(config):
+    """Write the file that config asks for."""
     # MindSpore is slow to load, and not needed for --help or a wrong option.
     from src.engine import export_detector, load_detector
     from src.model_utils.device_adapter import set_device

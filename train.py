@@ -11,18 +11,20 @@ def main():
     from src.dataset import TrainSet
     from src.engine import train
     from src.model_utils.device_adapter import init_ranks, leave_ranks, profiling, set_device
+    from src.model_utils.moxing_adapter import modelarts
     from src.visual import plot_losses
 
-    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
-    rank, ranks = init_ranks(config.distribute, config.device_num)
-    train_set = TrainSet(config, rank, ranks)
-    with profiling(config.need_profiler, config.profiler_path):
-        checkpoint = train(config, train_set, target, rank)
-    leave_ranks(ranks)
-    if rank == 0:
-        record = os.path.join(config.save_result_dir, "train_record.jsonl")
-        print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"
-              f"loss curve: {plot_losses(record, os.path.join(config.save_result_dir, 'loss.png'))}")
+    with modelarts(config, "mindrecord_dir"):
+        target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
+        rank, ranks = init_ranks(config.distribute, config.device_num)
+        train_set = TrainSet(config, rank, ranks)
+        with profiling(config.need_profiler, config.profiler_path):
+            checkpoint = train(config, train_set, target, rank)
+        leave_ranks(ranks)
+        if rank == 0:
+            record = os.path.join(config.save_result_dir, "train_record.jsonl")
+            print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"
+                  f"loss curve: {plot_losses(record, os.path.join(config.save_result_dir, 'loss.png'))}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Logging, progress, files that appear whole, checkpoints and their side files."""
 import contextlib
+import glob
 import json
 import os
 import re
@@ -46,8 +47,8 @@ def whole_file(path):
         yield partial
         os.replace(partial, path)
     finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+        for leftover in glob.glob(f"{glob.escape(root)}.partial.*"):  # MindSpore writes to yet another name first
+            os.remove(leftover)
 
 
 def write_json(path, value):
@@ -181,10 +182,17 @@ class CheckpointFolder:
     def save(self, parameters, epoch, step, images_per_step):
         """Write {name: Parameter} after `step` steps of images_per_step images, in the epoch counted from 0; returns the path."""
         path = os.path.join(self.folder, f"centernet-{epoch + 1}_{step}.ckpt")
-        write_json(side_file(path), {**self.description, "epoch": epoch, "step": step})
-        with whole_file(path) as partial:
-            entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
-            ms.save_checkpoint(entries, partial, append_dict={"step": step, "epoch": epoch, "images_per_step": images_per_step})
+        last = self.find(self.folder)[-1:]
+        try:
+            write_json(side_file(path), {**self.description, "epoch": epoch, "step": step})
+            with whole_file(path) as partial:
+                entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
+                ms.save_checkpoint(entries, partial, append_dict={"step": step, "epoch": epoch, "images_per_step": images_per_step})
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.remove(side_file(path))
+            raise UserError(f"{path} could not be written ({error.strerror or error}); the last checkpoint is "
+                            f"{last[0] if last else 'none'}") from error
         for old in self.find(self.folder)[: -self.keep]:
             os.remove(old)
             os.remove(side_file(old))

@@ -13,7 +13,7 @@ import pytest
 from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
 from src import dataset, engine
 from src.errors import UserError
-from src.model_utils.device_adapter import launched
+from src.model_utils.local_adapter import get_device_id, launched
 from src.utils import CheckpointFolder, read_checkpoint, read_training_log
 from tests.conftest import ROOT, TINY, run_script
 from tools import make_rank_table
@@ -69,6 +69,13 @@ def test_steps_counted_anew_for_another_number_of_ranks(steps, then, now, images
 ])
 def test_every_launcher_is_noticed(environment, expected):
     assert launched(environment) == expected
+
+
+def test_the_launcher_chooses_the_device(monkeypatch):
+    monkeypatch.setenv("DEVICE_ID", "5")
+    assert get_device_id(2) == 2
+    monkeypatch.setenv("RANK_SIZE", "8")
+    assert get_device_id(2) == 5
 
 
 # ---------------------------------------------------------------- processes

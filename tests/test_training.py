@@ -2,6 +2,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -16,7 +18,7 @@ from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
 from src.utils import CheckpointFolder, keep_earlier, load_weights, parameter_shapes, read_checkpoint, read_training_log, whole_file
 from tests import parity
-from tests.conftest import TINY, assert_user_error, run_script
+from tests.conftest import ROOT, TINY, assert_user_error, run_script
 
 LOG_LINE = re.compile(
     r"epoch: (\d+) \| current epoch percent: (\d\.\d{3}) \| step: (\d+) \| loss (\S+) \| "
@@ -260,6 +262,31 @@ def test_a_checkpoint_folder_keeps_the_newest(tmp_path):
     assert read_checkpoint(str(tmp_path / "c" / "centernet-1_100.ckpt"))["w"].asnumpy() == [100]
     CheckpointFolder(str(tmp_path / "c"), 2, {}, resume=False)
     assert len(list((tmp_path / "c.1").iterdir())) == 4
+
+
+DISK_FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import mindspore as ms, numpy as np
+from src import errors
+from src.utils import CheckpointFolder
+
+def main():
+    folder = CheckpointFolder(sys.argv[2], 1, {"classes": []}, False)
+    weight = {"w": ms.Parameter(ms.Tensor(np.zeros(10000, np.float32)), name="w")}
+    folder.save(weight, 0, 1, 4)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))  # a file may not grow further, as on a full disk
+    folder.save(weight, 0, 2, 4)
+
+errors.run(main)
+"""
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
+    done = subprocess.run([sys.executable, "-c", DISK_FULL, ROOT, str(tmp_path / "c")], capture_output=True, text=True)
+    assert_user_error(done, "centernet-1_2.ckpt could not be written", "the last checkpoint is", "centernet-1_1.ckpt")
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["centernet-1_1.ckpt", "centernet-1_1.json"]
+    assert read_checkpoint(str(tmp_path / "c" / "centernet-1_1.ckpt"))["w"].size == 10000
 
 
 # ---------------------------------------------------------------- the loop, through train.py

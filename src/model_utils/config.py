@@ -23,7 +23,7 @@ RETIRED = {
 AT_LEAST_ONE = (
     "device_num", "epoch_size", "data_sink_steps", "save_checkpoint_steps", "save_checkpoint_num", "dataset_config.num_shards",
     "dataset_config.num_workers", "dataset_config.max_objs", "net_config.head_conv", "train_config.batch_size", "eval_config.K",
-    "eval_config.pad_multiple",
+    "eval_config.pad_multiple", "train_config.loss_scale_window", "modelarts_timeout",
 )
 # [width, height], each a multiple of the number: the network halves its input five times.
 SIZES = {"dataset_config.input_res_train": 32, "dataset_config.input_res_test": 8, "export_config.input_res": 32}

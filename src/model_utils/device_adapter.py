@@ -9,6 +9,7 @@ from importlib.metadata import version
 import mindspore as ms
 
 from src.errors import UserError
+from src.model_utils.local_adapter import get_device_id, launched
 
 
 def cpu_environment(mindspore_version, environment):
@@ -35,7 +36,7 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
     if target == "CPU":
         os.environ.update(cpu_environment(version("mindspore"), os.environ))
     ms.set_context(mode=ms.GRAPH_MODE)
-    ms.set_device(target, *([device_id] if target == "Ascend" else []))
+    ms.set_device(target, *([get_device_id(device_id)] if target == "Ascend" else []))
     if target == "Ascend":
         ms.device_context.ascend.op_precision.conv_allow_hf32(conv_allow_hf32)  # CANN's own default is true
         if jit_level:
@@ -43,17 +44,12 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
     return target
 
 
-def launched(environment):
-    """Whether a launcher started this process as one of several: a rank table's, msrun or MindSpore's own cluster, or mpirun."""
-    return "MS_ROLE" in environment or any(int(environment.get(name) or 1) > 1 for name in ("RANK_SIZE", "OMPI_COMM_WORLD_SIZE"))
-
-
 def init_ranks(distribute, device_num):
     """Join the other processes of a distributed run; returns (rank, number of ranks), (0, 1) if there are none.
 
     A process that a launcher started takes part even if distribute is false: alone it would overwrite the others' files.
     """
-    if not distribute and not launched(os.environ):
+    if not distribute and not launched():
         return 0, 1
     from mindspore import communication  # loads the collectives only where they are used
 

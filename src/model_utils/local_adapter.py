@@ -1,0 +1,22 @@
+"""What a launcher tells this process through its environment, on a cluster or on ModelArts."""
+import os
+
+
+def launched(environment=os.environ):
+    """Whether this process was started as one of several: with a rank table, by msrun or MindSpore's own cluster, or by mpirun."""
+    return "MS_ROLE" in environment or any(int(environment.get(name) or 1) > 1 for name in ("RANK_SIZE", "OMPI_COMM_WORLD_SIZE"))
+
+
+def get_rank_id():
+    """This process's rank among all, 0 if nothing started it as one of several."""
+    return int(os.environ.get("RANK_ID") or os.environ.get("MS_NODE_ID") or 0)
+
+
+def get_device_id(device_id):
+    """The device that the launcher gave this process, device_id without a launcher."""
+    return int(os.environ.get("DEVICE_ID") or device_id) if launched() else device_id
+
+
+def get_job_id():
+    """What names this run on its server: ModelArts' job, else the process that started this one."""
+    return os.environ.get("JOB_ID") or f"started-by-{os.getppid()}"

@@ -1,0 +1,135 @@
+"""The ModelArts adapters, with a stand-in for moxing that copies folders of this machine."""
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from src.errors import UserError
+from src.model_utils.moxing_adapter import Meeting
+from src.utils import read_training_log
+from tests.conftest import ROOT, TINY, assert_user_error, run_script
+
+MOXING = """
+import os, shutil
+
+class file:
+    @staticmethod
+    def copy_parallel(source, target):
+        with open(os.environ["MOXING_LOG"], "a") as log:
+            log.write(f"{source} -> {target}\\n")
+        shutil.copytree(source, target, dirs_exist_ok=True)
+"""
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A folder that plays object storage; scripts started from here have moxing."""
+    (tmp_path / "packages" / "moxing").mkdir(parents=True)
+    (tmp_path / "packages" / "moxing" / "__init__.py").write_text(MOXING)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    monkeypatch.setenv("MOXING_LOG", str(tmp_path / "copies.txt"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "bucket").mkdir()
+    return tmp_path / "bucket"
+
+
+def words(bucket, data):
+    """The options of a ModelArts job."""
+    return ["--enable_modelarts", "true", "--data_url", data, "--train_url", bucket / "results", "--modelarts_local_path",
+            bucket.parent / "cache"]
+
+
+def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, tiny_run, tmp_path):
+    """Training from a checkpoint, then evaluation, with nothing but addresses in the bucket."""
+    checkpoint = ["--checkpoint_url", tiny_run / "ckpt_0", "--load_checkpoint_path", "centernet-2_7.ckpt"]
+    done = run_script("train.py", *TINY, *words(bucket, tiny_records), *checkpoint, "--train_steps", 2, cwd=tmp_path)
+    assert "loaded" in done.stdout
+    names = {path.name for path in (bucket / "results").rglob("*")}
+    assert {"ckpt_0", "centernet-1_2.ckpt", "centernet-1_2.json", "train_record.jsonl", "loss.png"} <= names
+    assert len((tmp_path / "copies.txt").read_text().splitlines()) == 3
+    assert list((tmp_path / "tmp").glob("modelarts-*")) == []
+    run_script("eval.py", *TINY, *words(bucket, tiny_data), *checkpoint, cwd=tmp_path)
+    assert (bucket / "results" / "val" / "metrics.json").exists()
+    run_script("export.py", *TINY, "--enable_modelarts", "true", "--train_url", bucket / "results", "--modelarts_local_path",
+               tmp_path / "cache", "--checkpoint_url", tiny_run / "ckpt_0", "--export_config.ckpt_file", "centernet-2_7.ckpt",
+               "--export_config.input_res", "[64, 64]", cwd=tmp_path)
+    assert (bucket / "results" / "centernet.mindir").exists()
+
+
+def test_what_a_failed_training_wrote_is_saved(bucket, tiny_records, tmp_path):
+    rate = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0, "--save_checkpoint_steps", 1]
+    done = run_script("train.py", *TINY[:-2], *rate, *words(bucket, tiny_records), cwd=tmp_path, check=False)
+    assert_user_error(done, "training stops")
+    assert list((bucket / "results" / "ckpt_0").glob("*.ckpt"))
+    assert read_training_log(str(bucket / "results" / "train_record.jsonl"))
+
+
+def test_data_that_cannot_be_copied(bucket, tmp_path):
+    done = run_script("train.py", *TINY, *words(bucket, "/nowhere"), cwd=tmp_path, check=False)
+    assert_user_error(done, "copying /nowhere to", "failed")
+
+
+def test_without_moxing(tmp_path, tiny_records):
+    job = ["--enable_modelarts", "true", "--data_url", tiny_records, "--modelarts_local_path", tmp_path]
+    assert_user_error(run_script("train.py", *TINY, *job, cwd=tmp_path, check=False), "needs moxing")
+
+
+PROCESS = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from src.model_utils.moxing_adapter import Meeting
+
+meeting = Meeting(sys.argv[2], 60)
+def action():
+    time.sleep(0.5)
+    print("copied")
+meeting.once("fetch", action)
+print("ready", flush=True)
+sys.stdin.readline()
+print("last" if meeting.leave() else "not last")
+"""
+
+
+def test_one_of_several_processes_copies(tmp_path):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PROCESS, ROOT, str(tmp_path / "meeting")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                         text=True) for _ in range(3)
+    ]
+    for process in processes:
+        line = process.stdout.readline()
+        process.copied = line == "copied\n"
+        assert line == "ready\n" or process.stdout.readline() == "ready\n"
+    assert sum(process.copied for process in processes) == 1
+    last = []
+    for process in processes:
+        last.append(process.communicate("\n", 60)[0])
+    assert last == ["not last\n", "not last\n", "last\n"]
+    assert not (tmp_path / "meeting").exists()
+
+
+def test_waiting_has_a_limit_and_a_failure_is_passed_on(tmp_path):
+    (tmp_path / "meeting" / "fetch").mkdir(parents=True)
+    (tmp_path / "meeting" / "member-1").touch()  # a process that lives, and never gets done
+    start = time.monotonic()
+    with pytest.raises(UserError, match="waited 0.3 s"):
+        Meeting(str(tmp_path / "meeting"), 0.3).once("fetch", None)
+    assert time.monotonic() - start < 30
+    (tmp_path / "meeting" / "fetch.failed").touch()
+    with pytest.raises(UserError, match="failed; its log says why"):
+        Meeting(str(tmp_path / "meeting"), 0.3).once("fetch", None)
+
+
+def test_the_folder_of_a_killed_run_is_not_taken_for_this_one(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "meeting" / "fetch").mkdir(parents=True)
+    (tmp_path / "meeting" / "fetch.done").touch()
+    (tmp_path / "meeting" / f"member-{dead.pid}").touch()
+    calls = []
+    meeting = Meeting(str(tmp_path / "meeting"), 1)
+    meeting.once("fetch", lambda: calls.append(1))
+    assert calls == [1] and meeting.leave()
+    assert os.listdir(tmp_path) == []
