@@ -113,6 +113,19 @@ def test_an_overflow_keeps_adams_moments_and_step():
     assert float(step(Tensor([1.0, 1.0]))[-1].asnumpy()) == pytest.approx(0.01)
 
 
+def test_an_overflow_elsewhere_skips_the_step_here():
+    """Ranks decide together: a stand-in adds what another rank says, that its gradients are not finite."""
+    class OtherRank(nn.Cell):
+        def construct(self, x):
+            return x + Tensor([1.0, 1.0, 1.0, 1.0, 1.0])
+
+    cell, _, step = quadratic_step(loss_scale=1024.0, ranks=2, sum_over_ranks=OtherRank())
+    loss, *_, overflow, _, _ = step(Tensor([1.0, 1.0]))
+    assert overflow.asnumpy()
+    np.testing.assert_array_equal(cell.w.asnumpy(), [3.0, 4.0])
+    assert float(loss.asnumpy()) == pytest.approx((12.5 + 1) / 2)  # the mean over both
+
+
 def test_the_dynamic_loss_scale():
     """It doubles after two good steps, halves on an overflow, and an overflow starts the count anew."""
     cell, _, step = quadratic_step(loss_scale=8.0, growth_interval=2)

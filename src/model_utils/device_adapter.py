@@ -56,6 +56,8 @@ def init_ranks(distribute, device_num):
     try:
         communication.init()
     except RuntimeError as error:
+        if os.environ.get("MS_ROLE") == "MS_SCHED":  # it only ever waits for the others
+            raise UserError(f"a training process ended, or never came: {str(error).splitlines()[0]}") from error
         raise UserError(f"distribute is true, and joining the other processes failed; start train.py with a launcher "
                         f"(msrun, or the scripts in scripts/): {str(error).splitlines()[0]}") from error
     rank, ranks = communication.get_rank(), communication.get_group_size()
