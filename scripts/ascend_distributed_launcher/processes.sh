@@ -3,9 +3,13 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 GRACE=10 # seconds between asking a process to end and killing it
 declare -A FOLDER_OF=()
-# Tied to this shell, whatever becomes of it, a process does not outlive it; util-linux before 2.33 cannot do that.
+# Tied to this shell a process does not outlive it, whatever becomes of it; one that starts when it is gone already does not go on.
+# util-linux before 2.33 cannot do that.
 TIED=(env)
-! setpriv --help 2> /dev/null | grep -q -- --pdeathsig || TIED=(setpriv --pdeathsig KILL)
+! setpriv --help 2> /dev/null | grep -q -- --pdeathsig ||
+    TIED=(setpriv --pdeathsig KILL sh -c '[ "$PPID" = "$0" ] || exit 1; exec "$@"' $$)
+trap 'end_all; exit 130' INT
+trap 'end_all; exit 143' TERM
 
 # start FOLDER NAME=VALUE... -- COMMAND...: run it in FOLDER; output, environment and MindSpore's logs go there.
 start() {
@@ -45,8 +49,6 @@ end_all() {
 # supervise: wait for all processes; if one fails the others are taken down, and the exit code is not 0.
 supervise() {
     local pid code
-    trap 'end_all; exit 130' INT
-    trap 'end_all; exit 143' TERM
     while [ ${#FOLDER_OF[@]} -gt 0 ]; do
         sleep 0.2
         for pid in "${!FOLDER_OF[@]}"; do
