@@ -214,6 +214,15 @@ def test_a_rank_that_cannot_start_ends_all(tiny_records, tmp_path):
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
 
 
+def test_a_checkpoint_moves_with_the_folder_it_lies_in(tiny_records, tmp_path):
+    """LOG0 of the earlier run becomes LOG0.1; the checkpoint named in it is looked for there, and this one is no good."""
+    cpu_table(tmp_path / "hccl.json", devices="0")
+    (tmp_path / "LOG0" / "ckpt_0").mkdir(parents=True)
+    (tmp_path / "LOG0" / "ckpt_0" / "c.ckpt").write_text("not a checkpoint")
+    assert launch(tmp_path, tiny_records, "LOG0/ckpt_0/c.ckpt").wait(200) == 1
+    assert f"{tmp_path}/LOG0.1/ckpt_0/c.ckpt: not a MindSpore checkpoint" in (tmp_path / "launcher.txt").read_text(), said(tmp_path)
+
+
 def test_in_the_background_and_wrong_words(tiny_records, tmp_path):
     cpu_table(tmp_path / "hccl.json")
     launch(tmp_path, "/nowhere", wait=False).wait(60)

@@ -205,6 +205,17 @@ eval_config.SOFT_NMS = false
     assert option(command, "load_checkpoint_path") == str(tmp_path / "c.ckpt")
 
 
+def test_an_ini_file_of_the_model_zoo(tmp_path, monkeypatch):
+    """It says distribute, and has quotation marks; a path in it counts from where the launcher runs."""
+    monkeypatch.chdir(tmp_path)
+    ini = "[config]\ndistribute=true\nepoch_size=130\nload_checkpoint_path=\"\"\nsave_checkpoint_path=\"./\"\n"
+    _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), ini=ini)
+    assert option(command, "load_checkpoint_path") == "" and option(command, "save_checkpoint_path") == "./"
+    (tmp_path / "c.ckpt").write_text("")
+    _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), ini="[config]\nload_checkpoint_path = c.ckpt\n")
+    assert option(command, "load_checkpoint_path") == str(tmp_path / "c.ckpt")
+
+
 def test_the_shipped_ini_file_is_valid(tmp_path):
     with open(f"{launcher.HERE}/hyper_parameter_config.ini", encoding="utf-8") as file:
         _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), ini=file.read())

@@ -20,7 +20,7 @@ from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
 # What the launcher itself decides, so that it cannot be in the ini file.
-OURS = ("device_id", "device_num", "device_target", "distribute", "mindrecord_dir", "load_checkpoint_path")
+OURS = ("device_id", "device_num", "device_target", "mindrecord_dir")
 SCHEDULER_PORT = 8118
 
 
@@ -74,13 +74,18 @@ def read_parameters(path):
     parser.optionxform = str  # names keep their capitals
     try:
         parser.read(path, encoding="utf-8")
-        parameters = dict(parser["config"])
+        parameters = {name: unquoted(value) for name, value in parser["config"].items()}
     except (configparser.Error, KeyError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not an ini file with a section [config] ({error})") from error
     for name in parameters:
         if name in OURS:
             raise UserError(f"{path}: {name} does not belong there, the launcher sets it")
     return parameters
+
+
+def unquoted(value):
+    """The value without quotation marks around it, which the model-zoo's files have."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
 def training_words(parameters, mindrecord_dir, load_checkpoint_path):
@@ -92,8 +97,11 @@ def training_words(parameters, mindrecord_dir, load_checkpoint_path):
         places = [config_path, os.path.join(ROOT, config_path)]
         parameters["config_path"] = os.path.abspath(next((place for place in places if os.path.isfile(place)), config_path))
     parameters["mindrecord_dir"] = os.path.abspath(mindrecord_dir)
-    if load_checkpoint_path:
-        parameters["load_checkpoint_path"] = os.path.abspath(errors.require_file(load_checkpoint_path, "checkpoint (LOAD_CHECKPOINT_PATH)"))
+    # The processes work in folders of their own, so that paths have to be whole.
+    checkpoint = load_checkpoint_path or parameters.get("load_checkpoint_path")
+    if checkpoint and parameters.get("enable_modelarts") != "true":
+        checkpoint = os.path.abspath(errors.require_file(checkpoint, "checkpoint (LOAD_CHECKPOINT_PATH)"))
+    parameters["load_checkpoint_path"] = checkpoint or ""
     words = [word for name, value in parameters.items() for word in (f"--{name}", value)]
     get_config("", words)
     return words
