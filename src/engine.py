@@ -213,11 +213,13 @@ def restore(state, path, train_set):
     If its run had another number of images in a step (other ranks or batch size), the steps are counted anew.
     """
     parameters = read_checkpoint(path)
-    missing = sorted(set(state) - set(parameters))
+    missing = sorted(set(state) - set(parameters) - {"good_steps"})  # which checkpoints before the dynamic loss scale lack
     if missing or "step" not in parameters:
         name = (missing or ["step"])[0]
         raise UserError(f"{path}: it holds no training state to resume ({name} is missing); without --resume its weights are loaded")
     for name, parameter in state.items():
+        if name not in parameters:
+            continue
         if tuple(parameter.shape) != tuple(parameters[name].shape):
             raise UserError(f"{path}: {name} is {tuple(parameters[name].shape)}, this run has {tuple(parameter.shape)}")
         parameter.set_data(parameters[name])

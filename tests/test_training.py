@@ -352,6 +352,25 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_run, tiny_records, tmp_pa
         np.testing.assert_allclose(second[name].asnumpy(), first[name].asnumpy(), rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_a_checkpoint_without_the_count_of_good_steps_resumes(make_config, tmp_path):
+    """Checkpoints from before the dynamic loss scale lack it."""
+    class Set:
+        images_per_step = 4
+        places = range(20)
+
+    def parameters():
+        return {name: Parameter(Tensor(np.full(1, 3, np.int32)), name=name) for name in ("global_step", "w", "good_steps")}
+
+    old = {name: parameter for name, parameter in parameters().items() if name != "good_steps"}
+    path = CheckpointFolder(str(tmp_path / "c"), 1, {}, resume=False).save(old, 1, 7, 4)
+    state = parameters()
+    state["w"].set_data(Tensor(np.zeros(1, np.int32)))
+    assert engine.restore(state, path, Set) == 7
+    assert state["w"].asnumpy() == [3] and state["good_steps"].asnumpy() == [3]
+    with pytest.raises(UserError, match="v is missing"):
+        engine.restore({**state, "v": state["w"]}, path, Set)
+
+
 def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_records, tmp_path):
     """Fine-tuning from a checkpoint in the very folder that the run writes to."""
     shutil.copytree(tiny_run, tmp_path / "run")
