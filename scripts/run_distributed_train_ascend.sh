@@ -8,7 +8,8 @@ Runs in the background; with --wait until all processes end, with exit code 0 if
 In the environment: DEVICE_TARGET (default Ascend; CPU starts the same processes on this machine's CPU),
 HYPER_PARAMETERS (ini file of training options, default scripts/ascend_distributed_launcher/hyper_parameter_config.ini),
 SERVER_ID (this server in the rank table, default: found by its addresses), MS_SCHED_PORT (CPU on several servers, default 8118).
-Writes into the current folder: distributed_cmd.sh and, for each device, LOG<device>/ with training_log.txt, env.log, ms_log/, ckpt_<rank>/."
+Writes into the current folder: distributed_cmd.sh and, for each device, LOG<device>/ with training_log.txt, env.log and ms_log/; rank 0's
+has ckpt_0/, train_record.jsonl and loss.png, too."
 
 wait=
 [ "${1:-}" != --wait ] || { wait=yes; shift; }

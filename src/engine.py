@@ -313,8 +313,6 @@ def export_detector(detector, description, export_config, k):
     ending = export_config.export_format.lower()
     path = keep_earlier(f"{export_config.export_name}.{ending}")
     keep_earlier(side_file(path))
-    if os.path.dirname(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
     with whole_file(path) as partial:
         picture = ms.Tensor(np.zeros((1, 3, height, width), np.float32))
         ms.export(detector, picture, file_name=partial, file_format=export_config.export_format)

@@ -71,7 +71,12 @@ def read_json(path, what, names):
 
 
 def keep_earlier(path):
-    """Make room at path: what is there goes to the first free of path.1, path.2, ... (before the ending); returns path."""
+    """Make room at path: what is there goes to the first free of path.1, path.2, ... (before the ending); returns path.
+
+    The folder that path lies in is made if it is missing.
+    """
+    if os.path.dirname(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
     if os.path.lexists(path):
         root, ending = os.path.splitext(path)
         number = 1
@@ -151,8 +156,6 @@ def as_parameters(weights):
 def save_weights(path, weights):
     """Write {name: array} as a checkpoint; what is at path already is kept aside. Returns the path, which gets .ckpt if it lacks it."""
     path = keep_earlier(path if path.endswith(".ckpt") else f"{path}.ckpt")
-    if os.path.dirname(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
     with whole_file(path) as partial:
         ms.save_checkpoint([{"name": name, "data": ms.Tensor(value)} for name, value in weights.items()], partial)
     return path
@@ -212,8 +215,6 @@ class TrainingLog:
             return
         earlier = [record for record in read_training_log(path) if record["step"] <= done] if done and os.path.exists(path) else []
         keep_earlier(path)
-        if os.path.dirname(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
         self.file = open(path, "w", encoding="utf-8")
         self.file.writelines(json.dumps(record) + "\n" for record in earlier)
 

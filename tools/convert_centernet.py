@@ -55,16 +55,14 @@ def to_mindspore(ckpt_file, output_file, annotation):
     print(f"{ckpt_file}: {'MMDetection' if kind == 'mmdet' else 'the original'}'s detector, {num_classes} classes, "
           f"{network['num_stacks']} {network['block_class']}s")
     print(torch_weights.report(state, others, conversion))
-    path = output_file if output_file.endswith(".ckpt") else f"{output_file}.ckpt"
-    keep_earlier(side_file(path))
-    path = save_weights(path, conversion.weights)
+    path = save_weights(output_file, conversion.weights)
     description = {
         "dataset": dataset, "classes": classes, "category_ids": category_ids, "net_config": net_config,
         "input_res_train": options.input_res_train, "mean": mean, "std": std,
     }
     if kind == "original":  # for the way back
         description["num_batches_tracked"] = torch_weights.step_counters(state)
-    write_json(side_file(path), description)
+    write_json(keep_earlier(side_file(path)), description)
     print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {', '.join(classes[:3])}, ...)")
     print(f"""next:
   python eval.py --data_dir DATA --load_checkpoint_path {path}
@@ -124,8 +122,6 @@ def to_pytorch(ckpt_file, output_file):
     weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
     state = torch_weights.to_original(weights, description.get("num_batches_tracked"))
     path = keep_earlier(output_file)
-    if os.path.dirname(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
     write_torch_file(path, state, description["epoch"] + 1 if "epoch" in description else 0)
     print(f"{ckpt_file}: {len(weights)} parameters\nwrote {path}: a dictionary of epoch and state_dict ({len(state)} tensors), "
           f"as the original's training writes it")

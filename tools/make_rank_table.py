@@ -1,6 +1,5 @@
 """Write a rank table (hccl.json, version 1.0) for machines without a cluster manager: of this server, or of several servers' tables."""
 import argparse
-import json
 import os
 import sys
 
@@ -10,7 +9,7 @@ if __name__ == "__main__":
 from src import errors
 from src.errors import UserError
 from src.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
-from src.utils import keep_earlier, whole_file
+from src.utils import keep_earlier, write_json
 
 
 def main(argv=None):
@@ -28,10 +27,7 @@ def main(argv=None):
     else:
         servers = [this_server(options)]
     table = rank_table(servers)
-    if os.path.dirname(options.output):
-        os.makedirs(os.path.dirname(options.output), exist_ok=True)
-    with whole_file(keep_earlier(options.output)) as partial, open(partial, "w", encoding="utf-8") as file:
-        json.dump(table, file, indent=1)
+    write_json(keep_earlier(options.output), table)
     read_rank_table(options.output)
     print(f"{options.output}: {table['server_count']} servers, {sum(len(devices) for _, devices in servers)} devices")
 
