@@ -18,14 +18,15 @@ def evaluate(config):
     """Detect, score and write what config asks for."""
     # MindSpore is slow to load, and not needed for --help or a wrong option.
     from src import dataset, evaluation, visual
-    from src.engine import detect_all, load_detector
+    from src.inference import StageTimes, detect_all, load_detector, read_picture
     from src.model_utils.device_adapter import set_device
     from src.post_process import coco_records
-    from src.utils import keep_earlier, log, progress, write_json
+    from src.utils import keep_earlier, log, progress
 
     split = dataset.find_split(config.data_dir, config.run_mode, config.dataset_config)
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
-    detector, description = load_detector(config.load_checkpoint_path, config.eval_config.K, target, config.net_config.dcn_impl)
+    detector = load_detector(config.load_checkpoint_path, config.eval_config, target, config.net_config.dcn_impl)
+    description = detector.description
     coco = dataset.read_coco(split.annotation) if split.annotation else None
     images = dataset.image_list(split, coco)
     scoring = config.enable_eval and config.run_mode == "val"
@@ -35,30 +36,30 @@ def evaluate(config):
 
     folder = keep_earlier(os.path.join(config.save_result_dir, config.run_mode))
     os.makedirs(folder)
-    records, skipped = [], []
-    start = time.time()
-    for image_id, path, detections, problem in progress(detect_all(detector, images, config, description), "detecting", total=len(images)):
-        if problem:
-            skipped.append(f"image {image_id} ({path}): {problem}")
+    found, skipped = {}, []
+    times = StageTimes()
+    start = time.perf_counter()
+    detecting = detect_all(detector, images, lambda item: read_picture(item[1]), config, times)
+    for detected in progress(detecting, "detecting", total=len(images)):
+        image_id, path = detected.item
+        if detected.problem:
+            skipped.append(f"image {image_id} ({path}): {detected.problem}")
             continue
-        records += coco_records(image_id, detections, category_ids, config.eval_config.round_scores)
+        found[image_id] = coco_records(image_id, detected.detections, category_ids, config.eval_config.round_scores)
         if config.visual_image:
             truth = dataset.truth_boxes(coco, image_id) if scoring else None
-            visual.save_comparison(os.path.join(folder, "images", f"{image_id}.jpg"), path, detections, truth,
-                                   description["classes"], config.eval_config.score_thresh)
-    seconds = time.time() - start
+            picture = visual.compare(detected.picture, detected.detections, truth, description["classes"], config.eval_config.score_thresh)
+            visual.save_picture(os.path.join(folder, "images", f"{image_id}.jpg"), picture)
+    seconds = time.perf_counter() - start
     for problem in skipped:
         log(f"skipped {problem}")
-    log(f"{len(images) - len(skipped)} images, {len(skipped)} skipped, {len(images) / seconds:.2f} images/s")
+    log(f"{times.images} images, {len(skipped)} skipped, {times.summary(seconds)}")
 
-    write_json(os.path.join(folder, f"{config.run_mode}_pred_result.json"),
-               {"images": [{"id": image_id, "file_name": path} for image_id, path in images], "annotations": records, "skipped": skipped})
-    write_json(os.path.join(folder, f"{config.run_mode}_pred_eval.json"), records)
+    records = [record for image_id, _ in images for record in found.get(image_id, [])]
+    evaluation.write_records(folder, config.run_mode, split, images, records, skipped)
     if scoring:
-        table, metrics = evaluation.score(coco, records)
-        metrics.update(images=len(images), skipped=len(skipped), images_per_second=len(images) / seconds)
-        write_json(os.path.join(folder, "metrics.json"), metrics)
-        log(f"overall performance on {dataset.dataset_name(config.data_dir, coco)} validation dataset\n{table}")
+        extra = {"images": len(images), "skipped": len(skipped), "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
+        log(evaluation.score_and_write(folder, coco, records, dataset.dataset_name(config.data_dir, coco), extra))
     log(f"results: {folder}")
 
 

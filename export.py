@@ -14,7 +14,7 @@ def main():
 def export(config):
     """Write the file that config asks for."""
     # MindSpore is slow to load, and not needed for --help or a wrong option.
-    from src.engine import export_detector, load_detector
+    from src.inference import export_detector, load_detector
     from src.model_utils.device_adapter import set_device
     from src.utils import log
 
@@ -22,8 +22,9 @@ def export(config):
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     if options.export_format == "AIR" and target != "Ascend":
         raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")
-    detector, description = load_detector(options.ckpt_file, config.eval_config.K, target, config.net_config.dcn_impl)
-    log(f"exported {export_detector(detector, description, options, config.eval_config.K)}")
+    from_bytes = options.input_type == "uint8"
+    detector = load_detector(options.ckpt_file, config.eval_config, target, config.net_config.dcn_impl, from_bytes)
+    log(f"exported {export_detector(detector, options, config.eval_config)}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from src.resnet import ResNet
 
 BACKBONE_STRIDE = 32
 UPSAMPLING_CHANNELS = (256, 128, 64)
+MAX_MEAN = 80  # 80 x 2^-24, half the last bit of float32, is 5e-6
 LARGEST_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow
 
 
@@ -205,15 +206,91 @@ class TrainStep(nn.Cell):
         return ops.assign(self.good_steps, ops.select(grow, ops.zeros_like(good_steps), good_steps))
 
 
-class DetectionNetwork(nn.Cell):
-    """Normalised image batch [N, 3, H, W] -> detections [N, K, 6] as decode.decode gives them, in output pixels."""
+class Normalize(nn.Cell):
+    """Bytes of an image batch [N, H, W, 3], BGR uint8 -> the network's input [N, 3, H, W] float32; mean and std in [0, 1]."""
 
-    def __init__(self, network, k, cat_spec_wh):
+    def __init__(self, mean, std):
+        super().__init__()
+        mean, std = (np.asarray(values, np.float64).reshape(1, 3, 1, 1) for values in (mean, std))
+        self.factor = Tensor((1 / (255 * std)).astype(np.float32))
+        self.shift = Tensor((-mean / std).astype(np.float32))
+
+    def construct(self, image):
+        return image.astype(ms.float32).transpose(0, 3, 1, 2) * self.factor + self.shift
+
+
+class HeatmapNetwork(nn.Cell):
+    """The network's maps as inference reads them: input batch -> heat [N, C, H/4, W/4] in [0, 1], wh, reg.
+
+    Args: input_cell, which makes the network's input of the batch (Normalize, or nn.Identity for normalised images); with flip_test
+    heat and wh are averaged over the image and its mirror image, and reg is the image's alone, as in the original.
+    """
+
+    def __init__(self, network, input_cell, flip_test=False):
         super().__init__(auto_prefix=False)
+        self.input_cell = input_cell
         self.network = network
+        self.flip_test = flip_test
+        self.mirror = ops.ReverseV2(axis=[3])
+
+    def construct(self, image):
+        image = self.input_cell(image)
+        n = image.shape[0]
+        if self.flip_test:
+            image = ops.concat((image, self.mirror(image)))
+        hm, wh, reg = self.network(image)
+        heat = ops.sigmoid(hm)
+        if self.flip_test:
+            heat = (heat[:n] + self.mirror(heat[n:])) / 2
+            wh = (wh[:n] + self.mirror(wh[n:])) / 2
+            reg = None if reg is None else reg[:n]
+        return heat, wh, reg
+
+
+class DetectionNetwork(nn.Cell):
+    """Input batch of a HeatmapNetwork -> detections [N, K, 6] as decode.decode gives them, in output pixels."""
+
+    def __init__(self, maps, k, cat_spec_wh):
+        super().__init__(auto_prefix=False)
+        self.maps = maps
         self.k = k
         self.cat_spec_wh = cat_spec_wh
 
     def construct(self, image):
-        hm, wh, reg = self.network(image)
-        return decode(ops.sigmoid(hm), wh, reg, self.k, self.cat_spec_wh)
+        heat, wh, reg = self.maps(image)
+        return decode(heat, wh, reg, self.k, self.cat_spec_wh)
+
+
+def fold_batch_norm(network):
+    """Put each batch norm of a network that no longer trains into the layer before it; returns how many are left.
+
+    A cell's batch norm follows, in the order of definition, the layer whose output it takes. It stays where float32 would
+    lose more than 1e-5 by it: where a channel's mean is more than MAX_MEAN times its standard deviation.
+    """
+    left = 0
+    for _, cell in list(network.cells_and_names()):
+        children = list(cell.name_cells().items())
+        for (_, layer), (name, norm) in zip(children, children[1:]):
+            if isinstance(norm, nn.BatchNorm2d):
+                if not _fold(layer, norm):
+                    left += 1
+                elif isinstance(cell, nn.SequentialCell):
+                    cell[int(name)] = nn.Identity()
+                else:
+                    setattr(cell, name, nn.Identity())
+    return left
+
+
+def _fold(layer, norm):
+    gamma, beta, mean, variance = (
+        values.asnumpy().astype(np.float64) for values in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+    )
+    factor = gamma / np.sqrt(variance + norm.eps)
+    if np.abs(mean * factor).max() > MAX_MEAN:
+        return False
+    bias = 0.0 if layer.bias is None else layer.bias.asnumpy()
+    shape = (1, -1, 1, 1) if isinstance(layer, nn.Conv2dTranspose) else (-1, 1, 1, 1)
+    layer.weight.set_data(Tensor((layer.weight.asnumpy() * factor.reshape(shape)).astype(np.float32)))
+    layer.bias = Parameter(Tensor((beta + (bias - mean) * factor).astype(np.float32)), name=norm.beta.name)
+    layer.has_bias = True
+    return True

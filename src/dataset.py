@@ -427,12 +427,12 @@ class View:
     scale: float
 
 
-def preprocess(picture, scale, keep_res, input_res, down_ratio, mean, std, pad_multiple=32):
-    """Evaluation input of one image at one scale (the original's detectors/base_detector.py).
+def place(picture, scale, keep_res, input_res, down_ratio, pad_multiple=32):
+    """Put one image at one scale into an evaluation input (the original's detectors/base_detector.py).
 
     Args: picture uint8 BGR; keep_res pads the scaled image to multiples of 32, and from there with more black at
     the right and at the bottom to multiples of pad_multiple, so that the picture keeps its place on the stride grid; else it is fitted
-    into input_res (width, height). Returns float32 [3, H, W] and its View.
+    into input_res (width, height). Returns uint8 [H, W, 3] and its View.
     """
     height, width = picture.shape[:2]
     new_h, new_w = max(1, int(height * scale)), max(1, int(width * scale))
@@ -448,9 +448,13 @@ def preprocess(picture, scale, keep_res, input_res, down_ratio, mean, std, pad_m
         size = whole_view(width, height, input_res)[1]
     if (new_w, new_h) != (width, height):
         picture = cv2.resize(picture, (new_w, new_h))
-    view = image.warp(picture, image.affine_matrix(center, size, 0, (input_w, input_h)), (input_w, input_h))
-    color = image.normalizing_matrix(np.eye(3, 4), mean, std)
-    return image.apply_color(view, color), View(center, size, (input_h // down_ratio, input_w // down_ratio), scale)
+    pixels = image.warp(picture, image.affine_matrix(center, size, 0, (input_w, input_h)), (input_w, input_h))
+    return pixels, View(center, size, (input_h // down_ratio, input_w // down_ratio), scale)
+
+
+def normalize(pixels, mean, std):
+    """uint8 [H, W, 3] -> the network's input, float32 [3, H, W]; mean and std in [0, 1]."""
+    return image.apply_color(pixels, image.normalizing_matrix(np.eye(3, 4), mean, std))
 
 
 def main():

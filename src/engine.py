@@ -1,36 +1,25 @@
-"""What the entry scripts run: training, detection on many images, export."""
-import collections
-import itertools
+"""Training: schedule, optimizer, the training loop, resuming."""
 import math
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src import errors, image
-from src.centernet_det import DetectionNetwork, NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
-from src.dataset import preprocess
+from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
 from src.deform_conv import resolve_dcn_impl
 from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
-from src.model_utils.config import Config
-from src.post_process import merge, to_image
 from src.utils import (
     CheckpointFolder,
     TrainingLog,
     describe_model,
-    keep_earlier,
     load_weights,
     log,
     read_checkpoint,
-    read_json,
     read_side_file,
     side_file,
-    whole_file,
-    write_json,
 )
 
 # ---------------------------------------------------------------- training
@@ -243,95 +232,3 @@ def convert_steps(steps, images_then, images_now, images):
     epoch, in_epoch = divmod(steps, images // images_then)
     per_epoch = images // images_now
     return epoch * per_epoch + min(math.ceil(in_epoch * images_then / images_now), per_epoch)
-
-
-# ---------------------------------------------------------------- evaluation
-
-
-def load_detector(checkpoint, k, device_target, dcn_impl="auto"):
-    """(DetectionNetwork with a checkpoint's weights, its side file's dictionary)."""
-    description = read_side_file(checkpoint)
-    options = Config(description["net_config"])
-    network = build_network(options, len(description["classes"]), resolve_dcn_impl(dcn_impl, device_target))
-    load_weights(network, read_checkpoint(checkpoint), checkpoint)
-    detector = DetectionNetwork(network, k, options.cat_spec_wh)
-    detector.set_train(False)
-    return detector, description
-
-
-def prepare(path, config, description):
-    """Read an image and make its evaluation inputs, one a scale: [(float32 [1, 3, H, W], View)]. Raises OSError, ValueError."""
-    with open(path, "rb") as file:
-        data = file.read()
-    image.check_image(data)
-    picture = image.decode_image(data)
-    options = config.eval_config
-    inputs = [
-        preprocess(picture, scale, options.keep_res, config.dataset_config.input_res_test,
-                   description["net_config"]["down_ratio"], description["mean"], description["std"], options.pad_multiple)
-        for scale in options.multi_scales
-    ]
-    return [(tensor[None], view) for tensor, view in inputs]
-
-
-def detect(detector, inputs, eval_config):
-    """Run prepared inputs of one image: detections [M, 6] in its pixels, x1, y1, x2, y2, score, class."""
-    detections = [to_image(detector(ms.Tensor(tensor)).asnumpy()[0], view) for tensor, view in inputs]
-    return merge(detections, eval_config.SOFT_NMS, eval_config.K)
-
-
-def detect_all(detector, images, config, description):
-    """Detect on [(id, path)]; the next images are read and prepared on threads while the device computes.
-
-    Yields (id, path, detections, None), or (id, path, None, why) for an image that cannot be read.
-    """
-    workers = config.dataset_config.num_workers
-    with ThreadPoolExecutor(workers) as pool:
-        coming = ((item, pool.submit(prepare, item[1], config, description)) for item in images)
-        waiting = collections.deque(itertools.islice(coming, 2 * workers))
-        while waiting:
-            (image_id, path), future = waiting.popleft()
-            waiting.extend(itertools.islice(coming, 1))
-            try:
-                inputs = future.result()
-            except (OSError, ValueError) as error:
-                yield image_id, path, None, error.strerror if isinstance(error, OSError) else str(error)
-            else:
-                yield image_id, path, detect(detector, inputs, config.eval_config), None
-
-
-# ---------------------------------------------------------------- export
-
-
-def export_detector(detector, description, export_config, k):
-    """Write a detector for one input size as export_config says, and its side file; returns the file's path.
-
-    The graph takes the normalised image [1, 3, H, W] float32 and gives detections [1, K, 6] in output pixels; the side
-    file (same name, .json) tells a consumer the rest.
-    """
-    width, height = export_config.input_res
-    ending = export_config.export_format.lower()
-    path = keep_earlier(f"{export_config.export_name}.{ending}")
-    keep_earlier(side_file(path))
-    with whole_file(path) as partial:
-        picture = ms.Tensor(np.zeros((1, 3, height, width), np.float32))
-        ms.export(detector, picture, file_name=partial, file_format=export_config.export_format)
-    consumer = {name: description[name] for name in ("dataset", "classes", "category_ids", "mean", "std")}
-    consumer.update(input_res=[width, height], down_ratio=description["net_config"]["down_ratio"], K=k)
-    write_json(side_file(path), consumer)
-    return path
-
-
-def load_mindir(path):
-    """(function from a float32 batch [1, 3, H, W] to detections [1, K, 6], side file's dictionary) of an exported file."""
-    errors.require_file(path, "MindIR file")
-    consumer = read_json(side_file(path), f"the side file of {path}", ("classes", "mean", "std", "input_res", "down_ratio", "K"))
-    try:
-        graph = nn.GraphCell(ms.load(path))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a MindIR file, or a damaged one ({str(error).splitlines()[0]})") from error
-
-    def detector(tensor):
-        return graph(ms.Tensor(tensor)).asnumpy()
-
-    return detector, consumer

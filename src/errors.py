@@ -9,10 +9,11 @@ class UserError(Exception):
 
 
 def run(main):
-    """Call main(); a UserError, a missing file or an interrupt ends in one sentence and exit code 2 (130), no traceback."""
+    """Call main(), which may return an exit code; a UserError, a missing file or an interrupt ends in one sentence and code 2 (130)."""
     try:
-        main()
+        code = main()
         sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
         sys.exit(_say(error))
     except OSError as error:

@@ -1,12 +1,14 @@
-"""Scoring COCO records with pycocotools."""
+"""Scoring COCO records with pycocotools, and the files of an evaluation."""
 import contextlib
 import io
+import os
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src.errors import UserError
+from src.utils import write_json
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 
@@ -55,3 +57,23 @@ def score(coco, records):
             known = of_class[of_class > -1]
             metrics[key][coco.cats[category_id]["name"]] = float(np.mean(known)) if known.size else None
     return table.getvalue()[start:].rstrip(), metrics
+
+
+def write_records(folder, mode, split, images, records, skipped):
+    """Write <mode>_pred_result.json (what was looked at and found) and <mode>_pred_eval.json (COCO records) into a folder.
+
+    Args: split the dataset.Split of the images; images [(id, path)]; skipped sentences about those without records.
+    """
+    write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
+        "annotation": os.path.abspath(split.annotation) if split.annotation else "",
+        "images": [{"id": image_id, "file_name": path} for image_id, path in images],
+        "annotations": records, "skipped": skipped,
+    })
+    write_json(os.path.join(folder, f"{mode}_pred_eval.json"), records)
+
+
+def score_and_write(folder, coco, records, name, extra):
+    """Score records, write metrics.json with `extra` added into a folder; returns the table, with the data set's name above it."""
+    table, metrics = score(coco, records)
+    write_json(os.path.join(folder, "metrics.json"), {**metrics, **extra})
+    return f"overall performance on {name} validation dataset\n{table}"

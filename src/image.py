@@ -22,7 +22,10 @@ MSRA_SIGMA = 2
 def decode_image(data):
     """Encoded bytes -> BGR uint8 [H, W, 3], turned as its EXIF tag says. Raises ValueError if they are no image."""
     array = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(array, cv2.IMREAD_COLOR) if array.size else None
+    try:
+        image = cv2.imdecode(array, cv2.IMREAD_COLOR) if array.size else None
+    except cv2.error as error:  # more pixels than OpenCV takes
+        raise ValueError(f"OpenCV: {error.err}") from error
     if image is None:
         raise ValueError("not an image that OpenCV can read")
     return image

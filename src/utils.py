@@ -22,9 +22,9 @@ def log(message):
 def progress(items, what, total=None, every=10.0):
     """Iterate over items and show rate and time left: a bar on a terminal, else a line every few seconds.
 
-    total is needed for items without a length.
+    total, for items without a length, may be None if nobody knows it.
     """
-    total = len(items) if total is None else total
+    total = len(items) if total is None and hasattr(items, "__len__") else total
     if sys.stderr.isatty():
         yield from tqdm(items, desc=what, total=total)
         return
@@ -35,7 +35,8 @@ def progress(items, what, total=None, every=10.0):
         if now - last >= every:
             last = now
             rate = done / (now - start)
-            log(f"{what}: {done}/{total}, {rate:.2f}/s, {(total - done) / rate:.0f} s left")
+            left = f"/{total}, {rate:.2f}/s, {(total - done) / rate:.0f} s left" if total else f", {rate:.2f}/s"
+            log(f"{what}: {done}{left}")
 
 
 @contextlib.contextmanager
@@ -108,7 +109,8 @@ def describe_model(config, manifest):
 def read_side_file(checkpoint):
     """The side file's dictionary. Raises UserError if it is missing or broken."""
     errors.require_file(checkpoint, "checkpoint")
-    return read_json(side_file(checkpoint), f"the side file of {checkpoint}", ("classes", "category_ids", "net_config", "mean", "std"))
+    names = ("classes", "category_ids", "net_config", "input_res_train", "mean", "std")
+    return read_json(side_file(checkpoint), f"the side file of {checkpoint}", names)
 
 
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):

@@ -1,11 +1,14 @@
 """Drawing: loss curves, boxes with labels, pictures side by side."""
 import colorsys
+import functools
+import math
 import os
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from src.image import decode_image
+from src.image import affine_matrix
 from src.utils import read_training_log, whole_file
 
 
@@ -57,29 +60,90 @@ def class_color(label):
 def draw_detections(picture, detections, classes, score_thresh=0.0, with_scores=True):
     """Draw detections [M, 6] (pixels of the picture) of at least score_thresh on a copy of a BGR uint8 picture; returns it.
 
-    Labels are filled with the class's colour, their text is black or white, whichever is easier to read on it.
+    Legible on any background: lines have a dark rim, labels are filled with the class's colour, their text is black or white,
+    whichever is easier to read on it, and a label makes way for a better one's.
     """
     canvas = picture.copy()
-    thickness = max(1, round(max(canvas.shape[:2]) / 400))
+    side = max(canvas.shape[:2])
+    thickness = max(1, round(side / 250))
     shown = detections[detections[:, 4] >= score_thresh]
     shown = shown[np.argsort(shown[:, 4], kind="stable")]  # the best on top
-    for x1, y1, x2, y2, _, label in shown:
-        cv2.rectangle(canvas, (round(x1), round(y1)), (round(x2), round(y2)), class_color(int(label)), thickness, cv2.LINE_AA)
-    for x1, y1, _, _, score, label in shown:
+    # Far outside the picture OpenCV's integers would overflow.
+    corners = np.clip(shown[:, :4], -side, 2 * side).round().astype(int)
+    for (x1, y1, x2, y2), label in zip(corners, shown[:, 5]):
+        if side >= 200:
+            cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 0, 0), thickness + 2, cv2.LINE_AA)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), class_color(int(label)), thickness, cv2.LINE_AA)
+    taken = []
+    for (x1, y1, x2, y2), (score, label) in zip(corners[::-1], shown[::-1, 4:]):
         text = f"{classes[int(label)]} {score:.2f}" if with_scores else classes[int(label)]
-        _draw_label(canvas, text, round(x1), round(y1), class_color(int(label)), thickness)
+        mask = text_mask(text, max(11, round(side / 55)))
+        place = _label_place(mask.shape, (x1, y1, x2, y2), canvas.shape, taken)
+        taken.append(place)
+        _put_label(canvas, mask, place, class_color(int(label)))
     return canvas
 
 
-def _draw_label(canvas, text, x, y, color, thickness):
-    """A filled label above the point (x, y), moved to lie inside the picture."""
-    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.36 + 0.08 * thickness
-    (width, height), below = cv2.getTextSize(text, font, size, 1)
-    x, y = min(max(x, 0), max(canvas.shape[1] - width - 4, 0)), max(y, 0)
-    bottom = y if y >= height + below + 2 else y + height + below + 2
-    cv2.rectangle(canvas, (x, bottom - height - below - 2), (x + width + 4, bottom), color, cv2.FILLED)
+def _label_place(shape, box, canvas_shape, taken):
+    """(x, y) and (x, y) of the corners of a label's rectangle: over the box, in it, or under it, where no other label is if possible."""
+    height, width = shape
+    x1, y1, x2, y2 = box
+    places = []
+    for x, y in ((x1, y1 - height), (x1, y1), (x2 - width, y1), (x1, y2 - height), (x1, y2)):
+        x = min(max(x, 0), max(canvas_shape[1] - width, 0))
+        y = min(max(y, 0), max(canvas_shape[0] - height, 0))
+        places.append((x, y, x + width, y + height))
+    for place in places:
+        if not any(place[0] < other[2] and other[0] < place[2] and place[1] < other[3] and other[1] < place[3] for other in taken):
+            return place
+    return places[0]
+
+
+def _put_label(canvas, mask, place, color):
+    """Fill the place with the colour, and write the text of a mask on it; what lies outside the canvas is cut off."""
+    x1, y1, x2, y2 = place
+    patch = canvas[y1:y2, x1:x2]
     dark = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] < 140
-    cv2.putText(canvas, text, (x + 2, bottom - below), font, size, (255, 255, 255) if dark else (0, 0, 0), 1, cv2.LINE_AA)
+    ink = np.array((255, 255, 255) if dark else (0, 0, 0))
+    cover = mask[: patch.shape[0], : patch.shape[1], None] / 255
+    patch[:] = (np.array(color) * (1 - cover) + ink * cover).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=4096)
+def text_mask(text, size):
+    """A text of a height in pixels with a margin around it, as uint8 [h, w]: 255 where there is ink."""
+    font = ImageFont.truetype(_font_file(any(ord(letter) > 0x2E7F for letter in text)), size)
+    ascent, descent = font.getmetrics()
+    margin = max(2, size // 5)
+    mask = Image.new("L", (math.ceil(font.getlength(text)) + 2 * margin, ascent + descent + margin))
+    ImageDraw.Draw(mask).text((margin, margin // 2), text, 255, font)
+    return np.asarray(mask)
+
+
+@functools.cache
+def _font_file(east_asian):
+    """A font file: matplotlib's own, or for Chinese, Japanese and Korean the first one of this machine that has them."""
+    from matplotlib import font_manager, get_data_path
+
+    if east_asian:
+        for font in font_manager.fontManager.ttflist:
+            if any(name in font.name for name in ("CJK", "Source Han", "WenQuanYi", "SimHei", "YaHei", "PingFang", "Droid Sans Fallback")):
+                return font.fname
+    return os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+def overlay_heatmap(picture, heat, view):
+    """A heatmap [C, h, w] in [0, 1] over its BGR picture: the largest value of all classes, from dark to bright.
+
+    view is the dataset.View that says where the heatmap lies in the picture.
+    """
+    matrix = affine_matrix(view.center, view.size, 0, view.out_hw[::-1], inverse=True) / view.scale
+    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # centre of an output pixel to centre of a pixel
+    height, width = picture.shape[:2]
+    heat = cv2.warpAffine(heat.max(0), matrix, (width, height), flags=cv2.INTER_LINEAR)
+    color = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    cover = 0.35 + 0.6 * heat[:, :, None]  # where nothing is, the picture stays visible
+    return (picture * (1 - cover) + color * cover).astype(np.uint8)
 
 
 def compare(picture, detections, truth, classes, score_thresh):
@@ -95,13 +159,6 @@ def _captioned(picture, caption):
     strip = np.full((round(30 * size), picture.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, caption, (6, round(22 * size)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * size, (0, 0, 0), max(1, round(size)), cv2.LINE_AA)
     return np.vstack([strip, picture])
-
-
-def save_comparison(path, image_path, detections, truth, classes, score_thresh):
-    """Write compare()'s picture of an image file."""
-    with open(image_path, "rb") as file:
-        picture = decode_image(file.read())
-    save_picture(path, compare(picture, detections, truth, classes, score_thresh))
 
 
 def save_picture(path, picture):

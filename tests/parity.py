@@ -135,7 +135,8 @@ def preprocess_rows(vectors, folder):
     for case in vectors.cases("fix_res"):
         keep_res, scale = not vectors[f"fix_res_{case}"], float(vectors[f"scale_{case}"])
         name = f"preprocessing {case} ({'original resolution' if keep_res else '128x128'}, scale {scale:g})"
-        tensor, view = dataset.preprocess(vectors["image"], scale, keep_res, (128, 128), 4, options.mean, options.std)
+        pixels, view = dataset.place(vectors["image"], scale, keep_res, (128, 128), 4)
+        tensor = dataset.normalize(pixels, options.mean, options.std)
         yield compare(f"{name}: input", tensor[None, :, ::2, ::2], vectors[f"input_{case}"], USUAL, grey_level(options))
         region = np.array([view.size, 4 * view.out_hw[0]]) if vectors[f"s_{case}"].ndim else view.size
         ours = np.concatenate([view.center, np.ravel(region), view.out_hw])

@@ -23,7 +23,7 @@ def test_every_parameter_is_explained_and_every_choice_allows_its_default():
 
 def test_every_parameter_is_used_in_the_code():
     """No dead options: each name is read somewhere. What it does is tested where it is read."""
-    sources = [os.path.join(ROOT, name) for name in ("train.py", "eval.py", "export.py")]
+    sources = [os.path.join(ROOT, name) for name in ("train.py", "eval.py", "export.py", "preprocess.py", "postprocess.py")]
     sources += glob.glob(os.path.join(ROOT, "src", "**", "*.py"), recursive=True)
     text = "\n".join(open(path, encoding="utf-8").read() for path in sources)
     text = text.replace("{part}", "train") + text.replace("{part}", "val") + text.replace("{part}", "test")
@@ -134,7 +134,7 @@ def test_onednn_workaround(version, environment, expected):
 
 
 def test_importing_has_no_side_effect():
-    modules = "src.model_utils.config, src.dataset, src.engine, src.visual, train, export"
+    modules = "src.model_utils.config, src.dataset, src.engine, src.inference, src.visual, src.predictor, train, export"
     code = f"import sys; sys.argv = ['x', '--nonsense']; import {modules}; print('imported')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.endswith("imported\n"), done.stderr

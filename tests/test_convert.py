@@ -17,8 +17,9 @@ from mindspore import Tensor
 
 from src import image, torch_weights
 from src.centernet_det import CenterNet
-from src.engine import load_detector
 from src.errors import UserError
+from src.inference import load_detector
+from src.model_utils.config import get_config
 from src.torch_files import read_torch_file
 from src.utils import load_weights, read_checkpoint, read_side_file
 from tests import parity, torch_reference
@@ -214,6 +215,12 @@ def test_a_deeper_backbone(tmp_path, capsys):
 # ---------------------------------------------------------------- detectors
 
 
+def heads(checkpoint):
+    """(the network of a checkpoint as inference has it, its side file's dictionary)."""
+    detector = load_detector(str(checkpoint), get_config("", []).eval_config, "CPU")
+    return detector.graph.maps.network, detector.description
+
+
 def golden_state():
     """The recipe's weights with step counters as after a training."""
     state, _ = parity.golden_weights(GOLDEN, int(load_golden("network.npz")["seed"]))
@@ -231,11 +238,11 @@ def test_the_originals_detector_there_and_back(tmp_path):
     assert set(re.findall(r"[\w.]+\.num_batches_tracked", counters)) == {name for name in state if name.endswith("num_batches_tracked")}
     assert f"used: {len(state) - 26} of {len(state)}" in done.stdout
 
-    detector, side = load_detector(str(tmp_path / "c.ckpt"), 100, "CPU")
+    network, side = heads(tmp_path / "c.ckpt")
     assert side["classes"][:2] == ["person", "bicycle"] and side["category_ids"][-1] == 90 and len(side["classes"]) == 80
     golden = load_golden("network.npz")
     recipe = runpy.run_path(os.path.join(GOLDEN, "recipe.py"))
-    outputs = detector.network(Tensor(recipe["make_input"](int(golden["seed"]), (2, 3, 128, 160))))
+    outputs = network(Tensor(recipe["make_input"](int(golden["seed"]), (2, 3, 128, 160))))
     for name, output in zip(("hm", "wh", "reg"), outputs):
         assert np.abs(output.asnumpy() - golden[name]).max() <= 1e-4 * np.abs(golden[name]).max(), name
 
@@ -259,11 +266,11 @@ def test_resdcn_101(tmp_path, capsys):
     torch.save(reference.state_dict(), tmp_path / "r.pth")
     call(convert_centernet.main, "--ckpt_file", tmp_path / "r.pth", "--output_file", tmp_path / "out" / "r101")
     assert '--net_config.block_class "Bottleneck" --net_config.num_stacks "[3, 4, 23, 3]"' in capsys.readouterr().out
-    detector, _ = load_detector(str(tmp_path / "out" / "r101.ckpt"), 100, "CPU")
+    network, _ = heads(tmp_path / "out" / "r101.ckpt")
     picture = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
         expected = reference(torch.tensor(picture))
-    for ours, theirs in zip(detector.network(Tensor(picture)), expected):
+    for ours, theirs in zip(network(Tensor(picture)), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
 
 
@@ -306,14 +313,14 @@ def test_mmdetections_detector_sees_the_same_picture(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "MMDetection's detector, 3 classes" in output and "backbone.conv1.weight: its input channels turned" in output
     assert "deconv_layers.12.bias" in output and "dataset_config.mean" in output
-    detector, side = load_detector(str(tmp_path / "m.ckpt"), 100, "CPU")
+    network, side = heads(tmp_path / "m.ckpt")
     assert side["classes"] == ["disc", "square", "star"] and side["category_ids"] == [1, 2, 3]
     picture = noise_picture(4, 64, 96)
     normalised = (picture[:, :, ::-1].astype(np.float64) - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
     with torch.no_grad():
         expected = reference(torch.tensor(normalised.transpose(2, 0, 1)[None].astype(np.float32)))
     ours = image.apply_color(picture, image.normalizing_matrix(np.eye(3, 4), side["mean"], side["std"]))
-    for output, theirs in zip(detector.network(Tensor(ours[None])), expected):
+    for output, theirs in zip(network(Tensor(ours[None])), expected):
         assert np.abs(output.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
 
 
@@ -469,8 +476,8 @@ def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path):
     reference.load_state_dict(content["state_dict"])
     assert reference.bn1.num_batches_tracked == 0
     picture = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
-    detector, _ = load_detector(str(checkpoint), 10, "CPU")
+    network, _ = heads(checkpoint)
     with torch.no_grad():
         expected = reference(torch.tensor(picture))
-    for ours, theirs in zip(detector.network(Tensor(picture)), expected):
+    for ours, theirs in zip(network(Tensor(picture)), expected):
         np.testing.assert_allclose(ours.asnumpy(), theirs.numpy(), rtol=0, atol=1e-5 * np.abs(theirs.numpy()).max())

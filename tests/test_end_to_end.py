@@ -14,9 +14,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src import evaluation, visual
-from src.dataset import preprocess, read_coco, truth_boxes
-from src.engine import load_detector, load_mindir
+from src.dataset import normalize, place, read_coco, truth_boxes
 from src.errors import UserError
+from src.inference import load_detector, load_mindir
 from tests.conftest import ROOT, TINY, assert_user_error, noise_picture, run_script, write_coco
 
 
@@ -148,15 +148,16 @@ def exported(checkpoint, tmp_path_factory):
 
 
 def test_the_mindir_file_gives_the_checkpoints_detections(exported, checkpoint, make_config):
-    detector, consumer = load_mindir(str(exported))
+    detector = load_mindir(str(exported))
+    consumer = detector.description
     assert consumer["input_res"] == [128, 96] and consumer["K"] == 20 and consumer["down_ratio"] == 4
     assert consumer["classes"] == ["rectangle", "ellipse", "triangle"]
     options = make_config().dataset_config
-    tensor, _ = preprocess(noise_picture(5), 1.0, False, (128, 96), 4, options.mean, options.std)
+    tensor = normalize(place(noise_picture(5), 1.0, False, (128, 96), 4)[0], options.mean, options.std)
     from_mindir = detector(tensor[None])
     assert from_mindir.shape == (1, 20, 6)
-    network, _ = load_detector(str(checkpoint), 20, "CPU")
-    np.testing.assert_allclose(from_mindir, network(ms.Tensor(tensor[None])).asnumpy(), rtol=1e-5, atol=1e-5)
+    network = load_detector(str(checkpoint), make_config("--eval_config.K", 20).eval_config, "CPU")
+    np.testing.assert_allclose(from_mindir, network(tensor[None]), rtol=1e-5, atol=1e-5)
 
 
 def test_a_second_export_keeps_the_first(exported, checkpoint):

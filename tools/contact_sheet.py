@@ -28,31 +28,25 @@ def main():
     import numpy as np
 
     from src import dataset, visual
-    from src.engine import load_mindir
-    from src.image import decode_image
-    from src.model_utils.device_adapter import set_device
-    from src.post_process import merge, to_image
+    from src.inference import read_picture
+    from src.predictor import Predictor
     from src.utils import keep_earlier
 
-    set_device("CPU", 0)
-    detector, consumer = load_mindir(options.mindir)
+    predictor = Predictor(options.mindir, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     split = dataset.find_split(options.data_dir, "val", config.dataset_config)
     coco = dataset.read_coco(split.annotation)
     images = dataset.image_list(split, coco)
     sheet = []
     for place in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):
         image_id, path = images[place]
-        with open(path, "rb") as file:
-            picture = decode_image(file.read())
-        size, ratio = consumer["input_res"], consumer["down_ratio"]
-        tensor, view = dataset.preprocess(picture, 1.0, False, size, ratio, consumer["mean"], consumer["std"])
-        detections = merge([to_image(detector(tensor[None])[0], view)], config.eval_config.SOFT_NMS, consumer["K"])
+        picture = read_picture(path)
+        detections = predictor(picture).detections()
         truth = dataset.truth_boxes(coco, image_id)
         zoom = max(1.0, options.width / 2 / picture.shape[1])  # labels stay legible on small images
         picture = cv2.resize(picture, None, fx=zoom, fy=zoom)
         detections[:, :4] *= zoom
         truth[:, :4] *= zoom
-        sheet.append(visual.compare(picture, detections, truth, consumer["classes"], config.eval_config.score_thresh))
+        sheet.append(visual.compare(picture, detections, truth, predictor.classes, config.eval_config.score_thresh))
     visual.save_picture(keep_earlier(options.output), visual.contact_sheet(sheet, options.columns, options.width))
     print(f"{len(sheet)} images: {options.output}")
 

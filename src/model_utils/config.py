@@ -23,6 +23,7 @@ RETIRED = {
 AT_LEAST_ONE = (
     "device_num", "epoch_size", "data_sink_steps", "save_checkpoint_steps", "save_checkpoint_num", "dataset_config.num_shards",
     "dataset_config.num_workers", "dataset_config.max_objs", "net_config.head_conv", "train_config.batch_size", "eval_config.K",
+    "eval_config.batch_size", "export_config.batch_size",
     "eval_config.pad_multiple", "train_config.loss_scale_window", "modelarts_timeout",
 )
 # [width, height], each a multiple of the number: the network halves its input five times.
@@ -68,6 +69,15 @@ def get_config(description, argv=None):
     return Config(_nest(values))
 
 
+def add_model_options(parser):
+    """Give the parser of a tool that detects the options that name its model and its device."""
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--load_checkpoint_path", metavar="FILE", help="checkpoint; its side file lies beside it")
+    model.add_argument("--mindir", metavar="FILE", help="exported file; its side file lies beside it")
+    parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"), default="auto", help="device (default: %(default)s)")
+    parser.add_argument("--device_id", type=int, default=0, help="number of the Ascend device (default: %(default)s)")
+
+
 def _check_ranges(values):
     for name in AT_LEAST_ONE:
         if values[name] < 1:
@@ -78,6 +88,9 @@ def _check_ranges(values):
             raise UserError(f"{name} is {sides}; expected [width, height], both multiples of {multiple}")
     if values["eval_config.pad_multiple"] % 32:
         raise UserError(f"eval_config.pad_multiple is {values['eval_config.pad_multiple']}; expected a multiple of 32")
+    if values["eval_config.flip_test"] and not values["eval_config.keep_res"] and values["dataset_config.input_res_test"][0] % 32:
+        raise UserError(f"eval_config.flip_test needs an input whose mirror image lies on the same grid: the width of "
+                        f"dataset_config.input_res_test is {values['dataset_config.input_res_test'][0]}, no multiple of 32")
     scales = values["eval_config.multi_scales"]
     if not scales or any(not isinstance(scale, (int, float)) or scale <= 0 for scale in scales):
         raise UserError(f"eval_config.multi_scales is {scales}; expected numbers above 0")

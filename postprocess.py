@@ -1,0 +1,51 @@
+"""Score the result files of offline (Ascend 310) inference: boxes of the original images, COCO table."""
+import os
+
+from src import errors
+from src.errors import UserError
+from src.model_utils.config import get_config
+
+
+def main():
+    config = get_config(__doc__)
+    # Slow to load, and not needed for --help or a wrong option.
+    from src import dataset, evaluation, offline
+    from src.post_process import coco_records, merge, to_image
+    from src.utils import keep_earlier, log, progress
+
+    errors.require_dir(config.result_path, "folder of results (--result_path)")
+    meta = offline.read_meta(config.meta_path)
+    if os.path.isdir(config.label_path):
+        split, data_dir = dataset.find_split(config.label_path, "val", config.dataset_config), config.label_path
+    else:
+        annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
+        split, data_dir = dataset.Split(annotation, ""), os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
+    coco = dataset.read_coco(split.annotation)
+    category_ids = evaluation.check_classes(meta, coco, split.annotation)
+    options = config.eval_config
+    records, skipped = [], list(meta["skipped"])
+    for entry in progress(meta["images"], "post-processing"):
+        path = os.path.join(config.result_path, offline.result_name(offline.input_name(entry["id"])))
+        try:
+            detections = offline.read_result(path, meta["K"], len(meta["classes"]))
+        except (OSError, ValueError) as error:
+            skipped.append(f"image {entry['id']} ({path}): {(isinstance(error, OSError) and error.strerror) or error}")
+            continue
+        detections = merge([to_image(detections, entry["view"])], options.SOFT_NMS, meta["K"])
+        records += coco_records(entry["id"], detections, category_ids, options.round_scores)
+    for problem in skipped:
+        log(f"skipped {problem}")
+    images = [(entry["id"], entry["file_name"]) for entry in meta["images"]]
+    if not records:
+        raise UserError(f"{config.result_path}: no result of any of the {len(images)} images")
+    folder = keep_earlier(os.path.join(config.save_path, "val"))
+    os.makedirs(folder)
+    evaluation.write_records(folder, "val", split, images, records, skipped)
+    log(f"{len(images) + len(meta['skipped']) - len(skipped)} images, {len(skipped)} skipped")
+    extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
+    log(evaluation.score_and_write(folder, coco, records, dataset.dataset_name(data_dir, coco), extra))
+    log(f"results: {folder}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

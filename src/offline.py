@@ -1,0 +1,113 @@
+"""The files of offline inference: an input for each image, what is to be known of it, the device's results.
+
+<predict_dir>/data/eval2017_image_<id>.bin, <predict_dir>/meta/inputs.json, <result_path>/eval2017_image_<id>_0.bin.
+"""
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+import numpy as np
+
+from src import errors
+from src.dataset import View, normalize, place
+from src.errors import UserError
+from src.inference import read_picture
+from src.utils import keep_earlier, log, progress, read_json, whole_file, write_json
+
+META = "inputs.json"
+
+
+def input_name(image_id):
+    """File name of an image's input."""
+    return f"eval2017_image_{image_id}.bin"
+
+
+def result_name(input_file):
+    """File name of the result (its first and only output) of an input file."""
+    return f"{os.path.splitext(input_file)[0]}_0.bin"
+
+
+def write_inputs(predict_dir, images, description, workers):
+    """Write the inputs of images [(id, path)] and their metadata; returns sentences about those that cannot be read.
+
+    description: input_res, input_type, down_ratio, mean, std and what else postprocess.py is to know. An earlier call's files are kept.
+    """
+    data_dir, meta_dir = (keep_earlier(os.path.join(predict_dir, name)) for name in ("data", "meta"))
+    os.makedirs(data_dir)
+    os.makedirs(meta_dir)
+
+    def write(item):
+        image_id, path = item
+        try:
+            picture = read_picture(path)
+        except (OSError, ValueError) as error:
+            return None, f"image {image_id} ({path}): {(isinstance(error, OSError) and error.strerror) or error}"
+        pixels, view = place(picture, 1.0, False, description["input_res"], description["down_ratio"])
+        if description["input_type"] == "float32":
+            pixels = normalize(pixels, description["mean"], description["std"])
+        with whole_file(os.path.join(data_dir, input_name(image_id))) as partial:
+            pixels.tofile(partial)
+        return {"id": image_id, "file_name": path, **asdict(view), "center": view.center.tolist()}, None
+
+    with ThreadPoolExecutor(workers) as pool:
+        written = list(progress(pool.map(write, images), "preparing", total=len(images)))
+    skipped = [problem for _, problem in written if problem]
+    write_json(os.path.join(meta_dir, META), {**description, "images": [entry for entry, _ in written if entry], "skipped": skipped})
+    return skipped
+
+
+def read_meta(meta_path):
+    """The metadata that write_inputs left in a folder, each image's View under "view". Raises UserError."""
+    errors.require_dir(meta_path, "metadata folder (--meta_path)")
+    path = os.path.join(meta_path, META)
+    meta = read_json(path, "the metadata of preprocess.py", ("images", "K", "classes", "skipped"))
+    try:
+        for entry in meta["images"]:
+            entry["view"] = View(np.array(entry["center"], np.float32), float(entry["size"]), tuple(entry["out_hw"]), float(entry["scale"]))
+            entry["id"], entry["file_name"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not the metadata of preprocess.py ({type(error).__name__}: {error})") from error
+    return meta
+
+
+def read_result(path, k, classes):
+    """The detections [k, 6] in a result file. Raises OSError, or ValueError if it holds something else."""
+    values = np.fromfile(path, np.float32)
+    if os.path.getsize(path) != k * 6 * 4:
+        raise ValueError(f"{os.path.getsize(path)} bytes, expected {k * 6 * 4} ([1, {k}, 6] float32)")
+    detections = values.reshape(k, 6)
+    labels = detections[:, 5]
+    if not (np.isfinite(detections).all() and (labels >= 0).all() and (labels < classes).all() and (labels == labels.round()).all()):
+        raise ValueError(f"no detections: numbers that are not finite, or no class from 0 to {classes - 1}")
+    return detections
+
+
+def run_inputs(detector, input_dir, result_path):
+    """Run a Detector of an exported file over a folder of inputs; returns (files done, sentences about those left out).
+
+    Each result is [1, K, 6] float32; a folder of earlier results is kept aside.
+    """
+    width, height = detector.input_res
+    shape, dtype = ((height, width, 3), np.uint8) if detector.from_bytes else ((3, height, width), np.float32)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    names = sorted(name for name in os.listdir(errors.require_dir(input_dir, "folder of inputs")) if name.endswith(".bin"))
+    if not names:
+        raise UserError(f"no .bin files in {input_dir}; preprocess.py writes them")
+    os.makedirs(keep_earlier(result_path))
+    skipped = []
+    fitting = []
+    for name in names:
+        found = os.path.getsize(os.path.join(input_dir, name))
+        if found == size:
+            fitting.append(name)
+        else:
+            skipped.append(f"{name}: {found} bytes, and the exported file takes {size} ({dtype.__name__} {list(shape)})")
+    batches = [fitting[start : start + detector.batch_size] for start in range(0, len(fitting), detector.batch_size)]
+    for batch in progress(batches, "detecting"):
+        inputs = np.stack([np.fromfile(os.path.join(input_dir, name), dtype).reshape(shape) for name in batch])
+        for name, detections in zip(batch, detector(inputs)):
+            with whole_file(os.path.join(result_path, result_name(name))) as partial:
+                detections[None].astype(np.float32).tofile(partial)
+    for problem in skipped:
+        log(f"skipped {problem}")
+    return len(fitting), skipped

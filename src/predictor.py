@@ -1,0 +1,134 @@
+"""A detector to call from Python: Predictor("centernet-24_1752.ckpt")("picture.jpg")."""
+import os
+import threading
+from dataclasses import dataclass
+
+import cv2
+import mindspore as ms
+import numpy as np
+
+from src import image
+from src.errors import UserError
+from src.inference import load_detector, load_mindir, make_inputs, read_picture
+from src.model_utils.config import get_config
+from src.model_utils.device_adapter import set_device
+from src.post_process import merge, to_image
+from src.utils import read_side_file
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one picture, best first.
+
+    boxes float32 [M, 4], x1, y1, x2, y2 in pixels of the picture (a box may reach beyond its edges); scores float32 [M]; labels
+    int [M], places in the detector's list of classes; class_names, the M names.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    class_names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def keep(self, chosen: np.ndarray) -> "Prediction":
+        """The part that a boolean mask [M] or indices choose."""
+        places = np.arange(len(self))[chosen]
+        return Prediction(self.boxes[places], self.scores[places], self.labels[places], [self.class_names[place] for place in places])
+
+    def above(self, score: float) -> "Prediction":
+        """The part with at least that score."""
+        return self.keep(self.scores >= score)
+
+    def detections(self) -> np.ndarray:
+        """The same as float32 [M, 6]: x1, y1, x2, y2, score, label."""
+        return np.hstack([self.boxes, self.scores[:, None], self.labels[:, None]]).astype(np.float32)
+
+
+def as_prediction(detections: np.ndarray, classes: list[str]) -> Prediction:
+    """Detections [M, 6] (x1, y1, x2, y2, score, label) as a Prediction."""
+    detections = detections[np.argsort(-detections[:, 4], kind="stable")]
+    labels = detections[:, 5].astype(int)
+    return Prediction(detections[:, :4], detections[:, 4], labels, [classes[label] for label in labels])
+
+
+def as_picture(source) -> np.ndarray:
+    """A picture as BGR uint8 [H, W, 3]: of a path, a file's bytes, a Pillow image, or an array as OpenCV has them.
+
+    Arrays: uint8 or uint16 (of which the upper byte counts), [H, W] grey, [H, W, 3] BGR or [H, W, 4] BGRA. EXIF's orientation is
+    followed in files. Raises OSError or ValueError.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return read_picture(source)
+    if isinstance(source, bytes):
+        image.check_image(source)
+        return image.decode_image(source)
+    if hasattr(source, "convert"):  # Pillow
+        return np.ascontiguousarray(np.asarray(source.convert("RGB"))[:, :, ::-1])
+    if not isinstance(source, np.ndarray):
+        raise ValueError(f"a {type(source).__name__} is no picture; give a path, bytes, a Pillow image or an array")
+    known_shape = source.ndim in (2, 3) and 0 not in source.shape and source.shape[2:] in ((), (3,), (4,))
+    if source.dtype not in (np.uint8, np.uint16) or not known_shape:
+        raise ValueError(f"an array of {source.dtype} {source.shape} is no picture; expected uint8 [H, W, 3]")
+    picture = source if source.dtype == np.uint8 else (source >> 8).astype(np.uint8)
+    if picture.ndim == 2:
+        return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(picture[:, :, :3])
+
+
+class Predictor:
+    """Detects the objects of a picture with a checkpoint (.ckpt, its side file beside it) or an exported file (.mindir).
+
+    Each picture is fitted into the size the checkpoint was trained at (or into input_res, [width, height]), so that one graph serves
+    pictures of all sizes; keep_res=True keeps their own sizes. eval_options are those of eval_config: flip_test, multi_scales, K,
+    SOFT_NMS, keep_res, batch_size, ...; for an exported file, flip_test and K are those it was exported with.
+
+    Thread-safe: pictures are prepared and finished in the calling threads, the network computes for one of them at a time.
+    Raises UserError for a model that cannot be loaded or an option that does not exist.
+    """
+
+    def __init__(self, model: str, device_target: str = "auto", device_id: int = 0, input_res: list[int] | None = None, **eval_options):
+        exported = os.path.splitext(model)[1] == ".mindir"
+        if exported and (input_res or {"flip_test", "keep_res", "K"} & set(eval_options)):
+            raise UserError(f"{model}: input_res, keep_res, flip_test and K are fixed when a file is exported")
+        if not exported:
+            input_res = input_res or read_side_file(model)["input_res_train"]
+        words = ["--eval_config.keep_res", "false"]
+        for name, value in eval_options.items():
+            words += [f"--eval_config.{name}", str(value)]
+        if input_res:
+            words += ["--dataset_config.input_res_test", str(list(input_res))]
+        self.config = get_config("", words)
+        target = set_device(device_target, device_id)
+        if exported:
+            self.detector = load_mindir(model)
+        else:
+            self.detector = load_detector(model, self.config.eval_config, target)
+        self.classes: list[str] = self.detector.description["classes"]
+        self._lock = threading.Lock()
+
+    def __call__(self, source) -> Prediction:
+        """Detect in one picture, anything as_picture takes. Raises OSError or ValueError if it is none."""
+        return self.predict_picture(as_picture(source))
+
+    def predict_picture(self, picture: np.ndarray) -> Prediction:
+        """Detect in a BGR uint8 picture [H, W, 3]."""
+        options = self.config.eval_config
+        inputs = make_inputs(picture, self.detector, self.config)
+        with self._lock:
+            outputs = [self.detector(pixels[None])[0] for pixels, _ in inputs]
+        detections = merge([to_image(output, view) for output, (_, view) in zip(outputs, inputs)], options.SOFT_NMS, options.K)
+        return as_prediction(detections, self.classes)
+
+    def heatmap(self, picture: np.ndarray):
+        """The network's heatmap of a BGR uint8 picture: (float32 [C, H/4, W/4] in [0, 1], dataset.View that says where it lies).
+
+        Raises UserError with an exported file, which ends in detections.
+        """
+        if self.detector.input_res is not None:
+            raise UserError("an exported file ends in detections and has no heatmap; give the checkpoint")
+        pixels, view = make_inputs(picture, self.detector, self.config)[0]
+        with self._lock:
+            heat = self.detector.graph.maps(ms.Tensor(pixels[None]))[0].asnumpy()[0]
+        return heat, view

@@ -1,0 +1,282 @@
+"""Detect in pictures, folders of them, videos or a camera; writes pictures with boxes, a COCO-style predictions.json and a CSV."""
+import argparse
+import csv
+import difflib
+import glob
+import itertools
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from src import errors
+from src.errors import UserError
+from src.model_utils.config import add_model_options, load_defaults
+
+VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+RECORD = "predictions.json"
+
+
+def main(argv=None):
+    options = parse(argv)
+    sources, base = find_sources(options.input)
+    folder = make_room(options.output, base)
+
+    # What is slow to load is loaded when there is something to do.
+    from src.predictor import Predictor
+    from src.utils import log
+
+    eval_options = {name: getattr(options, name) for name in ("flip_test", "keep_res", "batch_size", "multi_scales")
+                    if getattr(options, name) is not None}
+    model = options.load_checkpoint_path or options.mindir
+    predictor = Predictor(model, options.device_target, options.device_id, options.input_res, **eval_options)
+    if options.heatmap and options.mindir:
+        raise UserError("an exported file ends in detections and has no heatmap: --heatmap needs --load_checkpoint_path")
+    chosen = choose_classes(options.classes, predictor.classes)
+    os.makedirs(folder, exist_ok=True)
+    record = Record(folder, predictor, chosen, options)
+    pictures = [path for path in sources if not is_video(path)]
+    record.pictures(pictures, base)
+    for path in sources:
+        if is_video(path):
+            record.video(path)
+    record.close()
+    for problem in record.skipped:
+        log(f"skipped {problem}")
+    log(f"{len(record.images)} pictures or frames, {len(record.annotations)} objects, {len(record.skipped)} skipped: {folder}")
+    return 1 if record.skipped else 0
+
+
+def parse(argv):
+    """The command line; defaults that default_config.yaml has are taken from there."""
+    values, helps, _ = load_defaults()
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     epilog="Exit code 1 if a file was skipped, 2 for a mistake in the options.")
+    add_model_options(parser)
+    parser.add_argument("--input", required=True,
+                        help="image, folder (with all folders in it), pattern such as 'a/*.jpg', video, or number of a camera")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--score_thresh", type=float, default=values["eval_config.score_thresh"],
+                        help="smallest score that is drawn and written (default: %(default)s)")
+    parser.add_argument("--classes", metavar="A,B", help="only these classes, names separated by commas")
+    parser.add_argument("--flip_test", nargs="?", const="true", help=helps["eval_config.flip_test"])
+    parser.add_argument("--keep_res", nargs="?", const="true",
+                        help="detect at each picture's own size; else each is fitted into the size the network was trained at")
+    parser.add_argument("--input_res", type=int, nargs=2, metavar=("W", "H"), help="size to fit into, if not that")
+    parser.add_argument("--multi_scales", metavar="LIST", help=f"{helps['eval_config.multi_scales']}, such as \"[0.75, 1, 1.25]\"")
+    parser.add_argument("--batch_size", type=int, help=helps["eval_config.batch_size"])
+    parser.add_argument("--heatmap", action="store_true", help="write the heatmap over each picture, too")
+    parser.add_argument("--max_frames", type=int, help="stop after this many frames of a video or camera")
+    options = parser.parse_args(argv)
+    if not 0 <= options.score_thresh <= 1:
+        raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
+    if options.max_frames is not None and options.max_frames < 1:
+        raise UserError(f"--max_frames is {options.max_frames}; expected at least 1")
+    return options
+
+
+# ---------------------------------------------------------------- input and output
+
+
+def is_camera(path):
+    """Whether an input names a camera."""
+    return path.isdigit() and not os.path.exists(path)
+
+
+def is_video(path):
+    """Whether an input is a video or a camera."""
+    return is_camera(path) or path.lower().endswith(VIDEO_ENDINGS)
+
+
+def find_sources(text):
+    """(paths of files, or a camera's number, and the folder they all lie in) of --input. Raises UserError if there is nothing."""
+    from src.dataset import IMAGE_ENDINGS
+
+    if is_camera(text):
+        return [text], ""
+    if os.path.isdir(text):
+        found = sorted(os.path.join(folder, name) for folder, _, names in os.walk(text) for name in names)
+        results = tuple(os.path.join(os.path.dirname(path), "") for path in found if os.path.basename(path) == RECORD)
+        found = [path for path in found if not path.startswith(results)]  # of an earlier call
+        sources = [path for path in found if path.lower().endswith(IMAGE_ENDINGS + VIDEO_ENDINGS)]
+        if not sources:
+            raise UserError(f"no images or videos in {text} ({len(found)} other files)")
+        return sources, text
+    if os.path.isfile(text):
+        return [text], os.path.dirname(text)
+    sources = sorted(path for path in glob.glob(text, recursive=True) if os.path.isfile(path))
+    if not sources:
+        raise UserError(f"no file, folder or pattern that matches: {text}")
+    return sources, os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
+
+
+def make_room(folder, base):
+    """The output folder, empty or new: what an earlier call left is kept aside. Raises UserError if it holds other things."""
+    from src.utils import keep_earlier
+
+    if os.path.join(os.path.realpath(base), "").startswith(os.path.join(os.path.realpath(folder), "")):
+        raise UserError(f"--output {folder} holds the input; name another folder")
+    if os.path.isdir(folder) and os.listdir(folder):
+        if not os.path.exists(os.path.join(folder, RECORD)):
+            raise UserError(f"--output {folder} holds other files; name a new folder")
+        keep_earlier(folder)
+    elif os.path.lexists(folder) and not os.path.isdir(folder):
+        raise UserError(f"--output {folder} is no folder")
+    return folder
+
+
+def choose_classes(text, classes):
+    """Labels of the classes named in text, of all without. Raises UserError with the nearest name for an unknown one."""
+    if not text:
+        return list(range(len(classes)))
+    chosen = []
+    for name in (part.strip() for part in text.split(",")):
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+            raise UserError(f"--classes: the model has no class {name!r}; {hint}")
+        chosen.append(classes.index(name))
+    return chosen
+
+
+# ---------------------------------------------------------------- results
+
+
+class Record:
+    """Detects, draws, and collects what was found; the files in folder appear with close(), the CSV grows as it goes."""
+
+    def __init__(self, folder, predictor, chosen, options):
+        self.folder, self.predictor, self.chosen, self.options = folder, predictor, chosen, options
+        self.images, self.annotations, self.skipped = [], [], []
+        self.file = open(os.path.join(folder, "predictions.csv"), "w", encoding="utf-8", newline="")
+        self.csv = csv.writer(self.file)
+        self.csv.writerow(["file", "frame", "class", "score", "x1", "y1", "x2", "y2"])
+
+    def pictures(self, paths, base):
+        """Detect in image files; the pictures drawn keep their place below base."""
+        from src.inference import detect_all, read_picture
+        from src.utils import progress
+        from src.visual import save_picture
+
+        detecting = detect_all(self.predictor.detector, paths, read_picture, self.predictor.config)
+        for detected in progress(detecting, "detecting", total=len(paths)):
+            path = detected.item
+            if detected.problem:
+                self.skipped.append(f"{path}: {detected.problem}")
+                continue
+            drawn = self.add({"file_name": path}, detected)
+            name = os.path.relpath(path, base or ".")
+            if not name.lower().endswith(WRITABLE):
+                name += ".png"
+            save_picture(os.path.join(self.folder, "images", name), drawn)
+            if self.options.heatmap:
+                save_picture(os.path.join(self.folder, "heatmaps", name), self.heatmap(detected.picture))
+
+    def video(self, path):
+        """Detect in a video's or a camera's frames; a camera runs until it is interrupted (Ctrl-C)."""
+        import cv2
+
+        from src.inference import detect_all
+        from src.utils import progress, whole_file
+
+        capture = cv2.VideoCapture(int(path) if is_camera(path) else path)
+        if not capture.isOpened():
+            what = "no such camera, or it is in use" if is_camera(path) else "not a video that OpenCV can read"
+            self.skipped.append(f"{path}: {what}")
+            return
+        rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+        total = 0 if is_camera(path) else max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        total = min(total, self.options.max_frames) if self.options.max_frames and total else total
+        name = f"camera{path}" if is_camera(path) else os.path.splitext(os.path.basename(path))[0]
+        target = free_name(os.path.join(self.folder, "videos", f"{name}.mp4"))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        frames = read_frames(capture, self.options.max_frames)
+        first = next(frames, None)
+        if first is None:
+            self.skipped.append(f"{path}: no frame can be read")
+            return
+        done = 0
+        detecting = detect_all(self.predictor.detector, itertools.chain([first], frames), lambda item: item[1], self.predictor.config)
+        with whole_file(target) as partial:
+            size = (first[1].shape[1], first[1].shape[0])
+            writer = cv2.VideoWriter(partial, cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+            if not writer.isOpened():
+                raise UserError(f"{target}: OpenCV cannot write a video here")
+            try:
+                for detected in progress(detecting, os.path.basename(target), total=total or None):
+                    frame = detected.item[0]
+                    writer.write(self.add({"file_name": path, "frame": frame, "seconds": round(frame / rate, 3)}, detected))
+                    done += 1
+            except KeyboardInterrupt:
+                if not is_camera(path):
+                    raise
+            finally:
+                capture.release()
+                writer.release()
+        if done < 0.9 * total:  # what a file says of its length is not always exact
+            self.skipped.append(f"{path}: only {done} of {total} frames can be read")
+
+    def add(self, source, detected):
+        """Record what was found in a picture; returns the picture with it drawn."""
+        import numpy as np
+
+        from src.post_process import coco_records
+        from src.predictor import as_prediction
+        from src.visual import draw_detections
+
+        found = as_prediction(detected.detections, self.predictor.classes)
+        found = found.above(self.options.score_thresh)
+        found = found.keep(np.isin(found.labels, self.chosen))
+        height, width = detected.picture.shape[:2]
+        self.images.append({"id": len(self.images) + 1, **source, "width": width, "height": height})
+        category_ids = self.predictor.detector.description["category_ids"]
+        for record in coco_records(len(self.images), found.detections(), category_ids):
+            area = record["bbox"][2] * record["bbox"][3]
+            self.annotations.append({"id": len(self.annotations) + 1, **record, "area": area, "iscrowd": 0})
+        for (x1, y1, x2, y2), score, name in zip(found.boxes, found.scores, found.class_names):
+            self.csv.writerow([source["file_name"], source.get("frame", ""), name, f"{score:.4f}", *(f"{v:.2f}" for v in (x1, y1, x2, y2))])
+        self.file.flush()
+        return draw_detections(detected.picture, found.detections(), self.predictor.classes)
+
+    def heatmap(self, picture):
+        """A picture under its heatmap."""
+        from src.visual import overlay_heatmap
+
+        return overlay_heatmap(picture, *self.predictor.heatmap(picture))
+
+    def close(self):
+        """Write the COCO-style file."""
+        from src.utils import write_json
+
+        self.file.close()
+        description = self.predictor.detector.description
+        categories = [{"id": number, "name": name} for number, name in zip(description["category_ids"], description["classes"])]
+        write_json(os.path.join(self.folder, RECORD), {"images": self.images, "annotations": self.annotations, "categories": categories,
+                                                       "skipped": self.skipped})
+
+
+def read_frames(capture, limit):
+    """(number, BGR frame) of a video or camera, until it ends or the limit is reached."""
+    number = 0
+    while limit is None or number < limit:
+        good, frame = capture.read()
+        if not good:
+            return
+        yield number, frame
+        number += 1
+
+
+def free_name(path):
+    """path, or path-2, path-3, ... before its ending if there is one: videos of one name may lie in several folders."""
+    root, ending = os.path.splitext(path)
+    number = 1
+    while os.path.exists(path):
+        number += 1
+        path = f"{root}-{number}{ending}"
+    return path
+
+
+if __name__ == "__main__":
+    errors.run(main)

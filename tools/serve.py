@@ -1,0 +1,72 @@
+"""Serve a detector on this machine: a web page to drop pictures on, and POST /predict for programs."""
+import argparse
+import contextlib
+import os
+import socket
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from src import errors
+from src.errors import UserError
+from src.model_utils.config import add_model_options, load_defaults
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    add_model_options(parser)
+    parser.add_argument("--host", default="127.0.0.1",
+                        help="address to listen on (default: %(default)s, this machine alone; there is no password)")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument("--score_thresh", type=float, default=load_defaults()[0]["eval_config.score_thresh"],
+                        help="where the slider starts, and the smallest score of POST /predict without ?score= (default: %(default)s)")
+    parser.add_argument("--max_bytes", type=int, default=20_000_000, help="largest body (default: %(default)s)")
+    parser.add_argument("--max_pixels", type=int, default=40_000_000, help="largest picture (default: %(default)s)")
+    parser.add_argument("--max_requests", type=int, default=8, help="pictures in work at a time; more get 503 (default: %(default)s)")
+    parser.add_argument("--body_seconds", type=float, default=30.0, help="time for sending a picture (default: %(default)s)")
+    options = parser.parse_args(argv)
+    for name in ("max_bytes", "max_pixels", "max_requests", "body_seconds"):
+        if getattr(options, name) <= 0:
+            raise UserError(f"--{name} is {getattr(options, name)}; expected a number above 0")
+    listener = listen(options.host, options.port)
+    serve(options, listener)
+
+
+def listen(host, port):
+    """A socket that listens. Raises UserError if the address cannot be had."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"cannot listen on {host}:{port}: {error}; name another --host or --port") from error
+
+
+def serve(options, listener):
+    """Load the model, compile its graph, and serve until interrupted."""
+    # What is slow to load is loaded when there is something to do.
+    try:
+        import uvicorn
+
+        from src.serve import Limits, build_app
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; pip install -r requirements-serve.txt") from error
+    import numpy as np
+
+    from src.predictor import Predictor
+
+    model = options.load_checkpoint_path or options.mindir
+    predictor = Predictor(model, options.device_target, options.device_id)
+    print("compiling the graph", flush=True)
+    predictor.predict_picture(np.zeros((64, 64, 3), np.uint8))
+    limits = Limits(options.max_bytes, options.max_pixels, options.max_requests, options.body_seconds)
+    app = build_app(predictor, limits, os.path.basename(model), options.score_thresh)
+    host, port = listener.getsockname()[:2]
+    print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=10))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    errors.run(main)
