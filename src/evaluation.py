@@ -4,6 +4,7 @@ import io
 import os
 
 import numpy as np
+from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -31,12 +32,9 @@ def _some(names, limit=8):
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
-def score(coco, records):
-    """COCO's evaluation of records against coco: (its 12-line table, metrics).
-
-    metrics: the twelve numbers by METRIC_NAMES, and AP_per_class and AP50_per_class {class name: value, None without objects}.
-    """
-    with contextlib.redirect_stdout(io.StringIO()) as table:
+def evaluate(coco, records):
+    """pycocotools' evaluation of records against coco, accumulated: a COCOeval."""
+    with contextlib.redirect_stdout(io.StringIO()):
         if records:
             results = coco.loadRes(records)
         else:  # pycocotools cannot load an empty list
@@ -46,7 +44,16 @@ def score(coco, records):
         evaluation = COCOeval(coco, results, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-        start = len(table.getvalue())
+    return evaluation
+
+
+def score(coco, records):
+    """COCO's evaluation of records against coco: (its 12-line table, metrics).
+
+    metrics: the twelve numbers by METRIC_NAMES, and AP_per_class and AP50_per_class {class name: value, None without objects}.
+    """
+    evaluation = evaluate(coco, records)
+    with contextlib.redirect_stdout(io.StringIO()) as table:
         evaluation.summarize()
     metrics = {name: float(value) for name, value in zip(METRIC_NAMES, evaluation.stats)}
     precision = evaluation.eval["precision"]  # [IoU, recall, class, area, detections]
@@ -56,7 +63,77 @@ def score(coco, records):
             of_class = values[:, :, place]
             known = of_class[of_class > -1]
             metrics[key][coco.cats[category_id]["name"]] = float(np.mean(known)) if known.size else None
-    return table.getvalue()[start:].rstrip(), metrics
+    return table.getvalue().rstrip(), metrics
+
+
+# ---------------------------------------------------------------- where the errors are
+
+
+def match(truth, found, iou_thresh=0.5):
+    """Pair the objects of one image with the detections that overlap them most, each at most once, whatever their classes.
+
+    Args: truth, found as COCO dictionaries with bbox, truth without crowds. Returns [(place in truth, place in found, IoU)].
+    """
+    if not truth or not found:
+        return []
+    overlaps = mask.iou([record["bbox"] for record in found], [record["bbox"] for record in truth], [0] * len(truth))
+    pairs = []
+    for place in np.argsort(-overlaps, axis=None, kind="stable"):
+        detection, target = np.unravel_index(place, overlaps.shape)
+        if overlaps[detection, target] < iou_thresh:
+            break
+        pairs.append((int(target), int(detection), float(overlaps[detection, target])))
+        overlaps[detection, :] = overlaps[:, target] = 0
+    return pairs
+
+
+def _truth_and_found(coco, records, score_thresh):
+    """{image id: (its objects but crowds, its records of at least that score that are not in a crowd)}."""
+    found = {image_id: [] for image_id in coco.imgs}
+    for record in records:
+        if record["score"] >= score_thresh:
+            found[record["image_id"]].append(record)
+    images = {}
+    for image_id, detections in found.items():
+        annotations = coco.imgToAnns[image_id]
+        crowds = [annotation["bbox"] for annotation in annotations if annotation.get("iscrowd")]
+        if crowds and detections:
+            inside = mask.iou([record["bbox"] for record in detections], crowds, [1] * len(crowds)).max(1)
+            detections = [record for record, share in zip(detections, inside) if share < 0.5]
+        images[image_id] = ([annotation for annotation in annotations if not annotation.get("iscrowd")], detections)
+    return images
+
+
+def confusion_matrix(coco, records, score_thresh, iou_thresh=0.5):
+    """int [C + 1, C + 1] in the order of the category ids: rows what is there, columns what was found; the last is nothing."""
+    places = {category_id: place for place, category_id in enumerate(sorted(coco.cats))}
+    matrix = np.zeros((len(places) + 1, len(places) + 1), int)
+    for truth, found in _truth_and_found(coco, records, score_thresh).values():
+        pairs = match(truth, found, iou_thresh)
+        for target, detection, _ in pairs:
+            matrix[places[truth[target]["category_id"]], places[found[detection]["category_id"]]] += 1
+        for place in set(range(len(truth))) - {target for target, _, _ in pairs}:
+            matrix[places[truth[place]["category_id"]], -1] += 1
+        for place in set(range(len(found))) - {detection for _, detection, _ in pairs}:
+            matrix[-1, places[found[place]["category_id"]]] += 1
+    return matrix
+
+
+def image_quality(coco, records, score_thresh, iou_thresh=0.5):
+    """{image id: quality in [0, 1]} of the images with objects or detections: the sum of the IoU of objects found in their right class,
+    over hits + misses / 2 + false alarms / 2 (panoptic quality, Kirillov et al. 2019, on boxes)."""
+    quality = {}
+    for image_id, (truth, found) in _truth_and_found(coco, records, score_thresh).items():
+        hits = []
+        for category_id in {record["category_id"] for record in truth + found}:
+            of_class = [[record for record in part if record["category_id"] == category_id] for part in (truth, found)]
+            hits += [overlap for _, _, overlap in match(*of_class, iou_thresh)]
+        if truth or found:
+            quality[image_id] = sum(hits) / ((len(truth) + len(found)) / 2)
+    return quality
+
+
+# ---------------------------------------------------------------- files
 
 
 def write_records(folder, mode, split, images, records, skipped):
@@ -66,7 +143,7 @@ def write_records(folder, mode, split, images, records, skipped):
     """
     write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
         "annotation": os.path.abspath(split.annotation) if split.annotation else "",
-        "images": [{"id": image_id, "file_name": path} for image_id, path in images],
+        "images": [{"id": image_id, "file_name": os.path.abspath(path)} for image_id, path in images],
         "annotations": records, "skipped": skipped,
     })
     write_json(os.path.join(folder, f"{mode}_pred_eval.json"), records)

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 
 import cv2
-import mindspore as ms
 import numpy as np
 import pytest
 from pycocotools.coco import COCO

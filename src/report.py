@@ -1,0 +1,233 @@
+"""One HTML page about a run: charts, tables and pictures, all inside the one file."""
+import base64
+import datetime
+import io
+import os
+
+import cv2
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from src import evaluation
+from src.dataset import class_list, truth_boxes
+from src.inference import read_picture
+from src.utils import log, read_training_log, whole_file
+from src.visual import class_color, compare, smooth
+
+PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
+INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"
+PARTS = (("loss", "loss", "#1d2129"), ("hm_loss", "heatmap", "#b3382c"), ("wh_loss", "size, before its weight", "#2260a8"),
+         ("off_loss", "offset", "#0b6e4f"))
+METRIC_WORDS = {
+    "AP": "IoU 0.50 to 0.95", "AP50": "IoU 0.50", "AP75": "IoU 0.75", "AP_small": "small objects (below 32² pixels)",
+    "AP_medium": "medium objects (32² to 96²)", "AP_large": "large objects (above 96²)", "AR_1": "1 detection an image",
+    "AR_10": "10 detections an image", "AR_100": "100 detections an image", "AR_small": "small objects", "AR_medium": "medium objects",
+    "AR_large": "large objects",
+}
+MOST_CLASSES = 20  # that a chart shows one by one
+
+
+def write_report(path, title, record_path=None, metrics=None, coco=None, records=None, images=None, score_thresh=0.3):
+    """Write the page about what there is of a run.
+
+    Args: record_path of train_record.jsonl; metrics, the dictionary of metrics.json; coco with records (COCO results) and images
+    {id: path}, for what needs the ground truth.
+    """
+    sections = {"training": None, "scores": None, "errors": None, "pictures": None, "speed": None}
+    steps = read_training_log(record_path) if record_path else []
+    if steps:
+        sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps), "last": steps[-1]}
+    if metrics:
+        sections["scores"] = {"metrics": metrics, "words": METRIC_WORDS, "bars": class_bars(metrics)}
+    if coco is not None:
+        sections["errors"] = error_section(coco, records, score_thresh)
+        sections["pictures"] = picture_section(coco, records, images, score_thresh)
+    if steps or (metrics and "stage_seconds" in metrics):
+        sections["speed"] = speed_section(steps, metrics)
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
+    now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
+    page = environment.get_template("report.html").render(title=title, made=now, score_thresh=score_thresh, **sections)
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write(page)
+
+
+# ---------------------------------------------------------------- charts
+
+
+def chart(width, height, draw, **subplots):
+    """An SVG of matplotlib, as text to put into a page: draw(axes) draws on it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    style = {
+        "font.size": 10, "axes.edgecolor": SOFT, "axes.labelcolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT, "text.color": INK,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True,
+        "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "svg.fonttype": "path",
+    }
+    with pyplot.rc_context(style):
+        figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained", **subplots)
+        draw(axes)
+        data = io.StringIO()
+        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        pyplot.close(figure)
+    text = data.getvalue()
+    return Markup(text[text.index("<svg") :])
+
+
+def loss_chart(steps):
+    """The loss and its parts, each in a panel of its own: single steps pale, their mean over a fortieth of the run dark."""
+    numbers = [record["step"] for record in steps]
+
+    def draw(axes):
+        for panel, (name, label, color) in zip(axes.flat, PARTS):
+            values = np.array([record[name] for record in steps])
+            panel.plot(numbers, values, color=color, alpha=0.18, linewidth=0.8)
+            panel.plot(numbers, smooth(values, max(1, len(values) // 40)), color=color, linewidth=1.8)
+            panel.set_title(label)
+            finite = values[np.isfinite(values) & (values > 0)]
+            if finite.size and finite.max() > 20 * np.median(finite):
+                panel.set_yscale("log")
+            else:
+                panel.set_ylim(bottom=0)
+        for panel in axes[1]:
+            panel.set_xlabel("step")
+
+    return chart(9.2, 4.8, draw, nrows=2, ncols=2, sharex=True)
+
+
+def rate_chart(steps):
+    """The learning rate over the steps."""
+
+    def draw(axes):
+        axes.plot([record["step"] for record in steps], [record["lr"] for record in steps], color="#8a5a00", linewidth=1.8)
+        axes.set(xlabel="step", ylim=(0, None))
+        axes.set_title("learning rate")
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
+
+    return chart(4.5, 2.2, draw)
+
+
+def class_bars(metrics):
+    """AP of each class as rows for bars: [(name, AP, AP50)], best first, classes without objects last."""
+    rows = [(name, value, metrics["AP50_per_class"].get(name)) for name, value in metrics["AP_per_class"].items()]
+    return sorted(rows, key=lambda row: -1 if row[1] is None else row[1], reverse=True)
+
+
+def error_section(coco, records, score_thresh):
+    """Precision-recall curves, and which class is taken for which."""
+    names, _ = class_list(coco)
+    precision = evaluation.evaluate(coco, records).eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class]
+    recall = np.linspace(0, 1, precision.shape[1])
+    known = [place for place in range(len(names)) if (precision[:, :, place] > -1).any()]
+
+    def draw_mean(axes):
+        for color, row, label in (("#0b6e4f", 0, "IoU 0.50"), ("#2260a8", 5, "IoU 0.75"), ("#b3382c", 8, "IoU 0.90")):
+            axes.plot(recall, precision[row][:, known].mean(1), color=color, label=label, linewidth=1.8)
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+        axes.set_title("mean of all classes")
+        axes.legend(loc="lower left")
+
+    shown = sorted(known, key=lambda place: -precision[0, :, place].mean())
+    if len(shown) > MOST_CLASSES:
+        shown = shown[: MOST_CLASSES // 2] + shown[-MOST_CLASSES // 2 :]
+
+    def draw_classes(axes):
+        for place in shown:
+            blue, green, red = (value / 255 * 0.85 for value in class_color(place))
+            axes.plot(recall, precision[0, :, place], color=(red, green, blue), label=names[place], linewidth=1.5)
+        axes.set(xlabel="recall", xlim=(0, 1.01), ylim=(0, 1.02))
+        axes.set_title("each class at IoU 0.50" if len(shown) == len(known) else f"best and worst {MOST_CLASSES // 2} classes at IoU 0.50")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+
+    curves = [chart(4.3, 3.4, draw_mean), chart(5.2, 3.4, draw_classes)] if known else []
+    matrix = evaluation.confusion_matrix(coco, records, score_thresh)
+    mixed = [(int(matrix[a, b]), names[a], names[b]) for a in range(len(names)) for b in range(len(names)) if a != b and matrix[a, b]]
+    return {
+        "curves": curves, "matrix": confusion_chart(matrix, names) if len(names) <= MOST_CLASSES else None,
+        "mixed": sorted(mixed, reverse=True)[:10], "missed": int(matrix[:-1, -1].sum()), "false_alarms": int(matrix[-1].sum()),
+        "hits": int(np.trace(matrix)), "objects": int(matrix[:-1].sum()),
+    }
+
+
+def confusion_chart(matrix, names):
+    """The confusion matrix, each row's shares as shades, counts as numbers."""
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+
+    def draw(axes):
+        axes.imshow(share, cmap="Greens", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(matrix):
+            if row < len(names) or column < len(names):
+                axes.text(column, row, count, ha="center", va="center", fontsize=9, color="white" if share[row, column] > 0.55 else INK)
+        axes.set_xticks(range(len(names) + 1), [*names, "nothing"], rotation=40, ha="right")
+        axes.set_yticks(range(len(names) + 1), [*names, "nothing"])
+        axes.set(xlabel="found", ylabel="there")
+        axes.grid(False)
+
+    side = 2.2 + 0.42 * len(names)
+    return chart(side + 0.8, side, draw)
+
+
+# ---------------------------------------------------------------- pictures and speed
+
+
+def picture_section(coco, records, images, score_thresh, count=6, width=340):
+    """The images with the best and the worst quality, prediction beside ground truth: {"best": [...], "worst": [...]}."""
+    quality = evaluation.image_quality(coco, records, score_thresh)
+    order = sorted(quality, key=lambda image_id: (-quality[image_id], image_id))
+    half = min(count, (len(order) + 1) // 2)
+    names, category_ids = class_list(coco)
+    labels = {category_id: label for label, category_id in enumerate(category_ids)}
+    section = {"worst": [], "best": []}
+    for part, chosen in (("worst", order[::-1][: min(count, len(order) - half)]), ("best", order[:half])):
+        for image_id in chosen:
+            try:
+                picture = read_picture(images[image_id])
+            except (OSError, ValueError) as error:
+                log(f"no picture of image {image_id} ({images[image_id]}): {error}")
+                continue
+            of_image = [record for record in records if record["image_id"] == image_id]
+            rows = [[*record["bbox"], record["score"], labels[record["category_id"]]] for record in of_image]
+            found, truth = np.array(rows, np.float32).reshape(-1, 6), truth_boxes(coco, image_id)
+            found[:, 2:4] += found[:, :2]
+            zoom = width / picture.shape[1]
+            size = (width, max(1, round(picture.shape[0] * zoom)))
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
+            found[:, :4] *= zoom
+            truth[:, :4] *= zoom
+            section[part].append({
+                "name": os.path.basename(images[image_id]), "quality": quality[image_id],
+                "data": data_uri(compare(picture, found, truth, names, score_thresh)),
+            })
+    return section
+
+
+def data_uri(picture):
+    """A BGR picture as the text of an <img> source."""
+    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
+def speed_section(steps, metrics):
+    """Images a second in training, and where the time of an evaluation goes."""
+    section = {"chart": None, "training": None, "stages": [], "evaluation": None}
+    if len(steps) > 1:
+        rates = np.array([record["images_per_second"] for record in steps[1:]])  # the first step compiles
+        section["training"] = float(np.median(rates))
+
+        def draw(axes):
+            numbers = [record["step"] for record in steps[1:]]
+            axes.plot(numbers, rates, color="#2260a8", alpha=0.18, linewidth=0.8)
+            axes.plot(numbers, smooth(rates, max(1, len(rates) // 40)), color="#2260a8", linewidth=1.8)
+            axes.set(xlabel="step", ylim=(0, None))
+            axes.set_title("training, images a second")
+
+        section["chart"] = chart(4.5, 2.2, draw)
+    if metrics and "stage_seconds" in metrics:
+        times = metrics["stage_seconds"]
+        section["evaluation"] = metrics["images_per_second"]
+        stages = (("preparing", "reading and preparing"), ("computing", "network and decoding"), ("finishing", "boxes and soft-NMS"))
+        section["stages"] = [(name, 1000 * times[key] / max(times["images"], 1)) for key, name in stages]
+    return section
