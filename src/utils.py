@@ -210,6 +210,8 @@ class CheckpointFolder:
 class TrainingLog:
     """The log line of every step on standard output, and its machine-readable record, one JSON object a line."""
 
+    FIELDS = ("epoch", "step", "loss", "hm_loss", "wh_loss", "off_loss", "lr", "images_per_second")  # what its readers use
+
     def __init__(self, path, done):
         """A new record at path (None: none), an earlier one is kept aside; of that a run resumed after `done` steps goes on with those."""
         self.file = None
@@ -244,6 +246,20 @@ class TrainingLog:
 
 
 def read_training_log(path):
-    """The records of a TrainingLog, a list of dictionaries."""
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+    """The records of a TrainingLog, a list of dictionaries; a last line that a killed run did not finish is left out.
+
+    Raises UserError that names a line that is no record.
+    """
+    records = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record = json.loads(line)
+                for name in TrainingLog.FIELDS:
+                    record[name]
+            except (ValueError, KeyError, TypeError) as error:
+                if line.endswith("\n"):
+                    raise UserError(f"{path}, line {number}: not a training record ({type(error).__name__}: {error})") from error
+            else:
+                records.append(record)
+    return records

@@ -57,6 +57,12 @@ def class_color(label):
     return int(255 * blue), int(255 * green), int(255 * red)
 
 
+def luminance(color):
+    """Relative luminance (WCAG 2) of a colour (BGR, 0-255), in [0, 1]."""
+    blue, green, red = (value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in np.array(color) / 255)
+    return 0.0722 * blue + 0.7152 * green + 0.2126 * red
+
+
 def draw_detections(picture, detections, classes, score_thresh=0.0, with_scores=True):
     """Draw detections [M, 6] (pixels of the picture) of at least score_thresh on a copy of a BGR uint8 picture; returns it.
 
@@ -103,8 +109,7 @@ def _put_label(canvas, mask, place, color):
     """Fill the place with the colour, and write the text of a mask on it; what lies outside the canvas is cut off."""
     x1, y1, x2, y2 = place
     patch = canvas[y1:y2, x1:x2]
-    dark = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] < 140
-    ink = np.array((255, 255, 255) if dark else (0, 0, 0))
+    ink = np.array((0, 0, 0) if luminance(color) > 0.179 else (255, 255, 255))  # where both have the same contrast
     cover = mask[: patch.shape[0], : patch.shape[1], None] / 255
     patch[:] = (np.array(color) * (1 - cover) + ink * cover).astype(np.uint8)
 

@@ -108,6 +108,22 @@ TINY = (
 
 
 @pytest.fixture(scope="session")
+def lively_checkpoint(tiny_data, tmp_path_factory):
+    """A checkpoint for tiny_data's classes and 96x96 whose weights, of no training, carry the picture through to varied detections."""
+    from tests import torch_reference  # loads PyTorch where it is used
+
+    folder = tmp_path_factory.mktemp("lively")
+    network = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
+    torch_reference.torch.save(network.state_dict(), folder / "lively.pth")
+    annotation = tiny_data / "annotations" / "instances_val2017.json"
+    words = ["--ckpt_file", folder / "lively.pth", "--output_file", folder / "lively.ckpt", "--annotation", annotation]
+    run_script("tools/convert_centernet.py", *words)
+    side = json.loads((folder / "lively.json").read_text())
+    (folder / "lively.json").write_text(json.dumps({**side, "input_res_train": [96, 96]}))
+    return folder / "lively.ckpt"
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tiny_records, tmp_path_factory):
     """A folder in which train.py has trained 7 steps (5 an epoch) and left checkpoints at 3, 6 and 7."""
     folder = tmp_path_factory.mktemp("run")

@@ -40,16 +40,6 @@ def save(path, state, **options):
     return path
 
 
-def lively(module):
-    """Give a PyTorch network weights that carry the input through to the output, and statistics as after training."""
-    recipe = runpy.run_path(os.path.join(GOLDEN, "recipe.py"))
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    state = {name: torch.tensor(value) for name, value in recipe["make_state_dict"](shapes, 3).items()}
-    state.update({name: torch.tensor(1234) for name in state if name.endswith("num_batches_tracked")})
-    module.load_state_dict(state)
-    return module.eval()
-
-
 def write_tar(path, state):
     """Write {name: array} in PyTorch's format of 2016: trained tensors as Parameters, the rest as plain tensors."""
     def pickled(value):
@@ -106,7 +96,7 @@ def write_tar(path, state):
 @pytest.fixture(scope="module")
 def classifier():
     """The state of an ImageNet ResNet18 as torchvision names it, before PyTorch counted steps."""
-    network = lively(torch_reference.CenterNet(2))
+    network = torch_reference.lively(torch_reference.CenterNet(2))
     state = {name: value for name, value in parity.arrays(network).items() if name.startswith(("conv1", "bn1", "layer"))}
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     rng = np.random.default_rng(0)
@@ -262,7 +252,7 @@ def test_coco_classes_are_cocos():
 
 
 def test_resdcn_101(tmp_path, capsys):
-    reference = lively(torch_reference.CenterNet(80, block=torch_reference.Bottleneck, stacks=(3, 4, 23, 3)))
+    reference = torch_reference.lively(torch_reference.CenterNet(80, block=torch_reference.Bottleneck, stacks=(3, 4, 23, 3)))
     torch.save(reference.state_dict(), tmp_path / "r.pth")
     call(convert_centernet.main, "--ckpt_file", tmp_path / "r.pth", "--output_file", tmp_path / "out" / "r101")
     assert '--net_config.block_class "Bottleneck" --net_config.num_stacks "[3, 4, 23, 3]"' in capsys.readouterr().out
@@ -306,7 +296,7 @@ def without_dcn_bias(reference):
 
 def test_mmdetections_detector_sees_the_same_picture(tmp_path, capsys):
     """There red, green, blue with ImageNet's mean, here blue, green, red: from one photo the same outputs."""
-    reference = without_dcn_bias(lively(torch_reference.CenterNet(3)))
+    reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(3)))
     tensors = {name: torch.tensor(value) for name, value in mmdet_state(reference).items()}
     torch.save({"meta": {"CLASSES": ("disc", "square", "star")}, "state_dict": tensors}, tmp_path / "m.pth")
     call(convert_centernet.main, "--ckpt_file", tmp_path / "m.pth", "--output_file", tmp_path / "m.ckpt")
@@ -326,7 +316,7 @@ def test_mmdetections_detector_sees_the_same_picture(tmp_path, capsys):
 
 def test_a_converted_detector_is_evaluated_exported_and_sent_back(tiny_data, tmp_path):
     """Three classes that only an annotation file names, the small network of the other tests."""
-    reference = lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
+    reference = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
     torch.save({"state_dict": reference.state_dict()}, tmp_path / "t.pth")
     annotation = tiny_data / "annotations" / "instances_val2017.json"
     call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt", "--annotation", annotation)
@@ -338,7 +328,7 @@ def test_a_converted_detector_is_evaluated_exported_and_sent_back(tiny_data, tmp
 
 def test_fine_tuning_on_other_classes(tiny_records, tmp_path, capsys):
     """80 classes, MMDetection's normalisation, to three: all but the last layer of the heatmap head is loaded, and said."""
-    reference = without_dcn_bias(lively(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1))))
+    reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1))))
     save(tmp_path / "t.pth", mmdet_state(reference))
     call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt")
     rate = ["--train_config.MultiDecay.learning_rate", 1e-12, "--train_steps", 1]

@@ -1,0 +1,167 @@
+"""src/inference.py and the networks it builds: folding, flip test, batches, overlapping stages."""
+import threading
+
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+
+from src.centernet_det import CenterNet, HeatmapNetwork, Normalize, fold_batch_norm
+from src.inference import Detector, StageTimes, detect_all, load_detector, make_inputs, read_picture
+from src.utils import load_weights, read_checkpoint
+from tests import torch_reference
+from tests.conftest import noise_picture
+
+
+def build(lively_checkpoint):
+    """The tiny network with lively weights, as training has it."""
+    cell = CenterNet(3, "BasicBlock", (1, 1, 1, 1), 4, 16, False, True, "composite")
+    load_weights(cell, read_checkpoint(str(lively_checkpoint)), "lively")
+    return cell.set_train(False)
+
+
+def batch_of(seed, shape=(2, 3, 96, 96)):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+# ---------------------------------------------------------------- the graph
+
+
+def test_folding_changes_nothing_beyond_rounding(lively_checkpoint):
+    picture = ms.Tensor(batch_of(0))
+    network = build(lively_checkpoint)
+    before = [output.asnumpy() for output in network(picture)]
+    norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, ms.nn.BatchNorm2d)]
+    assert len(norms) == 18  # the first, two in each of four blocks, three shortcuts, six behind them
+    folded = build(lively_checkpoint)  # a graph that is compiled does not follow the change
+    assert fold_batch_norm(folded) == 0
+    assert not [cell for _, cell in folded.cells_and_names() if isinstance(cell, ms.nn.BatchNorm2d)]
+    for expected, output in zip(before, folded(picture)):
+        assert np.abs(output.asnumpy() - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_a_batch_norm_that_cannot_be_folded_exactly_stays(lively_checkpoint):
+    network = build(lively_checkpoint)
+    norm = network.backbone.layer2[0].bn2
+    mean = norm.moving_mean.asnumpy()
+    mean[3] = 1000 * np.sqrt(norm.moving_variance.asnumpy()[3]) / norm.gamma.asnumpy()[3]
+    norm.moving_mean.set_data(ms.Tensor(mean))
+    assert fold_batch_norm(network) == 1
+    assert network.backbone.layer2[0].bn2 is norm
+
+
+def test_bytes_are_normalised_in_the_graph():
+    mean, std = [0.4, 0.45, 0.5], [0.2, 0.3, 0.25]
+    picture = noise_picture(1, 8, 12)[None]
+    expected = ((picture.astype(np.float64) / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(Normalize(mean, std)(ms.Tensor(picture)).asnumpy(), expected, atol=2e-6)
+
+
+def test_flip_test_averages_image_and_mirror_image(lively_checkpoint):
+    """Heatmap and size are averaged, the offset is the image's alone; stated in PyTorch as the original does it."""
+    reference = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
+    picture = batch_of(4, (2, 3, 96, 128))
+    with torch.no_grad():
+        (hm, wh, reg), (mirrored_hm, mirrored_wh, _) = reference(torch.tensor(picture)), reference(torch.tensor(picture).flip(3))
+    expected = ((hm.sigmoid() + mirrored_hm.sigmoid().flip(3)) / 2, (wh + mirrored_wh.flip(3)) / 2, reg)
+    for ours, theirs in zip(HeatmapNetwork(build(lively_checkpoint), ms.nn.Identity(), True)(ms.Tensor(picture)), expected):
+        assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-5 * np.abs(theirs.numpy()).max()
+    assert np.abs(expected[0].numpy() - hm.sigmoid().numpy()).max() > 1e-2  # the mirror image does matter
+
+
+# ---------------------------------------------------------------- many images
+
+
+class Shapes:
+    """A stand-in network: its one detection tells what it was fed."""
+
+    def __init__(self):
+        self.batches = []
+
+    def detector(self, config, **options):
+        detector = Detector(self, {"mean": [0, 0, 0], "std": [1, 1, 1]}, 4, from_bytes=True, **options)
+        detector.compile = lambda batch: 0.0
+        return detector
+
+    def __call__(self, batch):
+        batch = batch.asnumpy()
+        self.batches.append(batch.shape)
+        value = batch[:, batch.shape[1] // 2, batch.shape[2] // 2, 0].astype(np.float32)
+        zeros = np.zeros_like(value)
+        return ms.Tensor(np.stack([zeros, zeros, zeros + 1, zeros + 1, value / 255, zeros], 1)[:, None])
+
+
+def test_images_of_one_shape_are_computed_together(make_config):
+    config = make_config("--eval_config.batch_size", 2, "--eval_config.SOFT_NMS", "false")
+    sizes = [(40, 40), (40, 90), (40, 40), (40, 40), (40, 90)]
+
+    def load(number):
+        if number == 5:
+            raise ValueError("broken")
+        return np.full((*sizes[number], 3), 10 * number + 5, np.uint8)
+
+    network, times = Shapes(), StageTimes()
+    found = list(detect_all(network.detector(config), range(6), load, config, times))
+    assert sorted(network.batches) == [(1, 64, 64, 3), (2, 64, 64, 3), (2, 64, 128, 3)]
+    assert {detected.item: detected.problem for detected in found} == {**dict.fromkeys(range(5), ""), 5: "broken"}
+    for detected in found:
+        if not detected.problem:
+            assert detected.detections[0, 4] == pytest.approx((10 * detected.item + 5) / 255)
+            assert detected.picture.shape[:2] == sizes[detected.item]
+    assert times.images == 5
+
+
+def test_an_exported_files_batch_is_filled_up(make_config):
+    config = make_config("--eval_config.SOFT_NMS", "false", "--eval_config.keep_res", "true")
+    network = Shapes()
+    detector = network.detector(config, input_res=[64, 32], batch_size=4)
+    found = list(detect_all(detector, range(6), lambda number: np.full((32, 64, 3), number, np.uint8), config))
+    assert network.batches == [(4, 32, 64, 3)] * 2  # its own size, whatever keep_res says
+    assert [detected.item for detected in found] == list(range(6))
+
+
+def test_the_next_images_are_prepared_while_the_device_computes(make_config):
+    """The stand-in network waits for the next image's preparation: without overlap it would wait in vain."""
+    config = make_config("--eval_config.SOFT_NMS", "false", "--dataset_config.num_workers", 1)
+    prepared = [threading.Event() for _ in range(4)]
+    overlapped = []
+
+    def load(number):
+        prepared[number].set()
+        return np.full((40, 40, 3), number, np.uint8)
+
+    class Waiting(Shapes):
+        def __call__(self, batch):
+            number = int(batch.asnumpy()[0, 32, 32, 0])
+            overlapped.append(prepared[min(number + 1, 3)].wait(20))
+            return super().__call__(batch)
+
+    list(detect_all(Waiting().detector(config), range(4), load, config))
+    assert overlapped == [True] * 4
+
+
+def test_the_stages_are_summed_up():
+    times = StageTimes(images=10, shapes=2, compiling=5.0, preparing=0.1, computing=4.0, finishing=0.02)
+    assert times.rate(9.0) == pytest.approx(2.5)
+    assert times.summary(9.0) == ("2.50 images/s (preparing 10.0 + network 400.0 + boxes 2.0 ms an image, at the same time), "
+                                  "after 5.0 s for compiling 2 graphs")
+
+
+def test_batches_give_what_single_images_give(lively_checkpoint, tiny_data, make_config):
+    paths = sorted((tiny_data / "val2017").iterdir())
+    results = []
+    for batch_size in (1, 4):
+        config = make_config("--eval_config.batch_size", batch_size, "--eval_config.K", 30)
+        detector = load_detector(str(lively_checkpoint), config.eval_config, "CPU")
+        results.append([detected.detections for detected in detect_all(detector, paths, read_picture, config)])
+    assert len(results[0]) == 6 and len({len(found) for found in results[0]}) >= 1
+    for single, batched in zip(*results):
+        np.testing.assert_allclose(batched, single, rtol=1e-4, atol=1e-4)
+
+
+def test_scales_become_inputs(make_config):
+    words = ["--dataset_config.input_res_test", "[64, 96]", "--eval_config.keep_res", "false"]
+    config = make_config("--eval_config.multi_scales", "[0.5, 1]", *words)
+    detector = Shapes().detector(config)
+    inputs = make_inputs(noise_picture(0, 50, 40), detector, config)
+    assert [array.shape for array, _ in inputs] == [(96, 64, 3)] * 2 and [view.scale for _, view in inputs] == [0.5, 1]

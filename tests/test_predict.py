@@ -1,0 +1,307 @@
+"""src/predictor.py and tools/predict.py."""
+import csv
+import json
+import os
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.dataset import normalize, place
+from src.errors import UserError
+from src.inference import load_detector
+from src.post_process import merge, to_image
+from src.predictor import Prediction, Predictor, as_picture, as_prediction
+from tests.conftest import ROOT, assert_user_error, noise_picture, run_script
+from tools import predict
+
+
+@pytest.fixture(scope="module")
+def predictor(lively_checkpoint):
+    return Predictor(str(lively_checkpoint), "CPU", K=15)
+
+
+@pytest.fixture(scope="module")
+def picture(tiny_data):
+    return cv2.imread(str(tiny_data / "val2017" / "000001.jpg"))
+
+
+# ---------------------------------------------------------------- from Python
+
+
+def test_a_prediction_is_what_evaluation_finds(predictor, lively_checkpoint, picture, make_config):
+    config = make_config("--eval_config.K", 15)
+    detector = load_detector(str(lively_checkpoint), config.eval_config, "CPU")
+    pixels, view = place(picture, 1.0, False, (96, 96), 4)
+    output = detector(normalize(pixels, config.dataset_config.mean, config.dataset_config.std)[None])[0]
+    expected = merge([to_image(output, view)], True, 15)
+    found = predictor(picture)
+    assert len(found) == len(expected) and (np.diff(found.scores) <= 0).all()
+    order = np.argsort(-expected[:, 4], kind="stable")
+    np.testing.assert_allclose(found.detections(), expected[order], atol=1e-3)
+    assert found.class_names == [["rectangle", "ellipse", "triangle"][int(label)] for label in expected[order, 5]]
+
+
+def test_every_way_to_give_a_picture(predictor, picture, tmp_path):
+    path = tmp_path / "p.png"
+    cv2.imwrite(str(path), picture)
+    expected = predictor(picture).detections()
+    pillow = Image.fromarray(picture[:, :, ::-1])
+    transparent = np.dstack([picture, np.zeros_like(picture[:, :, 0])])
+    for source in (str(path), path, path.read_bytes(), pillow, transparent, picture.astype(np.uint16) << 8):
+        np.testing.assert_array_equal(predictor(source).detections(), expected)
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    np.testing.assert_array_equal(as_picture(grey), np.dstack([grey] * 3))
+
+
+@pytest.mark.parametrize("source, error, part", [
+    (b"nothing", ValueError, "cannot identify"), (b"", ValueError, "cannot identify"), ("/nowhere.jpg", FileNotFoundError, "nowhere"),
+    (7, ValueError, "int is no picture"), (np.zeros((3, 4)), ValueError, "float64"),
+    (np.zeros((0, 4, 3), np.uint8), ValueError, "no picture"), (np.zeros((4, 4, 2), np.uint8), ValueError, "no picture"),
+])
+def test_what_is_no_picture(source, error, part, predictor):
+    with pytest.raises(error, match=part):
+        predictor(source)
+
+
+def test_unknown_options_and_models(lively_checkpoint, tmp_path):
+    with pytest.raises(UserError, match="did you mean eval_config.flip_test"):
+        Predictor(str(lively_checkpoint), "CPU", flip_tets=True)
+    with pytest.raises(UserError, match="nowhere"):
+        Predictor("/nowhere.ckpt", "CPU")
+    with pytest.raises(UserError, match="fixed when a file is exported"):
+        Predictor("x.mindir", "CPU", flip_test=True)
+
+
+def test_many_threads_get_their_own_answers(predictor, tiny_data):
+    """Pictures of different sizes at once: each thread's answer is what one thread alone gets."""
+    paths = sorted((tiny_data / "val2017").iterdir())
+    pictures = [cv2.resize(cv2.imread(str(path)), (90 + 10 * number, 80)) for number, path in enumerate(paths)]
+    alone = [predictor(source).detections() for source in pictures]
+    wrong = []
+
+    def ask(number):
+        for turn in range(5):
+            place = (number + turn) % len(pictures)
+            if not np.array_equal(predictor(pictures[place]).detections(), alone[place]):
+                wrong.append(place)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_predictions_are_chosen_by_score_and_place():
+    rows = np.array([[0, 0, 1, 1, 0.2, 1], [0, 0, 2, 2, 0.9, 0], [0, 0, 3, 3, 0.5, 1]], np.float32)
+    found = as_prediction(rows, ["a", "b"])
+    assert isinstance(found, Prediction) and found.class_names == ["a", "b", "b"]
+    np.testing.assert_array_equal(found.above(0.5).boxes, [[0, 0, 2, 2], [0, 0, 3, 3]])
+    assert found.keep(found.labels == 1).class_names == ["b", "b"] and len(found.above(0.95)) == 0
+
+
+def test_the_heatmap_is_where_the_objects_are(predictor, picture):
+    heat, view = predictor.heatmap(picture)
+    assert heat.shape == (3, 24, 24) and 0 <= heat.min() and heat.max() <= 1
+    best = predictor(picture)
+    label, y, x = np.unravel_index(heat.argmax(), heat.shape)
+    assert best.scores[0] == pytest.approx(heat.max(), rel=1e-5) and best.labels[0] == label
+
+
+# ---------------------------------------------------------------- the tool
+
+
+def save_kinds(folder, picture):
+    """The picture in every kind of file that users have; returns {name: (width, height) as shown}."""
+    height, width = picture.shape[:2]
+    pillow = Image.fromarray(picture[:, :, ::-1])
+    (folder / "deep" / "er").mkdir(parents=True)
+    pillow.save(folder / "plain.png")
+    pillow.convert("L").save(folder / "grey.png")
+    pillow.convert("RGBA").save(folder / "deep" / "alpha.png")
+    pillow.convert("CMYK").save(folder / "cmyk.jpg", quality=100)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    pillow.transpose(Image.Transpose.ROTATE_90).save(folder / "deep" / "er" / "turned.jpg", quality=100, exif=exif)
+    cv2.imwrite(str(folder / "sixteen.png"), picture.astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "line.png"), picture[:1])
+    cv2.imwrite(str(folder / "wide.jpg"), cv2.resize(picture, (12000, 500)))
+    sizes = dict.fromkeys(["plain.png", "grey.png", "alpha.png", "cmyk.jpg", "turned.jpg", "sixteen.png"], (width, height))
+    return {**sizes, "line.png": (width, 1), "wide.jpg": (12000, 500)}
+
+
+@pytest.fixture(scope="module")
+def predicted(lively_checkpoint, picture, tmp_path_factory):
+    """(input folder, output folder, the finished process) of tools/predict.py on every kind of file, two broken ones among them."""
+    folder = tmp_path_factory.mktemp("predict")
+    source = folder / "in"
+    source.mkdir()
+    save_kinds(source, picture[:, :80])
+    (source / "half.png").write_bytes((source / "plain.png").read_bytes()[:2000])
+    (source / "text.jpg").write_text("no image")
+    (source / "notes.txt").write_text("not asked for")
+    done = run_script("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", source, "--output", folder / "out",
+                      "--score_thresh", 0, "--batch_size", 3, "--heatmap", "--device_target", "CPU", check=False)
+    return source, folder / "out", done
+
+
+def test_every_kind_of_picture(predicted, tmp_path, picture):
+    source, output, done = predicted
+    (tmp_path / "again").mkdir()
+    expected = save_kinds(tmp_path / "again", picture[:, :80])
+    content = json.loads((output / "predictions.json").read_text())
+    assert {os.path.basename(image["file_name"]): (image["width"], image["height"]) for image in content["images"]} == expected
+    found = {}
+    for image in content["images"]:
+        of_image = [record for record in content["annotations"] if record["image_id"] == image["id"]]
+        rows = [[*record["bbox"], record["score"], record["category_id"]] for record in of_image]
+        found[os.path.basename(image["file_name"])] = np.array(rows)
+    for name in ("alpha.png", "sixteen.png"):  # the same pixels in another kind of file
+        np.testing.assert_allclose(found[name], found["plain.png"], atol=1e-3)
+    for name in ("turned.jpg", "cmyk.jpg"):  # as they are seen, with losses
+        assert np.abs(found[name][0, :4] - found["plain.png"][0, :4]).max() < 8
+    for folder in ("images", "heatmaps"):
+        written = {str(path.relative_to(output / folder)) for path in (output / folder).rglob("*.*")}
+        assert written == {"plain.png", "grey.png", "deep/alpha.png", "cmyk.jpg", "deep/er/turned.jpg", "sixteen.png", "line.png",
+                           "wide.jpg"}
+    drawn = cv2.imread(str(output / "images" / "deep" / "er" / "turned.jpg"))
+    assert drawn.shape[:2] == picture[:, :80].shape[:2]
+
+
+def test_what_cannot_be_read_is_named_and_told_by_the_exit_code(predicted):
+    _, output, done = predicted
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    for part in ("half.png: ", "text.jpg: ", "8 pictures or frames", "2 skipped"):
+        assert part in done.stdout
+    assert len(json.loads((output / "predictions.json").read_text())["skipped"]) == 2
+
+
+def test_the_csv_says_the_same_as_the_json(predicted):
+    _, output, _ = predicted
+    content = json.loads((output / "predictions.json").read_text())
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    files = {image["id"]: image["file_name"] for image in content["images"]}
+    with open(output / "predictions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(content["annotations"]) > 0
+    for row, annotation in zip(rows, content["annotations"]):
+        assert (row["file"], row["class"]) == (files[annotation["image_id"]], names[annotation["category_id"]])
+        x, y, w, h = annotation["bbox"]
+        np.testing.assert_allclose([float(row[name]) for name in ("x1", "y1", "x2", "y2")], [x, y, x + w, y + h], atol=0.006)
+        assert float(row["score"]) == pytest.approx(annotation["score"], abs=6e-5) and annotation["area"] == pytest.approx(w * h)
+
+
+def call(tmp_path, checkpoint, *words):
+    """tools/predict.py in this process, its output in tmp_path/out; returns (exit code, predictions.json)."""
+    model = ["--load_checkpoint_path", str(checkpoint), "--device_target", "CPU"]
+    code = predict.main([*model, "--output", str(tmp_path / "out"), *map(str, words)])
+    return code, json.loads((tmp_path / "out" / "predictions.json").read_text())
+
+
+def test_only_the_classes_and_scores_asked_for(lively_checkpoint, tiny_data, tmp_path):
+    pattern = str(tiny_data / "val2017" / "*[1-3].jpg")
+    code, everything = call(tmp_path, lively_checkpoint, "--input", pattern, "--score_thresh", 0)
+    assert code == 0 and len(everything["images"]) == 3
+    scores = sorted(record["score"] for record in everything["annotations"])
+    middle = scores[len(scores) // 2]
+    found = 0
+    for names, ids in (("rectangle", (1,)), ("ellipse, triangle", (2, 3))):
+        _, some = call(tmp_path, lively_checkpoint, "--input", pattern, "--score_thresh", middle, "--classes", names)
+        assert (tmp_path / "out.1" / "predictions.json").exists()  # the first call's
+        expected = [record for record in everything["annotations"] if record["score"] >= middle - 1e-9 and record["category_id"] in ids]
+        assert len(some["annotations"]) == len(expected)
+        found += len(expected)
+    assert found == len(scores) - len(scores) // 2
+
+
+def test_flip_test_and_scales_change_the_detections(lively_checkpoint, tiny_data, tmp_path):
+    path = tiny_data / "val2017" / "000002.jpg"
+    plain = call(tmp_path, lively_checkpoint, "--input", path, "--score_thresh", 0)[1]
+    for words in (["--flip_test"], ["--multi_scales", "[0.75, 1]"], ["--keep_res"], ["--input_res", 128, 64]):
+        other = call(tmp_path, lively_checkpoint, "--input", path, "--score_thresh", 0, *words)[1]
+        assert other["annotations"] != plain["annotations"], words
+
+
+def write_video(path, frames, size=(128, 96)):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, size)
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def test_a_video(lively_checkpoint, tmp_path):
+    write_video(tmp_path / "v.mp4", [noise_picture(seed) for seed in range(7)])
+    (tmp_path / "broken.mp4").write_bytes((tmp_path / "v.mp4").read_bytes()[:200])
+    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "*.mp4", "--score_thresh", 0, "--batch_size", 3)
+    assert code == 1 and len(content["skipped"]) == 1 and "broken.mp4" in content["skipped"][0]
+    assert [image["frame"] for image in content["images"]] == list(range(7))
+    assert [image["seconds"] for image in content["images"]] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "videos" / "v.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 7 and capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 128
+    content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "v.mp4", "--max_frames", 2)[1]
+    assert len(content["images"]) == 2
+
+
+class Camera:
+    """A stand-in for OpenCV's camera: some frames, then the user's Ctrl-C."""
+
+    def __init__(self, number):
+        self.number, self.frames = number, 0
+
+    def isOpened(self):
+        return self.number == 0
+
+    def get(self, _):
+        return 0.0
+
+    def read(self):
+        self.frames += 1
+        if self.frames > 12:
+            raise KeyboardInterrupt
+        return True, noise_picture(self.frames)
+
+    def release(self):
+        pass
+
+
+def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    code, content = call(tmp_path, lively_checkpoint, "--input", "0", "--score_thresh", 0)
+    assert code == 0 and content["images"] and (tmp_path / "out" / "videos" / "camera0.mp4").stat().st_size > 1000
+    code, content = call(tmp_path, lively_checkpoint, "--input", "3")
+    assert code == 1 and "no such camera" in content["skipped"][0]
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--input", "/nowhere/*.jpg"], "/nowhere/*.jpg"), (["--input", "empty"], "no images or videos in empty (1 other files)"),
+    (["--input", "p.png", "--classes", "elipse"], "did you mean 'ellipse'"), (["--input", "p.png", "--output", "."], "holds the input"),
+    (["--input", "p.png", "--output", "empty"], "holds other files"), (["--input", "p.png", "--score_thresh", 2], "from 0 to 1"),
+    (["--input", "p.png", "--output", "p.png"], "no folder"), (["--input", "p.png", "--multi_scales", "[0]"], "numbers above 0"),
+    (["--input", "p.png", "--max_frames", 0], "at least 1"), (["--input", "p.png", "--batch_size", 0], "at least 1"),
+])
+def test_mistakes(words, part, lively_checkpoint, picture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("p.png", picture)
+    os.mkdir("empty")
+    open("empty/notes.txt", "w").close()
+    words = [*words, *([] if "--output" in words else ["--output", "out"])]
+    with pytest.raises(UserError, match=part.replace("(", r"\(").replace(")", r"\)").replace("*", r"\*").replace("[", r"\[")):
+        predict.main(["--load_checkpoint_path", str(lively_checkpoint), "--device_target", "CPU", *map(str, words)])
+    assert sorted(os.listdir(".")) == ["empty", "p.png"]
+
+
+def test_no_model_and_no_such_option(tmp_path):
+    done = run_script("tools/predict.py", "--input", ".", "--output", "o", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "--load_checkpoint_path" in done.stderr
+    done = run_script("tools/predict.py", "--mindir", "x.mindir", "--input", ROOT, "--output", "o", cwd=tmp_path, check=False)
+    assert_user_error(done, "x.mindir")
+
+
+def test_results_of_an_earlier_call_are_no_input(lively_checkpoint, picture, tmp_path):
+    cv2.imwrite(str(tmp_path / "p.png"), picture)
+    call(tmp_path, lively_checkpoint, "--input", tmp_path)
+    assert len(call(tmp_path, lively_checkpoint, "--input", tmp_path)[1]["images"]) == 1

@@ -1,0 +1,212 @@
+"""src/report.py, tools/report.py, and the parts of evaluation.py and visual.py that they draw on."""
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+
+from src import evaluation, visual
+from src.dataset import View, read_coco
+from tests.conftest import TINY, assert_user_error, noise_picture, run_script, write_coco
+
+
+def coco_of(tmp_path, objects):
+    """A data set of two 100x100 images with classes disc (id 1) and square (id 2)."""
+    return read_coco(write_coco(str(tmp_path), "val", {1: noise_picture(1, 100, 100), 2: noise_picture(2, 100, 100)}, objects))
+
+
+def record(image_id, category_id, bbox, score):
+    return {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score}
+
+
+OBJECTS = [(1, 1, [10, 10, 20, 20]), (1, 2, [60, 60, 20, 20]), (2, 2, [30, 30, 40, 40])]
+RECORDS = [
+    record(1, 1, [10, 10, 20, 20], 0.9),   # right
+    record(1, 1, [60, 62, 20, 20], 0.8),   # a square taken for a disc: IoU 360 / 440
+    record(1, 2, [0, 80, 10, 10], 0.7),    # nothing is there
+    record(2, 2, [30, 30, 40, 20], 0.25),  # right, half of it, but of a low score
+]
+
+
+def test_confusion_by_hand(tmp_path):
+    coco = coco_of(tmp_path, OBJECTS)
+    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, RECORDS, 0.3), [[1, 0, 0], [1, 0, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, RECORDS, 0.2), [[1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, RECORDS, 0.2, 0.9), [[1, 0, 0], [0, 0, 2], [1, 2, 0]])
+
+
+def test_quality_by_hand(tmp_path):
+    """Image 1: one hit of IoU 1, among two objects and three detections; image 2: one of IoU 1/2, or none above the score."""
+    coco = coco_of(tmp_path, OBJECTS)
+    assert evaluation.image_quality(coco, RECORDS, 0.2) == pytest.approx({1: 1 / 2.5, 2: 0.5})
+    assert evaluation.image_quality(coco, RECORDS, 0.3) == pytest.approx({1: 1 / 2.5, 2: 0})
+    assert evaluation.image_quality(coco_of(tmp_path, OBJECTS[:2]), RECORDS[:1], 0.3) == pytest.approx({1: 1 / 1.5})
+
+
+def test_crowds_are_neither_missed_nor_false_alarms(tmp_path):
+    coco = coco_of(tmp_path, OBJECTS)
+    coco.dataset["annotations"][2]["iscrowd"] = 1
+    records = [record(2, 1, [32, 32, 5, 5], 0.9)]
+    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, records, 0.3), [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
+
+
+def test_one_detection_pairs_with_one_object():
+    truth = [{"bbox": [0, 0, 10, 10]}, {"bbox": [0, 1, 10, 10]}]
+    assert evaluation.match(truth, [{"bbox": [0, 1, 10, 10]}]) == [(1, 0, 1.0)]
+    assert evaluation.match(truth, []) == [] and evaluation.match([], truth) == []
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.fixture(scope="module")
+def result(tiny_run, tiny_data, tmp_path_factory):
+    """A result folder with a training record and an evaluation of the same run."""
+    folder = tmp_path_factory.mktemp("result")
+    shutil.copy(tiny_run / "train_record.jsonl", folder)
+    words = ["--data_dir", tiny_data, "--load_checkpoint_path", tiny_run / "ckpt_0" / "centernet-2_7.ckpt"]
+    run_script("eval.py", *TINY, *words, "--eval_config.keep_res", "false", "--save_result_dir", folder)
+    return folder
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, and whether its tags are closed."""
+
+    VOID = {"meta", "link", "img", "br", "input"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.references, self.open, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.references += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_startendtag(self, tag, attributes):
+        self.references += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_one_self_contained_page(result, tmp_path):
+    done = run_script("tools/report.py", result, "--output", tmp_path / "r.html", "--title", "<Tiny & run>")
+    assert "without" not in done.stdout
+    text = (tmp_path / "r.html").read_text()
+    page = Page(text)
+    assert page.open == [] and "<Tiny & run>" in page.text
+    assert all(reference.startswith(("data:", "#")) for reference in page.references)
+    assert "url(http" not in text and "<script" not in text
+    metrics = json.loads((result / "val" / "metrics.json").read_text())
+    for name in ("AP", "AP50", "AR_100"):
+        assert f"{metrics[name]:.3f}" in page.text
+    for part in ("Training", "Scores", "Errors", "Pictures", "Speed", "rectangle", "triangle", "after 7 steps"):
+        assert part in page.text
+    assert text.count("data:image/jpeg;base64,") == 6 and text.count("<svg") == 6
+
+
+def test_parts_that_are_missing_are_named(result, tmp_path):
+    shutil.copy(result / "train_record.jsonl", tmp_path)
+    done = run_script("tools/report.py", tmp_path)
+    assert f"without {tmp_path}/metrics.json" in done.stdout
+    page = Page((tmp_path / "report.html").read_text())
+    assert "after 7 steps" in page.text and "Scores" not in page.text
+    run_script("tools/report.py", tmp_path)
+    assert (tmp_path / "report.1.html").exists()
+
+
+def test_a_data_set_that_has_moved(result, tiny_data, tmp_path):
+    shutil.copytree(result, tmp_path / "r")
+    path = tmp_path / "r" / "val" / "val_pred_result.json"
+    content = json.loads(path.read_text())
+    content["annotation"] = "/gone/instances_val2017.json"
+    path.write_text(json.dumps(content))
+    assert_user_error(run_script("tools/report.py", tmp_path / "r", check=False), "/gone/instances_val2017.json", "--data_dir")
+    run_script("tools/report.py", tmp_path / "r", "--data_dir", tiny_data)
+    assert (tmp_path / "r" / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("place, part", [("/nowhere", "/nowhere"), (".", "neither train_record.jsonl nor val/")])
+def test_mistakes(place, part, tmp_path):
+    assert_user_error(run_script("tools/report.py", place, cwd=tmp_path, check=False), part)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_damaged_training_record_is_named(tmp_path):
+    (tmp_path / "train_record.jsonl").write_text('{"step": 1}\nnot json\n')
+    assert_user_error(run_script("tools/report.py", tmp_path, check=False), "train_record.jsonl", "line 1")
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def contrast(one, other):
+    """Contrast ratio (WCAG 2) of two BGR colours."""
+    light = []
+    for color in (one, other):
+        linear = [value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in np.asarray(color) / 255]
+        light.append(0.0722 * linear[0] + 0.7152 * linear[1] + 0.2126 * linear[2])
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+@pytest.mark.parametrize("background", [0, 127, 255, "noise"])
+def test_labels_are_legible_on_any_background(background):
+    """Text and its own field differ by the contrast of 4.5 that WCAG asks for, for 80 classes, whatever lies behind."""
+    picture = noise_picture(0, 240, 320) if background == "noise" else np.full((240, 320, 3), background, np.uint8)
+    for label in range(80):
+        drawn = visual.draw_detections(picture, np.array([[100, 100, 200, 200, 0.5, label]], np.float32), ["W"] * 80)
+        mask = visual.text_mask("W 0.50", max(11, round(320 / 55)))
+        field = drawn[100 - mask.shape[0] : 100, 100 : 100 + mask.shape[1]]
+        assert mask.max() > 200
+        assert contrast(field[np.unravel_index(mask.argmax(), mask.shape)], field[0, 0]) >= 4.4, label  # the ink is not quite full
+
+
+def test_labels_make_way_for_each_other():
+    picture = np.zeros((300, 300, 3), np.uint8)
+    boxes = np.array([[50, 100, 200, 250, 0.9, 0], [52, 101, 202, 252, 0.8, 1], [51, 99, 198, 249, 0.7, 2]], np.float32)
+    drawn = visual.draw_detections(picture, boxes, ["first", "second", "third"])
+    size = visual.text_mask("first 0.90", 11).shape
+    for label, name in enumerate(["first", "second", "third"]):
+        area = visual.text_mask(f"{name} 0.{9 - label}0", 11)
+        whole = (np.abs(drawn.astype(int) - visual.class_color(label)).max(2) <= 1).sum()
+        assert whole > 0.5 * (area < 30).sum(), name  # each label's field can be seen
+    assert size[0] > 11
+
+
+def test_boxes_far_outside_and_one_pixel_pictures():
+    boxes = np.array([[-1e9, -5, 1e9, 5, 0.9, 0], [0, 0, 1, 1, 0.9, 0]], np.float32)
+    for shape in ((1, 1, 3), (1, 300, 3), (300, 1, 3)):
+        assert visual.draw_detections(np.zeros(shape, np.uint8), boxes, ["a"]).shape == shape
+
+
+def test_the_heatmap_lies_over_its_object():
+    """One hot cell of a 24x32 map of a 96x128 input, which shows a 192x256 picture: the brightest place is the cell's."""
+    heat = np.zeros((2, 24, 32), np.float32)
+    heat[1, 5, 20] = 1
+    view = View(np.array([128, 96], np.float32), 256.0, (24, 32), 1.0)
+    drawn = visual.overlay_heatmap(np.full((192, 256, 3), 100, np.uint8), heat, view).astype(int).sum(2)
+    rows, columns = np.where(drawn > 0.95 * drawn.max())
+    assert (rows.mean(), columns.mean()) == pytest.approx((5.5 * 8 - 0.5, 20.5 * 8 - 0.5), abs=1)
+    assert 30 < drawn[150, 50] < 300  # elsewhere the picture shines through
+
+
+def test_chinese_names_are_drawn():
+    assert visual.text_mask("猫 0.5", 20).max() == 255
+
+
+def test_classes_have_one_color_in_pictures_and_on_the_page():
+    with open(os.path.join(os.path.dirname(visual.__file__), "pages", "serve.html"), encoding="utf-8") as file:
+        page = file.read()
+    value, saturation = (float(re.search(rf"{name} = ([\d.]+)", page)[1]) for name in ("value", "saturation"))
+    turn, start = map(float, re.search(r"\(\(([\d.]+) \* label \+ ([\d.]+)\) % 1\)", page).groups())
+    hsv = np.array([[[360 * ((turn * 7 + start) % 1), saturation, value]]], np.float32)
+    np.testing.assert_allclose(visual.class_color(7), 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0], atol=1.01)

@@ -1,0 +1,248 @@
+"""src/serve.py and tools/serve.py: over real HTTP, and the page in a real browser."""
+import collections
+import concurrent.futures
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.predictor import Predictor
+from tests.conftest import ROOT, assert_user_error, noise_picture, run_script
+
+LIMITS = ("--max_bytes", "3000000", "--max_pixels", "2000000", "--max_requests", "4", "--body_seconds", "5")
+
+
+@pytest.fixture(scope="module")
+def server(lively_checkpoint):
+    """The address of a running server of the lively checkpoint, on a free port, with small limits."""
+    command = [sys.executable, os.path.join(ROOT, "tools", "serve.py"), "--load_checkpoint_path", str(lively_checkpoint), "--port", "0",
+               "--device_target", "CPU", "--score_thresh", "0.1", *LIMITS]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("serving on "):
+            break
+    else:
+        raise AssertionError("".join(lines))
+    yield lines[-1].split()[2]
+    process.terminate()
+    process.communicate(timeout=30)
+
+
+def send(url, body=None, headers=None):
+    """(status, content) of a request; JSON is decoded."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers or {}), timeout=120) as answer:
+            status, data = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        status, data = error.code, error.read()
+    try:
+        return status, json.loads(data)
+    except ValueError:
+        return status, data.decode()
+
+
+def encoded(picture, ending=".png"):
+    return cv2.imencode(ending, picture)[1].tobytes()
+
+
+def test_predict_answers_as_the_predictor(server, lively_checkpoint):
+    picture = noise_picture(3, 70, 120)
+    status, answer = send(f"{server}/predict?score=0", encoded(picture))
+    found = Predictor(str(lively_checkpoint), "CPU")(picture)
+    assert status == 200 and (answer["width"], answer["height"]) == (120, 70)
+    assert [entry["class"] for entry in answer["objects"]] == found.class_names
+    np.testing.assert_allclose([entry["box"] for entry in answer["objects"]], found.boxes, atol=0.02)
+    np.testing.assert_allclose([entry["score"] for entry in answer["objects"]], found.scores, atol=1e-4)
+    middle = float(np.median(found.scores))
+    assert len(send(f"{server}/predict?score={middle}", encoded(picture))[1]["objects"]) == len(found.above(middle))
+
+
+def bomb():
+    """A PNG of a few kilobytes that unpacks to more pixels than are allowed."""
+    data = io.BytesIO()
+    Image.new("1", (20000, 20000)).save(data, "PNG")
+    return data.getvalue()
+
+
+def wrong_requests():
+    half = encoded(noise_picture(1))
+    return {
+        "empty": (b"", {}, 400, "empty"), "text": (b"hello", {}, 415, "not a picture"), "zeros": (bytes(100_000), {}, 415, "not a picture"),
+        "half": (half[: len(half) // 2], {}, 422, "damaged"), "pdf": (b"%PDF-1.7 ...", {}, 415, "not a picture"),
+        "form": (b"--x--", {"Content-Type": "multipart/form-data; boundary=x"}, 415, "form"),
+        "large": (bytes(3_000_001), {}, 413, "larger than 3000000 bytes"), "pixels": (bomb(), {}, 413, "more than 2000000 pixels"),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, 415, "not a picture"),
+    }
+
+
+@pytest.mark.parametrize("name", wrong_requests())
+def test_what_is_no_picture_gets_a_reason(name, server):
+    body, headers, expected, part = wrong_requests()[name]
+    status, answer = send(f"{server}/predict", body, headers)
+    assert status == expected and part in answer["detail"]
+    assert send(f"{server}/health")[0] == 200
+
+
+def test_a_score_that_is_none(server):
+    status, answer = send(f"{server}/predict?score=7", encoded(noise_picture(1)))
+    assert status == 422 and answer["detail"][0]["loc"] == ["query", "score"]
+
+
+def test_random_damage_never_takes_it_down(server):
+    """A real picture with random bytes changed or cut off: an answer or a 4xx, every time."""
+    rng = np.random.default_rng(0)
+    whole = {ending: encoded(noise_picture(2), ending) for ending in (".png", ".jpg", ".webp", ".bmp", ".tif")}
+    statuses = collections.Counter()
+    for number in range(100):
+        data = bytearray(list(whole.values())[number % len(whole)])
+        for place in rng.integers(0, len(data), rng.integers(1, 20)):
+            data[place] = rng.integers(256)
+        statuses[send(f"{server}/predict", bytes(data[: rng.integers(1, len(data))] if number % 2 else data))[0]] += 1
+    assert set(statuses) <= {200, 413, 415, 422} and statuses[422] + statuses[415] > 20
+    assert send(f"{server}/health")[0] == 200
+
+
+def test_a_hundred_clients_at_once(server):
+    body = encoded(noise_picture(4))
+    with concurrent.futures.ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda _: send(f"{server}/predict", body), range(100)))
+    statuses = collections.Counter(status for status, _ in answers)
+    assert set(statuses) <= {200, 503} and statuses[200] >= 4
+    for status, answer in answers:
+        assert "objects" in answer if status == 200 else "try again" in answer["detail"]
+    assert send(f"{server}/predict", body)[0] == 200
+
+
+def test_a_client_that_never_sends_its_body(server):
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        assert b" 408 " in connection.recv(1000)
+
+
+def test_health_and_metrics(server):
+    status, health = send(f"{server}/health")
+    assert status == 200 and health["status"] == "ok" and health["classes"] == ["rectangle", "ellipse", "triangle"]
+    assert health["model"] == "lively.ckpt" and health["limits"]["max_requests"] == 4
+
+    def figure(name):
+        line = next(line for line in send(f"{server}/metrics")[1].splitlines() if line.startswith(name + " "))
+        return float(line.split()[-1])
+
+    send(f"{server}/predict", encoded(noise_picture(4)))
+    before = figure('predict_requests_total{status="200"}')
+    for _ in range(3):
+        send(f"{server}/predict", encoded(noise_picture(4)))
+    send(f"{server}/predict", b"x")
+    assert figure('predict_requests_total{status="200"}') == before + 3 and figure('predict_requests_total{status="415"}') >= 1
+    assert figure("predict_seconds_count") >= 4 and figure("predict_in_work") == 0
+
+
+def test_the_machine_alone_unless_told_otherwise(server):
+    assert server.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--load_checkpoint_path", "/nowhere.ckpt", "--port", "0"], "/nowhere.ckpt"), (["--mindir", "x", "--max_requests", "0"], "above 0"),
+    (["--mindir", "x", "--host", "203.0.113.7"], "cannot listen on"), (["--mindir", "x", "--port", "99999"], "cannot listen on"),
+])
+def test_mistakes(words, part, tmp_path):
+    assert_user_error(run_script("tools/serve.py", *words, cwd=tmp_path, check=False), part)
+
+
+def test_a_port_in_use(server, tmp_path):
+    done = run_script("tools/serve.py", "--mindir", "x", "--port", server.rsplit(":", 1)[1], cwd=tmp_path, check=False)
+    assert_user_error(done, "cannot listen on 127.0.0.1", "--port")
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; without one the tests of the page are left out, unless REQUIRE_BROWSER is set, as CI does."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        assert not os.environ.get("REQUIRE_BROWSER"), "no Chromium found"
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        words = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        chromium = playwright.chromium.launch(executable_path=path, args=words)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    """The page, freshly opened; an error in its script fails the test."""
+    tab = browser.new_page(viewport={"width": 1100, "height": 800})
+    problems = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("request", lambda request: problems.append(request.url) if not request.url.startswith((server, "blob:", "data:")) else None)
+    tab.goto(server)
+    yield tab
+    tab.close()
+    assert problems == []
+
+
+def test_a_picture_is_chosen_and_its_boxes_are_seen(page, server, tmp_path):
+    picture = np.full((90, 120, 3), 90, np.uint8)
+    cv2.imwrite(str(tmp_path / "p.png"), picture)
+    expected = send(f"{server}/predict?score=0.1", encoded(picture))[1]["objects"]
+    assert expected
+    page.set_input_files("#file", tmp_path / "p.png")
+    page.wait_for_selector("#objects li")
+    assert page.locator("#objects li").count() == len(expected)
+    assert page.locator("#objects li").first.inner_text().split() == [expected[0]["class"], f"{expected[0]['score']:.2f}"]
+    assert "120 × 90 pixels" in page.inner_text("#note") and page.inner_text("#model") == "lively.ckpt · 3 classes"
+    colors = page.evaluate("""() => { const c = document.getElementById("canvas");
+        const data = c.getContext("2d").getImageData(0, 0, c.width, c.height).data, seen = new Set();
+        for (let i = 0; i < data.length; i += 4) seen.add(data[i] + "," + data[i + 1] + "," + data[i + 2]);
+        return [...seen]; }""")
+    assert "90,90,90" in colors and len(colors) > 3  # the picture, and what is drawn on it
+
+
+def test_the_slider_hides_what_is_below_it(page, server, tmp_path):
+    cv2.imwrite(str(tmp_path / "p.png"), noise_picture(8))
+    scores = [entry["score"] for entry in send(f"{server}/predict?score=0.05", encoded(noise_picture(8)))[1]["objects"]]
+    page.set_input_files("#file", tmp_path / "p.png")
+    page.wait_for_selector("#objects li")
+    for value in ("0.05", "0.3", "0.95"):
+        page.fill("#score", value)
+        assert page.locator("#objects li").count() == sum(score >= float(value) for score in scores)
+        assert page.inner_text("#shown-score") == f"{float(value):.2f}"
+
+
+def test_a_dropped_file_that_is_no_picture_is_refused_in_words(page):
+    data = page.evaluate_handle("""() => { const data = new DataTransfer();
+        data.items.add(new File(["no picture"], "x.txt", { type: "text/plain" })); return data; }""")
+    page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+    page.wait_for_selector("#alarm:not([hidden])")
+    assert "not a picture" in page.inner_text("#alarm")
+
+
+def test_a_dropped_picture_is_looked_at(page):
+    body = list(encoded(noise_picture(9)))
+    data = page.evaluate_handle("""(body) => { const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(body)], "x.png", { type: "image/png" })); return data; }""", body)
+    page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+    page.wait_for_selector("#canvas:not([hidden])")
+    assert page.is_hidden("#alarm")
+    with page.expect_download() as download:
+        page.click("#save")
+    saved = json.loads(open(download.value.path(), encoding="utf-8").read())
+    assert saved["width"] == 128 and len(saved["objects"]) == page.locator("#objects li").count()
