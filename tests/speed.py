@@ -6,17 +6,20 @@ import argparse
 import os
 import statistics
 import sys
+import tempfile
 import time
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import cv2
 import mindspore as ms
 import numpy as np
 import torch
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
-from src.centernet_det import DetectionNetwork, build_network
+from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, fold_batch_norm
 from src.engine import build_optimizer, build_train_step
+from src.inference import Detector, detect_all, make_inputs, read_picture
 from src.model_utils.config import get_config
 from src.model_utils.device_adapter import set_device
 from tests import torch_reference
@@ -43,7 +46,9 @@ def inference(n, size):
     """(name, ours, PyTorch's): two functions that detect on one batch."""
     picture = batch_arrays(n, size)[0]
     config = get_config("speed", [])
-    detector = DetectionNetwork(build_network(config.net_config, CLASSES, "composite"), 100, False).set_train(False)
+    network = build_network(config.net_config, CLASSES, "composite")
+    fold_batch_norm(network)
+    detector = DetectionNetwork(HeatmapNetwork(network, nn.Identity()), 100, False).set_train(False)
     reference = torch_reference.CenterNet(CLASSES).eval()
     tensor, torch_tensor = Tensor(picture), torch.tensor(picture)
 
@@ -76,6 +81,31 @@ def training(n, size):
     return f"training step, {n} x {size}x{size}", lambda: step(*tensors)[0].asnumpy(), theirs
 
 
+def evaluation(folder, count=8):
+    """(name, the whole way from files to boxes, its slowest stage alone) on 640x480 photographs fitted into 512x512."""
+    rng = np.random.default_rng(0)
+    config = get_config("speed", ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", "[512, 512]"])
+    network = build_network(config.net_config, CLASSES, "composite")
+    fold_batch_norm(network)
+    graph = DetectionNetwork(HeatmapNetwork(network, nn.Identity()), 100, False).set_train(False)
+    options = config.dataset_config
+    detector = Detector(graph, {"mean": options.mean, "std": options.std}, 4)
+    paths = [os.path.join(folder, f"{number}.jpg") for number in range(count)]
+    for path in paths:
+        coarse = rng.integers(0, 255, (60, 80, 3), np.uint8)
+        cv2.imwrite(path, cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC))
+    inputs = [make_inputs(read_picture(path), detector, config)[0][0][None] for path in paths]
+
+    def whole():
+        assert len(list(detect_all(detector, paths, read_picture, config))) == count
+
+    def network_alone():
+        for array in inputs:
+            detector(array)
+
+    return f"evaluation, {count} x 640x480", whole, network_alone
+
+
 def measure(ours, theirs, runs):
     """Seconds of each, in turns, after one run that does not count: two lists."""
     times = ([], [])
@@ -95,9 +125,18 @@ def main():
     set_device("CPU", 0)
     print(f"MindSpore {ms.__version__}, PyTorch {torch.__version__}, {os.cpu_count()} cores; medians of {runs} runs in turns")
     print(f"{'':32}{'ours':>9}{'PyTorch':>10}{'ratio':>8}")
-    for name, ours, theirs in (inference(1, 512), training(2, 512), training(16, 128)):
-        a, b = (statistics.median(series) for series in measure(ours, theirs, runs))
-        print(f"{name:32}{a:8.3f}s{b:9.3f}s{a / b:8.2f}", flush=True)
+    for row in (inference(1, 512), training(2, 512), training(16, 128)):
+        print_row(row, runs)
+    print(f"{'':32}{'whole':>9}{'network':>10}{'ratio':>8}")
+    with tempfile.TemporaryDirectory() as folder:
+        print_row(evaluation(folder), runs)
+
+
+def print_row(row, runs):
+    """Measure (name, function, function) and print the medians."""
+    name, one, other = row
+    a, b = (statistics.median(series) for series in measure(one, other, runs))
+    print(f"{name:32}{a:8.3f}s{b:9.3f}s{a / b:8.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Export and offline inference, through the scripts a user runs."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from src.dataset import normalize, place
 from src.errors import UserError
 from src.evaluation import METRIC_NAMES
 from src.inference import load_detector, load_mindir
+from src.predictor import Predictor
 from tests.conftest import ROOT, assert_user_error, noise_picture, run_script
 
 
@@ -80,6 +83,31 @@ def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, words, e
     expected = expected_detections(lively_checkpoint, pictures, make_config, *(words if name == "flipped" else []))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert np.ptp(expected[:, :, 0], axis=1).min() > 5  # boxes of many places, in their order
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
+@pytest.mark.parametrize("name, words", [("floats", []), ("bytes", ["--export_config.input_type", "uint8"])])
+def test_the_consumer_in_the_readme(readme, name, words, export, tmp_path):
+    """The lines of the README, as they stand, give the boxes that the Predictor gives in pixels of a picture of another shape."""
+    path = export(f"{name}_one", "--export_config.input_res", "[128, 96]", *words)
+    shutil.copy(path, tmp_path / "centernet.mindir")
+    shutil.copy(path.with_suffix(".json"), tmp_path / "centernet.json")
+    picture = cv2.resize(noise_picture(3, 20, 30), (260, 170), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(tmp_path / "picture.jpg"), picture)
+    with open(os.path.join(ROOT, readme), encoding="utf-8") as file:
+        text = file.read()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "GraphCell" in block)
+    (tmp_path / "consumer.py").write_text(code + "\nnp.savez('found.npz', boxes=boxes, scores=found[:, 4], names=names)\n")
+    done = subprocess.run([sys.executable, "-I", "consumer.py"], cwd=tmp_path, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(tmp_path / "found.npz")
+    expected = Predictor(str(path), "CPU", SOFT_NMS=False)(tmp_path / "picture.jpg")
+    assert len(expected) == 20 and set(found["names"]) == set(expected.class_names)
+    # OpenCV rounds the places it samples at, so a box may lie elsewhere among equals: most are the same.
+    same = [np.abs(found["boxes"] - box).max(1).min() < 1.5 for box in expected.boxes]
+    assert np.mean(same) > 0.8
+    np.testing.assert_allclose(found["scores"], expected.scores, atol=2e-3)
 
 
 def test_bytes_are_a_quarter_of_the_traffic(export):
