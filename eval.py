@@ -59,7 +59,8 @@ def evaluate(config):
     evaluation.write_records(folder, config.run_mode, split, images, records, skipped)
     if scoring:
         extra = {"images": len(images), "skipped": len(skipped), "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
-        log(evaluation.score_and_write(folder, coco, records, dataset.dataset_name(config.data_dir, coco), extra))
+        name = dataset.dataset_name(config.data_dir, coco)
+        log(evaluation.score_and_write(folder, coco, records, name, extra, config.eval_config.voc_metric))
     log(f"results: {folder}")
 
 

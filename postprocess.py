@@ -43,7 +43,7 @@ def main():
     evaluation.write_records(folder, "val", split, images, records, skipped)
     log(f"{len(images) + len(meta['skipped']) - len(skipped)} images, {len(skipped)} skipped")
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
-    log(evaluation.score_and_write(folder, coco, records, dataset.dataset_name(data_dir, coco), extra))
+    log(evaluation.score_and_write(folder, coco, records, dataset.dataset_name(data_dir, coco), extra, options.voc_metric))
     log(f"results: {folder}")
 
 

@@ -10,8 +10,9 @@ def main():
     # MindSpore is slow to load, and not needed for --help or a wrong option.
     from src.dataset import TrainSet
     from src.engine import train
-    from src.model_utils.device_adapter import init_ranks, leave_ranks, profiling, set_device
+    from src.model_utils.device_adapter import init_ranks, leave_ranks, peak_memory, profiling, set_device
     from src.model_utils.moxing_adapter import modelarts
+    from src.utils import log
     from src.visual import plot_losses
 
     with modelarts(config, "mindrecord_dir"):
@@ -21,6 +22,7 @@ def main():
         with profiling(config.need_profiler, config.profiler_path):
             checkpoint = train(config, train_set, target, rank)
         leave_ranks(ranks)
+        log(peak_memory(target))
         if rank == 0:
             record = os.path.join(config.save_result_dir, "train_record.jsonl")
             print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"

@@ -35,6 +35,8 @@ RECORD_SCHEMA = {
     "labels": {"type": "int32", "shape": [-1]},
 }
 TARGET_COLUMNS = ["image", "hm", "ind", "reg", "reg_mask", "wh", "wh_mask"]
+# Some documents spell the test set's year 2017.
+VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -53,17 +55,17 @@ def find_split(data_dir, part, dataset_config):
     """Locate the "train", "val" or "test" part of the data set in data_dir.
 
     dataset_config's <part>_annotation and <part>_image_dir (relative to data_dir) win; else the usual places are tried:
-    annotations/instances_<part>2017.json (also instance_..., image_info_..., <part>.json), and <part>2017/ or images/<part>/images/.
-    Raises UserError that lists the places tried.
+    annotations/instances_<part>2017.json (also instance_..., image_info_..., <part>.json, and Pascal VOC's names), and <part>2017/,
+    images/<part>/images/ or images/. Raises UserError that lists the places tried.
     """
     errors.require_dir(data_dir, "data set folder")
-    names = [f"instances_{part}2017.json", f"instance_{part}2017.json", f"image_info_{part}2017.json", f"{part}.json"]
+    names = [f"instances_{part}2017.json", f"instance_{part}2017.json", f"image_info_{part}2017.json", f"{part}.json", *VOC_NAMES[part]]
     annotation = _first_existing(
         data_dir, getattr(dataset_config, f"{part}_annotation"), [os.path.join("annotations", name) for name in names],
         f"dataset_config.{part}_annotation", optional=part == "test",
     )
     image_dir = _first_existing(
-        data_dir, getattr(dataset_config, f"{part}_image_dir"), [f"{part}2017", os.path.join("images", part, "images")],
+        data_dir, getattr(dataset_config, f"{part}_image_dir"), [f"{part}2017", os.path.join("images", part, "images"), "images"],
         f"dataset_config.{part}_image_dir",
     )
     return Split(annotation, image_dir)

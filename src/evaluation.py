@@ -8,6 +8,7 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from src import voc_eval
 from src.errors import UserError
 from src.utils import write_json
 
@@ -149,8 +150,17 @@ def write_records(folder, mode, split, images, records, skipped):
     write_json(os.path.join(folder, f"{mode}_pred_eval.json"), records)
 
 
-def score_and_write(folder, coco, records, name, extra):
-    """Score records, write metrics.json with `extra` added into a folder; returns the table, with the data set's name above it."""
-    table, metrics = score(coco, records)
+def score_and_write(folder, coco, records, name, extra, voc_metric=False):
+    """Score records, write metrics.json with `extra` added into a folder; returns the table, with the data set's name above it.
+
+    voc_metric adds Pascal VOC's table and its numbers, VOC_mAP_07 (11 points) and VOC_mAP_area, with those of each class.
+    """
+    text, metrics = score(coco, records)
+    text = f"overall performance on {name} validation dataset\n{text}"
+    if voc_metric:
+        result, objects = voc_eval.score(coco, records)
+        for rule, key in (("11 points", "07"), ("area", "area")):
+            metrics[f"VOC_mAP_{key}"], metrics[f"VOC_AP_{key}_per_class"] = voc_eval.mean(result[rule]), result[rule]
+        text += f"\nPascal VOC, IoU {voc_eval.IOU}, without difficult objects\n{voc_eval.table(result, objects)}"
     write_json(os.path.join(folder, "metrics.json"), {**metrics, **extra})
-    return f"overall performance on {name} validation dataset\n{table}"
+    return text

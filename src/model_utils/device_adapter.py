@@ -4,6 +4,7 @@ import csv
 import glob
 import os
 import re
+import resource
 from importlib.metadata import version
 
 import mindspore as ms
@@ -73,6 +74,14 @@ def leave_ranks(ranks):
         from mindspore import communication
 
         communication.release()
+
+
+def peak_memory(target):
+    """The most memory this process has had, as a line: of the host, and of the device where that has its own."""
+    line = f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"
+    if target == "Ascend":
+        line += f", {ms.runtime.max_memory_allocated() / 2**30:.2f} GB of the device"
+    return line
 
 
 @contextlib.contextmanager

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Train a Pascal VOC data set in four processes, evaluate, and sum up accuracy and performance.
+set -eu
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+USAGE="usage: bash scripts/train_full_4p.sh --data_path=PATH [--device_target=auto|Ascend|CPU] [--epochs=N] [--config_path=FILE] [--run=NAME]
+[--PARAMETER=VALUE ...]
+PATH is the data set's first-level folder, with annotations/ and images/ (data/voc of tools/get_pascal_voc.sh). Everything goes into exp/<run>/."
+
+[[ " $*" = *" --data_path"* ]] || usage_error "$USAGE"
+exec "$PYTHON" "$ROOT/tools/train_full.py" --processes 4 "$@"

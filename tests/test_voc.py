@@ -1,0 +1,495 @@
+"""Pascal VOC: download, conversion, merging, VOC's average precision, the loss-curve check, training in four processes."""
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+from mean_average_precision import MetricBuilder
+
+from src import dataset, voc_eval
+from src.errors import UserError
+from src.model_utils.config import get_config
+from tests.conftest import ROOT, TINY, assert_user_error, noise_picture, run_script
+from tools import loss, merge_pascal_json, train_full, voc_to_coco
+
+TEMPLATE = """<annotation><filename>{name}.jpg</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
+{objects}</annotation>"""
+OBJECT = """<object><name>{name}</name><truncated>{truncated}</truncated><difficult>{difficult}</difficult>
+<bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox>
+<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>"""
+
+
+def write_voc(folder, lists, objects, size=(100, 80)):
+    """A VOC folder. lists {split: [names]}; objects {name: [(class, box, difficult, truncated)]}, or bytes for a broken XML file."""
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        os.makedirs(os.path.join(folder, part), exist_ok=True)
+    for split, names in lists.items():
+        with open(os.path.join(folder, "ImageSets", "Main", f"{split}.txt"), "w") as file:
+            file.writelines(f"{name}\n" for name in names)
+    for seed, (name, entries) in enumerate(objects.items()):
+        path = os.path.join(folder, "Annotations", f"{name}.xml")
+        if isinstance(entries, bytes):
+            text = entries.decode()
+        else:
+            parts = [OBJECT.format(name=entry[0], box=entry[1], difficult=entry[2], truncated=entry[3]) for entry in entries]
+            text = TEMPLATE.format(name=name, width=size[0], height=size[1], objects="\n".join(parts))
+        with open(path, "w") as file:
+            file.write(text)
+        cv2.imwrite(os.path.join(folder, "JPEGImages", f"{name}.jpg"), noise_picture(seed, size[1], size[0]))
+
+
+def convert(folder, split, *words):
+    """The COCO dictionary that tools/voc_to_coco.py makes."""
+    output = os.path.join(folder, f"{split}.json")
+    voc_to_coco.main(["--voc_dir", str(folder), "--split", split, "--output", output, *map(str, words)])
+    with open(output) as file:
+        return json.load(file)
+
+
+# ---------------------------------------------------------------- conversion
+
+
+def test_boxes_count_from_one_and_hold_their_last_pixel(tmp_path):
+    """A box of the whole 100x80 picture is 1, 1, 100, 80 in VOC, and 0, 0, 100, 80 in COCO."""
+    write_voc(tmp_path, {"test": ["2008_000008"]}, {"2008_000008": [("dog", (1, 1, 100, 80), 0, 1), ("person", (11, 21, 30, 50.5), 1, 0)]})
+    content = convert(tmp_path, "test")
+    assert content["images"] == [{"id": 2008000008, "file_name": "2008_000008.jpg", "width": 100, "height": 80}]
+    whole, part = content["annotations"]
+    assert whole["bbox"] == [0, 0, 100, 80] and whole["area"] == 8000 and (whole["difficult"], whole["truncated"]) == (0, 1)
+    assert part["bbox"] == [10, 20, 20, 30.5] and (part["difficult"], part["truncated"], part["ignore"]) == (1, 0, 1)
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    assert len(names) == 20 and names[1] == "aeroplane" and names[whole["category_id"]] == "dog" and names[20] == "tvmonitor"
+
+
+def test_ids_do_not_depend_on_the_split(tmp_path):
+    objects = {f"photo_{number}": [("cell", (1, 1, 50, 50), 0, 0), ("other", (2, 2, 60, 60), 0, 0)] for number in (7, 12, 3)}
+    write_voc(tmp_path, {"a": ["photo_7", "photo_12"], "b": ["photo_12"], "c": ["photo_3"]}, objects)
+    one, other, third = (convert(tmp_path, split) for split in "abc")
+    assert [image["id"] for image in one["images"]] == [7, 12] and third["images"][0]["id"] == 3
+    assert other["annotations"] == [annotation for annotation in one["annotations"] if annotation["image_id"] == 12]
+    assert [category["name"] for category in one["categories"]] == ["cell", "other"]
+    assert len({annotation["id"] for annotation in one["annotations"] + third["annotations"]}) == 6
+
+
+def test_names_whose_digits_are_no_id():
+    ids = voc_to_coco.image_ids(["a_1", "b_1", "plain"])
+    assert ids == voc_to_coco.image_ids(["plain", "b_1", "a_1"]) and len(set(ids.values())) == 3
+    assert all(0 <= number * voc_to_coco.OBJECTS_AN_IMAGE < 2**53 for number in ids.values())
+
+
+def test_nothing_is_lost_silently(tmp_path, capsys):
+    boxes = [("cat", (5, 5, 5, 5)), ("unicorn", (1, 1, 9, 9)), ("dog", ("x", 1, 9, 9)), ("dog", (1, 1, 9, 9))]
+    objects = {"1": [(name, box, 0, 0) for name, box in boxes], "2": b"<annotation><size>", "3": []}
+    write_voc(tmp_path, {"train": ["1", "2", "3", "4"]}, objects)
+    os.remove(tmp_path / "Annotations" / "3.xml")
+    content = convert(tmp_path, "train", "--classes", "cat,dog")
+    output = capsys.readouterr().out
+    for part in ("object 1 of image 1 (", "box without area [5.0, 5.0, 5.0, 5.0]", "unknown class 'unicorn'", "object 3 of image 1",
+                 "no box of four numbers", "image 2 (", "image 3 (", "No such file", "image 4: not in",
+                 "1 images, 1 objects (0 difficult), 2 classes, 6 images or objects skipped"):
+        assert part in output, part
+    assert len(content["info"]["skipped"]) == 6 and content["annotations"][0]["id"] == 10004
+
+
+def test_classes_of_ones_own_and_boxes_that_count_from_zero(tmp_path, capsys):
+    write_voc(tmp_path, {"t": ["1"]}, {"1": [("b", (0, 0, 9, 9), 0, 0), ("a", (0, 5, 9, 9), 0, 0)]})
+    assert convert(tmp_path, "t")["annotations"][0]["bbox"] == [-1, -1, 10, 10]
+    assert "2 boxes begin before the first pixel" in capsys.readouterr().out
+    content = convert(tmp_path, "t", "--zero_based", "--classes", "b, a")
+    assert content["annotations"][0]["bbox"] == [0, 0, 10, 10] and [category["name"] for category in content["categories"]] == ["b", "a"]
+    assert (tmp_path / "t.1.json").exists() and "begin before" not in capsys.readouterr().out
+
+
+def test_the_images_are_put_in_place_and_training_reads_them(tmp_path):
+    write_voc(tmp_path / "v", {"trainval": ["000001", "000002"], "test": ["000003"]},
+              {f"00000{n}": [("dog", (10, 10, 60, 60), 0, 0)] for n in (1, 2, 3)})
+    for split, name in (("trainval", "pascal_trainval0712"), ("test", "pascal_test2017")):
+        run_script("tools/voc_to_coco.py", "--voc_dir", tmp_path / "v", "--split", split, "--image_dir", tmp_path / "d" / "images",
+                   "--output", tmp_path / "d" / "annotations" / f"{name}.json")
+    options = get_config("", []).dataset_config
+    split = dataset.find_split(str(tmp_path / "d"), "val", options)
+    assert split.annotation.endswith("pascal_test2017.json") and os.path.isfile(os.path.join(split.image_dir, "000003.jpg"))
+    done = run_script("src/dataset.py", "--coco_data_dir", tmp_path / "d", "--mindrecord_dir", tmp_path / "m")
+    assert "2 images (0 without objects), 2 objects, 20 classes" in done.stdout
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--voc_dir", "/nowhere", "--split", "x"], "/nowhere/Annotations"), (["--voc_dir", "v", "--split", "x"], "Main/x.txt"),
+    (["--voc_dir", "v", "--split", "none"], "the list is empty"),
+])
+def test_conversion_mistakes(words, part, tmp_path):
+    write_voc(tmp_path / "v", {"t": ["1"], "none": []}, {"1": [("dog", (1, 1, 9, 9), 0, 0)]})
+    assert_user_error(run_script("tools/voc_to_coco.py", *words, "--output", "o.json", cwd=tmp_path, check=False), part)
+    assert not (tmp_path / "o.json").exists()
+
+
+def part_of(images, objects, classes=("a", "b")):
+    """A COCO dictionary: images {id: file name}, objects [(id, image id)]."""
+    return {"images": [{"id": number, "file_name": name} for number, name in images.items()],
+            "annotations": [{"id": number, "image_id": image, "category_id": 1, "bbox": [0, 0, 5, 5]} for number, image in objects],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)]}
+
+
+def test_merged_ids_do_not_collide():
+    first = part_of({1: "a.jpg", 2: "b.jpg"}, [(1, 1), (2, 2), (3, 2)])
+    second = part_of({2: "c.jpg", 7: "d.jpg"}, [(2, 2), (9, 7)])
+    merged, renumbered = merge_pascal_json.merge([("first", first), ("second", second)])
+    files = {image["id"]: image["file_name"] for image in merged["images"]}
+    assert files == {1: "a.jpg", 2: "b.jpg", 7: "d.jpg", 8: "c.jpg"} and renumbered == 2
+    owners = {annotation["id"]: files[annotation["image_id"]] for annotation in merged["annotations"]}
+    assert owners == {1: "a.jpg", 2: "b.jpg", 3: "b.jpg", 10: "c.jpg", 9: "d.jpg"}
+
+
+@pytest.mark.parametrize("second, part", [
+    (part_of({3: "c.jpg"}, [], ("a", "c")), "other classes"), (part_of({3: "a.jpg"}, []), "image a.jpg is in first and in second"),
+    (part_of({3: "c.jpg"}, [(1, 4)]), "of image 4"),
+])
+def test_parts_that_cannot_be_merged(second, part):
+    with pytest.raises(UserError, match=part):
+        merge_pascal_json.merge([("first", part_of({1: "a.jpg"}, [])), ("second", second)])
+
+
+# ---------------------------------------------------------------- download
+
+ARCHIVES = ("voc2007/VOCtrainval_06-Nov-2007.tar", "voc2007/VOCtest_06-Nov-2007.tar", "voc2012/VOCtrainval_11-May-2012.tar")
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory):
+    """(folder laid out as the VOC site, list of MD5) with three small archives."""
+    folder = tmp_path_factory.mktemp("mirror")
+    contents = [("VOC2007", "trainval", ["000001", "000002"]), ("VOC2007", "test", ["000003"]), ("VOC2012", "trainval", ["2008_000001"])]
+    sums = []
+    for path, (year, split, names) in zip(ARCHIVES, contents):
+        source = folder / "work" / os.path.basename(path)
+        objects = {name: [("dog", (10, 10, 60, 60), number % 2, 0)] for number, name in enumerate(names)}
+        write_voc(source / "VOCdevkit" / year, {split: names}, objects)
+        (folder / path).parent.mkdir(exist_ok=True)
+        with tarfile.open(folder / path, "w") as archive:
+            archive.add(source / "VOCdevkit", "VOCdevkit")
+        sums.append(f"{hashlib.md5((folder / path).read_bytes()).hexdigest()}  {os.path.basename(path)}\n")
+    (folder / "sums.txt").write_text("".join(sums))
+    return folder
+
+
+def get_voc(destination, mirror, **environment):
+    """Run tools/get_pascal_voc.sh as README has it."""
+    environment = {**os.environ, "VOC_BASE_URL": f"file://{mirror}", "VOC_MD5SUMS": str(mirror / "sums.txt"), **environment}
+    return subprocess.run(["bash", "get_pascal_voc.sh", str(destination)], cwd=os.path.join(ROOT, "tools"), env=environment,
+                          capture_output=True, text=True, timeout=300)
+
+
+def check_voc(folder):
+    """The layout that the training finds."""
+    assert sorted(os.listdir(folder / "images")) == ["000001.jpg", "000002.jpg", "000003.jpg", "2008_000001.jpg"]
+    train, test = (json.loads((folder / "annotations" / f"pascal_{name}.json").read_text()) for name in ("trainval0712", "test2007"))
+    assert [image["id"] for image in train["images"]] == [1, 2, 2008000001] and [image["id"] for image in test["images"]] == [3]
+    assert len(train["annotations"]) == 3 and sum(annotation["difficult"] for annotation in train["annotations"]) == 1
+    assert (folder / "VOCdevkit" / "VOC2012" / "JPEGImages").is_dir()
+
+
+def test_the_official_archives_are_expected():
+    with open(os.path.join(ROOT, "tools", "names", "voc_md5.txt")) as file:
+        sums = dict(reversed(line.split()) for line in file)
+    assert sums == {
+        "VOCtrainval_06-Nov-2007.tar": "c52e279531787c972589f7e41ab4ae64", "VOCtest_06-Nov-2007.tar": "b6e924de25625d8de591ea690078ad9f",
+        "VOCtrainval_11-May-2012.tar": "6cd6e144f989b92b3379bac3b3de84fd",
+    }
+
+
+def test_from_download_to_annotations(mirror, tmp_path):
+    done = get_voc(tmp_path, mirror)
+    assert done.returncode == 0, done.stderr + done.stdout
+    check_voc(tmp_path / "voc")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "voc").rglob("*.json")}
+    again = get_voc(tmp_path, mirror, VOC_BASE_URL="file:///nowhere")  # all is there: nothing is fetched or changed
+    assert again.returncode == 0 and before == {path: path.stat().st_mtime_ns for path in (tmp_path / "voc").rglob("*.json")}
+
+
+def test_a_broken_download_goes_on_where_it_stopped(mirror, tmp_path):
+    """The first bytes that are there are kept: the mirror's own are destroyed, and the MD5 is right all the same."""
+    shutil.copytree(mirror, tmp_path / "m")
+    archives = tmp_path / "voc" / "archives"
+    archives.mkdir(parents=True)
+    whole = (mirror / ARCHIVES[0]).read_bytes()
+    (archives / (os.path.basename(ARCHIVES[0]) + ".part")).write_bytes(whole[:5000])
+    (tmp_path / "m" / ARCHIVES[0]).write_bytes(bytes(5000) + whole[5000:])
+    done = get_voc(tmp_path, tmp_path / "m", VOC_MD5SUMS=str(mirror / "sums.txt"))
+    assert done.returncode == 0, done.stderr
+    check_voc(tmp_path / "voc")
+
+
+def test_archives_that_are_there_need_no_network(mirror, tmp_path):
+    (tmp_path / "a").mkdir()
+    for path in ARCHIVES:
+        shutil.copy(mirror / path, tmp_path / "a")
+    done = get_voc(tmp_path / "d", mirror, VOC_BASE_URL="file:///nowhere", VOC_ARCHIVES=str(tmp_path / "a"))
+    assert done.returncode == 0, done.stderr
+    check_voc(tmp_path / "d" / "voc")
+
+
+def test_ready_made_annotations_are_kept(mirror, tmp_path):
+    (tmp_path / "voc" / "annotations").mkdir(parents=True)
+    for name in ("pascal_trainval0712.json", "pascal_test2017.json"):
+        (tmp_path / "voc" / "annotations" / name).write_text("mine")
+    assert get_voc(tmp_path, mirror).returncode == 0
+    contents = {path.name: path.read_text() for path in (tmp_path / "voc" / "annotations").iterdir()}
+    assert contents == {"pascal_test2017.json": "mine", "pascal_trainval0712.json": "mine"}
+
+
+def test_what_goes_wrong_with_a_download(mirror, tmp_path):
+    done = get_voc(tmp_path / "a", mirror, VOC_BASE_URL="file:///nowhere")
+    assert done.returncode == 2 and "could not be fetched whole" in done.stderr and "VOC_BASE_URL" in done.stderr
+    shutil.copytree(mirror, tmp_path / "m")
+    (tmp_path / "m" / ARCHIVES[1]).write_bytes(b"another file")
+    done = get_voc(tmp_path / "b", tmp_path / "m", VOC_MD5SUMS=str(mirror / "sums.txt"))
+    assert done.returncode == 2 and "another MD5" in done.stderr
+    assert (tmp_path / "b" / "voc" / "archives" / "VOCtest_06-Nov-2007.tar.damaged").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / os.path.basename(ARCHIVES[0])).write_bytes(b"mine")
+    done = get_voc(tmp_path / "c", mirror, VOC_ARCHIVES=str(tmp_path / "mine"))
+    assert done.returncode == 2 and "remove it" in done.stderr
+    assert (tmp_path / "mine" / os.path.basename(ARCHIVES[0])).read_bytes() == b"mine"
+    done = subprocess.run(["bash", os.path.join(ROOT, "tools", "get_pascal_voc.sh"), "a", "b"], capture_output=True, text=True)
+    assert done.returncode == 2 and "usage: " in done.stderr
+
+
+# ---------------------------------------------------------------- VOC's average precision
+
+
+def coco_of(truths, classes=("a",)):
+    """A COCO object of [(image id, class, bbox, difficult)]."""
+    annotations = [
+        {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "difficult": flag}
+        for number, (image, label, box, flag) in enumerate(truths, 1)
+    ]
+    coco = dataset.COCO()
+    coco.dataset = {"images": [{"id": image} for image in sorted({image for image, *_ in truths})], "annotations": annotations,
+                    "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)]}
+    coco.createIndex()
+    return coco
+
+
+def found(image, box, score, label=1):
+    return {"image_id": image, "category_id": label, "bbox": box, "score": score}
+
+
+BOX, FAR = [10, 10, 20, 20], [60, 60, 20, 20]
+
+
+@pytest.mark.parametrize("truths, records, eleven, area", [
+    # One of two objects, found first: precision 1 up to recall 0.5, that is at 6 of 11 levels.
+    ([(1, 1, BOX, 0), (1, 1, FAR, 0)], [found(1, BOX, 0.9)], 6 / 11, 0.5),
+    # A false alarm first, then both: precision 1/2 at recall 1/2, 2/3 at recall 1; it is made to fall, so 2/3 everywhere.
+    ([(1, 1, BOX, 0), (1, 1, FAR, 0)], [found(1, [0, 90, 5, 5], 0.9), found(1, BOX, 0.8), found(1, FAR, 0.7)], 2 / 3, 2 / 3),
+    # The second detection of an object is a false alarm: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1.
+    ([(1, 1, BOX, 0), (1, 1, FAR, 0)], [found(1, BOX, 0.9), found(1, BOX, 0.8), found(1, FAR, 0.7)], (6 + 5 * 2 / 3) / 11, 5 / 6),
+    # A difficult object: neither it nor its two detections count.
+    ([(1, 1, BOX, 0), (1, 1, FAR, 1)], [found(1, FAR, 0.9), found(1, FAR, 0.8), found(1, BOX, 0.7)], 1, 1),
+    # Overlap exactly 1/2 counts (10x20 of 20x20); in another image, it does not.
+    ([(1, 1, BOX, 0)], [found(1, [10, 10, 10, 20], 0.9)], 1, 1), ([(1, 1, BOX, 0), (2, 1, FAR, 1)], [found(2, BOX, 0.9)], 0, 0),
+    # The object overlapped most decides, though it is taken and the other one is not.
+    ([(1, 1, [0, 0, 20, 20], 0), (1, 1, [4, 0, 20, 20], 0)], [found(1, [0, 0, 20, 20], 0.9), found(1, [1, 0, 20, 20], 0.8)], 6 / 11, 0.5),
+    ([(1, 1, BOX, 0)], [], 0, 0),
+])
+def test_average_precision_by_hand(truths, records, eleven, area):
+    result, objects = voc_eval.score(coco_of(truths), records)
+    assert result["11 points"]["a"] == pytest.approx(eleven) and result["area"]["a"] == pytest.approx(area)
+    assert objects == {"a": sum(not flag for *_, flag in truths)}
+
+
+def test_a_class_without_objects_has_no_score():
+    coco = coco_of([(1, 1, BOX, 0), (1, 2, FAR, 1)], ("a", "b", "c"))
+    result, objects = voc_eval.score(coco, [found(1, BOX, 0.9), found(1, FAR, 0.9, 2)])
+    assert result["area"] == {"a": 1, "b": None, "c": None} and voc_eval.mean(result["area"]) == 1
+    text = voc_eval.table(result, objects).splitlines()
+    assert text[0].split() == ["class", "objects", "AP", "11", "points", "AP", "area"] and text[2].split() == ["b", "0", "-", "-"]
+    assert text[-1].split() == ["mAP", "1", "1.000", "1.000"]
+
+
+def test_average_precision_against_another_implementation():
+    """The package mean-average-precision, whose boxes hold their last pixel; it knows no difficult objects as VOC means them."""
+    rng = np.random.default_rng(5)
+    truths, records = [], []
+    metric = MetricBuilder.build_evaluation_metric("map_2d", async_mode=False, num_classes=3)
+    for image in range(1, 31):
+        boxes = [[*map(int, rng.integers(0, 60, 2)), *map(int, rng.integers(15, 40, 2))] for _ in range(rng.integers(1, 5))]
+        of_image = [(image, int(rng.integers(1, 4)), box, 0) for box in boxes]
+        detections = []
+        for _, label, (x, y, w, h), _ in of_image * 2:
+            if rng.random() < 0.8:
+                dx, dy = rng.integers(-8, 9, 2)
+                label = label if rng.random() < 0.9 else int(rng.integers(1, 4))
+                detections.append(found(image, [float(x + dx), float(y + dy), float(w), float(h)], float(rng.random()), label))
+        truths += of_image
+        records += detections
+        corners = [[x, y, x + w - 1, y + h - 1, label - 1, 0, 0] for _, label, (x, y, w, h), _ in of_image]
+        predictions = [[x, y, x + w - 1, y + h - 1, r["category_id"] - 1, r["score"]] for r in detections for x, y, w, h in [r["bbox"]]]
+        metric.add(np.array(predictions, float).reshape(-1, 6), np.array(corners, float))
+    result, objects = voc_eval.score(coco_of(truths, ("a", "b", "c")), records)
+    for rule, options in (("11 points", {"recall_thresholds": np.linspace(0, 1, 11) - 1e-9}), ("area", {})):
+        theirs = metric.value(iou_thresholds=0.5, **options)[0.5]
+        for label, name in enumerate("abc"):
+            assert result[rule][name] == pytest.approx(float(theirs[label]["ap"]), abs=1e-6)
+            assert 0.1 < result[rule][name] < 0.99 and objects[name] > 10
+
+
+def test_ready_made_files_mark_difficult_objects_as_ignored():
+    assert voc_eval.is_difficult({"ignore": 1})
+    assert not voc_eval.is_difficult({"ignore": 1, "difficult": 0}) and not voc_eval.is_difficult({})
+
+
+# ---------------------------------------------------------------- the loss-curve check
+
+
+def write_log(path, losses, kind):
+    """A log of losses {step: loss} as train.py prints it, as train_record.jsonl, or as the original's log.txt."""
+    lines = {
+        "lines": "epoch: 0 | current epoch percent: 0.5 | step: {} | loss {} | overflow False | scaling_sens 1.0 | lr 0.1",
+        "jsonl": '{{"epoch": 0, "step": {}, "loss": {}}}',
+        "original": "2019-06-01-12-{}: epoch: 1 |loss {} | hm_loss 1.0 | wh_loss 2.0 | off_loss 0.2 | time 1.5 | ",
+    }[kind]
+    path.write_text("loading\n" + "".join(lines.format(step, value) + "\n" for step, value in losses.items()))
+    return path
+
+
+def check_losses(tmp_path, candidate, reference, *words, kinds=("lines", "jsonl")):
+    paths = [write_log(tmp_path / f"{name}.txt", losses, kind) for name, losses, kind in zip("ab", (candidate, reference), kinds)]
+    logs = ["--candidate-log", str(paths[0]), "--reference-log", str(paths[1])]
+    return loss.main([*logs, "--output", str(tmp_path / "loss.png"), *map(str, words)])
+
+
+@pytest.mark.parametrize("kinds", [("lines", "jsonl"), ("original", "lines"), ("jsonl", "original")])
+def test_the_errors_by_hand(kinds, tmp_path, capsys):
+    """c - r = 0.2, -0.1, 0.2 and r = 2, 1, 4: signed means 0.1 and (0.1 - 0.1 + 0.05) / 3, unsigned 1/6 and 0.25 / 3."""
+    assert check_losses(tmp_path, {1: 2.2, 2: 0.9, 3: 4.2}, {1: 2.0, 2: 1.0, 3: 4.0}, kinds=kinds) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("only 3 of 100 steps are in both logs")
+    values = {line.split()[0]: float(line.split()[-1]) for line in lines if line.startswith(("Mean", "Rule"))}
+    assert values == pytest.approx({"MeanRelativeError:": 0.05 / 3, "MeanAbsoluteError:": 0.1, "Rule,mean_relative_error": 0.05 / 3})
+    unsigned = re.search(r"unsigned differences: relative (\S+), absolute (\S+)", "\n".join(lines))
+    assert [float(value) for value in unsigned.groups()] == pytest.approx([0.25 / 3, 1 / 6])
+    assert re.fullmatch(r"pass mean_relative_error=0\.0166\d+ <= 0\.05 or mean_absolute_error=0\.1\d* <= 0\.0002|"
+                        r"pass mean_relative_error=0\.0166\d+ <= 0\.05 or mean_absolute_error=0\.0999\d* <= 0\.0002", lines[-1])
+    assert cv2.imread(str(tmp_path / "loss.png")).std() > 5
+
+
+def test_a_drift_fails_and_tiny_losses_pass_by_the_other_rule(tmp_path, capsys):
+    assert check_losses(tmp_path, {1: 1.1, 2: 1.1}, {1: 1.0, 2: 1.0}) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("fail mean_relative_error=0.1")
+    assert check_losses(tmp_path, {1: 0.0012, 2: 0.0012}, {1: 0.0011, 2: 0.0011}) == 0
+    output = capsys.readouterr().out
+    assert float(re.search(r"Rule,mean_absolute_error (\S+)", output)[1]) == pytest.approx(1e-4)
+    assert "pass mean_relative_error=0.0909" in output
+
+
+def test_only_the_first_common_steps_count(tmp_path, capsys):
+    candidate = {step: 1.0 if step <= 30 else 10.0 for step in range(11, 200)}
+    reference = dict.fromkeys(range(1, 150), 1.0)
+    assert check_losses(tmp_path, candidate, reference, "--steps", 20) == 0
+    assert "only" not in capsys.readouterr().out
+    assert check_losses(tmp_path, candidate, reference, "--steps", 21) == 1
+    assert (tmp_path / "loss.1.png").exists()
+
+
+def test_a_run_that_broke_fails_in_words(tmp_path, capsys):
+    assert check_losses(tmp_path, {1: 1.0, 2: math.nan}, {1: 1.0, 2: 1.0}) == 1
+    assert "fail the loss is nan at step 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("candidate, reference, part", [
+    ({}, {1: 1.0}, "a.txt holds no losses"), ({1: 1.0}, {}, "b.txt holds no losses"), ({1: 1.0}, {1: math.nan}, "cannot be a reference"),
+    ({1: 1.0}, {1: 0.0}, "cannot be a reference"), ({1: 1.0}, {5: 1.0}, "no step in common"),
+    ({1: "x"}, {1: 1.0}, "line 2: the loss is 'x'"),
+])
+def test_logs_that_cannot_be_compared(candidate, reference, part, tmp_path):
+    with pytest.raises(UserError, match=part):
+        check_losses(tmp_path, candidate, reference, kinds=("lines", "lines"))
+    assert not (tmp_path / "loss.png").exists()
+
+
+def test_the_logs_of_a_real_run_agree_with_each_other(tiny_run, tmp_path):
+    """What train.py printed and what it recorded are the same losses; the tool as a user calls it."""
+    words = ["--candidate-log", tiny_run / "stdout.txt", "--reference-log", tiny_run / "train_record.jsonl", "--steps", 7]
+    done = run_script("tools/loss.py", *words, cwd=tmp_path)
+    assert "pass mean_relative_error=" in done.stdout and "only" not in done.stdout and (tmp_path / "loss.png").exists()
+    assert float(re.search(r"MeanRelativeError: (\S+)", done.stdout)[1]) < 1e-6
+    assert_user_error(run_script("tools/loss.py", "--candidate-log", "/nowhere", "--reference-log", "x", check=False), "/nowhere")
+
+
+# ---------------------------------------------------------------- training in four processes
+
+
+def test_the_recipes_are_the_papers(make_config):
+    for name, side in (("voc", 384), ("voc_512", 512)):
+        config = make_config("--config_path", os.path.join(ROOT, "configs", f"{name}.yaml"))
+        options, schedule = config.dataset_config, config.train_config.MultiDecay
+        assert options.input_res_train == options.input_res_test == [side, side] and config.epoch_size == 70
+        assert schedule.multi_epochs == [45, 60] and schedule.learning_rate == 1.25e-4 and config.train_config.batch_size == 32
+        assert config.eval_config.flip_test and config.eval_config.voc_metric and config.conv_allow_hf32 is False
+
+
+def test_performance_by_hand():
+    records = [{"images_per_second": 0.1}, {"images_per_second": 10.0}, {"images_per_second": 30.0}]
+    measured = train_full.performance(records, ["x\npeak memory: 1.50 GB\n", "peak memory: 2.25 GB, 3.00 GB of the device\n", ""], 300)
+    assert measured == pytest.approx({"images_per_second": 15.0, "seconds_per_epoch": 20.0, "peak_memory_gb": 3.75})
+
+
+def full(*words, cwd):
+    command = ["bash", os.path.join(ROOT, "scripts", "train_full_4p.sh"), *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.slow
+def test_four_processes_from_voc_files_to_scores(tiny_data, tmp_path):
+    """The public script on a data set laid out as VOC's; four processes on the CPU, a tiny network, two steps."""
+    shutil.copytree(tiny_data / "train2017", tmp_path / "voc" / "images")
+    for part, name in (("train", "trainval0712"), ("val", "test2007")):
+        annotation = json.loads((tiny_data / "annotations" / f"instances_{part}2017.json").read_text())
+        for image in annotation["images"]:
+            shutil.copy(tiny_data / f"{part}2017" / image["file_name"], tmp_path / "voc" / "images" / f"{part}_{image['file_name']}")
+            image["file_name"] = f"{part}_{image['file_name']}"
+        (tmp_path / "voc" / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "voc" / "annotations" / f"pascal_{name}.json").write_text(json.dumps(annotation))
+    options = [f"{name}={value}" for name, value in zip(TINY[2::2], TINY[3::2]) if "batch_size" not in name]
+    words = ["--data_path", tmp_path, "--device_target=CPU", "--epochs=1", "--run=tiny", *options, "--train_config.batch_size=8"]
+    done = full(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    folder = tmp_path / "exp" / "tiny"
+    records = [json.loads(line) for line in (folder / "LOG0" / "train_record.jsonl").read_text().splitlines()]
+    assert len(records) == 2 and (folder / "LOG0" / "ckpt_0" / "centernet-1_2.ckpt").exists()
+    for rank in range(4):
+        assert "peak memory: " in (folder / f"LOG{rank}" / "training_log.txt").read_text()
+    assert "overall performance on voc validation dataset" in done.stdout
+    assert "Pascal VOC, IoU 0.5, without difficult objects" in done.stdout
+    metrics = json.loads((folder / "val" / "metrics.json").read_text())
+    assert set(metrics["VOC_AP_07_per_class"]) == {"rectangle", "ellipse", "triangle"} and 0 <= metrics["VOC_mAP_07"] <= 1
+    measured = json.loads((folder / "performance.json").read_text())
+    assert measured["peak_memory_gb"] > 1 and measured["seconds_per_epoch"] == pytest.approx(16 / measured["images_per_second"])
+    for part in ("images per second", "seconds per epoch", "peak memory", "VOC_mAP_07"):
+        assert part in done.stdout
+    again = full(*words, cwd=tmp_path)
+    assert again.returncode == 2 and "exists; name another --run" in again.stderr
+
+
+@pytest.mark.parametrize("words, part", [
+    ([], "usage: "), (["--data_path=/nowhere"], "/nowhere"), (["--data_path=empty"], "empty/annotations is missing"),
+    (["--data_path=half"], "pascal_test2007.json"), (["--data_path=half", "--epoch=3"], "did you mean"),
+    (["--data_path=half", "--train_config.batch_size=30"], "cannot share it equally"),
+    (["--data_path=half", "--config_path=x.yaml"], "x.yaml"),
+])
+def test_a_wrong_path_says_what_is_missing(words, part, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "half" / "annotations").mkdir(parents=True)
+    (tmp_path / "half" / "images").mkdir()
+    (tmp_path / "half" / "annotations" / "pascal_trainval0712.json").write_text(json.dumps(part_of({1: "a.jpg"}, [])))
+    done = full(*words, "--device_target=CPU", cwd=tmp_path)
+    assert done.returncode == 2 and part in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "exp").exists()

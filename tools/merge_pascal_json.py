@@ -1,0 +1,74 @@
+"""Merge COCO annotation files of the same classes into one: VOC2007 and VOC2012 into pascal_trainval0712.json."""
+import argparse
+import itertools
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from src import errors
+from src.errors import UserError
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--inputs", nargs="+", required=True, metavar="FILE", help="annotation files")
+    parser.add_argument("--output", required=True, metavar="FILE", help="annotation file to write")
+    options = parser.parse_args(argv)
+
+    from src.dataset import read_coco
+    from src.utils import keep_earlier, log, write_json
+
+    merged, renumbered = merge([(path, read_coco(errors.require_file(path, "annotation file")).dataset) for path in options.inputs])
+    write_json(keep_earlier(options.output), merged)
+    log(f"{len(merged['images'])} images, {len(merged['annotations'])} objects, {len(merged['categories'])} classes, "
+        f"{renumbered} ids were taken and got new ones: {options.output}")
+
+
+def merge(parts):
+    """(one COCO dictionary, ids changed) of [(path, COCO dictionary)]. Ids stay, unless an earlier part has them.
+
+    Raises UserError if the classes differ, or two parts hold the same image.
+    """
+    first_path, first = parts[0]
+    classes = {category["id"]: category["name"] for category in first["categories"]}
+    merged = {"info": {"description": " + ".join((part.get("info") or {}).get("description", path) for path, part in parts)},
+              "images": [], "annotations": [], "categories": first["categories"]}
+    origin, renumbered = {}, 0
+    image_ids, annotation_ids = (unused([entry["id"] for _, part in parts for entry in part[kind]]) for kind in ("images", "annotations"))
+    taken_images, taken_annotations = set(), set()
+    for path, part in parts:
+        if {category["id"]: category["name"] for category in part["categories"]} != classes:
+            raise UserError(f"{path} has other classes than {first_path}")
+        new_ids = {}
+        for info in part["images"]:
+            if info["file_name"] in origin:
+                raise UserError(f"image {info['file_name']} is in {origin[info['file_name']]} and in {path}")
+            origin[info["file_name"]] = path
+            new_ids[info["id"]] = claim(info["id"], taken_images, image_ids)
+            renumbered += new_ids[info["id"]] != info["id"]
+            merged["images"].append({**info, "id": new_ids[info["id"]]})
+        for annotation in part["annotations"]:
+            if annotation["image_id"] not in new_ids:
+                raise UserError(f"{path}: annotation {annotation['id']} is of image {annotation['image_id']}, which it does not list")
+            number = claim(annotation["id"], taken_annotations, annotation_ids)
+            renumbered += number != annotation["id"]
+            merged["annotations"].append({**annotation, "id": number, "image_id": new_ids[annotation["image_id"]]})
+    return merged, renumbered
+
+
+def unused(ids):
+    """Numbers that are none of the ids, in order."""
+    return itertools.count(max(ids, default=0) + 1)
+
+
+def claim(number, taken, others):
+    """number if it is free, else the next of the others; it is then taken."""
+    number = next(others) if number in taken else number
+    taken.add(number)
+    return number
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,158 @@
+"""Write a COCO annotation file from a Pascal VOC folder: Annotations/*.xml, ImageSets/Main/<split>.txt, JPEGImages/.
+
+VOC counts pixels from 1, and a box's last pixel belongs to it: x = xmin - 1, width = xmax - xmin + 1, likewise y and height.
+"""
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import sys
+import xml.etree.ElementTree as ElementTree
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from src import errors
+from src.errors import UserError
+
+VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+               "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+OBJECTS_AN_IMAGE = 10_000  # annotation ids are image id x this + number in the image
+LARGEST_ID = 2**38  # of an image, so that annotation ids stay exact in pycocotools' float64
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--voc_dir", required=True, help="folder with Annotations/, ImageSets/Main/ and JPEGImages/")
+    parser.add_argument("--split", required=True, help="list of images, ImageSets/Main/<split>.txt: trainval, test, ...")
+    parser.add_argument("--output", required=True, help="annotation file to write, .json")
+    parser.add_argument("--classes", help="class names in their order, separated by commas (default: VOC's 20 if there are no others, "
+                                          "else all names of the folder's annotations, sorted)")
+    parser.add_argument("--image_dir", help="put the images of the list there, too (as links where that is possible)")
+    parser.add_argument("--zero_based", action="store_true", help="the boxes count pixels from 0")
+    options = parser.parse_args(argv)
+
+    from src.utils import keep_earlier, log, write_json
+
+    for folder in ("Annotations", "JPEGImages"):
+        errors.require_dir(os.path.join(options.voc_dir, folder), f"VOC folder's {folder}")
+    names = read_list(errors.require_file(os.path.join(options.voc_dir, "ImageSets", "Main", f"{options.split}.txt"), "list of images"))
+    files = {os.path.splitext(file)[0]: file for file in sorted(os.listdir(os.path.join(options.voc_dir, "JPEGImages")))}
+    ids = image_ids(set(files) | set(names))
+    classes = [name.strip() for name in options.classes.split(",")] if options.classes else find_classes(options.voc_dir)
+    dataset, skipped, begin_at_0 = convert(options.voc_dir, names, files, ids, classes, 0 if options.zero_based else 1)
+    if not dataset["images"]:
+        raise UserError(f"{options.voc_dir}: no image of {options.split} can be used; {skipped[0] if skipped else 'the list is empty'}")
+    dataset["info"] = {"description": f"{os.path.basename(os.path.abspath(options.voc_dir))} {options.split}", "skipped": skipped}
+    for problem in skipped:
+        log(f"skipped {problem}")
+    if begin_at_0 and not options.zero_based:
+        log(f"{begin_at_0} boxes begin before the first pixel: if these annotations count from 0, give --zero_based")
+    if options.image_dir:
+        link_images(options.voc_dir, [info["file_name"] for info in dataset["images"]], options.image_dir)
+    write_json(keep_earlier(options.output), dataset)
+    difficult = sum(annotation["difficult"] for annotation in dataset["annotations"])
+    log(f"{len(dataset['images'])} images, {len(dataset['annotations'])} objects ({difficult} difficult), {len(classes)} classes, "
+        f"{len(skipped)} images or objects skipped: {options.output}")
+
+
+def read_list(path):
+    """The names in a list of images; of a class's list (name and 1, 0 or -1) those that show it."""
+    with open(path, encoding="utf-8") as file:
+        rows = [line.split() for line in file if line.strip()]
+    return [row[0] for row in rows if len(row) == 1 or row[1] != "-1"]
+
+
+def image_ids(names):
+    """{name: id} that does not depend on the split: the digits of the name (2008_000008: 2008000008) if they tell the folder's images
+    apart, else a number made of the name's SHA-1. Raises UserError if two names get one id."""
+    digits = {name: re.sub(r"\D", "", name) for name in names}
+    if all(value and int(value) < LARGEST_ID for value in digits.values()) and len({int(value) for value in digits.values()}) == len(names):
+        return {name: int(value) for name, value in digits.items()}
+    ids = {name: int(hashlib.sha1(name.encode()).hexdigest(), 16) % LARGEST_ID for name in names}
+    if len(set(ids.values())) < len(names):
+        raise UserError("two image names give the same id; rename one of them")
+    return ids
+
+
+def find_classes(voc_dir):
+    """The class names of a folder: VOC's 20 if there are no others."""
+    folder = os.path.join(voc_dir, "Annotations")
+    found = set()
+    for file in sorted(os.listdir(folder)):
+        if file.endswith(".xml"):
+            try:
+                found |= {(entry.findtext("name") or "").strip() for entry in ElementTree.parse(os.path.join(folder, file)).iter("object")}
+            except ElementTree.ParseError:
+                continue  # named where it is converted
+    found.discard("")
+    if not found:
+        raise UserError(f"{folder}: no annotation names a class")
+    return list(VOC_CLASSES) if found <= set(VOC_CLASSES) else sorted(found)
+
+
+def convert(voc_dir, names, files, ids, classes, first):
+    """(COCO dictionary, sentences about what was left out, boxes that begin before pixel `first`) of the images named."""
+    labels = {name: number for number, name in enumerate(classes, 1)}
+    images, annotations, skipped = [], [], []
+    begin_before = 0
+    for name in names:
+        path = os.path.join(voc_dir, "Annotations", f"{name}.xml")
+        if name not in files:
+            skipped.append(f"image {name}: not in {os.path.join(voc_dir, 'JPEGImages')}")
+            continue
+        try:
+            root = ElementTree.parse(path).getroot()
+            width, height = (int(float(root.findtext(f"size/{side}"))) for side in ("width", "height"))
+        except (ElementTree.ParseError, OSError, TypeError, ValueError) as error:
+            skipped.append(f"image {name} ({path}): {getattr(error, 'strerror', None) or error}")
+            continue
+        images.append({"id": ids[name], "file_name": files[name], "width": width, "height": height})
+        for number, entry in enumerate(root.iter("object"), 1):
+            where = f"object {number} of image {name} ({path})"
+            try:
+                annotation = read_object(entry, labels, first)
+            except ValueError as error:
+                skipped.append(f"{where}: {error}")
+                continue
+            begin_before += min(annotation["bbox"][:2]) < 0
+            annotations.append({"id": ids[name] * OBJECTS_AN_IMAGE + number, "image_id": ids[name], **annotation})
+    categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in labels.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}, skipped, begin_before
+
+
+def read_object(entry, labels, first):
+    """A COCO annotation without ids of an <object>. Raises ValueError that says why it is none."""
+    name = (entry.findtext("name") or "").strip()
+    if name not in labels:
+        raise ValueError(f"unknown class {name!r}")
+    try:
+        x1, y1, x2, y2 = (float(entry.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+    except (TypeError, ValueError):
+        raise ValueError("no box of four numbers") from None
+    if not (x1 < x2 and y1 < y2):
+        raise ValueError(f"box without area {[x1, y1, x2, y2]}")
+    width, height = x2 - x1 + 1, y2 - y1 + 1
+    flags = {flag: int((entry.findtext(flag) or "0").strip() in ("1", "true", "True")) for flag in ("difficult", "truncated")}
+    return {
+        "category_id": labels[name], "bbox": [x1 - first, y1 - first, width, height], "area": width * height, "iscrowd": 0,
+        "ignore": flags["difficult"], **flags,
+    }
+
+
+def link_images(voc_dir, files, folder):
+    """Put image files of JPEGImages into a folder, as hard links where the file system can; what is there stays."""
+    os.makedirs(folder, exist_ok=True)
+    for file in files:
+        source, target = os.path.join(voc_dir, "JPEGImages", file), os.path.join(folder, file)
+        if os.path.lexists(target):
+            continue
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy(source, target)
+
+
+if __name__ == "__main__":
+    errors.run(main)
