@@ -65,7 +65,8 @@ def parse(argv):
     parser.add_argument("--keep_res", nargs="?", const="true",
                         help="detect at each picture's own size; else each is fitted into the size the network was trained at")
     parser.add_argument("--input_res", type=int, nargs=2, metavar=("W", "H"), help="size to fit into, if not that")
-    parser.add_argument("--multi_scales", metavar="LIST", help=f"{helps['eval_config.multi_scales']}, such as \"[0.75, 1, 1.25]\"")
+    parser.add_argument("--multi_scales", metavar="LIST", help="scales to detect at and merge, such as \"[0.75, 1, 1.25]\"; "
+                        "without --keep_res a scale above 1 zooms into the middle of the picture")
     parser.add_argument("--batch_size", type=int, help=helps["eval_config.batch_size"])
     parser.add_argument("--heatmap", action="store_true", help="write the heatmap over each picture, too")
     parser.add_argument("--max_frames", type=int, help="stop after this many frames of a video or camera")
