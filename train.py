@@ -18,7 +18,7 @@ def main():
     with modelarts(config, "mindrecord_dir"):
         target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
         rank, ranks = init_ranks(config.distribute, config.device_num)
-        train_set = TrainSet(config, rank, ranks)
+        train_set = TrainSet(config, rank, ranks, target)
         with profiling(config.need_profiler, config.profiler_path):
             checkpoint = train(config, train_set, target, rank)
         leave_ranks(ranks)

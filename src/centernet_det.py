@@ -151,14 +151,15 @@ class TrainStep(nn.Cell):
     is skipped everywhere (weights, moments and global step stay). With loss_scale None there is no scale and no check.
     With growth_interval N the scale doubles after N good steps in a row and halves, down to 1, on an overflow.
 
-    Args: ranks, grad_reducer and sum_over_ranks (a cell that adds a tensor up over the ranks) of a distributed training.
-    construct: a batch of dataset.py -> loss, hm_loss, wh_loss, off_loss (means over the ranks), overflow, scale, learning
-    rate (scalars).
+    Args: ranks, grad_reducer and sum_over_ranks (a cell that adds a tensor up over the ranks) of a distributed training; device_input
+    makes NetworkWithLoss's batch of the pipeline's. construct: a batch -> loss, hm_loss, wh_loss, off_loss (means over the ranks),
+    overflow, scale, learning rate (scalars).
     """
 
     def __init__(self, network_with_loss, optimizer, loss_scale=None, clip_grad_norm=0.0, ranks=1, grad_reducer=None, sum_over_ranks=None,
-                 growth_interval=0):
+                 growth_interval=0, device_input=None):
         super().__init__(auto_prefix=False)
+        self.device_input = device_input
         self.network = network_with_loss
         self.network.set_grad()
         self.optimizer = optimizer
@@ -178,6 +179,8 @@ class TrainStep(nn.Cell):
         return losses[0] * self.scale, losses
 
     def construct(self, *batch):
+        if self.device_input is not None:
+            batch = self.device_input(*batch)
         (_, losses), grads = self.forward_backward(*batch)
         grads = self.reduce_gradients(grads)
         grads = self.map(ops.partial(_unscale, self.scale), grads)
@@ -204,19 +207,6 @@ class TrainStep(nn.Cell):
         grown = ops.select(grow, ops.minimum(scale * 2.0, LARGEST_SCALE), scale)
         ops.assign(self.scale, ops.select(overflow, ops.maximum(scale * 0.5, 1.0), grown))
         return ops.assign(self.good_steps, ops.select(grow, ops.zeros_like(good_steps), good_steps))
-
-
-class Normalize(nn.Cell):
-    """Bytes of an image batch [N, H, W, 3], BGR uint8 -> the network's input [N, 3, H, W] float32; mean and std in [0, 1]."""
-
-    def __init__(self, mean, std):
-        super().__init__()
-        mean, std = (np.asarray(values, np.float64).reshape(1, 3, 1, 1) for values in (mean, std))
-        self.factor = Tensor((1 / (255 * std)).astype(np.float32))
-        self.shift = Tensor((-mean / std).astype(np.float32))
-
-    def construct(self, image):
-        return image.astype(ms.float32).transpose(0, 3, 1, 2) * self.factor + self.shift
 
 
 class HeatmapNetwork(nn.Cell):

@@ -34,7 +34,6 @@ RECORD_SCHEMA = {
     "boxes": {"type": "float32", "shape": [-1, 4]},
     "labels": {"type": "int32", "shape": [-1]},
 }
-TARGET_COLUMNS = ["image", "hm", "ind", "reg", "reg_mask", "wh", "wh_mask"]
 # Some documents spell the test set's year 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -261,15 +260,17 @@ def _kernel(radius, mse_loss):
     return image.gaussian_kernel(radius, (2 * radius + 1) / 6)
 
 
-def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=False, dense_wh=False, cat_spec_wh=False):
+def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=False, dense_wh=False, cat_spec_wh=False, draw=True):
     """Targets of one image (the original's datasets/sample/ctdet.py).
 
     Args: boxes [M, 4] x1, y1, x2, y2 in output pixels; labels [M]; out_size (width, height) of the output.
     Returns a dictionary: hm [C, h, w], ind [max_objs] int32, reg [max_objs, 2], reg_mask [max_objs], wh and wh_mask:
-    [max_objs, 2], or [max_objs, 2 C] with cat_spec_wh, or [2, h, w] with dense_wh. All but ind float32.
+    [max_objs, 2], or [max_objs, 2 C] with cat_spec_wh, or [2, h, w] with dense_wh. All but ind float32. Without draw it holds
+    in the place of hm objects [max_objs, 2] int32, class and radius (-1 where there is none), of which the device draws it.
     """
     out_w, out_h = out_size
-    hm = np.zeros((num_classes, out_h, out_w), np.float32)
+    hm = np.zeros((num_classes, out_h, out_w), np.float32) if draw else None
+    objects = np.full((max_objs, 2), -1, np.int32)
     ind = np.zeros(max_objs, np.int32)
     reg = np.zeros((max_objs, 2), np.float32)
     reg_mask = np.zeros(max_objs, np.float32)
@@ -285,14 +286,17 @@ def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=Fals
         x, y = center.astype(np.int32)
         radius = max(0, int(image.gaussian_radius(math.ceil(h), math.ceil(w))))
         kernel = _kernel(radius, mse_loss)
-        image.draw_gaussian(hm[label], x, y, kernel)
+        objects[slot] = label, len(kernel) // 2
+        if draw:
+            image.draw_gaussian(hm[label], x, y, kernel)
         ind[slot] = y * out_w + x
         reg[slot] = center - (x, y)
         reg_mask[slot] = 1
         wh[slot] = w, h
         if dense_wh:
             image.draw_dense_value(dense, hm.max(0), x, y, kernel, (w, h))
-    targets = {"hm": hm, "ind": ind, "reg": reg, "reg_mask": reg_mask}
+    targets = {"hm": hm} if draw else {"objects": objects}
+    targets |= {"ind": ind, "reg": reg, "reg_mask": reg_mask}
     wh_mask = np.repeat(reg_mask[:, None], 2, 1)
     if dense_wh:
         targets["wh"], targets["wh_mask"] = dense, np.repeat(hm.max(0, keepdims=True), 2, 0)
@@ -318,11 +322,12 @@ def whole_view(width, height, input_size):
     return np.array([width / 2, height / 2], np.float32), max(width, height * input_size[0] / input_size[1]) * 1.0
 
 
-def make_sample(picture, boxes, labels, num_classes, rng, dataset_config, net_config):
-    """A training sample: {"image": float32 [3, H, W], and encode_targets' dictionary}.
+def make_sample(picture, boxes, labels, num_classes, rng, dataset_config, net_config, draw=True):
+    """A training sample: {"image": uint8 [H, W, 3], "color": float32 [3, 4] and encode_targets' dictionary}.
 
-    Args: picture uint8 BGR; boxes [M, 4] x1, y1, x2, y2 in its pixels; labels [M]; rng numpy Generator that makes
-    all the random draws, or None for the whole image as it is.
+    The network's input is image through the colour map, which augments and normalises. Args: picture uint8 BGR; boxes [M, 4] x1, y1,
+    x2, y2 in its pixels; labels [M]; rng numpy Generator that makes all the random draws, or None for the whole image as it is;
+    draw as in encode_targets.
     """
     height, width = picture.shape[:2]
     input_size = dataset_config.input_res_train
@@ -332,10 +337,12 @@ def make_sample(picture, boxes, labels, num_classes, rng, dataset_config, net_co
         center, size, rotation, flip = image.draw_crop(rng, center, size, (width, height), dataset_config)
         if dataset_config.color_aug:
             steps, lighting = image.draw_color(rng)
-    return render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config)
+    return render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config,
+                         draw)
 
 
-def render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config):
+def render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config,
+                  draw=True):
     """make_sample with the draws given: region (center, size, rotation), flip, and color_matrix's steps and lighting."""
     width = picture.shape[1]
     if flip:
@@ -345,12 +352,26 @@ def render_sample(picture, boxes, labels, num_classes, center, size, rotation, f
     input_size = tuple(dataset_config.input_res_train)
     out_size = (input_size[0] // net_config.down_ratio, input_size[1] // net_config.down_ratio)
     view = image.warp(picture, image.affine_matrix(center, size, rotation, input_size), input_size)
-    color = image.color_matrix(steps, lighting, image.mean_grey(view), dataset_config.eig_val, dataset_config.eig_vec)
+    grey = image.mean_grey(view) if steps else 0.0  # only the contrast step uses it
+    color = image.color_matrix(steps, lighting, grey, dataset_config.eig_val, dataset_config.eig_vec)
     color = image.normalizing_matrix(color, dataset_config.mean, dataset_config.std)
     boxes = image.transform_boxes(boxes, image.affine_matrix(center, size, rotation, out_size))
     targets = encode_targets(boxes, labels, num_classes, out_size, dataset_config.max_objs,
-                             net_config.mse_loss, net_config.dense_wh, net_config.cat_spec_wh)
-    return {"image": image.apply_color(view, color), **targets}
+                             net_config.mse_loss, net_config.dense_wh, net_config.cat_spec_wh, draw)
+    return {"image": view, "color": color.astype(np.float32), **targets}
+
+
+def columns(draw):
+    """The columns of a training batch, in the order device_input.DeviceInput takes them."""
+    return ["image", "color", "hm" if draw else "objects", "ind", "reg", "reg_mask", "wh", "wh_mask"]
+
+
+def draws_on_host(heatmap_on, dense_wh, device_target):
+    """Whether the pipeline draws the heatmaps, for dataset_config.heatmap_on "auto", "host" or "device".
+
+    auto: the device does where it is not the host itself, since that saves most of the bytes between them. The dense size map needs them.
+    """
+    return dense_wh or heatmap_on == "host" or (heatmap_on == "auto" and device_target == "CPU")
 
 
 # ---------------------------------------------------------------- training pipeline
@@ -376,8 +397,9 @@ class TrainSet:
     lie in the files. Attributes: manifest, images_per_step (of all ranks), steps_per_epoch.
     """
 
-    def __init__(self, config, rank=0, ranks=1):
+    def __init__(self, config, rank=0, ranks=1, device_target="CPU"):
         self.config = config
+        self.draw = draws_on_host(config.dataset_config.heatmap_on, config.net_config.dense_wh, device_target)
         self.rank, self.ranks = rank, ranks
         self.batch_size = config.train_config.batch_size
         self.manifest = read_manifest(config.mindrecord_dir, config.mindrecord_prefix)
@@ -392,28 +414,29 @@ class TrainSet:
             raise UserError(f"{len(ids)} images are fewer than one batch: train_config.batch_size {self.batch_size} x {ranks} devices")
 
     def epoch(self, number, first_step=0):
-        """A MindSpore pipeline of the batches of an epoch from first_step on, columns TARGET_COLUMNS."""
+        """A MindSpore pipeline of the batches of an epoch from first_step on, with the columns of columns()."""
         order = epoch_order(len(self.places), self.config.seed, number, self.config.do_shuffle)
         places = self.places[rank_share(order, self.batch_size, self.rank, self.ranks)][first_step * self.batch_size :]
         workers = min(self.config.dataset_config.num_workers, os.cpu_count())  # MindSpore refuses more
         data = ds.MindDataset(self.files, columns_list=list(RECORD_SCHEMA), sampler=ds.SubsetSampler([int(place) for place in places]))
         sample = functools.partial(
             _pipeline_sample, epoch=number, seed=self.config.seed, num_classes=self.num_classes,
-            dataset_config=self.config.dataset_config, net_config=self.config.net_config,
+            dataset_config=self.config.dataset_config, net_config=self.config.net_config, draw=self.draw,
         )
-        data = data.map(sample, list(RECORD_SCHEMA), TARGET_COLUMNS, num_parallel_workers=workers)
-        data = data.project(TARGET_COLUMNS)
+        names = columns(self.draw)
+        data = data.map(sample, list(RECORD_SCHEMA), names, num_parallel_workers=workers)
+        data = data.project(names)
         return data.batch(self.batch_size, drop_remainder=True, num_parallel_workers=1)
 
 
-def _pipeline_sample(data, image_id, boxes, labels, epoch, seed, num_classes, dataset_config, net_config):
-    """One MindRecord row -> the values of TARGET_COLUMNS."""
+def _pipeline_sample(data, image_id, boxes, labels, epoch, seed, num_classes, dataset_config, net_config, draw):
+    """One MindRecord row -> the values of columns()."""
     if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
         boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
     rng = np.random.default_rng([seed, epoch, int(image_id)])
     picture = image.decode_image(data.tobytes())
-    sample = make_sample(picture, boxes.reshape(-1, 4), labels.reshape(-1), num_classes, rng, dataset_config, net_config)
-    return tuple(sample[name] for name in TARGET_COLUMNS)
+    sample = make_sample(picture, boxes.reshape(-1, 4), labels.reshape(-1), num_classes, rng, dataset_config, net_config, draw)
+    return tuple(sample[name] for name in columns(draw))
 
 
 # ---------------------------------------------------------------- evaluation input

@@ -9,6 +9,7 @@ from mindspore import nn, ops
 
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
 from src.deform_conv import resolve_dcn_impl
+from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.utils import (
@@ -57,8 +58,15 @@ class SumOverRanks(nn.Cell):
         return self.all_reduce(x)
 
 
-def build_train_step(network, config, optimizer, ranks=1):
-    """The training cell that config describes."""
+def build_device_input(config, num_classes, draw):
+    """The cell that makes the network's batch of the pipeline's; draw says whether the pipeline draws the heatmaps."""
+    ratio = config.net_config.down_ratio
+    out_size = [side // ratio for side in config.dataset_config.input_res_train]
+    return DeviceInput(None if draw else DrawHeatmap(num_classes, out_size, config.net_config.mse_loss))
+
+
+def build_train_step(network, config, optimizer, ranks=1, device_input=None):
+    """The training cell that config describes; device_input as in TrainStep."""
     network = set_precision(network, config.train_config.amp_level)
     across = {}
     if ranks > 1:
@@ -68,7 +76,8 @@ def build_train_step(network, config, optimizer, ranks=1):
         across["grad_reducer"] = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=ranks)
     scale = config.train_config.loss_scale_value if config.enable_lossscale else None
     growth = config.train_config.loss_scale_window if config.train_config.dynamic_loss_scale else 0
-    step = TrainStep(loss, optimizer, scale, config.train_config.clip_grad_norm, growth_interval=growth, **across)
+    step = TrainStep(loss, optimizer, scale, config.train_config.clip_grad_norm, growth_interval=growth,
+                     device_input=device_input, **across)
     step.set_train()
     return step
 
@@ -128,7 +137,8 @@ def train(config, train_set, device_target, rank=0):
     ms.set_seed(config.seed)
     network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
-    step_cell = build_train_step(network, config, optimizer, train_set.ranks)
+    device_input = build_device_input(config, train_set.num_classes, train_set.draw)
+    step_cell = build_train_step(network, config, optimizer, train_set.ranks, device_input)
     parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
     state = {parameter.name: parameter for parameter in parameters}
 

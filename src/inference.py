@@ -11,9 +11,10 @@ import numpy as np
 from mindspore import nn
 
 from src import errors, image
-from src.centernet_det import DetectionNetwork, HeatmapNetwork, Normalize, build_network, fold_batch_norm
+from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, fold_batch_norm
 from src.dataset import normalize, place
 from src.deform_conv import resolve_dcn_impl
+from src.device_input import Normalize
 from src.errors import UserError
 from src.model_utils.config import Config
 from src.post_process import merge, to_image

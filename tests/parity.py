@@ -26,7 +26,7 @@ from src import dataset, errors, image, losses, torch_weights
 from src.centernet_det import build_loss, build_network
 from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
-from src.engine import build_optimizer, build_train_step
+from src.engine import build_device_input, build_optimizer, build_train_step
 from src.errors import UserError
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
@@ -155,13 +155,20 @@ def sample_rows(vectors, folder, name):
     crop_center, crop_scale, flip = vectors["crop_center"], vectors["crop_scale"], bool(vectors["flip"])
     if vectors["train"]:
         center, size = crop_center.astype(np.float32), size * crop_scale
-    sample = dataset.render_sample(
+    words = (
         picture, boxes, vectors["labels"], len(vectors["ret_hm"]), center, size, 0.0, flip, (), np.zeros(3),
         config.dataset_config, config.net_config,
     )
+    sample = dataset.render_sample(*words)
     name = f"sample {name}"
-    yield compare(f"{name}: input", sample["image"][:, ::2, ::2], vectors["ret_input"], USUAL, grey_level(config.dataset_config))
+    view = image.apply_color(sample["image"], sample["color"])
+    yield compare(f"{name}: input", view[:, ::2, ::2], vectors["ret_input"], USUAL, grey_level(config.dataset_config))
     yield compare(f"{name}: heatmap", sample["hm"], vectors["ret_hm"])
+    if variant != "dense_wh":
+        on_device = on_the_device([dataset.render_sample(*words, draw=False)], config, len(vectors["ret_hm"]), False)
+        yield compare(f"{name}: input, on the device", on_device["image"][0, :, ::2, ::2], vectors["ret_input"], USUAL,
+                      grey_level(config.dataset_config))
+        yield compare(f"{name}: heatmap, drawn on the device", on_device["hm"][0], vectors["ret_hm"])
     yield compare(f"{name}: centre indices", sample["ind"], vectors["ret_ind"], EXACT)
     yield compare(f"{name}: object mask", sample["reg_mask"], vectors["ret_reg_mask"], EXACT)
     yield compare(f"{name}: offset", sample["reg"], vectors["ret_reg"])
@@ -370,8 +377,15 @@ def arrays(reference):
     return {name: value.numpy().copy() for name, value in reference.state_dict().items()}
 
 
+def on_the_device(samples, config, num_classes, draw):
+    """The batch, {name: array}, that the device makes of samples of the pipeline; draw says whether they come with heatmaps."""
+    batch = [Tensor(np.stack([sample[name] for sample in samples])) for name in dataset.columns(draw)]
+    names = [name for name in dataset.columns(True) if name != "color"]
+    return {name: value.asnumpy() for name, value in zip(names, build_device_input(config, num_classes, draw)(*batch))}
+
+
 def drawn_batch(n=4, size=128):
-    """A batch of the pipeline's columns, {name: array}: pictures of three coloured boxes each, with their targets."""
+    """A batch as the network with its loss takes it, {name: array}: pictures of three coloured boxes each, with their targets."""
     rng = np.random.default_rng(1)
     config = get_config("", ["--dataset_config.input_res_train", f"[{size}, {size}]", "--dataset_config.max_objs", "8"])
     samples = []
@@ -384,7 +398,7 @@ def drawn_batch(n=4, size=128):
         for (x1, y1, x2, y2), label in zip(boxes, labels):
             picture[y1:y2, x1:x2] = np.eye(3)[label] * 190 + 30
         samples.append(dataset.make_sample(picture, boxes.astype(np.float32), labels, 3, None, config.dataset_config, config.net_config))
-    return {name: np.stack([sample[name] for sample in samples]) for name in dataset.TARGET_COLUMNS}
+    return on_the_device(samples, config, 3, True)
 
 
 def reference_loss(reference, batch):

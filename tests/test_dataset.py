@@ -248,12 +248,17 @@ def batches(records, make_config, *words, first_step=0, epoch=1):
     return list(pipeline.create_dict_iterator(num_epochs=1, output_numpy=True))
 
 
+def network_input(batch):
+    """What the network sees of the first sample of a batch: float32 [3, H, W]."""
+    return image.apply_color(batch["image"][0], batch["color"][0])
+
+
 def test_samples_do_not_depend_on_the_number_of_workers(tiny_records, make_config):
     one = batches(tiny_records, make_config, "--dataset_config.num_workers", 1)
     four = batches(tiny_records, make_config, "--dataset_config.num_workers", 4)  # or as many as there are cores
-    assert len(one) == 5 and list(one[0]) == dataset.TARGET_COLUMNS
+    assert len(one) == 5 and list(one[0]) == dataset.columns(True)
     for a, b in zip(one, four):
-        for name in dataset.TARGET_COLUMNS:
+        for name in dataset.columns(True):
             np.testing.assert_array_equal(a[name], b[name])
     other_epoch = batches(tiny_records, make_config, epoch=2)
     assert not np.array_equal(one[0]["image"], other_epoch[0]["image"])
@@ -273,7 +278,7 @@ def test_without_augmentation_a_sample_is_the_whole_image(tiny_data, tiny_record
     options = make_config().dataset_config
     picture = cv2.imread(str(tiny_data / "train2017" / "000001.jpg"))
     expected = ((picture / 255.0 - options.mean) / options.std).transpose(2, 0, 1)
-    np.testing.assert_allclose(sample["image"][0], expected, atol=1e-4)
+    np.testing.assert_allclose(network_input(sample), expected, atol=1e-4)
     coco = dataset.read_coco(str(tiny_data / "annotations" / "instances_train2017.json"))
     boxes = dataset.truth_boxes(coco, 1)[:, :4] / 4
     np.testing.assert_allclose(sample["wh"][0][: len(boxes)], np.clip(boxes[:, 2:], 0, 23) - np.clip(boxes[:, :2], 0, 23), atol=1e-4)
@@ -287,7 +292,8 @@ def test_without_augmentation_a_sample_is_the_whole_image(tiny_data, tiny_record
     ("--dataset_config.eig_val", "[1, 1, 1]"), ("--dataset_config.eig_vec", "[[1, 0, 0], [0, 1, 0], [0, 0, 1]]"),
 ])
 def test_every_augmentation_option_changes_the_samples(tiny_records, make_config, words):
-    assert not np.array_equal(batches(tiny_records, make_config)[0]["image"], batches(tiny_records, make_config, *words)[0]["image"])
+    one, other = (network_input(batches(tiny_records, make_config, *changes)[0]) for changes in ((), words))
+    assert not np.array_equal(one, other)
 
 
 def test_rotation_stays_within_its_limit(make_config):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.centernet_det import CenterNet, HeatmapNetwork, Normalize, fold_batch_norm
+from src.centernet_det import CenterNet, HeatmapNetwork, fold_batch_norm
+from src.device_input import Normalize
 from src.inference import Detector, StageTimes, detect_all, load_detector, make_inputs, read_picture
 from src.utils import load_weights, read_checkpoint
 from tests import torch_reference

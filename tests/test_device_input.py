@@ -1,0 +1,70 @@
+"""src/device_input.py: what the device computes is what the host would have."""
+import mindspore as ms
+import numpy as np
+import pytest
+
+from src import dataset, image
+from src.device_input import ApplyColor, DeviceInput, DrawHeatmap
+from src.engine import build_device_input
+from tests.conftest import TINY, noise_picture, run_script
+
+
+def random_objects(rng, count, out_size):
+    """Boxes in output pixels of all sizes, some reaching beyond the edges, and their labels, of which many share a class."""
+    width, height = out_size
+    size = np.exp(rng.uniform(np.log(0.5), np.log(width), (count, 2)))
+    corner = rng.uniform(-3, [width, height], (count, 2))
+    return np.hstack([corner, corner + size]).astype(np.float32), rng.integers(0, 4, count).astype(np.int32)
+
+
+@pytest.mark.parametrize("mse_loss", [False, True])
+def test_the_device_draws_the_hosts_heatmaps(mse_loss):
+    """Four images with 0, 1, 20 and more than max_objs objects, not square, to 1e-6; centres are exactly 1."""
+    rng = np.random.default_rng(3)
+    out_size, samples, drawn = (40, 24), [], []
+    for count in (0, 1, 20, 40):
+        boxes, labels = random_objects(rng, count, out_size)
+        drawn.append(dataset.encode_targets(boxes, labels, 4, out_size, 32, mse_loss)["hm"])
+        samples.append(dataset.encode_targets(boxes, labels, 4, out_size, 32, mse_loss, draw=False))
+        assert "hm" not in samples[-1]
+    objects, ind = (ms.Tensor(np.stack([sample[name] for sample in samples])) for name in ("objects", "ind"))
+    heat = DrawHeatmap(4, out_size, mse_loss)(objects, ind).asnumpy()
+    np.testing.assert_allclose(heat, np.stack(drawn), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(heat == 1, np.stack(drawn) == 1)
+    assert (heat == 1).sum() > 30 and heat[0].max() == 0
+
+
+def test_the_device_applies_the_hosts_colours():
+    rng = np.random.default_rng(0)
+    pictures = np.stack([noise_picture(seed, 20, 30) for seed in range(3)])
+    colors = (rng.normal(size=(3, 3, 4)) * [0.01, 0.01, 0.01, 1]).astype(np.float32)
+    expected = np.stack([image.apply_color(picture, color) for picture, color in zip(pictures, colors)])
+    np.testing.assert_allclose(ApplyColor()(ms.Tensor(pictures), ms.Tensor(colors)).asnumpy(), expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("heatmap_on, dense_wh, target, host", [
+    ("auto", False, "CPU", True), ("auto", False, "Ascend", False), ("host", False, "Ascend", True), ("device", False, "CPU", False),
+    ("device", True, "Ascend", True),
+])
+def test_where_heatmaps_are_drawn(heatmap_on, dense_wh, target, host):
+    assert dataset.draws_on_host(heatmap_on, dense_wh, target) is host
+
+
+def test_bytes_from_host_to_device(make_config):
+    """At most a quarter of the model-zoo version's 8.4 MB (image and heatmap in float32), where the device draws."""
+    config = make_config()
+    picture, boxes = noise_picture(0, 480, 640), np.array([[10, 10, 300, 300]], np.float32)
+    sample = dataset.make_sample(picture, boxes, np.array([3]), 80, None, config.dataset_config, config.net_config, draw=False)
+    assert list(sample) == dataset.columns(False) and sum(value.nbytes for value in sample.values()) < 8.4e6 / 4
+    cell = build_device_input(config, 80, False)
+    assert isinstance(cell, DeviceInput) and (cell.draw_heatmap.width, cell.draw_heatmap.num_classes) == (128, 80)
+
+
+def test_training_is_the_same_wherever_they_are_drawn(tiny_records, tmp_path):
+    losses = {}
+    for place in ("host", "device"):
+        words = ["--mindrecord_dir", tiny_records, "--dataset_config.heatmap_on", place, "--train_steps", 3, "--enable_save_ckpt", "false"]
+        done = run_script("train.py", *TINY, *words, "--save_result_dir", tmp_path / place, cwd=tmp_path)
+        losses[place] = [float(line.split("| loss ")[1].split()[0]) for line in done.stdout.splitlines() if line.startswith("epoch")]
+    assert len(losses["host"]) == 3
+    np.testing.assert_allclose(losses["device"], losses["host"], rtol=1e-3)

@@ -1,0 +1,61 @@
+"""The network in PyTorch (torch_reference.py) as a peer of tools/benchmark.py."""
+import numpy as np
+import torch
+
+from tests import torch_reference
+
+CLASSES = 80
+
+
+def peers(part):
+    """{"PyTorch": make} for the parts that are stated in PyTorch."""
+    makers = {"train": make_training, "infer": make_inference, "decode": make_decoding}
+    return {f"PyTorch {torch.__version__}": makers[part]} if part in makers else {}
+
+
+def make_training(case, arrays):
+    """A training step on a batch of the pipeline: image, hm, ind, reg, reg_mask, wh, wh_mask."""
+    if not case.startswith("training step"):
+        return None
+    network = torch_reference.CenterNet(CLASSES).train()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-6)
+    picture, hm, ind, reg, reg_mask, wh, _ = map(torch.tensor, arrays)
+
+    def step():
+        optimizer.zero_grad()
+        torch_reference.detection_loss(*network(picture), hm, ind.long(), reg, reg_mask, wh)[0].backward()
+        optimizer.step()
+
+    return step
+
+
+def best(heat):
+    """The 100 best peaks of heat [N, C, H, W]."""
+    peaks = heat * (torch.nn.functional.max_pool2d(heat, 3, 1, 1) == heat)
+    return torch.topk(peaks.flatten(1), 100)
+
+
+def make_inference(case, batch):
+    """The network and its best peaks."""
+    network = torch_reference.CenterNet(CLASSES).eval()
+    tensor = torch.tensor(batch)
+
+    def infer():
+        with torch.no_grad():
+            best(torch.sigmoid(network(tensor)[0]))
+
+    return infer
+
+
+def make_decoding(case, inputs):
+    """The best peaks with their boxes."""
+    heat, wh, reg = (torch.tensor(np.ascontiguousarray(array)) for array in inputs)
+
+    def decode():
+        scores, places = best(heat)
+        pixels = places % (heat.shape[2] * heat.shape[3])
+        size, offset = (values.flatten(2).gather(2, pixels[:, None].expand(-1, 2, -1)) for values in (wh, reg))
+        x, y = pixels % heat.shape[3] + offset[:, 0], pixels // heat.shape[3] + offset[:, 1]
+        torch.stack([x - size[:, 0] / 2, y - size[:, 1] / 2, x + size[:, 0] / 2, y + size[:, 1] / 2, scores], 2)
+
+    return decode
