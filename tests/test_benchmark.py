@@ -1,0 +1,58 @@
+"""tools/benchmark.py: what its rows say, and how a reader plugs something in."""
+import json
+
+import pytest
+
+from src.errors import UserError
+from tests.conftest import assert_user_error, run_script
+from tools import benchmark
+
+PEER = """
+import json
+
+def peers(part):
+    return {"mine": make} if part == "postprocess" else {}
+
+def make(case, inputs):
+    if not case.startswith("100 boxes"):
+        return None
+    assert inputs.shape == (100, 6)
+    return lambda: sum(range(1000))
+"""
+
+
+def test_a_part_with_a_peer(tmp_path):
+    (tmp_path / "peer.py").write_text(PEER)
+    done = run_script("tools/benchmark.py", "--only", "postprocess", "--runs", 3, "--json", "rows.json", "--peer", "peer.py", cwd=tmp_path)
+    content = json.loads((tmp_path / "rows.json").read_text())
+    rows = {row["name"]: row for row in content["rows"]}
+    ours, mine = rows["100 boxes to records, 80 classes, soft-NMS"], rows["100 boxes to records, 80 classes, soft-NMS (mine)"]
+    assert 0 < ours["least"] <= ours["median"] <= ours["most"] and ours["unit"] == "us" and "ours_to_it" not in ours
+    assert mine["ours_to_it"] > 1  # fifty images' boxes against one short sum
+    assert rows["peak memory of this part"]["median"] > 0.05
+    for part in ("cores; Python", "numpy 1.", "postprocess", "median", "ours / it", "(mine)"):
+        assert part in done.stdout
+    assert content["machine"] in done.stdout
+
+
+@pytest.mark.parametrize("unit, count, expected", [("s", 4, 0.5), ("ms", 4, 500), ("us", 2, 1e6), ("images/s", 8, 4), ("ratio", 1, 2)])
+def test_units_by_hand(unit, count, expected):
+    assert benchmark.convert(2.0, benchmark.Case("x", unit=unit, count=count)) == pytest.approx(expected)
+
+
+def test_functions_take_turns_and_the_first_call_does_not_count():
+    calls = []
+    times = benchmark.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3 and {name: len(series) for name, series in times.items()} == {"a": 2, "b": 2}
+
+
+def test_the_parts():
+    assert list(benchmark.PARTS) == ["input", "train", "infer", "decode", "postprocess", "eval", "convert"]
+
+
+def test_mistakes(tmp_path):
+    assert_user_error(run_script("tools/benchmark.py", "--runs", 0, check=False), "at least 1")
+    assert_user_error(run_script("tools/benchmark.py", "--peer", "/nowhere.py", check=False), "/nowhere.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UserError, match="no function peers"):
+        benchmark.load_peer(str(tmp_path / "empty.py"))
