@@ -251,6 +251,30 @@ class DetectionNetwork(nn.Cell):
         return decode(heat, wh, reg, self.k, self.cat_spec_wh)
 
 
+class MaxPoolOfPositive(nn.Cell):
+    """3x3 max-pooling with stride 2 and padding 1 of values that are not negative, [N, C, H, W]: what is padded may then be 0.
+
+    Several times as fast on a CPU as nn.MaxPool2d with padding, whose gradient, however, is faster.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(3, 2, pad_mode="valid")
+
+    def construct(self, x):
+        n, channels, height, width = x.shape
+        line = ops.zeros((n, channels, 1, width), x.dtype)
+        x = ops.concat((line, x, line), 2)
+        column = ops.zeros((n, channels, height + 2, 1), x.dtype)
+        return self.pool(ops.concat((column, x, column), 3))
+
+
+def make_for_inference(network):
+    """Change a CenterNet that no longer trains into a faster one with the same outputs; returns how many batch norms stay."""
+    network.backbone.maxpool = MaxPoolOfPositive()
+    return fold_batch_norm(network)
+
+
 def fold_batch_norm(network):
     """Put each batch norm of a network that no longer trains into the layer before it; returns how many are left.
 

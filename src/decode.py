@@ -7,7 +7,7 @@ from src.losses import gather_at_centers
 
 def suppress_non_peaks(heat):
     """Zero every value of heat [N, C, H, W] that is not the largest of its 3x3 neighbourhood: NMS of the paper."""
-    peak = ops.max_pool2d(heat, 3, 1, 1)
+    peak = ops.MaxPool(kernel_size=3, strides=1, pad_mode="same")(heat)
     return heat * (peak == heat).astype(heat.dtype)
 
 
@@ -17,8 +17,18 @@ def top_k(heat, k):
     Returns scores, ind (y * W + x), classes: each [N, k]; ind and classes int32.
     """
     n, classes, height, width = heat.shape
-    scores, flat = ops.topk(heat.reshape(n, classes * height * width), k)
+    lines = classes * height
     pixels = height * width
+    if lines <= k:
+        scores, flat = ops.topk(heat.reshape(n, lines * width), k)
+        return scores, flat % pixels, flat // pixels
+    # The k largest values lie in the k lines whose own largest values are largest.
+    heat = heat.reshape(n, lines, width)
+    _, best = ops.topk(ops.amax(heat, -1), k)
+    first_line = (ops.arange(n) * lines).reshape(n, 1)
+    candidates = ops.gather(heat.reshape(n * lines, width), (best + first_line).reshape(-1), 0)
+    scores, place = ops.topk(candidates.reshape(n, k * width), k)
+    flat = ops.gather_elements(best, 1, place // width) * width + place % width
     return scores, flat % pixels, flat // pixels
 
 

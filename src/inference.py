@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import nn
 
 from src import errors, image
-from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, fold_batch_norm
+from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, make_for_inference
 from src.dataset import normalize, place
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import Normalize
@@ -63,7 +63,7 @@ def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_
     options = Config(description["net_config"])
     network = build_network(options, len(description["classes"]), resolve_dcn_impl(dcn_impl, device_target))
     load_weights(network, read_checkpoint(checkpoint), checkpoint)
-    if left := fold_batch_norm(network):
+    if left := make_for_inference(network):
         log(f"{left} batch norms stay: folding them would cost precision")
     input_cell = Normalize(description["mean"], description["std"]) if from_bytes else nn.Identity()
     graph = DetectionNetwork(HeatmapNetwork(network, input_cell, eval_config.flip_test), eval_config.K, options.cat_spec_wh)

@@ -89,7 +89,7 @@ CHILD = "--part"
 
 def time_part(part, path, runs, peers):
     """Time a part's cases beside the peers', print rows and write them."""
-    print(f"\n{part}\n{'':44}{'median':>10}{'least':>10}{'most':>10}  unit", flush=True)
+    print(f"\n{part}\n{'':60}{'median':>10}{'least':>10}{'most':>10}  unit", flush=True)
     rows = []
     for case in PARTS[part](runs):
         for row in measure(part, case, runs, peers):
@@ -161,7 +161,7 @@ def print_row(row):
     """A row as a line of the table."""
     spread = f"{row['least']:10.3g}{row['most']:10.3g}" if "least" in row else " " * 20
     ratio = f"  ours / it {row['ours_to_it']:.2f}" if "ours_to_it" in row else ""
-    print(f"{row['name']:44}{row['median']:10.4g}{spread}  {row['unit']}{ratio}", flush=True)
+    print(f"{row['name']:60}{row['median']:10.4g}{spread}  {row['unit']}{ratio}", flush=True)
 
 
 def load_peer(path):
@@ -265,10 +265,12 @@ def input_part(runs):
             boxes, labels = random_boxes(boxes_count, width, height)
             name = f"{width}x{height}, {boxes_count} boxes"
 
-            def sample(data=data, boxes=boxes, labels=labels):
-                dataset.make_sample(image.decode_image(data), boxes, labels, CLASSES, np.random.default_rng(1), options, net)
+            def sample(draw, data=data, boxes=boxes, labels=labels):
+                dataset.make_sample(image.decode_image(data), boxes, labels, CLASSES, np.random.default_rng(1), options, net, draw)
 
-            yield Case(f"training sample of {name}", functools.partial(repeat, sample, 20), "ms", 20, (data, boxes, labels))
+            for draw, where in ((True, "drawn"), (False, "left to the device")):
+                run = functools.partial(repeat, functools.partial(sample, draw), 20)
+                yield Case(f"sample of {name}, {where}", run, "ms", 20, (data, boxes, labels) if draw else None)
             if (width, height) == (640, 480) and boxes_count == 8:
                 yield from sample_steps(data, boxes, labels, options, net)
     with tempfile.TemporaryDirectory() as folder:
@@ -296,11 +298,15 @@ def sample_steps(data, boxes, labels, options, net):
 
     def color():
         change = image.color_matrix(steps, lighting, image.mean_grey(view), options.eig_val, options.eig_vec)
-        image.apply_color(view, image.normalizing_matrix(change, options.mean, options.std))
+        image.normalizing_matrix(change, options.mean, options.std)
+
+    def targets(draw):
+        dataset.encode_targets(out_boxes, labels, CLASSES, (128, 128), options.max_objs, draw=draw)
 
     for name, function in (
-        ("  decode", lambda: image.decode_image(data)), ("  warp", lambda: image.warp(picture, matrix, (512, 512))), ("  colour", color),
-        ("  targets", lambda: dataset.encode_targets(out_boxes, labels, CLASSES, (128, 128), options.max_objs)),
+        ("  decode", lambda: image.decode_image(data)), ("  warp", lambda: image.warp(picture, matrix, (512, 512))),
+        ("  colour map", color), ("  targets, heatmap drawn", lambda: targets(True)),
+        ("  targets, heatmap left to the device", lambda: targets(False)),
     ):
         yield Case(name, functools.partial(repeat, function, 20), "ms", 20)
 
@@ -314,15 +320,18 @@ def pipeline_cases(folder, runs):
     split = dataset.find_split(os.path.join(folder, "coco"), "train", config.dataset_config)
     with contextlib.redirect_stdout(io.StringIO()):
         dataset.convert(split, os.path.join(folder, "records"), "p", 4, 2, folder)
-    for workers in (1, 2):
-        words = ["--mindrecord_dir", os.path.join(folder, "records"), "--mindrecord_prefix", "p", "--dataset_config.num_workers", workers]
-        train_set = dataset.TrainSet(settings(*words))
+    for where in ("host", "device"):
+        for workers in (1, 2):
+            words = ["--mindrecord_dir", os.path.join(folder, "records"), "--mindrecord_prefix", "p", "--dataset_config.heatmap_on", where]
+            train_set = dataset.TrainSet(settings(*words, "--dataset_config.num_workers", workers))
+            run = functools.partial(read_epoch, train_set)
+            yield Case(f"pipeline, batches of 16, heatmaps on the {where}, {workers} workers", run, "images/s", 160)
 
-        def epoch(train_set=train_set):
-            for _ in train_set.epoch(0).create_tuple_iterator(num_epochs=1):
-                pass
 
-        yield Case(f"pipeline, batches of 16, {workers} workers", epoch, "images/s", 160)
+def read_epoch(train_set):
+    """Fetch every batch of an epoch."""
+    for _ in train_set.epoch(0).create_tuple_iterator(num_epochs=1):
+        pass
 
 
 def train_part(runs):
@@ -330,21 +339,26 @@ def train_part(runs):
     import mindspore as ms
 
     from src.centernet_det import build_network
-    from src.engine import build_optimizer, build_train_step
+    from src.engine import build_device_input, build_optimizer, build_train_step
     from src.model_utils.device_adapter import set_device
 
     set_device("CPU", 0)
     for batch_size, side in ((16, 128), (2, 512)):
-        config = settings()
+        config = settings("--dataset_config.input_res_train", [side, side])
         network = build_network(config.net_config, CLASSES, "composite")
-        step = build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
-        arrays = training_batch(batch_size, side)
-        tensors = [ms.Tensor(array) for array in arrays]
+        optimizer = build_optimizer(network, config.train_config, 100, 1)
+        device_input = build_device_input(config, CLASSES, True)
+        step = build_train_step(network, config, optimizer, 1, device_input)
+        tensors = [ms.Tensor(array) for array in training_batch(config, batch_size)]
         start = time.perf_counter()
         step(*tensors)[0].asnumpy()
         yield Case(f"first step, {batch_size} x {side}x{side}", unit="s", seconds=[time.perf_counter() - start])
+        for draw, where in ((True, "host"), (False, "device")):
+            cell = build_device_input(config, CLASSES, draw)
+            inputs = [ms.Tensor(array) for array in training_batch(config, batch_size, draw)]
+            yield Case(f"  its batch on the device, heatmaps drawn on the {where}", functools.partial(run_cell, cell, inputs), "ms")
         run = functools.partial(run_step, step, tensors)
-        yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, arrays)
+        yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, [value.asnumpy() for value in device_input(*tensors)])
 
 
 def run_step(step, tensors):
@@ -352,31 +366,35 @@ def run_step(step, tensors):
     step(*tensors)[0].asnumpy()
 
 
-def training_batch(batch_size, side):
-    """A batch as the pipeline gives it: image, and the targets of eight objects an image."""
+def run_cell(cell, inputs):
+    """One call of a cell, to its end."""
+    cell(*inputs)[1].asnumpy()
+
+
+def training_batch(config, batch_size, draw=True):
+    """A batch as the pipeline gives it, with eight objects an image: arrays in the order of dataset.columns(draw)."""
     import numpy as np
 
     from src import dataset
 
-    config = settings("--dataset_config.input_res_train", [side, side])
     samples = []
     for seed in range(batch_size):
         boxes, labels = random_boxes(8, 640, 480, seed)
         samples.append(dataset.make_sample(photograph(seed=seed), boxes, labels, CLASSES, np.random.default_rng(seed),
-                                           config.dataset_config, config.net_config))
-    return [np.stack([sample[name] for sample in samples]) for name in dataset.TARGET_COLUMNS]
+                                           config.dataset_config, config.net_config, draw))
+    return [np.stack([sample[name] for sample in samples]) for name in dataset.columns(draw)]
 
 
 def build_detector():
     """An untrained Detector of 80 classes that takes any size."""
     import mindspore as ms
 
-    from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, fold_batch_norm
+    from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, make_for_inference
     from src.inference import Detector
 
     config = settings()
     network = build_network(config.net_config, CLASSES, "composite")
-    fold_batch_norm(network)
+    make_for_inference(network)
     graph = DetectionNetwork(HeatmapNetwork(network, ms.nn.Identity()), 100, False).set_train(False)
     return Detector(graph, {"mean": config.dataset_config.mean, "std": config.dataset_config.std}, 4)
 
