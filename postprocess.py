@@ -29,7 +29,7 @@ def main():
         try:
             detections = offline.read_result(path, meta["K"], len(meta["classes"]))
         except (OSError, ValueError) as error:
-            skipped.append(f"image {entry['id']} ({path}): {(isinstance(error, OSError) and error.strerror) or error}")
+            skipped.append(f"image {entry['id']} ({path}): {errors.reason(error)}")
             continue
         detections = merge([to_image(detections, entry["view"])], options.SOFT_NMS, meta["K"])
         records += coco_records(entry["id"], detections, category_ids, options.round_scores)

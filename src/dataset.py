@@ -229,8 +229,7 @@ def _load_record(info, coco, image_dir, labels_of_ids):
             data = file.read()
         image.check_image(data)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        return None, [f"image {info['id']} ({path}): {reason}"]
+        return None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
     height, width = image.decode_image(data).shape[:2]
     boxes, labels, problems = usable_boxes(coco.imgToAnns[info["id"]], labels_of_ids, width, height)
     return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, problems

@@ -24,6 +24,11 @@ def run(main):
         sys.exit(130)
 
 
+def reason(error):
+    """Why a file could not be used, in words: an OSError without its number and path, which the caller names."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
 def _say(message):
     print(f"error: {message}", file=sys.stderr)
     return 2

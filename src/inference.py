@@ -212,7 +212,7 @@ def _prepared(detector, items, load, config, times, pool, ahead):
         try:
             picture, inputs, seconds = future.result()
         except (OSError, ValueError) as error:
-            yield Detected(item, problem=(isinstance(error, OSError) and error.strerror) or str(error)), []
+            yield Detected(item, problem=errors.reason(error)), []
         else:
             times.preparing += seconds
             yield Detected(item, picture), inputs

@@ -41,7 +41,7 @@ def write_inputs(predict_dir, images, description, workers):
         try:
             picture = read_picture(path)
         except (OSError, ValueError) as error:
-            return None, f"image {image_id} ({path}): {(isinstance(error, OSError) and error.strerror) or error}"
+            return None, f"image {image_id} ({path}): {errors.reason(error)}"
         pixels, view = place(picture, 1.0, False, description["input_res"], description["down_ratio"])
         if description["input_type"] == "float32":
             pixels = normalize(pixels, description["mean"], description["std"])

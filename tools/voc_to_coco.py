@@ -106,7 +106,7 @@ def convert(voc_dir, names, files, ids, classes, first):
             root = ElementTree.parse(path).getroot()
             width, height = (int(float(root.findtext(f"size/{side}"))) for side in ("width", "height"))
         except (ElementTree.ParseError, OSError, TypeError, ValueError) as error:
-            skipped.append(f"image {name} ({path}): {getattr(error, 'strerror', None) or error}")
+            skipped.append(f"image {name} ({path}): {errors.reason(error)}")
             continue
         images.append({"id": ids[name], "file_name": files[name], "width": width, "height": height})
         for number, entry in enumerate(root.iter("object"), 1):
