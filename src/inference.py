@@ -48,10 +48,20 @@ class Detector:
     def compile(self, batch):
         """Compile the graph for a batch's shape, unless it is; returns the seconds it took."""
         start = time.perf_counter()
-        if batch.shape not in self.compiled:
-            self.graph.compile(self._tensor(batch))
-            self.compiled.add(batch.shape)
+        if not self.is_compiled(batch):
+            if self.input_res is None:
+                self.graph.compile(self._tensor(batch))
+            else:  # a graph out of a file cannot be compiled but by a call
+                self(batch)
+            self.compiled.add(self._graph_shape(batch))
         return time.perf_counter() - start
+
+    def is_compiled(self, batch):
+        """Whether the graph is compiled for a batch's shape."""
+        return self._graph_shape(batch) in self.compiled
+
+    def _graph_shape(self, batch):
+        return (self.batch_size or len(batch), *batch.shape[1:])
 
     def __call__(self, batch):
         return self.graph(self._tensor(batch)).asnumpy()[: len(batch)]
@@ -171,7 +181,7 @@ def detect_all(detector, items, load, config, times=None):
         def compute(batch):
             stacks = [np.stack([array for array, _ in one_scale]) for one_scale in zip(*(inputs for _, inputs in batch))]
             for stack in stacks:
-                if stack.shape not in detector.compiled:
+                if not detector.is_compiled(stack):
                     times.shapes += 1
                     times.compiling += detector.compile(stack)
             start = time.perf_counter()

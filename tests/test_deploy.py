@@ -264,3 +264,25 @@ def test_a_side_file_that_lacks_something_is_named(export, tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(side))
     with pytest.raises(UserError, match="x.json.*'K'"):
         load_mindir(str(tmp_path / "x.mindir"))
+
+
+def test_predict_with_an_exported_file(export, lively_checkpoint, tiny_data, tmp_path):
+    """The tool and the Predictor on a MindIR file of batch 4 find what they find with its checkpoint at that size."""
+    path = export("square", *SQUARE)
+    for name, words in (("m", ["--mindir", path]), ("c", ["--load_checkpoint_path", lively_checkpoint, "--input_res", 96, 96])):
+        run_script("tools/predict.py", *words, "--input", tiny_data / "val2017", "--output", tmp_path / name, "--score_thresh", 0,
+                   "--device_target", "CPU")
+    found = {}
+    for name in "mc":
+        content = json.loads((tmp_path / name / "predictions.json").read_text())
+        for record in content["annotations"]:
+            row = [*record["bbox"], record["score"], record["category_id"]]
+            found.setdefault((name, content["images"][record["image_id"] - 1]["file_name"]), []).append(row)
+    files = {file for _, file in found}
+    assert len(files) == 6
+    predictor = Predictor(str(path), "CPU")
+    for file in files:
+        exported, of_checkpoint = np.array(found["m", file]), np.array(found["c", file])
+        assert len(exported) <= 20 and len(predictor(file)) == len(exported)
+        nearest = np.abs(exported[:, None] - of_checkpoint[None]).max(2).min(1)  # the checkpoint keeps 100, this file 20
+        assert (nearest < 1e-2).mean() > 0.8
