@@ -71,7 +71,7 @@ def draw_detections(picture, detections, classes, score_thresh=0.0, with_scores=
     """
     canvas = picture.copy()
     side = max(canvas.shape[:2])
-    thickness = max(1, round(side / 250))
+    thickness = 1 if side < 200 else max(2, round(side / 250))
     shown = detections[detections[:, 4] >= score_thresh]
     shown = shown[np.argsort(shown[:, 4], kind="stable")]  # the best on top
     # Far outside the picture OpenCV's integers would overflow.
