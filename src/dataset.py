@@ -248,6 +248,20 @@ def read_manifest(mindrecord_dir, prefix):
     return manifest
 
 
+@contextlib.contextmanager
+def readable(mindrecord_dir):
+    """Turn what MindSpore says of unreadable MindRecord files, in the block, into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "dataset pipeline" not in str(error).lower():
+            raise
+        lines = [line.strip() for line in str(error).splitlines()]
+        why = next((line for line in lines if line.startswith(("[ERROR]", "ValueError:"))), lines[0])
+        raise UserError(f"{mindrecord_dir}: its MindRecord files are damaged, or do not belong together; convert the data set again, "
+                        f"into another folder ({why})") from error
+
+
 # ---------------------------------------------------------------- training samples
 
 
@@ -405,8 +419,9 @@ class TrainSet:
         self.images_per_step = self.batch_size * ranks
         self.num_classes = len(self.manifest["classes"])
         self.files = [os.path.join(config.mindrecord_dir, name) for name in self.manifest["files"]]
-        ids = ds.MindDataset(self.files, columns_list=["image_id"], shuffle=False)
-        ids = [int(row["image_id"]) for row in ids.create_dict_iterator(num_epochs=1, output_numpy=True)]
+        with readable(config.mindrecord_dir):
+            ids = ds.MindDataset(self.files, columns_list=["image_id"], shuffle=False)
+            ids = [int(row["image_id"]) for row in ids.create_dict_iterator(num_epochs=1, output_numpy=True)]
         self.places = np.argsort(ids, kind="stable")
         self.steps_per_epoch = len(ids) // self.images_per_step
         if not self.steps_per_epoch:
@@ -433,7 +448,10 @@ def _pipeline_sample(data, image_id, boxes, labels, epoch, seed, num_classes, da
     if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
         boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
     rng = np.random.default_rng([seed, epoch, int(image_id)])
-    picture = image.decode_image(data.tobytes())
+    try:
+        picture = image.decode_image(data.tobytes())
+    except ValueError as error:
+        raise ValueError(f"image {int(image_id)}: {error}") from error
     sample = make_sample(picture, boxes.reshape(-1, 4), labels.reshape(-1), num_classes, rng, dataset_config, net_config, draw)
     return tuple(sample[name] for name in columns(draw))
 

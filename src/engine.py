@@ -8,6 +8,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
+from src.dataset import readable
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import UserError
@@ -182,7 +183,7 @@ def run_training(config, train_set, step_cell, state, done, last_step, checkpoin
     while done < last_step:
         epoch, first_step = divmod(done, train_set.steps_per_epoch)
         start = time.time()
-        for count, results in run_steps(step_cell, train_set.epoch(epoch, first_step), sink_steps):
+        for count, results in read_and_run(step_cell, train_set, epoch, first_step, sink_steps):
             done += count
             values = [result.asnumpy()[()] for result in results]
             now = time.time()
@@ -196,6 +197,12 @@ def run_training(config, train_set, step_cell, state, done, last_step, checkpoin
             if done >= last_step:
                 break
     return saved
+
+
+def read_and_run(step_cell, train_set, epoch, first_step, sink_steps):
+    """run_steps over an epoch from a step on. Raises UserError if the MindRecord files cannot be read."""
+    with readable(train_set.config.mindrecord_dir):
+        yield from run_steps(step_cell, train_set.epoch(epoch, first_step), sink_steps)
 
 
 def newest_checkpoint(folder):

@@ -18,7 +18,18 @@ from src.device_input import Normalize
 from src.errors import UserError
 from src.model_utils.config import Config
 from src.post_process import merge, to_image
-from src.utils import keep_earlier, load_weights, log, read_checkpoint, read_json, read_side_file, side_file, whole_file, write_json
+from src.utils import (
+    check_model,
+    keep_earlier,
+    load_weights,
+    log,
+    read_checkpoint,
+    read_json,
+    read_side_file,
+    side_file,
+    whole_file,
+    write_json,
+)
 
 CONSUMER = ("dataset", "classes", "category_ids", "mean", "std")  # what an exported file's side file takes over from the checkpoint's
 
@@ -84,8 +95,10 @@ def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_
 def read_exported(path):
     """The side file's dictionary of an exported file. Raises UserError if either is missing."""
     errors.require_file(path, "exported file")
-    return read_json(side_file(path), f"the side file of {path}",
-                     (*CONSUMER, "input_res", "batch_size", "input_type", "down_ratio", "K", "flip_test"))
+    description = read_json(side_file(path), f"the side file of {path}",
+                            (*CONSUMER, "input_res", "batch_size", "input_type", "down_ratio", "K", "flip_test"))
+    check_model(description, side_file(path))
+    return description
 
 
 def load_mindir(path):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from src import errors
 from src.errors import UserError
+from src.model_utils.config import checked_section
 
 
 def log(message):
@@ -110,7 +111,31 @@ def read_side_file(checkpoint):
     """The side file's dictionary. Raises UserError if it is missing or broken."""
     errors.require_file(checkpoint, "checkpoint")
     names = ("classes", "category_ids", "net_config", "input_res_train", "mean", "std")
-    return read_json(side_file(checkpoint), f"the side file of {checkpoint}", names)
+    description = read_json(side_file(checkpoint), f"the side file of {checkpoint}", names)
+    check_model(description, side_file(checkpoint))
+    try:
+        description["net_config"] = checked_section("net_config", description["net_config"], side_file(checkpoint))
+        sizes = [int(side) for side in description["input_res_train"]]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{side_file(checkpoint)}: net_config or input_res_train is not what train.py writes ({error})") from error
+    if len(sizes) != 2 or min(sizes) < 1:
+        raise UserError(f"{side_file(checkpoint)}: input_res_train is {sizes}; expected [width, height]")
+    return description
+
+
+def check_model(description, path):
+    """Raise UserError unless a side file's classes, category ids, mean and std can be what they should."""
+    classes, ids = description["classes"], description["category_ids"]
+    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+        raise UserError(f"{path}: classes is no list of names")
+    if not (isinstance(ids, list) and len(ids) == len(classes) and all(isinstance(number, int) for number in ids)):
+        raise UserError(f"{path}: category_ids is no list of {len(classes)} whole numbers")
+    for name in ("mean", "std"):
+        values = description[name]
+        if not (isinstance(values, list) and len(values) == 3 and all(isinstance(value, (int, float)) for value in values)):
+            raise UserError(f"{path}: {name} is no list of three numbers")
+    if min(description["std"]) <= 0:
+        raise UserError(f"{path}: std is {description['std']}; expected numbers above 0")
 
 
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):

@@ -10,7 +10,7 @@ import pytest
 from src import dataset, image
 from src.errors import UserError
 from src.post_process import to_image
-from tests.conftest import assert_user_error, noise_picture, run_script, write_coco
+from tests.conftest import TINY, assert_user_error, noise_picture, run_script, write_coco
 
 # ---------------------------------------------------------------- padding to few shapes
 
@@ -319,3 +319,20 @@ def test_an_image_without_objects_has_an_empty_heatmap(tmp_path, make_config):
 def test_fewer_images_than_a_batch_is_an_error(tiny_records, make_config):
     with pytest.raises(UserError, match="20 images are fewer than one batch"):
         dataset.TrainSet(make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 21))
+
+
+@pytest.mark.parametrize("name, damage", [
+    ("coco_det.train.mind0", lambda data: data[:3000]), ("coco_det.train.mind1.db", lambda data: data[:40] + bytes(500) + data[540:]),
+    ("coco_det.train.mind0", lambda data: data[:-9000] + bytes(9000)),
+])
+def test_damaged_mindrecord_files_end_in_words(name, damage, tiny_records, tmp_path):
+    shutil.copytree(tiny_records, tmp_path / "m")
+    path = tmp_path / "m" / name
+    path.write_bytes(damage(path.read_bytes()))
+    done = run_script("train.py", *TINY, "--mindrecord_dir", "m", "--epoch_size", 2, cwd=tmp_path, check=False)
+    assert_user_error(done, "m: its MindRecord files are damaged", "convert the data set again")
+
+
+def test_errors_of_the_network_are_left_as_they_are():
+    with pytest.raises(RuntimeError, match="something else"), dataset.readable("m"):
+        raise RuntimeError("something else")

@@ -16,6 +16,7 @@ from src import evaluation, visual
 from src.dataset import normalize, place, read_coco, truth_boxes
 from src.errors import UserError
 from src.inference import load_detector, load_mindir
+from src.utils import read_side_file
 from tests.conftest import ROOT, TINY, assert_user_error, noise_picture, run_script, write_coco
 
 
@@ -133,6 +134,22 @@ def test_a_checkpoint_without_its_side_file(checkpoint, tiny_data, tmp_path):
     shutil.copy(checkpoint, tmp_path / "alone.ckpt")
     words = ["--data_dir", tiny_data, "--load_checkpoint_path", "alone.ckpt"]
     assert_user_error(run_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), "alone.json")
+
+
+@pytest.mark.parametrize("change, part", [
+    ({"classes": "abc"}, "classes is no list of names"), ({"category_ids": [1]}, "category_ids is no list of 3"),
+    ({"mean": [1, 2]}, "mean is no list"),
+    ({"std": [1, 1, 0]}, "expected numbers above 0"), ({"net_config": {"down_ration": 4}}, "did you mean net_config.down_ratio"),
+    ({"net_config": {"head_conv": "many"}}, "net_config.head_conv is 'many'"), ({"net_config": 7}, "net_config or input_res_train"),
+    ({"input_res_train": [96]}, "expected [width, height]"),
+])
+def test_a_damaged_side_file_is_named(change, part, checkpoint, tmp_path):
+    shutil.copy(checkpoint, tmp_path / "c.ckpt")
+    side = json.loads(checkpoint.with_suffix(".json").read_text())
+    (tmp_path / "c.json").write_text(json.dumps({**side, **change}))
+    with pytest.raises(UserError) as error:
+        read_side_file(str(tmp_path / "c.ckpt"))
+    assert part in str(error.value) and "c.json" in str(error.value)
 
 
 # ---------------------------------------------------------------- export

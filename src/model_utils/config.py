@@ -122,6 +122,17 @@ def merge(values, changes, choices, where):
     return merged
 
 
+def checked_section(section, settings, where):
+    """A section's settings {name: value}, from a file that was written earlier, checked; what it lacks has its default.
+
+    Raises UserError as get_config does.
+    """
+    defaults, _, choices = load_defaults()
+    values = merge(defaults, {f"{section}.{name}": value for name, value in settings.items()}, choices, where)
+    _check_ranges(values)
+    return _nest(values)[section]
+
+
 def _parser(description, values, helps, choices):
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_path", metavar="FILE", help="YAML file that states what differs from default_config.yaml")

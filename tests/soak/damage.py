@@ -1,0 +1,281 @@
+"""Feed randomly damaged files to what reads them: each must end in a UserError, a counted skip or a result, never in anything else.
+
+python tests/soak/damage.py [--count 10000] [--seed 0] [--only KIND]. Work is done in child processes, so that a crash or a hang is seen and
+its seed named. Not part of CI: minutes to an hour, by the count.
+"""
+import argparse
+import collections
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[0] = ROOT
+
+CHUNK = 50  # inputs for one child process
+SECONDS = 300  # that a child may take
+
+
+def damage(data, rng):
+    """Bytes with a few bits flipped, bytes overwritten, a piece cut out, or the end cut off."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        kind, place = rng.integers(5), int(rng.integers(max(len(data), 1)))
+        if not data:
+            break
+        if kind == 0:
+            data[place] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            data[place] = int(rng.integers(256))
+        elif kind == 2:
+            del data[place:]
+        elif kind == 3:
+            del data[place : place + int(rng.integers(1, 200))]
+        else:
+            data[place:place] = bytes(rng.integers(0, 256, int(rng.integers(1, 50)), dtype="uint8"))
+    return bytes(data)
+
+
+# ---------------------------------------------------------------- what is damaged: prepare(folder) -> (originals, use)
+# originals: {name: bytes}; use(path) reads the damaged file and returns "result" or "skip", or raises UserError.
+
+
+def photographs(folder):
+    """Pictures of several formats, read as evaluation, prediction and conversion do."""
+    import cv2
+
+    from src.inference import read_picture
+    from tools.benchmark import photograph
+
+    picture = photograph(160, 120)
+    originals = {f"x{ending}": cv2.imencode(ending, picture)[1].tobytes() for ending in (".jpg", ".png", ".webp", ".bmp", ".tif")}
+
+    def use(path):
+        try:
+            read_picture(path)
+        except (OSError, ValueError):
+            return "skip"  # what the callers count and name
+        return "result"
+
+    return originals, use
+
+
+def annotations(folder):
+    """COCO annotation files, converted to MindRecord's records."""
+    import functools
+
+    from src import dataset
+    from tools.benchmark import write_coco
+
+    write_coco(os.path.join(folder, "coco"), 4, 160, 120, 3)
+    with open(os.path.join(folder, "coco", "annotations", "instances_train2017.json"), "rb") as file:
+        originals = {"a.json": file.read()}
+
+    def use(path):
+        coco = dataset.read_coco(path)
+        _, ids = dataset.class_list(coco)
+        labels = {number: label for label, number in enumerate(ids)}
+        load = functools.partial(dataset._load_record, coco=coco, image_dir=os.path.join(folder, "coco", "train2017"), labels_of_ids=labels)
+        return "skip" if any(load(info)[1] for info in coco.dataset["images"]) else "result"
+
+    return originals, use
+
+
+def settings(folder):
+    """Configuration files."""
+    from src.model_utils.config import get_config
+
+    originals = {}
+    for name in sorted(os.listdir(os.path.join(ROOT, "configs"))):
+        with open(os.path.join(ROOT, "configs", name), "rb") as file:
+            originals[name] = file.read()
+
+    def use(path):
+        get_config("", ["--config_path", path])
+        return "result"
+
+    return originals, use
+
+
+def rank_tables(folder):
+    """Rank tables of two servers."""
+    from src.rank_table import read_rank_table
+    from tools.make_rank_table import rank_table
+
+    text = json.dumps(rank_table([(f"10.0.0.{n}", [(d, f"192.168.{n}.{d}") for d in range(4)]) for n in (1, 2)]), indent=1)
+
+    def use(path):
+        read_rank_table(path)
+        return "result"
+
+    return {"hccl.json": text.encode()}, use
+
+
+def checkpoints(folder):
+    """Checkpoints with their side files, loaded as evaluation does."""
+    import mindspore as ms
+
+    from src.centernet_det import build_network
+    from src.inference import load_detector
+    from src.model_utils.config import get_config
+    from src.utils import describe_model, write_json
+
+    words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"]
+    config = get_config("", words)
+    network = build_network(config.net_config, 2, "composite")
+    good = os.path.join(folder, "good.ckpt")
+    ms.save_checkpoint(network, good)
+    side = os.path.join(folder, "good.json")
+    write_json(side, describe_model(config, {"dataset": "x", "classes": ["a", "b"], "category_ids": [1, 2]}))
+    with open(good, "rb") as file, open(side, "rb") as side_file:
+        originals = {"x.ckpt": file.read(), "x.json": side_file.read()}
+
+    def use(path):
+        other = os.path.splitext(path)[0] + (".json" if path.endswith(".ckpt") else ".ckpt")
+        shutil.copy(side if path.endswith(".ckpt") else good, other)
+        load_detector(os.path.splitext(path)[0] + ".ckpt", config.eval_config, "CPU")
+        return "result"
+
+    return originals, use
+
+
+def records(folder):
+    """MindRecord files, read by the training pipeline."""
+    from src import dataset
+    from src.model_utils.config import get_config
+    from tools.benchmark import write_coco
+
+    write_coco(os.path.join(folder, "coco"), 8, 160, 120, 3)
+    split = dataset.find_split(os.path.join(folder, "coco"), "train", get_config("", []).dataset_config)
+    dataset.convert(split, os.path.join(folder, "records"), "p", 2, 1, folder)
+    originals = {}
+    for name in sorted(os.listdir(os.path.join(folder, "records"))):
+        with open(os.path.join(folder, "records", name), "rb") as file:
+            originals[name] = file.read()
+
+    def use(path):
+        place = os.path.join(os.path.dirname(path), "set")
+        shutil.copytree(os.path.join(folder, "records"), place)
+        shutil.copy(path, place)
+        try:
+            config = get_config("", ["--mindrecord_dir", place, "--mindrecord_prefix", "p", "--train_config.batch_size", "4",
+                                     "--dataset_config.input_res_train", "[64, 64]"])
+            train_set = dataset.TrainSet(config)
+            with dataset.readable(place):
+                for _ in train_set.epoch(0).create_tuple_iterator(num_epochs=1):
+                    pass
+        finally:
+            shutil.rmtree(place)
+        return "result"
+
+    return originals, use
+
+
+KINDS = {
+    "photographs": (photographs, 0.4), "annotations": (annotations, 0.2), "settings": (settings, 0.15), "rank_tables": (rank_tables, 0.15),
+    "checkpoints": (checkpoints, 0.05), "records": (records, 0.05),
+}
+
+
+# ---------------------------------------------------------------- the children
+
+
+def child(kind, seeds, queue):
+    """Try the inputs of these seeds; puts (seed, outcome, text) into the queue."""
+    import numpy as np
+
+    from src.errors import UserError
+    from src.model_utils.device_adapter import set_device
+
+    set_device("CPU", 0)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        originals, use = KINDS[kind][0](folder)
+        names = list(originals)
+        for seed in seeds:
+            rng = np.random.default_rng([seed])
+            name = names[int(rng.integers(len(names)))]
+            place = os.path.join(folder, f"try{seed}")
+            os.mkdir(place)
+            path = os.path.join(place, name)
+            with open(path, "wb") as file:
+                file.write(damage(originals[name], rng))
+            try:
+                outcome, text = use(path), ""
+            except UserError as error:
+                outcome, text = "error", str(error)
+            except Exception:
+                outcome, text = "FAILED", f"{name}: {traceback.format_exc(limit=-3)}"
+            queue.put((seed, outcome, text))
+            shutil.rmtree(place)
+
+
+def run(kind, count, first_seed, report):
+    """Try `count` damaged inputs of a kind; counts outcomes in report {outcome: number} and returns what failed."""
+    context = multiprocessing.get_context("spawn")
+    failures = []
+    for start in range(first_seed, first_seed + count, CHUNK):
+        seeds = list(range(start, min(start + CHUNK, first_seed + count)))
+        while seeds:
+            queue = context.Queue()
+            process = context.Process(target=child, args=(kind, seeds, queue))
+            process.start()
+            seeds = collect(process, queue, seeds, kind, report, failures)
+    return failures
+
+
+def collect(process, queue, seeds, kind, report, failures):
+    """Take a child's outcomes; returns the seeds that are left if it died or hung, without the one it died of."""
+    import queue as queues
+
+    left = list(seeds)
+    while left:
+        try:
+            seed, outcome, text = queue.get(timeout=1)
+        except queues.Empty:
+            if process.is_alive() and collect.waited < SECONDS:
+                collect.waited += 1
+                continue
+            what = f"the process ended with {process.exitcode}" if not process.is_alive() else f"no answer for {SECONDS} s"
+            process.kill()
+            failures.append((kind, left[0], what))
+            report["FAILED"] += 1
+            collect.waited = 0
+            return left[1:]
+        collect.waited = 0
+        left.remove(seed)
+        report[outcome] += 1
+        if outcome == "FAILED":
+            failures.append((kind, seed, text))
+    process.join()
+    return []
+
+
+collect.waited = 0  # seconds without an answer
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000, help="damaged inputs in all (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="first seed (default: %(default)s)")
+    parser.add_argument("--only", choices=list(KINDS), help="one kind alone")
+    options = parser.parse_args()
+    failures = []
+    for kind, (_, share) in KINDS.items():
+        if options.only not in (None, kind):
+            continue
+        report = collections.Counter()
+        failures += run(kind, options.count if options.only else round(options.count * share), options.seed, report)
+        print(f"{kind:14}" + "".join(f"{outcome} {report[outcome]:6}  " for outcome in ("result", "skip", "error", "FAILED")), flush=True)
+    for kind, seed, text in failures[:40]:
+        print(f"\n{kind}, seed {seed}: {text}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
