@@ -227,10 +227,9 @@ def _load_record(info, coco, image_dir, labels_of_ids):
     try:
         with open(path, "rb") as file:
             data = file.read()
-        image.check_image(data)
+        height, width = image.decode_whole_image(data).shape[:2]
     except (OSError, ValueError) as error:
         return None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
-    height, width = image.decode_image(data).shape[:2]
     boxes, labels, problems = usable_boxes(coco.imgToAnns[info["id"]], labels_of_ids, width, height)
     return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, problems
 

@@ -31,14 +31,14 @@ def decode_image(data):
     return image
 
 
-def check_image(data):
-    """Raise ValueError unless the bytes are one whole image; OpenCV alone fills a truncated one with grey."""
+def decode_whole_image(data):
+    """decode_image, but ValueError also if the bytes are not the whole image; OpenCV alone fills a truncated one with grey."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise ValueError(str(error) or type(error).__name__) from error
-    decode_image(data)
+    return decode_image(data)
 
 
 def affine_matrix(center, size, rotation, out_size, inverse=False):

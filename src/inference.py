@@ -118,9 +118,7 @@ def load_mindir(path):
 def read_picture(path):
     """An image file as BGR uint8 [H, W, 3]. Raises OSError, or ValueError if it is not one whole image."""
     with open(path, "rb") as file:
-        data = file.read()
-    image.check_image(data)
-    return image.decode_image(data)
+        return image.decode_whole_image(file.read())
 
 
 def make_inputs(picture, detector, config):
@@ -138,6 +136,11 @@ def make_inputs(picture, detector, config):
             pixels = normalize(pixels, detector.description["mean"], detector.description["std"])
         inputs.append((pixels, view))
     return inputs
+
+
+def join_scales(outputs, inputs, eval_config):
+    """The network's detections [K, 6] of one image at each scale -> detections [M, 6] in its pixels; inputs as make_inputs gives them."""
+    return merge([to_image(output, view) for output, (_, view) in zip(outputs, inputs)], eval_config.SOFT_NMS, eval_config.K)
 
 
 # ---------------------------------------------------------------- many images
@@ -245,8 +248,7 @@ def _finish(batch, outputs, eval_config, times):
     """Give each image of a computed batch its detections; outputs hold one array [N, K, 6] a scale."""
     start = time.perf_counter()
     for row, (detected, inputs) in enumerate(batch):
-        scales = [to_image(output[row], view) for output, (_, view) in zip(outputs, inputs)]
-        detected.detections = merge(scales, eval_config.SOFT_NMS, eval_config.K)
+        detected.detections = join_scales([output[row] for output in outputs], inputs, eval_config)
     times.images += len(batch)
     times.finishing += time.perf_counter() - start
     return [detected for detected, _ in batch]

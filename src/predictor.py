@@ -9,10 +9,9 @@ import numpy as np
 
 from src import image
 from src.errors import UserError
-from src.inference import load_detector, load_mindir, make_inputs, read_picture
+from src.inference import join_scales, load_detector, load_mindir, make_inputs, read_picture
 from src.model_utils.config import get_config
 from src.model_utils.device_adapter import set_device
-from src.post_process import merge, to_image
 from src.utils import read_side_file
 
 
@@ -62,8 +61,7 @@ def as_picture(source) -> np.ndarray:
     if isinstance(source, (str, os.PathLike)):
         return read_picture(source)
     if isinstance(source, bytes):
-        image.check_image(source)
-        return image.decode_image(source)
+        return image.decode_whole_image(source)
     if hasattr(source, "convert"):  # Pillow
         return np.ascontiguousarray(np.asarray(source.convert("RGB"))[:, :, ::-1])
     if not isinstance(source, np.ndarray):
@@ -114,12 +112,10 @@ class Predictor:
 
     def predict_picture(self, picture: np.ndarray) -> Prediction:
         """Detect in a BGR uint8 picture [H, W, 3]."""
-        options = self.config.eval_config
         inputs = make_inputs(picture, self.detector, self.config)
         with self._lock:
             outputs = [self.detector(pixels[None])[0] for pixels, _ in inputs]
-        detections = merge([to_image(output, view) for output, (_, view) in zip(outputs, inputs)], options.SOFT_NMS, options.K)
-        return as_prediction(detections, self.classes)
+        return as_prediction(join_scales(outputs, inputs, self.config.eval_config), self.classes)
 
     def heatmap(self, picture: np.ndarray):
         """The network's heatmap of a BGR uint8 picture: (float32 [C, H/4, W/4] in [0, 1], dataset.View that says where it lies).

@@ -13,7 +13,7 @@ from src import evaluation
 from src.dataset import class_list, truth_boxes
 from src.inference import read_picture
 from src.utils import log, read_training_log, whole_file
-from src.visual import class_color, compare, smooth
+from src.visual import class_color, compare, draw_curve
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"
@@ -84,8 +84,7 @@ def loss_chart(steps):
     def draw(axes):
         for panel, (name, label, color) in zip(axes.flat, PARTS):
             values = np.array([record[name] for record in steps])
-            panel.plot(numbers, values, color=color, alpha=0.18, linewidth=0.8)
-            panel.plot(numbers, smooth(values, max(1, len(values) // 40)), color=color, linewidth=1.8)
+            draw_curve(panel, numbers, values, color)
             panel.set_title(label)
             finite = values[np.isfinite(values) & (values > 0)]
             if finite.size and finite.max() > 20 * np.median(finite):
@@ -218,9 +217,7 @@ def speed_section(steps, metrics):
         section["training"] = float(np.median(rates))
 
         def draw(axes):
-            numbers = [record["step"] for record in steps[1:]]
-            axes.plot(numbers, rates, color="#2260a8", alpha=0.18, linewidth=0.8)
-            axes.plot(numbers, smooth(rates, max(1, len(rates) // 40)), color="#2260a8", linewidth=1.8)
+            draw_curve(axes, [record["step"] for record in steps[1:]], rates, "#2260a8")
             axes.set(xlabel="step", ylim=(0, None))
             axes.set_title("training, images a second")
 

@@ -48,6 +48,7 @@ def build_app(predictor: Predictor, limits: Limits, model_name: str, score_thres
     app = FastAPI(title="CenterNet", docs_url=None, redoc_url=None)  # those pages would load scripts from elsewhere; /openapi.json stays
     metrics = Metrics()
     in_work = 0
+    metrics.in_work.set_function(lambda: in_work)
 
     @app.get("/", include_in_schema=False)
     def page():
@@ -69,7 +70,6 @@ def build_app(predictor: Predictor, limits: Limits, model_name: str, score_thres
         nonlocal in_work
         status = 500
         in_work += 1
-        metrics.in_work.set(in_work)
         start = time.perf_counter()
         try:
             if in_work > limits.max_requests:
@@ -97,7 +97,6 @@ def build_app(predictor: Predictor, limits: Limits, model_name: str, score_thres
             raise HTTPException(500, "detecting failed; the server's log says why") from None
         finally:
             in_work -= 1
-            metrics.in_work.set(in_work)
             metrics.requests.labels(status).inc()
 
     return app

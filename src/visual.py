@@ -27,9 +27,7 @@ def plot_losses(record_path, path):
         "off_loss": ("offset", "tab:green"),
     }
     for name, (label, color) in parts.items():
-        values = np.array([record[name] for record in records])
-        axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
-        axes.plot(steps, smooth(values, max(1, len(values) // 40)), color=color, label=label)
+        draw_curve(axes, steps, [record[name] for record in records], color, label)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     rate = axes.twinx()
@@ -41,6 +39,12 @@ def plot_losses(record_path, path):
         figure.savefig(partial)
     pyplot.close(figure)
     return path
+
+
+def draw_curve(axes, steps, values, color, label=None, parts=40):
+    """Draw values over the steps: each of them pale, their mean over one of so many parts of the run dark."""
+    axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
+    axes.plot(steps, smooth(values, max(1, len(values) // parts)), color=color, label=label, linewidth=1.8)
 
 
 def smooth(values, window):

@@ -42,13 +42,13 @@ def test_decode_refuses_what_is_no_image(data):
     with pytest.raises(ValueError):
         image.decode_image(data)
     with pytest.raises(ValueError):
-        image.check_image(data)
+        image.decode_whole_image(data)
 
 
 def test_truncated_jpeg_is_noticed():
     import cv2
 
     data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
-    image.check_image(data)
+    image.decode_whole_image(data)
     with pytest.raises(ValueError):
-        image.check_image(data[: len(data) // 2])
+        image.decode_whole_image(data[: len(data) // 2])

@@ -52,11 +52,11 @@ unpack() {
     touch "$voc/VOCdevkit/.unpacked-$1"
 }
 
-# annotate YEAR SPLIT: its annotation file, and its images.
+# annotate YEAR SPLIT: its annotation file.
 annotate() {
     [ ! -f "$voc/annotations/pascal_$2$1.json" ] || return 0
     "$PYTHON" "$ROOT/tools/voc_to_coco.py" --voc_dir "$voc/VOCdevkit/VOC$1" --split "$2" \
-        --output "$voc/annotations/pascal_$2$1.json" --image_dir "$voc/images"
+        --output "$voc/annotations/pascal_$2$1.json"
 }
 
 for archive in voc2007/VOCtrainval_06-Nov-2007.tar voc2007/VOCtest_06-Nov-2007.tar voc2012/VOCtrainval_11-May-2012.tar; do

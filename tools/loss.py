@@ -117,20 +117,17 @@ def judge(candidate, reference):
 def plot(candidate, reference, last, path):
     """Draw both curves up to a step: single steps pale, their running mean dark."""
     import matplotlib
-    import numpy as np
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     from src.utils import whole_file
-    from src.visual import smooth
+    from src.visual import draw_curve
 
     figure, axes = pyplot.subplots(figsize=(9, 5), dpi=110, layout="constrained")
     for losses, label, color in ((reference, "reference", "tab:blue"), (candidate, "candidate", "tab:orange")):
         steps = [step for step in sorted(losses) if step <= last and math.isfinite(losses[step])]
-        values = np.array([losses[step] for step in steps])
-        axes.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
-        axes.plot(steps, smooth(values, max(1, len(values) // 20)), color=color, label=label, linewidth=1.8)
+        draw_curve(axes, steps, [losses[step] for step in steps], color, label, parts=20)
     axes.set(xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -43,11 +43,13 @@ def plan(options, words):
                         f"{options.processes} processes cannot share it equally")
 
     from src import dataset
+    from src.engine import newest_checkpoint
+    from src.model_utils.device_adapter import resolve_target
 
     data_dir = find_data(options.data_path)
     for part in ("train", "val"):
         dataset.find_split(data_dir, part, config.dataset_config)
-    target = options.device_target if options.device_target != "auto" else find_target()
+    target = resolve_target(options.device_target)
     recipe = os.path.splitext(os.path.basename(options.config_path))[0]
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = os.path.abspath(os.path.join("exp", options.run or f"{recipe}_{options.processes}p_{now}"))
@@ -79,13 +81,6 @@ def find_data(path):
             return os.path.abspath(place)
     raise UserError(f"{os.path.join(path, 'annotations')} is missing; --data_path is the folder that holds annotations/ and images/ "
                     "(tools/get_pascal_voc.sh makes data/voc)")
-
-
-def find_target():
-    """Ascend where there is one, else CPU."""
-    import mindspore as ms
-
-    return "Ascend" if ms.hal.is_available("Ascend") else "CPU"
 
 
 def step(text):
@@ -129,13 +124,6 @@ def split(words):
         name, equals, value = word.lstrip("-").partition("=")
         given[name] = value if equals else next(words)
     return given
-
-
-def newest_checkpoint(folder):
-    """The newest checkpoint in a folder."""
-    from src.utils import CheckpointFolder
-
-    return CheckpointFolder.find(folder)[-1]
 
 
 # ---------------------------------------------------------------- what came of it

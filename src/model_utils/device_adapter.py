@@ -25,15 +25,20 @@ def cpu_environment(mindspore_version, environment):
     return {}
 
 
+def resolve_target(device_target):
+    """ "Ascend" or "CPU" for device_target, "auto" too. Raises UserError if Ascend is asked for and there is none."""
+    has_ascend = device_target != "CPU" and ms.hal.is_available("Ascend")
+    if device_target == "Ascend" and not has_ascend:
+        raise UserError("device_target is Ascend, and MindSpore finds none on this machine; use --device_target CPU or auto")
+    return "Ascend" if has_ascend else "CPU"
+
+
 def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
     """Make MindSpore run graphs on the device; returns its name, "Ascend" or "CPU", for device_target "auto" too.
 
     conv_allow_hf32 and jit_level are Ascend's; elsewhere convolutions are float32 and graphs compiled in the one way there is.
     """
-    has_ascend = device_target != "CPU" and ms.hal.is_available("Ascend")
-    if device_target == "Ascend" and not has_ascend:
-        raise UserError("device_target is Ascend, and MindSpore finds none on this machine; use --device_target CPU or auto")
-    target = "Ascend" if has_ascend else "CPU"
+    target = resolve_target(device_target)
     if target == "CPU":
         os.environ.update(cpu_environment(version("mindspore"), os.environ))
     ms.set_context(mode=ms.GRAPH_MODE)
