@@ -272,16 +272,16 @@ def _kernel(radius, mse_loss):
     return image.gaussian_kernel(radius, (2 * radius + 1) / 6)
 
 
-def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=False, dense_wh=False, cat_spec_wh=False, draw=True):
+def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=False, dense_wh=False, cat_spec_wh=False, hm=None):
     """Targets of one image (the original's datasets/sample/ctdet.py).
 
-    Args: boxes [M, 4] x1, y1, x2, y2 in output pixels; labels [M]; out_size (width, height) of the output.
-    Returns a dictionary: hm [C, h, w], ind [max_objs] int32, reg [max_objs, 2], reg_mask [max_objs], wh and wh_mask:
-    [max_objs, 2], or [max_objs, 2 C] with cat_spec_wh, or [2, h, w] with dense_wh. All but ind float32. Without draw it holds
-    in the place of hm objects [max_objs, 2] int32, class and radius (-1 where there is none), of which the device draws it.
+    Args: boxes [M, 4] x1, y1, x2, y2 in output pixels; labels [M]; out_size (width, height) of the output; hm zeros [C, h, w] to draw
+    the heatmap into (dense_wh needs it), or None.
+    Returns a dictionary: hm as it was given, ind [max_objs] int32, reg [max_objs, 2], reg_mask [max_objs], wh and wh_mask:
+    [max_objs, 2], or [max_objs, 2 C] with cat_spec_wh, or [2, h, w] with dense_wh. All but ind float32. If hm is None, it holds
+    in its place objects [max_objs, 2] int32, class and radius (-1 where there is none), of which the device draws it.
     """
     out_w, out_h = out_size
-    hm = np.zeros((num_classes, out_h, out_w), np.float32) if draw else None
     objects = np.full((max_objs, 2), -1, np.int32)
     ind = np.zeros(max_objs, np.int32)
     reg = np.zeros((max_objs, 2), np.float32)
@@ -299,7 +299,7 @@ def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=Fals
         radius = max(0, int(image.gaussian_radius(math.ceil(h), math.ceil(w))))
         kernel = _kernel(radius, mse_loss)
         objects[slot] = label, len(kernel) // 2
-        if draw:
+        if hm is not None:
             image.draw_gaussian(hm[label], x, y, kernel)
         ind[slot] = y * out_w + x
         reg[slot] = center - (x, y)
@@ -307,7 +307,7 @@ def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=Fals
         wh[slot] = w, h
         if dense_wh:
             image.draw_dense_value(dense, hm.max(0), x, y, kernel, (w, h))
-    targets = {"hm": hm} if draw else {"objects": objects}
+    targets = {"objects": objects} if hm is None else {"hm": hm}
     targets |= {"ind": ind, "reg": reg, "reg_mask": reg_mask}
     wh_mask = np.repeat(reg_mask[:, None], 2, 1)
     if dense_wh:
@@ -334,12 +334,12 @@ def whole_view(width, height, input_size):
     return np.array([width / 2, height / 2], np.float32), max(width, height * input_size[0] / input_size[1]) * 1.0
 
 
-def make_sample(picture, boxes, labels, num_classes, rng, dataset_config, net_config, draw=True):
+def make_sample(picture, boxes, labels, num_classes, rng, dataset_config, net_config, hm=None):
     """A training sample: {"image": uint8 [H, W, 3], "color": float32 [3, 4] and encode_targets' dictionary}.
 
     The network's input is image through the colour map, which augments and normalises. Args: picture uint8 BGR; boxes [M, 4] x1, y1,
     x2, y2 in its pixels; labels [M]; rng numpy Generator that makes all the random draws, or None for the whole image as it is;
-    draw as in encode_targets.
+    hm as in encode_targets.
     """
     height, width = picture.shape[:2]
     input_size = dataset_config.input_res_train
@@ -349,12 +349,11 @@ def make_sample(picture, boxes, labels, num_classes, rng, dataset_config, net_co
         center, size, rotation, flip = image.draw_crop(rng, center, size, (width, height), dataset_config)
         if dataset_config.color_aug:
             steps, lighting = image.draw_color(rng)
-    return render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config,
-                         draw)
+    return render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config, hm)
 
 
 def render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config,
-                  draw=True):
+                  hm=None):
     """make_sample with the draws given: region (center, size, rotation), flip, and color_matrix's steps and lighting."""
     width = picture.shape[1]
     if flip:
@@ -369,7 +368,7 @@ def render_sample(picture, boxes, labels, num_classes, center, size, rotation, f
     color = image.normalizing_matrix(color, dataset_config.mean, dataset_config.std)
     boxes = image.transform_boxes(boxes, image.affine_matrix(center, size, rotation, out_size))
     targets = encode_targets(boxes, labels, num_classes, out_size, dataset_config.max_objs,
-                             net_config.mse_loss, net_config.dense_wh, net_config.cat_spec_wh, draw)
+                             net_config.mse_loss, net_config.dense_wh, net_config.cat_spec_wh, hm)
     return {"image": view, "color": color.astype(np.float32), **targets}
 
 
@@ -432,27 +431,32 @@ class TrainSet:
         places = self.places[rank_share(order, self.batch_size, self.rank, self.ranks)][first_step * self.batch_size :]
         workers = min(self.config.dataset_config.num_workers, os.cpu_count())  # MindSpore refuses more
         data = ds.MindDataset(self.files, columns_list=list(RECORD_SCHEMA), sampler=ds.SubsetSampler([int(place) for place in places]))
-        sample = functools.partial(
-            _pipeline_sample, epoch=number, seed=self.config.seed, num_classes=self.num_classes,
-            dataset_config=self.config.dataset_config, net_config=self.config.net_config, draw=self.draw,
-        )
+
+        def make_batch(data, image_ids, boxes, labels, _):
+            return self.make_batch(number, zip(data, image_ids, boxes, labels))
+
+        # Whole batches by one function: MindSpore takes large arrays as they are, but copies, twice, what it batches itself.
         names = columns(self.draw)
-        data = data.map(sample, list(RECORD_SCHEMA), names, num_parallel_workers=workers)
-        data = data.project(names)
-        return data.batch(self.batch_size, drop_remainder=True, num_parallel_workers=1)
+        data = data.batch(self.batch_size, True, workers, per_batch_map=make_batch, input_columns=list(RECORD_SCHEMA), output_columns=names)
+        return data.project(names)
 
-
-def _pipeline_sample(data, image_id, boxes, labels, epoch, seed, num_classes, dataset_config, net_config, draw):
-    """One MindRecord row -> the values of columns()."""
-    if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
-        boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
-    rng = np.random.default_rng([seed, epoch, int(image_id)])
-    try:
-        picture = image.decode_image(data.tobytes())
-    except ValueError as error:
-        raise ValueError(f"image {int(image_id)}: {error}") from error
-    sample = make_sample(picture, boxes.reshape(-1, 4), labels.reshape(-1), num_classes, rng, dataset_config, net_config, draw)
-    return tuple(sample[name] for name in columns(draw))
+    def make_batch(self, epoch, rows):
+        """The values of columns() for batch_size MindRecord rows (data, image id, boxes, labels) of an epoch."""
+        dataset_config, net_config = self.config.dataset_config, self.config.net_config
+        out_w, out_h = (side // net_config.down_ratio for side in dataset_config.input_res_train)
+        hm = np.zeros((self.batch_size, self.num_classes, out_h, out_w), np.float32) if self.draw else [None] * self.batch_size
+        samples = []
+        for (data, image_id, boxes, labels), hm_of_one in zip(rows, hm):
+            if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
+                boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+            rng = np.random.default_rng([self.config.seed, epoch, int(image_id)])
+            try:
+                picture = image.decode_image(data)
+            except ValueError as error:
+                raise ValueError(f"image {int(image_id)}: {error}") from error
+            samples.append(make_sample(picture, boxes.reshape(-1, 4), labels.reshape(-1), self.num_classes, rng,
+                                       dataset_config, net_config, hm_of_one))
+        return tuple(hm if name == "hm" else np.stack([sample[name] for sample in samples]) for name in columns(self.draw))
 
 
 # ---------------------------------------------------------------- evaluation input

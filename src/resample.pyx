@@ -17,7 +17,7 @@ def resample(const unsigned char[:, :, ::1] image, float step_x, float start_x, 
     cdef int height = image.shape[0], width = image.shape[1]
     cdef int row_length = 3 * width
     cdef int x, y, i, y0
-    cdef int left, right
+    cdef int left, right, first = row_length, end = 0
     cdef float sample, lower, upper  # single precision throughout: where halves are rounded to depends on it
     cdef unsigned char[:, :, ::1] out = np.empty((out_h, out_w, 3), np.uint8)
     # Column x of the output is weight[2 x] of the column at[2 x] of a row, and weight[2 x + 1] of at[2 x + 1].
@@ -40,6 +40,8 @@ def resample(const unsigned char[:, :, ::1] image, float step_x, float start_x, 
             weight[2 * x] = 1 - (sample - left) if 0 <= left < width else 0
             at[2 * x] = 3 * min(max(left, 0), width - 1)
             at[2 * x + 1] = 3 * min(max(right, 0), width - 1)
+            first = min(first, at[2 * x])
+            end = max(end, at[2 * x + 1] + 3)
         for y in range(out_h):
             sample = start_y + step_y * y
             y0 = <int> floorf(min(max(sample, -2), height + 1))
@@ -47,7 +49,7 @@ def resample(const unsigned char[:, :, ::1] image, float step_x, float start_x, 
             upper = 1 - (sample - y0) if 0 <= y0 < height else 0
             above = &image[min(max(y0, 0), height - 1), 0, 0]
             below = &image[min(max(y0 + 1, 0), height - 1), 0, 0]
-            for i in range(row_length):
+            for i in range(first, end):  # what lies beside is in no sample
                 row[i] = upper * above[i] + lower * below[i]
             for x in range(out_w):
                 left = at[2 * x]

@@ -159,13 +159,13 @@ def sample_rows(vectors, folder, name):
         picture, boxes, vectors["labels"], len(vectors["ret_hm"]), center, size, 0.0, flip, (), np.zeros(3),
         config.dataset_config, config.net_config,
     )
-    sample = dataset.render_sample(*words)
+    sample = dataset.render_sample(*words, hm=np.zeros_like(vectors["ret_hm"], np.float32))
     name = f"sample {name}"
     view = image.apply_color(sample["image"], sample["color"])
     yield compare(f"{name}: input", view[:, ::2, ::2], vectors["ret_input"], USUAL, grey_level(config.dataset_config))
     yield compare(f"{name}: heatmap", sample["hm"], vectors["ret_hm"])
     if variant != "dense_wh":
-        on_device = on_the_device([dataset.render_sample(*words, draw=False)], config, len(vectors["ret_hm"]), False)
+        on_device = on_the_device([dataset.render_sample(*words)], config, len(vectors["ret_hm"]), False)
         yield compare(f"{name}: input, on the device", on_device["image"][0, :, ::2, ::2], vectors["ret_input"], USUAL,
                       grey_level(config.dataset_config))
         yield compare(f"{name}: heatmap, drawn on the device", on_device["hm"][0], vectors["ret_hm"])
@@ -397,7 +397,8 @@ def drawn_batch(n=4, size=128):
         boxes = np.hstack([corners, corners + sides])
         for (x1, y1, x2, y2), label in zip(boxes, labels):
             picture[y1:y2, x1:x2] = np.eye(3)[label] * 190 + 30
-        samples.append(dataset.make_sample(picture, boxes.astype(np.float32), labels, 3, None, config.dataset_config, config.net_config))
+        samples.append(dataset.make_sample(picture, boxes.astype(np.float32), labels, 3, None, config.dataset_config, config.net_config,
+                                           np.zeros((3, size // 4, size // 4), np.float32)))
     return on_the_device(samples, config, 3, True)
 
 

@@ -24,8 +24,9 @@ def test_the_device_draws_the_hosts_heatmaps(mse_loss):
     out_size, samples, drawn = (40, 24), [], []
     for count in (0, 1, 20, 40):
         boxes, labels = random_objects(rng, count, out_size)
-        drawn.append(dataset.encode_targets(boxes, labels, 4, out_size, 32, mse_loss)["hm"])
-        samples.append(dataset.encode_targets(boxes, labels, 4, out_size, 32, mse_loss, draw=False))
+        drawn.append(np.zeros((4, *out_size[::-1]), np.float32))
+        dataset.encode_targets(boxes, labels, 4, out_size, 32, mse_loss, hm=drawn[-1])
+        samples.append(dataset.encode_targets(boxes, labels, 4, out_size, 32, mse_loss))
         assert "hm" not in samples[-1]
     objects, ind = (ms.Tensor(np.stack([sample[name] for sample in samples])) for name in ("objects", "ind"))
     heat = DrawHeatmap(4, out_size, mse_loss)(objects, ind).asnumpy()
@@ -54,7 +55,7 @@ def test_bytes_from_host_to_device(make_config):
     """At most a quarter of the model-zoo version's 8.4 MB (image and heatmap in float32), where the device draws."""
     config = make_config()
     picture, boxes = noise_picture(0, 480, 640), np.array([[10, 10, 300, 300]], np.float32)
-    sample = dataset.make_sample(picture, boxes, np.array([3]), 80, None, config.dataset_config, config.net_config, draw=False)
+    sample = dataset.make_sample(picture, boxes, np.array([3]), 80, None, config.dataset_config, config.net_config)
     assert list(sample) == dataset.columns(False) and sum(value.nbytes for value in sample.values()) < 8.4e6 / 4
     cell = build_device_input(config, 80, False)
     assert isinstance(cell, DeviceInput) and (cell.draw_heatmap.width, cell.draw_heatmap.num_classes) == (128, 80)

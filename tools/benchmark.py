@@ -233,6 +233,21 @@ def write_coco(folder, count, width, height, boxes=8):
     return folder
 
 
+def convert_photographs(folder, count):
+    """Make a COCO data set of 640x480 photographs in a folder, and MindRecord files of it, which records_options names."""
+    from src import dataset
+
+    write_coco(os.path.join(folder, "coco"), count, 640, 480)
+    split = dataset.find_split(os.path.join(folder, "coco"), "train", settings().dataset_config)
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset.convert(split, os.path.join(folder, "records"), "photographs", 4, 2, folder)
+
+
+def records_options(folder):
+    """The options that name convert_photographs' files."""
+    return ["--mindrecord_dir", os.path.join(folder, "records"), "--mindrecord_prefix", "photographs"]
+
+
 @contextlib.contextmanager
 def one_core():
     """Let this process, OpenCV included, use one core."""
@@ -266,7 +281,8 @@ def input_part(runs):
             name = f"{width}x{height}, {boxes_count} boxes"
 
             def sample(draw, data=data, boxes=boxes, labels=labels):
-                dataset.make_sample(image.decode_image(data), boxes, labels, CLASSES, np.random.default_rng(1), options, net, draw)
+                hm = np.zeros((CLASSES, 128, 128), np.float32) if draw else None
+                dataset.make_sample(image.decode_image(data), boxes, labels, CLASSES, np.random.default_rng(1), options, net, hm)
 
             for draw, where in ((True, "drawn"), (False, "left to the device")):
                 run = functools.partial(repeat, functools.partial(sample, draw), 20)
@@ -301,7 +317,8 @@ def sample_steps(data, boxes, labels, options, net):
         image.normalizing_matrix(change, options.mean, options.std)
 
     def targets(draw):
-        dataset.encode_targets(out_boxes, labels, CLASSES, (128, 128), options.max_objs, draw=draw)
+        hm = np.zeros((CLASSES, 128, 128), np.float32) if draw else None
+        dataset.encode_targets(out_boxes, labels, CLASSES, (128, 128), options.max_objs, hm=hm)
 
     for name, function in (
         ("  decode", lambda: image.decode_image(data)), ("  warp", lambda: image.warp(picture, matrix, (512, 512))),
@@ -312,20 +329,32 @@ def sample_steps(data, boxes, labels, options, net):
 
 
 def pipeline_cases(folder, runs):
-    """MindSpore's pipeline into batches of 16, with one and two workers."""
+    """MindSpore's pipeline into batches of 16, with one and two workers, beside the same batches made without it on one core."""
+    import mindspore.dataset as ds
+
     from src import dataset
 
-    write_coco(os.path.join(folder, "coco"), 160, 640, 480)
-    config = settings()
-    split = dataset.find_split(os.path.join(folder, "coco"), "train", config.dataset_config)
-    with contextlib.redirect_stdout(io.StringIO()):
-        dataset.convert(split, os.path.join(folder, "records"), "p", 4, 2, folder)
+    count = 1280  # enough for the first and the last batches not to count
+    convert_photographs(folder, count)
     for where in ("host", "device"):
-        for workers in (1, 2):
-            words = ["--mindrecord_dir", os.path.join(folder, "records"), "--mindrecord_prefix", "p", "--dataset_config.heatmap_on", where]
-            train_set = dataset.TrainSet(settings(*words, "--dataset_config.num_workers", workers))
-            run = functools.partial(read_epoch, train_set)
-            yield Case(f"pipeline, batches of 16, heatmaps on the {where}, {workers} workers", run, "images/s", 160)
+        words = [*records_options(folder), "--dataset_config.heatmap_on", where]
+        one, two = (dataset.TrainSet(settings(*words, "--dataset_config.num_workers", workers)) for workers in (1, 2))
+        rows = ds.MindDataset(one.files, columns_list=list(dataset.RECORD_SCHEMA), shuffle=False)
+        rows = list(rows.create_tuple_iterator(num_epochs=1, output_numpy=True))
+        functions = {"without the pipeline, one core": functools.partial(make_batches, one, rows),
+                     "1 worker": functools.partial(read_epoch, one), "2 workers": functools.partial(read_epoch, two)}
+        times = take_turns(functions, runs)
+        for name, seconds in times.items():
+            yield Case(f"batches of 16, heatmaps on the {where}: {name}", unit="images/s", count=count, seconds=seconds)
+        ratios = [alone / both / 2 for alone, both in zip(times["without the pipeline, one core"], times["2 workers"])]
+        yield Case("  rate of 2 workers over twice that of one core", unit="ratio", seconds=ratios)
+
+
+def make_batches(train_set, rows):
+    """Make every batch of the rows, on one core."""
+    with one_core():
+        for start in range(0, len(rows), train_set.batch_size):
+            train_set.make_batch(0, rows[start : start + train_set.batch_size])
 
 
 def read_epoch(train_set):
@@ -335,13 +364,17 @@ def read_epoch(train_set):
 
 
 def train_part(runs):
-    """Training steps, and the start of a training."""
+    """Training steps, and the start and the memory of train.py."""
     import mindspore as ms
 
     from src.centernet_det import build_network
     from src.engine import build_device_input, build_optimizer, build_train_step
     from src.model_utils.device_adapter import set_device
 
+    with tempfile.TemporaryDirectory() as folder:
+        start, peak = train_shortly(folder)
+    yield Case("train.py, 16 x 128x128, to the end of its first step", unit="s", seconds=[start])
+    yield Case("  the most memory it has had after 20 steps", unit="GB", seconds=[peak])
     set_device("CPU", 0)
     for batch_size, side in ((16, 128), (2, 512)):
         config = settings("--dataset_config.input_res_train", [side, side])
@@ -361,6 +394,23 @@ def train_part(runs):
         yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, [value.asnumpy() for value in device_input(*tensors)])
 
 
+def train_shortly(folder):
+    """Train 20 steps with train.py; returns the seconds to the end of the first one, and the most memory it has had in GB."""
+    convert_photographs(folder, 32)
+    words = ["--device_target", "CPU", *records_options(folder), "--train_config.batch_size", "16", "--dataset_config.input_res_train",
+             "[128, 128]", "--train_steps", "20", "--epoch_size", "10", "--enable_save_ckpt", "false", "--save_result_dir", folder]
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, os.path.join(ROOT, "train.py"), *words], stdout=subprocess.PIPE, text=True)
+    first = None
+    for line in process.stdout:
+        if first is None and line.startswith("epoch:"):
+            first = time.perf_counter() - start
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise UserError("train.py ended with an error (above)")
+    return first, usage.ru_maxrss / 2**20
+
+
 def run_step(step, tensors):
     """One training step, to its end."""
     step(*tensors)[0].asnumpy()
@@ -378,10 +428,12 @@ def training_batch(config, batch_size, draw=True):
     from src import dataset
 
     samples = []
+    width, height = (side // config.net_config.down_ratio for side in config.dataset_config.input_res_train)
     for seed in range(batch_size):
         boxes, labels = random_boxes(8, 640, 480, seed)
+        hm = np.zeros((CLASSES, height, width), np.float32) if draw else None
         samples.append(dataset.make_sample(photograph(seed=seed), boxes, labels, CLASSES, np.random.default_rng(seed),
-                                           config.dataset_config, config.net_config, draw))
+                                           config.dataset_config, config.net_config, hm))
     return [np.stack([sample[name] for sample in samples]) for name in dataset.columns(draw)]
 
 
