@@ -206,11 +206,14 @@ def read_and_run(step_cell, train_set, epoch, first_step, sink_steps):
 
 
 def newest_checkpoint(folder):
-    """The newest checkpoint in a folder. Raises UserError if it holds none."""
-    found = CheckpointFolder.find(folder)
-    if not found:
-        raise UserError(f"resume: no checkpoint in {folder}; set --load_checkpoint_path or --save_checkpoint_path")
-    return found[-1]
+    """The newest checkpoint in a folder that can be read; says which cannot. Raises UserError if there is none."""
+    for path in reversed(CheckpointFolder.find(folder)):
+        try:
+            read_checkpoint(path)
+            return path
+        except UserError as error:
+            log(f"left out: {error}")
+    raise UserError(f"no checkpoint in {folder} to go on from; set --load_checkpoint_path or --save_checkpoint_path")
 
 
 def restore(state, path, train_set):

@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import sys
 import time
 
@@ -80,13 +81,19 @@ def keep_earlier(path):
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
     if os.path.lexists(path):
-        root, ending = os.path.splitext(path)
-        number = 1
-        while os.path.lexists(f"{root}.{number}{ending}"):
-            number += 1
-        os.rename(path, f"{root}.{number}{ending}")
-        log(f"kept the earlier {path} as {root}.{number}{ending}")
+        aside = free_name(path)
+        os.rename(path, aside)
+        log(f"kept the earlier {path} as {aside}")
     return path
+
+
+def free_name(path):
+    """The first of path.1, path.2, ... (before the ending) that is free."""
+    root, ending = os.path.splitext(path)
+    number = 1
+    while os.path.lexists(f"{root}.{number}{ending}"):
+        number += 1
+    return f"{root}.{number}{ending}"
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -139,12 +146,22 @@ def check_model(description, path):
 
 
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
-    """{name: Parameter} of a checkpoint file, step and epoch among them. Raises UserError that calls the file `what`."""
+    """{name: Parameter} of a checkpoint file, step and epoch among them. Raises UserError that calls the file `what`.
+
+    Where the file ends in a checksum, as this project's do, it must be right.
+    """
     errors.require_file(path, what)
     try:
-        return ms.load_checkpoint(path)
+        return ms.load_checkpoint(path, crc_check=has_checksum(path))
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         raise UserError(f"{path}: not a MindSpore checkpoint, or a damaged one ({str(error).splitlines()[0]})") from error
+
+
+def has_checksum(path):
+    """Whether a checkpoint file ends in MindSpore's checksum: "crc_num" and ten bytes."""
+    with open(path, "rb") as file:
+        file.seek(-min(os.path.getsize(path), 17), os.SEEK_END)
+        return file.read(7) == b"crc_num"
 
 
 def load_weights(cell, parameters, source, skip_reshaped_heads=False):
@@ -184,23 +201,28 @@ def save_weights(path, weights):
     """Write {name: array} as a checkpoint; what is at path already is kept aside. Returns the path, which gets .ckpt if it lacks it."""
     path = keep_earlier(path if path.endswith(".ckpt") else f"{path}.ckpt")
     with whole_file(path) as partial:
-        ms.save_checkpoint([{"name": name, "data": ms.Tensor(value)} for name, value in weights.items()], partial)
+        ms.save_checkpoint([{"name": name, "data": ms.Tensor(value)} for name, value in weights.items()], partial, crc_check=True)
     return path
 
 
 class CheckpointFolder:
     """The checkpoints of one run, centernet-<epoch>_<step>.ckpt in a folder, with side files; keeps the newest.
 
-    A new run moves what an earlier one left in the folder aside; a resumed one goes on in it.
+    A new run moves what an earlier one left in the folder aside; a resumed one goes on in it, and removes what a killed one left half done.
     """
 
     PATTERN = re.compile(r"centernet-(\d+)_(\d+)\.ckpt")
+    UNFINISHED = re.compile(r"(centernet-\d+_\d+)(\.json|\.partial\..*)")
 
     def __init__(self, folder, keep, description, resume):
         self.folder, self.keep, self.description = folder, keep, description
         if not resume and os.path.isdir(folder) and os.listdir(folder):
             keep_earlier(folder)
         os.makedirs(folder, exist_ok=True)
+        for name in os.listdir(folder):
+            match = self.UNFINISHED.fullmatch(name)
+            if match and not os.path.exists(os.path.join(folder, f"{match[1]}.ckpt")):
+                os.remove(os.path.join(folder, name))
 
     @classmethod
     def find(cls, folder):
@@ -217,7 +239,8 @@ class CheckpointFolder:
             write_json(side_file(path), {**self.description, "epoch": epoch, "step": step})
             with whole_file(path) as partial:
                 entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
-                ms.save_checkpoint(entries, partial, append_dict={"step": step, "epoch": epoch, "images_per_step": images_per_step})
+                numbers = {"step": step, "epoch": epoch, "images_per_step": images_per_step}
+                ms.save_checkpoint(entries, partial, append_dict=numbers, crc_check=True)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.remove(side_file(path))
@@ -238,14 +261,24 @@ class TrainingLog:
     FIELDS = ("epoch", "step", "loss", "hm_loss", "wh_loss", "off_loss", "lr", "images_per_second")  # what its readers use
 
     def __init__(self, path, done):
-        """A new record at path (None: none), an earlier one is kept aside; of that a run resumed after `done` steps goes on with those."""
+        """The record at path (None: none) of a run that starts after `done` steps.
+
+        A resumed run goes on with an earlier record's steps up to there; if that has more, or the run is new, it is kept aside.
+        """
         self.file = None
         if path is None:
             return
-        earlier = [record for record in read_training_log(path) if record["step"] <= done] if done and os.path.exists(path) else []
-        keep_earlier(path)
-        self.file = open(path, "w", encoding="utf-8")
-        self.file.writelines(json.dumps(record) + "\n" for record in earlier)
+        if done and os.path.exists(path):
+            records = read_training_log(path)
+            earlier = [record for record in records if record["step"] <= done]
+            if len(earlier) < len(records):
+                aside = shutil.copy2(path, free_name(path))
+                log(f"kept the earlier {path}, which goes to step {records[-1]['step']}, as {aside}")
+            with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+                file.writelines(json.dumps(record) + "\n" for record in earlier)
+        else:
+            keep_earlier(path)
+        self.file = open(path, "a", encoding="utf-8")
 
     def step(self, step, steps_per_epoch, values, images_per_second):
         """Write step number `step` (from 1); values are TrainStep's results as NumPy scalars."""
