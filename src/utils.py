@@ -154,7 +154,8 @@ def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
     try:
         return ms.load_checkpoint(path, crc_check=has_checksum(path))
     except (ValueError, RuntimeError, TypeError, OSError) as error:
-        raise UserError(f"{path}: not a MindSpore checkpoint, or a damaged one ({str(error).splitlines()[0]})") from error
+        cause = error.__cause__ or error  # MindSpore says of a wrong checksum that the file may not be read
+        raise UserError(f"{path}: not a MindSpore checkpoint, or a damaged one ({str(cause).splitlines()[0]})") from error
 
 
 def has_checksum(path):
@@ -244,7 +245,7 @@ class CheckpointFolder:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.remove(side_file(path))
-            raise UserError(f"{path} could not be written ({error.strerror or error}); the last checkpoint is "
+            raise UserError(f"{path} could not be written ({errors.reason(error)}); the last checkpoint is "
                             f"{last[0] if last else 'none'}") from error
         for old in self.find(self.folder)[: -self.keep]:
             os.remove(old)
@@ -294,8 +295,13 @@ class TrainingLog:
             "wh_loss": float(wh_loss), "off_loss": float(off_loss), "overflow": bool(overflow), "scaling_sens": float(scale),
             "lr": float(rate), "images_per_second": round(images_per_second, 2),
         }
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
+        try:
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.file.close()
+            raise UserError(f"{self.file.name} could not be written ({errors.reason(error)}): training stops at step {step}") from error
 
     def close(self):
         """Close the record."""

@@ -1,5 +1,6 @@
 """The training step, the schedules, the loop with its logs and checkpoints, and resuming."""
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,17 @@ from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
-from src.utils import CheckpointFolder, keep_earlier, load_weights, parameter_shapes, read_checkpoint, read_training_log, whole_file
+from src.utils import (
+    CheckpointFolder,
+    TrainingLog,
+    keep_earlier,
+    load_weights,
+    parameter_shapes,
+    read_checkpoint,
+    read_training_log,
+    save_weights,
+    whole_file,
+)
 from tests import parity
 from tests.conftest import ROOT, TINY, assert_user_error, run_script
 
@@ -275,6 +286,78 @@ def test_a_checkpoint_folder_keeps_the_newest(tmp_path):
     assert read_checkpoint(str(tmp_path / "c" / "centernet-1_100.ckpt"))["w"].asnumpy() == [100]
     CheckpointFolder(str(tmp_path / "c"), 2, {}, resume=False)
     assert len(list((tmp_path / "c.1").iterdir())) == 4
+
+
+def test_a_flipped_bit_among_the_weights_is_noticed(tmp_path):
+    path = tmp_path / "w.ckpt"
+    save_weights(str(path), {"w": np.ones(1000, np.float32)})
+    data = bytearray(path.read_bytes())
+    assert read_checkpoint(str(path))["w"].asnumpy().sum() == 1000
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="w.ckpt: not a MindSpore checkpoint, or a damaged one .*crc"):
+        read_checkpoint(str(path))
+
+
+def test_checkpoints_without_a_checksum_load_quietly(tmp_path, capfd):
+    ms.save_checkpoint([{"name": "w", "data": Tensor(np.ones(9, np.float32))}], str(tmp_path / "w.ckpt"))
+    assert read_checkpoint(str(tmp_path / "w.ckpt"))["w"].size == 9
+    assert capfd.readouterr() == ("", "")
+    (tmp_path / "short.ckpt").write_bytes(b"crc")
+    with pytest.raises(UserError, match="short.ckpt"):
+        read_checkpoint(str(tmp_path / "short.ckpt"))
+
+
+def test_resuming_leaves_a_damaged_newest_checkpoint_out(tmp_path, capsys):
+    folder = CheckpointFolder(str(tmp_path / "c"), 5, {}, resume=False)
+    paths = [folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, 0, step, 4) for step in (5, 10)]
+    assert engine.newest_checkpoint(str(tmp_path / "c")) == paths[1]
+    with open(paths[1], "r+b") as file:
+        file.truncate(30)
+    assert engine.newest_checkpoint(str(tmp_path / "c")) == paths[0]
+    assert f"left out: {paths[1]}: not a MindSpore checkpoint" in capsys.readouterr().out
+    os.remove(paths[0])
+    with pytest.raises(UserError, match="no checkpoint in"):
+        engine.newest_checkpoint(str(tmp_path / "c"))
+
+
+def test_resuming_removes_what_a_killed_save_left(tmp_path):
+    folder = CheckpointFolder(str(tmp_path / "c"), 5, {}, resume=False)
+    folder.save({"w": Parameter(Tensor([5.0]), name="w")}, 0, 5, 4)
+    for name in ("centernet-1_10.json", "centernet-1_10.partial.ckpt", "centernet-1_10.partial.ckpt.tmp", "notes.json"):
+        (tmp_path / "c" / name).write_text("")
+    CheckpointFolder(str(tmp_path / "c"), 5, {}, resume=True)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["centernet-1_5.ckpt", "centernet-1_5.json", "notes.json"]
+
+
+def test_a_resumed_record_goes_on_and_loses_nothing(tmp_path):
+    """Steps beyond the checkpoint are done again; those that were recorded of them are kept aside."""
+    path = str(tmp_path / "r.jsonl")
+
+    def record(steps, done):
+        log = TrainingLog(path, done)
+        for step in steps:
+            log.step(step, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
+        log.close()
+
+    def steps(name):
+        return [entry["step"] for entry in read_training_log(str(tmp_path / name))]
+
+    record((1, 2, 3, 4), 0)
+    record((4, 5), 3)
+    assert steps("r.jsonl") == [1, 2, 3, 4, 5] and steps("r.1.jsonl") == [1, 2, 3, 4]
+    record((6,), 5)
+    assert steps("r.jsonl") == [1, 2, 3, 4, 5, 6] and len(list(tmp_path.iterdir())) == 2
+    record((1,), 0)
+    assert steps("r.jsonl") == [1] and steps("r.2.jsonl") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_record_on_a_full_disk(tmp_path):
+    log = TrainingLog(None, 0)
+    log.file = open("/dev/full", "w")
+    with pytest.raises(UserError, match="/dev/full could not be written .No space left on device.: training stops at step 7"):
+        log.step(7, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
+    assert log.file.closed
 
 
 DISK_FULL = """
