@@ -13,6 +13,7 @@ from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
+from src.model_utils.device_adapter import keep_graphs
 from src.utils import (
     CheckpointFolder,
     TrainingLog,
@@ -106,6 +107,14 @@ def compare_normalisation(description, dataset_config):
                 f"to keep the checkpoint's, set dataset_config.{name}")
 
 
+def graph_settings(config, train_set, device_target):
+    """All that the compiled training graphs depend on, for keep_graphs."""
+    sections = {name: getattr(config, name).as_dict() for name in ("net_config", "train_config", "dataset_config")}
+    names = ("epoch_size", "enable_lossscale", "enable_data_sink", "data_sink_steps", "conv_allow_hf32", "jit_level")
+    numbers = [train_set.num_classes, train_set.steps_per_epoch, train_set.ranks, train_set.draw]
+    return [sections, {name: getattr(config, name) for name in names}, numbers, device_target]
+
+
 def choose_sink_steps(config, device_target):
     """How many batches the device fetches by itself at a time; 0 where batches are handed over one by one."""
     if config.enable_data_sink and device_target != "Ascend":
@@ -136,6 +145,8 @@ def train(config, train_set, device_target, rank=0):
     Every rank trains and prints; rank 0 writes checkpoints and record for all.
     """
     ms.set_seed(config.seed)
+    if config.compile_cache_dir:
+        keep_graphs(config.compile_cache_dir, graph_settings(config, train_set, device_target))
     network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
     device_input = build_device_input(config, train_set.num_classes, train_set.draw)

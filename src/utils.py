@@ -42,13 +42,26 @@ def progress(items, what, total=None, every=10.0):
 
 
 @contextlib.contextmanager
+def written(path):
+    """Turn an OSError of a block that writes a file into a UserError: a write's own does not name the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({errors.reason(error)})") from error
+
+
+@contextlib.contextmanager
 def whole_file(path):
-    """Give a name beside path to write to; it becomes path when the block ends well, and is removed otherwise."""
+    """Give a name beside path to write to; it becomes path when the block ends well, and is removed otherwise.
+
+    Raises UserError, with the file's name, if it cannot be written.
+    """
     root, ending = os.path.splitext(path)
     partial = f"{root}.partial{ending}"
     try:
-        yield partial
-        os.replace(partial, path)
+        with written(path):
+            yield partial
+            os.replace(partial, path)
     finally:
         for leftover in glob.glob(f"{glob.escape(root)}.partial.*"):  # MindSpore writes to yet another name first
             os.remove(leftover)
@@ -88,12 +101,13 @@ def keep_earlier(path):
 
 
 def free_name(path):
-    """The first of path.1, path.2, ... (before the ending) that is free."""
+    """path, or the first of path.1, path.2, ... (before the ending) that is free."""
     root, ending = os.path.splitext(path)
-    number = 1
-    while os.path.lexists(f"{root}.{number}{ending}"):
+    number = 0
+    while os.path.lexists(path):
         number += 1
-    return f"{root}.{number}{ending}"
+        path = f"{root}.{number}{ending}"
+    return path
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -242,11 +256,10 @@ class CheckpointFolder:
                 entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
                 numbers = {"step": step, "epoch": epoch, "images_per_step": images_per_step}
                 ms.save_checkpoint(entries, partial, append_dict=numbers, crc_check=True)
-        except OSError as error:
+        except UserError as error:
             with contextlib.suppress(OSError):
                 os.remove(side_file(path))
-            raise UserError(f"{path} could not be written ({errors.reason(error)}); the last checkpoint is "
-                            f"{last[0] if last else 'none'}") from error
+            raise UserError(f"{error}; the last checkpoint is {last[0] if last else 'none'}") from error
         for old in self.find(self.folder)[: -self.keep]:
             os.remove(old)
             os.remove(side_file(old))
@@ -273,7 +286,9 @@ class TrainingLog:
             records = read_training_log(path)
             earlier = [record for record in records if record["step"] <= done]
             if len(earlier) < len(records):
-                aside = shutil.copy2(path, free_name(path))
+                aside = free_name(path)
+                with whole_file(aside) as partial:
+                    shutil.copy2(path, partial)
                 log(f"kept the earlier {path}, which goes to step {records[-1]['step']}, as {aside}")
             with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(record) + "\n" for record in earlier)
@@ -296,12 +311,13 @@ class TrainingLog:
             "lr": float(rate), "images_per_second": round(images_per_second, 2),
         }
         try:
-            self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
-        except OSError as error:
+            with written(self.file.name):
+                self.file.write(json.dumps(record) + "\n")
+                self.file.flush()
+        except UserError:
             with contextlib.suppress(OSError):
-                self.file.close()
-            raise UserError(f"{self.file.name} could not be written ({errors.reason(error)}): training stops at step {step}") from error
+                self.file.close()  # which tries to write once more
+            raise
 
     def close(self):
         """Close the record."""

@@ -180,7 +180,7 @@ class Record:
         import cv2
 
         from src.inference import detect_all
-        from src.utils import progress, whole_file
+        from src.utils import free_name, progress, whole_file
 
         capture = cv2.VideoCapture(int(path) if is_camera(path) else path)
         if not capture.isOpened():
@@ -267,16 +267,6 @@ def read_frames(capture, limit):
             return
         yield number, frame
         number += 1
-
-
-def free_name(path):
-    """path, or path-2, path-3, ... before its ending if there is one: videos of one name may lie in several folders."""
-    root, ending = os.path.splitext(path)
-    number = 1
-    while os.path.exists(path):
-        number += 1
-        path = f"{root}-{number}{ending}"
-    return path
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 import contextlib
 import csv
 import glob
+import hashlib
+import json
 import os
 import re
 import resource
@@ -11,6 +13,9 @@ import mindspore as ms
 
 from src.errors import UserError
 from src.model_utils.local_adapter import get_device_id, launched
+from src.utils import log
+
+SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")
 
 
 def cpu_environment(mindspore_version, environment):
@@ -39,6 +44,9 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
     conv_allow_hf32 and jit_level are Ascend's; elsewhere convolutions are float32 and graphs compiled in the one way there is.
     """
     target = resolve_target(device_target)
+    if os.environ.pop("MS_COMPILER_CACHE_ENABLE", "0") != "0":
+        log("MS_COMPILER_CACHE_ENABLE is left out: MindSpore would take graphs of other settings for this run's; "
+            "train.py has --compile_cache_dir")
     if target == "CPU":
         os.environ.update(cpu_environment(version("mindspore"), os.environ))
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -48,6 +56,21 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
         if jit_level:
             ms.set_context(jit_config={"jit_level": jit_level})
     return target
+
+
+def keep_graphs(folder, settings):
+    """Have MindSpore keep the graphs that it compiles from here on in a folder, and take them from there another time.
+
+    It compares little more than the code, and takes a graph with another loss weight or batch size for the one it looks for. So all
+    that the graphs depend on, beside their inputs' values, has to be in settings (what JSON can hold), which get a folder of their own.
+    """
+    digest = hashlib.sha256(json.dumps([settings, version("mindspore")]).encode())
+    for path in sorted(glob.glob(SOURCES, recursive=True)):
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    folder = os.path.join(folder, digest.hexdigest()[:16])
+    os.makedirs(folder, exist_ok=True)
+    os.environ.update(MS_COMPILER_CACHE_ENABLE="1", MS_COMPILER_CACHE_PATH=folder)
 
 
 def init_ranks(distribute, device_num):

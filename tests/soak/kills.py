@@ -19,7 +19,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[0] = ROOT
 
-SIDE, BATCH, SAVE_EVERY = 96, 4, 20
+SIDE, BATCH, SAVE_EVERY = 64, 2, 50
 
 
 def make_records(folder):
