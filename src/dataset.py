@@ -377,6 +377,11 @@ def columns(draw):
     return ["image", "color", "hm" if draw else "objects", "ind", "reg", "reg_mask", "wh", "wh_mask"]
 
 
+def collate(samples, hm):
+    """make_sample's dictionaries -> a training batch, the values of columns(); hm [B, C, h, w] if they were drawn into it, else None."""
+    return tuple(hm if name == "hm" else np.stack([sample[name] for sample in samples]) for name in columns(hm is not None))
+
+
 def draws_on_host(heatmap_on, dense_wh, device_target):
     """Whether the pipeline draws the heatmaps, for dataset_config.heatmap_on "auto", "host" or "device".
 
@@ -444,9 +449,9 @@ class TrainSet:
         """The values of columns() for batch_size MindRecord rows (data, image id, boxes, labels) of an epoch."""
         dataset_config, net_config = self.config.dataset_config, self.config.net_config
         out_w, out_h = (side // net_config.down_ratio for side in dataset_config.input_res_train)
-        hm = np.zeros((self.batch_size, self.num_classes, out_h, out_w), np.float32) if self.draw else [None] * self.batch_size
+        hm = np.zeros((self.batch_size, self.num_classes, out_h, out_w), np.float32) if self.draw else None
         samples = []
-        for (data, image_id, boxes, labels), hm_of_one in zip(rows, hm):
+        for slot, (data, image_id, boxes, labels) in enumerate(rows):
             if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
                 boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
             rng = np.random.default_rng([self.config.seed, epoch, int(image_id)])
@@ -455,8 +460,8 @@ class TrainSet:
             except ValueError as error:
                 raise ValueError(f"image {int(image_id)}: {error}") from error
             samples.append(make_sample(picture, boxes.reshape(-1, 4), labels.reshape(-1), self.num_classes, rng,
-                                       dataset_config, net_config, hm_of_one))
-        return tuple(hm if name == "hm" else np.stack([sample[name] for sample in samples]) for name in columns(self.draw))
+                                       dataset_config, net_config, hm[slot] if self.draw else None))
+        return collate(samples, hm)
 
 
 # ---------------------------------------------------------------- evaluation input

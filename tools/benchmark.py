@@ -316,6 +316,8 @@ def sample_steps(data, boxes, labels, options, net):
         change = image.color_matrix(steps, lighting, image.mean_grey(view), options.eig_val, options.eig_vec)
         image.normalizing_matrix(change, options.mean, options.std)
 
+    samples = [dataset.make_sample(picture, boxes, labels, CLASSES, None, options, net) for _ in range(16)]
+
     def targets(draw):
         hm = np.zeros((CLASSES, 128, 128), np.float32) if draw else None
         dataset.encode_targets(out_boxes, labels, CLASSES, (128, 128), options.max_objs, hm=hm)
@@ -326,6 +328,7 @@ def sample_steps(data, boxes, labels, options, net):
         ("  targets, heatmap left to the device", lambda: targets(False)),
     ):
         yield Case(name, functools.partial(repeat, function, 20), "ms", 20)
+    yield Case("  batching by 16", functools.partial(dataset.collate, samples, None), "ms", 16)
 
 
 def pipeline_cases(folder, runs):
