@@ -1,6 +1,7 @@
 """Train twice over the same steps, once undisturbed and once killed at random moments and resumed, and compare the two.
 
-python tests/soak/kills.py --folder DIR [--steps 4000] [--kills 24] [--seconds 150] [--seed 0]. Not part of CI: it takes an hour or more.
+python tests/soak/kills.py --folder DIR [--steps 8000] [--save_every 50] [--kills 24] [--seconds 110] [--seed 0]. Not part of CI: it takes
+an hour or more. With --save_every 1 most kills fall into the writing of a checkpoint.
 
 What must hold: a killed training finds a whole checkpoint and goes on from the last step that was saved; every step's loss and the last
 checkpoint are, to the last bit, those of the training that was not killed. The memory of that one, by its steps, is reported, too.
@@ -19,7 +20,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[0] = ROOT
 
-SIDE, BATCH, SAVE_EVERY = 64, 2, 50
+SIDE, BATCH = 64, 2
 
 
 def make_records(folder):
@@ -36,10 +37,10 @@ def python(script, *words):
     subprocess.run([sys.executable, os.path.join(ROOT, script), *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def start(place, records, steps, resume):
+def start(place, records, steps, save_every, resume):
     """Start train.py in a process of its own; its output is added to a file in place."""
     words = ["--device_target", "CPU", "--mindrecord_dir", records, "--save_checkpoint_path", place, "--save_result_dir", place,
-             "--train_config.batch_size", BATCH, "--dataset_config.input_res_train", [SIDE, SIDE], "--save_checkpoint_steps", SAVE_EVERY,
+             "--train_config.batch_size", BATCH, "--dataset_config.input_res_train", [SIDE, SIDE], "--save_checkpoint_steps", save_every,
              "--save_checkpoint_num", 2, "--epoch_size", 10_000, "--train_steps", steps, "--resume", str(resume).lower()]
     with open(os.path.join(place, "output.txt"), "ab") as output:
         return subprocess.Popen([sys.executable, os.path.join(ROOT, "train.py"), *map(str, words)], stdout=output, stderr=output)
@@ -60,14 +61,14 @@ def memory(pid):
     return None
 
 
-def train_with_kills(place, records, steps, kills, seconds, chance):
-    """Train, with `kills` kills, each after up to twice `seconds`; returns how many there were, and what went wrong, as sentences."""
+def train_with_kills(place, records, options, chance):
+    """Train, with options.kills kills, each after up to twice options.seconds; returns their number, and what went wrong as sentences."""
     done, problems = 0, []
     while True:
         saved, written = saved_step(place), output_size(place)
-        process = start(place, records, steps, saved > 0)
+        process = start(place, records, options.steps, options.save_every, saved > 0)
         try:
-            process.wait(chance.uniform(0, 2 * seconds) if done < kills else None)
+            process.wait(chance.uniform(0, 2 * options.seconds) if done < options.kills else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -151,9 +152,10 @@ def describe_memory(notes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", required=True, help="an empty folder, or one with the records of an earlier call")
-    parser.add_argument("--steps", type=int, default=4000, help="steps of both trainings (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=8000, help="steps of both trainings (default: %(default)s)")
+    parser.add_argument("--save_every", type=int, default=50, help="steps from one checkpoint to the next (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=24, help="kills (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=150, help="mean time between them (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=110, help="mean time between them (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     options = parser.parse_args()
     folder = os.path.abspath(options.folder)
@@ -162,11 +164,11 @@ def main():
         os.mkdir(os.path.join(folder, name))
     began = time.time()
     undisturbed, killed = os.path.join(folder, "undisturbed"), os.path.join(folder, "killed")
-    process, notes = start(undisturbed, records, options.steps, False), []
+    process, notes = start(undisturbed, records, options.steps, options.save_every, False), []
     watch = threading.Thread(target=watch_memory, args=(process, undisturbed, notes))
     watch.start()
     try:
-        kills, problems = train_with_kills(killed, records, options.steps, options.kills, options.seconds, random.Random(options.seed))
+        kills, problems = train_with_kills(killed, records, options, random.Random(options.seed))
         print(f"{kills} kills in {(time.time() - began) / 60:.0f} minutes of training", flush=True)
         watch.join()
     finally:
