@@ -1,4 +1,5 @@
 """src/dataset.py: evaluation inputs, conversion, pipeline."""
+import gc
 import json
 import shutil
 
@@ -262,6 +263,28 @@ def test_samples_do_not_depend_on_the_number_of_workers(tiny_records, make_confi
             np.testing.assert_array_equal(a[name], b[name])
     other_epoch = batches(tiny_records, make_config, epoch=2)
     assert not np.array_equal(one[0]["image"], other_epoch[0]["image"])
+
+
+def test_batches_outlive_their_pipeline(tiny_records, make_config):
+    """MindSpore takes the arrays without copying them: they must not be freed while a tensor shows them."""
+    config = make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 4)
+    train_set = dataset.TrainSet(config)
+    made = []
+
+    def make_batch(*words):
+        batch = dataset.TrainSet.make_batch(train_set, *words)
+        made.append([array.copy() for array in batch])
+        return batch
+
+    train_set.make_batch = make_batch
+    train_set.config.dataset_config.num_workers = 1  # so that they are made in order
+    batches = list(train_set.epoch(0).create_tuple_iterator(num_epochs=1))
+    gc.collect()
+    others = [np.full_like(array, 7) for batch in made for array in batch]
+    assert len(batches) == len(made) == 5 and len(others) == 40
+    for batch, expected in zip(batches, made):
+        for tensor, array in zip(batch, expected):
+            np.testing.assert_array_equal(tensor.asnumpy(), array)
 
 
 def test_an_epoch_can_start_in_the_middle(tiny_records, make_config):
