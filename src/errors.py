@@ -43,6 +43,15 @@ def about(path):
         raise UserError(f"{path}: {error}") from error
 
 
+@contextlib.contextmanager
+def writing(path):
+    """Turn an OSError of the block, which writes a file, into a UserError: a write's own does not name the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({reason(error)})") from error
+
+
 def require_file(path, what):
     """Return path if it is a file, else raise UserError that names it and what it should have been."""
     if not path:

@@ -42,15 +42,6 @@ def progress(items, what, total=None, every=10.0):
 
 
 @contextlib.contextmanager
-def written(path):
-    """Turn an OSError of a block that writes a file into a UserError: a write's own does not name the file."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} could not be written ({errors.reason(error)})") from error
-
-
-@contextlib.contextmanager
 def whole_file(path):
     """Give a name beside path to write to; it becomes path when the block ends well, and is removed otherwise.
 
@@ -59,7 +50,7 @@ def whole_file(path):
     root, ending = os.path.splitext(path)
     partial = f"{root}.partial{ending}"
     try:
-        with written(path):
+        with errors.writing(path):
             yield partial
             os.replace(partial, path)
     finally:
@@ -311,7 +302,7 @@ class TrainingLog:
             "lr": float(rate), "images_per_second": round(images_per_second, 2),
         }
         try:
-            with written(self.file.name):
+            with errors.writing(self.file.name):
                 self.file.write(json.dumps(record) + "\n")
                 self.file.flush()
         except UserError:
