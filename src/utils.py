@@ -130,8 +130,8 @@ def read_side_file(checkpoint):
         sizes = [int(side) for side in description["input_res_train"]]
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{side_file(checkpoint)}: net_config or input_res_train is not what train.py writes ({error})") from error
-    if len(sizes) != 2 or min(sizes) < 1:
-        raise UserError(f"{side_file(checkpoint)}: input_res_train is {sizes}; expected [width, height]")
+    if len(sizes) != 2 or any(side < 32 or side % 32 for side in sizes):
+        raise UserError(f"{side_file(checkpoint)}: input_res_train is {sizes}; expected [width, height], both multiples of 32")
     return description
 
 

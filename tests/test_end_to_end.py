@@ -141,7 +141,7 @@ def test_a_checkpoint_without_its_side_file(checkpoint, tiny_data, tmp_path):
     ({"mean": [1, 2]}, "mean is no list"),
     ({"std": [1, 1, 0]}, "expected numbers above 0"), ({"net_config": {"down_ration": 4}}, "did you mean net_config.down_ratio"),
     ({"net_config": {"head_conv": "many"}}, "net_config.head_conv is 'many'"), ({"net_config": 7}, "net_config or input_res_train"),
-    ({"input_res_train": [96]}, "expected [width, height]"),
+    ({"input_res_train": [96]}, "expected [width, height]"), ({"input_res_train": [712, 512]}, "both multiples of 32"),
 ])
 def test_a_damaged_side_file_is_named(change, part, checkpoint, tmp_path):
     shutil.copy(checkpoint, tmp_path / "c.ckpt")
