@@ -127,11 +127,9 @@ def read_side_file(checkpoint):
     check_model(description, side_file(checkpoint))
     try:
         description["net_config"] = checked_section("net_config", description["net_config"], side_file(checkpoint))
-        sizes = [int(side) for side in description["input_res_train"]]
+        checked_section("dataset_config", {"input_res_train": description["input_res_train"]}, side_file(checkpoint))
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{side_file(checkpoint)}: net_config or input_res_train is not what train.py writes ({error})") from error
-    if len(sizes) != 2 or any(side < 32 or side % 32 for side in sizes):
-        raise UserError(f"{side_file(checkpoint)}: input_res_train is {sizes}; expected [width, height], both multiples of 32")
     return description
 
 

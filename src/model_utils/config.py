@@ -5,6 +5,7 @@ import os
 
 import yaml
 
+from src import errors
 from src.errors import UserError
 
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "default_config.yaml")
@@ -129,7 +130,8 @@ def checked_section(section, settings, where):
     """
     defaults, _, choices = load_defaults()
     values = merge(defaults, {f"{section}.{name}": value for name, value in settings.items()}, choices, where)
-    _check_ranges(values)
+    with errors.about(where):
+        _check_ranges(values)
     return _nest(values)[section]
 
 

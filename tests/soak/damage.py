@@ -231,30 +231,26 @@ def collect(process, queue, seeds, kind, report, failures):
     """Take a child's outcomes; returns the seeds that are left if it died or hung, without the one it died of."""
     import queue as queues
 
-    left = list(seeds)
+    left, waited = list(seeds), 0  # seconds without an answer
     while left:
         try:
             seed, outcome, text = queue.get(timeout=1)
         except queues.Empty:
-            if process.is_alive() and collect.waited < SECONDS:
-                collect.waited += 1
+            if process.is_alive() and waited < SECONDS:
+                waited += 1
                 continue
             what = f"the process ended with {process.exitcode}" if not process.is_alive() else f"no answer for {SECONDS} s"
             process.kill()
             failures.append((kind, left[0], what))
             report["FAILED"] += 1
-            collect.waited = 0
             return left[1:]
-        collect.waited = 0
+        waited = 0
         left.remove(seed)
         report[outcome] += 1
         if outcome == "FAILED":
             failures.append((kind, seed, text))
     process.join()
     return []
-
-
-collect.waited = 0  # seconds without an answer
 
 
 def main():

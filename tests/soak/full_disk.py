@@ -20,17 +20,14 @@ SMALL = ("--device_target", "CPU", "--dataset_config.input_res_train", "[64, 64]
 SAVE_EVERY = 5
 
 
-def run(script, *words):
-    """Run one of the project's scripts; returns (exit code, what it printed)."""
-    done = subprocess.run([sys.executable, os.path.join(ROOT, script), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return done.returncode, done.stdout
-
-
 def train(place, records, steps):
-    """Train up to a step, from the newest checkpoint on."""
-    return run("train.py", *SMALL, "--mindrecord_dir", records, "--save_checkpoint_path", place, "--save_result_dir", place,
-               "--save_checkpoint_steps", str(SAVE_EVERY), "--save_checkpoint_num", "1", "--epoch_size", "10000",
-               "--train_steps", str(steps), "--resume", str(os.path.isdir(os.path.join(place, "ckpt_0"))).lower())
+    """Train up to a step, from the newest checkpoint on; returns (exit code, what train.py printed)."""
+    words = [*SMALL, "--mindrecord_dir", records, "--save_checkpoint_path", place, "--save_result_dir", place,
+             "--save_checkpoint_steps", str(SAVE_EVERY), "--save_checkpoint_num", "1", "--epoch_size", "10000",
+             "--train_steps", str(steps), "--resume", str(os.path.isdir(os.path.join(place, "ckpt_0"))).lower()]
+    command = [sys.executable, os.path.join(ROOT, "train.py"), *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout
 
 
 def fill(folder, room):
@@ -61,6 +58,8 @@ def look(place, code, output, step):
 
 
 def main():
+    from tests.soak.kills import make_records
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--trials", type=int, default=20, help="times the disk is full (default: %(default)s)")
@@ -70,12 +69,7 @@ def main():
     place = os.path.join(options.folder, "run")
     os.mkdir(place)
     with tempfile.TemporaryDirectory() as elsewhere:
-        data, records = os.path.join(elsewhere, "shapes"), os.path.join(elsewhere, "records")
-        for script, *words in (("tools/make_shapes_dataset.py", "--output", data, "--train", "64", "--val", "4"),
-                               ("src/dataset.py", "--coco_data_dir", data, "--mindrecord_dir", records)):
-            code, output = run(script, *words)
-            if code:
-                raise SystemExit(output)
+        records = make_records(elsewhere)
         for trial in range(options.trials):
             step = trial * SAVE_EVERY + SAVE_EVERY
             code, output = train(place, records, step)

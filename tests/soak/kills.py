@@ -51,7 +51,7 @@ def saved_step(place):
     from src.utils import CheckpointFolder
 
     found = CheckpointFolder.find(os.path.join(place, "ckpt_0"))
-    return int(found[-1].rsplit("_", 1)[1].split(".")[0]) if found else 0
+    return int(CheckpointFolder.PATTERN.fullmatch(os.path.basename(found[-1]))[2]) if found else 0
 
 
 def memory(pid):
