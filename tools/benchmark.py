@@ -435,12 +435,12 @@ def training_batch(config, batch_size, draw=True):
 
     samples = []
     width, height = (side // config.net_config.down_ratio for side in config.dataset_config.input_res_train)
+    hm = np.zeros((batch_size, CLASSES, height, width), np.float32) if draw else None
     for seed in range(batch_size):
         boxes, labels = random_boxes(8, 640, 480, seed)
-        hm = np.zeros((CLASSES, height, width), np.float32) if draw else None
         samples.append(dataset.make_sample(photograph(seed=seed), boxes, labels, CLASSES, np.random.default_rng(seed),
-                                           config.dataset_config, config.net_config, hm))
-    return [np.stack([sample[name] for sample in samples]) for name in dataset.columns(draw)]
+                                           config.dataset_config, config.net_config, hm[seed] if draw else None))
+    return dataset.collate(samples, hm)
 
 
 def build_detector():
