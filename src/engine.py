@@ -8,22 +8,15 @@ import numpy as np
 from mindspore import nn, ops
 
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
+from src.checkpoint import CheckpointFolder, load_weights, read_checkpoint
 from src.dataset import readable
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils.device_adapter import keep_graphs
-from src.utils import (
-    CheckpointFolder,
-    TrainingLog,
-    describe_model,
-    load_weights,
-    log,
-    read_checkpoint,
-    read_side_file,
-    side_file,
-)
+from src.training_log import TrainingLog
+from src.utils import describe_model, log, read_side_file, side_file
 
 # ---------------------------------------------------------------- training
 

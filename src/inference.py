@@ -12,24 +12,14 @@ from mindspore import nn
 
 from src import errors, image
 from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, make_for_inference
+from src.checkpoint import load_weights, read_checkpoint
 from src.dataset import normalize, place
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import Normalize
 from src.errors import UserError
 from src.model_utils.config import Config
 from src.post_process import merge, to_image
-from src.utils import (
-    check_model,
-    keep_earlier,
-    load_weights,
-    log,
-    read_checkpoint,
-    read_json,
-    read_side_file,
-    side_file,
-    whole_file,
-    write_json,
-)
+from src.utils import check_model, keep_earlier, log, read_json, read_side_file, side_file, whole_file, write_json
 
 CONSUMER = ("dataset", "classes", "category_ids", "mean", "std")  # what an exported file's side file takes over from the checkpoint's
 

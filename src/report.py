@@ -12,7 +12,8 @@ from markupsafe import Markup
 from src import evaluation
 from src.dataset import class_list, truth_boxes
 from src.inference import read_picture
-from src.utils import log, read_training_log, whole_file
+from src.training_log import read_training_log
+from src.utils import log, whole_file
 from src.visual import class_color, compare, draw_curve
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from src.image import affine_matrix
-from src.utils import read_training_log, whole_file
+from src.training_log import read_training_log
+from src.utils import whole_file
 
 
 def plot_losses(record_path, path):

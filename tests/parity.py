@@ -24,6 +24,7 @@ from src.soft_nms import METHODS, soft_nms
 
 from src import dataset, errors, image, losses, torch_weights
 from src.centernet_det import build_loss, build_network
+from src.checkpoint import as_parameters, load_weights, parameter_shapes
 from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_device_input, build_optimizer, build_train_step
@@ -31,7 +32,6 @@ from src.errors import UserError
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.post_process import to_image
-from src.utils import as_parameters, load_weights, parameter_shapes
 
 USUAL = 1e-5  # tolerance, as the ones below relative to the largest value of what is compared
 NETWORK = 1e-4

@@ -11,9 +11,10 @@ import pytest
 
 from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
 from src import dataset, engine
+from src.checkpoint import CheckpointFolder, read_checkpoint
 from src.errors import UserError
 from src.model_utils.local_adapter import get_device_id, launched
-from src.utils import CheckpointFolder, read_checkpoint, read_training_log
+from src.training_log import read_training_log
 from tests.conftest import ROOT, TINY, run_script
 from tools import make_rank_table
 

@@ -8,7 +8,7 @@ import pytest
 
 from src.errors import UserError
 from src.model_utils.moxing_adapter import Meeting
-from src.utils import read_training_log
+from src.training_log import read_training_log
 from tests.conftest import ROOT, TINY, assert_user_error, run_script
 
 MOXING = """

@@ -13,21 +13,13 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from src import engine, torch_weights
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
+from src.checkpoint import CheckpointFolder, load_weights, parameter_shapes, read_checkpoint, save_weights
 from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
-from src.utils import (
-    CheckpointFolder,
-    TrainingLog,
-    keep_earlier,
-    load_weights,
-    parameter_shapes,
-    read_checkpoint,
-    read_training_log,
-    save_weights,
-    whole_file,
-)
+from src.training_log import TrainingLog, read_training_log
+from src.utils import keep_earlier, whole_file
 from tests import parity
 from tests.conftest import ROOT, TINY, assert_user_error, run_script
 
@@ -365,7 +357,7 @@ import resource, sys
 sys.path.insert(0, sys.argv[1])
 import mindspore as ms, numpy as np
 from src import errors
-from src.utils import CheckpointFolder
+from src.checkpoint import CheckpointFolder
 
 def main():
     folder = CheckpointFolder(sys.argv[2], 1, {"classes": []}, False)

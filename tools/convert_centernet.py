@@ -34,9 +34,10 @@ def to_mindspore(ckpt_file, output_file, annotation):
     """Write the checkpoint and its side file, and say what became of every tensor."""
     from src import torch_weights
     from src.centernet_det import build_network
+    from src.checkpoint import parameter_shapes, save_weights
     from src.model_utils.config import Config, get_config
     from src.torch_files import read_torch_file
-    from src.utils import keep_earlier, parameter_shapes, save_weights, side_file, write_json
+    from src.utils import keep_earlier, side_file, write_json
 
     state, others = read_torch_file(ckpt_file)
     state = torch_weights.without_prefix(state)
@@ -111,9 +112,10 @@ def to_pytorch(ckpt_file, output_file):
     """Write a checkpoint's weights as a PyTorch file for the paper authors' code."""
     from src import torch_weights
     from src.centernet_det import build_network
+    from src.checkpoint import load_weights, read_checkpoint
     from src.model_utils.config import Config
     from src.torch_files import import_torch, write_torch_file
-    from src.utils import keep_earlier, load_weights, read_checkpoint, read_side_file
+    from src.utils import keep_earlier, read_side_file
 
     import_torch()
     description = read_side_file(ckpt_file)

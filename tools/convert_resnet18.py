@@ -26,9 +26,9 @@ def main(argv=None):
     names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
 
     from src import torch_weights
+    from src.checkpoint import parameter_shapes, save_weights
     from src.resnet import ResNet
     from src.torch_files import read_torch_file
-    from src.utils import parameter_shapes, save_weights
 
     state, others = read_torch_file(options.ckpt_file)
     state = torch_weights.without_prefix(state)

@@ -143,7 +143,8 @@ def performance(records, logs, images):
 
 def summary(folder, checkpoint, images):
     """The lines a run ends with; the same goes into performance.json. images: those that an epoch reads."""
-    from src.utils import read_json, read_training_log, write_json
+    from src.training_log import read_training_log
+    from src.utils import read_json, write_json
 
     logs = []
     for path in glob.glob(os.path.join(folder, "LOG[0-9]*", "training_log.txt")):

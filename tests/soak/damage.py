@@ -120,9 +120,10 @@ def rank_tables(folder):
 def checkpoints(folder):
     """Checkpoints with their side files, loaded as evaluation does."""
     from src.centernet_det import build_network
+    from src.checkpoint import save_weights
     from src.inference import load_detector
     from src.model_utils.config import get_config
-    from src.utils import describe_model, save_weights, write_json
+    from src.utils import describe_model, write_json
 
     words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"]
     config = get_config("", words)

@@ -41,7 +41,8 @@ def fill(folder, room):
 
 def look(place, code, output, step):
     """What is wrong after a training met a full disk, as sentences; step: the one whose checkpoint there was before."""
-    from src.utils import CheckpointFolder, read_checkpoint, read_training_log
+    from src.checkpoint import CheckpointFolder, read_checkpoint
+    from src.training_log import read_training_log
 
     problems = []
     last = output.strip().splitlines()[-1]

@@ -48,7 +48,7 @@ def start(place, records, steps, save_every, resume):
 
 def saved_step(place):
     """The step of the newest checkpoint, 0 if there is none."""
-    from src.utils import CheckpointFolder
+    from src.checkpoint import CheckpointFolder
 
     found = CheckpointFolder.find(os.path.join(place, "ckpt_0"))
     return int(CheckpointFolder.PATTERN.fullmatch(os.path.basename(found[-1]))[2]) if found else 0
@@ -119,7 +119,8 @@ def compare(places, steps):
     """What differs between the two trainings in these places, as sentences."""
     import numpy as np
 
-    from src.utils import CheckpointFolder, read_checkpoint, read_training_log
+    from src.checkpoint import CheckpointFolder, read_checkpoint
+    from src.training_log import read_training_log
 
     problems = []
     records = [read_training_log(os.path.join(place, "train_record.jsonl")) for place in places]
