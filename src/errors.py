@@ -1,27 +1,81 @@
 """Errors that a person can act on, and the frame every entry script runs in."""
 import contextlib
 import os
+import signal
 import sys
+import time
 
 
 class UserError(Exception):
     """A mistake of the user's, or of the data: the message says what, where and what to do."""
 
 
+class Interrupted(Exception):
+    """The user ended the work early, and it is written: the message says what there is and which command goes on."""
+
+
+class Interrupts:
+    """What SIGINT (Ctrl-C) and SIGTERM do: both raise KeyboardInterrupt, or inside `noted()` are only noted.
+
+    MindSpore turns SIGINT into SIGTERM once a graph runs, and a launcher passes on what a terminal also sends to all: what comes within
+    ECHO seconds of the first signal is the same interrupt. A later one always raises.
+    """
+
+    ECHO = 2.0
+
+    def __init__(self):
+        self.first = None
+        self.noting = False
+
+    def install(self):
+        """Take over both signals; one that the process was started to ignore stays ignored."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._handle)
+
+    def _handle(self, *_):
+        now = time.monotonic()
+        if self.first is None:
+            self.first = now
+            if self.noting:
+                return
+        elif now - self.first < self.ECHO:
+            return
+        raise KeyboardInterrupt
+
+    @property
+    def requested(self):
+        """Whether a signal has come."""
+        return self.first is not None
+
+    @contextlib.contextmanager
+    def noted(self):
+        """Let the block decide where it ends: a first signal sets `requested` and raises nothing."""
+        self.noting = True
+        try:
+            yield
+        finally:
+            self.noting = False
+
+
+INTERRUPTS = Interrupts()
+
+
 def run(main):
-    """Call main(), which may return an exit code; a UserError, a missing file or an interrupt ends in one sentence and code 2 (130)."""
+    """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130."""
+    INTERRUPTS.install()
     try:
         code = main()
         sys.stdout.flush()
         sys.exit(code)
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         sys.exit(_say(error))
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         sys.exit(_say(f"{error.strerror or error}{where}"))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 def reason(error):

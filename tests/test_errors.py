@@ -1,0 +1,89 @@
+"""How scripts end: mistakes and interrupts."""
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from src import errors
+from tests.conftest import ROOT
+
+SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from src import errors
+
+def main():
+    {body}
+
+errors.run(main)
+"""
+
+
+def ended(body):
+    """A process whose main() is body: CompletedProcess."""
+    return subprocess.run([sys.executable, "-c", SCRIPT.format(root=ROOT, body=body)], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_both_signals_end_in_one_line_and_130(number):
+    done = ended(f"os.kill(os.getpid(), signal.{number}); signal.pause()")
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_what_was_written_is_said():
+    done = ended("raise errors.Interrupted('3 of 4 images; go on with: x')")
+    assert (done.returncode, done.stderr) == (130, "interrupted: 3 of 4 images; go on with: x\n")
+
+
+def test_an_ignored_signal_stays_ignored():
+    """nohup and shells that start a process in the background ask for that."""
+    script = SCRIPT.format(root=ROOT, body="os.kill(os.getpid(), signal.SIGINT); print('alive')")
+    done = subprocess.run([sys.executable, "-c", f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{script}"],
+                          capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that Interrupts sees, as a list with one number."""
+    now = [100.0]
+    monkeypatch.setattr(errors.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_echo_of_a_signal_does_not_count(clock):
+    interrupts = errors.Interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        interrupts._handle()
+    clock[0] += 0.5
+    interrupts._handle()  # MindSpore's SIGTERM after SIGINT, or the launcher's after the terminal's
+    clock[0] += 5
+    with pytest.raises(KeyboardInterrupt):
+        interrupts._handle()
+
+
+def test_a_noted_signal_waits_and_a_second_one_does_not(clock):
+    interrupts = errors.Interrupts()
+    with interrupts.noted():
+        assert not interrupts.requested
+        interrupts._handle()
+        interrupts._handle()
+        assert interrupts.requested
+        clock[0] += 5
+        with pytest.raises(KeyboardInterrupt):
+            interrupts._handle()
+
+
+def test_signals_are_handled_where_nobody_ignores_them():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        interrupts = errors.Interrupts()
+        interrupts.install()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
