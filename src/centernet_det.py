@@ -102,18 +102,21 @@ def set_precision(network, amp_level):
     """Let a CenterNet compute in float16 where amp_level says so; its parameters stay float32. Returns the network.
 
     O0 is float32; O2 float16 but for the heads; O3 with the heads; auto leaves the choice to MindSpore, operator by
-    operator. Batch norm stays float32 everywhere, and so does all that follows the network: sigmoid and losses.
+    operator. Batch norm stays float32 everywhere, the coordinates of the deformable convolutions, too, and so does all
+    that follows the network: sigmoid and losses.
     """
-    if amp_level == "auto":
-        return ms.amp.auto_mixed_precision(network, "auto")
-    if amp_level != "O0":
+    if amp_level == "O0":
+        return network
+    cells = [cell for _, cell in network.cells_and_names()]
+    kept = [cell.conv_offset_mask for cell in cells if isinstance(cell, DeformConv2d)]
+    if amp_level != "auto":
         network.to_float(ms.float16)
-        kept = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
-        if amp_level == "O2":
-            kept += [head for head in (network.hm, network.wh, network.reg) if head is not None]
-        for cell in kept:
-            cell.to_float(ms.float32)
-    return network
+        kept += [cell for cell in cells if isinstance(cell, nn.BatchNorm2d)]
+    if amp_level == "O2":
+        kept += [head for head in (network.hm, network.wh, network.reg) if head is not None]
+    for cell in kept:
+        cell.to_float(ms.float32)
+    return ms.amp.auto_mixed_precision(network, "auto") if amp_level == "auto" else network
 
 
 class NetworkWithLoss(nn.Cell):

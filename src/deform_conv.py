@@ -9,21 +9,33 @@ import mindspore as ms
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import Uniform, initializer
 
-IMPLEMENTATIONS = ("auto", "native", "composite")
+from src.errors import UserError
+
+# The device's operator, of which ops.deformable_conv2d is made; MindSpore announces that function's removal after 2.9.
+DeformableOffsets = getattr(ops.operations, "DeformableOffsets", None)
 
 
 def resolve_dcn_impl(dcn_impl, device_target):
-    """Return "native" or "composite" for "auto": native on Ascend, composite elsewhere (faster there, same numbers)."""
+    """Return "native" or "composite" for "auto": native on Ascend, composite elsewhere (faster there, same numbers).
+
+    Where MindSpore lacks the operator, "auto" is composite, and "native" raises UserError.
+    """
+    if dcn_impl == "native" and DeformableOffsets is None:
+        raise UserError(f"net_config.dcn_impl is native, and MindSpore {ms.__version__} has no DeformableOffsets; use auto or composite")
     if dcn_impl != "auto":
         return dcn_impl
-    return "native" if device_target == "Ascend" else "composite"
+    return "native" if device_target == "Ascend" and DeformableOffsets else "composite"
 
 
 def deform_conv_native(x, offset_mask, weight):
-    """The device's own operator; arguments as deform_conv_composite."""
-    kernel = weight.shape[-1]
-    pad = kernel // 2
-    return ops.deformable_conv2d(x, weight, offset_mask, (kernel, kernel), (1, 1, 1, 1), (pad, pad, pad, pad))
+    """The device's own operator, which samples, and one convolution; arguments as deform_conv_composite.
+
+    It samples in the type of its inputs, and coordinates need float32.
+    """
+    out_channels, _, kernel, _ = weight.shape
+    sample = DeformableOffsets((1, 1, 1, 1), (kernel // 2,) * 4, (kernel, kernel))
+    sampled = sample(x.astype(ms.float32), offset_mask.astype(ms.float32))  # [N, C, k H, k W]
+    return ops.Conv2D(out_channels, kernel, stride=kernel)(sampled.astype(x.dtype), weight.astype(x.dtype))
 
 
 def deform_conv_composite(x, offset_mask, weight):
@@ -36,7 +48,7 @@ def deform_conv_composite(x, offset_mask, weight):
     out_channels, _, kernel, _ = weight.shape
     taps = kernel * kernel
     # Rows in the order (image, pixel, tap), so that the gathered rows are the matrix product's rows as they lie.
-    offset_mask = offset_mask.reshape(n, 3, taps, height * width).transpose(1, 0, 3, 2)
+    offset_mask = offset_mask.astype(ms.float32).reshape(n, 3, taps, height * width).transpose(1, 0, 3, 2)
     pixel = ops.arange(height * width).reshape(height * width, 1)
     tap = ops.arange(taps).reshape(1, taps)
     base_x = (pixel % width + tap % kernel - kernel // 2).astype(ms.float32)
@@ -91,4 +103,4 @@ class DeformConv2d(nn.Cell):
         offset = offset_mask[:, : 2 * self.taps]
         mask = ops.sigmoid(offset_mask[:, 2 * self.taps :])
         out = self.sample(x, ops.concat((offset, mask), 1), self.weight)
-        return out + self.bias.reshape(1, -1, 1, 1)
+        return out + self.bias.astype(out.dtype).reshape(1, -1, 1, 1)

@@ -1,11 +1,14 @@
 """The network and the deformable convolution; parity.py compares them with the original's numbers."""
+import mindspore as ms
 import numpy as np
 import pytest
 import torch
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
-from src.centernet_det import CenterNet, DetectionNetwork
-from src.deform_conv import deform_conv_composite, resolve_dcn_impl
+from src import deform_conv
+from src.centernet_det import CenterNet, DetectionNetwork, set_precision
+from src.deform_conv import DeformConv2d, deform_conv_composite, resolve_dcn_impl
+from src.errors import UserError
 from src.resnet import ResNet
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, load_golden
@@ -38,10 +41,35 @@ def test_wild_offsets_sample_nothing():
     np.testing.assert_array_equal(out.asnumpy(), 0)
 
 
-def test_dcn_impl_follows_the_device():
+@pytest.mark.parametrize("level", ["O0", "O2", "O3", "auto"])
+def test_deform_conv_samples_at_float32_coordinates(level):
+    """Both forms against PyTorch in double precision, far to the right, where float16 coordinates would be 1/8 of a pixel apart."""
+    rng = np.random.default_rng(2)
+    x = np.cumsum(rng.choice([-1.0, 1.0], (1, 4, 6, 250)), 3).astype(np.float32)  # steep, and exact in float16
+    weights = {"conv_offset_mask.bias": rng.uniform(-3, 3, 27), "weight": rng.choice([-1.0, 1.0], (3, 4, 3, 3)), "bias": np.zeros(3)}
+    bias = weights["conv_offset_mask.bias"]
+    pairs = np.stack([bias[9:18], bias[:9]], 1).reshape(18)  # the original's (y, x) of each tap
+    maps = [torch.tensor(np.tile(values.reshape(1, -1, 1, 1), (1, 1, 6, 250))) for values in (pairs, 1 / (1 + np.exp(-bias[18:])))]
+    expected = torch_reference.deform_conv(torch.tensor(x, dtype=torch.float64), *maps, torch.tensor(weights["weight"])).numpy()
+    for dcn_impl in ("native", "composite"):
+        layer = DeformConv2d(4, 3, dcn_impl=dcn_impl)
+        for parameter in layer.get_parameters():
+            parameter.set_data(Tensor(np.float32(weights.get(parameter.name, np.zeros(parameter.shape)))))
+        network = nn.SequentialCell(layer)
+        network.hm = network.wh = network.reg = None  # heads, which set_precision looks for
+        out = set_precision(network, level)(Tensor(x))
+        assert (out.dtype == ms.float32) == (level == "O0")
+        np.testing.assert_allclose(out.asnumpy(), expected, rtol=0, atol=(1e-5 if level == "O0" else 2e-3) * np.abs(expected).max())
+
+
+def test_dcn_impl_follows_the_device(monkeypatch):
     assert resolve_dcn_impl("auto", "Ascend") == "native"
     assert resolve_dcn_impl("auto", "CPU") == "composite"
     assert resolve_dcn_impl("native", "CPU") == "native"
+    monkeypatch.setattr(deform_conv, "DeformableOffsets", None)  # a later MindSpore
+    assert resolve_dcn_impl("auto", "Ascend") == "composite"
+    with pytest.raises(UserError, match="use auto or composite"):
+        resolve_dcn_impl("native", "Ascend")
 
 
 @pytest.mark.parametrize("block_class, num_stacks, weights", [

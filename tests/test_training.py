@@ -14,6 +14,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from src import engine, torch_weights
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
 from src.checkpoint import CheckpointFolder, load_weights, parameter_shapes, read_checkpoint, save_weights
+from src.deform_conv import resolve_dcn_impl
 from src.errors import UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
@@ -201,6 +202,7 @@ def random_batch(rng, size, classes, n=2, slots=4, wh_columns=2, dense=False):
     ("--net_config.dense_wh", "true"), ("--net_config.cat_spec_wh", "true"),
     ("--train_config.amp_level", "O2"), ("--train_config.amp_level", "O3", "--train_config.dynamic_loss_scale", "true"),
     ("--train_config.amp_level", "auto"),
+    *(("--net_config.dcn_impl", "native", "--train_config.amp_level", level) for level in ("O2", "O3", "auto")),
     ("--net_config.reg_offset", "false", "--train_config.clip_grad_norm", 5, "--enable_lossscale", "false"),
 ])
 def test_every_variant_trains(words, make_config):
@@ -208,7 +210,7 @@ def test_every_variant_trains(words, make_config):
     config = make_config(*words, "--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 8,
                          "--train_config.MultiDecay.warmup_steps", 0)
     ms.set_seed(3)
-    network = build_network(config.net_config, 3, "composite")
+    network = build_network(config.net_config, 3, resolve_dcn_impl(config.net_config.dcn_impl, "CPU"))
     step = engine.build_train_step(network, config, engine.build_optimizer(network, config.train_config, 100, 1))
     columns = 6 if config.net_config.cat_spec_wh else 2
     batch = random_batch(np.random.default_rng(0), 64, 3, wh_columns=columns, dense=config.net_config.dense_wh)
