@@ -19,8 +19,12 @@ def main():
         target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
         rank, ranks = init_ranks(config.distribute, config.device_num)
         train_set = TrainSet(config, rank, ranks, target)
-        with profiling(config.need_profiler, config.profiler_path):
-            checkpoint = train(config, train_set, target, rank)
+        try:
+            with profiling(config.need_profiler, config.profiler_path):
+                checkpoint = train(config, train_set, target, rank)
+        except errors.Interrupted:  # after a step at which all ranks end
+            leave_ranks(ranks)
+            raise
         leave_ranks(ranks)
         log(peak_memory(target))
         if rank == 0:

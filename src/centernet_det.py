@@ -3,7 +3,7 @@ import math
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.amp import all_finite
 from mindspore.common.initializer import HeUniform, Normal
 
@@ -15,6 +15,7 @@ from src.resnet import ResNet
 BACKBONE_STRIDE = 32
 UPSAMPLING_CHANNELS = (256, 128, 64)
 MAX_MEAN = 80  # 80 x 2^-24, half the last bit of float32, is 5e-6
+STATISTICS = ("moving_mean", "moving_variance")  # endings of the names of batch norm's
 LARGEST_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow
 
 
@@ -140,20 +141,37 @@ def _tensor_unscale(scale, grad):
     return grad.astype(ms.float32) / scale
 
 
+_copy = ops.MultitypeFuncGraph("copy")
+
+
+@_copy.register("Tensor")
+def _tensor_copy(parameter):
+    return parameter * 1.0
+
+
+_restore = ops.MultitypeFuncGraph("restore")
+
+
+@_restore.register("Tensor", "Tensor", "Tensor")
+def _tensor_restore(wanted, parameter, value):
+    return ops.assign(parameter, ops.select(wanted, value, parameter))
+
+
 class TrainStep(nn.Cell):
     """One training step on any device: a forward and a backward pass, gradients averaged over the devices, one update.
 
     The loss is multiplied by the scale before the backward pass; if a gradient on any device is not finite, the step
     is skipped everywhere (weights, moments and global step stay). With loss_scale None there is no scale and no check.
-    With growth_interval N the scale doubles after N good steps in a row and halves, down to 1, on an overflow.
+    With growth_interval N the scale doubles after N good steps in a row and halves, down to 1, on an overflow. With float16 a loss that
+    is not finite is an overflow, too, and batch norm forgets what it saw in the step.
 
     Args: ranks, grad_reducer and sum_over_ranks (a cell that adds a tensor up over the ranks) of a distributed training; device_input
     makes NetworkWithLoss's batch of the pipeline's. construct: a batch -> loss, hm_loss, wh_loss, off_loss (means over the ranks),
-    overflow, scale, learning rate (scalars).
+    overflow, scale, learning rate, and whether a rank's parameter `stop` was not 0 (scalars): so all ranks end at the same step.
     """
 
     def __init__(self, network_with_loss, optimizer, loss_scale=None, clip_grad_norm=0.0, ranks=1, grad_reducer=None, sum_over_ranks=None,
-                 growth_interval=0, device_input=None):
+                 growth_interval=0, device_input=None, float16=False):
         super().__init__(auto_prefix=False)
         self.device_input = device_input
         self.network = network_with_loss
@@ -163,6 +181,10 @@ class TrainStep(nn.Cell):
         self.scale = Parameter(Tensor(loss_scale or 1.0, ms.float32), name="loss_scale", requires_grad=False)
         self.growth_interval = growth_interval if self.check_overflow else 0
         self.good_steps = Parameter(Tensor(0, ms.int32), name="good_steps", requires_grad=False)
+        self.stop = Parameter(Tensor(0.0, ms.float32), name="stop", requires_grad=False)
+        self.float16 = float16 and self.check_overflow
+        statistics = [parameter for parameter in network_with_loss.get_parameters() if parameter.name.endswith(STATISTICS)]
+        self.statistics = ParameterTuple(statistics if self.float16 else [])
         self.clip_grad_norm = clip_grad_norm
         self.ranks = ranks
         self.reduce_gradients = grad_reducer or nn.Identity()
@@ -177,6 +199,7 @@ class TrainStep(nn.Cell):
     def construct(self, *batch):
         if self.device_input is not None:
             batch = self.device_input(*batch)
+        statistics = self.map(_copy, self.statistics) if self.statistics else ()
         (_, losses), grads = self.forward_backward(*batch)
         grads = self.reduce_gradients(grads)
         grads = self.map(ops.partial(_unscale, self.scale), grads)
@@ -185,16 +208,21 @@ class TrainStep(nn.Cell):
         overflows = ops.zeros((), ms.float32)
         if self.check_overflow:
             overflows = ops.logical_not(all_finite(grads)).astype(ms.float32)  # which knows that Ascend 910A saturates
-        sums = self.sum_over_ranks(ops.stack(losses + (overflows,)))
+        if self.float16:
+            overflows = overflows + ops.logical_not(ops.isfinite(losses[0])).astype(ms.float32)
+        sums = self.sum_over_ranks(ops.stack(losses + (overflows, self.stop * 1.0)))
         losses = tuple(sums[i] / self.ranks for i in range(4))
         overflow = sums[4] > 0
+        stop = sums[5] > 0
         if not overflow:
             if self.clip_grad_norm > 0:
                 grads = ops.clip_by_global_norm(grads, self.clip_grad_norm)
             losses = ops.depend(losses, self.optimizer(grads))
         if self.growth_interval > 0:
             losses = ops.depend(losses, self._adapt_scale(scale, overflow))
-        return losses + (overflow, scale, learning_rate)
+        if self.statistics:
+            losses = ops.depend(losses, self.map(ops.partial(_restore, overflow), self.statistics, statistics))
+        return losses + (overflow, scale, learning_rate, stop)
 
     def _adapt_scale(self, scale, overflow):
         """The scale for the next step."""

@@ -7,7 +7,7 @@ import mindspore as ms
 
 from src import errors
 from src.errors import UserError
-from src.utils import keep_earlier, side_file, whole_file, write_json
+from src.utils import find_checkpoints, free_name, keep_earlier, log, side_file, whole_file, write_json, written_as
 
 
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
@@ -72,46 +72,89 @@ def save_weights(path, weights):
 
 
 class CheckpointFolder:
-    """The checkpoints of one run, centernet-<epoch>_<step>.ckpt in a folder, with side files; keeps the newest.
+    """The checkpoints of one run, centernet-<epoch>_<step>.ckpt in a folder, with side files; keeps those written last.
 
-    A new run moves what an earlier one left in the folder aside; a resumed one goes on in it, and removes what a killed one left half done.
+    A new run moves what an earlier one left in the folder aside. A run that goes on from a checkpoint moves aside what was written after
+    it, the branch that ends here (self.aside names the folder, "" without), and removes what a killed save left half done.
     """
 
-    PATTERN = re.compile(r"centernet-(\d+)_(\d+)\.ckpt")
     UNFINISHED = re.compile(r"(centernet-\d+_\d+)(\.json|\.partial\..*)")
 
-    def __init__(self, folder, keep, description, resume):
+    def __init__(self, folder, keep, description, resumed=""):
         self.folder, self.keep, self.description = folder, keep, description
-        if not resume and os.path.isdir(folder) and os.listdir(folder):
+        self.aside = ""
+        if not resumed and os.path.isdir(folder) and os.listdir(folder):
             keep_earlier(folder)
         os.makedirs(folder, exist_ok=True)
         for name in os.listdir(folder):
             match = self.UNFINISHED.fullmatch(name)
             if match and not os.path.exists(os.path.join(folder, f"{match[1]}.ckpt")):
                 os.remove(os.path.join(folder, name))
+        if resumed:
+            self._set_aside(self._later_than(resumed))
 
-    @classmethod
-    def find(cls, folder):
-        """Paths of the checkpoints in a folder, oldest first."""
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        steps = sorted((int(match[2]), name) for name in names if (match := cls.PATTERN.fullmatch(name)))
-        return [os.path.join(folder, name) for _, name in steps]
+    def _later_than(self, path):
+        """The folder's checkpoints that were written after the one at path; all, if it lies elsewhere."""
+        paths = find_checkpoints(self.folder)
+        places = [place for place, other in enumerate(paths) if os.path.samefile(path, other)]
+        return paths[places[0] + 1 :] if places else paths
 
-    def save(self, parameters, epoch, step, images_per_step):
-        """Write {name: Parameter} after `step` steps of images_per_step images, in the epoch counted from 0; returns the path."""
+    def _set_aside(self, paths):
+        if not paths:
+            return
+        self.aside = free_name(self.folder)
+        os.makedirs(self.aside)
+        for path in paths:
+            for file in (path, side_file(path)):
+                if os.path.exists(file):
+                    os.rename(file, os.path.join(self.aside, os.path.basename(file)))
+        names = ", ".join(os.path.basename(path) for path in paths)
+        log(f"this run goes on from an earlier checkpoint: what was written later is kept in {self.aside} ({names})")
+
+    def save(self, parameters, epoch, step, numbers, rotate=True):
+        """Write {name: Parameter} after `step` steps, in the epoch counted from 0, with {name: number} beside them; returns the path.
+
+        With rotate the checkpoints written before the last `keep` are removed. Raises UserError if the file cannot be written.
+        """
         path = os.path.join(self.folder, f"centernet-{epoch + 1}_{step}.ckpt")
-        last = self.find(self.folder)[-1:]
+        earlier = find_checkpoints(self.folder)
+        if path in earlier:  # steps counted anew may come by the same name
+            name = free_name(path)
+            os.rename(path, name)
+            if os.path.exists(side_file(path)):
+                os.rename(side_file(path), side_file(name))
+            earlier[earlier.index(path)] = name
+        written = 1 + max((written_as(other) for other in earlier), default=0)
         try:
-            write_json(side_file(path), {**self.description, "epoch": epoch, "step": step})
+            write_json(side_file(path), {**self.description, "epoch": epoch, "step": step, "written": written})
             with whole_file(path) as partial:
                 entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
-                numbers = {"step": step, "epoch": epoch, "images_per_step": images_per_step}
-                ms.save_checkpoint(entries, partial, append_dict=numbers, crc_check=True)
+                ms.save_checkpoint(entries, partial, append_dict={"step": step, "epoch": epoch, **numbers}, crc_check=True)
         except UserError as error:
             with contextlib.suppress(OSError):
                 os.remove(side_file(path))
-            raise UserError(f"{error}; the last checkpoint is {last[0] if last else 'none'}") from error
-        for old in self.find(self.folder)[: -self.keep]:
-            os.remove(old)
-            os.remove(side_file(old))
+            raise UserError(f"{error}; the last checkpoint is {earlier[-1] if earlier else 'none'}") from error
+        if rotate:
+            for old in (earlier[: 1 - self.keep] if self.keep > 1 else earlier):
+                self._remove(old)
         return path
+
+    def _remove(self, checkpoint):
+        for path in (checkpoint, side_file(checkpoint)):
+            try:
+                os.remove(path)
+            except FileNotFoundError:
+                pass  # the user was faster
+            except OSError as error:
+                log(f"{path} could not be removed ({errors.reason(error)})")
+
+
+def newest_checkpoint(folder):
+    """The checkpoint written last in a folder that can be read; says which cannot. Raises UserError if there is none."""
+    for path in reversed(find_checkpoints(folder)):
+        try:
+            read_checkpoint(path)
+            return path
+        except UserError as error:
+            log(f"left out: {error}")
+    raise UserError(f"no checkpoint in {folder} to go on from; set --load_checkpoint_path or --save_checkpoint_path")

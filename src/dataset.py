@@ -406,11 +406,24 @@ def rank_share(order, batch_size, rank, ranks):
     return order[: steps * batch_size * ranks].reshape(steps, ranks, batch_size)[:, rank].reshape(-1)
 
 
+class Steps:
+    """The numbers of the steps from first to last - 1, as MindSpore's GeneratorDataset reads them."""
+
+    def __init__(self, first, last):
+        self.numbers = range(first, last)
+
+    def __iter__(self):
+        return ((np.int64(number),) for number in self.numbers)
+
+    def __len__(self):
+        return len(self.numbers)
+
+
 class TrainSet:
     """The training samples of a MindRecord data set.
 
     What a sample looks like depends on seed, epoch and image id alone; the images' order does not depend on how they
-    lie in the files. Attributes: manifest, images_per_step (of all ranks), steps_per_epoch.
+    lie in the files. Attributes: manifest, images, images_per_step (of all ranks), steps_per_epoch.
     """
 
     def __init__(self, config, rank=0, ranks=1, device_target="CPU"):
@@ -421,37 +434,43 @@ class TrainSet:
         self.manifest = read_manifest(config.mindrecord_dir, config.mindrecord_prefix)
         self.images_per_step = self.batch_size * ranks
         self.num_classes = len(self.manifest["classes"])
-        self.files = [os.path.join(config.mindrecord_dir, name) for name in self.manifest["files"]]
+        files = [os.path.join(config.mindrecord_dir, name) for name in self.manifest["files"]]
         with readable(config.mindrecord_dir):
-            ids = ds.MindDataset(self.files, columns_list=["image_id"], shuffle=False)
+            ids = ds.MindDataset(files, columns_list=["image_id"], shuffle=False)
             ids = [int(row["image_id"]) for row in ids.create_dict_iterator(num_epochs=1, output_numpy=True)]
-        self.places = np.argsort(ids, kind="stable")
-        self.steps_per_epoch = len(ids) // self.images_per_step
+            self.rows = ds.MindDataset(files, columns_list=list(RECORD_SCHEMA), shuffle=False)
+            self.rows[0]  # opens the files, before there are threads
+        self.row_of_image = np.argsort(ids, kind="stable")
+        self.images = len(ids)
+        self.steps_per_epoch = self.images // self.images_per_step
         if not self.steps_per_epoch:
-            raise UserError(f"{len(ids)} images are fewer than one batch: train_config.batch_size {self.batch_size} x {ranks} devices")
+            raise UserError(f"{self.images} images are fewer than one batch: train_config.batch_size {self.batch_size} x {ranks} devices")
+        self.rows_of_epoch = functools.lru_cache(maxsize=2)(self._rows_of_epoch)  # one ends while the next begins
 
-    def epoch(self, number, first_step=0):
-        """A MindSpore pipeline of the batches of an epoch from first_step on, with the columns of columns()."""
-        order = epoch_order(len(self.places), self.config.seed, number, self.config.do_shuffle)
-        places = self.places[rank_share(order, self.batch_size, self.rank, self.ranks)][first_step * self.batch_size :]
+    def _rows_of_epoch(self, epoch):
+        """The rows that this rank reads in an epoch, in their order: int64 [steps_per_epoch * batch_size]."""
+        order = epoch_order(self.images, self.config.seed, epoch, self.config.do_shuffle)
+        return self.row_of_image[rank_share(order, self.batch_size, self.rank, self.ranks)]
+
+    def batches(self, first, last):
+        """A MindSpore pipeline with the columns of columns(): the batches of the steps first to last - 1, counted from 0 over all epochs.
+
+        One serves a whole run: a sink sends for ever, and a pipeline takes time to start.
+        """
         workers = min(self.config.dataset_config.num_workers, os.cpu_count())  # MindSpore refuses more
-        data = ds.MindDataset(self.files, columns_list=list(RECORD_SCHEMA), sampler=ds.SubsetSampler([int(place) for place in places]))
-
-        def make_batch(data, image_ids, boxes, labels, _):
-            return self.make_batch(number, zip(data, image_ids, boxes, labels))
-
+        data = ds.GeneratorDataset(Steps(first, last), ["step"], shuffle=False)
         # Whole batches by one function: MindSpore takes large arrays as they are, but copies, twice, what it batches itself.
-        names = columns(self.draw)
-        data = data.batch(self.batch_size, True, workers, per_batch_map=make_batch, input_columns=list(RECORD_SCHEMA), output_columns=names)
-        return data.project(names)
+        return data.map(self.make_batch, ["step"], columns(self.draw), num_parallel_workers=workers)
 
-    def make_batch(self, epoch, rows):
-        """The values of columns() for batch_size MindRecord rows (data, image id, boxes, labels) of an epoch."""
+    def make_batch(self, step):
+        """The values of columns() for a step, counted from 0 over all epochs."""
         dataset_config, net_config = self.config.dataset_config, self.config.net_config
+        epoch, in_epoch = divmod(int(step), self.steps_per_epoch)
         out_w, out_h = (side // net_config.down_ratio for side in dataset_config.input_res_train)
         hm = np.zeros((self.batch_size, self.num_classes, out_h, out_w), np.float32) if self.draw else None
         samples = []
-        for slot, (data, image_id, boxes, labels) in enumerate(rows):
+        for slot, row in enumerate(self.rows_of_epoch(epoch)[in_epoch * self.batch_size :][: self.batch_size]):
+            data, image_id, boxes, labels = self.rows[int(row)]
             if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
                 boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
             rng = np.random.default_rng([self.config.seed, epoch, int(image_id)])

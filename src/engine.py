@@ -1,6 +1,10 @@
 """Training: schedule, optimizer, the training loop, resuming."""
+import contextlib
+import functools
 import math
 import os
+import shlex
+import sys
 import time
 
 import mindspore as ms
@@ -8,15 +12,16 @@ import numpy as np
 from mindspore import nn, ops
 
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
-from src.checkpoint import CheckpointFolder, load_weights, read_checkpoint
+from src.checkpoint import CheckpointFolder, load_weights, newest_checkpoint, read_checkpoint
 from src.dataset import readable
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
-from src.errors import UserError
+from src.errors import INTERRUPTS, Interrupted, UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils.device_adapter import keep_graphs
 from src.training_log import TrainingLog
-from src.utils import describe_model, log, read_side_file, side_file
+from src.utils import describe_model, log, read_json, read_side_file, side_file
+from src.watch import Watch
 
 # ---------------------------------------------------------------- training
 
@@ -72,7 +77,7 @@ def build_train_step(network, config, optimizer, ranks=1, device_input=None):
     scale = config.train_config.loss_scale_value if config.enable_lossscale else None
     growth = config.train_config.loss_scale_window if config.train_config.dynamic_loss_scale else 0
     step = TrainStep(loss, optimizer, scale, config.train_config.clip_grad_norm, growth_interval=growth,
-                     device_input=device_input, **across)
+                     device_input=device_input, float16=config.train_config.amp_level != "O0", **across)
     step.set_train()
     return step
 
@@ -108,34 +113,46 @@ def graph_settings(config, train_set, device_target):
     return [sections, {name: getattr(config, name) for name in names}, numbers, device_target]
 
 
-def choose_sink_steps(config, device_target):
-    """How many batches the device fetches by itself at a time; 0 where batches are handed over one by one."""
+def choose_sink_steps(config, device_target, steps_per_epoch):
+    """How many steps the device is given at a time, with batches that it fetches by itself; 0 where each batch is handed over."""
     if config.enable_data_sink and device_target != "Ascend":
         log(f"enable_data_sink works on Ascend only: batches are handed over one by one on {device_target}")
         return 0
-    return config.data_sink_steps if config.enable_data_sink else 0
+    if not config.enable_data_sink:
+        return 0
+    return steps_per_epoch if config.data_sink_steps == -1 else config.data_sink_steps
 
 
-def run_steps(step, data, sink_steps):
-    """Run a pipeline's batches through a training cell; yields (steps done, the last step's results).
+def run_steps(step, data, steps, sink_steps):
+    """Run a pipeline of a range of steps through a training cell; yields lists of steps' results, each as the cell gives them.
 
-    With sink_steps the device fetches that many batches by itself (Ascend), and what then remains is left for the next
-    call; 0 hands over each batch.
+    With sink_steps the device fetches the batches by itself (Ascend), and that many steps are started before the host looks at their
+    results, fewer where a multiple of sink_steps or the range ends; with 0 each batch is handed over and each list has one step.
     """
-    if sink_steps:
-        sink_steps = min(sink_steps, data.get_dataset_size())
-        sink = ms.data_sink(step, data, sink_size=sink_steps)
-        for _ in range(data.get_dataset_size() // sink_steps):
-            yield sink_steps, sink()
+    if not sink_steps:
+        batches = data.create_tuple_iterator(num_epochs=1)
+        try:
+            for batch in batches:
+                yield [step(*batch)]
+        finally:
+            batches.release()
         return
-    for batch in data.create_tuple_iterator(num_epochs=1):
-        yield 1, step(*batch)
+    sink = ms.data_sink(step, data, sink_size=1)  # once for a run: it sends the pipeline's batches for ever
+    try:
+        done = steps.start
+        while done < steps.stop:
+            count = min(sink_steps - done % sink_steps, steps.stop - done)
+            yield [sink() for _ in range(count)]
+            done += count
+    finally:
+        data.__transfer_dataset__.stop_send()
+        data.__transfer_dataset__.release()
 
 
 def train(config, train_set, device_target, rank=0):
     """Train as the configuration says, with logs and checkpoints; returns the last checkpoint's path ("" without).
 
-    Every rank trains and prints; rank 0 writes checkpoints and record for all.
+    Every rank trains and prints; rank 0 writes checkpoints and record for all. Raises Interrupted if a signal ended it.
     """
     ms.set_seed(config.seed)
     if config.compile_cache_dir:
@@ -148,26 +165,37 @@ def train(config, train_set, device_target, rank=0):
     state = {parameter.name: parameter for parameter in parameters}
 
     folder = os.path.join(config.save_checkpoint_path, "ckpt_0")
-    done = 0
+    done, resumed, counted_anew = 0, "", False
     if config.resume:
-        done = restore(state, config.load_checkpoint_path or newest_checkpoint(folder), train_set)
+        resumed = config.load_checkpoint_path or newest_checkpoint(folder)
+        done, counted_anew = restore(state, resumed, train_set, config)
     else:
         start_weights(network, config)
-    last_step = steps_to_do(config, train_set, done)
+    steps = range(done, steps_to_do(config, train_set, done))
     if train_set.ranks > 1:
         SumOverRanks()(ms.Tensor(0.0))  # all have read the files that rank 0 may now move aside
 
-    checkpoints = None
+    save, aside = None, ""
     if config.enable_save_ckpt and rank == 0:
-        checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, describe_model(config, train_set.manifest), config.resume)
-    record = TrainingLog(os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None, done)
-    log(f"{len(train_set.places)} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
-        f"{last_step - done} steps to go")
+        description = {**describe_model(config, train_set.manifest), "training": training_settings(config)}
+        checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, description, resumed)
+        save, aside = functools.partial(save_state, checkpoints, state, train_set, config), checkpoints.aside
+    record = os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None
+    record = TrainingLog(record, 0 if counted_anew else done, aside)
+    log(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
+        f"{len(steps)} steps to go")
     log("compiling the graph")
-    saved = run_training(config, train_set, step_cell, state, done, last_step, checkpoints, record,
-                         choose_sink_steps(config, device_target))
-    record.close()
-    return saved
+    sink_steps = choose_sink_steps(config, device_target, train_set.steps_per_epoch)
+    try:
+        return run_training(config, train_set, step_cell, save, record, steps, sink_steps)
+    finally:
+        record.close()
+
+
+def save_state(checkpoints, state, train_set, config, done, rotate):
+    """Save a training's state after `done` steps; returns the checkpoint's path."""
+    numbers = {"images_per_step": train_set.images_per_step, "loss_scale_start": start_scale(config)}
+    return checkpoints.save(state, (done - 1) // train_set.steps_per_epoch, done, numbers, rotate)
 
 
 def steps_to_do(config, train_set, done):
@@ -181,49 +209,73 @@ def steps_to_do(config, train_set, done):
     return last_step
 
 
-def run_training(config, train_set, step_cell, state, done, last_step, checkpoints, record, sink_steps):
-    """The steps after `done` up to last_step, logged and saved; returns the last checkpoint's path ("" without)."""
-    saved = ""
-    while done < last_step:
-        epoch, first_step = divmod(done, train_set.steps_per_epoch)
-        start = time.time()
-        for count, results in read_and_run(step_cell, train_set, epoch, first_step, sink_steps):
-            done += count
-            values = [result.asnumpy()[()] for result in results]
-            now = time.time()
-            record.step(done, train_set.steps_per_epoch, values, train_set.images_per_step * count / (now - start))
-            start = now
-            if not np.isfinite(values[0]):
-                raise UserError(f"the loss is {values[0]} at step {done}: training stops; lower the learning rate, or look at the data; "
-                                f"the last checkpoint is {saved or 'that of the start'}")
-            if checkpoints and (done % config.save_checkpoint_steps < count or done >= last_step):
-                saved = checkpoints.save(state, epoch, done, train_set.images_per_step)
-            if done >= last_step:
-                break
+def run_training(config, train_set, step_cell, save, record, steps, sink_steps):
+    """Train a range of steps, counted from 0 over all epochs; returns the last checkpoint's path ("" without).
+
+    Args: save(done, rotate) writes a checkpoint and returns its path, or None; record a TrainingLog. Raises Interrupted after a signal,
+    with the work so far saved.
+    """
+    watch = Watch(config.train_config.max_overflows, config.train_config.max_diverged, step_cell.float16)
+    saved, done = "", steps.start
+    start = time.time()
+    with contextlib.ExitStack() as until_end, readable(config.mindrecord_dir), \
+            contextlib.closing(run_steps(step_cell, train_set.batches(steps.start, steps.stop), steps, sink_steps)) as groups:
+        for group in groups:
+            if done == steps.start:
+                until_end.enter_context(INTERRUPTS.noted())  # from here on there is work to save
+            group = [[value.asnumpy()[()] for value in results] for results in group]
+            seconds, start = (time.time() - start) / len(group), time.time()
+            for *values, _ in group:
+                done += 1
+                record.step(done, train_set.steps_per_epoch, values, train_set.images_per_step / seconds)
+                if problem := watch.look(done, values[0], values[1], values[4]):
+                    raise UserError(f"{problem}; the last checkpoint is {saved or 'that of the start'}")
+            stop = stop_requested(step_cell, train_set.ranks, group[-1][-1]) and done < steps.stop
+            if save and (done % config.save_checkpoint_steps < len(group) or done >= steps.stop or stop):
+                saved = save(done, not watch.protects)
+            if stop:
+                raise Interrupted(f"{done} of {steps.stop} steps are done; {how_to_go_on(saved, train_set.ranks)}")
+    for line in watch.summary():
+        log(line)
     return saved
 
 
-def read_and_run(step_cell, train_set, epoch, first_step, sink_steps):
-    """run_steps over an epoch from a step on. Raises UserError if the MindRecord files cannot be read."""
-    with readable(train_set.config.mindrecord_dir):
-        yield from run_steps(step_cell, train_set.epoch(epoch, first_step), sink_steps)
+def stop_requested(step_cell, ranks, by_any):
+    """Whether training is to end after this step: on a signal; with several ranks after the step in which they tell each other of it."""
+    if not INTERRUPTS.requested:
+        return bool(by_any)
+    step_cell.stop.set_data(ms.Tensor(1.0, ms.float32))
+    return ranks == 1 or bool(by_any)
 
 
-def newest_checkpoint(folder):
-    """The newest checkpoint in a folder that can be read; says which cannot. Raises UserError if there is none."""
-    for path in reversed(CheckpointFolder.find(folder)):
-        try:
-            read_checkpoint(path)
-            return path
-        except UserError as error:
-            log(f"left out: {error}")
-    raise UserError(f"no checkpoint in {folder} to go on from; set --load_checkpoint_path or --save_checkpoint_path")
+def how_to_go_on(checkpoint, ranks):
+    """The words that name a checkpoint and what goes on from it."""
+    if not checkpoint:
+        return "this process writes no checkpoints" + (", rank 0 does" if ranks > 1 else "")
+    words = ["--resume", "true", "--load_checkpoint_path", os.path.abspath(checkpoint)]
+    if ranks > 1:
+        return f"go on with the same launcher and {shlex.join(words)}"
+    return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
 
 
-def restore(state, path, train_set):
-    """Put a checkpoint back into {name: Parameter}: weights, moments, global step, loss scale; returns the steps done.
+def start_scale(config):
+    """The loss scale that the configuration starts with, 0 without one."""
+    return float(config.train_config.loss_scale_value) if config.enable_lossscale else 0.0
 
-    If its run had another number of images in a step (other ranks or batch size), the steps are counted anew.
+
+def training_settings(config):
+    """What a configuration says of the training, {"train_config.batch_size": 16, ...}; for the side file."""
+    settings = {name: getattr(config, name) for name in ("seed", "do_shuffle", "enable_lossscale", "epoch_size")}
+    for section in ("train_config", "dataset_config"):
+        settings |= {f"{section}.{name}": value for name, value in getattr(config, section).as_dict().items()}
+    return settings
+
+
+def restore(state, path, train_set, config):
+    """Put a checkpoint back into {name: Parameter}: weights, moments, global step, loss scale.
+
+    Returns (steps done, whether they are counted anew: its run had another number of images in a step, by other ranks or batch size).
+    What the configuration changes wins, and is said in the log.
     """
     parameters = read_checkpoint(path)
     missing = sorted(set(state) - set(parameters) - {"good_steps"})  # which checkpoints before the dynamic loss scale lack
@@ -231,21 +283,40 @@ def restore(state, path, train_set):
         name = (missing or ["step"])[0]
         raise UserError(f"{path}: it holds no training state to resume ({name} is missing); without --resume its weights are loaded")
     for name, parameter in state.items():
-        if name not in parameters:
+        if name not in parameters or (name in ("loss_scale", "good_steps") and not goes_on_with_scale(parameters, config)):
             continue
         if tuple(parameter.shape) != tuple(parameters[name].shape):
             raise UserError(f"{path}: {name} is {tuple(parameters[name].shape)}, this run has {tuple(parameter.shape)}")
         parameter.set_data(parameters[name])
     done = int(parameters["step"].asnumpy())
     log(f"resuming {path} after step {done}")
+    say_changes(path, training_settings(config))
+    before, now = (float(values["loss_scale"].asnumpy()) for values in (parameters, state))
+    if before != now:
+        log(f"the loss scale was {before:g}, and is {now:g} from here on, as the configuration says")
     then = int(parameters["images_per_step"].asnumpy()) if "images_per_step" in parameters else train_set.images_per_step
-    if then != train_set.images_per_step:
-        images = len(train_set.places)
-        updates = int(state["global_step"].asnumpy()[0])
-        state["global_step"].set_data(ms.Tensor([convert_steps(updates, then, train_set.images_per_step, images)], ms.int32))
-        done = convert_steps(done, then, train_set.images_per_step, images)
-        log(f"its steps had {then} images, this run's have {train_set.images_per_step}: going on after step {done}")
-    return done
+    if then == train_set.images_per_step:
+        return done, False
+    updates = int(state["global_step"].asnumpy()[0])
+    state["global_step"].set_data(ms.Tensor([convert_steps(updates, then, train_set.images_per_step, train_set.images)], ms.int32))
+    done = convert_steps(done, then, train_set.images_per_step, train_set.images)
+    log(f"its steps had {then} images, this run's have {train_set.images_per_step}: going on after step {done}")
+    return done, True
+
+
+def goes_on_with_scale(parameters, config):
+    """Whether a resumed run takes a checkpoint's loss scale: a dynamic one does, if it starts as the checkpoint's run did."""
+    if "loss_scale_start" not in parameters:  # of an older version
+        return config.train_config.dynamic_loss_scale
+    return config.train_config.dynamic_loss_scale and float(parameters["loss_scale_start"].asnumpy()) == np.float32(start_scale(config))
+
+
+def say_changes(checkpoint, settings):
+    """Log each of this run's training settings that differs from those in a checkpoint's side file."""
+    then = read_json(side_file(checkpoint), "the side file", ()).get("training", {}) if os.path.exists(side_file(checkpoint)) else {}
+    for name, value in settings.items():
+        if name in then and then[name] != value:
+            log(f"{name} was {then[name]}, and is {value} from here on")
 
 
 def convert_steps(steps, images_then, images_now, images):

@@ -14,24 +14,27 @@ class TrainingLog:
 
     FIELDS = ("epoch", "step", "loss", "hm_loss", "wh_loss", "off_loss", "lr", "images_per_second")  # what its readers use
 
-    def __init__(self, path, done):
+    def __init__(self, path, done, aside=""):
         """The record at path (None: none) of a run that starts after `done` steps.
 
-        A resumed run goes on with an earlier record's steps up to there; if that has more, or the run is new, it is kept aside.
+        A resumed run goes on with an earlier record's steps up to there; if that has more, or the run is new, it is kept aside, in the
+        folder `aside` if the checkpoints of the steps beyond are there.
         """
         self.file = None
         if path is None:
             return
-        if done and os.path.exists(path):
-            records = read_training_log(path)
-            earlier = [record for record in records if record["step"] <= done]
-            if len(earlier) < len(records):
-                aside = free_name(path)
-                with whole_file(aside) as partial:
-                    shutil.copy2(path, partial)
-                log(f"kept the earlier {path}, which goes to step {records[-1]['step']}, as {aside}")
+        records = read_training_log(path) if done and os.path.exists(path) else []
+        earlier = [record for record in records if record["step"] <= done]
+        if len(earlier) < len(records) or (aside and os.path.exists(path)):
+            kept = free_name(os.path.join(aside, os.path.basename(path)) if aside else path)
+            with whole_file(kept) as partial:
+                shutil.copy2(path, partial)
+            log(f"kept the earlier {path} as {kept}")
+        if earlier:
             with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(record) + "\n" for record in earlier)
+        elif aside and os.path.exists(path):
+            os.remove(path)
         else:
             keep_earlier(path)
         self.file = open(path, "a", encoding="utf-8")

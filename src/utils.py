@@ -3,6 +3,7 @@ import contextlib
 import glob
 import json
 import os
+import re
 import sys
 import time
 
@@ -104,6 +105,28 @@ def free_name(path):
 def side_file(checkpoint):
     """The JSON file beside a checkpoint: classes, category ids, network and input settings."""
     return os.path.splitext(checkpoint)[0] + ".json"
+
+
+CHECKPOINT_NAME = re.compile(r"centernet-\d+_(\d+)(\.\d+)?\.ckpt")
+
+
+def find_checkpoints(folder):
+    """Paths of a run's checkpoints in a folder, in the order in which they were written."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = [(os.path.join(folder, name), int(match[1])) for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
+    return [path for path, step in sorted(found, key=lambda entry: (written_as(entry[0]), entry[1], entry[0]))]
+
+
+def written_as(checkpoint):
+    """Which of its folder's checkpoints, counted from 1 in the order of writing, its side file says it is; 0 if that does not say.
+
+    The step in the name does not tell: a resumed run with other batches counts its steps anew. Nor do files' times, which copies change.
+    """
+    try:
+        with open(side_file(checkpoint), encoding="utf-8") as file:
+            return int(json.load(file)["written"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def describe_model(config, manifest):

@@ -245,7 +245,9 @@ def test_orders_differ_by_epoch_and_seed_alone():
 def batches(records, make_config, *words, first_step=0, epoch=1):
     small = ("--dataset_config.input_res_train", "[96, 96]", "--train_config.batch_size", 4)
     config = make_config("--mindrecord_dir", records, *small, *words)
-    pipeline = dataset.TrainSet(config).epoch(epoch, first_step)
+    train_set = dataset.TrainSet(config)
+    start = epoch * train_set.steps_per_epoch
+    pipeline = train_set.batches(start + first_step, start + train_set.steps_per_epoch)
     return list(pipeline.create_dict_iterator(num_epochs=1, output_numpy=True))
 
 
@@ -278,7 +280,7 @@ def test_batches_outlive_their_pipeline(tiny_records, make_config):
 
     train_set.make_batch = make_batch
     train_set.config.dataset_config.num_workers = 1  # so that they are made in order
-    batches = list(train_set.epoch(0).create_tuple_iterator(num_epochs=1))
+    batches = list(train_set.batches(0, 5).create_tuple_iterator(num_epochs=1))
     gc.collect()
     others = [np.full_like(array, 7) for batch in made for array in batch]
     assert len(batches) == len(made) == 5 and len(others) == 40
@@ -291,6 +293,19 @@ def test_an_epoch_can_start_in_the_middle(tiny_records, make_config):
     whole, rest = batches(tiny_records, make_config), batches(tiny_records, make_config, first_step=3)
     assert len(rest) == 2
     np.testing.assert_array_equal(rest[0]["image"], whole[3]["image"])
+
+
+def test_one_pipeline_serves_many_epochs(tiny_records, make_config):
+    """From the middle of the second epoch to the fourth; what each epoch shuffles is its own."""
+    config = make_config("--mindrecord_dir", tiny_records, "--dataset_config.input_res_train", "[96, 96]", "--train_config.batch_size", 4)
+    train_set = dataset.TrainSet(config)
+    together = list(train_set.batches(8, 17).create_dict_iterator(num_epochs=1, output_numpy=True))
+    apart = [batch for epoch in (1, 2, 3) for batch in batches(tiny_records, make_config, epoch=epoch)][3:12]
+    assert len(together) == len(apart) == 9
+    for a, b in zip(together, apart):
+        for name in dataset.columns(True):
+            np.testing.assert_array_equal(a[name], b[name])
+    assert train_set.batches(0, 10**9).get_dataset_size() == 10**9  # no list of them is made
 
 
 def test_without_augmentation_a_sample_is_the_whole_image(tiny_data, tiny_records, make_config):

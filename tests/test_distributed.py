@@ -11,10 +11,11 @@ import pytest
 
 from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
 from src import dataset, engine
-from src.checkpoint import CheckpointFolder, read_checkpoint
+from src.checkpoint import read_checkpoint
 from src.errors import UserError
 from src.model_utils.local_adapter import get_device_id, launched
 from src.training_log import read_training_log
+from src.utils import find_checkpoints
 from tests.conftest import ROOT, TINY, run_script
 from tools import make_rank_table
 
@@ -147,7 +148,7 @@ def test_two_ranks_then_one_goes_on(tiny_records, tmp_path):
     assert len(losses[0]) == 2 and losses[0] == losses[1]
 
     # 16 of the 20 images are read: with steps of 4 it goes on with the last of the epoch's 5.
-    checkpoint = CheckpointFolder.find(str(tmp_path / "LOG0" / "ckpt_0"))[-1]
+    checkpoint = find_checkpoints(str(tmp_path / "LOG0" / "ckpt_0"))[-1]
     words = ["--resume", "true", "--load_checkpoint_path", checkpoint, "--epoch_size", 3, "--train_steps", 7]
     done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
     assert "its steps had 8 images, this run's have 4: going on after step 5" in done.stdout
@@ -188,7 +189,7 @@ def test_a_killed_process_takes_the_others_down(victim, tiny_records, tmp_path):
     cpu_table(tmp_path / "hccl.json")
     process = launch(tmp_path, tiny_records, ini=INI + "epoch_size = 1000\nsave_checkpoint_steps = 1\n")
     folder = str(tmp_path / "LOG0" / "ckpt_0")
-    wait_until(lambda: CheckpointFolder.find(folder) or process.poll() is not None, 200, "the first checkpoint")
+    wait_until(lambda: find_checkpoints(folder) or process.poll() is not None, 200, "the first checkpoint")
     assert process.poll() is None, said(tmp_path)
     if victim == "rank":
         text = (tmp_path / "launcher.txt").read_text()
@@ -199,7 +200,7 @@ def test_a_killed_process_takes_the_others_down(victim, tiny_records, tmp_path):
         process.kill()
         process.wait(60)
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
-    assert "global_step" in read_checkpoint(CheckpointFolder.find(folder)[-1])
+    assert "global_step" in read_checkpoint(find_checkpoints(folder)[-1])
 
 
 def test_a_rank_that_cannot_start_ends_all(tiny_records, tmp_path):

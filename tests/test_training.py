@@ -3,8 +3,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
+import signal
 
 import mindspore as ms
 import numpy as np
@@ -13,16 +12,16 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from src import engine, torch_weights
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
-from src.checkpoint import CheckpointFolder, load_weights, parameter_shapes, read_checkpoint, save_weights
+from src.checkpoint import CheckpointFolder, load_weights, parameter_shapes, read_checkpoint
 from src.deform_conv import resolve_dcn_impl
-from src.errors import UserError
+from src.errors import Interrupted, Interrupts, UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
 from src.training_log import TrainingLog, read_training_log
 from src.utils import keep_earlier, whole_file
 from tests import parity
-from tests.conftest import ROOT, TINY, assert_user_error, run_script
+from tests.conftest import TINY, assert_user_error, run_script
 
 LOG_LINE = re.compile(
     r"epoch: (\d+) \| current epoch percent: (\d\.\d{3}) \| step: (\d+) \| loss (\S+) \| "
@@ -86,21 +85,22 @@ def quadratic_step(start=(3.0, 4.0), **options):
 def test_a_step_does_not_depend_on_the_loss_scale():
     for scale in (None, 1.0, 1024.0):
         cell, _, step = quadratic_step(loss_scale=scale)
-        loss, _, _, _, overflow, used, rate = step(Tensor([1.0, 1.0]))
+        loss, _, _, _, overflow, used, rate, stop = step(Tensor([1.0, 1.0]))
         np.testing.assert_allclose(cell.w.asnumpy(), [2.7, 3.6], rtol=1e-6)
         assert float(loss.asnumpy()) == pytest.approx(12.5)
         assert not overflow.asnumpy()
         assert float(used.asnumpy()) == (scale or 1.0)
         assert float(rate.asnumpy()) == pytest.approx(0.1)
+        assert not stop.asnumpy()
 
 
 def test_an_overflow_skips_the_step():
     cell, _, step = quadratic_step(loss_scale=1024.0)
-    loss, *_, overflow, _, _ = step(Tensor([1e18, 1.0]))
+    loss, *_, overflow, _, _, _ = step(Tensor([1e18, 1.0]))
     assert overflow.asnumpy()
     assert np.isfinite(loss.asnumpy())
     np.testing.assert_array_equal(cell.w.asnumpy(), [3.0, 4.0])
-    *_, overflow, _, _ = step(Tensor([1.0, 1.0]))
+    *_, overflow, _, _, _ = step(Tensor([1.0, 1.0]))
     assert not overflow.asnumpy()
     np.testing.assert_allclose(cell.w.asnumpy(), [2.7, 3.6], rtol=1e-6)
 
@@ -112,20 +112,20 @@ def test_an_overflow_keeps_adams_moments_and_step():
     step(Tensor([1e18, 1.0]))
     assert int(optimizer.global_step.asnumpy()[0]) == 0
     assert optimizer.moment1[0].asnumpy().max() == 0
-    assert float(step(Tensor([1.0, 1.0]))[-1].asnumpy()) == pytest.approx(0.1)  # the rate of the first step
+    assert float(step(Tensor([1.0, 1.0]))[-2].asnumpy()) == pytest.approx(0.1)  # the rate of the first step
     assert int(optimizer.global_step.asnumpy()[0]) == 1
-    assert float(step(Tensor([1.0, 1.0]))[-1].asnumpy()) == pytest.approx(0.01)
+    assert float(step(Tensor([1.0, 1.0]))[-2].asnumpy()) == pytest.approx(0.01)
 
 
 def test_an_overflow_elsewhere_skips_the_step_here():
     """Ranks decide together: a stand-in adds what another rank says, that its gradients are not finite."""
     class OtherRank(nn.Cell):
         def construct(self, x):
-            return x + Tensor([1.0, 1.0, 1.0, 1.0, 1.0])
+            return x + Tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 
     cell, _, step = quadratic_step(loss_scale=1024.0, ranks=2, sum_over_ranks=OtherRank())
-    loss, *_, overflow, _, _ = step(Tensor([1.0, 1.0]))
-    assert overflow.asnumpy()
+    loss, *_, overflow, _, _, stop = step(Tensor([1.0, 1.0]))
+    assert overflow.asnumpy() and stop.asnumpy()
     np.testing.assert_array_equal(cell.w.asnumpy(), [3.0, 4.0])
     assert float(loss.asnumpy()) == pytest.approx((12.5 + 1) / 2)  # the mean over both
 
@@ -271,59 +271,6 @@ def test_keep_earlier_never_overwrites(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"log.1.txt": "first", "log.2.txt": "second", "log.txt": "third"}
 
 
-def test_a_checkpoint_folder_keeps_the_newest(tmp_path):
-    folder = CheckpointFolder(str(tmp_path / "c"), 2, {"classes": []}, resume=False)
-    for step in (5, 10, 100):
-        folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, 0, step, 4)
-    names = sorted(path.name for path in (tmp_path / "c").iterdir())
-    assert names == ["centernet-1_10.ckpt", "centernet-1_10.json", "centernet-1_100.ckpt", "centernet-1_100.json"]
-    assert read_checkpoint(str(tmp_path / "c" / "centernet-1_100.ckpt"))["w"].asnumpy() == [100]
-    CheckpointFolder(str(tmp_path / "c"), 2, {}, resume=False)
-    assert len(list((tmp_path / "c.1").iterdir())) == 4
-
-
-def test_a_flipped_bit_among_the_weights_is_noticed(tmp_path):
-    path = tmp_path / "w.ckpt"
-    save_weights(str(path), {"w": np.ones(1000, np.float32)})
-    data = bytearray(path.read_bytes())
-    assert read_checkpoint(str(path))["w"].asnumpy().sum() == 1000
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
-    with pytest.raises(UserError, match="w.ckpt: not a MindSpore checkpoint, or a damaged one .*crc"):
-        read_checkpoint(str(path))
-
-
-def test_checkpoints_without_a_checksum_load_quietly(tmp_path, capfd):
-    ms.save_checkpoint([{"name": "w", "data": Tensor(np.ones(9, np.float32))}], str(tmp_path / "w.ckpt"))
-    assert read_checkpoint(str(tmp_path / "w.ckpt"))["w"].size == 9
-    assert capfd.readouterr() == ("", "")
-    (tmp_path / "short.ckpt").write_bytes(b"crc")
-    with pytest.raises(UserError, match="short.ckpt"):
-        read_checkpoint(str(tmp_path / "short.ckpt"))
-
-
-def test_resuming_leaves_a_damaged_newest_checkpoint_out(tmp_path, capsys):
-    folder = CheckpointFolder(str(tmp_path / "c"), 5, {}, resume=False)
-    paths = [folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, 0, step, 4) for step in (5, 10)]
-    assert engine.newest_checkpoint(str(tmp_path / "c")) == paths[1]
-    with open(paths[1], "r+b") as file:
-        file.truncate(30)
-    assert engine.newest_checkpoint(str(tmp_path / "c")) == paths[0]
-    assert f"left out: {paths[1]}: not a MindSpore checkpoint" in capsys.readouterr().out
-    os.remove(paths[0])
-    with pytest.raises(UserError, match="no checkpoint in"):
-        engine.newest_checkpoint(str(tmp_path / "c"))
-
-
-def test_resuming_removes_what_a_killed_save_left(tmp_path):
-    folder = CheckpointFolder(str(tmp_path / "c"), 5, {}, resume=False)
-    folder.save({"w": Parameter(Tensor([5.0]), name="w")}, 0, 5, 4)
-    for name in ("centernet-1_10.json", "centernet-1_10.partial.ckpt", "centernet-1_10.partial.ckpt.tmp", "notes.json"):
-        (tmp_path / "c" / name).write_text("")
-    CheckpointFolder(str(tmp_path / "c"), 5, {}, resume=True)
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["centernet-1_5.ckpt", "centernet-1_5.json", "notes.json"]
-
-
 def test_a_resumed_record_goes_on_and_loses_nothing(tmp_path):
     """Steps beyond the checkpoint are done again; those that were recorded of them are kept aside."""
     path = str(tmp_path / "r.jsonl")
@@ -352,31 +299,6 @@ def test_a_record_on_a_full_disk(tmp_path):
     with pytest.raises(UserError, match="/dev/full could not be written .No space left on device."):
         log.step(7, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
     assert log.file.closed
-
-
-DISK_FULL = """
-import resource, sys
-sys.path.insert(0, sys.argv[1])
-import mindspore as ms, numpy as np
-from src import errors
-from src.checkpoint import CheckpointFolder
-
-def main():
-    folder = CheckpointFolder(sys.argv[2], 1, {"classes": []}, False)
-    weight = {"w": ms.Parameter(ms.Tensor(np.zeros(10000, np.float32)), name="w")}
-    folder.save(weight, 0, 1, 4)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))  # a file may not grow further, as on a full disk
-    folder.save(weight, 0, 2, 4)
-
-errors.run(main)
-"""
-
-
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
-    done = subprocess.run([sys.executable, "-c", DISK_FULL, ROOT, str(tmp_path / "c")], capture_output=True, text=True)
-    assert_user_error(done, "centernet-1_2.ckpt could not be written", "the last checkpoint is", "centernet-1_1.ckpt")
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["centernet-1_1.ckpt", "centernet-1_1.json"]
-    assert read_checkpoint(str(tmp_path / "c" / "centernet-1_1.ckpt"))["w"].size == 10000
 
 
 # ---------------------------------------------------------------- the loop, through train.py
@@ -429,23 +351,56 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_run, tiny_records, tmp_pa
         np.testing.assert_allclose(second[name].asnumpy(), first[name].asnumpy(), rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_a_checkpoint_without_the_count_of_good_steps_resumes(make_config, tmp_path):
-    """Checkpoints from before the dynamic loss scale lack it."""
+@pytest.fixture
+def train_state(tmp_path, make_config):
+    """Call it with command-line words: restore a checkpoint of a run that had a fixed scale of 64 or, dynamic, one that has fallen to 8."""
     class Set:
-        images_per_step = 4
-        places = range(20)
+        images_per_step, images = 4, 20
 
-    def parameters():
-        return {name: Parameter(Tensor(np.full(1, 3, np.int32)), name=name) for name in ("global_step", "w", "good_steps")}
+    def state(scale, good_steps):
+        values = {"global_step": np.full(1, 3, np.int32), "w": np.full(1, 3, np.int32), "loss_scale": np.float32(scale),
+                  "good_steps": np.int32(good_steps)}
+        return {name: Parameter(Tensor(value), name=name) for name, value in values.items()}
 
-    old = {name: parameter for name, parameter in parameters().items() if name != "good_steps"}
-    path = CheckpointFolder(str(tmp_path / "c"), 1, {}, resume=False).save(old, 1, 7, 4)
-    state = parameters()
-    state["w"].set_data(Tensor(np.zeros(1, np.int32)))
-    assert engine.restore(state, path, Set) == 7
-    assert state["w"].asnumpy() == [3] and state["good_steps"].asnumpy() == [3]
-    with pytest.raises(UserError, match="v is missing"):
-        engine.restore({**state, "v": state["w"]}, path, Set)
+    def restored(*words, lacks=(), start=64.0):
+        config = make_config(*words)
+        then = {name: parameter for name, parameter in state(8, 5).items() if name not in lacks}
+        path = CheckpointFolder(str(tmp_path / "c"), 1, {}).save(then, 1, 7, {"images_per_step": 4, "loss_scale_start": start})
+        now = state(config.train_config.loss_scale_value if config.enable_lossscale else 1.0, 0)
+        now["w"].set_data(Tensor(np.zeros(1, np.int32)))
+        assert engine.restore(now, path, Set, config) == (7, False)
+        return {name: float(np.squeeze(parameter.asnumpy())) for name, parameter in now.items()}
+
+    return restored
+
+
+def test_a_checkpoint_without_the_count_of_good_steps_resumes(train_state):
+    """Checkpoints from before the dynamic loss scale lack it."""
+    now = train_state("--train_config.dynamic_loss_scale", "true", "--train_config.loss_scale_value", 64, lacks=["good_steps"])
+    assert now == {"global_step": 3, "w": 3, "loss_scale": 8, "good_steps": 0}
+    with pytest.raises(UserError, match="w is missing"):
+        train_state(lacks=["w"])
+
+
+@pytest.mark.parametrize("words, scale", [
+    (("--train_config.dynamic_loss_scale", "true", "--train_config.loss_scale_value", 64), 8),  # it has fallen, and goes on
+    (("--train_config.dynamic_loss_scale", "true", "--train_config.loss_scale_value", 128), 128),  # the user starts anew
+    (("--train_config.loss_scale_value", 64), 64), (("--train_config.loss_scale_value", 2048), 2048), (("--enable_lossscale", "false"), 1),
+])
+def test_the_configurations_loss_scale_wins(words, scale, train_state, capsys):
+    assert train_state(*words)["loss_scale"] == scale
+    said = capsys.readouterr().out
+    assert ("the loss scale was 8" in said) == (scale != 8), said
+
+
+def test_what_the_configuration_changes_is_said(make_config, tmp_path, capsys):
+    then = engine.training_settings(make_config("--train_config.MultiDecay.learning_rate", 0.25))
+    (tmp_path / "c.json").write_text(json.dumps({"training": then}))
+    engine.say_changes(str(tmp_path / "c.ckpt"), engine.training_settings(make_config("--train_config.batch_size", 3)))
+    first, second, *others = capsys.readouterr().out.splitlines()
+    assert first == "train_config.batch_size was 16, and is 3 from here on" and "0.25" in second and not others
+    engine.say_changes(str(tmp_path / "none.ckpt"), then)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_records, tmp_path):
@@ -554,33 +509,155 @@ def test_a_backbone_can_be_loaded_alone(tmp_path, make_config):
     np.testing.assert_array_equal(network.backbone.conv1.weight.asnumpy(), source.backbone.conv1.weight.asnumpy())
 
 
-def test_sinking_hands_the_pipeline_to_the_device(monkeypatch):
-    """Data sink works on Ascend alone; here a stand-in shows what it is given."""
-    calls = []
+class SinkStandIn:
+    """In place of ms.data_sink, which works on Ascend alone: counts pipelines, and the steps that the device is given."""
 
-    def data_sink(step, data, sink_size):
-        calls.append((step, data, sink_size))
-        return lambda: "results"
+    def __init__(self, monkeypatch):
+        self.sinks, self.steps, self.ended = 0, 0, []
+        monkeypatch.setattr(engine.ms, "data_sink", self.data_sink)
 
-    class Data:
-        def get_dataset_size(self):
-            return 10
+    def data_sink(self, step, data, sink_size):
+        assert sink_size == 1
+        self.sinks += 1
+        data.__transfer_dataset__ = self
+        return self.next
 
-    monkeypatch.setattr(engine.ms, "data_sink", data_sink)
-    data = Data()
-    assert list(engine.run_steps("step", data, 5)) == [(5, "results")] * 2
-    assert list(engine.run_steps("step", data, 4)) == [(4, "results")] * 2  # the last two are for the next call
-    assert list(engine.run_steps("step", data, 30)) == [(10, "results")]
-    assert [size for *_, size in calls] == [5, 4, 10]
+    def next(self):
+        self.steps += 1
+        return self.steps
+
+    def stop_send(self):
+        self.ended.append("stopped")
+
+    def release(self):
+        self.ended.append("released")
+
+
+class Data:
+    pass
+
+
+@pytest.mark.parametrize("first, last, sink_steps, counts", [
+    (0, 10, 5, [5, 5]), (0, 10, 4, [4, 4, 2]), (0, 7, 30, [7]), (6, 15, 5, [4, 5]), (0, 3, 1, [1, 1, 1]),
+])
+def test_one_sink_serves_a_run_to_its_last_step(first, last, sink_steps, counts, monkeypatch):
+    """It sends for ever: two would both go on making images. What is no multiple of the sink's steps is not overshot."""
+    sink = SinkStandIn(monkeypatch)
+    groups = list(engine.run_steps("step", Data(), range(first, last), sink_steps))
+    assert [len(group) for group in groups] == counts
+    assert sum(groups, []) == list(range(1, last - first + 1))
+    assert (sink.sinks, sink.steps, sink.ended) == (1, last - first, ["stopped", "released"])
+
+
+def test_a_sink_ends_with_the_training(monkeypatch):
+    sink = SinkStandIn(monkeypatch)
+    groups = engine.run_steps("step", Data(), range(100), 5)
+    next(groups)
+    groups.close()
+    assert sink.ended == ["stopped", "released"]
 
 
 def test_sinking_is_for_ascend(make_config, capsys):
     config = make_config("--data_sink_steps", 5)
-    assert engine.choose_sink_steps(config, "Ascend") == 5
+    assert engine.choose_sink_steps(config, "Ascend", 916) == 5
+    assert engine.choose_sink_steps(make_config("--data_sink_steps", -1), "Ascend", 916) == 916
     assert capsys.readouterr().out == ""
-    assert engine.choose_sink_steps(config, "CPU") == 0
+    assert engine.choose_sink_steps(config, "CPU", 916) == 0
     assert "works on Ascend only" in capsys.readouterr().out
-    assert engine.choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend") == 0
+    assert engine.choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend", 916) == 0
+
+
+# ---------------------------------------------------------------- the loop, with stand-ins
+
+
+class LoopStandIn:
+    """What run_training needs of a training: a pipeline, a cell that gives losses, a record, checkpoints."""
+
+    images_per_step, steps_per_epoch, ranks, float16 = 4, 5, 1, False
+
+    def __init__(self, losses, interrupt_at=None, overflows=()):
+        self.losses, self.interrupt_at, self.overflows = losses, interrupt_at, overflows
+        self.recorded, self.saved = [], []
+
+    def batches(self, first, last):
+        self.range = (first, last)
+        return self
+
+    def create_tuple_iterator(self, num_epochs):
+        return self
+
+    def __iter__(self):
+        return ((step,) for step in range(*self.range))
+
+    def release(self):
+        pass
+
+    def __call__(self, step):
+        if step == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        results = [self.losses[step], self.losses[step] / 2, 0.0, 0.0, step in self.overflows, 1.0, 0.1, False]
+        return [Tensor(value) for value in results]
+
+    def set_data(self, value):
+        pass
+
+    stop = property(lambda self: self)
+
+    def step(self, step, steps_per_epoch, values, rate):
+        self.recorded.append((step, float(values[0])))
+
+    def save(self, done, rotate):
+        self.saved.append((done, rotate))
+        return f"c/{done}.ckpt"
+
+
+@pytest.fixture
+def loop(make_config, monkeypatch):
+    """Call it with a LoopStandIn, a range of steps and command-line words: run_training."""
+    interrupts = Interrupts()
+    monkeypatch.setattr(engine, "INTERRUPTS", interrupts)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interrupts.install()
+
+    def run(part, steps, *words):
+        return engine.run_training(make_config("--mindrecord_dir", "m", *words), part, part, part.save, part, steps, 0)
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_an_interrupt_saves_the_last_step(loop):
+    part = LoopStandIn([3.0, 2.5, 2.0, 1.5, 1.2, 1.0, 0.9, 0.8], interrupt_at=4)
+    with pytest.raises(Interrupted) as raised:
+        loop(part, range(2, 8), "--save_checkpoint_steps", 100)
+    assert part.recorded[-1] == (5, pytest.approx(1.2)) and part.saved == [(5, True)]
+    assert "5 of 8 steps are done" in str(raised.value)
+    assert str(raised.value).endswith(f"--resume true --load_checkpoint_path {os.path.abspath('c/5.ckpt')}")
+
+
+def test_an_interrupt_in_the_last_step_ends_as_without(loop):
+    part = LoopStandIn([3.0, 2.0], interrupt_at=1)
+    assert loop(part, range(2)) == "c/2.ckpt" and part.saved == [(2, True)]
+
+
+def test_a_loss_that_sticks_ends_training_and_keeps_checkpoints(loop, capsys):
+    part = LoopStandIn([60.0, 30.0, *[18.416992] * 60])
+    with pytest.raises(UserError, match=r"heatmap loss has stayed at 9.2085 for 12 steps, up to step 15: .*last checkpoint is c/15.ckpt|"
+                                        r"heatmap loss has stayed at 9.2084"):
+        loop(part, range(60), "--save_checkpoint_steps", 1, "--train_config.max_diverged", 12)
+    assert len(part.recorded) == 15
+    assert part.saved[6:9] == [(7, True), (8, False), (9, False)]  # noticed at the fifth such step
+    assert capsys.readouterr().out.count("warning: ") == 1
+
+
+def test_many_overflows_end_training_and_few_are_counted(loop, capsys):
+    losses = [2.0 + 0.1 * (step % 3) for step in range(40)]
+    assert loop(LoopStandIn(losses, overflows=range(5, 12)), range(40), "--train_config.max_overflows", 8) == "c/40.ckpt"
+    assert "7 of 40 steps overflowed and were skipped" in capsys.readouterr().out
+    with pytest.raises(UserError, match="the last 8 steps, up to step 13, overflowed .*loss_scale_value"):
+        loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 8)
+    assert loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 0) == "c/40.ckpt"
 
 
 def test_ascend_is_taken_where_there_is_one(monkeypatch):

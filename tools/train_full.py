@@ -43,7 +43,7 @@ def plan(options, words):
                         f"{options.processes} processes cannot share it equally")
 
     from src import dataset
-    from src.engine import newest_checkpoint
+    from src.checkpoint import newest_checkpoint
     from src.model_utils.device_adapter import resolve_target
 
     data_dir = find_data(options.data_path)

@@ -1,15 +1,15 @@
 # Sourced by distributed_cmd.sh: start processes, each in a folder of its own, and end all of them when one fails.
 
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
-GRACE=10 # seconds between asking a process to end and killing it
+GRACE=10 # seconds between asking a process to end and killing it, where another one has failed
+SAVING=120 # the same after an interrupt: the processes finish a step, and rank 0 writes a checkpoint
 declare -A FOLDER_OF=()
 # Tied to this shell a process does not outlive it, whatever becomes of it; one that starts when it is gone already does not go on.
 # util-linux before 2.33 cannot do that.
 TIED=(env)
 ! setpriv --help 2> /dev/null | grep -q -- --pdeathsig ||
     TIED=(setpriv --pdeathsig KILL sh -c '[ "$PPID" = "$0" ] || exit 1; exec "$@"' $$)
-trap 'end_all; exit 130' INT
-trap 'end_all; exit 143' TERM
+trap 'end_all $SAVING; tell_interrupted; exit 130' INT TERM
 
 # start FOLDER NAME=VALUE... -- COMMAND...: run it in FOLDER; output, environment and MindSpore's logs go there.
 start() {
@@ -33,17 +33,37 @@ start() {
     echo "$folder: process $!"
 }
 
-# end_all: ask the processes that still run to end, and kill those that do not.
+# end_all SECONDS: ask the processes that still run to end, and kill those that do not. The scheduler, without which the others cannot end
+# in order, is asked last.
 end_all() {
-    local waited
-    [ ${#FOLDER_OF[@]} -gt 0 ] || return 0
-    kill -TERM "${!FOLDER_OF[@]}" 2> /dev/null
-    for ((waited = 0; waited < 10 * GRACE; waited++)); do
-        kill -0 "${!FOLDER_OF[@]}" 2> /dev/null || break
+    local pid others=()
+    for pid in "${!FOLDER_OF[@]}"; do
+        [ "${FOLDER_OF[$pid]}" = LOG_scheduler ] || others+=("$pid")
+    done
+    end_processes "$1" ${others[@]+"${others[@]}"}
+    end_processes "$GRACE" "${!FOLDER_OF[@]}"
+    wait
+}
+
+# end_processes SECONDS PID...: ask them to end, wait so long, and kill those that are left.
+end_processes() {
+    local waited seconds=$1
+    shift
+    [ $# -gt 0 ] || return 0
+    kill -TERM "$@" 2> /dev/null
+    for ((waited = 0; waited < 10 * seconds; waited++)); do
+        kill -0 "$@" 2> /dev/null || return 0
         sleep 0.1
     done
-    kill -KILL "${!FOLDER_OF[@]}" 2> /dev/null
-    wait
+    kill -KILL "$@" 2> /dev/null
+}
+
+# tell_interrupted: the last line of each process's log.
+tell_interrupted() {
+    local folder
+    for folder in "${FOLDER_OF[@]}"; do
+        echo "$folder: $(tail -n 1 "$folder/training_log.txt")" >&2
+    done
 }
 
 # supervise: wait for all processes; if one fails the others are taken down, and the exit code is not 0.
@@ -59,7 +79,7 @@ supervise() {
                 echo "error: the process in ${FOLDER_OF[$pid]} ended with $code; ending the others. The end of its training_log.txt:" >&2
                 tail -n 5 "${FOLDER_OF[$pid]}/training_log.txt" >&2
                 unset "FOLDER_OF[$pid]"
-                end_all
+                end_all "$GRACE"
                 exit 1
             fi
             echo "${FOLDER_OF[$pid]}: done"

@@ -22,7 +22,7 @@ RETIRED = {
 
 
 AT_LEAST_ONE = (
-    "device_num", "epoch_size", "data_sink_steps", "save_checkpoint_steps", "save_checkpoint_num", "dataset_config.num_shards",
+    "device_num", "epoch_size", "save_checkpoint_steps", "save_checkpoint_num", "dataset_config.num_shards",
     "dataset_config.num_workers", "dataset_config.max_objs", "net_config.head_conv", "train_config.batch_size", "eval_config.K",
     "eval_config.batch_size", "export_config.batch_size",
     "eval_config.pad_multiple", "train_config.loss_scale_window", "modelarts_timeout",
@@ -87,6 +87,8 @@ def _check_ranges(values):
         sides = values[name]
         if len(sides) != 2 or any(not isinstance(side, int) or side < multiple or side % multiple for side in sides):
             raise UserError(f"{name} is {sides}; expected [width, height], both multiples of {multiple}")
+    if values["data_sink_steps"] < 1 and values["data_sink_steps"] != -1:
+        raise UserError(f"data_sink_steps is {values['data_sink_steps']}; expected at least 1, or -1 for an epoch")
     if values["eval_config.pad_multiple"] % 32:
         raise UserError(f"eval_config.pad_multiple is {values['eval_config.pad_multiple']}; expected a multiple of 32")
     if values["eval_config.flip_test"] and not values["eval_config.keep_res"] and values["dataset_config.input_res_test"][0] % 32:

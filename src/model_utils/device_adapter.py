@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import signal
 from importlib.metadata import version
 
 import mindspore as ms
@@ -82,10 +83,13 @@ def init_ranks(distribute, device_num):
         return 0, 1
     from mindspore import communication  # loads the collectives only where they are used
 
+    scheduler = os.environ.get("MS_ROLE") == "MS_SCHED"
+    if scheduler:  # it only ever waits for the others, where Python's handlers do not run
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         communication.init()
     except RuntimeError as error:
-        if os.environ.get("MS_ROLE") == "MS_SCHED":  # it only ever waits for the others
+        if scheduler:
             raise UserError(f"a training process ended, or never came: {str(error).splitlines()[0]}") from error
         raise UserError(f"distribute is true, and joining the other processes failed; start train.py with a launcher "
                         f"(msrun, or the scripts in scripts/): {str(error).splitlines()[0]}") from error

@@ -9,12 +9,17 @@ def launched(environment=os.environ):
 
 def get_rank_id():
     """This process's rank among all, 0 if nothing started it as one of several."""
-    return int(os.environ.get("RANK_ID") or os.environ.get("MS_NODE_ID") or 0)
+    return int(_first_set("RANK_ID", "MS_NODE_ID", "OMPI_COMM_WORLD_RANK") or 0)
 
 
 def get_device_id(device_id):
-    """The device that the launcher gave this process, device_id without a launcher."""
-    return int(os.environ.get("DEVICE_ID") or device_id) if launched() else device_id
+    """The device that the launcher gave this process, device_id without a launcher; mpirun gives each process of a server a number."""
+    return int(_first_set("DEVICE_ID", "OMPI_COMM_WORLD_LOCAL_RANK") or device_id) if launched() else device_id
+
+
+def _first_set(*names):
+    """The first of these environment variables that says something."""
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
 def get_job_id():

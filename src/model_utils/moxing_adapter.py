@@ -5,7 +5,6 @@ One process a server copies, the others wait for it. They find each other throug
 import contextlib
 import os
 import shutil
-import signal
 import tempfile
 import time
 
@@ -37,14 +36,13 @@ def modelarts(config, data_parameter):
 
     Sets in config what a script reads and writes: data_parameter ("mindrecord_dir" or "data_dir"), load_checkpoint_path and
     export_config.ckpt_file (paths inside checkpoint_url), save_checkpoint_path, save_result_dir and export_config.export_name.
-    Without enable_modelarts it does nothing.
+    Without enable_modelarts it does nothing. ModelArts ends a job with SIGTERM, which raises in the block (errors.run).
     """
     if not config.enable_modelarts:
         yield
         return
     meeting = Meeting(os.path.join(tempfile.gettempdir(), f"modelarts-{get_job_id()}"), config.modelarts_timeout)
     data, checkpoints, output = (os.path.join(config.modelarts_local_path, name) for name in ("data", "checkpoint", "output"))
-    signal.signal(signal.SIGTERM, _exit)  # ModelArts ends a job so; the outputs are to be copied out all the same
 
     def fetch():
         for url, path in ((config.data_url, data), (config.checkpoint_url, checkpoints)):
@@ -79,10 +77,6 @@ def _use_copies(config, data_parameter, data, checkpoints, output):
         config.export_config.ckpt_file = os.path.join(checkpoints, config.export_config.ckpt_file)
     config.save_checkpoint_path = config.save_result_dir = output
     config.export_config.export_name = os.path.join(output, config.export_config.export_name)
-
-
-def _exit(_, frame):
-    raise SystemExit(143)
 
 
 class Meeting:

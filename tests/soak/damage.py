@@ -167,7 +167,7 @@ def records(folder):
                                      "--dataset_config.input_res_train", "[64, 64]"])
             train_set = dataset.TrainSet(config)
             with dataset.readable(place):
-                for _ in train_set.epoch(0).create_tuple_iterator(num_epochs=1):
+                for _ in train_set.batches(0, train_set.steps_per_epoch).create_tuple_iterator(num_epochs=1):
                     pass
         finally:
             shutil.rmtree(place)

@@ -41,14 +41,15 @@ def fill(folder, room):
 
 def look(place, code, output, step):
     """What is wrong after a training met a full disk, as sentences; step: the one whose checkpoint there was before."""
-    from src.checkpoint import CheckpointFolder, read_checkpoint
+    from src.checkpoint import read_checkpoint
     from src.training_log import read_training_log
+    from src.utils import find_checkpoints
 
     problems = []
     last = output.strip().splitlines()[-1]
     if code != 2 or "Traceback" in output or "could not be written" not in last:
         problems.append(f"exit code {code}: {last}")
-    found = CheckpointFolder.find(os.path.join(place, "ckpt_0"))
+    found = find_checkpoints(os.path.join(place, "ckpt_0"))
     if not found or int(read_checkpoint(found[-1])["step"].asnumpy()) < step:
         problems.append(f"no checkpoint of step {step} or later: {found}")
     names = sorted(name for folder in (place, os.path.join(place, "ckpt_0")) for name in os.listdir(folder))

@@ -48,10 +48,10 @@ def start(place, records, steps, save_every, resume):
 
 def saved_step(place):
     """The step of the newest checkpoint, 0 if there is none."""
-    from src.checkpoint import CheckpointFolder
+    from src.utils import CHECKPOINT_NAME, find_checkpoints
 
-    found = CheckpointFolder.find(os.path.join(place, "ckpt_0"))
-    return int(CheckpointFolder.PATTERN.fullmatch(os.path.basename(found[-1]))[2]) if found else 0
+    found = find_checkpoints(os.path.join(place, "ckpt_0"))
+    return int(CHECKPOINT_NAME.fullmatch(os.path.basename(found[-1]))[1]) if found else 0
 
 
 def memory(pid):
@@ -119,8 +119,9 @@ def compare(places, steps):
     """What differs between the two trainings in these places, as sentences."""
     import numpy as np
 
-    from src.checkpoint import CheckpointFolder, read_checkpoint
+    from src.checkpoint import read_checkpoint
     from src.training_log import read_training_log
+    from src.utils import find_checkpoints
 
     problems = []
     records = [read_training_log(os.path.join(place, "train_record.jsonl")) for place in places]
@@ -131,7 +132,7 @@ def compare(places, steps):
     differing = [one["step"] for one, other in zip(*records) if any(one[name] != other[name] for name in names)]
     if differing:
         problems.append(f"{len(differing)} steps have another loss, the first is {differing[0]}")
-    weights = [read_checkpoint(CheckpointFolder.find(os.path.join(place, "ckpt_0"))[-1]) for place in places]
+    weights = [read_checkpoint(find_checkpoints(os.path.join(place, "ckpt_0"))[-1]) for place in places]
     unequal = [name for name in weights[0] if not np.array_equal(weights[0][name].asnumpy(), weights[1][name].asnumpy())]
     if unequal:
         problems.append(f"{len(unequal)} of {len(weights[0])} arrays of the last checkpoints differ, such as {unequal[0]}")

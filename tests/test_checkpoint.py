@@ -1,0 +1,182 @@
+"""Checkpoints: files, and the folder of a run."""
+import json
+import os
+import subprocess
+import sys
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor
+
+from src.checkpoint import CheckpointFolder, newest_checkpoint, read_checkpoint, save_weights
+from src.errors import UserError
+from src.utils import find_checkpoints
+from tests.conftest import ROOT, assert_user_error
+
+
+def save(folder, step, epoch=0, **options):
+    """Save a checkpoint with one weight, whose value is the step."""
+    return folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, epoch, step, {"images_per_step": 4}, **options)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_checkpoint_folder_keeps_the_newest(tmp_path):
+    folder = CheckpointFolder(str(tmp_path / "c"), 2, {"classes": []})
+    for step in (5, 10, 100):
+        save(folder, step)
+    names = sorted(path.name for path in (tmp_path / "c").iterdir())
+    assert names == ["centernet-1_10.ckpt", "centernet-1_10.json", "centernet-1_100.ckpt", "centernet-1_100.json"]
+    assert read_checkpoint(str(tmp_path / "c" / "centernet-1_100.ckpt"))["w"].asnumpy() == [100]
+    CheckpointFolder(str(tmp_path / "c"), 2, {})
+    assert len(list((tmp_path / "c.1").iterdir())) == 4
+
+
+def test_resuming_leaves_a_damaged_newest_checkpoint_out(tmp_path, capsys):
+    folder = CheckpointFolder(str(tmp_path / "c"), 5, {})
+    paths = [save(folder, step) for step in (5, 10)]
+    assert newest_checkpoint(str(tmp_path / "c")) == paths[1]
+    with open(paths[1], "r+b") as file:
+        file.truncate(30)
+    assert newest_checkpoint(str(tmp_path / "c")) == paths[0]
+    assert f"left out: {paths[1]}: not a MindSpore checkpoint" in capsys.readouterr().out
+    os.remove(paths[0])
+    with pytest.raises(UserError, match="no checkpoint in"):
+        newest_checkpoint(str(tmp_path / "c"))
+
+
+def test_resuming_removes_what_a_killed_save_left(tmp_path):
+    folder = CheckpointFolder(str(tmp_path / "c"), 5, {})
+    first = save(folder, 5)
+    for name in ("centernet-1_10.json", "centernet-1_10.partial.ckpt", "centernet-1_10.partial.ckpt.tmp", "notes.json"):
+        (tmp_path / "c" / name).write_text("")
+    CheckpointFolder(str(tmp_path / "c"), 5, {}, resumed=first)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["centernet-1_5.ckpt", "centernet-1_5.json", "notes.json"]
+
+
+def test_a_flipped_bit_among_the_weights_is_noticed(tmp_path):
+    path = tmp_path / "w.ckpt"
+    save_weights(str(path), {"w": np.ones(1000, np.float32)})
+    data = bytearray(path.read_bytes())
+    assert read_checkpoint(str(path))["w"].asnumpy().sum() == 1000
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="w.ckpt: not a MindSpore checkpoint, or a damaged one .*crc"):
+        read_checkpoint(str(path))
+
+
+def test_checkpoints_without_a_checksum_load_quietly(tmp_path, capfd):
+    ms.save_checkpoint([{"name": "w", "data": Tensor(np.ones(9, np.float32))}], str(tmp_path / "w.ckpt"))
+    assert read_checkpoint(str(tmp_path / "w.ckpt"))["w"].size == 9
+    assert capfd.readouterr() == ("", "")
+    (tmp_path / "short.ckpt").write_bytes(b"crc")
+    with pytest.raises(UserError, match="short.ckpt"):
+        read_checkpoint(str(tmp_path / "short.ckpt"))
+
+
+DISK_FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import mindspore as ms, numpy as np
+from src import errors
+from src.checkpoint import CheckpointFolder
+
+def main():
+    folder = CheckpointFolder(sys.argv[2], 1, {"classes": []})
+    weight = {"w": ms.Parameter(ms.Tensor(np.zeros(10000, np.float32)), name="w")}
+    folder.save(weight, 0, 1, {})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))  # a file may not grow further, as on a full disk
+    folder.save(weight, 0, 2, {})
+
+errors.run(main)
+"""
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
+    done = subprocess.run([sys.executable, "-c", DISK_FULL, ROOT, str(tmp_path / "c")], capture_output=True, text=True)
+    assert_user_error(done, "centernet-1_2.ckpt could not be written", "the last checkpoint is", "centernet-1_1.ckpt")
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["centernet-1_1.ckpt", "centernet-1_1.json"]
+    assert read_checkpoint(str(tmp_path / "c" / "centernet-1_1.ckpt"))["w"].size == 10000
+
+
+def test_what_is_written_last_counts_as_newest(tmp_path):
+    """Steps counted anew have lower numbers: 12 steps of 2 images, then 3 to 9 of 4."""
+    folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
+    last = save(folder, 12, epoch=1)
+    resumed = CheckpointFolder(str(tmp_path / "c"), 1, {}, resumed=last)
+    for step in (8, 9):
+        path = save(resumed, step, epoch=2)
+        assert find_checkpoints(str(tmp_path / "c")) == [path] and newest_checkpoint(str(tmp_path / "c")) == path
+    assert resumed.aside == "" and names(tmp_path) == ["c"]
+
+
+def test_copies_keep_their_order(tmp_path):
+    """The order is not the files' times, which a copy changes."""
+    folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
+    paths = [save(folder, step) for step in (12, 8, 9)]
+    for number, path in enumerate(paths):
+        os.utime(path, (1000 - number, 1000 - number))
+    assert find_checkpoints(str(tmp_path / "c")) == paths
+
+
+def test_checkpoints_of_an_older_version_come_first_by_their_steps(tmp_path):
+    folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
+    old = [save(folder, step) for step in (100, 20)]
+    for path in old:
+        os.remove(path.replace(".ckpt", ".json"))
+    new = save(folder, 7)
+    assert find_checkpoints(str(tmp_path / "c")) == [old[1], old[0], new]
+
+
+def test_an_abandoned_branch_is_set_aside(tmp_path, capsys):
+    folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
+    paths = [save(folder, step) for step in (5, 10, 15)]
+    resumed = CheckpointFolder(str(tmp_path / "c"), 9, {}, resumed=paths[0])
+    assert names(tmp_path / "c") == ["centernet-1_5.ckpt", "centernet-1_5.json"]
+    assert resumed.aside == str(tmp_path / "c.1")
+    assert names(tmp_path / "c.1") == [f"centernet-1_{step}.{ending}" for step in (10, 15) for ending in ("ckpt", "json")]
+    said = capsys.readouterr().out
+    assert str(tmp_path / "c.1") in said and "centernet-1_10.ckpt, centernet-1_15.ckpt" in said
+    save(resumed, 10)
+    assert read_checkpoint(str(tmp_path / "c.1" / "centernet-1_15.ckpt"))["w"].asnumpy() == [15]
+
+
+def test_a_checkpoint_of_another_folder_makes_this_one_another_branch(tmp_path):
+    elsewhere = save(CheckpointFolder(str(tmp_path / "other"), 9, {}), 3)
+    save(CheckpointFolder(str(tmp_path / "c"), 9, {}), 5)
+    assert CheckpointFolder(str(tmp_path / "c"), 9, {}, resumed=elsewhere).aside == str(tmp_path / "c.1")
+    assert names(tmp_path / "c") == [] and len(names(tmp_path / "c.1")) == 2
+
+
+def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
+    """Steps counted anew come by the step of the checkpoint that they go on from."""
+    folder = CheckpointFolder(str(tmp_path / "c"), 2, {})
+    save(folder, 4)
+    resumed = CheckpointFolder(str(tmp_path / "c"), 2, {}, resumed=str(tmp_path / "c" / "centernet-1_4.ckpt"))
+    resumed.save({"w": Parameter(Tensor([44.0]), name="w")}, 0, 4, {})
+    found = find_checkpoints(str(tmp_path / "c"))
+    assert [float(read_checkpoint(path)["w"].asnumpy()[0]) for path in found] == [4, 44]
+    save(resumed, 5)
+    assert [os.path.basename(path) for path in find_checkpoints(str(tmp_path / "c"))] == ["centernet-1_4.ckpt", "centernet-1_5.ckpt"]
+    assert len(names(tmp_path / "c")) == 4
+
+
+def test_rotation_outlives_missing_files(tmp_path):
+    folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
+    first = save(folder, 1)
+    os.remove(first.replace(".ckpt", ".json"))
+    save(folder, 2)
+    assert names(tmp_path / "c") == ["centernet-1_2.ckpt", "centernet-1_2.json"]
+
+
+def test_older_checkpoints_stay_where_nothing_is_to_rotate(tmp_path):
+    folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
+    for step, rotate in ((1, True), (2, False), (3, False)):
+        save(folder, step, rotate=rotate)
+    assert len(find_checkpoints(str(tmp_path / "c"))) == 3
+    save(folder, 4)
+    assert len(find_checkpoints(str(tmp_path / "c"))) == 1
+    assert json.loads((tmp_path / "c" / "centernet-1_4.json").read_text())["written"] == 4

@@ -1,0 +1,66 @@
+"""What ends a training that learns nothing any more."""
+import numpy as np
+import pytest
+
+from src.watch import Watch
+
+
+def look(watch, losses, overflows=(), hm_losses=None):
+    """Show losses to a Watch; returns (the first step that ends the training, its sentence), (None, "") without."""
+    for step, loss in enumerate(losses, 1):
+        sentence = watch.look(step, loss, hm_losses[step - 1] if hm_losses else loss / 2, step in overflows)
+        if sentence:
+            return step, sentence
+    return None, ""
+
+
+def test_a_training_that_learns_is_left_alone():
+    """Noisy, with single steps far above the others, and a heatmap loss that is the same when it has become small."""
+    rng = np.random.default_rng(0)
+    losses = [100 * 0.97**step * float(rng.uniform(0.3, 3)) for step in range(300)]
+    losses[50] = losses[200] = 1000.0
+    watch = Watch(3, 3)
+    assert look(watch, losses) == (None, "") and watch.summary() == []
+    assert look(Watch(3, 3), [0.5] * 50) == (None, "")
+    assert look(Watch(3, 3), [5.0] * 50, hm_losses=[2 + 1e-5 * step for step in range(50)]) == (None, "")
+
+
+def test_a_saturated_heatmap():
+    """The numbers of a training with a learning rate of 10: -log(1e-4) (1 - 1e-4)^2 in float32, whatever the batch."""
+    stuck = float(np.float32(9.2084951))
+    losses = [80.0, 700.0] + [stuck + 0.1 * step for step in range(30)]
+    step, sentence = look(Watch(50, 20), losses, hm_losses=[70.0, 600.0] + [stuck] * 30)
+    assert step == 23 and "the heatmap loss has stayed at 9.208495 for 20 steps, up to step 23: training has diverged" in sentence
+    assert look(Watch(50, 0), losses, hm_losses=[70.0, 600.0] + [stuck] * 30) == (None, "")
+
+
+def test_a_loss_that_has_multiplied():
+    losses = [3.0 - 0.01 * step for step in range(100)] + [40.0 + step for step in range(100)]
+    step, sentence = look(Watch(50, 25), losses)
+    assert step == 125 and "the loss has been more than 10 times its lowest" in sentence
+
+
+def test_a_loss_that_comes_back_starts_the_count_anew(capsys):
+    part = [2.0, 2.1, 1.9] + [50.0, 51.0] * 4
+    watch = Watch(50, 10)
+    assert look(watch, part * 5) == (None, "")
+    assert watch.diverging and "has diverged" in watch.summary()[0]
+    assert capsys.readouterr().out.count("training diverges") == 5
+    watch.look(99, 2.0, 1.0, False)
+    assert not watch.diverging and not watch.protects and watch.summary() == []
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite(loss):
+    assert look(Watch(50, 50), [2.0, loss])[1].startswith(f"the loss is {loss} at step 2")
+    assert look(Watch(50, 50), [2.0, loss], overflows={2})[0] == 2  # float32: the network is broken
+    watch = Watch(50, 50, skips=True)
+    assert look(watch, [2.0, loss, 2.0], overflows={2}) == (None, "") and watch.summary() == ["1 of 3 steps overflowed and were skipped"]
+    assert look(Watch(50, 50, skips=True), [2.0, loss])[0] == 2  # nothing checked it
+
+
+def test_overflows_in_a_row():
+    losses = [2.0] * 20
+    assert look(Watch(4, 0), losses, overflows={1, 2, 3, 5, 6, 7}) == (None, "")
+    step, sentence = look(Watch(4, 0), losses, overflows=set(range(3, 20)))
+    assert step == 6 and "the last 4 steps, up to step 6, overflowed and were skipped" in sentence
