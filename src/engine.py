@@ -220,6 +220,7 @@ def run_training(config, train_set, step_cell, save, record, steps, sink_steps):
     start = time.time()
     with contextlib.ExitStack() as until_end, readable(config.mindrecord_dir), \
             contextlib.closing(run_steps(step_cell, train_set.batches(steps.start, steps.stop), steps, sink_steps)) as groups:
+        until_end.enter_context(INTERRUPTS.at_once())  # the first step compiles
         for group in groups:
             if done == steps.start:
                 until_end.enter_context(INTERRUPTS.noted())  # from here on there is work to save

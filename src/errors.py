@@ -15,7 +15,7 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """What SIGINT (Ctrl-C) and SIGTERM do: both raise KeyboardInterrupt, or inside `noted()` are only noted.
+    """What SIGINT (Ctrl-C) and SIGTERM do: both raise KeyboardInterrupt, but in the blocks of `noted`, `held` and `at_once`.
 
     MindSpore turns SIGINT into SIGTERM once a graph runs, and a launcher passes on what a terminal also sends to all: what comes within
     ECHO seconds of the first signal is the same interrupt. A later one always raises.
@@ -25,7 +25,7 @@ class Interrupts:
 
     def __init__(self):
         self.first = None
-        self.noting = False
+        self.mode = "raise"
 
     def install(self):
         """Take over both signals; one that the process was started to ignore stays ignored."""
@@ -35,9 +35,13 @@ class Interrupts:
 
     def _handle(self, *_):
         now = time.monotonic()
+        if self.mode == "exit":
+            print("interrupted", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            os._exit(130)
         if self.first is None:
             self.first = now
-            if self.noting:
+            if self.mode == "note":
                 return
         elif now - self.first < self.ECHO:
             return
@@ -49,13 +53,30 @@ class Interrupts:
         return self.first is not None
 
     @contextlib.contextmanager
-    def noted(self):
-        """Let the block decide where it ends: a first signal sets `requested` and raises nothing."""
-        self.noting = True
+    def _in_mode(self, mode):
+        before, self.mode = self.mode, mode
         try:
             yield
         finally:
-            self.noting = False
+            self.mode = before
+
+    def noted(self):
+        """Let the block decide where it ends: a first signal sets `requested` and raises nothing."""
+        return self._in_mode("note")
+
+    def at_once(self):
+        """End the process on a signal, without a clean-up, where there is nothing to lose: MindSpore answers an exception while it compiles
+        with pages of trace and a file."""
+        return self._in_mode("exit")
+
+    @contextlib.contextmanager
+    def held(self):
+        """Raise KeyboardInterrupt at the end of the block if a signal comes in it: where MindSpore compiles and there is work to save."""
+        came = self.first
+        with self.noted():
+            yield
+        if self.first != came:
+            raise KeyboardInterrupt
 
 
 INTERRUPTS = Interrupts()

@@ -76,6 +76,22 @@ def test_a_noted_signal_waits_and_a_second_one_does_not(clock):
             interrupts._handle()
 
 
+def test_a_held_signal_raises_at_the_end_of_the_block(clock):
+    interrupts = errors.Interrupts()
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts.held():
+        interrupts._handle()
+        done.append("compiled")
+    assert done
+    with interrupts.held():  # a signal of before is not raised again
+        pass
+
+
+def test_a_process_can_end_at_once():
+    done = ended("exec('with errors.INTERRUPTS.at_once(): os.kill(os.getpid(), signal.SIGINT); signal.pause()')")
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_signals_are_handled_where_nobody_ignores_them():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
