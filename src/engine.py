@@ -255,7 +255,8 @@ def how_to_go_on(checkpoint, ranks):
         return "this process writes no checkpoints" + (", rank 0 does" if ranks > 1 else "")
     words = ["--resume", "true", "--load_checkpoint_path", os.path.abspath(checkpoint)]
     if ranks > 1:
-        return f"go on with the same launcher and {shlex.join(words)}"
+        return (f"go on with {shlex.join(words)}, or with scripts/run_distributed_train_ascend.sh, resume = true in its ini file and "
+                "that checkpoint as LOAD_CHECKPOINT_PATH")
     return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
 
 

@@ -13,7 +13,7 @@ from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_po
 from src import dataset, engine
 from src.checkpoint import read_checkpoint
 from src.errors import UserError
-from src.model_utils.local_adapter import get_device_id, launched
+from src.model_utils.local_adapter import get_device_id, get_rank_id, launched
 from src.training_log import read_training_log
 from src.utils import find_checkpoints
 from tests.conftest import ROOT, TINY, run_script
@@ -77,6 +77,15 @@ def test_the_launcher_chooses_the_device(monkeypatch):
     assert get_device_id(2) == 2
     monkeypatch.setenv("RANK_SIZE", "8")
     assert get_device_id(2) == 5
+
+
+def test_mpirun_gives_each_process_of_a_server_its_device(monkeypatch):
+    """mpirun sets no DEVICE_ID."""
+    for name, value in (("OMPI_COMM_WORLD_SIZE", "8"), ("OMPI_COMM_WORLD_RANK", "7"), ("OMPI_COMM_WORLD_LOCAL_RANK", "3")):
+        monkeypatch.setenv(name, value)
+    assert get_device_id(0) == 3 and get_rank_id() == 7
+    monkeypatch.setenv("DEVICE_ID", "6")
+    assert get_device_id(0) == 6
 
 
 # ---------------------------------------------------------------- processes
@@ -201,6 +210,23 @@ def test_a_killed_process_takes_the_others_down(victim, tiny_records, tmp_path):
         process.wait(60)
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
     assert "global_step" in read_checkpoint(find_checkpoints(folder)[-1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all_ranks_at_one_step(number, tiny_records, tmp_path):
+    """Ctrl-C on the launcher: every rank ends after the same step, and rank 0 has written it whole."""
+    cpu_table(tmp_path / "hccl.json")
+    process = launch(tmp_path, tiny_records, ini=INI + "epoch_size = 1000\n")
+    logs = [tmp_path / f"LOG{rank}" / "training_log.txt" for rank in (0, 1)]
+    wait_until(lambda: (logs[1].exists() and "step: 3 " in logs[1].read_text()) or process.poll() is not None, 200, "the third step")
+    process.send_signal(number)
+    assert process.wait(100) == 130, said(tmp_path)
+    ended = [re.search(r"^interrupted: (\d+) of 2000 steps are done", log.read_text(), re.M) for log in logs]
+    assert all(ended) and ended[0][1] == ended[1][1], said(tmp_path)
+    checkpoint, = find_checkpoints(str(tmp_path / "LOG0" / "ckpt_0"))
+    assert int(read_checkpoint(checkpoint)["step"].asnumpy()) == int(ended[0][1])
+    assert f"--resume true --load_checkpoint_path {checkpoint}" in (tmp_path / "launcher.txt").read_text()
+    wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
 
 
 def test_a_rank_that_cannot_start_ends_all(tiny_records, tmp_path):

@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -19,9 +21,9 @@ from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
 from src.training_log import TrainingLog, read_training_log
-from src.utils import keep_earlier, whole_file
+from src.utils import find_checkpoints, keep_earlier, whole_file
 from tests import parity
-from tests.conftest import TINY, assert_user_error, run_script
+from tests.conftest import ROOT, TINY, assert_user_error, run_script
 
 LOG_LINE = re.compile(
     r"epoch: (\d+) \| current epoch percent: (\d\.\d{3}) \| step: (\d+) \| loss (\S+) \| "
@@ -401,6 +403,61 @@ def test_what_the_configuration_changes_is_said(make_config, tmp_path, capsys):
     assert first == "train_config.batch_size was 16, and is 3 from here on" and "0.25" in second and not others
     engine.say_changes(str(tmp_path / "none.ckpt"), then)
     assert capsys.readouterr().out == ""
+
+
+def test_an_interrupted_training_goes_on_with_the_command_it_prints(tiny_run, tiny_records, tmp_path):
+    words = [*TINY, "--epoch_size", 400, "--save_checkpoint_steps", 10000, "--mindrecord_dir", tiny_records]
+    command = [sys.executable, os.path.join(ROOT, "train.py"), *map(str, words)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "step: 2 " in line:
+            process.send_signal(signal.SIGINT)
+            break
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 130 and "Traceback" not in said, said[-2000:]
+    match = re.search(r"^interrupted: (\d+) of 2000 steps are done; go on with: (.*)$", said, re.M)
+    last = max(int(match[1]) + 1, 7)
+    done = subprocess.run(f"{match[2]} --train_steps {last}", shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    records = read_training_log(str(tmp_path / "train_record.jsonl"))
+    assert [record["step"] for record in records] == list(range(1, last + 1))
+    for undisturbed, record in zip(read_training_log(str(tiny_run / "train_record.jsonl")), records):
+        assert record["loss"] == pytest.approx(undisturbed["loss"], rel=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt_0", "loss.png", "train_record.jsonl"]
+
+
+def test_resuming_with_another_batch_size_keeps_what_is_written_last(tiny_run, tiny_records, tmp_path):
+    """Its steps are counted anew, with lower numbers: 7 steps of 4 images, 5 an epoch, are 3 of 8, 2 an epoch."""
+    shutil.copytree(tiny_run / "ckpt_0", tmp_path / "ckpt_0")
+    words = ["--train_config.batch_size", 8, "--epoch_size", 3, "--save_checkpoint_num", 1, "--resume", "true"]
+    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    assert "train_config.batch_size was 4, and is 8 from here on" in done.stdout
+    checkpoint, = find_checkpoints(str(tmp_path / "ckpt_0"))
+    assert f"checkpoint: {os.path.join('ckpt_0', os.path.basename(checkpoint))}" in done.stdout
+    assert int(read_checkpoint(checkpoint)["step"].asnumpy()) == 6
+    assert [record["step"] for record in read_training_log(str(tmp_path / "train_record.jsonl"))] == [4, 5, 6]
+
+
+def test_resuming_from_an_earlier_checkpoint_sets_the_branch_aside(tiny_run, tiny_records, tmp_path):
+    for name in ("ckpt_0", "train_record.jsonl"):
+        (shutil.copytree if name == "ckpt_0" else shutil.copy)(tiny_run / name, tmp_path / name)
+    words = ["--resume", "true", "--load_checkpoint_path", "ckpt_0/centernet-1_3.ckpt", "--epoch_size", 1, "--mindrecord_dir", tiny_records]
+    done = run_script("train.py", *TINY, *words, "--save_checkpoint_num", 5, cwd=tmp_path)
+    assert sorted(path.name for path in (tmp_path / "ckpt_0.1").iterdir()) == [
+        "centernet-2_6.ckpt", "centernet-2_6.json", "centernet-2_7.ckpt", "centernet-2_7.json", "train_record.jsonl"]
+    assert "kept in ckpt_0.1 (centernet-2_6.ckpt, centernet-2_7.ckpt)" in done.stdout
+    assert (tmp_path / "ckpt_0.1" / "train_record.jsonl").read_bytes() == (tiny_run / "train_record.jsonl").read_bytes()
+    assert [os.path.basename(path) for path in find_checkpoints(str(tmp_path / "ckpt_0"))] == ["centernet-1_3.ckpt", "centernet-1_5.ckpt"]
+    assert [record["step"] for record in read_training_log(str(tmp_path / "train_record.jsonl"))] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("words, parts", [
+    (["--train_config.loss_scale_value", 3e38, "--train_config.max_overflows", 4], ["the last 4 steps, up to step 4, overflowed"]),
+    (["--train_config.MultiDecay.learning_rate", 10, "--train_config.max_diverged", 8], ["training has diverged"]),
+])
+def test_a_training_that_learns_nothing_is_no_success(words, parts, tiny_records, tmp_path):
+    words = [*TINY[:-2], "--train_config.MultiDecay.warmup_steps", 0, *words, "--epoch_size", 12, "--mindrecord_dir", tiny_records]
+    assert_user_error(run_script("train.py", *words, cwd=tmp_path, check=False), *parts)
 
 
 def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_records, tmp_path):
