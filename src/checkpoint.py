@@ -2,6 +2,7 @@
 import contextlib
 import os
 import re
+import shutil
 
 import mindspore as ms
 
@@ -78,7 +79,8 @@ class CheckpointFolder:
     it, the branch that ends here (self.aside names the folder, "" without), and removes what a killed save left half done.
     """
 
-    UNFINISHED = re.compile(r"(centernet-\d+_\d+)(\.json|\.partial\..*)")
+    SIDE_FILE = re.compile(r"(centernet-\d+_\d+(?:\.\d+)?)\.json")
+    PARTIAL = re.compile(r"\.centernet-\d+_\d+\.(ckpt|json)\..*\.partial")
 
     def __init__(self, folder, keep, description, resumed=""):
         self.folder, self.keep, self.description = folder, keep, description
@@ -87,8 +89,10 @@ class CheckpointFolder:
             keep_earlier(folder)
         os.makedirs(folder, exist_ok=True)
         for name in os.listdir(folder):
-            match = self.UNFINISHED.fullmatch(name)
-            if match and not os.path.exists(os.path.join(folder, f"{match[1]}.ckpt")):
+            side = self.SIDE_FILE.fullmatch(name)
+            if self.PARTIAL.fullmatch(name):
+                shutil.rmtree(os.path.join(folder, name))
+            elif side and not os.path.exists(os.path.join(folder, f"{side[1]}.ckpt")):
                 os.remove(os.path.join(folder, name))
         if resumed:
             self._set_aside(self._later_than(resumed))

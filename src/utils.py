@@ -1,10 +1,10 @@
 """Logging, progress, files that appear whole; what describes a model."""
 import contextlib
-import glob
 import json
 import os
 import re
 import sys
+import tempfile
 import time
 
 from tqdm import tqdm
@@ -41,19 +41,18 @@ def progress(items, what, total=None, every=10.0):
 
 @contextlib.contextmanager
 def whole_file(path):
-    """Give a name beside path to write to; it becomes path when the block ends well, and is removed otherwise.
+    """Give a path to write to; what is there when the block ends well becomes path, with a new file's usual mode.
 
-    Raises UserError, with the file's name, if it cannot be written.
+    It lies in a folder of its own beside path, .<name>.<random>.partial, since MindSpore writes to yet other names first; what is left
+    there is removed. Raises UserError, with the file's name, if it cannot be written.
     """
-    root, ending = os.path.splitext(path)
-    partial = f"{root}.partial{ending}"
-    try:
-        with errors.writing(path):
-            yield partial
-            os.replace(partial, path)
-    finally:
-        for leftover in glob.glob(f"{glob.escape(root)}.partial.*"):  # MindSpore writes to yet another name first
-            os.remove(leftover)
+    folder, name = os.path.split(path)
+    with errors.writing(path), tempfile.TemporaryDirectory(suffix=".partial", prefix=f".{name}.", dir=folder or ".") as beside:
+        partial = os.path.join(beside, name)
+        yield partial
+        with open(os.path.join(beside, "new"), "w") as new:
+            os.chmod(partial, os.stat(new.fileno()).st_mode & 0o777)  # MindSpore leaves its files to be read by their owner alone
+        os.replace(partial, path)
 
 
 def write_json(path, value):

@@ -51,10 +51,14 @@ def test_resuming_leaves_a_damaged_newest_checkpoint_out(tmp_path, capsys):
 def test_resuming_removes_what_a_killed_save_left(tmp_path):
     folder = CheckpointFolder(str(tmp_path / "c"), 5, {})
     first = save(folder, 5)
-    for name in ("centernet-1_10.json", "centernet-1_10.partial.ckpt", "centernet-1_10.partial.ckpt.tmp", "notes.json"):
+    for name in ("centernet-1_10.json", "notes.json", "centernet-1_5.partial.ckpt"):
         (tmp_path / "c" / name).write_text("")
+    for ending in ("json", "ckpt"):
+        (tmp_path / "c" / f".centernet-1_10.{ending}.x8_f.partial").mkdir()
+    (tmp_path / "c" / ".centernet-1_10.ckpt.x8_f.partial" / "centernet-1_10.ckpt.tmp").write_text("")
     CheckpointFolder(str(tmp_path / "c"), 5, {}, resumed=first)
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["centernet-1_5.ckpt", "centernet-1_5.json", "notes.json"]
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "centernet-1_5.ckpt", "centernet-1_5.json", "centernet-1_5.partial.ckpt", "notes.json"]
 
 
 def test_a_flipped_bit_among_the_weights_is_noticed(tmp_path):

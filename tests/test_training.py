@@ -14,7 +14,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from src import engine, torch_weights
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
-from src.checkpoint import CheckpointFolder, load_weights, parameter_shapes, read_checkpoint
+from src.checkpoint import CheckpointFolder, load_weights, parameter_shapes, read_checkpoint, save_weights
 from src.deform_conv import resolve_dcn_impl
 from src.errors import Interrupted, Interrupts, UserError
 from src.lr_schedule import MultiDecay, PolyDecay
@@ -263,6 +263,23 @@ def test_files_appear_whole(tmp_path):
         open(partial, "w").close()
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_neighbour_with_a_similar_name_stays(tmp_path):
+    for name in ("a.partial.json", "a.partial.ckpt", ".a.json.partial"):
+        (tmp_path / name).write_text("precious")
+    for _ in range(2):
+        with whole_file(str(tmp_path / "a.json")) as partial:
+            open(partial, "w").close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.json.partial", "a.json", "a.partial.ckpt", "a.partial.json"]
+    assert (tmp_path / "a.partial.json").read_text() == "precious"
+
+
+def test_files_have_a_new_files_usual_mode(tmp_path):
+    """MindSpore writes its files for their owner's eyes only."""
+    (tmp_path / "plain").touch()
+    save_weights(str(tmp_path / "w.ckpt"), {"w": np.ones(3, np.float32)})
+    assert (tmp_path / "w.ckpt").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_keep_earlier_never_overwrites(tmp_path):
