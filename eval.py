@@ -17,18 +17,21 @@ def main():
 def evaluate(config):
     """Detect, score and write what config asks for."""
     # MindSpore is slow to load, and not needed for --help or a wrong option.
-    from src import dataset, evaluation, visual
+    from src import evaluation, visual
+    from src.coco import dataset_name, find_split, image_list, image_size, read_coco, truth_boxes
     from src.inference import StageTimes, detect_all, load_detector, read_picture
     from src.model_utils.device_adapter import set_device
     from src.post_process import coco_records
     from src.utils import keep_earlier, log, progress
 
-    split = dataset.find_split(config.data_dir, config.run_mode, config.dataset_config)
+    split = find_split(config.data_dir, config.run_mode, config.dataset_config)
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     detector = load_detector(config.load_checkpoint_path, config.eval_config, target, config.net_config.dcn_impl)
     description = detector.description
-    coco = dataset.read_coco(split.annotation) if split.annotation else None
-    images = dataset.image_list(split, coco)
+    coco = read_coco(split.annotation) if split.annotation else None
+    images = image_list(split, coco)
+    for note in coco.notes if coco else []:
+        log(note)
     scoring = config.enable_eval and config.run_mode == "val"
     category_ids = evaluation.check_classes(description, coco, split.annotation) if scoring else description["category_ids"]
     if not images:
@@ -39,7 +42,12 @@ def evaluate(config):
     found, skipped = {}, []
     times = StageTimes()
     start = time.perf_counter()
-    detecting = detect_all(detector, images, lambda item: read_picture(item[1]), config, times)
+    sizes = {info["id"]: image_size(info) for info in coco.dataset["images"]} if coco else {}
+
+    def load(item):
+        return read_picture(item[1], sizes.get(item[0]), config.dataset_config.max_pixels)
+
+    detecting = detect_all(detector, images, load, config, times)
     for detected in progress(detecting, "detecting", total=len(images)):
         image_id, path = detected.item
         if detected.problem:
@@ -47,7 +55,7 @@ def evaluate(config):
             continue
         found[image_id] = coco_records(image_id, detected.detections, category_ids, config.eval_config.round_scores)
         if config.visual_image:
-            truth = dataset.truth_boxes(coco, image_id) if scoring else None
+            truth = truth_boxes(coco, image_id) if scoring else None
             picture = visual.compare(detected.picture, detected.detections, truth, description["classes"], config.eval_config.score_thresh)
             visual.save_picture(os.path.join(folder, "images", f"{image_id}.jpg"), picture)
     seconds = time.perf_counter() - start
@@ -59,7 +67,7 @@ def evaluate(config):
     evaluation.write_records(folder, config.run_mode, split, images, records, skipped)
     if scoring:
         extra = {"images": len(images), "skipped": len(skipped), "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
-        name = dataset.dataset_name(config.data_dir, coco)
+        name = dataset_name(config.data_dir, coco)
         log(evaluation.score_and_write(folder, coco, records, name, extra, config.eval_config.voc_metric))
     log(f"results: {folder}")
 

@@ -9,18 +9,21 @@ from src.model_utils.config import get_config
 def main():
     config = get_config(__doc__)
     # Slow to load, and not needed for --help or a wrong option.
-    from src import dataset, evaluation, offline
+    from src import evaluation, offline
+    from src.coco import Split, dataset_name, find_split, read_coco
     from src.post_process import coco_records, merge, to_image
     from src.utils import keep_earlier, log, progress
 
     errors.require_dir(config.result_path, "folder of results (--result_path)")
     meta = offline.read_meta(config.meta_path)
     if os.path.isdir(config.label_path):
-        split, data_dir = dataset.find_split(config.label_path, "val", config.dataset_config), config.label_path
+        split, data_dir = find_split(config.label_path, "val", config.dataset_config), config.label_path
     else:
         annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
-        split, data_dir = dataset.Split(annotation, ""), os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
-    coco = dataset.read_coco(split.annotation)
+        split, data_dir = Split(annotation, ""), os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
+    coco = read_coco(split.annotation)
+    for note in coco.notes:
+        log(note)
     category_ids = evaluation.check_classes(meta, coco, split.annotation)
     options = config.eval_config
     records, skipped = [], list(meta["skipped"])
@@ -43,7 +46,7 @@ def main():
     evaluation.write_records(folder, "val", split, images, records, skipped)
     log(f"{len(images) + len(meta['skipped']) - len(skipped)} images, {len(skipped)} skipped")
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
-    log(evaluation.score_and_write(folder, coco, records, dataset.dataset_name(data_dir, coco), extra, options.voc_metric))
+    log(evaluation.score_and_write(folder, coco, records, dataset_name(data_dir, coco), extra, options.voc_metric))
     log(f"results: {folder}")
 
 

@@ -7,8 +7,9 @@ from src.model_utils.config import get_config
 def main():
     config = get_config(__doc__)
     # Slow to load, and not needed for --help or a wrong option.
-    from src import dataset, evaluation
-    from src.inference import read_exported
+    from src import evaluation
+    from src.coco import class_list, find_split, image_list, image_size, read_coco
+    from src.inference import read_exported, read_picture
     from src.offline import write_inputs
     from src.utils import log
 
@@ -16,20 +17,27 @@ def main():
         raise UserError("no folder for the inputs given (--predict_dir)")
     if config.eval_config.multi_scales != [1.0]:
         raise UserError(f"eval_config.multi_scales is {config.eval_config.multi_scales}; offline inference has one scale, [1.0]")
-    split = dataset.find_split(config.val_data_dir, "val", config.dataset_config)
-    coco = dataset.read_coco(split.annotation)
+    split = find_split(config.val_data_dir, "val", config.dataset_config)
+    coco = read_coco(split.annotation)
     if config.mindir_path:
         description = read_exported(config.mindir_path)
         evaluation.check_classes(description, coco, split.annotation)
     else:
         options = config.export_config
         description = {
-            "classes": dataset.class_list(coco)[0], "mean": config.dataset_config.mean, "std": config.dataset_config.std,
+            "classes": class_list(coco)[0], "mean": config.dataset_config.mean, "std": config.dataset_config.std,
             "input_res": options.input_res, "input_type": options.input_type,
             "down_ratio": config.net_config.down_ratio, "K": config.eval_config.K,
         }
-    images = dataset.image_list(split, coco)
-    skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers)
+    images = image_list(split, coco)
+    for note in coco.notes:
+        log(note)
+    sizes = {info["id"]: image_size(info) for info in coco.dataset["images"]}
+
+    def load(image_id, path):
+        return read_picture(path, sizes[image_id], config.dataset_config.max_pixels)
+
+    skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers, load)
     for problem in skipped:
         log(f"skipped {problem}")
     width, height = description["input_res"]

@@ -10,7 +10,6 @@ if __name__ == "__main__":
 
 import contextlib
 import functools
-import io
 import math
 import shutil
 import time
@@ -21,9 +20,9 @@ import cv2
 import mindspore.dataset as ds
 import numpy as np
 from mindspore.mindrecord import FileWriter
-from pycocotools.coco import COCO
 
 from src import errors, image
+from src.coco import class_list, dataset_name, find_split, image_size, read_coco, usable_boxes
 from src.errors import UserError
 from src.model_utils.config import get_config
 from src.utils import log, progress, read_json, write_json
@@ -34,125 +33,6 @@ RECORD_SCHEMA = {
     "boxes": {"type": "float32", "shape": [-1, 4]},
     "labels": {"type": "int32", "shape": [-1]},
 }
-# Some documents spell the test set's year 2017.
-VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
-
-# ---------------------------------------------------------------- COCO
-
-
-@dataclass
-class Split:
-    """One part of a COCO-format data set: its annotation file ("" if it has none) and the folder of its images."""
-
-    annotation: str
-    image_dir: str
-
-
-def find_split(data_dir, part, dataset_config):
-    """Locate the "train", "val" or "test" part of the data set in data_dir.
-
-    dataset_config's <part>_annotation and <part>_image_dir (relative to data_dir) win; else the usual places are tried:
-    annotations/instances_<part>2017.json (also instance_..., image_info_..., <part>.json, and Pascal VOC's names), and <part>2017/,
-    images/<part>/images/ or images/. Raises UserError that lists the places tried.
-    """
-    errors.require_dir(data_dir, "data set folder")
-    names = [f"instances_{part}2017.json", f"instance_{part}2017.json", f"image_info_{part}2017.json", f"{part}.json", *VOC_NAMES[part]]
-    annotation = _first_existing(
-        data_dir, getattr(dataset_config, f"{part}_annotation"), [os.path.join("annotations", name) for name in names],
-        f"dataset_config.{part}_annotation", optional=part == "test",
-    )
-    image_dir = _first_existing(
-        data_dir, getattr(dataset_config, f"{part}_image_dir"), [f"{part}2017", os.path.join("images", part, "images"), "images"],
-        f"dataset_config.{part}_image_dir",
-    )
-    return Split(annotation, image_dir)
-
-
-def _first_existing(data_dir, chosen, usual, option, optional=False):
-    candidates = [os.path.join(data_dir, name) for name in ([chosen] if chosen else usual)]
-    for path in candidates:
-        if os.path.exists(path):
-            return path
-    if optional and not chosen:
-        return ""
-    raise UserError(f"none of these exists: {', '.join(candidates)}; set {option}")
-
-
-def read_coco(path):
-    """Read an annotation file with pycocotools. Raises UserError if it is no COCO file."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            coco = COCO(path)
-        for image_info in coco.dataset["images"]:
-            image_info["id"], image_info["file_name"]
-        categories = {category["id"]: category["name"] for category in coco.dataset["categories"]}
-        coco.dataset.setdefault("annotations", [])
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise UserError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
-    if not categories:
-        raise UserError(f"{path}: it names no categories")
-    return coco
-
-
-def class_list(coco):
-    """(class names, category ids), both in the order of the ids; a label is a place in these lists."""
-    categories = sorted(coco.dataset["categories"], key=lambda category: category["id"])
-    return [category["name"] for category in categories], [category["id"] for category in categories]
-
-
-def image_list(split, coco):
-    """The images of a part as [(id, path)]: those of its annotations, or if coco is None the folder's files, numbered from 1."""
-    if coco:
-        return [(info["id"], os.path.join(split.image_dir, info["file_name"])) for info in coco.dataset["images"]]
-    paths = sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(split.image_dir) for name in names if name.lower().endswith(IMAGE_ENDINGS)
-    )
-    return list(enumerate(paths, 1))
-
-
-def dataset_name(data_dir, coco):
-    """What the evaluation calls the data set: coco2017, or the name of its folder."""
-    description = str((coco.dataset.get("info") or {}).get("description", ""))
-    return "coco2017" if description.startswith("COCO 2017") else os.path.basename(os.path.abspath(data_dir))
-
-
-def truth_boxes(coco, image_id):
-    """The annotated boxes of an image as [M, 6]: x1, y1, x2, y2, 1, label."""
-    labels = {category_id: label for label, category_id in enumerate(class_list(coco)[1])}
-    boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, math.inf, math.inf)
-    return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
-
-
-def usable_boxes(annotations, labels_of_ids, width, height):
-    """The boxes of one image that can be trained on.
-
-    Args: annotations of the image, COCO style; labels_of_ids {category id: label}; the image's size in pixels.
-    Returns boxes [M, 4] float32 as x1, y1, x2, y2 (not clipped), labels [M] int32, and for each annotation left out
-    one sentence that names it.
-    """
-    boxes, labels, skipped = [], [], []
-    for annotation in annotations:
-        name = f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"
-        label = labels_of_ids.get(annotation.get("category_id"))
-        if label is None:
-            skipped.append(f"{name}: unknown category id {annotation.get('category_id')}")
-            continue
-        try:
-            x, y, w, h = (float(value) for value in annotation["bbox"])
-        except (KeyError, TypeError, ValueError):
-            skipped.append(f"{name}: no box of four numbers")
-            continue
-        if not (math.isfinite(x + y + w + h) and w > 0 and h > 0):
-            skipped.append(f"{name}: box without area {annotation['bbox']}")
-        elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            skipped.append(f"{name}: box {annotation['bbox']} outside the {width}x{height} image")
-        else:
-            boxes.append([x, y, x + w, y + h])
-            labels.append(label)
-    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), skipped
 
 
 # ---------------------------------------------------------------- MindRecord
@@ -163,11 +43,12 @@ def manifest_path(mindrecord_dir, prefix):
     return os.path.join(mindrecord_dir, f"{prefix}.manifest.json")
 
 
-def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir):
+def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir, max_pixels=image.LARGEST):
     """Write the images and boxes of a part of a COCO data set to MindRecord files; returns the manifest.
 
-    data_dir, the data set's folder, gives the manifest its name. Images go in as the bytes they are on disk. Unreadable
-    images and unusable boxes are left out, counted and logged.
+    data_dir, the data set's folder, gives the manifest its name. Images go in as the bytes they are on disk; one whose size in the
+    annotation file is that without its EXIF orientation goes in without that. Unreadable images, those of more than max_pixels, and
+    unusable boxes are left out, counted and logged.
     The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if a finished conversion
     of that prefix is there, or if no image is left.
     """
@@ -180,14 +61,16 @@ def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir):
     partial = os.path.join(mindrecord_dir, f".{prefix}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a conversion that was stopped
     os.makedirs(partial)
-    infos = list({info["id"]: info for info in coco.dataset["images"]}.values())
+    infos = coco.dataset["images"]
     num_shards = max(1, min(num_shards, len(infos)))
     writer = FileWriter(os.path.join(partial, prefix), num_shards)
     writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
     skipped = []
+    for note in coco.notes:
+        (skipped.append(note.removeprefix("skipped ")) if note.startswith("skipped ") else log(note))
     images = objects = without_objects = 0
     labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
-    load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids)
+    load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids, max_pixels=max_pixels)
     try:
         with ThreadPoolExecutor(num_workers) as pool:
             for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
@@ -221,13 +104,15 @@ def _chunks(items, size):
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _load_record(info, coco, image_dir, labels_of_ids):
+def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
     """(record or None, sentences about what was left out) of one image."""
     path = os.path.join(image_dir, info["file_name"])
     try:
         with open(path, "rb") as file:
             data = file.read()
-        height, width = image.decode_whole_image(data).shape[:2]
+        height, width = image.decode_whole_image(data, image_size(info), max_pixels).shape[:2]
+        if image.read_orientation(data) > 4 and image.decode_image(data).shape[:2] != (height, width):
+            data = image.without_orientation(data)
     except (OSError, ValueError) as error:
         return None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
     boxes, labels, problems = usable_boxes(coco.imgToAnns[info["id"]], labels_of_ids, width, height)
@@ -306,7 +191,9 @@ def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=Fals
         reg_mask[slot] = 1
         wh[slot] = w, h
         if dense_wh:
-            image.draw_dense_value(dense, hm.max(0), x, y, kernel, (w, h))
+            # The original's draw_dense_reg takes the sigma of the heatmap's fixed gaussian for a radius.
+            dense_kernel = _kernel(image.MSRA_SIGMA, False) if mse_loss else kernel
+            image.draw_dense_value(dense, hm.max(0), x, y, dense_kernel, (w, h))
     targets = {"objects": objects} if hm is None else {"hm": hm}
     targets |= {"ind": ind, "reg": reg, "reg_mask": reg_mask}
     wh_mask = np.repeat(reg_mask[:, None], 2, 1)
@@ -535,7 +422,8 @@ def main():
         raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
     options = config.dataset_config
     manifest = convert(
-        split, config.mindrecord_dir, config.mindrecord_prefix, options.num_shards, options.num_workers, config.coco_data_dir
+        split, config.mindrecord_dir, config.mindrecord_prefix, options.num_shards, options.num_workers, config.coco_data_dir,
+        options.max_pixels,
     )
     log(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "
         f"{len(manifest['classes'])} classes; {len(manifest['skipped'])} images or objects skipped; "

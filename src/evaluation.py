@@ -140,7 +140,7 @@ def image_quality(coco, records, score_thresh, iou_thresh=0.5):
 def write_records(folder, mode, split, images, records, skipped):
     """Write <mode>_pred_result.json (what was looked at and found) and <mode>_pred_eval.json (COCO records) into a folder.
 
-    Args: split the dataset.Split of the images; images [(id, path)]; skipped sentences about those without records.
+    Args: split the Split of the images; images [(id, path)]; skipped sentences about those without records.
     """
     write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
         "annotation": os.path.abspath(split.annotation) if split.annotation else "",

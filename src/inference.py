@@ -105,10 +105,10 @@ def load_mindir(path):
 # ---------------------------------------------------------------- one image
 
 
-def read_picture(path):
-    """An image file as BGR uint8 [H, W, 3]. Raises OSError, or ValueError if it is not one whole image."""
+def read_picture(path, size=None, max_pixels=image.LARGEST):
+    """An image file as BGR uint8 [H, W, 3]. Raises OSError, or ValueError as image.decode_whole_image, with its arguments."""
     with open(path, "rb") as file:
-        return image.decode_whole_image(file.read())
+        return image.decode_whole_image(file.read(), size, max_pixels)
 
 
 def make_inputs(picture, detector, config):

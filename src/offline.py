@@ -11,7 +11,6 @@ import numpy as np
 from src import errors
 from src.dataset import View, normalize, place
 from src.errors import UserError
-from src.inference import read_picture
 from src.utils import keep_earlier, log, progress, read_json, whole_file, write_json
 
 META = "inputs.json"
@@ -27,9 +26,10 @@ def result_name(input_file):
     return f"{os.path.splitext(input_file)[0]}_0.bin"
 
 
-def write_inputs(predict_dir, images, description, workers):
+def write_inputs(predict_dir, images, description, workers, load):
     """Write the inputs of images [(id, path)] and their metadata; returns sentences about those that cannot be read.
 
+    load(id, path) gives an image, or raises OSError or ValueError.
     description: input_res, input_type, down_ratio, mean, std and what else postprocess.py is to know. An earlier call's files are kept.
     """
     data_dir, meta_dir = (keep_earlier(os.path.join(predict_dir, name)) for name in ("data", "meta"))
@@ -39,7 +39,7 @@ def write_inputs(predict_dir, images, description, workers):
     def write(item):
         image_id, path = item
         try:
-            picture = read_picture(path)
+            picture = load(image_id, path)
         except (OSError, ValueError) as error:
             return None, f"image {image_id} ({path}): {errors.reason(error)}"
         pixels, view = place(picture, 1.0, False, description["input_res"], description["down_ratio"])

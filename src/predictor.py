@@ -63,7 +63,7 @@ def as_picture(source) -> np.ndarray:
     if isinstance(source, bytes):
         return image.decode_whole_image(source)
     if hasattr(source, "convert"):  # Pillow
-        return np.ascontiguousarray(np.asarray(source.convert("RGB"))[:, :, ::-1])
+        return image.from_pillow(source)
     if not isinstance(source, np.ndarray):
         raise ValueError(f"a {type(source).__name__} is no picture; give a path, bytes, a Pillow image or an array")
     known_shape = source.ndim in (2, 3) and 0 not in source.shape and source.shape[2:] in ((), (3,), (4,))

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from src import evaluation
-from src.dataset import class_list, truth_boxes
+from src.coco import class_list, image_size, truth_boxes
 from src.inference import read_picture
 from src.training_log import read_training_log
 from src.utils import log, whole_file
@@ -184,7 +184,7 @@ def picture_section(coco, records, images, score_thresh, count=6, width=340):
     for part, chosen in (("worst", order[::-1][: min(count, len(order) - half)]), ("best", order[:half])):
         for image_id in chosen:
             try:
-                picture = read_picture(images[image_id])
+                picture = read_picture(images[image_id], image_size(coco.imgs[image_id]))
             except (OSError, ValueError) as error:
                 log(f"no picture of image {image_id} ({images[image_id]}): {error}")
                 continue

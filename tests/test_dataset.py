@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from src import dataset, image
+from src.coco import Split, find_split, image_list, read_coco, truth_boxes, usable_boxes
 from src.errors import UserError
 from src.post_process import to_image
 from tests.conftest import TINY, assert_user_error, noise_picture, run_script, write_coco
@@ -52,7 +53,7 @@ def test_usable_boxes_names_what_it_leaves_out():
         {"id": 6, "image_id": 5, "category_id": 7, "bbox": [1, 2, float("nan"), 4]},
         {"id": 7, "image_id": 5, "category_id": 7, "bbox": [90, 90, 30, 30]},
     ]
-    boxes, labels, skipped = dataset.usable_boxes(annotations, {7: 0}, 100, 100)
+    boxes, labels, skipped = usable_boxes(annotations, {7: 0}, 100, 100)
     np.testing.assert_array_equal(boxes, [[1, 2, 4, 6], [90, 90, 120, 120]])
     np.testing.assert_array_equal(labels, [0, 0])
     assert [line.split(":")[0] for line in skipped] == [f"annotation {n} of image 5" for n in (2, 3, 4, 5, 6)]
@@ -69,7 +70,7 @@ def test_find_split_knows_the_documented_layouts(tmp_path, layout, make_config):
     annotation.parent.mkdir(parents=True)
     annotation.write_text("{}")
     image_dir.mkdir(parents=True)
-    split = dataset.find_split(str(tmp_path), "train", make_config().dataset_config)
+    split = find_split(str(tmp_path), "train", make_config().dataset_config)
     assert (split.annotation, split.image_dir) == (str(annotation), str(image_dir))
 
 
@@ -78,10 +79,10 @@ def test_find_split_takes_chosen_paths_and_says_what_it_looked_for(tmp_path, mak
     (tmp_path / "pictures").mkdir()
     for part in ("train", "val", "test"):
         words = [f"--dataset_config.{part}_annotation", "a.json", f"--dataset_config.{part}_image_dir", "pictures"]
-        split = dataset.find_split(str(tmp_path), part, make_config(*words).dataset_config)
+        split = find_split(str(tmp_path), part, make_config(*words).dataset_config)
         assert split.annotation == str(tmp_path / "a.json") and split.image_dir == str(tmp_path / "pictures")
     with pytest.raises(UserError, match="instances_train2017.json.*train_annotation"):
-        dataset.find_split(str(tmp_path), "train", make_config().dataset_config)
+        find_split(str(tmp_path), "train", make_config().dataset_config)
 
 
 def test_test_images_are_those_of_the_annotation_file_if_there_is_one(tmp_path, make_config):
@@ -90,9 +91,9 @@ def test_test_images_are_those_of_the_annotation_file_if_there_is_one(tmp_path, 
     for name in ("a.png", "b.png", "notes.txt"):
         (tmp_path / "test2017" / name).write_bytes(b"")
     options = make_config("--dataset_config.test_annotation", "list.json").dataset_config
-    split = dataset.find_split(str(tmp_path), "test", options)
-    assert dataset.image_list(split, dataset.read_coco(split.annotation)) == [(7, str(tmp_path / "test2017" / "b.png"))]
-    folder = dataset.image_list(dataset.find_split(str(tmp_path), "test", make_config().dataset_config), None)
+    split = find_split(str(tmp_path), "test", options)
+    assert image_list(split, read_coco(split.annotation)) == [(7, str(tmp_path / "test2017" / "b.png"))]
+    folder = image_list(find_split(str(tmp_path), "test", make_config().dataset_config), None)
     assert [(image_id, path.rsplit("/", 1)[1]) for image_id, path in folder] == [(1, "a.png"), (2, "b.png")]
 
 
@@ -105,7 +106,7 @@ def test_class_folders_below_the_image_folder(tmp_path, make_config):
     content = {"images": [{"id": 1, "file_name": "cat/1.png"}], "categories": [{"id": 4, "name": "cat"}],
                "annotations": [{"id": 1, "image_id": 1, "category_id": 4, "bbox": [5, 5, 20, 20]}]}
     (tmp_path / "annotations" / "train.json").write_text(json.dumps(content))
-    split = dataset.find_split(str(tmp_path), "train", make_config().dataset_config)
+    split = find_split(str(tmp_path), "train", make_config().dataset_config)
     manifest = dataset.convert(split, str(tmp_path / "out"), "p", 1, 1, "cats")
     assert (manifest["images"], manifest["objects"], manifest["category_ids"]) == (1, 1, [4])
 
@@ -119,7 +120,7 @@ def test_broken_annotation_files(tmp_path, text, words):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(UserError, match=words):
-        dataset.read_coco(str(path))
+        read_coco(str(path))
 
 
 # ---------------------------------------------------------------- conversion
@@ -137,7 +138,7 @@ def test_conversion_round_trip(tmp_path):
     pictures = {10: noise_picture(1), 2**40: noise_picture(2), 12: noise_picture(3)}
     objects = [(10, 18, [1, 2, 30, 40]), (10, 44, [5.5, 6.5, 20, 20]), (2**40, 44, [0, 0, 128, 96])]
     annotation = write_coco(tmp_path, "train", pictures, objects, ids=(18, 44))
-    split = dataset.Split(annotation, str(tmp_path / "train2017"))
+    split = Split(annotation, str(tmp_path / "train2017"))
     manifest = dataset.convert(split, str(tmp_path / "out"), "coco_det.train.mind", 2, 2, "round")
     assert manifest["classes"] == ["disc", "square"] and manifest["category_ids"] == [18, 44]
     assert (manifest["images"], manifest["objects"], manifest["images_without_objects"]) == (3, 3, 1)
@@ -157,7 +158,7 @@ def test_bad_records_are_skipped_counted_and_named(tmp_path, capsys):
     objects = [(1, 1, [1, 2, 30, 40]), (1, 9, [1, 2, 3, 4]), (1, 1, [1, 1, 0, 5]), (1, 1, [500, 2, 3, 4]), (2, 1, [1, 2, 3, 4])]
     annotation = write_coco(tmp_path, "train", pictures, objects)
     (tmp_path / "train2017" / "000000000005.jpg").unlink()
-    manifest = dataset.convert(dataset.Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "out"), "p", 4, 2, "bad")
+    manifest = dataset.convert(Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "out"), "p", 4, 2, "bad")
     assert (manifest["images"], manifest["objects"]) == (1, 1)
     assert len(manifest["skipped"]) == 7
     output = capsys.readouterr().out
@@ -168,19 +169,19 @@ def test_bad_records_are_skipped_counted_and_named(tmp_path, capsys):
 def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path):
     annotation = write_coco(tmp_path, "train", {1: b"text"}, [])
     with pytest.raises(UserError, match="no usable image"):
-        dataset.convert(dataset.Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "out"), "p", 1, 1, "bad")
+        dataset.convert(Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "out"), "p", 1, 1, "bad")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_empty_data_set_is_an_error(tmp_path):
     annotation = write_coco(tmp_path, "train", {}, [])
     with pytest.raises(UserError, match="no usable image"):
-        dataset.convert(dataset.Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "out"), "p", 1, 1, "bad")
+        dataset.convert(Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "out"), "p", 1, 1, "bad")
 
 
 def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
     annotation = write_coco(tmp_path, "train", {1: noise_picture(1), 2: noise_picture(2)}, [(1, 1, [1, 2, 30, 40])])
-    split = dataset.Split(annotation, str(tmp_path / "train2017"))
+    split = Split(annotation, str(tmp_path / "train2017"))
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -317,8 +318,8 @@ def test_without_augmentation_a_sample_is_the_whole_image(tiny_data, tiny_record
     picture = cv2.imread(str(tiny_data / "train2017" / "000001.jpg"))
     expected = ((picture / 255.0 - options.mean) / options.std).transpose(2, 0, 1)
     np.testing.assert_allclose(network_input(sample), expected, atol=1e-4)
-    coco = dataset.read_coco(str(tiny_data / "annotations" / "instances_train2017.json"))
-    boxes = dataset.truth_boxes(coco, 1)[:, :4] / 4
+    coco = read_coco(str(tiny_data / "annotations" / "instances_train2017.json"))
+    boxes = truth_boxes(coco, 1)[:, :4] / 4
     np.testing.assert_allclose(sample["wh"][0][: len(boxes)], np.clip(boxes[:, 2:], 0, 23) - np.clip(boxes[:, :2], 0, 23), atol=1e-4)
 
 
@@ -349,7 +350,7 @@ def test_max_objs_limits_the_slots(tiny_records, make_config):
 
 def test_an_image_without_objects_has_an_empty_heatmap(tmp_path, make_config):
     annotation = write_coco(tmp_path, "train", {1: noise_picture(1)}, [])
-    dataset.convert(dataset.Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "m"), "coco_det.train.mind", 1, 1, "none")
+    dataset.convert(Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "m"), "coco_det.train.mind", 1, 1, "none")
     sample = batches(tmp_path / "m", make_config, "--train_config.batch_size", 1)[0]
     assert sample["hm"].max() == 0 and sample["reg_mask"].max() == 0
 

@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src import evaluation, visual
-from src.dataset import normalize, place, read_coco, truth_boxes
+from src.coco import read_coco, truth_boxes
+from src.dataset import normalize, place
 from src.errors import UserError
 from src.inference import load_detector, load_mindir
 from src.utils import read_side_file

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from src import evaluation, visual
-from src.dataset import View, read_coco
+from src.coco import read_coco
+from src.dataset import View
 from tests.conftest import TINY, assert_user_error, noise_picture, run_script, write_coco
 
 

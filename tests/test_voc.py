@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 import pytest
 from mean_average_precision import MetricBuilder
+from pycocotools.coco import COCO
 
-from src import dataset, voc_eval
+from src import voc_eval
+from src.coco import find_split
 from src.errors import UserError
 from src.model_utils.config import get_config
 from tests.conftest import ROOT, TINY, assert_user_error, noise_picture, run_script
@@ -114,7 +116,7 @@ def test_the_images_are_put_in_place_and_training_reads_them(tmp_path):
         run_script("tools/voc_to_coco.py", "--voc_dir", tmp_path / "v", "--split", split, "--image_dir", tmp_path / "d" / "images",
                    "--output", tmp_path / "d" / "annotations" / f"{name}.json")
     options = get_config("", []).dataset_config
-    split = dataset.find_split(str(tmp_path / "d"), "val", options)
+    split = find_split(str(tmp_path / "d"), "val", options)
     assert split.annotation.endswith("pascal_test2017.json") and os.path.isfile(os.path.join(split.image_dir, "000003.jpg"))
     done = run_script("src/dataset.py", "--coco_data_dir", tmp_path / "d", "--mindrecord_dir", tmp_path / "m")
     assert "2 images (0 without objects), 2 objects, 20 classes" in done.stdout
@@ -270,7 +272,7 @@ def coco_of(truths, classes=("a",)):
         {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "difficult": flag}
         for number, (image, label, box, flag) in enumerate(truths, 1)
     ]
-    coco = dataset.COCO()
+    coco = COCO()
     coco.dataset = {"images": [{"id": image} for image in sorted({image for image, *_ in truths})], "annotations": annotations,
                     "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)]}
     coco.createIndex()

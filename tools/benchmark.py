@@ -236,9 +236,10 @@ def write_coco(folder, count, width, height, boxes=8):
 def convert_photographs(folder, count):
     """Make a COCO data set of 640x480 photographs in a folder, and MindRecord files of it, which records_options names."""
     from src import dataset
+    from src.coco import find_split
 
     write_coco(os.path.join(folder, "coco"), count, 640, 480)
-    split = dataset.find_split(os.path.join(folder, "coco"), "train", settings().dataset_config)
+    split = find_split(os.path.join(folder, "coco"), "train", settings().dataset_config)
     with contextlib.redirect_stdout(io.StringIO()):
         dataset.convert(split, os.path.join(folder, "records"), "photographs", 4, 2, folder)
 
@@ -542,10 +543,11 @@ def eval_part(runs):
 def convert_part(runs):
     """COCO to MindRecord."""
     from src import dataset
+    from src.coco import find_split
 
     with tempfile.TemporaryDirectory() as folder:
         write_coco(os.path.join(folder, "coco"), 320, 640, 480)
-        split = dataset.find_split(os.path.join(folder, "coco"), "train", settings().dataset_config)
+        split = find_split(os.path.join(folder, "coco"), "train", settings().dataset_config)
         for shards in (1, 4, 16, 64):
             times = []
             for run in range(runs):

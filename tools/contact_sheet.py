@@ -27,21 +27,22 @@ def main():
     import cv2  # what is slow to load is loaded when there is something to do
     import numpy as np
 
-    from src import dataset, visual
+    from src import visual
+    from src.coco import find_split, image_list, image_size, read_coco, truth_boxes
     from src.inference import read_picture
     from src.predictor import Predictor
     from src.utils import keep_earlier
 
     predictor = Predictor(options.mindir, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
-    split = dataset.find_split(options.data_dir, "val", config.dataset_config)
-    coco = dataset.read_coco(split.annotation)
-    images = dataset.image_list(split, coco)
+    split = find_split(options.data_dir, "val", config.dataset_config)
+    coco = read_coco(split.annotation)
+    images = image_list(split, coco)
     sheet = []
     for place in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):
         image_id, path = images[place]
-        picture = read_picture(path)
+        picture = read_picture(path, image_size(coco.imgs[image_id]))
         detections = predictor(picture).detections()
-        truth = dataset.truth_boxes(coco, image_id)
+        truth = truth_boxes(coco, image_id)
         zoom = max(1.0, options.width / 2 / picture.shape[1])  # labels stay legible on small images
         picture = cv2.resize(picture, None, fx=zoom, fy=zoom)
         detections[:, :4] *= zoom

@@ -76,11 +76,11 @@ def class_list(num_classes, annotation, others):
 
     Args: annotation, a COCO-format file or None; others, what the PyTorch file holds beside the weights.
     """
-    from src import dataset
+    from src.coco import class_list, read_coco
 
     if annotation:
         errors.require_file(annotation, "annotation file (--annotation)")
-        names, ids = dataset.class_list(dataset.read_coco(annotation))
+        names, ids = class_list(read_coco(annotation))
         found = os.path.splitext(os.path.basename(annotation))[0], names, ids
     else:
         with open(COCO_CLASSES, encoding="utf-8") as file:

@@ -17,7 +17,7 @@ def main(argv=None):
     parser.add_argument("--output", required=True, metavar="FILE", help="annotation file to write")
     options = parser.parse_args(argv)
 
-    from src.dataset import read_coco
+    from src.coco import read_coco
     from src.utils import keep_earlier, log, write_json
 
     merged, renumbered = merge([(path, read_coco(errors.require_file(path, "annotation file")).dataset) for path in options.inputs])

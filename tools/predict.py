@@ -93,7 +93,7 @@ def is_video(path):
 
 def find_sources(text):
     """(paths of files, or a camera's number, and the folder they all lie in) of --input. Raises UserError if there is nothing."""
-    from src.dataset import IMAGE_ENDINGS
+    from src.coco import IMAGE_ENDINGS
 
     if is_camera(text):
         return [text], ""

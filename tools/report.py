@@ -21,7 +21,6 @@ def main(argv=None):
     options = parser.parse_args(argv)
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
 
-    from src import dataset
     from src.report import write_report
     from src.utils import keep_earlier, log, read_json
 
@@ -39,27 +38,32 @@ def main(argv=None):
         content["metrics"] = read_json(paths["metrics.json"], "scores of eval.py", ("AP", "AP_per_class", "AP50_per_class"))
     if os.path.isfile(paths["val_pred_result.json"]):
         result = read_json(paths["val_pred_result.json"], "detections of eval.py", ("annotation", "images", "annotations"))
-        content.update(truth(result, options, config, dataset))
+        content.update(truth(result, options, config))
     output = keep_earlier(options.output or os.path.join(folder, "report.html"))
     title = options.title or os.path.basename(os.path.abspath(folder))
     write_report(output, title, score_thresh=config.eval_config.score_thresh, **content)
     print(f"wrote {output}")
 
 
-def truth(result, options, config, dataset):
+def truth(result, options, config):
     """Ground truth, records and images of an evaluation's result: {"coco", "records", "images"}. Raises UserError."""
+    from src.coco import find_split, image_list, read_coco
+
     if options.data_dir:
-        split = dataset.find_split(options.data_dir, "val", config.dataset_config)
-        coco = dataset.read_coco(split.annotation)
-        images = dict(dataset.image_list(split, coco))
+        split = find_split(options.data_dir, "val", config.dataset_config)
+        coco = read_coco(split.annotation)
+        images = dict(image_list(split, coco))
     else:
         if not os.path.isfile(result["annotation"]):
             raise UserError(f"the annotations are no longer at {result['annotation']}; say where the data set is with --data_dir")
-        coco = dataset.read_coco(result["annotation"])
+        coco = read_coco(result["annotation"])
         images = {info["id"]: info["file_name"] for info in result["images"]}
     unknown = [record["image_id"] for record in result["annotations"] if record["image_id"] not in coco.imgs]
     if unknown:
         raise UserError(f"image {unknown[0]} of the results is not in the annotations; is it the data set of this evaluation?")
+    foreign = [record["category_id"] for record in result["annotations"] if record["category_id"] not in coco.cats]
+    if foreign:
+        raise UserError(f"category id {foreign[0]} of the results is not in the annotations; is it the data set of this evaluation?")
     return {"coco": coco, "records": result["annotations"], "images": images}
 
 

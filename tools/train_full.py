@@ -44,11 +44,12 @@ def plan(options, words):
 
     from src import dataset
     from src.checkpoint import newest_checkpoint
+    from src.coco import find_split
     from src.model_utils.device_adapter import resolve_target
 
     data_dir = find_data(options.data_path)
     for part in ("train", "val"):
-        dataset.find_split(data_dir, part, config.dataset_config)
+        find_split(data_dir, part, config.dataset_config)
     target = resolve_target(options.device_target)
     recipe = os.path.splitext(os.path.basename(options.config_path))[0]
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -23,7 +23,8 @@ RETIRED = {
 
 AT_LEAST_ONE = (
     "device_num", "epoch_size", "save_checkpoint_steps", "save_checkpoint_num", "dataset_config.num_shards",
-    "dataset_config.num_workers", "dataset_config.max_objs", "net_config.head_conv", "train_config.batch_size", "eval_config.K",
+    "dataset_config.num_workers", "dataset_config.max_objs",
+    "dataset_config.max_pixels", "net_config.head_conv", "train_config.batch_size", "eval_config.K",
     "eval_config.batch_size", "export_config.batch_size",
     "eval_config.pad_multiple", "train_config.loss_scale_window", "modelarts_timeout",
 )

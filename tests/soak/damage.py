@@ -71,6 +71,7 @@ def annotations(folder):
     import functools
 
     from src import dataset
+    from src.coco import class_list, read_coco
     from tools.benchmark import write_coco
 
     write_coco(os.path.join(folder, "coco"), 4, 160, 120, 3)
@@ -78,8 +79,8 @@ def annotations(folder):
         originals = {"a.json": file.read()}
 
     def use(path):
-        coco = dataset.read_coco(path)
-        _, ids = dataset.class_list(coco)
+        coco = read_coco(path)
+        _, ids = class_list(coco)
         labels = {number: label for label, number in enumerate(ids)}
         load = functools.partial(dataset._load_record, coco=coco, image_dir=os.path.join(folder, "coco", "train2017"), labels_of_ids=labels)
         return "skip" if any(load(info)[1] for info in coco.dataset["images"]) else "result"
@@ -147,11 +148,12 @@ def checkpoints(folder):
 def records(folder):
     """MindRecord files, read by the training pipeline."""
     from src import dataset
+    from src.coco import find_split
     from src.model_utils.config import get_config
     from tools.benchmark import write_coco
 
     write_coco(os.path.join(folder, "coco"), 8, 160, 120, 3)
-    split = dataset.find_split(os.path.join(folder, "coco"), "train", get_config("", []).dataset_config)
+    split = find_split(os.path.join(folder, "coco"), "train", get_config("", []).dataset_config)
     dataset.convert(split, os.path.join(folder, "records"), "p", 2, 1, folder)
     originals = {}
     for name in sorted(os.listdir(os.path.join(folder, "records"))):
