@@ -11,7 +11,7 @@ if __name__ == "__main__":
 import contextlib
 import functools
 import math
-import shutil
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from src import errors, image
 from src.coco import class_list, dataset_name, find_split, image_size, read_coco, usable_boxes
 from src.errors import UserError
 from src.model_utils.config import get_config
-from src.utils import log, progress, read_json, write_json
+from src.utils import log, progress, read_json, settle, write_json
 
 RECORD_SCHEMA = {
     "image": {"type": "bytes"},
@@ -58,29 +58,25 @@ def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir, ma
     coco = read_coco(split.annotation)
     classes, category_ids = class_list(coco)
     os.makedirs(mindrecord_dir, exist_ok=True)
-    partial = os.path.join(mindrecord_dir, f".{prefix}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a conversion that was stopped
-    os.makedirs(partial)
     infos = coco.dataset["images"]
     num_shards = max(1, min(num_shards, len(infos)))
-    writer = FileWriter(os.path.join(partial, prefix), num_shards)
-    writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
     skipped = []
     for note in coco.notes:
         (skipped.append(note.removeprefix("skipped ")) if note.startswith("skipped ") else log(note))
     images = objects = without_objects = 0
     labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
     load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids, max_pixels=max_pixels)
-    try:
-        with ThreadPoolExecutor(num_workers) as pool:
-            for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
-                for record, problems in pool.map(load, chunk):
-                    skipped += problems
-                    if record is not None:
-                        writer.write_raw_data([record])
-                        images += 1
-                        objects += len(record["labels"])
-                        without_objects += len(record["labels"]) == 0
+    with tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial, ThreadPoolExecutor(num_workers) as pool:
+        writer = FileWriter(os.path.join(partial, prefix), num_shards)
+        writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
+        for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
+            for record, problems in pool.map(load, chunk):
+                skipped += problems
+                if record is not None:
+                    writer.write_raw_data([record])
+                    images += 1
+                    objects += len(record["labels"])
+                    without_objects += len(record["labels"]) == 0
         for problem in skipped:
             log(f"skipped {problem}")
         if not images:
@@ -88,9 +84,7 @@ def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir, ma
         writer.commit()
         files = sorted(os.listdir(partial))
         for file in files:
-            os.replace(os.path.join(partial, file), os.path.join(mindrecord_dir, file))
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            settle(os.path.join(partial, file), os.path.join(mindrecord_dir, file))
     manifest = {
         "dataset": dataset_name(data_dir, coco), "classes": classes, "category_ids": category_ids, "images": images, "objects": objects,
         "images_without_objects": without_objects, "files": [file for file in files if not file.endswith(".db")],
@@ -132,18 +126,14 @@ def read_manifest(mindrecord_dir, prefix):
     return manifest
 
 
-@contextlib.contextmanager
-def readable(mindrecord_dir):
-    """Turn what MindSpore says of unreadable MindRecord files, in the block, into a UserError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "dataset pipeline" not in str(error).lower():
-            raise
-        lines = [line.strip() for line in str(error).splitlines()]
-        why = next((line for line in lines if line.startswith(("[ERROR]", "ValueError:"))), lines[0])
-        raise UserError(f"{mindrecord_dir}: its MindRecord files are damaged, or do not belong together; convert the data set again, "
-                        f"into another folder ({why})") from error
+class DamagedRecord(Exception):
+    """A row of the MindRecord files that cannot be read, or whose image cannot."""
+
+
+def damaged(mindrecord_dir, why):
+    """The UserError that MindRecord files are damaged."""
+    return UserError(f"{mindrecord_dir}: its MindRecord files are damaged, or do not belong together; convert the data set again, "
+                     f"into another folder ({why})")
 
 
 # ---------------------------------------------------------------- training samples
@@ -322,11 +312,17 @@ class TrainSet:
         self.images_per_step = self.batch_size * ranks
         self.num_classes = len(self.manifest["classes"])
         files = [os.path.join(config.mindrecord_dir, name) for name in self.manifest["files"]]
-        with readable(config.mindrecord_dir):
+        for file in files:
+            open(file, "rb").close()  # may it be read?
+        try:
             ids = ds.MindDataset(files, columns_list=["image_id"], shuffle=False)
             ids = [int(row["image_id"]) for row in ids.create_dict_iterator(num_epochs=1, output_numpy=True)]
             self.rows = ds.MindDataset(files, columns_list=list(RECORD_SCHEMA), shuffle=False)
             self.rows[0]  # opens the files, before there are threads
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines()]
+            raise damaged(config.mindrecord_dir, next((line for line in lines if line.startswith("[ERROR]")), lines[0])) from error
+        self.failure = None  # of make_batch, of which MindSpore passes on the text alone
         self.row_of_image = np.argsort(ids, kind="stable")
         self.images = len(ids)
         self.steps_per_epoch = self.images // self.images_per_step
@@ -349,24 +345,52 @@ class TrainSet:
         # Whole batches by one function: MindSpore takes large arrays as they are, but copies, twice, what it batches itself.
         return data.map(self.make_batch, ["step"], columns(self.draw), num_parallel_workers=workers)
 
+    @contextlib.contextmanager
+    def named_errors(self):
+        """Turn what ends the pipeline in the block into a UserError that names the cause."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.failure is None:
+                raise
+            if isinstance(self.failure, DamagedRecord):
+                raise damaged(self.config.mindrecord_dir, self.failure) from error
+            why = f"{type(self.failure).__name__}: {self.failure}"
+            raise UserError(f"the training images cannot be made ({why}); look at dataset_config") from error
+
     def make_batch(self, step):
         """The values of columns() for a step, counted from 0 over all epochs."""
+        try:
+            return self._make_batch(step)
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
+
+    def _read_row(self, row):
+        """(image as BGR uint8, image id, boxes [M, 4], labels [M]) of a row. Raises DamagedRecord."""
+        try:
+            data, image_id, boxes, labels = self.rows[int(row)]
+        except RuntimeError as error:
+            raise DamagedRecord(f"row {row}: {str(error).splitlines()[0]}") from error
+        try:
+            picture = image.decode_image(data)
+        except ValueError as error:
+            raise DamagedRecord(f"image {int(image_id)}: {error}") from error
+        if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
+            boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+        return picture, int(image_id), boxes.reshape(-1, 4), labels.reshape(-1)
+
+    def _make_batch(self, step):
         dataset_config, net_config = self.config.dataset_config, self.config.net_config
         epoch, in_epoch = divmod(int(step), self.steps_per_epoch)
         out_w, out_h = (side // net_config.down_ratio for side in dataset_config.input_res_train)
         hm = np.zeros((self.batch_size, self.num_classes, out_h, out_w), np.float32) if self.draw else None
         samples = []
         for slot, row in enumerate(self.rows_of_epoch(epoch)[in_epoch * self.batch_size :][: self.batch_size]):
-            data, image_id, boxes, labels = self.rows[int(row)]
-            if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
-                boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
-            rng = np.random.default_rng([self.config.seed, epoch, int(image_id)])
-            try:
-                picture = image.decode_image(data)
-            except ValueError as error:
-                raise ValueError(f"image {int(image_id)}: {error}") from error
-            samples.append(make_sample(picture, boxes.reshape(-1, 4), labels.reshape(-1), self.num_classes, rng,
-                                       dataset_config, net_config, hm[slot] if self.draw else None))
+            picture, image_id, boxes, labels = self._read_row(row)
+            rng = np.random.default_rng([self.config.seed, epoch, image_id])
+            samples.append(make_sample(picture, boxes, labels, self.num_classes, rng, dataset_config, net_config,
+                                       hm[slot] if self.draw else None))
         return collate(samples, hm)
 
 
@@ -421,10 +445,11 @@ def main():
     if not config.mindrecord_dir:
         raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
     options = config.dataset_config
-    manifest = convert(
-        split, config.mindrecord_dir, config.mindrecord_prefix, options.num_shards, options.num_workers, config.coco_data_dir,
-        options.max_pixels,
-    )
+    try:
+        manifest = convert(split, config.mindrecord_dir, config.mindrecord_prefix, options.num_shards, options.num_workers,
+                           config.coco_data_dir, options.max_pixels)
+    except KeyboardInterrupt:
+        raise errors.Interrupted(f"{config.mindrecord_dir} holds nothing of this conversion; the same command starts it anew") from None
     log(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "
         f"{len(manifest['classes'])} classes; {len(manifest['skipped'])} images or objects skipped; "
         f"{time.time() - start:.1f} s; {manifest_path(config.mindrecord_dir, config.mindrecord_prefix)}")

@@ -13,7 +13,6 @@ from mindspore import nn, ops
 
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
 from src.checkpoint import CheckpointFolder, load_weights, newest_checkpoint, read_checkpoint
-from src.dataset import readable
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import INTERRUPTS, Interrupted, UserError
@@ -218,7 +217,7 @@ def run_training(config, train_set, step_cell, save, record, steps, sink_steps):
     watch = Watch(config.train_config.max_overflows, config.train_config.max_diverged, step_cell.float16)
     saved, done = "", steps.start
     start = time.time()
-    with contextlib.ExitStack() as until_end, readable(config.mindrecord_dir), \
+    with contextlib.ExitStack() as until_end, train_set.named_errors(), \
             contextlib.closing(run_steps(step_cell, train_set.batches(steps.start, steps.stop), steps, sink_steps)) as groups:
         until_end.enter_context(INTERRUPTS.at_once())  # the first step compiles
         for group in groups:

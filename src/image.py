@@ -217,7 +217,8 @@ def draw_crop(rng, center, size, image_size, dataset_config):
     width, height = image_size
     center = np.array(center, np.float32)
     if dataset_config.rand_crop:
-        size = size * rng.choice(np.arange(1 - dataset_config.scale, 1 + dataset_config.scale, 0.1))
+        factors = np.arange(1 - dataset_config.scale, 1 + dataset_config.scale, 0.1)
+        size = size * (rng.choice(factors) if len(factors) else 1.0)  # scale 0 is no scaling
         border_x = crop_border(128, width)
         border_y = crop_border(128, height)
         center[0] = rng.integers(border_x, width - border_x)

@@ -50,9 +50,17 @@ def whole_file(path):
     with errors.writing(path), tempfile.TemporaryDirectory(suffix=".partial", prefix=f".{name}.", dir=folder or ".") as beside:
         partial = os.path.join(beside, name)
         yield partial
-        with open(os.path.join(beside, "new"), "w") as new:
-            os.chmod(partial, os.stat(new.fileno()).st_mode & 0o777)  # MindSpore leaves its files to be read by their owner alone
-        os.replace(partial, path)
+        settle(partial, path)
+
+
+def settle(made, path):
+    """Move a file to path, with a new file's usual mode: MindSpore leaves its files to be read by their owner alone."""
+    new = f"{made}.new"
+    with open(new, "w") as file:
+        mode = os.stat(file.fileno()).st_mode
+    os.remove(new)
+    os.chmod(made, mode)
+    os.replace(made, path)
 
 
 def write_json(path, value):

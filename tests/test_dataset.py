@@ -372,6 +372,30 @@ def test_damaged_mindrecord_files_end_in_words(name, damage, tiny_records, tmp_p
     assert_user_error(done, "m: its MindRecord files are damaged", "convert the data set again")
 
 
-def test_errors_of_the_network_are_left_as_they_are():
-    with pytest.raises(RuntimeError, match="something else"), dataset.readable("m"):
+def test_only_damage_is_called_damage(tiny_records, make_config):
+    words = ("--mindrecord_dir", tiny_records, "--train_config.batch_size", 4)
+    train_set = dataset.TrainSet(make_config(*words))
+    with pytest.raises(RuntimeError, match="something else"), train_set.named_errors():
         raise RuntimeError("something else")
+    train_set.config.dataset_config.mean = [0.4, 0.4]  # which a configuration may not say
+    with pytest.raises(UserError, match="the training images cannot be made .ValueError: ") as raised, train_set.named_errors():
+        list(train_set.batches(0, 5).create_tuple_iterator(num_epochs=1))
+    assert "damaged" not in str(raised.value)
+
+
+def test_a_random_crop_without_scaling(tiny_records, make_config):
+    """scale 0 is no scaling: regions are as wide as the image is long."""
+    options = make_config("--dataset_config.rand_crop", "true", "--dataset_config.scale", 0).dataset_config
+    for seed in range(5):
+        assert image.draw_crop(np.random.default_rng(seed), (64, 48), 128.0, (128, 96), options)[1] == 128
+    assert len(batches(tiny_records, make_config, "--dataset_config.scale", 0)) == 5
+
+
+def test_conversions_leave_foreign_folders_alone(tiny_data, tmp_path, make_config):
+    """A folder with a name like that of an unfinished conversion stays; the files have a new file's usual mode."""
+    (tmp_path / "m" / ".p.partial").mkdir(parents=True)
+    split = find_split(str(tiny_data), "train", make_config().dataset_config)
+    dataset.convert(split, str(tmp_path / "m"), "p", 1, 1, str(tiny_data))
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {".p.partial", "p", "p.db", "p.manifest.json"}
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "m" / "p").stat().st_mode == (tmp_path / "plain").stat().st_mode

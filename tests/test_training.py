@@ -1,4 +1,5 @@
 """The training step, the schedules, the loop with its logs and checkpoints, and resuming."""
+import contextlib
 import json
 import os
 import re
@@ -659,6 +660,9 @@ class LoopStandIn:
 
     def create_tuple_iterator(self, num_epochs):
         return self
+
+    def named_errors(self):
+        return contextlib.nullcontext()
 
     def __iter__(self):
         return ((step,) for step in range(*self.range))

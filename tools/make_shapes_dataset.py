@@ -6,8 +6,8 @@ The same options and seed give the same files. The layout is COCO 2017's: annota
 import argparse
 import json
 import os
-import shutil
 import sys
+import tempfile
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -137,11 +137,13 @@ def main():
         raise UserError(f"{options.output} exists; name another --output, or delete it first")
     if not 0 < options.smallest <= options.largest <= options.size or min(options.train, options.val, options.objects) < 1:
         raise UserError("expected 0 < smallest <= largest <= size, and at least one image and object of each")
-    partial = f"{options.output.rstrip('/')}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    for part, count in (("train", options.train), ("val", options.val)):
-        print(f"{part}: {count} images, {write_part(partial, part, count, options)} objects")
-    os.replace(partial, options.output)
+    folder, name = os.path.split(os.path.abspath(options.output))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(".partial", f".{name}.", folder) as beside:
+        partial = os.path.join(beside, name)
+        for part, count in (("train", options.train), ("val", options.val)):
+            print(f"{part}: {count} images, {write_part(partial, part, count, options)} objects")
+        os.replace(partial, options.output)
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def records(folder):
             config = get_config("", ["--mindrecord_dir", place, "--mindrecord_prefix", "p", "--train_config.batch_size", "4",
                                      "--dataset_config.input_res_train", "[64, 64]"])
             train_set = dataset.TrainSet(config)
-            with dataset.readable(place):
+            with train_set.named_errors():
                 for _ in train_set.batches(0, train_set.steps_per_epoch).create_tuple_iterator(num_epochs=1):
                     pass
         finally:
