@@ -22,7 +22,7 @@ def evaluate(config):
     from src.inference import StageTimes, detect_all, load_detector, read_picture
     from src.model_utils.device_adapter import set_device
     from src.post_process import coco_records
-    from src.utils import keep_earlier, log, progress
+    from src.utils import free_name, keep_earlier, log, progress
 
     split = find_split(config.data_dir, config.run_mode, config.dataset_config)
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
@@ -48,7 +48,7 @@ def evaluate(config):
         return read_picture(item[1], sizes.get(item[0]), config.dataset_config.max_pixels)
 
     detecting = detect_all(detector, images, load, config, times)
-    for detected in progress(detecting, "detecting", total=len(images)):
+    for detected in errors.until_interrupted(progress(detecting, "detecting", total=len(images))):
         image_id, path = detected.item
         if detected.problem:
             skipped.append(f"image {image_id} ({path}): {detected.problem}")
@@ -64,6 +64,11 @@ def evaluate(config):
     log(f"{times.images} images, {len(skipped)} skipped, {times.summary(seconds)}")
 
     records = [record for image_id, _ in images for record in found.get(image_id, [])]
+    if errors.INTERRUPTS.requested and times.images + len(skipped) < len(images):
+        evaluation.write_records(folder, config.run_mode, split, [image for image in images if image[0] in found], records, skipped)
+        os.rename(folder, unfinished := free_name(f"{folder}.unfinished"))
+        raise errors.Interrupted(f"{len(found)} of {len(images)} images are detected, their records are in {unfinished}; nothing is "
+                                 "scored, and the same command starts anew")
     evaluation.write_records(folder, config.run_mode, split, images, records, skipped)
     if scoring:
         extra = {"images": len(images), "skipped": len(skipped), "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}

@@ -37,7 +37,10 @@ def main():
     def load(image_id, path):
         return read_picture(path, sizes[image_id], config.dataset_config.max_pixels)
 
-    skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers, load)
+    try:
+        skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers, load)
+    except KeyboardInterrupt:
+        raise errors.Interrupted(f"the inputs in {config.predict_dir} are not complete; the same command starts anew") from None
     for problem in skipped:
         log(f"skipped {problem}")
     width, height = description["input_res"]

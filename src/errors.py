@@ -82,6 +82,15 @@ class Interrupts:
 INTERRUPTS = Interrupts()
 
 
+def until_interrupted(items):
+    """Iterate over items until a signal comes; the block of the loop is not interrupted, and INTERRUPTS.requested says why it ended."""
+    with INTERRUPTS.noted():
+        for item in items:
+            yield item
+            if INTERRUPTS.requested:
+                return
+
+
 def run(main):
     """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130."""
     INTERRUPTS.install()

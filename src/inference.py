@@ -50,10 +50,11 @@ class Detector:
         """Compile the graph for a batch's shape, unless it is; returns the seconds it took."""
         start = time.perf_counter()
         if not self.is_compiled(batch):
-            if self.input_res is None:
-                self.graph.compile(self._tensor(batch))
-            else:  # a graph out of a file cannot be compiled but by a call
-                self(batch)
+            with errors.INTERRUPTS.held():
+                if self.input_res is None:
+                    self.graph.compile(self._tensor(batch))
+                else:  # a graph out of a file cannot be compiled but by a call
+                    self(batch)
             self.compiled.add(self._graph_shape(batch))
         return time.perf_counter() - start
 
@@ -128,9 +129,9 @@ def make_inputs(picture, detector, config):
     return inputs
 
 
-def join_scales(outputs, inputs, eval_config):
-    """The network's detections [K, 6] of one image at each scale -> detections [M, 6] in its pixels; inputs as make_inputs gives them."""
-    return merge([to_image(output, view) for output, (_, view) in zip(outputs, inputs)], eval_config.SOFT_NMS, eval_config.K)
+def join_scales(outputs, inputs, use_soft_nms):
+    """The network's detections [K, 6] of one image at each scale -> at most K, [M, 6], in its pixels; inputs as make_inputs gives them."""
+    return merge([to_image(output, view) for output, (_, view) in zip(outputs, inputs)], use_soft_nms, len(outputs[0]))
 
 
 # ---------------------------------------------------------------- many images
@@ -193,7 +194,7 @@ def detect_all(detector, items, load, config, times=None):
             start = time.perf_counter()
             outputs = [detector(stack) for stack in stacks]
             times.computing += time.perf_counter() - start
-            finishing.append(finisher.submit(_finish, batch, outputs, config.eval_config, times))
+            finishing.append(finisher.submit(_finish, batch, outputs, config.eval_config.SOFT_NMS, times))
 
         for detected, inputs in _prepared(detector, items, load, config, times, preparers, 2 * max(workers, batch_size)):
             if detected.problem:
@@ -234,11 +235,11 @@ def _prepared(detector, items, load, config, times, pool, ahead):
             yield Detected(item, picture), inputs
 
 
-def _finish(batch, outputs, eval_config, times):
+def _finish(batch, outputs, use_soft_nms, times):
     """Give each image of a computed batch its detections; outputs hold one array [N, K, 6] a scale."""
     start = time.perf_counter()
     for row, (detected, inputs) in enumerate(batch):
-        detected.detections = join_scales([output[row] for output in outputs], inputs, eval_config)
+        detected.detections = join_scales([output[row] for output in outputs], inputs, use_soft_nms)
     times.images += len(batch)
     times.finishing += time.perf_counter() - start
     return [detected for detected, _ in batch]

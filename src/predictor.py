@@ -115,7 +115,7 @@ class Predictor:
         inputs = make_inputs(picture, self.detector, self.config)
         with self._lock:
             outputs = [self.detector(pixels[None])[0] for pixels, _ in inputs]
-        return as_prediction(join_scales(outputs, inputs, self.config.eval_config), self.classes)
+        return as_prediction(join_scales(outputs, inputs, self.config.eval_config.SOFT_NMS), self.classes)
 
     def heatmap(self, picture: np.ndarray):
         """The network's heatmap of a BGR uint8 picture: (float32 [C, H/4, W/4] in [0, 1], dataset.View that says where it lies).

@@ -1,8 +1,10 @@
 """Shared by all tests: golden vectors, configurations, small data sets."""
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
@@ -12,6 +14,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from src import errors
 from src.model_utils.config import get_config
 from src.model_utils.device_adapter import set_device
 
@@ -50,6 +53,14 @@ def assert_same_detections(found, expected, atol):
     assert near.any(1).sum() >= len(found) - 1 and near.any(0).sum() >= len(found) - 1
 
 
+def wait_until(condition, seconds, what):
+    """Wait for a condition; fails after some seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
 def write_coco(folder, part, pictures, objects, classes=("disc", "square"), ids=None):
     """Write a COCO data set part: pictures {image id: BGR array or bytes}, objects [(image id, category id, [x, y, w, h])]."""
     os.makedirs(os.path.join(folder, f"{part}2017"), exist_ok=True)
@@ -83,6 +94,21 @@ def cpu():
     """Every test computes on the CPU, set up as the entry scripts do."""
     set_device("CPU", 0)
     ms.set_seed(1)
+
+
+@pytest.fixture
+def interrupts(monkeypatch):
+    """Signals as errors.run handles them, for this test alone."""
+    from src import engine
+
+    fresh = errors.Interrupts()
+    for module in (errors, engine):
+        monkeypatch.setattr(module, "INTERRUPTS", fresh)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    fresh.install()
+    yield fresh
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src import offline
+from src import errors, offline
 from src.dataset import normalize, place
 from src.errors import UserError
 from src.evaluation import METRIC_NAMES
@@ -286,3 +287,29 @@ def test_predict_with_an_exported_file(export, lively_checkpoint, tiny_data, tmp
         assert len(exported) <= 20 and len(predictor(file)) == len(exported)
         nearest = np.abs(exported[:, None] - of_checkpoint[None]).max(2).min(1)  # the checkpoint keeps 100, this file 20
         assert (nearest < 1e-2).mean() > 0.8
+
+
+def test_k_is_the_files(export, tiny_data):
+    """Whatever the configuration's K is, 100: a file that was exported with more gives more."""
+    path = export("many", *NARROW, "--eval_config.K", 150, "--export_config.batch_size", 1)
+    assert len(Predictor(str(path), "CPU", SOFT_NMS=False)(str(tiny_data / "val2017" / "000001.jpg"))) == 150
+
+
+def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
+    import eval as script
+    from src import inference
+
+    def read_picture(path, *words):
+        if path.endswith("000004.jpg"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(path, *words)
+
+    real = inference.read_picture
+    monkeypatch.setattr(inference, "read_picture", read_picture)
+    words = ["--load_checkpoint_path", lively_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
+    with pytest.raises(errors.Interrupted, match="of 6 images are detected, their records are in .*val.unfinished; nothing is scored"):
+        script.evaluate(make_config(*words, "--dataset_config.num_workers", 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["val.unfinished"]
+    result = json.loads((tmp_path / "val.unfinished" / "val_pred_result.json").read_text())
+    done = {entry["id"] for entry in result["images"]}
+    assert 0 < len(done) < 6 and {record["image_id"] for record in result["annotations"]} == done

@@ -3,7 +3,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 import numpy as np
 import psutil
@@ -16,7 +15,7 @@ from src.errors import UserError
 from src.model_utils.local_adapter import get_device_id, get_rank_id, launched
 from src.training_log import read_training_log
 from src.utils import find_checkpoints
-from tests.conftest import ROOT, TINY, run_script
+from tests.conftest import ROOT, TINY, run_script, wait_until
 from tools import make_rank_table
 
 pytestmark = pytest.mark.slow
@@ -115,14 +114,6 @@ def cpu_table(path, servers=("127.0.0.1",), devices="0-1"):
 def said(folder):
     """All that the launcher and its processes wrote, for a failed assertion."""
     return "\n".join(f"== {path}\n{path.read_text()[-2000:]}" for path in [folder / "launcher.txt", *folder.glob("LOG*/training_log.txt")])
-
-
-def wait_until(condition, seconds, what):
-    """Wait for a condition; fails after some seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
 
 
 def processes_in(folder):

@@ -2,6 +2,9 @@
 import csv
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import cv2
@@ -10,11 +13,11 @@ import pytest
 from PIL import Image
 
 from src.dataset import normalize, place
-from src.errors import UserError
+from src.errors import Interrupted, UserError
 from src.inference import load_detector
 from src.post_process import merge, to_image
 from src.predictor import Prediction, Predictor, as_picture, as_prediction
-from tests.conftest import ROOT, assert_user_error, noise_picture, run_script
+from tests.conftest import ROOT, assert_user_error, noise_picture, run_script, wait_until
 from tools import predict
 
 
@@ -57,7 +60,8 @@ def test_every_way_to_give_a_picture(predictor, picture, tmp_path):
 
 
 @pytest.mark.parametrize("source, error, part", [
-    (b"nothing", ValueError, "cannot identify"), (b"", ValueError, "cannot identify"), ("/nowhere.jpg", FileNotFoundError, "nowhere"),
+    (b"nothing", ValueError, "not an image of a known format"), (b"", ValueError, "known format"),
+    ("/nowhere.jpg", FileNotFoundError, "nowhere"),
     (7, ValueError, "int is no picture"), (np.zeros((3, 4)), ValueError, "float64"),
     (np.zeros((0, 4, 3), np.uint8), ValueError, "no picture"), (np.zeros((4, 4, 2), np.uint8), ValueError, "no picture"),
 ])
@@ -226,6 +230,27 @@ def test_flip_test_and_scales_change_the_detections(lively_checkpoint, tiny_data
         assert other["annotations"] != plain["annotations"], words
 
 
+def test_an_interrupted_folder_is_written_whole(lively_checkpoint, picture, tmp_path):
+    """A real process and a real Ctrl-C, once a graph runs: MindSpore then makes SIGTERM of it."""
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "0.png"), picture)
+    for number in range(1, 3000):
+        os.link(tmp_path / "in" / "0.png", tmp_path / "in" / f"{number}.png")
+    command = [sys.executable, os.path.join(ROOT, "tools", "predict.py"), "--load_checkpoint_path", str(lively_checkpoint), "--input", "in",
+               "--output", "out", "--score_thresh", "0", "--device_target", "CPU"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    table = tmp_path / "out" / "predictions.csv"
+    wait_until(lambda: process.poll() is not None or (table.exists() and table.stat().st_size > 5000), 100, "the first rows")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted: out holds what was found until then" in said and "Traceback" not in said
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    done = {image["file_name"] for image in content["images"]}
+    assert 0 < len(done) < 3000 and {row["file"] for row in csv.DictReader(table.open())} == done
+    assert len(list((tmp_path / "out" / "images").iterdir())) == len(done)
+    assert predict.make_room(str(tmp_path / "out"), str(tmp_path / "in")) and (tmp_path / "out.1").is_dir()
+
+
 def write_video(path, frames, size=(128, 96)):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, size)
     for frame in frames:
@@ -260,18 +285,24 @@ class Camera:
 
     def read(self):
         self.frames += 1
-        if self.frames > 12:
-            raise KeyboardInterrupt
+        if self.frames == 12:
+            os.kill(os.getpid(), signal.SIGINT)
         return True, noise_picture(self.frames)
 
     def release(self):
         pass
 
 
-def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monkeypatch):
+def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monkeypatch, interrupts):
+    real = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    code, content = call(tmp_path, lively_checkpoint, "--input", "0", "--score_thresh", 0)
-    assert code == 0 and content["images"] and (tmp_path / "out" / "videos" / "camera0.mp4").stat().st_size > 1000
+    with pytest.raises(Interrupted, match="out holds what was found until then"):
+        call(tmp_path, lively_checkpoint, "--input", "0", "--score_thresh", 0, "--heatmap")
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    for kind in ("videos", "heatmaps"):
+        written = real(str(tmp_path / "out" / kind / "camera0.mp4"))
+        assert written.get(cv2.CAP_PROP_FRAME_COUNT) == len(content["images"]) > 0
+    interrupts.first = None
     code, content = call(tmp_path, lively_checkpoint, "--input", "3")
     assert code == 1 and "no such camera" in content["skipped"][0]
 

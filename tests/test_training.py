@@ -17,7 +17,7 @@ from src import engine, torch_weights
 from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
 from src.checkpoint import CheckpointFolder, load_weights, parameter_shapes, read_checkpoint, save_weights
 from src.deform_conv import resolve_dcn_impl
-from src.errors import Interrupted, Interrupts, UserError
+from src.errors import Interrupted, UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
@@ -690,19 +690,12 @@ class LoopStandIn:
 
 
 @pytest.fixture
-def loop(make_config, monkeypatch):
+def loop(make_config, interrupts):
     """Call it with a LoopStandIn, a range of steps and command-line words: run_training."""
-    interrupts = Interrupts()
-    monkeypatch.setattr(engine, "INTERRUPTS", interrupts)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    interrupts.install()
-
     def run(part, steps, *words):
         return engine.run_training(make_config("--mindrecord_dir", "m", *words), part, part, part.save, part, steps, 0)
 
-    yield run
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return run
 
 
 def test_an_interrupt_saves_the_last_step(loop):

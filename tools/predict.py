@@ -1,7 +1,9 @@
 """Detect in pictures, folders of them, videos or a camera; writes pictures with boxes, a COCO-style predictions.json and a CSV."""
 import argparse
+import contextlib
 import csv
 import difflib
+import functools
 import glob
 import itertools
 import os
@@ -16,7 +18,7 @@ from src.model_utils.config import add_model_options, load_defaults
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-RECORD = "predictions.json"
+RECORD, TABLE = "predictions.json", "predictions.csv"
 
 
 def main(argv=None):
@@ -37,15 +39,17 @@ def main(argv=None):
     chosen = choose_classes(options.classes, predictor.classes)
     os.makedirs(folder, exist_ok=True)
     record = Record(folder, predictor, chosen, options)
-    pictures = [path for path in sources if not is_video(path)]
-    record.pictures(pictures, base)
-    for path in sources:
-        if is_video(path):
-            record.video(path)
-    record.close()
+    with errors.INTERRUPTS.noted():  # what is found is written whole
+        record.pictures([path for path in sources if not is_video(path)], base)
+        for path in sources:
+            if is_video(path) and not errors.INTERRUPTS.requested:
+                record.video(path)
+        record.close()
     for problem in record.skipped:
         log(f"skipped {problem}")
     log(f"{len(record.images)} pictures or frames, {len(record.annotations)} objects, {len(record.skipped)} skipped: {folder}")
+    if errors.INTERRUPTS.requested:
+        raise errors.Interrupted(f"{folder} holds what was found until then; the same command starts anew, and keeps that folder aside")
     return 1 if record.skipped else 0
 
 
@@ -68,7 +72,7 @@ def parse(argv):
     parser.add_argument("--multi_scales", metavar="LIST", help="scales to detect at and merge, such as \"[0.75, 1, 1.25]\"; "
                         "without --keep_res a scale above 1 zooms into the middle of the picture")
     parser.add_argument("--batch_size", type=int, help=helps["eval_config.batch_size"])
-    parser.add_argument("--heatmap", action="store_true", help="write the heatmap over each picture, too")
+    parser.add_argument("--heatmap", action="store_true", help="write the heatmap over each picture or frame, too")
     parser.add_argument("--max_frames", type=int, help="stop after this many frames of a video or camera")
     options = parser.parse_args(argv)
     if not 0 <= options.score_thresh <= 1:
@@ -120,7 +124,7 @@ def make_room(folder, base):
     if os.path.join(os.path.realpath(base), "").startswith(os.path.join(os.path.realpath(folder), "")):
         raise UserError(f"--output {folder} holds the input; name another folder")
     if os.path.isdir(folder) and os.listdir(folder):
-        if not os.path.exists(os.path.join(folder, RECORD)):
+        if not any(os.path.exists(os.path.join(folder, name)) for name in (RECORD, TABLE)):
             raise UserError(f"--output {folder} holds other files; name a new folder")
         keep_earlier(folder)
     elif os.path.lexists(folder) and not os.path.isdir(folder):
@@ -151,7 +155,7 @@ class Record:
     def __init__(self, folder, predictor, chosen, options):
         self.folder, self.predictor, self.chosen, self.options = folder, predictor, chosen, options
         self.images, self.annotations, self.skipped = [], [], []
-        self.file = open(os.path.join(folder, "predictions.csv"), "w", encoding="utf-8", newline="")
+        self.file = open(os.path.join(folder, TABLE), "w", encoding="utf-8", newline="")
         self.csv = csv.writer(self.file)
         self.csv.writerow(["file", "frame", "class", "score", "x1", "y1", "x2", "y2"])
 
@@ -161,7 +165,9 @@ class Record:
         from src.utils import progress
         from src.visual import save_picture
 
-        detecting = detect_all(self.predictor.detector, paths, read_picture, self.predictor.config)
+        config = self.predictor.config
+        load = functools.partial(read_picture, max_pixels=config.dataset_config.max_pixels)
+        detecting = detect_all(self.predictor.detector, paths, load, config)
         for detected in progress(detecting, "detecting", total=len(paths)):
             path = detected.item
             if detected.problem:
@@ -174,13 +180,15 @@ class Record:
             save_picture(os.path.join(self.folder, "images", name), drawn)
             if self.options.heatmap:
                 save_picture(os.path.join(self.folder, "heatmaps", name), self.heatmap(detected.picture))
+            if errors.INTERRUPTS.requested:
+                return
 
     def video(self, path):
-        """Detect in a video's or a camera's frames; a camera runs until it is interrupted (Ctrl-C)."""
+        """Detect in a video's or a camera's frames, until an interrupt (Ctrl-C): the end of a camera."""
         import cv2
 
         from src.inference import detect_all
-        from src.utils import free_name, progress, whole_file
+        from src.utils import free_name, progress
 
         capture = cv2.VideoCapture(int(path) if is_camera(path) else path)
         if not capture.isOpened():
@@ -190,32 +198,30 @@ class Record:
         rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
         total = 0 if is_camera(path) else max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         total = min(total, self.options.max_frames) if self.options.max_frames and total else total
-        name = f"camera{path}" if is_camera(path) else os.path.splitext(os.path.basename(path))[0]
-        target = free_name(os.path.join(self.folder, "videos", f"{name}.mp4"))
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         frames = read_frames(capture, self.options.max_frames)
         first = next(frames, None)
         if first is None:
             self.skipped.append(f"{path}: no frame can be read")
             return
+        name = f"camera{path}" if is_camera(path) else os.path.splitext(os.path.basename(path))[0]
+        target = free_name(os.path.join(self.folder, "videos", f"{name}.mp4"))
+        size = (first[1].shape[1], first[1].shape[0])
         done = 0
         detecting = detect_all(self.predictor.detector, itertools.chain([first], frames), lambda item: item[1], self.predictor.config)
-        with whole_file(target) as partial:
-            size = (first[1].shape[1], first[1].shape[0])
-            writer = cv2.VideoWriter(partial, cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
-            if not writer.isOpened():
-                raise UserError(f"{target}: OpenCV cannot write a video here")
-            try:
-                for detected in progress(detecting, os.path.basename(target), total=total or None):
-                    frame = detected.item[0]
-                    writer.write(self.add({"file_name": path, "frame": frame, "seconds": round(frame / rate, 3)}, detected))
-                    done += 1
-            except KeyboardInterrupt:
-                if not is_camera(path):
-                    raise
-            finally:
-                capture.release()
-                writer.release()
+        with contextlib.ExitStack() as until_end:
+            until_end.callback(capture.release)
+            write = until_end.enter_context(video_writer(target, rate, size))
+            if self.options.heatmap:
+                heatmaps = free_name(os.path.join(self.folder, "heatmaps", f"{name}.mp4"))
+                write_heatmap = until_end.enter_context(video_writer(heatmaps, rate, size))
+            for detected in progress(detecting, os.path.basename(target), total=total or None):
+                frame = detected.item[0]
+                write(self.add({"file_name": path, "frame": frame, "seconds": round(frame / rate, 3)}, detected))
+                if self.options.heatmap:
+                    write_heatmap(self.heatmap(detected.picture))
+                done += 1
+                if errors.INTERRUPTS.requested:
+                    return
         if done < 0.9 * total:  # what a file says of its length is not always exact
             self.skipped.append(f"{path}: only {done} of {total} frames can be read")
 
@@ -256,6 +262,24 @@ class Record:
         categories = [{"id": number, "name": name} for number, name in zip(description["category_ids"], description["classes"])]
         write_json(os.path.join(self.folder, RECORD), {"images": self.images, "annotations": self.annotations, "categories": categories,
                                                        "skipped": self.skipped})
+
+
+@contextlib.contextmanager
+def video_writer(path, rate, size):
+    """A function that adds a BGR frame to the video at path, of rate frames a second and size (width, height); it appears whole."""
+    import cv2
+
+    from src.utils import whole_file
+
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with whole_file(path) as partial:
+        writer = cv2.VideoWriter(partial, cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+        if not writer.isOpened():
+            raise UserError(f"{path}: OpenCV cannot write a video here")
+        try:
+            yield writer.write
+        finally:
+            writer.release()
 
 
 def read_frames(capture, limit):

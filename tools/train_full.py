@@ -95,8 +95,20 @@ def script(name, *words):
 
 
 def run(command, **options):
-    """Run a command; its failure ends this script with its exit code."""
-    code = subprocess.run(command, **options).returncode
+    """Run a command; its failure ends this script with its exit code. On a signal it may end in order."""
+    with errors.INTERRUPTS.noted():
+        process = subprocess.Popen(command, **options)
+        asked = False
+        while True:
+            try:
+                code = process.wait(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                if errors.INTERRUPTS.requested and not asked:
+                    asked = True
+                    process.terminate()  # which a terminal's Ctrl-C has told it already
+    if errors.INTERRUPTS.requested:
+        raise errors.Interrupted(f"what {os.path.basename(command[1])} says above goes on")
     if code:
         sys.exit(code)
 
