@@ -10,15 +10,17 @@ import yaml
 from src.errors import UserError
 from src.model_utils.config import DEFAULT_CONFIG, get_config, load_defaults
 from src.model_utils.device_adapter import cpu_environment
+from src.model_utils.rules import checked
 from tests.conftest import ROOT, assert_user_error, run_script
 
 
 def test_every_parameter_is_explained_and_every_choice_allows_its_default():
-    values, helps, choices = load_defaults()
-    assert set(values) == set(helps)
-    assert set(choices) <= set(values)
-    for name, allowed in choices.items():
-        assert values[name] in allowed, name
+    values, helps, rules = load_defaults()
+    assert set(values) == set(helps) == set(rules)
+    known = {"kind", "choices", "min", "above", "max", "multiple", "shape", "least", "as", "not"}
+    for name, rule in rules.items():
+        assert set(rule) <= known, name
+        assert checked(name, values[name], rule, "") == values[name]
 
 
 def test_every_parameter_is_used_in_the_code():
@@ -71,7 +73,20 @@ def test_lists_and_numbers_from_the_command_line():
     (["--eval_config.multi_scales", "[]"], ["above 0"]),
     (["--eval_config.pad_multiple", "33"], ["multiple of 32"]),
     (["--net_config.num_stacks", "1"], ["a list"]),
-    (["--net_config.num_stacks", "[2, 2]"], ["four numbers"]),
+    (["--net_config.num_stacks", "[2, 2]"], ["a list of 4 whole numbers"]),
+    (["--seed", "-1"], ["seed is '-1'", "at least 0"]), (["--seed", "99999999999"], ["at most 4294967295"]),
+    (["--train_config.MultiDecay.learning_rate", ".nan"], ["learning_rate is '.nan'", "a number"]),
+    (["--train_config.MultiDecay.learning_rate", "inf"], ["a number"]), (["--train_config.MultiDecay.learning_rate", "-1"], ["above 0"]),
+    (["--dataset_config.std", "[0, 1, 1]"], ["all above 0"]), (["--dataset_config.mean", "[a, b, c]"], ["a list of 3 numbers"]),
+    (["--dataset_config.mean", "[0.4, 0.4]"], ["a list of 3 numbers"]), (["--dataset_config.mean", "[.inf, 0, 0]"], ["a list of 3"]),
+    (["--dataset_config.eig_val", "[[1], 2, 3]"], ["a list of 3 numbers"]),
+    (["--dataset_config.eig_vec", "[1, 2, 3]"], ["a list of 3 x 3"]),
+    (["--dataset_config.eig_vec", "[[1, 2, 3], [1, 2, 3], [1, 2]]"], ["3 x 3"]), (["--dataset_config.flip_prop", "1.5"], ["at most 1"]),
+    (["--train_config.MultiDecay.multi_epochs", "[3, x]"], ["a list of whole numbers"]),
+    (["--train_config.MultiDecay.multi_epochs", "[1.5]"], ["a list of whole numbers"]),
+    (["--train_config.Adam.decay_filter", "[[a]]"], ["a list of texts"]), (["--data_sink_steps", "0"], ["at least -1, not 0"]),
+    (["--dataset_config.input_res_train", "[True, 96]"], ["[width, height]"]), (["--epoch_size", "1" * 400], ["a whole number"]),
+    (["--train_config.loss_scale_value", "1e39"], ["at most 3e+38"]), (["--device_id", "-1"], ["at least 0"]),
     (["stray"], ["unexpected argument 'stray'"]),
 ])
 def test_mistakes_are_answered(argv, words):
@@ -83,6 +98,13 @@ def test_mistakes_are_answered(argv, words):
 
 @pytest.mark.parametrize("text, word", [
     ("epoch_size: [1", "not readable as YAML"), ("- 1\n", "name: value"), ("epochs: 3", "no parameter epochs"),
+    ("train_config:\n", "train_config is an empty section; leave it out"), ("train_config: {}", "an empty section"),
+    ("train_config:\n  Adam:\n", "train_config.Adam is an empty section; leave it out; its parameters are weight_decay, decay_filter"),
+    ("train_config: 3", "train_config is a section, not 3; its parameters are batch_size, "),
+    ("seed: {a: 1}", "seed is a value, not a section"),
+    ("seed: 1\nseed: 2", "line 2, column 1.*|seed stands there twice"),
+    ("train_config:\n  batch_size: 2\nepoch_size: 1\ntrain_config:\n  batch_size: 3", "train_config stands there twice"),
+    ("seed: .inf", "seed is inf"), ("1: 2", "no parameter 1"), ("seed: 2001-01-01", "a whole number"), ("[" * 5000, "not readable"),
 ])
 def test_broken_files_are_answered(tmp_path, text, word):
     path = tmp_path / "c.yaml"

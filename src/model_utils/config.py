@@ -7,6 +7,7 @@ import yaml
 
 from src import errors
 from src.errors import UserError
+from src.model_utils.rules import checked
 
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "default_config.yaml")
 
@@ -21,15 +22,8 @@ RETIRED = {
 }
 
 
-AT_LEAST_ONE = (
-    "device_num", "epoch_size", "save_checkpoint_steps", "save_checkpoint_num", "dataset_config.num_shards",
-    "dataset_config.num_workers", "dataset_config.max_objs",
-    "dataset_config.max_pixels", "net_config.head_conv", "train_config.batch_size", "eval_config.K",
-    "eval_config.batch_size", "export_config.batch_size",
-    "eval_config.pad_multiple", "train_config.loss_scale_window", "modelarts_timeout",
-)
-# [width, height], each a multiple of the number: the network halves its input five times.
-SIZES = {"dataset_config.input_res_train": 32, "dataset_config.input_res_test": 8, "export_config.input_res": 32}
+DEFAULTS, COMMAND_LINE = "default_config.yaml", "the command line"  # where values come from, beside files
+METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH"}
 
 
 class Config:
@@ -41,12 +35,35 @@ class Config:
 
     def as_dict(self):
         """The settings as plain nested dictionaries."""
-        return {name: value.as_dict() if isinstance(value, Config) else value for name, value in vars(self).items()}
+        settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {name: value.as_dict() if isinstance(value, Config) else value for name, value in settings.items()}
+
+    def origin(self, name):
+        """Where a parameter's value comes from, named as "eval_config.K": "default_config.yaml", a file's path, "the command line"."""
+        return self._origins[name]
+
+    def take(self, settings, origin):
+        """Set parameters {"eval_config.K": value} that neither a file nor the command line gives; they then come from `origin`."""
+        for name, value in settings.items():
+            if self._origins[name] == DEFAULTS:
+                section, _, last = name.rpartition(".")
+                setattr(getattr(self, section) if section else self, last, value)
+                self._origins[name] = origin
 
 
 def load_defaults(path=DEFAULT_CONFIG):
-    """Return (values, helps, choices) of a three-document file, each flat: {"train_config.batch_size": ...}."""
-    return tuple(_flatten(document) for document in _read_yaml(path))
+    """Return (values, helps, rules) of a three-document file, each flat: {"train_config.batch_size": ...}.
+
+    The values are checked by the rules. Raises UserError.
+    """
+    documents = _read_yaml(path)
+    if len(documents) != 3 or not all(isinstance(document, dict) for document in documents):
+        raise UserError(f"{path}: expected three documents, values, help and rules, with lines of --- between them")
+    values, helps, rules = _flatten(documents[0]), _flatten(documents[1]), _flatten(documents[2], leaf="kind")
+    checked = merge(values, values, rules, path)
+    if missing := [name for name in rules if name not in values]:
+        raise UserError(f"{path}: {missing[0]} is missing")
+    return checked, helps, rules
 
 
 def get_config(description, argv=None):
@@ -54,8 +71,8 @@ def get_config(description, argv=None):
 
     Raises UserError for an unknown parameter (with the nearest right name), a wrong type or an impossible value.
     """
-    values, helps, choices = load_defaults()
-    parser = _parser(description, values, helps, choices)
+    values, helps, rules = load_defaults()
+    parser = _parser(description, values, helps, rules)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
@@ -64,11 +81,24 @@ def get_config(description, argv=None):
         raise UserError(_unknown("option", name, [*values, "config_path"]))
     given = vars(options)
     path = given.pop("config_path", None)
-    if path:
-        values = merge(values, read_config_file(path), choices, path)
-    values = merge(values, {name: value for name, value in given.items() if value is not None}, choices, "the command line")
-    _check_ranges(values)
-    return Config(_nest(values))
+    in_file = read_config_file(path) if path else {}
+    given = {name: value for name, value in given.items() if value is not None}
+    values = merge(merge(values, in_file, rules, path), given, rules, COMMAND_LINE)
+    _check_together(values)
+    config = Config(_nest(values))
+    config._origins = {name: COMMAND_LINE if name in given else path if name in in_file else DEFAULTS for name in values}
+    return config
+
+
+def make_config(**settings):
+    """A Config of the defaults and of settings {"eval_config": {"K": 10}, ...}, checked, without a command line."""
+    values, _, rules = load_defaults()
+    given = _flatten(settings)
+    values = merge(values, given, rules, "options")
+    _check_together(values)
+    config = Config(_nest(values))
+    config._origins = {name: COMMAND_LINE if name in given else DEFAULTS for name in values}
+    return config
 
 
 def add_model_options(parser):
@@ -80,27 +110,11 @@ def add_model_options(parser):
     parser.add_argument("--device_id", type=int, default=0, help="number of the Ascend device (default: %(default)s)")
 
 
-def _check_ranges(values):
-    for name in AT_LEAST_ONE:
-        if values[name] < 1:
-            raise UserError(f"{name} is {values[name]}; it must be at least 1")
-    for name, multiple in SIZES.items():
-        sides = values[name]
-        if len(sides) != 2 or any(not isinstance(side, int) or side < multiple or side % multiple for side in sides):
-            raise UserError(f"{name} is {sides}; expected [width, height], both multiples of {multiple}")
-    if values["data_sink_steps"] < 1 and values["data_sink_steps"] != -1:
-        raise UserError(f"data_sink_steps is {values['data_sink_steps']}; expected at least 1, or -1 for an epoch")
-    if values["eval_config.pad_multiple"] % 32:
-        raise UserError(f"eval_config.pad_multiple is {values['eval_config.pad_multiple']}; expected a multiple of 32")
+def _check_together(values):
+    """Raise UserError for values that go alone, but not together."""
     if values["eval_config.flip_test"] and not values["eval_config.keep_res"] and values["dataset_config.input_res_test"][0] % 32:
         raise UserError(f"eval_config.flip_test needs an input whose mirror image lies on the same grid: the width of "
                         f"dataset_config.input_res_test is {values['dataset_config.input_res_test'][0]}, no multiple of 32")
-    scales = values["eval_config.multi_scales"]
-    if not scales or any(not isinstance(scale, (int, float)) or scale <= 0 for scale in scales):
-        raise UserError(f"eval_config.multi_scales is {scales}; expected numbers above 0")
-    stages = values["net_config.num_stacks"]
-    if len(stages) != 4 or any(not isinstance(depth, int) or depth < 1 for depth in stages):
-        raise UserError(f"net_config.num_stacks is {stages}; expected four numbers of blocks, such as [2, 2, 2, 2]")
 
 
 def read_config_file(path):
@@ -114,16 +128,26 @@ def read_config_file(path):
     return _flatten(settings)
 
 
-def merge(values, changes, choices, where):
-    """Return values with the changes made, each converted to the type of what it replaces and checked."""
+def merge(values, changes, rules, where):
+    """Return values with the changes made, each converted and checked as its rule says."""
     merged = dict(values)
+    sections = {name.rpartition(".")[0] for name in rules} | {name.split(".")[0] for name in rules if "." in name}
     for name, value in changes.items():
-        if name not in values:
-            raise UserError(f"{where}: {_unknown('parameter', name, values)}")
-        merged[name] = _convert(name, value, values[name], where)
-        if name in choices and merged[name] not in choices[name]:
-            raise UserError(f"{where}: {name} is {merged[name]!r}; choose from {', '.join(map(str, choices[name]))}")
+        if name in sections:
+            problem = "is an empty section; leave it out" if value in (None, {}) else f"is a section, not {value!r}"
+            raise UserError(f"{where}: {name} {problem}; its parameters are {', '.join(_parameters(name, rules))}")
+        if name not in rules:
+            outer = name.rpartition(".")[0]
+            if outer in rules:
+                raise UserError(f"{where}: {outer} is a value, not a section")
+            raise UserError(f"{where}: {_unknown('parameter', name, rules)}")
+        merged[name] = checked(name, value, rules[name], where)
     return merged
+
+
+def _parameters(section, rules):
+    """The names of a section's parameters, without it."""
+    return [name[len(section) + 1 :] for name in rules if name.startswith(f"{section}.")]
 
 
 def checked_section(section, settings, where):
@@ -131,58 +155,24 @@ def checked_section(section, settings, where):
 
     Raises UserError as get_config does.
     """
-    defaults, _, choices = load_defaults()
-    values = merge(defaults, {f"{section}.{name}": value for name, value in settings.items()}, choices, where)
+    if not isinstance(settings, dict):
+        raise UserError(f"{where}: {section} is {settings!r}; expected a section of parameters")
+    defaults, _, rules = load_defaults()
+    values = merge(defaults, _flatten({section: settings}), rules, where)
     with errors.about(where):
-        _check_ranges(values)
+        _check_together(values)
     return _nest(values)[section]
 
 
-def _parser(description, values, helps, choices):
+def _parser(description, values, helps, rules):
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_path", metavar="FILE", help="YAML file that states what differs from default_config.yaml")
     for name, value in values.items():
-        metavar = "|".join(map(str, choices[name])) if name in choices else _type_name(value)
+        rule = rules[name]
+        metavar = "|".join(map(str, rule["choices"])) if "choices" in rule else METAVARS[rule["kind"].split()[0]]
         help_text = f"{helps[name]} (default: {value})".replace("%", "%%")
         parser.add_argument(f"--{name}", metavar=metavar, help=help_text)
     return parser
-
-
-def _type_name(value):
-    return {bool: "true|false", int: "N", float: "X", list: "LIST"}.get(type(value), "TEXT")
-
-
-def _convert(name, value, default, where):
-    """value (from YAML, or text from the command line) as the type of default."""
-    wanted = {bool: "true or false", int: "a whole number", float: "a number", list: "a list such as [1, 2]", str: "text"}[type(default)]
-    problem = UserError(f"{where}: {name} is {value!r}; expected {wanted}")
-    if isinstance(default, str):
-        if isinstance(value, (dict, list)):
-            raise problem
-        return "" if value is None else str(value)
-    if isinstance(value, str):
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise problem from None
-        if isinstance(value, str):  # YAML 1.1 takes 5e-4, without a point, for text
-            try:
-                value = float(value)
-            except ValueError:
-                raise problem from None
-    if isinstance(default, bool):
-        if value in (0, 1):
-            return bool(value)
-        raise problem
-    if isinstance(value, bool):
-        raise problem
-    if isinstance(default, int) and isinstance(value, (int, float)) and value == int(value):
-        return int(value)
-    if isinstance(default, float) and isinstance(value, (int, float)):
-        return float(value)
-    if isinstance(default, list) and isinstance(value, list):
-        return value
-    raise problem
 
 
 def _unknown(kind, name, known):
@@ -200,11 +190,12 @@ def _unknown(kind, name, known):
     return f"no {kind} {name}{hint}"
 
 
-def _flatten(settings, prefix=""):
+def _flatten(settings, prefix="", leaf=None):
+    """Nested settings -> {"section.name": value}; a dictionary with the key `leaf` is a value, and so is an empty one."""
     flat = {}
-    for name, value in (settings or {}).items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{name}."))
+    for name, value in settings.items():
+        if isinstance(value, dict) and value and (leaf is None or leaf not in value):
+            flat.update(_flatten(value, f"{prefix}{name}.", leaf))
         else:
             flat[f"{prefix}{name}"] = value
     return flat
@@ -221,9 +212,22 @@ def _nest(flat):
     return nested
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which takes no name twice: otherwise the last one would win without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path):
     try:
         with open(path, encoding="utf-8") as file:
-            return list(yaml.safe_load_all(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from error
+            return list(yaml.load_all(file, _Loader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as YAML: {error or type(error).__name__}") from error
