@@ -22,9 +22,11 @@ def evaluate(config):
     from src.inference import StageTimes, detect_all, load_detector, read_picture
     from src.model_utils.device_adapter import set_device
     from src.post_process import coco_records
+    from src.side_file import adopt_evaluation, read_side_file
     from src.utils import free_name, keep_earlier, log, progress
 
     split = find_split(config.data_dir, config.run_mode, config.dataset_config)
+    adopt_evaluation(config, read_side_file(config.load_checkpoint_path), "the side file")
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     detector = load_detector(config.load_checkpoint_path, config.eval_config, target, config.net_config.dcn_impl)
     description = detector.description

@@ -16,9 +16,14 @@ def export(config):
     # MindSpore is slow to load, and not needed for --help or a wrong option.
     from src.inference import export_detector, load_detector
     from src.model_utils.device_adapter import set_device
+    from src.side_file import adopt_evaluation, read_side_file
     from src.utils import log
 
     options = config.export_config
+    description = read_side_file(options.ckpt_file)
+    adopt_evaluation(config, description, "the side file")
+    if not config.eval_config.keep_res:
+        config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     if options.export_format == "AIR" and target != "Ascend":
         raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")

@@ -12,6 +12,7 @@ def main():
     from src import evaluation, offline
     from src.coco import Split, dataset_name, find_split, read_coco
     from src.post_process import coco_records, merge, to_image
+    from src.side_file import checked_evaluation
     from src.utils import keep_earlier, log, progress
 
     errors.require_dir(config.result_path, "folder of results (--result_path)")
@@ -24,6 +25,8 @@ def main():
     coco = read_coco(split.annotation)
     for note in coco.notes:
         log(note)
+    config.take(checked_evaluation(meta.get("evaluation", {}), config.meta_path), "the exported file")
+    log(f"soft-NMS {str(config.eval_config.SOFT_NMS).lower()} ({config.origin('eval_config.SOFT_NMS')})")
     category_ids = evaluation.check_classes(meta, coco, split.annotation)
     options = config.eval_config
     records, skipped = [], list(meta["skipped"])

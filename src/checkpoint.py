@@ -8,7 +8,8 @@ import mindspore as ms
 
 from src import errors
 from src.errors import UserError
-from src.utils import find_checkpoints, free_name, keep_earlier, log, side_file, whole_file, write_json, written_as
+from src.side_file import find_checkpoints, side_file, written_as
+from src.utils import free_name, keep_earlier, log, whole_file, write_json
 
 
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):

@@ -18,8 +18,9 @@ from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import INTERRUPTS, Interrupted, UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils.device_adapter import keep_graphs
+from src.side_file import describe_model, read_side_file, side_file
 from src.training_log import TrainingLog
-from src.utils import describe_model, log, read_json, read_side_file, side_file
+from src.utils import log, read_json
 from src.watch import Watch
 
 # ---------------------------------------------------------------- training

@@ -19,8 +19,11 @@ from src.device_input import Normalize
 from src.errors import UserError
 from src.model_utils.config import Config
 from src.post_process import merge, to_image
-from src.utils import check_model, keep_earlier, log, read_json, read_side_file, side_file, whole_file, write_json
+from src.side_file import check_model, checked_evaluation, read_side_file, side_file
+from src.utils import keep_earlier, log, read_json, whole_file, write_json
 
+# Evaluation settings that are fixed when a file is exported.
+FIXED = ("dataset_config.input_res_test", *(f"eval_config.{name}" for name in ("keep_res", "pad_multiple", "flip_test", "K")))
 CONSUMER = ("dataset", "classes", "category_ids", "mean", "std")  # what an exported file's side file takes over from the checkpoint's
 
 
@@ -89,6 +92,7 @@ def read_exported(path):
     description = read_json(side_file(path), f"the side file of {path}",
                             (*CONSUMER, "input_res", "batch_size", "input_type", "down_ratio", "K", "flip_test"))
     check_model(description, side_file(path))
+    description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(path))
     return description
 
 
@@ -268,6 +272,7 @@ def export_detector(detector, export_config, eval_config):
     consumer.update(
         input_res=[width, height], batch_size=batch, input_type=export_config.input_type, input_shape=list(example.shape),
         down_ratio=detector.down_ratio, K=eval_config.K, flip_test=eval_config.flip_test,
+        evaluation={name: value for name, value in detector.description["evaluation"].items() if name not in FIXED},
         mindspore=ms.__version__, checkpoint=os.path.basename(export_config.ckpt_file),
     )
     write_json(side_file(path), consumer)

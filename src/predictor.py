@@ -9,10 +9,10 @@ import numpy as np
 
 from src import image
 from src.errors import UserError
-from src.inference import join_scales, load_detector, load_mindir, make_inputs, read_picture
-from src.model_utils.config import get_config
+from src.inference import join_scales, load_detector, load_mindir, make_inputs, read_exported, read_picture
+from src.model_utils.config import make_config
 from src.model_utils.device_adapter import set_device
-from src.utils import read_side_file
+from src.side_file import adopt_evaluation, read_side_file
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ def as_picture(source) -> np.ndarray:
 class Predictor:
     """Detects the objects of a picture with a checkpoint (.ckpt, its side file beside it) or an exported file (.mindir).
 
-    Each picture is fitted into the size the checkpoint was trained at (or into input_res, [width, height]), so that one graph serves
-    pictures of all sizes; keep_res=True keeps their own sizes. eval_options are those of eval_config: flip_test, multi_scales, K,
-    SOFT_NMS, keep_res, batch_size, ...; for an exported file, flip_test and K are those it was exported with.
+    Each picture is fitted into the size the checkpoint's recipe evaluates at, or if that keeps sizes, was trained at (or into input_res,
+    [width, height]), so that one graph serves pictures of all sizes; keep_res=True keeps their own sizes. eval_options are those of
+    eval_config: flip_test, multi_scales, K, SOFT_NMS, keep_res, batch_size, ..., by default those of the recipe; for an exported file,
+    flip_test and K are those it was exported with.
 
     Thread-safe: pictures are prepared and finished in the calling threads, the network computes for one of them at a time.
     Raises UserError for a model that cannot be loaded or an option that does not exist.
@@ -90,14 +91,15 @@ class Predictor:
         exported = os.path.splitext(model)[1] == ".mindir"
         if exported and (input_res or {"flip_test", "keep_res", "K"} & set(eval_options)):
             raise UserError(f"{model}: input_res, keep_res, flip_test and K are fixed when a file is exported")
-        if not exported:
-            input_res = input_res or read_side_file(model)["input_res_train"]
-        words = ["--eval_config.keep_res", "false"]
-        for name, value in eval_options.items():
-            words += [f"--eval_config.{name}", str(value)]
+        description = read_exported(model) if exported else read_side_file(model)
+        given = {"eval_config": {"keep_res": False, **eval_options}}
         if input_res:
-            words += ["--dataset_config.input_res_test", str(list(input_res))]
-        self.config = get_config("", words)
+            given["dataset_config"] = {"input_res_test": list(input_res)}
+        self.config = make_config(**given)
+        recorded = dict(description["evaluation"])
+        if recorded.pop("eval_config.keep_res", True) and not exported:
+            recorded["dataset_config.input_res_test"] = description["input_res_train"]
+        adopt_evaluation(self.config, {"evaluation": recorded}, "the side file")
         target = set_device(device_target, device_id)
         if exported:
             self.detector = load_mindir(model)

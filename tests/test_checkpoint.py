@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor
 
 from src.checkpoint import CheckpointFolder, newest_checkpoint, read_checkpoint, save_weights
 from src.errors import UserError
-from src.utils import find_checkpoints
+from src.side_file import find_checkpoints
 from tests.conftest import ROOT, assert_user_error
 
 

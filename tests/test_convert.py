@@ -21,8 +21,8 @@ from src.checkpoint import load_weights, read_checkpoint
 from src.errors import UserError
 from src.inference import load_detector
 from src.model_utils.config import get_config
+from src.side_file import read_side_file
 from src.torch_files import read_torch_file
-from src.utils import read_side_file
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, load_golden, noise_picture, run_script
 from tools import convert_centernet, convert_resnet18

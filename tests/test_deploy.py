@@ -313,3 +313,76 @@ def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data
     result = json.loads((tmp_path / "val.unfinished" / "val_pred_result.json").read_text())
     done = {entry["id"] for entry in result["images"]}
     assert 0 < len(done) < 6 and {record["image_id"] for record in result["annotations"]} == done
+
+
+# ---------------------------------------------------------------- what a run was evaluated with
+
+
+@pytest.fixture
+def recorded(lively_checkpoint, tmp_path):
+    """A copy of lively_checkpoint whose side file says that its recipe evaluates at 128x96, without keep_res and soft-NMS, with K 30."""
+    path = tmp_path / "r.ckpt"
+    shutil.copy(lively_checkpoint, path)
+    side = json.loads(lively_checkpoint.with_suffix(".json").read_text())
+    evaluation = {"dataset_config.input_res_test": [128, 96], "eval_config.keep_res": False, "eval_config.SOFT_NMS": False,
+                  "eval_config.K": 30}
+    path.with_suffix(".json").write_text(json.dumps({**side, "evaluation": evaluation}))
+    return path
+
+
+RECIPE = ("--dataset_config.input_res_test", "[128, 96]", "--eval_config.keep_res", "false", "--eval_config.SOFT_NMS", "false",
+          "--eval_config.K", 30)
+
+
+def run_eval(checkpoint, tiny_data, folder, make_config, capsys, *words):
+    """(records, the log) of eval.py in this process."""
+    import eval as script
+
+    words = ["--load_checkpoint_path", checkpoint, "--data_dir", tiny_data, "--save_result_dir", folder, "--device_target", "CPU", *words]
+    script.evaluate(make_config(*words))
+    return json.loads((folder / "val" / "val_pred_eval.json").read_text()), capsys.readouterr().out
+
+
+def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, lively_checkpoint, tiny_data, tmp_path, make_config, capsys):
+    """And says what it evaluates with, and where each setting comes from."""
+    expected, _ = run_eval(lively_checkpoint, tiny_data, tmp_path / "a", make_config, capsys, *RECIPE)
+    found, said = run_eval(recorded, tiny_data, tmp_path / "b", make_config, capsys)
+    without, _ = run_eval(lively_checkpoint, tiny_data, tmp_path / "c", make_config, capsys)
+    assert found == expected != without
+    assert ("evaluating with input_res_test 128x96 (the side file), keep_res false (the side file), flip_test false (default_config.yaml), "
+            "multi_scales [1.0] (default_config.yaml), SOFT_NMS false (the side file), K 30 (the side file)") in said
+    (tmp_path / "mine.yaml").write_text("eval_config:\n  K: 7\n")
+    words = ["--config_path", tmp_path / "mine.yaml", "--eval_config.SOFT_NMS", "true"]
+    _, said = run_eval(recorded, tiny_data, tmp_path / "d", make_config, capsys, *words)
+    assert f"SOFT_NMS true (the command line), K 7 ({tmp_path / 'mine.yaml'})" in said
+
+
+def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tiny_data, tmp_path, make_config, capsys):
+    import export as script
+
+    picture = str(tiny_data / "val2017" / "000001.jpg")
+    expected = Predictor(str(recorded), "CPU", input_res=[128, 96], K=30, SOFT_NMS=False)(picture).detections()
+    found = Predictor(str(recorded), "CPU")(picture).detections()
+    np.testing.assert_array_equal(found, expected)
+    words = ["--export_config.ckpt_file", recorded, "--export_config.export_name", tmp_path / "e", "--device_target", "CPU"]
+    script.export(make_config(*words))
+    side = json.loads((tmp_path / "e.json").read_text())
+    assert side["input_res"] == [128, 96] and side["K"] == 30 and side["evaluation"] == {"eval_config.SOFT_NMS": False}
+    assert_same_detections(Predictor(str(tmp_path / "e.mindir"), "CPU")(picture).detections(), expected, 1e-3)
+
+
+@pytest.mark.parametrize("evaluation", [
+    3, {"eval_config.K": "many"}, {"eval_config.multi_scales": []}, {"dataset_config.input_res_test": [1]},
+])
+def test_damaged_evaluation_settings_are_named(evaluation, recorded):
+    side = json.loads(recorded.with_suffix(".json").read_text())
+    recorded.with_suffix(".json").write_text(json.dumps({**side, "evaluation": evaluation}))
+    with pytest.raises(UserError, match="r.json: (evaluation|eval_config|dataset_config)"):
+        Predictor(str(recorded), "CPU")
+
+
+def test_train_records_what_its_recipe_evaluates_with(tiny_run):
+    side = json.loads((tiny_run / "ckpt_0" / "centernet-2_7.json").read_text())
+    assert side["evaluation"] == {"dataset_config.input_res_test": [96, 96], "eval_config.keep_res": True, "eval_config.pad_multiple": 64,
+                                  "eval_config.flip_test": False, "eval_config.multi_scales": [1.0], "eval_config.SOFT_NMS": True,
+                                  "eval_config.K": 100}

@@ -13,8 +13,8 @@ from src import dataset, engine
 from src.checkpoint import read_checkpoint
 from src.errors import UserError
 from src.model_utils.local_adapter import get_device_id, get_rank_id, launched
+from src.side_file import find_checkpoints
 from src.training_log import read_training_log
-from src.utils import find_checkpoints
 from tests.conftest import ROOT, TINY, run_script, wait_until
 from tools import make_rank_table
 

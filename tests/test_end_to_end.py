@@ -17,7 +17,7 @@ from src.coco import read_coco, truth_boxes
 from src.dataset import normalize, place
 from src.errors import UserError
 from src.inference import load_detector, load_mindir
-from src.utils import read_side_file
+from src.side_file import read_side_file
 from tests.conftest import ROOT, TINY, assert_user_error, noise_picture, run_script, write_coco
 
 
@@ -141,8 +141,8 @@ def test_a_checkpoint_without_its_side_file(checkpoint, tiny_data, tmp_path):
     ({"classes": "abc"}, "classes is no list of names"), ({"category_ids": [1]}, "category_ids is no list of 3"),
     ({"mean": [1, 2]}, "mean is no list"),
     ({"std": [1, 1, 0]}, "expected numbers above 0"), ({"net_config": {"down_ration": 4}}, "did you mean net_config.down_ratio"),
-    ({"net_config": {"head_conv": "many"}}, "net_config.head_conv is 'many'"), ({"net_config": 7}, "net_config or input_res_train"),
-    ({"input_res_train": [96]}, "expected [width, height]"), ({"input_res_train": [712, 512]}, "both multiples of 32"),
+    ({"net_config": {"head_conv": "many"}}, "net_config.head_conv is 'many'"), ({"net_config": 7}, "net_config is 7; expected a section"),
+    ({"input_res_train": [96]}, "expected [width, height]"), ({"input_res_train": [712, 512]}, "multiples of 32"),
 ])
 def test_a_damaged_side_file_is_named(change, part, checkpoint, tmp_path):
     shutil.copy(checkpoint, tmp_path / "c.ckpt")

@@ -311,7 +311,8 @@ def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monk
     (["--input", "/nowhere/*.jpg"], "/nowhere/*.jpg"), (["--input", "empty"], "no images or videos in empty (1 other files)"),
     (["--input", "p.png", "--classes", "elipse"], "did you mean 'ellipse'"), (["--input", "p.png", "--output", "."], "holds the input"),
     (["--input", "p.png", "--output", "empty"], "holds other files"), (["--input", "p.png", "--score_thresh", 2], "from 0 to 1"),
-    (["--input", "p.png", "--output", "p.png"], "no folder"), (["--input", "p.png", "--multi_scales", "[0]"], "numbers above 0"),
+    (["--input", "p.png", "--output", "p.png"], "no folder"),
+    (["--input", "p.png", "--multi_scales", "[0]"], "a list of numbers, all above 0"),
     (["--input", "p.png", "--max_frames", 0], "at least 1"), (["--input", "p.png", "--batch_size", 0], "at least 1"),
 ])
 def test_mistakes(words, part, lively_checkpoint, picture, tmp_path, monkeypatch):

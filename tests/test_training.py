@@ -21,8 +21,9 @@ from src.errors import Interrupted, UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
+from src.side_file import find_checkpoints
 from src.training_log import TrainingLog, read_training_log
-from src.utils import find_checkpoints, keep_earlier, whole_file
+from src.utils import keep_earlier, whole_file
 from tests import parity
 from tests.conftest import ROOT, TINY, assert_user_error, run_script
 

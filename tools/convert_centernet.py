@@ -36,8 +36,9 @@ def to_mindspore(ckpt_file, output_file, annotation):
     from src.centernet_det import build_network
     from src.checkpoint import parameter_shapes, save_weights
     from src.model_utils.config import Config, get_config
+    from src.side_file import side_file
     from src.torch_files import read_torch_file
-    from src.utils import keep_earlier, side_file, write_json
+    from src.utils import keep_earlier, write_json
 
     state, others = read_torch_file(ckpt_file)
     state = torch_weights.without_prefix(state)
@@ -114,8 +115,9 @@ def to_pytorch(ckpt_file, output_file):
     from src.centernet_det import build_network
     from src.checkpoint import load_weights, read_checkpoint
     from src.model_utils.config import Config
+    from src.side_file import read_side_file
     from src.torch_files import import_torch, write_torch_file
-    from src.utils import keep_earlier, read_side_file
+    from src.utils import keep_earlier
 
     import_torch()
     description = read_side_file(ckpt_file)

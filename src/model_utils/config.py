@@ -5,7 +5,6 @@ import os
 
 import yaml
 
-from src import errors
 from src.errors import UserError
 from src.model_utils.rules import checked
 
@@ -84,20 +83,19 @@ def get_config(description, argv=None):
     in_file = read_config_file(path) if path else {}
     given = {name: value for name, value in given.items() if value is not None}
     values = merge(merge(values, in_file, rules, path), given, rules, COMMAND_LINE)
-    _check_together(values)
-    config = Config(_nest(values))
-    config._origins = {name: COMMAND_LINE if name in given else path if name in in_file else DEFAULTS for name in values}
-    return config
+    return _build(values, {**dict.fromkeys(values, DEFAULTS), **dict.fromkeys(in_file, path), **dict.fromkeys(given, COMMAND_LINE)})
 
 
 def make_config(**settings):
     """A Config of the defaults and of settings {"eval_config": {"K": 10}, ...}, checked, without a command line."""
     values, _, rules = load_defaults()
     given = _flatten(settings)
-    values = merge(values, given, rules, "options")
-    _check_together(values)
+    return _build(merge(values, given, rules, "the options"), {**dict.fromkeys(values, DEFAULTS), **dict.fromkeys(given, "the options")})
+
+
+def _build(values, origins):
     config = Config(_nest(values))
-    config._origins = {name: COMMAND_LINE if name in given else DEFAULTS for name in values}
+    config._origins = origins
     return config
 
 
@@ -110,11 +108,12 @@ def add_model_options(parser):
     parser.add_argument("--device_id", type=int, default=0, help="number of the Ascend device (default: %(default)s)")
 
 
-def _check_together(values):
+def check_together(config):
     """Raise UserError for values that go alone, but not together."""
-    if values["eval_config.flip_test"] and not values["eval_config.keep_res"] and values["dataset_config.input_res_test"][0] % 32:
+    options, width = config.eval_config, config.dataset_config.input_res_test[0]
+    if options.flip_test and not options.keep_res and width % 32:
         raise UserError(f"eval_config.flip_test needs an input whose mirror image lies on the same grid: the width of "
-                        f"dataset_config.input_res_test is {values['dataset_config.input_res_test'][0]}, no multiple of 32")
+                        f"dataset_config.input_res_test is {width}, no multiple of 32")
 
 
 def read_config_file(path):
@@ -158,10 +157,7 @@ def checked_section(section, settings, where):
     if not isinstance(settings, dict):
         raise UserError(f"{where}: {section} is {settings!r}; expected a section of parameters")
     defaults, _, rules = load_defaults()
-    values = merge(defaults, _flatten({section: settings}), rules, where)
-    with errors.about(where):
-        _check_together(values)
-    return _nest(values)[section]
+    return _nest(merge(defaults, _flatten({section: settings}), rules, where))[section]
 
 
 def _parser(description, values, helps, rules):

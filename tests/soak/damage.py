@@ -124,7 +124,8 @@ def checkpoints(folder):
     from src.checkpoint import save_weights
     from src.inference import load_detector
     from src.model_utils.config import get_config
-    from src.utils import describe_model, write_json
+    from src.side_file import describe_model
+    from src.utils import write_json
 
     words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"]
     config = get_config("", words)

@@ -1,0 +1,115 @@
+"""The JSON file beside a checkpoint or an exported file, which says what it is a model of; and the order of a run's checkpoints."""
+import json
+import os
+import re
+
+from src import errors
+from src.errors import UserError
+from src.model_utils.config import check_together, checked_section, load_defaults
+from src.model_utils.rules import checked
+from src.utils import log, read_json
+
+EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
+
+def side_file(checkpoint):
+    """The JSON file beside a checkpoint: classes, category ids, network and input settings."""
+    return os.path.splitext(checkpoint)[0] + ".json"
+
+
+CHECKPOINT_NAME = re.compile(r"centernet-\d+_(\d+)(\.\d+)?\.ckpt")
+
+
+def find_checkpoints(folder):
+    """Paths of a run's checkpoints in a folder, in the order in which they were written."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = [(os.path.join(folder, name), int(match[1])) for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
+    return [path for path, step in sorted(found, key=lambda entry: (written_as(entry[0]), entry[1], entry[0]))]
+
+
+def written_as(checkpoint):
+    """Which of its folder's checkpoints, counted from 1 in the order of writing, its side file says it is; 0 if that does not say.
+
+    The step in the name does not tell: a resumed run with other batches counts its steps anew. Nor do files' times, which copies change.
+    """
+    try:
+        with open(side_file(checkpoint), encoding="utf-8") as file:
+            return int(json.load(file)["written"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def describe_model(config, manifest):
+    """What travels with a checkpoint in its side file, as a dictionary; `evaluation` is what its recipe evaluates with.
+
+    Raises UserError if that cannot be.
+    """
+    check_together(config)
+    options = config.dataset_config
+    return {
+        "dataset": manifest["dataset"], "classes": manifest["classes"], "category_ids": manifest["category_ids"],
+        "net_config": config.net_config.as_dict(), "input_res_train": options.input_res_train,
+        "mean": options.mean, "std": options.std, "evaluation": evaluation_settings(config),
+    }
+
+
+def evaluation_settings(config):
+    """The settings that decide on an evaluation's detections, {"eval_config.K": 100, ...}."""
+    settings = {f"eval_config.{name}": getattr(config.eval_config, name) for name in EVALUATION}
+    return {"dataset_config.input_res_test": config.dataset_config.input_res_test, **settings}
+
+
+def adopt_evaluation(config, description, path):
+    """Give a Config the evaluation settings of the side file at path where neither a file nor the command line says otherwise.
+
+    Logs what holds, and where it comes from. Raises UserError if the side file's cannot be.
+    """
+    config.take(description.get("evaluation", {}), path)
+    check_together(config)
+    options = config.eval_config
+    shown = {"dataset_config.input_res_test": "x".join(map(str, config.dataset_config.input_res_test)),
+             **{f"eval_config.{name}": getattr(options, name) for name in EVALUATION}}
+    if options.keep_res:
+        shown["dataset_config.input_res_test"] = "each image's own size"
+    else:
+        del shown["eval_config.pad_multiple"]
+    log("evaluating with " + ", ".join(f"{name.rpartition('.')[2]} {str(value).lower() if isinstance(value, bool) else value} "
+                                       f"({config.origin(name)})" for name, value in shown.items()))
+
+
+def read_side_file(checkpoint):
+    """The side file's dictionary. Raises UserError if it is missing or broken."""
+    errors.require_file(checkpoint, "checkpoint")
+    names = ("classes", "category_ids", "net_config", "input_res_train", "mean", "std")
+    description = read_json(side_file(checkpoint), f"the side file of {checkpoint}", names)
+    check_model(description, side_file(checkpoint))
+    try:
+        description["net_config"] = checked_section("net_config", description["net_config"], side_file(checkpoint))
+        checked_section("dataset_config", {"input_res_train": description["input_res_train"]}, side_file(checkpoint))
+        description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(checkpoint))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{side_file(checkpoint)}: net_config or input_res_train is not what train.py writes ({error})") from error
+    return description
+
+
+def checked_evaluation(settings, where):
+    """A side file's evaluation settings, checked; files of an older version have none. Raises UserError."""
+    if not isinstance(settings, dict):
+        raise UserError(f"{where}: evaluation is no dictionary of settings")
+    _, _, rules = load_defaults()
+    known = {"dataset_config.input_res_test", *(f"eval_config.{name}" for name in EVALUATION)}
+    return {name: checked(name, value, rules[name], where) for name, value in settings.items() if name in known}
+
+
+def check_model(description, path):
+    """Raise UserError unless a side file's classes, category ids, mean and std can be what they should."""
+    classes, ids = description["classes"], description["category_ids"]
+    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+        raise UserError(f"{path}: classes is no list of names")
+    if not (isinstance(ids, list) and len(ids) == len(classes) and all(isinstance(number, int) for number in ids)):
+        raise UserError(f"{path}: category_ids is no list of {len(classes)} whole numbers")
+    for name in ("mean", "std"):
+        values = description[name]
+        if not (isinstance(values, list) and len(values) == 3 and all(isinstance(value, (int, float)) for value in values)):
+            raise UserError(f"{path}: {name} is no list of three numbers")
+    if min(description["std"]) <= 0:
+        raise UserError(f"{path}: std is {description['std']}; expected numbers above 0")
