@@ -8,6 +8,7 @@ import pytest
 
 from scripts.ascend_distributed_launcher import get_distribute_train_cmd as launcher
 from src.errors import UserError
+from src.model_utils.config import absolute_paths
 from src.rank_table import Device, find_server, read_device_ips, read_rank_table, share_cores
 from tools import make_rank_table
 
@@ -267,3 +268,22 @@ def test_tables_that_cannot_be_made(words, part, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=part):
         make_rank_table.main(words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_relative_paths_are_the_callers(tmp_path, monkeypatch):
+    """The processes work in LOG0, LOG1, ...: what the ini file names lies where the launcher was called."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("m", "weights"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "weights" / "b.ckpt").touch()
+    parameters = {"net_config.load_backbone_path": "weights/b.ckpt", "load_checkpoint_path": "weights/b.ckpt", "save_result_dir": "out",
+                  "data_url": "bucket/x", "save_checkpoint_path": ""}
+    words = launcher.training_words(parameters, "m", "")
+    given = dict(zip(words[::2], words[1::2]))
+    assert given["--net_config.load_backbone_path"] == given["--load_checkpoint_path"] == str(tmp_path / "weights" / "b.ckpt")
+    assert given["--mindrecord_dir"] == str(tmp_path / "m") and given["--save_result_dir"] == str(tmp_path / "out")
+    assert given["--data_url"] == "bucket/x" and given["--save_checkpoint_path"] == ""
+    parameters = {"enable_modelarts": "true", "load_checkpoint_path": "in/bucket.ckpt"}
+    words = launcher.training_words(parameters, "m", "")
+    assert "in/bucket.ckpt" in words
+    assert absolute_paths({"net_config.load_backbone_path": "b.ckpt"}) == {"net_config.load_backbone_path": str(tmp_path / "b.ckpt")}

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
-from src.model_utils.config import get_config
+from src.model_utils.config import absolute_paths, get_config
 
 
 def main(argv=None):
@@ -117,7 +117,7 @@ def train(folder, records, words, config, target, processes):
     """Train in the folder with the launcher for distributed runs, each process with its part of the batch."""
     parameters = configparser.ConfigParser(interpolation=None)
     parameters.optionxform = str
-    parameters["config"] = {**split(words), "train_config.batch_size": str(config.train_config.batch_size // processes)}
+    parameters["config"] = {**absolute_paths(split(words)), "train_config.batch_size": str(config.train_config.batch_size // processes)}
     with open(os.path.join(folder, "hyper_parameters.ini"), "w", encoding="utf-8") as file:
         parameters.write(file)
     table = ["--output", os.path.join(folder, "hccl.json"), "--devices", f"0-{processes - 1}"]

@@ -15,7 +15,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
-from src.model_utils.config import get_config
+from src.model_utils.config import absolute_paths, get_config
 from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
@@ -96,12 +96,11 @@ def training_words(parameters, mindrecord_dir, load_checkpoint_path):
     if config_path:
         places = [config_path, os.path.join(ROOT, config_path)]
         parameters["config_path"] = os.path.abspath(next((place for place in places if os.path.isfile(place)), config_path))
-    parameters["mindrecord_dir"] = os.path.abspath(mindrecord_dir)
-    # The processes work in folders of their own, so that paths have to be whole.
-    checkpoint = load_checkpoint_path or parameters.get("load_checkpoint_path")
+    checkpoint = load_checkpoint_path or parameters.get("load_checkpoint_path", "")
     if checkpoint and parameters.get("enable_modelarts") != "true":
-        checkpoint = os.path.abspath(errors.require_file(checkpoint, "checkpoint (LOAD_CHECKPOINT_PATH)"))
-    parameters["load_checkpoint_path"] = checkpoint or ""
+        errors.require_file(checkpoint, "checkpoint (LOAD_CHECKPOINT_PATH)")
+    # The processes work in folders of their own; paths are the caller's.
+    parameters = absolute_paths({**parameters, "mindrecord_dir": mindrecord_dir, "load_checkpoint_path": checkpoint})
     words = [word for name, value in parameters.items() for word in (f"--{name}", value)]
     get_config("", words)
     return words

@@ -99,6 +99,17 @@ def _build(values, origins):
     return config
 
 
+def absolute_paths(parameters):
+    """{parameter: text} with the paths made absolute, for processes that work in other folders than their caller.
+
+    With enable_modelarts a checkpoint's path is one inside checkpoint_url, and stays.
+    """
+    _, _, rules = load_defaults()
+    in_bucket = ("load_checkpoint_path", "export_config.ckpt_file") if str(parameters.get("enable_modelarts")).lower() == "true" else ()
+    return {name: os.path.abspath(value) if value.strip() and name not in in_bucket and rules.get(name, {}).get("kind") == "path" else value
+            for name, value in parameters.items()}
+
+
 def add_model_options(parser):
     """Give the parser of a tool that detects the options that name its model and its device."""
     model = parser.add_mutually_exclusive_group(required=True)
