@@ -271,17 +271,17 @@ def test_tables_that_cannot_be_made(words, part, tmp_path, monkeypatch):
 
 
 def test_relative_paths_are_the_callers(tmp_path, monkeypatch):
-    """The processes work in LOG0, LOG1, ...: what the ini file names lies where the launcher was called."""
+    """The processes work in LOG0, LOG1, ...: what is read lies where the launcher was called."""
     monkeypatch.chdir(tmp_path)
     for name in ("m", "weights"):
         (tmp_path / name).mkdir()
     (tmp_path / "weights" / "b.ckpt").touch()
-    parameters = {"net_config.load_backbone_path": "weights/b.ckpt", "load_checkpoint_path": "weights/b.ckpt", "save_result_dir": "out",
+    parameters = {"net_config.load_backbone_path": "weights/b.ckpt", "load_checkpoint_path": "weights/b.ckpt", "profiler_path": "out",
                   "data_url": "bucket/x", "save_checkpoint_path": ""}
     words = launcher.training_words(parameters, "m", "")
     given = dict(zip(words[::2], words[1::2]))
     assert given["--net_config.load_backbone_path"] == given["--load_checkpoint_path"] == str(tmp_path / "weights" / "b.ckpt")
-    assert given["--mindrecord_dir"] == str(tmp_path / "m") and given["--save_result_dir"] == str(tmp_path / "out")
+    assert given["--mindrecord_dir"] == str(tmp_path / "m") and given["--profiler_path"] == "out"
     assert given["--data_url"] == "bucket/x" and given["--save_checkpoint_path"] == ""
     parameters = {"enable_modelarts": "true", "load_checkpoint_path": "in/bucket.ckpt"}
     words = launcher.training_words(parameters, "m", "")

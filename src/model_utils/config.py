@@ -22,7 +22,7 @@ RETIRED = {
 
 
 DEFAULTS, COMMAND_LINE = "default_config.yaml", "the command line"  # where values come from, beside files
-METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH"}
+METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH", "output": "PATH"}
 
 
 class Config:
@@ -100,23 +100,15 @@ def _build(values, origins):
 
 
 def absolute_paths(parameters):
-    """{parameter: text} with the paths made absolute, for processes that work in other folders than their caller.
+    """{parameter: text} with the paths of what is read made absolute, for processes that work in other folders than their caller.
 
-    With enable_modelarts a checkpoint's path is one inside checkpoint_url, and stays.
+    What is written goes where such a process works, so its path stays. With enable_modelarts a checkpoint's path is one inside
+    checkpoint_url, and stays, too.
     """
     _, _, rules = load_defaults()
     in_bucket = ("load_checkpoint_path", "export_config.ckpt_file") if str(parameters.get("enable_modelarts")).lower() == "true" else ()
     return {name: os.path.abspath(value) if value.strip() and name not in in_bucket and rules.get(name, {}).get("kind") == "path" else value
             for name, value in parameters.items()}
-
-
-def add_model_options(parser):
-    """Give the parser of a tool that detects the options that name its model and its device."""
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--load_checkpoint_path", metavar="FILE", help="checkpoint; its side file lies beside it")
-    model.add_argument("--mindir", metavar="FILE", help="exported file; its side file lies beside it")
-    parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"), default="auto", help="device (default: %(default)s)")
-    parser.add_argument("--device_id", type=int, default=0, help="number of the Ascend device (default: %(default)s)")
 
 
 def check_together(config):

@@ -8,7 +8,7 @@ import yaml
 
 from src.errors import UserError
 
-ONE = {"bool": "true or false", "int": "a whole number", "float": "a number", "text": "text", "path": "a path"}
+ONE = {"bool": "true or false", "int": "a whole number", "float": "a number", "text": "text", "path": "a path", "output": "a path"}
 MANY = {"int": "whole numbers", "float": "numbers", "text": "texts"}
 
 
@@ -68,7 +68,7 @@ def _as_list(value, item_kind, shape, rule):
 
 
 def _as_one(value, kind, rule):
-    if kind in ("text", "path"):
+    if kind in ("text", "path", "output"):
         value = _as_text(value)
     elif kind == "bool":
         value = _as_bool(_parsed(value))
