@@ -16,17 +16,20 @@ def main():
 
 def evaluate(config):
     """Detect, score and write what config asks for."""
-    # MindSpore is slow to load, and not needed for --help or a wrong option.
-    from src import evaluation, visual
     from src.coco import dataset_name, find_split, image_list, image_size, read_coco, truth_boxes
-    from src.inference import StageTimes, detect_all, load_detector, read_picture
+    from src.side_file import adopt_evaluation, read_side_file
+
+    description = read_side_file(config.load_checkpoint_path)
+    split = find_split(config.data_dir, config.run_mode, config.dataset_config)
+    # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
+    from src import evaluation, visual
+    from src.image import read_picture
+    from src.inference import StageTimes, detect_all, load_detector
     from src.model_utils.device_adapter import set_device
     from src.post_process import coco_records
-    from src.side_file import adopt_evaluation, read_side_file
     from src.utils import free_name, keep_earlier, log, progress
 
-    split = find_split(config.data_dir, config.run_mode, config.dataset_config)
-    adopt_evaluation(config, read_side_file(config.load_checkpoint_path), "the side file")
+    adopt_evaluation(config, description, "the side file")
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     detector = load_detector(config.load_checkpoint_path, config.eval_config, target, config.net_config.dcn_impl)
     description = detector.description

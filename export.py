@@ -13,14 +13,15 @@ def main():
 
 def export(config):
     """Write the file that config asks for."""
-    # MindSpore is slow to load, and not needed for --help or a wrong option.
-    from src.inference import export_detector, load_detector
-    from src.model_utils.device_adapter import set_device
     from src.side_file import adopt_evaluation, read_side_file
-    from src.utils import log
 
     options = config.export_config
-    description = read_side_file(options.ckpt_file)
+    description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
+    # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
+    from src.inference import export_detector, load_detector
+    from src.model_utils.device_adapter import set_device
+    from src.utils import log
+
     adopt_evaluation(config, description, "the side file")
     if not config.eval_config.keep_res:
         config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))

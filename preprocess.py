@@ -6,21 +6,23 @@ from src.model_utils.config import get_config
 
 def main():
     config = get_config(__doc__)
-    # Slow to load, and not needed for --help or a wrong option.
-    from src import evaluation
     from src.coco import class_list, find_split, image_list, image_size, read_coco
-    from src.inference import read_exported, read_picture
-    from src.offline import write_inputs
+    from src.side_file import read_exported
     from src.utils import log
 
     if not config.predict_dir:
         raise UserError("no folder for the inputs given (--predict_dir)")
     if config.eval_config.multi_scales != [1.0]:
         raise UserError(f"eval_config.multi_scales is {config.eval_config.multi_scales}; offline inference has one scale, [1.0]")
-    split = find_split(config.val_data_dir, "val", config.dataset_config)
+    split = find_split(config.val_data_dir, "val", config.dataset_config, "--val_data_dir")
     coco = read_coco(split.annotation)
-    if config.mindir_path:
-        description = read_exported(config.mindir_path)
+    description = read_exported(config.mindir_path) if config.mindir_path else None
+    # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
+    from src import evaluation
+    from src.image import read_picture
+    from src.offline import write_inputs
+
+    if description:
         evaluation.check_classes(description, coco, split.annotation)
     else:
         options = config.export_config

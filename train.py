@@ -5,9 +5,23 @@ from src import errors
 from src.model_utils.config import get_config
 
 
+def check_paths(config):
+    """Raise UserError for data or a checkpoint that is not there."""
+    from src.manifest import read_manifest
+    from src.side_file import require_checkpoint
+
+    read_manifest(config.mindrecord_dir, config.mindrecord_prefix)
+    if config.load_checkpoint_path:
+        require_checkpoint(config.load_checkpoint_path)
+    elif config.net_config.load_backbone_path and not config.resume:
+        require_checkpoint(config.net_config.load_backbone_path, "backbone checkpoint (net_config.load_backbone_path)")
+
+
 def main():
     config = get_config(__doc__)
-    # MindSpore is slow to load, and not needed for --help or a wrong option.
+    if not config.enable_modelarts:
+        check_paths(config)
+    # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src.dataset import TrainSet
     from src.engine import train
     from src.model_utils.device_adapter import init_ranks, leave_ranks, peak_memory, profiling, set_device

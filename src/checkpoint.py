@@ -8,7 +8,7 @@ import mindspore as ms
 
 from src import errors
 from src.errors import UserError
-from src.side_file import find_checkpoints, side_file, written_as
+from src.side_file import find_checkpoints, require_checkpoint, side_file, written_as
 from src.utils import free_name, keep_earlier, log, whole_file, write_json
 
 
@@ -17,7 +17,7 @@ def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
 
     Where the file ends in a checksum, as this project's do, it must be right.
     """
-    errors.require_file(path, what)
+    require_checkpoint(path, what)
     try:
         return ms.load_checkpoint(path, crc_check=has_checksum(path))
     except (ValueError, RuntimeError, TypeError, OSError) as error:

@@ -28,14 +28,14 @@ class Split:
     image_dir: str
 
 
-def find_split(data_dir, part, dataset_config):
+def find_split(data_dir, part, dataset_config, option="--data_dir"):
     """Locate the "train", "val" or "test" part of the data set in data_dir.
 
     dataset_config's <part>_annotation and <part>_image_dir (relative to data_dir) win; else the usual places are tried:
     annotations/instances_<part>2017.json (also instance_..., image_info_..., <part>.json, and Pascal VOC's names), and <part>2017/,
     images/<part>/images/ or images/. Raises UserError that lists the places tried.
     """
-    errors.require_dir(data_dir, "data set folder")
+    errors.require_dir(data_dir, f"data set folder ({option})")
     names = [f"instances_{part}2017.json", f"instance_{part}2017.json", f"image_info_{part}2017.json", f"{part}.json", *VOC_NAMES[part]]
     annotation = _first_existing(
         data_dir, getattr(dataset_config, f"{part}_annotation"), [os.path.join("annotations", name) for name in names],

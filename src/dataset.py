@@ -1,4 +1,4 @@
-"""COCO -> MindRecord; the training pipeline; the evaluation input.
+"""COCO -> MindRecord; the training pipeline.
 
 As a script: python src/dataset.py --coco_data_dir D --mindrecord_dir M [--mindrecord_prefix P]
 """
@@ -14,18 +14,18 @@ import math
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import cv2
-import mindspore.dataset as ds
 import numpy as np
-from mindspore.mindrecord import FileWriter
 
+# MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
 from src import errors, image
 from src.coco import class_list, dataset_name, find_split, image_size, read_coco, usable_boxes
 from src.errors import UserError
+from src.manifest import manifest_path, read_manifest
 from src.model_utils.config import get_config
-from src.utils import log, progress, read_json, settle, write_json
+from src.pre_process import whole_view
+from src.utils import log, progress, settle, write_json
 
 RECORD_SCHEMA = {
     "image": {"type": "bytes"},
@@ -38,11 +38,6 @@ RECORD_SCHEMA = {
 # ---------------------------------------------------------------- MindRecord
 
 
-def manifest_path(mindrecord_dir, prefix):
-    """The file that is written last, and says what the MindRecord files hold."""
-    return os.path.join(mindrecord_dir, f"{prefix}.manifest.json")
-
-
 def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir, max_pixels=image.LARGEST):
     """Write the images and boxes of a part of a COCO data set to MindRecord files; returns the manifest.
 
@@ -52,6 +47,8 @@ def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir, ma
     The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if a finished conversion
     of that prefix is there, or if no image is left.
     """
+    from mindspore.mindrecord import FileWriter
+
     finished = manifest_path(mindrecord_dir, prefix)
     if os.path.exists(finished):
         raise UserError(f"{finished} exists: this conversion is done; name another --mindrecord_prefix or folder, or delete it first")
@@ -111,19 +108,6 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
         return None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
     boxes, labels, problems = usable_boxes(coco.imgToAnns[info["id"]], labels_of_ids, width, height)
     return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, problems
-
-
-def read_manifest(mindrecord_dir, prefix):
-    """The manifest of a finished conversion, with the shards' presence checked. Raises UserError."""
-    errors.require_dir(mindrecord_dir, "MindRecord folder (--mindrecord_dir)")
-    path = manifest_path(mindrecord_dir, prefix)
-    if not os.path.isfile(path):
-        raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing; "
-                        "run bash scripts/convert_dataset_to_mindrecord.sh first")
-    manifest = read_json(path, "a manifest of MindRecord files", ("files", "classes", "category_ids"))
-    for name in [*manifest["files"], *(f"{file}.db" for file in manifest["files"])]:
-        errors.require_file(os.path.join(mindrecord_dir, name), "MindRecord file")
-    return manifest
 
 
 class DamagedRecord(Exception):
@@ -201,14 +185,6 @@ def _in_class_columns(values, labels, num_classes):
     spread = np.zeros((len(values), num_classes, 2), np.float32)
     spread[np.arange(len(labels)), labels] = values[: len(labels)]
     return spread.reshape(len(values), -1)
-
-
-def whole_view(width, height, input_size):
-    """Centre and width of the region that shows a whole image in an input of input_size (width, height).
-
-    The original's longest side, for inputs that are not square too.
-    """
-    return np.array([width / 2, height / 2], np.float32), max(width, height * input_size[0] / input_size[1]) * 1.0
 
 
 def make_sample(picture, boxes, labels, num_classes, rng, dataset_config, net_config, hm=None):
@@ -304,6 +280,8 @@ class TrainSet:
     """
 
     def __init__(self, config, rank=0, ranks=1, device_target="CPU"):
+        import mindspore.dataset as ds
+
         self.config = config
         self.draw = draws_on_host(config.dataset_config.heatmap_on, config.net_config.dense_wh, device_target)
         self.rank, self.ranks = rank, ranks
@@ -340,6 +318,8 @@ class TrainSet:
 
         One serves a whole run: a sink sends for ever, and a pipeline takes time to start.
         """
+        import mindspore.dataset as ds
+
         workers = min(self.config.dataset_config.num_workers, os.cpu_count())  # MindSpore refuses more
         data = ds.GeneratorDataset(Steps(first, last), ["step"], shuffle=False)
         # Whole batches by one function: MindSpore takes large arrays as they are, but copies, twice, what it batches itself.
@@ -394,54 +374,14 @@ class TrainSet:
         return collate(samples, hm)
 
 
-# ---------------------------------------------------------------- evaluation input
-
-
-@dataclass
-class View:
-    """Where an evaluation input lies in its image: centre and width of the region, (height, width) of the output."""
-
-    center: np.ndarray
-    size: float
-    out_hw: tuple
-    scale: float
-
-
-def place(picture, scale, keep_res, input_res, down_ratio, pad_multiple=32):
-    """Put one image at one scale into an evaluation input (the original's detectors/base_detector.py).
-
-    Args: picture uint8 BGR; keep_res pads the scaled image to multiples of 32, and from there with more black at
-    the right and at the bottom to multiples of pad_multiple, so that the picture keeps its place on the stride grid; else it is fitted
-    into input_res (width, height). Returns uint8 [H, W, 3] and its View.
-    """
-    height, width = picture.shape[:2]
-    new_h, new_w = max(1, int(height * scale)), max(1, int(width * scale))
-    if keep_res:
-        base_w, base_h = (new_w | 31) + 1, (new_h | 31) + 1
-        input_w, input_h = (-(-side // pad_multiple) * pad_multiple for side in (base_w, base_h))
-        center = np.array([new_w // 2 + (input_w - base_w) / 2, new_h // 2 + (input_h - base_h) / 2], np.float32)
-        size = float(input_w)
-    else:
-        input_w, input_h = input_res
-        center = np.array([new_w / 2, new_h / 2], np.float32)
-        # The original's: the region is the unscaled image's, so that scale zooms in the fixed input.
-        size = whole_view(width, height, input_res)[1]
-    if (new_w, new_h) != (width, height):
-        picture = cv2.resize(picture, (new_w, new_h))
-    pixels = image.warp(picture, image.affine_matrix(center, size, 0, (input_w, input_h)), (input_w, input_h))
-    return pixels, View(center, size, (input_h // down_ratio, input_w // down_ratio), scale)
-
-
-def normalize(pixels, mean, std):
-    """uint8 [H, W, 3] -> the network's input, float32 [3, H, W]; mean and std in [0, 1]."""
-    return image.apply_color(pixels, image.normalizing_matrix(np.eye(3, 4), mean, std))
+# ---------------------------------------------------------------- script
 
 
 def main():
     """Convert the training part of a data set."""
     config = get_config("Convert the training images of a COCO-format data set to MindRecord files.")
     start = time.time()
-    split = find_split(config.coco_data_dir, "train", config.dataset_config)
+    split = find_split(config.coco_data_dir, "train", config.dataset_config, "--coco_data_dir")
     if not config.mindrecord_dir:
         raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
     options = config.dataset_config

@@ -114,6 +114,12 @@ def decode_whole_image(data, size=None, max_pixels=LARGEST):
     return image
 
 
+def read_picture(path, size=None, max_pixels=LARGEST):
+    """An image file as BGR uint8 [H, W, 3]. Raises OSError, or ValueError as decode_whole_image, with its arguments."""
+    with open(path, "rb") as file:
+        return decode_whole_image(file.read(), size, max_pixels)
+
+
 def check_pixels(size, max_pixels):
     """Raise ValueError if an image of size (width, height) has more than max_pixels pixels."""
     if size[0] * size[1] > max_pixels:

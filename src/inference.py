@@ -10,21 +10,20 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src import errors, image
+from src import errors
 from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, make_for_inference
 from src.checkpoint import load_weights, read_checkpoint
-from src.dataset import normalize, place
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import Normalize
 from src.errors import UserError
 from src.model_utils.config import Config
 from src.post_process import merge, to_image
-from src.side_file import check_model, checked_evaluation, read_side_file, side_file
-from src.utils import keep_earlier, log, read_json, whole_file, write_json
+from src.pre_process import normalize, place
+from src.side_file import CONSUMER, read_exported, read_side_file, side_file
+from src.utils import keep_earlier, log, whole_file, write_json
 
 # Evaluation settings that are fixed when a file is exported.
 FIXED = ("dataset_config.input_res_test", *(f"eval_config.{name}" for name in ("keep_res", "pad_multiple", "flip_test", "K")))
-CONSUMER = ("dataset", "classes", "category_ids", "mean", "std")  # what an exported file's side file takes over from the checkpoint's
 
 
 @dataclass
@@ -86,16 +85,6 @@ def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_
     return Detector(graph, description, options.down_ratio, from_bytes)
 
 
-def read_exported(path):
-    """The side file's dictionary of an exported file. Raises UserError if either is missing."""
-    errors.require_file(path, "exported file")
-    description = read_json(side_file(path), f"the side file of {path}",
-                            (*CONSUMER, "input_res", "batch_size", "input_type", "down_ratio", "K", "flip_test"))
-    check_model(description, side_file(path))
-    description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(path))
-    return description
-
-
 def load_mindir(path):
     """The Detector of an exported MindIR file. Raises UserError if it is none."""
     description = read_exported(path)
@@ -108,12 +97,6 @@ def load_mindir(path):
 
 
 # ---------------------------------------------------------------- one image
-
-
-def read_picture(path, size=None, max_pixels=image.LARGEST):
-    """An image file as BGR uint8 [H, W, 3]. Raises OSError, or ValueError as image.decode_whole_image, with its arguments."""
-    with open(path, "rb") as file:
-        return image.decode_whole_image(file.read(), size, max_pixels)
 
 
 def make_inputs(picture, detector, config):

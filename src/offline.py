@@ -9,8 +9,8 @@ from dataclasses import asdict
 import numpy as np
 
 from src import errors
-from src.dataset import View, normalize, place
 from src.errors import UserError
+from src.pre_process import View, normalize, place
 from src.utils import keep_earlier, log, progress, read_json, whole_file, write_json
 
 META = "inputs.json"
@@ -94,8 +94,7 @@ def run_inputs(detector, input_dir, result_path):
     if not names:
         raise UserError(f"no .bin files in {input_dir}; preprocess.py writes them")
     os.makedirs(keep_earlier(result_path))
-    skipped = []
-    fitting = []
+    skipped, fitting, done = [], [], 0
     for name in names:
         found = os.path.getsize(os.path.join(input_dir, name))
         if found == size:
@@ -103,11 +102,14 @@ def run_inputs(detector, input_dir, result_path):
         else:
             skipped.append(f"{name}: {found} bytes, and the exported file takes {size} ({dtype.__name__} {list(shape)})")
     batches = [fitting[start : start + detector.batch_size] for start in range(0, len(fitting), detector.batch_size)]
-    for batch in progress(batches, "detecting"):
+    for batch in errors.until_interrupted(progress(batches, "detecting")):
         inputs = np.stack([np.fromfile(os.path.join(input_dir, name), dtype).reshape(shape) for name in batch])
         for name, detections in zip(batch, detector(inputs)):
             with whole_file(os.path.join(result_path, result_name(name))) as partial:
                 detections[None].astype(np.float32).tofile(partial)
+        done += len(batch)
     for problem in skipped:
         log(f"skipped {problem}")
-    return len(fitting), skipped
+    if done < len(fitting):
+        raise errors.Interrupted(f"{result_path} holds the results of {done} of {len(fitting)} inputs; the same command starts anew")
+    return done, skipped

@@ -9,10 +9,11 @@ import numpy as np
 
 from src import image
 from src.errors import UserError
-from src.inference import join_scales, load_detector, load_mindir, make_inputs, read_exported, read_picture
+from src.image import read_picture
+from src.inference import join_scales, load_detector, load_mindir, make_inputs
 from src.model_utils.config import make_config
 from src.model_utils.device_adapter import set_device
-from src.side_file import adopt_evaluation, read_side_file
+from src.side_file import adopt_evaluation, read_exported, read_side_file
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Predictor:
         return as_prediction(join_scales(outputs, inputs, self.config.eval_config.SOFT_NMS), self.classes)
 
     def heatmap(self, picture: np.ndarray):
-        """The network's heatmap of a BGR uint8 picture: (float32 [C, H/4, W/4] in [0, 1], dataset.View that says where it lies).
+        """The network's heatmap of a BGR uint8 picture: (float32 [C, H/4, W/4] in [0, 1], pre_process.View that says where it lies).
 
         Raises UserError with an exported file, which ends in detections.
         """

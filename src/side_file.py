@@ -10,6 +10,17 @@ from src.model_utils.rules import checked
 from src.utils import log, read_json
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
+CONSUMER = ("dataset", "classes", "category_ids", "mean", "std")  # what an exported file's side file takes over from the checkpoint's
+
+
+def require_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
+    """Return path if it is a checkpoint's file, else raise UserError; of a folder it names the checkpoint written last in it."""
+    if path and os.path.isdir(path):
+        inside = find_checkpoints(path) or find_checkpoints(os.path.join(path, "ckpt_0"))
+        hint = f"the checkpoint written last in it is {inside[-1]}" if inside else "it holds no checkpoint"
+        raise UserError(f"{what} is a folder: {path}; {hint}")
+    return errors.require_file(path, what)
+
 
 def side_file(checkpoint):
     """The JSON file beside a checkpoint: classes, category ids, network and input settings."""
@@ -76,9 +87,9 @@ def adopt_evaluation(config, description, path):
                                        f"({config.origin(name)})" for name, value in shown.items()))
 
 
-def read_side_file(checkpoint):
-    """The side file's dictionary. Raises UserError if it is missing or broken."""
-    errors.require_file(checkpoint, "checkpoint")
+def read_side_file(checkpoint, what="checkpoint (--load_checkpoint_path)"):
+    """The dictionary of the side file of a checkpoint, which messages call `what`. Raises UserError if either is missing or broken."""
+    require_checkpoint(checkpoint, what)
     names = ("classes", "category_ids", "net_config", "input_res_train", "mean", "std")
     description = read_json(side_file(checkpoint), f"the side file of {checkpoint}", names)
     check_model(description, side_file(checkpoint))
@@ -88,6 +99,16 @@ def read_side_file(checkpoint):
         description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(checkpoint))
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{side_file(checkpoint)}: net_config or input_res_train is not what train.py writes ({error})") from error
+    return description
+
+
+def read_exported(path):
+    """The side file's dictionary of an exported file. Raises UserError if either is missing."""
+    errors.require_file(path, "exported file (--mindir, --mindir_path)")
+    description = read_json(side_file(path), f"the side file of {path}",
+                            (*CONSUMER, "input_res", "batch_size", "input_type", "down_ratio", "K", "flip_test"))
+    check_model(description, side_file(path))
+    description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(path))
     return description
 
 

@@ -145,7 +145,7 @@ def _font_file(east_asian):
 def overlay_heatmap(picture, heat, view):
     """A heatmap [C, h, w] in [0, 1] over its BGR picture: the largest value of all classes, from dark to bright.
 
-    view is the dataset.View that says where the heatmap lies in the picture.
+    view is the pre_process.View that says where the heatmap lies in the picture.
     """
     matrix = affine_matrix(view.center, view.size, 0, view.out_hw[::-1], inverse=True) / view.scale
     matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # centre of an output pixel to centre of a pixel

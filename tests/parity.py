@@ -22,7 +22,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from src.soft_nms import METHODS, soft_nms
 
-from src import dataset, errors, image, losses, torch_weights
+from src import dataset, errors, image, losses, pre_process, torch_weights
 from src.centernet_det import build_loss, build_network
 from src.checkpoint import as_parameters, load_weights, parameter_shapes
 from src.decode import decode
@@ -135,8 +135,8 @@ def preprocess_rows(vectors, folder):
     for case in vectors.cases("fix_res"):
         keep_res, scale = not vectors[f"fix_res_{case}"], float(vectors[f"scale_{case}"])
         name = f"preprocessing {case} ({'original resolution' if keep_res else '128x128'}, scale {scale:g})"
-        pixels, view = dataset.place(vectors["image"], scale, keep_res, (128, 128), 4)
-        tensor = dataset.normalize(pixels, options.mean, options.std)
+        pixels, view = pre_process.place(vectors["image"], scale, keep_res, (128, 128), 4)
+        tensor = pre_process.normalize(pixels, options.mean, options.std)
         yield compare(f"{name}: input", tensor[None, :, ::2, ::2], vectors[f"input_{case}"], USUAL, grey_level(options))
         region = np.array([view.size, 4 * view.out_hw[0]]) if vectors[f"s_{case}"].ndim else view.size
         ours = np.concatenate([view.center, np.ravel(region), view.out_hw])
@@ -151,7 +151,7 @@ def sample_rows(vectors, folder, name):
     config = get_config("", words)
     picture, boxes = vectors["image"], vectors["boxes_xywh"].copy()
     boxes[:, 2:] += boxes[:, :2]
-    center, size = dataset.whole_view(picture.shape[1], picture.shape[0], (128, 128))
+    center, size = pre_process.whole_view(picture.shape[1], picture.shape[0], (128, 128))
     crop_center, crop_scale, flip = vectors["crop_center"], vectors["crop_scale"], bool(vectors["flip"])
     if vectors["train"]:
         center, size = crop_center.astype(np.float32), size * crop_scale
@@ -263,7 +263,7 @@ def post_process_rows(vectors, folder):
     """Boxes back in the original image, in class order."""
     for case in vectors.cases("dets"):
         size = float(vectors[f"s_{case}"].ravel()[0])
-        view = dataset.View(vectors[f"c_{case}"], size, tuple(vectors[f"out_hw_{case}"]), 1.0)
+        view = pre_process.View(vectors[f"c_{case}"], size, tuple(vectors[f"out_hw_{case}"]), 1.0)
         ours = to_image(vectors[f"dets_{case}"][0], view)
         ours = ours[np.argsort(ours[:, 5], kind="stable")]
         yield from detection_rows(f"post-processing {case}", ours, vectors[f"boxes_{case}"])

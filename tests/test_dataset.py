@@ -11,7 +11,9 @@ import pytest
 from src import dataset, image
 from src.coco import Split, find_split, image_list, read_coco, truth_boxes, usable_boxes
 from src.errors import UserError
+from src.manifest import read_manifest
 from src.post_process import to_image
+from src.pre_process import place
 from tests.conftest import TINY, assert_user_error, noise_picture, run_script, write_coco
 
 # ---------------------------------------------------------------- padding to few shapes
@@ -21,8 +23,8 @@ from tests.conftest import TINY, assert_user_error, noise_picture, run_script, w
 def test_padding_keeps_the_picture_on_the_stride_grid(height, width):
     """Padding to multiples of 64 adds black right and below; the rest is pixel for pixel what padding to 32 gives."""
     picture = noise_picture(0, height, width)
-    near, near_view = dataset.place(picture, 1.0, True, None, 4, 32)
-    far, far_view = dataset.place(picture, 1.0, True, None, 4, 64)
+    near, near_view = place(picture, 1.0, True, None, 4, 32)
+    far, far_view = place(picture, 1.0, True, None, 4, 64)
     assert far.shape[0] % 64 == 0 and far.shape[1] % 64 == 0
     np.testing.assert_array_equal(far[: near.shape[0], : near.shape[1]], near)
     assert not far[near.shape[0] :].any() and not far[:, near.shape[1] :].any()
@@ -32,7 +34,7 @@ def test_padding_keeps_the_picture_on_the_stride_grid(height, width):
 
 def test_a_box_survives_the_way_in_and_out():
     """An image box, put into output pixels by the sample's matrix and taken back by to_image, is where it was."""
-    _, view = dataset.place(noise_picture(0, 300, 500), 0.75, False, (384, 288), 4)
+    _, view = place(noise_picture(0, 300, 500), 0.75, False, (384, 288), 4)
     matrix = image.affine_matrix(view.center, view.size, 0, view.out_hw[::-1])
     box = np.array([[40, 30, 200, 210.0]], np.float32)
     out = image.transform_boxes(box * 0.75, matrix)
@@ -128,7 +130,7 @@ def test_broken_annotation_files(tmp_path, text, words):
 
 def read_back(folder, prefix="coco_det.train.mind"):
     """{image id: (bytes, boxes, labels)} of MindRecord files, by MindSpore's own reader."""
-    manifest = dataset.read_manifest(str(folder), prefix)
+    manifest = read_manifest(str(folder), prefix)
     files = [str(folder / name) for name in manifest["files"]]
     rows = ds.MindDataset(files, shuffle=False).create_dict_iterator(num_epochs=1, output_numpy=True)
     return {int(row["image_id"]): (row["image"].tobytes(), row["boxes"], row["labels"]) for row in rows}
@@ -187,11 +189,11 @@ def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(dataset.FileWriter, "commit", stop)
+        patch.setattr("mindspore.mindrecord.FileWriter.commit", stop)
         with pytest.raises(KeyboardInterrupt):
             dataset.convert(split, str(tmp_path / "out"), "p", 1, 1, "stopped")
     with pytest.raises(UserError, match="no finished conversion"):
-        dataset.read_manifest(str(tmp_path / "out"), "p")
+        read_manifest(str(tmp_path / "out"), "p")
     assert dataset.convert(split, str(tmp_path / "out"), "p", 1, 1, "again")["images"] == 2
 
 
@@ -203,8 +205,8 @@ def test_a_finished_conversion_is_not_overwritten(tiny_data, tiny_records):
 
 
 @pytest.mark.parametrize("words, part", [
-    (["--coco_data_dir", "/nowhere", "--mindrecord_dir", "m"], "data set folder not found: /nowhere"),
-    ([], "no data set folder given"),
+    (["--coco_data_dir", "/nowhere", "--mindrecord_dir", "m"], "data set folder (--coco_data_dir) not found: /nowhere"),
+    ([], "no data set folder (--coco_data_dir) given"),
 ])
 def test_conversion_mistakes(tmp_path, words, part):
     assert_user_error(run_script("src/dataset.py", *words, cwd=tmp_path, check=False), part)

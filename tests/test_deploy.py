@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from src import errors, offline
-from src.dataset import normalize, place
+from src import errors, image, offline
 from src.errors import UserError
 from src.evaluation import METRIC_NAMES
 from src.inference import load_detector, load_mindir
+from src.pre_process import normalize, place
 from src.predictor import Predictor
 from tests.conftest import ROOT, assert_same_detections, assert_user_error, noise_picture, run_script
 
@@ -297,15 +297,14 @@ def test_k_is_the_files(export, tiny_data):
 
 def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
     import eval as script
-    from src import inference
 
     def read_picture(path, *words):
         if path.endswith("000004.jpg"):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(path, *words)
 
-    real = inference.read_picture
-    monkeypatch.setattr(inference, "read_picture", read_picture)
+    real = image.read_picture
+    monkeypatch.setattr(image, "read_picture", read_picture)
     words = ["--load_checkpoint_path", lively_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
     with pytest.raises(errors.Interrupted, match="of 6 images are detected, their records are in .*val.unfinished; nothing is scored"):
         script.evaluate(make_config(*words, "--dataset_config.num_workers", 1))

@@ -14,9 +14,9 @@ from pycocotools.cocoeval import COCOeval
 
 from src import evaluation, visual
 from src.coco import read_coco, truth_boxes
-from src.dataset import normalize, place
 from src.errors import UserError
 from src.inference import load_detector, load_mindir
+from src.pre_process import normalize, place
 from src.side_file import read_side_file
 from tests.conftest import ROOT, TINY, assert_user_error, noise_picture, run_script, write_coco
 

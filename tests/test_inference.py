@@ -9,7 +9,8 @@ import torch
 from src.centernet_det import CenterNet, HeatmapNetwork, fold_batch_norm
 from src.checkpoint import load_weights, read_checkpoint
 from src.device_input import Normalize
-from src.inference import Detector, StageTimes, detect_all, load_detector, make_inputs, read_picture
+from src.image import read_picture
+from src.inference import Detector, StageTimes, detect_all, load_detector, make_inputs
 from tests import torch_reference
 from tests.conftest import assert_same_detections, noise_picture
 

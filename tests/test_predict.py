@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.dataset import normalize, place
 from src.errors import Interrupted, UserError
 from src.inference import load_detector
 from src.post_process import merge, to_image
+from src.pre_process import normalize, place
 from src.predictor import Prediction, Predictor, as_picture, as_prediction
 from tests.conftest import ROOT, assert_user_error, noise_picture, run_script, wait_until
 from tools import predict

@@ -11,7 +11,7 @@ import pytest
 
 from src import evaluation, visual
 from src.coco import read_coco
-from src.dataset import View
+from src.pre_process import View
 from tests.conftest import TINY, assert_user_error, noise_picture, run_script, write_coco
 
 

@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.options import OptionParser
 
 CLASSES = 80
 PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "torch")
@@ -34,7 +35,7 @@ THREADS = ("OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "GLOG_v")
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(PARTS), help="time this part alone")
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
     parser.add_argument("--runs", type=int, default=7, help="runs of each row that count (default: %(default)s)")
@@ -305,9 +306,10 @@ def sample_steps(data, boxes, labels, options, net):
     import numpy as np
 
     from src import dataset, image
+    from src.pre_process import whole_view
 
     picture = image.decode_image(data)
-    center, size = dataset.whole_view(640, 480, (512, 512))
+    center, size = whole_view(640, 480, (512, 512))
     matrix = image.affine_matrix(center, size * 0.9, 0, (512, 512))
     view = image.warp(picture, matrix, (512, 512))
     steps, lighting = image.draw_color(np.random.default_rng(0))
@@ -495,8 +497,8 @@ def postprocess_part(runs):
     import numpy as np
     from src.soft_nms import soft_nms
 
-    from src.dataset import View
     from src.post_process import coco_records, merge, to_image
+    from src.pre_process import View
 
     rng = np.random.default_rng(0)
     boxes, labels = random_boxes(100, 128, 128)
@@ -518,7 +520,8 @@ def eval_part(runs):
     """From files to boxes, and the network alone on the same inputs."""
     import numpy as np
 
-    from src.inference import detect_all, make_inputs, read_picture
+    from src.image import read_picture
+    from src.inference import detect_all, make_inputs
     from src.model_utils.device_adapter import set_device
 
     set_device("CPU", 0)

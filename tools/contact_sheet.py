@@ -1,5 +1,4 @@
 """Run an exported MindIR file on images of a COCO-format data set and draw predictions beside ground truth on one sheet."""
-import argparse
 import os
 import sys
 
@@ -8,10 +7,11 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 from src import errors
 from src.errors import UserError
 from src.model_utils.config import get_config
+from src.options import OptionParser
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = OptionParser(description=__doc__)
     parser.add_argument("--mindir", required=True, help="exported file; its side file lies beside it")
     parser.add_argument("--data_dir", required=True, help="data set whose validation images are drawn")
     parser.add_argument("--output", required=True, help="picture to write, .png or .jpg")
@@ -29,13 +29,16 @@ def main():
 
     from src import visual
     from src.coco import find_split, image_list, image_size, read_coco, truth_boxes
-    from src.inference import read_picture
-    from src.predictor import Predictor
+    from src.image import read_picture
+    from src.side_file import read_exported
     from src.utils import keep_earlier
 
-    predictor = Predictor(options.mindir, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
+    read_exported(options.mindir)
     split = find_split(options.data_dir, "val", config.dataset_config)
     coco = read_coco(split.annotation)
+    from src.predictor import Predictor
+
+    predictor = Predictor(options.mindir, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     images = image_list(split, coco)
     sheet = []
     for place in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):

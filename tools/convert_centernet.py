@@ -1,6 +1,5 @@
 """Convert a detector between PyTorch and MindSpore: weights of the paper authors' code (resdcn_18, resdcn_101) or of MMDetection
 (centernet_r18-dcnv2) into a checkpoint for eval.py, export.py and fine-tuning; with --reverse a checkpoint into a PyTorch file."""
-import argparse
 import os
 import sys
 
@@ -10,12 +9,13 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.options import OptionParser
 
 COCO_CLASSES = os.path.join(ROOT, "tools", "names", "coco_classes.txt")
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = OptionParser(description=__doc__)
     parser.add_argument("--ckpt_file", "-ckpt_file", required=True, help="PyTorch file; with --reverse a checkpoint")
     parser.add_argument("--output_file", required=True, help="checkpoint to write, its side file beside it; with --reverse a PyTorch file")
     parser.add_argument("--annotation", help="COCO-format annotation file that names the classes, in the order of their ids (without it, "
@@ -24,6 +24,9 @@ def main(argv=None):
     options = parser.parse_args(argv)
     if options.reverse and options.annotation:
         raise UserError("--annotation has no use with --reverse: PyTorch's file holds no class names")
+    errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
+    if options.annotation:
+        errors.require_file(options.annotation, "annotation file (--annotation)")
     if options.reverse:
         to_pytorch(options.ckpt_file, options.output_file)
     else:

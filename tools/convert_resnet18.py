@@ -1,5 +1,4 @@
 """Convert a ResNet classifier of torchvision (resnet18-5c106cde.pth and its family) into a backbone checkpoint to train from."""
-import argparse
 import os
 import sys
 
@@ -9,12 +8,13 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.options import OptionParser
 
 NAMES = os.path.join("tools", "names")
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = OptionParser(description=__doc__)
     parser.add_argument("--ckpt_file", "-ckpt_file", required=True, help="PyTorch file")
     parser.add_argument("--torch_name_file", help=f"names in it, one a line (as {NAMES}/resnet18_torch.txt); with --ms_name_file. "
                                                   "Without both, the built-in mapping is used")
@@ -23,6 +23,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     if bool(options.torch_name_file) != bool(options.ms_name_file):
         raise UserError("--torch_name_file and --ms_name_file go together: the one's lines pair with the other's")
+    errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
     names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
 
     from src import torch_weights

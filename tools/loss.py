@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.options import OptionParser
 
 RELATIVE_LIMIT = 0.05
 ABSOLUTE_LIMIT = 0.0002
@@ -24,7 +25,7 @@ STEP = re.compile(r"\|\s*step:\s*(\d+)")
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidate-log", required=True, metavar="A", help="log of the run to judge")
     parser.add_argument("--reference-log", required=True, metavar="B", help="log of the run to compare with")
     parser.add_argument("--steps", type=int, default=100, help="compare the first so many common steps (default: %(default)s)")

@@ -1,5 +1,4 @@
 """Write a rank table (hccl.json, version 1.0) for machines without a cluster manager: of this server, or of several servers' tables."""
-import argparse
 import os
 import sys
 
@@ -8,12 +7,13 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.options import OptionParser
 from src.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
 from src.utils import keep_earlier, write_json
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = OptionParser(description=__doc__)
     parser.add_argument("--output", default="hccl.json", help="file to write (default: %(default)s)")
     parser.add_argument("--devices", help="device ids, as 0-7 or 0,2,4 (default: all in --hccn_conf)")
     parser.add_argument("--server_id", help="address by which other servers reach this one (default: its first address)")

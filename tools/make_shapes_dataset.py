@@ -16,6 +16,7 @@ import numpy as np
 
 from src import errors
 from src.errors import UserError
+from src.options import OptionParser
 
 CLASSES = ("rectangle", "ellipse", "triangle")
 LEAST_VISIBLE = 0.8  # of every object, when all are painted
@@ -123,7 +124,7 @@ def write_part(folder, part, count, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="folder to make")
     parser.add_argument("--train", type=int, default=1300, help="training images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="validation images (default: %(default)s)")

@@ -1,5 +1,4 @@
 """Merge COCO annotation files of the same classes into one: VOC2007 and VOC2012 into pascal_trainval0712.json."""
-import argparse
 import itertools
 import os
 import sys
@@ -9,10 +8,11 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.options import OptionParser
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = OptionParser(description=__doc__)
     parser.add_argument("--inputs", nargs="+", required=True, metavar="FILE", help="annotation files")
     parser.add_argument("--output", required=True, metavar="FILE", help="annotation file to write")
     options = parser.parse_args(argv)

@@ -1,5 +1,4 @@
 """Detect in pictures, folders of them, videos or a camera; writes pictures with boxes, a COCO-style predictions.json and a CSV."""
-import argparse
 import contextlib
 import csv
 import difflib
@@ -14,7 +13,8 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
-from src.model_utils.config import add_model_options, load_defaults
+from src.model_utils.config import load_defaults
+from src.options import OptionParser, add_model_options, check_model_options
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -24,6 +24,7 @@ RECORD, TABLE = "predictions.json", "predictions.csv"
 def main(argv=None):
     options = parse(argv)
     sources, base = find_sources(options.input)
+    check_model_options(options)
     folder = make_room(options.output, base)
 
     # What is slow to load is loaded when there is something to do.
@@ -56,8 +57,7 @@ def main(argv=None):
 def parse(argv):
     """The command line; defaults that default_config.yaml has are taken from there."""
     values, helps, _ = load_defaults()
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     epilog="Exit code 1 if a file was skipped, 2 for a mistake in the options.")
+    parser = OptionParser(description=__doc__, epilog="Exit code 1 if a file was skipped, 2 for a mistake in the options.")
     add_model_options(parser)
     parser.add_argument("--input", required=True,
                         help="image, folder (with all folders in it), pattern such as 'a/*.jpg', video, or number of a camera")
@@ -161,7 +161,8 @@ class Record:
 
     def pictures(self, paths, base):
         """Detect in image files; the pictures drawn keep their place below base."""
-        from src.inference import detect_all, read_picture
+        from src.image import read_picture
+        from src.inference import detect_all
         from src.utils import progress
         from src.visual import save_picture
 

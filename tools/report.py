@@ -1,5 +1,4 @@
 """Make one self-contained HTML file about a training and its evaluation: curves, scores, errors, pictures, speed."""
-import argparse
 import os
 import sys
 
@@ -9,10 +8,11 @@ if __name__ == "__main__":
 from src import errors
 from src.errors import UserError
 from src.model_utils.config import get_config
+from src.options import OptionParser
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = OptionParser(description=__doc__)
     parser.add_argument("result_dir", metavar="RESULT_DIR", help="save_result_dir of train.py and eval.py: train_record.jsonl, val/")
     parser.add_argument("--output", help="file to write (default: RESULT_DIR/report.html)")
     parser.add_argument("--title", help="heading (default: the folder's name)")

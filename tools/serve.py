@@ -1,5 +1,4 @@
 """Serve a detector on this machine: a web page to drop pictures on, and POST /predict for programs."""
-import argparse
 import contextlib
 import os
 import socket
@@ -10,11 +9,12 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
-from src.model_utils.config import add_model_options, load_defaults
+from src.model_utils.config import load_defaults
+from src.options import OptionParser, add_model_options, check_model_options
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = OptionParser(description=__doc__)
     add_model_options(parser)
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen on (default: %(default)s, this machine alone; there is no password)")
@@ -29,6 +29,7 @@ def main(argv=None):
     for name in ("max_bytes", "max_pixels", "max_requests", "body_seconds"):
         if getattr(options, name) <= 0:
             raise UserError(f"--{name} is {getattr(options, name)}; expected a number above 0")
+    check_model_options(options)
     listener = listen(options.host, options.port)
     serve(options, listener)
 

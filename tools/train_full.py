@@ -16,12 +16,15 @@ if __name__ == "__main__":
     sys.path[0] = ROOT
 
 from src import errors
+from src.coco import find_split
 from src.errors import UserError
+from src.manifest import manifest_path, read_manifest
 from src.model_utils.config import absolute_paths, get_config
+from src.options import OptionParser
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", required=True, help="first-level folder of the data set: the one with annotations/ and images/")
     parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"), default="auto", help="devices (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="epochs to train (default: the recipe's)")
@@ -42,14 +45,13 @@ def plan(options, words):
         raise UserError(f"train_config.batch_size, of all processes together, is {config.train_config.batch_size}; "
                         f"{options.processes} processes cannot share it equally")
 
-    from src import dataset
-    from src.checkpoint import newest_checkpoint
-    from src.coco import find_split
-    from src.model_utils.device_adapter import resolve_target
-
     data_dir = find_data(options.data_path)
     for part in ("train", "val"):
-        find_split(data_dir, part, config.dataset_config)
+        find_split(data_dir, part, config.dataset_config, "--data_path")
+    # MindSpore is slow to load, and not needed for a wrong path.
+    from src.checkpoint import newest_checkpoint
+    from src.model_utils.device_adapter import resolve_target
+
     target = resolve_target(options.device_target)
     recipe = os.path.splitext(os.path.basename(options.config_path))[0]
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -58,7 +60,7 @@ def plan(options, words):
         raise UserError(f"{folder} exists; name another --run")
 
     records = os.path.join(data_dir, "mindrecord")
-    if not os.path.exists(dataset.manifest_path(records, config.mindrecord_prefix)):
+    if not os.path.exists(manifest_path(records, config.mindrecord_prefix)):
         step("converting the training images to MindRecord files")
         script("src/dataset.py", *words, "--coco_data_dir", data_dir, "--mindrecord_dir", records)
     os.makedirs(folder)
@@ -70,7 +72,7 @@ def plan(options, words):
     script("eval.py", *words, "--device_target", target, "--data_dir", data_dir, "--load_checkpoint_path", checkpoint,
            "--save_result_dir", folder)
     step(folder)
-    images = dataset.read_manifest(records, config.mindrecord_prefix)["images"]
+    images = read_manifest(records, config.mindrecord_prefix)["images"]
     print(summary(folder, checkpoint, images - images % config.train_config.batch_size), flush=True)
 
 

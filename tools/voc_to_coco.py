@@ -15,6 +15,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.options import OptionParser
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
                "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -23,7 +24,7 @@ LARGEST_ID = 2**38  # of an image, so that annotation ids stay exact in pycocoto
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voc_dir", required=True, help="folder with Annotations/, ImageSets/Main/ and JPEGImages/")
     parser.add_argument("--split", required=True, help="list of images, ImageSets/Main/<split>.txt: trainval, test, ...")
     parser.add_argument("--output", required=True, help="annotation file to write, .json")

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 from src import errors
 from src.errors import UserError
 from src.model_utils.config import absolute_paths, get_config
+from src.options import OptionParser
 from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
@@ -49,7 +50,7 @@ def main(argv=None):
 
 def parse(argv):
     """The command line's options."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run_script_dir", default=os.path.join(ROOT, "train.py"), help="training script (default: %(default)s)")
     parser.add_argument("--hyper_parameter_config_dir", default=os.path.join(HERE, "hyper_parameter_config.ini"),
                         help="ini file whose section [config] holds training options (default: %(default)s)")

@@ -50,7 +50,7 @@ def photographs(folder):
     """Pictures of several formats, read as evaluation, prediction and conversion do."""
     import cv2
 
-    from src.inference import read_picture
+    from src.image import read_picture
     from tools.benchmark import photograph
 
     picture = photograph(160, 120)

@@ -1,0 +1,58 @@
+"""The evaluation input of an image, and where it lies in it. On the host, in NumPy; post_process.py takes the detections back.
+
+Source: the original's detectors/base_detector.py.
+"""
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from src import image
+
+
+@dataclass
+class View:
+    """Where an evaluation input lies in its image: centre and width of the region, (height, width) of the output."""
+
+    center: np.ndarray
+    size: float
+    out_hw: tuple
+    scale: float
+
+
+def whole_view(width, height, input_size):
+    """Centre and width of the region that shows a whole image in an input of input_size (width, height).
+
+    The original's longest side, for inputs that are not square too.
+    """
+    return np.array([width / 2, height / 2], np.float32), max(width, height * input_size[0] / input_size[1]) * 1.0
+
+
+def place(picture, scale, keep_res, input_res, down_ratio, pad_multiple=32):
+    """Put one image at one scale into an evaluation input (the original's detectors/base_detector.py).
+
+    Args: picture uint8 BGR; keep_res pads the scaled image to multiples of 32, and from there with more black at
+    the right and at the bottom to multiples of pad_multiple, so that the picture keeps its place on the stride grid; else it is fitted
+    into input_res (width, height). Returns uint8 [H, W, 3] and its View.
+    """
+    height, width = picture.shape[:2]
+    new_h, new_w = max(1, int(height * scale)), max(1, int(width * scale))
+    if keep_res:
+        base_w, base_h = (new_w | 31) + 1, (new_h | 31) + 1
+        input_w, input_h = (-(-side // pad_multiple) * pad_multiple for side in (base_w, base_h))
+        center = np.array([new_w // 2 + (input_w - base_w) / 2, new_h // 2 + (input_h - base_h) / 2], np.float32)
+        size = float(input_w)
+    else:
+        input_w, input_h = input_res
+        center = np.array([new_w / 2, new_h / 2], np.float32)
+        # The original's: the region is the unscaled image's, so that scale zooms in the fixed input.
+        size = whole_view(width, height, input_res)[1]
+    if (new_w, new_h) != (width, height):
+        picture = cv2.resize(picture, (new_w, new_h))
+    pixels = image.warp(picture, image.affine_matrix(center, size, 0, (input_w, input_h)), (input_w, input_h))
+    return pixels, View(center, size, (input_h // down_ratio, input_w // down_ratio), scale)
+
+
+def normalize(pixels, mean, std):
+    """uint8 [H, W, 3] -> the network's input, float32 [3, H, W]; mean and std in [0, 1]."""
+    return image.apply_color(pixels, image.normalizing_matrix(np.eye(3, 4), mean, std))

@@ -1,0 +1,105 @@
+"""Mistakes on the command line: the nearest name, the option that is wrong, and no wait for MindSpore."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from src.errors import UserError
+from src.side_file import require_checkpoint
+from tests.conftest import ROOT
+
+# Runs a script as its user does, where neither MindSpore nor PyTorch can be imported.
+WITHOUT = """import runpy, sys
+sys.modules.update(mindspore=None, torch=None)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_without(script, *words):
+    """The finished process of one of the project's scripts, without MindSpore."""
+    return subprocess.run([sys.executable, "-c", WITHOUT, os.path.join(ROOT, script), *map(str, words)], capture_output=True, text=True,
+                          cwd=ROOT, check=False)
+
+
+WRONG_PATHS = [
+    ("train.py", [], "no MindRecord folder (--mindrecord_dir) given"),
+    ("train.py", ["--mindrecord_dir", "no/where"], "MindRecord folder (--mindrecord_dir) not found: no/where"),
+    ("eval.py", [], "no checkpoint (--load_checkpoint_path) given"),
+    ("eval.py", ["--load_checkpoint_path", "no.ckpt"], "checkpoint (--load_checkpoint_path) not found: no.ckpt"),
+    ("eval.py", ["--load_checkpoint_path", "CKPT"], "no data set folder (--data_dir) given"),
+    ("eval.py", ["--load_checkpoint_path", "CKPT", "--data_dir", "no/where"], "data set folder (--data_dir) not found: no/where"),
+    ("export.py", [], "no checkpoint (--export_config.ckpt_file) given"),
+    ("preprocess.py", [], "no folder for the inputs given (--predict_dir)"),
+    ("preprocess.py", ["--predict_dir", "x"], "no data set folder (--val_data_dir) given"),
+    ("postprocess.py", [], "no folder of results (--result_path) given"),
+    ("src/dataset.py", [], "no data set folder (--coco_data_dir) given"),
+    ("src/dataset.py", ["--coco_data_dir", "no/where"], "data set folder (--coco_data_dir) not found: no/where"),
+    ("tools/predict.py", ["--load_checkpoint_path", "no.ckpt", "--input", ROOT, "--output", "x"], "not found: no.ckpt"),
+    ("tools/predict.py", ["--load_checkpoint_path", "CKPT", "--input", "no.jpg", "--output", "x"], "no.jpg"),
+    ("tools/predict.py", ["--mindir", "no.mindir", "--input", "0", "--output", "x"], "exported file (--mindir, --mindir_path) not found"),
+    ("tools/serve.py", ["--load_checkpoint_path", "no.ckpt"], "checkpoint (--load_checkpoint_path) not found: no.ckpt"),
+    ("tools/infer_mindir.py", ["--mindir", "no.mindir", "--input_dir", "x", "--result_path", "y"], "not found: no.mindir"),
+    ("tools/contact_sheet.py", ["--mindir", "no.mindir", "--data_dir", "x", "--output", "y.png"], "not found: no.mindir"),
+    ("tools/convert_centernet.py", ["--ckpt_file", "no.pth", "--output_file", "x"], "file to convert (--ckpt_file) not found: no.pth"),
+    ("tools/convert_resnet18.py", ["--ckpt_file", "no.pth", "--output_file", "x"], "file to convert (--ckpt_file) not found: no.pth"),
+    ("tools/train_full.py", ["--data_path", "no/where"], "data set folder (--data_path) not found: no/where"),
+    ("tools/report.py", ["no/where"], "result folder not found: no/where"),
+]
+
+
+@pytest.mark.parametrize("script, words, part", WRONG_PATHS)
+def test_a_wrong_path_needs_no_mindspore(script, words, part, lively_checkpoint):
+    """It is found before MindSpore is loaded, and the sentence names the option."""
+    result = run_without(script, *(lively_checkpoint if word == "CKPT" else word for word in words))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and part in result.stderr
+
+
+WRONG_NAMES = [
+    ("tools/predict.py", ["--load_checkpoint_path", "x", "--input", "x", "--output", "x", "--score_tresh", "1"], "--score_thresh"),
+    ("tools/serve.py", ["--mindir", "x", "--prot=1"], "--port"),
+    ("tools/infer_mindir.py", ["--mindir", "x", "--input_dir", "x", "--result_path", "x", "--device_targt", "CPU"], "--device_target"),
+    ("tools/contact_sheet.py", ["--mindir", "x", "--data_dir", "x", "--output", "x", "--widht", "3"], "--width"),
+    ("tools/convert_centernet.py", ["--ckpt_file", "x", "--output_file", "x", "--revers"], "--reverse"),
+    ("tools/convert_resnet18.py", ["--ckpt_file", "x", "--output_file", "x", "--ms_name_fil", "x"], "--ms_name_file"),
+    ("tools/loss.py", ["--candidate-log", "x", "--reference-log", "x", "--step", "1"], "--steps"),
+    ("tools/make_rank_table.py", ["--divices", "0"], "--devices"),
+    ("tools/make_shapes_dataset.py", ["--output", "x", "--sed", "0"], "--seed"),
+    ("tools/report.py", ["x", "--titel", "t"], "--title"),
+    ("tools/benchmark.py", ["--run", "1"], "--runs"),
+    ("tools/train_full.py", ["--data_path", ROOT, "--epoch_siz", "2"], "epoch_size"),
+    ("train.py", ["--epoch_siz", "2"], "epoch_size"),
+]
+
+
+@pytest.mark.parametrize("script, words, nearest", WRONG_NAMES)
+def test_a_wrong_name_gets_the_nearest(script, words, nearest):
+    result = run_without(script, *words)
+    assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert f"did you mean {nearest}?" in result.stderr
+
+
+def test_what_argparse_says_is_one_sentence():
+    result = run_without("tools/predict.py", "--input", "x")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr == "error: the following arguments are required: --output; --help lists all options\n"
+
+
+def test_a_folder_is_no_checkpoint_and_its_newest_is_named(tmp_path):
+    """What was written last, not what has the highest step."""
+    folder = tmp_path / "ckpt_0"
+    folder.mkdir()
+    with pytest.raises(UserError, match="is a folder: .*; it holds no checkpoint"):
+        require_checkpoint(str(tmp_path))
+    for order, name in enumerate(("centernet-3_30", "centernet-1_10")):
+        (folder / f"{name}.ckpt").touch()
+        (folder / f"{name}.json").write_text(f'{{"written": {order}}}')
+    for path in (folder, tmp_path):
+        with pytest.raises(UserError, match="the checkpoint written last in it is .*centernet-1_10.ckpt"):
+            require_checkpoint(str(path))
+    for words in (["eval.py", "--load_checkpoint_path", folder], ["export.py", "--export_config.ckpt_file", folder],
+                  ["tools/predict.py", "--load_checkpoint_path", folder, "--input", ROOT, "--output", tmp_path / "x"]):
+        result = run_without(*words)
+        assert result.returncode == 2 and "written last in it is" in result.stderr and "centernet-1_10.ckpt" in result.stderr
