@@ -8,7 +8,6 @@ bash scripts/setup_env.sh
 SECONDS=0
 python=.venv/bin/python
 out=quick_start
-export GLOG_v=${GLOG_v:-3} # of MindSpore's own log, errors only
 config="--config_path configs/quick_start.yaml --device_target CPU"
 mkdir -p "$out"
 

@@ -11,6 +11,7 @@ if __name__ == "__main__":
 import contextlib
 import functools
 import math
+import sqlite3
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -67,13 +68,15 @@ def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir, ma
         writer = FileWriter(os.path.join(partial, prefix), num_shards)
         writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
         for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
+            records = []
             for record, problems in pool.map(load, chunk):
                 skipped += problems
-                if record is not None:
-                    writer.write_raw_data([record])
-                    images += 1
-                    objects += len(record["labels"])
-                    without_objects += len(record["labels"]) == 0
+                records += [record] if record is not None else []
+            if records:
+                writer.write_raw_data(records)  # together: one by one they are spread unevenly, and some files stay empty
+            images += len(records)
+            objects += sum(len(record["labels"]) for record in records)
+            without_objects += sum(len(record["labels"]) == 0 for record in records)
         for problem in skipped:
             log(f"skipped {problem}")
         if not images:
@@ -108,6 +111,15 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
         return None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
     boxes, labels, problems = usable_boxes(coco.imgToAnns[info["id"]], labels_of_ids, width, height)
     return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, problems
+
+
+def is_empty(file):
+    """Whether a MindRecord file's index, an SQLite file beside it, says that it holds no rows; what is damaged is for MindSpore to tell."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file}.db")) as index:
+            return index.execute("SELECT COUNT(*) FROM INDEXES").fetchone()[0] == 0
+    except sqlite3.Error:
+        return False
 
 
 class DamagedRecord(Exception):
@@ -292,6 +304,7 @@ class TrainSet:
         files = [os.path.join(config.mindrecord_dir, name) for name in self.manifest["files"]]
         for file in files:
             open(file, "rb").close()  # may it be read?
+        files = [file for file in files if not is_empty(file)]  # MindSpore warns of each, every time
         try:
             ids = ds.MindDataset(files, columns_list=["image_id"], shuffle=False)
             ids = [int(row["image_id"]) for row in ids.create_dict_iterator(num_epochs=1, output_numpy=True)]

@@ -18,6 +18,7 @@ from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import INTERRUPTS, Interrupted, UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils.device_adapter import keep_graphs
+from src.quiet import without_warnings
 from src.side_file import describe_model, read_side_file, side_file
 from src.training_log import TrainingLog
 from src.utils import log, read_json
@@ -44,7 +45,8 @@ def build_optimizer(network, train_config, steps_per_epoch, epochs):
     others = [parameter for parameter in parameters if parameter.name.endswith(exempt)]
     groups = [{"params": decayed, "weight_decay": train_config.Adam.weight_decay}, {"params": others}]
     eps = getattr(train_config, train_config.lr_schedule).eps
-    return nn.Adam([group for group in groups if group["params"]], learning_rate=schedule, eps=eps)
+    with without_warnings("FusedSparseAdam' is deprecated"):  # which nn.Adam makes for sparse gradients, and no one uses here
+        return nn.Adam([group for group in groups if group["params"]], learning_rate=schedule, eps=eps)
 
 
 class SumOverRanks(nn.Cell):

@@ -108,9 +108,10 @@ class CenterNetLoss(nn.Cell):
         wh = wh.astype(ms.float32)
         wh_pred = wh if self.dense_wh else gather_at_centers(wh, ind)
         wh_loss = self.size_loss(wh_pred, wh_target, wh_mask, wh_norm)
-        off_loss = ops.zeros_like(wh_loss)
         if self.reg_offset:
             off_loss = self.regression(gather_at_centers(reg.astype(ms.float32), ind), reg_target, mask, off_norm)
+        else:
+            off_loss = ops.zeros_like(wh_loss)
         loss = self.hm_weight * hm_loss + self.wh_weight * wh_loss + self.off_weight * off_loss
         return loss, hm_loss, wh_loss, off_loss
 

@@ -1,0 +1,89 @@
+"""What MindSpore is known to warn of without need stays off the terminal; everything else does not."""
+import glob
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from src import dataset
+from src.coco import find_split
+from src.manifest import read_manifest
+from src.quiet import without_warnings
+from tests.conftest import ROOT, TINY, noise_picture, run_script, write_coco
+
+
+@pytest.fixture
+def logger(monkeypatch):
+    """What reaches MindSpore's own Python log, and a function that warns there as MindSpore does."""
+    from mindspore import log
+
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    own = log._get_logger()
+    own.addHandler(handler)
+    monkeypatch.delenv("GLOG_v", raising=False)
+    yield log, records
+    own.removeHandler(handler)
+
+
+def test_only_the_warnings_named_are_dropped_and_only_in_the_block(logger, monkeypatch):
+    log, records = logger
+    with without_warnings("one thing"):
+        log.warning("one thing is so")
+        log.warning("another thing")
+        log.error("one thing is wrong")
+    log.warning("one thing is so, later")
+    assert records == ["another thing", "one thing is wrong", "one thing is so, later"]
+    monkeypatch.setenv("GLOG_v", "2")
+    with without_warnings("one thing"):
+        log.warning("one thing, asked for")
+    assert records[-1] == "one thing, asked for"
+
+
+@pytest.fixture
+def sparse_records(tmp_path):
+    """MindRecord files of which two hold nothing: one of three images can be read."""
+    write_coco(tmp_path, "train", {1: noise_picture(1), 2: b"no picture", 3: b"none"}, [(1, 1, [10, 10, 50, 50])])
+    split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
+    dataset.convert(split, str(tmp_path / "m"), "coco_det.train.mind", 3, 1, str(tmp_path))
+    return tmp_path / "m"
+
+
+def test_empty_files_are_not_opened(sparse_records, make_config):
+    files = read_manifest(str(sparse_records), "coco_det.train.mind")["files"]
+    assert [dataset.is_empty(str(sparse_records / file)) for file in files].count(True) == 2
+    train_set = dataset.TrainSet(make_config("--mindrecord_dir", sparse_records, *TINY, "--train_config.batch_size", 1))
+    assert train_set.images == 1
+
+
+def test_records_are_spread_evenly(tmp_path):
+    write_coco(tmp_path, "train", {number: noise_picture(number) for number in range(1, 11)}, [])
+    split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
+    dataset.convert(split, str(tmp_path / "m"), "p", 5, 1, str(tmp_path))
+    assert not any(dataset.is_empty(path[:-3]) for path in glob.glob(str(tmp_path / "m" / "*.db")))
+
+
+@pytest.mark.slow
+def test_the_entry_scripts_print_no_noise(sparse_records, tmp_path, monkeypatch):
+    """On a machine without an NPU, device_target auto; stderr is empty but for the progress lines, unless GLOG_v asks for more."""
+    monkeypatch.delenv("GLOG_v", raising=False)
+    small = [word for word in map(str, TINY)]
+    small[small.index("CPU")] = "auto"
+    training = [*small, "--train_config.batch_size", "1", "--mindrecord_dir", sparse_records, "--train_steps", "1"]
+    done = run_script("train.py", *training, "--save_checkpoint_path", tmp_path / "r", "--save_result_dir", tmp_path / "r")
+    assert "WARNING" not in done.stdout + done.stderr and "ERROR" not in done.stdout + done.stderr, done.stderr
+    checkpoint = glob.glob(str(tmp_path / "r" / "ckpt_0" / "*.ckpt"))[0]
+    picture = glob.glob(str(tmp_path / "train2017" / "*1.jpg"))[0]
+    for script, *words in (
+        ("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_name", tmp_path / "x"),
+        ("tools/predict.py", "--mindir", tmp_path / "x.mindir", "--input", picture, "--output", tmp_path / "p"),
+        ("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", picture, "--output", tmp_path / "q"),
+    ):
+        done = run_script(script, *words)
+        assert "WARNING" not in done.stdout + done.stderr and "libmindspore_ascend" not in done.stderr, done.stderr
+    done = subprocess.run([sys.executable, os.path.join(ROOT, "train.py"), *map(str, training), "--save_checkpoint_path", tmp_path / "s",
+                           "--save_result_dir", tmp_path / "s"], capture_output=True, text=True, check=True, env={**os.environ, "GLOG_v": "2"})
+    assert "libmindspore_ascend" in done.stdout + done.stderr and "FusedSparseAdam" in done.stdout + done.stderr
