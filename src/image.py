@@ -7,6 +7,7 @@ import contextlib
 import io
 import math
 import struct
+import warnings
 
 import cv2
 import numpy as np
@@ -20,6 +21,18 @@ COLOR_JITTER = 0.4
 LIGHTING_STD = 0.1
 MSRA_SIGMA = 2
 LARGEST = 178956970  # pixels; Pillow takes no more
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+
+# The sizes of images are checked here, for all threads; Pillow's own warning would come besides.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class UnknownFormat(ValueError):
+    """Bytes that are no image of the FORMATS."""
+
+
+class TooManyPixels(ValueError):
+    """An image that is larger than it may be."""
 
 
 # How an image is turned by its EXIF orientation, and back.
@@ -78,10 +91,14 @@ def from_pillow(opened):
 def open_image(data):
     """A file's bytes as a Pillow image; whatever Pillow says of them in the block becomes a ValueError."""
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             yield opened
     except UnidentifiedImageError as error:
-        raise ValueError("not an image of a known format") from error
+        raise UnknownFormat("not an image of a known format") from error
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"it has more than {LARGEST} pixels") from error
+    except TooManyPixels:
+        raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise ValueError(str(error) or type(error).__name__) from error
 
@@ -123,7 +140,7 @@ def read_picture(path, size=None, max_pixels=LARGEST):
 def check_pixels(size, max_pixels):
     """Raise ValueError if an image of size (width, height) has more than max_pixels pixels."""
     if size[0] * size[1] > max_pixels:
-        raise ValueError(f"it has {size[0]}x{size[1]} pixels, more than {max_pixels}")
+        raise TooManyPixels(f"it has {size[0]}x{size[1]} pixels, more than {max_pixels}")
 
 
 def _stated_size(data):

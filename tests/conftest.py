@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -87,6 +88,16 @@ def write_coco(folder, part, pictures, objects, classes=("disc", "square"), ids=
 def noise_picture(seed, height=96, width=128):
     """A random BGR picture."""
     return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def bomb_tiff():
+    """A TIFF whose tags for width and height stand twice: 1 as SLONG8, which Pillow reads, then 12000, which libtiff reads."""
+    entries = [(256, 17, 1, struct.pack("<q", 1)), (256, 4, 1, struct.pack("<Q", 12000)), (257, 17, 1, struct.pack("<q", 1)),
+               (257, 4, 1, struct.pack("<Q", 12000)), (258, 3, 1, struct.pack("<Q", 8)), (259, 3, 1, struct.pack("<Q", 1)),
+               (262, 3, 1, struct.pack("<Q", 1)), (273, 16, 1, struct.pack("<Q", 16)), (277, 3, 1, struct.pack("<Q", 1)),
+               (278, 4, 1, struct.pack("<Q", 12000)), (279, 16, 1, struct.pack("<Q", 1))]
+    body = b"".join(struct.pack("<HHQ", tag, kind, count) + value for tag, kind, count, value in entries)
+    return b"II+\0" + struct.pack("<HHQ", 8, 0, 24) + bytes(8) + struct.pack("<Q", len(entries)) + body + bytes(8 + 400_000)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from src import dataset, evaluation, image
 from src.coco import Split, image_list, image_size, read_coco
 from src.errors import UserError
-from tests.conftest import noise_picture, write_coco
+from tests.conftest import bomb_tiff, noise_picture, write_coco
 
 BOXES = [[10, 20, 30, 25], [60, 40, 25, 30], [5, 50, 20, 30]]
 
@@ -229,18 +229,6 @@ def test_sizes_that_are_not_stated():
 
 
 # ---------------------------------------------------------------- pixels
-
-
-def bomb_tiff():
-    """A TIFF whose tags for width and height stand twice: 1 as SLONG8, which Pillow reads, then 12000, which libtiff reads."""
-    import struct
-
-    entries = [(256, 17, 1, struct.pack("<q", 1)), (256, 4, 1, struct.pack("<Q", 12000)), (257, 17, 1, struct.pack("<q", 1)),
-               (257, 4, 1, struct.pack("<Q", 12000)), (258, 3, 1, struct.pack("<Q", 8)), (259, 3, 1, struct.pack("<Q", 1)),
-               (262, 3, 1, struct.pack("<Q", 1)), (273, 16, 1, struct.pack("<Q", 16)), (277, 3, 1, struct.pack("<Q", 1)),
-               (278, 4, 1, struct.pack("<Q", 12000)), (279, 16, 1, struct.pack("<Q", 1))]
-    body = b"".join(struct.pack("<HHQ", tag, kind, count) + value for tag, kind, count, value in entries)
-    return b"II+\0" + struct.pack("<HHQ", 8, 0, 24) + bytes(8) + struct.pack("<Q", len(entries)) + body + bytes(8 + 400_000)
 
 
 def memory():

@@ -17,7 +17,7 @@ from src.inference import load_detector
 from src.post_process import merge, to_image
 from src.pre_process import normalize, place
 from src.predictor import Prediction, Predictor, as_picture, as_prediction
-from tests.conftest import ROOT, assert_user_error, noise_picture, run_script, wait_until
+from tests.conftest import ROOT, assert_user_error, bomb_tiff, noise_picture, run_script, wait_until
 from tools import predict
 
 
@@ -204,6 +204,19 @@ def call(tmp_path, checkpoint, *words):
     model = ["--load_checkpoint_path", str(checkpoint), "--device_target", "CPU"]
     code = predict.main([*model, "--output", str(tmp_path / "out"), *map(str, words)])
     return code, json.loads((tmp_path / "out" / "predictions.json").read_text())
+
+
+def test_larger_pictures_are_skipped_and_named(lively_checkpoint, picture, tmp_path):
+    """Picture files have a limit of pixels, an option; a tiny file that says it is huge is not decoded."""
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    (tmp_path / "b.tif").write_bytes(bomb_tiff())
+    limit = picture.shape[0] * picture.shape[1]
+    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "a.png", "--max_pixels", limit)
+    assert code == 0 and len(content["images"]) == 1
+    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "*.png", "--max_pixels", limit - 1)
+    assert code == 1 and f"more than {limit - 1}" in content["skipped"][0] and "a.png" in content["skipped"][0]
+    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "b.tif")
+    assert code == 1 and "b.tif" in content["skipped"][0]
 
 
 def test_only_the_classes_and_scores_asked_for(lively_checkpoint, tiny_data, tmp_path):

@@ -1,13 +1,17 @@
 """src/serve.py and tools/serve.py: over real HTTP, and the page in a real browser."""
 import collections
 import concurrent.futures
+import contextlib
 import io
 import json
 import os
+import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -17,27 +21,37 @@ import pytest
 from PIL import Image
 
 from src.predictor import Predictor
-from tests.conftest import ROOT, assert_user_error, noise_picture, run_script
+from tests.conftest import ROOT, assert_user_error, bomb_tiff, noise_picture, run_script
 
 LIMITS = ("--max_bytes", "3000000", "--max_pixels", "2000000", "--max_requests", "4", "--body_seconds", "5")
 
 
+@contextlib.contextmanager
+def serving(checkpoint, *words, files=None):
+    """The address of a running server of a checkpoint, on a free port, and its process; files limits those it may open."""
+    command = [sys.executable, os.path.join(ROOT, "tools", "serve.py"), "--load_checkpoint_path", str(checkpoint), "--port", "0",
+               "--device_target", "CPU", "--score_thresh", "0.1", *words]
+    limit = None if files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=limit)
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("serving on "):
+                break
+        else:
+            raise AssertionError("".join(lines))
+        yield lines[-1].split()[2], process
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 @pytest.fixture(scope="module")
 def server(lively_checkpoint):
-    """The address of a running server of the lively checkpoint, on a free port, with small limits."""
-    command = [sys.executable, os.path.join(ROOT, "tools", "serve.py"), "--load_checkpoint_path", str(lively_checkpoint), "--port", "0",
-               "--device_target", "CPU", "--score_thresh", "0.1", *LIMITS]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("serving on "):
-            break
-    else:
-        raise AssertionError("".join(lines))
-    yield lines[-1].split()[2]
-    process.terminate()
-    process.communicate(timeout=30)
+    """The address of a running server with small limits."""
+    with serving(lively_checkpoint, *LIMITS) as (address, _):
+        yield address
 
 
 def send(url, body=None, headers=None):
@@ -126,10 +140,123 @@ def test_a_hundred_clients_at_once(server):
 
 
 def test_a_client_that_never_sends_its_body(server):
-    host, port = server.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
+    with connect(server) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
         assert b" 408 " in connection.recv(1000)
+
+
+def connect(address):
+    host, port = address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def answer_of(connection):
+    """All that comes until the other side closes the connection."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(10_000):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def memory_of(process):
+    """A process' most memory until now, in MB."""
+    with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+
+SLOW = {
+    "silent": b"", "half a header": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-",
+    "no body": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+    "half a body": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(20_000),
+    "answered": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [None, 700], ids=["many files", "700 files"])
+def test_a_thousand_slow_clients_keep_no_one_out(files, lively_checkpoint):
+    """1,000 connections of every slow kind are held open; /health answers within a second, and a picture is detected, again and again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    body = encoded(noise_picture(4))
+    words = ("--max_requests", "4", "--body_seconds", "60", "--header_seconds", "60")
+    with serving(lively_checkpoint, *words, files=files) as (address, process), contextlib.ExitStack() as held:
+        for number in range(1000):
+            connection = held.enter_context(connect(address))
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(list(SLOW.values())[number % len(SLOW)])
+            if number % 250 == 249:
+                start = time.monotonic()
+                assert send(f"{address}/health")[0] == 200
+                assert time.monotonic() - start < 1
+                status, answer = send(f"{address}/predict", body)
+                assert status == 200 and "objects" in answer
+        assert process.poll() is None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_who_sends_no_headers_is_sent_away(lively_checkpoint):
+    """Silent ones, half headers, a second request that stays half; a header that comes byte by byte gains no time."""
+    with serving(lively_checkpoint, "--header_seconds", "2") as (address, _):
+        for first, then in ((b"", b""), (SLOW["half a header"], b""), (SLOW["answered"], b"GET /hea")):
+            start = time.monotonic()
+            with connect(address) as connection:
+                connection.sendall(first)
+                if then:
+                    assert b" 200 " in connection.recv(10_000)
+                    connection.sendall(then)
+                assert b" 408 " in answer_of(connection)
+            assert 1 < time.monotonic() - start < 10
+        start = time.monotonic()
+        with connect(address) as connection, contextlib.suppress(ConnectionError):
+            while time.monotonic() - start < 20:
+                connection.sendall(b"G")
+                connection.settimeout(0.2)
+                with contextlib.suppress(TimeoutError):
+                    assert b" 408 " in connection.recv(1000)
+                    break
+        assert time.monotonic() - start < 10
+
+
+def test_bodies_that_do_not_come_take_no_slots(server):
+    """More clients than slots send a part of their body; another one's picture is detected at once. Their bytes have their bounds, too."""
+    with contextlib.ExitStack() as held:
+        for _ in range(12):
+            held.enter_context(connect(server)).sendall(SLOW["half a body"])
+        assert send(f"{server}/predict", encoded(noise_picture(4)))[0] == 200
+
+
+def test_stalled_bodies_share_a_bounded_memory(lively_checkpoint):
+    """40 clients send 15 of 16 MB and stop; the service keeps 2 x 1 x 16 MB, and takes a proper client's picture."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n\r\n"
+    with (serving(lively_checkpoint, "--max_requests", "1", "--max_bytes", "16000000", "--body_seconds", "60") as (address, process),
+          contextlib.ExitStack() as held):
+        send(f"{address}/predict", encoded(noise_picture(4)))
+        before = memory_of(process)
+        for _ in range(40):
+            held.enter_context(connect(address)).sendall(head + bytes(15_000_000))
+        assert send(f"{address}/predict", encoded(noise_picture(4)))[0] == 200
+        assert memory_of(process) - before < 200
+
+
+def test_the_pixel_limit_is_that_of_what_decodes(lively_checkpoint):
+    """A TIFF that is 1x1 for Pillow's header and 12000x12000 for libtiff took 1.8 GB."""
+    with serving(lively_checkpoint, "--max_pixels", "2000000") as (address, process):
+        send(f"{address}/predict", encoded(noise_picture(4)))
+        before = memory_of(process)
+        for hostile in (bomb_tiff(), bomb()):
+            assert send(f"{address}/predict", hostile)[0] in (413, 422)
+        assert memory_of(process) - before < 100
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_order(number, lively_checkpoint):
+    with serving(lively_checkpoint) as (address, process), connect(address):
+        send(f"{address}/predict", encoded(noise_picture(4)))
+        process.send_signal(number)
+        output = process.communicate(timeout=30)[0]
+        assert process.returncode == 130 and output.strip() == "interrupted"
 
 
 def test_health_and_metrics(server):
@@ -156,14 +283,17 @@ def test_the_machine_alone_unless_told_otherwise(server):
 
 @pytest.mark.parametrize("words, part", [
     (["--load_checkpoint_path", "/nowhere.ckpt", "--port", "0"], "/nowhere.ckpt"), (["--mindir", "x", "--max_requests", "0"], "above 0"),
-    (["--mindir", "x", "--host", "203.0.113.7"], "cannot listen on"), (["--mindir", "x", "--port", "99999"], "cannot listen on"),
+    (["--load_checkpoint_path", "CKPT", "--host", "203.0.113.7"], "cannot listen on"),
+    (["--load_checkpoint_path", "CKPT", "--port", "99999"], "cannot listen on"),
 ])
-def test_mistakes(words, part, tmp_path):
+def test_mistakes(words, part, lively_checkpoint, tmp_path):
+    words = [lively_checkpoint if word == "CKPT" else word for word in words]
     assert_user_error(run_script("tools/serve.py", *words, cwd=tmp_path, check=False), part)
 
 
-def test_a_port_in_use(server, tmp_path):
-    done = run_script("tools/serve.py", "--mindir", "x", "--port", server.rsplit(":", 1)[1], cwd=tmp_path, check=False)
+def test_a_port_in_use(server, lively_checkpoint, tmp_path):
+    words = ("--load_checkpoint_path", lively_checkpoint, "--port", server.rsplit(":", 1)[1])
+    done = run_script("tools/serve.py", *words, cwd=tmp_path, check=False)
     assert_user_error(done, "cannot listen on 127.0.0.1", "--port")
 
 

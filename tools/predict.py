@@ -73,6 +73,8 @@ def parse(argv):
                         "without --keep_res a scale above 1 zooms into the middle of the picture")
     parser.add_argument("--batch_size", type=int, help=helps["eval_config.batch_size"])
     parser.add_argument("--heatmap", action="store_true", help="write the heatmap over each picture or frame, too")
+    parser.add_argument("--max_pixels", type=int, default=values["dataset_config.max_pixels"],
+                        help="largest picture; a larger one is skipped (default: %(default)s)")
     parser.add_argument("--max_frames", type=int, help="stop after this many frames of a video or camera")
     options = parser.parse_args(argv)
     if not 0 <= options.score_thresh <= 1:
@@ -167,7 +169,7 @@ class Record:
         from src.visual import save_picture
 
         config = self.predictor.config
-        load = functools.partial(read_picture, max_pixels=config.dataset_config.max_pixels)
+        load = functools.partial(read_picture, max_pixels=self.options.max_pixels)
         detecting = detect_all(self.predictor.detector, paths, load, config)
         for detected in progress(detecting, "detecting", total=len(paths)):
             path = detected.item

@@ -1,5 +1,4 @@
 """Serve a detector on this machine: a web page to drop pictures on, and POST /predict for programs."""
-import contextlib
 import os
 import socket
 import sys
@@ -25,8 +24,11 @@ def main(argv=None):
     parser.add_argument("--max_pixels", type=int, default=40_000_000, help="largest picture (default: %(default)s)")
     parser.add_argument("--max_requests", type=int, default=8, help="pictures in work at a time; more get 503 (default: %(default)s)")
     parser.add_argument("--body_seconds", type=float, default=30.0, help="time for sending a picture (default: %(default)s)")
+    parser.add_argument("--header_seconds", type=float, default=10.0, help="time for a request's headers (default: %(default)s)")
+    parser.add_argument("--max_connections", type=int, default=2000,
+                        help="open connections; for one more, that which has waited longest goes (default: %(default)s)")
     options = parser.parse_args(argv)
-    for name in ("max_bytes", "max_pixels", "max_requests", "body_seconds"):
+    for name in ("max_bytes", "max_pixels", "max_requests", "body_seconds", "header_seconds", "max_connections"):
         if getattr(options, name) <= 0:
             raise UserError(f"--{name} is {getattr(options, name)}; expected a number above 0")
     check_model_options(options)
@@ -49,6 +51,7 @@ def serve(options, listener):
     try:
         import uvicorn
 
+        from src.connections import BACKLOG, Connections, protocol, raise_file_limit
         from src.serve import Limits, build_app
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; pip install -r requirements-serve.txt") from error
@@ -59,14 +62,16 @@ def serve(options, listener):
     model = options.load_checkpoint_path or options.mindir
     predictor = Predictor(model, options.device_target, options.device_id)
     print("compiling the graph", flush=True)
-    predictor.predict_picture(np.zeros((64, 64, 3), np.uint8))
+    with errors.INTERRUPTS.at_once():
+        predictor.predict_picture(np.zeros((64, 64, 3), np.uint8))
     limits = Limits(options.max_bytes, options.max_pixels, options.max_requests, options.body_seconds)
     app = build_app(predictor, limits, os.path.basename(model), options.score_thresh)
     host, port = listener.getsockname()[:2]
     print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=10))
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+    connections = Connections(raise_file_limit(options.max_connections))
+    settings = uvicorn.Config(app, http=protocol(connections, options.header_seconds), ws="none", backlog=BACKLOG, log_level="warning",
+                              timeout_keep_alive=10, timeout_graceful_shutdown=10)
+    uvicorn.Server(settings).run(sockets=[listener])  # until a signal, which it passes on when the last answers are sent
 
 
 if __name__ == "__main__":
