@@ -23,7 +23,7 @@ def evaluate(config):
     split = find_split(config.data_dir, config.run_mode, config.dataset_config)
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation, visual
-    from src.image import read_picture
+    from src.image import read_picture, read_size
     from src.inference import StageTimes, detect_all, load_detector
     from src.model_utils.device_adapter import set_device
     from src.post_process import coco_records
@@ -52,7 +52,7 @@ def evaluate(config):
     def load(item):
         return read_picture(item[1], sizes.get(item[0]), config.dataset_config.max_pixels)
 
-    detecting = detect_all(detector, images, load, config, times)
+    detecting = detect_all(detector, images, load, config, times, lambda item: sizes.get(item[0]) or read_size(item[1]))
     for detected in errors.until_interrupted(progress(detecting, "detecting", total=len(images))):
         image_id, path = detected.item
         if detected.problem:

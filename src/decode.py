@@ -20,8 +20,11 @@ def top_k(heat, k):
     lines = classes * height
     pixels = height * width
     if lines <= k:
-        scores, flat = ops.topk(heat.reshape(n, lines * width), k)
-        return scores, flat % pixels, flat // pixels
+        # A map may have fewer than k places: the rest is of score 0, at the last of them.
+        places = ops.concat((heat.reshape(n, lines * width), ops.full((n, k), -1.0, dtype=heat.dtype)), 1)
+        scores, flat = ops.topk(places, k)
+        flat = ops.minimum(flat, lines * width - 1)
+        return ops.maximum(scores, 0.0), flat % pixels, flat // pixels
     # The k largest values lie in the k lines whose own largest values are largest.
     heat = heat.reshape(n, lines, width)
     _, best = ops.topk(ops.amax(heat, -1), k)

@@ -137,6 +137,16 @@ def read_picture(path, size=None, max_pixels=LARGEST):
         return decode_whole_image(file.read(), size, max_pixels)
 
 
+def read_size(path):
+    """(width, height) that read_picture gives, from the file's header; None if that cannot be read."""
+    try:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
+            turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return opened.size[::-1] if turned else opened.size
+    except Exception:  # Pillow raises many kinds; read_picture says which
+        return None
+
+
 def check_pixels(size, max_pixels):
     """Raise ValueError if an image of size (width, height) has more than max_pixels pixels."""
     if size[0] * size[1] > max_pixels:

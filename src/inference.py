@@ -1,10 +1,11 @@
 """Detection with a checkpoint or an exported file, on one image or on many; export."""
 import collections
 import itertools
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
@@ -16,9 +17,10 @@ from src.checkpoint import load_weights, read_checkpoint
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import Normalize
 from src.errors import UserError
+from src.graphs import Graphs, filled
 from src.model_utils.config import Config
 from src.post_process import merge, to_image
-from src.pre_process import normalize, place
+from src.pre_process import kept_size, normalize, place, scaled_size
 from src.side_file import CONSUMER, read_exported, read_side_file, side_file
 from src.utils import keep_earlier, log, whole_file, write_json
 
@@ -26,53 +28,61 @@ from src.utils import keep_earlier, log, whole_file, write_json
 FIXED = ("dataset_config.input_res_test", *(f"eval_config.{name}" for name in ("keep_res", "pad_multiple", "flip_test", "K")))
 
 
-@dataclass
 class Detector:
     """A network that detects. Call it with a batch: float32 [N, 3, H, W] normalised, or uint8 [N, H, W, 3] if from_bytes.
 
-    It gives detections [N, K, 6] in output pixels: x1, y1, x2, y2, score, class. description is the side file's dictionary.
-    An exported file takes only its own input_res [W, H] and batch_size (fewer images are filled up), a checkpoint any (None).
+    It gives detections [N, K, 6] in output pixels: x1, y1, x2, y2, score, class. description is the side file's dictionary; network is
+    the cell that ends in detections. With any_size one graph computes all sizes of images, as graphs.Graphs says.
     """
 
-    graph: nn.Cell
-    description: dict
-    down_ratio: int
-    from_bytes: bool = False
-    input_res: list | None = None
-    batch_size: int | None = None
-    compiled: set = field(default_factory=set)
+    input_res = batch_size = None  # it takes batches of any
 
-    def _tensor(self, batch):
-        missing = (self.batch_size or len(batch)) - len(batch)
-        if missing > 0:
-            batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
-        return ms.Tensor(batch)
+    def __init__(self, network, description, down_ratio, from_bytes=False, any_size=False):
+        self.network, self.description, self.down_ratio, self.from_bytes = network, description, down_ratio, from_bytes
+        shape, kind = ([None, None, None, 3], ms.uint8) if from_bytes else ([None, 3, None, None], ms.float32)
+        any_shape = ms.Tensor(shape=shape, dtype=kind) if any_size else None
+        self.detections, self.maps = Graphs(network, any_shape), Graphs(network.maps, any_shape)
 
     def compile(self, batch):
-        """Compile the graph for a batch's shape, unless it is; returns the seconds it took."""
-        start = time.perf_counter()
-        if not self.is_compiled(batch):
-            with errors.INTERRUPTS.held():
-                if self.input_res is None:
-                    self.graph.compile(self._tensor(batch))
-                else:  # a graph out of a file cannot be compiled but by a call
-                    self(batch)
-            self.compiled.add(self._graph_shape(batch))
-        return time.perf_counter() - start
-
-    def is_compiled(self, batch):
-        """Whether the graph is compiled for a batch's shape."""
-        return self._graph_shape(batch) in self.compiled
-
-    def _graph_shape(self, batch):
-        return (self.batch_size or len(batch), *batch.shape[1:])
+        """Compile the graph that a batch needs, unless it is there; returns the seconds it took."""
+        return self.detections.compile(batch)
 
     def __call__(self, batch):
-        return self.graph(self._tensor(batch)).asnumpy()[: len(batch)]
+        return self.detections(batch)
+
+    def heatmap(self, batch):
+        """The heatmap of a batch: float32 [N, C, H / down_ratio, W / down_ratio] in [0, 1]."""
+        return self.maps(batch)
+
+
+class ExportedDetector:
+    """The Detector of an exported file, which takes only its own input_res [W, H] and batch_size; fewer images are filled up."""
+
+    def __init__(self, graph, description):
+        self.graph, self.description = graph, description
+        self.down_ratio, self.from_bytes = description["down_ratio"], description["input_type"] == "uint8"
+        self.input_res, self.batch_size = description["input_res"], description["batch_size"]
+        self.compiled = False
+
+    def compile(self, batch):
+        """Compile the graph, unless it is; returns the seconds it took. A graph out of a file can be compiled only by a call."""
+        if self.compiled:
+            return 0.0
+        start = time.perf_counter()
+        with errors.INTERRUPTS.held():
+            self(batch)
+        return time.perf_counter() - start
+
+    def __call__(self, batch):
+        self.compiled = True
+        return self.graph(ms.Tensor(filled(batch, self.batch_size))).asnumpy()[: len(batch)]
 
 
 def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_bytes=False):
-    """The Detector of a checkpoint, with eval_config's K and flip_test, its batch norm folded."""
+    """The Detector of a checkpoint, with eval_config's K and flip_test, its batch norm folded.
+
+    Where images keep their sizes, one graph computes all on a CPU; other devices have kernels for known shapes.
+    """
     description = read_side_file(checkpoint)
     options = Config(description["net_config"])
     network = build_network(options, len(description["classes"]), resolve_dcn_impl(dcn_impl, device_target))
@@ -80,20 +90,19 @@ def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_
     if left := make_for_inference(network):
         log(f"{left} batch norms stay: folding them would cost precision")
     input_cell = Normalize(description["mean"], description["std"]) if from_bytes else nn.Identity()
-    graph = DetectionNetwork(HeatmapNetwork(network, input_cell, eval_config.flip_test), eval_config.K, options.cat_spec_wh)
-    graph.set_train(False)
-    return Detector(graph, description, options.down_ratio, from_bytes)
+    detection = DetectionNetwork(HeatmapNetwork(network, input_cell, eval_config.flip_test), eval_config.K, options.cat_spec_wh)
+    detection.set_train(False)
+    return Detector(detection, description, options.down_ratio, from_bytes, eval_config.keep_res and device_target == "CPU")
 
 
 def load_mindir(path):
-    """The Detector of an exported MindIR file. Raises UserError if it is none."""
+    """The ExportedDetector of a MindIR file. Raises UserError if it is none."""
     description = read_exported(path)
     try:
         graph = nn.GraphCell(ms.load(path))
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not a MindIR file, or a damaged one ({str(error).splitlines()[0]})") from error
-    return Detector(graph, description, description["down_ratio"], description["input_type"] == "uint8", description["input_res"],
-                    description["batch_size"])
+    return ExportedDetector(graph, description)
 
 
 # ---------------------------------------------------------------- one image
@@ -159,12 +168,16 @@ class StageTimes:
         return self.images / max(seconds - self.compiling, 1e-9)
 
 
-def detect_all(detector, items, load, config, times=None):
+def detect_all(detector, items, load, config, times=None, size_of=None):
     """Detect on every item; yields Detected, images of one shape in their order.
 
     load(item) gives a picture, or raises OSError or ValueError. Threads load and prepare the next images and finish the
-    last ones while the device computes; images of one shape are computed eval_config.batch_size at a time.
+    last ones while the device computes; images of one shape are computed eval_config.batch_size at a time. Where images keep their
+    sizes, size_of(item), (width, height) or None, lets those of one shape follow each other. No more than twice a batch of prepared
+    images wait for others of their shape.
     """
+    if size_of and config.eval_config.keep_res and detector.input_res is None:
+        items = by_shape(items, size_of, config.eval_config)
     times = times or StageTimes()
     workers = config.dataset_config.num_workers
     batch_size = detector.batch_size or config.eval_config.batch_size
@@ -175,9 +188,9 @@ def detect_all(detector, items, load, config, times=None):
         def compute(batch):
             stacks = [np.stack([array for array, _ in one_scale]) for one_scale in zip(*(inputs for _, inputs in batch))]
             for stack in stacks:
-                if not detector.is_compiled(stack):
-                    times.shapes += 1
-                    times.compiling += detector.compile(stack)
+                seconds = detector.compile(stack)
+                times.shapes += seconds > 0
+                times.compiling += seconds
             start = time.perf_counter()
             outputs = [detector(stack) for stack in stacks]
             times.computing += time.perf_counter() - start
@@ -191,12 +204,24 @@ def detect_all(detector, items, load, config, times=None):
             waiting[shapes].append((detected, inputs))
             if len(waiting[shapes]) == batch_size:
                 compute(waiting.pop(shapes))
+            elif sum(map(len, waiting.values())) > 2 * batch_size:
+                compute(waiting.pop(next(iter(waiting))))  # the shape that has waited longest
             while len(finishing) > 1:
                 yield from finishing.popleft().result()
         for batch in waiting.values():
             compute(batch)
         for future in finishing:
             yield from future.result()
+
+
+def by_shape(items, size_of, options):
+    """The items in an order in which those whose inputs have one shape follow each other; those of unknown size come last."""
+
+    def shape(item):
+        size = size_of(item)
+        return [kept_size(*scaled_size(*size, scale), options.pad_multiple) for scale in options.multi_scales] if size else [(math.inf,)]
+
+    return sorted(items, key=shape)
 
 
 def _prepared(detector, items, load, config, times, pool, ahead):
@@ -250,7 +275,7 @@ def export_detector(detector, export_config, eval_config):
     else:
         example = np.zeros((batch, 3, height, width), np.float32)
     with whole_file(path) as partial:
-        ms.export(detector.graph, ms.Tensor(example), file_name=partial, file_format=export_config.export_format)
+        ms.export(detector.network, ms.Tensor(example), file_name=partial, file_format=export_config.export_format)
     consumer = {name: detector.description[name] for name in CONSUMER}
     consumer.update(
         input_res=[width, height], batch_size=batch, input_type=export_config.input_type, input_shape=list(example.shape),

@@ -28,6 +28,16 @@ def whole_view(width, height, input_size):
     return np.array([width / 2, height / 2], np.float32), max(width, height * input_size[0] / input_size[1]) * 1.0
 
 
+def scaled_size(width, height, scale):
+    """Width and height of a scaled image."""
+    return max(1, int(width * scale)), max(1, int(height * scale))
+
+
+def kept_size(width, height, pad_multiple):
+    """Width and height of the input of an image that keeps its size: the next multiple of 32 above, and of that of pad_multiple."""
+    return tuple(-(-((side | 31) + 1) // pad_multiple) * pad_multiple for side in (width, height))
+
+
 def place(picture, scale, keep_res, input_res, down_ratio, pad_multiple=32):
     """Put one image at one scale into an evaluation input (the original's detectors/base_detector.py).
 
@@ -36,10 +46,10 @@ def place(picture, scale, keep_res, input_res, down_ratio, pad_multiple=32):
     into input_res (width, height). Returns uint8 [H, W, 3] and its View.
     """
     height, width = picture.shape[:2]
-    new_h, new_w = max(1, int(height * scale)), max(1, int(width * scale))
+    new_w, new_h = scaled_size(width, height, scale)
     if keep_res:
-        base_w, base_h = (new_w | 31) + 1, (new_h | 31) + 1
-        input_w, input_h = (-(-side // pad_multiple) * pad_multiple for side in (base_w, base_h))
+        base_w, base_h = kept_size(new_w, new_h, 32)
+        input_w, input_h = kept_size(new_w, new_h, pad_multiple)
         center = np.array([new_w // 2 + (input_w - base_w) / 2, new_h // 2 + (input_h - base_h) / 2], np.float32)
         size = float(input_w)
     else:

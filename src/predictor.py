@@ -4,7 +4,6 @@ import threading
 from dataclasses import dataclass
 
 import cv2
-import mindspore as ms
 import numpy as np
 
 from src import image
@@ -129,5 +128,5 @@ class Predictor:
             raise UserError("an exported file ends in detections and has no heatmap; give the checkpoint")
         pixels, view = make_inputs(picture, self.detector, self.config)[0]
         with self._lock:
-            heat = self.detector.graph.maps(ms.Tensor(pixels[None]))[0].asnumpy()[0]
+            heat = self.detector.heatmap(pixels[None])[0]
         return heat, view

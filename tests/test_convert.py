@@ -209,7 +209,7 @@ def test_a_deeper_backbone(tmp_path, capsys):
 def heads(checkpoint):
     """(the network of a checkpoint as inference has it, its side file's dictionary)."""
     detector = load_detector(str(checkpoint), get_config("", []).eval_config, "CPU")
-    return detector.graph.maps.network, detector.description
+    return detector.network.maps.network, detector.description
 
 
 def golden_state():

@@ -1,4 +1,7 @@
 """src/inference.py and the networks it builds: folding, flip test, batches, overlapping stages."""
+import os
+import subprocess
+import sys
 import threading
 
 import mindspore as ms
@@ -6,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from src import graphs
 from src.centernet_det import CenterNet, HeatmapNetwork, fold_batch_norm
 from src.checkpoint import load_weights, read_checkpoint
 from src.device_input import Normalize
+from src.graphs import Graphs
 from src.image import read_picture
-from src.inference import Detector, StageTimes, detect_all, load_detector, make_inputs
+from src.inference import ExportedDetector, StageTimes, detect_all, load_detector, make_inputs
 from tests import torch_reference
-from tests.conftest import assert_same_detections, noise_picture
+from tests.conftest import ROOT, assert_same_detections, noise_picture, write_coco
 
 
 def build(lively_checkpoint):
@@ -75,22 +80,21 @@ def test_flip_test_averages_image_and_mirror_image(lively_checkpoint):
 
 
 class Shapes:
-    """A stand-in network: its one detection tells what it was fed."""
+    """A stand-in detector: its one detection tells what it was fed."""
+
+    description, down_ratio, from_bytes, input_res, batch_size = {"mean": [0, 0, 0], "std": [1, 1, 1]}, 4, True, None, None
 
     def __init__(self):
         self.batches = []
 
-    def detector(self, config, **options):
-        detector = Detector(self, {"mean": [0, 0, 0], "std": [1, 1, 1]}, 4, from_bytes=True, **options)
-        detector.compile = lambda batch: 0.0
-        return detector
+    def compile(self, batch):
+        return 0.0
 
     def __call__(self, batch):
-        batch = batch.asnumpy()
         self.batches.append(batch.shape)
         value = batch[:, batch.shape[1] // 2, batch.shape[2] // 2, 0].astype(np.float32)
         zeros = np.zeros_like(value)
-        return ms.Tensor(np.stack([zeros, zeros, zeros + 1, zeros + 1, value / 255, zeros], 1)[:, None])
+        return np.stack([zeros, zeros, zeros + 1, zeros + 1, value / 255, zeros], 1)[:, None]
 
 
 def test_images_of_one_shape_are_computed_together(make_config):
@@ -103,7 +107,7 @@ def test_images_of_one_shape_are_computed_together(make_config):
         return np.full((*sizes[number], 3), 10 * number + 5, np.uint8)
 
     network, times = Shapes(), StageTimes()
-    found = list(detect_all(network.detector(config), range(6), load, config, times))
+    found = list(detect_all(network, range(6), load, config, times))
     assert sorted(network.batches) == [(1, 64, 64, 3), (2, 64, 64, 3), (2, 64, 128, 3)]
     assert {detected.item: detected.problem for detected in found} == {**dict.fromkeys(range(5), ""), 5: "broken"}
     for detected in found:
@@ -113,12 +117,36 @@ def test_images_of_one_shape_are_computed_together(make_config):
     assert times.images == 5
 
 
+def test_few_prepared_pictures_wait(make_config):
+    """60 shapes, batches of 16: never do more than 32 prepared pictures wait, and each is computed; sizes told bring shapes together."""
+    words = ["--eval_config.SOFT_NMS", "false", "--dataset_config.num_workers", 1, "--eval_config.pad_multiple", 32]
+    config = make_config("--eval_config.batch_size", 16, *words)
+    sizes = [(40 + 32 * (number % 60), 40) for number in range(240)]
+    loaded = []
+
+    def load(number):
+        loaded.append(number)
+        return np.full((sizes[number][1], sizes[number][0], 3), number, np.uint8)
+
+    for size_of in (None, lambda number: sizes[number], lambda number: None if number % 2 else (7, 7)):
+        network, done, most = Shapes(), 0, 0
+        loaded.clear()
+        for detected in detect_all(network, range(240), load, config, size_of=size_of):
+            done += 1
+            most = max(most, len(loaded) - done)
+            assert detected.detections[0, 4] == pytest.approx(detected.item / 255)
+        assert done == 240 and most <= 32 + 32 + 2 * 16  # prepared in advance, waiting, and in the last two batches
+        if size_of and size_of(1):
+            assert network.batches == [(4, 64, 64 + 32 * number, 3) for number in range(60)]
+
+
 def test_an_exported_files_batch_is_filled_up(make_config):
     config = make_config("--eval_config.SOFT_NMS", "false", "--eval_config.keep_res", "true")
     network = Shapes()
-    detector = network.detector(config, input_res=[64, 32], batch_size=4)
+    described = {**Shapes.description, "down_ratio": 4, "input_type": "uint8", "input_res": [64, 32], "batch_size": 4}
+    detector = ExportedDetector(lambda batch: ms.Tensor(network(batch.asnumpy())), described)
     found = list(detect_all(detector, range(6), lambda number: np.full((32, 64, 3), number, np.uint8), config))
-    assert network.batches == [(4, 32, 64, 3)] * 2  # its own size, whatever keep_res says
+    assert network.batches == [(4, 32, 64, 3)] * 3  # its own size, whatever keep_res says
     assert [detected.item for detected in found] == list(range(6))
 
 
@@ -134,11 +162,11 @@ def test_the_next_images_are_prepared_while_the_device_computes(make_config):
 
     class Waiting(Shapes):
         def __call__(self, batch):
-            number = int(batch.asnumpy()[0, 32, 32, 0])
+            number = int(batch[0, 32, 32, 0])
             overlapped.append(prepared[min(number + 1, 3)].wait(20))
             return super().__call__(batch)
 
-    list(detect_all(Waiting().detector(config), range(4), load, config))
+    list(detect_all(Waiting(), range(4), load, config))
     assert overlapped == [True] * 4
 
 
@@ -161,9 +189,75 @@ def test_batches_give_what_single_images_give(lively_checkpoint, tiny_data, make
         assert_same_detections(batched, single, 1e-3)
 
 
+class Doubled(ms.nn.Cell):
+    def construct(self, x):
+        return x * 2
+
+
+def test_few_graphs_are_held():
+    """Each shape has its graph, the last ones stay; a smaller batch is filled up to one that has a graph."""
+    sizes = Graphs(Doubled())
+    for width in (1, 2, 3, 4, 5, 3):
+        batch = np.random.default_rng(width).random((4, 3, width), np.float32)
+        new = width not in [shape[2] for shape in sizes.cells]
+        assert (sizes.compile(batch) > 0) == new
+        assert sizes.compile(batch) == 0.0
+        np.testing.assert_array_equal(sizes(batch), 2 * batch)
+    assert list(sizes.cells) == [(4, 3, 2), (4, 3, 4), (4, 3, 5), (4, 3, 3)]
+    small = np.ones((1, 3, 5), np.float32)
+    assert sizes.compile(small) == 0.0 and sizes(small).tolist() == (2 * small).tolist()
+
+
+def test_one_graph_computes_all_shapes_until_one_is_frequent(monkeypatch):
+    monkeypatch.setattr(graphs, "FREQUENT", 32 * 3 * 2)
+    sizes = Graphs(Doubled(), ms.Tensor(shape=[None, 3, None], dtype=ms.float32))
+    for width in (1, 2, 3, 2):
+        batch = np.random.default_rng(width).random((8, 3, width), np.float32)
+        np.testing.assert_array_equal(sizes(batch), 2 * batch)
+    assert list(sizes.cells) == [None]
+    for _ in range(3):
+        assert len(sizes.cells) == 1
+        sizes(batch)
+    assert list(sizes.cells) == [None, (8, 3, 2)]
+
+
+@pytest.mark.parametrize("options", [[], ["--eval_config.flip_test", "true"], ["--eval_config.K", 1000]], ids=["plain", "flip", "K 1000"])
+def test_the_graph_of_all_sizes_gives_what_graphs_of_one_give(options, lively_checkpoint, make_config):
+    """Also for images whose map has fewer places than K."""
+    config = make_config("--eval_config.keep_res", "true", *options)
+    free, own = (load_detector(str(lively_checkpoint), config.eval_config, "CPU") for _ in range(2))
+    own.detections.any_shape = None
+    for shape in ((1, 3, 32, 32), (2, 3, 64, 96), (1, 3, 96, 64), (1, 3, 192, 256)):
+        batch = batch_of(shape[2], shape)
+        found, expected = free(batch), own(batch)
+        assert found.shape == expected.shape == (shape[0], config.eval_config.K, 6)
+        np.testing.assert_allclose(found[:, :, 4], expected[:, :, 4], atol=1e-6)
+        for one, other in zip(found, expected):
+            certain = other[:, 4] > 1e-3
+            assert_same_detections(one[certain], other[certain], 1e-3)
+    assert list(free.detections.cells) == [None]
+
+
+def test_sixty_shapes_take_hardly_more_memory_than_one(lively_checkpoint, tmp_path):
+    """Peak memory of eval.py where images keep their sizes, batch 16: a graph of each shape would take 70 to 90 MB."""
+    sixty = [(40 + 32 * (number // 10), 40 + 32 * (number % 10)) for number in range(60)]
+    peaks = {}
+    for name, sizes in (("one", [max(sixty)] * 60), ("sixty", sixty)):
+        pictures = {number: noise_picture(number, *size) for number, size in enumerate(sizes, 1)}
+        write_coco(tmp_path / name, "val", pictures, [(1, 1, [4, 4, 20, 20])], classes=("disc", "square", "cross"))
+        words = ["--data_dir", tmp_path / name, "--load_checkpoint_path", lively_checkpoint, "--save_result_dir", tmp_path / name,
+                 "--eval_config.batch_size", 16, "--eval_config.keep_res", "true", "--eval_config.pad_multiple", 32,
+                 "--enable_eval", "false", "--device_target", "CPU"]
+        with open(tmp_path / f"{name}.txt", "w") as output:
+            process = subprocess.Popen([sys.executable, os.path.join(ROOT, "eval.py"), *map(str, words)], stdout=output, stderr=output)
+            _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0 and "60 images, 0 skipped" in (tmp_path / f"{name}.txt").read_text()
+        peaks[name] = usage.ru_maxrss / 2**20
+    assert peaks["sixty"] < peaks["one"] + 0.5, peaks  # GB; asked are twice that of one, and 1 more
+
+
 def test_scales_become_inputs(make_config):
     words = ["--dataset_config.input_res_test", "[64, 96]", "--eval_config.keep_res", "false"]
     config = make_config("--eval_config.multi_scales", "[0.5, 1]", *words)
-    detector = Shapes().detector(config)
-    inputs = make_inputs(noise_picture(0, 50, 40), detector, config)
+    inputs = make_inputs(noise_picture(0, 50, 40), Shapes(), config)
     assert [array.shape for array, _ in inputs] == [(96, 64, 3)] * 2 and [view.scale for _, view in inputs] == [0.5, 1]

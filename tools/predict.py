@@ -163,14 +163,14 @@ class Record:
 
     def pictures(self, paths, base):
         """Detect in image files; the pictures drawn keep their place below base."""
-        from src.image import read_picture
+        from src.image import read_picture, read_size
         from src.inference import detect_all
         from src.utils import progress
         from src.visual import save_picture
 
         config = self.predictor.config
         load = functools.partial(read_picture, max_pixels=self.options.max_pixels)
-        detecting = detect_all(self.predictor.detector, paths, load, config)
+        detecting = detect_all(self.predictor.detector, paths, load, config, size_of=read_size)
         for detected in progress(detecting, "detecting", total=len(paths)):
             path = detected.item
             if detected.problem:
