@@ -14,6 +14,8 @@ from src.errors import UserError
 
 # Some documents spell the test set's year 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
+# COCO's lists of test images: test-dev is the part of the test set that its server scores by default.
+LISTS = {"train": [], "val": [], "test": ["image_info_test-dev2017.json", "image_info_test2017.json"]}
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LARGEST_ID = 2**63 - 1  # MindRecord's integers
 LARGEST_EXACT = 2**53  # pycocotools keeps annotation ids as float64
@@ -32,11 +34,11 @@ def find_split(data_dir, part, dataset_config, option="--data_dir"):
     """Locate the "train", "val" or "test" part of the data set in data_dir.
 
     dataset_config's <part>_annotation and <part>_image_dir (relative to data_dir) win; else the usual places are tried:
-    annotations/instances_<part>2017.json (also instance_..., image_info_..., <part>.json, and Pascal VOC's names), and <part>2017/,
-    images/<part>/images/ or images/. Raises UserError that lists the places tried.
+    annotations/instances_<part>2017.json (also instance_..., <part>.json, COCO's lists of test images, Pascal VOC's names),
+    and <part>2017/, images/<part>/images/ or images/. Raises UserError that lists the places tried.
     """
     errors.require_dir(data_dir, f"data set folder ({option})")
-    names = [f"instances_{part}2017.json", f"instance_{part}2017.json", f"image_info_{part}2017.json", f"{part}.json", *VOC_NAMES[part]]
+    names = [f"instances_{part}2017.json", f"instance_{part}2017.json", *LISTS[part], f"{part}.json", *VOC_NAMES[part]]
     annotation = _first_existing(
         data_dir, getattr(dataset_config, f"{part}_annotation"), [os.path.join("annotations", name) for name in names],
         f"dataset_config.{part}_annotation", optional=part == "test",
@@ -194,6 +196,24 @@ def class_list(coco):
     """(class names, category ids), both in the order of the ids; a label is a place in these lists."""
     categories = sorted(coco.dataset["categories"], key=lambda category: category["id"])
     return [category["name"] for category in categories], [category["id"] for category in categories]
+
+
+def named_classes(config):
+    """dataset_config.coco_classes, without the model zoo's first class "background"."""
+    names = config.dataset_config.coco_classes
+    return names[1:] if names[:1] in (["background"], ["__background__"]) else names
+
+
+def check_expected(config, classes, category_ids, where):
+    """Raise UserError if a configuration names other classes than those of the file `where`: num_classes, coco_classes, valid_ids."""
+    number, names, ids = config.dataset_config.num_classes, named_classes(config), config.eval_config.valid_ids
+    for name, wanted, found in (("dataset_config.num_classes", [number] if number else [], [len(classes)]),
+                                ("dataset_config.coco_classes", names, classes), ("eval_config.valid_ids", ids, category_ids)):
+        if wanted and wanted != found:
+            differing = [f"has {here!r} where {where} has {there!r}" for here, there in zip(wanted, found) if here != there]
+            differing = differing or [f"has {len(wanted)} entries, and {where} {len(found)}"]
+            raise UserError(f"{name} ({config.origin(name)}) {differing[0]}; correct it, or leave it out: classes and ids come from the "
+                            "annotation file")
 
 
 def image_list(split, coco):

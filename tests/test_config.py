@@ -65,7 +65,7 @@ def test_lists_and_numbers_from_the_command_line():
     (["--dataset_config.mean", "[1, 2"], ["a list"]),
     (["--net_config.reg_loss", "l3"], ["choose from l1, sl1"]),
     (["--net_config.dense_hp", "true"], ["pose estimation"]),
-    (["--dataset_config.num_classes", "3"], ["comes from the annotation file"]),
+    (["--net_config.num_classes", "3"], ["did you mean dataset_config.num_classes?"]), (["--data_path", "m"], ["by data_url"]),
     (["--config_path", "/nowhere.yaml"], ["configuration file not found"]),
     (["--train_config.batch_size", "0"], ["at least 1"]),
     (["--dataset_config.input_res_train", "[100, 96]"], ["multiples of 32"]),

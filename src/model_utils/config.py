@@ -1,4 +1,4 @@
-"""The configuration: default_config.yaml, a file that states what differs, and the command line, in this order."""
+"""The configuration: default_config.yaml, files that state what differs, a launcher's ini file, and the command line, in this order."""
 import argparse
 import difflib
 import os
@@ -6,20 +6,10 @@ import os
 import yaml
 
 from src.errors import UserError
+from src.model_utils import zoo
 from src.model_utils.rules import checked
 
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "default_config.yaml")
-
-# Parameters of the model-zoo version that ours has no use for, and what takes their place.
-RETIRED = {
-    "dataset_config.num_classes": "the number of classes comes from the annotation file",
-    "net_config.num_classes": "the number of classes comes from the annotation file",
-    "dataset_config.coco_classes": "the class names come from the annotation file",
-    "eval_config.valid_ids": "the category ids come from the annotation file",
-    "dataset_config.output_res": "the output resolution is input_res_train / net_config.down_ratio",
-    "net_config.dense_hp": "it belongs to pose estimation",
-}
-
 
 DEFAULTS, COMMAND_LINE = "default_config.yaml", "the command line"  # where values come from, beside files
 METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH", "output": "PATH"}
@@ -37,9 +27,20 @@ class Config:
         settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         return {name: value.as_dict() if isinstance(value, Config) else value for name, value in settings.items()}
 
+    def parameters(self):
+        """The settings as {"eval_config.K": 100, ...}."""
+        return _flatten(self.as_dict())
+
     def origin(self, name):
         """Where a parameter's value comes from, named as "eval_config.K": "default_config.yaml", a file's path, "the command line"."""
         return self._origins[name]
+
+    def summary(self):
+        """Lines that say which files the values come from, each value that differs from default_config.yaml's, and what was left out."""
+        changed = [f"{name} {_shown(value)} ({self._origins[name]})" for name, value in self.parameters().items()
+                   if self._origins[name] != DEFAULTS and value != self._defaults[name]]
+        files = [DEFAULTS, *self._files]
+        return "\n".join([f"configuration: {', '.join(files)}; {', '.join(changed) or 'all values are its own'}", *self._notes])
 
     def take(self, settings, origin):
         """Set parameters {"eval_config.K": value} that neither a file nor the command line gives; they then come from `origin`."""
@@ -53,16 +54,22 @@ class Config:
 def load_defaults(path=DEFAULT_CONFIG):
     """Return (values, helps, rules) of a three-document file, each flat: {"train_config.batch_size": ...}.
 
-    The values are checked by the rules. Raises UserError.
+    The values are read as those of any configuration file. Raises UserError.
     """
+    values, helps, rules, _ = _read_defaults(path)
+    return values, helps, rules
+
+
+def _read_defaults(path):
+    """What load_defaults returns, and sentences about what was left out."""
     documents = _read_yaml(path)
     if len(documents) != 3 or not all(isinstance(document, dict) for document in documents):
         raise UserError(f"{path}: expected three documents, values, help and rules, with lines of --- between them")
-    values, helps, rules = _flatten(documents[0]), _flatten(documents[1]), _flatten(documents[2], leaf="kind")
-    checked = merge(values, values, rules, path)
+    helps, rules = _flatten(documents[1]), _flatten(documents[2], leaf="kind")
+    values, _, notes = _merged({}, {}, _flatten(documents[0]), rules, path)
     if missing := [name for name in rules if name not in values]:
         raise UserError(f"{path}: {missing[0]} is missing")
-    return checked, helps, rules
+    return {name: values[name] for name in rules}, helps, rules, notes
 
 
 def get_config(description, argv=None):
@@ -71,32 +78,69 @@ def get_config(description, argv=None):
     Raises UserError for an unknown parameter (with the nearest right name), a wrong type or an impossible value.
     """
     values, helps, rules = load_defaults()
-    parser = _parser(description, values, helps, rules)
-    options, unknown = parser.parse_known_args(argv)
+    options, unknown = _parser(description, values, helps, rules).parse_known_args(argv)
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
         if not unknown[0].startswith("-"):
             raise UserError(f"unexpected argument {unknown[0]!r}; options are written --name value")
         raise UserError(_unknown("option", name, [*values, "config_path"]))
-    given = vars(options)
-    path = given.pop("config_path", None)
-    in_file = read_config_file(path) if path else {}
-    given = {name: value for name, value in given.items() if value is not None}
-    values = merge(merge(values, in_file, rules, path), given, rules, COMMAND_LINE)
-    return _build(values, {**dict.fromkeys(values, DEFAULTS), **dict.fromkeys(in_file, path), **dict.fromkeys(given, COMMAND_LINE)})
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return compose(given.pop("config_path", []), [(COMMAND_LINE, given)])
 
 
 def make_config(**settings):
     """A Config of the defaults and of settings {"eval_config": {"K": 10}, ...}, checked, without a command line."""
-    values, _, rules = load_defaults()
-    given = _flatten(settings)
-    return _build(merge(values, given, rules, "the options"), {**dict.fromkeys(values, DEFAULTS), **dict.fromkeys(given, "the options")})
+    return compose([], [("the options", _flatten(settings))])
 
 
-def _build(values, origins):
+def compose(files, layers):
+    """The Config of default_config.yaml, of YAML files, and of layers [(where they come from, {"eval_config.K": value})].
+
+    What comes later wins.
+    """
+    defaults, _, rules, notes = _read_defaults(DEFAULT_CONFIG)
+    values, references, origins = defaults, {}, dict.fromkeys(defaults, DEFAULTS)
+    for where, settings in [*((path, read_config_file(path)) for path in files), *layers]:
+        values, references, said = _merged(values, references, settings, rules, where)
+        origins |= {name: where for name in settings if name in rules}
+        notes = notes + said
+    for name, other in references.items():
+        value, said = zoo.referred(name, values[other], rules[name])
+        values = merge(values, {name: value}, rules, origins[name])
+        notes = notes + said
     config = Config(_nest(values))
-    config._origins = origins
+    config._origins, config._defaults, config._notes = origins, defaults, notes
+    config._files = [*files, *(where for where, settings in layers if settings)]
     return config
+
+
+def _merged(values, references, settings, rules, where):
+    """(values, references, sentences about what was left out) after the settings of one place, those of the model zoo's files, too."""
+    settings, new, notes = zoo.translate(settings, rules, where)
+    references = {name: other for name, other in references.items() if name not in settings} | new
+    return merge(values, settings, rules, where), references, notes
+
+
+def as_text(value):
+    """A value as the command line has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _shown(value):
+    """A value as a line of text has it; a long list is cut."""
+    text = as_text(value) or '""'
+    return f"{text[:57]}..." if isinstance(value, list) and len(text) > 60 else text
+
+
+def as_parameters(words):
+    """{parameter: text} of the words --name value or --name=value. Raises UserError."""
+    parameters, rest = {}, list(words)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--") or not (equals or rest):
+            raise UserError(f"{name}: parameters are written --name value")
+        parameters[name[2:]] = value if equals else rest.pop(0)
+    return parameters
 
 
 def absolute_paths(parameters):
@@ -165,7 +209,8 @@ def checked_section(section, settings, where):
 
 def _parser(description, values, helps, rules):
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_path", metavar="FILE", help="YAML file that states what differs from default_config.yaml")
+    parser.add_argument("--config_path", metavar="FILE", action="append",
+                        help="YAML file that states what differs from default_config.yaml; of several a later one wins")
     for name, value in values.items():
         rule = rules[name]
         metavar = "|".join(map(str, rule["choices"])) if "choices" in rule else METAVARS[rule["kind"].split()[0]]
@@ -175,8 +220,8 @@ def _parser(description, values, helps, rules):
 
 
 def _unknown(kind, name, known):
-    if name in RETIRED:
-        return f"no {kind} {name}: {RETIRED[name]}"
+    if name in zoo.WITHOUT_MEANING:
+        return f"no {kind} {name}: {zoo.WITHOUT_MEANING[name]}"
     names = list(known)
     lasts = [known_name.split(".")[-1] for known_name in names]
     last = name.split(".")[-1]

@@ -70,6 +70,8 @@ def _as_list(value, item_kind, shape, rule):
 def _as_one(value, kind, rule):
     if kind in ("text", "path", "output"):
         value = _as_text(value)
+        if kind != "text" and not value.strip():  # " " is how the model zoo's users say that there is none
+            value = ""
     elif kind == "bool":
         value = _as_bool(_parsed(value))
     else:
