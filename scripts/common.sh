@@ -11,6 +11,27 @@ usage_error() {
     exit 2
 }
 
+# split_words WORD...: POSITIONAL gets those before the first that begins with --, OPTIONS the others, for the entry script.
+split_words() {
+    POSITIONAL=() OPTIONS=()
+    while [ $# -gt 0 ] && [[ $1 != --* ]]; do
+        POSITIONAL+=("$1")
+        shift
+    done
+    OPTIONS=("$@")
+}
+
+# configuration: the words that name the file in CONFIG_PATH, none without one: the values are then default_config.yaml's.
+configuration() {
+    CONFIGURATION=()
+    [ -z "${CONFIG_PATH:-}" ] || CONFIGURATION=(--config_path "$CONFIG_PATH")
+}
+
+# none_if_blank TEXT: the model zoo's users write " " where there is no path.
+none_if_blank() {
+    [ -z "${1//[[:space:]]/}" ] || printf '%s' "$1"
+}
+
 # keep_earlier PATH: what is there goes to the first free of PATH.1, PATH.2, ...
 keep_earlier() {
     [ -e "$1" ] || return 0
@@ -20,8 +41,21 @@ keep_earlier() {
     echo "kept the earlier $1 as $1.$number"
 }
 
-# in_background LOG COMMAND...: run it detached from the terminal, all it prints in LOG, MindSpore's own logs in ms_log/.
+# in_background LOG SCRIPT WORD...: run one of the project's scripts detached from the terminal, all it prints in LOG, MindSpore's own logs
+# in ms_log/. Mistakes in the configuration are told here, before, with exit code 2.
 in_background() {
+    local log=$1 script=$2
+    shift 2
+    PYTHONPATH="$ROOT" "$PYTHON" -c '
+import sys
+from src import errors
+from src.model_utils.config import get_config
+errors.run(lambda: print(get_config("", sys.argv[1:]).summary()))' "$@" || exit $?
+    start_in_background "$log" "$PYTHON" "$ROOT/$script" "$@"
+}
+
+# start_in_background LOG COMMAND...: what in_background does, with any command.
+start_in_background() {
     local log=$1
     shift
     keep_earlier "$log"

@@ -3,12 +3,15 @@
 set -eu
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-USAGE="usage: bash scripts/convert_dataset_to_mindrecord.sh [COCO_DATASET_DIR] [MINDRECORD_DATASET_DIR]
-In the environment: CONFIG_PATH (default default_config.yaml), for a data set whose files lie elsewhere."
+USAGE="usage: bash scripts/convert_dataset_to_mindrecord.sh [COCO_DATASET_DIR] [MINDRECORD_DATASET_DIR] [--PARAMETER VALUE ...]
+In the environment: CONFIG_PATH (a file that states what differs from default_config.yaml)."
 
+split_words "$@"
+set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 [ $# -eq 2 ] || usage_error "$USAGE"
 [ -d "$1" ] || usage_error "COCO_DATASET_DIR is no folder: $1
 $USAGE"
 
-in_background create_dataset.log "$PYTHON" "$ROOT/src/dataset.py" --config_path "${CONFIG_PATH:-$ROOT/default_config.yaml}" \
-    --coco_data_dir "$1" --mindrecord_dir "$2"
+configuration
+in_background create_dataset.log src/dataset.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} --coco_data_dir "$1" \
+    --mindrecord_dir "$2" ${OPTIONS[@]+"${OPTIONS[@]}"}

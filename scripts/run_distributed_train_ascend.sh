@@ -4,32 +4,39 @@ set -eu
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 USAGE="usage: bash scripts/run_distributed_train_ascend.sh [--wait] [MINDRECORD_DATASET_PATH] [RANK_TABLE_FILE] [LOAD_CHECKPOINT_PATH](optional)
-Runs in the background; with --wait until all processes end, with exit code 0 if all did well.
+[--PARAMETER VALUE ...]
+LOAD_CHECKPOINT_PATH is what fine-tuning starts from; with --resume true, the training that goes on. Runs in the background; with --wait until all processes end, with exit code 0 if all did well.
 In the environment: DEVICE_TARGET (default Ascend; CPU starts the same processes on this machine's CPU),
+CONFIG_PATH (a file that states what differs from default_config.yaml),
 HYPER_PARAMETERS (ini file of training options, default scripts/ascend_distributed_launcher/hyper_parameter_config.ini),
 SERVER_ID (this server in the rank table, default: found by its addresses), MS_SCHED_PORT (CPU on several servers, default 8118).
 Writes into the current folder: distributed_cmd.sh and, for each device, LOG<device>/ with training_log.txt, env.log and ms_log/; rank 0's
 has ckpt_0/, train_record.jsonl and loss.png, too."
 
 wait=
-[ "${1:-}" != --wait ] || { wait=yes; shift; }
-[ "${!#}" != --wait ] || { wait=yes; set -- "${@:1:$#-1}"; }
+words=()
+for word in "$@"; do
+    if [ "$word" = --wait ]; then wait=yes; else words+=("$word"); fi
+done
+split_words ${words[@]+"${words[@]}"}
+set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 [ $# -eq 2 ] || [ $# -eq 3 ] || usage_error "$USAGE"
 [ -d "$1" ] || usage_error "MINDRECORD_DATASET_PATH is no folder: $1
 $USAGE"
 [ -f "$2" ] || usage_error "RANK_TABLE_FILE is no file: $2
 $USAGE"
-checkpoint=${3:-}
+checkpoint=$(none_if_blank "${3:-}")
 [ -z "$checkpoint" ] || [ -f "$checkpoint" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $checkpoint
 $USAGE"
 
+configuration
 launcher="$ROOT/scripts/ascend_distributed_launcher"
-command=("$PYTHON" "$launcher/get_distribute_train_cmd.py" --run_script_dir "$ROOT/train.py" --mindrecord_dir "$1" --hccl_config_dir "$2"
+command=("$PYTHON" "$launcher/get_distribute_train_cmd.py" ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} --run_script_dir "$ROOT/train.py" --mindrecord_dir "$1" --hccl_config_dir "$2"
     --hyper_parameter_config_dir "${HYPER_PARAMETERS:-$launcher/hyper_parameter_config.ini}" --cmd_file distributed_cmd.sh
     --device_target "${DEVICE_TARGET:-Ascend}" --python "$PYTHON")
 [ -z "${SERVER_ID:-}" ] || command+=(--server_id "$SERVER_ID")
 [ -z "${MS_SCHED_PORT:-}" ] || command+=(--sched_port "$MS_SCHED_PORT")
-"${command[@]}" --load_checkpoint_path "$checkpoint"
+"${command[@]}" --load_checkpoint_path "$checkpoint" -- ${OPTIONS[@]+"${OPTIONS[@]}"}
 
 # The folders of an earlier run get another name, and a checkpoint in one of them moves with it.
 checkpoint=$(readlink -f "$checkpoint" || true)
@@ -41,9 +48,9 @@ for folder in LOG*; do
     echo "$kept"
     [[ $checkpoint != "$here"/* ]] || moved="${kept##* as }${checkpoint#"$here"}"
 done
-[ -z "$moved" ] || "${command[@]}" --load_checkpoint_path "$moved"
+[ -z "$moved" ] || "${command[@]}" --load_checkpoint_path "$moved" -- ${OPTIONS[@]+"${OPTIONS[@]}"} > /dev/null
 
 if [ -n "$wait" ]; then
     exec bash distributed_cmd.sh
 fi
-in_background distributed_train.log bash distributed_cmd.sh
+start_in_background distributed_train.log bash distributed_cmd.sh

@@ -3,11 +3,14 @@
 set -eu
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-USAGE="usage: bash scripts/run_standalone_eval_ascend.sh [DEVICE_ID] [RUN_MODE] [DATA_DIR] [LOAD_CHECKPOINT_PATH]
+USAGE="usage: bash scripts/run_standalone_eval_ascend.sh [DEVICE_ID] [RUN_MODE] [DATA_DIR] [LOAD_CHECKPOINT_PATH] [--PARAMETER VALUE ...]
 RUN_MODE is val (detect and score) or test (detect).
-In the environment: DEVICE_TARGET (default Ascend; CPU runs the same on a CPU), CONFIG_PATH (default configs/coco.yaml).
+In the environment: DEVICE_TARGET (default Ascend; CPU runs the same on a CPU), CONFIG_PATH (a file that states what differs from
+default_config.yaml). Pictures of the detections beside the ground truth are drawn with --visual_image true.
 Writes into the current folder: eval_log.txt, val/ or test/, ms_log/."
 
+split_words "$@"
+set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 [ $# -eq 4 ] || usage_error "$USAGE"
 [[ $1 =~ ^[0-9]+$ ]] || usage_error "DEVICE_ID is '$1', expected a number
 $USAGE"
@@ -18,5 +21,6 @@ $USAGE"
 [ -f "$4" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $4
 $USAGE"
 
-in_background eval_log.txt "$PYTHON" "$ROOT/eval.py" --config_path "${CONFIG_PATH:-$ROOT/configs/coco.yaml}" \
-    --device_target "${DEVICE_TARGET:-Ascend}" --device_id "$1" --run_mode "$2" --data_dir "$3" --load_checkpoint_path "$4"
+configuration
+in_background eval_log.txt eval.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} --device_target "${DEVICE_TARGET:-Ascend}" \
+    --device_id "$1" --run_mode "$2" --data_dir "$3" --load_checkpoint_path "$4" ${OPTIONS[@]+"${OPTIONS[@]}"}

@@ -3,17 +3,27 @@
 set -eu
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-USAGE="usage: bash scripts/run_standalone_train_ascend.sh [DEVICE_ID] [MINDRECORD_PATH] [LOAD_CHECKPOINT_PATH](optional)
-In the environment: DEVICE_TARGET (default Ascend; CPU runs the same on a CPU), CONFIG_PATH (default configs/coco.yaml).
+USAGE="usage: bash scripts/run_standalone_train_ascend.sh [DEVICE_ID] [MINDRECORD_PATH] [LOAD_CHECKPOINT_PATH](optional) [--PARAMETER VALUE ...]
+LOAD_CHECKPOINT_PATH is what fine-tuning starts from; with --resume true, the training that goes on.
+In the environment: DEVICE_TARGET (default Ascend; CPU runs the same on a CPU), CONFIG_PATH (a file that states what differs from
+default_config.yaml; configs/coco.yaml is the model zoo's schedule on one device).
 Writes into the current folder: training_log.txt, train_record.jsonl, loss.png, ckpt_0/, ms_log/."
 
+split_words "$@"
+set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 [ $# -eq 2 ] || [ $# -eq 3 ] || usage_error "$USAGE"
 [[ $1 =~ ^[0-9]+$ ]] || usage_error "DEVICE_ID is '$1', expected a number
 $USAGE"
 [ -d "$2" ] || usage_error "MINDRECORD_PATH is no folder: $2
 $USAGE"
-[ -z "${3:-}" ] || [ -f "$3" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $3
+words=(--device_target "${DEVICE_TARGET:-Ascend}" --device_id "$1" --mindrecord_dir "$2")
+checkpoint=$(none_if_blank "${3:-}")
+if [ -n "$checkpoint" ]; then
+    [ -f "$checkpoint" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $checkpoint
 $USAGE"
+    words+=(--load_checkpoint_path "$checkpoint")
+fi
 
-in_background training_log.txt "$PYTHON" "$ROOT/train.py" --config_path "${CONFIG_PATH:-$ROOT/configs/coco.yaml}" \
-    --device_target "${DEVICE_TARGET:-Ascend}" --device_id "$1" --mindrecord_dir "$2" --load_checkpoint_path "${3:-}"
+configuration
+in_background training_log.txt train.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} "${words[@]}" \
+    ${OPTIONS[@]+"${OPTIONS[@]}"}

@@ -5,7 +5,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 USAGE="usage: bash scripts/train_full_4p.sh --data_path=PATH [--device_target=auto|Ascend|CPU] [--epochs=N] [--config_path=FILE] [--run=NAME]
 [--PARAMETER=VALUE ...]
-PATH is the data set's first-level folder, with annotations/ and images/ (data/voc of tools/get_pascal_voc.sh). Everything goes into exp/<run>/."
+PATH is the data set's first-level folder, with annotations/ and images/ (data/voc of tools/get_pascal_voc.sh). Everything goes into exp/<run>/.
+In the environment: CONFIG_PATH (the recipe, where --config_path names none; default configs/voc.yaml)."
 
 [[ " $*" = *" --data_path"* ]] || usage_error "$USAGE"
 exec "$PYTHON" "$ROOT/tools/train_full.py" --processes 4 "$@"

@@ -19,7 +19,7 @@ from src import errors
 from src.coco import find_split
 from src.errors import UserError
 from src.manifest import manifest_path, read_manifest
-from src.model_utils.config import absolute_paths, get_config
+from src.model_utils.config import absolute_paths, as_parameters, get_config
 from src.options import OptionParser
 
 
@@ -28,7 +28,8 @@ def main(argv=None):
     parser.add_argument("--data_path", required=True, help="first-level folder of the data set: the one with annotations/ and images/")
     parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"), default="auto", help="devices (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="epochs to train (default: the recipe's)")
-    parser.add_argument("--config_path", default=os.path.join(ROOT, "configs", "voc.yaml"), help="recipe (default: configs/voc.yaml)")
+    parser.add_argument("--config_path", default=os.environ.get("CONFIG_PATH") or os.path.join(ROOT, "configs", "voc.yaml"),
+                        help="recipe (default: the variable CONFIG_PATH, else configs/voc.yaml)")
     parser.add_argument("--processes", type=int, default=4, help="processes, one a device (default: %(default)s)")
     parser.add_argument("--run", help="name of the run: everything goes into exp/<run>/ (default: recipe, processes, time)")
     options, others = parser.parse_known_args(argv)
@@ -41,6 +42,7 @@ def main(argv=None):
 def plan(options, words):
     """Check everything that can be checked first, then do one step after the other."""
     config = get_config("", words)
+    print(config.summary(), flush=True)
     if options.processes < 1 or config.train_config.batch_size % options.processes:
         raise UserError(f"train_config.batch_size, of all processes together, is {config.train_config.batch_size}; "
                         f"{options.processes} processes cannot share it equally")
@@ -59,7 +61,7 @@ def plan(options, words):
     if os.path.exists(folder):
         raise UserError(f"{folder} exists; name another --run")
 
-    records = os.path.join(data_dir, "mindrecord")
+    records = config.mindrecord_dir = os.path.join(data_dir, "mindrecord")
     if not os.path.exists(manifest_path(records, config.mindrecord_prefix)):
         step("converting the training images to MindRecord files")
         script("src/dataset.py", *words, "--coco_data_dir", data_dir, "--mindrecord_dir", records)
@@ -72,7 +74,7 @@ def plan(options, words):
     script("eval.py", *words, "--device_target", target, "--data_dir", data_dir, "--load_checkpoint_path", checkpoint,
            "--save_result_dir", folder)
     step(folder)
-    images = read_manifest(records, config.mindrecord_prefix)["images"]
+    images = read_manifest(config)["images"]
     print(summary(folder, checkpoint, images - images % config.train_config.batch_size), flush=True)
 
 
@@ -119,26 +121,18 @@ def train(folder, records, words, config, target, processes):
     """Train in the folder with the launcher for distributed runs, each process with its part of the batch."""
     parameters = configparser.ConfigParser(interpolation=None)
     parameters.optionxform = str
-    parameters["config"] = {**absolute_paths(split(words)), "train_config.batch_size": str(config.train_config.batch_size // processes)}
+    batch_size = config.train_config.batch_size // processes
+    parameters["config"] = {**absolute_paths(as_parameters(words)), "train_config.batch_size": str(batch_size)}
     with open(os.path.join(folder, "hyper_parameters.ini"), "w", encoding="utf-8") as file:
         parameters.write(file)
     table = ["--output", os.path.join(folder, "hccl.json"), "--devices", f"0-{processes - 1}"]
     if target == "CPU":
         table += ["--cpu", "--server_id", "127.0.0.1"]
     script("tools/make_rank_table.py", *table)
-    environment = {**os.environ, "DEVICE_TARGET": target, "HYPER_PARAMETERS": os.path.join(folder, "hyper_parameters.ini")}
+    ini = os.path.join(folder, "hyper_parameters.ini")
+    environment = {**os.environ, "CONFIG_PATH": "", "DEVICE_TARGET": target, "HYPER_PARAMETERS": ini}
     launcher = os.path.join(ROOT, "scripts", "run_distributed_train_ascend.sh")
     run(["bash", launcher, "--wait", records, "hccl.json"], cwd=folder, env=environment)
-
-
-def split(words):
-    """{name: value} of --name=value and --name value."""
-    given = {}
-    words = iter(words)
-    for word in words:
-        name, equals, value = word.lstrip("-").partition("=")
-        given[name] = value if equals else next(words)
-    return given
 
 
 # ---------------------------------------------------------------- what came of it

@@ -15,7 +15,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
-from src.model_utils.config import absolute_paths, get_config
+from src.model_utils.config import COMMAND_LINE, absolute_paths, as_parameters, as_text, compose
 from src.options import OptionParser
 from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 
@@ -27,7 +27,8 @@ SCHEDULER_PORT = 8118
 
 def main(argv=None):
     options = parse(argv)
-    words = training_words(read_parameters(options.hyper_parameter_config_dir), options.mindrecord_dir, options.load_checkpoint_path)
+    config, words = training_words(options)
+    print(config.summary())
     servers = read_rank_table(options.hccl_config_dir)
     server = find_server(servers, options.server_id, options.hccn_conf)
     device_num = sum(len(other.devices) for other in servers)
@@ -54,6 +55,7 @@ def parse(argv):
     parser.add_argument("--run_script_dir", default=os.path.join(ROOT, "train.py"), help="training script (default: %(default)s)")
     parser.add_argument("--hyper_parameter_config_dir", default=os.path.join(HERE, "hyper_parameter_config.ini"),
                         help="ini file whose section [config] holds training options (default: %(default)s)")
+    parser.add_argument("--config_path", help="YAML file that states what differs from default_config.yaml; the ini file's values win")
     parser.add_argument("--mindrecord_dir", required=True, help="folder of the MindRecord files")
     parser.add_argument("--load_checkpoint_path", default="", help="checkpoint to start from")
     parser.add_argument("--hccl_config_dir", required=True, help="rank table (hccl.json)")
@@ -64,6 +66,7 @@ def parse(argv):
     parser.add_argument("--device_target", choices=("Ascend", "CPU"), default="Ascend", help="device to train on (default: %(default)s)")
     parser.add_argument("--sched_port", type=int, help="port of the scheduler on rank 0's server, for CPU "
                                                        f"(default: a free one if there is one server, else {SCHEDULER_PORT})")
+    parser.add_argument("words", nargs="*", metavar="-- --PARAMETER VALUE ...", help="parameters of train.py; they win over the ini file's")
     parser.add_argument("--python", default=sys.executable, help="Python interpreter (default: this one)")
     return parser.parse_args(argv)
 
@@ -89,22 +92,37 @@ def unquoted(value):
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
-def training_words(parameters, mindrecord_dir, load_checkpoint_path):
-    """The words of train.py's command line that all processes share, checked before any process starts."""
-    errors.require_dir(mindrecord_dir, "MindRecord folder (--mindrecord_dir)")
-    parameters = dict(parameters)
-    config_path = parameters.get("config_path")
-    if config_path:
-        places = [config_path, os.path.join(ROOT, config_path)]
-        parameters["config_path"] = os.path.abspath(next((place for place in places if os.path.isfile(place)), config_path))
-    checkpoint = load_checkpoint_path or parameters.get("load_checkpoint_path", "")
-    if checkpoint and parameters.get("enable_modelarts") != "true":
-        errors.require_file(checkpoint, "checkpoint (LOAD_CHECKPOINT_PATH)")
-    # The processes work in folders of their own; paths are the caller's.
-    parameters = absolute_paths({**parameters, "mindrecord_dir": mindrecord_dir, "load_checkpoint_path": checkpoint})
-    words = [word for name, value in parameters.items() for word in (f"--{name}", value)]
-    get_config("", words)
-    return words
+def training_words(options):
+    """(Config, the words of train.py's command line that all processes share), checked before any process starts.
+
+    What holds: default_config.yaml, --config_path, the ini file's config_path, the ini file, the words of the command line.
+    """
+    errors.require_dir(options.mindrecord_dir, "MindRecord folder (--mindrecord_dir)")
+    ini_path = options.hyper_parameter_config_dir
+    ini = read_parameters(ini_path)
+    files = [path for path in (options.config_path, find_recipe(ini.pop("config_path", ""))) if path]
+    given = as_parameters(options.words)
+    for name in given:
+        if name in OURS:
+            raise UserError(f"--{name} does not belong there, the launcher sets it")
+    if options.load_checkpoint_path.strip():
+        given["load_checkpoint_path"] = options.load_checkpoint_path
+    given["mindrecord_dir"] = options.mindrecord_dir
+    config = compose(files, [(ini_path, ini), (COMMAND_LINE, given)])
+    if config.load_checkpoint_path and not config.enable_modelarts:
+        errors.require_file(config.load_checkpoint_path, "checkpoint (LOAD_CHECKPOINT_PATH)")
+    # The processes work in folders of their own; what YAML files say of paths is the caller's, too.
+    parameters = {name: as_text(value) for name, value in config.parameters().items() if name not in OURS or name in given}
+    paths = {name: value for name, value in absolute_paths(parameters).items() if value != parameters[name]}
+    chosen = {name: value for name, value in parameters.items() if config.origin(name) in (ini_path, COMMAND_LINE)}
+    words = [word for path in files for word in ("--config_path", os.path.abspath(path))]
+    return config, words + [word for name, value in {**chosen, **paths}.items() for word in (f"--{name}", value)]
+
+
+def find_recipe(path):
+    """The ini file's config_path: relative to the current folder, else to the project's."""
+    in_project = os.path.join(ROOT, path)
+    return in_project if path and not os.path.isfile(path) and os.path.isfile(in_project) else path
 
 
 def training_process(device, device_target, words, device_num, cores):
