@@ -21,9 +21,9 @@ import numpy as np
 
 # MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
 from src import errors, image
-from src.coco import class_list, dataset_name, find_split, image_size, read_coco, usable_boxes
+from src.coco import check_expected, class_list, dataset_name, find_split, image_size, read_coco, usable_boxes
 from src.errors import UserError
-from src.manifest import manifest_path, read_manifest
+from src.manifest import COLUMNS, ZOO_COLUMNS, manifest_path, read_manifest
 from src.model_utils.config import get_config
 from src.pre_process import whole_view
 from src.utils import log, progress, settle, write_json
@@ -39,32 +39,38 @@ RECORD_SCHEMA = {
 # ---------------------------------------------------------------- MindRecord
 
 
-def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir, max_pixels=image.LARGEST):
+def convert(split, config):
     """Write the images and boxes of a part of a COCO data set to MindRecord files; returns the manifest.
 
-    data_dir, the data set's folder, gives the manifest its name. Images go in as the bytes they are on disk; one whose size in the
-    annotation file is that without its EXIF orientation goes in without that. Unreadable images, those of more than max_pixels, and
-    unusable boxes are left out, counted and logged.
+    Images go in as the bytes they are on disk; one whose size in the annotation file is that without its EXIF orientation goes in without
+    that. Images without annotations (unless dataset_config.keep_empty), unreadable images, those of more than max_pixels, and unusable
+    boxes are left out, counted and logged.
     The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if a finished conversion
-    of that prefix is there, or if no image is left.
+    of that prefix is there, if the configuration names other classes, or if no image is left.
     """
     from mindspore.mindrecord import FileWriter
 
+    mindrecord_dir, prefix, options = config.mindrecord_dir, config.mindrecord_prefix, config.dataset_config
     finished = manifest_path(mindrecord_dir, prefix)
     if os.path.exists(finished):
         raise UserError(f"{finished} exists: this conversion is done; name another --mindrecord_prefix or folder, or delete it first")
     coco = read_coco(split.annotation)
     classes, category_ids = class_list(coco)
+    check_expected(config, classes, category_ids, split.annotation)
     os.makedirs(mindrecord_dir, exist_ok=True)
-    infos = coco.dataset["images"]
-    num_shards = max(1, min(num_shards, len(infos)))
+    listed = coco.dataset["images"]
+    infos = listed if options.keep_empty else [info for info in listed if coco.imgToAnns[info["id"]]]
+    if len(infos) < len(listed):
+        log(f"{len(listed) - len(infos)} of {len(listed)} images have no objects and are left out (dataset_config.keep_empty keeps them)")
+    num_shards = max(1, min(options.num_shards, len(infos)))
     skipped = []
     for note in coco.notes:
         (skipped.append(note.removeprefix("skipped ")) if note.startswith("skipped ") else log(note))
     images = objects = without_objects = 0
     labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
-    load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids, max_pixels=max_pixels)
-    with tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial, ThreadPoolExecutor(num_workers) as pool:
+    load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids,
+                             max_pixels=options.max_pixels)
+    with tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial, ThreadPoolExecutor(options.num_workers) as pool:
         writer = FileWriter(os.path.join(partial, prefix), num_shards)
         writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
         for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
@@ -80,15 +86,15 @@ def convert(split, mindrecord_dir, prefix, num_shards, num_workers, data_dir, ma
         for problem in skipped:
             log(f"skipped {problem}")
         if not images:
-            raise UserError(f"{split.annotation}: no usable image in {split.image_dir} ({len(infos)} listed)")
+            raise UserError(f"{split.annotation}: no usable image in {split.image_dir} ({len(listed)} listed)")
         writer.commit()
         files = sorted(os.listdir(partial))
         for file in files:
             settle(os.path.join(partial, file), os.path.join(mindrecord_dir, file))
     manifest = {
-        "dataset": dataset_name(data_dir, coco), "classes": classes, "category_ids": category_ids, "images": images, "objects": objects,
-        "images_without_objects": without_objects, "files": [file for file in files if not file.endswith(".db")],
-        "skipped": skipped,
+        "dataset": dataset_name(config.coco_data_dir, coco), "classes": classes, "category_ids": category_ids, "images": images,
+        "objects": objects, "images_without_objects": without_objects, "images_left_out": len(listed) - len(infos),
+        "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
     }
     write_json(finished, manifest)
     return manifest
@@ -298,17 +304,18 @@ class TrainSet:
         self.draw = draws_on_host(config.dataset_config.heatmap_on, config.net_config.dense_wh, device_target)
         self.rank, self.ranks = rank, ranks
         self.batch_size = config.train_config.batch_size
-        self.manifest = read_manifest(config.mindrecord_dir, config.mindrecord_prefix)
+        self.manifest = read_manifest(config)
         self.images_per_step = self.batch_size * ranks
         self.num_classes = len(self.manifest["classes"])
         files = [os.path.join(config.mindrecord_dir, name) for name in self.manifest["files"]]
         for file in files:
             open(file, "rb").close()  # may it be read?
         files = [file for file in files if not is_empty(file)]  # MindSpore warns of each, every time
+        self.columns = self.manifest.get("columns", COLUMNS)
         try:
-            ids = ds.MindDataset(files, columns_list=["image_id"], shuffle=False)
-            ids = [int(row["image_id"]) for row in ids.create_dict_iterator(num_epochs=1, output_numpy=True)]
-            self.rows = ds.MindDataset(files, columns_list=list(RECORD_SCHEMA), shuffle=False)
+            ids = ds.MindDataset(files, columns_list=[self.columns[1]], shuffle=False)
+            ids = [int(row[0].item()) for row in ids.create_tuple_iterator(num_epochs=1, output_numpy=True)]
+            self.rows = ds.MindDataset(files, columns_list=self.columns, shuffle=False)
             self.rows[0]  # opens the files, before there are threads
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines()]
@@ -346,6 +353,8 @@ class TrainSet:
         except RuntimeError as error:
             if self.failure is None:
                 raise
+            if isinstance(self.failure, UserError):
+                raise self.failure from error
             if isinstance(self.failure, DamagedRecord):
                 raise damaged(self.config.mindrecord_dir, self.failure) from error
             why = f"{type(self.failure).__name__}: {self.failure}"
@@ -363,15 +372,20 @@ class TrainSet:
         """(image as BGR uint8, image id, boxes [M, 4], labels [M]) of a row. Raises DamagedRecord."""
         try:
             data, image_id, boxes, labels = self.rows[int(row)]
+            image_id = int(image_id.item())
         except RuntimeError as error:
             raise DamagedRecord(f"row {row}: {str(error).splitlines()[0]}") from error
         try:
             picture = image.decode_image(data)
         except ValueError as error:
-            raise DamagedRecord(f"image {int(image_id)}: {error}") from error
+            raise DamagedRecord(f"image {image_id}: {error}") from error
         if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
             boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
-        return picture, int(image_id), boxes.reshape(-1, 4), labels.reshape(-1)
+        labels = labels.reshape(-1) - (self.columns == ZOO_COLUMNS)
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            raise UserError(f"{self.config.mindrecord_dir}: image {image_id} has objects of class {labels.max() + 1} of "
+                            f"{self.num_classes}; were these MindRecord files made with other classes?")
+        return picture, image_id, boxes.reshape(-1, 4), labels
 
     def _make_batch(self, step):
         dataset_config, net_config = self.config.dataset_config, self.config.net_config
@@ -393,14 +407,13 @@ class TrainSet:
 def main():
     """Convert the training part of a data set."""
     config = get_config("Convert the training images of a COCO-format data set to MindRecord files.")
+    log(config.summary())
     start = time.time()
     split = find_split(config.coco_data_dir, "train", config.dataset_config, "--coco_data_dir")
     if not config.mindrecord_dir:
         raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
-    options = config.dataset_config
     try:
-        manifest = convert(split, config.mindrecord_dir, config.mindrecord_prefix, options.num_shards, options.num_workers,
-                           config.coco_data_dir, options.max_pixels)
+        manifest = convert(split, config)
     except KeyboardInterrupt:
         raise errors.Interrupted(f"{config.mindrecord_dir} holds nothing of this conversion; the same command starts it anew") from None
     log(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "

@@ -1,9 +1,18 @@
-"""The file beside MindRecord files that says what they hold; JSON only."""
+"""The file beside MindRecord files that says what they hold; JSON only.
+
+The model zoo's MindRecord files have none: a configuration says what they hold.
+"""
 import os
+import re
 
 from src import errors
+from src.coco import check_expected, class_list, named_classes, read_coco
 from src.errors import UserError
 from src.utils import read_json
+
+COLUMNS = ["image", "image_id", "boxes", "labels"]
+ZOO_COLUMNS = ["image", "img_id", "bboxes", "category_id"]  # the same in the model zoo's files, whose category_id counts from 1
+HEADER = 4096  # bytes at the beginning of a MindRecord file, in which the columns are named
 
 
 def manifest_path(mindrecord_dir, prefix):
@@ -11,14 +20,51 @@ def manifest_path(mindrecord_dir, prefix):
     return os.path.join(mindrecord_dir, f"{prefix}.manifest.json")
 
 
-def read_manifest(mindrecord_dir, prefix):
-    """The manifest of a finished conversion, with the shards' presence checked. Raises UserError."""
+def read_manifest(config):
+    """The manifest of config's MindRecord files, with their presence and the configuration's classes checked. Raises UserError.
+
+    Of what the model zoo converted, the configuration tells the classes: coco_classes, or train_annotation.
+    """
+    mindrecord_dir, prefix = config.mindrecord_dir, config.mindrecord_prefix
     errors.require_dir(mindrecord_dir, "MindRecord folder (--mindrecord_dir)")
     path = manifest_path(mindrecord_dir, prefix)
-    if not os.path.isfile(path):
+    zoo_files = [] if os.path.isfile(path) else find_zoo_files(mindrecord_dir, prefix)
+    if zoo_files:
+        manifest = describe_zoo_files(config, zoo_files)
+    elif os.path.isfile(path):
+        manifest = read_json(path, "a manifest of MindRecord files", ("files", "classes", "category_ids"))
+        check_expected(config, manifest["classes"], manifest["category_ids"], path)
+    else:
         raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing; "
                         "run bash scripts/convert_dataset_to_mindrecord.sh first")
-    manifest = read_json(path, "a manifest of MindRecord files", ("files", "classes", "category_ids"))
     for name in [*manifest["files"], *(f"{file}.db" for file in manifest["files"])]:
         errors.require_file(os.path.join(mindrecord_dir, name), "MindRecord file")
     return manifest
+
+
+def find_zoo_files(mindrecord_dir, prefix):
+    """Names of a folder's MindRecord files of that prefix, if they have the model zoo's columns."""
+    names = [name for name in sorted(os.listdir(mindrecord_dir)) if re.fullmatch(re.escape(prefix) + r"\d*", name)]
+    for name in names:
+        with open(os.path.join(mindrecord_dir, name), "rb") as file:
+            header = file.read(HEADER)
+        if not all(f'"{column}"'.encode() in header for column in ZOO_COLUMNS):
+            return []
+    return names
+
+
+def describe_zoo_files(config, files):
+    """The manifest of the model zoo's files, with what the configuration says of their classes. Raises UserError if it says nothing."""
+    annotation, ids = config.dataset_config.train_annotation, config.eval_config.valid_ids
+    if annotation:
+        classes, category_ids = class_list(read_coco(annotation))
+        check_expected(config, classes, category_ids, annotation)
+    elif classes := named_classes(config):
+        category_ids = ids or list(range(1, len(classes) + 1))
+        if len(category_ids) != len(classes):
+            raise UserError(f"eval_config.valid_ids has {len(category_ids)} entries, dataset_config.coco_classes {len(classes)}")
+    else:
+        raise UserError(f"{config.mindrecord_dir}: MindRecord files of the model zoo, which name no classes; give the configuration that "
+                        "they were made with (--config_path), or their annotation file (--dataset_config.train_annotation)")
+    name = os.path.basename(os.path.abspath(config.mindrecord_dir))
+    return {"dataset": name, "classes": classes, "category_ids": category_ids, "files": files, "columns": ZOO_COLUMNS}

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from src import errors
+from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.model_utils.device_adapter import set_device
 
@@ -83,6 +84,15 @@ def write_coco(folder, part, pictures, objects, classes=("disc", "square"), ids=
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"images": images, "annotations": annotations, "categories": categories}, file)
     return path
+
+
+def convert(split, folder, prefix="coco_det.train.mind", name="", **options):
+    """src.dataset.convert into a folder, with options of dataset_config; images without objects are kept unless these say otherwise."""
+    from src import dataset
+
+    options = {"keep_empty": True, "num_shards": 1, "num_workers": 1, **options}
+    return dataset.convert(split, config_module.make_config(mindrecord_dir=str(folder), mindrecord_prefix=prefix, coco_data_dir=str(name),
+                                                            dataset_config=options))
 
 
 def noise_picture(seed, height=96, width=128):

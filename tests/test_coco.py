@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from src import dataset, evaluation, image
 from src.coco import Split, image_list, image_size, read_coco
 from src.errors import UserError
-from tests.conftest import bomb_tiff, noise_picture, write_coco
+from tests.conftest import bomb_tiff, convert, noise_picture, write_coco
 
 BOXES = [[10, 20, 30, 25], [60, 40, 25, 30], [5, 50, 20, 30]]
 
@@ -86,7 +86,7 @@ def test_new_ids_are_not_the_names_of_annotations(rewrite, tmp_path):
         content["annotations"][3]["bbox"] = [1, 1, 0, 5]
 
     split = Split(rewrite(change), str(tmp_path / "val2017"))
-    manifest = dataset.convert(split, str(tmp_path / "m"), "p", 1, 1, str(tmp_path))
+    manifest = convert(split, tmp_path / "m", "p", tmp_path)
     assert manifest["skipped"] == ["annotation 41 of image 2: box without area [1, 1, 0, 5]"]
 
 
@@ -104,7 +104,7 @@ def test_an_image_listed_twice_counts_once(rewrite, tmp_path):
     coco = read_coco(path)
     assert [image_id for image_id, _ in image_list(Split(path, ""), coco)] == [1, 2]
     assert coco.notes == ["1 images are listed more than once; each counts once"]
-    assert dataset.convert(Split(path, str(tmp_path / "val2017")), str(tmp_path / "m"), "p", 1, 1, str(tmp_path))["images"] == 2
+    assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["images"] == 2
 
 
 @pytest.mark.parametrize("change, part", [
@@ -126,7 +126,7 @@ def test_what_cannot_be_scored_is_refused_before_it_is_trained_on(change, part, 
         read_coco(path)
     assert part in str(raised.value) and path in str(raised.value)
     with pytest.raises(UserError):
-        dataset.convert(Split(path, str(tmp_path / "val2017")), str(tmp_path / "m"), "p", 1, 1, str(tmp_path))
+        convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)
     assert not (tmp_path / "m").exists()
 
 
@@ -208,7 +208,7 @@ def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, 
         (tmp_path / "train2017" / entry["file_name"]).write_bytes(data)
     with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file)
-    manifest = dataset.convert(Split(path, str(tmp_path / "train2017")), str(tmp_path / "m"), "p", 1, 1, str(tmp_path))
+    manifest = convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)
     assert manifest["images"] == 2 and len(manifest["skipped"]) == 1 and "image 3 (" in manifest["skipped"][0]
     words = ["--dataset_config.flip_prop", 0, "--dataset_config.color_aug", "false", "--dataset_config.rand_crop", "false", "--seed", 1,
              "--dataset_config.scale", 0, "--dataset_config.shift", 0, "--do_shuffle", "false", "--mindrecord_dir", tmp_path / "m",
@@ -267,7 +267,7 @@ def test_a_png_is_judged_by_its_first_header():
 
 def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
     path = write_coco(tmp_path, "val", {1: noise_picture(1), 2: noise_picture(2, 20, 20)}, [(2, 1, [1, 1, 9, 9])])
-    manifest = dataset.convert(Split(path, str(tmp_path / "val2017")), str(tmp_path / "m"), "p", 1, 1, str(tmp_path), max_pixels=1000)
+    manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path, max_pixels=1000)
     assert manifest["images"] == 1 and "128x96 pixels, more than 1000" in manifest["skipped"][0]
     assert make_config("--dataset_config.max_pixels", 5).dataset_config.max_pixels == 5
 

@@ -12,9 +12,10 @@ from src import dataset, image
 from src.coco import Split, find_split, image_list, read_coco, truth_boxes, usable_boxes
 from src.errors import UserError
 from src.manifest import read_manifest
+from src.model_utils.config import get_config
 from src.post_process import to_image
 from src.pre_process import place
-from tests.conftest import TINY, assert_user_error, noise_picture, run_script, write_coco
+from tests.conftest import TINY, assert_user_error, convert, noise_picture, run_script, write_coco
 
 # ---------------------------------------------------------------- padding to few shapes
 
@@ -109,7 +110,7 @@ def test_class_folders_below_the_image_folder(tmp_path, make_config):
                "annotations": [{"id": 1, "image_id": 1, "category_id": 4, "bbox": [5, 5, 20, 20]}]}
     (tmp_path / "annotations" / "train.json").write_text(json.dumps(content))
     split = find_split(str(tmp_path), "train", make_config().dataset_config)
-    manifest = dataset.convert(split, str(tmp_path / "out"), "p", 1, 1, "cats")
+    manifest = convert(split, tmp_path / "out", "p", "cats")
     assert (manifest["images"], manifest["objects"], manifest["category_ids"]) == (1, 1, [4])
 
 
@@ -130,7 +131,7 @@ def test_broken_annotation_files(tmp_path, text, words):
 
 def read_back(folder, prefix="coco_det.train.mind"):
     """{image id: (bytes, boxes, labels)} of MindRecord files, by MindSpore's own reader."""
-    manifest = read_manifest(str(folder), prefix)
+    manifest = read_manifest(get_config("", ["--mindrecord_dir", str(folder), "--mindrecord_prefix", prefix]))
     files = [str(folder / name) for name in manifest["files"]]
     rows = ds.MindDataset(files, shuffle=False).create_dict_iterator(num_epochs=1, output_numpy=True)
     return {int(row["image_id"]): (row["image"].tobytes(), row["boxes"], row["labels"]) for row in rows}
@@ -141,7 +142,7 @@ def test_conversion_round_trip(tmp_path):
     objects = [(10, 18, [1, 2, 30, 40]), (10, 44, [5.5, 6.5, 20, 20]), (2**40, 44, [0, 0, 128, 96])]
     annotation = write_coco(tmp_path, "train", pictures, objects, ids=(18, 44))
     split = Split(annotation, str(tmp_path / "train2017"))
-    manifest = dataset.convert(split, str(tmp_path / "out"), "coco_det.train.mind", 2, 2, "round")
+    manifest = convert(split, tmp_path / "out", "coco_det.train.mind", "round", num_shards=2)
     assert manifest["classes"] == ["disc", "square"] and manifest["category_ids"] == [18, 44]
     assert (manifest["images"], manifest["objects"], manifest["images_without_objects"]) == (3, 3, 1)
     assert len(manifest["files"]) == 2 and manifest["skipped"] == []
@@ -160,7 +161,7 @@ def test_bad_records_are_skipped_counted_and_named(tmp_path, capsys):
     objects = [(1, 1, [1, 2, 30, 40]), (1, 9, [1, 2, 3, 4]), (1, 1, [1, 1, 0, 5]), (1, 1, [500, 2, 3, 4]), (2, 1, [1, 2, 3, 4])]
     annotation = write_coco(tmp_path, "train", pictures, objects)
     (tmp_path / "train2017" / "000000000005.jpg").unlink()
-    manifest = dataset.convert(Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "out"), "p", 4, 2, "bad")
+    manifest = convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad", num_shards=4)
     assert (manifest["images"], manifest["objects"]) == (1, 1)
     assert len(manifest["skipped"]) == 7
     output = capsys.readouterr().out
@@ -171,14 +172,14 @@ def test_bad_records_are_skipped_counted_and_named(tmp_path, capsys):
 def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path):
     annotation = write_coco(tmp_path, "train", {1: b"text"}, [])
     with pytest.raises(UserError, match="no usable image"):
-        dataset.convert(Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "out"), "p", 1, 1, "bad")
+        convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_empty_data_set_is_an_error(tmp_path):
     annotation = write_coco(tmp_path, "train", {}, [])
     with pytest.raises(UserError, match="no usable image"):
-        dataset.convert(Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "out"), "p", 1, 1, "bad")
+        convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad")
 
 
 def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
@@ -191,10 +192,10 @@ def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr("mindspore.mindrecord.FileWriter.commit", stop)
         with pytest.raises(KeyboardInterrupt):
-            dataset.convert(split, str(tmp_path / "out"), "p", 1, 1, "stopped")
+            convert(split, tmp_path / "out", "p", "stopped")
     with pytest.raises(UserError, match="no finished conversion"):
-        read_manifest(str(tmp_path / "out"), "p")
-    assert dataset.convert(split, str(tmp_path / "out"), "p", 1, 1, "again")["images"] == 2
+        read_manifest(get_config("", ["--mindrecord_dir", str(tmp_path / "out"), "--mindrecord_prefix", "p"]))
+    assert convert(split, tmp_path / "out", "p", "again")["images"] == 2
 
 
 def test_a_finished_conversion_is_not_overwritten(tiny_data, tiny_records):
@@ -352,7 +353,7 @@ def test_max_objs_limits_the_slots(tiny_records, make_config):
 
 def test_an_image_without_objects_has_an_empty_heatmap(tmp_path, make_config):
     annotation = write_coco(tmp_path, "train", {1: noise_picture(1)}, [])
-    dataset.convert(Split(annotation, str(tmp_path / "train2017")), str(tmp_path / "m"), "coco_det.train.mind", 1, 1, "none")
+    convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "m", "coco_det.train.mind", "none")
     sample = batches(tmp_path / "m", make_config, "--train_config.batch_size", 1)[0]
     assert sample["hm"].max() == 0 and sample["reg_mask"].max() == 0
 
@@ -397,7 +398,7 @@ def test_conversions_leave_foreign_folders_alone(tiny_data, tmp_path, make_confi
     """A folder with a name like that of an unfinished conversion stays; the files have a new file's usual mode."""
     (tmp_path / "m" / ".p.partial").mkdir(parents=True)
     split = find_split(str(tiny_data), "train", make_config().dataset_config)
-    dataset.convert(split, str(tmp_path / "m"), "p", 1, 1, str(tiny_data))
+    convert(split, tmp_path / "m", "p", tiny_data)
     assert {path.name for path in (tmp_path / "m").iterdir()} == {".p.partial", "p", "p.db", "p.manifest.json"}
     (tmp_path / "plain").touch()
     assert (tmp_path / "m" / "p").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -8,7 +8,7 @@ from src import dataset
 from src.coco import find_split
 from src.manifest import read_manifest
 from src.quiet import without_warnings
-from tests.conftest import TINY, noise_picture, run_script, write_coco
+from tests.conftest import TINY, convert, noise_picture, run_script, write_coco
 
 
 @pytest.fixture
@@ -45,12 +45,12 @@ def sparse_records(tmp_path):
     """MindRecord files of which two hold nothing: one of three images can be read."""
     write_coco(tmp_path, "train", {1: noise_picture(1), 2: b"no picture", 3: b"none"}, [(1, 1, [10, 10, 50, 50])])
     split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
-    dataset.convert(split, str(tmp_path / "m"), "coco_det.train.mind", 3, 1, str(tmp_path))
+    convert(split, tmp_path / "m", "coco_det.train.mind", tmp_path, num_shards=3)
     return tmp_path / "m"
 
 
 def test_empty_files_are_not_opened(sparse_records, make_config):
-    files = read_manifest(str(sparse_records), "coco_det.train.mind")["files"]
+    files = read_manifest(make_config("--mindrecord_dir", sparse_records))["files"]
     assert [dataset.is_empty(str(sparse_records / file)) for file in files].count(True) == 2
     train_set = dataset.TrainSet(make_config("--mindrecord_dir", sparse_records, *TINY, "--train_config.batch_size", 1))
     assert train_set.images == 1
@@ -59,7 +59,7 @@ def test_empty_files_are_not_opened(sparse_records, make_config):
 def test_records_are_spread_evenly(tmp_path):
     write_coco(tmp_path, "train", {number: noise_picture(number) for number in range(1, 11)}, [])
     split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
-    dataset.convert(split, str(tmp_path / "m"), "p", 5, 1, str(tmp_path))
+    convert(split, tmp_path / "m", "p", tmp_path, num_shards=5)
     assert not any(dataset.is_empty(path[:-3]) for path in glob.glob(str(tmp_path / "m" / "*.db")))
 
 

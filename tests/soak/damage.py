@@ -151,11 +151,12 @@ def records(folder):
     from src import dataset
     from src.coco import find_split
     from src.model_utils.config import get_config
+    from tests.conftest import convert
     from tools.benchmark import write_coco
 
     write_coco(os.path.join(folder, "coco"), 8, 160, 120, 3)
     split = find_split(os.path.join(folder, "coco"), "train", get_config("", []).dataset_config)
-    dataset.convert(split, os.path.join(folder, "records"), "p", 2, 1, folder)
+    convert(split, os.path.join(folder, "records"), "p", folder, num_shards=2)
     originals = {}
     for name in sorted(os.listdir(os.path.join(folder, "records"))):
         with open(os.path.join(folder, "records", name), "rb") as file:
