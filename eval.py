@@ -8,6 +8,7 @@ from src.model_utils.config import get_config
 
 def main():
     config = get_config(__doc__)
+    print(config.summary(), flush=True)
     from src.model_utils.moxing_adapter import modelarts
 
     with modelarts(config, "data_dir"):
@@ -16,11 +17,14 @@ def main():
 
 def evaluate(config):
     """Detect, score and write what config asks for."""
-    from src.coco import dataset_name, find_split, image_list, image_size, read_coco, truth_boxes
+    from src.coco import check_expected, class_list, dataset_name, find_split, image_list, image_size, read_coco, truth_boxes
     from src.side_file import adopt_evaluation, read_side_file
 
     description = read_side_file(config.load_checkpoint_path)
-    split = find_split(config.data_dir, config.run_mode, config.dataset_config)
+    try:
+        split = find_split(config.data_dir, config.run_mode, config.dataset_config)
+    except errors.UserError as error:
+        raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation, visual
     from src.image import read_picture, read_size
@@ -35,10 +39,13 @@ def evaluate(config):
     description = detector.description
     coco = read_coco(split.annotation) if split.annotation else None
     images = image_list(split, coco)
-    for note in coco.notes if coco else []:
+    for note in coco.notes if coco else [f"no list of the images in {config.data_dir}/annotations: their ids are their places in the "
+                                         f"order of the files' names in {split.image_dir}"]:
         log(note)
     scoring = config.enable_eval and config.run_mode == "val"
     category_ids = evaluation.check_classes(description, coco, split.annotation) if scoring else description["category_ids"]
+    check_expected(config, *(class_list(coco) if scoring else (description["classes"], category_ids)),
+                   split.annotation if scoring else "the side file")
     if not images:
         raise errors.UserError(f"no images in {split.annotation or split.image_dir}")
 

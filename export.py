@@ -5,6 +5,7 @@ from src.model_utils.config import get_config
 
 def main():
     config = get_config(__doc__)
+    print(config.summary(), flush=True)
     from src.model_utils.moxing_adapter import modelarts
 
     with modelarts(config, None):

@@ -6,7 +6,8 @@ from src.model_utils.config import get_config
 
 def main():
     config = get_config(__doc__)
-    from src.coco import class_list, find_split, image_list, image_size, read_coco
+    print(config.summary(), flush=True)
+    from src.coco import check_expected, class_list, find_split, image_list, image_size, read_coco
     from src.side_file import read_exported
     from src.utils import log
 
@@ -16,6 +17,7 @@ def main():
         raise UserError(f"eval_config.multi_scales is {config.eval_config.multi_scales}; offline inference has one scale, [1.0]")
     split = find_split(config.val_data_dir, "val", config.dataset_config, "--val_data_dir")
     coco = read_coco(split.annotation)
+    check_expected(config, *class_list(coco), split.annotation)
     description = read_exported(config.mindir_path) if config.mindir_path else None
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation

@@ -10,7 +10,7 @@ def check_paths(config):
     from src.manifest import read_manifest
     from src.side_file import require_checkpoint
 
-    read_manifest(config.mindrecord_dir, config.mindrecord_prefix)
+    read_manifest(config)
     if config.load_checkpoint_path:
         require_checkpoint(config.load_checkpoint_path)
     elif config.net_config.load_backbone_path and not config.resume:
@@ -19,6 +19,7 @@ def check_paths(config):
 
 def main():
     config = get_config(__doc__)
+    print(config.summary(), flush=True)
     if not config.enable_modelarts:
         check_paths(config)
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.

@@ -123,10 +123,11 @@ def peak_memory(target):
 
 @contextlib.contextmanager
 def profiling(enabled, path):
-    """Profile what runs inside with MindSpore's profiler, into the folder path."""
+    """Profile what runs inside with MindSpore's profiler, into the folder path, "profiler" if it is empty."""
     if not enabled:
         yield
         return
+    path = path or "profiler"
     profiler = ms.Profiler(output_path=path)
     try:
         yield

@@ -1,0 +1,307 @@
+"""What a user of the model-zoo version brings along: configuration, ini file, MindRecord files, and how its launchers are called."""
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from mindspore.mindrecord import FileWriter
+
+from src import dataset
+from src.checkpoint import read_checkpoint
+from src.coco import find_split, read_coco
+from src.errors import UserError
+from src.manifest import read_manifest
+from src.model_utils.config import get_config
+from src.side_file import find_checkpoints
+from src.training_log import read_training_log
+from tests.conftest import ROOT, TINY, assert_user_error, convert, noise_picture, run_script, wait_until, write_coco
+from tools import make_rank_table
+
+CONFIG = os.path.join(ROOT, "tests", "zoo", "default_config.yaml")
+INI = os.path.join(ROOT, "tests", "zoo", "hyper_parameter_config.ini")
+WITHOUT_MEANING = (
+    "data_path", "output_path", "load_path", "enable_profiling", "export_load_ckpt", "export_format", "export_name",
+    "dataset_config.output_res", "net_config.num_stacks", "net_config.block_class", "load_checkpoint_path /path/to/ckpt",
+    "mindrecord_dir /path/to/mindrecord",
+)
+
+
+def coco_classes():
+    """(names, ids) of COCO's 80 classes."""
+    with open(os.path.join(ROOT, "tools", "names", "coco_classes.txt"), encoding="utf-8") as file:
+        entries = [line.strip().split(" ", 1) for line in file]
+    return [name for _, name in entries], [int(number) for number, _ in entries]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A COCO data set with its 80 classes: 13 training images, one of them without objects, 3 validation images."""
+    folder = tmp_path_factory.mktemp("zoo") / "coco"
+    names, ids = coco_classes()
+    for part, count in (("train", 12), ("val", 3)):
+        pictures = {number: noise_picture(number) for number in range(1, count + 1)}
+        objects = [(number, ids[7 * number % 80], [10.5, 12, 40, 50]) for number in pictures] + [(1, 90, [60, 5, 30, 30])]
+        write_coco(folder, part, {**pictures, 99: noise_picture(99)} if part == "train" else pictures, objects, names, ids)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(data, tmp_path_factory):
+    """This project's MindRecord files of them, converted with the model zoo's configuration."""
+    folder = tmp_path_factory.mktemp("records")
+    done = run_script("src/dataset.py", "--config_path", CONFIG, "--coco_data_dir", data, "--mindrecord_dir", folder)
+    assert "1 of 13 images have no objects and are left out" in done.stdout and "12 images (0 without objects), 13 objects" in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def zoo_records(data, tmp_path_factory):
+    """MindRecord files of the same images as the model zoo's conversion lays them out."""
+    folder = tmp_path_factory.mktemp("zoo_records")
+    writer = FileWriter(str(folder / "coco_det.train.mind"), 2)
+    writer.add_schema({"img_id": {"type": "int32", "shape": [1]}, "image": {"type": "bytes"}, "num_objects": {"type": "int32"},
+                       "bboxes": {"type": "float32", "shape": [-1, 4]}, "category_id": {"type": "int32", "shape": [-1]}}, "centernet_json")
+    coco = read_coco(str(data / "annotations" / "instances_train2017.json"))
+    ids = coco_classes()[1]
+    for info in coco.dataset["images"]:
+        if entries := coco.imgToAnns[info["id"]]:
+            boxes = np.array([entry["bbox"] for entry in entries], np.float32)
+            boxes[:, 2:] += boxes[:, :2]
+            labels = np.array([1 + ids.index(entry["category_id"]) for entry in entries], np.int32)
+            image = (data / "train2017" / info["file_name"]).read_bytes()
+            writer.write_raw_data([{"img_id": np.array([info["id"]], np.int32), "image": image, "num_objects": len(boxes), "bboxes": boxes,
+                                    "category_id": labels}])
+    writer.commit()
+    return folder
+
+
+# ---------------------------------------------------------------- its configuration
+
+
+def test_its_configuration_is_read():
+    config = get_config("t", ["--config_path", CONFIG])
+    assert (config.epoch_size, config.data_sink_steps, config.distribute, config.enable_save_ckpt) == (140, -1, False, True)
+    np.testing.assert_array_equal(config.dataset_config.mean, [0.40789654, 0.44719302, 0.47026115])
+    assert np.shape(config.dataset_config.eig_vec) == (3, 3) and config.dataset_config.eig_vec[2] == [-0.56089297, 0.71832671, 0.41158938]
+    assert config.train_config.Adam.decay_filter == [".bias", ".beta", ".gamma"]
+    assert (config.load_checkpoint_path, config.mindrecord_dir, config.net_config.load_backbone_path) == ("", "", "")
+    assert config.net_config.num_stacks == [2, 2, 2, 2]  # the network of its checkpoints
+    assert config.export_config.input_res == [704, 704] and config.dataset_config.input_res_test == [680, 680]
+    first, left_out, larger = config.summary().splitlines()
+    assert first.startswith(f"configuration: default_config.yaml, {CONFIG}; ") and f"run_mode test ({CONFIG})" in first
+    assert all(f" {name}" in left_out for name in WITHOUT_MEANING)
+    assert "export_config.input_res is made [704, 704]" in larger
+
+
+def test_the_defaults_are_the_published_schedule():
+    """Warm-up 0, 140 epochs, a checkpoint each 458 steps, batches of 16 on each of eight devices; 330 epochs on one."""
+    config, zoo = get_config("t", []), get_config("t", ["--config_path", CONFIG])
+    for name, value in zoo.parameters().items():
+        if name.startswith(("train_config", "net_config")) or name in ("epoch_size", "save_checkpoint_steps", "save_checkpoint_num"):
+            assert config.parameters()[name] == value, name
+    one = get_config("t", ["--config_path", os.path.join(ROOT, "configs", "coco.yaml")])
+    assert (one.epoch_size, one.save_checkpoint_steps, one.train_config.MultiDecay.warmup_steps) == (330, 3664, 0)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("train_config: {Adam: {decay_filter: 'lambda x: True'}}", "code is not run"),
+    ("dataset_config: {num_classes: 80}\nnet_config: {num_classes: 81}", "num_classes is 81, and dataset_config.num_classes is 80"),
+    ("dataset_config: {mean: 'np.array([0.1, os.getcwd()])'}", "a list of 3 numbers"),
+    ("dataset_config: {down_ratio: 5}", "net_config.down_ratio is 5"), ("COCO_ROOT: x", "no parameter COCO_ROOT"),
+    ("data_pth: x", "no parameter data_pth"), ("visual_image: 'yes!'", "true or false"),
+    ("device_target: GPU", "choose from auto, Ascend, CPU"),
+    ("export_config: {input_res: dataset_config.mean}", "export_config.input_res"),
+])
+def test_what_does_not_fit_is_answered(text, words, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UserError, match=re.escape(words)):
+        get_config("t", ["--config_path", str(tmp_path / "c.yaml")])
+
+
+def test_files_are_read_in_their_order(tmp_path):
+    (tmp_path / "a.yaml").write_text("epoch_size: 3\nseed: 4\n")
+    (tmp_path / "b.yaml").write_text("epoch_size: '5'\nload_checkpoint_path: ' '\n")
+    config = get_config("t", ["--config_path", str(tmp_path / "a.yaml"), "--config_path", str(tmp_path / "b.yaml"), "--seed", "6"])
+    assert (config.epoch_size, config.seed, config.load_checkpoint_path) == (5, 6, "")
+    assert config.summary() == (f"configuration: default_config.yaml, {tmp_path}/a.yaml, {tmp_path}/b.yaml, the command line; "
+                                f"seed 6 (the command line), epoch_size 5 ({tmp_path}/b.yaml)")
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--dataset_config.num_classes", 80], "dataset_config.num_classes (the command line) has 80 where"),
+    (["--dataset_config.coco_classes", "[background, rectangle, square, disc]"], "has 'square' where"),
+    (["--eval_config.valid_ids", "[1, 2, 4]"], "eval_config.valid_ids (the command line) has 4 where"),
+    (["--dataset_config.coco_classes", "[rectangle]"], "dataset_config.coco_classes (the command line) has 1 entries, and"),
+])
+def test_other_classes_than_the_datas_are_an_error(words, part, tiny_data, tiny_records, lively_checkpoint, tmp_path):
+    scripts = {
+        "src/dataset.py": ["--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path / "m"],
+        "train.py": ["--mindrecord_dir", tiny_records],
+        "eval.py": ["--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint],
+        "preprocess.py": ["--val_data_dir", tiny_data, "--predict_dir", tmp_path / "p"],
+    }
+    for script, own in scripts.items():
+        if script == "train.py" or "80" in str(words):
+            assert_user_error(run_script(script, *own, *words, check=False), part)
+
+
+# ---------------------------------------------------------------- its data
+
+
+def test_images_without_objects_may_be_kept(data, tmp_path):
+    split = find_split(str(data), "train", get_config("", []).dataset_config)
+    kept, left = convert(split, tmp_path / "kept"), convert(split, tmp_path / "left", keep_empty=False)
+    assert (kept["images"], kept["images_without_objects"], kept["images_left_out"]) == (13, 1, 0)
+    assert (left["images"], left["images_without_objects"], left["images_left_out"]) == (12, 0, 1)
+
+
+def test_its_records_give_the_same_batches(records, zoo_records):
+    """With the classes of its configuration; they differ from ours in names, types and the first class's number."""
+    words = [*TINY, "--config_path", CONFIG]
+    ours = dataset.TrainSet(get_config("", [*map(str, words), "--mindrecord_dir", str(records)]))
+    theirs = dataset.TrainSet(get_config("", [*map(str, words), "--mindrecord_dir", str(zoo_records)]))
+    assert theirs.images == ours.images == 12 and theirs.manifest["classes"] == ours.manifest["classes"] == coco_classes()[0]
+    assert theirs.manifest["category_ids"] == coco_classes()[1]
+    for step in range(3):
+        for one, other in zip(theirs.make_batch(step), ours.make_batch(step)):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_its_records_need_class_names(data, zoo_records, tmp_path):
+    refused = run_script("train.py", "--mindrecord_dir", zoo_records, check=False)
+    assert_user_error(refused, "MindRecord files of the model zoo, which name no classes", "--dataset_config.train_annotation")
+    annotation = data / "annotations" / "instances_train2017.json"
+    manifest = read_manifest(get_config("", ["--mindrecord_dir", str(zoo_records), "--dataset_config.train_annotation", str(annotation)]))
+    assert (manifest["classes"], manifest["category_ids"]) == coco_classes()
+    few = ["--dataset_config.coco_classes", "[a, b]", "--train_config.batch_size", 4, "--train_steps", 1]
+    assert_user_error(run_script("train.py", *TINY, "--mindrecord_dir", zoo_records, *few, cwd=tmp_path, check=False), "of class", "of 2")
+
+
+def test_the_test_sets_lists_are_found(data, lively_checkpoint, tmp_path):
+    """test-dev's before the whole test set's; without either, the ids are said to be this run's own."""
+    shutil.copytree(data / "val2017", tmp_path / "test2017")
+    (tmp_path / "annotations").mkdir()
+    words = ["--load_checkpoint_path", lively_checkpoint, "--data_dir", tmp_path, "--run_mode", "test", "--device_target", "CPU"]
+    done = run_script("eval.py", *words, "--save_result_dir", tmp_path / "none")
+    assert f"no list of the images in {tmp_path}/annotations: their ids are" in done.stdout
+    content = json.loads((data / "annotations" / "instances_val2017.json").read_text())
+    for name, ids in (("image_info_test2017.json", [7001, 7002, 7003]), ("image_info_test-dev2017.json", [7002, 7003])):
+        images = [{**info, "id": image_id} for info, image_id in zip(content["images"], ids)]
+        (tmp_path / "annotations" / name).write_text(json.dumps({"images": images, "categories": content["categories"]}))
+    run_script("eval.py", *words, "--save_result_dir", tmp_path / "dev")
+    records = json.loads((tmp_path / "dev" / "test" / "test_pred_eval.json").read_text())
+    assert {record["image_id"] for record in records} == {7002, 7003}
+    (tmp_path / "annotations" / "image_info_test-dev2017.json").unlink()
+    split = find_split(str(tmp_path), "test", get_config("", []).dataset_config)
+    assert split.annotation.endswith("image_info_test2017.json")
+
+
+# ---------------------------------------------------------------- its launchers
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the project whose default_config.yaml a user has edited, as the model zoo's README tells."""
+    folder = tmp_path / "check out"
+    wanted = ("src", "scripts", "tools", "configs", "default_config.yaml", "train.py", "eval.py")
+    for name in wanted:
+        source = os.path.join(ROOT, name)
+        shutil.copytree(source, folder / name) if os.path.isdir(source) else shutil.copy2(source, folder / name)
+    if os.path.isdir(os.path.join(ROOT, ".venv")):
+        os.symlink(os.path.join(ROOT, ".venv"), folder / ".venv")
+    text = (folder / "default_config.yaml").read_text()
+    for old, new in (("epoch_size: 140", 'epoch_size: "1"'), ("visual_image: false", 'visual_image: "false"'),
+                     ("batch_size: 16", "batch_size: 4"), ("input_res_train: [512, 512]", "input_res_train: [96, 96]"),
+                     ("head_conv: 64", "head_conv: 16"),
+                     ("num_stacks: [2, 2, 2, 2]", "num_stacks: [1, 1, 1, 1]"), ("load_checkpoint_path: \"\"", 'load_checkpoint_path: " "'),
+                     ("do_shuffle: true", 'do_shuffle: "true"')):
+        assert old in text
+        text = text.replace(old, new, 1)
+    (folder / "default_config.yaml").write_text(text)
+    return folder
+
+
+def call(folder, *words, **environment):
+    """Run a launcher in a folder, on the CPU; returns the CompletedProcess."""
+    environment = {**os.environ, "DEVICE_TARGET": "CPU", **environment}
+    return subprocess.run(["bash", *map(str, words)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def finished(log, last):
+    """The text of a launcher's log, when it has its last line."""
+    wait_until(lambda: log.exists() and re.search(rf"^(error|{last})", log.read_text(), re.M), 200, f"{log} to be whole")
+    return log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["", "scripts"])
+def test_the_standalone_launcher_trains_with_the_edited_values(where, checkout, records):
+    """From the top folder and from scripts/, with " " for no checkpoint; then it resumes."""
+    folder, script = checkout / where, os.path.relpath("scripts/run_standalone_train_ascend.sh", where or ".")
+    assert call(folder, script, 0, records, " ").returncode == 0
+    text = finished(folder / "training_log.txt", "loss curve")
+    assert text.startswith("configuration: default_config.yaml, the command line; device_target CPU (the command line), mindrecord_dir ")
+    assert "12 images, 3 steps of 4 images" in text and "step: 3 " in text and "step: 4 " not in text
+    checkpoint, = find_checkpoints(str(folder / "ckpt_0"))
+    assert call(folder, script, 0, records, checkpoint, "--resume", "true", "--epoch_size=2", "--train_steps", 4).returncode == 0
+    assert "step: 4 " in finished(folder / "training_log.txt", "loss curve")
+    assert [record["step"] for record in read_training_log(str(folder / "train_record.jsonl"))] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_the_distributed_launcher_takes_its_ini_and_configuration(checkout, records):
+    """Two ranks; the ini's values win over the file's, the command line's over both, and the first line says where each is from."""
+    shutil.copy2(INI, checkout / "scripts" / "ascend_distributed_launcher" / "hyper_parameter_config.ini")
+    shutil.copy2(CONFIG, checkout / "zoo.yaml")
+    make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(checkout / "hccl.json")])
+    small = [word for name, value in zip(TINY[::2], TINY[1::2]) if name != "--device_target" for word in (name, value)]
+    command = ["scripts/run_distributed_train_ascend.sh", records, "hccl.json", " ", "--train_steps", 1, *small]
+    done = call(checkout, *command, "--wait", CONFIG_PATH="zoo.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first = done.stdout.splitlines()[0]
+    ini = f"{checkout}/scripts/ascend_distributed_launcher/hyper_parameter_config.ini"
+    assert first.startswith(f"configuration: default_config.yaml, zoo.yaml, {ini}, the command line; ")
+    for part in (f"epoch_size 140 ({ini})", "device_id 1 (zoo.yaml)", "train_steps 1 (the command line)"):
+        assert part in first
+    log = (checkout / "LOG0" / "training_log.txt").read_text()
+    assert "12 images, 1 steps of 8 images" in log and "step: 1 " in log
+    checkpoint, = find_checkpoints(str(checkout / "LOG0" / "ckpt_0"))
+    command[3:6] = [checkpoint, "--resume", "true", "--train_steps", 2]
+    assert call(checkout, *command, "--wait", CONFIG_PATH="zoo.yaml").returncode == 0
+    assert int(read_checkpoint(find_checkpoints(str(checkout / "LOG0" / "ckpt_0"))[-1])["step"].asnumpy()) == 2
+
+
+def test_mistakes_in_the_configuration_are_told_by_the_launchers(checkout, records, data, lively_checkpoint):
+    """With exit code 2, before anything starts; in a file as on the command line."""
+    text = (checkout / "default_config.yaml").read_text()
+    (checkout / "default_config.yaml").write_text(text.replace("device_target: auto", "device_target: GPU", 1))
+    make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(checkout / "hccl.json")])
+    calls = {
+        "convert_dataset_to_mindrecord.sh": [data, checkout / "m"], "run_standalone_eval_ascend.sh": [0, "val", data, lively_checkpoint],
+        "run_standalone_train_ascend.sh": [0, records], "run_distributed_train_ascend.sh": [records, "hccl.json"],
+    }
+    for script, words in calls.items():
+        done = call(checkout, f"scripts/{script}", *words)
+        assert done.returncode == 2 and "device_target is 'GPU'; choose from auto, Ascend, CPU" in done.stderr, script
+    (checkout / "default_config.yaml").write_text(text)
+    for script, words in calls.items():
+        done = call(checkout, f"scripts/{script}", *words, "--COCO_ROOT", "x")
+        assert done.returncode == 2 and "COCO_ROOT" in done.stderr, script
+    assert not list(checkout.glob("*log*"))
+
+
+@pytest.mark.slow
+def test_every_launcher_reads_config_path(checkout, data, records, lively_checkpoint):
+    (checkout / "one.yaml").write_text("seed: 77\n")
+    calls = [
+        ("convert_dataset_to_mindrecord.sh", "create_dataset.log", [data, checkout / "m"], ".*manifest"),
+        ("run_standalone_eval_ascend.sh", "eval_log.txt", [0, "val", data, lively_checkpoint], "results"),
+        ("run_standalone_train_ascend.sh", "training_log.txt", [0, records, "--train_steps", 1], "loss curve"),
+    ]
+    for script, log, words, last in calls:
+        done = call(checkout, f"scripts/{script}", *words, CONFIG_PATH="one.yaml")
+        assert done.returncode == 0, done.stderr
+        assert "seed 77 (one.yaml)" in finished(checkout / log, last).splitlines()[0]
