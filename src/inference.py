@@ -263,7 +263,7 @@ def _finish(batch, outputs, use_soft_nms, times):
 def export_detector(detector, export_config, eval_config):
     """Write a checkpoint's Detector for one input size and batch as export_config says, and its side file; returns the file's path.
 
-    The side file (same name, .json) tells a consumer all it needs; README, "Deployment", says how to use it.
+    The side file (same name, .json) tells a consumer all it needs; docs/deployment.md says how to use it.
     """
     width, height = export_config.input_res
     batch = export_config.batch_size

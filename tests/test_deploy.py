@@ -54,7 +54,7 @@ def expected_detections(checkpoint, pictures, make_config, *words):
     ("floats", []), ("bytes", ["--export_config.input_type", "uint8"]), ("flipped", ["--eval_config.flip_test", "true"]),
 ])
 def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, words, export, lively_checkpoint, tmp_path, make_config):
-    """As README's "Deployment" says: no line of this project is imported; the input is made by the side file alone."""
+    """As docs/deployment.md says: no line of this project is imported; the input is made by the side file alone."""
     path = export(name, *NARROW, *words)
     side = json.loads(path.with_suffix(".json").read_text())
     assert side["input_res"] == [128, 96] and side["batch_size"] == 2 and side["K"] == 20 and side["down_ratio"] == 4
@@ -87,16 +87,15 @@ def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, words, e
     assert np.ptp(expected[:, :, 0], axis=1).min() > 5  # boxes of many places, in their order
 
 
-@pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
 @pytest.mark.parametrize("name, words", [("floats", []), ("bytes", ["--export_config.input_type", "uint8"])])
-def test_the_consumer_in_the_readme(readme, name, words, export, tmp_path):
-    """The lines of the README, as they stand, give the boxes that the Predictor gives in pixels of a picture of another shape."""
+def test_the_application_in_the_documentation(name, words, export, tmp_path):
+    """The lines of docs/deployment.md, as they stand, give the boxes that the Predictor gives in pixels of a picture of another shape."""
     path = export(f"{name}_one", "--export_config.input_res", "[128, 96]", *words)
     shutil.copy(path, tmp_path / "centernet.mindir")
     shutil.copy(path.with_suffix(".json"), tmp_path / "centernet.json")
     picture = cv2.resize(noise_picture(3, 20, 30), (260, 170), interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(tmp_path / "picture.jpg"), picture)
-    with open(os.path.join(ROOT, readme), encoding="utf-8") as file:
+    cv2.imwrite(str(tmp_path / "image.jpg"), picture)
+    with open(os.path.join(ROOT, "docs", "deployment.md"), encoding="utf-8") as file:
         text = file.read()
     code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "GraphCell" in block)
     (tmp_path / "consumer.py").write_text(code + "\nnp.savez('found.npz', boxes=boxes, scores=found[:, 4], names=names)\n")
@@ -104,7 +103,7 @@ def test_the_consumer_in_the_readme(readme, name, words, export, tmp_path):
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     found = np.load(tmp_path / "found.npz")
-    expected = Predictor(str(path), "CPU", SOFT_NMS=False)(tmp_path / "picture.jpg")
+    expected = Predictor(str(path), "CPU", SOFT_NMS=False)(tmp_path / "image.jpg")
     assert len(expected) == 20 and set(found["names"]) == set(expected.class_names)
     # OpenCV rounds the places it samples at, so a box may lie elsewhere among equals: most are the same.
     same = [np.abs(found["boxes"] - box).max(1).min() < 1.5 for box in expected.boxes]

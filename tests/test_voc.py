@@ -182,7 +182,7 @@ def mirror(tmp_path_factory):
 
 
 def get_voc(destination, mirror, **environment):
-    """Run tools/get_pascal_voc.sh as README has it."""
+    """Run tools/get_pascal_voc.sh as docs/voc.md has it."""
     environment = {**os.environ, "VOC_BASE_URL": f"file://{mirror}", "VOC_MD5SUMS": str(mirror / "sums.txt"), **environment}
     return subprocess.run(["bash", "get_pascal_voc.sh", str(destination)], cwd=os.path.join(ROOT, "tools"), env=environment,
                           capture_output=True, text=True, timeout=300)

@@ -36,7 +36,7 @@ def shortened(value, limit=80):
 def expected(rule):
     """The words that say what a rule expects."""
     if "choices" in rule:
-        return f"choose from {', '.join(map(str, rule['choices']))}"
+        return "choose from " + ", ".join(str(choice) or '""' for choice in rule["choices"])
     kind, _, item_kind = rule["kind"].partition(" of ")
     bounds = [f"{word} {rule[key]}" for key, word in (("above", "above"), ("min", "at least"), ("max", "at most")) if key in rule]
     bounds += [f"not {rule['not']}"] if "not" in rule else []
