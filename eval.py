@@ -27,12 +27,14 @@ def evaluate(config):
         raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation, visual
+    from src.extensions import require_extensions
     from src.image import read_picture, read_size
     from src.inference import StageTimes, detect_all, load_detector
     from src.model_utils.device_adapter import set_device
     from src.post_process import coco_records
     from src.utils import free_name, keep_earlier, log, progress
 
+    require_extensions()
     adopt_evaluation(config, description, "the side file")
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     detector = load_detector(config.load_checkpoint_path, config.eval_config, target, config.net_config.dcn_impl)

@@ -12,6 +12,7 @@ def main():
     # Slow to load, and not needed for --help or a wrong option.
     from src import evaluation, offline
     from src.coco import Split, check_expected, class_list, dataset_name, find_split, read_coco
+    from src.extensions import require_extensions
     from src.post_process import coco_records, merge, to_image
     from src.side_file import checked_evaluation
     from src.utils import keep_earlier, log, progress
@@ -23,6 +24,7 @@ def main():
     else:
         annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
         split, data_dir = Split(annotation, ""), os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
+    require_extensions()
     coco = read_coco(split.annotation)
     check_expected(config, *class_list(coco), split.annotation)
     for note in coco.notes:

@@ -21,9 +21,11 @@ def main():
     description = read_exported(config.mindir_path) if config.mindir_path else None
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation
+    from src.extensions import require_extensions
     from src.image import read_picture
     from src.offline import write_inputs
 
+    require_extensions()
     if description:
         evaluation.check_classes(description, coco, split.annotation)
     else:

@@ -23,6 +23,7 @@ import numpy as np
 from src import errors, image
 from src.coco import check_expected, class_list, dataset_name, find_split, image_size, read_coco, usable_boxes
 from src.errors import UserError
+from src.extensions import require_extensions
 from src.manifest import COLUMNS, ZOO_COLUMNS, manifest_path, read_manifest
 from src.model_utils.config import get_config
 from src.pre_process import whole_view
@@ -300,6 +301,7 @@ class TrainSet:
     def __init__(self, config, rank=0, ranks=1, device_target="CPU"):
         import mindspore.dataset as ds
 
+        require_extensions()
         self.config = config
         self.draw = draws_on_host(config.dataset_config.heatmap_on, config.net_config.dense_wh, device_target)
         self.rank, self.ranks = rank, ranks

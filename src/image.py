@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from src.resample import resample
+from src.extensions import extension
 
 # BT.601 grey from BGR, as cv2.cvtColor computes it.
 GREY_WEIGHTS = np.array([0.114, 0.587, 0.299])
@@ -200,6 +200,7 @@ def warp(image, matrix, out_size):
     if max(abs(matrix[0, 1]), abs(matrix[1, 0])) > 1e-9:
         return cv2.warpAffine(image, matrix, tuple(out_size), flags=cv2.INTER_LINEAR)
     inverse = cv2.invertAffineTransform(matrix)
+    resample = extension("resample").resample
     return resample(np.ascontiguousarray(image), inverse[0, 0], inverse[0, 2], inverse[1, 1], inverse[1, 2], *out_size)
 
 

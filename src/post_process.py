@@ -5,7 +5,7 @@ Sources: the original's utils/post_process.py and detectors/ctdet.py.
 import numpy as np
 
 from src import image
-from src.soft_nms import METHODS, soft_nms
+from src.extensions import extension
 
 
 def to_image(detections, view):
@@ -33,9 +33,10 @@ def merge(detections, use_soft_nms, k):
 
 
 def _soft_nms_per_class(detections):
+    nms = extension("soft_nms")
     kept = [np.zeros((0, 6), np.float32)]
     for label in np.unique(detections[:, 5]):
-        boxes = soft_nms(detections[detections[:, 5] == label, :5], Nt=0.5, method=METHODS["gaussian"])
+        boxes = nms.soft_nms(detections[detections[:, 5] == label, :5], Nt=0.5, method=nms.METHODS["gaussian"])
         kept.append(np.hstack([boxes, np.full((len(boxes), 1), label, np.float32)]))
     return np.concatenate(kept)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from src import image
 from src.errors import UserError
+from src.extensions import require_extensions
 from src.image import read_picture
 from src.inference import join_scales, load_detector, load_mindir, make_inputs
 from src.model_utils.config import make_config
@@ -100,6 +101,7 @@ class Predictor:
         if recorded.pop("eval_config.keep_res", True) and not exported:
             recorded["dataset_config.input_res_test"] = description["input_res_train"]
         adopt_evaluation(self.config, {"evaluation": recorded}, "the side file")
+        require_extensions()
         target = set_device(device_target, device_id)
         if exported:
             self.detector = load_mindir(model)

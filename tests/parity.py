@@ -20,7 +20,6 @@ import cv2
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
-from src.soft_nms import METHODS, soft_nms
 
 from src import dataset, errors, image, losses, pre_process, torch_weights
 from src.centernet_det import build_loss, build_network
@@ -29,6 +28,7 @@ from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_device_input, build_optimizer, build_train_step
 from src.errors import UserError
+from src.extensions import extension
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.post_process import to_image
@@ -271,9 +271,10 @@ def post_process_rows(vectors, folder):
 
 def soft_nms_rows(vectors, folder):
     """Boxes kept, in the order they end in."""
+    nms = extension("soft_nms")
     for case in vectors.cases("boxes"):
-        for name, method in METHODS.items():
-            kept = soft_nms(vectors[f"boxes_{case}"], sigma=0.5, Nt=0.5, threshold=0.001, method=method)
+        for name, method in nms.METHODS.items():
+            kept = nms.soft_nms(vectors[f"boxes_{case}"], sigma=0.5, Nt=0.5, threshold=0.001, method=method)
             expected = vectors[f"kept_{case}_method{method}"]
             if kept.shape != expected.shape:
                 yield compare(f"soft-NMS {case}, {name}", kept, expected, SOFT_NMS)

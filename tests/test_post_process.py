@@ -1,9 +1,11 @@
 """Post-processing and soft-NMS against hand computations."""
 import numpy as np
 import pytest
-from src.soft_nms import METHODS, soft_nms
 
+from src.extensions import extension
 from src.post_process import coco_records, merge
+
+METHODS, soft_nms = extension("soft_nms").METHODS, extension("soft_nms").soft_nms
 
 
 def test_soft_nms_leaves_its_input_alone():

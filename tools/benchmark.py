@@ -495,8 +495,8 @@ def decode_part(runs):
 def postprocess_part(runs):
     """From 100 detections in output pixels to COCO records, on the host."""
     import numpy as np
-    from src.soft_nms import soft_nms
 
+    from src.extensions import extension
     from src.post_process import coco_records, merge, to_image
     from src.pre_process import View
 
@@ -512,7 +512,7 @@ def postprocess_part(runs):
 
     yield Case("100 boxes to records, 80 classes, soft-NMS", functools.partial(repeat, all_of_it, 50), "us", 50, detections)
     yield Case("  the same without soft-NMS", functools.partial(repeat, functools.partial(all_of_it, False), 50), "us", 50)
-    one_class = detections[:, :5].copy()
+    one_class, soft_nms = detections[:, :5].copy(), extension("soft_nms").soft_nms
     yield Case("  soft-NMS of 100 boxes of one class", functools.partial(repeat, lambda: soft_nms(one_class), 50), "us", 50, one_class)
 
 

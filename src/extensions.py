@@ -1,0 +1,68 @@
+"""The Cython extensions, built on first use where they are missing."""
+import functools
+import glob
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+
+from src.errors import UserError, reason
+from src.utils import log
+
+SOURCES = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(SOURCES)
+_ONE_BUILD = threading.Lock()
+
+
+@functools.cache
+def extension(name):
+    """The compiled module src.<name>, after a build where it is missing. Raises UserError, with the command, if it cannot be built."""
+    with _ONE_BUILD:
+        try:
+            return importlib.import_module(f"src.{name}")
+        except ImportError:  # not built, or for another Python or processor
+            build()
+        importlib.invalidate_caches()
+        return importlib.import_module(f"src.{name}")
+
+
+def require_extensions():
+    """Build what is missing before the work that needs it has threads, folders and a network. Raises UserError."""
+    for source in sorted(glob.glob(os.path.join(SOURCES, "*.pyx"))):
+        extension(os.path.splitext(os.path.basename(source))[0])
+
+
+def build():
+    """Build all extensions with setup.py and put them beside their sources. Raises UserError.
+
+    Each process builds in a folder of its own and renames what is whole: any number may do so at the same time.
+    """
+    log("building the Cython extensions, once; it takes some seconds")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".extensions.", dir=SOURCES) as folder:
+            os.mkdir(os.path.join(folder, "src"))
+            shutil.copy(os.path.join(ROOT, "setup.py"), folder)
+            for source in glob.glob(os.path.join(SOURCES, "*.pyx")):
+                shutil.copy(source, os.path.join(folder, "src"))
+            command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            if done.returncode:
+                raise _unbuilt(_cause(done.stderr))
+            for made in glob.glob(os.path.join(folder, "src", "*.so")):
+                os.replace(made, os.path.join(SOURCES, os.path.basename(made)))
+    except OSError as error:
+        raise _unbuilt(f"{SOURCES}: {reason(error)}") from error
+
+
+def _cause(output):
+    """The last line of what a failed build said that is not empty."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _unbuilt(cause):
+    return UserError(f"the Cython extensions are missing and could not be built ({cause}); with a C compiler, Cython and a folder that can "
+                     f"be written, run: cd {ROOT} && {sys.executable} setup.py build_ext --inplace")

@@ -1,0 +1,111 @@
+"""The Cython extensions are built on first use, by any number of processes, or refused in one sentence."""
+import errno
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from src import extensions
+from src.errors import UserError
+from tests.conftest import ROOT, TINY, assert_user_error, run_script
+
+USE = """
+from src.extensions import extension, require_extensions
+require_extensions()
+kept = extension("soft_nms").soft_nms([[0, 0, 9, 9, 0.5], [20, 20, 29, 29, 0.75]])
+print(kept[:, 4].tolist(), extension("resample").__file__)
+"""
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A copy of the project in which nothing is built."""
+    folder = tmp_path / "bare"
+    for name in ("src", "tools"):
+        shutil.copytree(os.path.join(ROOT, name), folder / name, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
+    for name in ("setup.py", "default_config.yaml", "train.py", "eval.py", "preprocess.py", "postprocess.py"):
+        shutil.copy(os.path.join(ROOT, name), folder)
+    return folder
+
+
+def without_compiler(tmp_path):
+    """An environment in whose PATH there is no program at all."""
+    (tmp_path / "empty").mkdir(exist_ok=True)
+    return {**os.environ, "PATH": str(tmp_path / "empty")}
+
+
+def run_in(folder, environment, *words):
+    """Run Python in a copy of the project."""
+    return subprocess.run([sys.executable, *map(str, words)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_build_at_once_and_a_third_finds_what_they_made(bare):
+    started = [subprocess.Popen([sys.executable, "-c", USE], cwd=bare, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+               for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    third = run_in(bare, os.environ, "-c", USE)
+    for lines in (*(output.splitlines() for output, _ in outputs), third.stdout.splitlines()):
+        assert lines[-1].startswith(f"[0.75, 0.5] {bare}/src/resample.")
+    for output, _ in outputs:
+        assert output.count("building the Cython extensions") == 1
+    assert "building" not in third.stdout and third.returncode == 0
+    made = [name for name in os.listdir(bare / "src") if name.endswith(".so") or name.startswith(".")]
+    assert len(made) == 2 and not list((bare / "src").glob("*.c"))
+
+
+def test_an_extension_for_another_processor_is_built_anew(bare):
+    broken = bare / "src" / os.path.basename(extensions.extension("resample").__file__)
+    broken.write_bytes(b"not for this machine")
+    done = run_in(bare, os.environ, "-c", USE)
+    assert done.returncode == 0 and "[0.75, 0.5]" in done.stdout, done.stderr
+
+
+def test_without_a_compiler_every_script_ends_in_one_sentence(bare, tiny_data, tiny_records, lively_checkpoint, tmp_path):
+    run_script("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "p", "--export_config.input_res", "[96, 96]")
+    (tmp_path / "r").mkdir()
+    checkpoint = ["--load_checkpoint_path", lively_checkpoint, "--device_target", "CPU"]
+    for script, *words in (
+        ("train.py", *TINY, "--mindrecord_dir", tiny_records), ("eval.py", *checkpoint, "--data_dir", tiny_data),
+        ("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "q"),
+        ("postprocess.py", "--result_path", tmp_path / "r", "--meta_path", tmp_path / "p" / "meta", "--label_path", tiny_data),
+        ("tools/predict.py", *checkpoint, "--input", tiny_data / "val2017", "--output", tmp_path / "found"),
+        ("tools/serve.py", *checkpoint, "--port", 0),
+    ):
+        done = run_in(bare, without_compiler(tmp_path), script, *words)
+        assert_user_error(done, "extensions are missing and could not be built (", f"cd {bare} && {sys.executable} setup.py build_ext")
+    assert not any((tmp_path / name).exists() for name in ("q", "found")) and not (bare / "val").exists()
+    assert not [name for name in os.listdir(bare / "src") if name.startswith(".extensions")]
+
+
+def test_what_needs_no_extension_needs_no_compiler(bare, tiny_data, tmp_path):
+    environment = without_compiler(tmp_path)
+    assert run_in(bare, environment, "-c", "import src.predictor").returncode == 0
+    done = run_in(bare, environment, "src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path / "m")
+    assert done.returncode == 0 and "20 images" in done.stdout and "building" not in done.stdout
+
+
+def test_without_cython(bare, tmp_path):
+    (tmp_path / "blocked" / "Cython").mkdir(parents=True)
+    (tmp_path / "blocked" / "Cython" / "__init__.py").write_text("raise ImportError('no Cython here')\n")
+    done = run_in(bare, {**os.environ, "PYTHONPATH": str(tmp_path / "blocked")}, "-c", USE)
+    assert done.returncode == 1 and "could not be built (ImportError: no Cython here); with a C compiler, Cython" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written(monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(extensions.tempfile, "TemporaryDirectory", refuse)
+    with pytest.raises(UserError, match=r"could not be built \(.*/src: Read-only file system\); .* a folder that can be written, run: cd "):
+        extensions.build()
+
+
+def test_the_warp_is_the_extensions():
+    """A step of half a pixel between 0 and 100 gives 50."""
+    row = np.zeros((1, 2, 3), np.uint8)
+    row[0, 1] = 100
+    assert extensions.extension("resample").resample(row, 0.5, 0.0, 1.0, 0.0, 3, 1)[0, :, 0].tolist() == [0, 50, 100]
