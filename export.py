@@ -1,11 +1,13 @@
 """Export a checkpoint as a MindIR (or, on Ascend, AIR) file that ends in decoded detections."""
 from src import errors
+from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 
 
 def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
+    require_mindspore()
     from src.model_utils.moxing_adapter import modelarts
 
     with modelarts(config, None):

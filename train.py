@@ -2,6 +2,7 @@
 import os
 
 from src import errors
+from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 
 
@@ -19,7 +20,11 @@ def check_paths(config):
 
 def main():
     config = get_config(__doc__)
+<<<<<<< HEAD
     print(config.summary(), flush=True)
+=======
+    require_mindspore()
+>>>>>>> 747af3f (MindSpore 2.3 to 2.6 through a thin adapter, older ones refused)
     if not config.enable_modelarts:
         check_paths(config)
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.

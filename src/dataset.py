@@ -15,6 +15,7 @@ import sqlite3
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from src.coco import check_expected, class_list, dataset_name, find_split, image
 from src.errors import UserError
 from src.extensions import require_extensions
 from src.manifest import COLUMNS, ZOO_COLUMNS, manifest_path, read_manifest
+from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.pre_process import whole_view
 from src.utils import log, progress, settle, write_json
@@ -309,6 +311,9 @@ class TrainSet:
         self.manifest = read_manifest(config)
         self.images_per_step = self.batch_size * ranks
         self.num_classes = len(self.manifest["classes"])
+        if not hasattr(ds.MindDataset, "__getitem__"):
+            raise UserError(f"MindSpore {version('mindspore')} cannot read single rows of MindRecord files, which training does; "
+                            "install a later one (docs/mindspore-versions.md)")
         files = [os.path.join(config.mindrecord_dir, name) for name in self.manifest["files"]]
         for file in files:
             open(file, "rb").close()  # may it be read?
@@ -410,6 +415,7 @@ def main():
     """Convert the training part of a data set."""
     config = get_config("Convert the training images of a COCO-format data set to MindRecord files.")
     log(config.summary())
+    require_mindspore()
     start = time.time()
     split = find_split(config.coco_data_dir, "train", config.dataset_config, "--coco_data_dir")
     if not config.mindrecord_dir:

@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.mindspore_version import require_mindspore
 from src.options import OptionParser
 
 CLASSES = 80
@@ -48,6 +49,7 @@ def main(argv=None):
         errors.require_file(path, "peer (--peer)")
     if importlib.util.find_spec("torch"):
         options.peer.append(os.path.join(ROOT, "tests", "torch_peer.py"))
+    require_mindspore()
     print(describe_machine(), flush=True)
     rows = []
     for part in [options.only] if options.only else PARTS:

@@ -6,6 +6,7 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from src import errors
 from src.errors import UserError
+from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.options import OptionParser
 
@@ -23,6 +24,7 @@ def main():
     if min(options.count, options.columns, options.width) < 1:
         raise UserError("count, columns and width must be at least 1")
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
+    require_mindspore()
 
     import cv2  # what is slow to load is loaded when there is something to do
     import numpy as np

@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.mindspore_version import require_mindspore
 from src.options import OptionParser
 
 COCO_CLASSES = os.path.join(ROOT, "tools", "names", "coco_classes.txt")
@@ -24,6 +25,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     if options.reverse and options.annotation:
         raise UserError("--annotation has no use with --reverse: PyTorch's file holds no class names")
+    require_mindspore()
     errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
     if options.annotation:
         errors.require_file(options.annotation, "annotation file (--annotation)")

@@ -8,6 +8,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.mindspore_version import require_mindspore
 from src.options import OptionParser
 
 NAMES = os.path.join("tools", "names")
@@ -23,6 +24,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     if bool(options.torch_name_file) != bool(options.ms_name_file):
         raise UserError("--torch_name_file and --ms_name_file go together: the one's lines pair with the other's")
+    require_mindspore()
     errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
     names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
 

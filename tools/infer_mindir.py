@@ -7,6 +7,7 @@ if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from src import errors
+from src.mindspore_version import require_mindspore
 from src.offline import run_inputs
 from src.options import OptionParser
 from src.side_file import read_exported
@@ -20,6 +21,7 @@ def main(argv=None):
     parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"), default="auto", help="device (default: %(default)s)")
     parser.add_argument("--device_id", type=int, default=0, help="number of the Ascend device (default: %(default)s)")
     options = parser.parse_args(argv)
+    require_mindspore()
     read_exported(options.mindir)
     errors.require_dir(options.input_dir, "folder of inputs (--input_dir)")
     # MindSpore is slow to load, and not needed for a wrong path.

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.mindspore_version import require_mindspore
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 
@@ -23,6 +24,7 @@ RECORD, TABLE = "predictions.json", "predictions.csv"
 
 def main(argv=None):
     options = parse(argv)
+    require_mindspore()
     sources, base = find_sources(options.input)
     check_model_options(options)
     folder = make_room(options.output, base)

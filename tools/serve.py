@@ -8,6 +8,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.mindspore_version import require_mindspore
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 
@@ -31,6 +32,7 @@ def main(argv=None):
     for name in ("max_bytes", "max_pixels", "max_requests", "body_seconds", "header_seconds", "max_connections"):
         if getattr(options, name) <= 0:
             raise UserError(f"--{name} is {getattr(options, name)}; expected a number above 0")
+    require_mindspore()
     check_model_options(options)
     listener = listen(options.host, options.port)
     serve(options, listener)

@@ -5,7 +5,6 @@ import glob
 import hashlib
 import json
 import os
-import re
 import resource
 import signal
 from importlib.metadata import version
@@ -13,11 +12,13 @@ from importlib.metadata import version
 import mindspore as ms
 
 from src.errors import UserError
+from src.mindspore_version import release
 from src.model_utils.local_adapter import get_device_id, launched
 from src.quiet import without_warnings
 from src.utils import log
 
 NPUS = "/dev/davinci[0-9]*"
+FLOAT32_SWITCH = "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32"  # of the Pascal VOC document, which trains in PyTorch on another device
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")
 
 
@@ -27,8 +28,7 @@ def cpu_environment(mindspore_version, environment):
     The oneDNN of MindSpore 2.9 and 2.10 takes its reference convolution on AVX-512 processors, about 150 times
     slower than the AVX2 one; later and earlier versions choose well. What the user has set stays.
     """
-    major, minor = map(int, re.match(r"(\d+)\.(\d+)", mindspore_version).groups())
-    if (major, minor) in ((2, 9), (2, 10)) and "ONEDNN_MAX_CPU_ISA" not in environment:
+    if release(mindspore_version) in ((2, 9), (2, 10)) and "ONEDNN_MAX_CPU_ISA" not in environment:
         return {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     return {}
 
@@ -55,13 +55,43 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
             "train.py has --compile_cache_dir")
     if target == "CPU":
         os.environ.update(cpu_environment(version("mindspore"), os.environ))
+    if FLOAT32_SWITCH in os.environ:
+        log(f"{FLOAT32_SWITCH} is not read here: conv_allow_hf32 false keeps convolutions and their gradients in float32, and it is "
+            f"{str(conv_allow_hf32).lower()}")
     ms.set_context(mode=ms.GRAPH_MODE)
-    ms.set_device(target, *([get_device_id(device_id)] if target == "Ascend" else []))
     if target == "Ascend":
-        ms.device_context.ascend.op_precision.conv_allow_hf32(conv_allow_hf32)  # CANN's own default is true
+        _use_device(target, get_device_id(device_id))
+        _allow_hf32(conv_allow_hf32)
         if jit_level:
             ms.set_context(jit_config={"jit_level": jit_level})
+    else:
+        _use_device(target)
     return target
+
+
+# MindSpore 2.3 and 2.4 have no set_device, device_context and runtime, but the same under other names: docs/mindspore-versions.md.
+
+
+def _use_device(target, *device_id):
+    """Run on a device, for Ascend with its number."""
+    if hasattr(ms, "set_device"):
+        ms.set_device(target, *device_id)
+    else:
+        ms.set_context(device_target=target, **({"device_id": device_id[0]} if device_id else {}))
+
+
+def _allow_hf32(allowed):
+    """Let Ascend's convolutions round float32 to 19 bits, or not. CANN's own default is true."""
+    if hasattr(ms, "device_context"):
+        ms.device_context.ascend.op_precision.conv_allow_hf32(allowed)
+    else:
+        ms.set_context(ascend_config={"conv_allow_hf32": allowed})
+
+
+def _device_memory():
+    """The most bytes of the device that tensors have had."""
+    memory = ms.runtime if hasattr(getattr(ms, "runtime", None), "max_memory_allocated") else ms.hal
+    return memory.max_memory_allocated()
 
 
 def keep_graphs(folder, settings):
@@ -117,7 +147,7 @@ def peak_memory(target):
     """The most memory this process has had, as a line: of the host, and of the device where that has its own."""
     line = f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"
     if target == "Ascend":
-        line += f", {ms.runtime.max_memory_allocated() / 2**30:.2f} GB of the device"
+        line += f", {_device_memory() / 2**30:.2f} GB of the device"
     return line
 
 

@@ -1,0 +1,145 @@
+"""What runs on which MindSpore; stand-ins for the versions that are not installed here."""
+import glob
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
+
+import pytest
+
+from src import mindspore_version
+from src.dataset import TrainSet
+from src.errors import UserError
+from src.mindspore_version import FIRST, LAST, release, require_mindspore
+from src.model_utils import device_adapter
+from tests.conftest import ROOT, assert_user_error
+
+CHECKPOINT = ["--load_checkpoint_path", "x.ckpt"]
+WITH_MINDSPORE = {  # entry scripts and the options they cannot do without
+    "train.py": [], "eval.py": [], "export.py": [], "src/dataset.py": [], "tools/benchmark.py": [],
+    "tools/predict.py": [*CHECKPOINT, "--input", "in", "--output", "out"], "tools/serve.py": CHECKPOINT,
+    "tools/infer_mindir.py": ["--mindir", "x", "--input_dir", "in", "--result_path", "out"],
+    "tools/contact_sheet.py": ["--mindir", "x", "--data_dir", "in", "--output", "out.png"],
+    "tools/convert_resnet18.py": ["--ckpt_file", "x", "--output_file", "y"],
+    "tools/convert_centernet.py": ["--ckpt_file", "x", "--output_file", "y"], "tools/train_full.py": ["--data_path", "in"],
+}
+WITHOUT = {"preprocess.py", "postprocess.py", *(f"tools/{name}.py" for name in (
+    "report", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss"))}
+
+
+def test_every_entry_script_is_known_here():
+    scripts = set()
+    for pattern in ("*.py", "src/*.py", "tools/*.py"):
+        for path in glob.glob(os.path.join(ROOT, pattern)):
+            with open(path, encoding="utf-8") as file:
+                if "errors.run(main)" in file.read():
+                    scripts.add(os.path.relpath(path, ROOT))
+    assert scripts == set(WITH_MINDSPORE) | WITHOUT
+
+
+@pytest.fixture
+def run_with(tmp_path):
+    """Run a script where another version of MindSpore than the real one seems to be installed."""
+    def run(version, script, *words):
+        folder = tmp_path / f"mindspore-{version}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mindspore\nVersion: {version}\n")
+        (tmp_path / "in").mkdir()
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, os.path.join(ROOT, script), *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.mark.parametrize("script", WITH_MINDSPORE)
+def test_an_older_one_is_refused_at_the_start(script, run_with):
+    done = run_with("2.2.14", script, *WITH_MINDSPORE[script])
+    assert_user_error(done, "MindSpore 2.2.14 is installed, and this project needs 2.3 or later")
+    assert done.stdout == ""
+
+
+def test_an_older_one_does_not_matter_where_there_is_no_use_for_it(run_with):
+    assert_user_error(run_with("2.2.14", "preprocess.py"), "--predict_dir")
+
+
+def test_a_wrong_option_is_told_first(run_with):
+    assert_user_error(run_with("2.2.14", "train.py", "--epochs", "3"), "epoch_size")
+
+
+@pytest.mark.parametrize("installed, said", [
+    ("1.10.1", None), ("2.0.0rc1", None), ("2.2.14", None), ("2.3.0rc2", ""), ("2.3.1", ""), ("2.4.10", ""), ("2.10.0", ""),
+    ("2.11.0", "MindSpore 2.11.0 is later than 2.10"), ("3.0.0", "MindSpore 3.0.0 is later than 2.10"),
+])
+def test_which_are_refused_and_which_are_new(installed, said, monkeypatch, capsys):
+    monkeypatch.setattr(mindspore_version, "version", lambda name: {"mindspore": installed}[name])
+    if said is None:
+        with pytest.raises(UserError, match=f"MindSpore {re.escape(installed)} is installed"):
+            require_mindspore()
+    else:
+        require_mindspore()
+        output = capsys.readouterr().out
+        assert output.startswith(said) and bool(output) == bool(said)
+
+
+def test_none_at_all(monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(mindspore_version, "version", missing)
+    with pytest.raises(UserError, match="MindSpore is not installed; pip install"):
+        require_mindspore()
+
+
+def test_what_pip_may_install_is_what_is_accepted():
+    with open(os.path.join(ROOT, "requirements.txt"), encoding="utf-8") as file:
+        first, beyond = re.search(r"^mindspore>=([\d.]+),<([\d.]+)", file.read(), re.M).groups()
+    assert release(first) == FIRST and release(beyond) == (LAST[0], LAST[1] + 1)
+
+
+@pytest.fixture
+def old_mindspore(monkeypatch):
+    """MindSpore 2.3 in the adapter: without set_device, device_context, runtime; returns the list of what set_context was told."""
+    told = []
+    hal = SimpleNamespace(is_available=lambda name: name == "Ascend", max_memory_allocated=lambda: 3 * 2**30)
+    monkeypatch.setattr(device_adapter, "ms", SimpleNamespace(GRAPH_MODE=0, hal=hal, set_context=lambda **words: told.append(words)))
+    return told
+
+
+def test_a_device_is_set_through_the_context_of_an_older_one(old_mindspore):
+    assert device_adapter.set_device("auto", 3) == "Ascend"
+    assert old_mindspore == [{"mode": 0}, {"device_target": "Ascend", "device_id": 3}, {"ascend_config": {"conv_allow_hf32": False}}]
+    old_mindspore.clear()
+    assert device_adapter.set_device("Ascend", 0, conv_allow_hf32=True, jit_level="O1") == "Ascend"
+    assert old_mindspore[2:] == [{"ascend_config": {"conv_allow_hf32": True}}, {"jit_config": {"jit_level": "O1"}}]
+    old_mindspore.clear()
+    assert device_adapter.set_device("CPU", 3) == "CPU"
+    assert old_mindspore == [{"mode": 0}, {"device_target": "CPU"}]
+
+
+def test_the_memory_of_the_device_has_two_names(old_mindspore, monkeypatch):
+    assert device_adapter.peak_memory("Ascend").endswith(" GB, 3.00 GB of the device")
+    monkeypatch.setattr(device_adapter.ms, "runtime", SimpleNamespace(max_memory_allocated=lambda: 5 * 2**30), raising=False)
+    assert device_adapter.peak_memory("Ascend").endswith(" GB, 5.00 GB of the device")
+    assert "of the device" not in device_adapter.peak_memory("CPU")
+
+
+def test_one_that_cannot_read_single_rows_cannot_train(make_config, tiny_records, monkeypatch):
+    import mindspore.dataset as ds
+
+    monkeypatch.delattr(ds.MindDataset, "__getitem__")
+    with pytest.raises(UserError, match="cannot read single rows of MindRecord files"):
+        TrainSet(make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 4))
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_another_frameworks_float32_switch_is_pointed_to_ours(allowed, monkeypatch, capsys):
+    device_adapter.set_device("CPU", 0, conv_allow_hf32=allowed)
+    assert "TORCH_SDAA" not in capsys.readouterr().out
+    monkeypatch.setenv("TORCH_SDAA_CONV2D_BACKWARD_USE_FP32", "1")
+    device_adapter.set_device("CPU", 0, conv_allow_hf32=allowed)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("TORCH_SDAA_CONV2D_BACKWARD_USE_FP32 is not read here: conv_allow_hf32 false keeps")
+    assert lines[0].endswith(f"it is {str(allowed).lower()}")
