@@ -1,6 +1,8 @@
 """Shared by all tests: golden vectors, configurations, small data sets."""
+import glob
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -36,6 +38,16 @@ def run_script(script, *words, cwd=None, check=True):
     if check:
         assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
+
+
+def copy_project(folder, *left_out):
+    """A copy of the project's code, without the files of these patterns, to run what writes into its own folder; returns the folder."""
+    for name in ("src", "tools", "scripts", "configs"):
+        shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name), ignore=shutil.ignore_patterns("__pycache__", *left_out))
+    for pattern in ("*.py", "*.sh", "*.yaml"):
+        for path in glob.glob(os.path.join(ROOT, pattern)):
+            shutil.copy(path, folder)
+    return folder
 
 
 def assert_user_error(done, *parts):

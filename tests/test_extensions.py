@@ -1,7 +1,6 @@
 """The Cython extensions are built on first use, by any number of processes, or refused in one sentence."""
 import errno
 import os
-import shutil
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ import pytest
 
 from src import extensions
 from src.errors import UserError
-from tests.conftest import ROOT, TINY, assert_user_error, run_script
+from tests.conftest import TINY, assert_user_error, copy_project, run_script
 
 USE = """
 from src.extensions import extension, require_extensions
@@ -23,12 +22,7 @@ print(kept[:, 4].tolist(), extension("resample").__file__)
 @pytest.fixture
 def bare(tmp_path):
     """A copy of the project in which nothing is built."""
-    folder = tmp_path / "bare"
-    for name in ("src", "tools"):
-        shutil.copytree(os.path.join(ROOT, name), folder / name, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
-    for name in ("setup.py", "default_config.yaml", "train.py", "eval.py", "preprocess.py", "postprocess.py"):
-        shutil.copy(os.path.join(ROOT, name), folder)
-    return folder
+    return copy_project(tmp_path / "bare", "*.so", "*.c")
 
 
 def without_compiler(tmp_path):

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import tarfile
 
 import cv2
@@ -18,7 +20,7 @@ from src import voc_eval
 from src.coco import find_split
 from src.errors import UserError
 from src.model_utils.config import get_config
-from tests.conftest import ROOT, TINY, assert_user_error, noise_picture, run_script
+from tests.conftest import ROOT, TINY, assert_user_error, copy_project, noise_picture, run_script
 from tools import loss, merge_pascal_json, train_full, voc_to_coco
 
 TEMPLATE = """<annotation><filename>{name}.jpg</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
@@ -53,6 +55,20 @@ def convert(folder, split, *words):
     voc_to_coco.main(["--voc_dir", str(folder), "--split", split, "--output", output, *map(str, words)])
     with open(output) as file:
         return json.load(file)
+
+
+@pytest.fixture
+def top(tmp_path):
+    """A copy of the project's top folder, for the document's commands as they are written."""
+    folder = copy_project(tmp_path / "top")
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def as_written(command, folder, **environment):
+    """Run a line of the document in the top folder; `python` is that of the environment."""
+    environment = {**os.environ, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}", **environment}
+    return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
 
 
 # ---------------------------------------------------------------- conversion
@@ -215,6 +231,14 @@ def test_from_download_to_annotations(mirror, tmp_path):
     assert again.returncode == 0 and before == {path: path.stat().st_mtime_ns for path in (tmp_path / "voc").rglob("*.json")}
 
 
+def test_the_documents_command_makes_data_voc(mirror, top):
+    done = as_written("cd ./src/tools/; bash get_pascal_voc.sh", top, VOC_BASE_URL=f"file://{mirror}", VOC_MD5SUMS=str(mirror / "sums.txt"))
+    assert done.returncode == 0, done.stderr
+    check_voc(top / "data" / "voc")
+    done = as_written("cd ./src/tools/; bash get_pascal_voc.sh too many", top)
+    assert done.returncode == 2 and "usage: " in done.stderr
+
+
 def test_a_broken_download_goes_on_where_it_stopped(mirror, tmp_path):
     """The first bytes that are there are kept: the mirror's own are destroyed, and the MD5 is right all the same."""
     shutil.copytree(mirror, tmp_path / "m")
@@ -356,6 +380,7 @@ def write_log(path, losses, kind):
     lines = {
         "lines": "epoch: 0 | current epoch percent: 0.5 | step: {} | loss {} | overflow False | scaling_sens 1.0 | lr 0.1",
         "jsonl": '{{"epoch": 0, "step": {}, "loss": {}}}',
+        "vendor": "TCAPPDLL step {} rank : 0 train.loss : {} train.ips : 3.5",
         "original": "2019-06-01-12-{}: epoch: 1 |loss {} | hm_loss 1.0 | wh_loss 2.0 | off_loss 0.2 | time 1.5 | ",
     }[kind]
     path.write_text("loading\n" + "".join(lines.format(step, value) + "\n" for step, value in losses.items()))
@@ -368,7 +393,7 @@ def check_losses(tmp_path, candidate, reference, *words, kinds=("lines", "jsonl"
     return loss.main([*logs, "--output", str(tmp_path / "loss.png"), *map(str, words)])
 
 
-@pytest.mark.parametrize("kinds", [("lines", "jsonl"), ("original", "lines"), ("jsonl", "original")])
+@pytest.mark.parametrize("kinds", [("lines", "jsonl"), ("original", "lines"), ("jsonl", "original"), ("lines", "vendor")])
 def test_the_errors_by_hand(kinds, tmp_path, capsys):
     """c - r = 0.2, -0.1, 0.2 and r = 2, 1, 4: signed means 0.1 and (0.1 - 0.1 + 0.05) / 3, unsigned 1/6 and 0.25 / 3."""
     assert check_losses(tmp_path, {1: 2.2, 2: 0.9, 3: 4.2}, {1: 2.0, 2: 1.0, 3: 4.0}, kinds=kinds) == 0
@@ -426,6 +451,28 @@ def test_the_logs_of_a_real_run_agree_with_each_other(tiny_run, tmp_path):
     assert_user_error(run_script("tools/loss.py", "--candidate-log", "/nowhere", "--reference-log", "x", check=False), "/nowhere")
 
 
+@pytest.mark.parametrize("command, code", [
+    ("./loss.py", 0), ("python ./loss.py", 0), ("python ./loss.py --sdaa-log sdaa.log --cuda-log cuda.log", 0),
+    ("./loss.py --cuda-log far.log", 1),
+])
+def test_the_documents_loss_check(command, code, top):
+    for name, kind, factor in (("sdaa", "lines", 1.015625), ("cuda", "vendor", 1.0), ("far", "original", 0.5)):
+        write_log(top / f"{name}.log", dict.fromkeys(range(1, 101), 4.0 * factor), kind)
+    done = as_written(command, top)
+    assert done.returncode == code, done.stderr
+    relative, absolute = ("0.015625", "0.0625") if code == 0 else ("1.03125", "2.0625")
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("mean of")]
+    assert lines == [
+        f"MeanRelativeError: {relative}", f"MeanAbsoluteError: {absolute}", f"Rule,mean_relative_error {relative}",
+        f"{'fail' if code else 'pass'} mean_relative_error={relative} <= 0.05 or mean_absolute_error={absolute} <= 0.0002",
+    ]
+    assert (top / "loss.png").exists()
+
+
+def test_a_log_that_is_missing_is_named_with_its_option(tmp_path):
+    assert_user_error(run_script("loss.py", cwd=tmp_path, check=False), "log to judge (--candidate-log) not found: sdaa.log")
+
+
 # ---------------------------------------------------------------- training in four processes
 
 
@@ -450,8 +497,8 @@ def full(*words, cwd):
 
 
 @pytest.mark.slow
-def test_four_processes_from_voc_files_to_scores(tiny_data, tmp_path):
-    """The public script on a data set laid out as VOC's; four processes on the CPU, a tiny network, two steps."""
+def test_four_processes_from_voc_files_to_scores(tiny_data, top, tmp_path):
+    """The document's command on a data set laid out as VOC's; four processes on the CPU, a tiny network, two steps."""
     shutil.copytree(tiny_data / "train2017", tmp_path / "voc" / "images")
     for part, name in (("train", "trainval0712"), ("val", "test2007")):
         annotation = json.loads((tiny_data / "annotations" / f"instances_{part}2017.json").read_text())
@@ -461,10 +508,11 @@ def test_four_processes_from_voc_files_to_scores(tiny_data, tmp_path):
         (tmp_path / "voc" / "annotations").mkdir(exist_ok=True)
         (tmp_path / "voc" / "annotations" / f"pascal_{name}.json").write_text(json.dumps(annotation))
     options = [f"{name}={value}" for name, value in zip(TINY[2::2], TINY[3::2]) if "batch_size" not in name]
-    words = ["--data_path", tmp_path, "--device_target=CPU", "--epochs=1", "--run=tiny", *options, "--train_config.batch_size=8"]
-    done = full(*words, cwd=tmp_path)
+    words = ["--device_target=CPU", "--epochs=1", "--run=tiny", *options, "--train_config.batch_size=8"]
+    command = f"bash ./train_full_4p.sh --data_path={tmp_path} {shlex.join(words)}"
+    done = as_written(command, top)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    folder = tmp_path / "exp" / "tiny"
+    folder = top / "exp" / "tiny"
     records = [json.loads(line) for line in (folder / "LOG0" / "train_record.jsonl").read_text().splitlines()]
     assert len(records) == 2 and (folder / "LOG0" / "ckpt_0" / "centernet-1_2.ckpt").exists()
     for rank in range(4):
@@ -477,7 +525,7 @@ def test_four_processes_from_voc_files_to_scores(tiny_data, tmp_path):
     assert measured["peak_memory_gb"] > 1 and measured["seconds_per_epoch"] == pytest.approx(16 / measured["images_per_second"])
     for part in ("images per second", "seconds per epoch", "peak memory", "VOC_mAP_07"):
         assert part in done.stdout
-    again = full(*words, cwd=tmp_path)
+    again = as_written(command, top)
     assert again.returncode == 2 and "exists; name another --run" in again.stderr
 
 

@@ -1,8 +1,9 @@
 """Compare the loss curve of a run with that of a reference run: the acceptance check of the Pascal VOC recipe.
 
-Reads this project's logs (the lines of train.py, or train_record.jsonl) and the original's log.txt. With c and r the losses at the common
-steps, mean relative error is |mean((c - r) / r)| and mean absolute error |mean(c - r)|: signed differences cancel, so noise around
-the reference passes and a drift does not. The means of the unsigned differences are printed, too.
+Reads this project's logs (the lines of train.py, or train_record.jsonl), the original's log.txt, and those of the Pascal VOC document's
+vendor (`rank : 0 train.loss : 2.3`), whose names for the two, sdaa.log and cuda.log, are the defaults. With c and r the losses at the
+common steps, mean relative error is |mean((c - r) / r)| and mean absolute error |mean(c - r)|: signed differences cancel, so noise
+around the reference passes and a drift does not. The means of the unsigned differences are printed, too.
 """
 import argparse
 import json
@@ -20,20 +21,23 @@ from src.options import OptionParser
 
 RELATIVE_LIMIT = 0.05
 ABSOLUTE_LIMIT = 0.0002
-LOSS = re.compile(r"\|\s*loss\s+(\S+)")
+LOSS = re.compile(r"(?:\|\s*loss\s+|\brank\s*:\s*0\s+train\.loss\s*:\s*)(\S+)")
 STEP = re.compile(r"\|\s*step:\s*(\d+)")
 
 
 def main(argv=None):
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidate-log", required=True, metavar="A", help="log of the run to judge")
-    parser.add_argument("--reference-log", required=True, metavar="B", help="log of the run to compare with")
+    parser.add_argument("--candidate-log", "--sdaa-log", default="sdaa.log", metavar="A",
+                        help="log of the run to judge (default: %(default)s)")
+    parser.add_argument("--reference-log", "--cuda-log", default="cuda.log", metavar="B",
+                        help="log of the run to compare with (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="compare the first so many common steps (default: %(default)s)")
     parser.add_argument("--output", default="loss.png", help="picture of both curves (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}; expected at least 1")
-    candidate, reference = read_losses(options.candidate_log), read_losses(options.reference_log)
+    candidate = read_losses(options.candidate_log, "log to judge (--candidate-log)")
+    reference = read_losses(options.reference_log, "log to compare with (--reference-log)")
     common = sorted(set(candidate) & set(reference))
     if not common:
         raise UserError(f"the logs have no step in common: {options.candidate_log} has {span(candidate)}, "
@@ -55,10 +59,10 @@ def main(argv=None):
     return judge([candidate[step] for step in compared], [reference[step] for step in compared])
 
 
-def read_losses(path):
-    """{step: loss} of a log; where lines name no step, they are numbered from 1. Raises UserError if it holds no loss."""
+def read_losses(path, what):
+    """{step: loss} of a log, `what` in words; where lines name no step, they are numbered from 1. Raises UserError if it holds no loss."""
     losses = {}
-    with open(errors.require_file(path, "log"), encoding="utf-8", errors="replace") as file:
+    with open(errors.require_file(path, what), encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             found = read_line(line)
             if found is None:
