@@ -109,9 +109,15 @@ def read_orientation(data):
         return 1
     try:
         with open_image(data) as opened:
-            return opened.getexif().get(0x0112, 1)
+            return _orientation(opened)
     except ValueError:  # damaged EXIF
         return 1
+
+
+def _orientation(opened):
+    """The EXIF orientation of a Pillow image, 1 without one: what is no number from 1 to 8, a text for one, is none."""
+    value = opened.getexif().get(0x0112, 1)
+    return int(value) if value in TURNS else 1
 
 
 def decode_whole_image(data, size=None, max_pixels=LARGEST):
@@ -141,8 +147,7 @@ def read_size(path):
     """(width, height) that read_picture gives, from the file's header; None if that cannot be read."""
     try:
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
-            turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return opened.size[::-1] if turned else opened.size
+            return opened.size[::-1] if _orientation(opened) > 4 else opened.size
     except Exception:  # Pillow raises many kinds; read_picture says which
         return None
 
@@ -165,15 +170,22 @@ def _stated_size(data):
 def without_orientation(data):
     """The bytes of a file whose pixels are to be read unturned -> bytes without an orientation and with the same pixels.
 
-    A JPEG loses its EXIF segments, any other file is written anew as PNG.
+    A JPEG loses its EXIF and XMP segments, which both may hold one; any other file is written anew as PNG.
     """
-    if not data.startswith(b"\xff\xd8"):
-        pixels = _decode_opencv(data) if data.startswith(MAGIC) else _decode_pillow(data)
-        return cv2.imencode(".png", pixels)[1].tobytes()
+    if data.startswith(b"\xff\xd8"):
+        bare = _without_metadata(data)
+        if read_orientation(bare) == 1:
+            return bare
+    pixels = _decode_opencv(data) if data.startswith(MAGIC) else _decode_pillow(data)
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def _without_metadata(data):
+    """A JPEG's bytes without its EXIF and XMP segments, those of the kind APP1."""
     kept, place = [data[:2]], 2
     while data[place : place + 1] == b"\xff" and data[place + 1] not in (0xDA, 0xD9):
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if not (data[place + 1] == 0xE1 and data[place + 4 : place + 8] == b"Exif"):
+        if data[place + 1] != 0xE1:
             kept.append(data[place:end])
         place = end
     return b"".join([*kept, data[place:]])

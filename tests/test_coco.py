@@ -1,6 +1,7 @@
 """Reading annotation files that others wrote: what is mended, what is refused."""
 import io
 import json
+import struct
 
 import cv2
 import numpy as np
@@ -222,6 +223,44 @@ def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, 
         assert (np.abs(part.astype(int) - shown) > 60).mean() < 0.03  # but for the edges of the white quarter
 
 
+XMP = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+       b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/" tiff:Orientation="6" '
+       b'exif:ExifVersion="0220"/></rdf:RDF></x:xmpmeta>')
+
+
+def with_padding():
+    """A turned JPEG that has a byte 255 before its EXIF segment, as the format allows."""
+    data = encoded(half_black(80, 120), ".jpg", 6)
+    place = data.index(b"Exif") - 4
+    return data[:place] + b"\xff" + data[place:]
+
+
+def with_xmp(exif=b""):
+    """A JPEG that says its orientation in XMP, which Pillow follows."""
+    data = io.BytesIO()
+    Image.fromarray(half_black(80, 120)).save(data, "JPEG", quality=100, xmp=XMP, exif=exif)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("data", [with_padding(), with_xmp(), with_xmp(Image.Exif().tobytes())])
+def test_no_orientation_is_left(data):
+    assert image.read_orientation(data) == 6
+    bare = image.without_orientation(data)
+    np.testing.assert_array_equal(image.decode_image(bare), image.decode_image(data, (120, 80)))
+
+
+@pytest.mark.parametrize("kind, count, value", [(2, 2, b"6\0"), (3, 1, b"\x09\0"), (3, 1, b"\0\0"), (7, 4, b"abcd"), (5, 1, b"")])
+def test_an_orientation_that_is_none_turns_nothing(kind, count, value, tmp_path):
+    """EXIF's entry is a text, a number beyond 8, bytes, a fraction that is not there."""
+    entry = struct.pack("<HHHI4s", 1, 0x0112, kind, count, value)
+    data = io.BytesIO()
+    Image.fromarray(half_black(80, 120)).save(data, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4))
+    path = write_coco(tmp_path, "train", {1: half_black(80, 120)}, [(1, 1, [0, 0, 60, 40])])
+    (tmp_path / "train2017" / "000000000001.jpg").write_bytes(data.getvalue())
+    assert image.read_size(tmp_path / "train2017" / "000000000001.jpg") == (120, 80)
+    assert convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
+
+
 def test_sizes_that_are_not_stated():
     assert image_size({"width": 3, "height": 4}) == (3, 4)
     for info in ({}, {"width": 0, "height": 0}, {"width": "3", "height": 4}, {"width": 3.5, "height": 4}, {"width": True, "height": True}):
@@ -248,7 +287,6 @@ def test_a_file_that_shows_two_sizes_is_not_decoded_at_the_larger():
 
 def png_with_two_headers():
     """A PNG that says 12000x12000 first, then 1x1."""
-    import struct
     import zlib
 
     def chunk(kind, data):
