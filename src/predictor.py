@@ -13,7 +13,7 @@ from src.image import read_picture
 from src.inference import join_scales, load_detector, load_mindir, make_inputs
 from src.model_utils.config import make_config
 from src.model_utils.device_adapter import set_device
-from src.side_file import adopt_evaluation, read_exported, read_side_file
+from src.side_file import adopt_evaluation, fixed_settings, read_exported, read_side_file, side_file
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ class Predictor:
             given["dataset_config"] = {"input_res_test": list(input_res)}
         self.config = make_config(**given)
         recorded = dict(description["evaluation"])
-        if recorded.pop("eval_config.keep_res", True) and not exported:
+        if exported:
+            recorded |= fixed_settings(description, side_file(model))
+        elif recorded.pop("eval_config.keep_res", True):
             recorded["dataset_config.input_res_test"] = description["input_res_train"]
         adopt_evaluation(self.config, {"evaluation": recorded}, "the side file")
         require_extensions()

@@ -112,6 +112,12 @@ def read_exported(path):
     return description
 
 
+def fixed_settings(description, where):
+    """The evaluation settings that an exported file with this side file, at `where`, has in its graph. Raises UserError."""
+    return checked_evaluation({"dataset_config.input_res_test": description["input_res"], "eval_config.K": description["K"],
+                               "eval_config.flip_test": description["flip_test"]}, where)
+
+
 def checked_evaluation(settings, where):
     """A side file's evaluation settings, checked; files of an older version have none. Raises UserError."""
     if not isinstance(settings, dict):

@@ -288,10 +288,14 @@ def test_predict_with_an_exported_file(export, lively_checkpoint, tiny_data, tmp
         assert (nearest < 1e-2).mean() > 0.8
 
 
-def test_k_is_the_files(export, tiny_data):
-    """Whatever the configuration's K is, 100: a file that was exported with more gives more."""
+def test_k_is_the_files(export, tiny_data, capsys):
+    """Whatever the configuration's K is, 100: a file that was exported with more gives more, and the log says so."""
     path = export("many", *NARROW, "--eval_config.K", 150, "--export_config.batch_size", 1)
-    assert len(Predictor(str(path), "CPU", SOFT_NMS=False)(str(tiny_data / "val2017" / "000001.jpg"))) == 150
+    predictor = Predictor(str(path), "CPU", SOFT_NMS=False)
+    assert len(predictor(str(tiny_data / "val2017" / "000001.jpg"))) == 150
+    width, height = json.loads(path.with_suffix(".json").read_text())["input_res"]
+    said = capsys.readouterr().out
+    assert "K 150 (the side file)" in said and f"input_res_test {width}x{height} (the side file), keep_res false" in said
 
 
 def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
