@@ -50,6 +50,8 @@ def evaluate(config):
     category_ids = evaluation.check_classes(description, coco, split.annotation) if scoring else description["category_ids"]
     check_expected(config, *(class_list(coco) if scoring else (description["classes"], category_ids)),
                    split.annotation if scoring else "the side file")
+    if scoring:
+        evaluation.check_objects(coco, split.annotation)
     if not images:
         raise errors.UserError(f"no images in {split.annotation or split.image_dir}")
 
@@ -71,7 +73,7 @@ def evaluate(config):
             continue
         found[image_id] = coco_records(image_id, detected.detections, category_ids, config.eval_config.round_scores)
         if config.visual_image:
-            truth = truth_boxes(coco, image_id) if scoring else None
+            truth = truth_boxes(coco, image_id, category_ids) if scoring else None
             picture = visual.compare(detected.picture, detected.detections, truth, description["classes"], config.eval_config.score_thresh)
             visual.save_picture(os.path.join(folder, "images", f"{image_id}.jpg"), picture)
     seconds = time.perf_counter() - start

@@ -32,6 +32,7 @@ def main():
     config.take(checked_evaluation(meta.get("evaluation", {}), config.meta_path), "the exported file")
     log(f"soft-NMS {str(config.eval_config.SOFT_NMS).lower()} ({config.origin('eval_config.SOFT_NMS')})")
     category_ids = evaluation.check_classes(meta, coco, split.annotation)
+    evaluation.check_objects(coco, split.annotation)
     options = config.eval_config
     records, skipped = [], list(meta["skipped"])
     for entry in progress(meta["images"], "post-processing"):

@@ -239,9 +239,9 @@ def dataset_name(data_dir, coco):
     return "coco2017" if description.startswith("COCO 2017") else os.path.basename(os.path.abspath(data_dir))
 
 
-def truth_boxes(coco, image_id):
-    """The annotated boxes of an image as [M, 6]: x1, y1, x2, y2, 1, label."""
-    labels = {category_id: label for label, category_id in enumerate(class_list(coco)[1])}
+def truth_boxes(coco, image_id, category_ids):
+    """The annotated boxes of an image as [M, 6]: x1, y1, x2, y2, 1, label; category_ids in the order of the labels."""
+    labels = {category_id: label for label, category_id in enumerate(category_ids)}
     boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, math.inf, math.inf)
     return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
 

@@ -28,6 +28,13 @@ def check_classes(description, coco, annotation):
     return [ids[name] for name in description["classes"]]
 
 
+def check_objects(coco, annotation):
+    """Raise UserError unless there is an object to score detections against: pycocotools would give -1 for everything."""
+    if not any(entry["category_id"] in coco.cats and not entry["iscrowd"] for entry in coco.dataset["annotations"]):
+        raise UserError(f"{annotation} holds no objects (but crowds) to score detections against; without scores, eval.py detects with "
+                        "--enable_eval false")
+
+
 def _some(names, limit=8):
     names = list(names)
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

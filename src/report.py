@@ -190,7 +190,7 @@ def picture_section(coco, records, images, score_thresh, count=6, width=340):
                 continue
             of_image = [record for record in records if record["image_id"] == image_id]
             rows = [[*record["bbox"], record["score"], labels[record["category_id"]]] for record in of_image]
-            found, truth = np.array(rows, np.float32).reshape(-1, 6), truth_boxes(coco, image_id)
+            found, truth = np.array(rows, np.float32).reshape(-1, 6), truth_boxes(coco, image_id, category_ids)
             found[:, 2:4] += found[:, :2]
             zoom = width / picture.shape[1]
             size = (width, max(1, round(picture.shape[0] * zoom)))

@@ -102,6 +102,19 @@ def test_other_classes_are_refused(checkpoint, tmp_path, classes, part):
     assert_user_error(done, part)
 
 
+@pytest.mark.parametrize("objects", [[], [(1, 1, [1, 1, 20, 20])]])
+def test_nothing_to_score_against_is_said_before_detecting(objects, checkpoint, tmp_path):
+    """No annotations, or crowds alone: pycocotools' -1 for everything is no score."""
+    path = write_coco(tmp_path, "val", {1: noise_picture(1)}, objects, ("rectangle", "ellipse", "triangle"))
+    content = json.loads(open(path, encoding="utf-8").read())
+    for entry in content["annotations"]:
+        entry["iscrowd"] = 1
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    done = run_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", checkpoint, cwd=tmp_path, check=False)
+    assert_user_error(done, "instances_val2017.json holds no objects", "--enable_eval false")
+    assert not (tmp_path / "val").exists()
+
+
 def test_category_ids_are_matched_by_name():
     coco = COCO()
     coco.dataset = {"categories": [{"id": 90, "name": "a"}, {"id": 3, "name": "b"}]}
@@ -205,6 +218,19 @@ def test_contact_sheet(exported, tiny_data, tmp_path):
     assert sheet.shape[1] == 2 * 300 + 3 * 8 and sheet.std() > 10
 
 
+def test_a_contact_sheet_of_data_with_mistakes(exported, tmp_path):
+    """What cannot be read is named and left out, and ids in another order keep their names."""
+    pictures = {1: noise_picture(1), 2: b"no image", 3: noise_picture(3)}
+    path = write_coco(tmp_path, "val", pictures, [(1, 5, [1, 1, 50, 50])], ("triangle", "rectangle", "ellipse"), ids=(5, 7, 9))
+    content = json.loads(open(path, encoding="utf-8").read())
+    content["images"][2].update(width=7, height=7)
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    words = ["--mindir", exported, "--data_dir", tmp_path, "--output", tmp_path / "s.png"]
+    done = run_script("tools/contact_sheet.py", *words)
+    assert "1 images: " in done.stdout and "skipped image 2 (" in done.stdout
+    assert "skipped image 3 (" in done.stdout and "its entry in the annotation file says 7x7" in done.stdout
+
+
 # ---------------------------------------------------------------- drawing
 
 
@@ -225,10 +251,13 @@ def test_labels_of_boxes_at_the_edges_stay_inside(box):
 
 
 def test_truth_boxes(tiny_data):
+    """Labels are places among the model's classes, whose ids in this file may come in another order."""
     coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
     annotation = coco.imgToAnns[1][0]
     x, y, w, h = annotation["bbox"]
-    np.testing.assert_allclose(truth_boxes(coco, 1)[0], [x, y, x + w, y + h, 1, annotation["category_id"] - 1], rtol=1e-6)
+    for ids in ([1, 2, 3], [3, 1, 2]):
+        expected = [x, y, x + w, y + h, 1, ids.index(annotation["category_id"])]
+        np.testing.assert_allclose(truth_boxes(coco, 1, ids)[0], expected, rtol=1e-6)
 
 
 # ---------------------------------------------------------------- launchers

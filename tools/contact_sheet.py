@@ -29,15 +29,16 @@ def main():
     import cv2  # what is slow to load is loaded when there is something to do
     import numpy as np
 
-    from src import visual
+    from src import evaluation, visual
     from src.coco import find_split, image_list, image_size, read_coco, truth_boxes
     from src.image import read_picture
     from src.side_file import read_exported
-    from src.utils import keep_earlier
+    from src.utils import keep_earlier, log
 
-    read_exported(options.mindir)
+    description = read_exported(options.mindir)
     split = find_split(options.data_dir, "val", config.dataset_config)
     coco = read_coco(split.annotation)
+    category_ids = evaluation.check_classes(description, coco, split.annotation)
     from src.predictor import Predictor
 
     predictor = Predictor(options.mindir, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
@@ -45,14 +46,20 @@ def main():
     sheet = []
     for place in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):
         image_id, path = images[place]
-        picture = read_picture(path, image_size(coco.imgs[image_id]))
+        try:
+            picture = read_picture(path, image_size(coco.imgs[image_id]), config.dataset_config.max_pixels)
+        except (OSError, ValueError) as error:
+            log(f"skipped image {image_id} ({path}): {errors.reason(error)}")
+            continue
         detections = predictor(picture).detections()
-        truth = truth_boxes(coco, image_id)
+        truth = truth_boxes(coco, image_id, category_ids)
         zoom = max(1.0, options.width / 2 / picture.shape[1])  # labels stay legible on small images
         picture = cv2.resize(picture, None, fx=zoom, fy=zoom)
         detections[:, :4] *= zoom
         truth[:, :4] *= zoom
         sheet.append(visual.compare(picture, detections, truth, predictor.classes, config.eval_config.score_thresh))
+    if not sheet:
+        raise UserError(f"none of the chosen images of {split.annotation} can be shown")
     visual.save_picture(keep_earlier(options.output), visual.contact_sheet(sheet, options.columns, options.width))
     print(f"{len(sheet)} images: {options.output}")
 
