@@ -346,6 +346,18 @@ def test_rotation_stays_within_its_limit(make_config):
     assert 0.4 < np.mean([angle != 0 for angle in angles]) < 0.6
 
 
+def test_a_dense_size_with_mean_squared_error_fills_centers_alone():
+    """The heatmap's gaussian is wider than draw_dense_reg's of radius 2, so that this is nowhere above it but at the center."""
+    hm = np.zeros((2, 32, 32), np.float32)
+    boxes = np.array([[4, 4, 20, 16], [18, 20, 26, 28]], np.float32)
+    targets = dataset.encode_targets(boxes, np.array([0, 1]), 2, (32, 32), 8, mse_loss=True, dense_wh=True, hm=hm)
+    expected = np.zeros((2, 32, 32), np.float32)
+    expected[:, 10, 12] = 16, 12
+    expected[:, 24, 22] = 8, 8
+    np.testing.assert_array_equal(targets["wh"], expected)
+    assert (targets["wh_mask"][0] > 0).sum() > 2 * 73
+
+
 def test_max_objs_limits_the_slots(tiny_records, make_config):
     sample = batches(tiny_records, make_config, "--dataset_config.max_objs", 1)[0]
     assert sample["ind"].shape == (4, 1) and sample["reg_mask"].max() == 1
