@@ -183,7 +183,7 @@ def train(config, train_set, device_target, rank=0):
         checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, description, resumed)
         save, aside = functools.partial(save_state, checkpoints, state, train_set, config), checkpoints.aside
     record = os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None
-    record = TrainingLog(record, 0 if counted_anew else done, aside)
+    record = TrainingLog(record, 0 if counted_anew else done, aside, record_beside(resumed, record) if resumed and record else "")
     log(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
         f"{len(steps)} steps to go")
     log("compiling the graph")
@@ -192,6 +192,12 @@ def train(config, train_set, device_target, rank=0):
         return run_training(config, train_set, step_cell, save, record, steps, sink_steps)
     finally:
         record.close()
+
+
+def record_beside(checkpoint, record):
+    """The record that was set aside together with a checkpoint, "" if none was; `record` is this run's path."""
+    path = os.path.join(os.path.dirname(checkpoint), os.path.basename(record))
+    return path if os.path.isfile(path) and os.path.realpath(path) != os.path.realpath(record) else ""
 
 
 def save_state(checkpoints, state, train_set, config, done, rotate):

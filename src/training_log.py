@@ -14,18 +14,20 @@ class TrainingLog:
 
     FIELDS = ("epoch", "step", "loss", "hm_loss", "wh_loss", "off_loss", "lr", "images_per_second")  # what its readers use
 
-    def __init__(self, path, done, aside=""):
+    def __init__(self, path, done, aside="", branch=""):
         """The record at path (None: none) of a run that starts after `done` steps.
 
-        A resumed run goes on with an earlier record's steps up to there; if that has more, or the run is new, it is kept aside, in the
-        folder `aside` if the checkpoints of the steps beyond are there.
+        A resumed run goes on with an earlier record's steps up to there: those of path, or of the record `branch` if that run was set
+        aside once. If path has others, or the run is new, it is kept aside, in the folder `aside` if the checkpoints of the steps beyond
+        are there.
         """
         self.file = None
         if path is None:
             return
-        records = read_training_log(path) if done and os.path.exists(path) else []
+        source = branch or path
+        records = read_training_log(source) if done and os.path.exists(source) else []
         earlier = [record for record in records if record["step"] <= done]
-        if len(earlier) < len(records) or (aside and os.path.exists(path)):
+        if os.path.exists(path) and (aside or branch or len(earlier) < len(records)):
             kept = free_name(os.path.join(aside, os.path.basename(path)) if aside else path)
             with whole_file(kept) as partial:
                 shutil.copy2(path, partial)

@@ -314,6 +314,31 @@ def test_a_resumed_record_goes_on_and_loses_nothing(tmp_path):
     assert steps("r.jsonl") == [1] and steps("r.2.jsonl") == [1, 2, 3, 4, 5, 6]
 
 
+def test_going_back_to_a_branch_takes_its_record(tmp_path):
+    """The run's own record is of the other branch, whose steps have the same numbers."""
+    def record(path, steps, rate, **options):
+        log = TrainingLog(str(path), **options)
+        for step in steps:
+            log.step(step, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, rate), 4.0)
+        log.close()
+
+    def entries(path):
+        return [(entry["step"], entry["lr"]) for entry in read_training_log(str(path))]
+
+    for name in ("ckpt_0.1", "ckpt_0.2"):
+        (tmp_path / name).mkdir()
+    path, old = tmp_path / "r.jsonl", tmp_path / "ckpt_0.1" / "r.jsonl"
+    record(old, (1, 2, 3, 4), 0.1, done=0)
+    record(path, (1, 2, 3, 4, 5), 0.2, done=0)
+    branch = engine.record_beside(str(tmp_path / "ckpt_0.1" / "centernet-1_4.ckpt"), str(path))
+    assert branch == str(old)
+    for folder in (tmp_path / "ckpt_0.2", tmp_path):  # none, and the run's own
+        assert engine.record_beside(str(folder / "c.ckpt"), str(path)) == ""
+    record(path, (4, 5), 0.3, done=3, aside=str(tmp_path / "ckpt_0.2"), branch=branch)
+    assert entries(path) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.3), (5, 0.3)]
+    assert entries(tmp_path / "ckpt_0.2" / "r.jsonl") == [(step, 0.2) for step in range(1, 6)] and len(entries(old)) == 4
+
+
 def test_a_record_on_a_full_disk(tmp_path):
     log = TrainingLog(None, 0)
     log.file = open("/dev/full", "w")
