@@ -244,6 +244,8 @@ def run_training(config, train_set, step_cell, save, record, steps, sink_steps):
                 saved = save(done, not watch.protects)
             if stop:
                 raise Interrupted(f"{done} of {steps.stop} steps are done; {how_to_go_on(saved, train_set.ranks)}")
+    if not steps.start and (problem := watch.wasted()):
+        raise UserError(problem)
     for line in watch.summary():
         log(line)
     return saved

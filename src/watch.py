@@ -5,6 +5,7 @@ from src.utils import log
 
 FACTOR = 10.0  # so much larger than the lowest loss so far, smoothed, is a step that diverges
 SMOOTHING = 0.1  # weight of a new loss in the smoothed one
+LOWER_SCALE = "lower train_config.loss_scale_value, or set train_config.dynamic_loss_scale"
 NOTICED = 5  # diverging steps in a row that are said
 
 
@@ -32,8 +33,8 @@ class Watch:
         if not math.isfinite(loss) and not (overflow and self.skips):
             return f"the loss is {loss} at step {step}: training stops; lower the learning rate, or look at the data"
         if self.max_overflows and self.overflows_in_row >= self.max_overflows:
-            return (f"the last {self.overflows_in_row} steps, up to step {step}, overflowed and were skipped: nothing is learnt; lower "
-                    "train_config.loss_scale_value, or set train_config.dynamic_loss_scale (train_config.max_overflows is the limit)")
+            return (f"the last {self.overflows_in_row} steps, up to step {step}, overflowed and were skipped: nothing is learnt; "
+                    f"{LOWER_SCALE} (train_config.max_overflows is the limit)")
         if not overflow:
             self._compare(step, loss, hm_loss)
         if self.max_diverged and self.diverged >= self.max_diverged:
@@ -64,6 +65,12 @@ class Watch:
     def protects(self):
         """Whether older checkpoints are to stay: what is written now may be worth nothing, and training will not go on for long."""
         return self.diverging and self.max_diverged > 0
+
+    def wasted(self):
+        """The sentence that a training ends with of which every step was skipped, "" for any other."""
+        if not self.max_overflows or self.overflows < self.steps:
+            return ""
+        return f"all {self.steps} steps overflowed and were skipped: nothing is learnt; {LOWER_SCALE}"
 
     def summary(self):
         """Lines that a training ends with; none if nothing happened."""

@@ -757,6 +757,16 @@ def test_many_overflows_end_training_and_few_are_counted(loop, capsys):
     assert loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 0) == "c/40.ckpt"
 
 
+def test_a_short_training_of_overflows_alone_is_no_success(loop, capsys):
+    """Fewer steps than max_overflows; a part of a training, or one without a limit, may have them."""
+    with pytest.raises(UserError, match="all 6 steps overflowed and were skipped: nothing is learnt; lower train_config.loss_scale_value"):
+        loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(6))
+    assert loop(LoopStandIn([2.0] * 6, overflows=range(5)), range(6)) == "c/6.ckpt"
+    assert loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(3, 6)) == "c/6.ckpt"
+    assert loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(6), "--train_config.max_overflows", 0) == "c/6.ckpt"
+    assert "6 of 6 steps overflowed" in capsys.readouterr().out
+
+
 def test_ascend_is_taken_where_there_is_one(monkeypatch):
     """What MindSpore is told on a machine with an NPU; a stand-in, there is none here."""
     calls = []
