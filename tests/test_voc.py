@@ -1,4 +1,5 @@
 """Pascal VOC: download, conversion, merging, VOC's average precision, the loss-curve check, training in four processes."""
+import configparser
 import hashlib
 import json
 import math
@@ -494,6 +495,23 @@ def test_performance_by_hand():
 def full(*words, cwd):
     command = ["bash", os.path.join(ROOT, "scripts", "train_full_4p.sh"), *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900)
+
+
+def test_relative_paths_of_a_recipe_are_the_callers(tmp_path, monkeypatch):
+    """Training works in exp/<run>/, and its processes in LOG0, LOG1, ... there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("net_config:\n  load_backbone_path: weights/b.ckpt\nsave_result_dir: here\n")
+    for name in ("script", "run"):
+        monkeypatch.setattr(train_full, name, lambda *words, **options: None)
+    words = ["--config_path", str(tmp_path / "recipe.yaml"), "--load_checkpoint_path=c.ckpt", "--train_config.batch_size", "6"]
+    (tmp_path / "run").mkdir()
+    train_full.train(str(tmp_path / "run"), "records", words, get_config("", words), "CPU", 2)
+    ini = configparser.ConfigParser()
+    ini.optionxform = str
+    ini.read(tmp_path / "run" / "hyper_parameters.ini")
+    assert dict(ini["config"]) == {
+        "config_path": str(tmp_path / "recipe.yaml"), "load_checkpoint_path": str(tmp_path / "c.ckpt"), "train_config.batch_size": "3",
+        "net_config.load_backbone_path": str(tmp_path / "weights" / "b.ckpt")}
 
 
 @pytest.mark.slow

@@ -113,10 +113,9 @@ def training_words(options):
         errors.require_file(config.load_checkpoint_path, "checkpoint (LOAD_CHECKPOINT_PATH)")
     # The processes work in folders of their own; what YAML files say of paths is the caller's, too.
     parameters = {name: as_text(value) for name, value in config.parameters().items() if name not in OURS or name in given}
-    paths = {name: value for name, value in absolute_paths(parameters).items() if value != parameters[name]}
     chosen = {name: value for name, value in parameters.items() if config.origin(name) in (ini_path, COMMAND_LINE)}
     words = [word for path in files for word in ("--config_path", os.path.abspath(path))]
-    return config, words + [word for name, value in {**chosen, **paths}.items() for word in (f"--{name}", value)]
+    return config, words + [word for name, value in {**chosen, **absolute_paths(config)}.items() for word in (f"--{name}", value)]
 
 
 def find_recipe(path):

@@ -143,16 +143,16 @@ def as_parameters(words):
     return parameters
 
 
-def absolute_paths(parameters):
-    """{parameter: text} with the paths of what is read made absolute, for processes that work in other folders than their caller.
+def absolute_paths(config):
+    """{parameter: absolute path} of what a Config reads at relative paths, for processes that work in other folders than their caller.
 
     What is written goes where such a process works, so its path stays. With enable_modelarts a checkpoint's path is one inside
     checkpoint_url, and stays, too.
     """
     _, _, rules = load_defaults()
-    in_bucket = ("load_checkpoint_path", "export_config.ckpt_file") if str(parameters.get("enable_modelarts")).lower() == "true" else ()
-    return {name: os.path.abspath(value) if value.strip() and name not in in_bucket and rules.get(name, {}).get("kind") == "path" else value
-            for name, value in parameters.items()}
+    in_bucket = ("load_checkpoint_path", "export_config.ckpt_file") if config.enable_modelarts else ()
+    return {name: os.path.abspath(value) for name, value in config.parameters().items()
+            if rules[name]["kind"] == "path" and value.strip() and not os.path.isabs(value) and name not in in_bucket}
 
 
 def check_together(config):
