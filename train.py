@@ -20,11 +20,8 @@ def check_paths(config):
 
 def main():
     config = get_config(__doc__)
-<<<<<<< HEAD
     print(config.summary(), flush=True)
-=======
     require_mindspore()
->>>>>>> 747af3f (MindSpore 2.3 to 2.6 through a thin adapter, older ones refused)
     if not config.enable_modelarts:
         check_paths(config)
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.

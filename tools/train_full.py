@@ -19,12 +19,8 @@ from src import errors
 from src.coco import find_split
 from src.errors import UserError
 from src.manifest import manifest_path, read_manifest
-<<<<<<< HEAD
-from src.model_utils.config import absolute_paths, as_parameters, get_config
-=======
 from src.mindspore_version import require_mindspore
-from src.model_utils.config import absolute_paths, get_config
->>>>>>> 747af3f (MindSpore 2.3 to 2.6 through a thin adapter, older ones refused)
+from src.model_utils.config import absolute_paths, as_parameters, get_config
 from src.options import OptionParser
 
 
@@ -47,11 +43,8 @@ def main(argv=None):
 def plan(options, words):
     """Check everything that can be checked first, then do one step after the other."""
     config = get_config("", words)
-<<<<<<< HEAD
     print(config.summary(), flush=True)
-=======
     require_mindspore()
->>>>>>> 747af3f (MindSpore 2.3 to 2.6 through a thin adapter, older ones refused)
     if options.processes < 1 or config.train_config.batch_size % options.processes:
         raise UserError(f"train_config.batch_size, of all processes together, is {config.train_config.batch_size}; "
                         f"{options.processes} processes cannot share it equally")
