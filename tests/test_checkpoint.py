@@ -176,6 +176,23 @@ def test_rotation_outlives_missing_files(tmp_path):
     assert names(tmp_path / "c") == ["centernet-1_2.ckpt", "centernet-1_2.json"]
 
 
+def test_rotation_outlives_what_cannot_be_removed(tmp_path, monkeypatch, capsys):
+    folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
+    first = save(folder, 1)
+
+    remove = os.remove
+
+    def refuse(path):
+        if path == first:
+            raise PermissionError(13, "Permission denied", path)
+        remove(path)
+
+    monkeypatch.setattr(os, "remove", refuse)
+    second = save(folder, 2)
+    assert find_checkpoints(str(tmp_path / "c")) == [first, second]
+    assert f"{first} could not be removed (Permission denied)" in capsys.readouterr().out
+
+
 def test_older_checkpoints_stay_where_nothing_is_to_rotate(tmp_path):
     folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
     for step, rotate in ((1, True), (2, False), (3, False)):

@@ -9,6 +9,7 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -113,6 +114,30 @@ def test_nothing_to_score_against_is_said_before_detecting(objects, checkpoint, 
     done = run_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", checkpoint, cwd=tmp_path, check=False)
     assert_user_error(done, "instances_val2017.json holds no objects", "--enable_eval false")
     assert not (tmp_path / "val").exists()
+
+
+def test_the_annotation_files_size_holds_in_evaluation(checkpoint, tmp_path):
+    """Images that EXIF turns: 128x96 as they are stored and as the first entry says, 96x128 as the second says, the third fits neither."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = io.BytesIO()
+    Image.fromarray(noise_picture(1)).save(data, "JPEG", exif=exif)
+    pictures = dict.fromkeys((1, 2, 3), data.getvalue())
+    path = write_coco(tmp_path, "val", pictures, [(1, 1, [1, 1, 20, 20])], ("rectangle", "ellipse", "triangle"))
+    content = json.loads(open(path, encoding="utf-8").read())
+    sizes = ((128, 96), (96, 128), (50, 50))
+    for entry, (width, height) in zip(content["images"], sizes):
+        entry.update(width=width, height=height)
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    words = ["--data_dir", tmp_path, "--load_checkpoint_path", checkpoint, "--visual_image", "true"]
+    done = run_script("eval.py", *TINY, *words, cwd=tmp_path)
+    for number, (width, height) in enumerate(sizes[:2], 1):
+        drawn = cv2.imread(str(tmp_path / "val" / "images" / f"{number}.jpg"))
+        assert drawn.shape[1] == 2 * width and drawn.shape[0] > height  # prediction and ground truth, with captions
+    assert done.stdout.count("skipped image 3 (") == 1 and "its entry in the annotation file says 50x50" in done.stdout
+    done = run_script("preprocess.py", "--val_data_dir", tmp_path, "--predict_dir", tmp_path / "p")
+    meta = json.loads((tmp_path / "p" / "meta" / "inputs.json").read_text())
+    assert [(entry["id"], entry["center"]) for entry in meta["images"]] == [(1, [64, 48]), (2, [48, 64])] and len(meta["skipped"]) == 1
 
 
 def test_category_ids_are_matched_by_name():

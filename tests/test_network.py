@@ -62,6 +62,26 @@ def test_deform_conv_samples_at_float32_coordinates(level):
         np.testing.assert_allclose(out.asnumpy(), expected, rtol=0, atol=(1e-5 if level == "O0" else 2e-3) * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("level", ["O2", "O3", "auto"])
+@pytest.mark.parametrize("dcn_impl", ["native", "composite"])
+def test_large_offsets_are_float32(dcn_impl, level):
+    """float16 has 200.25 and 200.375: between a column of zeros and one of ones that is another value."""
+    x = np.zeros((1, 1, 3, 250), np.float32)
+    x[:, :, :, 1::2] = 1
+    layer = DeformConv2d(1, 1, dcn_impl=dcn_impl)
+    bias = np.zeros(27, np.float32)
+    bias[:9] = 200.3125
+    weight = np.zeros((1, 1, 3, 3), np.float32)
+    weight[0, 0, 1, 1] = 2  # the masks are a half
+    values = {"conv_offset_mask.bias": bias, "weight": weight}
+    for parameter in layer.get_parameters():
+        parameter.set_data(Tensor(values.get(parameter.name, np.zeros(parameter.shape, np.float32))))
+    network = nn.SequentialCell(layer)
+    network.hm = network.wh = network.reg = None  # heads, which set_precision looks for
+    out = set_precision(network, level)(Tensor(x)).asnumpy()
+    np.testing.assert_allclose(out[0, 0, 1, :40], [0.3125, 0.6875] * 20, atol=1e-3)
+
+
 def test_dcn_impl_follows_the_device(monkeypatch):
     assert resolve_dcn_impl("auto", "Ascend") == "native"
     assert resolve_dcn_impl("auto", "CPU") == "composite"

@@ -121,6 +121,32 @@ def test_an_overflow_keeps_adams_moments_and_step():
     assert float(step(Tensor([1.0, 1.0]))[-2].asnumpy()) == pytest.approx(0.01)
 
 
+class WithStatistics(Quadratic):
+    """A loss with a batch norm and a part that has no gradient."""
+
+    def __init__(self):
+        super().__init__((3.0,))
+        self.norm = nn.BatchNorm2d(1)
+
+    def construct(self, x, shift):
+        loss = (self.w * self.norm(x)).sum() + ops.stop_gradient(shift).sum()
+        return loss, loss, ops.zeros_like(loss), ops.zeros_like(loss)
+
+
+def test_in_float16_a_loss_that_is_not_finite_is_an_overflow():
+    """Though the gradients are finite; the step leaves no trace in the batch norm's statistics. In float32 it is for Watch to end."""
+    x = Tensor(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
+    for float16 in (True, False):
+        cell = WithStatistics()
+        step = TrainStep(cell, nn.SGD(cell.trainable_params(), learning_rate=0.1), 8.0, float16=float16).set_train()
+        seen = []
+        for shift in (np.inf, 0.0):
+            overflow = step(x, Tensor([shift], ms.float32))[4]
+            seen.append((bool(overflow.asnumpy()), float(cell.norm.moving_mean.asnumpy()[0])))
+        assert [overflow for overflow, _ in seen] == [float16, False]
+        assert [mean for _, mean in seen] == pytest.approx([0, 0.15] if float16 else [0.15, 0.285])
+
+
 def test_an_overflow_elsewhere_skips_the_step_here():
     """Ranks decide together: a stand-in adds what another rank says, that its gradients are not finite."""
     class OtherRank(nn.Cell):
