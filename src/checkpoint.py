@@ -13,11 +13,15 @@ from src.utils import free_name, keep_earlier, log, whole_file, write_json
 
 
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
-    """{name: Parameter} of a checkpoint file, step and epoch among them. Raises UserError that calls the file `what`.
+    """{name: Parameter} of a checkpoint of this project, step and epoch among them. Raises UserError that calls the file `what`."""
+    return read_parameters(require_checkpoint(path, what))
+
+
+def read_parameters(path):
+    """{name: Parameter} of any checkpoint file of MindSpore. Raises UserError if it is none.
 
     Where the file ends in a checksum, as this project's do, it must be right.
     """
-    require_checkpoint(path, what)
     try:
         return ms.load_checkpoint(path, crc_check=has_checksum(path))
     except (ValueError, RuntimeError, TypeError, OSError) as error:

@@ -1,12 +1,15 @@
-"""Names and layouts of PyTorch weights against ours. Arrays in, arrays out; no PyTorch needed.
+"""Names and layouts of other sources' weights against ours. Arrays in, arrays out; neither PyTorch nor MindSpore needed.
 
-Three kinds of weights are known: "original", a detector of the paper authors' code (resdcn_18, resdcn_101); "mmdet",
-one of MMDetection (centernet_r18-dcnv2); "resnet", a ResNet classifier of torchvision. Against all of them, ours differ in
-the names of batch norm's parts, in the prefix "backbone.", and in the channels of conv_offset_mask: [all x, all y, mask]
-where theirs are [(y, x) per tap, mask]. MMDetection's have other names, no bias in the deformable convolutions, and a
-first convolution that takes red, green, blue.
+Four kinds of weights are known. Three are PyTorch's: "original", a detector of the paper authors' code (resdcn_18, resdcn_101);
+"mmdet", one of MMDetection (centernet_r18-dcnv2); "resnet", a ResNet classifier of torchvision. "zoo" is a checkpoint of the
+MindSpore model zoo's CenterNet. Against all of them, ours differ in the channels of conv_offset_mask: [all x, all y, mask] where
+theirs are [(y, x) per tap, mask]; against PyTorch's also in the names of batch norm's parts and in the prefix "backbone.".
+MMDetection's have other names, no bias in the deformable convolutions, and a first convolution that takes red, green, blue.
+The model zoo's name conv_offset_mask conv_offset and a head hm hm_fn, have no bias in the deformable convolutions either, and stand
+behind the name of a training cell, "network."; a training's checkpoint holds the optimizer's state, too.
 """
 import itertools
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +17,9 @@ import numpy as np
 from src.errors import UserError
 
 BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+SOURCES = {"original": "the original", "mmdet": "MMDetection", "zoo": "the model zoo"}  # of detectors, in words
+WITHOUT_DCN_BIAS = ("mmdet", "zoo")
+ZOO_PREFIX = "network."
 MMDET_HEADS = {"hm": "bbox_head.heatmap_head", "wh": "bbox_head.wh_head", "reg": "bbox_head.offset_head"}
 # MMDetection's normalisation, of red, green and blue values up to 255, as ours: blue, green, red, up to 1.
 MMDET_MEAN = [103.53 / 255, 116.28 / 255, 123.675 / 255]
@@ -24,8 +30,10 @@ LAYERS_PER_STAGE = 6  # of deconv_layers: deformable convolution, norm, ReLU, tr
 
 
 def recognise(names):
-    """Which kind of weights has these names: "original", "mmdet" or "resnet". Raises UserError for any other."""
+    """Which kind of weights has these names, without_prefix: "original", "mmdet", "zoo" or "resnet". Raises UserError for any other."""
     names = set(names)
+    if zoo_prefix(names) == "":
+        return "zoo"
     if "bbox_head.heatmap_head.0.weight" in names:
         if "neck.deconv_layers.0.conv.conv_offset.weight" in names:
             return "mmdet"
@@ -39,11 +47,13 @@ def recognise(names):
     if {"conv1.weight", "layer1.0.conv1.weight"} <= names:
         return "resnet"
     raise UserError(f"names that belong to no known source ({', '.join(sorted(names)[:3])}, ...); known are the original's resdcn_18 and "
-                    "resdcn_101, MMDetection's centernet_r18-dcnv2, and torchvision's ResNets")
+                    "resdcn_101, MMDetection's centernet_r18-dcnv2, the model zoo's CenterNet, and torchvision's ResNets")
 
 
-def torch_name(name, kind):
+def source_name(name, kind):
     """The name that our parameter has in weights of a kind."""
+    if kind == "zoo":
+        return re.sub(r"^(hm|wh|reg)\.", r"\1_fn.", name).replace("conv_offset_mask", "conv_offset")
     cell, _, part = name.rpartition(".")
     name = f"{cell}.{BATCH_NORM_NAMES.get(part, part)}"
     if kind != "mmdet":
@@ -58,31 +68,40 @@ def torch_name(name, kind):
     return name
 
 
+def zoo_prefix(names):
+    """What a model-zoo checkpoint with these names has before those of its network: "network.", "", ...; None if it is none."""
+    head = "hm_fn.0.weight"
+    found = [name.removesuffix(head) for name in names if f".{name}".endswith(f".{head}")]
+    return min(found, key=len, default=None)  # the optimizer's copies have more before their names
+
+
 def without_prefix(state):
-    """The state with "module.", which PyTorch's DataParallel puts before every name, taken off."""
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    """The state with what stands before every name taken off: PyTorch's DataParallel puts "module." there, the model zoo "network."."""
+    prefix = zoo_prefix(state) or "module."
+    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def describe_backbone(state, kind):
     """net_config's entries for the ResNet in a state: block_class, num_stacks. Raises UserError if it is no ResNet."""
     def has(name):
-        return torch_name(f"backbone.{name}", kind) in state
+        return source_name(f"backbone.{name}", kind) in state
 
     stacks = [next(depth for depth in itertools.count() if not has(f"layer{stage}.{depth}.conv1.weight")) for stage in (1, 2, 3, 4)]
     if 0 in stacks:
-        raise UserError(f"it lacks {torch_name(f'backbone.layer{stacks.index(0) + 1}.0.conv1.weight', kind)}, so its backbone is no ResNet")
+        first = source_name(f"backbone.layer{stacks.index(0) + 1}.0.conv1.weight", kind)
+        raise UserError(f"it lacks {first}, so its backbone is no ResNet")
     return {"block_class": "Bottleneck" if has("layer1.0.conv3.weight") else "BasicBlock", "num_stacks": stacks}
 
 
 def describe_detector(state, kind):
     """(number of classes, net_config's entries for the network) of a detector's state. Raises UserError if it has no heads."""
     def get(name):
-        return state.get(torch_name(name, kind))
+        return state.get(source_name(name, kind))
 
     for head in ("hm", "wh"):
         for layer in ("0", "2"):
             if np.ndim(get(f"{head}.{layer}.weight")) != 4:
-                raise UserError(f"it lacks {torch_name(f'{head}.{layer}.weight', kind)}, or it is no convolution")
+                raise UserError(f"it lacks {source_name(f'{head}.{layer}.weight', kind)}, or it is no convolution")
     num_classes = len(get("hm.2.weight"))
     stages = next(stage for stage in itertools.count() if get(f"deconv_layers.{LAYERS_PER_STAGE * stage}.weight") is None)
     return num_classes, {
@@ -100,23 +119,23 @@ class Conversion:
     remarks: list
 
 
-def from_torch(state, shapes, kind, names=None):
+def from_source(state, shapes, kind, names=None):
     """Weights of a kind as ours, every tensor used or left out with a reason.
 
     Args: state {source name: array}; shapes {our name: shape} of all parameters wanted; names {our name: source name}
-    where torch_name is not to decide. Returns a Conversion. Raises UserError that names what is missing, left over or
+    where source_name is not to decide. Returns a Conversion. Raises UserError that names what is missing, left over or
     of another shape.
     """
-    names = names or {name: torch_name(name, kind) for name in shapes}
+    names = names or {name: source_name(name, kind) for name in shapes}
     remarks = []
-    absent = _absent_biases(shapes) if kind == "mmdet" else []
+    absent = _dcn_biases(shapes) if kind in WITHOUT_DCN_BIAS else []
     if absent:
-        remarks.append(f"zero, since MMDetection's deformable convolutions have no bias: {', '.join(absent)}")
+        remarks.append(f"zero, since {SOURCES[kind]}'s deformable convolutions have no bias: {', '.join(absent)}")
     missing = [source for name, source in names.items() if source not in state and name not in absent]
     if missing:
         raise UserError(f"it lacks {_some(missing)}")
     wanted = set(names.values())
-    left_out = {name: _reason(name, kind) for name in state if name not in wanted}
+    left_out = {name: _reason(name, kind, state) for name in state if name not in wanted}
     unknown = [name for name, reason in left_out.items() if not reason]
     if unknown:
         raise UserError(f"the network has no place for {_some(unknown)}")
@@ -136,20 +155,39 @@ def from_torch(state, shapes, kind, names=None):
 
 
 def to_original(weights, counters=None):
-    """Our weights {name: array} as the original's, {name: array}: from_torch back, bit for bit.
+    """Our weights {name: array} as the original's, {name: array}: from_source back, bit for bit.
 
     counters {name: int} are batch norm's step counters; without them all are written as 0.
     """
     state = {}
     for name, value in weights.items():
-        theirs = torch_name(name, "original")
-        state[theirs] = value[np.argsort(offset_order(len(value)))] if ".conv_offset_mask." in name else value
+        theirs = source_name(name, "original")
+        state[theirs] = _offsets_back(name, value)
         cell, _, part = theirs.rpartition(".")
         if part == "running_var" and counters is None:
             state[f"{cell}.{STEP_COUNTER}"] = np.array(0, np.int64)
     for name, count in (counters or {}).items():
         state[name] = np.array(count, np.int64)
     return state
+
+
+def to_zoo(weights):
+    """Our weights {name: array} as the model zoo's: (state {name: array}, remarks, one sentence each).
+
+    It is from_source back, bit for bit, where the biases of the deformable convolutions are 0. Others, for which the model zoo has no
+    place, go into the moving mean of the batch norm behind them: in inference the outputs stay the same but for rounding.
+    """
+    weights, folded = dict(weights), []
+    for bias in _dcn_biases(weights):
+        value = weights.pop(bias)
+        if value.any():
+            group, layer, _ = bias.split(".")
+            mean = f"{group}.{int(layer) + 1}.moving_mean"
+            weights[mean] = (weights[mean] - value.astype(np.float64)).astype(np.float32)
+            folded.append(bias)
+    remarks = [f"put into the moving mean of the batch norm behind it, since {SOURCES['zoo']}'s deformable convolutions have no bias: "
+               f"{', '.join(folded)}"] if folded else []
+    return {ZOO_PREFIX + source_name(name, "zoo"): _offsets_back(name, value) for name, value in weights.items()}, remarks
 
 
 def step_counters(state):
@@ -163,18 +201,28 @@ def offset_order(channels):
     return np.concatenate([np.arange(1, 2 * taps, 2), np.arange(0, 2 * taps, 2), np.arange(2 * taps, 3 * taps)])
 
 
-def _absent_biases(shapes):
+def _dcn_biases(shapes):
     """The biases of the deformable convolutions, by our names."""
     cells = [name.removesuffix(".conv_offset_mask.weight") for name in shapes if name.endswith(".conv_offset_mask.weight")]
     return [f"{cell}.bias" for cell in cells]
 
 
-def _reason(name, kind):
-    """Why a tensor of the source has no place in ours; "" if there is no reason."""
+def _offsets_back(name, value):
+    """The value of our parameter, the channels of a conv_offset_mask in the sources' order."""
+    return value[np.argsort(offset_order(len(value)))] if ".conv_offset_mask." in name else value
+
+
+def _reason(name, kind, state):
+    """Why a tensor of the source's state has no place in ours; "" if there is no reason."""
     if name.endswith(f".{STEP_COUNTER}"):
         return "batch norm's step counter, which neither training here nor inference uses"
     if kind == "resnet" and name in ("fc.weight", "fc.bias"):
         return "the classifier, which a detector has no use for"
+    parts = name.split(".")
+    if kind == "zoo" and any(".".join(parts[start:]) in state for start in range(1, len(parts))):  # moment1.<a parameter's name>
+        return "the optimizer's copies of the parameters, which fine-tuning starts anew"
+    if kind == "zoo" and (state[name].size == 1 or name in ("learning_rate", "global_step")):
+        return "the training's numbers, which fine-tuning starts anew"
     return ""
 
 
@@ -190,7 +238,7 @@ def report(state, others, conversion):
     lines = [f"used: {len(state) - len(conversion.left_out)} of {len(state)} tensors"]
     for reason in sorted(set(conversion.left_out.values())):
         names = [name for name, why in conversion.left_out.items() if why == reason]
-        lines.append(f"left out, {reason}: {', '.join(names)}")
+        lines.append(f"left out, {reason}: {', '.join(names)} ({len(names)} tensors)")
     if others:
         lines.append(f"left out, no weights: the entries {', '.join(map(str, others))}")
     return "\n".join(lines + conversion.remarks)

@@ -191,6 +191,18 @@ def lively_checkpoint(tiny_data, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def zoo_checkpoint(tmp_path_factory):
+    """A checkpoint by the model zoo's names for tiny_data's three classes, with lively_checkpoint's weights, where it has them."""
+    from tests import torch_reference
+
+    network = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
+    state, names = network.state_dict(), torch_reference.zoo_names(network)
+    path = tmp_path_factory.mktemp("zoo") / "checkpoint_centernet-1_5.ckpt"
+    ms.save_checkpoint([{"name": theirs, "data": ms.Tensor(state[name].numpy())} for name, theirs in names.items()], str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tiny_records, tmp_path_factory):
     """A folder in which train.py has trained 7 steps (5 an epoch) and left checkpoints at 3, 6 and 7."""
     folder = tmp_path_factory.mktemp("run")

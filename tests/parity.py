@@ -1,7 +1,7 @@
 """Compare this project with golden vectors of the original: python tests/parity.py DIR
 
-DIR is laid out as tests/golden: the arrays that the paper authors' code computes for recorded inputs, or for inputs made by its
-recipe.py. Prints a table; exit code 1 if a comparison fails, or if an array of the folder took part in none. Where PyTorch is
+DIR is laid out as tests/golden: the arrays that the paper authors' code, or the model zoo's, computes for recorded inputs, or for inputs
+made by its recipe.py. Prints a table; exit code 1 if a comparison fails, or if an array of the folder took part in none. Where PyTorch is
 installed, the deformable convolution, batch norm and ten training steps are compared with PyTorch's own, too.
 """
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src import dataset, errors, image, losses, pre_process, torch_weights
-from src.centernet_det import build_loss, build_network
+from src.centernet_det import HeatmapNetwork, build_loss, build_network
 from src.checkpoint import as_parameters, load_weights, parameter_shapes
 from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
@@ -40,7 +40,7 @@ TRAINING = 1e-3
 EXACT = 0.0
 
 # Beside the .npz files: what is no array, or makes arrays.
-NO_VECTORS = {"README.md", "recipe.py", "state_dict_shapes.json", "__init__.py", "__pycache__"}
+NO_VECTORS = {"README.md", "recipe.py", "state_dict_shapes.json", "zoo_names.json", "family", "__init__.py", "__pycache__"}
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Row:
 
 
 def compare(component, ours, expected, tolerance=USUAL, step=0.0):
-    """A Row for two arrays; a difference up to `step` passes as well: one unit where the original rounds."""
+    """A Row for two arrays; an absolute difference up to `step` passes as well: one unit where the original rounds."""
     ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
     text = f"{tolerance:g}" + (f" or {step:.3g}" if step else "") if tolerance else "equal"
     if ours.shape != expected.shape:
@@ -96,18 +96,25 @@ class Vectors:
 # ---------------------------------------------------------------- what the folder holds
 
 
-def golden_weights(folder, seed):
-    """The original's weights that recipe.py makes from a seed, {original's name: array}, and the recipe's functions."""
+def golden_weights(folder, seed, shapes="state_dict_shapes.json", make="make_state_dict"):
+    """The weights that recipe.py makes from a seed for the names of a file, {source name: array}, and the recipe's functions."""
     recipe = runpy.run_path(os.path.join(folder, "recipe.py"))
-    with open(os.path.join(folder, "state_dict_shapes.json"), encoding="utf-8") as file:
-        return recipe["make_state_dict"](json.load(file), seed), recipe
+    with open(os.path.join(folder, shapes), encoding="utf-8") as file:
+        return recipe[make](json.load(file), seed), recipe
+
+
+def zoo_weights(folder, seed):
+    """golden_weights of the model zoo's CenterNet."""
+    return golden_weights(folder, seed, "zoo_names.json", "make_zoo_state")
 
 
 def converted_network(state, dcn_impl):
-    """The network of the original's weights, through the converter."""
-    num_classes, described = torch_weights.describe_detector(state, torch_weights.recognise(state))
+    """The network of another source's weights, through the converter."""
+    state = torch_weights.without_prefix(state)
+    kind = torch_weights.recognise(state)
+    num_classes, described = torch_weights.describe_detector(state, kind)
     network = build_network(Config(described), num_classes, dcn_impl)
-    conversion = torch_weights.from_torch(state, parameter_shapes(network), "original")
+    conversion = torch_weights.from_source(state, parameter_shapes(network), kind)
     load_weights(network, as_parameters(conversion.weights), "golden")
     return network
 
@@ -122,6 +129,22 @@ def network_rows(vectors, folder):
         outputs = converted_network(state, dcn_impl).set_train(False)(Tensor(picture))
         for head, output in zip(("hm", "wh", "reg"), outputs):
             yield compare(f"network, {dcn_impl}: {head}", output.asnumpy(), vectors[head], NETWORK)
+
+
+def zoo_rows(vectors, folder):
+    """Heat and heads of the model zoo's network for the recipe's weights and input; the way back to its names and values."""
+    seed = int(vectors["seed"])
+    state, recipe = zoo_weights(folder, seed)
+    batch, _, height, width = vectors["hm"].shape
+    picture = Tensor(recipe["make_input"](seed, (batch, 3, 4 * height, 4 * width)))
+    for dcn_impl in ("native", "composite"):
+        network = converted_network(state, dcn_impl)
+        outputs = HeatmapNetwork(network, nn.Identity()).set_train(False)(picture)
+        for head, output in zip(("hm", "wh", "reg"), outputs):
+            yield compare(f"model zoo, {dcn_impl}: {head}", output.asnumpy(), vectors[head], USUAL, USUAL)
+    back, _ = torch_weights.to_zoo({parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
+    wrong = [name for name in {**state, **back} if not np.array_equal(state.get(name), back.get(name))]
+    yield compare(f"model zoo: {len(state)} parameters there and back, how many differ", len(wrong), 0, EXACT)
 
 
 def grey_level(options):
@@ -284,7 +307,7 @@ def soft_nms_rows(vectors, folder):
 
 SAMPLES = ("plain", "crop", "crop_flip", "mse", "dense_wh", "cat_spec_wh")
 COMPONENTS = {
-    "network.npz": network_rows, "preprocess_test.npz": preprocess_rows,
+    "network.npz": network_rows, "zoo_network.npz": zoo_rows, "preprocess_test.npz": preprocess_rows,
     **{f"sample_{name}.npz": functools.partial(sample_rows, name=name) for name in SAMPLES},
     "color_aug.npz": color_rows, "gaussian_radius.npz": radius_rows, "losses.npz": loss_rows, "decode.npz": decode_rows,
     "post_process.npz": post_process_rows, "soft_nms.npz": soft_nms_rows,

@@ -37,7 +37,8 @@ def test_the_shipped_vectors_pass():
     table = done.stdout
     assert " 0 failed" in table and "FAIL" not in table
     rows = [line for line in table.splitlines() if line.endswith(" pass")]
-    for component in ("network, native: hm", "network, composite: reg", *(f"preprocessing {case}" for case in range(5)),
+    for component in ("network, native: hm", "network, composite: reg", "model zoo, native: hm", "model zoo, composite: reg",
+                      "model zoo: 148 parameters there and back", *(f"preprocessing {case}" for case in range(5)),
                       *(f"sample {name}: heatmap" for name in ("plain", "crop", "crop_flip", "mse", "dense_wh", "cat_spec_wh")),
                       "colour 3: normalised", "gaussian radius", "loss focal: gradient", "loss cat_spec_l1", "loss l1_no_objects",
                       "decode, dets_cat: boxes",
@@ -52,6 +53,7 @@ def test_the_shipped_vectors_pass():
     ("gaussian_radius.npz", "radius", 1 + 2e-5, "gaussian radius"),
     ("losses.npz", "smooth_l1_grad", 1 + 2e-5, "loss smooth_l1: gradient"),
     ("decode.npz", "dets_no_reg", 1 + 2e-5, "decode, dets_no_reg: boxes"),
+    ("zoo_network.npz", "wh", 1 + 1e-4, "model zoo, native: wh"),
     ("soft_nms.npz", "kept_0_method2", 1 + 2e-6, "soft-NMS 0, gaussian: scores"),
     ("post_process.npz", "boxes_1", 1 + 2e-5, "post-processing 1: boxes"),
     ("color_aug.npz", "normalized_2", 1 + 2e-5, "colour 2: normalised"),
@@ -98,6 +100,33 @@ def test_another_seed_and_size_of_the_network(folder):
     np.savez(folder / "network.npz", hm=hm.numpy(), wh=wh.numpy(), reg=reg.numpy(), seed=77)
     rows = parity.network_rows(parity.Vectors(folder / "network.npz"), folder)
     assert [row.passed for row in rows] == [True] * 6
+
+
+def test_another_seed_and_size_of_the_model_zoos_network(folder):
+    """As the original's, by PyTorch; the model zoo's deformable convolutions have no bias."""
+    state, recipe = parity.zoo_weights(folder, 78)
+    network = torch_reference.CenterNet(80).eval()
+    names = torch_reference.zoo_names(network)
+    assert sorted(names.values()) == sorted(state)
+    missing, _ = network.load_state_dict({name: torch.tensor(state[theirs]) for name, theirs in names.items()}, strict=False)
+    assert {name for name in missing if not name.endswith("num_batches_tracked")} == {f"deconv_layers.{layer}.bias" for layer in (0, 6, 12)}
+    with torch.no_grad():
+        hm, wh, reg = network(torch.tensor(recipe["make_input"](78, (1, 3, 96, 64))))
+    np.savez(folder / "zoo_network.npz", hm=torch.sigmoid(hm).numpy(), wh=wh.numpy(), reg=reg.numpy(), seed=78)
+    rows = list(parity.zoo_rows(parity.Vectors(folder / "zoo_network.npz"), folder))
+    assert len(rows) == 7 and all(row.passed for row in rows), rows
+
+
+def test_what_the_converter_loses_fails(folder, monkeypatch):
+    """Offsets that come back in another order."""
+    monkeypatch.setattr(parity.torch_weights, "_offsets_back", lambda name, value: value)
+    assert failures(folder, ["zoo_network.npz"])[0] == "model zoo: 148 parameters there and back, how many differ"
+
+
+def test_a_folder_in_the_folder_does_not_disturb(folder):
+    (folder / "family").mkdir()
+    np.savez(folder / "family" / "dla_34.npz", a=np.zeros(3))
+    assert not [row for row in failures(folder, ["gaussian_radius.npz"]) if "family" in row]
 
 
 def test_values_that_are_not_finite_fail():

@@ -272,7 +272,7 @@ def test_loss_and_gradients_are_pytorchs(make_config):
     np.testing.assert_allclose(values, [value.item() for value in expected], rtol=1e-4)
     gradients = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
     state = {**weights, **gradients}
-    names = torch_weights.from_torch(state, parameter_shapes(network), "original").weights
+    names = torch_weights.from_source(state, parameter_shapes(network), "original").weights
     for parameter, grad in zip(parameters, grads):
         reference_grad = names[parameter.name]
         norm = np.linalg.norm(reference_grad)

@@ -131,6 +131,21 @@ def detection_loss(hm, wh, reg, target, ind, reg_target, reg_mask, wh_target):
     return hm_loss + 0.1 * wh_loss + off_loss, hm_loss, wh_loss, off_loss
 
 
+def zoo_names(module):
+    """{name in a CenterNet's state_dict: name in the model zoo's checkpoint}, for what that has a place for."""
+    names = {}
+    for cell, part in ((name, type(child)) for name, child in module.named_modules()):
+        first, _, rest = cell.partition(".")
+        theirs = f"{first}_fn.{rest}" if first in ("hm", "wh", "reg") else cell if first == "deconv_layers" else f"backbone.{cell}"
+        theirs = f"network.{theirs}".replace("conv_offset_mask", "conv_offset")
+        if part is nn.BatchNorm2d:
+            kinds = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+        else:
+            kinds = {"weight": "weight"} if part is DCN else {"weight": "weight", "bias": "bias"}
+        names.update({f"{cell}.{kind}": f"{theirs}.{kind_there}" for kind, kind_there in kinds.items()})
+    return {name: names[name] for name in module.state_dict() if name in names}
+
+
 def lively(module):
     """Give a PyTorch network weights that carry the input through to the output, and statistics as after training."""
     recipe = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "recipe.py"))

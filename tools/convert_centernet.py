@@ -1,5 +1,6 @@
-"""Convert a detector between PyTorch and MindSpore: weights of the paper authors' code (resdcn_18, resdcn_101) or of MMDetection
-(centernet_r18-dcnv2) into a checkpoint for eval.py, export.py and fine-tuning; with --reverse a checkpoint into a PyTorch file."""
+"""Convert a detector: weights of the paper authors' code (resdcn_18, resdcn_101), of MMDetection (centernet_r18-dcnv2) or of the MindSpore
+model zoo's CenterNet into a checkpoint for eval.py, export.py and fine-tuning; with --reverse such a checkpoint into a file of the paper
+authors' code (--output_file X.pth) or of the model zoo (--output_file X.ckpt)."""
 import os
 import sys
 
@@ -12,40 +13,55 @@ from src.errors import UserError
 from src.mindspore_version import require_mindspore
 from src.options import OptionParser
 
+TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
 COCO_CLASSES = os.path.join(ROOT, "tools", "names", "coco_classes.txt")
 
 
 def main(argv=None):
     parser = OptionParser(description=__doc__)
-    parser.add_argument("--ckpt_file", "-ckpt_file", required=True, help="PyTorch file; with --reverse a checkpoint")
-    parser.add_argument("--output_file", required=True, help="checkpoint to write, its side file beside it; with --reverse a PyTorch file")
+    parser.add_argument("--ckpt_file", "-ckpt_file", required=True,
+                        help="PyTorch file or checkpoint of the model zoo, known by the names in it; with --reverse a checkpoint of ours")
+    parser.add_argument("--output_file", required=True,
+                        help="checkpoint to write, its side file beside it; with --reverse the ending decides: .ckpt is a checkpoint of "
+                             f"the model zoo, {', '.join(TORCH_ENDINGS)} a PyTorch file of the paper authors' code")
     parser.add_argument("--annotation", help="COCO-format annotation file that names the classes, in the order of their ids (without it, "
                                              "those in the PyTorch file, or COCO's if there are 80)")
-    parser.add_argument("--reverse", action="store_true", help="write a PyTorch file that the paper authors' code loads")
+    parser.add_argument("--reverse", action="store_true", help="write a file that the paper authors' code or the model zoo's loads")
     options = parser.parse_args(argv)
     if options.reverse and options.annotation:
-        raise UserError("--annotation has no use with --reverse: PyTorch's file holds no class names")
+        raise UserError("--annotation has no use with --reverse: the file that it writes holds no class names")
     require_mindspore()
     errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
     if options.annotation:
         errors.require_file(options.annotation, "annotation file (--annotation)")
     if options.reverse:
-        to_pytorch(options.ckpt_file, options.output_file)
+        check_target(options.output_file)
+        reverse(options.ckpt_file, options.output_file)
     else:
-        to_mindspore(options.ckpt_file, options.output_file, options.annotation)
+        convert(options.ckpt_file, options.output_file, options.annotation)
 
 
-def to_mindspore(ckpt_file, output_file, annotation):
+def check_target(path):
+    """Raise UserError unless --reverse can write a file by this name: by its ending it is the model zoo's or the original's."""
+    from src.side_file import side_file
+
+    if not path.endswith((".ckpt", *TORCH_ENDINGS)):
+        raise UserError(f"--output_file is {path}; with --reverse its ending says what to write: .ckpt is a checkpoint of the model zoo, "
+                        f"{', '.join(TORCH_ENDINGS)} a PyTorch file of the original")
+    if path.endswith(".ckpt") and os.path.exists(side_file(path)):
+        raise UserError(f"--output_file is {path}, and {side_file(path)} makes it a checkpoint of this project; give it another name")
+
+
+def convert(ckpt_file, output_file, annotation):
     """Write the checkpoint and its side file, and say what became of every tensor."""
     from src import torch_weights
     from src.centernet_det import build_network
     from src.checkpoint import parameter_shapes, save_weights
     from src.model_utils.config import Config, get_config
     from src.side_file import side_file
-    from src.torch_files import read_torch_file
     from src.utils import keep_earlier, write_json
 
-    state, others = read_torch_file(ckpt_file)
+    state, others = read_source(ckpt_file)
     state = torch_weights.without_prefix(state)
     with errors.about(ckpt_file):
         kind = torch_weights.recognise(state)
@@ -56,10 +72,10 @@ def to_mindspore(ckpt_file, output_file, annotation):
         defaults = get_config("", [])
         net_config = {**defaults.net_config.as_dict(), **network}
         shapes = parameter_shapes(build_network(Config(net_config), num_classes, "composite"))
-        conversion = torch_weights.from_torch(state, shapes, kind)
+        conversion = torch_weights.from_source(state, shapes, kind)
     options = defaults.dataset_config
     mean, std = (torch_weights.MMDET_MEAN, torch_weights.MMDET_STD) if kind == "mmdet" else (options.mean, options.std)
-    print(f"{ckpt_file}: {'MMDetection' if kind == 'mmdet' else 'the original'}'s detector, {num_classes} classes, "
+    print(f"{ckpt_file}: {torch_weights.SOURCES[kind]}'s detector, {num_classes} classes, "
           f"{network['num_stacks']} {network['block_class']}s")
     print(torch_weights.report(state, others, conversion))
     path = save_weights(output_file, conversion.weights)
@@ -77,10 +93,26 @@ def to_mindspore(ckpt_file, output_file, annotation):
   python train.py --mindrecord_dir RECORDS --load_checkpoint_path {path} {train_options(net_config, mean, std, defaults)}""")
 
 
+def read_source(path):
+    """(state {name: NumPy array}, the file's other entries {name: value}) of a PyTorch file or a model-zoo checkpoint."""
+    from src.checkpoint import read_parameters
+    from src.torch_files import read_torch_file
+    from src.zoo_files import is_zoo_checkpoint, parameter_names
+
+    if is_zoo_checkpoint(path):
+        content = read_parameters(path)
+        state = {name: value.asnumpy() for name, value in content.items() if hasattr(value, "asnumpy")}
+        return state, {name: value for name, value in content.items() if name not in state}
+    if names := parameter_names(path):
+        raise UserError(f"{path}: a MindSpore checkpoint that is not the model zoo's ({', '.join(names[:3])}, ...); "
+                        "one of this project is used as it is, or converted with --reverse")
+    return read_torch_file(path)
+
+
 def class_list(num_classes, annotation, others):
     """(data set's name, class names, category ids) of a detector that knows only how many there are.
 
-    Args: annotation, a COCO-format file or None; others, what the PyTorch file holds beside the weights.
+    Args: annotation, a COCO-format file or None; others, what the file holds beside the weights.
     """
     from src.coco import class_list, read_coco
 
@@ -114,26 +146,55 @@ def train_options(net_config, mean, std, defaults):
     return " ".join(words) or "--config_path configs/coco.yaml"
 
 
-def to_pytorch(ckpt_file, output_file):
-    """Write a checkpoint's weights as a PyTorch file for the paper authors' code."""
-    from src import torch_weights
+def reverse(ckpt_file, output_file):
+    """Write a checkpoint's weights as a file of the paper authors' code or, where it is to end in .ckpt, of the model zoo."""
+    from src.torch_files import import_torch
+
+    to_zoo = output_file.endswith(".ckpt")
+    if not to_zoo:
+        import_torch()  # which may be missing: say so first
+    weights, description = read_weights(ckpt_file)
+    print(f"{ckpt_file}: {len(weights)} parameters")
+    (write_zoo if to_zoo else write_original)(output_file, weights, description)
+
+
+def read_weights(ckpt_file):
+    """(weights {name: NumPy array}, the side file's dictionary) of a checkpoint of this project."""
+    from src.side_file import read_side_file
+
+    description = read_side_file(ckpt_file, "checkpoint (--ckpt_file)")
+    # MindSpore is slow to load, and not needed for a wrong path.
     from src.centernet_det import build_network
     from src.checkpoint import load_weights, read_checkpoint
     from src.model_utils.config import Config
-    from src.side_file import read_side_file
-    from src.torch_files import import_torch, write_torch_file
-    from src.utils import keep_earlier
 
-    import_torch()
-    description = read_side_file(ckpt_file)
     network = build_network(Config(description["net_config"]), len(description["classes"]), "composite")
     load_weights(network, read_checkpoint(ckpt_file, "checkpoint (--ckpt_file)"), ckpt_file)
-    weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    return {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}, description
+
+
+def write_original(output_file, weights, description):
+    """Write {name: array} as the original's training does, and say so."""
+    from src import torch_weights
+    from src.torch_files import write_torch_file
+    from src.utils import keep_earlier
+
     state = torch_weights.to_original(weights, description.get("num_batches_tracked"))
     path = keep_earlier(output_file)
     write_torch_file(path, state, description["epoch"] + 1 if "epoch" in description else 0)
-    print(f"{ckpt_file}: {len(weights)} parameters\nwrote {path}: a dictionary of epoch and state_dict ({len(state)} tensors), "
-          f"as the original's training writes it")
+    print(f"wrote {path}: a dictionary of epoch and state_dict ({len(state)} tensors), as the original's training writes it")
+
+
+def write_zoo(output_file, weights, description):
+    """Write {name: array} as the model zoo's training does, but for the optimizer's state, and say so."""
+    from src import torch_weights
+    from src.checkpoint import save_weights
+
+    state, remarks = torch_weights.to_zoo(weights)
+    path = save_weights(output_file, state)
+    result = (f"wrote {path}: {len(state)} parameters by the model zoo's names, without an optimizer's; its configuration there needs "
+              f"num_classes {len(description['classes'])}")
+    print("\n".join([*remarks, result]))
 
 
 if __name__ == "__main__":

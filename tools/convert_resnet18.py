@@ -38,12 +38,12 @@ def main(argv=None):
     with errors.about(options.ckpt_file):
         if not names and torch_weights.recognise(state) != "resnet":
             raise UserError("a whole detector; tools/convert_centernet.py converts it")
-        present = [torch_weights.torch_name(name, "resnet") for name in names] if names else state
+        present = [torch_weights.source_name(name, "resnet") for name in names] if names else state
         backbone = torch_weights.describe_backbone(present, "resnet")
         shapes = {f"backbone.{name}": shape for name, shape in parameter_shapes(ResNet(**backbone)).items()}
         if names:
             check_names(names, shapes, options.ms_name_file)
-        conversion = torch_weights.from_torch(state, shapes, "resnet", names)
+        conversion = torch_weights.from_source(state, shapes, "resnet", names)
     print(f"{options.ckpt_file}: ResNet of {backbone['num_stacks']} {backbone['block_class']}s")
     print(torch_weights.report(state, others, conversion))
     path = save_weights(options.output_file, conversion.weights)

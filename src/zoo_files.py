@@ -1,0 +1,43 @@
+"""Which checkpoint files are the model-zoo CenterNet's: known by the names in them, without loading MindSpore."""
+from src.torch_weights import zoo_prefix
+
+FIELD_1 = b"\n"  # protobuf's key of a field that comes first and has a length: an entry of the file, and in it its name
+LONGEST_NAME = 1000
+
+
+def parameter_names(path):
+    """The names in a MindSpore checkpoint file, in its order, without the values; of any other file [], or those until it ends to be one.
+
+    Source: MindSpore's checkpoint.proto. The file is a list of entries; an entry is a name and a tensor, or a slice of a large one.
+    """
+    names = {}
+    with open(path, "rb") as file:
+        try:
+            while file.read(1) == FIELD_1:
+                length = _varint(file)
+                end = file.tell() + length
+                if file.read(1) != FIELD_1 or (length := _varint(file)) > LONGEST_NAME:
+                    break
+                names[file.read(length).decode()] = None
+                file.seek(end)
+        except (ValueError, OverflowError):
+            pass  # no checkpoint, or a damaged one, which MindSpore explains
+    return list(names)
+
+
+def _varint(file):
+    """Protobuf's number at the file's place: seven bits a byte, the lowest first. Raises ValueError if it has no end."""
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = file.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("no number")
+
+
+def is_zoo_checkpoint(path):
+    """Whether a file is a checkpoint of the model-zoo CenterNet."""
+    return zoo_prefix(parameter_names(path)) is not None
