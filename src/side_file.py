@@ -8,18 +8,24 @@ from src.errors import UserError
 from src.model_utils.config import check_together, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.utils import log, read_json
+from src.zoo_files import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
 CONSUMER = ("dataset", "classes", "category_ids", "mean", "std")  # what an exported file's side file takes over from the checkpoint's
 
 
 def require_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
-    """Return path if it is a checkpoint's file, else raise UserError; of a folder it names the checkpoint written last in it."""
+    """Return path if it is a checkpoint's file, else raise UserError.
+
+    Of a folder it names the checkpoint written last in it, of a model-zoo checkpoint the command that converts it.
+    """
     if path and os.path.isdir(path):
         inside = find_checkpoints(path) or find_checkpoints(os.path.join(path, "ckpt_0"))
         hint = f"the checkpoint written last in it is {inside[-1]}" if inside else "it holds no checkpoint"
         raise UserError(f"{what} is a folder: {path}; {hint}")
-    return errors.require_file(path, what)
+    errors.require_file(path, what)
+    refuse_zoo_checkpoint(path)
+    return path
 
 
 def side_file(checkpoint):

@@ -1,4 +1,8 @@
 """Which checkpoint files are the model-zoo CenterNet's: known by the names in them, without loading MindSpore."""
+import os
+import shlex
+
+from src.errors import UserError
 from src.torch_weights import zoo_prefix
 
 FIELD_1 = b"\n"  # protobuf's key of a field that comes first and has a length: an entry of the file, and in it its name
@@ -41,3 +45,11 @@ def _varint(file):
 def is_zoo_checkpoint(path):
     """Whether a file is a checkpoint of the model-zoo CenterNet."""
     return zoo_prefix(parameter_names(path)) is not None
+
+
+def refuse_zoo_checkpoint(path):
+    """Raise UserError with the command that converts it if a file is a checkpoint of the model-zoo CenterNet."""
+    if is_zoo_checkpoint(path):
+        converted = f"{os.path.splitext(path)[0]}_converted.ckpt"
+        raise UserError(f"{path} is a checkpoint of the model zoo's CenterNet; convert it, and use what that writes: python "
+                        f"tools/convert_centernet.py --ckpt_file {shlex.quote(path)} --output_file {shlex.quote(converted)}")

@@ -23,6 +23,7 @@ from src.coco import class_list, read_coco
 from src.errors import UserError
 from src.inference import load_detector
 from src.model_utils.config import get_config
+from src.predictor import Predictor
 from src.side_file import read_side_file
 from src.torch_files import read_torch_file
 from src.zoo_files import parameter_names
@@ -403,6 +404,8 @@ def test_checkpoints_that_are_not_to_be_converted(zoo_checkpoint, lively_checkpo
     (tmp_path / "half.ckpt").write_bytes(zoo_checkpoint.read_bytes()[:-1000])
     with pytest.raises(UserError, match="half.ckpt: not a MindSpore checkpoint, or a damaged one"):
         call(convert_centernet.main, "--ckpt_file", tmp_path / "half.ckpt", "--output_file", tmp_path / "o.ckpt")
+    with pytest.raises(UserError, match="is a checkpoint of the model zoo's CenterNet; convert it"):
+        Predictor(str(zoo_checkpoint))
     assert not (tmp_path / "o.ckpt").exists()
 
 

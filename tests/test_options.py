@@ -43,6 +43,8 @@ WRONG_PATHS = [
     ("tools/infer_mindir.py", ["--mindir", "no.mindir", "--input_dir", "x", "--result_path", "y"], "not found: no.mindir"),
     ("tools/contact_sheet.py", ["--mindir", "no.mindir", "--data_dir", "x", "--output", "y.png"], "not found: no.mindir"),
     ("tools/convert_centernet.py", ["--ckpt_file", "no.pth", "--output_file", "x"], "file to convert (--ckpt_file) not found: no.pth"),
+    ("tools/convert_centernet.py", ["--ckpt_file", "CKPT", "--output_file", "x", "--reverse"], "with --reverse its ending says"),
+    ("tools/convert_centernet.py", ["--ckpt_file", "CKPT", "--output_file", "CKPT", "--reverse"], "makes it a checkpoint of this project"),
     ("tools/convert_resnet18.py", ["--ckpt_file", "no.pth", "--output_file", "x"], "file to convert (--ckpt_file) not found: no.pth"),
     ("tools/train_full.py", ["--data_path", "no/where"], "data set folder (--data_path) not found: no/where"),
     ("tools/report.py", ["no/where"], "result folder not found: no/where"),
@@ -80,6 +82,29 @@ def test_a_wrong_name_gets_the_nearest(script, words, nearest):
     result = run_without(script, *words)
     assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert f"did you mean {nearest}?" in result.stderr
+
+
+ZOO_USES = [
+    ("train.py", ["--mindrecord_dir", "RECORDS", "--load_checkpoint_path", "ZOO"]),
+    ("train.py", ["--mindrecord_dir", "RECORDS", "--load_checkpoint_path", "ZOO", "--resume", "true"]),
+    ("train.py", ["--mindrecord_dir", "RECORDS", "--net_config.load_backbone_path", "ZOO"]),
+    ("eval.py", ["--load_checkpoint_path", "ZOO", "--data_dir", "x"]),
+    ("export.py", ["--export_config.ckpt_file", "ZOO"]),
+    ("tools/predict.py", ["--load_checkpoint_path", "ZOO", "--input", ROOT, "--output", "x"]),
+    ("tools/serve.py", ["--load_checkpoint_path", "ZOO"]),
+    ("tools/convert_centernet.py", ["--reverse", "--ckpt_file", "ZOO", "--output_file", "x.ckpt"]),
+]
+
+
+@pytest.mark.parametrize("script, words", ZOO_USES)
+def test_the_model_zoos_checkpoint_is_to_be_converted(script, words, zoo_checkpoint, tiny_records):
+    """One sentence with the command, as soon as the names in it are read: neither MindSpore nor PyTorch is needed."""
+    paths = {"ZOO": zoo_checkpoint, "RECORDS": tiny_records}
+    result = run_without(script, *(paths.get(word, word) for word in words))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {zoo_checkpoint} is a checkpoint of the model zoo's CenterNet")
+    assert result.stderr.endswith(f"python tools/convert_centernet.py --ckpt_file {zoo_checkpoint} --output_file "
+                                  f"{str(zoo_checkpoint).replace('.ckpt', '_converted.ckpt')}\n") and result.stderr.count("\n") == 1
 
 
 def test_what_argparse_says_is_one_sentence():
