@@ -26,7 +26,8 @@ WITH_MINDSPORE = {  # entry scripts and the options they cannot do without
     "tools/convert_centernet.py": ["--ckpt_file", "x", "--output_file", "y"], "tools/train_full.py": ["--data_path", "in"],
 }
 WITHOUT = {"preprocess.py", "postprocess.py", *(f"tools/{name}.py" for name in (
-    "report", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss"))}
+    "report", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss",
+    "document_parameters"))}
 
 
 def test_every_entry_script_is_known_here():
@@ -58,7 +59,7 @@ def run_with(tmp_path):
 def test_an_older_one_is_refused_at_the_start(script, run_with):
     done = run_with("2.2.14", script, *WITH_MINDSPORE[script])
     assert_user_error(done, "MindSpore 2.2.14 is installed, and this project needs 2.3 or later")
-    assert done.stdout == ""
+    assert all(line.startswith("configuration: ") for line in done.stdout.splitlines())
 
 
 def test_an_older_one_does_not_matter_where_there_is_no_use_for_it(run_with):

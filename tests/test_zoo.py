@@ -17,7 +17,7 @@ from src.manifest import read_manifest
 from src.model_utils.config import get_config
 from src.side_file import find_checkpoints
 from src.training_log import read_training_log
-from tests.conftest import ROOT, TINY, assert_user_error, convert, noise_picture, run_script, wait_until, write_coco
+from tests.conftest import ROOT, TINY, assert_user_error, convert, copy_project, noise_picture, run_script, wait_until, write_coco
 from tools import make_rank_table
 
 CONFIG = os.path.join(ROOT, "tests", "zoo", "default_config.yaml")
@@ -206,10 +206,7 @@ def test_the_test_sets_lists_are_found(data, lively_checkpoint, tmp_path):
 def checkout(tmp_path):
     """A copy of the project whose default_config.yaml a user has edited, as the model zoo's README tells."""
     folder = tmp_path / "check out"
-    wanted = ("src", "scripts", "tools", "configs", "default_config.yaml", "train.py", "eval.py")
-    for name in wanted:
-        source = os.path.join(ROOT, name)
-        shutil.copytree(source, folder / name) if os.path.isdir(source) else shutil.copy2(source, folder / name)
+    copy_project(folder)
     if os.path.isdir(os.path.join(ROOT, ".venv")):
         os.symlink(os.path.join(ROOT, ".venv"), folder / ".venv")
     text = (folder / "default_config.yaml").read_text()
