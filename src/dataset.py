@@ -7,6 +7,9 @@ import sys
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from src import errors
+
+    errors.INTERRUPTS.install("exit")  # while the rest is loaded
 
 import contextlib
 import functools

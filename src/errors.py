@@ -18,24 +18,28 @@ class Interrupts:
     """What SIGINT (Ctrl-C) and SIGTERM do: both raise KeyboardInterrupt, but in the blocks of `noted`, `held` and `at_once`.
 
     MindSpore turns SIGINT into SIGTERM once a graph runs, and a launcher passes on what a terminal also sends to all: what comes within
-    ECHO seconds of the first signal is the same interrupt. A later one always raises.
+    ECHO seconds of the first signal is the same interrupt. A later one always raises. While a library is loaded that an exception leaves
+    half made, and Python then cannot end without pages of trace, the process ends at once.
     """
 
     ECHO = 2.0
+    FRAGILE = ("mindspore", "torch")  # libraries that an exception must not end the loading of
 
     def __init__(self):
         self.first = None
         self.mode = "raise"
 
-    def install(self):
-        """Take over both signals; one that the process was started to ignore stays ignored."""
+    def install(self, mode="raise"):
+        """Take over both signals; one that the process was started to ignore stays ignored. With mode "exit" they end the process without
+        a word more, for scripts that load much before they call run."""
+        self.mode = mode
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._handle)
 
-    def _handle(self, *_):
+    def _handle(self, _number=None, frame=None):
         now = time.monotonic()
-        if self.mode == "exit":
+        if self.mode == "exit" or (self.mode == "raise" and self._loads_fragile(frame)):
             print("interrupted", file=sys.stderr, flush=True)
             sys.stdout.flush()
             os._exit(130)
@@ -46,6 +50,14 @@ class Interrupts:
         elif now - self.first < self.ECHO:
             return
         raise KeyboardInterrupt
+
+    def _loads_fragile(self, frame):
+        """Whether one of the FRAGILE libraries is being imported in a frame or its callers."""
+        while frame is not None:
+            if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").partition(".")[0] in self.FRAGILE:
+                return True
+            frame = frame.f_back
+        return False
 
     @property
     def requested(self):
@@ -92,8 +104,12 @@ def until_interrupted(items):
 
 
 def run(main):
-    """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130."""
+    """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130.
+
+    Letters that the terminal's encoding lacks are printed as their numbers (\\u77e9).
+    """
     INTERRUPTS.install()
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()

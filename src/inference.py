@@ -274,7 +274,7 @@ def export_detector(detector, export_config, eval_config):
         example = np.zeros((batch, height, width, 3), np.uint8)
     else:
         example = np.zeros((batch, 3, height, width), np.float32)
-    with whole_file(path) as partial:
+    with whole_file(path) as partial, errors.INTERRUPTS.held():
         ms.export(detector.network, ms.Tensor(example), file_name=partial, file_format=export_config.export_format)
     consumer = {name: detector.description[name] for name in CONSUMER}
     consumer.update(

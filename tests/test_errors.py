@@ -103,3 +103,45 @@ def test_signals_are_handled_where_nobody_ignores_them():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+LOADING = """
+import os, signal, sys
+sys.path[:0] = [{root!r}, {folder!r}]
+from src import errors
+
+def main():
+    import mindspore.inner
+
+errors.run(main)
+"""
+
+
+def test_a_signal_while_mindspore_is_loaded_ends_the_process_at_once(tmp_path):
+    """An exception there leaves it half made, and Python then aborts with pages of trace."""
+    package = tmp_path / "mindspore"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    body = "os.kill(os.getpid(), signal.SIGINT)"
+    (package / "inner.py").write_text(f"import os, signal\ntry:\n    {body}\nexcept BaseException:\n    os.abort()\n")
+    script = LOADING.format(root=ROOT, folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("script", ["src/dataset.py", "tools/make_shapes_dataset.py"])
+def test_a_signal_while_a_script_is_loaded(script, tmp_path):
+    """Of those that load much before their main() runs: a stand-in for OpenCV sends the signal."""
+    (tmp_path / "cv2.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsignal.pause()\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, os.path.join(ROOT, script)], capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_letters_that_the_terminal_lacks_are_printed_as_numbers():
+    """Class names in Chinese on a latin-1 terminal, and file names that are no text."""
+    for encoding, text in (("latin-1", "\\u77e9\\u5f62"), ("utf-8", "\\udcff")):
+        script = SCRIPT.format(root=ROOT, body=f"print('{text}')")
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, timeout=60)
+        assert (done.returncode, done.stdout.decode().strip()) == (0, text)

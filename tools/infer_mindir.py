@@ -8,7 +8,6 @@ if __name__ == "__main__":
 
 from src import errors
 from src.mindspore_version import require_mindspore
-from src.offline import run_inputs
 from src.options import OptionParser
 from src.side_file import read_exported
 
@@ -27,6 +26,7 @@ def main(argv=None):
     # MindSpore is slow to load, and not needed for a wrong path.
     from src.inference import load_mindir
     from src.model_utils.device_adapter import set_device
+    from src.offline import run_inputs
 
     set_device(options.device_target, options.device_id)
     detector = load_mindir(options.mindir)

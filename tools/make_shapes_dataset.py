@@ -3,18 +3,21 @@
 The same options and seed give the same files. The layout is COCO 2017's: annotations/instances_{train,val}2017.json and
 {train,val}2017/.
 """
-import argparse
-import json
 import os
 import sys
-import tempfile
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from src import errors
+
+errors.INTERRUPTS.install("exit")  # while the rest is loaded
+
+import argparse
+import json
+import tempfile
 
 import cv2
 import numpy as np
 
-from src import errors
 from src.errors import UserError
 from src.options import OptionParser
 

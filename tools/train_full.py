@@ -16,7 +16,6 @@ if __name__ == "__main__":
     sys.path[0] = ROOT
 
 from src import errors
-from src.coco import find_split
 from src.errors import UserError
 from src.manifest import manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
@@ -50,6 +49,8 @@ def plan(options, words):
                         f"{options.processes} processes cannot share it equally")
 
     data_dir = find_data(options.data_path)
+    from src.coco import find_split  # what is slow to load is loaded when there is something to do
+
     for part in ("train", "val"):
         find_split(data_dir, part, config.dataset_config, "--data_path")
     # MindSpore is slow to load, and not needed for a wrong path.
