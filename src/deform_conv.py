@@ -73,7 +73,8 @@ def deform_conv_composite(x, offset_mask, weight):
             index = first_row + row * width + column
             rows = rows + ops.gather(table, index.reshape(-1), 0) * factor.reshape(-1, 1).astype(x.dtype)
     matrix = weight.transpose(2, 3, 1, 0).reshape(taps * channels, out_channels)
-    out = ops.matmul(rows.reshape(n * height * width, taps * channels), matrix.astype(x.dtype))
+    # Not ops.matmul, of which MindSpore warns where height and width vary.
+    out = ops.MatMul()(rows.reshape(n * height * width, taps * channels), matrix.astype(x.dtype))
     return out.reshape(n, height, width, out_channels).transpose(0, 3, 1, 2)
 
 

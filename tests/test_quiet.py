@@ -74,7 +74,10 @@ def test_the_entry_scripts_print_no_noise(sparse_records, tmp_path, monkeypatch)
     assert "WARNING" not in done.stdout + done.stderr and "ERROR" not in done.stdout + done.stderr, done.stderr
     checkpoint = glob.glob(str(tmp_path / "r" / "ckpt_0" / "*.ckpt"))[0]
     picture = glob.glob(str(tmp_path / "train2017" / "*1.jpg"))[0]
+    objects = [(number, 1, [10, 10, 30, 30]) for number in range(1, 4)]
+    write_coco(tmp_path, "val", {number: noise_picture(number) for number in range(1, 4)}, objects)
     for script, *words in (
+        ("eval.py", "--load_checkpoint_path", checkpoint, "--data_dir", tmp_path, "--save_result_dir", tmp_path / "e"),
         ("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_name", tmp_path / "x"),
         ("tools/predict.py", "--mindir", tmp_path / "x.mindir", "--input", picture, "--output", tmp_path / "p"),
         ("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", picture, "--output", tmp_path / "q"),
