@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 
 from src import errors
 from src.errors import UserError
+from src.kinds import is_number, is_text
 
 # Some documents spell the test set's year 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
@@ -65,8 +66,8 @@ def read_coco(path):
 
     Image ids are whole numbers from 0, class names different texts, category ids different whole numbers, or it raises UserError: what is
     trained on can be scored. An image that is listed twice counts once. Annotations that no one can use (no box of four numbers, no
-    known image) are left out, missing iscrowd and area filled in (0, width x height), and annotation ids that pycocotools would mistake
-    (0, equal or missing ones) are counted anew; `source_id` then is the file's.
+    known image or category) are left out, missing iscrowd and area filled in (0, width x height), and annotation ids that pycocotools
+    would mistake (0, equal or missing ones) are counted anew; `source_id` then is the file's.
     """
     errors.require_file(path, "annotation file")
     try:
@@ -80,7 +81,8 @@ def read_coco(path):
             raise UserError("not a COCO annotation file (it holds no dictionary)")
         images = _images(_dictionaries(content, "images"), notes)
         categories = _categories(_dictionaries(content, "categories"))
-        annotations = _annotations(_dictionaries(content, "annotations", []), {info["id"] for info in images}, notes)
+        ids = [{entry["id"] for entry in part} for part in (images, categories)]
+        annotations = _annotations(_dictionaries(content, "annotations", []), *ids, notes)
     info = content.get("info")
     coco = COCO()
     coco.dataset = {**content, "info": info if isinstance(info, dict) else {}, "images": images, "annotations": annotations,
@@ -136,7 +138,7 @@ def _categories(entries):
     seen = {"id": set(), "name": set()}
     for number, entry in enumerate(entries, 1):
         entry["id"] = _whole(entry.get("id"), -LARGEST_ID, f"the id of category {number}")
-        if not isinstance(entry.get("name"), str) or not entry["name"]:
+        if not is_text(entry.get("name")):
             raise UserError(f"the name of category {entry['id']} is {_short(entry.get('name'))}; expected a text")
         for name, values in seen.items():
             if entry[name] in values:
@@ -145,7 +147,7 @@ def _categories(entries):
     return entries
 
 
-def _annotations(entries, image_ids, notes):
+def _annotations(entries, image_ids, category_ids, notes):
     """The usable annotation entries, complete, with ids that pycocotools can tell apart."""
     kept, filled = [], 0
     for entry in entries:
@@ -159,7 +161,9 @@ def _annotations(entries, image_ids, notes):
         box = entry.get("bbox")
         if entry["image_id"] not in image_ids:
             notes.append(f"skipped {name}: the file lists no such image")
-        elif not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) and abs(value) <= LARGEST_SIDE for value in box)):
+        elif entry["category_id"] not in category_ids:
+            notes.append(f"skipped {name}: unknown category id {entry['category_id']}")
+        elif not (isinstance(box, list) and len(box) == 4 and all(is_number(value) and abs(value) <= LARGEST_SIDE for value in box)):
             notes.append(f"skipped {name}: {_short(box)} is no box of four numbers")
         else:
             filled += _complete(entry)
@@ -179,15 +183,11 @@ def _distinct(ids):
     return whole and len(set(ids)) == len(ids)
 
 
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _complete(entry):
     """Fill in an annotation's iscrowd and area; returns whether one was missing."""
-    known = entry.get("iscrowd") in (0, 1) and _is_number(entry.get("area"))
+    known = entry.get("iscrowd") in (0, 1) and is_number(entry.get("area"))
     entry["iscrowd"] = int(entry["iscrowd"]) if entry.get("iscrowd") in (0, 1) else 0
-    if not _is_number(entry.get("area")):
+    if not is_number(entry.get("area")):
         entry["area"] = entry["bbox"][2] * entry["bbox"][3]
     return not known
 

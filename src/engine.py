@@ -325,7 +325,7 @@ def goes_on_with_scale(parameters, config):
 
 def say_changes(checkpoint, settings):
     """Log each of this run's training settings that differs from those in a checkpoint's side file."""
-    then = read_json(side_file(checkpoint), "the side file", ()).get("training", {}) if os.path.exists(side_file(checkpoint)) else {}
+    then = read_json(side_file(checkpoint), "the side file", {}).get("training", {}) if os.path.exists(side_file(checkpoint)) else {}
     for name, value in settings.items():
         if name in then and then[name] != value:
             log(f"{name} was {then[name]}, and is {value} from here on")

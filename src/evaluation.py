@@ -10,9 +10,18 @@ from pycocotools.cocoeval import COCOeval
 
 from src import voc_eval
 from src.errors import UserError
+from src.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
 from src.utils import write_json
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+# What is in metrics.json, in it if eval.py wrote it, and in val_pred_result.json.
+SCORES = {**dict.fromkeys(METRIC_NAMES, is_number), **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}
+STAGES = ("images", "preparing", "computing", "finishing")
+TIMES = {"images_per_second": is_number, "stage_seconds": having(**dict.fromkeys(STAGES, is_number))}
+FOUND = {
+    "annotation": is_string, "images": list_of(having(id=is_whole, file_name=is_string)),
+    "annotations": list_of(having(image_id=is_whole, category_id=is_whole, bbox=list_of(is_number, 4), score=is_number)),
+}
 
 
 def check_classes(description, coco, annotation):

@@ -268,7 +268,11 @@ def export_detector(detector, export_config, eval_config):
     width, height = export_config.input_res
     batch = export_config.batch_size
     ending = export_config.export_format.lower()
-    path = keep_earlier(f"{export_config.export_name}.{ending}")
+    path = f"{export_config.export_name}.{ending}"
+    if os.path.realpath(side_file(path)) == os.path.realpath(side_file(export_config.ckpt_file)):
+        raise UserError(f"export_config.export_name is {export_config.export_name}, whose side file would take the place of the "
+                        f"checkpoint's, {side_file(path)}; name another")
+    keep_earlier(path)
     keep_earlier(side_file(path))
     if detector.from_bytes:
         example = np.zeros((batch, height, width, 3), np.uint8)

@@ -8,6 +8,7 @@ import re
 from src import errors
 from src.coco import check_expected, class_list, named_classes, read_coco
 from src.errors import UserError
+from src.kinds import is_string, is_text, is_whole, list_of
 from src.utils import read_json
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]
@@ -32,7 +33,8 @@ def read_manifest(config):
     if zoo_files:
         manifest = describe_zoo_files(config, zoo_files)
     elif os.path.isfile(path):
-        manifest = read_json(path, "a manifest of MindRecord files", ("files", "classes", "category_ids"))
+        manifest = read_json(path, "a manifest of MindRecord files", {
+            "dataset": is_string, "files": list_of(is_text), "classes": list_of(is_text, least=1), "category_ids": list_of(is_whole)})
         check_expected(config, manifest["classes"], manifest["category_ids"], path)
     else:
         raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing; "

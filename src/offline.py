@@ -10,10 +10,16 @@ import numpy as np
 
 from src import errors
 from src.errors import UserError
+from src.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
 from src.pre_process import View, normalize, place
 from src.utils import keep_earlier, log, progress, read_json, whole_file, write_json
 
 META = "inputs.json"
+META_TESTS = {
+    "K": is_count, "classes": list_of(is_text, least=1), "skipped": list_of(is_string),
+    "images": list_of(having(id=is_whole, file_name=is_string, center=list_of(is_number, 2), size=is_positive, out_hw=list_of(is_count, 2),
+                             scale=is_positive)),
+}
 
 
 def input_name(image_id):
@@ -60,13 +66,9 @@ def read_meta(meta_path):
     """The metadata that write_inputs left in a folder, each image's View under "view". Raises UserError."""
     errors.require_dir(meta_path, "metadata folder (--meta_path)")
     path = os.path.join(meta_path, META)
-    meta = read_json(path, "the metadata of preprocess.py", ("images", "K", "classes", "skipped"))
-    try:
-        for entry in meta["images"]:
-            entry["view"] = View(np.array(entry["center"], np.float32), float(entry["size"]), tuple(entry["out_hw"]), float(entry["scale"]))
-            entry["id"], entry["file_name"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not the metadata of preprocess.py ({type(error).__name__}: {error})") from error
+    meta = read_json(path, "the metadata of preprocess.py", META_TESTS)
+    for entry in meta["images"]:
+        entry["view"] = View(np.array(entry["center"], np.float32), float(entry["size"]), tuple(entry["out_hw"]), float(entry["scale"]))
     return meta
 
 

@@ -11,6 +11,7 @@ import psutil
 
 from src import errors
 from src.errors import UserError
+from src.utils import read_text
 
 HCCN_CONF = "/etc/hccn.conf"
 VERSIONS = ("1.0", "1.2")
@@ -46,7 +47,7 @@ def read_rank_table(path):
         if "para_plane_nic_num" in table:
             counts["para_plane_nic_num"] = sum(len(server.devices) for server in servers)
         stated = {name: int(table[name]) for name in counts if name in table}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not a rank table ({type(error).__name__}: {error})") from error
     with errors.about(path):
         if status != "completed":
@@ -125,8 +126,8 @@ def read_device_ips(hccn_conf=HCCN_CONF):
     """{device id: address} of the lines address_<id>=<address> in hccn_conf; empty if there is no such file."""
     if not os.path.isfile(hccn_conf):
         return {}
-    with open(hccn_conf, encoding="utf-8") as file:
-        return {int(number): ip for number, ip in re.findall(r"^\s*address_(\d+)\s*=\s*(\S+)", file.read(), re.M)}
+    text = read_text(hccn_conf, "file of the device addresses (--hccn_conf)")
+    return {int(number): ip for number, ip in re.findall(r"^\s*address_(\d+)\s*=\s*(\S+)", text, re.M)}
 
 
 def network_addresses():

@@ -112,7 +112,8 @@ def rate_chart(steps):
 
 def class_bars(metrics):
     """AP of each class as rows for bars: [(name, AP, AP50)], best first, classes without objects last."""
-    rows = [(name, value, metrics["AP50_per_class"].get(name)) for name, value in metrics["AP_per_class"].items()]
+    at_50 = metrics["AP50_per_class"]
+    rows = [(name, value if at_50.get(name) is not None else None, at_50.get(name)) for name, value in metrics["AP_per_class"].items()]
     return sorted(rows, key=lambda row: -1 if row[1] is None else row[1], reverse=True)
 
 

@@ -5,13 +5,19 @@ import re
 
 from src import errors
 from src.errors import UserError
+from src.kinds import is_boolean, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of, one_of
 from src.model_utils.config import check_together, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.utils import log, read_json
 from src.zoo_files import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
-CONSUMER = ("dataset", "classes", "category_ids", "mean", "std")  # what an exported file's side file takes over from the checkpoint's
+# What a side file says of the model, and what an exported file's says beside it.
+MODEL = {"classes": list_of(is_text, least=1), "category_ids": list_of(is_whole), "mean": list_of(is_number, 3),
+         "std": list_of(is_positive, 3)}
+EXPORTED = {"input_res": list_of(is_count, 2), "batch_size": is_count, "input_type": one_of("float32", "uint8"), "down_ratio": is_count,
+            "K": is_count, "flip_test": is_boolean}
+CONSUMER = ("dataset", *MODEL)  # what an exported file's side file takes over from the checkpoint's
 
 
 def require_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
@@ -51,7 +57,7 @@ def written_as(checkpoint):
     try:
         with open(side_file(checkpoint), encoding="utf-8") as file:
             return int(json.load(file)["written"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0
 
 
@@ -96,8 +102,8 @@ def adopt_evaluation(config, description, path):
 def read_side_file(checkpoint, what="checkpoint (--load_checkpoint_path)"):
     """The dictionary of the side file of a checkpoint, which messages call `what`. Raises UserError if either is missing or broken."""
     require_checkpoint(checkpoint, what)
-    names = ("classes", "category_ids", "net_config", "input_res_train", "mean", "std")
-    description = read_json(side_file(checkpoint), f"the side file of {checkpoint}", names)
+    tests = {**MODEL, "net_config": lambda value: isinstance(value, dict), "input_res_train": list_of(is_count, 2)}
+    description = read_json(side_file(checkpoint), f"the side file of {checkpoint}", tests)
     check_model(description, side_file(checkpoint))
     try:
         description["net_config"] = checked_section("net_config", description["net_config"], side_file(checkpoint))
@@ -111,8 +117,7 @@ def read_side_file(checkpoint, what="checkpoint (--load_checkpoint_path)"):
 def read_exported(path):
     """The side file's dictionary of an exported file. Raises UserError if either is missing."""
     errors.require_file(path, "exported file (--mindir, --mindir_path)")
-    description = read_json(side_file(path), f"the side file of {path}",
-                            (*CONSUMER, "input_res", "batch_size", "input_type", "down_ratio", "K", "flip_test"))
+    description = read_json(side_file(path), f"the side file of {path}", {"dataset": is_string, **MODEL, **EXPORTED})
     check_model(description, side_file(path))
     description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(path))
     return description
@@ -134,15 +139,6 @@ def checked_evaluation(settings, where):
 
 
 def check_model(description, path):
-    """Raise UserError unless a side file's classes, category ids, mean and std can be what they should."""
-    classes, ids = description["classes"], description["category_ids"]
-    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
-        raise UserError(f"{path}: classes is no list of names")
-    if not (isinstance(ids, list) and len(ids) == len(classes) and all(isinstance(number, int) for number in ids)):
-        raise UserError(f"{path}: category_ids is no list of {len(classes)} whole numbers")
-    for name in ("mean", "std"):
-        values = description[name]
-        if not (isinstance(values, list) and len(values) == 3 and all(isinstance(value, (int, float)) for value in values)):
-            raise UserError(f"{path}: {name} is no list of three numbers")
-    if min(description["std"]) <= 0:
-        raise UserError(f"{path}: std is {description['std']}; expected numbers above 0")
+    """Raise UserError unless a side file has as many category ids as classes."""
+    if len(description["category_ids"]) != len(description["classes"]):
+        raise UserError(f"{path}: category_ids is no list of {len(description['classes'])} whole numbers")

@@ -2,10 +2,12 @@
 import contextlib
 import json
 import os
+import reprlib
 import shutil
 
 from src import errors
 from src.errors import UserError
+from src.kinds import is_measure
 from src.utils import free_name, keep_earlier, log, whole_file
 
 
@@ -81,8 +83,9 @@ def read_training_log(path):
             try:
                 record = json.loads(line)
                 for name in TrainingLog.FIELDS:
-                    record[name]
-            except (ValueError, KeyError, TypeError) as error:
+                    if not is_measure(record[name]):
+                        raise ValueError(f"{name} is {reprlib.repr(record[name])}")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 if line.endswith("\n"):
                     raise UserError(f"{path}, line {number}: not a training record ({type(error).__name__}: {error})") from error
             else:

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import reprlib
 import sys
 import tempfile
 import time
@@ -67,27 +68,46 @@ def write_json(path, value):
         json.dump(value, file, indent=1)
 
 
-def read_json(path, what, names):
-    """The dictionary in a JSON file. Raises UserError if it is missing, broken or lacks one of the names."""
+def read_text(path, what):
+    """The text of a file. Raises UserError if it is missing or no text."""
+    errors.require_file(path, what)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not {what} ({error})") from error
+
+
+def read_json(path, what, tests):
+    """The dictionary in a JSON file. Raises UserError if it is missing or broken, lacks one of the names of tests {name: test}, or has a
+    value there that does not pass its test (kinds.py)."""
     errors.require_file(path, what)
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-        for name in names:
-            content[name]
-    except (ValueError, KeyError, TypeError) as error:
+        wrong = [name for name, test in tests.items() if not test(content[name])]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not {what} ({type(error).__name__}: {error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not {what} (it holds no dictionary)")
+    if wrong:
+        raise UserError(f"{path}: not {what} ({wrong[0]} is {reprlib.repr(content[wrong[0]])}, or holds such)")
     return content
 
 
 def keep_earlier(path):
     """Make room at path: what is there goes to the first free of path.1, path.2, ... (before the ending); returns path.
 
-    The folder that path lies in is made if it is missing.
+    The folder that path lies in is made if it is missing. Raises UserError for a device or a pipe, such as /dev/null, and for a folder
+    that other work stands in, such as "." and "..": they are nobody's earlier results.
     """
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
     if os.path.lexists(path):
+        special = os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+        if special or os.path.commonpath([os.getcwd(), os.path.realpath(path)]) == os.path.realpath(path):
+            raise UserError(f"{path} is {'a device or a pipe' if special else 'the current folder or one that it lies in'}: nothing can be "
+                            "written there under that name; name another")
         aside = free_name(path)
         os.rename(path, aside)
         log(f"kept the earlier {path} as {aside}")

@@ -116,6 +116,7 @@ def test_an_image_listed_twice_counts_once(rewrite, tmp_path):
     (lambda c: c["categories"][0].update(id="one"), "the id of category 1 is 'one'"),
     (lambda c: c["categories"][0].update(name=["disc"]), "the name of category 1 is ['disc']; expected a text"),
     (lambda c: c["categories"][0].update(name=""), "expected a text"),
+    (lambda c: c["categories"][0].update(name="\ud800"), "expected a text"),
     (lambda c: c["categories"][1].update(name="disc"), "two categories have the name 'disc'"),
     (lambda c: c["categories"][1].update(id=1), "two categories have the id 1"),
     (lambda c: c.update(categories=[]), "names no categories"), (lambda c: c.update(images={}), "no list 'images'"),
@@ -144,11 +145,14 @@ def test_whole_numbers_may_be_written_as_floats_and_info_as_anything(rewrite):
 def test_annotations_of_unknown_images_and_categories(rewrite):
     def change(content):
         content["annotations"] += [{"id": 9, "image_id": 77, "category_id": 1, "bbox": [1, 1, 2, 2]},
-                                   {"id": 10, "image_id": 1, "category_id": [1], "bbox": [1, 1, 2, 2]}]
+                                   {"id": 10, "image_id": 1, "category_id": [1], "bbox": [1, 1, 2, 2]},
+                                   {"id": 11, "image_id": 1, "category_id": 99, "bbox": [1, 1, 2, 2]}]
 
     coco = read_coco(rewrite(change))
     assert len(coco.dataset["annotations"]) == 4
     assert "skipped annotation 9 of image 77: the file lists no such image" in coco.notes[0] and "category_id" in coco.notes[1]
+    assert coco.notes[2] == "skipped annotation 11 of image 1: unknown category id 99"
+    evaluation.confusion_matrix(coco, perfect(coco), 0.5)
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", "3", "{\"images\": " + "[" * 100_000, "\xff"])

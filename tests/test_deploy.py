@@ -129,6 +129,15 @@ def test_export_mistakes(words, part, lively_checkpoint, tmp_path):
     assert_user_error(done, part)
 
 
+def test_an_export_leaves_the_checkpoints_side_file_alone(lively_checkpoint, tmp_path):
+    """Of the checkpoint's own name it would be set aside, and the checkpoint could no longer be loaded."""
+    for ending in (".ckpt", ".json"):
+        shutil.copy(lively_checkpoint.with_suffix(ending), tmp_path / f"m{ending}")
+    words = ["--export_config.ckpt_file", "m.ckpt", "--export_config.export_name", tmp_path / "m", "--device_target", "CPU"]
+    assert_user_error(run_script("export.py", *words, cwd=tmp_path, check=False), "side file", "name another")
+    assert sorted(os.listdir(tmp_path)) == ["m.ckpt", "m.json"]
+
+
 # ---------------------------------------------------------------- offline inference
 
 

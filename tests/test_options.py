@@ -42,6 +42,8 @@ WRONG_PATHS = [
     ("tools/serve.py", ["--load_checkpoint_path", "no.ckpt"], "checkpoint (--load_checkpoint_path) not found: no.ckpt"),
     ("tools/infer_mindir.py", ["--mindir", "no.mindir", "--input_dir", "x", "--result_path", "y"], "not found: no.mindir"),
     ("tools/contact_sheet.py", ["--mindir", "no.mindir", "--data_dir", "x", "--output", "y.png"], "not found: no.mindir"),
+    ("tools/contact_sheet.py", ["--mindir", "x", "--data_dir", "x", "--output", "y"], "--output is y; expected a name that ends in .png"),
+    ("tools/contact_sheet.py", ["--mindir", "x", "--data_dir", "x", "--output", "y.png", "--width", "9999999"], "--width is 9999999"),
     ("tools/convert_centernet.py", ["--ckpt_file", "no.pth", "--output_file", "x"], "file to convert (--ckpt_file) not found: no.pth"),
     ("tools/convert_centernet.py", ["--ckpt_file", "CKPT", "--output_file", "x", "--reverse"], "with --reverse its ending says"),
     ("tools/convert_centernet.py", ["--ckpt_file", "CKPT", "--output_file", "CKPT", "--reverse"], "makes it a checkpoint of this project"),
@@ -58,6 +60,17 @@ def test_a_wrong_path_needs_no_mindspore(script, words, part, lively_checkpoint)
     assert result.returncode == 2
     assert all(line.startswith("configuration: ") for line in result.stdout.splitlines())
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and part in result.stderr
+
+
+@pytest.mark.parametrize("words, part", [
+    (["tools/make_rank_table.py", "--cpu", "--devices", "0-99999999999"], "--devices is '0-99999999999'"),
+    (["tools/make_rank_table.py", "--cpu", "--devices", "\u00b2"], "--devices is"),
+    (["tools/make_shapes_dataset.py", "--output", "no/x", "--size", "1000000000000"], "--size is 1000000000000"),
+    (["tools/make_shapes_dataset.py", "--output", "no/x", "--seed", "-1"], "--seed -1"),
+])
+def test_numbers_that_no_one_means(words, part):
+    result = run_without(*words)
+    assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and part in result.stderr
 
 
 WRONG_NAMES = [

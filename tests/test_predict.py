@@ -350,3 +350,15 @@ def test_results_of_an_earlier_call_are_no_input(lively_checkpoint, picture, tmp
     cv2.imwrite(str(tmp_path / "p.png"), picture)
     call(tmp_path, lively_checkpoint, "--input", tmp_path)
     assert len(call(tmp_path, lively_checkpoint, "--input", tmp_path)[1]["images"]) == 1
+
+
+def test_a_file_name_that_is_no_text(lively_checkpoint, picture, tmp_path):
+    """As old systems wrote them: its bytes stand in the CSV, and the file is detected in."""
+    (tmp_path / "in").mkdir()
+    name = b"gr\xfc\xdf.png"
+    with open(os.path.join(os.fsencode(tmp_path / "in"), name), "wb") as file:
+        file.write(cv2.imencode(".png", picture)[1].tobytes())
+    run_script("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", tmp_path / "in", "--output", tmp_path / "out",
+               "--device_target", "CPU", "--score_thresh", "0")
+    assert name in (tmp_path / "out" / "predictions.csv").read_bytes()
+    assert name in os.listdir(os.fsencode(tmp_path / "out" / "images"))

@@ -11,7 +11,9 @@ import pytest
 
 from src import evaluation, visual
 from src.coco import read_coco
+from src.errors import UserError
 from src.pre_process import View
+from src.utils import read_json
 from tests.conftest import TINY, assert_user_error, noise_picture, run_script, write_coco
 
 
@@ -211,3 +213,29 @@ def test_classes_have_one_color_in_pictures_and_on_the_page():
     turn, start = map(float, re.search(r"\(\(([\d.]+) \* label \+ ([\d.]+)\) % 1\)", page).groups())
     hsv = np.array([[[360 * ((turn * 7 + start) % 1), saturation, value]]], np.float32)
     np.testing.assert_allclose(visual.class_color(7), 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0], atol=1.01)
+
+
+@pytest.mark.parametrize("name, change", [
+    ("metrics.json", lambda content: content["AP_per_class"].update(disc="high")),
+    ("metrics.json", lambda content: content.update(AP=None)),
+    ("metrics.json", lambda content: content.pop("AR_10")), ("metrics.json", lambda content: content.update(stage_seconds=[1])),
+    ("val_pred_result.json", lambda content: content.update(annotations=["x"])),
+    ("val_pred_result.json", lambda content: content["annotations"][0].update(bbox=[1, 2, "3", 4])),
+    ("val_pred_result.json", lambda content: content["annotations"][0].update(image_id=[1])),
+])
+def test_files_that_hold_something_else_are_named(name, change, tmp_path):
+    from src.evaluation import FOUND, METRIC_NAMES, SCORES, TIMES
+
+    content = {
+        **dict.fromkeys(METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": None}, "annotation": "a.json",
+        "images_per_second": 1.0, "stage_seconds": dict.fromkeys(("images", "preparing", "computing", "finishing"), 1.0),
+        "images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}],
+    }
+    tests = FOUND if name.startswith("val") else {**SCORES, **TIMES}
+    path = tmp_path / name
+    path.write_text(json.dumps(content))
+    assert read_json(str(path), "results", tests) == content
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"{name}: not results"):
+        read_json(str(path), "results", tests)

@@ -285,6 +285,9 @@ def test_the_machine_alone_unless_told_otherwise(server):
     (["--load_checkpoint_path", "/nowhere.ckpt", "--port", "0"], "/nowhere.ckpt"), (["--mindir", "x", "--max_requests", "0"], "above 0"),
     (["--load_checkpoint_path", "CKPT", "--host", "203.0.113.7"], "cannot listen on"),
     (["--load_checkpoint_path", "CKPT", "--port", "99999"], "cannot listen on"),
+    (["--load_checkpoint_path", "CKPT", "--host", "a" * 300], "cannot listen on"),
+    (["--load_checkpoint_path", "CKPT", "--score_thresh", "nan"], "expected a number from 0 to 1"),
+    (["--load_checkpoint_path", "CKPT", "--max_connections", "99999999999999999999"], "expected a number above 0, below"),
 ])
 def test_mistakes(words, part, lively_checkpoint, tmp_path):
     words = [lively_checkpoint if word == "CKPT" else word for word in words]

@@ -10,6 +10,8 @@ from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.options import OptionParser
 
+MOST = 10_000  # of images, of columns, and of pixels in a row of one
+
 
 def main():
     parser = OptionParser(description=__doc__)
@@ -21,8 +23,11 @@ def main():
     parser.add_argument("--width", type=int, default=480, help="width of an image and its ground truth in pixels (default: %(default)s)")
     parser.add_argument("--config_path", help="configuration of the data set")
     options = parser.parse_args()
-    if min(options.count, options.columns, options.width) < 1:
-        raise UserError("count, columns and width must be at least 1")
+    for name in ("count", "columns", "width"):
+        if not 1 <= getattr(options, name) <= MOST:
+            raise UserError(f"--{name} is {getattr(options, name)}; expected a number from 1 to {MOST}")
+    if not options.output.lower().endswith((".png", ".jpg")):
+        raise UserError(f"--output is {options.output}; expected a name that ends in .png or .jpg")
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
     require_mindspore()
 

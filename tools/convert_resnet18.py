@@ -10,6 +10,7 @@ from src import errors
 from src.errors import UserError
 from src.mindspore_version import require_mindspore
 from src.options import OptionParser
+from src.utils import read_text
 
 NAMES = os.path.join("tools", "names")
 
@@ -55,9 +56,7 @@ def read_names(torch_name_file, ms_name_file):
     """{our name: source name} of two files whose lines pair. Raises UserError unless they have as many, and each once."""
     columns = []
     for path in (torch_name_file, ms_name_file):
-        errors.require_file(path, "name file")
-        with open(path, encoding="utf-8") as file:
-            columns.append([line.strip() for line in file if line.strip()])
+        columns.append([line.strip() for line in read_text(path, "name file").splitlines() if line.strip()])
         twice = {name for name in columns[-1] if columns[-1].count(name) > 1}
         if twice:
             raise UserError(f"{path}: {sorted(twice)[0]} is there twice")

@@ -84,7 +84,7 @@ def read_line(line):
         try:
             record = json.loads(line)
             return record["step"], str(record["loss"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None  # a last line cut off, or another program's
     loss = LOSS.search(line)
     step = STEP.search(line)

@@ -11,6 +11,8 @@ from src.options import OptionParser
 from src.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
 from src.utils import keep_earlier, write_json
 
+LARGEST_DEVICE = 9999
+
 
 def main(argv=None):
     parser = OptionParser(description=__doc__)
@@ -51,8 +53,8 @@ def parse_devices(text):
     devices = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise UserError(f"--devices is {text!r}; expected numbers such as 0-7 or 0,2,4")
+        if not first.isdecimal() or (last and not last.isdecimal()) or max(int(first), int(last or 0)) > LARGEST_DEVICE:
+            raise UserError(f"--devices is {text!r}; expected numbers such as 0-7 or 0,2,4, at most {LARGEST_DEVICE}")
         devices += range(int(first), int(last or first) + 1)
     return devices
 

@@ -91,7 +91,7 @@ def parse(argv):
 
 def is_camera(path):
     """Whether an input names a camera."""
-    return path.isdigit() and not os.path.exists(path)
+    return path.isdecimal() and not os.path.exists(path)
 
 
 def is_video(path):
@@ -159,7 +159,8 @@ class Record:
     def __init__(self, folder, predictor, chosen, options):
         self.folder, self.predictor, self.chosen, self.options = folder, predictor, chosen, options
         self.images, self.annotations, self.skipped = [], [], []
-        self.file = open(os.path.join(folder, TABLE), "w", encoding="utf-8", newline="")
+        # A file's name that is no text goes in as the bytes it is.
+        self.file = open(os.path.join(folder, TABLE), "w", encoding="utf-8", errors="surrogateescape", newline="")
         self.csv = csv.writer(self.file)
         self.csv.writerow(["file", "frame", "class", "score", "x1", "y1", "x2", "y2"])
 

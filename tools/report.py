@@ -21,6 +21,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
 
+    from src.evaluation import FOUND, SCORES, TIMES
     from src.report import write_report
     from src.utils import keep_earlier, log, read_json
 
@@ -35,9 +36,11 @@ def main(argv=None):
         raise UserError(f"{folder} has neither train_record.jsonl nor val/ of an evaluation")
     content = {"record_path": record if os.path.isfile(record) else None}
     if os.path.isfile(paths["metrics.json"]):
-        content["metrics"] = read_json(paths["metrics.json"], "scores of eval.py", ("AP", "AP_per_class", "AP50_per_class"))
+        content["metrics"] = read_json(paths["metrics.json"], "scores of eval.py", SCORES)
+        if "stage_seconds" in content["metrics"]:
+            read_json(paths["metrics.json"], "scores of eval.py", TIMES)
     if os.path.isfile(paths["val_pred_result.json"]):
-        result = read_json(paths["val_pred_result.json"], "detections of eval.py", ("annotation", "images", "annotations"))
+        result = read_json(paths["val_pred_result.json"], "detections of eval.py", FOUND)
         content.update(truth(result, options, config))
     output = keep_earlier(options.output or os.path.join(folder, "report.html"))
     title = options.title or os.path.basename(os.path.abspath(folder))

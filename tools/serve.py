@@ -30,8 +30,10 @@ def main(argv=None):
                         help="open connections; for one more, that which has waited longest goes (default: %(default)s)")
     options = parser.parse_args(argv)
     for name in ("max_bytes", "max_pixels", "max_requests", "body_seconds", "header_seconds", "max_connections"):
-        if getattr(options, name) <= 0:
-            raise UserError(f"--{name} is {getattr(options, name)}; expected a number above 0")
+        if not 0 < getattr(options, name) < 2**31:
+            raise UserError(f"--{name} is {getattr(options, name)}; expected a number above 0, below {2**31}")
+    if not 0 <= options.score_thresh <= 1:
+        raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
     require_mindspore()
     check_model_options(options)
     listener = listen(options.host, options.port)
@@ -43,7 +45,7 @@ def listen(host, port):
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=512)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: a host that can be no name
         raise UserError(f"cannot listen on {host}:{port}: {error}; name another --host or --port") from error
 
 

@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.kinds import is_number
 from src.manifest import manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import absolute_paths, as_parameters, get_config
@@ -165,7 +166,7 @@ def summary(folder, checkpoint, images):
             logs.append(file.read())
     records = read_training_log(os.path.join(folder, "LOG0", "train_record.jsonl"))
     measured = performance(records, logs, images)
-    metrics = read_json(os.path.join(folder, "val", "metrics.json"), "scores", ("AP", "AP50"))
+    metrics = read_json(os.path.join(folder, "val", "metrics.json"), "scores", {"AP": is_number, "AP50": is_number})
     write_json(os.path.join(folder, "performance.json"), measured)
     lines = [f"checkpoint         {checkpoint}"]
     scores = [f"{name} {metrics[name]:.3f}" for name in ("AP", "AP50", "AP75", "VOC_mAP_07", "VOC_mAP_area") if name in metrics]

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 from src import errors
 from src.errors import UserError
 from src.options import OptionParser
+from src.utils import read_text
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
                "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -38,7 +39,7 @@ def main(argv=None):
 
     for folder in ("Annotations", "JPEGImages"):
         errors.require_dir(os.path.join(options.voc_dir, folder), f"VOC folder's {folder}")
-    names = read_list(errors.require_file(os.path.join(options.voc_dir, "ImageSets", "Main", f"{options.split}.txt"), "list of images"))
+    names = read_list(os.path.join(options.voc_dir, "ImageSets", "Main", f"{options.split}.txt"))
     files = {os.path.splitext(file)[0]: file for file in sorted(os.listdir(os.path.join(options.voc_dir, "JPEGImages")))}
     ids = image_ids(set(files) | set(names))
     classes = [name.strip() for name in options.classes.split(",")] if options.classes else find_classes(options.voc_dir)
@@ -60,8 +61,7 @@ def main(argv=None):
 
 def read_list(path):
     """The names in a list of images; of a class's list (name and 1, 0 or -1) those that show it."""
-    with open(path, encoding="utf-8") as file:
-        rows = [line.split() for line in file if line.strip()]
+    rows = [line.split() for line in read_text(path, "list of images").splitlines() if line.strip()]
     return [row[0] for row in rows if len(row) == 1 or row[1] != "-1"]
 
 
