@@ -1,6 +1,7 @@
-"""Feed randomly damaged files to what reads them: each must end in a UserError, a counted skip or a result, never in anything else.
+"""Feed randomly damaged files, and hostile but well-formed ones and command lines, to what reads them: each must end in a UserError, a
+counted skip or a result, never in anything else.
 
-python tests/soak/damage.py [--count 10000] [--seed 0] [--only KIND]. Work is done in child processes, so that a crash or a hang is seen and
+python tests/soak/damage.py [--count 20000] [--seed 0] [--only KIND]. Work is done in child processes, so that a crash or a hang is seen and
 its seed named. Not part of CI: minutes to an hour, by the count.
 """
 import argparse
@@ -17,6 +18,8 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[0] = ROOT
+
+from tests.soak import hostile, well_formed
 
 CHUNK = 50  # inputs for one child process
 SECONDS = 300  # that a child may take
@@ -180,9 +183,13 @@ def records(folder):
     return originals, use
 
 
-KINDS = {
-    "photographs": (photographs, 0.4), "annotations": (annotations, 0.2), "settings": (settings, 0.15), "rank_tables": (rank_tables, 0.15),
-    "checkpoints": (checkpoints, 0.05), "records": (records, 0.05),
+KINDS = {  # (what prepares it, its share of all, what changes an input, unless the preparation says that)
+    "photographs": (photographs, 0.2, damage), "annotations": (annotations, 0.1, damage), "settings": (settings, 0.075, damage),
+    "rank_tables": (rank_tables, 0.075, damage), "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
+    "all_through": (well_formed.all_through, 0.15, hostile.hostile_json),
+    "settings_in_use": (well_formed.settings_in_use, 0.1, hostile.hostile_yaml),
+    "written_files": (well_formed.written_files, 0.05, hostile.hostile_json),
+    "command_lines": (well_formed.command_lines, 0.2, None),
 }
 
 
@@ -198,7 +205,9 @@ def child(kind, seeds, queue):
 
     set_device("CPU", 0)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        originals, use = KINDS[kind][0](folder)
+        prepare, _, change = KINDS[kind]
+        originals, use, *own_change = prepare(folder)
+        change = change or own_change[0]
         names = list(originals)
         for seed in seeds:
             rng = np.random.default_rng([seed])
@@ -207,13 +216,15 @@ def child(kind, seeds, queue):
             os.mkdir(place)
             path = os.path.join(place, name)
             with open(path, "wb") as file:
-                file.write(damage(originals[name], rng))
+                file.write(change(originals[name], rng))
             try:
                 outcome, text = use(path), ""
-            except UserError as error:
+            except (UserError, OSError) as error:  # errors.run makes a sentence of both
                 outcome, text = "error", str(error)
             except Exception:
-                outcome, text = "FAILED", f"{name}: {traceback.format_exc(limit=-3)}"
+                with open(path, "rb") as file:
+                    shown = file.read() if len(originals[name]) < 1000 else b""
+                outcome, text = "FAILED", f"{name}: {shown!r} {traceback.format_exc(limit=-4)}"
             queue.put((seed, outcome, text))
             shutil.rmtree(place)
 
@@ -260,17 +271,17 @@ def collect(process, queue, seeds, kind, report, failures):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10_000, help="damaged inputs in all (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=20_000, help="inputs in all (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: %(default)s)")
     parser.add_argument("--only", choices=list(KINDS), help="one kind alone")
     options = parser.parse_args()
     failures = []
-    for kind, (_, share) in KINDS.items():
+    for kind, (_, share, _) in KINDS.items():
         if options.only not in (None, kind):
             continue
         report = collections.Counter()
         failures += run(kind, options.count if options.only else round(options.count * share), options.seed, report)
-        print(f"{kind:14}" + "".join(f"{outcome} {report[outcome]:6}  " for outcome in ("result", "skip", "error", "FAILED")), flush=True)
+        print(f"{kind:16}" + "".join(f"{outcome} {report[outcome]:6}  " for outcome in ("result", "skip", "error", "FAILED")), flush=True)
     for kind, seed, text in failures[:40]:
         print(f"\n{kind}, seed {seed}: {text}")
     return 1 if failures else 0

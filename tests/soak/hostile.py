@@ -1,0 +1,126 @@
+"""Hostile but well-formed inputs: annotation files, configurations and command lines that are what they should be, but for some entries.
+
+damage.py makes them, and runs what reads them. Nothing here needs MindSpore.
+"""
+import copy
+import json
+
+import yaml
+
+TEXTS = ("", " ", "a", "1", "-1", "1e3", "nan", "true", "null", "名前", "e\u0301\u202eabc", "\U0001f600", "\udcff", "\ud800", "a\nb",
+         "a\0b", "..", "../../x", "a/b", "US$_$", "$^{", "%s", "{0}", "<script>", "&amp;", "\\", "x" * 300, "x" * 5000)
+NUMBERS = (0, 1, 2, 3, -1, 0.5, -0.0, 255, 10_000, 2**31 - 1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, 1e-320, 1e18,
+           1e38, 1e39, 1e308, float("inf"), float("-inf"), float("nan"))
+SHAPES = (None, True, False, [], {}, [[]], [{}], [None], [1, 2], [0, 0, 0, 0], [1, 2, 3, 4], [-5, -5, 1e9, 1e9], [5, 5, 1e-9, 3], {"id": 1},
+          [1] * 1000)
+
+
+def nested(depth):
+    """Lists in lists."""
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def anything(rng):
+    """A value of any kind."""
+    kind = rng.integers(10)
+    if kind < 4:
+        return TEXTS[rng.integers(len(TEXTS))]
+    if kind < 7:
+        return NUMBERS[rng.integers(len(NUMBERS))]
+    return copy.deepcopy(SHAPES[rng.integers(len(SHAPES))]) if kind < 9 else nested(int(rng.choice([3, 60, 500])))
+
+
+def places(tree):
+    """Every (container, key) of a tree of dictionaries and lists."""
+    found, left = [], [tree]
+    while left:
+        container = left.pop()
+        keys = list(container) if isinstance(container, dict) else range(len(container))
+        for key in keys:
+            found.append((container, key))
+            if isinstance(container[key], (dict, list)):
+                left.append(container[key])
+    return found
+
+
+def how_many(rng):
+    """In how many places an input is changed: mostly in one, since what is wrong in many is refused for the first."""
+    return int(rng.choice([1, 1, 1, 1, 2, 3]))
+
+
+def change(tree, rng):
+    """Change a tree in one place: another value, another size of a number, an entry less, twice, under another name, or one more."""
+    found = places(tree)
+    if not found:
+        return
+    depth = rng.integers(len(found))
+    container, key = found[min(depth, rng.integers(len(found)))]  # what holds much is met more often
+    kind = rng.integers(8)
+    if kind < 4:
+        container[key] = anything(rng)
+    elif kind == 4:
+        del container[key]
+    elif kind == 5 and isinstance(container, list):
+        container.insert(int(rng.integers(len(container) + 1)), copy.deepcopy(container[key]))
+    elif kind == 6 and isinstance(container[key], (int, float)) and not isinstance(container[key], bool):
+        container[key] = float(container[key]) * float(rng.choice([-1, 0, 0.001, 1000, 1e9, 1e20]))
+    elif isinstance(container, dict):
+        container[str(TEXTS[rng.integers(len(TEXTS))]) if kind == 7 else str(key).upper()] = container[key] if kind == 6 else anything(rng)
+    else:
+        other, other_key = found[rng.integers(len(found))]
+        container[key] = copy.deepcopy(other[other_key])
+
+
+def hostile_json(data, rng):
+    """A JSON file's bytes, changed in one to three places."""
+    tree = {"": json.loads(data)}
+    for _ in range(how_many(rng)):
+        change(tree[""] if isinstance(tree.get(""), (dict, list)) else tree, rng)
+    return json.dumps(tree.get("")).encode()
+
+
+def hostile_yaml(data, rng):
+    """The bytes of a YAML file, whose first document counts, changed in one to three places."""
+    tree = next(yaml.safe_load_all(data))
+    for _ in range(how_many(rng)):
+        change(tree, rng)
+    return yaml.safe_dump(tree, allow_unicode=bool(rng.integers(2))).encode("utf-8", "surrogatepass")
+
+
+WORDS = ("", " ", "-1", "0", "1", "2", "0.5", "1e400", "nan", "inf", "-0", "0x10", "1_0", "1e12", "99999999999999999999", "true", "None",
+         "[]", "[1,", "{}", "[1, 2]", "[0, 0]", "[64, 64]", "[nan, 1]", "{a: 1}", "!!python/none", "名前", "\udcff", "e\u0301", "a\nb", ".",
+         "..", "../x", "no/where", "no.json", "text.txt", "empty", "pipe", "picture.jpg", "broken.json", "a" * 300, "a/" * 200, "%s",
+         "$HOME", "~", "*", "[", "?", "--", "-", "-h1", "=", "a,b", ",", "1-0", "0-99999999999", "auto", "CPU")
+
+
+def plausible(value, rng):
+    """The words of a value of the same kind as a parameter's."""
+    if isinstance(value, bool):
+        return str(not value)
+    if isinstance(value, (int, float)):
+        return str(type(value)(value * rng.choice([0, 1, 2, 10, 0.5, -1])))
+    return str(value)
+
+
+def hostile_words(data, rng, defaults):
+    """A command line, JSON's [script, word, ...], changed in one to three places; defaults are default_config.yaml's values."""
+    script, *words = json.loads(data)
+    for _ in range(how_many(rng)):
+        kind, place = rng.integers(8), int(rng.integers(max(len(words), 1)))
+        word = WORDS[rng.integers(len(WORDS))]
+        options = [number for number, text in enumerate(words[:-1]) if text.startswith("--")]
+        if kind < 4 and options:
+            words[options[rng.integers(len(options))] + 1] = word
+        elif kind == 4 and not script.startswith("tools."):
+            name = list(defaults)[rng.integers(len(defaults))]
+            words += [f"--{name}", rng.choice([word, plausible(defaults[name], rng)])]
+        elif kind == 5 and words:
+            del words[place]
+        elif kind == 6 and words:
+            words[place] = words[place][:-1] if len(words[place]) > 3 else word
+        else:
+            words.insert(place, word)
+    return json.dumps([script, *words]).encode()

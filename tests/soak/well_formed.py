@@ -1,0 +1,363 @@
+"""What reads hostile but well-formed inputs: the parts of damage.py's kinds of that name, prepare(folder) -> (originals, use) as there.
+
+Commands run in the process, where they work to their end at once: a stand-in detects, and nothing is compiled or trained.
+"""
+import contextlib
+import functools
+import importlib
+import io
+import json
+import os
+import shutil
+import sys
+import zlib
+from unittest import mock
+
+from tests.soak import hostile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def all_through(folder):
+    """COCO annotation files through conversion, scoring, pictures, a merge and, one in ten, the report."""
+    from src import dataset, evaluation
+    from src.coco import Split, class_list, image_list, image_size, read_coco, truth_boxes
+    from src.image import read_picture
+    from src.post_process import coco_records
+    from src.report import write_report
+    from src.visual import compare
+    from tools import merge_pascal_json
+    from tools.benchmark import write_coco
+
+    write_coco(os.path.join(folder, "coco"), 3, 160, 120, 2)
+    image_dir = os.path.join(folder, "coco", "train2017")
+    good = os.path.join(folder, "coco", "annotations", "instances_train2017.json")
+    with open(good, "rb") as file:
+        content = json.load(file)
+    content["categories"] = content["categories"][:4]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 1 + annotation["category_id"] % 4
+    with open(good, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+
+    def use(path):
+        place = os.path.dirname(path)
+        coco = read_coco(path)
+        names, _ = class_list(coco)
+        split = Split(path, image_dir)
+        manifest = dataset.convert(split, os.path.join(place, "records"), "p", 1, 1, place)
+        category_ids = evaluation.check_classes({"classes": manifest["classes"]}, coco, path)
+        images, records, skipped = dict(image_list(split, coco)), [], []
+        for image_id, image_path in images.items():
+            truth = truth_boxes(coco, image_id)
+            records += coco_records(image_id, truth, category_ids)
+            try:
+                compare(read_picture(image_path, image_size(coco.imgs[image_id])), truth, truth, names, 0.3)
+            except (OSError, ValueError) as error:
+                skipped.append(f"image {image_id} ({image_path}): {error}")
+        evaluation.write_records(place, "val", split, list(images.items()), records, skipped)
+        evaluation.score_and_write(place, coco, records, "x", {}, True)
+        with open(path, "rb") as file:
+            if zlib.crc32(file.read()) % 10 == 0:
+                with open(os.path.join(place, "metrics.json"), encoding="utf-8") as metrics:
+                    write_report(os.path.join(place, "r.html"), "x", None, json.load(metrics), coco, records, images)
+        merge_pascal_json.main(["--inputs", path, "--output", os.path.join(place, "merged.json")])
+        return "skip" if manifest["skipped"] or skipped else "result"
+
+    with open(good, "rb") as file:
+        return {"a.json": file.read()}, use
+
+
+def settings_in_use(folder):
+    """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
+    import numpy as np
+
+    from src.dataset import make_sample
+    from src.engine import build_schedule
+    from src.model_utils.config import DEFAULT_CONFIG, get_config
+    from src.pre_process import normalize, place
+    from src.side_file import describe_model
+    from tools.benchmark import photograph
+
+    originals = {}
+    for name in sorted(os.listdir(os.path.join(ROOT, "configs"))):
+        with open(os.path.join(ROOT, "configs", name), "rb") as file:
+            originals[name] = file.read()
+    with open(DEFAULT_CONFIG, "rb") as file:
+        originals["default_config.yaml"] = file.read().split(b"\n---", 1)[0]
+    picture = photograph(160, 120)
+
+    def use(path):
+        config = get_config("", ["--config_path", path])
+        options = config.dataset_config
+        describe_model(config, {"dataset": "x", "classes": ["a"], "category_ids": [1]})
+        build_schedule(config.train_config, 10, config.epoch_size)
+        if max(options.input_res_train + options.input_res_test) <= 1024:
+            boxes = np.array([[10, 10, 60, 90]], np.float32)
+            ratio = config.net_config.down_ratio
+            width, height = options.input_res_train
+            hm = np.zeros((1, height // ratio, width // ratio), np.float32)
+            rng = np.random.default_rng([config.seed, 0, 1])
+            make_sample(picture, boxes, np.zeros(1, np.int32), 1, rng, options, config.net_config, hm)
+            for scale in config.eval_config.multi_scales:
+                pixels, _ = place(picture, scale, config.eval_config.keep_res, options.input_res_test, ratio)
+                normalize(pixels, options.mean, options.std)
+        return "result"
+
+    return originals, use
+
+
+class Stub:
+    """In place of a Detector: as many detections as are asked for, of any batch, at once."""
+
+    def __init__(self, description, k, input_res=None, batch_size=None, from_bytes=False):
+        self.description, self.k, self.input_res, self.batch_size, self.from_bytes = description, k, input_res, batch_size, from_bytes
+        self.down_ratio, self.network = 4, None
+
+    def compile(self, batch):
+        """Nothing is to be compiled."""
+        return 0.0
+
+    def __call__(self, batch):
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        found = np.hstack([rng.uniform(0, 30, (self.k, 5)), rng.integers(0, len(self.description["classes"]), (self.k, 1))])
+        found[:, 2:4] += found[:, :2]
+        found[:, 4] /= 30
+        return np.repeat(found.astype(np.float32)[None], len(batch), 0)
+
+    def heatmap(self, batch):
+        """A heatmap without objects."""
+        import numpy as np
+
+        height, width = batch.shape[1:3] if self.from_bytes else batch.shape[2:]
+        return np.zeros((len(batch), len(self.description["classes"]), height // 4, width // 4), np.float32)
+
+
+def use_stand_ins():
+    """Replace, for the rest of this process, networks, training and other processes, so that a command is followed to its end at once."""
+    from src import inference
+    from src.side_file import read_exported, read_side_file
+
+    def load_detector(checkpoint, eval_config, target, dcn_impl="auto", from_bytes=False):
+        return Stub(read_side_file(checkpoint), eval_config.K, from_bytes=from_bytes)
+
+    def load_mindir(path):
+        side = read_exported(path)
+        return Stub(side, side["K"], side["input_res"], side["batch_size"], side["input_type"] == "uint8")
+
+    def train(config, train_set, target, rank):
+        from src.engine import build_schedule, steps_to_do
+        from src.errors import Interrupted
+        from src.side_file import describe_model
+
+        describe_model(config, train_set.manifest)
+        build_schedule(config.train_config, train_set.steps_per_epoch, config.epoch_size)
+        steps_to_do(config, train_set, 0)
+        raise Interrupted("training begins here")
+
+    def export(network, example, file_name, file_format):
+        with open(file_name, "wb") as file:
+            file.write(b"x")
+
+    def run(command, **options):
+        from src.errors import Interrupted
+
+        raise Interrupted("another process begins here")
+
+    def write_part(folder, part, count, options):
+        if count > 10:
+            from src.errors import Interrupted
+
+            raise Interrupted("much is to be drawn")
+        return real_write_part(folder, part, count, options)
+
+    shapes = importlib.import_module("tools.make_shapes_dataset")
+    real_write_part = shapes.write_part
+    for patch in (
+        mock.patch.object(inference, "load_detector", load_detector), mock.patch.object(inference, "load_mindir", load_mindir),
+        mock.patch("src.predictor.load_detector", load_detector), mock.patch("src.predictor.load_mindir", load_mindir),
+        mock.patch("src.engine.train", train), mock.patch("mindspore.export", export), mock.patch("tools.train_full.run", run),
+        mock.patch.object(shapes, "write_part", write_part), mock.patch("tools.benchmark.run_part", lambda part, options: []),
+        mock.patch("tools.serve.serve", lambda options, listener: listener.close()),
+    ):
+        patch.start()
+
+
+def make_base(folder):
+    """A folder that holds what the commands of command_lines name; returns its path."""
+    import numpy as np
+
+    from src import dataset
+    from src.centernet_det import build_network
+    from src.checkpoint import save_weights
+    from src.coco import find_split
+    from src.model_utils.config import get_config
+    from src.offline import input_name, result_name
+    from src.side_file import describe_model
+    from src.utils import write_json
+    from tools import make_rank_table
+    from tools.benchmark import jpeg, photograph, write_coco
+
+    base = os.path.join(folder, "base")
+    write_coco(os.path.join(base, "data"), 2, 96, 64, 2)
+    for name in (("train2017", "val2017"), ("annotations/instances_train2017.json", "annotations/instances_val2017.json")):
+        source, target = (os.path.join(base, "data", *part.split("/")) for part in name)
+        (shutil.copytree if os.path.isdir(source) else shutil.copy)(source, target)
+    annotation = os.path.join(base, "data", "annotations", "instances_val2017.json")
+    with open(annotation, encoding="utf-8") as file:
+        categories = json.load(file)["categories"]
+    classes, ids = [entry["name"] for entry in categories], [entry["id"] for entry in categories]
+    config = get_config("", ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"])
+    side = describe_model(config, {"dataset": "x", "classes": classes, "category_ids": ids})
+    network = build_network(config.net_config, len(classes), "composite")
+    save_weights(os.path.join(base, "m.ckpt"), {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
+    write_json(os.path.join(base, "m.json"), side)
+    with open(os.path.join(base, "e.mindir"), "wb") as file:
+        file.write(b"x")
+    write_json(os.path.join(base, "e.json"), {**side, "input_res": [64, 64], "batch_size": 1, "input_type": "uint8", "down_ratio": 4,
+                                              "K": 5, "flip_test": False})
+    dataset.convert(find_split(os.path.join(base, "data"), "train", config.dataset_config), os.path.join(base, "records"),
+                    config.mindrecord_prefix, 1, 1, base)
+    with open(os.path.join(base, "picture.jpg"), "wb") as file:
+        file.write(jpeg(photograph(96, 64)))
+    os.mkdir(os.path.join(base, "empty"))
+    os.mkdir(os.path.join(base, "results"))
+    view = {"center": [32, 32], "size": 64.0, "out_hw": [16, 16], "scale": 1.0}
+    os.mkdir(os.path.join(base, "meta"))
+    write_json(os.path.join(base, "meta", "inputs.json"), {"classes": classes, "K": 5, "skipped": [],
+                                                           "images": [{"id": number, "file_name": "x", **view} for number in (1, 2)]})
+    os.mkdir(os.path.join(base, "inputs"))
+    for number in (1, 2):
+        np.ones((5, 6), np.float32).tofile(os.path.join(base, "results", result_name(input_name(number))))
+        np.zeros((64, 64, 3), np.uint8).tofile(os.path.join(base, "inputs", input_name(number)))
+    for name, text in (("text.txt", "words\n"), ("broken.json", "{"), ("ini.ini", "[config]\nepoch_size = 2\n"),
+                       ("log.txt", "".join(f"epoch: 1 | step: {step} | loss {9 - step} |\n" for step in range(1, 6)))):
+        with open(os.path.join(base, name), "w", encoding="utf-8") as file:
+            file.write(text)
+    with contextlib.redirect_stdout(io.StringIO()):
+        make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", os.path.join(base, "hccl.json")])
+    voc = os.path.join(base, "voc")
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        os.makedirs(os.path.join(voc, part))
+    shutil.copy(os.path.join(base, "picture.jpg"), os.path.join(voc, "JPEGImages", "1.jpg"))
+    with open(os.path.join(voc, "ImageSets", "Main", "test.txt"), "w", encoding="utf-8") as file:
+        file.write("1\n")
+    with open(os.path.join(voc, "Annotations", "1.xml"), "w", encoding="utf-8") as file:
+        file.write("<a><size><width>96</width><height>64</height></size><object><name>dog</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
+                   "<xmax>9</xmax><ymax>9</ymax></bndbox></object></a>")
+
+    os.chdir(base)
+    run("eval", ["--load_checkpoint_path", "m.ckpt", "--data_dir", "data", "--save_result_dir", "run", *SMALL])
+    run("tools.convert_centernet", ["--reverse", "--ckpt_file", "m.ckpt", "--output_file", "m.pth"])
+    with open(os.path.join(base, "run", "train_record.jsonl"), "w", encoding="utf-8") as file:
+        names = ("loss", "hm_loss", "wh_loss", "off_loss", "lr", "images_per_second")
+        file.writelines(json.dumps({"step": step, "epoch": 1, **dict.fromkeys(names, 1.5)}) + "\n" for step in (1, 2, 3))
+    return base
+
+
+# ---------------------------------------------------------------- commands
+
+SMALL = ["--dataset_config.input_res_train", "[64, 64]", "--dataset_config.input_res_test", "[64, 64]", "--device_target", "CPU"]
+COMMANDS = [
+    ["train", "--mindrecord_dir", "records", "--train_config.batch_size", "2", *SMALL],
+    ["eval", "--load_checkpoint_path", "m.ckpt", "--data_dir", "data", "--save_result_dir", "out", *SMALL],
+    ["export", "--export_config.ckpt_file", "m.ckpt", "--export_config.export_name", "x", "--export_config.input_res", "[64, 64]", *SMALL],
+    ["preprocess", "--val_data_dir", "data", "--predict_dir", "out", "--export_config.input_res", "[64, 64]"],
+    ["postprocess", "--result_path", "results", "--meta_path", "meta", "--label_path", "data", "--save_path", "out"],
+    ["src.dataset", "--coco_data_dir", "data", "--mindrecord_dir", "out", "--dataset_config.num_workers", "1"],
+    ["tools.predict", "--load_checkpoint_path", "m.ckpt", "--input", "picture.jpg", "--output", "out", "--device_target", "CPU",
+     "--input_res", "64", "64", "--multi_scales", "[1]", "--score_thresh", "0.3", "--max_pixels", "9999", "--max_frames", "3"],
+    ["tools.predict", "--mindir", "e.mindir", "--input", "data/val2017", "--output", "out", "--batch_size", "2", "--classes", "class 1"],
+    ["tools.serve", "--load_checkpoint_path", "m.ckpt", "--port", "0", "--host", "127.0.0.1", "--max_bytes", "9", "--body_seconds", "3"],
+    ["tools.infer_mindir", "--mindir", "e.mindir", "--input_dir", "inputs", "--result_path", "out", "--device_target", "CPU"],
+    ["tools.contact_sheet", "--mindir", "e.mindir", "--data_dir", "data", "--output", "s.png", "--count", "2", "--columns", "1",
+     "--width", "99"],
+    ["tools.convert_centernet", "--reverse", "--ckpt_file", "m.ckpt", "--output_file", "m.pth"],
+    ["tools.convert_centernet", "--ckpt_file", "m.pth", "--output_file", "out/x.ckpt", "--annotation",
+     "data/annotations/instances_val2017.json"],
+    ["tools.convert_resnet18", "--ckpt_file", "m.ckpt", "--output_file", "b.ckpt", "--torch_name_file", "text.txt",
+     "--ms_name_file", "text.txt"],
+    ["tools.loss", "--candidate-log", "log.txt", "--reference-log", "log.txt", "--steps", "3", "--output", "l.png"],
+    ["tools.make_rank_table", "--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", "h.json"],
+    ["tools.make_rank_table", "--merge", "hccl.json", "--output", "h.json", "--hccn_conf", "text.txt"],
+    ["tools.make_shapes_dataset", "--output", "s", "--train", "1", "--val", "1", "--size", "64", "--smallest", "20", "--largest", "30",
+     "--objects", "1", "--seed", "1"],
+    ["tools.merge_pascal_json", "--inputs", "data/annotations/instances_val2017.json", "--output", "m.json"],
+    ["tools.report", "run", "--output", "r.html", "--title", "t", "--data_dir", "data"],
+    ["tools.train_full", "--data_path", "data", "--processes", "2", "--run", "r", "--device_target", "CPU", "--epochs", "2"],
+    ["tools.voc_to_coco", "--voc_dir", "voc", "--split", "test", "--output", "v.json", "--classes", "dog,cat", "--image_dir", "i"],
+    ["tools.benchmark", "--runs", "1", "--only", "decode", "--json", "b.json"],
+    ["scripts.ascend_distributed_launcher.get_distribute_train_cmd", "--mindrecord_dir", "records", "--hccl_config_dir", "hccl.json",
+     "--device_target", "CPU", "--cmd_file", "c.sh", "--hyper_parameter_config_dir", "ini.ini"],
+]
+
+
+def run(script, words):
+    """Call a script's main() as with these words behind it."""
+    main = importlib.import_module(script).main
+    with mock.patch.object(sys, "argv", [script, *words]), contextlib.redirect_stderr(io.StringIO()):
+        main()
+
+
+def run_in_copy(base, path, script, words, replaced=None):
+    """Run a script in a copy of the base folder beside path, which there takes the place of the file `replaced`. Returns "result"."""
+    from src.errors import Interrupted
+
+    place = os.path.join(os.path.dirname(path), "a", "b")
+    shutil.copytree(base, place)
+    os.mkfifo(os.path.join(place, "pipe"))
+    if replaced:
+        shutil.copy(path, os.path.join(place, replaced))
+    try:
+        os.chdir(place)
+        run(script, words)
+    except (SystemExit, Interrupted) as error:
+        if isinstance(error, SystemExit) and error.code not in (0, 1, 2, None):
+            raise
+    finally:
+        os.chdir(os.path.dirname(base))
+    return "result"
+
+
+def command_lines(folder):
+    """Command lines of the entry scripts and tools, run in a folder of their own that holds all they name."""
+    from src.model_utils.config import load_defaults
+
+    use_stand_ins()
+    base = make_base(folder)
+
+    def use(path):
+        with open(path, encoding="utf-8") as file:
+            script, *words = json.load(file)
+        return run_in_copy(base, path, script, words)
+
+    originals = {f"{number}.json": json.dumps(command).encode() for number, command in enumerate(COMMANDS)}
+    return originals, use, functools.partial(hostile.hostile_words, defaults=load_defaults()[0])
+
+
+def written_files(folder):
+    """The JSON files that scripts write, read by those that take them."""
+    use_stand_ins()
+    base = make_base(folder)
+    readers = {
+        "m.json": ["eval", "tools.predict", "export", "tools.convert_centernet"], "e.json": ["tools.infer_mindir", "tools.contact_sheet"],
+        "meta/inputs.json": ["postprocess"], "run/val/metrics.json": ["tools.report"], "run/val/val_pred_result.json": ["tools.report"],
+        "run/train_record.jsonl": ["tools.report"], "records/coco_det.train.mind.manifest.json": ["train"],
+        "hccl.json": ["scripts.ascend_distributed_launcher.get_distribute_train_cmd", "tools.make_rank_table"],
+    }
+    originals = {}
+    for name in readers:
+        with open(os.path.join(base, name), "rb") as file:
+            originals[name.replace("/", " ")] = file.readline() if name.endswith("l") else file.read()
+
+    def use(path):
+        name = os.path.basename(path).replace(" ", "/")
+        for script in readers[name]:
+            command = [words for first, *words in COMMANDS if first == script][-1 if script == "tools.make_rank_table" else 0]
+            run_in_copy(base, path, script, command, name)
+            shutil.rmtree(os.path.join(os.path.dirname(path), "a"))
+        return "result"
+
+    return originals, use
