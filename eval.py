@@ -30,7 +30,7 @@ def evaluate(config):
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation, visual
     from src.extensions import require_extensions
-    from src.image import read_picture, read_size
+    from src.image_files import read_picture, read_size
     from src.inference import StageTimes, detect_all, load_detector
     from src.model_utils.device_adapter import set_device
     from src.post_process import coco_records

@@ -22,7 +22,7 @@ def main():
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation
     from src.extensions import require_extensions
-    from src.image import read_picture
+    from src.image_files import read_picture
     from src.offline import write_inputs
 
     require_extensions()

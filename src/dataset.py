@@ -12,26 +12,26 @@ if __name__ == "__main__":
     errors.INTERRUPTS.install("exit")  # while the rest is loaded
 
 import contextlib
+import dataclasses
 import functools
-import math
 import sqlite3
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
-import cv2
 import numpy as np
 
 # MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
-from src import errors, image
+from src import errors, image_files
 from src.coco import check_expected, class_list, dataset_name, find_split, image_size, read_coco, usable_boxes
+from src.epochs import Steps, epoch_order, rank_share
 from src.errors import UserError
 from src.extensions import require_extensions
 from src.manifest import COLUMNS, ZOO_COLUMNS, manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
-from src.pre_process import whole_view
+from src.targets import Layout, Ranges, collate, columns, draws_on_host, make_sample, random_augmentation
 from src.utils import log, progress, settle, write_json
 
 RECORD_SCHEMA = {
@@ -116,9 +116,9 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
     try:
         with open(path, "rb") as file:
             data = file.read()
-        height, width = image.decode_whole_image(data, image_size(info), max_pixels).shape[:2]
-        if image.read_orientation(data) > 4 and image.decode_image(data).shape[:2] != (height, width):
-            data = image.without_orientation(data)
+        height, width = image_files.decode_whole_image(data, image_size(info), max_pixels).shape[:2]
+        if image_files.read_orientation(data) > 4 and image_files.decode_image(data).shape[:2] != (height, width):
+            data = image_files.without_orientation(data)
     except (OSError, ValueError) as error:
         return None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
     boxes, labels, problems = usable_boxes(coco.imgToAnns[info["id"]], labels_of_ids, width, height)
@@ -144,156 +144,19 @@ def damaged(mindrecord_dir, why):
                      f"into another folder ({why})")
 
 
-# ---------------------------------------------------------------- training samples
-
-
-@functools.lru_cache(maxsize=512)
-def _kernel(radius, mse_loss):
-    """The gaussian of a radius; of fixed width with the mean-squared-error option (the original's hm_gauss)."""
-    if mse_loss:
-        return image.gaussian_kernel(3 * image.MSRA_SIGMA, image.MSRA_SIGMA)
-    return image.gaussian_kernel(radius, (2 * radius + 1) / 6)
-
-
-def encode_targets(boxes, labels, num_classes, out_size, max_objs, mse_loss=False, dense_wh=False, cat_spec_wh=False, hm=None):
-    """Targets of one image (the original's datasets/sample/ctdet.py).
-
-    Args: boxes [M, 4] x1, y1, x2, y2 in output pixels; labels [M]; out_size (width, height) of the output; hm zeros [C, h, w] to draw
-    the heatmap into (dense_wh needs it), or None.
-    Returns a dictionary: hm as it was given, ind [max_objs] int32, reg [max_objs, 2], reg_mask [max_objs], wh and wh_mask:
-    [max_objs, 2], or [max_objs, 2 C] with cat_spec_wh, or [2, h, w] with dense_wh. All but ind float32. If hm is None, it holds
-    in its place objects [max_objs, 2] int32, class and radius (-1 where there is none), of which the device draws it.
-    """
-    out_w, out_h = out_size
-    objects = np.full((max_objs, 2), -1, np.int32)
-    ind = np.zeros(max_objs, np.int32)
-    reg = np.zeros((max_objs, 2), np.float32)
-    reg_mask = np.zeros(max_objs, np.float32)
-    wh = np.zeros((max_objs, 2), np.float32)
-    dense = np.zeros((2, out_h, out_w), np.float32) if dense_wh else None
-    boxes = np.clip(boxes[:max_objs], 0, np.array([out_w - 1, out_h - 1] * 2, np.float32))
-    labels = labels[:max_objs]
-    for slot, ((x1, y1, x2, y2), label) in enumerate(zip(boxes, labels)):
-        w, h = x2 - x1, y2 - y1
-        if w <= 0 or h <= 0:
-            continue
-        center = np.array([(x1 + x2) / 2, (y1 + y2) / 2], np.float32)
-        x, y = center.astype(np.int32)
-        radius = max(0, int(image.gaussian_radius(math.ceil(h), math.ceil(w))))
-        kernel = _kernel(radius, mse_loss)
-        objects[slot] = label, len(kernel) // 2
-        if hm is not None:
-            image.draw_gaussian(hm[label], x, y, kernel)
-        ind[slot] = y * out_w + x
-        reg[slot] = center - (x, y)
-        reg_mask[slot] = 1
-        wh[slot] = w, h
-        if dense_wh:
-            # The original's draw_dense_reg takes the sigma of the heatmap's fixed gaussian for a radius.
-            dense_kernel = _kernel(image.MSRA_SIGMA, False) if mse_loss else kernel
-            image.draw_dense_value(dense, hm.max(0), x, y, dense_kernel, (w, h))
-    targets = {"objects": objects} if hm is None else {"hm": hm}
-    targets |= {"ind": ind, "reg": reg, "reg_mask": reg_mask}
-    wh_mask = np.repeat(reg_mask[:, None], 2, 1)
-    if dense_wh:
-        targets["wh"], targets["wh_mask"] = dense, np.repeat(hm.max(0, keepdims=True), 2, 0)
-    elif cat_spec_wh:
-        targets["wh"], targets["wh_mask"] = (_in_class_columns(v, labels, num_classes) for v in (wh, wh_mask))
-    else:
-        targets["wh"], targets["wh_mask"] = wh, wh_mask
-    return targets
-
-
-def _in_class_columns(values, labels, num_classes):
-    """[M, 2] -> [M, 2 C] with the values in the columns 2 label, 2 label + 1, zero elsewhere."""
-    spread = np.zeros((len(values), num_classes, 2), np.float32)
-    spread[np.arange(len(labels)), labels] = values[: len(labels)]
-    return spread.reshape(len(values), -1)
-
-
-def make_sample(picture, boxes, labels, num_classes, rng, dataset_config, net_config, hm=None):
-    """A training sample: {"image": uint8 [H, W, 3], "color": float32 [3, 4] and encode_targets' dictionary}.
-
-    The network's input is image through the colour map, which augments and normalises. Args: picture uint8 BGR; boxes [M, 4] x1, y1,
-    x2, y2 in its pixels; labels [M]; rng numpy Generator that makes all the random draws, or None for the whole image as it is;
-    hm as in encode_targets.
-    """
-    height, width = picture.shape[:2]
-    input_size = dataset_config.input_res_train
-    center, size = whole_view(width, height, input_size)
-    rotation, flip, steps, lighting = 0.0, False, (), np.zeros(3)
-    if rng is not None:
-        center, size, rotation, flip = image.draw_crop(rng, center, size, (width, height), dataset_config)
-        if dataset_config.color_aug:
-            steps, lighting = image.draw_color(rng)
-    return render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config, hm)
-
-
-def render_sample(picture, boxes, labels, num_classes, center, size, rotation, flip, steps, lighting, dataset_config, net_config,
-                  hm=None):
-    """make_sample with the draws given: region (center, size, rotation), flip, and color_matrix's steps and lighting."""
-    width = picture.shape[1]
-    if flip:
-        picture = cv2.flip(picture, 1)
-        boxes = image.flip_boxes(boxes, width)
-        center = np.array([width - center[0] - 1, center[1]], np.float32)
-    input_size = tuple(dataset_config.input_res_train)
-    out_size = (input_size[0] // net_config.down_ratio, input_size[1] // net_config.down_ratio)
-    view = image.warp(picture, image.affine_matrix(center, size, rotation, input_size), input_size)
-    grey = image.mean_grey(view) if steps else 0.0  # only the contrast step uses it
-    color = image.color_matrix(steps, lighting, grey, dataset_config.eig_val, dataset_config.eig_vec)
-    color = image.normalizing_matrix(color, dataset_config.mean, dataset_config.std)
-    boxes = image.transform_boxes(boxes, image.affine_matrix(center, size, rotation, out_size))
-    targets = encode_targets(boxes, labels, num_classes, out_size, dataset_config.max_objs,
-                             net_config.mse_loss, net_config.dense_wh, net_config.cat_spec_wh, hm)
-    return {"image": view, "color": color.astype(np.float32), **targets}
-
-
-def columns(draw):
-    """The columns of a training batch, in the order device_input.DeviceInput takes them."""
-    return ["image", "color", "hm" if draw else "objects", "ind", "reg", "reg_mask", "wh", "wh_mask"]
-
-
-def collate(samples, hm):
-    """make_sample's dictionaries -> a training batch, the values of columns(); hm [B, C, h, w] if they were drawn into it, else None."""
-    return tuple(hm if name == "hm" else np.stack([sample[name] for sample in samples]) for name in columns(hm is not None))
-
-
-def draws_on_host(heatmap_on, dense_wh, device_target):
-    """Whether the pipeline draws the heatmaps, for dataset_config.heatmap_on "auto", "host" or "device".
-
-    auto: the device does where it is not the host itself, since that saves most of the bytes between them. The dense size map needs them.
-    """
-    return dense_wh or heatmap_on == "host" or (heatmap_on == "auto" and device_target == "CPU")
-
-
 # ---------------------------------------------------------------- training pipeline
 
 
-def epoch_order(count, seed, epoch, shuffle):
-    """The order in which an epoch visits `count` images: int64 [count], the same on every rank."""
-    if not shuffle:
-        return np.arange(count)
-    return np.random.default_rng([seed, epoch]).permutation(count)
+def sample_layout(config, num_classes):
+    """The targets.Layout that a configuration describes for a number of classes."""
+    data, net = config.dataset_config, config.net_config
+    return Layout(tuple(data.input_res_train), num_classes, data.max_objs, net.down_ratio, data.mean, data.std, data.eig_val, data.eig_vec,
+                  net.mse_loss, net.dense_wh, net.cat_spec_wh)
 
 
-def rank_share(order, batch_size, rank, ranks):
-    """One rank's part of an epoch: rows of every global batch, so that n ranks see the batches that one would see."""
-    steps = len(order) // (batch_size * ranks)
-    return order[: steps * batch_size * ranks].reshape(steps, ranks, batch_size)[:, rank].reshape(-1)
-
-
-class Steps:
-    """The numbers of the steps from first to last - 1, as MindSpore's GeneratorDataset reads them."""
-
-    def __init__(self, first, last):
-        self.numbers = range(first, last)
-
-    def __iter__(self):
-        return ((np.int64(number),) for number in self.numbers)
-
-    def __len__(self):
-        return len(self.numbers)
+def augmentation_ranges(config):
+    """The targets.Ranges that a configuration describes."""
+    return Ranges(*(getattr(config.dataset_config, field.name) for field in dataclasses.fields(Ranges)))
 
 
 class TrainSet:
@@ -308,12 +171,14 @@ class TrainSet:
 
         require_extensions()
         self.config = config
-        self.draw = draws_on_host(config.dataset_config.heatmap_on, config.net_config.dense_wh, device_target)
+        self.heatmap_on_host = draws_on_host(config.dataset_config.heatmap_on, config.net_config.dense_wh, device_target)
         self.rank, self.ranks = rank, ranks
         self.batch_size = config.train_config.batch_size
         self.manifest = read_manifest(config)
         self.images_per_step = self.batch_size * ranks
         self.num_classes = len(self.manifest["classes"])
+        self.layout = sample_layout(config, self.num_classes)
+        self.ranges = augmentation_ranges(config)
         if not hasattr(ds.MindDataset, "__getitem__"):
             raise UserError(f"MindSpore {version('mindspore')} cannot read single rows of MindRecord files, which training does; "
                             "install a later one (docs/mindspore-versions.md)")
@@ -353,7 +218,7 @@ class TrainSet:
         workers = min(self.config.dataset_config.num_workers, os.cpu_count())  # MindSpore refuses more
         data = ds.GeneratorDataset(Steps(first, last), ["step"], shuffle=False)
         # Whole batches by one function: MindSpore takes large arrays as they are, but copies, twice, what it batches itself.
-        return data.map(self.make_batch, ["step"], columns(self.draw), num_parallel_workers=workers)
+        return data.map(self.make_batch, ["step"], columns(self.heatmap_on_host), num_parallel_workers=workers)
 
     @contextlib.contextmanager
     def named_errors(self):
@@ -386,7 +251,7 @@ class TrainSet:
         except RuntimeError as error:
             raise DamagedRecord(f"row {row}: {str(error).splitlines()[0]}") from error
         try:
-            picture = image.decode_image(data)
+            picture = image_files.decode_image(data)
         except ValueError as error:
             raise DamagedRecord(f"image {image_id}: {error}") from error
         if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
@@ -398,16 +263,15 @@ class TrainSet:
         return picture, image_id, boxes.reshape(-1, 4), labels
 
     def _make_batch(self, step):
-        dataset_config, net_config = self.config.dataset_config, self.config.net_config
         epoch, in_epoch = divmod(int(step), self.steps_per_epoch)
-        out_w, out_h = (side // net_config.down_ratio for side in dataset_config.input_res_train)
-        hm = np.zeros((self.batch_size, self.num_classes, out_h, out_w), np.float32) if self.draw else None
+        out_w, out_h = self.layout.out_size
+        hm = np.zeros((self.batch_size, self.num_classes, out_h, out_w), np.float32) if self.heatmap_on_host else None
         samples = []
         for slot, row in enumerate(self.rows_of_epoch(epoch)[in_epoch * self.batch_size :][: self.batch_size]):
-            picture, image_id, boxes, labels = self._read_row(row)
+            pixels, image_id, boxes, labels = self._read_row(row)
             rng = np.random.default_rng([self.config.seed, epoch, image_id])
-            samples.append(make_sample(picture, boxes, labels, self.num_classes, rng, dataset_config, net_config,
-                                       hm[slot] if self.draw else None))
+            augmentation = random_augmentation(rng, pixels.shape[1::-1], self.layout.input_size, self.ranges)
+            samples.append(make_sample(pixels, boxes, labels, augmentation, self.layout, None if hm is None else hm[slot]))
         return collate(samples, hm)
 
 

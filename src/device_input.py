@@ -31,7 +31,7 @@ class ApplyColor(nn.Cell):
 class DrawHeatmap(nn.Cell):
     """Heatmaps [N, C, h, w] of objects [N, M, 2] int32 (class, radius; -1 where there is none) with centres ind [N, M] = y * w + x.
 
-    The same as dataset.encode_targets draws: the largest of a class's gaussians, of standard deviation (2 radius + 1) / 6, or of
+    The same as targets.encode_targets draws: the largest of a class's gaussians, of standard deviation (2 radius + 1) / 6, or of
     image.MSRA_SIGMA with mse_loss. The gaussians are products of one along x and one along y, which come from a table: a device's
     own exponential function may be off by several 1e-6.
     """
@@ -75,7 +75,7 @@ def gaussian_table(out_size, mse_loss):
 
 
 class DeviceInput(nn.Cell):
-    """A batch of the training pipeline (dataset.columns) -> the batch that NetworkWithLoss takes.
+    """A batch of the training pipeline (targets.columns) -> the batch that NetworkWithLoss takes.
 
     draw_heatmap is a DrawHeatmap if the pipeline sends objects, None if it sends heatmaps.
     """
@@ -85,7 +85,7 @@ class DeviceInput(nn.Cell):
         self.apply_color = ApplyColor()
         self.draw_heatmap = draw_heatmap
 
-    def construct(self, image, color, hm, ind, reg, reg_mask, wh, wh_mask):
+    def construct(self, image, color, hm, *targets):
         if self.draw_heatmap is not None:
-            hm = self.draw_heatmap(hm, ind)
-        return self.apply_color(image, color), hm, ind, reg, reg_mask, wh, wh_mask
+            hm = self.draw_heatmap(hm, targets[0])  # at the centers ind
+        return self.apply_color(image, color), hm, *targets

@@ -1,7 +1,6 @@
-"""Training: schedule, optimizer, the training loop, resuming."""
+"""The training loop, and what it is built of."""
 import contextlib
 import functools
-import math
 import os
 import shlex
 import sys
@@ -11,42 +10,19 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
+from src.centernet_det import build_network
 from src.checkpoint import CheckpointFolder, load_weights, newest_checkpoint, read_checkpoint
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import INTERRUPTS, Interrupted, UserError
-from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils.device_adapter import keep_graphs
-from src.quiet import without_warnings
+from src.optimizer import build_optimizer
+from src.resume import record_beside, restore, start_scale, training_settings
 from src.side_file import describe_model, read_side_file, side_file
+from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 from src.training_log import TrainingLog
-from src.utils import log, read_json
+from src.utils import log
 from src.watch import Watch
-
-# ---------------------------------------------------------------- training
-
-
-def build_schedule(train_config, steps_per_epoch, epochs):
-    """The learning-rate cell that train_config describes."""
-    if train_config.lr_schedule == "PolyDecay":
-        options = train_config.PolyDecay
-        return PolyDecay(options.learning_rate, options.end_learning_rate, steps_per_epoch * epochs, options.power, options.warmup_steps)
-    options = train_config.MultiDecay
-    return MultiDecay(options.learning_rate, steps_per_epoch, options.multi_epochs, options.factor, options.warmup_steps)
-
-
-def build_optimizer(network, train_config, steps_per_epoch, epochs):
-    """Adam over the network's parameters; those whose names end as decay_filter says are not decayed."""
-    schedule = build_schedule(train_config, steps_per_epoch, epochs)
-    exempt = tuple(train_config.Adam.decay_filter)
-    parameters = list(network.trainable_params())
-    decayed = [parameter for parameter in parameters if not parameter.name.endswith(exempt)]
-    others = [parameter for parameter in parameters if parameter.name.endswith(exempt)]
-    groups = [{"params": decayed, "weight_decay": train_config.Adam.weight_decay}, {"params": others}]
-    eps = getattr(train_config, train_config.lr_schedule).eps
-    with without_warnings("FusedSparseAdam' is deprecated"):  # which nn.Adam makes for sparse gradients, and no one uses here
-        return nn.Adam([group for group in groups if group["params"]], learning_rate=schedule, eps=eps)
 
 
 class SumOverRanks(nn.Cell):
@@ -60,26 +36,28 @@ class SumOverRanks(nn.Cell):
         return self.all_reduce(x)
 
 
-def build_device_input(config, num_classes, draw):
-    """The cell that makes the network's batch of the pipeline's; draw says whether the pipeline draws the heatmaps."""
+def build_device_input(config, num_classes, heatmap_on_host):
+    """The cell that makes the network's batch of the pipeline's."""
     ratio = config.net_config.down_ratio
     out_size = [side // ratio for side in config.dataset_config.input_res_train]
-    return DeviceInput(None if draw else DrawHeatmap(num_classes, out_size, config.net_config.mse_loss))
+    return DeviceInput(None if heatmap_on_host else DrawHeatmap(num_classes, out_size, config.net_config.mse_loss))
 
 
-def build_train_step(network, config, optimizer, ranks=1, device_input=None):
+def build_train_step(network, config, optimizer, rank_size=1, device_input=None):
     """The training cell that config describes; device_input as in TrainStep."""
     network = set_precision(network, config.train_config.amp_level)
-    across = {}
-    if ranks > 1:
-        across = {"ranks": ranks, "sum_over_ranks": SumOverRanks()}
-    loss = NetworkWithLoss(network, build_loss(config.net_config, **across))
-    if ranks > 1:
-        across["grad_reducer"] = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=ranks)
-    scale = config.train_config.loss_scale_value if config.enable_lossscale else None
-    growth = config.train_config.loss_scale_window if config.train_config.dynamic_loss_scale else 0
-    step = TrainStep(loss, optimizer, scale, config.train_config.clip_grad_norm, growth_interval=growth,
-                     device_input=device_input, float16=config.train_config.amp_level != "O0", **across)
+    across = AcrossRanks()
+    if rank_size > 1:
+        reducer = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=rank_size)
+        across = AcrossRanks(rank_size, SumOverRanks(), reducer)
+    loss = NetworkWithLoss(network, build_loss(config.net_config, across))
+    options = config.train_config
+    scaling = LossScaling(
+        start=options.loss_scale_value if config.enable_lossscale else None,
+        growth_interval=options.loss_scale_window if options.dynamic_loss_scale else 0,
+        float16=options.amp_level != "O0",
+    )
+    step = TrainStep(loss, optimizer, scaling=scaling, clip_grad_norm=options.clip_grad_norm, across=across, device_input=device_input)
     step.set_train()
     return step
 
@@ -111,7 +89,7 @@ def graph_settings(config, train_set, device_target):
     """All that the compiled training graphs depend on, for keep_graphs."""
     sections = {name: getattr(config, name).as_dict() for name in ("net_config", "train_config", "dataset_config")}
     names = ("epoch_size", "enable_lossscale", "enable_data_sink", "data_sink_steps", "conv_allow_hf32", "jit_level")
-    numbers = [train_set.num_classes, train_set.steps_per_epoch, train_set.ranks, train_set.draw]
+    numbers = [train_set.num_classes, train_set.steps_per_epoch, train_set.ranks, train_set.heatmap_on_host]
     return [sections, {name: getattr(config, name) for name in names}, numbers, device_target]
 
 
@@ -161,7 +139,7 @@ def train(config, train_set, device_target, rank=0):
         keep_graphs(config.compile_cache_dir, graph_settings(config, train_set, device_target))
     network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
-    device_input = build_device_input(config, train_set.num_classes, train_set.draw)
+    device_input = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)
     step_cell = build_train_step(network, config, optimizer, train_set.ranks, device_input)
     parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
     state = {parameter.name: parameter for parameter in parameters}
@@ -192,12 +170,6 @@ def train(config, train_set, device_target, rank=0):
         return run_training(config, train_set, step_cell, save, record, steps, sink_steps)
     finally:
         record.close()
-
-
-def record_beside(checkpoint, record):
-    """The record that was set aside together with a checkpoint, "" if none was; `record` is this run's path."""
-    path = os.path.join(os.path.dirname(checkpoint), os.path.basename(record))
-    return path if os.path.isfile(path) and os.path.realpath(path) != os.path.realpath(record) else ""
 
 
 def save_state(checkpoints, state, train_set, config, done, rotate):
@@ -268,74 +240,3 @@ def how_to_go_on(checkpoint, ranks):
         return (f"go on with {shlex.join(words)}, or with scripts/run_distributed_train_ascend.sh, resume = true in its ini file and "
                 "that checkpoint as LOAD_CHECKPOINT_PATH")
     return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
-
-
-def start_scale(config):
-    """The loss scale that the configuration starts with, 0 without one."""
-    return float(config.train_config.loss_scale_value) if config.enable_lossscale else 0.0
-
-
-def training_settings(config):
-    """What a configuration says of the training, {"train_config.batch_size": 16, ...}; for the side file."""
-    settings = {name: getattr(config, name) for name in ("seed", "do_shuffle", "enable_lossscale", "epoch_size")}
-    for section in ("train_config", "dataset_config"):
-        settings |= {f"{section}.{name}": value for name, value in getattr(config, section).as_dict().items()}
-    return settings
-
-
-def restore(state, path, train_set, config):
-    """Put a checkpoint back into {name: Parameter}: weights, moments, global step, loss scale.
-
-    Returns (steps done, whether they are counted anew: its run had another number of images in a step, by other ranks or batch size).
-    What the configuration changes wins, and is said in the log.
-    """
-    parameters = read_checkpoint(path)
-    missing = sorted(set(state) - set(parameters) - {"good_steps"})  # which checkpoints before the dynamic loss scale lack
-    if missing or "step" not in parameters:
-        name = (missing or ["step"])[0]
-        raise UserError(f"{path}: it holds no training state to resume ({name} is missing); without --resume its weights are loaded")
-    for name, parameter in state.items():
-        if name not in parameters or (name in ("loss_scale", "good_steps") and not goes_on_with_scale(parameters, config)):
-            continue
-        if tuple(parameter.shape) != tuple(parameters[name].shape):
-            raise UserError(f"{path}: {name} is {tuple(parameters[name].shape)}, this run has {tuple(parameter.shape)}")
-        parameter.set_data(parameters[name])
-    done = int(parameters["step"].asnumpy())
-    log(f"resuming {path} after step {done}")
-    say_changes(path, training_settings(config))
-    before, now = (float(values["loss_scale"].asnumpy()) for values in (parameters, state))
-    if before != now:
-        log(f"the loss scale was {before:g}, and is {now:g} from here on, as the configuration says")
-    then = int(parameters["images_per_step"].asnumpy()) if "images_per_step" in parameters else train_set.images_per_step
-    if then == train_set.images_per_step:
-        return done, False
-    updates = int(state["global_step"].asnumpy()[0])
-    state["global_step"].set_data(ms.Tensor([convert_steps(updates, then, train_set.images_per_step, train_set.images)], ms.int32))
-    done = convert_steps(done, then, train_set.images_per_step, train_set.images)
-    log(f"its steps had {then} images, this run's have {train_set.images_per_step}: going on after step {done}")
-    return done, True
-
-
-def goes_on_with_scale(parameters, config):
-    """Whether a resumed run takes a checkpoint's loss scale: a dynamic one does, if it starts as the checkpoint's run did."""
-    if "loss_scale_start" not in parameters:  # of an older version
-        return config.train_config.dynamic_loss_scale
-    return config.train_config.dynamic_loss_scale and float(parameters["loss_scale_start"].asnumpy()) == np.float32(start_scale(config))
-
-
-def say_changes(checkpoint, settings):
-    """Log each of this run's training settings that differs from those in a checkpoint's side file."""
-    then = read_json(side_file(checkpoint), "the side file", {}).get("training", {}) if os.path.exists(side_file(checkpoint)) else {}
-    for name, value in settings.items():
-        if name in then and then[name] != value:
-            log(f"{name} was {then[name]}, and is {value} from here on")
-
-
-def convert_steps(steps, images_then, images_now, images):
-    """The step, in steps of images_now images, at which to go on after `steps` of images_then, of a set of `images`.
-
-    The same epoch, and in it the first step that reads none of the images read: less than one step of them is left out.
-    """
-    epoch, in_epoch = divmod(steps, images // images_then)
-    per_epoch = images // images_now
-    return epoch * per_epoch + min(math.ceil(in_epoch * images_then / images_now), per_epoch)

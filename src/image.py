@@ -3,192 +3,18 @@
 Images are BGR uint8 [H, W, 3] as OpenCV reads them. Boxes are [x1, y1, x2, y2]. Sources: the original's
 utils/image.py and datasets/sample/ctdet.py.
 """
-import contextlib
-import io
 import math
-import struct
-import warnings
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from src.extensions import extension
 
 # BT.601 grey from BGR, as cv2.cvtColor computes it.
-GREY_WEIGHTS = np.array([0.114, 0.587, 0.299])
+GRAY_WEIGHTS = np.array([0.114, 0.587, 0.299])
 COLOR_JITTER = 0.4
 LIGHTING_STD = 0.1
 MSRA_SIGMA = 2
-LARGEST = 178956970  # pixels; Pillow takes no more
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-
-# The sizes of images are checked here, for all threads; Pillow's own warning would come besides.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class UnknownFormat(ValueError):
-    """Bytes that are no image of the FORMATS."""
-
-
-class TooManyPixels(ValueError):
-    """An image that is larger than it may be."""
-
-
-# How an image is turned by its EXIF orientation, and back.
-TURNS = {
-    2: lambda image: image[:, ::-1], 3: lambda image: image[::-1, ::-1], 4: lambda image: image[::-1],
-    5: lambda image: image.transpose(1, 0, 2), 6: lambda image: np.rot90(image, -1),
-    7: lambda image: image.transpose(1, 0, 2)[::-1, ::-1], 8: lambda image: np.rot90(image),
-}
-TURNED_BACK = {6: 8, 8: 6}  # the others undo themselves
-MAGIC = (b"\xff\xd8", b"\x89PNG", b"BM", b"RIFF")  # first bytes of what OpenCV decodes as the original does: JPEG, PNG, BMP, WebP
-MAY_BE_TURNED = (b"Exif", b"EXIF", b"eXIf", b"II*", b"MM\0*")  # bytes that a file with an orientation has
-
-
-def decode_image(data, size=None):
-    """Encoded bytes -> BGR uint8 [H, W, 3], turned as the EXIF tag says. Raises ValueError if they are no image.
-
-    With size (width, height), what an annotation file says, the image stays unturned if only that has this size, and it is a
-    ValueError if neither has.
-    """
-    data = bytes(data)
-    pixels = _decode_opencv(data) if data.startswith(MAGIC) else _decode_pillow(data)
-    orientation = read_orientation(data)
-    turned = TURNS[orientation](pixels) if orientation in TURNS else pixels
-    if size and turned.shape[1::-1] != tuple(size):
-        if pixels.shape[1::-1] != tuple(size):
-            raise ValueError(f"the image is {turned.shape[1]}x{turned.shape[0]}, its entry in the annotation file says {size[0]}x{size[1]}")
-        turned = pixels
-    return np.ascontiguousarray(turned)
-
-
-def _decode_opencv(data):
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:  # more pixels than OpenCV takes
-        raise ValueError(f"OpenCV: {error.err}") from error
-    if pixels is None:
-        raise ValueError("not an image that OpenCV can read")
-    return pixels
-
-
-def _decode_pillow(data):
-    with open_image(data) as opened:
-        return from_pillow(opened)
-
-
-def from_pillow(opened):
-    """A Pillow image -> BGR uint8 [H, W, 3], unturned; of 16 bits a channel the upper 8 count."""
-    if opened.mode.startswith("I"):  # 16 bits, which Pillow keeps in 16 or 32
-        grey = np.asarray(opened)
-        grey = (np.clip(grey, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
-        return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
-    return np.ascontiguousarray(np.asarray(opened.convert("RGB"))[:, :, ::-1])
-
-
-@contextlib.contextmanager
-def open_image(data):
-    """A file's bytes as a Pillow image; whatever Pillow says of them in the block becomes a ValueError."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            yield opened
-    except UnidentifiedImageError as error:
-        raise UnknownFormat("not an image of a known format") from error
-    except Image.DecompressionBombError as error:
-        raise TooManyPixels(f"it has more than {LARGEST} pixels") from error
-    except TooManyPixels:
-        raise
-    except Exception as error:  # Pillow raises many kinds for damaged files
-        raise ValueError(str(error) or type(error).__name__) from error
-
-
-def read_orientation(data):
-    """The EXIF orientation of a file's bytes, 1 without one."""
-    if not any(word in data for word in MAY_BE_TURNED):
-        return 1
-    try:
-        with open_image(data) as opened:
-            return _orientation(opened)
-    except ValueError:  # damaged EXIF
-        return 1
-
-
-def _orientation(opened):
-    """The EXIF orientation of a Pillow image, 1 without one: what is no number from 1 to 8, a text for one, is none."""
-    value = opened.getexif().get(0x0112, 1)
-    return int(value) if value in TURNS else 1
-
-
-def decode_whole_image(data, size=None, max_pixels=LARGEST):
-    """decode_image, but ValueError also if the bytes are not the whole image, or one of more than max_pixels pixels.
-
-    OpenCV alone fills a truncated one with grey. Nothing is decoded before the size is known to what decodes it: Pillow's for all formats
-    but those in which OpenCV reads its size from the same place.
-    """
-    with open_image(data) as opened:
-        check_pixels(opened.size, max_pixels)
-        check_pixels(_stated_size(data), max_pixels)
-        opened.load()
-        loaded = opened.size
-    image = decode_image(data, size)
-    if sorted(image.shape[:2]) != sorted(loaded):
-        raise ValueError(f"its header says {loaded[0]}x{loaded[1]}, and it holds {image.shape[1]}x{image.shape[0]}")
-    return image
-
-
-def read_picture(path, size=None, max_pixels=LARGEST):
-    """An image file as BGR uint8 [H, W, 3]. Raises OSError, or ValueError as decode_whole_image, with its arguments."""
-    with open(path, "rb") as file:
-        return decode_whole_image(file.read(), size, max_pixels)
-
-
-def read_size(path):
-    """(width, height) that read_picture gives, from the file's header; None if that cannot be read."""
-    try:
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
-            return opened.size[::-1] if _orientation(opened) > 4 else opened.size
-    except Exception:  # Pillow raises many kinds; read_picture says which
-        return None
-
-
-def check_pixels(size, max_pixels):
-    """Raise ValueError if an image of size (width, height) has more than max_pixels pixels."""
-    if size[0] * size[1] > max_pixels:
-        raise TooManyPixels(f"it has {size[0]}x{size[1]} pixels, more than {max_pixels}")
-
-
-def _stated_size(data):
-    """(width, height) where OpenCV reads it, at a fixed place, in PNG and BMP files; (0, 0) for others."""
-    if data.startswith(b"\x89PNG"):
-        return struct.unpack(">II", data[16:24].ljust(8, b"\0"))
-    if data.startswith(b"BM"):
-        return tuple(map(abs, struct.unpack("<ii", data[18:26].ljust(8, b"\0"))))
-    return 0, 0
-
-
-def without_orientation(data):
-    """The bytes of a file whose pixels are to be read unturned -> bytes without an orientation and with the same pixels.
-
-    A JPEG loses its EXIF and XMP segments, which both may hold one; any other file is written anew as PNG.
-    """
-    if data.startswith(b"\xff\xd8"):
-        bare = _without_metadata(data)
-        if read_orientation(bare) == 1:
-            return bare
-    pixels = _decode_opencv(data) if data.startswith(MAGIC) else _decode_pillow(data)
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def _without_metadata(data):
-    """A JPEG's bytes without its EXIF and XMP segments, those of the kind APP1."""
-    kept, place = [data[:2]], 2
-    while data[place : place + 1] == b"\xff" and data[place + 1] not in (0xDA, 0xD9):
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if data[place + 1] != 0xE1:
-            kept.append(data[place:end])
-        place = end
-    return b"".join([*kept, data[place:]])
 
 
 def affine_matrix(center, size, rotation, out_size, inverse=False):
@@ -253,55 +79,55 @@ def crop_border(border, size):
     return border // divisor
 
 
-def draw_crop(rng, center, size, image_size, dataset_config):
-    """The random view of one training image.
+def random_crop(rng, center, width, image_size, ranges):
+    """The random region of one training image: (center, width).
 
-    Args: center (x, y) and size (longest side) of the whole image; image_size (width, height); dataset_config's
-    rand_crop, scale, shift, aug_rot, rotate, flip_prop. Returns center, size, rotation in degrees, flip (bool); the
-    center is that of the image before it is mirrored.
+    Args: center (x, y) and width of the region that shows the whole image; image_size (width, height); ranges (rand_crop, scale, shift):
+    whether the center is drawn from all places and the scale from steps of 0.1, else from normal distributions; the largest relative
+    change of scale; the standard deviation of the shift, in image sizes.
     """
-    width, height = image_size
+    rand_crop, scale, shift = ranges
     center = np.array(center, np.float32)
-    if dataset_config.rand_crop:
-        factors = np.arange(1 - dataset_config.scale, 1 + dataset_config.scale, 0.1)
-        size = size * (rng.choice(factors) if len(factors) else 1.0)  # scale 0 is no scaling
-        border_x = crop_border(128, width)
-        border_y = crop_border(128, height)
-        center[0] = rng.integers(border_x, width - border_x)
-        center[1] = rng.integers(border_y, height - border_y)
+    if rand_crop:
+        factors = np.arange(1 - scale, 1 + scale, 0.1)
+        width = width * (rng.choice(factors) if len(factors) else 1.0)  # scale 0 is no scaling
+        border_x, border_y = (crop_border(128, side) for side in image_size)
+        center[0] = rng.integers(border_x, image_size[0] - border_x)
+        center[1] = rng.integers(border_y, image_size[1] - border_y)
     else:
-        shift, scale = dataset_config.shift, dataset_config.scale
-        center += size * np.clip(rng.standard_normal(2) * shift, -2 * shift, 2 * shift)
-        size = size * np.clip(rng.standard_normal() * scale + 1, 1 - scale, 1 + scale)
-    rotation = 0.0
-    if rng.random() < dataset_config.aug_rot:
-        limit = dataset_config.rotate
-        rotation = float(np.clip(rng.standard_normal() * limit / 2, -limit, limit))
-    flip = bool(rng.random() < dataset_config.flip_prop)
-    return center, size, rotation, flip
+        center += width * np.clip(rng.standard_normal(2) * shift, -2 * shift, 2 * shift)
+        width = width * np.clip(rng.standard_normal() * scale + 1, 1 - scale, 1 + scale)
+    return center, width
 
 
-def draw_color(rng):
+def random_rotation(rng, probability, limit):
+    """A random angle in degrees, at most `limit`, with a probability; else 0."""
+    if rng.random() < probability:
+        return float(np.clip(rng.standard_normal() * limit / 2, -limit, limit))
+    return 0.0
+
+
+def random_color(rng):
     """The random colour change of one image: the three steps in their order with their factors, and three lighting draws."""
     steps = [("brightness", "contrast", "saturation")[i] for i in rng.permutation(3)]
     factors = 1.0 + rng.uniform(-COLOR_JITTER, COLOR_JITTER, 3)
     return list(zip(steps, factors)), rng.normal(scale=LIGHTING_STD, size=3)
 
 
-def color_matrix(steps, lighting, mean_grey, eig_val, eig_vec):
+def color_matrix(steps, lighting, mean_gray, eig_val, eig_vec):
     """Colour augmentation as one affine map of the colour vector: float64 [3, 4] on values in [0, 1].
 
     Contrast blends with the image's mean grey, saturation with the pixel's own grey, both of the image before any
     step, as in the original. Args: steps [(name, factor)] in order; lighting three draws, multiplied with eig_val
-    and projected by eig_vec; mean_grey of the image.
+    and projected by eig_vec; mean_gray of the image.
     """
     matrix = np.hstack([np.eye(3), np.zeros((3, 1))])
     for name, factor in steps:
         matrix *= factor
         if name == "contrast":
-            matrix[:, 3] += (1 - factor) * mean_grey
+            matrix[:, 3] += (1 - factor) * mean_gray
         elif name == "saturation":
-            matrix[:, :3] += (1 - factor) * GREY_WEIGHTS
+            matrix[:, :3] += (1 - factor) * GRAY_WEIGHTS
     matrix[:, 3] += np.asarray(eig_vec) @ (np.asarray(eig_val) * lighting)
     return matrix
 
@@ -320,9 +146,9 @@ def apply_color(image, matrix):
     return np.ascontiguousarray(out.transpose(2, 0, 1))
 
 
-def mean_grey(image):
+def mean_gray(image):
     """Mean grey of a uint8 image, in [0, 1]."""
-    return float(GREY_WEIGHTS @ np.array(cv2.mean(image)[:3])) / 255
+    return float(GRAY_WEIGHTS @ np.array(cv2.mean(image)[:3])) / 255
 
 
 def gaussian_radius(height, width, min_overlap=0.7):

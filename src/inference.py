@@ -12,11 +12,12 @@ import numpy as np
 from mindspore import nn
 
 from src import errors
-from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, make_for_inference
+from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network
 from src.checkpoint import load_weights, read_checkpoint
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import Normalize
 from src.errors import UserError
+from src.folding import make_for_inference
 from src.graphs import Graphs, filled
 from src.model_utils.config import Config
 from src.post_process import merge, to_image

@@ -3,6 +3,8 @@
 Layouts: heatmaps [N, C, H, W]; regression maps [N, D, H, W]; objects in M slots: ind [N, M] holds y * W + x, targets
 are [N, M, D], masks [N, M, D] with 1 where the slot holds an object.
 """
+from dataclasses import dataclass
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -65,40 +67,55 @@ def norm_l1_loss(pred, target, mask, norm=None):
     return l1_loss(pred / (target + 1e-4), ops.ones_like(target), mask, norm)
 
 
+@dataclass(frozen=True)
+class LossOptions:
+    """The parameters of that name in net_config; reg_loss is "l1" or "sl1"."""
+
+    mse_loss: bool = False
+    reg_loss: str = "l1"
+    dense_wh: bool = False
+    norm_wh: bool = False
+    cat_spec_wh: bool = False
+    reg_offset: bool = True
+    hm_weight: float = 1.0
+    wh_weight: float = 0.1
+    off_weight: float = 1.0
+
+
 class CenterNetLoss(nn.Cell):
     """The weighted sum of the three losses.
 
     Across ranks each sum is divided by the number of objects of all, over the number of ranks: so the mean over ranks,
     which is what gradients are averaged to, is the loss of the whole batch, however the objects are spread.
 
-    Args: mse_loss, reg_loss ("l1" | "sl1"), dense_wh, norm_wh, cat_spec_wh, reg_offset and the weights, as in net_config;
-    ranks, and sum_over_ranks, a cell that adds a tensor up over them.
-    construct: hm [N, C, H, W] (logits), wh, reg (maps) and the targets of dataset.py -> (loss, hm_loss, wh_loss, off_loss).
+    Args: a LossOptions; rank_size, and sum_over_ranks, a cell that adds a tensor up over the ranks.
+    construct: hm [N, C, H, W] (logits), wh, reg (maps) and the targets hm, ind, reg, reg_mask, wh, wh_mask of targets.py
+    -> (loss, hm_loss, wh_loss, off_loss).
     """
 
-    def __init__(self, mse_loss, reg_loss, dense_wh, norm_wh, cat_spec_wh, reg_offset, hm_weight, wh_weight, off_weight,
-                 ranks=1, sum_over_ranks=None):
+    def __init__(self, options, *, rank_size=1, sum_over_ranks=None):
         super().__init__()
-        self.mse_loss = mse_loss
-        self.dense_wh = dense_wh
-        self.reg_offset = reg_offset
-        self.smooth = reg_loss == "sl1"
+        self.mse_loss = options.mse_loss
+        self.dense_wh = options.dense_wh
+        self.reg_offset = options.reg_offset
+        self.smooth = options.reg_loss == "sl1"
         self.regression = smooth_l1_loss if self.smooth else l1_loss
         # The original's order of precedence; these three are L1 whatever reg_loss says.
-        if dense_wh:
+        if options.dense_wh:
             self.size_loss = l1_loss
-        elif norm_wh:
+        elif options.norm_wh:
             self.size_loss = norm_l1_loss
         else:
-            self.size_loss = l1_loss if cat_spec_wh else self.regression
+            self.size_loss = l1_loss if options.cat_spec_wh else self.regression
         self.smooth_size = self.size_loss is smooth_l1_loss
-        self.hm_weight = hm_weight
-        self.wh_weight = wh_weight
-        self.off_weight = off_weight
-        self.ranks = ranks
+        self.hm_weight = options.hm_weight
+        self.wh_weight = options.wh_weight
+        self.off_weight = options.off_weight
+        self.rank_size = rank_size
         self.sum_over_ranks = sum_over_ranks or nn.Identity()
 
-    def construct(self, hm, wh, reg, hm_target, ind, reg_target, reg_mask, wh_target, wh_mask):
+    def construct(self, hm, wh, reg, *targets):
+        hm_target, ind, reg_target, reg_mask, wh_target, wh_mask = targets
         mask = ops.broadcast_to(ops.expand_dims(reg_mask, -1), reg_target.shape)
         hm_norm, wh_norm, off_norm = self._norms(hm_target, wh_mask, mask)
         if self.mse_loss:
@@ -121,4 +138,4 @@ class CenterNetLoss(nn.Cell):
         counts = self.sum_over_ranks(ops.stack((objects, wh_mask.sum(), mask.sum())))
         wh_count = counts[1] / wh_mask.shape[-1] if self.smooth_size else counts[1]
         off_count = counts[2] / mask.shape[-1] if self.smooth else counts[2]
-        return at_least_one(counts[0]) / self.ranks, (wh_count + 1e-4) / self.ranks, (off_count + 1e-4) / self.ranks
+        return at_least_one(counts[0]) / self.rank_size, (wh_count + 1e-4) / self.rank_size, (off_count + 1e-4) / self.rank_size

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src import image
+from src import image_files
 from src.errors import UserError
 from src.extensions import require_extensions
-from src.image import read_picture
+from src.image_files import read_picture
 from src.inference import join_scales, load_detector, load_mindir, make_inputs
 from src.model_utils.config import make_config
 from src.model_utils.device_adapter import set_device
@@ -62,9 +62,9 @@ def as_picture(source) -> np.ndarray:
     if isinstance(source, (str, os.PathLike)):
         return read_picture(source)
     if isinstance(source, bytes):
-        return image.decode_whole_image(source)
+        return image_files.decode_whole_image(source)
     if hasattr(source, "convert"):  # Pillow
-        return image.from_pillow(source)
+        return image_files.from_pillow(source)
     if not isinstance(source, np.ndarray):
         raise ValueError(f"a {type(source).__name__} is no picture; give a path, bytes, a Pillow image or an array")
     known_shape = source.ndim in (2, 3) and 0 not in source.shape and source.shape[2:] in ((), (3,), (4,))

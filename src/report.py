@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from src import evaluation
 from src.coco import class_list, image_size, truth_boxes
-from src.image import read_picture
+from src.image_files import read_picture
 from src.training_log import read_training_log
 from src.utils import log, whole_file
 from src.visual import class_color, compare, draw_curve

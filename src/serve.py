@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.requests import ClientDisconnect
 
-from src import image
+from src import image_files
 from src.predictor import Predictor
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages", "serve.html")
@@ -183,10 +183,10 @@ def check_body(request: Request, body: bytes):
 def detect(predictor: Predictor, body: bytes, max_pixels: int):
     """(picture, Prediction) of a picture's bytes. Raises HTTPException: 415 if they are none, 413 if it is too large, 422 if damaged."""
     try:
-        picture = image.decode_whole_image(body, max_pixels=max_pixels)
-    except image.UnknownFormat:
-        raise HTTPException(415, f"not a picture ({', '.join(image.FORMATS)}); {HOW}") from None
-    except image.TooManyPixels:
+        picture = image_files.decode_whole_image(body, max_pixels=max_pixels)
+    except image_files.UnknownFormat:
+        raise HTTPException(415, f"not a picture ({', '.join(image_files.FORMATS)}); {HOW}") from None
+    except image_files.TooManyPixels:
         raise HTTPException(413, f"the picture has more than {max_pixels} pixels") from None
     except ValueError as error:
         raise HTTPException(422, f"a damaged picture: {error}") from error

@@ -21,8 +21,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src import dataset, errors, image, losses, pre_process, torch_weights
-from src.centernet_det import HeatmapNetwork, build_loss, build_network
+from src import dataset, errors, image, losses, pre_process, targets, torch_weights
+from src.centernet_det import HeatmapNetwork, build_network
 from src.checkpoint import as_parameters, load_weights, parameter_shapes
 from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
@@ -32,6 +32,7 @@ from src.extensions import extension
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.post_process import to_image
+from src.train_step import build_loss
 
 USUAL = 1e-5  # tolerance, as the ones below relative to the largest value of what is compared
 NETWORK = 1e-4
@@ -178,17 +179,15 @@ def sample_rows(vectors, folder, name):
     crop_center, crop_scale, flip = vectors["crop_center"], vectors["crop_scale"], bool(vectors["flip"])
     if vectors["train"]:
         center, size = crop_center.astype(np.float32), size * crop_scale
-    words = (
-        picture, boxes, vectors["labels"], len(vectors["ret_hm"]), center, size, 0.0, flip, (), np.zeros(3),
-        config.dataset_config, config.net_config,
-    )
-    sample = dataset.render_sample(*words, hm=np.zeros_like(vectors["ret_hm"], np.float32))
+    layout = dataset.sample_layout(config, len(vectors["ret_hm"]))
+    words = picture, boxes, vectors["labels"], targets.Augmentation(center, size, flip=flip), layout
+    sample = targets.make_sample(*words, np.zeros_like(vectors["ret_hm"], np.float32))
     name = f"sample {name}"
     view = image.apply_color(sample["image"], sample["color"])
     yield compare(f"{name}: input", view[:, ::2, ::2], vectors["ret_input"], USUAL, grey_level(config.dataset_config))
     yield compare(f"{name}: heatmap", sample["hm"], vectors["ret_hm"])
     if variant != "dense_wh":
-        on_device = on_the_device([dataset.render_sample(*words)], config, len(vectors["ret_hm"]), False)
+        on_device = on_the_device([targets.make_sample(*words)], config, len(vectors["ret_hm"]), False)
         yield compare(f"{name}: input, on the device", on_device["image"][0, :, ::2, ::2], vectors["ret_input"], USUAL,
                       grey_level(config.dataset_config))
         yield compare(f"{name}: heatmap, drawn on the device", on_device["hm"][0], vectors["ret_hm"])
@@ -208,7 +207,7 @@ def color_rows(vectors, folder):
     for case in vectors.cases("order"):
         draws = vectors[f"draws_{case}"]
         steps = [(str(name).rstrip("_"), 1 + draw) for name, draw in zip(vectors[f"order_{case}"], draws)]
-        matrix = image.color_matrix(steps, draws[3:], image.mean_grey(picture), options.eig_val, options.eig_vec)
+        matrix = image.color_matrix(steps, draws[3:], image.mean_gray(picture), options.eig_val, options.eig_vec)
         augmented = image.apply_color(picture, matrix / np.array([255, 255, 255, 1]))
         normalized = image.apply_color(picture, image.normalizing_matrix(matrix, options.mean, options.std))
         yield compare(f"colour {case}: augmented", augmented.transpose(1, 2, 0), vectors[f"out_{case}"])
@@ -403,8 +402,8 @@ def arrays(reference):
 
 def on_the_device(samples, config, num_classes, draw):
     """The batch, {name: array}, that the device makes of samples of the pipeline; draw says whether they come with heatmaps."""
-    batch = [Tensor(np.stack([sample[name] for sample in samples])) for name in dataset.columns(draw)]
-    names = [name for name in dataset.columns(True) if name != "color"]
+    batch = [Tensor(np.stack([sample[name] for sample in samples])) for name in targets.columns(draw)]
+    names = [name for name in targets.columns(True) if name != "color"]
     return {name: value.asnumpy() for name, value in zip(names, build_device_input(config, num_classes, draw)(*batch))}
 
 
@@ -421,8 +420,8 @@ def drawn_batch(n=4, size=128):
         boxes = np.hstack([corners, corners + sides])
         for (x1, y1, x2, y2), label in zip(boxes, labels):
             picture[y1:y2, x1:x2] = np.eye(3)[label] * 190 + 30
-        samples.append(dataset.make_sample(picture, boxes.astype(np.float32), labels, 3, None, config.dataset_config, config.net_config,
-                                           np.zeros((3, size // 4, size // 4), np.float32)))
+        samples.append(targets.make_sample(picture, boxes.astype(np.float32), labels, targets.whole_image((size, size), (size, size)),
+                                           dataset.sample_layout(config, 3), np.zeros((3, size // 4, size // 4), np.float32)))
     return on_the_device(samples, config, 3, True)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import dataset, evaluation, image
+from src import dataset, evaluation, image_files
 from src.coco import Split, image_list, image_size, read_coco
 from src.errors import UserError
 from tests.conftest import bomb_tiff, convert, noise_picture, write_coco
@@ -189,21 +189,21 @@ def test_images_are_turned_as_pillow_turns_them(ending, orientation):
 
     data = encoded(half_black(80, 120), ending, orientation)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))[:, :, ::-1]
-    np.testing.assert_allclose(image.decode_whole_image(data).astype(int), expected, atol=3)
+    np.testing.assert_allclose(image_files.decode_whole_image(data).astype(int), expected, atol=3)
     if ending == ".jpg":
-        np.testing.assert_array_equal(image.decode_image(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+        np.testing.assert_array_equal(image_files.decode_image(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
 def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, make_config):
     """Orientation 6: 120x80 as it is stored, 80x120 turned. Boxes are of one or the other."""
     data = encoded(half_black(80, 120), ending, 6)
-    assert image.decode_whole_image(data, (120, 80)).shape == (80, 120, 3)
-    assert image.decode_whole_image(data, (80, 120)).shape == (120, 80, 3)
+    assert image_files.decode_whole_image(data, (120, 80)).shape == (80, 120, 3)
+    assert image_files.decode_whole_image(data, (80, 120)).shape == (120, 80, 3)
     with pytest.raises(ValueError, match="the image is 80x120, its entry in the annotation file says 100x100"):
-        image.decode_whole_image(data, (100, 100))
-    bare = image.without_orientation(data)
-    np.testing.assert_array_equal(image.decode_whole_image(bare), image.decode_whole_image(data, (120, 80)))
+        image_files.decode_whole_image(data, (100, 100))
+    bare = image_files.without_orientation(data)
+    np.testing.assert_array_equal(image_files.decode_whole_image(bare), image_files.decode_whole_image(data, (120, 80)))
 
     # Conversion, records and the training samples alike.
     path = write_coco(tmp_path, "train", {number: half_black(80, 120) for number in (1, 2, 3)}, [(n, 1, [0, 0, 60, 40]) for n in (1, 2, 3)])
@@ -221,7 +221,7 @@ def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, 
     pixels = dataset.TrainSet(make_config(*words)).make_batch(0)[0]
     for sample, (width, height) in zip(pixels, ((120, 80), (80, 120))):
         scale = 128 / 120
-        shown = cv2.resize(image.decode_whole_image(data, (width, height)), None, fx=scale, fy=scale)
+        shown = cv2.resize(image_files.decode_whole_image(data, (width, height)), None, fx=scale, fy=scale)
         left, upper = (128 - shown.shape[1]) // 2, (128 - shown.shape[0]) // 2
         part = sample[upper : upper + shown.shape[0], left : left + shown.shape[1]]
         assert (np.abs(part.astype(int) - shown) > 60).mean() < 0.03  # but for the edges of the white quarter
@@ -248,9 +248,9 @@ def with_xmp(exif=b""):
 
 @pytest.mark.parametrize("data", [with_padding(), with_xmp(), with_xmp(Image.Exif().tobytes())])
 def test_no_orientation_is_left(data):
-    assert image.read_orientation(data) == 6
-    bare = image.without_orientation(data)
-    np.testing.assert_array_equal(image.decode_image(bare), image.decode_image(data, (120, 80)))
+    assert image_files.read_orientation(data) == 6
+    bare = image_files.without_orientation(data)
+    np.testing.assert_array_equal(image_files.decode_image(bare), image_files.decode_image(data, (120, 80)))
 
 
 @pytest.mark.parametrize("kind, count, value", [(2, 2, b"6\0"), (3, 1, b"\x09\0"), (3, 1, b"\0\0"), (7, 4, b"abcd"), (5, 1, b"")])
@@ -261,7 +261,7 @@ def test_an_orientation_that_is_none_turns_nothing(kind, count, value, tmp_path)
     Image.fromarray(half_black(80, 120)).save(data, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4))
     path = write_coco(tmp_path, "train", {1: half_black(80, 120)}, [(1, 1, [0, 0, 60, 40])])
     (tmp_path / "train2017" / "000000000001.jpg").write_bytes(data.getvalue())
-    assert image.read_size(tmp_path / "train2017" / "000000000001.jpg") == (120, 80)
+    assert image_files.read_size(tmp_path / "train2017" / "000000000001.jpg") == (120, 80)
     assert convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
 
 
@@ -283,7 +283,7 @@ def memory():
 def test_a_file_that_shows_two_sizes_is_not_decoded_at_the_larger():
     before = memory()
     try:
-        assert image.decode_whole_image(bomb_tiff(), max_pixels=1000).size <= 3000
+        assert image_files.decode_whole_image(bomb_tiff(), max_pixels=1000).size <= 3000
     except ValueError:
         pass
     assert memory() - before < 100  # MB; 12000x12000 takes 432
@@ -303,7 +303,7 @@ def png_with_two_headers():
 def test_a_png_is_judged_by_its_first_header():
     before = memory()
     with pytest.raises(ValueError, match="12000x12000 pixels, more than 1000000"):
-        image.decode_whole_image(png_with_two_headers(), max_pixels=1_000_000)
+        image_files.decode_whole_image(png_with_two_headers(), max_pixels=1_000_000)
     assert memory() - before < 100
 
 

@@ -1,4 +1,5 @@
 """src/dataset.py: evaluation inputs, conversion, pipeline."""
+import dataclasses
 import gc
 import json
 import shutil
@@ -8,7 +9,7 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 
-from src import dataset, image
+from src import dataset, epochs, image, targets
 from src.coco import Split, find_split, image_list, read_coco, truth_boxes, usable_boxes
 from src.errors import UserError
 from src.manifest import read_manifest
@@ -230,20 +231,20 @@ def test_missing_shard_is_named(tiny_records, tmp_path, make_config):
 
 
 def test_shares_cover_an_epoch_once():
-    order = dataset.epoch_order(1003, 1, 4, True)
+    order = epochs.epoch_order(1003, 1, 4, True)
     assert sorted(order) == list(range(1003))
-    shares = [dataset.rank_share(order, 8, rank, 3) for rank in range(3)]
+    shares = [epochs.rank_share(order, 8, rank, 3) for rank in range(3)]
     seen = np.concatenate(shares)
     assert len(np.unique(seen)) == len(seen) and 1003 - len(seen) < 24
-    one = dataset.rank_share(order, 24, 0, 1)
+    one = epochs.rank_share(order, 24, 0, 1)
     np.testing.assert_array_equal(np.concatenate([share.reshape(-1, 8) for share in shares], 1).ravel(), one)
 
 
 def test_orders_differ_by_epoch_and_seed_alone():
-    assert not np.array_equal(dataset.epoch_order(50, 1, 0, True), dataset.epoch_order(50, 1, 1, True))
-    assert not np.array_equal(dataset.epoch_order(50, 1, 0, True), dataset.epoch_order(50, 2, 0, True))
-    np.testing.assert_array_equal(dataset.epoch_order(50, 1, 3, True), dataset.epoch_order(50, 1, 3, True))
-    np.testing.assert_array_equal(dataset.epoch_order(50, 1, 3, False), np.arange(50))
+    assert not np.array_equal(epochs.epoch_order(50, 1, 0, True), epochs.epoch_order(50, 1, 1, True))
+    assert not np.array_equal(epochs.epoch_order(50, 1, 0, True), epochs.epoch_order(50, 2, 0, True))
+    np.testing.assert_array_equal(epochs.epoch_order(50, 1, 3, True), epochs.epoch_order(50, 1, 3, True))
+    np.testing.assert_array_equal(epochs.epoch_order(50, 1, 3, False), np.arange(50))
 
 
 def batches(records, make_config, *words, first_step=0, epoch=1):
@@ -263,9 +264,9 @@ def network_input(batch):
 def test_samples_do_not_depend_on_the_number_of_workers(tiny_records, make_config):
     one = batches(tiny_records, make_config, "--dataset_config.num_workers", 1)
     four = batches(tiny_records, make_config, "--dataset_config.num_workers", 4)  # or as many as there are cores
-    assert len(one) == 5 and list(one[0]) == dataset.columns(True)
+    assert len(one) == 5 and list(one[0]) == targets.columns(True)
     for a, b in zip(one, four):
-        for name in dataset.columns(True):
+        for name in targets.columns(True):
             np.testing.assert_array_equal(a[name], b[name])
     other_epoch = batches(tiny_records, make_config, epoch=2)
     assert not np.array_equal(one[0]["image"], other_epoch[0]["image"])
@@ -307,7 +308,7 @@ def test_one_pipeline_serves_many_epochs(tiny_records, make_config):
     apart = [batch for epoch in (1, 2, 3) for batch in batches(tiny_records, make_config, epoch=epoch)][3:12]
     assert len(together) == len(apart) == 9
     for a, b in zip(together, apart):
-        for name in dataset.columns(True):
+        for name in targets.columns(True):
             np.testing.assert_array_equal(a[name], b[name])
     assert train_set.batches(0, 10**9).get_dataset_size() == 10**9  # no list of them is made
 
@@ -341,7 +342,7 @@ def test_every_augmentation_option_changes_the_samples(tiny_records, make_config
 def test_rotation_stays_within_its_limit(make_config):
     options = make_config("--dataset_config.aug_rot", 0.5, "--dataset_config.rotate", 20).dataset_config
     rng = np.random.default_rng(0)
-    angles = [image.draw_crop(rng, (64, 48), 128, (128, 96), options)[2] for _ in range(400)]
+    angles = [image.random_rotation(rng, options.aug_rot, options.rotate) for _ in range(400)]
     assert max(map(abs, angles)) <= 20
     assert 0.4 < np.mean([angle != 0 for angle in angles]) < 0.6
 
@@ -350,12 +351,13 @@ def test_a_dense_size_with_mean_squared_error_fills_centers_alone():
     """The heatmap's gaussian is wider than draw_dense_reg's of radius 2, so that this is nowhere above it but at the center."""
     hm = np.zeros((2, 32, 32), np.float32)
     boxes = np.array([[4, 4, 20, 16], [18, 20, 26, 28]], np.float32)
-    targets = dataset.encode_targets(boxes, np.array([0, 1]), 2, (32, 32), 8, mse_loss=True, dense_wh=True, hm=hm)
+    layout = targets.Layout((128, 128), 2, 8, 4, [], [], [], [], mse_loss=True, dense_wh=True)
+    found = targets.encode_targets(boxes, np.array([0, 1]), layout, hm)
     expected = np.zeros((2, 32, 32), np.float32)
     expected[:, 10, 12] = 16, 12
     expected[:, 24, 22] = 8, 8
-    np.testing.assert_array_equal(targets["wh"], expected)
-    assert (targets["wh_mask"][0] > 0).sum() > 2 * 73
+    np.testing.assert_array_equal(found["wh"], expected)
+    assert (found["wh_mask"][0] > 0).sum() > 2 * 73
 
 
 def test_max_objs_limits_the_slots(tiny_records, make_config):
@@ -392,7 +394,7 @@ def test_only_damage_is_called_damage(tiny_records, make_config):
     train_set = dataset.TrainSet(make_config(*words))
     with pytest.raises(RuntimeError, match="something else"), train_set.named_errors():
         raise RuntimeError("something else")
-    train_set.config.dataset_config.mean = [0.4, 0.4]  # which a configuration may not say
+    train_set.layout = dataclasses.replace(train_set.layout, mean=[0.4, 0.4])  # which a configuration may not say
     with pytest.raises(UserError, match="the training images cannot be made .ValueError: ") as raised, train_set.named_errors():
         list(train_set.batches(0, 5).create_tuple_iterator(num_epochs=1))
     assert "damaged" not in str(raised.value)
@@ -400,9 +402,8 @@ def test_only_damage_is_called_damage(tiny_records, make_config):
 
 def test_a_random_crop_without_scaling(tiny_records, make_config):
     """scale 0 is no scaling: regions are as wide as the image is long."""
-    options = make_config("--dataset_config.rand_crop", "true", "--dataset_config.scale", 0).dataset_config
     for seed in range(5):
-        assert image.draw_crop(np.random.default_rng(seed), (64, 48), 128.0, (128, 96), options)[1] == 128
+        assert image.random_crop(np.random.default_rng(seed), (64, 48), 128.0, (128, 96), (True, 0.0, 0.1))[1] == 128
     assert len(batches(tiny_records, make_config, "--dataset_config.scale", 0)) == 5
 
 

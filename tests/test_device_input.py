@@ -3,7 +3,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src import dataset, image
+from src import dataset, image, targets
 from src.device_input import ApplyColor, DeviceInput, DrawHeatmap
 from src.engine import build_device_input
 from tests.conftest import TINY, noise_picture, run_script
@@ -25,8 +25,9 @@ def test_the_device_draws_the_hosts_heatmaps(mse_loss):
     for count in (0, 1, 20, 40):
         boxes, labels = random_objects(rng, count, out_size)
         drawn.append(np.zeros((4, *out_size[::-1]), np.float32))
-        dataset.encode_targets(boxes, labels, 4, out_size, 32, mse_loss, hm=drawn[-1])
-        samples.append(dataset.encode_targets(boxes, labels, 4, out_size, 32, mse_loss))
+        layout = targets.Layout((160, 96), 4, 32, 4, [], [], [], [], mse_loss)
+        targets.encode_targets(boxes, labels, layout, drawn[-1])
+        samples.append(targets.encode_targets(boxes, labels, layout))
         assert "hm" not in samples[-1]
     objects, ind = (ms.Tensor(np.stack([sample[name] for sample in samples])) for name in ("objects", "ind"))
     heat = DrawHeatmap(4, out_size, mse_loss)(objects, ind).asnumpy()
@@ -48,15 +49,16 @@ def test_the_device_applies_the_hosts_colours():
     ("device", True, "Ascend", True),
 ])
 def test_where_heatmaps_are_drawn(heatmap_on, dense_wh, target, host):
-    assert dataset.draws_on_host(heatmap_on, dense_wh, target) is host
+    assert targets.draws_on_host(heatmap_on, dense_wh, target) is host
 
 
 def test_bytes_from_host_to_device(make_config):
     """At most a quarter of the model-zoo version's 8.4 MB (image and heatmap in float32), where the device draws."""
     config = make_config()
     picture, boxes = noise_picture(0, 480, 640), np.array([[10, 10, 300, 300]], np.float32)
-    sample = dataset.make_sample(picture, boxes, np.array([3]), 80, None, config.dataset_config, config.net_config)
-    assert list(sample) == dataset.columns(False) and sum(value.nbytes for value in sample.values()) < 8.4e6 / 4
+    layout = dataset.sample_layout(config, 80)
+    sample = targets.make_sample(picture, boxes, np.array([3]), targets.whole_image((640, 480), layout.input_size), layout)
+    assert list(sample) == targets.columns(False) and sum(value.nbytes for value in sample.values()) < 8.4e6 / 4
     cell = build_device_input(config, 80, False)
     assert isinstance(cell, DeviceInput) and (cell.draw_heatmap.width, cell.draw_heatmap.num_classes) == (128, 80)
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
-from src import dataset, engine
+from src import epochs
 from src.checkpoint import read_checkpoint
 from src.errors import UserError
 from src.model_utils.local_adapter import get_device_id, get_rank_id, launched
@@ -36,18 +36,18 @@ def test_shards_of_an_epoch(images, batch, ranks):
     """No image twice, less than one global batch left out, and others in the next epoch; every rank's order changes."""
     left_out = []
     for epoch in range(4):
-        order = dataset.epoch_order(images, 1, epoch, True)
-        shares = [dataset.rank_share(order, batch, rank, ranks) for rank in range(ranks)]
+        order = epochs.epoch_order(images, 1, epoch, True)
+        shares = [epochs.rank_share(order, batch, rank, ranks) for rank in range(ranks)]
         assert len({len(share) for share in shares}) == 1
         read = np.concatenate(shares)
         assert len(set(read)) == len(read) > images - batch * ranks
         left_out.append(frozenset(range(images)) - frozenset(read))
-        again = dataset.rank_share(dataset.epoch_order(images, 1, epoch + 1, True), batch, 0, ranks)
+        again = epochs.rank_share(epochs.epoch_order(images, 1, epoch + 1, True), batch, 0, ranks)
         assert (again != shares[0]).any()
     if images % (batch * ranks):
         assert len(set(left_out)) > 1
     # Batch by batch the ranks together read what one rank would.
-    alone = dataset.rank_share(order, batch * ranks, 0, 1).reshape(-1, batch * ranks)
+    alone = epochs.rank_share(order, batch * ranks, 0, 1).reshape(-1, batch * ranks)
     together = np.concatenate([share.reshape(-1, batch) for share in shares], 1)
     np.testing.assert_array_equal(together, alone)
 
@@ -60,7 +60,7 @@ def test_shards_of_an_epoch(images, batch, ranks):
     (9, 4, 8, 20, 4),  # 4 steps of the second epoch: 16 images
 ])
 def test_steps_counted_anew_for_another_number_of_ranks(steps, then, now, images, expected):
-    assert engine.convert_steps(steps, then, now, images) == expected
+    assert epochs.convert_steps(steps, then, now, images) == expected
 
 
 @pytest.mark.parametrize("environment, expected", [

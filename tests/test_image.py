@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from src import image
+from src import image, image_files
 
 
 def test_affine_matrix_and_its_inverse():
@@ -40,15 +40,15 @@ def test_kernel_is_cut_at_the_edges():
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0" + bytes(100)])
 def test_decode_refuses_what_is_no_image(data):
     with pytest.raises(ValueError):
-        image.decode_image(data)
+        image_files.decode_image(data)
     with pytest.raises(ValueError):
-        image.decode_whole_image(data)
+        image_files.decode_whole_image(data)
 
 
 def test_truncated_jpeg_is_noticed():
     import cv2
 
     data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
-    image.decode_whole_image(data)
+    image_files.decode_whole_image(data)
     with pytest.raises(ValueError):
-        image.decode_whole_image(data[: len(data) // 2])
+        image_files.decode_whole_image(data[: len(data) // 2])

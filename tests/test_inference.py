@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from src import graphs
-from src.centernet_det import CenterNet, HeatmapNetwork, fold_batch_norm
+from src.centernet_det import CenterNet, HeatmapNetwork
 from src.checkpoint import load_weights, read_checkpoint
 from src.device_input import Normalize
+from src.folding import fold_batch_norm
 from src.graphs import Graphs
-from src.image import read_picture
+from src.image_files import read_picture
 from src.inference import ExportedDetector, StageTimes, detect_all, load_detector, make_inputs
 from tests import torch_reference
 from tests.conftest import ROOT, assert_same_detections, noise_picture, write_coco

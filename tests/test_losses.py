@@ -4,7 +4,7 @@ import pytest
 from mindspore import Tensor
 
 from src import losses
-from src.centernet_det import build_loss
+from src.train_step import build_loss
 from tests.conftest import load_golden
 
 
@@ -25,7 +25,7 @@ def test_dense_size_loss_counts_the_whole_gaussian():
     rng = np.random.default_rng(3)
     pred, target, weight = (rng.random((2, 2, 4, 5)).astype(np.float32) for _ in range(3))
     ind, mask = np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32)
-    cell = losses.CenterNetLoss(False, "l1", True, False, False, False, 1.0, 1.0, 1.0)
+    cell = losses.CenterNetLoss(losses.LossOptions(dense_wh=True, reg_offset=False))
     heat = np.zeros((2, 1, 4, 5), np.float32)
     reg = np.zeros((2, 3, 2), np.float32)
     wh_loss = cell(*map(Tensor, (heat, pred, pred, heat, ind, reg, mask, target, weight)))[2]

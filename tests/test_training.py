@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
-from src import engine, torch_weights
-from src.centernet_det import NetworkWithLoss, TrainStep, build_loss, build_network, set_precision
+from src import engine, resume, torch_weights
+from src.centernet_det import build_network
 from src.checkpoint import CheckpointFolder, load_weights, parameter_shapes, read_checkpoint, save_weights
 from src.deform_conv import resolve_dcn_impl
 from src.errors import Interrupted, UserError
 from src.lr_schedule import MultiDecay, PolyDecay
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
+from src.optimizer import build_optimizer, build_schedule
 from src.side_file import find_checkpoints
+from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 from src.training_log import TrainingLog, read_training_log
 from src.utils import keep_earlier, whole_file
 from tests import parity
@@ -58,11 +60,11 @@ def test_poly_decay():
 def test_schedules_follow_the_configuration(make_config):
     multi = make_config("--train_config.MultiDecay.multi_epochs", "[2]", "--train_config.MultiDecay.warmup_steps", 0,
                         "--train_config.MultiDecay.factor", 4, "--train_config.MultiDecay.learning_rate", 0.8)
-    np.testing.assert_allclose(rates(engine.build_schedule(multi.train_config, 10, 5), [19, 20]), [0.8, 0.2], rtol=1e-5)
+    np.testing.assert_allclose(rates(build_schedule(multi.train_config, 10, 5), [19, 20]), [0.8, 0.2], rtol=1e-5)
     poly = make_config("--train_config.lr_schedule", "PolyDecay", "--train_config.PolyDecay.end_learning_rate", 0.1,
                        "--train_config.PolyDecay.learning_rate", 0.5, "--train_config.PolyDecay.power", 1,
                        "--train_config.PolyDecay.warmup_steps", 0)
-    np.testing.assert_allclose(rates(engine.build_schedule(poly.train_config, 10, 5), [0, 25, 50]), [0.5, 0.3, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(rates(build_schedule(poly.train_config, 10, 5), [0, 25, 50]), [0.5, 0.3, 0.1], rtol=1e-5)
 
 
 # ---------------------------------------------------------------- the training cell
@@ -88,7 +90,7 @@ def quadratic_step(start=(3.0, 4.0), **options):
 
 def test_a_step_does_not_depend_on_the_loss_scale():
     for scale in (None, 1.0, 1024.0):
-        cell, _, step = quadratic_step(loss_scale=scale)
+        cell, _, step = quadratic_step(scaling=LossScaling(scale))
         loss, _, _, _, overflow, used, rate, stop = step(Tensor([1.0, 1.0]))
         np.testing.assert_allclose(cell.w.asnumpy(), [2.7, 3.6], rtol=1e-6)
         assert float(loss.asnumpy()) == pytest.approx(12.5)
@@ -99,7 +101,7 @@ def test_a_step_does_not_depend_on_the_loss_scale():
 
 
 def test_an_overflow_skips_the_step():
-    cell, _, step = quadratic_step(loss_scale=1024.0)
+    cell, _, step = quadratic_step(scaling=LossScaling(1024.0))
     loss, *_, overflow, _, _, _ = step(Tensor([1e18, 1.0]))
     assert overflow.asnumpy()
     assert np.isfinite(loss.asnumpy())
@@ -112,7 +114,7 @@ def test_an_overflow_skips_the_step():
 def test_an_overflow_keeps_adams_moments_and_step():
     cell = Quadratic((3.0, 4.0))
     optimizer = nn.Adam(cell.trainable_params(), learning_rate=MultiDecay(0.1, 1, [1], 10, 0))
-    step = TrainStep(cell, optimizer, 1024.0).set_train()
+    step = TrainStep(cell, optimizer, scaling=LossScaling(1024.0)).set_train()
     step(Tensor([1e18, 1.0]))
     assert int(optimizer.global_step.asnumpy()[0]) == 0
     assert optimizer.moment1[0].asnumpy().max() == 0
@@ -138,7 +140,7 @@ def test_in_float16_a_loss_that_is_not_finite_is_an_overflow():
     x = Tensor(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
     for float16 in (True, False):
         cell = WithStatistics()
-        step = TrainStep(cell, nn.SGD(cell.trainable_params(), learning_rate=0.1), 8.0, float16=float16).set_train()
+        step = TrainStep(cell, nn.SGD(cell.trainable_params(), learning_rate=0.1), scaling=LossScaling(8.0, float16=float16)).set_train()
         seen = []
         for shift in (np.inf, 0.0):
             overflow = step(x, Tensor([shift], ms.float32))[4]
@@ -153,7 +155,7 @@ def test_an_overflow_elsewhere_skips_the_step_here():
         def construct(self, x):
             return x + Tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 
-    cell, _, step = quadratic_step(loss_scale=1024.0, ranks=2, sum_over_ranks=OtherRank())
+    cell, _, step = quadratic_step(scaling=LossScaling(1024.0), across=AcrossRanks(2, OtherRank()))
     loss, *_, overflow, _, _, stop = step(Tensor([1.0, 1.0]))
     assert overflow.asnumpy() and stop.asnumpy()
     np.testing.assert_array_equal(cell.w.asnumpy(), [3.0, 4.0])
@@ -162,7 +164,7 @@ def test_an_overflow_elsewhere_skips_the_step_here():
 
 def test_the_dynamic_loss_scale():
     """It doubles after two good steps, halves on an overflow, and an overflow starts the count anew."""
-    cell, _, step = quadratic_step(loss_scale=8.0, growth_interval=2)
+    cell, _, step = quadratic_step(scaling=LossScaling(8.0, growth_interval=2))
     good, bad = Tensor([0.0, 0.0]), Tensor([1e19, 1.0])
     used = [float(step(x)[5].asnumpy()) for x in (good, good, good, bad, good, bad, good, good, good)]
     assert used == [8, 8, 16, 16, 8, 8, 4, 4, 8]
@@ -174,7 +176,7 @@ def test_the_dynamic_loss_scale():
 
 
 def test_a_fixed_loss_scale_stays():
-    _, _, step = quadratic_step(loss_scale=8.0)
+    _, _, step = quadratic_step(scaling=LossScaling(8.0))
     for x in (Tensor([1e19, 1.0]), Tensor([0.0, 0.0])):
         step(x)
     assert float(step.scale.asnumpy()) == 8
@@ -195,7 +197,7 @@ def test_what_computes_in_float16(level, features, heads, make_config):
 
 
 def test_clipping_limits_the_global_norm():
-    cell, _, step = quadratic_step(loss_scale=1024.0, clip_grad_norm=1.0)
+    cell, _, step = quadratic_step(scaling=LossScaling(1024.0), clip_grad_norm=1.0)
     step(Tensor([1.0, 1.0]))  # the gradient (3, 4) has norm 5
     np.testing.assert_allclose(cell.w.asnumpy(), [3 - 0.1 * 3 / 5, 4 - 0.1 * 4 / 5], rtol=1e-5)
 
@@ -204,7 +206,7 @@ def test_weight_decay_spares_what_decay_filter_names(make_config):
     words = ["--train_config.Adam.weight_decay", 0.01, "--train_config.Adam.decay_filter", "[.bias, .gamma]"]
     config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", *words)
     network = build_network(config.net_config, 2, "composite")
-    optimizer = engine.build_optimizer(network, config.train_config, 10, 1)
+    optimizer = build_optimizer(network, config.train_config, 10, 1)
     decay = {parameter.name: float(np.asarray(value)) for parameter, value in zip(optimizer.parameters, optimizer.weight_decay)}
     assert decay["backbone.conv1.weight"] == pytest.approx(0.01)
     assert decay["backbone.bn1.beta"] == pytest.approx(0.01)
@@ -241,7 +243,7 @@ def test_every_variant_trains(words, make_config):
                          "--train_config.MultiDecay.warmup_steps", 0)
     ms.set_seed(3)
     network = build_network(config.net_config, 3, resolve_dcn_impl(config.net_config.dcn_impl, "CPU"))
-    step = engine.build_train_step(network, config, engine.build_optimizer(network, config.train_config, 100, 1))
+    step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
     columns = 6 if config.net_config.cat_spec_wh else 2
     batch = random_batch(np.random.default_rng(0), 64, 3, wh_columns=columns, dense=config.net_config.dense_wh)
     tensors = [Tensor(value) for value in batch.values()]
@@ -356,10 +358,10 @@ def test_going_back_to_a_branch_takes_its_record(tmp_path):
     path, old = tmp_path / "r.jsonl", tmp_path / "ckpt_0.1" / "r.jsonl"
     record(old, (1, 2, 3, 4), 0.1, done=0)
     record(path, (1, 2, 3, 4, 5), 0.2, done=0)
-    branch = engine.record_beside(str(tmp_path / "ckpt_0.1" / "centernet-1_4.ckpt"), str(path))
+    branch = resume.record_beside(str(tmp_path / "ckpt_0.1" / "centernet-1_4.ckpt"), str(path))
     assert branch == str(old)
     for folder in (tmp_path / "ckpt_0.2", tmp_path):  # none, and the run's own
-        assert engine.record_beside(str(folder / "c.ckpt"), str(path)) == ""
+        assert resume.record_beside(str(folder / "c.ckpt"), str(path)) == ""
     record(path, (4, 5), 0.3, done=3, aside=str(tmp_path / "ckpt_0.2"), branch=branch)
     assert entries(path) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.3), (5, 0.3)]
     assert entries(tmp_path / "ckpt_0.2" / "r.jsonl") == [(step, 0.2) for step in range(1, 6)] and len(entries(old)) == 4
@@ -440,7 +442,7 @@ def train_state(tmp_path, make_config):
         path = CheckpointFolder(str(tmp_path / "c"), 1, {}).save(then, 1, 7, {"images_per_step": 4, "loss_scale_start": start})
         now = state(config.train_config.loss_scale_value if config.enable_lossscale else 1.0, 0)
         now["w"].set_data(Tensor(np.zeros(1, np.int32)))
-        assert engine.restore(now, path, Set, config) == (7, False)
+        assert resume.restore(now, path, Set, config) == (7, False)
         return {name: float(np.squeeze(parameter.asnumpy())) for name, parameter in now.items()}
 
     return restored
@@ -466,12 +468,12 @@ def test_the_configurations_loss_scale_wins(words, scale, train_state, capsys):
 
 
 def test_what_the_configuration_changes_is_said(make_config, tmp_path, capsys):
-    then = engine.training_settings(make_config("--train_config.MultiDecay.learning_rate", 0.25))
+    then = resume.training_settings(make_config("--train_config.MultiDecay.learning_rate", 0.25))
     (tmp_path / "c.json").write_text(json.dumps({"training": then}))
-    engine.say_changes(str(tmp_path / "c.ckpt"), engine.training_settings(make_config("--train_config.batch_size", 3)))
+    resume.say_changes(str(tmp_path / "c.ckpt"), resume.training_settings(make_config("--train_config.batch_size", 3)))
     first, second, *others = capsys.readouterr().out.splitlines()
     assert first == "train_config.batch_size was 16, and is 3 from here on" and "0.25" in second and not others
-    engine.say_changes(str(tmp_path / "none.ckpt"), then)
+    resume.say_changes(str(tmp_path / "none.ckpt"), then)
     assert capsys.readouterr().out == ""
 
 

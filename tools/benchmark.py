@@ -272,10 +272,10 @@ def input_part(runs):
     """The training sample on one core, its steps, and the pipeline that makes batches of it."""
     import numpy as np
 
-    from src import dataset, image
+    from src import dataset, image_files, targets
 
     config = settings()
-    options, net = config.dataset_config, config.net_config
+    layout, ranges = dataset.sample_layout(config, CLASSES), dataset.augmentation_ranges(config)
     with one_core():
         for boxes_count, (width, height) in ((8, (640, 480)), *((n, (640, 480)) for n in (1, 2, 4, 16, 32, 64, 128)),
                                             *((8, size) for size in ((320, 240), (1280, 720), (1920, 1080)))):
@@ -286,13 +286,15 @@ def input_part(runs):
 
             def sample(draw, data=data, boxes=boxes, labels=labels):
                 hm = np.zeros((CLASSES, 128, 128), np.float32) if draw else None
-                dataset.make_sample(image.decode_image(data), boxes, labels, CLASSES, np.random.default_rng(1), options, net, hm)
+                pixels = image_files.decode_image(data)
+                augmentation = targets.random_augmentation(np.random.default_rng(1), pixels.shape[1::-1], layout.input_size, ranges)
+                targets.make_sample(pixels, boxes, labels, augmentation, layout, hm)
 
             for draw, where in ((True, "drawn"), (False, "left to the device")):
                 run = functools.partial(repeat, functools.partial(sample, draw), 20)
                 yield Case(f"sample of {name}, {where}", run, "ms", 20, (data, boxes, labels) if draw else None)
             if (width, height) == (640, 480) and boxes_count == 8:
-                yield from sample_steps(data, boxes, labels, options, net)
+                yield from sample_steps(data, boxes, labels, layout)
     with tempfile.TemporaryDirectory() as folder:
         yield from pipeline_cases(folder, runs)
 
@@ -303,37 +305,35 @@ def repeat(function, count):
         function()
 
 
-def sample_steps(data, boxes, labels, options, net):
+def sample_steps(data, boxes, labels, layout):
     """The steps of one training sample."""
     import numpy as np
 
-    from src import dataset, image
-    from src.pre_process import whole_view
+    from src import image, image_files, targets
 
-    picture = image.decode_image(data)
-    center, size = whole_view(640, 480, (512, 512))
-    matrix = image.affine_matrix(center, size * 0.9, 0, (512, 512))
-    view = image.warp(picture, matrix, (512, 512))
-    steps, lighting = image.draw_color(np.random.default_rng(0))
-    out_boxes = image.transform_boxes(boxes, image.affine_matrix(center, size, 0, (128, 128)))
+    pixels = image_files.decode_image(data)
+    whole = targets.whole_image((640, 480), layout.input_size)
+    matrix = image.affine_matrix(whole.center, whole.width * 0.9, 0, layout.input_size)
+    view = image.warp(pixels, matrix, layout.input_size)
+    steps, lighting = image.random_color(np.random.default_rng(0))
+    out_boxes = image.transform_boxes(boxes, image.affine_matrix(whole.center, whole.width, 0, layout.out_size))
 
     def color():
-        change = image.color_matrix(steps, lighting, image.mean_grey(view), options.eig_val, options.eig_vec)
-        image.normalizing_matrix(change, options.mean, options.std)
+        change = image.color_matrix(steps, lighting, image.mean_gray(view), layout.eig_val, layout.eig_vec)
+        image.normalizing_matrix(change, layout.mean, layout.std)
 
-    samples = [dataset.make_sample(picture, boxes, labels, CLASSES, None, options, net) for _ in range(16)]
+    def encode(on_host):
+        hm = np.zeros((CLASSES, *layout.out_size[::-1]), np.float32) if on_host else None
+        targets.encode_targets(out_boxes, labels, layout, hm)
 
-    def targets(draw):
-        hm = np.zeros((CLASSES, 128, 128), np.float32) if draw else None
-        dataset.encode_targets(out_boxes, labels, CLASSES, (128, 128), options.max_objs, hm=hm)
-
+    samples = [targets.make_sample(pixels, boxes, labels, whole, layout) for _ in range(16)]
     for name, function in (
-        ("  decode", lambda: image.decode_image(data)), ("  warp", lambda: image.warp(picture, matrix, (512, 512))),
-        ("  colour map", color), ("  targets, heatmap drawn", lambda: targets(True)),
-        ("  targets, heatmap left to the device", lambda: targets(False)),
+        ("  decode", lambda: image_files.decode_image(data)), ("  warp", lambda: image.warp(pixels, matrix, layout.input_size)),
+        ("  color map", color), ("  targets, heatmap drawn", lambda: encode(True)),
+        ("  targets, heatmap left to the device", lambda: encode(False)),
     ):
         yield Case(name, functools.partial(repeat, function, 20), "ms", 20)
-    yield Case("  batching by 16", functools.partial(dataset.collate, samples, None), "ms", 16)
+    yield Case("  batching by 16", functools.partial(targets.collate, samples, None), "ms", 16)
 
 
 def pipeline_cases(folder, runs):
@@ -373,8 +373,9 @@ def train_part(runs):
     import mindspore as ms
 
     from src.centernet_det import build_network
-    from src.engine import build_device_input, build_optimizer, build_train_step
+    from src.engine import build_device_input, build_train_step
     from src.model_utils.device_adapter import set_device
+    from src.optimizer import build_optimizer
 
     with tempfile.TemporaryDirectory() as folder:
         convert_photographs(folder, 32)
@@ -429,27 +430,29 @@ def run_cell(cell, inputs):
     cell(*inputs)[1].asnumpy()
 
 
-def training_batch(config, batch_size, draw=True):
-    """A batch as the pipeline gives it, with eight objects an image: arrays in the order of dataset.columns(draw)."""
+def training_batch(config, batch_size, heatmap_on_host=True):
+    """A batch as the pipeline gives it, with eight objects an image: arrays in the order of targets.columns(heatmap_on_host)."""
     import numpy as np
 
-    from src import dataset
+    from src import dataset, targets
 
+    layout, ranges = dataset.sample_layout(config, CLASSES), dataset.augmentation_ranges(config)
+    hm = np.zeros((batch_size, CLASSES, *layout.out_size[::-1]), np.float32) if heatmap_on_host else None
     samples = []
-    width, height = (side // config.net_config.down_ratio for side in config.dataset_config.input_res_train)
-    hm = np.zeros((batch_size, CLASSES, height, width), np.float32) if draw else None
     for seed in range(batch_size):
         boxes, labels = random_boxes(8, 640, 480, seed)
-        samples.append(dataset.make_sample(photograph(seed=seed), boxes, labels, CLASSES, np.random.default_rng(seed),
-                                           config.dataset_config, config.net_config, hm[seed] if draw else None))
-    return dataset.collate(samples, hm)
+        augmentation = targets.random_augmentation(np.random.default_rng(seed), (640, 480), layout.input_size, ranges)
+        own_map = hm[seed] if heatmap_on_host else None
+        samples.append(targets.make_sample(photograph(seed=seed), boxes, labels, augmentation, layout, own_map))
+    return targets.collate(samples, hm)
 
 
 def build_detector():
     """An untrained Detector of 80 classes that takes any size."""
     import mindspore as ms
 
-    from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network, make_for_inference
+    from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network
+    from src.folding import make_for_inference
     from src.inference import Detector
 
     config = settings()
@@ -522,7 +525,7 @@ def eval_part(runs):
     """From files to boxes, and the network alone on the same inputs."""
     import numpy as np
 
-    from src.image import read_picture
+    from src.image_files import read_picture
     from src.inference import detect_all, make_inputs
     from src.model_utils.device_adapter import set_device
 

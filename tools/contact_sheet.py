@@ -36,7 +36,7 @@ def main():
 
     from src import evaluation, visual
     from src.coco import find_split, image_list, image_size, read_coco, truth_boxes
-    from src.image import read_picture
+    from src.image_files import read_picture
     from src.side_file import read_exported
     from src.utils import keep_earlier, log
 

@@ -166,7 +166,7 @@ class Record:
 
     def pictures(self, paths, base):
         """Detect in image files; the pictures drawn keep their place below base."""
-        from src.image import read_picture, read_size
+        from src.image_files import read_picture, read_size
         from src.inference import detect_all
         from src.utils import progress
         from src.visual import save_picture

@@ -53,7 +53,7 @@ def photographs(folder):
     """Pictures of several formats, read as evaluation, prediction and conversion do."""
     import cv2
 
-    from src.image import read_picture
+    from src.image_files import read_picture
     from tools.benchmark import photograph
 
     picture = photograph(160, 120)

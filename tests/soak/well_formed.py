@@ -22,7 +22,7 @@ def all_through(folder):
     """COCO annotation files through conversion, scoring, pictures, a merge and, one in ten, the report."""
     from src import dataset, evaluation
     from src.coco import Split, class_list, image_list, image_size, read_coco, truth_boxes
-    from src.image import read_picture
+    from src.image_files import read_picture
     from src.post_process import coco_records
     from src.report import write_report
     from src.visual import compare
@@ -72,11 +72,12 @@ def settings_in_use(folder):
     """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
     import numpy as np
 
-    from src.dataset import make_sample
-    from src.engine import build_schedule
+    from src.dataset import augmentation_ranges, sample_layout
     from src.model_utils.config import DEFAULT_CONFIG, get_config
+    from src.optimizer import build_schedule
     from src.pre_process import normalize, place
     from src.side_file import describe_model
+    from src.targets import make_sample, random_augmentation
     from tools.benchmark import photograph
 
     originals = {}
@@ -95,10 +96,11 @@ def settings_in_use(folder):
         if max(options.input_res_train + options.input_res_test) <= 1024:
             boxes = np.array([[10, 10, 60, 90]], np.float32)
             ratio = config.net_config.down_ratio
-            width, height = options.input_res_train
-            hm = np.zeros((1, height // ratio, width // ratio), np.float32)
+            layout = sample_layout(config, 1)
+            hm = np.zeros((1, *layout.out_size[::-1]), np.float32)
             rng = np.random.default_rng([config.seed, 0, 1])
-            make_sample(picture, boxes, np.zeros(1, np.int32), 1, rng, options, config.net_config, hm)
+            augmentation = random_augmentation(rng, (160, 120), layout.input_size, augmentation_ranges(config))
+            make_sample(picture, boxes, np.zeros(1, np.int32), augmentation, layout, hm)
             for scale in config.eval_config.multi_scales:
                 pixels, _ = place(picture, scale, config.eval_config.keep_res, options.input_res_test, ratio)
                 normalize(pixels, options.mean, options.std)

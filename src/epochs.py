@@ -1,0 +1,40 @@
+"""Which images and steps make an epoch, on each rank."""
+import math
+
+import numpy as np
+
+
+def epoch_order(count, seed, epoch, shuffle):
+    """The order in which an epoch visits `count` images: int64 [count], the same on every rank."""
+    if not shuffle:
+        return np.arange(count)
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def rank_share(order, batch_size, rank, ranks):
+    """One rank's part of an epoch: rows of every global batch, so that n ranks see the batches that one would see."""
+    steps = len(order) // (batch_size * ranks)
+    return order[: steps * batch_size * ranks].reshape(steps, ranks, batch_size)[:, rank].reshape(-1)
+
+
+class Steps:
+    """The numbers of the steps from first to last - 1, as MindSpore's GeneratorDataset reads them."""
+
+    def __init__(self, first, last):
+        self.numbers = range(first, last)
+
+    def __iter__(self):
+        return ((np.int64(number),) for number in self.numbers)
+
+    def __len__(self):
+        return len(self.numbers)
+
+
+def convert_steps(steps, images_then, images_now, images):
+    """The step, in steps of images_now images, at which to go on after `steps` of images_then, of a set of `images`.
+
+    The same epoch, and in it the first step that reads none of the images read: less than one step of them is left out.
+    """
+    epoch, in_epoch = divmod(steps, images // images_then)
+    per_epoch = images // images_now
+    return epoch * per_epoch + min(math.ceil(in_epoch * images_then / images_now), per_epoch)

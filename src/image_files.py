@@ -1,0 +1,182 @@
+"""Encoded images -> arrays: reading, turning as EXIF says, limits.
+
+Images are BGR uint8 [H, W, 3] as OpenCV reads them.
+"""
+import contextlib
+import io
+import struct
+import warnings
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+LARGEST = 178956970  # pixels; Pillow takes no more
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+
+# The sizes of images are checked here, for all threads; Pillow's own warning would come besides.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class UnknownFormat(ValueError):
+    """Bytes that are no image of the FORMATS."""
+
+
+class TooManyPixels(ValueError):
+    """An image that is larger than it may be."""
+
+
+# How an image is turned by its EXIF orientation, and back.
+TURNS = {
+    2: lambda image: image[:, ::-1], 3: lambda image: image[::-1, ::-1], 4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2), 6: lambda image: np.rot90(image, -1),
+    7: lambda image: image.transpose(1, 0, 2)[::-1, ::-1], 8: lambda image: np.rot90(image),
+}
+TURNED_BACK = {6: 8, 8: 6}  # the others undo themselves
+MAGIC = (b"\xff\xd8", b"\x89PNG", b"BM", b"RIFF")  # first bytes of what OpenCV decodes as the original does: JPEG, PNG, BMP, WebP
+MAY_BE_TURNED = (b"Exif", b"EXIF", b"eXIf", b"II*", b"MM\0*")  # bytes that a file with an orientation has
+
+
+def decode_image(data, size=None):
+    """Encoded bytes -> BGR uint8 [H, W, 3], turned as the EXIF tag says. Raises ValueError if they are no image.
+
+    With size (width, height), what an annotation file says, the image stays unturned if only that has this size, and it is a
+    ValueError if neither has.
+    """
+    data = bytes(data)
+    pixels = _decode_opencv(data) if data.startswith(MAGIC) else _decode_pillow(data)
+    orientation = read_orientation(data)
+    turned = TURNS[orientation](pixels) if orientation in TURNS else pixels
+    if size and turned.shape[1::-1] != tuple(size):
+        if pixels.shape[1::-1] != tuple(size):
+            raise ValueError(f"the image is {turned.shape[1]}x{turned.shape[0]}, its entry in the annotation file says {size[0]}x{size[1]}")
+        turned = pixels
+    return np.ascontiguousarray(turned)
+
+
+def _decode_opencv(data):
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:  # more pixels than OpenCV takes
+        raise ValueError(f"OpenCV: {error.err}") from error
+    if pixels is None:
+        raise ValueError("not an image that OpenCV can read")
+    return pixels
+
+
+def _decode_pillow(data):
+    with open_image(data) as opened:
+        return from_pillow(opened)
+
+
+def from_pillow(opened):
+    """A Pillow image -> BGR uint8 [H, W, 3], unturned; of 16 bits a channel the upper 8 count."""
+    if opened.mode.startswith("I"):  # 16 bits, which Pillow keeps in 16 or 32
+        grey = np.asarray(opened)
+        grey = (np.clip(grey, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
+        return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(np.asarray(opened.convert("RGB"))[:, :, ::-1])
+
+
+@contextlib.contextmanager
+def open_image(data):
+    """A file's bytes as a Pillow image; whatever Pillow says of them in the block becomes a ValueError."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            yield opened
+    except UnidentifiedImageError as error:
+        raise UnknownFormat("not an image of a known format") from error
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"it has more than {LARGEST} pixels") from error
+    except TooManyPixels:
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def read_orientation(data):
+    """The EXIF orientation of a file's bytes, 1 without one."""
+    if not any(word in data for word in MAY_BE_TURNED):
+        return 1
+    try:
+        with open_image(data) as opened:
+            return _orientation(opened)
+    except ValueError:  # damaged EXIF
+        return 1
+
+
+def _orientation(opened):
+    """The EXIF orientation of a Pillow image, 1 without one: what is no number from 1 to 8, a text for one, is none."""
+    value = opened.getexif().get(0x0112, 1)
+    return int(value) if value in TURNS else 1
+
+
+def decode_whole_image(data, size=None, max_pixels=LARGEST):
+    """decode_image, but ValueError also if the bytes are not the whole image, or one of more than max_pixels pixels.
+
+    OpenCV alone fills a truncated one with grey. Nothing is decoded before the size is known to what decodes it: Pillow's for all formats
+    but those in which OpenCV reads its size from the same place.
+    """
+    with open_image(data) as opened:
+        check_pixels(opened.size, max_pixels)
+        check_pixels(_stated_size(data), max_pixels)
+        opened.load()
+        loaded = opened.size
+    image = decode_image(data, size)
+    if sorted(image.shape[:2]) != sorted(loaded):
+        raise ValueError(f"its header says {loaded[0]}x{loaded[1]}, and it holds {image.shape[1]}x{image.shape[0]}")
+    return image
+
+
+def read_picture(path, size=None, max_pixels=LARGEST):
+    """An image file as BGR uint8 [H, W, 3]. Raises OSError, or ValueError as decode_whole_image, with its arguments."""
+    with open(path, "rb") as file:
+        return decode_whole_image(file.read(), size, max_pixels)
+
+
+def read_size(path):
+    """(width, height) that read_picture gives, from the file's header; None if that cannot be read."""
+    try:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
+            return opened.size[::-1] if _orientation(opened) > 4 else opened.size
+    except Exception:  # Pillow raises many kinds; read_picture says which
+        return None
+
+
+def check_pixels(size, max_pixels):
+    """Raise ValueError if an image of size (width, height) has more than max_pixels pixels."""
+    if size[0] * size[1] > max_pixels:
+        raise TooManyPixels(f"it has {size[0]}x{size[1]} pixels, more than {max_pixels}")
+
+
+def _stated_size(data):
+    """(width, height) where OpenCV reads it, at a fixed place, in PNG and BMP files; (0, 0) for others."""
+    if data.startswith(b"\x89PNG"):
+        return struct.unpack(">II", data[16:24].ljust(8, b"\0"))
+    if data.startswith(b"BM"):
+        return tuple(map(abs, struct.unpack("<ii", data[18:26].ljust(8, b"\0"))))
+    return 0, 0
+
+
+def without_orientation(data):
+    """The bytes of a file whose pixels are to be read unturned -> bytes without an orientation and with the same pixels.
+
+    A JPEG loses its EXIF and XMP segments, which both may hold one; any other file is written anew as PNG.
+    """
+    if data.startswith(b"\xff\xd8"):
+        bare = _without_metadata(data)
+        if read_orientation(bare) == 1:
+            return bare
+    pixels = _decode_opencv(data) if data.startswith(MAGIC) else _decode_pillow(data)
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def _without_metadata(data):
+    """A JPEG's bytes without its EXIF and XMP segments, those of the kind APP1."""
+    kept, place = [data[:2]], 2
+    while data[place : place + 1] == b"\xff" and data[place + 1] not in (0xDA, 0xD9):
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place + 1] != 0xE1:
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, data[place:]])

@@ -1,0 +1,171 @@
+"""The training step: network and loss, mixed precision, one update."""
+from dataclasses import dataclass, fields
+
+import mindspore as ms
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.amp import all_finite
+
+from src.deform_conv import DeformConv2d
+from src.losses import CenterNetLoss, LossOptions
+
+STATISTICS = ("moving_mean", "moving_variance")  # endings of the names of batch norm's
+LARGEST_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow
+
+
+@dataclass(frozen=True)
+class AcrossRanks:
+    """How a training's processes work together: their number, a cell that adds a tensor up over all, one that averages gradients."""
+
+    rank_size: int = 1
+    sum_over_ranks: nn.Cell | None = None
+    reduce_gradients: nn.Cell | None = None
+
+
+@dataclass(frozen=True)
+class LossScaling:
+    """What the loss is multiplied by before the backward pass. With start None there is no scale, and no step is checked.
+
+    With growth_interval N the scale doubles after N good steps in a row and halves, down to 1, on an overflow. With float16 a loss that
+    is not finite is an overflow, too, and batch norm forgets what it saw in the step.
+    """
+
+    start: float | None = None
+    growth_interval: int = 0
+    float16: bool = False
+
+
+def build_loss(net_config, across=AcrossRanks()):
+    """The CenterNetLoss that net_config describes."""
+    options = LossOptions(**{field.name: getattr(net_config, field.name) for field in fields(LossOptions)})
+    return CenterNetLoss(options, rank_size=across.rank_size, sum_over_ranks=across.sum_over_ranks)
+
+
+def set_precision(network, amp_level):
+    """Let a CenterNet compute in float16 where amp_level says so; its parameters stay float32. Returns the network.
+
+    O0 is float32; O2 float16 but for the heads; O3 with the heads; auto leaves the choice to MindSpore, operator by
+    operator. Batch norm stays float32 everywhere, the coordinates of the deformable convolutions, too, and so does all
+    that follows the network: sigmoid and losses.
+    """
+    if amp_level == "O0":
+        return network
+    cells = [cell for _, cell in network.cells_and_names()]
+    kept = [cell.conv_offset_mask for cell in cells if isinstance(cell, DeformConv2d)]
+    if amp_level != "auto":
+        network.to_float(ms.float16)
+        kept += [cell for cell in cells if isinstance(cell, nn.BatchNorm2d)]
+    if amp_level == "O2":
+        kept += [head for head in (network.hm, network.wh, network.reg) if head is not None]
+    for cell in kept:
+        cell.to_float(ms.float32)
+    return ms.amp.auto_mixed_precision(network, "auto") if amp_level == "auto" else network
+
+
+class NetworkWithLoss(nn.Cell):
+    """Network and loss: (image, *targets) -> (loss, hm_loss, wh_loss, off_loss)."""
+
+    def __init__(self, network, loss):
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.loss = loss
+
+    def construct(self, image, *targets):
+        hm, wh, reg = self.network(image)
+        return self.loss(hm, wh, reg, *targets)
+
+
+_unscale = ops.MultitypeFuncGraph("unscale")
+
+
+@_unscale.register("Tensor", "Tensor")
+def _tensor_unscale(scale, grad):
+    return grad.astype(ms.float32) / scale
+
+
+_copy = ops.MultitypeFuncGraph("copy")
+
+
+@_copy.register("Tensor")
+def _tensor_copy(parameter):
+    return parameter * 1.0
+
+
+_restore = ops.MultitypeFuncGraph("restore")
+
+
+@_restore.register("Tensor", "Tensor", "Tensor")
+def _tensor_restore(wanted, parameter, value):
+    return ops.assign(parameter, ops.select(wanted, value, parameter))
+
+
+class TrainStep(nn.Cell):
+    """One training step on any device: a forward and a backward pass, gradients averaged over the devices, one update.
+
+    The loss is multiplied by the scale before the backward pass; if a gradient on any device is not finite, the step
+    is skipped everywhere (weights, moments and global step stay).
+
+    Args: scaling, a LossScaling; clip_grad_norm, the largest global norm of the gradients (0: no limit); across, an AcrossRanks;
+    device_input makes NetworkWithLoss's batch of the pipeline's. construct: a batch -> loss, hm_loss, wh_loss, off_loss (means over the
+    ranks), overflow, scale, learning rate, and whether a rank's parameter `stop` was not 0 (scalars): so all ranks end at the same step.
+    """
+
+    def __init__(self, network_with_loss, optimizer, *, scaling=LossScaling(), clip_grad_norm=0.0, across=AcrossRanks(), device_input=None):
+        super().__init__(auto_prefix=False)
+        self.device_input = device_input
+        self.network = network_with_loss
+        self.network.set_grad()
+        self.optimizer = optimizer
+        self.check_overflow = scaling.start is not None
+        self.scale = Parameter(Tensor(scaling.start or 1.0, ms.float32), name="loss_scale", requires_grad=False)
+        self.growth_interval = scaling.growth_interval if self.check_overflow else 0
+        self.good_steps = Parameter(Tensor(0, ms.int32), name="good_steps", requires_grad=False)
+        self.stop = Parameter(Tensor(0.0, ms.float32), name="stop", requires_grad=False)
+        self.float16 = scaling.float16 and self.check_overflow
+        statistics = [parameter for parameter in network_with_loss.get_parameters() if parameter.name.endswith(STATISTICS)]
+        self.statistics = ParameterTuple(statistics if self.float16 else [])
+        self.clip_grad_norm = clip_grad_norm
+        self.rank_size = across.rank_size
+        self.reduce_gradients = across.reduce_gradients or nn.Identity()
+        self.sum_over_ranks = across.sum_over_ranks or nn.Identity()
+        self.map = ops.HyperMap()
+        self.forward_backward = ops.value_and_grad(self._scaled_loss, None, optimizer.parameters, has_aux=True)
+
+    def _scaled_loss(self, *batch):
+        losses = self.network(*batch)
+        return losses[0] * self.scale, losses
+
+    def construct(self, *batch):
+        if self.device_input is not None:
+            batch = self.device_input(*batch)
+        statistics = self.map(_copy, self.statistics) if self.statistics else ()
+        (_, losses), grads = self.forward_backward(*batch)
+        grads = self.reduce_gradients(grads)
+        grads = self.map(ops.partial(_unscale, self.scale), grads)
+        learning_rate = self.optimizer.get_lr()
+        scale = self.scale * 1.0
+        overflows = ops.zeros((), ms.float32)
+        if self.check_overflow:
+            overflows = ops.logical_not(all_finite(grads)).astype(ms.float32)  # which knows that Ascend 910A saturates
+        if self.float16:
+            overflows = overflows + ops.logical_not(ops.isfinite(losses[0])).astype(ms.float32)
+        sums = self.sum_over_ranks(ops.stack(losses + (overflows, self.stop * 1.0)))
+        losses = tuple(sums[i] / self.rank_size for i in range(4))
+        overflow = sums[4] > 0
+        stop = sums[5] > 0
+        if not overflow:
+            if self.clip_grad_norm > 0:
+                grads = ops.clip_by_global_norm(grads, self.clip_grad_norm)
+            losses = ops.depend(losses, self.optimizer(grads))
+        if self.growth_interval > 0:
+            losses = ops.depend(losses, self._adapt_scale(scale, overflow))
+        if self.statistics:
+            losses = ops.depend(losses, self.map(ops.partial(_restore, overflow), self.statistics, statistics))
+        return losses + (overflow, scale, learning_rate, stop)
+
+    def _adapt_scale(self, scale, overflow):
+        """The scale for the next step."""
+        good_steps = ops.select(overflow, ops.zeros_like(self.good_steps), self.good_steps + 1)
+        grow = good_steps >= self.growth_interval
+        grown = ops.select(grow, ops.minimum(scale * 2.0, LARGEST_SCALE), scale)
+        ops.assign(self.scale, ops.select(overflow, ops.maximum(scale * 0.5, 1.0), grown))
+        return ops.assign(self.good_steps, ops.select(grow, ops.zeros_like(good_steps), good_steps))
