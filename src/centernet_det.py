@@ -31,7 +31,7 @@ class CenterNet(nn.Cell):
             channels = out_channels
         self.deconv_layers = nn.SequentialCell(*layers)
         self.hm = _head(channels, head_conv, num_classes)
-        # The prior of a pixel being a centre: sigmoid(-2.19) is 0.1 (Lin et al. 2017, section 4.1).
+        # The prior of a pixel being a center: sigmoid(-2.19) is 0.1 (Lin et al. 2017, section 4.1).
         self.hm[2].bias.set_data(Tensor(np.full(num_classes, -2.19, np.float32)))
         self.wh = _head(channels, head_conv, 2 * num_classes if cat_spec_wh else 2, Normal(0.001))
         self.reg = _head(channels, head_conv, 2, Normal(0.001)) if reg_offset else None
@@ -88,7 +88,7 @@ def build_network(net_config, num_classes, dcn_impl):
 class HeatmapNetwork(nn.Cell):
     """The network's maps as inference reads them: input batch -> heat [N, C, H/4, W/4] in [0, 1], wh, reg.
 
-    Args: input_cell, which makes the network's input of the batch (Normalize, or nn.Identity for normalised images); with flip_test
+    Args: input_cell, which makes the network's input of the batch (Normalize, or nn.Identity for normalized images); with flip_test
     heat and wh are averaged over the image and its mirror image, and reg is the image's alone, as in the original.
     """
 

@@ -38,7 +38,7 @@ def top_k(heat, k):
 def decode(heat, wh, reg, k, cat_spec_wh=False):
     """Detections out of the three heads.
 
-    Args: heat [N, C, H, W] after the sigmoid; wh [N, 2 or 2 C, H, W]; reg [N, 2, H, W] or None (then centres are taken
+    Args: heat [N, C, H, W] after the sigmoid; wh [N, 2 or 2 C, H, W]; reg [N, 2, H, W] or None (then centers are taken
     in the middle of their pixel). Returns [N, k, 6] float32: x1, y1, x2, y2 in output pixels, score, class (0-based).
     """
     n, classes, _, width = heat.shape

@@ -1,4 +1,4 @@
-"""What the device makes of the bytes that the host sends: normalised images, and in training their heatmaps."""
+"""What the device makes of the bytes that the host sends: normalized images, and in training their heatmaps."""
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -20,7 +20,7 @@ class Normalize(nn.Cell):
 
 
 class ApplyColor(nn.Cell):
-    """image.apply_color for a batch: uint8 [N, H, W, 3] through colour maps [N, 3, 4] -> float32 [N, 3, H, W]."""
+    """image.apply_color for a batch: uint8 [N, H, W, 3] through color maps [N, 3, 4] -> float32 [N, 3, H, W]."""
 
     def construct(self, image, color):
         n, height, width, _ = image.shape
@@ -29,7 +29,7 @@ class ApplyColor(nn.Cell):
 
 
 class DrawHeatmap(nn.Cell):
-    """Heatmaps [N, C, h, w] of objects [N, M, 2] int32 (class, radius; -1 where there is none) with centres ind [N, M] = y * w + x.
+    """Heatmaps [N, C, h, w] of objects [N, M, 2] int32 (class, radius; -1 where there is none) with centers ind [N, M] = y * w + x.
 
     The same as targets.encode_targets draws: the largest of a class's gaussians, of standard deviation (2 radius + 1) / 6, or of
     image.MSRA_SIGMA with mse_loss. The gaussians are products of one along x and one along y, which come from a table: a device's
@@ -55,13 +55,13 @@ class DrawHeatmap(nn.Cell):
         return ops.maximum(largest, ops.zeros_like(largest)).reshape(n, self.num_classes, self.height, self.width)
 
     def _gaussian(self, rows, center, length):
-        """Rows [N M, L] of the table, each laid around its centre: [N M, length]."""
+        """Rows [N M, L] of the table, each laid around its center: [N M, length]."""
         distance = ops.abs(ops.arange(length).reshape(1, length) - center.reshape(-1, 1)).astype(ms.int32)
         return ops.gather_elements(rows, 1, distance)
 
 
 def gaussian_table(out_size, mse_loss):
-    """float32 [R + 2, L]: row radius + 1 holds a gaussian at the distances 0, 1, ... from its centre, 0 beyond the radius; row 0 is 0.
+    """float32 [R + 2, L]: row radius + 1 holds a gaussian at the distances 0, 1, ... from its center, 0 beyond the radius; row 0 is 0.
 
     R is the largest radius that a box in an output of out_size (width, height) can have.
     """

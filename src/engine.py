@@ -71,14 +71,14 @@ def start_weights(network, config):
         if kept:
             log(f"another number of classes, so these start anew: {', '.join(kept)}")
         if os.path.exists(side_file(config.load_checkpoint_path)):
-            compare_normalisation(read_side_file(config.load_checkpoint_path), config.dataset_config)
+            compare_normalization(read_side_file(config.load_checkpoint_path), config.dataset_config)
     elif path := config.net_config.load_backbone_path:
         load_weights(network.backbone, read_checkpoint(path, "backbone checkpoint (net_config.load_backbone_path)"), path)
         log(f"loaded the backbone {path}")
 
 
-def compare_normalisation(description, dataset_config):
-    """Say so if the weights to start from were trained on images normalised in another way than this run's."""
+def compare_normalization(description, dataset_config):
+    """Say so if the weights to start from were trained on images normalized in another way than this run's."""
     for name in ("mean", "std"):
         if not np.allclose(description[name], getattr(dataset_config, name), atol=1e-6):
             log(f"the checkpoint was trained with {name} {description[name]}, this run has {getattr(dataset_config, name)}: "

@@ -1,4 +1,4 @@
-"""Geometry, colour and gaussians: pure functions on NumPy arrays.
+"""Geometry, color and gaussians: pure functions on NumPy arrays.
 
 Images are BGR uint8 [H, W, 3] as OpenCV reads them. Boxes are [x1, y1, x2, y2]. Sources: the original's
 utils/image.py and datasets/sample/ctdet.py.
@@ -10,7 +10,7 @@ import numpy as np
 
 from src.extensions import extension
 
-# BT.601 grey from BGR, as cv2.cvtColor computes it.
+# BT.601 gray from BGR, as cv2.cvtColor computes it.
 GRAY_WEIGHTS = np.array([0.114, 0.587, 0.299])
 COLOR_JITTER = 0.4
 LIGHTING_STD = 0.1
@@ -43,7 +43,7 @@ def warp(image, matrix, out_size):
 
 
 def _three_points(center, up):
-    """The centre, the point `up` away from it, and the one that makes a right angle there."""
+    """The center, the point `up` away from it, and the one that makes a right angle there."""
     points = np.zeros((3, 2), np.float32)
     points[0] = center
     points[1] = center + up
@@ -72,7 +72,7 @@ def flip_boxes(boxes, width):
 
 
 def crop_border(border, size):
-    """The margin, at most `border`, that a random crop centre keeps from the edges of a side of `size` pixels."""
+    """The margin, at most `border`, that a random crop center keeps from the edges of a side of `size` pixels."""
     divisor = 1
     while size - border // divisor <= border // divisor:
         divisor *= 2
@@ -108,16 +108,16 @@ def random_rotation(rng, probability, limit):
 
 
 def random_color(rng):
-    """The random colour change of one image: the three steps in their order with their factors, and three lighting draws."""
+    """The random color change of one image: the three steps in their order with their factors, and three lighting draws."""
     steps = [("brightness", "contrast", "saturation")[i] for i in rng.permutation(3)]
     factors = 1.0 + rng.uniform(-COLOR_JITTER, COLOR_JITTER, 3)
     return list(zip(steps, factors)), rng.normal(scale=LIGHTING_STD, size=3)
 
 
 def color_matrix(steps, lighting, mean_gray, eig_val, eig_vec):
-    """Colour augmentation as one affine map of the colour vector: float64 [3, 4] on values in [0, 1].
+    """Color augmentation as one affine map of the color vector: float64 [3, 4] on values in [0, 1].
 
-    Contrast blends with the image's mean grey, saturation with the pixel's own grey, both of the image before any
+    Contrast blends with the image's mean gray, saturation with the pixel's own gray, both of the image before any
     step, as in the original. Args: steps [(name, factor)] in order; lighting three draws, multiplied with eig_val
     and projected by eig_vec; mean_gray of the image.
     """
@@ -133,7 +133,7 @@ def color_matrix(steps, lighting, mean_gray, eig_val, eig_vec):
 
 
 def normalizing_matrix(matrix, mean, std):
-    """A [3, 4] colour map on [0, 1] -> the map from uint8 values to normalised ones."""
+    """A [3, 4] color map on [0, 1] -> the map from uint8 values to normalized ones."""
     matrix = np.array(matrix, np.float64)
     matrix[:, :3] /= 255
     matrix[:, 3] -= mean
@@ -141,13 +141,13 @@ def normalizing_matrix(matrix, mean, std):
 
 
 def apply_color(image, matrix):
-    """uint8 [H, W, 3] through a [3, 4] colour map -> float32 [3, H, W]."""
+    """uint8 [H, W, 3] through a [3, 4] color map -> float32 [3, H, W]."""
     out = cv2.transform(image.astype(np.float32), matrix)
     return np.ascontiguousarray(out.transpose(2, 0, 1))
 
 
 def mean_gray(image):
-    """Mean grey of a uint8 image, in [0, 1]."""
+    """Mean gray of a uint8 image, in [0, 1]."""
     return float(GRAY_WEIGHTS @ np.array(cv2.mean(image)[:3])) / 255
 
 
@@ -167,7 +167,7 @@ def gaussian_radius(height, width, min_overlap=0.7):
 
 
 def gaussian_kernel(radius, sigma):
-    """Unnormalised gaussian, float64 [2 radius + 1, 2 radius + 1], 1 in the middle."""
+    """Unnormalized gaussian, float64 [2 radius + 1, 2 radius + 1], 1 in the middle."""
     axis = np.arange(-radius, radius + 1, dtype=np.float64)
     kernel = np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * sigma * sigma))
     kernel[kernel < np.finfo(np.float64).eps] = 0
@@ -185,7 +185,7 @@ def _overlap(shape, x, y, radius):
 
 
 def draw_gaussian(heatmap, x, y, kernel):
-    """Raise heatmap [H, W] in place to the kernel centred on the pixel (x, y) inside it."""
+    """Raise heatmap [H, W] in place to the kernel centerd on the pixel (x, y) inside it."""
     on_map, on_kernel = _overlap(heatmap.shape, x, y, kernel.shape[0] // 2)
     np.maximum(heatmap[on_map], kernel[on_kernel], out=heatmap[on_map], casting="same_kind")
 

@@ -72,9 +72,9 @@ def _decode_pillow(data):
 def from_pillow(opened):
     """A Pillow image -> BGR uint8 [H, W, 3], unturned; of 16 bits a channel the upper 8 count."""
     if opened.mode.startswith("I"):  # 16 bits, which Pillow keeps in 16 or 32
-        grey = np.asarray(opened)
-        grey = (np.clip(grey, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
-        return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+        gray = np.asarray(opened)
+        gray = (np.clip(gray, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
+        return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
     return np.ascontiguousarray(np.asarray(opened.convert("RGB"))[:, :, ::-1])
 
 
@@ -114,7 +114,7 @@ def _orientation(opened):
 def decode_whole_image(data, size=None, max_pixels=LARGEST):
     """decode_image, but ValueError also if the bytes are not the whole image, or one of more than max_pixels pixels.
 
-    OpenCV alone fills a truncated one with grey. Nothing is decoded before the size is known to what decodes it: Pillow's for all formats
+    OpenCV alone fills a truncated one with gray. Nothing is decoded before the size is known to what decodes it: Pillow's for all formats
     but those in which OpenCV reads its size from the same place.
     """
     with open_image(data) as opened:

@@ -30,7 +30,7 @@ FIXED = ("dataset_config.input_res_test", *(f"eval_config.{name}" for name in ("
 
 
 class Detector:
-    """A network that detects. Call it with a batch: float32 [N, 3, H, W] normalised, or uint8 [N, H, W, 3] if from_bytes.
+    """A network that detects. Call it with a batch: float32 [N, 3, H, W] normalized, or uint8 [N, H, W, 3] if from_bytes.
 
     It gives detections [N, K, 6] in output pixels: x1, y1, x2, y2, score, class. description is the side file's dictionary; network is
     the cell that ends in detections. With any_size one graph computes all sizes of images, as graphs.Graphs says.

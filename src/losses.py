@@ -1,4 +1,4 @@
-"""CenterNet's losses (paper, section 3), with the original's normalisations. All return a float32 scalar.
+"""CenterNet's losses (paper, section 3), with the original's normalizations. All return a float32 scalar.
 
 Layouts: heatmaps [N, C, H, W]; regression maps [N, D, H, W]; objects in M slots: ind [N, M] holds y * W + x, targets
 are [N, M, D], masks [N, M, D] with 1 where the slot holds an object.
@@ -17,7 +17,7 @@ def clamped_sigmoid(logits):
 def focal_loss(prob, target, norm=None):
     """Penalty-reduced pixelwise logistic regression (paper, eq. 1; alpha 2, beta 4), per object.
 
-    Args: prob, target [N, C, H, W]; target is 1 at the object centres and a gaussian around them; norm, what the sum is
+    Args: prob, target [N, C, H, W]; target is 1 at the object centers and a gaussian around them; norm, what the sum is
     divided by (default: the number of objects, or 1).
     """
     positive = (target == 1.0).astype(ms.float32)
@@ -39,7 +39,7 @@ def mse_loss(logits, target):
 
 
 def gather_at_centers(regression_map, ind):
-    """[N, D, H, W] and ind [N, M] -> [N, M, D]: the map's values at the objects' centres."""
+    """[N, D, H, W] and ind [N, M] -> [N, M, D]: the map's values at the objects' centers."""
     n, depth, height, width = regression_map.shape
     rows = regression_map.transpose(0, 2, 3, 1).reshape(n * height * width, depth)
     first_row = (ops.arange(n) * (height * width)).reshape(n, 1).astype(ms.int32)

@@ -12,7 +12,7 @@ from src import image
 
 @dataclass
 class View:
-    """Where an evaluation input lies in its image: centre and width of the region, (height, width) of the output."""
+    """Where an evaluation input lies in its image: center and width of the region, (height, width) of the output."""
 
     center: np.ndarray
     size: float
@@ -21,7 +21,7 @@ class View:
 
 
 def whole_view(width, height, input_size):
-    """Centre and width of the region that shows a whole image in an input of input_size (width, height).
+    """Center and width of the region that shows a whole image in an input of input_size (width, height).
 
     The original's longest side, for inputs that are not square too.
     """

@@ -56,7 +56,7 @@ def as_prediction(detections: np.ndarray, classes: list[str]) -> Prediction:
 def as_picture(source) -> np.ndarray:
     """A picture as BGR uint8 [H, W, 3]: of a path, a file's bytes, a Pillow image, or an array as OpenCV has them.
 
-    Arrays: uint8 or uint16 (of which the upper byte counts), [H, W] grey, [H, W, 3] BGR or [H, W, 4] BGRA. EXIF's orientation is
+    Arrays: uint8 or uint16 (of which the upper byte counts), [H, W] gray, [H, W, 3] BGR or [H, W, 4] BGRA. EXIF's orientation is
     followed in files. Raises OSError or ValueError.
     """
     if isinstance(source, (str, os.PathLike)):

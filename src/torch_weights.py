@@ -21,7 +21,7 @@ SOURCES = {"original": "the original", "mmdet": "MMDetection", "zoo": "the model
 WITHOUT_DCN_BIAS = ("mmdet", "zoo")
 ZOO_PREFIX = "network."
 MMDET_HEADS = {"hm": "bbox_head.heatmap_head", "wh": "bbox_head.wh_head", "reg": "bbox_head.offset_head"}
-# MMDetection's normalisation, of red, green and blue values up to 255, as ours: blue, green, red, up to 1.
+# MMDetection's normalization, of red, green and blue values up to 255, as ours: blue, green, red, up to 1.
 MMDET_MEAN = [103.53 / 255, 116.28 / 255, 123.675 / 255]
 MMDET_STD = [57.375 / 255, 57.12 / 255, 58.395 / 255]
 
@@ -29,7 +29,7 @@ STEP_COUNTER = "num_batches_tracked"
 LAYERS_PER_STAGE = 6  # of deconv_layers: deformable convolution, norm, ReLU, transposed convolution, norm, ReLU
 
 
-def recognise(names):
+def recognize(names):
     """Which kind of weights has these names, without_prefix: "original", "mmdet", "zoo" or "resnet". Raises UserError for any other."""
     names = set(names)
     if zoo_prefix(names) == "":

@@ -57,13 +57,13 @@ def smooth(values, window):
 
 
 def class_color(label):
-    """A colour (BGR, 0-255) for a class; neighbouring classes are far apart."""
+    """A color (BGR, 0-255) for a class; neighbouring classes are far apart."""
     red, green, blue = colorsys.hsv_to_rgb((0.61 * label + 0.02) % 1.0, 0.85, 0.95)
     return int(255 * blue), int(255 * green), int(255 * red)
 
 
 def luminance(color):
-    """Relative luminance (WCAG 2) of a colour (BGR, 0-255), in [0, 1]."""
+    """Relative luminance (WCAG 2) of a color (BGR, 0-255), in [0, 1]."""
     blue, green, red = (value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in np.array(color) / 255)
     return 0.0722 * blue + 0.7152 * green + 0.2126 * red
 
@@ -71,7 +71,7 @@ def luminance(color):
 def draw_detections(picture, detections, classes, score_thresh=0.0, with_scores=True):
     """Draw detections [M, 6] (pixels of the picture) of at least score_thresh on a copy of a BGR uint8 picture; returns it.
 
-    Legible on any background: lines have a dark rim, labels are filled with the class's colour, their text is black or white,
+    Legible on any background: lines have a dark rim, labels are filled with the class's color, their text is black or white,
     whichever is easier to read on it, and a label makes way for a better one's.
     """
     canvas = picture.copy()
@@ -111,7 +111,7 @@ def _label_place(shape, box, canvas_shape, taken):
 
 
 def _put_label(canvas, mask, place, color):
-    """Fill the place with the colour, and write the text of a mask on it; what lies outside the canvas is cut off."""
+    """Fill the place with the color, and write the text of a mask on it; what lies outside the canvas is cut off."""
     x1, y1, x2, y2 = place
     patch = canvas[y1:y2, x1:x2]
     ink = np.array((0, 0, 0) if luminance(color) > 0.179 else (255, 255, 255))  # where both have the same contrast
@@ -148,7 +148,7 @@ def overlay_heatmap(picture, heat, view):
     view is the pre_process.View that says where the heatmap lies in the picture.
     """
     matrix = affine_matrix(view.center, view.size, 0, view.out_hw[::-1], inverse=True) / view.scale
-    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # centre of an output pixel to centre of a pixel
+    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # center of an output pixel to center of a pixel
     height, width = picture.shape[:2]
     heat = cv2.warpAffine(heat.max(0), matrix, (width, height), flags=cv2.INTER_LINEAR)
     color = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)

@@ -112,7 +112,7 @@ def zoo_weights(folder, seed):
 def converted_network(state, dcn_impl):
     """The network of another source's weights, through the converter."""
     state = torch_weights.without_prefix(state)
-    kind = torch_weights.recognise(state)
+    kind = torch_weights.recognize(state)
     num_classes, described = torch_weights.describe_detector(state, kind)
     network = build_network(Config(described), num_classes, dcn_impl)
     conversion = torch_weights.from_source(state, parameter_shapes(network), kind)
@@ -148,20 +148,20 @@ def zoo_rows(vectors, folder):
     yield compare(f"model zoo: {len(state)} parameters there and back, how many differ", len(wrong), 0, EXACT)
 
 
-def grey_level(options):
-    """One unit of an image's values after normalisation."""
+def gray_level(options):
+    """One unit of an image's values after normalization."""
     return 1 / 255 / min(options.std)
 
 
 def preprocess_rows(vectors, folder):
-    """Test-time input, centre, size and output size."""
+    """Test-time input, center, size and output size."""
     options = get_config("", []).dataset_config
     for case in vectors.cases("fix_res"):
         keep_res, scale = not vectors[f"fix_res_{case}"], float(vectors[f"scale_{case}"])
         name = f"preprocessing {case} ({'original resolution' if keep_res else '128x128'}, scale {scale:g})"
         pixels, view = pre_process.place(vectors["image"], scale, keep_res, (128, 128), 4)
         tensor = pre_process.normalize(pixels, options.mean, options.std)
-        yield compare(f"{name}: input", tensor[None, :, ::2, ::2], vectors[f"input_{case}"], USUAL, grey_level(options))
+        yield compare(f"{name}: input", tensor[None, :, ::2, ::2], vectors[f"input_{case}"], USUAL, gray_level(options))
         region = np.array([view.size, 4 * view.out_hw[0]]) if vectors[f"s_{case}"].ndim else view.size
         ours = np.concatenate([view.center, np.ravel(region), view.out_hw])
         yield compare(f"{name}: region", ours, np.concatenate([vectors[f"{key}_{case}"].ravel() for key in ("c", "s", "out_hw")]))
@@ -184,14 +184,14 @@ def sample_rows(vectors, folder, name):
     sample = targets.make_sample(*words, np.zeros_like(vectors["ret_hm"], np.float32))
     name = f"sample {name}"
     view = image.apply_color(sample["image"], sample["color"])
-    yield compare(f"{name}: input", view[:, ::2, ::2], vectors["ret_input"], USUAL, grey_level(config.dataset_config))
+    yield compare(f"{name}: input", view[:, ::2, ::2], vectors["ret_input"], USUAL, gray_level(config.dataset_config))
     yield compare(f"{name}: heatmap", sample["hm"], vectors["ret_hm"])
     if variant != "dense_wh":
         on_device = on_the_device([targets.make_sample(*words)], config, len(vectors["ret_hm"]), False)
         yield compare(f"{name}: input, on the device", on_device["image"][0, :, ::2, ::2], vectors["ret_input"], USUAL,
-                      grey_level(config.dataset_config))
+                      gray_level(config.dataset_config))
         yield compare(f"{name}: heatmap, drawn on the device", on_device["hm"][0], vectors["ret_hm"])
-    yield compare(f"{name}: centre indices", sample["ind"], vectors["ret_ind"], EXACT)
+    yield compare(f"{name}: center indices", sample["ind"], vectors["ret_ind"], EXACT)
     yield compare(f"{name}: object mask", sample["reg_mask"], vectors["ret_reg_mask"], EXACT)
     yield compare(f"{name}: offset", sample["reg"], vectors["ret_reg"])
     yield compare(f"{name}: size", sample["wh"], vectors[f"ret_{variant}"])
@@ -201,7 +201,7 @@ def sample_rows(vectors, folder, name):
 
 
 def color_rows(vectors, folder):
-    """Colour augmentation from the recorded order and draws, before and after normalisation."""
+    """Color augmentation from the recorded order and draws, before and after normalization."""
     options = get_config("", []).dataset_config
     picture = vectors["image"]
     for case in vectors.cases("order"):
@@ -210,8 +210,8 @@ def color_rows(vectors, folder):
         matrix = image.color_matrix(steps, draws[3:], image.mean_gray(picture), options.eig_val, options.eig_vec)
         augmented = image.apply_color(picture, matrix / np.array([255, 255, 255, 1]))
         normalized = image.apply_color(picture, image.normalizing_matrix(matrix, options.mean, options.std))
-        yield compare(f"colour {case}: augmented", augmented.transpose(1, 2, 0), vectors[f"out_{case}"])
-        yield compare(f"colour {case}: normalised", normalized.transpose(1, 2, 0), vectors[f"normalized_{case}"])
+        yield compare(f"color {case}: augmented", augmented.transpose(1, 2, 0), vectors[f"out_{case}"])
+        yield compare(f"color {case}: normalized", normalized.transpose(1, 2, 0), vectors[f"normalized_{case}"])
 
 
 def radius_rows(vectors, folder):
@@ -408,7 +408,7 @@ def on_the_device(samples, config, num_classes, draw):
 
 
 def drawn_batch(n=4, size=128):
-    """A batch as the network with its loss takes it, {name: array}: pictures of three coloured boxes each, with their targets."""
+    """A batch as the network with its loss takes it, {name: array}: pictures of three colored boxes each, with their targets."""
     rng = np.random.default_rng(1)
     config = get_config("", ["--dataset_config.input_res_train", f"[{size}, {size}]", "--dataset_config.max_objs", "8"])
     samples = []

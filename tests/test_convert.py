@@ -470,9 +470,9 @@ def test_mmdetections_detector_sees_the_same_picture(tmp_path, capsys):
     network, side = heads(tmp_path / "m.ckpt")
     assert side["classes"] == ["disc", "square", "star"] and side["category_ids"] == [1, 2, 3]
     picture = noise_picture(4, 64, 96)
-    normalised = (picture[:, :, ::-1].astype(np.float64) - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    normalized = (picture[:, :, ::-1].astype(np.float64) - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
     with torch.no_grad():
-        expected = reference(torch.tensor(normalised.transpose(2, 0, 1)[None].astype(np.float32)))
+        expected = reference(torch.tensor(normalized.transpose(2, 0, 1)[None].astype(np.float32)))
     ours = image.apply_color(picture, image.normalizing_matrix(np.eye(3, 4), side["mean"], side["std"]))
     for output, theirs in zip(network(Tensor(ours[None])), expected):
         assert np.abs(output.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
@@ -491,7 +491,7 @@ def test_a_converted_detector_is_evaluated_exported_and_sent_back(tiny_data, tmp
 
 
 def test_fine_tuning_on_other_classes(tiny_records, tmp_path, capsys):
-    """80 classes, MMDetection's normalisation, to three: all but the last layer of the heatmap head is loaded, and said."""
+    """80 classes, MMDetection's normalization, to three: all but the last layer of the heatmap head is loaded, and said."""
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1))))
     save(tmp_path / "t.pth", mmdet_state(reference))
     call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt")

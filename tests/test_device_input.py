@@ -19,7 +19,7 @@ def random_objects(rng, count, out_size):
 
 @pytest.mark.parametrize("mse_loss", [False, True])
 def test_the_device_draws_the_hosts_heatmaps(mse_loss):
-    """Four images with 0, 1, 20 and more than max_objs objects, not square, to 1e-6; centres are exactly 1."""
+    """Four images with 0, 1, 20 and more than max_objs objects, not square, to 1e-6; centers are exactly 1."""
     rng = np.random.default_rng(3)
     out_size, samples, drawn = (40, 24), [], []
     for count in (0, 1, 20, 40):
@@ -36,7 +36,7 @@ def test_the_device_draws_the_hosts_heatmaps(mse_loss):
     assert (heat == 1).sum() > 30 and heat[0].max() == 0
 
 
-def test_the_device_applies_the_hosts_colours():
+def test_the_device_applies_the_hosts_colors():
     rng = np.random.default_rng(0)
     pictures = np.stack([noise_picture(seed, 20, 30) for seed in range(3)])
     colors = (rng.normal(size=(3, 3, 4)) * [0.01, 0.01, 0.01, 1]).astype(np.float32)

@@ -14,7 +14,7 @@ def test_affine_matrix_and_its_inverse():
 
 def test_rotation_by_a_right_angle():
     matrix = image.affine_matrix((50, 50), 100, 90, (100, 100))
-    # The region's "up" points to the right of the image: what lies right of the centre goes above it.
+    # The region's "up" points to the right of the image: what lies right of the center goes above it.
     np.testing.assert_allclose(image.transform_points(np.array([80.0, 50.0]), matrix), [50, 20], atol=1e-4)
     np.testing.assert_allclose(image.transform_boxes(np.array([[70, 40, 90, 60.0]], np.float32), matrix), [[40, 10, 60, 30]], atol=1e-3)
 

@@ -58,7 +58,7 @@ def test_a_batch_norm_that_cannot_be_folded_exactly_stays(lively_checkpoint):
     assert network.backbone.layer2[0].bn2 is norm
 
 
-def test_bytes_are_normalised_in_the_graph():
+def test_bytes_are_normalized_in_the_graph():
     mean, std = [0.4, 0.45, 0.5], [0.2, 0.3, 0.25]
     picture = noise_picture(1, 8, 12)[None]
     expected = ((picture.astype(np.float64) / 255 - mean) / std).transpose(0, 3, 1, 2)

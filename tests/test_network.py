@@ -111,7 +111,7 @@ def test_down_ratio_and_heads(down_ratio):
     assert hm.shape == (1, 5, 64 // down_ratio, 96 // down_ratio)
     assert wh.shape == (1, 10, 64 // down_ratio, 96 // down_ratio)
     assert reg is None
-    # Before training every pixel is a centre with probability 0.1: the heads' first layers see zeros here.
+    # Before training every pixel is a center with probability 0.1: the heads' first layers see zeros here.
     np.testing.assert_allclose(1 / (1 + np.exp(-network.hm[2].bias.asnumpy())), 0.1, atol=2e-3)
 
 

@@ -55,8 +55,8 @@ def test_every_way_to_give_a_picture(predictor, picture, tmp_path):
     transparent = np.dstack([picture, np.zeros_like(picture[:, :, 0])])
     for source in (str(path), path, path.read_bytes(), pillow, transparent, picture.astype(np.uint16) << 8):
         np.testing.assert_array_equal(predictor(source).detections(), expected)
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    np.testing.assert_array_equal(as_picture(grey), np.dstack([grey] * 3))
+    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    np.testing.assert_array_equal(as_picture(gray), np.dstack([gray] * 3))
 
 
 @pytest.mark.parametrize("source, error, part", [
@@ -125,7 +125,7 @@ def save_kinds(folder, picture):
     pillow = Image.fromarray(picture[:, :, ::-1])
     (folder / "deep" / "er").mkdir(parents=True)
     pillow.save(folder / "plain.png")
-    pillow.convert("L").save(folder / "grey.png")
+    pillow.convert("L").save(folder / "gray.png")
     pillow.convert("RGBA").save(folder / "deep" / "alpha.png")
     pillow.convert("CMYK").save(folder / "cmyk.jpg", quality=100)
     exif = Image.Exif()
@@ -134,7 +134,7 @@ def save_kinds(folder, picture):
     cv2.imwrite(str(folder / "sixteen.png"), picture.astype(np.uint16) * 257)
     cv2.imwrite(str(folder / "line.png"), picture[:1])
     cv2.imwrite(str(folder / "wide.jpg"), cv2.resize(picture, (12000, 500)))
-    sizes = dict.fromkeys(["plain.png", "grey.png", "alpha.png", "cmyk.jpg", "turned.jpg", "sixteen.png"], (width, height))
+    sizes = dict.fromkeys(["plain.png", "gray.png", "alpha.png", "cmyk.jpg", "turned.jpg", "sixteen.png"], (width, height))
     return {**sizes, "line.png": (width, 1), "wide.jpg": (12000, 500)}
 
 
@@ -170,7 +170,7 @@ def test_every_kind_of_picture(predicted, tmp_path, picture):
         assert np.abs(found[name][0, :4] - found["plain.png"][0, :4]).max() < 8
     for folder in ("images", "heatmaps"):
         written = {str(path.relative_to(output / folder)) for path in (output / folder).rglob("*.*")}
-        assert written == {"plain.png", "grey.png", "deep/alpha.png", "cmyk.jpg", "deep/er/turned.jpg", "sixteen.png", "line.png",
+        assert written == {"plain.png", "gray.png", "deep/alpha.png", "cmyk.jpg", "deep/er/turned.jpg", "sixteen.png", "line.png",
                            "wide.jpg"}
     drawn = cv2.imread(str(output / "images" / "deep" / "er" / "turned.jpg"))
     assert drawn.shape[:2] == picture[:, :80].shape[:2]

@@ -153,7 +153,7 @@ def test_a_damaged_training_record_is_named(tmp_path):
 
 
 def contrast(one, other):
-    """Contrast ratio (WCAG 2) of two BGR colours."""
+    """Contrast ratio (WCAG 2) of two BGR colors."""
     light = []
     for color in (one, other):
         linear = [value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in np.asarray(color) / 255]

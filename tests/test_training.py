@@ -280,7 +280,7 @@ def test_loss_and_gradients_are_pytorchs(make_config):
         norm = np.linalg.norm(reference_grad)
         if norm < 1e-4:
             continue  # a bias before a batch norm: its gradient is rounding noise
-        # Rounding flips single ReLUs, of which the few object centres see much: 1e-6 between outputs, 1e-2 between gradients.
+        # Rounding flips single ReLUs, of which the few object centers see much: 1e-6 between outputs, 1e-2 between gradients.
         assert np.linalg.norm(grad.asnumpy() - reference_grad) < 0.02 * norm, parameter.name
 
 

@@ -463,7 +463,7 @@ def build_detector():
 
 
 def infer_part(runs):
-    """The network with its decoding, on normalised batches."""
+    """The network with its decoding, on normalized batches."""
     import numpy as np
 
     from src.model_utils.device_adapter import set_device

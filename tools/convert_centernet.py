@@ -64,7 +64,7 @@ def convert(ckpt_file, output_file, annotation):
     state, others = read_source(ckpt_file)
     state = torch_weights.without_prefix(state)
     with errors.about(ckpt_file):
-        kind = torch_weights.recognise(state)
+        kind = torch_weights.recognize(state)
         if kind == "resnet":
             raise UserError("an ImageNet classifier, not a detector; tools/convert_resnet18.py makes a backbone of it")
         num_classes, network = torch_weights.describe_detector(state, kind)
@@ -137,7 +137,7 @@ def class_list(num_classes, annotation, others):
 
 
 def train_options(net_config, mean, std, defaults):
-    """The words that train.py needs for this network and normalisation, where they are not the defaults."""
+    """The words that train.py needs for this network and normalization, where they are not the defaults."""
     usual = defaults.net_config.as_dict()
     words = [f'--net_config.{name} "{value}"' for name, value in net_config.items() if value != usual[name]]
     for name, values in (("mean", mean), ("std", std)):

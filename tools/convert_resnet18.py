@@ -37,7 +37,7 @@ def main(argv=None):
     state, others = read_torch_file(options.ckpt_file)
     state = torch_weights.without_prefix(state)
     with errors.about(options.ckpt_file):
-        if not names and torch_weights.recognise(state) != "resnet":
+        if not names and torch_weights.recognize(state) != "resnet":
             raise UserError("a whole detector; tools/convert_centernet.py converts it")
         present = [torch_weights.source_name(name, "resnet") for name in names] if names else state
         backbone = torch_weights.describe_backbone(present, "resnet")

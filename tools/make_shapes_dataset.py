@@ -1,4 +1,4 @@
-"""Draw a small COCO-format data set: coloured rectangles, ellipses and triangles on textured backgrounds.
+"""Draw a small COCO-format data set: colored rectangles, ellipses and triangles on textured backgrounds.
 
 The same options and seed give the same files. The layout is COCO 2017's: annotations/instances_{train,val}2017.json and
 {train,val}2017/.
@@ -28,7 +28,7 @@ SUPERSAMPLING = 4  # shapes are drawn this much larger, for smooth edges
 
 
 def draw_background(rng, size):
-    """A textured background in muted colours: a gradient, stripes and noise of two grains; float32 [size, size, 3] in 0..255."""
+    """A textured background in muted colors: a gradient, stripes and noise of two grains; float32 [size, size, 3] in 0..255."""
     y, x = np.mgrid[0:size, 0:size] / size
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
@@ -73,7 +73,7 @@ def mask_of(points, size):
 
 
 def paint(rng, picture, mask, label):
-    """Paint a mask in a vivid colour of its class's third of the colour circle, with a light texture."""
+    """Paint a mask in a vivid color of its class's third of the color circle, with a light texture."""
     hue, saturation, value = (60 * label + rng.uniform(-20, 20)) % 180, rng.uniform(150, 255), rng.uniform(110, 255)
     color = cv2.cvtColor(np.array([[[hue, saturation, value]]]).astype(np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
     fill = color + rng.normal(0, 8, picture.shape)
