@@ -34,15 +34,15 @@ def main():
 
     with modelarts(config, "mindrecord_dir"):
         target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
-        rank, ranks = init_ranks(config.distribute, config.device_num)
-        train_set = TrainSet(config, rank, ranks, target)
+        rank, rank_size = init_ranks(config.distribute, config.device_num)
+        train_set = TrainSet(config, rank, rank_size, target)
         try:
             with profiling(config.need_profiler, config.profiler_path):
                 checkpoint = train(config, train_set, target, rank)
         except errors.Interrupted:  # after a step at which all ranks end
-            leave_ranks(ranks)
+            leave_ranks(rank_size)
             raise
-        leave_ranks(ranks)
+        leave_ranks(rank_size)
         log(peak_memory(target))
         if rank == 0:
             record = os.path.join(config.save_result_dir, "train_record.jsonl")

@@ -166,16 +166,16 @@ class TrainSet:
     lie in the files. Attributes: manifest, images, images_per_step (of all ranks), steps_per_epoch.
     """
 
-    def __init__(self, config, rank=0, ranks=1, device_target="CPU"):
+    def __init__(self, config, rank=0, rank_size=1, device_target="CPU"):
         import mindspore.dataset as ds
 
         require_extensions()
         self.config = config
         self.heatmap_on_host = draws_on_host(config.dataset_config.heatmap_on, config.net_config.dense_wh, device_target)
-        self.rank, self.ranks = rank, ranks
+        self.rank, self.rank_size = rank, rank_size
         self.batch_size = config.train_config.batch_size
         self.manifest = read_manifest(config)
-        self.images_per_step = self.batch_size * ranks
+        self.images_per_step = self.batch_size * rank_size
         self.num_classes = len(self.manifest["classes"])
         self.layout = sample_layout(config, self.num_classes)
         self.ranges = augmentation_ranges(config)
@@ -200,13 +200,13 @@ class TrainSet:
         self.images = len(ids)
         self.steps_per_epoch = self.images // self.images_per_step
         if not self.steps_per_epoch:
-            raise UserError(f"{self.images} images are fewer than one batch: train_config.batch_size {self.batch_size} x {ranks} devices")
+            raise UserError(f"{self.images} images are fewer than one batch: train_config.batch_size {self.batch_size} x {rank_size} devices")
         self.rows_of_epoch = functools.lru_cache(maxsize=2)(self._rows_of_epoch)  # one ends while the next begins
 
     def _rows_of_epoch(self, epoch):
         """The rows that this rank reads in an epoch, in their order: int64 [steps_per_epoch * batch_size]."""
         order = epoch_order(self.images, self.config.seed, epoch, self.config.do_shuffle)
-        return self.row_of_image[rank_share(order, self.batch_size, self.rank, self.ranks)]
+        return self.row_of_image[rank_share(order, self.batch_size, self.rank, self.rank_size)]
 
     def batches(self, first, last):
         """A MindSpore pipeline with the columns of columns(): the batches of the steps first to last - 1, counted from 0 over all epochs.

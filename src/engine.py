@@ -89,7 +89,7 @@ def graph_settings(config, train_set, device_target):
     """All that the compiled training graphs depend on, for keep_graphs."""
     sections = {name: getattr(config, name).as_dict() for name in ("net_config", "train_config", "dataset_config")}
     names = ("epoch_size", "enable_lossscale", "enable_data_sink", "data_sink_steps", "conv_allow_hf32", "jit_level")
-    numbers = [train_set.num_classes, train_set.steps_per_epoch, train_set.ranks, train_set.heatmap_on_host]
+    numbers = [train_set.num_classes, train_set.steps_per_epoch, train_set.rank_size, train_set.heatmap_on_host]
     return [sections, {name: getattr(config, name) for name in names}, numbers, device_target]
 
 
@@ -140,7 +140,7 @@ def train(config, train_set, device_target, rank=0):
     network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
     device_input = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)
-    step_cell = build_train_step(network, config, optimizer, train_set.ranks, device_input)
+    step_cell = build_train_step(network, config, optimizer, train_set.rank_size, device_input)
     parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
     state = {parameter.name: parameter for parameter in parameters}
 
@@ -152,7 +152,7 @@ def train(config, train_set, device_target, rank=0):
     else:
         start_weights(network, config)
     steps = range(done, steps_to_do(config, train_set, done))
-    if train_set.ranks > 1:
+    if train_set.rank_size > 1:
         SumOverRanks()(ms.Tensor(0.0))  # all have read the files that rank 0 may now move aside
 
     save, aside = None, ""
@@ -211,11 +211,11 @@ def run_training(config, train_set, step_cell, save, record, steps, sink_steps):
                 record.step(done, train_set.steps_per_epoch, values, train_set.images_per_step / seconds)
                 if problem := watch.look(done, values[0], values[1], values[4]):
                     raise UserError(f"{problem}; the last checkpoint is {saved or 'that of the start'}")
-            stop = stop_requested(step_cell, train_set.ranks, group[-1][-1]) and done < steps.stop
+            stop = stop_requested(step_cell, train_set.rank_size, group[-1][-1]) and done < steps.stop
             if save and (done % config.save_checkpoint_steps < len(group) or done >= steps.stop or stop):
                 saved = save(done, not watch.protects)
             if stop:
-                raise Interrupted(f"{done} of {steps.stop} steps are done; {how_to_go_on(saved, train_set.ranks)}")
+                raise Interrupted(f"{done} of {steps.stop} steps are done; {how_to_go_on(saved, train_set.rank_size)}")
     if not steps.start and (problem := watch.wasted()):
         raise UserError(problem)
     for line in watch.summary():
@@ -223,20 +223,20 @@ def run_training(config, train_set, step_cell, save, record, steps, sink_steps):
     return saved
 
 
-def stop_requested(step_cell, ranks, by_any):
+def stop_requested(step_cell, rank_size, by_any):
     """Whether training is to end after this step: on a signal; with several ranks after the step in which they tell each other of it."""
     if not INTERRUPTS.requested:
         return bool(by_any)
     step_cell.stop.set_data(ms.Tensor(1.0, ms.float32))
-    return ranks == 1 or bool(by_any)
+    return rank_size == 1 or bool(by_any)
 
 
-def how_to_go_on(checkpoint, ranks):
+def how_to_go_on(checkpoint, rank_size):
     """The words that name a checkpoint and what goes on from it."""
     if not checkpoint:
-        return "this process writes no checkpoints" + (", rank 0 does" if ranks > 1 else "")
+        return "this process writes no checkpoints" + (", rank 0 does" if rank_size > 1 else "")
     words = ["--resume", "true", "--load_checkpoint_path", os.path.abspath(checkpoint)]
-    if ranks > 1:
+    if rank_size > 1:
         return (f"go on with {shlex.join(words)}, or with scripts/run_distributed_train_ascend.sh, resume = true in its ini file and "
                 "that checkpoint as LOAD_CHECKPOINT_PATH")
     return f"go on with: {shlex.join([*sys.orig_argv, *words])}"

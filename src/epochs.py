@@ -11,10 +11,10 @@ def epoch_order(count, seed, epoch, shuffle):
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def rank_share(order, batch_size, rank, ranks):
+def rank_share(order, batch_size, rank, rank_size):
     """One rank's part of an epoch: rows of every global batch, so that n ranks see the batches that one would see."""
-    steps = len(order) // (batch_size * ranks)
-    return order[: steps * batch_size * ranks].reshape(steps, ranks, batch_size)[:, rank].reshape(-1)
+    steps = len(order) // (batch_size * rank_size)
+    return order[: steps * batch_size * rank_size].reshape(steps, rank_size, batch_size)[:, rank].reshape(-1)
 
 
 class Steps:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from src.errors import UserError
-from src.model_utils.moxing_adapter import Meeting
+from src.model_utils.moxing_adapter import Barrier
 from src.training_log import read_training_log
 from tests.conftest import ROOT, TINY, assert_user_error, run_script
 
@@ -80,22 +80,22 @@ def test_without_moxing(tmp_path, tiny_records):
 PROCESS = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from src.model_utils.moxing_adapter import Meeting
+from src.model_utils.moxing_adapter import Barrier
 
-meeting = Meeting(sys.argv[2], 60)
+barrier = Barrier(sys.argv[2], 60)
 def action():
     time.sleep(0.5)
     print("copied")
-meeting.once("fetch", action)
+barrier.once("fetch", action)
 print("ready", flush=True)
 sys.stdin.readline()
-print("last" if meeting.leave() else "not last")
+print("last" if barrier.leave() else "not last")
 """
 
 
 def test_one_of_several_processes_copies(tmp_path):
     processes = [
-        subprocess.Popen([sys.executable, "-c", PROCESS, ROOT, str(tmp_path / "meeting")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        subprocess.Popen([sys.executable, "-c", PROCESS, ROOT, str(tmp_path / "barrier")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                          text=True) for _ in range(3)
     ]
     for process in processes:
@@ -107,29 +107,29 @@ def test_one_of_several_processes_copies(tmp_path):
     for process in processes:
         last.append(process.communicate("\n", 60)[0])
     assert last == ["not last\n", "not last\n", "last\n"]
-    assert not (tmp_path / "meeting").exists()
+    assert not (tmp_path / "barrier").exists()
 
 
 def test_waiting_has_a_limit_and_a_failure_is_passed_on(tmp_path):
-    (tmp_path / "meeting" / "fetch").mkdir(parents=True)
-    (tmp_path / "meeting" / "member-1").touch()  # a process that lives, and never gets done
+    (tmp_path / "barrier" / "fetch").mkdir(parents=True)
+    (tmp_path / "barrier" / "member-1").touch()  # a process that lives, and never gets done
     start = time.monotonic()
     with pytest.raises(UserError, match="waited 0.3 s"):
-        Meeting(str(tmp_path / "meeting"), 0.3).once("fetch", None)
+        Barrier(str(tmp_path / "barrier"), 0.3).once("fetch", None)
     assert time.monotonic() - start < 30
-    (tmp_path / "meeting" / "fetch.failed").touch()
+    (tmp_path / "barrier" / "fetch.failed").touch()
     with pytest.raises(UserError, match="failed; its log says why"):
-        Meeting(str(tmp_path / "meeting"), 0.3).once("fetch", None)
+        Barrier(str(tmp_path / "barrier"), 0.3).once("fetch", None)
 
 
 def test_the_folder_of_a_killed_run_is_not_taken_for_this_one(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (tmp_path / "meeting" / "fetch").mkdir(parents=True)
-    (tmp_path / "meeting" / "fetch.done").touch()
-    (tmp_path / "meeting" / f"member-{dead.pid}").touch()
+    (tmp_path / "barrier" / "fetch").mkdir(parents=True)
+    (tmp_path / "barrier" / "fetch.done").touch()
+    (tmp_path / "barrier" / f"member-{dead.pid}").touch()
     calls = []
-    meeting = Meeting(str(tmp_path / "meeting"), 1)
-    meeting.once("fetch", lambda: calls.append(1))
-    assert calls == [1] and meeting.leave()
+    barrier = Barrier(str(tmp_path / "barrier"), 1)
+    barrier.once("fetch", lambda: calls.append(1))
+    assert calls == [1] and barrier.leave()
     assert os.listdir(tmp_path) == []

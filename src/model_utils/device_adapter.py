@@ -110,7 +110,7 @@ def keep_graphs(folder, settings):
 
 
 def init_ranks(distribute, device_num):
-    """Join the other processes of a distributed run; returns (rank, number of ranks), (0, 1) if there are none.
+    """Join the other processes of a distributed run; returns (rank, rank size), (0, 1) if there are none.
 
     A process that a launcher started takes part even if distribute is false: alone it would overwrite the others' files.
     """
@@ -128,16 +128,16 @@ def init_ranks(distribute, device_num):
             raise UserError(f"a training process ended, or never came: {str(error).splitlines()[0]}") from error
         raise UserError(f"distribute is true, and joining the other processes failed; start train.py with a launcher "
                         f"(msrun, or the scripts in scripts/): {str(error).splitlines()[0]}") from error
-    rank, ranks = communication.get_rank(), communication.get_group_size()
-    if device_num not in (1, ranks):
-        raise UserError(f"device_num is {device_num}, and the launcher started {ranks} processes")
-    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=ranks)
-    return rank, ranks
+    rank, rank_size = communication.get_rank(), communication.get_group_size()
+    if device_num not in (1, rank_size):
+        raise UserError(f"device_num is {device_num}, and the launcher started {rank_size} processes")
+    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=rank_size)
+    return rank, rank_size
 
 
-def leave_ranks(ranks):
+def leave_ranks(rank_size):
     """End the communication with the other processes in order; without it a process may crash as it ends."""
-    if ranks > 1:
+    if rank_size > 1:
         from mindspore import communication
 
         communication.release()

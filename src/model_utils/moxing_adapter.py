@@ -41,7 +41,7 @@ def modelarts(config, data_parameter):
     if not config.enable_modelarts:
         yield
         return
-    meeting = Meeting(os.path.join(tempfile.gettempdir(), f"modelarts-{get_job_id()}"), config.modelarts_timeout)
+    barrier = Barrier(os.path.join(tempfile.gettempdir(), f"modelarts-{get_job_id()}"), config.modelarts_timeout)
     data, checkpoints, output = (os.path.join(config.modelarts_local_path, name) for name in ("data", "checkpoint", "output"))
 
     def fetch():
@@ -55,16 +55,16 @@ def modelarts(config, data_parameter):
             copy(output, config.train_url)
 
     try:
-        meeting.once("fetch", fetch)
+        barrier.once("fetch", fetch)
         _use_copies(config, data_parameter, data, checkpoints, output)
         yield
     except BaseException:
         # The others may hang on this one, so it does not wait for them.
-        meeting.leave()
+        barrier.leave()
         if os.path.isdir(output):
             deliver()
         raise
-    if meeting.leave():
+    if barrier.leave():
         deliver()
 
 
@@ -79,7 +79,7 @@ def _use_copies(config, data_parameter, data, checkpoints, output):
     config.export_config.export_name = os.path.join(output, config.export_config.export_name)
 
 
-class Meeting:
+class Barrier:
     """The processes of one run on one server, which meet in a folder; timeout in seconds."""
 
     def __init__(self, folder, timeout):
