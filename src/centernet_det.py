@@ -20,9 +20,9 @@ class CenterNet(nn.Cell):
     "native" or "composite". Source: paper, section 4, and the original's resnet_dcn.py.
     """
 
-    def __init__(self, num_classes, block_class, num_stacks, down_ratio, head_conv, cat_spec_wh, reg_offset, dcn_impl):
+    def __init__(self, num_classes, backbone, *, down_ratio=4, head_conv=64, cat_spec_wh=False, reg_offset=True, dcn_impl="composite"):
         super().__init__()
-        self.backbone = ResNet(block_class, num_stacks)
+        self.backbone = backbone
         stages = int(math.log2(BACKBONE_STRIDE // down_ratio))
         layers = []
         channels = self.backbone.out_channels
@@ -79,10 +79,9 @@ def _head(in_channels, head_conv, out_channels, weight_init=None):
 
 def build_network(net_config, num_classes, dcn_impl):
     """The CenterNet that net_config describes."""
-    return CenterNet(
-        num_classes, net_config.block_class, net_config.num_stacks, net_config.down_ratio, net_config.head_conv,
-        net_config.cat_spec_wh, net_config.reg_offset, dcn_impl,
-    )
+    backbone = ResNet(net_config.block_class, net_config.num_stacks)
+    return CenterNet(num_classes, backbone, down_ratio=net_config.down_ratio, head_conv=net_config.head_conv,
+                     cat_spec_wh=net_config.cat_spec_wh, reg_offset=net_config.reg_offset, dcn_impl=dcn_impl)
 
 
 class HeatmapNetwork(nn.Cell):

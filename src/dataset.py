@@ -14,7 +14,6 @@ if __name__ == "__main__":
 import contextlib
 import dataclasses
 import functools
-import sqlite3
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from src.coco import check_expected, class_list, dataset_name, find_split, image
 from src.epochs import Steps, epoch_order, rank_share
 from src.errors import UserError
 from src.extensions import require_extensions
-from src.manifest import COLUMNS, ZOO_COLUMNS, manifest_path, read_manifest
+from src.manifest import COLUMNS, ZOO_COLUMNS, is_empty, manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.targets import Layout, Ranges, collate, columns, draws_on_host, make_sample, random_augmentation
@@ -125,15 +124,6 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
     return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, problems
 
 
-def is_empty(file):
-    """Whether a MindRecord file's index, an SQLite file beside it, says that it holds no rows; what is damaged is for MindSpore to tell."""
-    try:
-        with contextlib.closing(sqlite3.connect(f"{file}.db")) as index:
-            return index.execute("SELECT COUNT(*) FROM INDEXES").fetchone()[0] == 0
-    except sqlite3.Error:
-        return False
-
-
 class DamagedRecord(Exception):
     """A row of the MindRecord files that cannot be read, or whose image cannot."""
 
@@ -200,7 +190,8 @@ class TrainSet:
         self.images = len(ids)
         self.steps_per_epoch = self.images // self.images_per_step
         if not self.steps_per_epoch:
-            raise UserError(f"{self.images} images are fewer than one batch: train_config.batch_size {self.batch_size} x {rank_size} devices")
+            raise UserError(f"{self.images} images are fewer than one batch: train_config.batch_size {self.batch_size} "
+                            f"x {rank_size} devices")
         self.rows_of_epoch = functools.lru_cache(maxsize=2)(self._rows_of_epoch)  # one ends while the next begins
 
     def _rows_of_epoch(self, epoch):

@@ -2,8 +2,10 @@
 
 The model zoo's MindRecord files have none: a configuration says what they hold.
 """
+import contextlib
 import os
 import re
+import sqlite3
 
 from src import errors
 from src.coco import check_expected, class_list, named_classes, read_coco
@@ -70,3 +72,12 @@ def describe_zoo_files(config, files):
                         "they were made with (--config_path), or their annotation file (--dataset_config.train_annotation)")
     name = os.path.basename(os.path.abspath(config.mindrecord_dir))
     return {"dataset": name, "classes": classes, "category_ids": category_ids, "files": files, "columns": ZOO_COLUMNS}
+
+
+def is_empty(file):
+    """Whether a MindRecord file's index, an SQLite file beside it, says that it holds no rows; what is damaged is for MindSpore to tell."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file}.db")) as index:
+            return index.execute("SELECT COUNT(*) FROM INDEXES").fetchone()[0] == 0
+    except sqlite3.Error:
+        return False

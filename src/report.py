@@ -3,6 +3,7 @@ import base64
 import datetime
 import io
 import os
+from dataclasses import dataclass
 
 import cv2
 import jinja2
@@ -29,21 +30,30 @@ METRIC_WORDS = {
 MOST_CLASSES = 20  # that a chart shows one by one
 
 
-def write_report(path, title, record_path=None, metrics=None, coco=None, records=None, images=None, score_thresh=0.3):
-    """Write the page about what there is of a run.
+@dataclass
+class Run:
+    """What there is of a run: record_path of train_record.jsonl; metrics, the dictionary of metrics.json; coco with records (COCO results)
+    and images {id: path}, for what needs the ground truth."""
 
-    Args: record_path of train_record.jsonl; metrics, the dictionary of metrics.json; coco with records (COCO results) and images
-    {id: path}, for what needs the ground truth.
-    """
+    record_path: str | None = None
+    metrics: dict | None = None
+    coco: object = None
+    records: list | None = None
+    images: dict | None = None
+
+
+def write_report(path, title, run, score_thresh=0.3):
+    """Write the page about a Run."""
     sections = {"training": None, "scores": None, "errors": None, "pictures": None, "speed": None}
-    steps = read_training_log(record_path) if record_path else []
+    metrics = run.metrics
+    steps = read_training_log(run.record_path) if run.record_path else []
     if steps:
         sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps), "last": steps[-1]}
     if metrics:
         sections["scores"] = {"metrics": metrics, "words": METRIC_WORDS, "bars": class_bars(metrics)}
-    if coco is not None:
-        sections["errors"] = error_section(coco, records, score_thresh)
-        sections["pictures"] = picture_section(coco, records, images, score_thresh)
+    if run.coco is not None:
+        sections["errors"] = error_section(run.coco, run.records, score_thresh)
+        sections["pictures"] = picture_section(run.coco, run.records, run.images, score_thresh)
     if steps or (metrics and "stage_seconds" in metrics):
         sections["speed"] = speed_section(steps, metrics)
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)

@@ -119,13 +119,7 @@ def build_app(predictor: Predictor, limits: Limits, model_name: str, score_thres
             status = 200
             metrics.seconds.observe(time.perf_counter() - start)
             metrics.objects.inc(len(found))
-            return {
-                "width": picture.shape[1], "height": picture.shape[0], "milliseconds": round(1000 * (time.perf_counter() - start), 1),
-                "objects": [
-                    {"class": name, "label": int(label), "score": round(float(value), 4), "box": [round(float(side), 2) for side in box]}
-                    for box, value, label, name in zip(found.boxes, found.scores, found.labels, found.class_names)
-                ],
-            }
+            return answer(picture, found, time.perf_counter() - start)
         except HTTPException as error:
             status = error.status_code
             raise
@@ -139,6 +133,17 @@ def build_app(predictor: Predictor, limits: Limits, model_name: str, score_thres
             metrics.requests.labels(status).inc()
 
     return app
+
+
+def answer(picture, found, seconds):
+    """What a client gets for a picture, of a Prediction."""
+    return {
+        "width": picture.shape[1], "height": picture.shape[0], "milliseconds": round(1000 * seconds, 1),
+        "objects": [
+            {"class": name, "label": int(label), "score": round(float(value), 4), "box": [round(float(side), 2) for side in box]}
+            for box, value, label, name in zip(found.boxes, found.scores, found.labels, found.class_names)
+        ],
+    }
 
 
 async def read_body(request: Request, limits: Limits, uploads: Uploads) -> bytes:

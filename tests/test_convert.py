@@ -24,6 +24,7 @@ from src.errors import UserError
 from src.inference import load_detector
 from src.model_utils.config import get_config
 from src.predictor import Predictor
+from src.resnet import ResNet
 from src.side_file import read_side_file
 from src.torch_files import read_torch_file
 from src.zoo_files import parameter_names
@@ -132,7 +133,7 @@ def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys
     assert "used: 100 of 102 tensors" in output
     assert "left out, the classifier, which a detector has no use for: fc.weight, fc.bias" in output
     # As a user loads it: into the backbone of a detector.
-    network = CenterNet(2, "BasicBlock", (2, 2, 2, 2), 4, 64, False, True, "composite").set_train(False)
+    network = CenterNet(2, ResNet("BasicBlock", (2, 2, 2, 2))).set_train(False)
     load_weights(network.backbone, read_checkpoint(str(tmp_path / "backbone.ckpt")), "backbone")
     picture = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
     expected = reference_features(classifier, picture)
@@ -203,7 +204,7 @@ def test_a_deeper_backbone(tmp_path, capsys):
     state = {name: value for name, value in parity.arrays(network).items() if name.startswith(("conv1", "bn1", "layer"))}
     call(convert_resnet18.main, "--ckpt_file", save(tmp_path / "r.pth", state), "--output_file", tmp_path / "o.ckpt")
     assert '--net_config.block_class Bottleneck --net_config.num_stacks "[3, 4, 6, 3]"' in capsys.readouterr().out
-    load_weights(CenterNet(2, "Bottleneck", (3, 4, 6, 3), 4, 64, False, True, "composite").backbone,
+    load_weights(CenterNet(2, ResNet("Bottleneck", (3, 4, 6, 3))).backbone,
                  read_checkpoint(str(tmp_path / "o.ckpt")), "o")
 
 

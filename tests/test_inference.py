@@ -17,13 +17,14 @@ from src.folding import fold_batch_norm
 from src.graphs import Graphs
 from src.image_files import read_picture
 from src.inference import ExportedDetector, StageTimes, detect_all, load_detector, make_inputs
+from src.resnet import ResNet
 from tests import torch_reference
 from tests.conftest import ROOT, assert_same_detections, noise_picture, write_coco
 
 
 def build(lively_checkpoint):
     """The tiny network with lively weights, as training has it."""
-    cell = CenterNet(3, "BasicBlock", (1, 1, 1, 1), 4, 16, False, True, "composite")
+    cell = CenterNet(3, ResNet("BasicBlock", (1, 1, 1, 1)), head_conv=16)
     load_weights(cell, read_checkpoint(str(lively_checkpoint)), "lively")
     return cell.set_train(False)
 

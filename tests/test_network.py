@@ -106,7 +106,8 @@ def test_resnet_family(block_class, num_stacks, weights):
 
 @pytest.mark.parametrize("down_ratio", [4, 8, 16])
 def test_down_ratio_and_heads(down_ratio):
-    network = CenterNet(5, "BasicBlock", (1, 1, 1, 1), down_ratio, 8, True, False, "composite").set_train(False)
+    network = CenterNet(5, ResNet("BasicBlock", (1, 1, 1, 1)), down_ratio=down_ratio, head_conv=8, cat_spec_wh=True,
+                        reg_offset=False).set_train(False)
     hm, wh, reg = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
     assert hm.shape == (1, 5, 64 // down_ratio, 96 // down_ratio)
     assert wh.shape == (1, 10, 64 // down_ratio, 96 // down_ratio)
@@ -116,7 +117,7 @@ def test_down_ratio_and_heads(down_ratio):
 
 
 def test_k_is_what_was_asked_for():
-    network = CenterNet(2, "BasicBlock", (1, 1, 1, 1), 4, 8, False, True, "composite")
+    network = CenterNet(2, ResNet("BasicBlock", (1, 1, 1, 1)), head_conv=8)
     for k in (3, 150):
         detector = DetectionNetwork(network, k, False).set_train(False)
         assert detector(Tensor(np.zeros((1, 3, 64, 64), np.float32))).shape == (1, k, 6)

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from src import dataset
+from src import dataset, manifest
 from src.coco import find_split
 from src.manifest import read_manifest
 from src.quiet import without_warnings
@@ -51,7 +51,7 @@ def sparse_records(tmp_path):
 
 def test_empty_files_are_not_opened(sparse_records, make_config):
     files = read_manifest(make_config("--mindrecord_dir", sparse_records))["files"]
-    assert [dataset.is_empty(str(sparse_records / file)) for file in files].count(True) == 2
+    assert [manifest.is_empty(str(sparse_records / file)) for file in files].count(True) == 2
     train_set = dataset.TrainSet(make_config("--mindrecord_dir", sparse_records, *TINY, "--train_config.batch_size", 1))
     assert train_set.images == 1
 
@@ -60,7 +60,7 @@ def test_records_are_spread_evenly(tmp_path):
     write_coco(tmp_path, "train", {number: noise_picture(number) for number in range(1, 11)}, [])
     split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
     convert(split, tmp_path / "m", "p", tmp_path, num_shards=5)
-    assert not any(dataset.is_empty(path[:-3]) for path in glob.glob(str(tmp_path / "m" / "*.db")))
+    assert not any(manifest.is_empty(path[:-3]) for path in glob.glob(str(tmp_path / "m" / "*.db")))
 
 
 @pytest.mark.slow

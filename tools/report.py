@@ -22,7 +22,7 @@ def main(argv=None):
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
 
     from src.evaluation import FOUND, SCORES, TIMES
-    from src.report import write_report
+    from src.report import Run, write_report
     from src.utils import keep_earlier, log, read_json
 
     folder = errors.require_dir(options.result_dir, "result folder")
@@ -44,7 +44,7 @@ def main(argv=None):
         content.update(truth(result, options, config))
     output = keep_earlier(options.output or os.path.join(folder, "report.html"))
     title = options.title or os.path.basename(os.path.abspath(folder))
-    write_report(output, title, score_thresh=config.eval_config.score_thresh, **content)
+    write_report(output, title, Run(**content), config.eval_config.score_thresh)
     print(f"wrote {output}")
 
 

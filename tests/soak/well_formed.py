@@ -24,7 +24,7 @@ def all_through(folder):
     from src.coco import Split, class_list, image_list, image_size, read_coco, truth_boxes
     from src.image_files import read_picture
     from src.post_process import coco_records
-    from src.report import write_report
+    from src.report import Run, write_report
     from src.visual import compare
     from tools import merge_pascal_json
     from tools.benchmark import write_coco
@@ -60,7 +60,7 @@ def all_through(folder):
         with open(path, "rb") as file:
             if zlib.crc32(file.read()) % 10 == 0:
                 with open(os.path.join(place, "metrics.json"), encoding="utf-8") as metrics:
-                    write_report(os.path.join(place, "r.html"), "x", None, json.load(metrics), coco, records, images)
+                    write_report(os.path.join(place, "r.html"), "x", Run(None, json.load(metrics), coco, records, images))
         merge_pascal_json.main(["--inputs", path, "--output", os.path.join(place, "merged.json")])
         return "skip" if manifest["skipped"] or skipped else "result"
 

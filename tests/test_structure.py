@@ -1,0 +1,51 @@
+"""The map in CONTRIBUTING.md holds: files and functions of a readable size, imports in one direction, no work on import."""
+import ast
+import glob
+import os
+
+import pytest
+
+from tests.conftest import ROOT
+
+SOURCES = sorted(os.path.relpath(path, ROOT) for path in glob.glob(f"{ROOT}/src/**/*.py", recursive=True))
+ENTRY_SCRIPTS = {"train", "eval", "export", "preprocess", "postprocess", "tools", "scripts", "tests"}
+
+
+def parsed(path):
+    """The syntax tree of a source file."""
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return ast.parse(file.read())
+
+
+def imports(tree):
+    """The modules of src that a tree imports, as paths."""
+    for node in ast.walk(tree):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        for name in filter(None, names):
+            if name == "src":
+                yield from (f"src/{alias.name}.py" for alias in node.names)
+            else:
+                yield name.replace(".", "/") + ".py"
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_a_file_is_readable(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        assert len(file.readlines()) <= 300
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            arguments = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert node.end_lineno - node.lineno < 60, node.name
+            assert len(set(arguments) - {"self", "cls"}) <= 7, node.name
+
+
+def test_imports_go_downwards():
+    """No circle among the modules of src, and none of them imports an entry script."""
+    graph = {path: set(imports(parsed(path))) for path in SOURCES}
+    for path, imported in graph.items():
+        assert not {name.split("/")[0].removesuffix(".py") for name in imported} & ENTRY_SCRIPTS, path
+    graph = {path: imported & set(SOURCES) for path, imported in graph.items()}
+    while graph:
+        lowest = {path for path, imported in graph.items() if not imported & set(graph)}
+        assert lowest, f"a circle among {sorted(graph)}"
+        graph = {path: imported for path, imported in graph.items() if path not in lowest}
