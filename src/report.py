@@ -59,7 +59,7 @@ def write_report(path, title, run, score_thresh=0.3):
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     page = environment.get_template("report.html").render(title=title, made=now, score_thresh=score_thresh, **sections)
-    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
         file.write(page)
 
 
@@ -94,7 +94,7 @@ def loss_chart(steps):
 
     def draw(axes):
         for panel, (name, label, color) in zip(axes.flat, PARTS):
-            values = np.array([record[name] for record in steps])
+            values = np.array([record[name] for record in steps], np.float64)
             draw_curve(panel, numbers, values, color)
             panel.set_title(label)
             finite = values[np.isfinite(values) & (values > 0)]

@@ -28,7 +28,7 @@ def plot_losses(record_path, path):
         "off_loss": ("offset", "tab:green"),
     }
     for name, (label, color) in parts.items():
-        draw_curve(axes, steps, [record[name] for record in records], color, label)
+        draw_curve(axes, steps, np.array([record[name] for record in records], np.float64), color, label)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     rate = axes.twinx()
@@ -121,7 +121,8 @@ def _put_label(canvas, mask, place, color):
 
 @functools.lru_cache(maxsize=4096)
 def text_mask(text, size):
-    """A text of a height in pixels with a margin around it, as uint8 [h, w]: 255 where there is ink."""
+    """A text of a height in pixels with a margin around it, as uint8 [h, w]: 255 where there is ink, none for control characters."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
     font = ImageFont.truetype(_font_file(any(ord(letter) > 0x2E7F for letter in text)), size)
     ascent, descent = font.getmetrics()
     margin = max(2, size // 5)

@@ -202,6 +202,11 @@ def test_the_heatmap_lies_over_its_object():
     assert 30 < drawn[150, 50] < 300  # elsewhere the picture shines through
 
 
+@pytest.mark.parametrize("text", ["a\0b", "a\nb", "\udcff", "\u202eabc"])
+def test_control_characters_are_not_drawn(text):
+    assert visual.text_mask(text, 12).max() == (0 if text == "\udcff" else 255)
+
+
 def test_chinese_names_are_drawn():
     assert visual.text_mask("猫 0.5", 20).max() == 255
 

@@ -21,7 +21,7 @@ sys.path[0] = ROOT
 
 from tests.soak import hostile, well_formed
 
-CHUNK = 50  # inputs for one child process
+CHUNK = 200  # inputs for one child process
 SECONDS = 300  # that a child may take
 
 
@@ -229,10 +229,9 @@ def child(kind, seeds, queue):
             shutil.rmtree(place)
 
 
-def run(kind, count, first_seed, report):
-    """Try `count` damaged inputs of a kind; counts outcomes in report {outcome: number} and returns what failed."""
+def run(kind, count, first_seed, report, failures):
+    """Try `count` inputs of a kind; counts outcomes in report {outcome: number}, and adds what failed to failures."""
     context = multiprocessing.get_context("spawn")
-    failures = []
     for start in range(first_seed, first_seed + count, CHUNK):
         seeds = list(range(start, min(start + CHUNK, first_seed + count)))
         while seeds:
@@ -240,7 +239,6 @@ def run(kind, count, first_seed, report):
             process = context.Process(target=child, args=(kind, seeds, queue))
             process.start()
             seeds = collect(process, queue, seeds, kind, report, failures)
-    return failures
 
 
 def collect(process, queue, seeds, kind, report, failures):
@@ -280,8 +278,14 @@ def main():
         if options.only not in (None, kind):
             continue
         report = collections.Counter()
-        failures += run(kind, options.count if options.only else round(options.count * share), options.seed, report)
-        print(f"{kind:16}" + "".join(f"{outcome} {report[outcome]:6}  " for outcome in ("result", "skip", "error", "FAILED")), flush=True)
+        try:
+            run(kind, options.count if options.only else round(options.count * share), options.seed, report, failures)
+        except KeyboardInterrupt:
+            print("interrupted; until then:")
+            break
+        finally:
+            totals = (f"{outcome} {report[outcome]:6}  " for outcome in ("result", "skip", "error", "FAILED"))
+            print(f"{kind:16}{''.join(totals)}", flush=True)
     for kind, seed, text in failures[:40]:
         print(f"\n{kind}, seed {seed}: {text}")
     return 1 if failures else 0
