@@ -120,6 +120,7 @@ def decode_whole_image(data, size=None, max_pixels=LARGEST):
     with open_image(data) as opened:
         check_pixels(opened.size, max_pixels)
         check_pixels(_stated_size(data), max_pixels)
+        _check_chunks(data)
         opened.load()
         loaded = opened.size
     image = decode_image(data, size)
@@ -156,6 +157,16 @@ def _stated_size(data):
     if data.startswith(b"BM"):
         return tuple(map(abs, struct.unpack("<ii", data[18:26].ljust(8, b"\0"))))
     return 0, 0
+
+
+def _check_chunks(data):
+    """Raise ValueError for a PNG file with a chunk that is longer than the file: OpenCV makes room for it, up to 4 GB, before it reads."""
+    place = 8 if data.startswith(b"\x89PNG") else len(data)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        if place + 12 + length > len(data):
+            raise ValueError("a part of it is longer than the file")
+        place = len(data) if kind == b"IEND" else place + 12 + length
 
 
 def without_orientation(data):

@@ -307,6 +307,16 @@ def test_a_png_is_judged_by_its_first_header():
     assert memory() - before < 100
 
 
+def test_a_png_with_a_part_longer_than_the_file_is_not_decoded():
+    """OpenCV makes room for what its length says: 14 KB took 4 GB."""
+    data = bytearray(cv2.imencode(".png", noise_picture(1))[1].tobytes())
+    data[33:37] = b"\xff\xff\x38\x87"  # the length of the first chunk behind the header
+    before = memory()
+    with pytest.raises(ValueError, match="longer than the file|truncated|broken"):
+        image_files.decode_whole_image(bytes(data))
+    assert memory() - before < 100
+
+
 def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
     path = write_coco(tmp_path, "val", {1: noise_picture(1), 2: noise_picture(2, 20, 20)}, [(2, 1, [1, 1, 9, 9])])
     manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path, max_pixels=1000)
