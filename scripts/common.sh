@@ -46,11 +46,12 @@ keep_earlier() {
 in_background() {
     local log=$1 script=$2
     shift 2
-    PYTHONPATH="$ROOT" "$PYTHON" -c '
+    "$PYTHON" -c '
 import sys
+sys.path[0] = sys.argv.pop(1)  # not the current folder, which may have a src/ of its own
 from src import errors
 from src.model_utils.config import get_config
-errors.run(lambda: print(get_config("", sys.argv[1:]).summary()))' "$@" || exit $?
+errors.run(lambda: print(get_config("", sys.argv[1:]).summary()))' "$ROOT" "$@" || exit $?
     start_in_background "$log" "$PYTHON" "$ROOT/$script" "$@"
 }
 

@@ -293,12 +293,15 @@ def test_mistakes_in_the_configuration_are_told_by_the_launchers(checkout, recor
 @pytest.mark.slow
 def test_every_launcher_reads_config_path(checkout, data, records, lively_checkpoint):
     (checkout / "one.yaml").write_text("seed: 77\n")
+    elsewhere = checkout.parent / "elsewhere"
+    (elsewhere / "src").mkdir(parents=True)  # not the project's
+    (elsewhere / "src" / "__init__.py").write_text("")
     calls = [
         ("convert_dataset_to_mindrecord.sh", "create_dataset.log", [data, checkout / "m"], ".*manifest"),
         ("run_standalone_eval_ascend.sh", "eval_log.txt", [0, "val", data, lively_checkpoint], "results"),
         ("run_standalone_train_ascend.sh", "training_log.txt", [0, records, "--train_steps", 1], "loss curve"),
     ]
     for script, log, words, last in calls:
-        done = call(checkout, f"scripts/{script}", *words, CONFIG_PATH="one.yaml")
+        done = call(elsewhere, f"{checkout}/scripts/{script}", *words, CONFIG_PATH=f"{checkout}/one.yaml")
         assert done.returncode == 0, done.stderr
-        assert "seed 77 (one.yaml)" in finished(checkout / log, last).splitlines()[0]
+        assert f"seed 77 ({checkout}/one.yaml)" in finished(elsewhere / log, last).splitlines()[0]
