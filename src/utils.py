@@ -91,7 +91,7 @@ def read_json(path, what, tests):
     if not isinstance(content, dict):
         raise UserError(f"{path}: not {what} (it holds no dictionary)")
     if wrong:
-        raise UserError(f"{path}: not {what} ({wrong[0]} is {reprlib.repr(content[wrong[0]])}, or holds such)")
+        raise UserError(f"{path}: not {what} ({wrong[0]} cannot be {reprlib.repr(content[wrong[0]])})")
     return content
 
 
