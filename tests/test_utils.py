@@ -31,7 +31,8 @@ def test_the_folder_one_stands_in_is_no_earlier_result(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path / "a")) == ["b", "other.1"]
 
 
-@pytest.mark.parametrize("read", [lambda path: read_json(path, "a side file", {}), read_rank_table, read_training_log, read_losses])
+@pytest.mark.parametrize("read", [lambda path: read_json(path, "a side file", {}), read_rank_table, read_training_log,
+                                  lambda path: read_losses(path, "a log")])
 def test_lists_in_lists_without_end(read, tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"server_list": ' + "[" * 100_000 + "\n")
