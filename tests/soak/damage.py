@@ -75,6 +75,7 @@ def annotations(folder):
 
     from src import dataset
     from src.coco import class_list, read_coco
+    from src.image_files import LARGEST
     from tools.benchmark import write_coco
 
     write_coco(os.path.join(folder, "coco"), 4, 160, 120, 3)
@@ -85,7 +86,8 @@ def annotations(folder):
         coco = read_coco(path)
         _, ids = class_list(coco)
         labels = {number: label for label, number in enumerate(ids)}
-        load = functools.partial(dataset._load_record, coco=coco, image_dir=os.path.join(folder, "coco", "train2017"), labels_of_ids=labels)
+        load = functools.partial(dataset._load_record, coco=coco, image_dir=os.path.join(folder, "coco", "train2017"), labels_of_ids=labels,
+                                 max_pixels=LARGEST)
         return "skip" if any(load(info)[1] for info in coco.dataset["images"]) else "result"
 
     return originals, use
