@@ -21,10 +21,12 @@ split_words() {
     OPTIONS=("$@")
 }
 
-# configuration: the words that name the file in CONFIG_PATH, none without one: the values are then default_config.yaml's.
+# configuration: CONFIGURATION gets the words that name the file in CONFIG_PATH, DEVICE those of DEVICE_TARGET; without
+# them default_config.yaml says it.
 configuration() {
-    CONFIGURATION=()
+    CONFIGURATION=() DEVICE=()
     [ -z "${CONFIG_PATH:-}" ] || CONFIGURATION=(--config_path "$CONFIG_PATH")
+    [ -z "${DEVICE_TARGET:-}" ] || DEVICE=(--device_target "$DEVICE_TARGET")
 }
 
 # none_if_blank TEXT: the model zoo's users write " " where there is no path.
@@ -48,10 +50,18 @@ in_background() {
     shift 2
     "$PYTHON" -c '
 import sys
-sys.path[0] = sys.argv.pop(1)  # not the current folder, which may have a src/ of its own
+sys.path[0], script = sys.argv.pop(1), sys.argv.pop(1)  # not the current folder, which may have a src/ of its own
 from src import errors
 from src.model_utils.config import get_config
-errors.run(lambda: print(get_config("", sys.argv[1:]).summary()))' "$ROOT" "$@" || exit $?
+from src.model_utils.local_adapter import require_device
+
+def check():
+    config = get_config("", sys.argv[1:])
+    print(config.summary())
+    if script != "src/dataset.py":  # which needs no device
+        require_device(config.device_target)
+
+errors.run(check)' "$ROOT" "$script" "$@" || exit $?
     start_in_background "$log" "$PYTHON" "$ROOT/$script" "$@"
 }
 

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 USAGE="usage: bash scripts/run_distributed_train_ascend.sh [--wait] [MINDRECORD_DATASET_PATH] [RANK_TABLE_FILE] [LOAD_CHECKPOINT_PATH](optional)
 [--PARAMETER VALUE ...]
 LOAD_CHECKPOINT_PATH is what fine-tuning starts from; with --resume true, the training that goes on. Runs in the background; with --wait until all processes end, with exit code 0 if all did well.
-In the environment: DEVICE_TARGET (default Ascend; CPU starts the same processes on this machine's CPU),
+In the environment: DEVICE_TARGET (Ascend, or CPU for the same processes on this machine's CPU; default: what the configuration says),
 CONFIG_PATH (a file that states what differs from default_config.yaml),
 HYPER_PARAMETERS (ini file of training options, default scripts/ascend_distributed_launcher/hyper_parameter_config.ini),
 SERVER_ID (this server in the rank table, default: found by its addresses), MS_SCHED_PORT (CPU on several servers, default 8118).
@@ -33,7 +33,7 @@ configuration
 launcher="$ROOT/scripts/ascend_distributed_launcher"
 command=("$PYTHON" "$launcher/get_distribute_train_cmd.py" ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} --run_script_dir "$ROOT/train.py" --mindrecord_dir "$1" --hccl_config_dir "$2"
     --hyper_parameter_config_dir "${HYPER_PARAMETERS:-$launcher/hyper_parameter_config.ini}" --cmd_file distributed_cmd.sh
-    --device_target "${DEVICE_TARGET:-Ascend}" --python "$PYTHON")
+    ${DEVICE[@]+"${DEVICE[@]}"} --python "$PYTHON")
 [ -z "${SERVER_ID:-}" ] || command+=(--server_id "$SERVER_ID")
 [ -z "${MS_SCHED_PORT:-}" ] || command+=(--sched_port "$MS_SCHED_PORT")
 "${command[@]}" --load_checkpoint_path "$checkpoint" -- ${OPTIONS[@]+"${OPTIONS[@]}"}

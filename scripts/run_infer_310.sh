@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 USAGE="usage: bash scripts/run_infer_310.sh [MINDIR_PATH] [DATASET_PATH] [NEED_PREPROCESS] [DEVICE_ID](optional)
 DATASET_PATH is a COCO-format data set, NEED_PREPROCESS y or n (n: the inputs of an earlier run are used again), DEVICE_ID 0 if not given.
-In the environment: DEVICE_TARGET (default Ascend; CPU runs the same on a CPU), CONFIG_PATH (a file that states what differs from
+In the environment: DEVICE_TARGET (Ascend or CPU; default: what the configuration says), CONFIG_PATH (a file that states what differs from
 default_config.yaml).
 Writes into the current folder: preprocess_Result/, result_Files/, val/, and preprocess.log, infer.log, acc.log."
 
@@ -40,6 +40,6 @@ elif [ ! -f preprocess_Result/meta/inputs.json ]; then
     usage_error "NEED_PREPROCESS is n, and there is no preprocess_Result/meta/inputs.json of an earlier run here"
 fi
 logged infer.log "$PYTHON" "$ROOT/tools/infer_mindir.py" --mindir "$1" --input_dir preprocess_Result/data --result_path result_Files \
-    --device_target "${DEVICE_TARGET:-Ascend}" --device_id "$device"
+    --device_target "${DEVICE_TARGET:-auto}" --device_id "$device"
 logged acc.log "$PYTHON" "$ROOT/postprocess.py" ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} --result_path result_Files \
     --label_path "$2" --meta_path preprocess_Result/meta

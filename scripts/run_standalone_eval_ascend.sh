@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 USAGE="usage: bash scripts/run_standalone_eval_ascend.sh [DEVICE_ID] [RUN_MODE] [DATA_DIR] [LOAD_CHECKPOINT_PATH] [--PARAMETER VALUE ...]
 RUN_MODE is val (detect and score) or test (detect).
-In the environment: DEVICE_TARGET (default Ascend; CPU runs the same on a CPU), CONFIG_PATH (a file that states what differs from
+In the environment: DEVICE_TARGET (Ascend or CPU; default: what the configuration says), CONFIG_PATH (a file that states what differs from
 default_config.yaml). Pictures of the detections beside the ground truth are drawn with --visual_image true.
 Writes into the current folder: eval_log.txt, val/ or test/, ms_log/."
 
@@ -22,5 +22,5 @@ $USAGE"
 $USAGE"
 
 configuration
-in_background eval_log.txt eval.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} --device_target "${DEVICE_TARGET:-Ascend}" \
+in_background eval_log.txt eval.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} ${DEVICE[@]+"${DEVICE[@]}"} \
     --device_id "$1" --run_mode "$2" --data_dir "$3" --load_checkpoint_path "$4" ${OPTIONS[@]+"${OPTIONS[@]}"}

@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 USAGE="usage: bash scripts/run_standalone_train_ascend.sh [DEVICE_ID] [MINDRECORD_PATH] [LOAD_CHECKPOINT_PATH](optional) [--PARAMETER VALUE ...]
 LOAD_CHECKPOINT_PATH is what fine-tuning starts from; with --resume true, the training that goes on.
-In the environment: DEVICE_TARGET (default Ascend; CPU runs the same on a CPU), CONFIG_PATH (a file that states what differs from
+In the environment: DEVICE_TARGET (Ascend or CPU; default: what the configuration says), CONFIG_PATH (a file that states what differs from
 default_config.yaml; configs/coco.yaml is the model zoo's schedule on one device).
 Writes into the current folder: training_log.txt, train_record.jsonl, loss.png, ckpt_0/, ms_log/."
 
@@ -16,7 +16,7 @@ set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 $USAGE"
 [ -d "$2" ] || usage_error "MINDRECORD_PATH is no folder: $2
 $USAGE"
-words=(--device_target "${DEVICE_TARGET:-Ascend}" --device_id "$1" --mindrecord_dir "$2")
+words=(--device_id "$1" --mindrecord_dir "$2")
 checkpoint=$(none_if_blank "${3:-}")
 if [ -n "$checkpoint" ]; then
     [ -f "$checkpoint" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $checkpoint
@@ -25,5 +25,5 @@ $USAGE"
 fi
 
 configuration
-in_background training_log.txt train.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} "${words[@]}" \
+in_background training_log.txt train.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} ${DEVICE[@]+"${DEVICE[@]}"} "${words[@]}" \
     ${OPTIONS[@]+"${OPTIONS[@]}"}

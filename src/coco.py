@@ -36,7 +36,7 @@ def find_split(data_dir, part, dataset_config, option="--data_dir"):
 
     dataset_config's <part>_annotation and <part>_image_dir (relative to data_dir) win; else the usual places are tried:
     annotations/instances_<part>2017.json (also instance_..., <part>.json, COCO's lists of test images, Pascal VOC's names),
-    and <part>2017/, images/<part>/images/ or images/. Raises UserError that lists the places tried.
+    and <part>2017/, images/<part>/images/, images/<part>/ or images/. Raises UserError that lists the places tried.
     """
     errors.require_dir(data_dir, f"data set folder ({option})")
     names = [f"instances_{part}2017.json", f"instance_{part}2017.json", *LISTS[part], f"{part}.json", *VOC_NAMES[part]]
@@ -44,10 +44,8 @@ def find_split(data_dir, part, dataset_config, option="--data_dir"):
         data_dir, getattr(dataset_config, f"{part}_annotation"), [os.path.join("annotations", name) for name in names],
         f"dataset_config.{part}_annotation", optional=part == "test",
     )
-    image_dir = _first_existing(
-        data_dir, getattr(dataset_config, f"{part}_image_dir"), [f"{part}2017", os.path.join("images", part, "images"), "images"],
-        f"dataset_config.{part}_image_dir",
-    )
+    folders = [f"{part}2017", os.path.join("images", part, "images"), os.path.join("images", part), "images"]
+    image_dir = _first_existing(data_dir, getattr(dataset_config, f"{part}_image_dir"), folders, f"dataset_config.{part}_image_dir")
     return Split(annotation, image_dir)
 
 

@@ -163,13 +163,22 @@ def train(config, train_set, device_target, rank=0):
     record = os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None
     record = TrainingLog(record, 0 if counted_anew else done, aside, record_beside(resumed, record) if resumed and record else "")
     log(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
-        f"{len(steps)} steps to go")
+        f"{len(steps)} steps to go on {device_target}")
+    warn_of_warmup(config.train_config, steps.stop)
     log("compiling the graph")
     sink_steps = choose_sink_steps(config, device_target, train_set.steps_per_epoch)
     try:
         return run_training(config, train_set, step_cell, save, record, steps, sink_steps)
     finally:
         record.close()
+
+
+def warn_of_warmup(train_config, last_step):
+    """Log a line if a training of so many steps ends before its warm-up does."""
+    name = f"{train_config.lr_schedule}.warmup_steps"
+    warmup = getattr(train_config, train_config.lr_schedule).warmup_steps
+    if warmup > last_step:
+        log(f"warning: the warm-up, train_config.{name} {warmup}, is longer than the training of {last_step} steps: the rate stays low")
 
 
 def save_state(checkpoints, state, train_set, config, done, rotate):

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src import dataset, evaluation, image_files
-from src.coco import Split, image_list, image_size, read_coco
+from src.coco import Split, find_split, image_list, image_size, read_coco
 from src.errors import UserError
 from tests.conftest import bomb_tiff, convert, noise_picture, write_coco
 
@@ -334,3 +334,10 @@ def test_sixteen_bits_are_not_white(mode, dtype):
     assert picture[0, :, 0].tolist() == [0, 40, 200, 255]
 
 
+@pytest.mark.parametrize("folder", ["train2017", "images/train/images", "images/train", "images"])
+def test_where_images_may_lie(folder, tmp_path, make_config):
+    """The first of these that is there, with the more particular ones before."""
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "train.json").touch()
+    (tmp_path / folder).mkdir(parents=True)
+    assert find_split(str(tmp_path), "train", make_config().dataset_config).image_dir == str(tmp_path / folder)

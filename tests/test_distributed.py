@@ -269,3 +269,20 @@ def test_a_launched_process_joins_the_others(monkeypatch):
     monkeypatch.setenv("MS_ROLE", "MS_WORKER")
     with pytest.raises(UserError, match="no scheduler"):
         init_ranks(False, 1)
+
+
+def test_a_process_that_waits_for_the_others_ends_on_a_signal(monkeypatch, interrupts):
+    """Python's handlers do not run in there; afterwards they are in place again."""
+    from mindspore import communication
+
+    from src.model_utils import device_adapter
+
+    during = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    monkeypatch.setattr(communication, "init", lambda: during.extend(map(signal.getsignal, numbers)))
+    monkeypatch.setattr(communication, "get_rank", lambda: 1)
+    monkeypatch.setattr(communication, "get_group_size", lambda: 2)
+    monkeypatch.setattr(device_adapter.ms, "set_auto_parallel_context", lambda **settings: None)
+    before = [signal.getsignal(number) for number in numbers]
+    assert device_adapter.init_ranks(True, 2) == (1, 2)
+    assert during == [signal.SIG_DFL] * 2 and [signal.getsignal(number) for number in numbers] == before != during

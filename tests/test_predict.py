@@ -333,10 +333,12 @@ def test_mistakes(words, part, lively_checkpoint, picture, tmp_path, monkeypatch
     cv2.imwrite("p.png", picture)
     os.mkdir("empty")
     open("empty/notes.txt", "w").close()
+    os.mkdir("out")
+    open("out/predictions.json", "w").close()  # of an earlier call, which stays in its place
     words = [*words, *([] if "--output" in words else ["--output", "out"])]
     with pytest.raises(UserError, match=part.replace("(", r"\(").replace(")", r"\)").replace("*", r"\*").replace("[", r"\[")):
         predict.main(["--load_checkpoint_path", str(lively_checkpoint), "--device_target", "CPU", *map(str, words)])
-    assert sorted(os.listdir(".")) == ["empty", "p.png"]
+    assert sorted(os.listdir(".")) == ["empty", "out", "p.png"]
 
 
 def test_no_model_and_no_such_option(tmp_path):

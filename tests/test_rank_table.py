@@ -139,7 +139,7 @@ def plan(tmp_path, content, *words, ini="[config]\ntrain_config.batch_size = 4\n
     launcher.main([
         "--mindrecord_dir", str(tmp_path / "records"), "--hccl_config_dir", write(tmp_path / "hccl.json", content),
         "--hyper_parameter_config_dir", write(tmp_path / "hp.ini", ini), "--cmd_file", str(tmp_path / "cmd.sh"), "--hccn_conf", "/nowhere",
-        *words,
+        *([] if "--device_target" in words else ["--device_target", "Ascend"]), *words,
     ])
     text = (tmp_path / "cmd.sh").read_text()
     exported = dict(re.findall(r"^export (\w+)=(.*)$", text, re.M))

@@ -833,3 +833,10 @@ def test_profiling_leaves_files(tmp_path):
     with profiling(False, str(tmp_path / "none")):
         pass
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("steps, said", [(99, True), (100, False)])
+def test_a_warmup_longer_than_the_training_is_said(steps, said, make_config, capsys):
+    options = make_config("--train_config.lr_schedule", "PolyDecay", "--train_config.PolyDecay.warmup_steps", 100).train_config
+    engine.warn_of_warmup(options, steps)
+    assert ("train_config.PolyDecay.warmup_steps 100, is longer" in capsys.readouterr().out) == said

@@ -210,7 +210,8 @@ def checkout(tmp_path):
     if os.path.isdir(os.path.join(ROOT, ".venv")):
         os.symlink(os.path.join(ROOT, ".venv"), folder / ".venv")
     text = (folder / "default_config.yaml").read_text()
-    for old, new in (("epoch_size: 140", 'epoch_size: "1"'), ("visual_image: false", 'visual_image: "false"'),
+    for old, new in (("device_target: auto", "device_target: CPU"), ("epoch_size: 140", 'epoch_size: "1"'),
+                     ("visual_image: false", 'visual_image: "false"'),
                      ("batch_size: 16", "batch_size: 4"), ("input_res_train: [512, 512]", "input_res_train: [96, 96]"),
                      ("head_conv: 64", "head_conv: 16"),
                      ("num_stacks: [2, 2, 2, 2]", "num_stacks: [1, 1, 1, 1]"), ("load_checkpoint_path: \"\"", 'load_checkpoint_path: " "'),
@@ -222,8 +223,8 @@ def checkout(tmp_path):
 
 
 def call(folder, *words, **environment):
-    """Run a launcher in a folder, on the CPU; returns the CompletedProcess."""
-    environment = {**os.environ, "DEVICE_TARGET": "CPU", **environment}
+    """Run a launcher in a folder, on what the edited default_config.yaml says, the CPU; returns the CompletedProcess."""
+    environment = {**os.environ, **environment}
     return subprocess.run(["bash", *map(str, words)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -240,7 +241,7 @@ def test_the_standalone_launcher_trains_with_the_edited_values(where, checkout, 
     folder, script = checkout / where, os.path.relpath("scripts/run_standalone_train_ascend.sh", where or ".")
     assert call(folder, script, 0, records, " ").returncode == 0
     text = finished(folder / "training_log.txt", "loss curve")
-    assert text.startswith("configuration: default_config.yaml, the command line; device_target CPU (the command line), mindrecord_dir ")
+    assert text.startswith("configuration: default_config.yaml, the command line; mindrecord_dir ")
     assert "12 images, 3 steps of 4 images" in text and "step: 3 " in text and "step: 4 " not in text
     checkpoint, = find_checkpoints(str(folder / "ckpt_0"))
     assert call(folder, script, 0, records, checkpoint, "--resume", "true", "--epoch_size=2", "--train_steps", 4).returncode == 0
@@ -256,7 +257,7 @@ def test_the_distributed_launcher_takes_its_ini_and_configuration(checkout, reco
     make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(checkout / "hccl.json")])
     small = [word for name, value in zip(TINY[::2], TINY[1::2]) if name != "--device_target" for word in (name, value)]
     command = ["scripts/run_distributed_train_ascend.sh", records, "hccl.json", " ", "--train_steps", 1, *small]
-    done = call(checkout, *command, "--wait", CONFIG_PATH="zoo.yaml")
+    done = call(checkout, *command, "--wait", CONFIG_PATH="zoo.yaml", DEVICE_TARGET="CPU")
     assert done.returncode == 0, done.stdout + done.stderr
     first = done.stdout.splitlines()[0]
     ini = f"{checkout}/scripts/ascend_distributed_launcher/hyper_parameter_config.ini"
@@ -267,14 +268,14 @@ def test_the_distributed_launcher_takes_its_ini_and_configuration(checkout, reco
     assert "12 images, 1 steps of 8 images" in log and "step: 1 " in log
     checkpoint, = find_checkpoints(str(checkout / "LOG0" / "ckpt_0"))
     command[3:6] = [checkpoint, "--resume", "true", "--train_steps", 2]
-    assert call(checkout, *command, "--wait", CONFIG_PATH="zoo.yaml").returncode == 0
+    assert call(checkout, *command, "--wait", CONFIG_PATH="zoo.yaml", DEVICE_TARGET="CPU").returncode == 0
     assert int(read_checkpoint(find_checkpoints(str(checkout / "LOG0" / "ckpt_0"))[-1])["step"].asnumpy()) == 2
 
 
 def test_mistakes_in_the_configuration_are_told_by_the_launchers(checkout, records, data, lively_checkpoint):
     """With exit code 2, before anything starts; in a file as on the command line."""
     text = (checkout / "default_config.yaml").read_text()
-    (checkout / "default_config.yaml").write_text(text.replace("device_target: auto", "device_target: GPU", 1))
+    (checkout / "default_config.yaml").write_text(text.replace("device_target: CPU", "device_target: GPU", 1))
     make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(checkout / "hccl.json")])
     calls = {
         "convert_dataset_to_mindrecord.sh": [data, checkout / "m"], "run_standalone_eval_ascend.sh": [0, "val", data, lively_checkpoint],
@@ -283,6 +284,10 @@ def test_mistakes_in_the_configuration_are_told_by_the_launchers(checkout, recor
     for script, words in calls.items():
         done = call(checkout, f"scripts/{script}", *words)
         assert done.returncode == 2 and "device_target is 'GPU'; choose from auto, Ascend, CPU" in done.stderr, script
+    (checkout / "default_config.yaml").write_text(text.replace("device_target: CPU", "device_target: Ascend", 1))
+    for script in ("run_standalone_train_ascend.sh", "run_standalone_eval_ascend.sh"):
+        done = call(checkout, f"scripts/{script}", *calls[script])
+        assert done.returncode == 2 and "device_target is Ascend, and this machine has none" in done.stderr, script
     (checkout / "default_config.yaml").write_text(text)
     for script, words in calls.items():
         done = call(checkout, f"scripts/{script}", *words, "--COCO_ROOT", "x")

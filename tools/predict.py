@@ -25,21 +25,24 @@ RECORD, TABLE = "predictions.json", "predictions.csv"
 def main(argv=None):
     options = parse(argv)
     require_mindspore()
+    if options.heatmap and options.mindir:
+        raise UserError("an exported file ends in detections and has no heatmap: --heatmap needs --load_checkpoint_path")
     sources, base = find_sources(options.input)
     check_model_options(options)
-    folder = make_room(options.output, base)
+    check_output(options.output, base)
 
     # What is slow to load is loaded when there is something to do.
     from src.predictor import Predictor
-    from src.utils import log
+    from src.utils import keep_earlier, log
 
     eval_options = {name: getattr(options, name) for name in ("flip_test", "keep_res", "batch_size", "multi_scales")
                     if getattr(options, name) is not None}
     model = options.load_checkpoint_path or options.mindir
     predictor = Predictor(model, options.device_target, options.device_id, options.input_res, **eval_options)
-    if options.heatmap and options.mindir:
-        raise UserError("an exported file ends in detections and has no heatmap: --heatmap needs --load_checkpoint_path")
     chosen = choose_classes(options.classes, predictor.classes)
+    folder = options.output
+    if os.path.isdir(folder) and os.listdir(folder):
+        keep_earlier(folder)
     os.makedirs(folder, exist_ok=True)
     record = Record(folder, predictor, chosen, options)
     with errors.INTERRUPTS.noted():  # what is found is written whole
@@ -69,7 +72,7 @@ def parse(argv):
     parser.add_argument("--classes", metavar="A,B", help="only these classes, names separated by commas")
     parser.add_argument("--flip_test", nargs="?", const="true", help=helps["eval_config.flip_test"])
     parser.add_argument("--keep_res", nargs="?", const="true",
-                        help="detect at each picture's own size; else each is fitted into the size the network was trained at")
+                        help="detect at each image's own size; else each is fitted into the size that the recipe evaluates at")
     parser.add_argument("--input_res", type=int, nargs=2, metavar=("W", "H"), help="size to fit into, if not that")
     parser.add_argument("--multi_scales", metavar="LIST", help="scales to detect at and merge, such as \"[0.75, 1, 1.25]\"; "
                         "without --keep_res a scale above 1 zooms into the middle of the picture")
@@ -121,19 +124,15 @@ def find_sources(text):
     return sources, os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
 
 
-def make_room(folder, base):
-    """The output folder, empty or new: what an earlier call left is kept aside. Raises UserError if it holds other things."""
-    from src.utils import keep_earlier
-
+def check_output(folder, base):
+    """Raise UserError unless the output folder is new, empty, or of an earlier call."""
     if os.path.join(os.path.realpath(base), "").startswith(os.path.join(os.path.realpath(folder), "")):
         raise UserError(f"--output {folder} holds the input; name another folder")
     if os.path.isdir(folder) and os.listdir(folder):
         if not any(os.path.exists(os.path.join(folder, name)) for name in (RECORD, TABLE)):
             raise UserError(f"--output {folder} holds other files; name a new folder")
-        keep_earlier(folder)
     elif os.path.lexists(folder) and not os.path.isdir(folder):
         raise UserError(f"--output {folder} is no folder")
-    return folder
 
 
 def choose_classes(text, classes):

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 from src import errors
 from src.errors import UserError
 from src.model_utils.config import COMMAND_LINE, absolute_paths, as_parameters, as_text, compose
+from src.model_utils.local_adapter import has_npu
 from src.options import OptionParser
 from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 
@@ -28,17 +29,20 @@ SCHEDULER_PORT = 8118
 def main(argv=None):
     options = parse(argv)
     config, words = training_words(options)
-    print(config.summary())
+    target = options.device_target or config.device_target
+    if target == "auto":
+        target = "Ascend" if has_npu() else "CPU"
+    print(f"{config.summary()}\ndevice: {target}")
     servers = read_rank_table(options.hccl_config_dir)
     server = find_server(servers, options.server_id, options.hccn_conf)
     device_num = sum(len(other.devices) for other in servers)
     processes = [
-        training_process(device, options.device_target, words, device_num, cores)
+        training_process(device, target, words, device_num, cores)
         for device, cores in zip(server.devices, share_cores(sorted(os.sched_getaffinity(0)), len(server.devices)))
     ]
     common = {"RANK_TABLE_FILE": os.path.abspath(options.hccl_config_dir), "RANK_SIZE": device_num,
               "HCCL_CONNECT_TIMEOUT": options.hccl_time_out}
-    if options.device_target == "CPU":
+    if target == "CPU":
         common.update(cluster_environment(servers, device_num, options.sched_port))
         if server.devices[0].rank == 0:
             processes.insert(0, ("LOG_scheduler", {"MS_ROLE": "MS_SCHED"}, "", [*words, "--distribute", "true", "--device_target", "CPU"]))
@@ -63,7 +67,8 @@ def parse(argv):
     parser.add_argument("--cmd_file", default="distributed_cmd.sh", help="file to write (default: %(default)s)")
     parser.add_argument("--server_id", help="this server's server_id in the rank table (default: found by its addresses)")
     parser.add_argument("--hccn_conf", default=HCCN_CONF, help="file of this server's device addresses (default: %(default)s)")
-    parser.add_argument("--device_target", choices=("Ascend", "CPU"), default="Ascend", help="device to train on (default: %(default)s)")
+    parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"),
+                        help="device to train on; auto is Ascend where this server has one (default: what the configuration says)")
     parser.add_argument("--sched_port", type=int, help="port of the scheduler on rank 0's server, for CPU "
                                                        f"(default: a free one if there is one server, else {SCHEDULER_PORT})")
     parser.add_argument("words", nargs="*", metavar="-- --PARAMETER VALUE ...", help="parameters of train.py; they win over the ini file's")

@@ -13,11 +13,10 @@ import mindspore as ms
 
 from src.errors import UserError
 from src.mindspore_version import release
-from src.model_utils.local_adapter import get_device_id, launched
+from src.model_utils.local_adapter import get_device_id, has_npu, launched
 from src.quiet import without_warnings
 from src.utils import log
 
-NPUS = "/dev/davinci[0-9]*"
 FLOAT32_SWITCH = "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32"  # of the Pascal VOC document, which trains in PyTorch on another device
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")
 
@@ -36,7 +35,7 @@ def cpu_environment(mindspore_version, environment):
 def resolve_target(device_target):
     """ "Ascend" or "CPU" for device_target, "auto" too. Raises UserError if Ascend is asked for and there is none."""
     # Where there is no NPU, that Ascend's plugin cannot be loaded is no news.
-    expected = () if device_target == "Ascend" or glob.glob(NPUS) else ("Backend Ascend is not available", "libmindspore_ascend")
+    expected = () if device_target == "Ascend" or has_npu() else ("Backend Ascend is not available", "libmindspore_ascend")
     with without_warnings(*expected):
         has_ascend = device_target != "CPU" and ms.hal.is_available("Ascend")
     if device_target == "Ascend" and not has_ascend:
@@ -119,10 +118,12 @@ def init_ranks(distribute, device_num):
     from mindspore import communication  # loads the collectives only where they are used
 
     scheduler = os.environ.get("MS_ROLE") == "MS_SCHED"
-    if scheduler:  # it only ever waits for the others, where Python's handlers do not run
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Python's handlers do not run while a process waits for the others, and there is nothing to save.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         communication.init()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     except RuntimeError as error:
         if scheduler:
             raise UserError(f"a training process ended, or never came: {str(error).splitlines()[0]}") from error

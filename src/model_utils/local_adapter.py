@@ -1,5 +1,10 @@
 """What a launcher tells this process through its environment, on a cluster or on ModelArts."""
+import glob
 import os
+
+from src.errors import UserError
+
+NPUS = "/dev/davinci[0-9]*"
 
 
 def launched(environment=os.environ):
@@ -20,6 +25,17 @@ def get_device_id(device_id):
 def _first_set(*names):
     """The first of these environment variables that says something."""
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
+
+
+def has_npu():
+    """Whether this machine shows an Ascend device, found out without MindSpore."""
+    return bool(glob.glob(NPUS))
+
+
+def require_device(device_target):
+    """Raise UserError if an Ascend device is asked for where there is none: a launcher says so before anything starts."""
+    if device_target == "Ascend" and not has_npu():
+        raise UserError(f"device_target is Ascend, and this machine has none ({NPUS}); DEVICE_TARGET=CPU runs the same on a CPU")
 
 
 def get_job_id():
