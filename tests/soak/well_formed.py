@@ -20,12 +20,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 def all_through(folder):
     """COCO annotation files through conversion, scoring, pictures, a merge and, one in ten, the report."""
-    from src import dataset, evaluation
+    from src import evaluation
     from src.coco import Split, class_list, image_list, image_size, read_coco, truth_boxes
     from src.image_files import read_picture
     from src.post_process import coco_records
     from src.report import Run, write_report
     from src.visual import compare
+    from tests.conftest import convert
     from tools import merge_pascal_json
     from tools.benchmark import write_coco
 
@@ -45,11 +46,11 @@ def all_through(folder):
         coco = read_coco(path)
         names, _ = class_list(coco)
         split = Split(path, image_dir)
-        manifest = dataset.convert(split, os.path.join(place, "records"), "p", 1, 1, place)
+        manifest = convert(split, os.path.join(place, "records"), "p", place)
         category_ids = evaluation.check_classes({"classes": manifest["classes"]}, coco, path)
         images, records, skipped = dict(image_list(split, coco)), [], []
         for image_id, image_path in images.items():
-            truth = truth_boxes(coco, image_id)
+            truth = truth_boxes(coco, image_id, category_ids)
             records += coco_records(image_id, truth, category_ids)
             try:
                 compare(read_picture(image_path, image_size(coco.imgs[image_id])), truth, truth, names, 0.3)
@@ -191,7 +192,6 @@ def make_base(folder):
     """A folder that holds what the commands of command_lines name; returns its path."""
     import numpy as np
 
-    from src import dataset
     from src.centernet_det import build_network
     from src.checkpoint import save_weights
     from src.coco import find_split
@@ -199,6 +199,7 @@ def make_base(folder):
     from src.offline import input_name, result_name
     from src.side_file import describe_model
     from src.utils import write_json
+    from tests.conftest import convert
     from tools import make_rank_table
     from tools.benchmark import jpeg, photograph, write_coco
 
@@ -220,8 +221,7 @@ def make_base(folder):
         file.write(b"x")
     write_json(os.path.join(base, "e.json"), {**side, "input_res": [64, 64], "batch_size": 1, "input_type": "uint8", "down_ratio": 4,
                                               "K": 5, "flip_test": False})
-    dataset.convert(find_split(os.path.join(base, "data"), "train", config.dataset_config), os.path.join(base, "records"),
-                    config.mindrecord_prefix, 1, 1, base)
+    convert(find_split(os.path.join(base, "data"), "train", config.dataset_config), os.path.join(base, "records"), name=base)
     with open(os.path.join(base, "picture.jpg"), "wb") as file:
         file.write(jpeg(photograph(96, 64)))
     os.mkdir(os.path.join(base, "empty"))
