@@ -27,7 +27,7 @@ from src.coco import check_expected, class_list, dataset_name, find_split, image
 from src.epochs import Steps, epoch_order, rank_share
 from src.errors import UserError
 from src.extensions import require_extensions
-from src.manifest import COLUMNS, ZOO_COLUMNS, is_empty, manifest_path, read_manifest
+from src.manifest import COLUMNS, ZOO_COLUMNS, damaged, is_empty, manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.targets import Layout, Ranges, collate, columns, draws_on_host, make_sample, random_augmentation
@@ -100,6 +100,7 @@ def convert(split, config):
         "dataset": dataset_name(config.coco_data_dir, coco), "classes": classes, "category_ids": category_ids, "images": images,
         "objects": objects, "images_without_objects": without_objects, "images_left_out": len(listed) - len(infos),
         "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
+        "sizes": {file: os.path.getsize(os.path.join(mindrecord_dir, file)) for file in files},
     }
     write_json(finished, manifest)
     return manifest
@@ -126,12 +127,6 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
 
 class DamagedRecord(Exception):
     """A row of the MindRecord files that cannot be read, or whose image cannot."""
-
-
-def damaged(mindrecord_dir, why):
-    """The UserError that MindRecord files are damaged."""
-    return UserError(f"{mindrecord_dir}: its MindRecord files are damaged, or do not belong together; convert the data set again, "
-                     f"into another folder ({why})")
 
 
 # ---------------------------------------------------------------- training pipeline

@@ -10,7 +10,7 @@ import sqlite3
 from src import errors
 from src.coco import check_expected, class_list, named_classes, read_coco
 from src.errors import UserError
-from src.kinds import is_string, is_text, is_whole, list_of
+from src.kinds import dictionary_of, is_string, is_text, is_whole, list_of
 from src.utils import read_json
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]
@@ -37,12 +37,17 @@ def read_manifest(config):
     elif os.path.isfile(path):
         manifest = read_json(path, "a manifest of MindRecord files", {
             "dataset": is_string, "files": list_of(is_text), "classes": list_of(is_text, least=1), "category_ids": list_of(is_whole)})
+        if not dictionary_of(is_whole)(manifest.get("sizes", {})):
+            raise UserError(f"{path}: not a manifest of MindRecord files (its sizes are no whole numbers)")
         check_expected(config, manifest["classes"], manifest["category_ids"], path)
     else:
         raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing; "
                         "run bash scripts/convert_dataset_to_mindrecord.sh first")
     for name in [*manifest["files"], *(f"{file}.db" for file in manifest["files"])]:
-        errors.require_file(os.path.join(mindrecord_dir, name), "MindRecord file")
+        file = errors.require_file(os.path.join(mindrecord_dir, name), "MindRecord file")
+        written = manifest.get("sizes", {}).get(name)  # the model zoo's files and those of earlier versions have none
+        if written not in (None, os.path.getsize(file)):
+            raise damaged(mindrecord_dir, f"{name} has {os.path.getsize(file)} bytes, the conversion wrote {written}")
     return manifest
 
 
@@ -79,5 +84,11 @@ def is_empty(file):
     try:
         with contextlib.closing(sqlite3.connect(f"{file}.db")) as index:
             return index.execute("SELECT COUNT(*) FROM INDEXES").fetchone()[0] == 0
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         return False
+
+
+def damaged(mindrecord_dir, why):
+    """The UserError that MindRecord files are damaged."""
+    return UserError(f"{mindrecord_dir}: its MindRecord files are damaged, or do not belong together; convert the data set again, "
+                     f"into another folder ({why})")

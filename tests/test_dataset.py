@@ -415,3 +415,12 @@ def test_conversions_leave_foreign_folders_alone(tiny_data, tmp_path, make_confi
     assert {path.name for path in (tmp_path / "m").iterdir()} == {".p.partial", "p", "p.db", "p.manifest.json"}
     (tmp_path / "plain").touch()
     assert (tmp_path / "m" / "p").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_files_of_another_size_are_not_opened(tiny_records, tmp_path, make_config):
+    """Bytes added to a MindRecord file end MindSpore by signal 11."""
+    shutil.copytree(tiny_records, tmp_path / "m")
+    with open(tmp_path / "m" / "coco_det.train.mind1", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(UserError, match=r"are damaged.*coco_det.train.mind1 has \d+ bytes, the conversion wrote \d+"):
+        dataset.TrainSet(make_config("--mindrecord_dir", tmp_path / "m"))
