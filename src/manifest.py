@@ -3,8 +3,8 @@
 The model zoo's MindRecord files have none: a configuration says what they hold.
 """
 import contextlib
+import json
 import os
-import re
 import sqlite3
 
 from src import errors
@@ -15,7 +15,7 @@ from src.utils import read_json
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]
 ZOO_COLUMNS = ["image", "img_id", "bboxes", "category_id"]  # the same in the model zoo's files, whose category_id counts from 1
-HEADER = 4096  # bytes at the beginning of a MindRecord file, in which the columns are named
+HEADER_LIMIT = 2**24  # bytes that MindRecord keeps for its header
 
 
 def manifest_path(mindrecord_dir, prefix):
@@ -52,14 +52,35 @@ def read_manifest(config):
 
 
 def find_zoo_files(mindrecord_dir, prefix):
-    """Names of a folder's MindRecord files of that prefix, if they have the model zoo's columns."""
-    names = [name for name in sorted(os.listdir(mindrecord_dir)) if re.fullmatch(re.escape(prefix) + r"\d*", name)]
-    for name in names:
-        with open(os.path.join(mindrecord_dir, name), "rb") as file:
-            header = file.read(HEADER)
-        if not all(f'"{column}"'.encode() in header for column in ZOO_COLUMNS):
-            return []
-    return names
+    """Names of all files of a folder's conversion with that prefix, missing ones too, if it has the model zoo's columns; else [].
+
+    Raises UserError if the model zoo's files in the folder begin with another prefix.
+    """
+    found = {}
+    for name in sorted(os.listdir(mindrecord_dir)):
+        header = _header(os.path.join(mindrecord_dir, name))
+        with contextlib.suppress(KeyError, IndexError, TypeError):
+            if set(ZOO_COLUMNS) <= set(header["schema"][0]["schema"]):
+                files = [os.path.basename(path) for path in header["shard_addresses"]]
+                found[os.path.commonprefix(files)] = files
+    if found and prefix not in found:
+        raise UserError(f"no MindRecord files {prefix}* in {mindrecord_dir}; the model zoo's there begin with {', '.join(found)}: "
+                        "set mindrecord_prefix")
+    return found.get(prefix, [])
+
+
+def _header(path):
+    """The header of a MindRecord file: its length in 8 bytes, then JSON, one entry of which names every 32 MB of data; else None."""
+    if not os.path.isfile(path):
+        return None
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER_LIMIT:
+            return None
+        try:
+            return json.loads(file.read(length))
+        except (ValueError, RecursionError):
+            return None
 
 
 def describe_zoo_files(config, files):
@@ -72,6 +93,9 @@ def describe_zoo_files(config, files):
         category_ids = ids or list(range(1, len(classes) + 1))
         if len(category_ids) != len(classes):
             raise UserError(f"eval_config.valid_ids has {len(category_ids)} entries, dataset_config.coco_classes {len(classes)}")
+        if config.dataset_config.num_classes not in (0, len(classes)):
+            raise UserError(f"dataset_config.num_classes is {config.dataset_config.num_classes}, and dataset_config.coco_classes has "
+                            f"{len(classes)} classes")
     else:
         raise UserError(f"{config.mindrecord_dir}: MindRecord files of the model zoo, which name no classes; give the configuration that "
                         "they were made with (--config_path), or their annotation file (--dataset_config.train_annotation)")

@@ -180,6 +180,41 @@ def test_its_records_need_class_names(data, zoo_records, tmp_path):
     assert_user_error(run_script("train.py", *TINY, "--mindrecord_dir", zoo_records, *few, cwd=tmp_path, check=False), "of class", "of 2")
 
 
+def long_header(folder):
+    """Make the headers of MindRecord files as long as those of COCO's, which name 70 pages of 32 MB in each file."""
+    for path in folder.glob("*.mind?"):
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        text = json.dumps({"page": header["page"] * 40, **{name: value for name, value in header.items() if name != "page"}}).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + len(text) :])
+
+
+def test_its_records_are_known_by_their_whole_header(zoo_records, tmp_path):
+    folder = shutil.copytree(zoo_records, tmp_path / "m")
+    long_header(folder)
+    assert (folder / "coco_det.train.mind0").read_bytes().index(b"bboxes") > 4096
+    config = get_config("", ["--config_path", CONFIG, "--mindrecord_dir", str(folder)])
+    assert read_manifest(config)["files"] == ["coco_det.train.mind0", "coco_det.train.mind1"]
+
+
+@pytest.mark.parametrize("missing, words, part", [
+    (["coco_det.train.mind1"], [], "coco_det.train.mind1"),
+    (["coco_det.train.mind1", "coco_det.train.mind1.db"], [], "coco_det.train.mind1"),
+    (["coco_det.train.mind0"], [], "coco_det.train.mind0"), (["coco_det.train.mind1.db"], [], "coco_det.train.mind1.db"),
+    ([], ["--mindrecord_prefix", "shapes"], "begin with coco_det.train.mind: set mindrecord_prefix"),
+    ([], ["--mindrecord_prefix", "coco_det.train.min"], "begin with coco_det.train.mind: set mindrecord_prefix"),
+    ([], ["--dataset_config.num_classes", "81"], "num_classes is 81, and dataset_config.coco_classes has 80 classes"),
+])
+def test_records_that_are_not_whole_are_refused(missing, words, part, zoo_records, tmp_path):
+    """A file less would be a training on fewer images, without a word."""
+    folder = shutil.copytree(zoo_records, tmp_path / "m")
+    for name in missing:
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=re.escape(part)):
+        read_manifest(get_config("", ["--config_path", CONFIG, "--mindrecord_dir", str(folder), *words]))
+
+
 def test_the_test_sets_lists_are_found(data, lively_checkpoint, tmp_path):
     """test-dev's before the whole test set's; without either, the ids are said to be this run's own."""
     shutil.copytree(data / "val2017", tmp_path / "test2017")
