@@ -14,6 +14,7 @@ from src.checkpoint import read_checkpoint
 from src.coco import find_split, read_coco
 from src.errors import UserError
 from src.manifest import read_manifest
+from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.side_file import find_checkpoints
 from src.training_log import read_training_log
@@ -91,9 +92,68 @@ def test_its_configuration_is_read():
     assert config.net_config.num_stacks == [2, 2, 2, 2]  # the network of its checkpoints
     assert config.export_config.input_res == [704, 704] and config.dataset_config.input_res_test == [680, 680]
     first, left_out, larger = config.summary().splitlines()
-    assert first.startswith(f"configuration: default_config.yaml, {CONFIG}; ") and f"run_mode test ({CONFIG})" in first
+    assert first.startswith(f"configuration: default_config.yaml, {CONFIG}; ") and f"data_sink_steps -1 ({CONFIG})" in first
+    assert "mindrecord_dir" not in first and config.run_mode == "val" and " run_mode test (val is what" in left_out
     assert all(f" {name}" in left_out for name in WITHOUT_MEANING)
     assert "export_config.input_res is made [704, 704]" in larger
+
+
+@pytest.mark.parametrize("text", [
+    "np.array([0.1, 0.2, 0.3])", "np.array([0.1, 0.2, 0.3], np.float32)", "np.array( [.1,.2,.3] , dtype = np.float64 )",
+    "np.array([0.1, 0.2, 0.3], dtype='float32')", "numpy.array([1e-1, 2e-1,\n    0.3,], dtype=float,)",
+])
+def test_arrays_are_read_however_they_are_written(text, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"dataset_config:\n  mean: {text}\n")
+    assert get_config("t", ["--config_path", str(tmp_path / "c.yaml")]).dataset_config.mean == [0.1, 0.2, 0.3]
+
+
+def test_its_names_of_export_are_read(tmp_path):
+    """Of a file and of the command line; blank ones leave export_config's alone, and what is set is said to be."""
+    (tmp_path / "c.yaml").write_text("export_load_ckpt: a.ckpt\nexport_name: ' '\nexport_config: {ckpt_file: b.ckpt, export_name: n}\n")
+    config = get_config("t", ["--config_path", str(tmp_path / "c.yaml")])
+    assert (config.export_config.ckpt_file, config.export_config.export_name) == ("a.ckpt", "n")
+    words = ["--export_load_ckpt", "c.ckpt", "--export_name=m", "--export_format", ""]
+    config = get_config("t", ["--config_path", str(tmp_path / "c.yaml"), *words])
+    options = config.export_config
+    assert (options.ckpt_file, options.export_name, options.export_format) == ("c.ckpt", "m", "MINDIR")
+    assert "export_config.export_name m (the command line)" in config.summary()
+
+
+def test_run_mode_test_is_its_own_in_other_files(tmp_path):
+    (tmp_path / "c.yaml").write_text("run_mode: test\n")
+    assert get_config("t", ["--config_path", str(tmp_path / "c.yaml")]).run_mode == "test"
+    assert get_config("t", ["--config_path", CONFIG, "--run_mode", "test"]).run_mode == "test"
+
+
+@pytest.mark.parametrize("edits, words", [
+    (None, "is given with --config_path"), ([("data_dir: \"\"", "data_dir: /path/to/data/coco")], None),
+    ([("num_classes: 0", "num_classes: 3\n  down_ratio: 8"), ("  down_ratio: 4\n", "")], None),
+    ([("epoch_size: 140", "epoch_size: 140\nexport_load_ckpt: a.ckpt")], None),
+    ([("block_class: BasicBlock", "block_class: [3, 4, 6, 3]"), ("num_stacks: [2, 2, 2, 2]", "num_stacks: 1")],
+     "net_config.block_class cannot be [3, 4, 6, 3] in this file; choose from BasicBlock, Bottleneck"),
+])
+def test_its_values_written_into_default_config(edits, words, tmp_path):
+    """No edits: its own file, three documents, in the place of ours."""
+    with open(config_module.DEFAULT_CONFIG, encoding="utf-8") as file:
+        text = file.read()
+    if edits is None:
+        with open(CONFIG, encoding="utf-8") as file:
+            text = f"{file.read()}\n---\nepoch_size: Epoch size\n---\ndevice_target: ['Ascend']\ndistribute: ['true', 'false']\n"
+    for old, new in edits or []:
+        assert old in text
+        text = text.replace(old, new, 1)
+    (tmp_path / "c.yaml").write_text(text)
+    if words:
+        with pytest.raises(UserError, match=re.escape(words)):
+            config_module.load_defaults(str(tmp_path / "c.yaml"))
+    else:
+        assert list(config_module.load_defaults(str(tmp_path / "c.yaml"))[0]) == list(config_module.load_defaults()[0])
+
+
+def test_an_option_without_value_is_one_sentence():
+    done = run_script("train.py", "--epoch_size", check=False)
+    assert_user_error(done, "--epoch_size: expected one argument; options are written --name value")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_defaults_are_the_published_schedule():

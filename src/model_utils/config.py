@@ -7,7 +7,7 @@ import yaml
 
 from src.errors import UserError
 from src.model_utils import zoo
-from src.model_utils.rules import checked
+from src.model_utils.rules import checked, expected, shortened
 
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "default_config.yaml")
 
@@ -63,12 +63,19 @@ def load_defaults(path=DEFAULT_CONFIG):
 def _read_defaults(path):
     """What load_defaults returns, and sentences about what was left out."""
     documents = _read_yaml(path)
-    if len(documents) != 3 or not all(isinstance(document, dict) for document in documents):
-        raise UserError(f"{path}: expected three documents, values, help and rules, with lines of --- between them")
-    helps, rules = _flatten(documents[1]), _flatten(documents[2], leaf="kind")
-    values, _, notes = _merged({}, {}, _flatten(documents[0]), rules, path)
-    if missing := [name for name in rules if name not in values]:
-        raise UserError(f"{path}: {missing[0]} is missing")
+    whole = len(documents) == 3 and all(isinstance(document, dict) for document in documents)
+    helps, rules = (_flatten(documents[1]), _flatten(documents[2], leaf="kind")) if whole else ({}, {})
+    if not whole or not all(isinstance(rule, dict) and "kind" in rule for rule in rules.values()):
+        raise UserError(f"{path}: expected three documents, values, help and rules, with lines of --- between them; another file, such as "
+                        "the model zoo's, does not replace this one, but is given with --config_path, or to launchers in CONFIG_PATH")
+    stated = _flatten(documents[0])
+    no_paths = {name: "" for name in stated if name in rules and rules[name]["kind"] in ("path", "output")}
+    values, _, _, notes = _merged(no_paths, {}, stated, rules, path)
+    for name in rules:
+        if name not in values:
+            if name in stated:
+                raise UserError(f"{path}: {name} cannot be {shortened(stated[name])} in this file; {expected(rules[name])}")
+            raise UserError(f"{path}: {name} is missing")
     return {name: values[name] for name in rules}, helps, rules, notes
 
 
@@ -78,7 +85,10 @@ def get_config(description, argv=None):
     Raises UserError for an unknown parameter (with the nearest right name), a wrong type or an impossible value.
     """
     values, helps, rules = load_defaults()
-    options, unknown = _parser(description, values, helps, rules).parse_known_args(argv)
+    try:
+        options, unknown = _parser(description, values, helps, rules).parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; options are written --name value") from error
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
         if not unknown[0].startswith("-"):
@@ -101,8 +111,8 @@ def compose(files, layers):
     defaults, _, rules, notes = _read_defaults(DEFAULT_CONFIG)
     values, references, origins = defaults, {}, dict.fromkeys(defaults, DEFAULTS)
     for where, settings in [*((path, read_config_file(path)) for path in files), *layers]:
-        values, references, said = _merged(values, references, settings, rules, where)
-        origins |= {name: where for name in settings if name in rules}
+        values, references, names, said = _merged(values, references, settings, rules, where)
+        origins |= dict.fromkeys(names, where)
         notes = notes + said
     for name, other in references.items():
         value, said = zoo.referred(name, values[other], rules[name])
@@ -115,10 +125,10 @@ def compose(files, layers):
 
 
 def _merged(values, references, settings, rules, where):
-    """(values, references, sentences about what was left out) after the settings of one place, those of the model zoo's files, too."""
+    """(values, references, names of what is set, sentences about what is left out) after the settings of one place."""
     settings, new, notes = zoo.translate(settings, rules, where)
     references = {name: other for name, other in references.items() if name not in settings} | new
-    return merge(values, settings, rules, where), references, notes
+    return merge(values, settings, rules, where), references, [*settings, *new], notes
 
 
 def as_text(value):
@@ -208,7 +218,8 @@ def checked_section(section, settings, where):
 
 
 def _parser(description, values, helps, rules):
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, exit_on_error=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_path", metavar="FILE", action="append",
                         help="YAML file that states what differs from default_config.yaml; of several a later one wins")
     for name, value in values.items():
@@ -216,6 +227,8 @@ def _parser(description, values, helps, rules):
         metavar = "|".join(map(str, rule["choices"])) if "choices" in rule else METAVARS[rule["kind"].split()[0]]
         help_text = f"{helps[name]} (default: {value})".replace("%", "%%")
         parser.add_argument(f"--{name}", metavar=metavar, help=help_text)
+    for name in zoo.WINS_OVER:
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
 
 

@@ -11,16 +11,16 @@ WITHOUT_MEANING = {
     "output_path": "a ModelArts job's results go to train_url",
     "load_path": "a ModelArts job finds its checkpoint by checkpoint_url",
     "enable_profiling": "need_profiler profiles a training",
-    "export_load_ckpt": "export_config.ckpt_file is the checkpoint to export",
-    "export_format": "export_config.export_format is the format",
-    "export_name": "export_config.export_name is the file's name",
     "dataset_config.output_res": "the output resolution is input_res_train / net_config.down_ratio",
     "net_config.dense_hp": "it belongs to pose estimation",
     "eval_config.color_list": "each class has a color of its own",
 }
 SAME_AS = {"net_config.num_classes": "dataset_config.num_classes", "dataset_config.down_ratio": "net_config.down_ratio"}
+# Where these are not blank they are what the other is, there and here.
+WINS_OVER = {"export_load_ckpt": "export_config.ckpt_file", "export_format": "export_config.export_format",
+             "export_name": "export_config.export_name"}
 PLACEHOLDER = "/path/to/"  # what its paths begin with until somebody fills them in
-ARRAY = re.compile(r"(?:np|numpy)\.array\((\[.*\])\s*(?:,\s*dtype\s*=\s*(?:np|numpy)\.\w+\s*)?\)", re.DOTALL)
+ARRAY = re.compile(r"""(?:np|numpy)\.array\(\s*(\[.*\])\s*(?:,\s*(?:dtype\s*=\s*)?["']?[\w.]+["']?\s*)?,?\s*\)""", re.DOTALL)
 # Its expression names what is decayed, and nothing there asks it; the endings are those that are not decayed here.
 DECAY_FILTER = "lambda x: x.name.endswith('.bias') or x.name.endswith('.beta') or x.name.endswith('.gamma')"
 NOT_DECAYED = [".bias", ".beta", ".gamma"]
@@ -39,10 +39,15 @@ def translate(settings, rules, where):
             if f"net_config.{name}" in settings:
                 left_out.append(f"net_config.{name} {settings[f'net_config.{name}']} (the network is ResNet18 there, too)")
         settings = {name: value for name, value in settings.items() if name not in ("net_config.block_class", "net_config.num_stacks")}
+    if settings.get("run_mode") == "test" and not settings.keys().isdisjoint({*WITHOUT_MEANING, *WINS_OVER}):
+        left_out.append("run_mode test (val is what eval.py makes of it there; --run_mode test detects in the test images)")
+        settings = {**settings, "run_mode": "val"}
     for name, value in settings.items():
         kind = rules.get(name, {}).get("kind", "")
         if name in WITHOUT_MEANING:
             left_out.append(f"{name} ({WITHOUT_MEANING[name]})")
+        elif name in WINS_OVER:
+            left_out.append(f"{name} ({WINS_OVER[name]} is what holds)")
         elif kind in ("path", "output") and str(value).startswith(PLACEHOLDER) and not os.path.exists(value):
             left_out.append(f"{name} {value} (no path, but the place for one)")
         elif kind.startswith("list") and isinstance(value, str) and value in rules:
@@ -61,6 +66,9 @@ def _one_name_each(settings, rules, where):
             if ours in settings and checked(ours, settings[ours], rules[ours], where) != checked(name, value, rules[ours], where):
                 raise UserError(f"{where}: {name} is {value}, and {ours} is {settings[ours]}; they are the same parameter")
             settings.setdefault(ours, value)
+    for name, ours in WINS_OVER.items():
+        if str(settings.get(name) or "").strip():
+            settings = {other: value for other, value in settings.items() if other != name} | {ours: settings[name]}
     return settings
 
 
