@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Convert the training images of a COCO-format data set to MindRecord files, in the background.
 set -eu
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/convert_dataset_to_mindrecord.sh [COCO_DATASET_DIR] [MINDRECORD_DATASET_DIR] [--PARAMETER VALUE ...]
 In the environment: CONFIG_PATH (a file that states what differs from default_config.yaml)."

@@ -2,7 +2,7 @@
 # From nothing to a trained, scored and exported detector, on this machine's CPU, in some minutes.
 # Everything goes into quick_start/; what is there already is used again.
 set -eu
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 [ $# -eq 0 ] || { echo "usage: bash scripts/quick_start.sh" >&2; exit 2; }
 bash scripts/setup_env.sh
 SECONDS=0

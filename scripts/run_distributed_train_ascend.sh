@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train on all devices of this server that the rank table names; on several servers, run it on each.
 set -eu
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/run_distributed_train_ascend.sh [--wait] [MINDRECORD_DATASET_PATH] [RANK_TABLE_FILE] [LOAD_CHECKPOINT_PATH](optional)
 [--PARAMETER VALUE ...]

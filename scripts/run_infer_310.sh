@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Offline inference with an exported MindIR file: preprocess, infer, postprocess; ends with the COCO table.
 set -eu
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/run_infer_310.sh [MINDIR_PATH] [DATASET_PATH] [NEED_PREPROCESS] [DEVICE_ID](optional)
 DATASET_PATH is a COCO-format data set, NEED_PREPROCESS y or n (n: the inputs of an earlier run are used again), DEVICE_ID 0 if not given.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Evaluate a checkpoint on one device, in the background.
 set -eu
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/run_standalone_eval_ascend.sh [DEVICE_ID] [RUN_MODE] [DATA_DIR] [LOAD_CHECKPOINT_PATH] [--PARAMETER VALUE ...]
 RUN_MODE is val (detect and score) or test (detect).

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train on one device, in the background.
 set -eu
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/run_standalone_train_ascend.sh [DEVICE_ID] [MINDRECORD_PATH] [LOAD_CHECKPOINT_PATH](optional) [--PARAMETER VALUE ...]
 LOAD_CHECKPOINT_PATH is what fine-tuning starts from; with --resume true, the training that goes on.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install what the tests need into .venv and run them all. Words that follow go to pytest: bash scripts/run_tests.sh -k losses
 set -eu
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 bash scripts/setup_env.sh requirements-dev.txt
 exec .venv/bin/python -m pytest "$@"

@@ -2,7 +2,7 @@
 # Make .venv once, install the requirements and build the Cython extensions. Does nothing when all is done.
 # usage: bash scripts/setup_env.sh [requirements file](optional, default requirements.txt)
 set -eu
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 
 requirements=${1:-requirements.txt}
 [ $# -le 1 ] && [ -f "$requirements" ] || {

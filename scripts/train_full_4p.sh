@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train a Pascal VOC data set in four processes, evaluate, and sum up accuracy and performance.
 set -eu
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/train_full_4p.sh --data_path=PATH [--device_target=auto|Ascend|CPU] [--epochs=N] [--config_path=FILE] [--run=NAME]
 [--PARAMETER=VALUE ...]

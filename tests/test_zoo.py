@@ -329,6 +329,16 @@ def finished(log, last):
     return log.read_text()
 
 
+@pytest.mark.parametrize("script", [
+    "scripts/convert_dataset_to_mindrecord.sh", "scripts/run_distributed_train_ascend.sh", "scripts/run_infer_310.sh",
+    "scripts/run_standalone_eval_ascend.sh", "scripts/run_standalone_train_ascend.sh", "scripts/train_full_4p.sh", "train_full_4p.sh",
+])
+def test_a_launcher_is_called_through_a_link(script, tmp_path):
+    (tmp_path / "launch").symlink_to(os.path.join(ROOT, script))
+    done = call(tmp_path, "launch")
+    assert done.returncode == 2 and done.stderr.startswith("usage: bash scripts/"), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["", "scripts"])
 def test_the_standalone_launcher_trains_with_the_edited_values(where, checkout, records):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetch Pascal VOC 2007 and 2012, unpack, and make the annotations: cd tools && bash get_pascal_voc.sh [DEST]
 set -eu
-source "$(dirname "${BASH_SOURCE[0]}")/../scripts/common.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../scripts/common.sh"
 
 USAGE="usage: bash get_pascal_voc.sh [DEST](optional, default ../data beside this script)
 Makes DEST/voc: images/, annotations/pascal_trainval0712.json and pascal_test2007.json, VOCdevkit/. Needs 3 GB to fetch, 6 GB in all.

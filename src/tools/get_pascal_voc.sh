@@ -1,2 +1,2 @@
 #!/usr/bin/env bash
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../../tools/get_pascal_voc.sh" "$@"  # where the Pascal VOC document calls it
+exec bash "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../tools/get_pascal_voc.sh" "$@"  # where the Pascal VOC document calls it
