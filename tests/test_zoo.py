@@ -317,6 +317,27 @@ def checkout(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("text, error", [
+    ("\ufeff[config]\nepoch_size = '3'\n", None), ("epoch_size=3\n", "not an ini file with a section [config] (File contains no section"),
+    ("[config]\nresume=true\n", "no LOAD_CHECKPOINT_PATH says what goes on"),
+    ("[config]\nresume=true\nsave_checkpoint_path=../out\nepoch_size=3\n", None), ("[config]\nCOCO_ROOT=x\n", "no parameter COCO_ROOT"),
+    ("[config]\nnet_config.num_classes=80\nepoch_size=3\n", None),
+])
+def test_ini_files_are_read_or_refused_in_one_sentence(text, error, records, tmp_path):
+    (tmp_path / "x.ini").write_text(text)
+    make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(tmp_path / "hccl.json")])
+    script = "scripts/ascend_distributed_launcher/get_distribute_train_cmd.py"
+    done = run_script(script, "--mindrecord_dir", records, "--hccl_config_dir", "hccl.json", "--hyper_parameter_config_dir", "x.ini",
+                      "--device_target", "CPU", "--load_checkpoint_path", " ", cwd=tmp_path, check=False)
+    if error:
+        assert_user_error(done, error)
+        assert done.stderr.count("\n") == 1
+        return
+    command = (tmp_path / "distributed_cmd.sh").read_text()
+    assert done.returncode == 0 and "--epoch_size 3" in command
+    assert ("--dataset_config.num_classes 80" in command) == ("num_classes" in text)
+
+
 def call(folder, *words, **environment):
     """Run a launcher in a folder, on what the edited default_config.yaml says, the CPU; returns the CompletedProcess."""
     environment = {**os.environ, **environment}

@@ -82,10 +82,10 @@ def read_parameters(path):
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str  # names keep their capitals
     try:
-        parser.read(path, encoding="utf-8")
+        parser.read(path, encoding="utf-8-sig")
         parameters = {name: unquoted(value) for name, value in parser["config"].items()}
     except (configparser.Error, KeyError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not an ini file with a section [config] ({error})") from error
+        raise UserError(f"{path}: not an ini file with a section [config] ({' '.join(str(error).split())})") from error
     for name in parameters:
         if name in OURS:
             raise UserError(f"{path}: {name} does not belong there, the launcher sets it")
@@ -116,6 +116,10 @@ def training_words(options):
     config = compose(files, [(ini_path, ini), (COMMAND_LINE, given)])
     if config.load_checkpoint_path and not config.enable_modelarts:
         errors.require_file(config.load_checkpoint_path, "checkpoint (LOAD_CHECKPOINT_PATH)")
+    in_new_folder = not os.path.normpath(config.save_checkpoint_path).startswith(("/", ".."))
+    if config.resume and not config.load_checkpoint_path and in_new_folder:
+        raise UserError(f"resume is true ({config.origin('resume')}), and no LOAD_CHECKPOINT_PATH says what goes on; processes start in "
+                        "new folders, LOG<device>/, which hold no checkpoint yet")
     # The processes work in folders of their own; what YAML files say of paths is the caller's, too.
     parameters = {name: as_text(value) for name, value in config.parameters().items() if name not in OURS or name in given}
     chosen = {name: value for name, value in parameters.items() if config.origin(name) in (ini_path, COMMAND_LINE)}
