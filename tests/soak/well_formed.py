@@ -151,8 +151,9 @@ def use_stand_ins():
         return Stub(side, side["K"], side["input_res"], side["batch_size"], side["input_type"] == "uint8")
 
     def train(config, train_set, target, rank):
-        from src.engine import build_schedule, steps_to_do
+        from src.engine import steps_to_do
         from src.errors import Interrupted
+        from src.optimizer import build_schedule
         from src.side_file import describe_model
 
         describe_model(config, train_set.manifest)
