@@ -286,5 +286,8 @@ def _read_yaml(path):
     try:
         with open(path, encoding="utf-8") as file:
             return list(yaml.load_all(file, _Loader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise UserError(f"{path}, line {mark.line + 1}, column {mark.column + 1}: not readable as YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as YAML: {error or type(error).__name__}") from error

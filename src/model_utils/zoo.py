@@ -20,7 +20,9 @@ SAME_AS = {"net_config.num_classes": "dataset_config.num_classes", "dataset_conf
 WINS_OVER = {"export_load_ckpt": "export_config.ckpt_file", "export_format": "export_config.export_format",
              "export_name": "export_config.export_name"}
 PLACEHOLDER = "/path/to/"  # what its paths begin with until somebody fills them in
-ARRAY = re.compile(r"""(?:np|numpy)\.array\(\s*(\[.*\])\s*(?:,\s*(?:dtype\s*=\s*)?["']?[\w.]+["']?\s*)?,?\s*\)""", re.DOTALL)
+# Of whole numbers it would hold other values than are written.
+FLOAT = r"""["']?(?:np\.|numpy\.)?float\d*["']?"""
+ARRAY = re.compile(r"(?:np|numpy)\.array\(\s*(\[.*\])\s*(?:,\s*(?:dtype\s*=\s*)?" + FLOAT + r"\s*)?,?\s*\)", re.DOTALL)
 # Its expression names what is decayed, and nothing there asks it; the endings are those that are not decayed here.
 DECAY_FILTER = "lambda x: x.name.endswith('.bias') or x.name.endswith('.beta') or x.name.endswith('.gamma')"
 NOT_DECAYED = [".bias", ".beta", ".gamma"]
