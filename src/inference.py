@@ -3,6 +3,7 @@ import collections
 import itertools
 import math
 import os
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -279,8 +280,12 @@ def export_detector(detector, export_config, eval_config):
         example = np.zeros((batch, height, width, 3), np.uint8)
     else:
         example = np.zeros((batch, 3, height, width), np.float32)
-    with whole_file(path) as partial, errors.INTERRUPTS.held():
-        ms.export(detector.network, ms.Tensor(example), file_name=partial, file_format=export_config.export_format)
+    with whole_file(path) as partial, tempfile.TemporaryDirectory() as plain, errors.INTERRUPTS.held():
+        # MindSpore takes names of a few characters alone, which those of the user's folders may not be: it gets a link's.
+        os.symlink(os.path.abspath(os.path.dirname(partial)), os.path.join(plain, "folder"))
+        made = os.path.join(plain, "folder", f"network.{ending}")
+        ms.export(detector.network, ms.Tensor(example), file_name=made, file_format=export_config.export_format)
+        os.rename(made, partial)
     consumer = {name: detector.description[name] for name in CONSUMER}
     consumer.update(
         input_res=[width, height], batch_size=batch, input_type=export_config.input_type, input_shape=list(example.shape),

@@ -129,6 +129,17 @@ def test_export_mistakes(words, part, lively_checkpoint, tmp_path):
     assert_user_error(done, part)
 
 
+def test_an_export_may_have_characters_mindspore_takes_in_no_name(lively_checkpoint, tiny_data, tmp_path):
+    """By the model zoo's names of the options; the file is whole, and predicts."""
+    (tmp_path / "my nets é").mkdir()
+    words = ["--export_load_ckpt", lively_checkpoint, "--export_name", tmp_path / "my nets é" / "a net", "--export_format", "MINDIR"]
+    run_script("export.py", "--device_target", "CPU", "--export_config.input_res", "[96, 96]", *words)
+    assert sorted(os.listdir(tmp_path / "my nets é")) == ["a net.json", "a net.mindir"]
+    run_script("tools/predict.py", "--mindir", tmp_path / "my nets é" / "a net.mindir", "--device_target", "CPU",
+               "--input", tiny_data / "val2017", "--output", tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) > 0
+
+
 def test_an_export_leaves_the_checkpoints_side_file_alone(lively_checkpoint, tmp_path):
     """Of the checkpoint's own name it would be set aside, and the checkpoint could no longer be loaded."""
     for ending in (".ckpt", ".json"):
