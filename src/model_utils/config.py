@@ -1,6 +1,7 @@
 """The configuration: default_config.yaml, files that state what differs, a launcher's ini file, and the command line, in this order."""
 import argparse
 import difflib
+import functools
 import os
 
 import yaml
@@ -60,9 +61,15 @@ def load_defaults(path=DEFAULT_CONFIG):
     return values, helps, rules
 
 
+@functools.lru_cache(maxsize=1)
+def _documents(path, changed):
+    """The documents of a YAML file that was last changed at a time: every start, side file and section asks for them. Not to be changed."""
+    return _read_yaml(path)
+
+
 def _read_defaults(path):
     """What load_defaults returns, and sentences about what was left out."""
-    documents = _read_yaml(path)
+    documents = _documents(path, os.stat(path).st_mtime_ns)
     whole = len(documents) == 3 and all(isinstance(document, dict) for document in documents)
     helps, rules = (_flatten(documents[1]), _flatten(documents[2], leaf="kind")) if whole else ({}, {})
     if not whole or not all(isinstance(rule, dict) and "kind" in rule for rule in rules.values()):
