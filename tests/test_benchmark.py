@@ -5,7 +5,7 @@ import pytest
 
 from src.errors import UserError
 from tests.conftest import assert_user_error, run_script
-from tools import benchmark
+from tools import benchmark, benchmark_cases, timing
 
 PEER = """
 import json
@@ -37,17 +37,30 @@ def test_a_part_with_a_peer(tmp_path):
 
 @pytest.mark.parametrize("unit, count, expected", [("s", 4, 0.5), ("ms", 4, 500), ("us", 2, 1e6), ("images/s", 8, 4), ("ratio", 1, 2)])
 def test_units_by_hand(unit, count, expected):
-    assert benchmark.convert(2.0, benchmark.Case("x", unit=unit, count=count)) == pytest.approx(expected)
+    assert timing.convert(2.0, timing.Case("x", unit=unit, count=count)) == pytest.approx(expected)
 
 
 def test_functions_take_turns_and_the_first_call_does_not_count():
     calls = []
-    times = benchmark.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    times = timing.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert calls == ["a", "b"] * 3 and {name: len(series) for name, series in times.items()} == {"a": 2, "b": 2}
 
 
 def test_the_parts():
     assert list(benchmark.PARTS) == ["input", "train", "infer", "decode", "postprocess", "eval", "convert"]
+
+
+@pytest.mark.parametrize("part, names", [
+    ("input", {"sample of 640x480, 8 boxes, drawn", "  warp", "batches of 16, heatmaps on the device: 2 workers"}),
+    ("convert", {f"conversion to {shards} MindRecord files" for shards in (1, 4, 16, 64)}),
+])
+def test_parts_that_read_a_data_set(part, names, monkeypatch):
+    monkeypatch.setattr(benchmark_cases, "PIPELINE_IMAGES", 32)
+    monkeypatch.setattr(benchmark_cases, "CONVERTED_IMAGES", 70)
+    cases = {case.name: case for case in benchmark.PARTS[part](1)}
+    assert names <= set(cases)
+    for name in names:
+        assert all(value > 0 for row in timing.measure(part, cases[name], 1, []) for value in (row["least"], row["most"])), name
 
 
 def test_mistakes(tmp_path):

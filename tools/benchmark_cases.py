@@ -1,0 +1,305 @@
+"""The parts of tools/benchmark.py: each gives its timing.Case one after the other. What is slow to load is loaded by the part."""
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from src.errors import UserError
+from tools.benchmark_inputs import (
+    CLASSES,
+    build_detector,
+    convert,
+    convert_photographs,
+    jpeg,
+    photograph,
+    random_boxes,
+    settings,
+    training_batch,
+    write_coco,
+)
+from tools.timing import Case, take_turns
+
+PIPELINE_IMAGES = 1280  # enough for the first and the last batches not to count
+CONVERTED_IMAGES = 320
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+@contextlib.contextmanager
+def one_core():
+    """Let this process, OpenCV included, use one core."""
+    import cv2
+
+    cores, threads = os.sched_getaffinity(0), cv2.getNumThreads()
+    os.sched_setaffinity(0, {min(cores)})
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
+    os.sched_setaffinity(0, cores)
+
+
+def input_part(runs):
+    """The training sample on one core, its steps, and the pipeline that makes batches of it."""
+    import numpy as np
+
+    from src import dataset, image_files, targets
+
+    config = settings()
+    layout, ranges = dataset.sample_layout(config, CLASSES), dataset.augmentation_ranges(config)
+    with one_core():
+        for boxes_count, (width, height) in ((8, (640, 480)), *((n, (640, 480)) for n in (1, 2, 4, 16, 32, 64, 128)),
+                                            *((8, size) for size in ((320, 240), (1280, 720), (1920, 1080)))):
+            image = photograph(width, height)
+            data = jpeg(image)
+            boxes, labels = random_boxes(boxes_count, width, height)
+            name = f"{width}x{height}, {boxes_count} boxes"
+
+            def sample(draw, data=data, boxes=boxes, labels=labels):
+                hm = np.zeros((CLASSES, 128, 128), np.float32) if draw else None
+                pixels = image_files.decode_image(data)
+                augmentation = targets.random_augmentation(np.random.default_rng(1), pixels.shape[1::-1], layout.input_size, ranges)
+                targets.make_sample(pixels, boxes, labels, augmentation, layout, hm)
+
+            for draw, where in ((True, "drawn"), (False, "left to the device")):
+                run = functools.partial(repeat, functools.partial(sample, draw), 20)
+                yield Case(f"sample of {name}, {where}", run, "ms", 20, (data, boxes, labels) if draw else None)
+            if (width, height) == (640, 480) and boxes_count == 8:
+                yield from sample_steps(data, boxes, labels, layout)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from pipeline_cases(folder, runs)
+
+
+def repeat(function, count):
+    """Call a function several times, for what is too short to time."""
+    for _ in range(count):
+        function()
+
+
+def sample_steps(data, boxes, labels, layout):
+    """The steps of one training sample."""
+    import numpy as np
+
+    from src import image, image_files, targets
+
+    pixels = image_files.decode_image(data)
+    whole = targets.whole_image((640, 480), layout.input_size)
+    matrix = image.affine_matrix(whole.center, whole.width * 0.9, 0, layout.input_size)
+    view = image.warp(pixels, matrix, layout.input_size)
+    steps, lighting = image.random_color(np.random.default_rng(0))
+    out_boxes = image.transform_boxes(boxes, image.affine_matrix(whole.center, whole.width, 0, layout.out_size))
+
+    def color():
+        change = image.color_matrix(steps, lighting, image.mean_gray(view), layout.eig_val, layout.eig_vec)
+        image.normalizing_matrix(change, layout.mean, layout.std)
+
+    def encode(on_host):
+        hm = np.zeros((CLASSES, *layout.out_size[::-1]), np.float32) if on_host else None
+        targets.encode_targets(out_boxes, labels, layout, hm)
+
+    samples = [targets.make_sample(pixels, boxes, labels, whole, layout) for _ in range(16)]
+    for name, function in (
+        ("  decode", lambda: image_files.decode_image(data)), ("  warp", lambda: image.warp(pixels, matrix, layout.input_size)),
+        ("  color map", color), ("  targets, heatmap drawn", lambda: encode(True)),
+        ("  targets, heatmap left to the device", lambda: encode(False)),
+    ):
+        yield Case(name, functools.partial(repeat, function, 20), "ms", 20)
+    yield Case("  batching by 16", functools.partial(targets.collate, samples, None), "ms", 16)
+
+
+def pipeline_cases(folder, runs):
+    """MindSpore's pipeline into batches of 16, with one and two workers, beside the same batches made without it on one core."""
+    from src import dataset
+
+    records = convert_photographs(folder, PIPELINE_IMAGES)
+    for where in ("host", "device"):
+        words = ["--mindrecord_dir", records, "--train_config.batch_size", 16, "--dataset_config.heatmap_on", where]
+        one, two = (dataset.TrainSet(settings(*words, "--dataset_config.num_workers", workers)) for workers in (1, 2))
+        functions = {"without the pipeline, one core": functools.partial(make_batches, one),
+                     "1 worker": functools.partial(read_epoch, one), "2 workers": functools.partial(read_epoch, two)}
+        times = take_turns(functions, runs)
+        for name, seconds in times.items():
+            yield Case(f"batches of 16, heatmaps on the {where}: {name}", unit="images/s", count=PIPELINE_IMAGES, seconds=seconds)
+        ratios = [alone / both / 2 for alone, both in zip(times["without the pipeline, one core"], times["2 workers"])]
+        yield Case("  rate of 2 workers over twice that of one core", unit="ratio", seconds=ratios)
+
+
+def make_batches(train_set):
+    """Make every batch of an epoch, on one core."""
+    with one_core():
+        for step in range(train_set.steps_per_epoch):
+            train_set.make_batch(step)
+
+
+def read_epoch(train_set):
+    """Fetch every batch of an epoch."""
+    for _ in train_set.batches(0, train_set.steps_per_epoch).create_tuple_iterator(num_epochs=1):
+        pass
+
+
+def train_part(runs):
+    """Training steps, and the start and the memory of train.py."""
+    import mindspore as ms
+
+    from src.centernet_det import build_network
+    from src.engine import build_device_input, build_train_step
+    from src.model_utils.device_adapter import set_device
+    from src.optimizer import build_optimizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        records = convert_photographs(folder, 32)
+        start, peak = train_shortly(folder, records)
+        again, _ = train_shortly(folder, records)
+    yield Case("train.py, 16 x 128x128, to the end of its first step", unit="s", seconds=[start])
+    yield Case("  the same with the graph that this one kept", unit="s", seconds=[again])
+    yield Case("  the most memory after 20 steps", unit="GB", seconds=[peak])
+    set_device("CPU", 0)
+    for batch_size, side in ((16, 128), (2, 512)):
+        config = settings("--dataset_config.input_res_train", [side, side])
+        network = build_network(config.net_config, CLASSES, "composite")
+        optimizer = build_optimizer(network, config.train_config, 100, 1)
+        device_input = build_device_input(config, CLASSES, True)
+        step = build_train_step(network, config, optimizer, 1, device_input)
+        tensors = [ms.Tensor(array) for array in training_batch(config, batch_size)]
+        start = time.perf_counter()
+        step(*tensors)[0].asnumpy()
+        yield Case(f"first step, {batch_size} x {side}x{side}", unit="s", seconds=[time.perf_counter() - start])
+        for draw, where in ((True, "host"), (False, "device")):
+            cell = build_device_input(config, CLASSES, draw)
+            inputs = [ms.Tensor(array) for array in training_batch(config, batch_size, draw)]
+            yield Case(f"  its batch on the device, heatmaps drawn on the {where}", functools.partial(run_cell, cell, inputs), "ms")
+        run = functools.partial(run_step, step, tensors)
+        yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, [value.asnumpy() for value in device_input(*tensors)])
+
+
+def train_shortly(folder, records):
+    """Train 20 steps on MindRecord files with train.py; returns the seconds to the end of the first one, and its peak memory in GB."""
+    words = ["--device_target", "CPU", "--mindrecord_dir", records, "--train_config.batch_size", "16", "--dataset_config.input_res_train",
+             "[128, 128]", "--train_steps", "20", "--epoch_size", "10", "--enable_save_ckpt", "false", "--save_result_dir", folder,
+             "--compile_cache_dir", os.path.join(folder, "graphs")]
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, os.path.join(ROOT, "train.py"), *words], stdout=subprocess.PIPE, text=True)
+    first = None
+    for line in process.stdout:
+        if first is None and line.startswith("epoch:"):
+            first = time.perf_counter() - start
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise UserError("train.py ended with an error (above)")
+    return first, usage.ru_maxrss / 2**20
+
+
+def run_step(step, tensors):
+    """One training step, to its end."""
+    step(*tensors)[0].asnumpy()
+
+
+def run_cell(cell, inputs):
+    """One call of a cell, to its end."""
+    cell(*inputs)[1].asnumpy()
+
+
+def infer_part(runs):
+    """The network with its decoding, on normalized batches."""
+    import numpy as np
+
+    from src.model_utils.device_adapter import set_device
+
+    set_device("CPU", 0)
+    detector = build_detector()
+    for batch_size in (1, 8):
+        batch = np.random.default_rng(0).standard_normal((batch_size, 3, 512, 512)).astype(np.float32)
+        yield Case(f"inference, {batch_size} x 512x512", functools.partial(detector, batch), "ms", 1, batch)
+
+
+def decode_part(runs):
+    """Peaks and the best 100 of them, of 80 heatmaps."""
+    import mindspore as ms
+    import numpy as np
+
+    from src.decode import decode
+    from src.model_utils.device_adapter import set_device
+
+    set_device("CPU", 0)
+    rng = np.random.default_rng(0)
+    heat = (1 / (1 + np.exp(-rng.normal(-4, 1, (1, CLASSES, 128, 128))))).astype(np.float32)
+    wh, reg = rng.uniform(1, 20, (2, 1, 2, 128, 128)).astype(np.float32)
+    tensors = [ms.Tensor(array) for array in (heat, wh, reg)]
+
+    class Decode(ms.nn.Cell):
+        def construct(self, heat, wh, reg):
+            return decode(heat, wh, reg, 100)
+
+    network = Decode()
+    yield Case("decoding, 80 x 128x128", lambda: network(*tensors).asnumpy(), "ms", 1, (heat, wh, reg))
+
+
+def postprocess_part(runs):
+    """From 100 detections in output pixels to COCO records, on the host."""
+    import numpy as np
+
+    from src.extensions import extension
+    from src.post_process import coco_records, merge, to_image
+    from src.pre_process import View
+
+    rng = np.random.default_rng(0)
+    boxes, labels = random_boxes(100, 128, 128)
+    scores = np.sort(rng.uniform(0.01, 1, 100))[::-1]
+    detections = np.hstack([boxes, scores[:, None], labels[:, None]]).astype(np.float32)
+    view = View(np.array([320, 240], np.float32), 640.0, (128, 128), 1.0)
+    ids = list(range(1, CLASSES + 1))
+
+    def all_of_it(use_soft_nms=True):
+        coco_records(1, merge([to_image(detections, view)], use_soft_nms, 100), ids)
+
+    yield Case("100 boxes to records, 80 classes, soft-NMS", functools.partial(repeat, all_of_it, 50), "us", 50, detections)
+    yield Case("  the same without soft-NMS", functools.partial(repeat, functools.partial(all_of_it, False), 50), "us", 50)
+    one_class, soft_nms = detections[:, :5].copy(), extension("soft_nms").soft_nms
+    yield Case("  soft-NMS of 100 boxes of one class", functools.partial(repeat, lambda: soft_nms(one_class), 50), "us", 50, one_class)
+
+
+def eval_part(runs):
+    """From files to boxes, and the network alone on the same inputs."""
+    import numpy as np
+
+    from src.image_files import read_image
+    from src.inference import detect_all, make_inputs
+    from src.model_utils.device_adapter import set_device
+
+    set_device("CPU", 0)
+    detector = build_detector()
+    config = settings()
+    count = 8
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, f"{number}.jpg") for number in range(count)]
+        for number, path in enumerate(paths):
+            with open(path, "wb") as file:
+                file.write(jpeg(photograph(seed=number)))
+        batches = [np.stack([make_inputs(read_image(path), detector, config)[0][0]]) for path in paths]
+        functions = {"": lambda: len(list(detect_all(detector, paths, read_image, config))),
+                     "network": lambda: [detector(batch) for batch in batches]}
+        times = take_turns(functions, runs)
+        yield Case("evaluation of 640x480 photographs", unit="images/s", count=count, seconds=times[""])
+        yield Case("the network alone on the same inputs", unit="images/s", count=count, seconds=times["network"])
+        ratios = [whole / alone for whole, alone in zip(times[""], times["network"])]
+        yield Case("time of the whole over that of the network", unit="ratio", seconds=ratios)
+
+
+def convert_part(runs):
+    """COCO to MindRecord."""
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = write_coco(os.path.join(folder, "coco"), CONVERTED_IMAGES, 640, 480)
+        for shards in (1, 4, 16, 64):
+            times = []
+            for run in range(runs):
+                start = time.perf_counter()
+                convert(data_dir, os.path.join(folder, f"{shards}_{run}"), shards)
+                times.append(time.perf_counter() - start)
+            yield Case(f"conversion to {shards} MindRecord files", unit="images/s", count=CONVERTED_IMAGES, seconds=times)
+
+
+PARTS = {
+    "input": input_part, "train": train_part, "infer": infer_part, "decode": decode_part, "postprocess": postprocess_part,
+    "eval": eval_part, "convert": convert_part,
+}

@@ -1,0 +1,113 @@
+"""What the benchmarks compute on: photographs, boxes, data sets of them, an untrained network. What is slow to load is loaded late."""
+import contextlib
+import io
+import json
+import os
+
+CLASSES = 80
+
+
+def photograph(width=640, height=480, seed=0):
+    """An image with smooth areas, edges and some grain, whose JPEG is about as large as a photograph's: BGR uint8."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    image = cv2.resize(rng.integers(0, 255, (height // 40, width // 40, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(12):
+        x, y, size = (int(value) for value in rng.integers((0, 0, 20), (width, height, 120)))
+        cv2.circle(image, (x, y), size, tuple(int(value) for value in rng.integers(0, 255, 3)), -1, cv2.LINE_AA)
+    return np.clip(image + rng.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
+
+
+def jpeg(image):
+    """An image as a JPEG file's bytes."""
+    import cv2
+
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def random_boxes(count, width, height, seed=0):
+    """(boxes [M, 4] x1, y1, x2, y2, labels [M]) of objects of many sizes."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    size = np.exp(rng.uniform(np.log(16), np.log(min(width, height) / 2), (count, 2)))
+    corner = rng.uniform(0, 1, (count, 2)) * (np.array([width, height]) - size)
+    return np.hstack([corner, corner + size]).astype(np.float32), rng.integers(0, CLASSES, count).astype(np.int32)
+
+
+def settings(*words):
+    """The default configuration, changed by words of a command line."""
+    from src.model_utils.config import get_config
+
+    return get_config("", [str(word) for word in words])
+
+
+def write_coco(folder, count, width, height, boxes=8):
+    """A COCO data set of `count` photographs."""
+    names = [f"class {number}" for number in range(1, CLASSES + 1)]
+    data = {"images": [], "annotations": [], "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)]}
+    os.makedirs(os.path.join(folder, "train2017"))
+    os.makedirs(os.path.join(folder, "annotations"))
+    files = [jpeg(photograph(width, height, seed)) for seed in range(min(count, 16))]
+    for image_id in range(1, count + 1):
+        with open(os.path.join(folder, "train2017", f"{image_id}.jpg"), "wb") as file:
+            file.write(files[image_id % len(files)])
+        data["images"].append({"id": image_id, "file_name": f"{image_id}.jpg", "width": width, "height": height})
+        for (x1, y1, x2, y2), label in zip(*(array.tolist() for array in random_boxes(boxes, width, height, image_id))):
+            data["annotations"].append({"id": len(data["annotations"]) + 1, "image_id": image_id, "category_id": label + 1, "iscrowd": 0,
+                                        "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
+    with open(os.path.join(folder, "annotations", "instances_train2017.json"), "w", encoding="utf-8") as file:
+        json.dump(data, file)
+    return folder
+
+
+def convert(data_dir, mindrecord_dir, shards):
+    """Convert write_coco's data set into so many MindRecord files, without a word."""
+    from src import dataset
+    from src.coco import find_split
+
+    config = settings("--coco_data_dir", data_dir, "--mindrecord_dir", mindrecord_dir, "--dataset_config.num_shards", shards,
+                      "--dataset_config.num_workers", 2)
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset.convert(find_split(data_dir, "train", config.dataset_config), config)
+
+
+def convert_photographs(folder, count):
+    """Make a COCO data set of 640x480 photographs in a folder; returns the folder of its MindRecord files."""
+    records = os.path.join(folder, "records")
+    convert(write_coco(os.path.join(folder, "coco"), count, 640, 480), records, 4)
+    return records
+
+
+def training_batch(config, batch_size, heatmap_on_host=True):
+    """A batch as the pipeline gives it, with eight objects an image: arrays in the order of targets.columns(heatmap_on_host)."""
+    import numpy as np
+
+    from src import dataset, targets
+
+    layout, ranges = dataset.sample_layout(config, CLASSES), dataset.augmentation_ranges(config)
+    hm = np.zeros((batch_size, CLASSES, *layout.out_size[::-1]), np.float32) if heatmap_on_host else None
+    samples = []
+    for seed in range(batch_size):
+        boxes, labels = random_boxes(8, 640, 480, seed)
+        augmentation = targets.random_augmentation(np.random.default_rng(seed), (640, 480), layout.input_size, ranges)
+        own_map = hm[seed] if heatmap_on_host else None
+        samples.append(targets.make_sample(photograph(seed=seed), boxes, labels, augmentation, layout, own_map))
+    return targets.collate(samples, hm)
+
+
+def build_detector():
+    """An untrained Detector of 80 classes that takes any size."""
+    import mindspore as ms
+
+    from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network
+    from src.detector import Detector
+    from src.folding import make_for_inference
+
+    config = settings()
+    network = build_network(config.net_config, CLASSES, "composite")
+    make_for_inference(network)
+    graph = DetectionNetwork(HeatmapNetwork(network, ms.nn.Identity()), 100, False).set_train(False)
+    return Detector(graph, {"mean": config.dataset_config.mean, "std": config.dataset_config.std}, 4)

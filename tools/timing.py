@@ -1,0 +1,82 @@
+"""Timing functions side by side: a row for each, with the median, the least and the most of several runs."""
+import json
+import resource
+import statistics
+import time
+
+
+def memory():
+    """The most memory this process has had, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+class Case:
+    """One row: a function to time, or seconds that were measured elsewhere.
+
+    unit: "s", "ms" or "us" of one of the `count` things that a call does, or "images/s"; any other takes the numbers as they are.
+    inputs: what a peer gets to do the same.
+    """
+
+    def __init__(self, name, function=None, unit="ms", count=1, inputs=None, seconds=None):
+        self.name, self.function, self.unit, self.count, self.inputs, self.seconds = name, function, unit, count, inputs, seconds
+
+
+def time_cases(part, cases, path, runs, peers):
+    """Time a part's Cases beside the peers', print rows and write them to a JSON file."""
+    print(f"\n{part}\n{'':60}{'median':>10}{'least':>10}{'most':>10}  unit", flush=True)
+    rows = []
+    for case in cases:
+        for row in measure(part, case, runs, peers):
+            rows.append(row)
+            print_row(row)
+    rows.append({"part": part, "name": "peak memory of this part", "unit": "GB", "median": memory()})
+    print_row(rows[-1])
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(rows, file)
+
+
+def measure(part, case, runs, peers):
+    """The rows of a case: ours, then each peer's with its ratio."""
+    functions = {"": case.function}
+    for make_all in peers:
+        for name, make in make_all(part).items():
+            function = make(case.name, case.inputs)
+            if function:
+                functions[name] = function
+    if case.seconds is not None:
+        times = {"": case.seconds}
+    else:
+        times = take_turns(functions, runs)
+    ours = statistics.median(times[""])
+    for name, series in times.items():
+        row = {"part": part, "name": f"{case.name}{f' ({name})' if name else ''}", "unit": case.unit}
+        values = sorted(convert(seconds, case) for seconds in series)
+        row.update(median=statistics.median(values), least=values[0], most=values[-1])
+        if name:
+            row["ours_to_it"] = ours / statistics.median(series)
+        yield row
+
+
+def take_turns(functions, runs):
+    """Seconds of each function, called in turns after one call that does not count: {name: [seconds]}."""
+    times = {name: [] for name in functions}
+    for number in range(runs + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def convert(seconds, case):
+    """Seconds of a call in the case's unit."""
+    one = seconds / case.count
+    return {"ms": 1e3 * one, "us": 1e6 * one, "images/s": 1 / one}.get(case.unit, one)
+
+
+def print_row(row):
+    """A row as a line of the table."""
+    spread = f"{row['least']:10.3g}{row['most']:10.3g}" if "least" in row else " " * 20
+    ratio = f"  ours / it {row['ours_to_it']:.2f}" if "ours_to_it" in row else ""
+    print(f"{row['name']:60}{row['median']:10.4g}{spread}  {row['unit']}{ratio}", flush=True)
