@@ -1,4 +1,4 @@
-"""A detector to call from Python: Predictor("centernet-24_1752.ckpt")("picture.jpg")."""
+"""A detector to call from Python: Predictor("centernet-24_1752.ckpt")("image.jpg")."""
 import os
 import threading
 from dataclasses import dataclass
@@ -9,19 +9,18 @@ import numpy as np
 from src import image_files
 from src.errors import UserError
 from src.extensions import require_extensions
-from src.image_files import read_picture
-from src.inference import join_scales, load_detector, load_mindir, make_inputs
+from src.image_files import read_image
+from src.inference import join_scales, make_inputs
 from src.model_utils.config import make_config
-from src.model_utils.device_adapter import set_device
 from src.side_file import adopt_evaluation, fixed_settings, read_exported, read_side_file, side_file
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in one picture, best first.
+    """The detections in one image, best first.
 
-    boxes float32 [M, 4], x1, y1, x2, y2 in pixels of the picture (a box may reach beyond its edges); scores float32 [M]; labels
-    int [M], places in the detector's list of classes; class_names, the M names.
+    boxes float32 [M, 4], x1, y1, x2, y2 in pixels of the image (a box may reach beyond its edges); scores float32 [M]; labels
+    int [M], indices into the detector's list of classes; class_names, the M names.
     """
 
     boxes: np.ndarray
@@ -34,8 +33,8 @@ class Prediction:
 
     def keep(self, chosen: np.ndarray) -> "Prediction":
         """The part that a boolean mask [M] or indices choose."""
-        places = np.arange(len(self))[chosen]
-        return Prediction(self.boxes[places], self.scores[places], self.labels[places], [self.class_names[place] for place in places])
+        indices = np.arange(len(self))[chosen]
+        return Prediction(self.boxes[indices], self.scores[indices], self.labels[indices], [self.class_names[index] for index in indices])
 
     def above(self, score: float) -> "Prediction":
         """The part with at least that score."""
@@ -53,38 +52,38 @@ def as_prediction(detections: np.ndarray, classes: list[str]) -> Prediction:
     return Prediction(detections[:, :4], detections[:, 4], labels, [classes[label] for label in labels])
 
 
-def as_picture(source) -> np.ndarray:
-    """A picture as BGR uint8 [H, W, 3]: of a path, a file's bytes, a Pillow image, or an array as OpenCV has them.
+def as_image(source) -> np.ndarray:
+    """An image as BGR uint8 [H, W, 3]: of a path, a file's bytes, a Pillow image, or an array as OpenCV has them.
 
     Arrays: uint8 or uint16 (of which the upper byte counts), [H, W] gray, [H, W, 3] BGR or [H, W, 4] BGRA. EXIF's orientation is
     followed in files. Raises OSError or ValueError.
     """
     if isinstance(source, (str, os.PathLike)):
-        return read_picture(source)
+        return read_image(source)
     if isinstance(source, bytes):
         return image_files.decode_whole_image(source)
     if hasattr(source, "convert"):  # Pillow
         return image_files.from_pillow(source)
     if not isinstance(source, np.ndarray):
-        raise ValueError(f"a {type(source).__name__} is no picture; give a path, bytes, a Pillow image or an array")
+        raise ValueError(f"a {type(source).__name__} is no image; give a path, bytes, a Pillow image or an array")
     known_shape = source.ndim in (2, 3) and 0 not in source.shape and source.shape[2:] in ((), (3,), (4,))
     if source.dtype not in (np.uint8, np.uint16) or not known_shape:
-        raise ValueError(f"an array of {source.dtype} {source.shape} is no picture; expected uint8 [H, W, 3]")
-    picture = source if source.dtype == np.uint8 else (source >> 8).astype(np.uint8)
-    if picture.ndim == 2:
-        return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
-    return np.ascontiguousarray(picture[:, :, :3])
+        raise ValueError(f"an array of {source.dtype} {source.shape} is no image; expected uint8 [H, W, 3]")
+    image = source if source.dtype == np.uint8 else (source >> 8).astype(np.uint8)
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image[:, :, :3])
 
 
 class Predictor:
-    """Detects the objects of a picture with a checkpoint (.ckpt, its side file beside it) or an exported file (.mindir).
+    """Detects the objects of an image with a checkpoint (.ckpt, its side file beside it) or an exported file (.mindir).
 
-    Each picture is fitted into the size the checkpoint's recipe evaluates at, or if that keeps sizes, was trained at (or into input_res,
-    [width, height]), so that one graph serves pictures of all sizes; keep_res=True keeps their own sizes. eval_options are those of
+    Each image is fitted into the size the checkpoint's recipe evaluates at, or if that keeps sizes, was trained at (or into input_res,
+    [width, height]), so that one graph serves images of all sizes; keep_res=True keeps their own sizes. eval_options are those of
     eval_config: flip_test, multi_scales, K, SOFT_NMS, keep_res, batch_size, ..., by default those of the recipe; for an exported file,
     flip_test and K are those it was exported with.
 
-    Thread-safe: pictures are prepared and finished in the calling threads, the network computes for one of them at a time.
+    Thread-safe: images are prepared and finished in the calling threads, the network computes for one of them at a time.
     Raises UserError for a model that cannot be loaded or an option that does not exist.
     """
 
@@ -104,33 +103,37 @@ class Predictor:
             recorded["dataset_config.input_res_test"] = description["input_res_train"]
         adopt_evaluation(self.config, {"evaluation": recorded}, "the side file")
         require_extensions()
-        target = set_device(device_target, device_id)
-        if exported:
-            self.detector = load_mindir(model)
-        else:
-            self.detector = load_detector(model, self.config.eval_config, target)
+        self.detector = self._load(model, exported, device_target, device_id)
         self.classes: list[str] = self.detector.description["classes"]
         self._lock = threading.Lock()
 
-    def __call__(self, source) -> Prediction:
-        """Detect in one picture, anything as_picture takes. Raises OSError or ValueError if it is none."""
-        return self.predict_picture(as_picture(source))
+    def _load(self, model, exported, device_target, device_id):
+        # MindSpore is slow to load, and not needed to name an option that is wrong.
+        from src.detector import load_detector, load_mindir
+        from src.model_utils.device_adapter import set_device
 
-    def predict_picture(self, picture: np.ndarray) -> Prediction:
-        """Detect in a BGR uint8 picture [H, W, 3]."""
-        inputs = make_inputs(picture, self.detector, self.config)
+        target = set_device(device_target, device_id)
+        return load_mindir(model) if exported else load_detector(model, self.config.eval_config, target)
+
+    def __call__(self, source) -> Prediction:
+        """Detect in one image, anything as_image takes. Raises OSError or ValueError if it is none."""
+        return self.predict_image(as_image(source))
+
+    def predict_image(self, image: np.ndarray) -> Prediction:
+        """Detect in a BGR uint8 image [H, W, 3]."""
+        inputs = make_inputs(image, self.detector, self.config)
         with self._lock:
             outputs = [self.detector(pixels[None])[0] for pixels, _ in inputs]
         return as_prediction(join_scales(outputs, inputs, self.config.eval_config.SOFT_NMS), self.classes)
 
-    def heatmap(self, picture: np.ndarray):
-        """The network's heatmap of a BGR uint8 picture: (float32 [C, H/4, W/4] in [0, 1], pre_process.View that says where it lies).
+    def heatmap(self, image: np.ndarray):
+        """The network's heatmap of a BGR uint8 image: (float32 [C, H/4, W/4] in [0, 1], pre_process.View that says where it lies).
 
         Raises UserError with an exported file, which ends in detections.
         """
         if self.detector.input_res is not None:
             raise UserError("an exported file ends in detections and has no heatmap; give the checkpoint")
-        pixels, view = make_inputs(picture, self.detector, self.config)[0]
+        pixels, view = make_inputs(image, self.detector, self.config)[0]
         with self._lock:
             heat = self.detector.heatmap(pixels[None])[0]
         return heat, view

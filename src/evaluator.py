@@ -1,0 +1,99 @@
+"""Evaluating a detector on a part of a data set: detect, draw, write, score."""
+import os
+import time
+from dataclasses import dataclass
+
+from src import errors, evaluation, visual
+from src.coco import check_expected, class_list, dataset_name, ground_truth_boxes, image_list, image_size, log_notes, read_coco
+from src.image_files import read_image, read_size
+from src.inference import StageTimes, detect_all
+from src.post_process import coco_records
+from src.utils import free_name, keep_earlier, log, log_skipped, progress
+
+
+@dataclass
+class Part:
+    """The part of a data set to detect on: its COCO (None without annotations) and their file, images [(id, path)], whether their
+    detections are scored, and the category id of each of the model's classes."""
+
+    coco: object
+    annotation: str
+    images: list
+    scoring: bool
+    category_ids: list
+
+    def ground_truth(self, image_id):
+        """[M, 6] as ground_truth_boxes gives it; None for what is not scored."""
+        return ground_truth_boxes(self.coco, image_id, self.category_ids) if self.scoring else None
+
+
+def read_part(split, description, config):
+    """The Part of a Split for a model's description. Raises UserError if the model's classes are others, or there is nothing to do."""
+    coco = read_coco(split.annotation) if split.annotation else None
+    images = image_list(split, coco)
+    if coco:
+        log_notes(coco)
+    else:
+        log(f"no list of the images in {config.data_dir}/annotations: their ids are their positions in the order of the files' names in "
+            f"{split.image_dir}")
+    scoring = config.enable_eval and config.run_mode == "val"
+    if scoring:
+        category_ids = evaluation.check_classes(description, coco, split.annotation)
+        check_expected(config, *class_list(coco), split.annotation)
+        evaluation.check_objects(coco, split.annotation)
+    else:
+        category_ids = description["category_ids"]
+        check_expected(config, description["classes"], category_ids, "the side file")
+    if not images:
+        raise errors.UserError(f"no images in {split.annotation or split.image_dir}")
+    return Part(coco, split.annotation, images, scoring, category_ids)
+
+
+def evaluate(detector, part, config):
+    """Detect on a Part, and write what config asks for into save_result_dir. Raises Interrupted, with the work so far kept."""
+    folder = keep_earlier(os.path.join(config.save_result_dir, config.run_mode))
+    os.makedirs(folder)
+    start = time.perf_counter()
+    results, times = detect(detector, part, config, folder)
+    seconds = time.perf_counter() - start
+    log_skipped(results.skipped)
+    log(f"{times.images} images, {len(results.skipped)} skipped, {times.summary(seconds)}")
+    results.write(folder, config.run_mode)
+    if len(results.images) < len(part.images):
+        os.rename(folder, unfinished := free_name(f"{folder}.unfinished"))
+        raise errors.Interrupted(f"{len(results.images)} of {len(part.images)} images are detected, their records are in {unfinished}; "
+                                 "nothing is scored, and the same command starts anew")
+    if part.scoring:
+        extra = {"images": len(part.images), "skipped": len(results.skipped),
+                 "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
+        name = dataset_name(config.data_dir, part.coco)
+        log(evaluation.score_and_write(folder, part.coco, results.records, name, extra, config.eval_config.voc_metric))
+    log(f"results: {folder}")
+
+
+def detect(detector, part, config, folder):
+    """Detect on a Part's images until an interrupt, and draw into folder/images if config asks for it: (evaluation.Results, StageTimes).
+
+    After an interrupt the results hold only the images that are done.
+    """
+    sizes = {info["id"]: image_size(info) for info in part.coco.dataset["images"]} if part.coco else {}
+    records, skipped, times = {}, [], StageTimes()
+
+    def load(item):
+        return read_image(item[1], sizes.get(item[0]), config.dataset_config.max_pixels)
+
+    detecting = detect_all(detector, part.images, load, config, times, lambda item: sizes.get(item[0]) or read_size(item[1]))
+    for detected in errors.until_interrupted(progress(detecting, "detecting", total=len(part.images))):
+        image_id, path = detected.item
+        if detected.problem:
+            skipped.append(f"image {image_id} ({path}): {detected.problem}")
+            continue
+        records[image_id] = coco_records(image_id, detected.detections, part.category_ids, config.eval_config.round_scores)
+        if config.visual_image:
+            drawn = visual.compare(detected.image, detected.detections, part.ground_truth(image_id), detector.description["classes"],
+                                   config.eval_config.score_thresh)
+            visual.save_image(os.path.join(folder, "images", f"{image_id}.jpg"), drawn)
+    unfinished = len(records) + len(skipped) < len(part.images)
+    images = [image for image in part.images if image[0] in records] if unfinished else part.images
+    in_order = [record for image_id, _ in images for record in records.get(image_id, [])]
+    return evaluation.Results(part.annotation, images, in_order, skipped), times

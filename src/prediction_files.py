@@ -1,0 +1,150 @@
+"""Detecting in files and cameras, and what is written of it: drawings, a COCO-style file, a CSV."""
+import contextlib
+import csv
+import functools
+import itertools
+import os
+
+import cv2
+import numpy as np
+
+from src import errors
+from src.errors import UserError
+from src.image_files import read_image, read_size
+from src.inference import detect_all
+from src.post_process import coco_records
+from src.predictor import as_prediction
+from src.utils import free_name, progress, whole_file, write_json
+from src.visual import draw_detections, overlay_heatmap, save_image
+
+RECORD, TABLE = "predictions.json", "predictions.csv"
+WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+class PredictionFiles:
+    """Collects detections of at least score_thresh of the chosen labels: RECORD appears in folder with close(), TABLE grows as it goes."""
+
+    def __init__(self, folder, predictor, chosen, score_thresh):
+        self.folder, self.predictor, self.chosen, self.score_thresh = folder, predictor, chosen, score_thresh
+        self.images, self.annotations, self.skipped = [], [], []
+        # A file's name that is no text goes in as the bytes it is.
+        self.file = open(os.path.join(folder, TABLE), "w", encoding="utf-8", errors="surrogateescape", newline="")
+        self.csv = csv.writer(self.file)
+        self.csv.writerow(["file", "frame", "class", "score", "x1", "y1", "x2", "y2"])
+
+    def add(self, source, detected):
+        """Record an inference.Detected, whose image comes from source, a dictionary; returns the image with its detections drawn."""
+        prediction = as_prediction(detected.detections, self.predictor.classes).above(self.score_thresh)
+        prediction = prediction.keep(np.isin(prediction.labels, self.chosen))
+        height, width = detected.image.shape[:2]
+        self.images.append({"id": len(self.images) + 1, **source, "width": width, "height": height})
+        category_ids = self.predictor.detector.description["category_ids"]
+        for record in coco_records(len(self.images), prediction.detections(), category_ids):
+            area = record["bbox"][2] * record["bbox"][3]
+            self.annotations.append({"id": len(self.annotations) + 1, **record, "area": area, "iscrowd": 0})
+        for box, score, name in zip(prediction.boxes, prediction.scores, prediction.class_names):
+            self.csv.writerow([source["file_name"], source.get("frame", ""), name, f"{score:.4f}", *(f"{side:.2f}" for side in box)])
+        self.file.flush()
+        return draw_detections(detected.image, prediction.detections(), self.predictor.classes)
+
+    def heatmap(self, image):
+        """An image under its heatmap."""
+        return overlay_heatmap(image, *self.predictor.heatmap(image))
+
+    def close(self):
+        """Write the COCO-style file."""
+        self.file.close()
+        description = self.predictor.detector.description
+        categories = [{"id": number, "name": name} for number, name in zip(description["category_ids"], description["classes"])]
+        write_json(os.path.join(self.folder, RECORD), {"images": self.images, "annotations": self.annotations, "categories": categories,
+                                                       "skipped": self.skipped})
+
+
+def detect_in_images(files, paths, base, max_pixels, heatmap):
+    """Detect in image files until an interrupt; the images drawn keep their position below the folder base."""
+    predictor = files.predictor
+    load = functools.partial(read_image, max_pixels=max_pixels)
+    detecting = detect_all(predictor.detector, paths, load, predictor.config, size_of=read_size)
+    for detected in progress(detecting, "detecting", total=len(paths)):
+        path = detected.item
+        if detected.problem:
+            files.skipped.append(f"{path}: {detected.problem}")
+            continue
+        drawn = files.add({"file_name": path}, detected)
+        name = os.path.relpath(path, base or ".")
+        if not name.lower().endswith(WRITABLE):
+            name += ".png"
+        save_image(os.path.join(files.folder, "images", name), drawn)
+        if heatmap:
+            save_image(os.path.join(files.folder, "heatmaps", name), files.heatmap(detected.image))
+        if errors.INTERRUPTS.requested:
+            return
+
+
+def is_camera(path):
+    """Whether an input names a camera."""
+    return path.isdecimal() and not os.path.exists(path)
+
+
+def detect_in_video(files, path, max_frames, heatmap):
+    """Detect in a video's or a camera's frames, until an interrupt (Ctrl-C): the end of a camera."""
+    capture = cv2.VideoCapture(int(path) if is_camera(path) else path)
+    if not capture.isOpened():
+        what = "no such camera, or it is in use" if is_camera(path) else "not a video that OpenCV can read"
+        files.skipped.append(f"{path}: {what}")
+        return
+    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+    total = 0 if is_camera(path) else max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    total = min(total, max_frames) if max_frames and total else total
+    frames = read_frames(capture, max_frames)
+    first = next(frames, None)
+    if first is None:
+        files.skipped.append(f"{path}: no frame can be read")
+        return
+    name = f"camera{path}" if is_camera(path) else os.path.splitext(os.path.basename(path))[0]
+    target = free_name(os.path.join(files.folder, "videos", f"{name}.mp4"))
+    size = (first[1].shape[1], first[1].shape[0])
+    done = 0
+    predictor = files.predictor
+    detecting = detect_all(predictor.detector, itertools.chain([first], frames), lambda item: item[1], predictor.config)
+    with contextlib.ExitStack() as until_end:
+        until_end.callback(capture.release)
+        write = until_end.enter_context(video_writer(target, rate, size))
+        if heatmap:
+            heatmaps = free_name(os.path.join(files.folder, "heatmaps", f"{name}.mp4"))
+            write_heatmap = until_end.enter_context(video_writer(heatmaps, rate, size))
+        for detected in progress(detecting, os.path.basename(target), total=total or None):
+            frame = detected.item[0]
+            write(files.add({"file_name": path, "frame": frame, "seconds": round(frame / rate, 3)}, detected))
+            if heatmap:
+                write_heatmap(files.heatmap(detected.image))
+            done += 1
+            if errors.INTERRUPTS.requested:
+                return
+    if done < 0.9 * total:  # what a file says of its length is not always exact
+        files.skipped.append(f"{path}: only {done} of {total} frames can be read")
+
+
+@contextlib.contextmanager
+def video_writer(path, rate, size):
+    """A function that adds a BGR frame to the video at path, of rate frames a second and size (width, height); it appears whole."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with whole_file(path) as partial:
+        writer = cv2.VideoWriter(partial, cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+        if not writer.isOpened():
+            raise UserError(f"{path}: OpenCV cannot write a video here")
+        try:
+            yield writer.write
+        finally:
+            writer.release()
+
+
+def read_frames(capture, limit):
+    """(number, BGR frame) of a video or camera, until it ends or the limit is reached."""
+    number = 0
+    while limit is None or number < limit:
+        good, frame = capture.read()
+        if not good:
+            return
+        yield number, frame
+        number += 1
