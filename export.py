@@ -21,7 +21,7 @@ def export(config):
     options = config.export_config
     description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
-    from src.inference import export_detector, load_detector
+    from src.detector import export_detector, load_detector
     from src.model_utils.device_adapter import set_device
     from src.utils import log
 

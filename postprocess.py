@@ -11,11 +11,11 @@ def main():
     print(config.summary(), flush=True)
     # Slow to load, and not needed for --help or a wrong option.
     from src import evaluation, offline
-    from src.coco import Split, check_expected, class_list, dataset_name, find_split, read_coco
+    from src.coco import Split, check_expected, class_list, dataset_name, find_split, log_notes, read_coco
     from src.extensions import require_extensions
     from src.post_process import coco_records, merge, to_image
     from src.side_file import checked_evaluation
-    from src.utils import keep_earlier, log, progress
+    from src.utils import keep_earlier, log, log_skipped, progress
 
     errors.require_dir(config.result_path, "folder of results (--result_path)")
     meta = offline.read_meta(config.meta_path)
@@ -27,8 +27,7 @@ def main():
     require_extensions()
     coco = read_coco(split.annotation)
     check_expected(config, *class_list(coco), split.annotation)
-    for note in coco.notes:
-        log(note)
+    log_notes(coco)
     config.take(checked_evaluation(meta.get("evaluation", {}), config.meta_path), "the exported file")
     log(f"soft-NMS {str(config.eval_config.SOFT_NMS).lower()} ({config.origin('eval_config.SOFT_NMS')})")
     category_ids = evaluation.check_classes(meta, coco, split.annotation)
@@ -44,14 +43,13 @@ def main():
             continue
         detections = merge([to_image(detections, entry["view"])], options.SOFT_NMS, meta["K"])
         records += coco_records(entry["id"], detections, category_ids, options.round_scores)
-    for problem in skipped:
-        log(f"skipped {problem}")
+    log_skipped(skipped)
     images = [(entry["id"], entry["file_name"]) for entry in meta["images"]]
     if not records:
         raise UserError(f"{config.result_path}: no result of any of the {len(images)} images")
     folder = keep_earlier(os.path.join(config.save_path, "val"))
     os.makedirs(folder)
-    evaluation.write_records(folder, "val", split, images, records, skipped)
+    evaluation.Results(split.annotation, images, records, skipped).write(folder, "val")
     log(f"{len(images) + len(meta['skipped']) - len(skipped)} images, {len(skipped)} skipped")
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
     log(evaluation.score_and_write(folder, coco, records, dataset_name(data_dir, coco), extra, options.voc_metric))

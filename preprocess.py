@@ -7,9 +7,9 @@ from src.model_utils.config import get_config
 def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
-    from src.coco import check_expected, class_list, find_split, image_list, image_size, read_coco
+    from src.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
     from src.side_file import read_exported
-    from src.utils import log
+    from src.utils import log, log_skipped
 
     if not config.predict_dir:
         raise UserError("no folder for the inputs given (--predict_dir)")
@@ -22,7 +22,7 @@ def main():
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation
     from src.extensions import require_extensions
-    from src.image_files import read_picture
+    from src.image_files import read_image
     from src.offline import write_inputs
 
     require_extensions()
@@ -36,19 +36,17 @@ def main():
             "down_ratio": config.net_config.down_ratio, "K": config.eval_config.K,
         }
     images = image_list(split, coco)
-    for note in coco.notes:
-        log(note)
+    log_notes(coco)
     sizes = {info["id"]: image_size(info) for info in coco.dataset["images"]}
 
     def load(image_id, path):
-        return read_picture(path, sizes[image_id], config.dataset_config.max_pixels)
+        return read_image(path, sizes[image_id], config.dataset_config.max_pixels)
 
     try:
         skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers, load)
     except KeyboardInterrupt:
         raise errors.Interrupted(f"the inputs in {config.predict_dir} are not complete; the same command starts anew") from None
-    for problem in skipped:
-        log(f"skipped {problem}")
+    log_skipped(skipped)
     width, height = description["input_res"]
     log(f"{len(images) - len(skipped)} inputs of {description['input_type']} for {width}x{height}, {len(skipped)} skipped: "
         f"{config.predict_dir}")

@@ -57,5 +57,5 @@ checkpoint     $checkpoint
 MindIR         $out/centernet.mindir, $out/centernet.json
 scores         $out/metrics.json
 loss curve     $out/loss.png
-pictures       $out/contact_sheet.png (predictions beside ground truth)
+images       $out/contact_sheet.png (detections beside the ground truth)
 END

@@ -6,7 +6,7 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 USAGE="usage: bash scripts/run_standalone_eval_ascend.sh [DEVICE_ID] [RUN_MODE] [DATA_DIR] [LOAD_CHECKPOINT_PATH] [--PARAMETER VALUE ...]
 RUN_MODE is val (detect and score) or test (detect).
 In the environment: DEVICE_TARGET (Ascend or CPU; default: what the configuration says), CONFIG_PATH (a file that states what differs from
-default_config.yaml). Pictures of the detections beside the ground truth are drawn with --visual_image true.
+default_config.yaml). Images of the detections beside the ground truth are drawn with --visual_image true.
 Writes into the current folder: eval_log.txt, val/ or test/, ms_log/."
 
 split_words "$@"

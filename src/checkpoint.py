@@ -64,11 +64,6 @@ def parameter_shapes(cell):
     return {parameter.name: tuple(parameter.shape) for parameter in cell.get_parameters()}
 
 
-def as_parameters(weights):
-    """{name: array} as the {name: Parameter} that load_weights takes."""
-    return {name: ms.Parameter(ms.Tensor(value), name=name) for name, value in weights.items()}
-
-
 def save_weights(path, weights):
     """Write {name: array} as a checkpoint; what is at path already is kept aside. Returns the path, which gets .ckpt if it lacks it."""
     path = keep_earlier(path if path.endswith(".ckpt") else f"{path}.ckpt")
@@ -105,8 +100,8 @@ class CheckpointFolder:
     def _later_than(self, path):
         """The folder's checkpoints that were written after the one at path; all, if it lies elsewhere."""
         paths = find_checkpoints(self.folder)
-        places = [place for place, other in enumerate(paths) if os.path.samefile(path, other)]
-        return paths[places[0] + 1 :] if places else paths
+        same = [index for index, other in enumerate(paths) if os.path.samefile(path, other)]
+        return paths[same[0] + 1 :] if same else paths
 
     def _set_aside(self, paths):
         if not paths:

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from src import errors
 from src.errors import UserError
 from src.kinds import is_number, is_text
+from src.utils import log, log_skipped
 
 # Some documents spell the test set's year 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
@@ -60,7 +61,7 @@ def _first_existing(data_dir, chosen, usual, option, optional=False):
 
 
 def read_coco(path):
-    """Read and check an annotation file; returns pycocotools' COCO, whose attribute `notes` holds sentences about what was mended.
+    """Read and check an annotation file; returns pycocotools' COCO, whose `notes` say what was mended, and `skipped` what was left out.
 
     Image ids are whole numbers from 0, class names different texts, category ids different whole numbers, or it raises UserError: what is
     trained on can be scored. An image that is listed twice counts once. Annotations that no one can use (no box of four numbers, no
@@ -73,22 +74,29 @@ def read_coco(path):
             content = json.load(file)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
-    notes = []
+    notes, skipped = [], []
     with errors.about(path):
         if not isinstance(content, dict):
             raise UserError("not a COCO annotation file (it holds no dictionary)")
         images = _images(_dictionaries(content, "images"), notes)
         categories = _categories(_dictionaries(content, "categories"))
         ids = [{entry["id"] for entry in part} for part in (images, categories)]
-        annotations = _annotations(_dictionaries(content, "annotations", []), *ids, notes)
+        annotations = _annotations(_dictionaries(content, "annotations", []), *ids, notes, skipped)
     info = content.get("info")
     coco = COCO()
     coco.dataset = {**content, "info": info if isinstance(info, dict) else {}, "images": images, "annotations": annotations,
                     "categories": categories}
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-    coco.notes = notes
+    coco.notes, coco.skipped = notes, skipped
     return coco
+
+
+def log_notes(coco):
+    """Say what was mended and left out in an annotation file."""
+    for note in coco.notes:
+        log(note)
+    log_skipped(coco.skipped)
 
 
 def _dictionaries(content, section, default=None):
@@ -145,7 +153,7 @@ def _categories(entries):
     return entries
 
 
-def _annotations(entries, image_ids, category_ids, notes):
+def _annotations(entries, image_ids, category_ids, notes, skipped):
     """The usable annotation entries, complete, with ids that pycocotools can tell apart."""
     kept, filled = [], 0
     for entry in entries:
@@ -154,15 +162,15 @@ def _annotations(entries, image_ids, category_ids, notes):
             entry["image_id"] = _whole(entry.get("image_id"), 0, "image_id")
             entry["category_id"] = _whole(entry.get("category_id"), -LARGEST_ID, "category_id")
         except UserError as error:
-            notes.append(f"skipped {name}: {error}")
+            skipped.append(f"{name}: {error}")
             continue
         box = entry.get("bbox")
         if entry["image_id"] not in image_ids:
-            notes.append(f"skipped {name}: the file lists no such image")
+            skipped.append(f"{name}: the file lists no such image")
         elif entry["category_id"] not in category_ids:
-            notes.append(f"skipped {name}: unknown category id {entry['category_id']}")
+            skipped.append(f"{name}: unknown category id {entry['category_id']}")
         elif not (isinstance(box, list) and len(box) == 4 and all(is_number(value) and abs(value) <= LARGEST_SIDE for value in box)):
-            notes.append(f"skipped {name}: {_short(box)} is no box of four numbers")
+            skipped.append(f"{name}: {_short(box)} is no box of four numbers")
         else:
             filled += _complete(entry)
             kept.append(entry)
@@ -191,7 +199,7 @@ def _complete(entry):
 
 
 def class_list(coco):
-    """(class names, category ids), both in the order of the ids; a label is a place in these lists."""
+    """(class names, category ids), both in the order of the ids; a label is an index into these lists."""
     categories = sorted(coco.dataset["categories"], key=lambda category: category["id"])
     return [category["name"] for category in categories], [category["id"] for category in categories]
 
@@ -237,7 +245,7 @@ def dataset_name(data_dir, coco):
     return "coco2017" if description.startswith("COCO 2017") else os.path.basename(os.path.abspath(data_dir))
 
 
-def truth_boxes(coco, image_id, category_ids):
+def ground_truth_boxes(coco, image_id, category_ids):
     """The annotated boxes of an image as [M, 6]: x1, y1, x2, y2, 1, label; category_ids in the order of the labels."""
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
     boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, math.inf, math.inf)

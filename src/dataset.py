@@ -31,7 +31,7 @@ from src.manifest import COLUMNS, ZOO_COLUMNS, damaged, is_empty, manifest_path,
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.targets import Layout, Ranges, collate, columns, draws_on_host, make_sample, random_augmentation
-from src.utils import log, progress, settle, write_json
+from src.utils import log, log_skipped, progress, settle, write_json
 
 RECORD_SCHEMA = {
     "image": {"type": "bytes"},
@@ -68,9 +68,9 @@ def convert(split, config):
     if len(infos) < len(listed):
         log(f"{len(listed) - len(infos)} of {len(listed)} images have no objects and are left out (dataset_config.keep_empty keeps them)")
     num_shards = max(1, min(options.num_shards, len(infos)))
-    skipped = []
+    skipped = list(coco.skipped)
     for note in coco.notes:
-        (skipped.append(note.removeprefix("skipped ")) if note.startswith("skipped ") else log(note))
+        log(note)
     images = objects = without_objects = 0
     labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
     load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids,
@@ -88,8 +88,7 @@ def convert(split, config):
             images += len(records)
             objects += sum(len(record["labels"]) for record in records)
             without_objects += sum(len(record["labels"]) == 0 for record in records)
-        for problem in skipped:
-            log(f"skipped {problem}")
+        log_skipped(skipped)
         if not images:
             raise UserError(f"{split.annotation}: no usable image in {split.image_dir} ({len(listed)} listed)")
         writer.commit()
@@ -237,7 +236,7 @@ class TrainSet:
         except RuntimeError as error:
             raise DamagedRecord(f"row {row}: {str(error).splitlines()[0]}") from error
         try:
-            picture = image_files.decode_image(data)
+            image = image_files.decode_image(data)
         except ValueError as error:
             raise DamagedRecord(f"image {image_id}: {error}") from error
         if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
@@ -246,7 +245,7 @@ class TrainSet:
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
             raise UserError(f"{self.config.mindrecord_dir}: image {image_id} has objects of class {labels.max() + 1} of "
                             f"{self.num_classes}; were these MindRecord files made with other classes?")
-        return picture, image_id, boxes.reshape(-1, 4), labels
+        return image, image_id, boxes.reshape(-1, 4), labels
 
     def _make_batch(self, step):
         epoch, in_epoch = divmod(int(step), self.steps_per_epoch)

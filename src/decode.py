@@ -20,9 +20,9 @@ def top_k(heat, k):
     lines = classes * height
     pixels = height * width
     if lines <= k:
-        # A map may have fewer than k places: the rest is of score 0, at the last of them.
-        places = ops.concat((heat.reshape(n, lines * width), ops.full((n, k), -1.0, dtype=heat.dtype)), 1)
-        scores, flat = ops.topk(places, k)
+        # A map may have fewer than k cells: the rest is of score 0, at the last of them.
+        padded = ops.concat((heat.reshape(n, lines * width), ops.full((n, k), -1.0, dtype=heat.dtype)), 1)
+        scores, flat = ops.topk(padded, k)
         flat = ops.minimum(flat, lines * width - 1)
         return ops.maximum(scores, 0.0), flat % pixels, flat // pixels
     # The k largest values lie in the k lines whose own largest values are largest.
@@ -30,8 +30,8 @@ def top_k(heat, k):
     _, best = ops.topk(ops.amax(heat, -1), k)
     first_line = (ops.arange(n) * lines).reshape(n, 1)
     candidates = ops.gather(heat.reshape(n * lines, width), (best + first_line).reshape(-1), 0)
-    scores, place = ops.topk(candidates.reshape(n, k * width), k)
-    flat = ops.gather_elements(best, 1, place // width) * width + place % width
+    scores, index = ops.topk(candidates.reshape(n, k * width), k)
+    flat = ops.gather_elements(best, 1, index // width) * width + index % width
     return scores, flat % pixels, flat // pixels
 
 

@@ -49,8 +49,8 @@ class DrawHeatmap(nn.Cell):
         along_x = self._gaussian(rows, ind % self.width, self.width)
         along_y = self._gaussian(rows, ind // self.width, self.height)
         maps = (along_y.reshape(n, m, self.height, 1) * along_x.reshape(n, m, 1, self.width)).reshape(n * m, -1)
-        places = ops.arange(n).reshape(n, 1) * self.num_classes + ops.maximum(label, ops.zeros_like(label))
-        largest = ops.unsorted_segment_max(maps, places.reshape(-1).astype(ms.int32), n * self.num_classes)
+        indices = ops.arange(n).reshape(n, 1) * self.num_classes + ops.maximum(label, ops.zeros_like(label))
+        largest = ops.unsorted_segment_max(maps, indices.reshape(-1).astype(ms.int32), n * self.num_classes)
         # A class without objects gets the least number there is.
         return ops.maximum(largest, ops.zeros_like(largest)).reshape(n, self.num_classes, self.height, self.width)
 

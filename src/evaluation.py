@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask
@@ -76,8 +77,8 @@ def score(coco, records):
     precision = evaluation.eval["precision"]  # [IoU, recall, class, area, detections]
     for key, values in (("AP_per_class", precision[:, :, :, 0, -1]), ("AP50_per_class", precision[:1, :, :, 0, -1])):
         metrics[key] = {}
-        for place, category_id in enumerate(evaluation.params.catIds):
-            of_class = values[:, :, place]
+        for index, category_id in enumerate(evaluation.params.catIds):
+            of_class = values[:, :, index]
             known = of_class[of_class > -1]
             metrics[key][coco.cats[category_id]["name"]] = float(np.mean(known)) if known.size else None
     return table.getvalue().rstrip(), metrics
@@ -86,17 +87,17 @@ def score(coco, records):
 # ---------------------------------------------------------------- where the errors are
 
 
-def match(truth, found, iou_thresh=0.5):
+def match(ground_truth, detections, iou_thresh=0.5):
     """Pair the objects of one image with the detections that overlap them most, each at most once, whatever their classes.
 
-    Args: truth, found as COCO dictionaries with bbox, truth without crowds. Returns [(place in truth, place in found, IoU)].
+    Args: COCO dictionaries with bbox, the ground truth without crowds. Returns [(index of the object, index of the detection, IoU)].
     """
-    if not truth or not found:
+    if not ground_truth or not detections:
         return []
-    overlaps = mask.iou([record["bbox"] for record in found], [record["bbox"] for record in truth], [0] * len(truth))
+    overlaps = mask.iou([record["bbox"] for record in detections], [record["bbox"] for record in ground_truth], [0] * len(ground_truth))
     pairs = []
-    for place in np.argsort(-overlaps, axis=None, kind="stable"):
-        detection, target = np.unravel_index(place, overlaps.shape)
+    for index in np.argsort(-overlaps, axis=None, kind="stable"):
+        detection, target = np.unravel_index(index, overlaps.shape)
         if overlaps[detection, target] < iou_thresh:
             break
         pairs.append((int(target), int(detection), float(overlaps[detection, target])))
@@ -104,14 +105,14 @@ def match(truth, found, iou_thresh=0.5):
     return pairs
 
 
-def _truth_and_found(coco, records, score_thresh):
+def _by_image(coco, records, score_thresh):
     """{image id: (its objects but crowds, its records of at least that score that are not in a crowd)}."""
-    found = {image_id: [] for image_id in coco.imgs}
+    by_image = {image_id: [] for image_id in coco.imgs}
     for record in records:
         if record["score"] >= score_thresh:
-            found[record["image_id"]].append(record)
+            by_image[record["image_id"]].append(record)
     images = {}
-    for image_id, detections in found.items():
+    for image_id, detections in by_image.items():
         annotations = coco.imgToAnns[image_id]
         crowds = [annotation["bbox"] for annotation in annotations if annotation.get("iscrowd")]
         if crowds and detections:
@@ -122,48 +123,56 @@ def _truth_and_found(coco, records, score_thresh):
 
 
 def confusion_matrix(coco, records, score_thresh, iou_thresh=0.5):
-    """int [C + 1, C + 1] in the order of the category ids: rows what is there, columns what was found; the last is nothing."""
-    places = {category_id: place for place, category_id in enumerate(sorted(coco.cats))}
-    matrix = np.zeros((len(places) + 1, len(places) + 1), int)
-    for truth, found in _truth_and_found(coco, records, score_thresh).values():
-        pairs = match(truth, found, iou_thresh)
+    """int [C + 1, C + 1] in the order of the category ids: rows the ground truth, columns the detections; the last is background."""
+    row = {category_id: index for index, category_id in enumerate(sorted(coco.cats))}
+    matrix = np.zeros((len(row) + 1, len(row) + 1), int)
+    for ground_truth, detections in _by_image(coco, records, score_thresh).values():
+        actual = [row[annotation["category_id"]] for annotation in ground_truth]
+        predicted = [row[record["category_id"]] for record in detections]
+        pairs = match(ground_truth, detections, iou_thresh)
         for target, detection, _ in pairs:
-            matrix[places[truth[target]["category_id"]], places[found[detection]["category_id"]]] += 1
-        for place in set(range(len(truth))) - {target for target, _, _ in pairs}:
-            matrix[places[truth[place]["category_id"]], -1] += 1
-        for place in set(range(len(found))) - {detection for _, detection, _ in pairs}:
-            matrix[-1, places[found[place]["category_id"]]] += 1
+            matrix[actual[target], predicted[detection]] += 1
+        for target in set(range(len(actual))) - {target for target, _, _ in pairs}:
+            matrix[actual[target], -1] += 1
+        for detection in set(range(len(predicted))) - {detection for _, detection, _ in pairs}:
+            matrix[-1, predicted[detection]] += 1
     return matrix
 
 
 def image_quality(coco, records, score_thresh, iou_thresh=0.5):
-    """{image id: quality in [0, 1]} of the images with objects or detections: the sum of the IoU of objects found in their right class,
-    over hits + misses / 2 + false alarms / 2 (panoptic quality, Kirillov et al. 2019, on boxes)."""
+    """{image id: quality in [0, 1]} of the images with objects or detections: the sum of the true positives' IoU over
+    true positives + false negatives / 2 + false positives / 2 (panoptic quality, Kirillov et al. 2019, on boxes)."""
     quality = {}
-    for image_id, (truth, found) in _truth_and_found(coco, records, score_thresh).items():
-        hits = []
-        for category_id in {record["category_id"] for record in truth + found}:
-            of_class = [[record for record in part if record["category_id"] == category_id] for part in (truth, found)]
-            hits += [overlap for _, _, overlap in match(*of_class, iou_thresh)]
-        if truth or found:
-            quality[image_id] = sum(hits) / ((len(truth) + len(found)) / 2)
+    for image_id, (ground_truth, detections) in _by_image(coco, records, score_thresh).items():
+        overlaps = []
+        for category_id in {record["category_id"] for record in ground_truth + detections}:
+            of_class = [[record for record in part if record["category_id"] == category_id] for part in (ground_truth, detections)]
+            overlaps += [overlap for _, _, overlap in match(*of_class, iou_thresh)]
+        if ground_truth or detections:
+            quality[image_id] = sum(overlaps) / ((len(ground_truth) + len(detections)) / 2)
     return quality
 
 
 # ---------------------------------------------------------------- files
 
 
-def write_records(folder, mode, split, images, records, skipped):
-    """Write <mode>_pred_result.json (what was looked at and found) and <mode>_pred_eval.json (COCO records) into a folder.
+@dataclass
+class Results:
+    """What was detected: the annotation file ("" without), images [(id, path)], COCO records, sentences about the images skipped."""
 
-    Args: split the Split of the images; images [(id, path)]; skipped sentences about those without records.
-    """
-    write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
-        "annotation": os.path.abspath(split.annotation) if split.annotation else "",
-        "images": [{"id": image_id, "file_name": os.path.abspath(path)} for image_id, path in images],
-        "annotations": records, "skipped": skipped,
-    })
-    write_json(os.path.join(folder, f"{mode}_pred_eval.json"), records)
+    annotation: str
+    images: list
+    records: list
+    skipped: list
+
+    def write(self, folder, mode):
+        """Write <mode>_pred_result.json (images and records) and <mode>_pred_eval.json (records alone) into a folder."""
+        write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
+            "annotation": os.path.abspath(self.annotation) if self.annotation else "",
+            "images": [{"id": image_id, "file_name": os.path.abspath(path)} for image_id, path in self.images],
+            "annotations": self.records, "skipped": self.skipped,
+        })
+        write_json(os.path.join(folder, f"{mode}_pred_eval.json"), self.records)
 
 
 def score_and_write(folder, coco, records, name, extra, voc_metric=False):

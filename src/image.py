@@ -185,7 +185,7 @@ def _overlap(shape, x, y, radius):
 
 
 def draw_gaussian(heatmap, x, y, kernel):
-    """Raise heatmap [H, W] in place to the kernel centerd on the pixel (x, y) inside it."""
+    """Raise heatmap [H, W] in place to the kernel centered on the pixel (x, y) inside it."""
     on_map, on_kernel = _overlap(heatmap.shape, x, y, kernel.shape[0] // 2)
     np.maximum(heatmap[on_map], kernel[on_kernel], out=heatmap[on_map], casting="same_kind")
 

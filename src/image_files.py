@@ -115,7 +115,7 @@ def decode_whole_image(data, size=None, max_pixels=LARGEST):
     """decode_image, but ValueError also if the bytes are not the whole image, or one of more than max_pixels pixels.
 
     OpenCV alone fills a truncated one with gray. Nothing is decoded before the size is known to what decodes it: Pillow's for all formats
-    but those in which OpenCV reads its size from the same place.
+    but those in which OpenCV reads its size at the same offset.
     """
     with open_image(data) as opened:
         check_pixels(opened.size, max_pixels)
@@ -129,18 +129,18 @@ def decode_whole_image(data, size=None, max_pixels=LARGEST):
     return image
 
 
-def read_picture(path, size=None, max_pixels=LARGEST):
+def read_image(path, size=None, max_pixels=LARGEST):
     """An image file as BGR uint8 [H, W, 3]. Raises OSError, or ValueError as decode_whole_image, with its arguments."""
     with open(path, "rb") as file:
         return decode_whole_image(file.read(), size, max_pixels)
 
 
 def read_size(path):
-    """(width, height) that read_picture gives, from the file's header; None if that cannot be read."""
+    """(width, height) that read_image gives, from the file's header; None if that cannot be read."""
     try:
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
             return opened.size[::-1] if _orientation(opened) > 4 else opened.size
-    except Exception:  # Pillow raises many kinds; read_picture says which
+    except Exception:  # Pillow raises many kinds; read_image says which
         return None
 
 
@@ -151,7 +151,7 @@ def check_pixels(size, max_pixels):
 
 
 def _stated_size(data):
-    """(width, height) where OpenCV reads it, at a fixed place, in PNG and BMP files; (0, 0) for others."""
+    """(width, height) where OpenCV reads it, at a fixed offset, in PNG and BMP files; (0, 0) for others."""
     if data.startswith(b"\x89PNG"):
         return struct.unpack(">II", data[16:24].ljust(8, b"\0"))
     if data.startswith(b"BM"):
@@ -161,12 +161,12 @@ def _stated_size(data):
 
 def _check_chunks(data):
     """Raise ValueError for a PNG file with a chunk that is longer than the file: OpenCV makes room for it, up to 4 GB, before it reads."""
-    place = 8 if data.startswith(b"\x89PNG") else len(data)
-    while place + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[place : place + 8])
-        if place + 12 + length > len(data):
+    offset = 8 if data.startswith(b"\x89PNG") else len(data)
+    while offset + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[offset : offset + 8])
+        if offset + 12 + length > len(data):
             raise ValueError("a part of it is longer than the file")
-        place = len(data) if kind == b"IEND" else place + 12 + length
+        offset = len(data) if kind == b"IEND" else offset + 12 + length
 
 
 def without_orientation(data):
@@ -184,10 +184,10 @@ def without_orientation(data):
 
 def _without_metadata(data):
     """A JPEG's bytes without its EXIF and XMP segments, those of the kind APP1."""
-    kept, place = [data[:2]], 2
-    while data[place : place + 1] == b"\xff" and data[place + 1] not in (0xDA, 0xD9):
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if data[place + 1] != 0xE1:
-            kept.append(data[place:end])
-        place = end
-    return b"".join([*kept, data[place:]])
+    kept, offset = [data[:2]], 2
+    while data[offset : offset + 1] == b"\xff" and data[offset + 1] not in (0xDA, 0xD9):
+        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
+        if data[offset + 1] != 0xE1:
+            kept.append(data[offset:end])
+        offset = end
+    return b"".join([*kept, data[offset:]])

@@ -14,17 +14,14 @@ def clamped_sigmoid(logits):
     return ops.clamp(ops.sigmoid(logits.astype(ms.float32)), 1e-4, 1 - 1e-4)
 
 
-def focal_loss(prob, target, norm=None):
-    """Penalty-reduced pixelwise logistic regression (paper, eq. 1; alpha 2, beta 4), per object.
+def focal_loss(prob, target, norm):
+    """Penalty-reduced pixelwise logistic regression (paper, eq. 1; alpha 2, beta 4), over norm, the number of objects or 1.
 
-    Args: prob, target [N, C, H, W]; target is 1 at the object centers and a gaussian around them; norm, what the sum is
-    divided by (default: the number of objects, or 1).
+    Args: prob, target [N, C, H, W]; target is 1 at the object centers and a gaussian around them.
     """
     positive = (target == 1.0).astype(ms.float32)
     positive_loss = ops.log(prob) * ops.square(1.0 - prob) * positive
     negative_loss = ops.log(1.0 - prob) * ops.square(prob) * ops.square(ops.square(1.0 - target)) * (1.0 - positive)
-    if norm is None:
-        norm = at_least_one(positive.sum())
     return -(positive_loss.sum() + negative_loss.sum()) / norm
 
 
@@ -46,23 +43,19 @@ def gather_at_centers(regression_map, ind):
     return ops.gather(rows, (ind.astype(ms.int32) + first_row).reshape(-1), 0).reshape(n, -1, depth)
 
 
-def l1_loss(pred, target, mask, norm=None):
-    """Sum of |pred - target| where mask, over norm: the number of masked values by default (the original's RegL1Loss)."""
-    if norm is None:
-        norm = mask.sum() + 1e-4
+def l1_loss(pred, target, mask, norm):
+    """Sum of |pred - target| where mask, over norm, the number of masked values (the original's RegL1Loss)."""
     return ops.abs(pred * mask - target * mask).sum() / norm
 
 
-def smooth_l1_loss(pred, target, mask, norm=None):
-    """Huber loss, delta 1, over norm: by default the number of objects, not of values, as the original's RegLoss counts."""
+def smooth_l1_loss(pred, target, mask, norm):
+    """Huber loss, delta 1, over norm, the number of objects, not of values (the original's RegLoss)."""
     diff = ops.abs(pred * mask - target * mask)
     huber = ops.select(diff < 1.0, 0.5 * ops.square(diff), diff - 0.5)
-    if norm is None:
-        norm = mask.sum() / mask.shape[-1] + 1e-4
     return huber.sum() / norm
 
 
-def norm_l1_loss(pred, target, mask, norm=None):
+def norm_l1_loss(pred, target, mask, norm):
     """L1 of pred / target against 1 (the original's NormRegL1Loss)."""
     return l1_loss(pred / (target + 1e-4), ops.ones_like(target), mask, norm)
 

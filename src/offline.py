@@ -11,13 +11,13 @@ import numpy as np
 from src import errors
 from src.errors import UserError
 from src.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
-from src.pre_process import View, normalize, place
-from src.utils import keep_earlier, log, progress, read_json, whole_file, write_json
+from src.pre_process import View, make_input, normalize
+from src.utils import keep_earlier, log_skipped, progress, read_json, whole_file, write_json
 
 META = "inputs.json"
 META_TESTS = {
     "K": is_count, "classes": list_of(is_text, least=1), "skipped": list_of(is_string),
-    "images": list_of(having(id=is_whole, file_name=is_string, center=list_of(is_number, 2), size=is_positive, out_hw=list_of(is_count, 2),
+    "images": list_of(having(id=is_whole, file_name=is_string, center=list_of(is_number, 2), width=is_positive, out_hw=list_of(is_count, 2),
                              scale=is_positive)),
 }
 
@@ -45,10 +45,10 @@ def write_inputs(predict_dir, images, description, workers, load):
     def write(item):
         image_id, path = item
         try:
-            picture = load(image_id, path)
+            image = load(image_id, path)
         except (OSError, ValueError) as error:
             return None, f"image {image_id} ({path}): {errors.reason(error)}"
-        pixels, view = place(picture, 1.0, False, description["input_res"], description["down_ratio"])
+        pixels, view = make_input(image, 1.0, False, description["input_res"], description["down_ratio"])
         if description["input_type"] == "float32":
             pixels = normalize(pixels, description["mean"], description["std"])
         with whole_file(os.path.join(data_dir, input_name(image_id))) as partial:
@@ -68,7 +68,7 @@ def read_meta(meta_path):
     path = os.path.join(meta_path, META)
     meta = read_json(path, "the metadata of preprocess.py", META_TESTS)
     for entry in meta["images"]:
-        entry["view"] = View(np.array(entry["center"], np.float32), float(entry["size"]), tuple(entry["out_hw"]), float(entry["scale"]))
+        entry["view"] = View(np.array(entry["center"], np.float32), float(entry["width"]), tuple(entry["out_hw"]), float(entry["scale"]))
     return meta
 
 
@@ -98,11 +98,11 @@ def run_inputs(detector, input_dir, result_path):
     os.makedirs(keep_earlier(result_path))
     skipped, fitting, done = [], [], 0
     for name in names:
-        found = os.path.getsize(os.path.join(input_dir, name))
-        if found == size:
+        bytes_there = os.path.getsize(os.path.join(input_dir, name))
+        if bytes_there == size:
             fitting.append(name)
         else:
-            skipped.append(f"{name}: {found} bytes, and the exported file takes {size} ({dtype.__name__} {list(shape)})")
+            skipped.append(f"{name}: {bytes_there} bytes, and the exported file takes {size} ({dtype.__name__} {list(shape)})")
     batches = [fitting[start : start + detector.batch_size] for start in range(0, len(fitting), detector.batch_size)]
     for batch in errors.until_interrupted(progress(batches, "detecting")):
         inputs = np.stack([np.fromfile(os.path.join(input_dir, name), dtype).reshape(shape) for name in batch])
@@ -110,8 +110,7 @@ def run_inputs(detector, input_dir, result_path):
             with whole_file(os.path.join(result_path, result_name(name))) as partial:
                 detections[None].astype(np.float32).tofile(partial)
         done += len(batch)
-    for problem in skipped:
-        log(f"skipped {problem}")
+    log_skipped(skipped)
     if done < len(fitting):
         raise errors.Interrupted(f"{result_path} holds the results of {done} of {len(fitting)} inputs; the same command starts anew")
     return done, skipped

@@ -11,7 +11,7 @@ from src.extensions import extension
 def to_image(detections, view):
     """Detections [K, 6] in output pixels -> [K, 6] float32 in pixels of the original image; view says where they lie."""
     out_h, out_w = view.out_hw
-    matrix = image.affine_matrix(view.center, view.size, 0, (out_w, out_h), inverse=True)
+    matrix = image.affine_matrix(view.center, view.width, 0, (out_w, out_h), inverse=True)
     boxes = image.transform_points(detections[:, :4].reshape(-1, 2, 2), matrix).reshape(-1, 4) / view.scale
     return np.hstack([boxes, detections[:, 4:]]).astype(np.float32)
 

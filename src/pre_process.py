@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src import image
+from src.image import affine_matrix, apply_color, normalizing_matrix, warp
 
 
 @dataclass
@@ -15,7 +15,7 @@ class View:
     """Where an evaluation input lies in its image: center and width of the region, (height, width) of the output."""
 
     center: np.ndarray
-    size: float
+    width: float
     out_hw: tuple
     scale: float
 
@@ -38,31 +38,31 @@ def kept_size(width, height, pad_multiple):
     return tuple(-(-((side | 31) + 1) // pad_multiple) * pad_multiple for side in (width, height))
 
 
-def place(picture, scale, keep_res, input_res, down_ratio, pad_multiple=32):
-    """Put one image at one scale into an evaluation input (the original's detectors/base_detector.py).
+def make_input(image, scale, keep_res, input_res, down_ratio, pad_multiple=32):
+    """One image at one scale as an evaluation input.
 
-    Args: picture uint8 BGR; keep_res pads the scaled image to multiples of 32, and from there with more black at
-    the right and at the bottom to multiples of pad_multiple, so that the picture keeps its place on the stride grid; else it is fitted
+    Args: image uint8 BGR; keep_res pads the scaled image to multiples of 32, and from there with more black at
+    the right and at the bottom to multiples of pad_multiple, so that the image keeps its position on the stride grid; else it is fitted
     into input_res (width, height). Returns uint8 [H, W, 3] and its View.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     new_w, new_h = scaled_size(width, height, scale)
     if keep_res:
         base_w, base_h = kept_size(new_w, new_h, 32)
         input_w, input_h = kept_size(new_w, new_h, pad_multiple)
         center = np.array([new_w // 2 + (input_w - base_w) / 2, new_h // 2 + (input_h - base_h) / 2], np.float32)
-        size = float(input_w)
+        region_width = float(input_w)
     else:
         input_w, input_h = input_res
         center = np.array([new_w / 2, new_h / 2], np.float32)
         # The original's: the region is the unscaled image's, so that scale zooms in the fixed input.
-        size = whole_view(width, height, input_res)[1]
+        region_width = whole_view(width, height, input_res)[1]
     if (new_w, new_h) != (width, height):
-        picture = cv2.resize(picture, (new_w, new_h))
-    pixels = image.warp(picture, image.affine_matrix(center, size, 0, (input_w, input_h)), (input_w, input_h))
-    return pixels, View(center, size, (input_h // down_ratio, input_w // down_ratio), scale)
+        image = cv2.resize(image, (new_w, new_h))
+    pixels = warp(image, affine_matrix(center, region_width, 0, (input_w, input_h)), (input_w, input_h))
+    return pixels, View(center, region_width, (input_h // down_ratio, input_w // down_ratio), scale)
 
 
 def normalize(pixels, mean, std):
     """uint8 [H, W, 3] -> the network's input, float32 [3, H, W]; mean and std in [0, 1]."""
-    return image.apply_color(pixels, image.normalizing_matrix(np.eye(3, 4), mean, std))
+    return apply_color(pixels, normalizing_matrix(np.eye(3, 4), mean, std))

@@ -90,7 +90,7 @@ def _check(servers):
 
 
 def _first_twice(values):
-    return next(value for place, value in enumerate(values) if value in values[:place])
+    return next(value for index, value in enumerate(values) if value in values[:index])
 
 
 def find_server(servers, server_id=None, hccn_conf=HCCN_CONF, own_addresses=None):
@@ -147,5 +147,5 @@ def share_cores(cores, processes):
     """
     if len(cores) < 2 * processes:
         return [cores] * processes
-    bounds = [place * len(cores) // processes for place in range(processes + 1)]
+    bounds = [index * len(cores) // processes for index in range(processes + 1)]
     return [cores[start:end] for start, end in zip(bounds, bounds[1:])]

@@ -1,4 +1,4 @@
-"""One HTML page about a run: charts, tables and pictures, all inside the one file."""
+"""One HTML page about a run: charts, tables and images, all inside the one file."""
 import base64
 import datetime
 import io
@@ -11,8 +11,8 @@ import numpy as np
 from markupsafe import Markup
 
 from src import evaluation
-from src.coco import class_list, image_size, truth_boxes
-from src.image_files import read_picture
+from src.coco import class_list, ground_truth_boxes, image_size
+from src.image_files import read_image
 from src.training_log import read_training_log
 from src.utils import log, whole_file
 from src.visual import class_color, compare, draw_curve
@@ -44,7 +44,7 @@ class Run:
 
 def write_report(path, title, run, score_thresh=0.3):
     """Write the page about a Run."""
-    sections = {"training": None, "scores": None, "errors": None, "pictures": None, "speed": None}
+    sections = {"training": None, "scores": None, "errors": None, "images": None, "speed": None}
     metrics = run.metrics
     steps = read_training_log(run.record_path) if run.record_path else []
     if steps:
@@ -53,7 +53,7 @@ def write_report(path, title, run, score_thresh=0.3):
         sections["scores"] = {"metrics": metrics, "words": METRIC_WORDS, "bars": class_bars(metrics)}
     if run.coco is not None:
         sections["errors"] = error_section(run.coco, run.records, score_thresh)
-        sections["pictures"] = picture_section(run.coco, run.records, run.images, score_thresh)
+        sections["images"] = image_section(run.coco, run.records, run.images, score_thresh)
     if steps or (metrics and "stage_seconds" in metrics):
         sections["speed"] = speed_section(steps, metrics)
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
@@ -132,7 +132,7 @@ def error_section(coco, records, score_thresh):
     names, _ = class_list(coco)
     precision = evaluation.evaluate(coco, records).eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class]
     recall = np.linspace(0, 1, precision.shape[1])
-    known = [place for place in range(len(names)) if (precision[:, :, place] > -1).any()]
+    known = [index for index in range(len(names)) if (precision[:, :, index] > -1).any()]
 
     def draw_mean(axes):
         for color, row, label in (("#0b6e4f", 0, "IoU 0.50"), ("#2260a8", 5, "IoU 0.75"), ("#b3382c", 8, "IoU 0.90")):
@@ -141,14 +141,14 @@ def error_section(coco, records, score_thresh):
         axes.set_title("mean of all classes")
         axes.legend(loc="lower left")
 
-    shown = sorted(known, key=lambda place: -precision[0, :, place].mean())
+    shown = sorted(known, key=lambda index: -precision[0, :, index].mean())
     if len(shown) > MOST_CLASSES:
         shown = shown[: MOST_CLASSES // 2] + shown[-MOST_CLASSES // 2 :]
 
     def draw_classes(axes):
-        for place in shown:
-            blue, green, red = (value / 255 * 0.85 for value in class_color(place))
-            axes.plot(recall, precision[0, :, place], color=(red, green, blue), label=names[place], linewidth=1.5)
+        for index in shown:
+            blue, green, red = (value / 255 * 0.85 for value in class_color(index))
+            axes.plot(recall, precision[0, :, index], color=(red, green, blue), label=names[index], linewidth=1.5)
         axes.set(xlabel="recall", xlim=(0, 1.01), ylim=(0, 1.02))
         axes.set_title("each class at IoU 0.50" if len(shown) == len(known) else f"best and worst {MOST_CLASSES // 2} classes at IoU 0.50")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
@@ -158,8 +158,8 @@ def error_section(coco, records, score_thresh):
     mixed = [(int(matrix[a, b]), names[a], names[b]) for a in range(len(names)) for b in range(len(names)) if a != b and matrix[a, b]]
     return {
         "curves": curves, "matrix": confusion_chart(matrix, names) if len(names) <= MOST_CLASSES else None,
-        "mixed": sorted(mixed, reverse=True)[:10], "missed": int(matrix[:-1, -1].sum()), "false_alarms": int(matrix[-1].sum()),
-        "hits": int(np.trace(matrix)), "objects": int(matrix[:-1].sum()),
+        "mixed": sorted(mixed, reverse=True)[:10], "false_negatives": int(matrix[:-1, -1].sum()), "false_positives": int(matrix[-1].sum()),
+        "true_positives": int(np.trace(matrix)), "objects": int(matrix[:-1].sum()),
     }
 
 
@@ -172,20 +172,20 @@ def confusion_chart(matrix, names):
         for (row, column), count in np.ndenumerate(matrix):
             if row < len(names) or column < len(names):
                 axes.text(column, row, count, ha="center", va="center", fontsize=9, color="white" if share[row, column] > 0.55 else INK)
-        axes.set_xticks(range(len(names) + 1), [*names, "nothing"], rotation=40, ha="right")
-        axes.set_yticks(range(len(names) + 1), [*names, "nothing"])
-        axes.set(xlabel="found", ylabel="there")
+        axes.set_xticks(range(len(names) + 1), [*names, "background"], rotation=40, ha="right")
+        axes.set_yticks(range(len(names) + 1), [*names, "background"])
+        axes.set(xlabel="detection", ylabel="ground truth")
         axes.grid(False)
 
     side = 2.2 + 0.42 * len(names)
     return chart(side + 0.8, side, draw)
 
 
-# ---------------------------------------------------------------- pictures and speed
+# ---------------------------------------------------------------- images and speed
 
 
-def picture_section(coco, records, images, score_thresh, count=6, width=340):
-    """The images with the best and the worst quality, prediction beside ground truth: {"best": [...], "worst": [...]}."""
+def image_section(coco, records, images, score_thresh, count=6, width=340):
+    """The images with the best and the worst quality, detections beside the ground truth: {"best": [...], "worst": [...]}."""
     quality = evaluation.image_quality(coco, records, score_thresh)
     order = sorted(quality, key=lambda image_id: (-quality[image_id], image_id))
     half = min(count, (len(order) + 1) // 2)
@@ -195,29 +195,29 @@ def picture_section(coco, records, images, score_thresh, count=6, width=340):
     for part, chosen in (("worst", order[::-1][: min(count, len(order) - half)]), ("best", order[:half])):
         for image_id in chosen:
             try:
-                picture = read_picture(images[image_id], image_size(coco.imgs[image_id]))
+                image = read_image(images[image_id], image_size(coco.imgs[image_id]))
             except (OSError, ValueError) as error:
-                log(f"no picture of image {image_id} ({images[image_id]}): {error}")
+                log(f"image {image_id} is not shown ({images[image_id]}): {error}")
                 continue
             of_image = [record for record in records if record["image_id"] == image_id]
             rows = [[*record["bbox"], record["score"], labels[record["category_id"]]] for record in of_image]
-            found, truth = np.array(rows, np.float32).reshape(-1, 6), truth_boxes(coco, image_id, category_ids)
-            found[:, 2:4] += found[:, :2]
-            zoom = width / picture.shape[1]
-            size = (width, max(1, round(picture.shape[0] * zoom)))
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
-            found[:, :4] *= zoom
-            truth[:, :4] *= zoom
+            detections, ground_truth = np.array(rows, np.float32).reshape(-1, 6), ground_truth_boxes(coco, image_id, category_ids)
+            detections[:, 2:4] += detections[:, :2]
+            zoom = width / image.shape[1]
+            size = (width, max(1, round(image.shape[0] * zoom)))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
+            detections[:, :4] *= zoom
+            ground_truth[:, :4] *= zoom
             section[part].append({
                 "name": os.path.basename(images[image_id]), "quality": quality[image_id],
-                "data": data_uri(compare(picture, found, truth, names, score_thresh)),
+                "data": data_uri(compare(image, detections, ground_truth, names, score_thresh)),
             })
     return section
 
 
-def data_uri(picture):
-    """A BGR picture as the text of an <img> source."""
-    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
+def data_uri(image):
+    """A BGR image as the text of an <img> source."""
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 

@@ -17,12 +17,12 @@ from src.predictor import Predictor
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages", "serve.html")
 BODY = {"requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
-HOW = "send a picture's bytes as the body: curl --data-binary @picture.jpg URL"
+HOW = "send an image's bytes as the body: curl --data-binary @image.jpg URL"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for: bytes of its body, pixels of its picture, pictures in work at a time, seconds to send the body."""
+    """What a request may ask for: bytes of its body, pixels of its image, images in work at a time, seconds to send the body."""
 
     max_bytes: int
     max_pixels: int
@@ -38,8 +38,8 @@ class Metrics:
         self.requests = Counter("predict_requests", "answers of POST /predict", ["status"], registry=self.registry)
         self.seconds = Histogram("predict_seconds", "time of POST /predict, answered with 200", registry=self.registry,
                                  buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
-        self.in_work = Gauge("predict_in_work", "pictures in work", registry=self.registry)
-        self.objects = Counter("predict_objects", "objects found", registry=self.registry)
+        self.in_work = Gauge("predict_in_work", "images in work", registry=self.registry)
+        self.objects = Counter("predict_objects", "objects detected", registry=self.registry)
 
 
 class Uploads:
@@ -101,7 +101,7 @@ def build_app(predictor: Predictor, limits: Limits, model_name: str, score_thres
 
     @app.post("/predict", openapi_extra=BODY)
     async def predict(request: Request, score: float = Query(score_thresh, ge=0, le=1)):
-        """Detect in the picture in the body; boxes are x1, y1, x2, y2 in its pixels (turned as its EXIF tag says), best first."""
+        """Detect in the image in the body; boxes are x1, y1, x2, y2 in its pixels (turned as its EXIF tag says), best first."""
         nonlocal in_work
         status = 500
         start = time.perf_counter()
@@ -109,17 +109,17 @@ def build_app(predictor: Predictor, limits: Limits, model_name: str, score_thres
             body = await read_body(request, limits, uploads)
             check_body(request, body)
             if in_work >= limits.max_requests:
-                raise HTTPException(503, f"{limits.max_requests} pictures are in work; try again", {"Retry-After": "1"})
+                raise HTTPException(503, f"{limits.max_requests} images are in work; try again", {"Retry-After": "1"})
             in_work += 1
             try:
-                picture, found = await run_in_threadpool(detect, predictor, body, limits.max_pixels)
+                image, prediction = await run_in_threadpool(detect, predictor, body, limits.max_pixels)
             finally:
                 in_work -= 1
-            found = found.above(score)
+            prediction = prediction.above(score)
             status = 200
             metrics.seconds.observe(time.perf_counter() - start)
-            metrics.objects.inc(len(found))
-            return answer(picture, found, time.perf_counter() - start)
+            metrics.objects.inc(len(prediction))
+            return answer(image, prediction, time.perf_counter() - start)
         except HTTPException as error:
             status = error.status_code
             raise
@@ -135,13 +135,13 @@ def build_app(predictor: Predictor, limits: Limits, model_name: str, score_thres
     return app
 
 
-def answer(picture, found, seconds):
-    """What a client gets for a picture, of a Prediction."""
+def answer(image, prediction, seconds):
+    """What a client gets for an image, of a Prediction."""
     return {
-        "width": picture.shape[1], "height": picture.shape[0], "milliseconds": round(1000 * seconds, 1),
+        "width": image.shape[1], "height": image.shape[0], "milliseconds": round(1000 * seconds, 1),
         "objects": [
             {"class": name, "label": int(label), "score": round(float(value), 4), "box": [round(float(side), 2) for side in box]}
-            for box, value, label, name in zip(found.boxes, found.scores, found.labels, found.class_names)
+            for box, value, label, name in zip(prediction.boxes, prediction.scores, prediction.labels, prediction.class_names)
         ],
     }
 
@@ -178,21 +178,21 @@ async def read_body(request: Request, limits: Limits, uploads: Uploads) -> bytes
 
 
 def check_body(request: Request, body: bytes):
-    """Raise HTTPException for a body that cannot be a picture."""
+    """Raise HTTPException for a body that cannot be an image."""
     if not body:
         raise HTTPException(400, f"the body is empty; {HOW}")
     if request.headers.get("content-type", "").startswith("multipart/"):
-        raise HTTPException(415, f"a form is no picture; {HOW}")
+        raise HTTPException(415, f"a form is no image; {HOW}")
 
 
 def detect(predictor: Predictor, body: bytes, max_pixels: int):
-    """(picture, Prediction) of a picture's bytes. Raises HTTPException: 415 if they are none, 413 if it is too large, 422 if damaged."""
+    """(image, Prediction) of an image's bytes. Raises HTTPException: 415 if they are none, 413 if it is too large, 422 if damaged."""
     try:
-        picture = image_files.decode_whole_image(body, max_pixels=max_pixels)
+        image = image_files.decode_whole_image(body, max_pixels=max_pixels)
     except image_files.UnknownFormat:
-        raise HTTPException(415, f"not a picture ({', '.join(image_files.FORMATS)}); {HOW}") from None
+        raise HTTPException(415, f"not an image ({', '.join(image_files.FORMATS)}); {HOW}") from None
     except image_files.TooManyPixels:
-        raise HTTPException(413, f"the picture has more than {max_pixels} pixels") from None
+        raise HTTPException(413, f"the image has more than {max_pixels} pixels") from None
     except ValueError as error:
-        raise HTTPException(422, f"a damaged picture: {error}") from error
-    return picture, predictor.predict_picture(picture)
+        raise HTTPException(422, f"a damaged image: {error}") from error
+    return image, predictor.predict_image(image)

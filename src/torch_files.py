@@ -123,7 +123,7 @@ def _member(tar, name):
 
 
 def _tar_storages(file):
-    """{key: flat array}: a count; for each storage its (key, place, type), its length and its numbers; views of others."""
+    """{key: flat array}: a count; for each storage its (key, offset, type), its length and its numbers; views of others."""
     storages = {}
     for _ in range(_Unpickler(file).load()):
         key, _, storage_type = _Unpickler(file).load()

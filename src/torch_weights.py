@@ -63,8 +63,8 @@ def source_name(name, kind):
         return f"{MMDET_HEADS[head]}.{rest}"
     if head == "deconv_layers":
         layer, _, rest = rest.partition(".")
-        module, place = divmod(int(layer), 3)  # convolution, norm, ReLU are one module there
-        return f"neck.deconv_layers.{module}.{('conv', 'bn')[place]}.{rest.replace('conv_offset_mask', 'conv_offset')}"
+        module, index = divmod(int(layer), 3)  # convolution, norm, ReLU are one module there
+        return f"neck.deconv_layers.{module}.{('conv', 'bn')[index]}.{rest.replace('conv_offset_mask', 'conv_offset')}"
     return name
 
 

@@ -18,6 +18,12 @@ def log(message):
     print(message, flush=True)
 
 
+def log_skipped(problems):
+    """Name what was left out, a sentence each."""
+    for problem in problems:
+        log(f"skipped {problem}")
+
+
 def progress(items, what, total=None, every=10.0):
     """Iterate over items and show rate and time left: a bar on a terminal, else a line every few seconds.
 

@@ -1,4 +1,4 @@
-"""Drawing: loss curves, boxes with labels, pictures side by side."""
+"""Drawing: loss curves, boxes with labels, images side by side."""
 import colorsys
 import functools
 import math
@@ -68,18 +68,18 @@ def luminance(color):
     return 0.0722 * blue + 0.7152 * green + 0.2126 * red
 
 
-def draw_detections(picture, detections, classes, score_thresh=0.0, with_scores=True):
-    """Draw detections [M, 6] (pixels of the picture) of at least score_thresh on a copy of a BGR uint8 picture; returns it.
+def draw_detections(image, detections, classes, score_thresh=0.0, with_scores=True):
+    """Draw detections [M, 6] (pixels of the image) of at least score_thresh on a copy of a BGR uint8 image; returns it.
 
     Legible on any background: lines have a dark rim, labels are filled with the class's color, their text is black or white,
     whichever is easier to read on it, and a label makes way for a better one's.
     """
-    canvas = picture.copy()
+    canvas = image.copy()
     side = max(canvas.shape[:2])
     thickness = 1 if side < 200 else max(2, round(side / 250))
     shown = detections[detections[:, 4] >= score_thresh]
     shown = shown[np.argsort(shown[:, 4], kind="stable")]  # the best on top
-    # Far outside the picture OpenCV's integers would overflow.
+    # Far outside the image OpenCV's integers would overflow.
     corners = np.clip(shown[:, :4], -side, 2 * side).round().astype(int)
     for (x1, y1, x2, y2), label in zip(corners, shown[:, 5]):
         if side >= 200:
@@ -143,53 +143,53 @@ def _font_file(east_asian):
     return os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
-def overlay_heatmap(picture, heat, view):
-    """A heatmap [C, h, w] in [0, 1] over its BGR picture: the largest value of all classes, from dark to bright.
+def overlay_heatmap(image, heat, view):
+    """A heatmap [C, h, w] in [0, 1] over its BGR image: the largest value of all classes, from dark to bright.
 
-    view is the pre_process.View that says where the heatmap lies in the picture.
+    view is the pre_process.View that says where the heatmap lies in the image.
     """
-    matrix = affine_matrix(view.center, view.size, 0, view.out_hw[::-1], inverse=True) / view.scale
+    matrix = affine_matrix(view.center, view.width, 0, view.out_hw[::-1], inverse=True) / view.scale
     matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # center of an output pixel to center of a pixel
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     heat = cv2.warpAffine(heat.max(0), matrix, (width, height), flags=cv2.INTER_LINEAR)
     color = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    cover = 0.35 + 0.6 * heat[:, :, None]  # where nothing is, the picture stays visible
-    return (picture * (1 - cover) + color * cover).astype(np.uint8)
+    cover = 0.35 + 0.6 * heat[:, :, None]  # where nothing is, the image stays visible
+    return (image * (1 - cover) + color * cover).astype(np.uint8)
 
 
-def compare(picture, detections, truth, classes, score_thresh):
+def compare(image, detections, ground_truth, classes, score_thresh):
     """Predictions, and to their right the ground truth [M, 6] (if not None), under captions; BGR uint8."""
-    panels = [_captioned(draw_detections(picture, detections, classes, score_thresh), "prediction")]
-    if truth is not None:
-        panels.append(_captioned(draw_detections(picture, truth, classes, with_scores=False), "ground truth"))
+    panels = [_captioned(draw_detections(image, detections, classes, score_thresh), "prediction")]
+    if ground_truth is not None:
+        panels.append(_captioned(draw_detections(image, ground_truth, classes, with_scores=False), "ground truth"))
     return np.hstack(panels)
 
 
-def _captioned(picture, caption):
-    size = max(0.4, picture.shape[1] / 800)
-    strip = np.full((round(30 * size), picture.shape[1], 3), 255, np.uint8)
+def _captioned(image, caption):
+    size = max(0.4, image.shape[1] / 800)
+    strip = np.full((round(30 * size), image.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, caption, (6, round(22 * size)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * size, (0, 0, 0), max(1, round(size)), cv2.LINE_AA)
-    return np.vstack([strip, picture])
+    return np.vstack([strip, image])
 
 
-def save_picture(path, picture):
-    """Write a BGR picture; the file appears whole. Raises OSError if it cannot be written."""
+def save_image(path, image):
+    """Write a BGR image; the file appears whole. Raises OSError if it cannot be written."""
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-    data = cv2.imencode(os.path.splitext(path)[1], picture)[1]
+    data = cv2.imencode(os.path.splitext(path)[1], image)[1]
     with whole_file(path) as partial, open(partial, "wb") as file:
         file.write(data.tobytes())
 
 
-def contact_sheet(pictures, columns, width):
-    """Pictures (BGR) in rows, each scaled to the given width, with a gap between them: one BGR picture."""
+def contact_sheet(images, columns, width):
+    """Images (BGR) in rows, each scaled to the given width, with a gap between them: one BGR image."""
     gap = 8
-    sizes = [(width, round(picture.shape[0] * width / picture.shape[1])) for picture in pictures]
-    scaled = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture, size in zip(pictures, sizes)]
-    height = max(picture.shape[0] for picture in scaled)
+    sizes = [(width, round(image.shape[0] * width / image.shape[1])) for image in images]
+    scaled = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image, size in zip(images, sizes)]
+    height = max(image.shape[0] for image in scaled)
     rows = -(-len(scaled) // columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
-    for place, picture in enumerate(scaled):
+    for place, image in enumerate(scaled):
         y, x = gap + place // columns * (height + gap), gap + place % columns * (width + gap)
-        sheet[y : y + picture.shape[0], x : x + width] = picture
+        sheet[y : y + image.shape[0], x : x + width] = image
     return sheet

@@ -24,34 +24,34 @@ def average_precision(recall, precision, eleven_points):
     return float(np.sum(np.diff(recall) * best[1:]))
 
 
-def judge(truths, detections):
-    """Which detections of one class are right: (hits, false alarms), bool [M] each, best score first, and the number of objects.
+def judge(ground_truth, detections):
+    """Judge the detections of one class: (true positives, false positives), bool [M] each, best score first, and the number of objects.
 
-    Args: truths {image id: annotations}, detections the class's records. A detection belongs to the object it overlaps most, by 0.5 at
-    least; the first of an object is a hit, the next are false alarms; one of a difficult object counts as neither.
+    Args: ground_truth {image id: annotations}, detections the class's records. A detection belongs to the object it overlaps most, by
+    0.5 at least; the first of an object is a true positive, the next are false positives; one of a difficult object counts as neither.
     """
     order = np.argsort([-record["score"] for record in detections], kind="stable")
-    hits, false_alarms = np.zeros(len(order), bool), np.zeros(len(order), bool)
-    boxes = {image_id: [annotation["bbox"] for annotation in annotations] for image_id, annotations in truths.items()}
-    difficult = {image_id: [is_difficult(annotation) for annotation in annotations] for image_id, annotations in truths.items()}
-    overlaps, places = {}, {}
-    for place, record in enumerate(detections):
-        places.setdefault(record["image_id"], []).append(place)
-    for image_id, of_image in places.items():
+    true_positives, false_positives = np.zeros(len(order), bool), np.zeros(len(order), bool)
+    boxes = {image_id: [annotation["bbox"] for annotation in annotations] for image_id, annotations in ground_truth.items()}
+    difficult = {image_id: [is_difficult(annotation) for annotation in annotations] for image_id, annotations in ground_truth.items()}
+    overlaps, indices = {}, {}
+    for index, record in enumerate(detections):
+        indices.setdefault(record["image_id"], []).append(index)
+    for image_id, of_image in indices.items():
         if boxes.get(image_id):
-            found = [detections[place]["bbox"] for place in of_image]
-            overlaps.update(zip(of_image, mask.iou(found, boxes[image_id], [0] * len(boxes[image_id]))))
+            of_class = [detections[index]["bbox"] for index in of_image]
+            overlaps.update(zip(of_image, mask.iou(of_class, boxes[image_id], [0] * len(boxes[image_id]))))
     taken = set()
-    for rank, place in enumerate(order):
-        image_id = detections[place]["image_id"]
-        best = int(np.argmax(overlaps[place])) if place in overlaps else None
-        if best is None or overlaps[place][best] < IOU:
-            false_alarms[rank] = True
+    for rank, index in enumerate(order):
+        image_id = detections[index]["image_id"]
+        best = int(np.argmax(overlaps[index])) if index in overlaps else None
+        if best is None or overlaps[index][best] < IOU:
+            false_positives[rank] = True
         elif not difficult[image_id][best]:
-            hits[rank] = (image_id, best) not in taken
-            false_alarms[rank] = not hits[rank]
+            true_positives[rank] = (image_id, best) not in taken
+            false_positives[rank] = not true_positives[rank]
             taken.add((image_id, best))
-    return hits, false_alarms, sum(not flag for flags in difficult.values() for flag in flags)
+    return true_positives, false_positives, sum(not flag for flags in difficult.values() for flag in flags)
 
 
 def score(coco, records):
@@ -63,11 +63,11 @@ def score(coco, records):
         by_class[record["category_id"]].append(record)
     for category_id in sorted(coco.cats):
         name = coco.cats[category_id]["name"]
-        truths = {}
+        ground_truth = {}
         for number in coco.getAnnIds(catIds=[category_id]):
-            truths.setdefault(coco.anns[number]["image_id"], []).append(coco.anns[number])
-        hits, false_alarms, objects[name] = judge(truths, by_class[category_id])
-        right, wrong = np.cumsum(hits), np.cumsum(false_alarms)
+            ground_truth.setdefault(coco.anns[number]["image_id"], []).append(coco.anns[number])
+        true_positives, false_positives, objects[name] = judge(ground_truth, by_class[category_id])
+        right, wrong = np.cumsum(true_positives), np.cumsum(false_positives)
         for rule, eleven_points in RULES.items():
             result[rule][name] = None
             if objects[name]:

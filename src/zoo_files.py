@@ -30,7 +30,7 @@ def parameter_names(path):
 
 
 def _varint(file):
-    """Protobuf's number at the file's place: seven bits a byte, the lowest first. Raises ValueError if it has no end."""
+    """Protobuf's number at the file's position: seven bits a byte, the lowest first. Raises ValueError if it has no end."""
     value = 0
     for shift in range(0, 64, 7):
         byte = file.read(1)

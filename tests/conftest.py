@@ -75,18 +75,18 @@ def wait_until(condition, seconds, what):
         time.sleep(0.1)
 
 
-def write_coco(folder, part, pictures, objects, classes=("disc", "square"), ids=None):
-    """Write a COCO data set part: pictures {image id: BGR array or bytes}, objects [(image id, category id, [x, y, w, h])]."""
+def write_coco(folder, part, images, objects, classes=("disc", "square"), ids=None):
+    """Write a COCO data set part: images {image id: BGR array or bytes}, objects [(image id, category id, [x, y, w, h])]."""
     os.makedirs(os.path.join(folder, f"{part}2017"), exist_ok=True)
     os.makedirs(os.path.join(folder, "annotations"), exist_ok=True)
-    images = []
-    for image_id, picture in pictures.items():
+    entries = []
+    for image_id, image in images.items():
         name = f"{image_id:012d}.jpg"
-        data = picture if isinstance(picture, bytes) else cv2.imencode(".jpg", picture)[1].tobytes()
+        data = image if isinstance(image, bytes) else cv2.imencode(".jpg", image)[1].tobytes()
         with open(os.path.join(folder, f"{part}2017", name), "wb") as file:
             file.write(data)
-        height, width = (0, 0) if isinstance(picture, bytes) else picture.shape[:2]
-        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        height, width = (0, 0) if isinstance(image, bytes) else image.shape[:2]
+        entries.append({"id": image_id, "file_name": name, "width": width, "height": height})
     annotations = [
         {"id": number, "image_id": image_id, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
         for number, (image_id, category, box) in enumerate(objects, 1)
@@ -94,7 +94,7 @@ def write_coco(folder, part, pictures, objects, classes=("disc", "square"), ids=
     categories = [{"id": category_id, "name": name} for category_id, name in zip(ids or range(1, 99), classes)]
     path = os.path.join(folder, "annotations", f"instances_{part}2017.json")
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({"images": images, "annotations": annotations, "categories": categories}, file)
+        json.dump({"images": entries, "annotations": annotations, "categories": categories}, file)
     return path
 
 
@@ -107,8 +107,8 @@ def convert(split, folder, prefix="coco_det.train.mind", name="", **options):
                                                             dataset_config=options))
 
 
-def noise_picture(seed, height=96, width=128):
-    """A random BGR picture."""
+def noise_image(seed, height=96, width=128):
+    """A random BGR image."""
     return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
 
 
@@ -152,7 +152,7 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
-    """A COCO data set of 20 training and 6 validation pictures of drawn shapes, 96x96, with category ids 1, 2, 3."""
+    """A COCO data set of 20 training and 6 validation images of drawn shapes, 96x96, with category ids 1, 2, 3."""
     folder = tmp_path_factory.mktemp("tiny") / "shapes"
     words = ["--train", 20, "--val", 6, "--size", 96, "--smallest", 30, "--largest", 60, "--objects", 3]
     run_script("tools/make_shapes_dataset.py", "--output", folder, *words)
@@ -176,7 +176,7 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def lively_checkpoint(tiny_data, tmp_path_factory):
-    """A checkpoint for tiny_data's classes and 96x96 whose weights, of no training, carry the picture through to varied detections."""
+    """A checkpoint for tiny_data's classes and 96x96 whose weights, of no training, carry the image through to varied detections."""
     from tests import torch_reference  # loads PyTorch where it is used
 
     folder = tmp_path_factory.mktemp("lively")

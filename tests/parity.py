@@ -23,7 +23,7 @@ from mindspore import Tensor, nn, ops
 
 from src import dataset, errors, image, losses, pre_process, targets, torch_weights
 from src.centernet_det import HeatmapNetwork, build_network
-from src.checkpoint import as_parameters, load_weights, parameter_shapes
+from src.checkpoint import load_weights, parameter_shapes
 from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_device_input, build_optimizer, build_train_step
@@ -116,7 +116,7 @@ def converted_network(state, dcn_impl):
     num_classes, described = torch_weights.describe_detector(state, kind)
     network = build_network(Config(described), num_classes, dcn_impl)
     conversion = torch_weights.from_source(state, parameter_shapes(network), kind)
-    load_weights(network, as_parameters(conversion.weights), "golden")
+    load_weights(network, {name: ms.Parameter(Tensor(value), name=name) for name, value in conversion.weights.items()}, "golden")
     return network
 
 
@@ -125,9 +125,9 @@ def network_rows(vectors, folder):
     seed = int(vectors["seed"])
     state, recipe = golden_weights(folder, seed)
     batch, _, height, width = vectors["hm"].shape
-    picture = recipe["make_input"](seed, (batch, 3, 4 * height, 4 * width))
+    pixels = recipe["make_input"](seed, (batch, 3, 4 * height, 4 * width))
     for dcn_impl in ("native", "composite"):
-        outputs = converted_network(state, dcn_impl).set_train(False)(Tensor(picture))
+        outputs = converted_network(state, dcn_impl).set_train(False)(Tensor(pixels))
         for head, output in zip(("hm", "wh", "reg"), outputs):
             yield compare(f"network, {dcn_impl}: {head}", output.asnumpy(), vectors[head], NETWORK)
 
@@ -137,10 +137,10 @@ def zoo_rows(vectors, folder):
     seed = int(vectors["seed"])
     state, recipe = zoo_weights(folder, seed)
     batch, _, height, width = vectors["hm"].shape
-    picture = Tensor(recipe["make_input"](seed, (batch, 3, 4 * height, 4 * width)))
+    pixels = Tensor(recipe["make_input"](seed, (batch, 3, 4 * height, 4 * width)))
     for dcn_impl in ("native", "composite"):
         network = converted_network(state, dcn_impl)
-        outputs = HeatmapNetwork(network, nn.Identity()).set_train(False)(picture)
+        outputs = HeatmapNetwork(network, nn.Identity()).set_train(False)(pixels)
         for head, output in zip(("hm", "wh", "reg"), outputs):
             yield compare(f"model zoo, {dcn_impl}: {head}", output.asnumpy(), vectors[head], USUAL, USUAL)
     back, _ = torch_weights.to_zoo({parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
@@ -159,10 +159,10 @@ def preprocess_rows(vectors, folder):
     for case in vectors.cases("fix_res"):
         keep_res, scale = not vectors[f"fix_res_{case}"], float(vectors[f"scale_{case}"])
         name = f"preprocessing {case} ({'original resolution' if keep_res else '128x128'}, scale {scale:g})"
-        pixels, view = pre_process.place(vectors["image"], scale, keep_res, (128, 128), 4)
+        pixels, view = pre_process.make_input(vectors["image"], scale, keep_res, (128, 128), 4)
         tensor = pre_process.normalize(pixels, options.mean, options.std)
         yield compare(f"{name}: input", tensor[None, :, ::2, ::2], vectors[f"input_{case}"], USUAL, gray_level(options))
-        region = np.array([view.size, 4 * view.out_hw[0]]) if vectors[f"s_{case}"].ndim else view.size
+        region = np.array([view.width, 4 * view.out_hw[0]]) if vectors[f"s_{case}"].ndim else view.width
         ours = np.concatenate([view.center, np.ravel(region), view.out_hw])
         yield compare(f"{name}: region", ours, np.concatenate([vectors[f"{key}_{case}"].ravel() for key in ("c", "s", "out_hw")]))
 
@@ -173,14 +173,14 @@ def sample_rows(vectors, folder, name):
     words = ["--dataset_config.input_res_train", "[128, 128]", "--net_config.mse_loss", str(name == "mse")]
     words += [] if variant == "wh" else [f"--net_config.{variant}", "true"]
     config = get_config("", words)
-    picture, boxes = vectors["image"], vectors["boxes_xywh"].copy()
+    pixels, boxes = vectors["image"], vectors["boxes_xywh"].copy()
     boxes[:, 2:] += boxes[:, :2]
-    center, size = pre_process.whole_view(picture.shape[1], picture.shape[0], (128, 128))
+    center, size = pre_process.whole_view(pixels.shape[1], pixels.shape[0], (128, 128))
     crop_center, crop_scale, flip = vectors["crop_center"], vectors["crop_scale"], bool(vectors["flip"])
     if vectors["train"]:
         center, size = crop_center.astype(np.float32), size * crop_scale
     layout = dataset.sample_layout(config, len(vectors["ret_hm"]))
-    words = picture, boxes, vectors["labels"], targets.Augmentation(center, size, flip=flip), layout
+    words = pixels, boxes, vectors["labels"], targets.Augmentation(center, size, flip=flip), layout
     sample = targets.make_sample(*words, np.zeros_like(vectors["ret_hm"], np.float32))
     name = f"sample {name}"
     view = image.apply_color(sample["image"], sample["color"])
@@ -203,13 +203,13 @@ def sample_rows(vectors, folder, name):
 def color_rows(vectors, folder):
     """Color augmentation from the recorded order and draws, before and after normalization."""
     options = get_config("", []).dataset_config
-    picture = vectors["image"]
+    pixels = vectors["image"]
     for case in vectors.cases("order"):
         draws = vectors[f"draws_{case}"]
         steps = [(str(name).rstrip("_"), 1 + draw) for name, draw in zip(vectors[f"order_{case}"], draws)]
-        matrix = image.color_matrix(steps, draws[3:], image.mean_gray(picture), options.eig_val, options.eig_vec)
-        augmented = image.apply_color(picture, matrix / np.array([255, 255, 255, 1]))
-        normalized = image.apply_color(picture, image.normalizing_matrix(matrix, options.mean, options.std))
+        matrix = image.color_matrix(steps, draws[3:], image.mean_gray(pixels), options.eig_val, options.eig_vec)
+        augmented = image.apply_color(pixels, matrix / np.array([255, 255, 255, 1]))
+        normalized = image.apply_color(pixels, image.normalizing_matrix(matrix, options.mean, options.std))
         yield compare(f"color {case}: augmented", augmented.transpose(1, 2, 0), vectors[f"out_{case}"])
         yield compare(f"color {case}: normalized", normalized.transpose(1, 2, 0), vectors[f"normalized_{case}"])
 
@@ -226,27 +226,30 @@ def loss_rows(vectors, folder):
     ind = Tensor(vectors["ind"].astype(np.int32))
     mask = np.repeat(vectors["mask"].astype(np.float32)[..., None], 2, -1)
 
+    objects = float((vectors["hm"] == 1).sum())
+
     def focal(logits):
-        return losses.focal_loss(losses.clamped_sigmoid(logits), heat)
+        return losses.focal_loss(losses.clamped_sigmoid(logits), heat, objects)
 
     def focal_no_objects(logits):
-        return losses.focal_loss(losses.clamped_sigmoid(logits), without_objects)
+        return losses.focal_loss(losses.clamped_sigmoid(logits), without_objects, 1.0)
 
     def mse(logits):
         return losses.mse_loss(logits, heat)
 
-    def at_centers(function, target, used):
+    def at_centers(function, target, used, values_per_object=1):
+        norm = float(used.sum()) / values_per_object + 1e-4
         target, used = Tensor(target), Tensor(used.astype(np.float32))
 
         def loss(maps):
-            return function(losses.gather_at_centers(maps, ind), target, used)
+            return function(losses.gather_at_centers(maps, ind), target, used, norm)
 
         return loss
 
     cases = {
         "focal": (focal, "logits"), "focal_no_objects": (focal_no_objects, "logits"), "mse": (mse, "logits"),
         "l1": (at_centers(losses.l1_loss, vectors["wh"], mask), "pred2"),
-        "smooth_l1": (at_centers(losses.smooth_l1_loss, vectors["wh"], mask), "pred2"),
+        "smooth_l1": (at_centers(losses.smooth_l1_loss, vectors["wh"], mask, 2), "pred2"),
         "norm_l1": (at_centers(losses.norm_l1_loss, vectors["wh"], mask), "pred2"),
         "cat_spec_l1": (at_centers(losses.l1_loss, vectors["cat_wh"], vectors["cat_mask"]), "predc"),
         "l1_no_objects": (at_centers(losses.l1_loss, vectors["wh"], 0 * mask), "pred2"),
@@ -408,19 +411,19 @@ def on_the_device(samples, config, num_classes, draw):
 
 
 def drawn_batch(n=4, size=128):
-    """A batch as the network with its loss takes it, {name: array}: pictures of three colored boxes each, with their targets."""
+    """A batch as the network with its loss takes it, {name: array}: images of three colored boxes each, with their targets."""
     rng = np.random.default_rng(1)
     config = get_config("", ["--dataset_config.input_res_train", f"[{size}, {size}]", "--dataset_config.max_objs", "8"])
     samples = []
     for _ in range(n):
-        picture = cv2.resize(rng.integers(60, 200, (8, 8, 3)).astype(np.uint8), (size, size))
+        pixels = cv2.resize(rng.integers(60, 200, (8, 8, 3)).astype(np.uint8), (size, size))
         labels = rng.integers(0, 3, 3)
         sides = rng.integers(size // 6, size // 2, (3, 2))
         corners = rng.integers(0, size - sides)
         boxes = np.hstack([corners, corners + sides])
         for (x1, y1, x2, y2), label in zip(boxes, labels):
-            picture[y1:y2, x1:x2] = np.eye(3)[label] * 190 + 30
-        samples.append(targets.make_sample(picture, boxes.astype(np.float32), labels, targets.whole_image((size, size), (size, size)),
+            pixels[y1:y2, x1:x2] = np.eye(3)[label] * 190 + 30
+        samples.append(targets.make_sample(pixels, boxes.astype(np.float32), labels, targets.whole_image((size, size), (size, size)),
                                            dataset.sample_layout(config, 3), np.zeros((3, size // 4, size // 4), np.float32)))
     return on_the_device(samples, config, 3, True)
 
@@ -444,10 +447,10 @@ def batch_norm_rows():
     network = converted_network(arrays(reference), "composite").set_train()
     rng = np.random.default_rng(2)
     for _ in range(3):
-        picture = rng.standard_normal((2, 3, 128, 128)).astype(np.float32)
-        network(Tensor(picture))
+        pixels = rng.standard_normal((2, 3, 128, 128)).astype(np.float32)
+        network(Tensor(pixels))
         with torch.no_grad():
-            reference(torch.tensor(picture))
+            reference(torch.tensor(pixels))
     expected = arrays(reference)
     ours = torch_weights.to_original({parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
     for part, what in (("running_mean", "means"), ("running_var", "variances")):

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from src import dataset, evaluation, image_files
 from src.coco import Split, find_split, image_list, image_size, read_coco
 from src.errors import UserError
-from tests.conftest import bomb_tiff, convert, noise_picture, write_coco
+from tests.conftest import bomb_tiff, convert, noise_image, write_coco
 
 BOXES = [[10, 20, 30, 25], [60, 40, 25, 30], [5, 50, 20, 30]]
 
@@ -23,7 +23,7 @@ def rewrite(tmp_path):
     """Call it with a function that changes the file's content: the path of an annotation file of two images and four objects."""
     def call(change=lambda content: None):
         objects = [(1, 1, BOXES[0]), (1, 2, BOXES[1]), (2, 1, BOXES[2]), (2, 2, BOXES[0])]
-        path = write_coco(tmp_path, "val", {1: noise_picture(1), 2: noise_picture(2)}, objects)
+        path = write_coco(tmp_path, "val", {1: noise_image(1), 2: noise_image(2)}, objects)
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
         change(content)
@@ -72,7 +72,7 @@ def test_perfect_records_score_one_whatever_the_ids(change, note, rewrite):
 def test_a_file_without_mistakes_stays_as_it_is(rewrite):
     path = rewrite()
     coco, plain = read_coco(path), COCO(path)
-    assert coco.notes == [] and coco.dataset["annotations"] == plain.dataset["annotations"] and coco.imgs == plain.imgs
+    assert coco.notes == coco.skipped == [] and coco.dataset["annotations"] == plain.dataset["annotations"] and coco.imgs == plain.imgs
     for reader in (coco, plain):
         reader.evaluation = COCOeval(reader, plain.loadRes(perfect(plain)), "bbox")
         reader.evaluation.evaluate()
@@ -96,7 +96,7 @@ def test_what_is_no_box_is_left_out_and_named(box, rewrite):
     path = rewrite(lambda content: content["annotations"][1].update(bbox=box))
     coco = read_coco(path)
     assert len(coco.dataset["annotations"]) == 3
-    assert coco.notes[0].startswith("skipped annotation 2 of image 1: ") and "no box of four numbers" in coco.notes[0]
+    assert coco.skipped[0].startswith("annotation 2 of image 1: ") and "no box of four numbers" in coco.skipped[0]
     assert evaluation.score(coco, perfect(coco))[1]["AP"] == pytest.approx(1.0)
 
 
@@ -150,8 +150,8 @@ def test_annotations_of_unknown_images_and_categories(rewrite):
 
     coco = read_coco(rewrite(change))
     assert len(coco.dataset["annotations"]) == 4
-    assert "skipped annotation 9 of image 77: the file lists no such image" in coco.notes[0] and "category_id" in coco.notes[1]
-    assert coco.notes[2] == "skipped annotation 11 of image 1: unknown category id 99"
+    assert "annotation 9 of image 77: the file lists no such image" in coco.skipped[0] and "category_id" in coco.skipped[1]
+    assert coco.skipped[2] == "annotation 11 of image 1: unknown category id 99"
     evaluation.confusion_matrix(coco, perfect(coco), 0.5)
 
 
@@ -167,18 +167,18 @@ def test_what_is_no_annotation_file(text, tmp_path):
 
 def half_black(height, width):
     """An image whose upper left quarter is white and the rest black, so that each turn looks different."""
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[: height // 2, : width // 2] = 255
-    return picture
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2] = 255
+    return image
 
 
-def encoded(picture, ending, orientation):
+def encoded(image, ending, orientation):
     """The bytes of a file of an image with an EXIF orientation."""
     data = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {".jpg": {"format": "JPEG", "quality": 100}, ".webp": {"format": "WEBP", "lossless": True}, ".png": {"format": "PNG"}}
-    Image.fromarray(picture[:, :, ::-1]).save(data, exif=exif, **options[ending])
+    Image.fromarray(image[:, :, ::-1]).save(data, exif=exif, **options[ending])
     return data.getvalue()
 
 
@@ -309,7 +309,7 @@ def test_a_png_is_judged_by_its_first_header():
 
 def test_a_png_with_a_part_longer_than_the_file_is_not_decoded():
     """OpenCV makes room for what its length says: 14 KB took 4 GB."""
-    data = bytearray(cv2.imencode(".png", noise_picture(1))[1].tobytes())
+    data = bytearray(cv2.imencode(".png", noise_image(1))[1].tobytes())
     data[33:37] = b"\xff\xff\x38\x87"  # the length of the first chunk behind the header
     before = memory()
     with pytest.raises(ValueError, match="longer than the file|truncated|broken"):
@@ -318,7 +318,7 @@ def test_a_png_with_a_part_longer_than_the_file_is_not_decoded():
 
 
 def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
-    path = write_coco(tmp_path, "val", {1: noise_picture(1), 2: noise_picture(2, 20, 20)}, [(2, 1, [1, 1, 9, 9])])
+    path = write_coco(tmp_path, "val", {1: noise_image(1), 2: noise_image(2, 20, 20)}, [(2, 1, [1, 1, 9, 9])])
     manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path, max_pixels=1000)
     assert manifest["images"] == 1 and "128x96 pixels, more than 1000" in manifest["skipped"][0]
     assert make_config("--dataset_config.max_pixels", 5).dataset_config.max_pixels == 5
@@ -327,11 +327,11 @@ def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
 @pytest.mark.parametrize("mode, dtype", [("I;16", np.uint16), ("I", np.int32)])
 def test_sixteen_bits_are_not_white(mode, dtype):
     """Of 16 bits the upper 8 count, in a Pillow image as in an array."""
-    from src.predictor import as_picture
+    from src.predictor import as_image
 
     values = np.array([[0, 256 * 40, 256 * 200 + 7, 65535]], dtype)
-    picture = as_picture(Image.frombytes(mode, (4, 1), values.tobytes()))
-    assert picture[0, :, 0].tolist() == [0, 40, 200, 255]
+    image = as_image(Image.frombytes(mode, (4, 1), values.tobytes()))
+    assert image[0, :, 0].tolist() == [0, 40, 200, 255]
 
 
 @pytest.mark.parametrize("folder", ["train2017", "images/train/images", "images/train", "images"])

@@ -20,8 +20,8 @@ from src import image, torch_weights
 from src.centernet_det import CenterNet
 from src.checkpoint import load_weights, read_checkpoint
 from src.coco import class_list, read_coco
+from src.detector import load_detector
 from src.errors import UserError
-from src.inference import load_detector
 from src.model_utils.config import get_config
 from src.predictor import Predictor
 from src.resnet import ResNet
@@ -29,7 +29,7 @@ from src.side_file import read_side_file
 from src.torch_files import read_torch_file
 from src.zoo_files import parameter_names
 from tests import parity, torch_reference
-from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, load_golden, noise_picture, run_script
+from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, load_golden, noise_image, run_script
 from tools import convert_centernet, convert_resnet18
 
 NAMES = os.path.join(ROOT, "tools", "names")
@@ -109,13 +109,13 @@ def classifier():
     return {**state, "fc.weight": rng.random((1000, 512), np.float32), "fc.bias": rng.random(1000, np.float32)}
 
 
-def reference_features(state, picture):
+def reference_features(state, pixels):
     """layer4 of the reference network with these weights."""
     network = torch_reference.CenterNet(2).eval()
     state = {name: torch.tensor(value) for name, value in state.items() if not name.startswith("fc")}
     network.load_state_dict(state, strict=False)
     with torch.no_grad():
-        x = network.maxpool(torch.relu(network.bn1(network.conv1(torch.tensor(picture)))))
+        x = network.maxpool(torch.relu(network.bn1(network.conv1(torch.tensor(pixels)))))
         return network.layer4(network.layer3(network.layer2(network.layer1(x)))).numpy()
 
 
@@ -135,9 +135,9 @@ def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys
     # As a user loads it: into the backbone of a detector.
     network = CenterNet(2, ResNet("BasicBlock", (2, 2, 2, 2))).set_train(False)
     load_weights(network.backbone, read_checkpoint(str(tmp_path / "backbone.ckpt")), "backbone")
-    picture = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
-    expected = reference_features(classifier, picture)
-    np.testing.assert_allclose(network.backbone(Tensor(picture)).asnumpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
+    expected = reference_features(classifier, pixels)
+    np.testing.assert_allclose(network.backbone(Tensor(pixels)).asnumpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_the_tar_files_of_these_tests_are_pytorchs(classifier, tmp_path):
@@ -329,10 +329,10 @@ def test_the_model_zoos_detector_is_used(zoo_checkpoint, tiny_data, tiny_records
     network, side = heads(tmp_path / "t.ckpt")
     assert side["classes"] == class_list(read_coco(str(annotation)))[0]
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1))))
-    picture = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
     with torch.no_grad():
-        expected = reference(torch.tensor(picture))
-    for ours, theirs in zip(network(Tensor(picture)), expected):
+        expected = reference(torch.tensor(pixels))
+    for ours, theirs in zip(network(Tensor(pixels)), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-5 * np.abs(theirs.numpy()).max()
 
     done = run_script("eval.py", *TINY, "--data_dir", tiny_data, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
@@ -360,8 +360,8 @@ def test_biases_that_the_model_zoo_has_no_place_for(lively_checkpoint, tiny_data
     before, after = (read_checkpoint(str(path)) for path in (lively_checkpoint, tmp_path / "o.ckpt"))
     changed = {name for name, value in before.items() if not np.array_equal(value.asnumpy(), after[name].asnumpy())}
     assert changed == {f"deconv_layers.{part}" for layer in (0, 6, 12) for part in (f"{layer}.bias", f"{layer + 1}.moving_mean")}
-    picture = Tensor(np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32))
-    for one, other in zip(*(heads(path)[0](picture) for path in (lively_checkpoint, tmp_path / "o.ckpt"))):
+    pixels = Tensor(np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32))
+    for one, other in zip(*(heads(path)[0](pixels) for path in (lively_checkpoint, tmp_path / "o.ckpt"))):
         np.testing.assert_allclose(other.asnumpy(), one.asnumpy(), rtol=0, atol=1e-5)
 
 
@@ -422,10 +422,10 @@ def test_resdcn_101(tmp_path, capsys):
     call(convert_centernet.main, "--ckpt_file", tmp_path / "r.pth", "--output_file", tmp_path / "out" / "r101")
     assert '--net_config.block_class "Bottleneck" --net_config.num_stacks "[3, 4, 23, 3]"' in capsys.readouterr().out
     network, _ = heads(tmp_path / "out" / "r101.ckpt")
-    picture = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
-        expected = reference(torch.tensor(picture))
-    for ours, theirs in zip(network(Tensor(picture)), expected):
+        expected = reference(torch.tensor(pixels))
+    for ours, theirs in zip(network(Tensor(pixels)), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
 
 
@@ -459,7 +459,7 @@ def without_dcn_bias(reference):
     return reference
 
 
-def test_mmdetections_detector_sees_the_same_picture(tmp_path, capsys):
+def test_mmdetections_detector_sees_the_same_image(tmp_path, capsys):
     """There red, green, blue with ImageNet's mean, here blue, green, red: from one photo the same outputs."""
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(3)))
     tensors = {name: torch.tensor(value) for name, value in mmdet_state(reference).items()}
@@ -470,11 +470,11 @@ def test_mmdetections_detector_sees_the_same_picture(tmp_path, capsys):
     assert "deconv_layers.12.bias" in output and "dataset_config.mean" in output
     network, side = heads(tmp_path / "m.ckpt")
     assert side["classes"] == ["disc", "square", "star"] and side["category_ids"] == [1, 2, 3]
-    picture = noise_picture(4, 64, 96)
-    normalized = (picture[:, :, ::-1].astype(np.float64) - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    pixels = noise_image(4, 64, 96)
+    normalized = (pixels[:, :, ::-1].astype(np.float64) - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
     with torch.no_grad():
         expected = reference(torch.tensor(normalized.transpose(2, 0, 1)[None].astype(np.float32)))
-    ours = image.apply_color(picture, image.normalizing_matrix(np.eye(3, 4), side["mean"], side["std"]))
+    ours = image.apply_color(pixels, image.normalizing_matrix(np.eye(3, 4), side["mean"], side["std"]))
     for output, theirs in zip(network(Tensor(ours[None])), expected):
         assert np.abs(output.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
 
@@ -627,9 +627,9 @@ def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path):
     reference = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)).eval()
     reference.load_state_dict(content["state_dict"])
     assert reference.bn1.num_batches_tracked == 0
-    picture = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
     network, _ = heads(checkpoint)
     with torch.no_grad():
-        expected = reference(torch.tensor(picture))
-    for ours, theirs in zip(network(Tensor(picture)), expected):
+        expected = reference(torch.tensor(pixels))
+    for ours, theirs in zip(network(Tensor(pixels)), expected):
         np.testing.assert_allclose(ours.asnumpy(), theirs.numpy(), rtol=0, atol=1e-5 * np.abs(theirs.numpy()).max())

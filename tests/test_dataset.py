@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 
 from src import dataset, epochs, image, targets
-from src.coco import Split, find_split, image_list, read_coco, truth_boxes, usable_boxes
+from src.coco import Split, find_split, ground_truth_boxes, image_list, read_coco, usable_boxes
 from src.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils.config import get_config
 from src.post_process import to_image
-from src.pre_process import place
-from tests.conftest import TINY, assert_user_error, convert, noise_picture, run_script, write_coco
+from src.pre_process import make_input
+from tests.conftest import TINY, assert_user_error, convert, noise_image, run_script, write_coco
 
 # ---------------------------------------------------------------- padding to few shapes
 
 
 @pytest.mark.parametrize("height, width", [(93, 131), (480, 640), (64, 63), (1, 700)])
-def test_padding_keeps_the_picture_on_the_stride_grid(height, width):
+def test_padding_keeps_the_image_on_the_stride_grid(height, width):
     """Padding to multiples of 64 adds black right and below; the rest is pixel for pixel what padding to 32 gives."""
-    picture = noise_picture(0, height, width)
-    near, near_view = place(picture, 1.0, True, None, 4, 32)
-    far, far_view = place(picture, 1.0, True, None, 4, 64)
+    image = noise_image(0, height, width)
+    near, near_view = make_input(image, 1.0, True, None, 4, 32)
+    far, far_view = make_input(image, 1.0, True, None, 4, 64)
     assert far.shape[0] % 64 == 0 and far.shape[1] % 64 == 0
     np.testing.assert_array_equal(far[: near.shape[0], : near.shape[1]], near)
     assert not far[near.shape[0] :].any() and not far[:, near.shape[1] :].any()
@@ -36,8 +36,8 @@ def test_padding_keeps_the_picture_on_the_stride_grid(height, width):
 
 def test_a_box_survives_the_way_in_and_out():
     """An image box, put into output pixels by the sample's matrix and taken back by to_image, is where it was."""
-    _, view = place(noise_picture(0, 300, 500), 0.75, False, (384, 288), 4)
-    matrix = image.affine_matrix(view.center, view.size, 0, view.out_hw[::-1])
+    _, view = make_input(noise_image(0, 300, 500), 0.75, False, (384, 288), 4)
+    matrix = image.affine_matrix(view.center, view.width, 0, view.out_hw[::-1])
     box = np.array([[40, 30, 200, 210.0]], np.float32)
     out = image.transform_boxes(box * 0.75, matrix)
     back = to_image(np.hstack([out, [[1, 0]]]), view)
@@ -80,11 +80,11 @@ def test_find_split_knows_the_documented_layouts(tmp_path, layout, make_config):
 
 def test_find_split_takes_chosen_paths_and_says_what_it_looked_for(tmp_path, make_config):
     (tmp_path / "a.json").write_text("{}")
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for part in ("train", "val", "test"):
-        words = [f"--dataset_config.{part}_annotation", "a.json", f"--dataset_config.{part}_image_dir", "pictures"]
+        words = [f"--dataset_config.{part}_annotation", "a.json", f"--dataset_config.{part}_image_dir", "images"]
         split = find_split(str(tmp_path), part, make_config(*words).dataset_config)
-        assert split.annotation == str(tmp_path / "a.json") and split.image_dir == str(tmp_path / "pictures")
+        assert split.annotation == str(tmp_path / "a.json") and split.image_dir == str(tmp_path / "images")
     with pytest.raises(UserError, match="instances_train2017.json.*train_annotation"):
         find_split(str(tmp_path), "train", make_config().dataset_config)
 
@@ -106,7 +106,7 @@ def test_class_folders_below_the_image_folder(tmp_path, make_config):
     (tmp_path / "annotations").mkdir()
     folder = tmp_path / "images" / "train" / "images" / "cat"
     folder.mkdir(parents=True)
-    cv2.imwrite(str(folder / "1.png"), noise_picture(1))
+    cv2.imwrite(str(folder / "1.png"), noise_image(1))
     content = {"images": [{"id": 1, "file_name": "cat/1.png"}], "categories": [{"id": 4, "name": "cat"}],
                "annotations": [{"id": 1, "image_id": 1, "category_id": 4, "bbox": [5, 5, 20, 20]}]}
     (tmp_path / "annotations" / "train.json").write_text(json.dumps(content))
@@ -139,16 +139,16 @@ def read_back(folder, prefix="coco_det.train.mind"):
 
 
 def test_conversion_round_trip(tmp_path):
-    pictures = {10: noise_picture(1), 2**40: noise_picture(2), 12: noise_picture(3)}
+    images = {10: noise_image(1), 2**40: noise_image(2), 12: noise_image(3)}
     objects = [(10, 18, [1, 2, 30, 40]), (10, 44, [5.5, 6.5, 20, 20]), (2**40, 44, [0, 0, 128, 96])]
-    annotation = write_coco(tmp_path, "train", pictures, objects, ids=(18, 44))
+    annotation = write_coco(tmp_path, "train", images, objects, ids=(18, 44))
     split = Split(annotation, str(tmp_path / "train2017"))
     manifest = convert(split, tmp_path / "out", "coco_det.train.mind", "round", num_shards=2)
     assert manifest["classes"] == ["disc", "square"] and manifest["category_ids"] == [18, 44]
     assert (manifest["images"], manifest["objects"], manifest["images_without_objects"]) == (3, 3, 1)
     assert len(manifest["files"]) == 2 and manifest["skipped"] == []
     rows = read_back(tmp_path / "out")
-    assert set(rows) == set(pictures)
+    assert set(rows) == set(images)
     for image_id, (data, _, _) in rows.items():
         assert data == (tmp_path / "train2017" / f"{image_id:012d}.jpg").read_bytes()
     np.testing.assert_array_equal(rows[10][1], [[1, 2, 31, 42], [5.5, 6.5, 25.5, 26.5]])
@@ -157,10 +157,10 @@ def test_conversion_round_trip(tmp_path):
 
 
 def test_bad_records_are_skipped_counted_and_named(tmp_path, capsys):
-    whole = cv2.imencode(".jpg", noise_picture(1))[1].tobytes()
-    pictures = {1: whole, 2: whole[: len(whole) // 2], 3: b"", 4: b"text", 5: whole}
+    whole = cv2.imencode(".jpg", noise_image(1))[1].tobytes()
+    images = {1: whole, 2: whole[: len(whole) // 2], 3: b"", 4: b"text", 5: whole}
     objects = [(1, 1, [1, 2, 30, 40]), (1, 9, [1, 2, 3, 4]), (1, 1, [1, 1, 0, 5]), (1, 1, [500, 2, 3, 4]), (2, 1, [1, 2, 3, 4])]
-    annotation = write_coco(tmp_path, "train", pictures, objects)
+    annotation = write_coco(tmp_path, "train", images, objects)
     (tmp_path / "train2017" / "000000000005.jpg").unlink()
     manifest = convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad", num_shards=4)
     assert (manifest["images"], manifest["objects"]) == (1, 1)
@@ -184,7 +184,7 @@ def test_empty_data_set_is_an_error(tmp_path):
 
 
 def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
-    annotation = write_coco(tmp_path, "train", {1: noise_picture(1), 2: noise_picture(2)}, [(1, 1, [1, 2, 30, 40])])
+    annotation = write_coco(tmp_path, "train", {1: noise_image(1), 2: noise_image(2)}, [(1, 1, [1, 2, 30, 40])])
     split = Split(annotation, str(tmp_path / "train2017"))
 
     def stop(*_):
@@ -319,11 +319,11 @@ def test_without_augmentation_a_sample_is_the_whole_image(tiny_data, tiny_record
              "--dataset_config.scale", 0, "--dataset_config.shift", 0, "--do_shuffle", "false"]
     sample = batches(tiny_records, make_config, *words)[0]
     options = make_config().dataset_config
-    picture = cv2.imread(str(tiny_data / "train2017" / "000001.jpg"))
-    expected = ((picture / 255.0 - options.mean) / options.std).transpose(2, 0, 1)
+    image = cv2.imread(str(tiny_data / "train2017" / "000001.jpg"))
+    expected = ((image / 255.0 - options.mean) / options.std).transpose(2, 0, 1)
     np.testing.assert_allclose(network_input(sample), expected, atol=1e-4)
     coco = read_coco(str(tiny_data / "annotations" / "instances_train2017.json"))
-    boxes = truth_boxes(coco, 1, [1, 2, 3])[:, :4] / 4
+    boxes = ground_truth_boxes(coco, 1, [1, 2, 3])[:, :4] / 4
     np.testing.assert_allclose(sample["wh"][0][: len(boxes)], np.clip(boxes[:, 2:], 0, 23) - np.clip(boxes[:, :2], 0, 23), atol=1e-4)
 
 
@@ -366,7 +366,7 @@ def test_max_objs_limits_the_slots(tiny_records, make_config):
 
 
 def test_an_image_without_objects_has_an_empty_heatmap(tmp_path, make_config):
-    annotation = write_coco(tmp_path, "train", {1: noise_picture(1)}, [])
+    annotation = write_coco(tmp_path, "train", {1: noise_image(1)}, [])
     convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "m", "coco_det.train.mind", "none")
     sample = batches(tmp_path / "m", make_config, "--train_config.batch_size", 1)[0]
     assert sample["hm"].max() == 0 and sample["reg_mask"].max() == 0

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from src import errors, image_files, offline
+from src.detector import load_detector, load_mindir
 from src.errors import UserError
 from src.evaluation import METRIC_NAMES
-from src.inference import load_detector, load_mindir
-from src.pre_process import normalize, place
+from src.pre_process import make_input, normalize
 from src.predictor import Predictor
-from tests.conftest import ROOT, assert_same_detections, assert_user_error, noise_picture, run_script
+from tests.conftest import ROOT, assert_same_detections, assert_user_error, noise_image, run_script
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def export(lively_checkpoint, tmp_path_factory):
 NARROW = ("--export_config.input_res", "[128, 96]", "--export_config.batch_size", 2)
 
 
-def expected_detections(checkpoint, pictures, make_config, *words):
-    """What the checkpoint's own network, not exported, finds in pictures fitted into 128x96."""
+def expected_detections(checkpoint, images, make_config, *words):
+    """What the checkpoint's own network, not exported, finds in images fitted into 128x96."""
     config = make_config("--eval_config.K", 20, *words)
     detector = load_detector(str(checkpoint), config.eval_config, "CPU")
     options = config.dataset_config
-    return detector(np.stack([normalize(place(picture, 1.0, False, (128, 96), 4)[0], options.mean, options.std) for picture in pictures]))
+    return detector(np.stack([normalize(make_input(image, 1.0, False, (128, 96), 4)[0], options.mean, options.std) for image in images]))
 
 
 # ---------------------------------------------------------------- the exported file
@@ -59,15 +59,15 @@ def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, words, e
     side = json.loads(path.with_suffix(".json").read_text())
     assert side["input_res"] == [128, 96] and side["batch_size"] == 2 and side["K"] == 20 and side["down_ratio"] == 4
     assert side["classes"] == ["rectangle", "ellipse", "triangle"] and side["input_type"] == ("uint8" if name == "bytes" else "float32")
-    pictures = [noise_picture(seed, 96, 128) for seed in (5, 6)]
-    np.save(tmp_path / "pictures.npy", np.stack(pictures))
+    images = [noise_image(seed, 96, 128) for seed in (5, 6)]
+    np.save(tmp_path / "images.npy", np.stack(images))
     shutil.copy(path, tmp_path / "net.mindir")
     shutil.copy(path.with_suffix(".json"), tmp_path / "net.json")
     (tmp_path / "consumer.py").write_text(textwrap.dedent("""
         import json, sys
         import mindspore as ms, numpy as np
         side = json.load(open("net.json"))
-        batch = np.load("pictures.npy")
+        batch = np.load("images.npy")
         if side["input_type"] == "float32":
             batch = ((batch / 255 - side["mean"]) / side["std"]).transpose(0, 3, 1, 2).astype(np.float32)
         assert list(batch.shape) == side["input_shape"]
@@ -81,7 +81,7 @@ def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, words, e
     assert done.returncode == 0, done.stderr[-2000:]
     found = np.load(tmp_path / "detections.npy")
     assert found.shape == (2, 20, 6)
-    expected = expected_detections(lively_checkpoint, pictures, make_config, *(words if name == "flipped" else []))
+    expected = expected_detections(lively_checkpoint, images, make_config, *(words if name == "flipped" else []))
     for ours, theirs in zip(found, expected):
         assert_same_detections(ours, theirs, 1e-3)
     assert np.ptp(expected[:, :, 0], axis=1).min() > 5  # boxes of many places, in their order
@@ -89,12 +89,12 @@ def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, words, e
 
 @pytest.mark.parametrize("name, words", [("floats", []), ("bytes", ["--export_config.input_type", "uint8"])])
 def test_the_application_in_the_documentation(name, words, export, tmp_path):
-    """The lines of docs/deployment.md, as they stand, give the boxes that the Predictor gives in pixels of a picture of another shape."""
+    """The lines of docs/deployment.md, as they stand, give the boxes that the Predictor gives in pixels of an image of another shape."""
     path = export(f"{name}_one", "--export_config.input_res", "[128, 96]", *words)
     shutil.copy(path, tmp_path / "centernet.mindir")
     shutil.copy(path.with_suffix(".json"), tmp_path / "centernet.json")
-    picture = cv2.resize(noise_picture(3, 20, 30), (260, 170), interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(tmp_path / "image.jpg"), picture)
+    image = cv2.resize(noise_image(3, 20, 30), (260, 170), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(tmp_path / "image.jpg"), image)
     with open(os.path.join(ROOT, "docs", "deployment.md"), encoding="utf-8") as file:
         text = file.read()
     code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "GraphCell" in block)
@@ -321,13 +321,13 @@ def test_k_is_the_files(export, tiny_data, capsys):
 def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
     import eval as script
 
-    def read_picture(path, *words):
+    def read_image(path, *words):
         if path.endswith("000004.jpg"):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(path, *words)
 
-    real = image_files.read_picture
-    monkeypatch.setattr(image_files, "read_picture", read_picture)
+    real = image_files.read_image
+    monkeypatch.setattr(image_files, "read_image", read_image)
     words = ["--load_checkpoint_path", lively_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
     with pytest.raises(errors.Interrupted, match="of 6 images are detected, their records are in .*val.unfinished; nothing is scored"):
         script.evaluate(make_config(*words, "--dataset_config.num_workers", 1))
@@ -382,15 +382,15 @@ def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, lively_ch
 def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tiny_data, tmp_path, make_config, capsys):
     import export as script
 
-    picture = str(tiny_data / "val2017" / "000001.jpg")
-    expected = Predictor(str(recorded), "CPU", input_res=[128, 96], K=30, SOFT_NMS=False)(picture).detections()
-    found = Predictor(str(recorded), "CPU")(picture).detections()
+    image = str(tiny_data / "val2017" / "000001.jpg")
+    expected = Predictor(str(recorded), "CPU", input_res=[128, 96], K=30, SOFT_NMS=False)(image).detections()
+    found = Predictor(str(recorded), "CPU")(image).detections()
     np.testing.assert_array_equal(found, expected)
     words = ["--export_config.ckpt_file", recorded, "--export_config.export_name", tmp_path / "e", "--device_target", "CPU"]
     script.export(make_config(*words))
     side = json.loads((tmp_path / "e.json").read_text())
     assert side["input_res"] == [128, 96] and side["K"] == 30 and side["evaluation"] == {"eval_config.SOFT_NMS": False}
-    assert_same_detections(Predictor(str(tmp_path / "e.mindir"), "CPU")(picture).detections(), expected, 1e-3)
+    assert_same_detections(Predictor(str(tmp_path / "e.mindir"), "CPU")(image).detections(), expected, 1e-3)
 
 
 @pytest.mark.parametrize("evaluation", [

@@ -6,7 +6,7 @@ import pytest
 from src import dataset, image, targets
 from src.device_input import ApplyColor, DeviceInput, DrawHeatmap
 from src.engine import build_device_input
-from tests.conftest import TINY, noise_picture, run_script
+from tests.conftest import TINY, noise_image, run_script
 
 
 def random_objects(rng, count, out_size):
@@ -38,10 +38,10 @@ def test_the_device_draws_the_hosts_heatmaps(mse_loss):
 
 def test_the_device_applies_the_hosts_colors():
     rng = np.random.default_rng(0)
-    pictures = np.stack([noise_picture(seed, 20, 30) for seed in range(3)])
+    images = np.stack([noise_image(seed, 20, 30) for seed in range(3)])
     colors = (rng.normal(size=(3, 3, 4)) * [0.01, 0.01, 0.01, 1]).astype(np.float32)
-    expected = np.stack([image.apply_color(picture, color) for picture, color in zip(pictures, colors)])
-    np.testing.assert_allclose(ApplyColor()(ms.Tensor(pictures), ms.Tensor(colors)).asnumpy(), expected, atol=5e-6)
+    expected = np.stack([image.apply_color(pixels, color) for pixels, color in zip(images, colors)])
+    np.testing.assert_allclose(ApplyColor()(ms.Tensor(images), ms.Tensor(colors)).asnumpy(), expected, atol=5e-6)
 
 
 @pytest.mark.parametrize("heatmap_on, dense_wh, target, host", [
@@ -55,9 +55,9 @@ def test_where_heatmaps_are_drawn(heatmap_on, dense_wh, target, host):
 def test_bytes_from_host_to_device(make_config):
     """At most a quarter of the model-zoo version's 8.4 MB (image and heatmap in float32), where the device draws."""
     config = make_config()
-    picture, boxes = noise_picture(0, 480, 640), np.array([[10, 10, 300, 300]], np.float32)
+    pixels, boxes = noise_image(0, 480, 640), np.array([[10, 10, 300, 300]], np.float32)
     layout = dataset.sample_layout(config, 80)
-    sample = targets.make_sample(picture, boxes, np.array([3]), targets.whole_image((640, 480), layout.input_size), layout)
+    sample = targets.make_sample(pixels, boxes, np.array([3]), targets.whole_image((640, 480), layout.input_size), layout)
     assert list(sample) == targets.columns(False) and sum(value.nbytes for value in sample.values()) < 8.4e6 / 4
     cell = build_device_input(config, 80, False)
     assert isinstance(cell, DeviceInput) and (cell.draw_heatmap.width, cell.draw_heatmap.num_classes) == (128, 80)

@@ -104,8 +104,8 @@ def launch(folder, records, *words, server=None, port=None, ini=INI, table="hccl
 def cpu_table(path, servers=("127.0.0.1",), devices="0-1"):
     """Write a rank table of CPU processes on loopback addresses."""
     parts = []
-    for place, server in enumerate(servers):
-        parts.append(f"{path}.{place}")
+    for index, server in enumerate(servers):
+        parts.append(f"{path}.{index}")
         make_rank_table.main(["--cpu", "--devices", devices, "--server_id", server, "--output", parts[-1]])
     make_rank_table.main(["--merge", *parts, "--output", str(path)])
     return path

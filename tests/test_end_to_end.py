@@ -14,12 +14,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src import evaluation, visual
-from src.coco import read_coco, truth_boxes
+from src.coco import ground_truth_boxes, read_coco
+from src.detector import load_detector, load_mindir
 from src.errors import UserError
-from src.inference import load_detector, load_mindir
-from src.pre_process import normalize, place
+from src.pre_process import make_input, normalize
 from src.side_file import read_side_file
-from tests.conftest import ROOT, TINY, assert_user_error, noise_picture, run_script, write_coco
+from tests.conftest import ROOT, TINY, assert_user_error, noise_image, run_script, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def checkpoint(tiny_run):
 
 @pytest.fixture(scope="module")
 def evaluated(checkpoint, tiny_data, tmp_path_factory):
-    """{keep_res: folder} of eval.py in both modes, and their output in output.txt; two scales, pictures with keep_res false."""
+    """{keep_res: folder} of eval.py in both modes, and their output in output.txt; two scales, images with keep_res false."""
     folders = {}
     for keep_res, words in ((True, []), (False, ["--visual_image", "true", "--eval_config.multi_scales", "[1.0, 1.25]"])):
         folder = tmp_path_factory.mktemp("eval")
@@ -60,10 +60,10 @@ def test_eval_prints_and_writes_what_pycocotools_says(evaluated, tiny_data, keep
     assert len(result["images"]) == 6 and result["skipped"] == []
 
 
-def test_pictures_of_every_image(evaluated):
-    pictures = sorted((evaluated[False] / "val" / "images").iterdir())
-    assert [path.name for path in pictures] == [f"{number}.jpg" for number in range(1, 7)]
-    shape = cv2.imread(str(pictures[0])).shape
+def test_images_of_every_image(evaluated):
+    images = sorted((evaluated[False] / "val" / "images").iterdir())
+    assert [path.name for path in images] == [f"{number}.jpg" for number in range(1, 7)]
+    shape = cv2.imread(str(images[0])).shape
     assert shape[1] == 192 and shape[0] > 96  # prediction and ground truth side by side, with a caption
     assert not (evaluated[True] / "val" / "images").exists()
 
@@ -80,12 +80,12 @@ def test_a_second_evaluation_keeps_the_first(evaluated, checkpoint, tiny_data, t
 
 
 def test_test_mode_needs_no_annotations_and_names_bad_images(checkpoint, tmp_path):
-    folder = tmp_path / "d" / "pictures"
+    folder = tmp_path / "d" / "images"
     folder.mkdir(parents=True)
-    cv2.imwrite(str(folder / "a.png"), noise_picture(1))
-    cv2.imwrite(str(folder / "c.jpg"), noise_picture(2, 64, 200))
+    cv2.imwrite(str(folder / "a.png"), noise_image(1))
+    cv2.imwrite(str(folder / "c.jpg"), noise_image(2, 64, 200))
     (folder / "b.jpg").write_bytes(b"no image")
-    words = ["--run_mode", "test", "--dataset_config.test_image_dir", "pictures", "--eval_config.K", 7, "--save_result_dir", tmp_path]
+    words = ["--run_mode", "test", "--dataset_config.test_image_dir", "images", "--eval_config.K", 7, "--save_result_dir", tmp_path]
     done = run_script("eval.py", *TINY, "--data_dir", tmp_path / "d", "--load_checkpoint_path", checkpoint, *words)
     assert "skipped image 2" in done.stdout and "b.jpg" in done.stdout and "2 images, 1 skipped" in done.stdout
     assert "overall performance" not in done.stdout
@@ -98,7 +98,7 @@ def test_test_mode_needs_no_annotations_and_names_bad_images(checkpoint, tmp_pat
     (("rectangle", "ellipse", "triangle", "star"), "not trained on 'star'"),
 ])
 def test_other_classes_are_refused(checkpoint, tmp_path, classes, part):
-    write_coco(tmp_path, "val", {1: noise_picture(1)}, [(1, 1, [1, 1, 20, 20])], classes)
+    write_coco(tmp_path, "val", {1: noise_image(1)}, [(1, 1, [1, 1, 20, 20])], classes)
     done = run_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", checkpoint, cwd=tmp_path, check=False)
     assert_user_error(done, part)
 
@@ -106,7 +106,7 @@ def test_other_classes_are_refused(checkpoint, tmp_path, classes, part):
 @pytest.mark.parametrize("objects", [[], [(1, 1, [1, 1, 20, 20])]])
 def test_nothing_to_score_against_is_said_before_detecting(objects, checkpoint, tmp_path):
     """No annotations, or crowds alone: pycocotools' -1 for everything is no score."""
-    path = write_coco(tmp_path, "val", {1: noise_picture(1)}, objects, ("rectangle", "ellipse", "triangle"))
+    path = write_coco(tmp_path, "val", {1: noise_image(1)}, objects, ("rectangle", "ellipse", "triangle"))
     content = json.loads(open(path, encoding="utf-8").read())
     for entry in content["annotations"]:
         entry["iscrowd"] = 1
@@ -121,9 +121,9 @@ def test_the_annotation_files_size_holds_in_evaluation(checkpoint, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     data = io.BytesIO()
-    Image.fromarray(noise_picture(1)).save(data, "JPEG", exif=exif)
-    pictures = dict.fromkeys((1, 2, 3), data.getvalue())
-    path = write_coco(tmp_path, "val", pictures, [(1, 1, [1, 1, 20, 20])], ("rectangle", "ellipse", "triangle"))
+    Image.fromarray(noise_image(1)).save(data, "JPEG", exif=exif)
+    images = dict.fromkeys((1, 2, 3), data.getvalue())
+    path = write_coco(tmp_path, "val", images, [(1, 1, [1, 1, 20, 20])], ("rectangle", "ellipse", "triangle"))
     content = json.loads(open(path, encoding="utf-8").read())
     sizes = ((128, 96), (96, 128), (50, 50))
     for entry, (width, height) in zip(content["images"], sizes):
@@ -208,7 +208,7 @@ def test_the_mindir_file_gives_the_checkpoints_detections(exported, checkpoint, 
     assert consumer["input_res"] == [128, 96] and consumer["K"] == 20 and consumer["down_ratio"] == 4
     assert consumer["classes"] == ["rectangle", "ellipse", "triangle"]
     options = make_config().dataset_config
-    tensor = normalize(place(noise_picture(5), 1.0, False, (128, 96), 4)[0], options.mean, options.std)
+    tensor = normalize(make_input(noise_image(5), 1.0, False, (128, 96), 4)[0], options.mean, options.std)
     from_mindir = detector(tensor[None])
     assert from_mindir.shape == (1, 20, 6)
     network = load_detector(str(checkpoint), make_config("--eval_config.K", 20).eval_config, "CPU")
@@ -245,8 +245,8 @@ def test_contact_sheet(exported, tiny_data, tmp_path):
 
 def test_a_contact_sheet_of_data_with_mistakes(exported, tmp_path):
     """What cannot be read is named and left out, and ids in another order keep their names."""
-    pictures = {1: noise_picture(1), 2: b"no image", 3: noise_picture(3)}
-    path = write_coco(tmp_path, "val", pictures, [(1, 5, [1, 1, 50, 50])], ("triangle", "rectangle", "ellipse"), ids=(5, 7, 9))
+    images = {1: noise_image(1), 2: b"no image", 3: noise_image(3)}
+    path = write_coco(tmp_path, "val", images, [(1, 5, [1, 1, 50, 50])], ("triangle", "rectangle", "ellipse"), ids=(5, 7, 9))
     content = json.loads(open(path, encoding="utf-8").read())
     content["images"][2].update(width=7, height=7)
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
@@ -260,10 +260,10 @@ def test_a_contact_sheet_of_data_with_mistakes(exported, tmp_path):
 
 
 def test_boxes_are_drawn_where_they_are():
-    picture = np.full((100, 120, 3), 127, np.uint8)
+    image = np.full((100, 120, 3), 127, np.uint8)
     detections = np.array([[20, 30, 80, 90, 0.9, 0], [1, 1, 5, 5, 0.1, 1]], np.float32)
-    drawn = visual.draw_detections(picture, detections, ["a", "b"], score_thresh=0.5)
-    assert (picture == 127).all()
+    drawn = visual.draw_detections(image, detections, ["a", "b"], score_thresh=0.5)
+    assert (image == 127).all()
     for y, x in ((60, 20), (90, 50), (60, 80)):
         np.testing.assert_allclose(drawn[y, x], visual.class_color(0), atol=20)  # the lines are smoothed
     np.testing.assert_array_equal(drawn[3, 1], [127] * 3)  # below the threshold
@@ -275,14 +275,14 @@ def test_labels_of_boxes_at_the_edges_stay_inside(box):
     assert (drawn == visual.class_color(0)).all(-1).sum() > 200  # the label's filled rectangle
 
 
-def test_truth_boxes(tiny_data):
+def test_ground_truth_boxes(tiny_data):
     """Labels are places among the model's classes, whose ids in this file may come in another order."""
     coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
     annotation = coco.imgToAnns[1][0]
     x, y, w, h = annotation["bbox"]
     for ids in ([1, 2, 3], [3, 1, 2]):
         expected = [x, y, x + w, y + h, 1, ids.index(annotation["category_id"])]
-        np.testing.assert_allclose(truth_boxes(coco, 1, ids)[0], expected, rtol=1e-6)
+        np.testing.assert_allclose(ground_truth_boxes(coco, 1, ids)[0], expected, rtol=1e-6)
 
 
 # ---------------------------------------------------------------- launchers

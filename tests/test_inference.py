@@ -1,4 +1,4 @@
-"""src/inference.py and the networks it builds: folding, flip test, batches, overlapping stages."""
+"""src/inference.py and src/detector.py: folding, flip test, batches, overlapping stages."""
 import os
 import subprocess
 import sys
@@ -12,14 +12,15 @@ import torch
 from src import graphs
 from src.centernet_det import CenterNet, HeatmapNetwork
 from src.checkpoint import load_weights, read_checkpoint
+from src.detector import ExportedDetector, load_detector
 from src.device_input import Normalize
 from src.folding import fold_batch_norm
 from src.graphs import Graphs
-from src.image_files import read_picture
-from src.inference import ExportedDetector, StageTimes, detect_all, load_detector, make_inputs
+from src.image_files import read_image
+from src.inference import StageTimes, detect_all, make_inputs
 from src.resnet import ResNet
 from tests import torch_reference
-from tests.conftest import ROOT, assert_same_detections, noise_picture, write_coco
+from tests.conftest import ROOT, assert_same_detections, noise_image, write_coco
 
 
 def build(lively_checkpoint):
@@ -37,15 +38,15 @@ def batch_of(seed, shape=(2, 3, 96, 96)):
 
 
 def test_folding_changes_nothing_beyond_rounding(lively_checkpoint):
-    picture = ms.Tensor(batch_of(0))
+    image = ms.Tensor(batch_of(0))
     network = build(lively_checkpoint)
-    before = [output.asnumpy() for output in network(picture)]
+    before = [output.asnumpy() for output in network(image)]
     norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, ms.nn.BatchNorm2d)]
     assert len(norms) == 18  # the first, two in each of four blocks, three shortcuts, six behind them
     folded = build(lively_checkpoint)  # a graph that is compiled does not follow the change
     assert fold_batch_norm(folded) == 0
     assert not [cell for _, cell in folded.cells_and_names() if isinstance(cell, ms.nn.BatchNorm2d)]
-    for expected, output in zip(before, folded(picture)):
+    for expected, output in zip(before, folded(image)):
         assert np.abs(output.asnumpy() - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
@@ -61,19 +62,19 @@ def test_a_batch_norm_that_cannot_be_folded_exactly_stays(lively_checkpoint):
 
 def test_bytes_are_normalized_in_the_graph():
     mean, std = [0.4, 0.45, 0.5], [0.2, 0.3, 0.25]
-    picture = noise_picture(1, 8, 12)[None]
-    expected = ((picture.astype(np.float64) / 255 - mean) / std).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(Normalize(mean, std)(ms.Tensor(picture)).asnumpy(), expected, atol=2e-6)
+    image = noise_image(1, 8, 12)[None]
+    expected = ((image.astype(np.float64) / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(Normalize(mean, std)(ms.Tensor(image)).asnumpy(), expected, atol=2e-6)
 
 
 def test_flip_test_averages_image_and_mirror_image(lively_checkpoint):
     """Heatmap and size are averaged, the offset is the image's alone; stated in PyTorch as the original does it."""
     reference = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
-    picture = batch_of(4, (2, 3, 96, 128))
+    image = batch_of(4, (2, 3, 96, 128))
     with torch.no_grad():
-        (hm, wh, reg), (mirrored_hm, mirrored_wh, _) = reference(torch.tensor(picture)), reference(torch.tensor(picture).flip(3))
+        (hm, wh, reg), (mirrored_hm, mirrored_wh, _) = reference(torch.tensor(image)), reference(torch.tensor(image).flip(3))
     expected = ((hm.sigmoid() + mirrored_hm.sigmoid().flip(3)) / 2, (wh + mirrored_wh.flip(3)) / 2, reg)
-    for ours, theirs in zip(HeatmapNetwork(build(lively_checkpoint), ms.nn.Identity(), True)(ms.Tensor(picture)), expected):
+    for ours, theirs in zip(HeatmapNetwork(build(lively_checkpoint), ms.nn.Identity(), True)(ms.Tensor(image)), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-5 * np.abs(theirs.numpy()).max()
     assert np.abs(expected[0].numpy() - hm.sigmoid().numpy()).max() > 1e-2  # the mirror image does matter
 
@@ -115,12 +116,12 @@ def test_images_of_one_shape_are_computed_together(make_config):
     for detected in found:
         if not detected.problem:
             assert detected.detections[0, 4] == pytest.approx((10 * detected.item + 5) / 255)
-            assert detected.picture.shape[:2] == sizes[detected.item]
+            assert detected.image.shape[:2] == sizes[detected.item]
     assert times.images == 5
 
 
-def test_few_prepared_pictures_wait(make_config):
-    """60 shapes, batches of 16: never do more than 32 prepared pictures wait, and each is computed; sizes told bring shapes together."""
+def test_few_prepared_images_wait(make_config):
+    """60 shapes, batches of 16: never do more than 32 prepared images wait, and each is computed; sizes told bring shapes together."""
     words = ["--eval_config.SOFT_NMS", "false", "--dataset_config.num_workers", 1, "--eval_config.pad_multiple", 32]
     config = make_config("--eval_config.batch_size", 16, *words)
     sizes = [(40 + 32 * (number % 60), 40) for number in range(240)]
@@ -185,7 +186,7 @@ def test_batches_give_what_single_images_give(lively_checkpoint, tiny_data, make
     for batch_size in (1, 4):
         config = make_config("--eval_config.batch_size", batch_size, "--eval_config.K", 30)
         detector = load_detector(str(lively_checkpoint), config.eval_config, "CPU")
-        results.append([detected.detections for detected in detect_all(detector, paths, read_picture, config)])
+        results.append([detected.detections for detected in detect_all(detector, paths, read_image, config)])
     assert len(results[0]) == 6
     for single, batched in zip(*results):
         assert_same_detections(batched, single, 1e-3)
@@ -245,8 +246,8 @@ def test_sixty_shapes_take_hardly_more_memory_than_one(lively_checkpoint, tmp_pa
     sixty = [(40 + 32 * (number // 10), 40 + 32 * (number % 10)) for number in range(60)]
     peaks = {}
     for name, sizes in (("one", [max(sixty)] * 60), ("sixty", sixty)):
-        pictures = {number: noise_picture(number, *size) for number, size in enumerate(sizes, 1)}
-        write_coco(tmp_path / name, "val", pictures, [(1, 1, [4, 4, 20, 20])], classes=("disc", "square", "cross"))
+        images = {number: noise_image(number, *size) for number, size in enumerate(sizes, 1)}
+        write_coco(tmp_path / name, "val", images, [(1, 1, [4, 4, 20, 20])], classes=("disc", "square", "cross"))
         words = ["--data_dir", tmp_path / name, "--load_checkpoint_path", lively_checkpoint, "--save_result_dir", tmp_path / name,
                  "--eval_config.batch_size", 16, "--eval_config.keep_res", "true", "--eval_config.pad_multiple", 32,
                  "--enable_eval", "false", "--device_target", "CPU"]
@@ -261,5 +262,5 @@ def test_sixty_shapes_take_hardly_more_memory_than_one(lively_checkpoint, tmp_pa
 def test_scales_become_inputs(make_config):
     words = ["--dataset_config.input_res_test", "[64, 96]", "--eval_config.keep_res", "false"]
     config = make_config("--eval_config.multi_scales", "[0.5, 1]", *words)
-    inputs = make_inputs(noise_picture(0, 50, 40), Shapes(), config)
+    inputs = make_inputs(noise_image(0, 50, 40), Shapes(), config)
     assert [array.shape for array, _ in inputs] == [(96, 64, 3)] * 2 and [view.scale for _, view in inputs] == [0.5, 1]

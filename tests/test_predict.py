@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.detector import load_detector
 from src.errors import Interrupted, UserError
-from src.inference import load_detector
 from src.post_process import merge, to_image
-from src.pre_process import normalize, place
-from src.predictor import Prediction, Predictor, as_picture, as_prediction
-from tests.conftest import ROOT, assert_user_error, bomb_tiff, noise_picture, run_script, wait_until
+from src.pre_process import make_input, normalize
+from src.predictor import Prediction, Predictor, as_image, as_prediction
+from tests.conftest import ROOT, assert_user_error, bomb_tiff, noise_image, run_script, wait_until
 from tools import predict
 
 
@@ -27,45 +27,45 @@ def predictor(lively_checkpoint):
 
 
 @pytest.fixture(scope="module")
-def picture(tiny_data):
+def image(tiny_data):
     return cv2.imread(str(tiny_data / "val2017" / "000001.jpg"))
 
 
 # ---------------------------------------------------------------- from Python
 
 
-def test_a_prediction_is_what_evaluation_finds(predictor, lively_checkpoint, picture, make_config):
+def test_a_prediction_is_what_evaluation_finds(predictor, lively_checkpoint, image, make_config):
     config = make_config("--eval_config.K", 15)
     detector = load_detector(str(lively_checkpoint), config.eval_config, "CPU")
-    pixels, view = place(picture, 1.0, False, (96, 96), 4)
+    pixels, view = make_input(image, 1.0, False, (96, 96), 4)
     output = detector(normalize(pixels, config.dataset_config.mean, config.dataset_config.std)[None])[0]
     expected = merge([to_image(output, view)], True, 15)
-    found = predictor(picture)
+    found = predictor(image)
     assert len(found) == len(expected) and (np.diff(found.scores) <= 0).all()
     order = np.argsort(-expected[:, 4], kind="stable")
     np.testing.assert_allclose(found.detections(), expected[order], atol=1e-3)
     assert found.class_names == [["rectangle", "ellipse", "triangle"][int(label)] for label in expected[order, 5]]
 
 
-def test_every_way_to_give_a_picture(predictor, picture, tmp_path):
+def test_every_way_to_give_a_image(predictor, image, tmp_path):
     path = tmp_path / "p.png"
-    cv2.imwrite(str(path), picture)
-    expected = predictor(picture).detections()
-    pillow = Image.fromarray(picture[:, :, ::-1])
-    transparent = np.dstack([picture, np.zeros_like(picture[:, :, 0])])
-    for source in (str(path), path, path.read_bytes(), pillow, transparent, picture.astype(np.uint16) << 8):
+    cv2.imwrite(str(path), image)
+    expected = predictor(image).detections()
+    pillow = Image.fromarray(image[:, :, ::-1])
+    transparent = np.dstack([image, np.zeros_like(image[:, :, 0])])
+    for source in (str(path), path, path.read_bytes(), pillow, transparent, image.astype(np.uint16) << 8):
         np.testing.assert_array_equal(predictor(source).detections(), expected)
-    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    np.testing.assert_array_equal(as_picture(gray), np.dstack([gray] * 3))
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    np.testing.assert_array_equal(as_image(gray), np.dstack([gray] * 3))
 
 
 @pytest.mark.parametrize("source, error, part", [
     (b"nothing", ValueError, "not an image of a known format"), (b"", ValueError, "known format"),
     ("/nowhere.jpg", FileNotFoundError, "nowhere"),
-    (7, ValueError, "int is no picture"), (np.zeros((3, 4)), ValueError, "float64"),
-    (np.zeros((0, 4, 3), np.uint8), ValueError, "no picture"), (np.zeros((4, 4, 2), np.uint8), ValueError, "no picture"),
+    (7, ValueError, "int is no image"), (np.zeros((3, 4)), ValueError, "float64"),
+    (np.zeros((0, 4, 3), np.uint8), ValueError, "no image"), (np.zeros((4, 4, 2), np.uint8), ValueError, "no image"),
 ])
-def test_what_is_no_picture(source, error, part, predictor):
+def test_what_is_no_image(source, error, part, predictor):
     with pytest.raises(error, match=part):
         predictor(source)
 
@@ -80,16 +80,16 @@ def test_unknown_options_and_models(lively_checkpoint, tmp_path):
 
 
 def test_many_threads_get_their_own_answers(predictor, tiny_data):
-    """Pictures of different sizes at once: each thread's answer is what one thread alone gets."""
+    """Images of different sizes at once: each thread's answer is what one thread alone gets."""
     paths = sorted((tiny_data / "val2017").iterdir())
-    pictures = [cv2.resize(cv2.imread(str(path)), (90 + 10 * number, 80)) for number, path in enumerate(paths)]
-    alone = [predictor(source).detections() for source in pictures]
+    images = [cv2.resize(cv2.imread(str(path)), (90 + 10 * number, 80)) for number, path in enumerate(paths)]
+    alone = [predictor(source).detections() for source in images]
     wrong = []
 
     def ask(number):
         for turn in range(5):
-            place = (number + turn) % len(pictures)
-            if not np.array_equal(predictor(pictures[place]).detections(), alone[place]):
+            place = (number + turn) % len(images)
+            if not np.array_equal(predictor(images[place]).detections(), alone[place]):
                 wrong.append(place)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
@@ -108,10 +108,10 @@ def test_predictions_are_chosen_by_score_and_place():
     assert found.keep(found.labels == 1).class_names == ["b", "b"] and len(found.above(0.95)) == 0
 
 
-def test_the_heatmap_is_where_the_objects_are(predictor, picture):
-    heat, view = predictor.heatmap(picture)
+def test_the_heatmap_is_where_the_objects_are(predictor, image):
+    heat, view = predictor.heatmap(image)
     assert heat.shape == (3, 24, 24) and 0 <= heat.min() and heat.max() <= 1
-    best = predictor(picture)
+    best = predictor(image)
     label, y, x = np.unravel_index(heat.argmax(), heat.shape)
     assert best.scores[0] == pytest.approx(heat.max(), rel=1e-5) and best.labels[0] == label
 
@@ -119,10 +119,10 @@ def test_the_heatmap_is_where_the_objects_are(predictor, picture):
 # ---------------------------------------------------------------- the tool
 
 
-def save_kinds(folder, picture):
-    """The picture in every kind of file that users have; returns {name: (width, height) as shown}."""
-    height, width = picture.shape[:2]
-    pillow = Image.fromarray(picture[:, :, ::-1])
+def save_kinds(folder, image):
+    """The image in every kind of file that users have; returns {name: (width, height) as shown}."""
+    height, width = image.shape[:2]
+    pillow = Image.fromarray(image[:, :, ::-1])
     (folder / "deep" / "er").mkdir(parents=True)
     pillow.save(folder / "plain.png")
     pillow.convert("L").save(folder / "gray.png")
@@ -131,20 +131,20 @@ def save_kinds(folder, picture):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     pillow.transpose(Image.Transpose.ROTATE_90).save(folder / "deep" / "er" / "turned.jpg", quality=100, exif=exif)
-    cv2.imwrite(str(folder / "sixteen.png"), picture.astype(np.uint16) * 257)
-    cv2.imwrite(str(folder / "line.png"), picture[:1])
-    cv2.imwrite(str(folder / "wide.jpg"), cv2.resize(picture, (12000, 500)))
+    cv2.imwrite(str(folder / "sixteen.png"), image.astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "line.png"), image[:1])
+    cv2.imwrite(str(folder / "wide.jpg"), cv2.resize(image, (12000, 500)))
     sizes = dict.fromkeys(["plain.png", "gray.png", "alpha.png", "cmyk.jpg", "turned.jpg", "sixteen.png"], (width, height))
     return {**sizes, "line.png": (width, 1), "wide.jpg": (12000, 500)}
 
 
 @pytest.fixture(scope="module")
-def predicted(lively_checkpoint, picture, tmp_path_factory):
+def predicted(lively_checkpoint, image, tmp_path_factory):
     """(input folder, output folder, the finished process) of tools/predict.py on every kind of file, two broken ones among them."""
     folder = tmp_path_factory.mktemp("predict")
     source = folder / "in"
     source.mkdir()
-    save_kinds(source, picture[:, :80])
+    save_kinds(source, image[:, :80])
     (source / "half.png").write_bytes((source / "plain.png").read_bytes()[:2000])
     (source / "text.jpg").write_text("no image")
     (source / "notes.txt").write_text("not asked for")
@@ -153,17 +153,17 @@ def predicted(lively_checkpoint, picture, tmp_path_factory):
     return source, folder / "out", done
 
 
-def test_every_kind_of_picture(predicted, tmp_path, picture):
+def test_every_kind_of_image(predicted, tmp_path, image):
     source, output, done = predicted
     (tmp_path / "again").mkdir()
-    expected = save_kinds(tmp_path / "again", picture[:, :80])
+    expected = save_kinds(tmp_path / "again", image[:, :80])
     content = json.loads((output / "predictions.json").read_text())
     assert {os.path.basename(image["file_name"]): (image["width"], image["height"]) for image in content["images"]} == expected
     found = {}
-    for image in content["images"]:
-        of_image = [record for record in content["annotations"] if record["image_id"] == image["id"]]
+    for entry in content["images"]:
+        of_image = [record for record in content["annotations"] if record["image_id"] == entry["id"]]
         rows = [[*record["bbox"], record["score"], record["category_id"]] for record in of_image]
-        found[os.path.basename(image["file_name"])] = np.array(rows)
+        found[os.path.basename(entry["file_name"])] = np.array(rows)
     for name in ("alpha.png", "sixteen.png"):  # the same pixels in another kind of file
         np.testing.assert_allclose(found[name], found["plain.png"], atol=1e-3)
     for name in ("turned.jpg", "cmyk.jpg"):  # as they are seen, with losses
@@ -173,13 +173,13 @@ def test_every_kind_of_picture(predicted, tmp_path, picture):
         assert written == {"plain.png", "gray.png", "deep/alpha.png", "cmyk.jpg", "deep/er/turned.jpg", "sixteen.png", "line.png",
                            "wide.jpg"}
     drawn = cv2.imread(str(output / "images" / "deep" / "er" / "turned.jpg"))
-    assert drawn.shape[:2] == picture[:, :80].shape[:2]
+    assert drawn.shape[:2] == image[:, :80].shape[:2]
 
 
 def test_what_cannot_be_read_is_named_and_told_by_the_exit_code(predicted):
     _, output, done = predicted
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    for part in ("half.png: ", "text.jpg: ", "8 pictures or frames", "2 skipped"):
+    for part in ("half.png: ", "text.jpg: ", "8 images or frames", "2 skipped"):
         assert part in done.stdout
     assert len(json.loads((output / "predictions.json").read_text())["skipped"]) == 2
 
@@ -206,11 +206,11 @@ def call(tmp_path, checkpoint, *words):
     return code, json.loads((tmp_path / "out" / "predictions.json").read_text())
 
 
-def test_larger_pictures_are_skipped_and_named(lively_checkpoint, picture, tmp_path):
-    """Picture files have a limit of pixels, an option; a tiny file that says it is huge is not decoded."""
-    cv2.imwrite(str(tmp_path / "a.png"), picture)
+def test_larger_images_are_skipped_and_named(lively_checkpoint, image, tmp_path):
+    """Image files have a limit of pixels, an option; a tiny file that says it is huge is not decoded."""
+    cv2.imwrite(str(tmp_path / "a.png"), image)
     (tmp_path / "b.tif").write_bytes(bomb_tiff())
-    limit = picture.shape[0] * picture.shape[1]
+    limit = image.shape[0] * image.shape[1]
     code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "a.png", "--max_pixels", limit)
     assert code == 0 and len(content["images"]) == 1
     code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "*.png", "--max_pixels", limit - 1)
@@ -243,10 +243,10 @@ def test_flip_test_and_scales_change_the_detections(lively_checkpoint, tiny_data
         assert other["annotations"] != plain["annotations"], words
 
 
-def test_an_interrupted_folder_is_written_whole(lively_checkpoint, picture, tmp_path):
+def test_an_interrupted_folder_is_written_whole(lively_checkpoint, image, tmp_path):
     """A real process and a real Ctrl-C, once a graph runs: MindSpore then makes SIGTERM of it."""
     (tmp_path / "in").mkdir()
-    cv2.imwrite(str(tmp_path / "in" / "0.png"), picture)
+    cv2.imwrite(str(tmp_path / "in" / "0.png"), image)
     for number in range(1, 3000):
         os.link(tmp_path / "in" / "0.png", tmp_path / "in" / f"{number}.png")
     command = [sys.executable, os.path.join(ROOT, "tools", "predict.py"), "--load_checkpoint_path", str(lively_checkpoint), "--input", "in",
@@ -256,7 +256,7 @@ def test_an_interrupted_folder_is_written_whole(lively_checkpoint, picture, tmp_
     wait_until(lambda: process.poll() is not None or (table.exists() and table.stat().st_size > 5000), 100, "the first rows")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted: out holds what was found until then" in said and "Traceback" not in said
+    assert process.returncode == 130 and "interrupted: out holds what was detected until then" in said and "Traceback" not in said
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     done = {image["file_name"] for image in content["images"]}
     assert 0 < len(done) < 3000 and {row["file"] for row in csv.DictReader(table.open())} == done
@@ -272,7 +272,7 @@ def write_video(path, frames, size=(128, 96)):
 
 
 def test_a_video(lively_checkpoint, tmp_path):
-    write_video(tmp_path / "v.mp4", [noise_picture(seed) for seed in range(7)])
+    write_video(tmp_path / "v.mp4", [noise_image(seed) for seed in range(7)])
     (tmp_path / "broken.mp4").write_bytes((tmp_path / "v.mp4").read_bytes()[:200])
     code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "*.mp4", "--score_thresh", 0, "--batch_size", 3)
     assert code == 1 and len(content["skipped"]) == 1 and "broken.mp4" in content["skipped"][0]
@@ -300,7 +300,7 @@ class Camera:
         self.frames += 1
         if self.frames == 12:
             os.kill(os.getpid(), signal.SIGINT)
-        return True, noise_picture(self.frames)
+        return True, noise_image(self.frames)
 
     def release(self):
         pass
@@ -309,7 +309,7 @@ class Camera:
 def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monkeypatch, interrupts):
     real = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    with pytest.raises(Interrupted, match="out holds what was found until then"):
+    with pytest.raises(Interrupted, match="out holds what was detected until then"):
         call(tmp_path, lively_checkpoint, "--input", "0", "--score_thresh", 0, "--heatmap")
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     for kind in ("videos", "heatmaps"):
@@ -328,9 +328,9 @@ def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monk
     (["--input", "p.png", "--multi_scales", "[0]"], "a list of numbers, all above 0"),
     (["--input", "p.png", "--max_frames", 0], "at least 1"), (["--input", "p.png", "--batch_size", 0], "at least 1"),
 ])
-def test_mistakes(words, part, lively_checkpoint, picture, tmp_path, monkeypatch):
+def test_mistakes(words, part, lively_checkpoint, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cv2.imwrite("p.png", picture)
+    cv2.imwrite("p.png", image)
     os.mkdir("empty")
     open("empty/notes.txt", "w").close()
     os.mkdir("out")
@@ -348,18 +348,18 @@ def test_no_model_and_no_such_option(tmp_path):
     assert_user_error(done, "x.mindir")
 
 
-def test_results_of_an_earlier_call_are_no_input(lively_checkpoint, picture, tmp_path):
-    cv2.imwrite(str(tmp_path / "p.png"), picture)
+def test_results_of_an_earlier_call_are_no_input(lively_checkpoint, image, tmp_path):
+    cv2.imwrite(str(tmp_path / "p.png"), image)
     call(tmp_path, lively_checkpoint, "--input", tmp_path)
     assert len(call(tmp_path, lively_checkpoint, "--input", tmp_path)[1]["images"]) == 1
 
 
-def test_a_file_name_that_is_no_text(lively_checkpoint, picture, tmp_path):
+def test_a_file_name_that_is_no_text(lively_checkpoint, image, tmp_path):
     """As old systems wrote them: its bytes stand in the CSV, and the file is detected in."""
     (tmp_path / "in").mkdir()
     name = b"gr\xfc\xdf.png"
     with open(os.path.join(os.fsencode(tmp_path / "in"), name), "wb") as file:
-        file.write(cv2.imencode(".png", picture)[1].tobytes())
+        file.write(cv2.imencode(".png", image)[1].tobytes())
     run_script("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", tmp_path / "in", "--output", tmp_path / "out",
                "--device_target", "CPU", "--score_thresh", "0")
     assert name in (tmp_path / "out" / "predictions.csv").read_bytes()

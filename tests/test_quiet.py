@@ -8,7 +8,7 @@ from src import dataset, manifest
 from src.coco import find_split
 from src.manifest import read_manifest
 from src.quiet import without_warnings
-from tests.conftest import TINY, convert, noise_picture, run_script, write_coco
+from tests.conftest import TINY, convert, noise_image, run_script, write_coco
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_only_the_warnings_named_are_dropped_and_only_in_the_block(logger, monke
 @pytest.fixture
 def sparse_records(tmp_path):
     """MindRecord files of which two hold nothing: one of three images can be read."""
-    write_coco(tmp_path, "train", {1: noise_picture(1), 2: b"no picture", 3: b"none"}, [(1, 1, [10, 10, 50, 50])])
+    write_coco(tmp_path, "train", {1: noise_image(1), 2: b"no image", 3: b"none"}, [(1, 1, [10, 10, 50, 50])])
     split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
     convert(split, tmp_path / "m", "coco_det.train.mind", tmp_path, num_shards=3)
     return tmp_path / "m"
@@ -57,7 +57,7 @@ def test_empty_files_are_not_opened(sparse_records, make_config):
 
 
 def test_records_are_spread_evenly(tmp_path):
-    write_coco(tmp_path, "train", {number: noise_picture(number) for number in range(1, 11)}, [])
+    write_coco(tmp_path, "train", {number: noise_image(number) for number in range(1, 11)}, [])
     split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
     convert(split, tmp_path / "m", "p", tmp_path, num_shards=5)
     assert not any(manifest.is_empty(path[:-3]) for path in glob.glob(str(tmp_path / "m" / "*.db")))
@@ -73,14 +73,14 @@ def test_the_entry_scripts_print_no_noise(sparse_records, tmp_path, monkeypatch)
     done = run_script("train.py", *training, "--save_checkpoint_path", tmp_path / "r", "--save_result_dir", tmp_path / "r")
     assert "WARNING" not in done.stdout + done.stderr and "ERROR" not in done.stdout + done.stderr, done.stderr
     checkpoint = glob.glob(str(tmp_path / "r" / "ckpt_0" / "*.ckpt"))[0]
-    picture = glob.glob(str(tmp_path / "train2017" / "*1.jpg"))[0]
+    image = glob.glob(str(tmp_path / "train2017" / "*1.jpg"))[0]
     objects = [(number, 1, [10, 10, 30, 30]) for number in range(1, 4)]
-    write_coco(tmp_path, "val", {number: noise_picture(number) for number in range(1, 4)}, objects)
+    write_coco(tmp_path, "val", {number: noise_image(number) for number in range(1, 4)}, objects)
     for script, *words in (
         ("eval.py", "--load_checkpoint_path", checkpoint, "--data_dir", tmp_path, "--save_result_dir", tmp_path / "e"),
         ("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_name", tmp_path / "x"),
-        ("tools/predict.py", "--mindir", tmp_path / "x.mindir", "--input", picture, "--output", tmp_path / "p"),
-        ("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", picture, "--output", tmp_path / "q"),
+        ("tools/predict.py", "--mindir", tmp_path / "x.mindir", "--input", image, "--output", tmp_path / "p"),
+        ("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", image, "--output", tmp_path / "q"),
     ):
         done = run_script(script, *words)
         assert "WARNING" not in done.stdout + done.stderr and "libmindspore_ascend" not in done.stderr, done.stderr

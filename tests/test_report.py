@@ -14,12 +14,12 @@ from src.coco import read_coco
 from src.errors import UserError
 from src.pre_process import View
 from src.utils import read_json
-from tests.conftest import TINY, assert_user_error, noise_picture, run_script, write_coco
+from tests.conftest import TINY, assert_user_error, noise_image, run_script, write_coco
 
 
 def coco_of(tmp_path, objects):
     """A data set of two 100x100 images with classes disc (id 1) and square (id 2)."""
-    return read_coco(write_coco(str(tmp_path), "val", {1: noise_picture(1, 100, 100), 2: noise_picture(2, 100, 100)}, objects))
+    return read_coco(write_coco(str(tmp_path), "val", {1: noise_image(1, 100, 100), 2: noise_image(2, 100, 100)}, objects))
 
 
 def record(image_id, category_id, bbox, score):
@@ -112,7 +112,7 @@ def test_one_self_contained_page(result, tmp_path):
     metrics = json.loads((result / "val" / "metrics.json").read_text())
     for name in ("AP", "AP50", "AR_100"):
         assert f"{metrics[name]:.3f}" in page.text
-    for part in ("Training", "Scores", "Errors", "Pictures", "Speed", "rectangle", "triangle", "after 7 steps"):
+    for part in ("Training", "Scores", "Errors", "Images", "Speed", "rectangle", "triangle", "after 7 steps"):
         assert part in page.text
     assert text.count("data:image/jpeg;base64,") == 6 and text.count("<svg") == 6
 
@@ -164,9 +164,9 @@ def contrast(one, other):
 @pytest.mark.parametrize("background", [0, 127, 255, "noise"])
 def test_labels_are_legible_on_any_background(background):
     """Text and its own field differ by the contrast of 4.5 that WCAG asks for, for 80 classes, whatever lies behind."""
-    picture = noise_picture(0, 240, 320) if background == "noise" else np.full((240, 320, 3), background, np.uint8)
+    image = noise_image(0, 240, 320) if background == "noise" else np.full((240, 320, 3), background, np.uint8)
     for label in range(80):
-        drawn = visual.draw_detections(picture, np.array([[100, 100, 200, 200, 0.5, label]], np.float32), ["W"] * 80)
+        drawn = visual.draw_detections(image, np.array([[100, 100, 200, 200, 0.5, label]], np.float32), ["W"] * 80)
         mask = visual.text_mask("W 0.50", max(11, round(320 / 55)))
         field = drawn[100 - mask.shape[0] : 100, 100 : 100 + mask.shape[1]]
         assert mask.max() > 200
@@ -174,9 +174,9 @@ def test_labels_are_legible_on_any_background(background):
 
 
 def test_labels_make_way_for_each_other():
-    picture = np.zeros((300, 300, 3), np.uint8)
+    image = np.zeros((300, 300, 3), np.uint8)
     boxes = np.array([[50, 100, 200, 250, 0.9, 0], [52, 101, 202, 252, 0.8, 1], [51, 99, 198, 249, 0.7, 2]], np.float32)
-    drawn = visual.draw_detections(picture, boxes, ["first", "second", "third"])
+    drawn = visual.draw_detections(image, boxes, ["first", "second", "third"])
     size = visual.text_mask("first 0.90", 11).shape
     for label, name in enumerate(["first", "second", "third"]):
         area = visual.text_mask(f"{name} 0.{9 - label}0", 11)
@@ -185,21 +185,21 @@ def test_labels_make_way_for_each_other():
     assert size[0] > 11
 
 
-def test_boxes_far_outside_and_one_pixel_pictures():
+def test_boxes_far_outside_and_one_pixel_images():
     boxes = np.array([[-1e9, -5, 1e9, 5, 0.9, 0], [0, 0, 1, 1, 0.9, 0]], np.float32)
     for shape in ((1, 1, 3), (1, 300, 3), (300, 1, 3)):
         assert visual.draw_detections(np.zeros(shape, np.uint8), boxes, ["a"]).shape == shape
 
 
 def test_the_heatmap_lies_over_its_object():
-    """One hot cell of a 24x32 map of a 96x128 input, which shows a 192x256 picture: the brightest place is the cell's."""
+    """One hot cell of a 24x32 map of a 96x128 input, which shows a 192x256 image: the brightest place is the cell's."""
     heat = np.zeros((2, 24, 32), np.float32)
     heat[1, 5, 20] = 1
     view = View(np.array([128, 96], np.float32), 256.0, (24, 32), 1.0)
     drawn = visual.overlay_heatmap(np.full((192, 256, 3), 100, np.uint8), heat, view).astype(int).sum(2)
     rows, columns = np.where(drawn > 0.95 * drawn.max())
     assert (rows.mean(), columns.mean()) == pytest.approx((5.5 * 8 - 0.5, 20.5 * 8 - 0.5), abs=1)
-    assert 30 < drawn[150, 50] < 300  # elsewhere the picture shines through
+    assert 30 < drawn[150, 50] < 300  # elsewhere the image shines through
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\nb", "\udcff", "\u202eabc"])
@@ -211,7 +211,7 @@ def test_chinese_names_are_drawn():
     assert visual.text_mask("猫 0.5", 20).max() == 255
 
 
-def test_classes_have_one_color_in_pictures_and_on_the_page():
+def test_classes_have_one_color_in_images_and_on_the_page():
     with open(os.path.join(os.path.dirname(visual.__file__), "pages", "serve.html"), encoding="utf-8") as file:
         page = file.read()
     value, saturation = (float(re.search(rf"{name} = ([\d.]+)", page)[1]) for name in ("value", "saturation"))

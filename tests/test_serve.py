@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from src.predictor import Predictor
-from tests.conftest import ROOT, assert_user_error, bomb_tiff, noise_picture, run_script
+from tests.conftest import ROOT, assert_user_error, bomb_tiff, noise_image, run_script
 
 LIMITS = ("--max_bytes", "3000000", "--max_pixels", "2000000", "--max_requests", "4", "--body_seconds", "5")
 
@@ -67,20 +67,20 @@ def send(url, body=None, headers=None):
         return status, data.decode()
 
 
-def encoded(picture, ending=".png"):
-    return cv2.imencode(ending, picture)[1].tobytes()
+def encoded(image, ending=".png"):
+    return cv2.imencode(ending, image)[1].tobytes()
 
 
 def test_predict_answers_as_the_predictor(server, lively_checkpoint):
-    picture = noise_picture(3, 70, 120)
-    status, answer = send(f"{server}/predict?score=0", encoded(picture))
-    found = Predictor(str(lively_checkpoint), "CPU")(picture)
+    image = noise_image(3, 70, 120)
+    status, answer = send(f"{server}/predict?score=0", encoded(image))
+    found = Predictor(str(lively_checkpoint), "CPU")(image)
     assert status == 200 and (answer["width"], answer["height"]) == (120, 70)
     assert [entry["class"] for entry in answer["objects"]] == found.class_names
     np.testing.assert_allclose([entry["box"] for entry in answer["objects"]], found.boxes, atol=0.02)
     np.testing.assert_allclose([entry["score"] for entry in answer["objects"]], found.scores, atol=1e-4)
     middle = float(np.median(found.scores))
-    assert len(send(f"{server}/predict?score={middle}", encoded(picture))[1]["objects"]) == len(found.above(middle))
+    assert len(send(f"{server}/predict?score={middle}", encoded(image))[1]["objects"]) == len(found.above(middle))
 
 
 def bomb():
@@ -91,18 +91,18 @@ def bomb():
 
 
 def wrong_requests():
-    half = encoded(noise_picture(1))
+    half = encoded(noise_image(1))
     return {
-        "empty": (b"", {}, 400, "empty"), "text": (b"hello", {}, 415, "not a picture"), "zeros": (bytes(100_000), {}, 415, "not a picture"),
-        "half": (half[: len(half) // 2], {}, 422, "damaged"), "pdf": (b"%PDF-1.7 ...", {}, 415, "not a picture"),
+        "empty": (b"", {}, 400, "empty"), "text": (b"hello", {}, 415, "not an image"), "zeros": (bytes(100_000), {}, 415, "not an image"),
+        "half": (half[: len(half) // 2], {}, 422, "damaged"), "pdf": (b"%PDF-1.7 ...", {}, 415, "not an image"),
         "form": (b"--x--", {"Content-Type": "multipart/form-data; boundary=x"}, 415, "form"),
         "large": (bytes(3_000_001), {}, 413, "larger than 3000000 bytes"), "pixels": (bomb(), {}, 413, "more than 2000000 pixels"),
-        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, 415, "not a picture"),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, 415, "not an image"),
     }
 
 
 @pytest.mark.parametrize("name", wrong_requests())
-def test_what_is_no_picture_gets_a_reason(name, server):
+def test_what_is_no_image_gets_a_reason(name, server):
     body, headers, expected, part = wrong_requests()[name]
     status, answer = send(f"{server}/predict", body, headers)
     assert status == expected and part in answer["detail"]
@@ -110,14 +110,14 @@ def test_what_is_no_picture_gets_a_reason(name, server):
 
 
 def test_a_score_that_is_none(server):
-    status, answer = send(f"{server}/predict?score=7", encoded(noise_picture(1)))
+    status, answer = send(f"{server}/predict?score=7", encoded(noise_image(1)))
     assert status == 422 and answer["detail"][0]["loc"] == ["query", "score"]
 
 
 def test_random_damage_never_takes_it_down(server):
-    """A real picture with random bytes changed or cut off: an answer or a 4xx, every time."""
+    """A real image with random bytes changed or cut off: an answer or a 4xx, every time."""
     rng = np.random.default_rng(0)
-    whole = {ending: encoded(noise_picture(2), ending) for ending in (".png", ".jpg", ".webp", ".bmp", ".tif")}
+    whole = {ending: encoded(noise_image(2), ending) for ending in (".png", ".jpg", ".webp", ".bmp", ".tif")}
     statuses = collections.Counter()
     for number in range(100):
         data = bytearray(list(whole.values())[number % len(whole)])
@@ -129,7 +129,7 @@ def test_random_damage_never_takes_it_down(server):
 
 
 def test_a_hundred_clients_at_once(server):
-    body = encoded(noise_picture(4))
+    body = encoded(noise_image(4))
     with concurrent.futures.ThreadPoolExecutor(100) as pool:
         answers = list(pool.map(lambda _: send(f"{server}/predict", body), range(100)))
     statuses = collections.Counter(status for status, _ in answers)
@@ -176,10 +176,10 @@ SLOW = {
 @pytest.mark.slow
 @pytest.mark.parametrize("files", [None, 700], ids=["many files", "700 files"])
 def test_a_thousand_slow_clients_keep_no_one_out(files, lively_checkpoint):
-    """1,000 connections of every slow kind are held open; /health answers within a second, and a picture is detected, again and again."""
+    """1,000 connections of every slow kind are held open; /health answers within a second, and an image is detected, again and again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
-    body = encoded(noise_picture(4))
+    body = encoded(noise_image(4))
     words = ("--max_requests", "4", "--body_seconds", "60", "--header_seconds", "60")
     with serving(lively_checkpoint, *words, files=files) as (address, process), contextlib.ExitStack() as held:
         for number in range(1000):
@@ -220,30 +220,30 @@ def test_who_sends_no_headers_is_sent_away(lively_checkpoint):
 
 
 def test_bodies_that_do_not_come_take_no_slots(server):
-    """More clients than slots send a part of their body; another one's picture is detected at once. Their bytes have their bounds, too."""
+    """More clients than slots send a part of their body; another one's image is detected at once. Their bytes have their bounds, too."""
     with contextlib.ExitStack() as held:
         for _ in range(12):
             held.enter_context(connect(server)).sendall(SLOW["half a body"])
-        assert send(f"{server}/predict", encoded(noise_picture(4)))[0] == 200
+        assert send(f"{server}/predict", encoded(noise_image(4)))[0] == 200
 
 
 def test_stalled_bodies_share_a_bounded_memory(lively_checkpoint):
-    """40 clients send 15 of 16 MB and stop; the service keeps 2 x 1 x 16 MB, and takes a proper client's picture."""
+    """40 clients send 15 of 16 MB and stop; the service keeps 2 x 1 x 16 MB, and takes a proper client's image."""
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n\r\n"
     with (serving(lively_checkpoint, "--max_requests", "1", "--max_bytes", "16000000", "--body_seconds", "60") as (address, process),
           contextlib.ExitStack() as held):
-        send(f"{address}/predict", encoded(noise_picture(4)))
+        send(f"{address}/predict", encoded(noise_image(4)))
         before = memory_of(process)
         for _ in range(40):
             held.enter_context(connect(address)).sendall(head + bytes(15_000_000))
-        assert send(f"{address}/predict", encoded(noise_picture(4)))[0] == 200
+        assert send(f"{address}/predict", encoded(noise_image(4)))[0] == 200
         assert memory_of(process) - before < 200
 
 
 def test_the_pixel_limit_is_that_of_what_decodes(lively_checkpoint):
     """A TIFF that is 1x1 for Pillow's header and 12000x12000 for libtiff took 1.8 GB."""
     with serving(lively_checkpoint, "--max_pixels", "2000000") as (address, process):
-        send(f"{address}/predict", encoded(noise_picture(4)))
+        send(f"{address}/predict", encoded(noise_image(4)))
         before = memory_of(process)
         for hostile in (bomb_tiff(), bomb()):
             assert send(f"{address}/predict", hostile)[0] in (413, 422)
@@ -253,7 +253,7 @@ def test_the_pixel_limit_is_that_of_what_decodes(lively_checkpoint):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_order(number, lively_checkpoint):
     with serving(lively_checkpoint) as (address, process), connect(address):
-        send(f"{address}/predict", encoded(noise_picture(4)))
+        send(f"{address}/predict", encoded(noise_image(4)))
         process.send_signal(number)
         output = process.communicate(timeout=30)[0]
         assert process.returncode == 130 and output.strip() == "interrupted"
@@ -268,10 +268,10 @@ def test_health_and_metrics(server):
         line = next(line for line in send(f"{server}/metrics")[1].splitlines() if line.startswith(name + " "))
         return float(line.split()[-1])
 
-    send(f"{server}/predict", encoded(noise_picture(4)))
+    send(f"{server}/predict", encoded(noise_image(4)))
     before = figure('predict_requests_total{status="200"}')
     for _ in range(3):
-        send(f"{server}/predict", encoded(noise_picture(4)))
+        send(f"{server}/predict", encoded(noise_image(4)))
     send(f"{server}/predict", b"x")
     assert figure('predict_requests_total{status="200"}') == before + 3 and figure('predict_requests_total{status="415"}') >= 1
     assert figure("predict_seconds_count") >= 4 and figure("predict_in_work") == 0
@@ -332,10 +332,10 @@ def page(browser, server):
     assert problems == []
 
 
-def test_a_picture_is_chosen_and_its_boxes_are_seen(page, server, tmp_path):
-    picture = np.full((90, 120, 3), 90, np.uint8)
-    cv2.imwrite(str(tmp_path / "p.png"), picture)
-    expected = send(f"{server}/predict?score=0.1", encoded(picture))[1]["objects"]
+def test_a_image_is_chosen_and_its_boxes_are_seen(page, server, tmp_path):
+    image = np.full((90, 120, 3), 90, np.uint8)
+    cv2.imwrite(str(tmp_path / "p.png"), image)
+    expected = send(f"{server}/predict?score=0.1", encoded(image))[1]["objects"]
     assert expected
     page.set_input_files("#file", tmp_path / "p.png")
     page.wait_for_selector("#objects li")
@@ -346,12 +346,12 @@ def test_a_picture_is_chosen_and_its_boxes_are_seen(page, server, tmp_path):
         const data = c.getContext("2d").getImageData(0, 0, c.width, c.height).data, seen = new Set();
         for (let i = 0; i < data.length; i += 4) seen.add(data[i] + "," + data[i + 1] + "," + data[i + 2]);
         return [...seen]; }""")
-    assert "90,90,90" in colors and len(colors) > 3  # the picture, and what is drawn on it
+    assert "90,90,90" in colors and len(colors) > 3  # the image, and what is drawn on it
 
 
 def test_the_slider_hides_what_is_below_it(page, server, tmp_path):
-    cv2.imwrite(str(tmp_path / "p.png"), noise_picture(8))
-    scores = [entry["score"] for entry in send(f"{server}/predict?score=0.05", encoded(noise_picture(8)))[1]["objects"]]
+    cv2.imwrite(str(tmp_path / "p.png"), noise_image(8))
+    scores = [entry["score"] for entry in send(f"{server}/predict?score=0.05", encoded(noise_image(8)))[1]["objects"]]
     page.set_input_files("#file", tmp_path / "p.png")
     page.wait_for_selector("#objects li")
     for value in ("0.05", "0.3", "0.95"):
@@ -360,16 +360,16 @@ def test_the_slider_hides_what_is_below_it(page, server, tmp_path):
         assert page.inner_text("#shown-score") == f"{float(value):.2f}"
 
 
-def test_a_dropped_file_that_is_no_picture_is_refused_in_words(page):
+def test_a_dropped_file_that_is_no_image_is_refused_in_words(page):
     data = page.evaluate_handle("""() => { const data = new DataTransfer();
-        data.items.add(new File(["no picture"], "x.txt", { type: "text/plain" })); return data; }""")
+        data.items.add(new File(["no image"], "x.txt", { type: "text/plain" })); return data; }""")
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})
     page.wait_for_selector("#alarm:not([hidden])")
-    assert "not a picture" in page.inner_text("#alarm")
+    assert "not an image" in page.inner_text("#alarm")
 
 
-def test_a_dropped_picture_is_looked_at(page):
-    body = list(encoded(noise_picture(9)))
+def test_a_dropped_image_is_looked_at(page):
+    body = list(encoded(noise_image(9)))
     data = page.evaluate_handle("""(body) => { const data = new DataTransfer();
         data.items.add(new File([new Uint8Array(body)], "x.png", { type: "image/png" })); return data; }""", body)
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})

@@ -188,11 +188,11 @@ def test_what_computes_in_float16(level, features, heads, make_config):
     """Convolutions do, heads only with O3, batch norm and parameters never."""
     network = build_network(make_config("--net_config.num_stacks", "[1, 1, 1, 1]").net_config, 2, "composite")
     set_precision(network, level).set_train(False)
-    picture = Tensor(np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32))
-    convolved = network.backbone.conv1(picture)
+    image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32))
+    convolved = network.backbone.conv1(image)
     assert convolved.dtype == features
     assert network.backbone.bn1(convolved).dtype == ms.float32
-    assert [output.dtype for output in network(picture)] == [heads] * 3
+    assert [output.dtype for output in network(image)] == [heads] * 3
     assert {parameter.dtype for parameter in network.get_parameters()} == {ms.float32}
 
 

@@ -21,7 +21,7 @@ from src import voc_eval
 from src.coco import find_split
 from src.errors import UserError
 from src.model_utils.config import get_config
-from tests.conftest import ROOT, TINY, assert_user_error, copy_project, noise_picture, run_script
+from tests.conftest import ROOT, TINY, assert_user_error, copy_project, noise_image, run_script
 from tools import loss, merge_pascal_json, train_full, voc_to_coco
 
 TEMPLATE = """<annotation><filename>{name}.jpg</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
@@ -47,7 +47,7 @@ def write_voc(folder, lists, objects, size=(100, 80)):
             text = TEMPLATE.format(name=name, width=size[0], height=size[1], objects="\n".join(parts))
         with open(path, "w") as file:
             file.write(text)
-        cv2.imwrite(os.path.join(folder, "JPEGImages", f"{name}.jpg"), noise_picture(seed, size[1], size[0]))
+        cv2.imwrite(os.path.join(folder, "JPEGImages", f"{name}.jpg"), noise_image(seed, size[1], size[0]))
 
 
 def convert(folder, split, *words):
@@ -76,7 +76,7 @@ def as_written(command, folder, **environment):
 
 
 def test_boxes_count_from_one_and_hold_their_last_pixel(tmp_path):
-    """A box of the whole 100x80 picture is 1, 1, 100, 80 in VOC, and 0, 0, 100, 80 in COCO."""
+    """A box of the whole 100x80 image is 1, 1, 100, 80 in VOC, and 0, 0, 100, 80 in COCO."""
     write_voc(tmp_path, {"test": ["2008_000008"]}, {"2008_000008": [("dog", (1, 1, 100, 80), 0, 1), ("person", (11, 21, 30, 50.5), 1, 0)]})
     content = convert(tmp_path, "test")
     assert content["images"] == [{"id": 2008000008, "file_name": "2008_000008.jpg", "width": 100, "height": 80}]

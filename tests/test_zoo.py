@@ -18,7 +18,7 @@ from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.side_file import find_checkpoints
 from src.training_log import read_training_log
-from tests.conftest import ROOT, TINY, assert_user_error, convert, copy_project, noise_picture, run_script, wait_until, write_coco
+from tests.conftest import ROOT, TINY, assert_user_error, convert, copy_project, noise_image, run_script, wait_until, write_coco
 from tools import make_rank_table
 
 CONFIG = os.path.join(ROOT, "tests", "zoo", "default_config.yaml")
@@ -43,9 +43,9 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo") / "coco"
     names, ids = coco_classes()
     for part, count in (("train", 12), ("val", 3)):
-        pictures = {number: noise_picture(number) for number in range(1, count + 1)}
-        objects = [(number, ids[7 * number % 80], [10.5, 12, 40, 50]) for number in pictures] + [(1, 90, [60, 5, 30, 30])]
-        write_coco(folder, part, {**pictures, 99: noise_picture(99)} if part == "train" else pictures, objects, names, ids)
+        images = {number: noise_image(number) for number in range(1, count + 1)}
+        objects = [(number, ids[7 * number % 80], [10.5, 12, 40, 50]) for number in images] + [(1, 90, [60, 5, 30, 30])]
+        write_coco(folder, part, {**images, 99: noise_image(99)} if part == "train" else images, objects, names, ids)
     return folder
 
 

@@ -19,11 +19,11 @@ def make_training(case, arrays):
         return None
     network = torch_reference.CenterNet(CLASSES).train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-6)
-    picture, hm, ind, reg, reg_mask, wh, _ = map(torch.tensor, arrays)
+    image, hm, ind, reg, reg_mask, wh, _ = map(torch.tensor, arrays)
 
     def step():
         optimizer.zero_grad()
-        torch_reference.detection_loss(*network(picture), hm, ind.long(), reg, reg_mask, wh)[0].backward()
+        torch_reference.detection_loss(*network(image), hm, ind.long(), reg, reg_mask, wh)[0].backward()
         optimizer.step()
 
     return step

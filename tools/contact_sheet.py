@@ -1,4 +1,4 @@
-"""Run an exported MindIR file on images of a COCO-format data set and draw predictions beside ground truth on one sheet."""
+"""Run an exported MindIR file on images of a COCO-format data set and draw detections beside the ground truth on one sheet."""
 import os
 import sys
 
@@ -17,7 +17,7 @@ def main():
     parser = OptionParser(description=__doc__)
     parser.add_argument("--mindir", required=True, help="exported file; its side file lies beside it")
     parser.add_argument("--data_dir", required=True, help="data set whose validation images are drawn")
-    parser.add_argument("--output", required=True, help="picture to write, .png or .jpg")
+    parser.add_argument("--output", required=True, help="image to write, .png or .jpg")
     parser.add_argument("--count", type=int, default=12, help="images to draw, spread over the data set (default: %(default)s)")
     parser.add_argument("--columns", type=int, default=3, help="images in a row (default: %(default)s)")
     parser.add_argument("--width", type=int, default=480, help="width of an image and its ground truth in pixels (default: %(default)s)")
@@ -35,8 +35,8 @@ def main():
     import numpy as np
 
     from src import evaluation, visual
-    from src.coco import find_split, image_list, image_size, read_coco, truth_boxes
-    from src.image_files import read_picture
+    from src.coco import find_split, ground_truth_boxes, image_list, image_size, read_coco
+    from src.image_files import read_image
     from src.side_file import read_exported
     from src.utils import keep_earlier, log
 
@@ -49,23 +49,23 @@ def main():
     predictor = Predictor(options.mindir, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     images = image_list(split, coco)
     sheet = []
-    for place in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):
-        image_id, path = images[place]
+    for index in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):
+        image_id, path = images[index]
         try:
-            picture = read_picture(path, image_size(coco.imgs[image_id]), config.dataset_config.max_pixels)
+            image = read_image(path, image_size(coco.imgs[image_id]), config.dataset_config.max_pixels)
         except (OSError, ValueError) as error:
             log(f"skipped image {image_id} ({path}): {errors.reason(error)}")
             continue
-        detections = predictor(picture).detections()
-        truth = truth_boxes(coco, image_id, category_ids)
-        zoom = max(1.0, options.width / 2 / picture.shape[1])  # labels stay legible on small images
-        picture = cv2.resize(picture, None, fx=zoom, fy=zoom)
+        detections = predictor(image).detections()
+        ground_truth = ground_truth_boxes(coco, image_id, category_ids)
+        zoom = max(1.0, options.width / 2 / image.shape[1])  # labels stay legible on small images
+        image = cv2.resize(image, None, fx=zoom, fy=zoom)
         detections[:, :4] *= zoom
-        truth[:, :4] *= zoom
-        sheet.append(visual.compare(picture, detections, truth, predictor.classes, config.eval_config.score_thresh))
+        ground_truth[:, :4] *= zoom
+        sheet.append(visual.compare(image, detections, ground_truth, predictor.classes, config.eval_config.score_thresh))
     if not sheet:
         raise UserError(f"none of the chosen images of {split.annotation} can be shown")
-    visual.save_picture(keep_earlier(options.output), visual.contact_sheet(sheet, options.columns, options.width))
+    visual.save_image(keep_earlier(options.output), visual.contact_sheet(sheet, options.columns, options.width))
     print(f"{len(sheet)} images: {options.output}")
 
 

@@ -24,7 +24,7 @@ def main(argv=None):
     read_exported(options.mindir)
     errors.require_dir(options.input_dir, "folder of inputs (--input_dir)")
     # MindSpore is slow to load, and not needed for a wrong path.
-    from src.inference import load_mindir
+    from src.detector import load_mindir
     from src.model_utils.device_adapter import set_device
     from src.offline import run_inputs
 

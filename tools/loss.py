@@ -32,7 +32,7 @@ def main(argv=None):
     parser.add_argument("--reference-log", "--cuda-log", default="cuda.log", metavar="B",
                         help="log of the run to compare with (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="compare the first so many common steps (default: %(default)s)")
-    parser.add_argument("--output", default="loss.png", help="picture of both curves (default: %(default)s)")
+    parser.add_argument("--output", default="loss.png", help="image of both curves (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}; expected at least 1")

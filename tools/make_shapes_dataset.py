@@ -33,12 +33,12 @@ def draw_background(rng, size):
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
     ramp = (along - along.min()) / np.ptp(along)
-    picture = rng.uniform(60, 200) + rng.uniform(-15, 15, 3) + (ramp[..., None] - 0.5) * rng.uniform(-80, 80)
-    picture = picture + rng.uniform(3, 25) * np.sin(2 * np.pi * rng.uniform(3, 15) * along + rng.uniform(0, 6))[..., None]
+    image = rng.uniform(60, 200) + rng.uniform(-15, 15, 3) + (ramp[..., None] - 0.5) * rng.uniform(-80, 80)
+    image = image + rng.uniform(3, 25) * np.sin(2 * np.pi * rng.uniform(3, 15) * along + rng.uniform(0, 6))[..., None]
     cells = int(rng.integers(4, 16))
     coarse = rng.normal(0, rng.uniform(3, 25), (cells, cells)).astype(np.float32)
     coarse = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
-    return (picture + coarse + rng.normal(0, rng.uniform(2, 10), (size, size, 3))).astype(np.float32)
+    return (image + coarse + rng.normal(0, rng.uniform(2, 10), (size, size, 3))).astype(np.float32)
 
 
 def draw_outline(rng, label, size, smallest, largest):
@@ -72,17 +72,17 @@ def mask_of(points, size):
     return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) / 255.0
 
 
-def paint(rng, picture, mask, label):
+def paint(rng, image, mask, label):
     """Paint a mask in a vivid color of its class's third of the color circle, with a light texture."""
     hue, saturation, value = (60 * label + rng.uniform(-20, 20)) % 180, rng.uniform(150, 255), rng.uniform(110, 255)
     color = cv2.cvtColor(np.array([[[hue, saturation, value]]]).astype(np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
-    fill = color + rng.normal(0, 8, picture.shape)
-    return (picture * (1 - mask[..., None]) + fill * mask[..., None]).astype(np.float32)
+    fill = color + rng.normal(0, 8, image.shape)
+    return (image * (1 - mask[..., None]) + fill * mask[..., None]).astype(np.float32)
 
 
 def draw_image(rng, size, objects, smallest, largest):
     """(uint8 BGR [size, size, 3], [(label, polygon)]) of one image with up to `objects` objects, and half of that where they fit."""
-    picture = draw_background(rng, size)
+    image = draw_background(rng, size)
     drawn, areas, visible = [], [], []
     for _ in range(rng.integers((objects + 1) // 2, objects + 1)):
         for _ in range(20):
@@ -91,12 +91,12 @@ def draw_image(rng, size, objects, smallest, largest):
             mask = mask_of(points, size)
             left = [earlier * (1 - mask) for earlier in visible]
             if all(shown.sum() >= LEAST_VISIBLE * area for shown, area in zip(left, areas, strict=True)):
-                picture = paint(rng, picture, mask, label)
+                image = paint(rng, image, mask, label)
                 drawn.append((label, points))
                 areas.append(mask.sum())
                 visible = [*left, mask]
                 break
-    return np.clip(picture, 0, 255).astype(np.uint8), drawn
+    return np.clip(image, 0, 255).astype(np.uint8), drawn
 
 
 def write_part(folder, part, count, options):
@@ -108,9 +108,9 @@ def write_part(folder, part, count, options):
     for number in range(1, count + 1):
         # Train and validation images come from separate streams of random numbers.
         rng = np.random.default_rng([options.seed, ("train", "val").index(part), number])
-        picture, objects = draw_image(rng, options.size, options.objects, options.smallest, options.largest)
+        image, objects = draw_image(rng, options.size, options.objects, options.smallest, options.largest)
         name = f"{number:06d}.jpg"
-        cv2.imwrite(os.path.join(image_dir, name), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        cv2.imwrite(os.path.join(image_dir, name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
         images.append({"id": number, "file_name": name, "width": options.size, "height": options.size})
         for label, points in objects:
             box = [round(float(value), 2) for value in box_of(points)]

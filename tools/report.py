@@ -1,4 +1,4 @@
-"""Make one self-contained HTML file about a training and its evaluation: curves, scores, errors, pictures, speed."""
+"""Make one self-contained HTML file about a training and its evaluation: curves, scores, errors, images, speed."""
 import os
 import sys
 
@@ -41,14 +41,14 @@ def main(argv=None):
             read_json(paths["metrics.json"], "scores of eval.py", TIMES)
     if os.path.isfile(paths["val_pred_result.json"]):
         result = read_json(paths["val_pred_result.json"], "detections of eval.py", FOUND)
-        content.update(truth(result, options, config))
+        content.update(ground_truth(result, options, config))
     output = keep_earlier(options.output or os.path.join(folder, "report.html"))
     title = options.title or os.path.basename(os.path.abspath(folder))
     write_report(output, title, Run(**content), config.eval_config.score_thresh)
     print(f"wrote {output}")
 
 
-def truth(result, options, config):
+def ground_truth(result, options, config):
     """Ground truth, records and images of an evaluation's result: {"coco", "records", "images"}. Raises UserError."""
     from src.coco import find_split, image_list, read_coco
 

@@ -1,4 +1,4 @@
-"""Serve a detector on this machine: a web page to drop pictures on, and POST /predict for programs."""
+"""Serve a detector on this machine: a web page to drop images on, and POST /predict for programs."""
 import os
 import socket
 import sys
@@ -22,9 +22,9 @@ def main(argv=None):
     parser.add_argument("--score_thresh", type=float, default=load_defaults()[0]["eval_config.score_thresh"],
                         help="where the slider starts, and the smallest score of POST /predict without ?score= (default: %(default)s)")
     parser.add_argument("--max_bytes", type=int, default=20_000_000, help="largest body (default: %(default)s)")
-    parser.add_argument("--max_pixels", type=int, default=40_000_000, help="largest picture (default: %(default)s)")
-    parser.add_argument("--max_requests", type=int, default=8, help="pictures in work at a time; more get 503 (default: %(default)s)")
-    parser.add_argument("--body_seconds", type=float, default=30.0, help="time for sending a picture (default: %(default)s)")
+    parser.add_argument("--max_pixels", type=int, default=40_000_000, help="largest image (default: %(default)s)")
+    parser.add_argument("--max_requests", type=int, default=8, help="images in work at a time; more get 503 (default: %(default)s)")
+    parser.add_argument("--body_seconds", type=float, default=30.0, help="time for sending an image (default: %(default)s)")
     parser.add_argument("--header_seconds", type=float, default=10.0, help="time for a request's headers (default: %(default)s)")
     parser.add_argument("--max_connections", type=int, default=2000,
                         help="open connections; for one more, that which has waited longest goes (default: %(default)s)")
@@ -67,7 +67,7 @@ def serve(options, listener):
     predictor = Predictor(model, options.device_target, options.device_id)
     print("compiling the graph", flush=True)
     with errors.INTERRUPTS.at_once():
-        predictor.predict_picture(np.zeros((64, 64, 3), np.uint8))
+        predictor.predict_image(np.zeros((64, 64, 3), np.uint8))
     limits = Limits(options.max_bytes, options.max_pixels, options.max_requests, options.body_seconds)
     app = build_app(predictor, limits, os.path.basename(model), options.score_thresh)
     host, port = listener.getsockname()[:2]

@@ -85,9 +85,9 @@ def plan(options, words):
 def find_data(path):
     """The data set's folder: the path, or the folder voc in it. Raises UserError if neither holds annotations."""
     errors.require_dir(path, "data set folder (--data_path)")
-    for place in (path, os.path.join(path, "voc")):
-        if os.path.isdir(os.path.join(place, "annotations")):
-            return os.path.abspath(place)
+    for folder in (path, os.path.join(path, "voc")):
+        if os.path.isdir(os.path.join(folder, "annotations")):
+            return os.path.abspath(folder)
     raise UserError(f"{os.path.join(path, 'annotations')} is missing; --data_path is the folder that holds annotations/ and images/ "
                     "(tools/get_pascal_voc.sh makes data/voc)")
 

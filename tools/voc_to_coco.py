@@ -35,7 +35,7 @@ def main(argv=None):
     parser.add_argument("--zero_based", action="store_true", help="the boxes count pixels from 0")
     options = parser.parse_args(argv)
 
-    from src.utils import keep_earlier, log, write_json
+    from src.utils import keep_earlier, log, log_skipped, write_json
 
     for folder in ("Annotations", "JPEGImages"):
         errors.require_dir(os.path.join(options.voc_dir, folder), f"VOC folder's {folder}")
@@ -47,8 +47,7 @@ def main(argv=None):
     if not dataset["images"]:
         raise UserError(f"{options.voc_dir}: no image of {options.split} can be used; {skipped[0] if skipped else 'the list is empty'}")
     dataset["info"] = {"description": f"{os.path.basename(os.path.abspath(options.voc_dir))} {options.split}", "skipped": skipped}
-    for problem in skipped:
-        log(f"skipped {problem}")
+    log_skipped(skipped)
     if begin_at_0 and not options.zero_based:
         log(f"{begin_at_0} boxes begin before the first pixel: if these annotations count from 0, give --zero_based")
     if options.image_dir:

@@ -50,18 +50,18 @@ def damage(data, rng):
 
 
 def photographs(folder):
-    """Pictures of several formats, read as evaluation, prediction and conversion do."""
+    """Images of several formats, read as evaluation, prediction and conversion do."""
     import cv2
 
-    from src.image_files import read_picture
-    from tools.benchmark import photograph
+    from src.image_files import read_image
+    from tools.benchmark_inputs import photograph
 
-    picture = photograph(160, 120)
-    originals = {f"x{ending}": cv2.imencode(ending, picture)[1].tobytes() for ending in (".jpg", ".png", ".webp", ".bmp", ".tif")}
+    image = photograph(160, 120)
+    originals = {f"x{ending}": cv2.imencode(ending, image)[1].tobytes() for ending in (".jpg", ".png", ".webp", ".bmp", ".tif")}
 
     def use(path):
         try:
-            read_picture(path)
+            read_image(path)
         except (OSError, ValueError):
             return "skip"  # what the callers count and name
         return "result"
@@ -76,7 +76,7 @@ def annotations(folder):
     from src import dataset
     from src.coco import class_list, read_coco
     from src.image_files import LARGEST
-    from tools.benchmark import write_coco
+    from tools.benchmark_inputs import write_coco
 
     write_coco(os.path.join(folder, "coco"), 4, 160, 120, 3)
     with open(os.path.join(folder, "coco", "annotations", "instances_train2017.json"), "rb") as file:
@@ -127,7 +127,7 @@ def checkpoints(folder):
     """Checkpoints with their side files, loaded as evaluation does."""
     from src.centernet_det import build_network
     from src.checkpoint import save_weights
-    from src.inference import load_detector
+    from src.detector import load_detector
     from src.model_utils.config import get_config
     from src.side_file import describe_model
     from src.utils import write_json
@@ -157,7 +157,7 @@ def records(folder):
     from src.coco import find_split
     from src.model_utils.config import get_config
     from tests.conftest import convert
-    from tools.benchmark import write_coco
+    from tools.benchmark_inputs import write_coco
 
     write_coco(os.path.join(folder, "coco"), 8, 160, 120, 3)
     split = find_split(os.path.join(folder, "coco"), "train", get_config("", []).dataset_config)

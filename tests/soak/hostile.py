@@ -92,7 +92,7 @@ def hostile_yaml(data, rng):
 
 WORDS = ("", " ", "-1", "0", "1", "2", "0.5", "1e400", "nan", "inf", "-0", "0x10", "1_0", "1e12", "99999999999999999999", "true", "None",
          "[]", "[1,", "{}", "[1, 2]", "[0, 0]", "[64, 64]", "[nan, 1]", "{a: 1}", "!!python/none", "名前", "\udcff", "e\u0301", "a\nb", ".",
-         "..", "../x", "no/where", "no.json", "text.txt", "empty", "pipe", "picture.jpg", "broken.json", "a" * 300, "a/" * 200, "%s",
+         "..", "../x", "no/where", "no.json", "text.txt", "empty", "pipe", "image.jpg", "broken.json", "a" * 300, "a/" * 200, "%s",
          "$HOME", "~", "*", "[", "?", "--", "-", "-h1", "=", "a,b", ",", "1-0", "0-99999999999", "auto", "CPU")
 
 

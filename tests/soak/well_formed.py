@@ -19,16 +19,16 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def all_through(folder):
-    """COCO annotation files through conversion, scoring, pictures, a merge and, one in ten, the report."""
+    """COCO annotation files through conversion, scoring, images, a merge and, one in ten, the report."""
     from src import evaluation
-    from src.coco import Split, class_list, image_list, image_size, read_coco, truth_boxes
-    from src.image_files import read_picture
+    from src.coco import Split, class_list, ground_truth_boxes, image_list, image_size, read_coco
+    from src.image_files import read_image
     from src.post_process import coco_records
     from src.report import Run, write_report
     from src.visual import compare
     from tests.conftest import convert
     from tools import merge_pascal_json
-    from tools.benchmark import write_coco
+    from tools.benchmark_inputs import write_coco
 
     write_coco(os.path.join(folder, "coco"), 3, 160, 120, 2)
     image_dir = os.path.join(folder, "coco", "train2017")
@@ -50,13 +50,13 @@ def all_through(folder):
         category_ids = evaluation.check_classes({"classes": manifest["classes"]}, coco, path)
         images, records, skipped = dict(image_list(split, coco)), [], []
         for image_id, image_path in images.items():
-            truth = truth_boxes(coco, image_id, category_ids)
+            truth = ground_truth_boxes(coco, image_id, category_ids)
             records += coco_records(image_id, truth, category_ids)
             try:
-                compare(read_picture(image_path, image_size(coco.imgs[image_id])), truth, truth, names, 0.3)
+                compare(read_image(image_path, image_size(coco.imgs[image_id])), truth, truth, names, 0.3)
             except (OSError, ValueError) as error:
                 skipped.append(f"image {image_id} ({image_path}): {error}")
-        evaluation.write_records(place, "val", split, list(images.items()), records, skipped)
+        evaluation.Results(path, list(images.items()), records, skipped).write(place, "val")
         evaluation.score_and_write(place, coco, records, "x", {}, True)
         with open(path, "rb") as file:
             if zlib.crc32(file.read()) % 10 == 0:
@@ -76,10 +76,10 @@ def settings_in_use(folder):
     from src.dataset import augmentation_ranges, sample_layout
     from src.model_utils.config import DEFAULT_CONFIG, get_config
     from src.optimizer import build_schedule
-    from src.pre_process import normalize, place
+    from src.pre_process import make_input, normalize
     from src.side_file import describe_model
     from src.targets import make_sample, random_augmentation
-    from tools.benchmark import photograph
+    from tools.benchmark_inputs import photograph
 
     originals = {}
     for name in sorted(os.listdir(os.path.join(ROOT, "configs"))):
@@ -87,7 +87,7 @@ def settings_in_use(folder):
             originals[name] = file.read()
     with open(DEFAULT_CONFIG, "rb") as file:
         originals["default_config.yaml"] = file.read().split(b"\n---", 1)[0]
-    picture = photograph(160, 120)
+    image = photograph(160, 120)
 
     def use(path):
         config = get_config("", ["--config_path", path])
@@ -101,9 +101,9 @@ def settings_in_use(folder):
             hm = np.zeros((1, *layout.out_size[::-1]), np.float32)
             rng = np.random.default_rng([config.seed, 0, 1])
             augmentation = random_augmentation(rng, (160, 120), layout.input_size, augmentation_ranges(config))
-            make_sample(picture, boxes, np.zeros(1, np.int32), augmentation, layout, hm)
+            make_sample(image, boxes, np.zeros(1, np.int32), augmentation, layout, hm)
             for scale in config.eval_config.multi_scales:
-                pixels, _ = place(picture, scale, config.eval_config.keep_res, options.input_res_test, ratio)
+                pixels, _ = make_input(image, scale, config.eval_config.keep_res, options.input_res_test, ratio)
                 normalize(pixels, options.mean, options.std)
         return "result"
 
@@ -140,7 +140,7 @@ class Stub:
 
 def use_stand_ins():
     """Replace, for the rest of this process, networks, training and other processes, so that a command is followed to its end at once."""
-    from src import inference
+    from src import detector
     from src.side_file import read_exported, read_side_file
 
     def load_detector(checkpoint, eval_config, target, dcn_impl="auto", from_bytes=False):
@@ -180,8 +180,7 @@ def use_stand_ins():
     shapes = importlib.import_module("tools.make_shapes_dataset")
     real_write_part = shapes.write_part
     for patch in (
-        mock.patch.object(inference, "load_detector", load_detector), mock.patch.object(inference, "load_mindir", load_mindir),
-        mock.patch("src.predictor.load_detector", load_detector), mock.patch("src.predictor.load_mindir", load_mindir),
+        mock.patch.object(detector, "load_detector", load_detector), mock.patch.object(detector, "load_mindir", load_mindir),
         mock.patch("src.engine.train", train), mock.patch("mindspore.export", export), mock.patch("tools.train_full.run", run),
         mock.patch.object(shapes, "write_part", write_part), mock.patch("tools.benchmark.run_part", lambda part, options: []),
         mock.patch("tools.serve.serve", lambda options, listener: listener.close()),
@@ -202,7 +201,7 @@ def make_base(folder):
     from src.utils import write_json
     from tests.conftest import convert
     from tools import make_rank_table
-    from tools.benchmark import jpeg, photograph, write_coco
+    from tools.benchmark_inputs import jpeg, photograph, write_coco
 
     base = os.path.join(folder, "base")
     write_coco(os.path.join(base, "data"), 2, 96, 64, 2)
@@ -223,7 +222,7 @@ def make_base(folder):
     write_json(os.path.join(base, "e.json"), {**side, "input_res": [64, 64], "batch_size": 1, "input_type": "uint8", "down_ratio": 4,
                                               "K": 5, "flip_test": False})
     convert(find_split(os.path.join(base, "data"), "train", config.dataset_config), os.path.join(base, "records"), name=base)
-    with open(os.path.join(base, "picture.jpg"), "wb") as file:
+    with open(os.path.join(base, "image.jpg"), "wb") as file:
         file.write(jpeg(photograph(96, 64)))
     os.mkdir(os.path.join(base, "empty"))
     os.mkdir(os.path.join(base, "results"))
@@ -244,7 +243,7 @@ def make_base(folder):
     voc = os.path.join(base, "voc")
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         os.makedirs(os.path.join(voc, part))
-    shutil.copy(os.path.join(base, "picture.jpg"), os.path.join(voc, "JPEGImages", "1.jpg"))
+    shutil.copy(os.path.join(base, "image.jpg"), os.path.join(voc, "JPEGImages", "1.jpg"))
     with open(os.path.join(voc, "ImageSets", "Main", "test.txt"), "w", encoding="utf-8") as file:
         file.write("1\n")
     with open(os.path.join(voc, "Annotations", "1.xml"), "w", encoding="utf-8") as file:
@@ -270,7 +269,7 @@ COMMANDS = [
     ["preprocess", "--val_data_dir", "data", "--predict_dir", "out", "--export_config.input_res", "[64, 64]"],
     ["postprocess", "--result_path", "results", "--meta_path", "meta", "--label_path", "data", "--save_path", "out"],
     ["src.dataset", "--coco_data_dir", "data", "--mindrecord_dir", "out", "--dataset_config.num_workers", "1"],
-    ["tools.predict", "--load_checkpoint_path", "m.ckpt", "--input", "picture.jpg", "--output", "out", "--device_target", "CPU",
+    ["tools.predict", "--load_checkpoint_path", "m.ckpt", "--input", "image.jpg", "--output", "out", "--device_target", "CPU",
      "--input_res", "64", "64", "--multi_scales", "[1]", "--score_thresh", "0.3", "--max_pixels", "9999", "--max_frames", "3"],
     ["tools.predict", "--mindir", "e.mindir", "--input", "data/val2017", "--output", "out", "--batch_size", "2", "--classes", "class 1"],
     ["tools.serve", "--load_checkpoint_path", "m.ckpt", "--port", "0", "--host", "127.0.0.1", "--max_bytes", "9", "--body_seconds", "3"],
