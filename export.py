@@ -1,4 +1,4 @@
-"""Export a checkpoint as a MindIR (or, on Ascend, AIR) file that ends in decoded detections."""
+"""Export a checkpoint as a MindIR, ONNX or, on Ascend, AIR file that ends in decoded detections."""
 from src import errors
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
@@ -21,7 +21,7 @@ def export(config):
     options = config.export_config
     description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
-    from src.detector import export_detector, load_detector
+    from src.detector import export_detector, export_onnx, load_detector
     from src.model_utils.device_adapter import set_device
     from src.utils import log
 
@@ -33,7 +33,8 @@ def export(config):
         raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")
     from_bytes = options.input_type == "uint8"
     detector = load_detector(options.ckpt_file, config.eval_config, target, config.net_config.dcn_impl, from_bytes)
-    log(f"exported {export_detector(detector, options, config.eval_config)}")
+    export = export_onnx if options.export_format == "ONNX" else export_detector
+    log(f"exported {export(detector, options, config.eval_config)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
     from src.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
-    from src.side_file import read_exported
+    from src.models import is_exported, read_model
     from src.utils import log, log_skipped
 
     if not config.predict_dir:
@@ -18,7 +18,11 @@ def main():
     split = find_split(config.val_data_dir, "val", config.dataset_config, "--val_data_dir")
     coco = read_coco(split.annotation)
     check_expected(config, *class_list(coco), split.annotation)
-    description = read_exported(config.mindir_path) if config.mindir_path else None
+    description = read_model(config.mindir_path) if config.mindir_path else None
+    if description and not is_exported(config.mindir_path):
+        raise UserError(f"mindir_path is no exported file (.mindir or .onnx): {config.mindir_path}")
+    if description and description["input_res"] is None:
+        description["input_res"] = config.export_config.input_res
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation
     from src.extensions import require_extensions

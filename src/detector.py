@@ -1,4 +1,5 @@
 """Detectors: a checkpoint's network or an exported file, made ready to detect, and their export."""
+import json
 import os
 import tempfile
 import time
@@ -16,11 +17,13 @@ from src.errors import UserError
 from src.folding import make_for_inference
 from src.graphs import Graphs, filled
 from src.model_utils.config import Config
+from src.onnx_detector import INSTALL
 from src.side_file import CONSUMER, read_exported, read_side_file, side_file
 from src.utils import keep_earlier, log, whole_file, write_json
 
 # Evaluation settings that are fixed when a file is exported.
-FIXED = ("dataset_config.input_res_test", *(f"eval_config.{name}" for name in ("keep_res", "pad_multiple", "flip_test", "K")))
+FIXED_ALWAYS = ("eval_config.flip_test", "eval_config.K")
+FIXED = ("dataset_config.input_res_test", "eval_config.keep_res", "eval_config.pad_multiple", *FIXED_ALWAYS)  # with their size
 
 
 class Detector:
@@ -111,12 +114,7 @@ def export_detector(detector, export_config, eval_config):
     width, height = export_config.input_res
     batch = export_config.batch_size
     ending = export_config.export_format.lower()
-    path = f"{export_config.export_name}.{ending}"
-    if os.path.realpath(side_file(path)) == os.path.realpath(side_file(export_config.ckpt_file)):
-        raise UserError(f"export_config.export_name is {export_config.export_name}, whose side file would take the place of the "
-                        f"checkpoint's, {side_file(path)}; name another")
-    keep_earlier(path)
-    keep_earlier(side_file(path))
+    path = _make_room(export_config, ending)
     if detector.from_bytes:
         example = np.zeros((batch, height, width, 3), np.uint8)
     else:
@@ -127,12 +125,51 @@ def export_detector(detector, export_config, eval_config):
         made = os.path.join(plain, "folder", f"network.{ending}")
         ms.export(detector.network, ms.Tensor(example), file_name=made, file_format=export_config.export_format)
         os.rename(made, partial)
-    consumer = {name: detector.description[name] for name in CONSUMER}
-    consumer.update(
-        input_res=[width, height], batch_size=batch, input_type=export_config.input_type, input_shape=list(example.shape),
-        down_ratio=detector.down_ratio, K=eval_config.K, flip_test=eval_config.flip_test,
-        evaluation={name: value for name, value in detector.description["evaluation"].items() if name not in FIXED},
-        mindspore=ms.__version__, checkpoint=os.path.basename(export_config.ckpt_file),
-    )
-    write_json(side_file(path), consumer)
+    write_json(side_file(path), consumer_description(detector, export_config, eval_config, example.shape))
     return path
+
+
+def export_onnx(detector, export_config, eval_config):
+    """Write a checkpoint's Detector as an ONNX file, which has in its metadata what its side file says; returns the file's path."""
+    try:
+        from src.onnx_export import build_model
+    except ImportError as error:
+        raise UserError(f"{error.name} {INSTALL}") from error
+    path = _make_room(export_config, "onnx")
+    width, height = export_config.input_res
+    free = export_config.onnx_dynamic
+    batch, height, width = ("batch", "height", "width") if free else (export_config.batch_size, height, width)
+    shape = [batch, height, width, 3] if detector.from_bytes else [batch, 3, height, width]
+    description = consumer_description(detector, export_config, eval_config, shape)
+    metadata = {name: json.dumps(value) for name, value in description.items()}
+    model = build_model(detector.network, detector.from_bytes, export_config.onnx_dcn, (batch, height, width), metadata)
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        file.write(model.SerializeToString())
+    write_json(side_file(path), description)
+    return path
+
+
+def _make_room(export_config, ending):
+    """The path of the exported file, with what is there and its side file kept aside. Raises UserError if it is the checkpoint's."""
+    path = f"{export_config.export_name}.{ending}"
+    if os.path.realpath(side_file(path)) == os.path.realpath(side_file(export_config.ckpt_file)):
+        raise UserError(f"export_config.export_name is {export_config.export_name}, whose side file would take the place of the "
+                        f"checkpoint's, {side_file(path)}; name another")
+    keep_earlier(path)
+    keep_earlier(side_file(path))
+    return path
+
+
+def consumer_description(detector, export_config, eval_config, input_shape):
+    """What a consumer of an exported file is to know; a free batch or size is None, and a name in input_shape."""
+    fixed = export_config.export_format != "ONNX" or not export_config.onnx_dynamic
+    in_graph = FIXED if fixed else FIXED_ALWAYS
+    evaluation = detector.description["evaluation"]
+    return {
+        **{name: detector.description[name] for name in (*CONSUMER, "input_res_train")},
+        "input_res": export_config.input_res if fixed else None, "batch_size": export_config.batch_size if fixed else None,
+        "input_type": export_config.input_type, "input_shape": list(input_shape), "down_ratio": detector.down_ratio,
+        "K": eval_config.K, "flip_test": eval_config.flip_test,
+        "evaluation": {name: value for name, value in evaluation.items() if name not in in_graph},
+        "mindspore": ms.__version__, "checkpoint": os.path.basename(export_config.ckpt_file),
+    }

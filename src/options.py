@@ -4,7 +4,8 @@ import difflib
 import re
 
 from src.errors import UserError
-from src.side_file import read_exported, read_side_file
+from src.model_utils.config import load_defaults
+from src.models import is_exported, read_model, require_runtime
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -25,14 +26,29 @@ def add_model_options(parser):
     """Give the parser of a tool that detects the options that name its model and its device."""
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--load_checkpoint_path", metavar="FILE", help="checkpoint; its side file lies beside it")
-    model.add_argument("--mindir", metavar="FILE", help="exported file; its side file lies beside it")
-    parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"), default="auto", help="device (default: %(default)s)")
-    parser.add_argument("--device_id", type=int, default=0, help="number of the Ascend device (default: %(default)s)")
+    add_exported_option(model)
+    add_device_options(parser)
+
+
+def add_exported_option(parser, **settings):
+    """Give a parser the option that names an exported file, under either of its names."""
+    parser.add_argument("--mindir", "--onnx", dest="exported", metavar="FILE", **settings,
+                        help="exported file, .mindir (its side file lies beside it) or .onnx (which needs no MindSpore)")
+
+
+def add_device_options(parser):
+    """Give a parser the options that say where a model is computed."""
+    values, helps, rules = load_defaults()
+    for name in ("device_target", "onnx_provider"):
+        parser.add_argument(f"--{name}", choices=rules[name]["choices"], default=values[name], help=f"{helps[name]} (default: %(default)s)")
+    parser.add_argument("--device_id", type=int, default=values["device_id"], help=f"{helps['device_id']} (default: %(default)s)")
 
 
 def check_model_options(options):
-    """Raise UserError unless the model that add_model_options' options name, and its side file, are there and right."""
-    if options.load_checkpoint_path is not None:
-        read_side_file(options.load_checkpoint_path)
-    else:
-        read_exported(options.mindir)
+    """The path of the model that the options of add_model_options name. Raises UserError unless it is there and what computes it."""
+    if options.exported is not None and not is_exported(options.exported):
+        raise UserError(f"--mindir and --onnx name an exported file, .mindir or .onnx: {options.exported}")
+    model = options.exported if options.exported is not None else options.load_checkpoint_path
+    require_runtime(model)
+    read_model(model)
+    return model

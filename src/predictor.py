@@ -12,7 +12,8 @@ from src.extensions import require_extensions
 from src.image_files import read_image
 from src.inference import join_scales, make_inputs
 from src.model_utils.config import make_config
-from src.side_file import adopt_evaluation, fixed_settings, read_exported, read_side_file, side_file
+from src.models import is_exported, load_model, read_model, require_runtime
+from src.side_file import adopt_evaluation
 
 
 @dataclass(frozen=True)
@@ -76,44 +77,40 @@ def as_image(source) -> np.ndarray:
 
 
 class Predictor:
-    """Detects the objects of an image with a checkpoint (.ckpt, its side file beside it) or an exported file (.mindir).
+    """Detects the objects of an image with a checkpoint (.ckpt, its side file beside it) or an exported file (.mindir, .onnx).
 
     Each image is fitted into the size the checkpoint's recipe evaluates at, or if that keeps sizes, was trained at (or into input_res,
     [width, height]), so that one graph serves images of all sizes; keep_res=True keeps their own sizes. eval_options are those of
-    eval_config: flip_test, multi_scales, K, SOFT_NMS, keep_res, batch_size, ..., by default those of the recipe; for an exported file,
-    flip_test and K are those it was exported with.
+    eval_config: flip_test, multi_scales, K, SOFT_NMS, keep_res, batch_size, ..., by default those of the recipe; an
+    exported file has flip_test, K and, unless it leaves it free, the size in it. An ONNX file is computed by ONNX Runtime without
+    MindSpore, by its execution provider onnx_provider.
 
     Thread-safe: images are prepared and finished in the calling threads, the network computes for one of them at a time.
     Raises UserError for a model that cannot be loaded or an option that does not exist.
     """
 
-    def __init__(self, model: str, device_target: str = "auto", device_id: int = 0, input_res: list[int] | None = None, **eval_options):
-        exported = os.path.splitext(model)[1] == ".mindir"
-        if exported and (input_res or {"flip_test", "keep_res", "K"} & set(eval_options)):
-            raise UserError(f"{model}: input_res, keep_res, flip_test and K are fixed when a file is exported")
-        description = read_exported(model) if exported else read_side_file(model)
-        given = {"eval_config": {"keep_res": False, **eval_options}}
+    def __init__(self, model: str, device_target: str = "auto", device_id: int = 0, input_res: list[int] | None = None,
+                 onnx_provider: str = "CPU", **eval_options):
+        require_runtime(model)
+        description = read_model(model)
+        given = {"eval_config": {"keep_res": False, **eval_options}, "device_target": device_target, "device_id": device_id,
+                 "onnx_provider": onnx_provider}
         if input_res:
             given["dataset_config"] = {"input_res_test": list(input_res)}
+        fixed = {name.rpartition(".")[2] for name in description.get("fixed", {})}
+        wrong = fixed & ({*eval_options} | ({"input_res_test"} if input_res else set()))
+        if wrong:
+            raise UserError(f"{model}: {', '.join(sorted(wrong)).replace('input_res_test', 'input_res')}: fixed when the file was exported")
         self.config = make_config(**given)
         recorded = dict(description["evaluation"])
-        if exported:
-            recorded |= fixed_settings(description, side_file(model))
-        elif recorded.pop("eval_config.keep_res", True):
+        if "input_res_test" not in fixed and recorded.pop("eval_config.keep_res", True):
             recorded["dataset_config.input_res_test"] = description["input_res_train"]
         adopt_evaluation(self.config, {"evaluation": recorded}, "the side file")
         require_extensions()
-        self.detector = self._load(model, exported, device_target, device_id)
+        self.detector = load_model(model, self.config)
+        self.exported = is_exported(model)
         self.classes: list[str] = self.detector.description["classes"]
         self._lock = threading.Lock()
-
-    def _load(self, model, exported, device_target, device_id):
-        # MindSpore is slow to load, and not needed to name an option that is wrong.
-        from src.detector import load_detector, load_mindir
-        from src.model_utils.device_adapter import set_device
-
-        target = set_device(device_target, device_id)
-        return load_mindir(model) if exported else load_detector(model, self.config.eval_config, target)
 
     def __call__(self, source) -> Prediction:
         """Detect in one image, anything as_image takes. Raises OSError or ValueError if it is none."""
@@ -131,7 +128,7 @@ class Predictor:
 
         Raises UserError with an exported file, which ends in detections.
         """
-        if self.detector.input_res is not None:
+        if self.exported:
             raise UserError("an exported file ends in detections and has no heatmap; give the checkpoint")
         pixels, view = make_inputs(image, self.detector, self.config)[0]
         with self._lock:

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import reprlib
 
 from src import errors
 from src.errors import UserError
@@ -117,16 +118,26 @@ def read_side_file(checkpoint, what="checkpoint (--load_checkpoint_path)"):
 def read_exported(path):
     """The side file's dictionary of an exported file. Raises UserError if either is missing."""
     errors.require_file(path, "exported file (--mindir, --mindir_path)")
-    description = read_json(side_file(path), f"the side file of {path}", {"dataset": is_string, **MODEL, **EXPORTED})
-    check_model(description, side_file(path))
-    description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(path))
+    tests = {"dataset": is_string, **MODEL, **EXPORTED}
+    return checked_exported(read_json(side_file(path), f"the side file of {path}", tests), tests, side_file(path))
+
+
+def checked_exported(description, tests, where):
+    """What an exported file at `where` says of itself, checked by tests {name: test}. Raises UserError."""
+    wrong = [name for name, test in tests.items() if not test(description[name])]
+    if wrong:
+        raise UserError(f"{where}: {wrong[0]} cannot be {reprlib.repr(description[wrong[0]])}")
+    check_model(description, where)
+    description["evaluation"] = checked_evaluation(description.get("evaluation", {}), where)
     return description
 
 
 def fixed_settings(description, where):
     """The evaluation settings that an exported file with this side file, at `where`, has in its graph. Raises UserError."""
-    return checked_evaluation({"dataset_config.input_res_test": description["input_res"], "eval_config.K": description["K"],
-                               "eval_config.flip_test": description["flip_test"]}, where)
+    settings = {"eval_config.K": description["K"], "eval_config.flip_test": description["flip_test"]}
+    if description["input_res"] is not None:
+        settings |= {"dataset_config.input_res_test": description["input_res"], "eval_config.keep_res": False}
+    return checked_evaluation(settings, where)
 
 
 def checked_evaluation(settings, where):

@@ -1,4 +1,4 @@
-"""Run an exported MindIR file on images of a COCO-format data set and draw detections beside the ground truth on one sheet."""
+"""Run an exported file on images of a COCO-format data set and draw detections beside the ground truth on one sheet."""
 import os
 import sys
 
@@ -6,16 +6,15 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from src import errors
 from src.errors import UserError
-from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
-from src.options import OptionParser
+from src.options import OptionParser, add_exported_option, check_model_options
 
 MOST = 10_000  # of images, of columns, and of pixels in a row of one
 
 
 def main():
     parser = OptionParser(description=__doc__)
-    parser.add_argument("--mindir", required=True, help="exported file; its side file lies beside it")
+    add_exported_option(parser, required=True)
     parser.add_argument("--data_dir", required=True, help="data set whose validation images are drawn")
     parser.add_argument("--output", required=True, help="image to write, .png or .jpg")
     parser.add_argument("--count", type=int, default=12, help="images to draw, spread over the data set (default: %(default)s)")
@@ -29,7 +28,7 @@ def main():
     if not options.output.lower().endswith((".png", ".jpg")):
         raise UserError(f"--output is {options.output}; expected a name that ends in .png or .jpg")
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
-    require_mindspore()
+    model = check_model_options(options)
 
     import cv2  # what is slow to load is loaded when there is something to do
     import numpy as np
@@ -37,16 +36,13 @@ def main():
     from src import evaluation, visual
     from src.coco import find_split, ground_truth_boxes, image_list, image_size, read_coco
     from src.image_files import read_image
-    from src.side_file import read_exported
+    from src.predictor import Predictor
     from src.utils import keep_earlier, log
 
-    description = read_exported(options.mindir)
+    predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     split = find_split(options.data_dir, "val", config.dataset_config)
     coco = read_coco(split.annotation)
-    category_ids = evaluation.check_classes(description, coco, split.annotation)
-    from src.predictor import Predictor
-
-    predictor = Predictor(options.mindir, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
+    category_ids = evaluation.check_classes(predictor.detector.description, coco, split.annotation)
     images = image_list(split, coco)
     sheet = []
     for index in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):

@@ -10,7 +10,6 @@ if __name__ == "__main__":
 from src import errors
 from src.coco import IMAGE_ENDINGS
 from src.errors import UserError
-from src.mindspore_version import require_mindspore
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 from src.prediction_files import RECORD, TABLE, PredictionFiles, detect_in_images, detect_in_video, is_camera
@@ -22,17 +21,15 @@ VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg
 
 def main(argv=None):
     options = parse(argv)
-    require_mindspore()
-    if options.heatmap and options.mindir:
+    if options.heatmap and options.exported:
         raise UserError("an exported file ends in detections and has no heatmap: --heatmap needs --load_checkpoint_path")
     sources, base = find_sources(options.input)
-    check_model_options(options)
+    model = check_model_options(options)
     check_output(options.output, base)
 
     eval_options = {name: getattr(options, name) for name in ("flip_test", "keep_res", "batch_size", "multi_scales")
                     if getattr(options, name) is not None}
-    model = options.load_checkpoint_path or options.mindir
-    predictor = Predictor(model, options.device_target, options.device_id, options.input_res, **eval_options)
+    predictor = Predictor(model, options.device_target, options.device_id, options.input_res, options.onnx_provider, **eval_options)
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output
     if os.path.isdir(folder) and os.listdir(folder):

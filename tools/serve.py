@@ -8,7 +8,6 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
-from src.mindspore_version import require_mindspore
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 
@@ -34,10 +33,9 @@ def main(argv=None):
             raise UserError(f"--{name} is {getattr(options, name)}; expected a number above 0, below {2**31}")
     if not 0 <= options.score_thresh <= 1:
         raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
-    require_mindspore()
-    check_model_options(options)
+    model = check_model_options(options)
     listener = listen(options.host, options.port)
-    serve(options, listener)
+    serve(model, options, listener)
 
 
 def listen(host, port):
@@ -49,7 +47,7 @@ def listen(host, port):
         raise UserError(f"cannot listen on {host}:{port}: {error}; name another --host or --port") from error
 
 
-def serve(options, listener):
+def serve(model, options, listener):
     """Load the model, compile its graph, and serve until interrupted."""
     # What is slow to load is loaded when there is something to do.
     try:
@@ -63,8 +61,7 @@ def serve(options, listener):
 
     from src.predictor import Predictor
 
-    model = options.load_checkpoint_path or options.mindir
-    predictor = Predictor(model, options.device_target, options.device_id)
+    predictor = Predictor(model, options.device_target, options.device_id, onnx_provider=options.onnx_provider)
     print("compiling the graph", flush=True)
     with errors.INTERRUPTS.at_once():
         predictor.predict_image(np.zeros((64, 64, 3), np.uint8))

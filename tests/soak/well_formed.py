@@ -183,7 +183,7 @@ def use_stand_ins():
         mock.patch.object(detector, "load_detector", load_detector), mock.patch.object(detector, "load_mindir", load_mindir),
         mock.patch("src.engine.train", train), mock.patch("mindspore.export", export), mock.patch("tools.train_full.run", run),
         mock.patch.object(shapes, "write_part", write_part), mock.patch("tools.benchmark.run_part", lambda part, options: []),
-        mock.patch("tools.serve.serve", lambda options, listener: listener.close()),
+        mock.patch("tools.serve.serve", lambda model, options, listener: listener.close()),
     ):
         patch.start()
 

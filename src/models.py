@@ -1,0 +1,60 @@
+"""Models of all kinds by their file's ending: checkpoints (.ckpt), exported MindIR files (.mindir), exported ONNX files (.onnx)."""
+import os
+
+from src.errors import UserError
+from src.mindspore_version import require_mindspore
+from src.onnx_detector import load_onnx, read_onnx
+from src.side_file import fixed_settings, read_exported, read_side_file, side_file
+
+
+def ending(path):
+    """A model file's ending, which says what kind it is."""
+    return os.path.splitext(path)[1].lower()
+
+
+def is_exported(path):
+    """Whether a path names an exported file."""
+    return ending(path) in (".mindir", ".onnx")
+
+
+def read_model(path, what="checkpoint (--load_checkpoint_path)"):
+    """What a model says of itself; `evaluation` holds the settings that its recipe evaluates with. Raises UserError.
+
+    Of an exported file, `fixed` holds those that are in its graph.
+    """
+    if not is_exported(path):
+        return read_side_file(path, what)
+    description = read_onnx(path) if ending(path) == ".onnx" else read_exported(path)
+    description["fixed"] = fixed_settings(description, path if ending(path) == ".onnx" else side_file(path))
+    description["evaluation"].update(description["fixed"])
+    return description
+
+
+def require_runtime(path):
+    """Raise UserError unless what computes a model is installed; an ONNX file needs no MindSpore."""
+    if ending(path) != ".onnx":
+        require_mindspore()
+
+
+def check_fixed(config, description, path):
+    """Raise UserError if a Config wants other settings than those in an exported file's graph."""
+    for name, value in description.get("fixed", {}).items():
+        section, _, key = name.partition(".")
+        wanted = getattr(getattr(config, section), key)
+        if wanted != value:
+            raise UserError(f"{name} is {wanted} ({config.origin(name)}), and {path} was exported with {value}; leave it out, or export "
+                            "a file with it")
+
+
+def load_model(path, config):
+    """The detector of a model of any kind, on the device and with the settings that a Config says. Raises UserError."""
+    if ending(path) == ".onnx":
+        return load_onnx(path, config.onnx_provider)
+    # MindSpore is slow to load, and an ONNX file does without.
+    from src.detector import load_detector, load_mindir
+    from src.model_utils.device_adapter import set_device
+
+    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
+    if ending(path) == ".mindir":
+        return load_mindir(path)
+    return load_detector(path, config.eval_config, target, config.net_config.dcn_impl)

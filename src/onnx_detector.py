@@ -1,0 +1,143 @@
+"""The detector of an ONNX file on ONNX Runtime; without MindSpore."""
+import json
+import os
+import threading
+import time
+
+import numpy as np
+
+from src import errors
+from src.errors import UserError
+from src.kinds import is_count, is_string, list_of, or_none
+from src.side_file import EXPORTED, MODEL, checked_exported
+
+# Names of ONNX Runtime's execution providers, which take what they can compute; the CPU does the rest.
+PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider",
+             "OpenVINO": "OpenVINOExecutionProvider", "CANN": "CANNExecutionProvider"}
+METADATA = {"dataset": is_string, **MODEL, **EXPORTED, "input_res": or_none(list_of(is_count, 2)), "batch_size": or_none(is_count),
+            "input_res_train": list_of(is_count, 2)}
+LARGEST = 2**31 - 1  # bytes of a protobuf message
+INSTALL = "is not installed; pip install -r requirements-onnx.txt"
+
+
+class OnnxDetector:
+    """The detector of an ONNX file, as inference.py says; a batch's height and width are multiples of 32 if the file leaves them free."""
+
+    def __init__(self, session, description, path):
+        self.session, self.description, self.path = session, description, path
+        self.down_ratio, self.from_bytes = description["down_ratio"], description["input_type"] == "uint8"
+        self.input_res, self.batch_size = description["input_res"], description["batch_size"]
+        self.warm, self.lock = False, threading.Lock()
+
+    def compile(self, batch):
+        """Run once, for what ONNX Runtime prepares in the first call; returns the seconds it took, 0 afterwards."""
+        with self.lock:
+            if self.warm:
+                return 0.0
+            start = time.perf_counter()
+            self(batch)
+            self.warm = True
+            return time.perf_counter() - start
+
+    def __call__(self, batch):
+        count = len(batch)
+        if self.batch_size and count < self.batch_size:
+            batch = np.concatenate([batch, np.zeros((self.batch_size - count, *batch.shape[1:]), batch.dtype)])
+        try:
+            detections = self.session.run(["detections"], {"image": batch})[0]
+        except Exception as error:  # ONNX Runtime has kinds of its own for each cause
+            raise UserError(f"{self.path}: ONNX Runtime cannot compute a batch of {batch.shape} ({_first_line(error)})") from error
+        return detections[:count]
+
+
+def read_onnx(path):
+    """The description in an ONNX file's metadata, as an exported file's side file has it. Raises UserError if it is not of this project."""
+    return _described(_load(path), path)
+
+
+def load_onnx(path, provider="CPU"):
+    """The OnnxDetector of a file; provider is a key of PROVIDERS. Raises UserError if it cannot be loaded."""
+    onnxruntime = _package("onnxruntime")
+    model = _load(path)
+    description = _described(model, path)
+    available = onnxruntime.get_available_providers()
+    if PROVIDERS[provider] not in available:
+        there = ", ".join(name for name, full in PROVIDERS.items() if full in available)
+        raise UserError(f"onnx_provider is {provider}, and the installed onnxruntime has {there}; install the onnxruntime package that has "
+                        f"{PROVIDERS[provider]}, or name another")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong comes as an error
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    names = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["CPU"]]))
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=names)
+    except Exception as error:
+        raise UserError(f"{path}: ONNX Runtime does not take this file ({_first_line(error)})") from error
+    _check_ends(session, description, path)
+    return OnnxDetector(session, description, path)
+
+
+def _package(name):
+    """An imported package. Raises UserError if it is not installed."""
+    try:
+        return __import__(name)
+    except ImportError as error:
+        raise UserError(f"{error.name} {INSTALL}") from error
+
+
+def _load(path):
+    """The ModelProto of a file, which refers to no other. Raises UserError."""
+    onnx = _package("onnx")
+    errors.require_file(path, "ONNX file")
+    if os.path.getsize(path) > LARGEST:
+        raise UserError(f"{path}: {os.path.getsize(path)} bytes; an ONNX file of this project has at most {LARGEST}")
+    try:
+        with open(path, "rb") as file:
+            model = onnx.load_model_from_string(file.read())
+    except Exception as error:  # protobuf has kinds of its own
+        raise UserError(f"{path}: no ONNX file, or a damaged one ({_first_line(error)})") from error
+    if any(tensor.external_data or tensor.data_location for tensor in _tensors(model)):
+        raise UserError(f"{path}: it keeps weights in other files, which are not read; export it into one file")
+    return model
+
+
+def _tensors(message):
+    """All TensorProtos in a protobuf message, however deep."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else [value]:
+                yield from _tensors(part)
+
+
+def _described(model, path):
+    """The description in a ModelProto's metadata, checked."""
+    content = {}
+    for entry in model.metadata_props:
+        if entry.key in METADATA or entry.key == "evaluation":
+            try:
+                content[entry.key] = json.loads(entry.value)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}: {entry.key} of its metadata is no JSON ({error})") from error
+    missing = [name for name in METADATA if name not in content]
+    if missing:
+        raise UserError(f"{path}: not an ONNX file of this project's export.py (its metadata has no {missing[0]})")
+    return checked_exported(content, METADATA, path)
+
+
+def _check_ends(session, description, path):
+    """Raise UserError unless a session takes and gives what its description says."""
+    width, height = description["input_res"] or ("width", "height")
+    batch = description["batch_size"] or "batch"
+    kind, shape = ("uint8", [batch, height, width, 3]) if description["input_type"] == "uint8" else ("float", [batch, 3, height, width])
+    expected = ([("image", f"tensor({kind})", shape)], [("detections", "tensor(float)", [batch, description["K"], 6])])
+    for ends, wanted in zip((session.get_inputs(), session.get_outputs()), expected):
+        found = [(end.name, end.type, end.shape) for end in ends]
+        if found != wanted:
+            raise UserError(f"{path}: not a file of this project's export.py (it has {found}, and its metadata says {wanted})")
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
