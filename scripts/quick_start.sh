@@ -43,10 +43,19 @@ if [ ! -f "$out/centernet.mindir" ]; then
     step "exporting MindIR"
     $python export.py $config --export_config.ckpt_file "$checkpoint" --export_config.export_name "$out/centernet"
 fi
+if [ ! -f "$out/centernet.onnx" ]; then
+    step "exporting ONNX"
+    $python export.py $config --export_config.ckpt_file "$checkpoint" --export_config.export_name "$out/centernet" \
+        --export_config.export_format ONNX
+fi
 if [ ! -f "$out/contact_sheet.png" ]; then
     step "running the MindIR file on validation images"
     $python tools/contact_sheet.py --config_path configs/quick_start.yaml --mindir "$out/centernet.mindir" --data_dir "$out/shapes" \
         --output "$out/contact_sheet.png"
+fi
+if [ ! -d "$out/onnx" ]; then
+    step "running the ONNX file on a validation image"
+    $python tools/predict.py --onnx "$out/centernet.onnx" --input "$(ls "$out"/shapes/val2017/*.jpg | head -n 1)" --output "$out/onnx"
 fi
 
 step "done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
@@ -55,7 +64,8 @@ cat <<END
 
 checkpoint     $checkpoint
 MindIR         $out/centernet.mindir, $out/centernet.json
+ONNX           $out/centernet.onnx (detections of the first validation image: $out/onnx/)
 scores         $out/metrics.json
 loss curve     $out/loss.png
-images       $out/contact_sheet.png (detections beside the ground truth)
+contact sheet  $out/contact_sheet.png (detections beside the ground truth)
 END

@@ -114,7 +114,12 @@ def export_detector(detector, export_config, eval_config):
     width, height = export_config.input_res
     batch = export_config.batch_size
     ending = export_config.export_format.lower()
-    path = _make_room(export_config, ending)
+    path = f"{export_config.export_name}.{ending}"
+    if os.path.realpath(side_file(path)) == os.path.realpath(side_file(export_config.ckpt_file)):
+        raise UserError(f"export_config.export_name is {export_config.export_name}, whose side file would take the place of the "
+                        f"checkpoint's, {side_file(path)}; name another")
+    keep_earlier(path)
+    keep_earlier(side_file(path))
     if detector.from_bytes:
         example = np.zeros((batch, height, width, 3), np.uint8)
     else:
@@ -135,7 +140,8 @@ def export_onnx(detector, export_config, eval_config):
         from src.onnx_export import build_model
     except ImportError as error:
         raise UserError(f"{error.name} {INSTALL}") from error
-    path = _make_room(export_config, "onnx")
+    path = keep_earlier(f"{export_config.export_name}.onnx")
+    side = keep_earlier(f"{path}.json")  # a MindIR file of that name has the other
     width, height = export_config.input_res
     free = export_config.onnx_dynamic
     batch, height, width = ("batch", "height", "width") if free else (export_config.batch_size, height, width)
@@ -145,18 +151,7 @@ def export_onnx(detector, export_config, eval_config):
     model = build_model(detector.network, detector.from_bytes, export_config.onnx_dcn, (batch, height, width), metadata)
     with whole_file(path) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
-    write_json(side_file(path), description)
-    return path
-
-
-def _make_room(export_config, ending):
-    """The path of the exported file, with what is there and its side file kept aside. Raises UserError if it is the checkpoint's."""
-    path = f"{export_config.export_name}.{ending}"
-    if os.path.realpath(side_file(path)) == os.path.realpath(side_file(export_config.ckpt_file)):
-        raise UserError(f"export_config.export_name is {export_config.export_name}, whose side file would take the place of the "
-                        f"checkpoint's, {side_file(path)}; name another")
-    keep_earlier(path)
-    keep_earlier(side_file(path))
+    write_json(side, description)
     return path
 
 

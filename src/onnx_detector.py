@@ -57,9 +57,16 @@ def read_onnx(path):
 
 def load_onnx(path, provider="CPU"):
     """The OnnxDetector of a file; provider is a key of PROVIDERS. Raises UserError if it cannot be loaded."""
-    onnxruntime = _package("onnxruntime")
     model = _load(path)
     description = _described(model, path)
+    session = start_session(model, provider, path)
+    _check_ends(session, description, path)
+    return OnnxDetector(session, description, path)
+
+
+def start_session(model, provider, path):
+    """ONNX Runtime's session of the ModelProto in a file, on all cores that this process may use. Raises UserError."""
+    onnxruntime = _package("onnxruntime")
     available = onnxruntime.get_available_providers()
     if PROVIDERS[provider] not in available:
         there = ", ".join(name for name, full in PROVIDERS.items() if full in available)
@@ -70,11 +77,9 @@ def load_onnx(path, provider="CPU"):
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     names = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["CPU"]]))
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=names)
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=names)
     except Exception as error:
         raise UserError(f"{path}: ONNX Runtime does not take this file ({_first_line(error)})") from error
-    _check_ends(session, description, path)
-    return OnnxDetector(session, description, path)
 
 
 def _package(name):

@@ -9,7 +9,7 @@ CLASSES = 80
 
 def peers(part):
     """{"PyTorch": make} for the parts that are stated in PyTorch."""
-    makers = {"train": make_training, "infer": make_inference, "decode": make_decoding}
+    makers = {"train": make_training, "infer": make_inference, "onnx": make_inference, "decode": make_decoding}
     return {f"PyTorch {torch.__version__}": makers[part]} if part in makers else {}
 
 
@@ -37,6 +37,8 @@ def best(heat):
 
 def make_inference(case, batch):
     """The network and its best peaks."""
+    if batch is None:
+        return None
     network = torch_reference.CenterNet(CLASSES).eval()
     tensor = torch.tensor(batch)
 

@@ -213,6 +213,38 @@ def infer_part(runs):
         yield Case(f"inference, {batch_size} x 512x512", functools.partial(detector, batch), "ms", 1, batch)
 
 
+def onnx_part(runs):
+    """The ONNX file's two forms beside the MindSpore network that they are made of, in turns."""
+    import numpy as np
+
+    from src.model_utils.device_adapter import set_device
+
+    set_device("CPU", 0)
+    detector = build_detector()
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = {form: onnx_session(detector, form, os.path.join(folder, f"{form}.onnx")) for form in ("deform_conv", "grid_sample")}
+    for batch_size, side in ((1, 512), (8, 512), (1, 128)):
+        batch = np.random.default_rng(0).standard_normal((batch_size, 3, side, side)).astype(np.float32)
+        size = f"{batch_size} x {side}x{side}"
+        functions = {form: functools.partial(session.run, None, {"image": batch}) for form, session in sessions.items()}
+        times = take_turns({"MindSpore": functools.partial(detector, batch), **functions}, runs)
+        yield Case(f"MindSpore, {size}", seconds=times["MindSpore"])
+        for form in sessions:
+            yield Case(f"ONNX Runtime, {form}, {size}", seconds=times[form])
+            ratios = [ours / theirs for ours, theirs in zip(times[form], times["MindSpore"])]
+            yield Case("  its time over MindSpore's", unit="ratio", seconds=ratios)
+        yield Case(f"ONNX Runtime, {size}", functions["deform_conv"], "ms", 1, batch)
+
+
+def onnx_session(detector, form, path):
+    """ONNX Runtime's session of a Detector, as onnx_detector.py starts it."""
+    from src.onnx_detector import start_session
+    from src.onnx_export import build_model
+
+    model = build_model(detector.network, False, form, ("batch", "height", "width"), {})
+    return start_session(model, "CPU", path)
+
+
 def decode_part(runs):
     """Peaks and the best 100 of them, of 80 heatmaps."""
     import mindspore as ms
@@ -300,6 +332,6 @@ def convert_part(runs):
 
 
 PARTS = {
-    "input": input_part, "train": train_part, "infer": infer_part, "decode": decode_part, "postprocess": postprocess_part,
-    "eval": eval_part, "convert": convert_part,
+    "input": input_part, "train": train_part, "infer": infer_part, "onnx": onnx_part, "decode": decode_part,
+    "postprocess": postprocess_part, "eval": eval_part, "convert": convert_part,
 }
