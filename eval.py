@@ -18,8 +18,8 @@ def evaluate(config):
     from src.models import check_fixed, load_model, read_model, require_runtime
     from src.side_file import adopt_evaluation
 
-    description = read_model(config.load_checkpoint_path)
     require_runtime(config.load_checkpoint_path)
+    description = read_model(config.load_checkpoint_path)
     try:
         split = find_split(config.data_dir, config.run_mode, config.dataset_config)
     except errors.UserError as error:

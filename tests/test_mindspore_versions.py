@@ -20,8 +20,8 @@ CHECKPOINT = ["--load_checkpoint_path", "x.ckpt"]
 WITH_MINDSPORE = {  # entry scripts and the options they cannot do without
     "train.py": [], "eval.py": [], "export.py": [], "src/dataset.py": [], "tools/benchmark.py": [],
     "tools/predict.py": [*CHECKPOINT, "--input", "in", "--output", "out"], "tools/serve.py": CHECKPOINT,
-    "tools/infer_mindir.py": ["--mindir", "x", "--input_dir", "in", "--result_path", "out"],
-    "tools/contact_sheet.py": ["--mindir", "x", "--data_dir", "in", "--output", "out.png"],
+    "tools/infer_mindir.py": ["--mindir", "x.mindir", "--input_dir", "in", "--result_path", "out"],
+    "tools/contact_sheet.py": ["--mindir", "x.mindir", "--data_dir", "in", "--output", "out.png"],
     "tools/convert_resnet18.py": ["--ckpt_file", "x", "--output_file", "y"],
     "tools/convert_centernet.py": ["--ckpt_file", "x", "--output_file", "y"], "tools/train_full.py": ["--data_path", "in"],
 }

@@ -75,8 +75,13 @@ def test_unknown_options_and_models(lively_checkpoint, tmp_path):
         Predictor(str(lively_checkpoint), "CPU", flip_tets=True)
     with pytest.raises(UserError, match="nowhere"):
         Predictor("/nowhere.ckpt", "CPU")
-    with pytest.raises(UserError, match="fixed when a file is exported"):
-        Predictor("x.mindir", "CPU", flip_test=True)
+    side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0, 0, 0], "std": [1, 1, 1], "input_res": [96, 64],
+            "batch_size": 1, "input_type": "uint8", "down_ratio": 4, "K": 7, "flip_test": False}
+    (tmp_path / "x.json").write_text(json.dumps(side))
+    (tmp_path / "x.mindir").touch()
+    for options in ({"flip_test": True}, {"K": 8}, {"keep_res": True}, {"input_res": [64, 64]}):
+        with pytest.raises(UserError, match=f"{next(iter(options))}: fixed when the file was exported"):
+            Predictor(str(tmp_path / "x.mindir"), "CPU", **options)
 
 
 def test_many_threads_get_their_own_answers(predictor, tiny_data):

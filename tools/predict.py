@@ -23,8 +23,8 @@ def main(argv=None):
     options = parse(argv)
     if options.heatmap and options.exported:
         raise UserError("an exported file ends in detections and has no heatmap: --heatmap needs --load_checkpoint_path")
-    sources, base = find_sources(options.input)
     model = check_model_options(options)
+    sources, base = find_sources(options.input)
     check_output(options.output, base)
 
     eval_options = {name: getattr(options, name) for name in ("flip_test", "keep_res", "batch_size", "multi_scales")
