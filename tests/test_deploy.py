@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src import errors, image_files, offline
+from src import errors, evaluator, image_files, offline
 from src.detector import load_detector, load_mindir
 from src.errors import UserError
 from src.evaluation import METRIC_NAMES
@@ -327,7 +327,7 @@ def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data
         return real(path, *words)
 
     real = image_files.read_image
-    monkeypatch.setattr(image_files, "read_image", read_image)
+    monkeypatch.setattr(evaluator, "read_image", read_image)
     words = ["--load_checkpoint_path", lively_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
     with pytest.raises(errors.Interrupted, match="of 6 images are detected, their records are in .*val.unfinished; nothing is scored"):
         script.evaluate(make_config(*words, "--dataset_config.num_workers", 1))
