@@ -16,7 +16,7 @@ from src.utils import keep_earlier, log_skipped, progress, read_json, whole_file
 
 META = "inputs.json"
 META_TESTS = {
-    "K": is_count, "classes": list_of(is_text, least=1), "skipped": list_of(is_string),
+    "input_res": list_of(is_count, 2), "K": is_count, "classes": list_of(is_text, least=1), "skipped": list_of(is_string),
     "images": list_of(having(id=is_whole, file_name=is_string, center=list_of(is_number, 2), width=is_positive, out_hw=list_of(is_count, 2),
                              scale=is_positive)),
 }
@@ -87,9 +87,11 @@ def read_result(path, k, classes):
 def run_inputs(detector, input_dir, result_path):
     """Run a Detector of an exported file over a folder of inputs; returns (files done, sentences about those left out).
 
-    Each result is [1, K, 6] float32; a folder of earlier results is kept aside.
+    Each result is [1, K, 6] float32; a folder of earlier results is kept aside. Where the file leaves the inputs' size free,
+    preprocess.py's metadata, in the folder meta beside them, say it.
     """
-    width, height = detector.input_res
+    width, height = detector.input_res or read_meta(os.path.join(os.path.dirname(os.path.abspath(input_dir)), "meta"))["input_res"]
+    batch_size = detector.batch_size or 1
     shape, dtype = ((height, width, 3), np.uint8) if detector.from_bytes else ((3, height, width), np.float32)
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     names = sorted(name for name in os.listdir(errors.require_dir(input_dir, "folder of inputs")) if name.endswith(".bin"))
@@ -103,7 +105,7 @@ def run_inputs(detector, input_dir, result_path):
             fitting.append(name)
         else:
             skipped.append(f"{name}: {bytes_there} bytes, and the exported file takes {size} ({dtype.__name__} {list(shape)})")
-    batches = [fitting[start : start + detector.batch_size] for start in range(0, len(fitting), detector.batch_size)]
+    batches = [fitting[start : start + batch_size] for start in range(0, len(fitting), batch_size)]
     for batch in errors.until_interrupted(progress(batches, "detecting")):
         inputs = np.stack([np.fromfile(os.path.join(input_dir, name), dtype).reshape(shape) for name in batch])
         for name, detections in zip(batch, detector(inputs)):

@@ -87,7 +87,7 @@ def _package(name):
     try:
         return __import__(name)
     except ImportError as error:
-        raise UserError(f"{error.name} {INSTALL}") from error
+        raise UserError(f"{error.name or name} {INSTALL}") from error
 
 
 def _load(path):
