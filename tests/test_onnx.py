@@ -276,3 +276,20 @@ def test_missing_packages(monkeypatch):
             from src.onnx_detector import _package
 
             _package(package)
+
+
+# ---------------------------------------------------------------- documentation
+
+
+def test_the_application_of_the_document(exported, tiny_data, tmp_path):
+    """The code of docs/onnx.md, with nothing of this project, finds what the Predictor finds."""
+    path = exported("deform_conv", "--export_config.onnx_dcn", "deform_conv")
+    with open(os.path.join(ROOT, "docs", "onnx.md"), encoding="utf-8") as file:
+        code = file.read().split("```python\n")[1].split("```")[0]
+    (tmp_path / "centernet.onnx").write_bytes(path.read_bytes())
+    (tmp_path / "image.jpg").write_bytes((tiny_data / "val2017" / "000001.jpg").read_bytes())
+    (tmp_path / "app.py").write_text(f"{code}\nnp.save('boxes.npy', boxes)\nnp.save('scores.npy', found[:, 4])\n")
+    subprocess.run([sys.executable, "-I", "app.py"], cwd=tmp_path, check=True)
+    expected = Predictor(str(path), SOFT_NMS=False)(str(tmp_path / "image.jpg")).detections()
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), expected[:, 4], atol=1e-3)
+    np.testing.assert_allclose(np.load(tmp_path / "boxes.npy"), expected[:, :4], atol=0.1)
