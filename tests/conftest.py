@@ -1,13 +1,21 @@
 """Shared by all tests: golden vectors, configurations, small data sets."""
+import contextlib
+import fcntl
+import functools
 import glob
+import hashlib
+import io
 import json
 import os
+import pathlib
+import runpy
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
+import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
@@ -17,10 +25,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src import errors
+from src import detector, errors
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.model_utils.device_adapter import set_device
+from src.side_file import side_file
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
@@ -34,9 +43,46 @@ def load_golden(name):
 def run_script(script, *words, cwd=None, check=True):
     """Run one of the project's Python scripts in a process of its own; returns the CompletedProcess, output as text."""
     command = [sys.executable, os.path.join(ROOT, script), *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900)
+    return _finished(subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900), check)
+
+
+def call_script(script, *words, cwd=None, check=True):
+    """The same in this process, which has loaded MindSpore already, for what does not need a process of its own, as signals do.
+
+    The script runs whole, as with `python script`; what it sets in the process is set back.
+    """
+    path, environment, seed = os.path.join(ROOT, script), dict(os.environ), ms.get_seed()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    output, complaints = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code = 0
+    try:
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), contextlib.redirect_stderr(complaints):
+            patch.setattr(sys, "argv", [path, *map(str, words)])
+            patch.setattr(sys, "path", [os.path.dirname(path), *sys.path])
+            for name, value in (("first", None), ("mode", "raise")):
+                patch.setattr(errors.INTERRUPTS, name, value)
+            patch.chdir(cwd or os.getcwd())
+            runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        code = end.code or 0
+    except Exception:
+        code = 1
+        complaints.write(traceback.format_exc())
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        if seed is not None:
+            ms.set_seed(seed)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = [stream.buffer.getvalue().decode() for stream in (output, complaints)]
+    return _finished(subprocess.CompletedProcess([path, *map(str, words)], code, *said), check)
+
+
+def _finished(done, check):
+    """A CompletedProcess; with check it must have ended well."""
     if check:
-        assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert done.returncode == 0, f"{done.args} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
 
 
@@ -129,6 +175,29 @@ def cpu():
     ms.set_seed(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_detectors():
+    """What eval.py, export.py and the Predictor load from equal checkpoints with equal options is compiled once for all tests of a process.
+
+    A test that imports load_detector by itself gets a detector of its own.
+    """
+    load, held = detector.load_detector, {}
+
+    def load_shared(checkpoint, eval_config, *words):
+        files = [path for path in (str(checkpoint), side_file(str(checkpoint))) if os.path.isfile(path)]
+        digest = hashlib.sha256(b"".join(pathlib.Path(path).read_bytes() for path in files)).hexdigest()
+        key = (len(files), digest, eval_config.K, eval_config.flip_test, eval_config.keep_res, *words)
+        if key not in held:
+            held[key] = load(checkpoint, eval_config, *words)
+            if len(held) > 8:
+                del held[next(iter(held))]  # each takes some 100 MB
+        return held[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector, "load_detector", load_shared)
+        yield
+
+
 @pytest.fixture
 def interrupts(monkeypatch):
     """Signals as errors.run handles them, for this test alone."""
@@ -150,23 +219,6 @@ def make_config():
     return lambda *argv: get_config("test", [str(word) for word in argv])
 
 
-@pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory):
-    """A COCO data set of 20 training and 6 validation images of drawn shapes, 96x96, with category ids 1, 2, 3."""
-    folder = tmp_path_factory.mktemp("tiny") / "shapes"
-    words = ["--train", 20, "--val", 6, "--size", 96, "--smallest", 30, "--largest", 60, "--objects", 3]
-    run_script("tools/make_shapes_dataset.py", "--output", folder, *words)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_records(tiny_data, tmp_path_factory):
-    """The MindRecord folder of tiny_data's training part."""
-    folder = tmp_path_factory.mktemp("records")
-    run_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", folder, "--dataset_config.num_shards", 2)
-    return folder
-
-
 TINY = (
     "--device_target", "CPU", "--dataset_config.input_res_train", "[96, 96]", "--dataset_config.input_res_test", "[96, 96]",
     "--train_config.batch_size", 4, "--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 16,
@@ -174,20 +226,62 @@ TINY = (
 )
 
 
+def made_once(tmp_path_factory, name, make):
+    """The folder `name` that make(folder) fills, once for all of pytest's processes (-n 2)."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (base / f"{name}.made").exists():
+            shutil.rmtree(base / name, ignore_errors=True)
+            (base / name).mkdir()
+            make(base / name)
+            (base / f"{name}.made").touch()
+    return base / name
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A COCO data set of 20 training and 6 validation images of drawn shapes, 96x96, with category ids 1, 2, 3."""
+    words = ["--train", 20, "--val", 6, "--size", 96, "--smallest", 30, "--largest", 60, "--objects", 3]
+    make = functools.partial(call_script, "tools/make_shapes_dataset.py", *words, "--output")
+    return made_once(tmp_path_factory, "tiny", lambda folder: make(folder / "shapes")) / "shapes"
+
+
+@pytest.fixture(scope="session")
+def tiny_records(tiny_data, tmp_path_factory):
+    """The MindRecord folder of tiny_data's training part."""
+    words = ["--coco_data_dir", tiny_data, "--dataset_config.num_shards", 2, "--mindrecord_dir"]
+    return made_once(tmp_path_factory, "records", functools.partial(call_script, "src/dataset.py", *words))
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory):
+    """A folder for --compile_cache_dir: trainings with the same settings, but for seed, checkpoints and train_steps, compile one graph."""
+    return tmp_path_factory.mktemp("graphs")
+
+
+@pytest.fixture(scope="session")
+def train(graphs):
+    """Call it as run_script, with words for train.py: trains the network of TINY for two epochs."""
+    return functools.partial(run_script, "train.py", *TINY, "--epoch_size", 2, "--compile_cache_dir", graphs)
+
+
 @pytest.fixture(scope="session")
 def lively_checkpoint(tiny_data, tmp_path_factory):
     """A checkpoint for tiny_data's classes and 96x96 whose weights, of no training, carry the image through to varied detections."""
     from tests import torch_reference  # loads PyTorch where it is used
 
-    folder = tmp_path_factory.mktemp("lively")
-    network = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
-    torch_reference.torch.save(network.state_dict(), folder / "lively.pth")
-    annotation = tiny_data / "annotations" / "instances_val2017.json"
-    words = ["--ckpt_file", folder / "lively.pth", "--output_file", folder / "lively.ckpt", "--annotation", annotation]
-    run_script("tools/convert_centernet.py", *words)
-    side = json.loads((folder / "lively.json").read_text())
-    (folder / "lively.json").write_text(json.dumps({**side, "input_res_train": [96, 96]}))
-    return folder / "lively.ckpt"
+    def make(folder):
+        network = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
+        torch_reference.torch.save(network.state_dict(), folder / "lively.pth")
+        annotation = tiny_data / "annotations" / "instances_val2017.json"
+        words = ["--ckpt_file", folder / "lively.pth", "--output_file", folder / "lively.ckpt", "--annotation", annotation]
+        call_script("tools/convert_centernet.py", *words)
+        side = json.loads((folder / "lively.json").read_text())
+        (folder / "lively.json").write_text(json.dumps({**side, "input_res_train": [96, 96]}))
+
+    return made_once(tmp_path_factory, "lively", make) / "lively.ckpt"
 
 
 @pytest.fixture(scope="session")
@@ -203,10 +297,11 @@ def zoo_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_records, tmp_path_factory):
+def tiny_run(tiny_records, train, tmp_path_factory):
     """A folder in which train.py has trained 7 steps (5 an epoch) and left checkpoints at 3, 6 and 7."""
-    folder = tmp_path_factory.mktemp("run")
-    words = ["--epoch_size", 2, "--train_steps", 7, "--save_checkpoint_steps", 3, "--save_checkpoint_num", 5]
-    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=folder)
-    (folder / "stdout.txt").write_text(done.stdout)
-    return folder
+    def make(folder):
+        words = ["--train_steps", 7, "--save_checkpoint_steps", 3, "--save_checkpoint_num", 5]
+        done = train(*words, "--mindrecord_dir", tiny_records, cwd=folder)
+        (folder / "stdout.txt").write_text(done.stdout)
+
+    return made_once(tmp_path_factory, "run", make)

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from src.errors import UserError
-from tests.conftest import assert_user_error, run_script
+from tests.conftest import assert_user_error, call_script, run_script
 from tools import benchmark, benchmark_cases, timing
 
 PEER = """
@@ -64,8 +64,8 @@ def test_parts_that_read_a_data_set(part, names, monkeypatch):
 
 
 def test_mistakes(tmp_path):
-    assert_user_error(run_script("tools/benchmark.py", "--runs", 0, check=False), "at least 1")
-    assert_user_error(run_script("tools/benchmark.py", "--peer", "/nowhere.py", check=False), "/nowhere.py")
+    assert_user_error(call_script("tools/benchmark.py", "--runs", 0, check=False), "at least 1")
+    assert_user_error(call_script("tools/benchmark.py", "--peer", "/nowhere.py", check=False), "/nowhere.py")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UserError, match="no function peers"):
         benchmark.load_peer(str(tmp_path / "empty.py"))

@@ -11,7 +11,7 @@ from src.errors import UserError
 from src.model_utils.config import DEFAULT_CONFIG, get_config, load_defaults
 from src.model_utils.device_adapter import cpu_environment
 from src.model_utils.rules import checked
-from tests.conftest import ROOT, assert_user_error, run_script
+from tests.conftest import ROOT, assert_user_error, call_script, run_script
 
 
 def test_every_parameter_is_explained_and_every_choice_allows_its_default():
@@ -139,7 +139,7 @@ def test_scripts_answer_mistakes_with_one_sentence(script):
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py", "export.py", "src/dataset.py", "tools/eval.py"])
 def test_help_lists_the_parameters(script):
-    done = run_script(script, "--help")
+    done = call_script(script, "--help")
     assert "--train_config.batch_size N" in done.stdout
     assert "(default: 16)" in done.stdout
 

@@ -29,7 +29,7 @@ from src.side_file import read_side_file
 from src.torch_files import read_torch_file
 from src.zoo_files import parameter_names
 from tests import parity, torch_reference
-from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, load_golden, noise_image, run_script
+from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, noise_image
 from tools import convert_centernet, convert_resnet18
 
 NAMES = os.path.join(ROOT, "tools", "names")
@@ -228,7 +228,7 @@ def test_the_originals_detector_there_and_back(tmp_path):
     state = golden_state()
     tensors = {f"module.{name}": torch.tensor(value) for name, value in state.items()}
     torch.save({"epoch": 140, "state_dict": tensors, "optimizer": {"state": {}}}, tmp_path / "ctdet_coco_resdcn18.pth")
-    done = run_script("tools/convert_centernet.py", "--ckpt_file", "ctdet_coco_resdcn18.pth", "--output_file", "c.ckpt", cwd=tmp_path)
+    done = call_script("tools/convert_centernet.py", "--ckpt_file", "ctdet_coco_resdcn18.pth", "--output_file", "c.ckpt", cwd=tmp_path)
     assert "the original's detector, 80 classes" in done.stdout
     counters = next(line for line in done.stdout.splitlines() if "step counter" in line)
     assert set(re.findall(r"[\w.]+\.num_batches_tracked", counters)) == {name for name in state if name.endswith("num_batches_tracked")}
@@ -242,7 +242,7 @@ def test_the_originals_detector_there_and_back(tmp_path):
     for name, output in zip(("hm", "wh", "reg"), outputs):
         assert np.abs(output.asnumpy() - golden[name]).max() <= 1e-4 * np.abs(golden[name]).max(), name
 
-    run_script("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.pth", cwd=tmp_path)
+    call_script("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.pth", cwd=tmp_path)
     back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
     assert set(back) == set(state)
     for name, value in state.items():
@@ -322,7 +322,7 @@ def test_a_trainings_checkpoint_of_the_model_zoo(prefix, zoo_checkpoint, tiny_da
         np.testing.assert_array_equal(converted[name].asnumpy(), value.asnumpy(), name)
 
 
-def test_the_model_zoos_detector_is_used(zoo_checkpoint, tiny_data, tiny_records, tmp_path):
+def test_the_model_zoos_detector_is_used(zoo_checkpoint, tiny_data, tiny_records, train, tmp_path):
     """Converted, it is evaluated, exported, predicts and is fine-tuned; its heads are those of the network in PyTorch."""
     annotation = tiny_data / "annotations" / "instances_val2017.json"
     call(convert_centernet.main, "--ckpt_file", zoo_checkpoint, "--output_file", tmp_path / "t.ckpt", "--annotation", annotation)
@@ -335,15 +335,15 @@ def test_the_model_zoos_detector_is_used(zoo_checkpoint, tiny_data, tiny_records
     for ours, theirs in zip(network(Tensor(pixels)), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-5 * np.abs(theirs.numpy()).max()
 
-    done = run_script("eval.py", *TINY, "--data_dir", tiny_data, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
+    done = call_script("eval.py", *TINY, "--data_dir", tiny_data, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
     assert "6 images, 0 skipped" in done.stdout and "Average Precision" in done.stdout
-    run_script("export.py", *TINY, "--export_config.ckpt_file", "t.ckpt", "--export_config.input_res", "[64, 64]", cwd=tmp_path)
+    call_script("export.py", *TINY, "--export_config.ckpt_file", "t.ckpt", "--export_config.input_res", "[64, 64]", cwd=tmp_path)
     assert (tmp_path / "centernet.mindir").stat().st_size > 1e6
     words = ["--input", tiny_data / "val2017", "--output", "found", "--input_res", 96, 96, "--device_target", "CPU"]
-    run_script("tools/predict.py", "--load_checkpoint_path", "t.ckpt", *words, cwd=tmp_path)
+    call_script("tools/predict.py", "--load_checkpoint_path", "t.ckpt", *words, cwd=tmp_path)
     assert (tmp_path / "found" / "predictions.json").exists()
     rate = ["--train_config.MultiDecay.learning_rate", 1e-12, "--train_steps", 1]
-    run_script("train.py", *TINY, *rate, "--mindrecord_dir", tiny_records, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
+    train(*rate, "--mindrecord_dir", tiny_records, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
     trained = read_checkpoint(str(next((tmp_path / "ckpt_0").glob("*.ckpt"))))
     for name, start in read_checkpoint(str(tmp_path / "t.ckpt")).items():
         if "moving" not in name:
@@ -485,19 +485,19 @@ def test_a_converted_detector_is_evaluated_exported_and_sent_back(tiny_data, tmp
     torch.save({"state_dict": reference.state_dict()}, tmp_path / "t.pth")
     annotation = tiny_data / "annotations" / "instances_val2017.json"
     call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt", "--annotation", annotation)
-    done = run_script("eval.py", *TINY, "--data_dir", tiny_data, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
+    done = call_script("eval.py", *TINY, "--data_dir", tiny_data, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
     assert "6 images, 0 skipped" in done.stdout and "Average Precision" in done.stdout
-    run_script("export.py", *TINY, "--export_config.ckpt_file", "t.ckpt", "--export_config.input_res", "[64, 64]", cwd=tmp_path)
+    call_script("export.py", *TINY, "--export_config.ckpt_file", "t.ckpt", "--export_config.input_res", "[64, 64]", cwd=tmp_path)
     assert (tmp_path / "centernet.mindir").stat().st_size > 1e6
 
 
-def test_fine_tuning_on_other_classes(tiny_records, tmp_path, capsys):
+def test_fine_tuning_on_other_classes(tiny_records, train, tmp_path, capsys):
     """80 classes, MMDetection's normalization, to three: all but the last layer of the heatmap head is loaded, and said."""
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1))))
     save(tmp_path / "t.pth", mmdet_state(reference))
     call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt")
     rate = ["--train_config.MultiDecay.learning_rate", 1e-12, "--train_steps", 1]
-    done = run_script("train.py", *TINY, *rate, "--mindrecord_dir", tiny_records, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
+    done = train(*rate, "--mindrecord_dir", tiny_records, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
     assert "another number of classes, so these start anew: hm.2.weight, hm.2.bias" in done.stdout
     assert "the checkpoint was trained with mean [0.406, 0.456, 0.485]" in done.stdout
     trained = read_checkpoint(str(next((tmp_path / "ckpt_0").glob("*.ckpt"))))
@@ -607,9 +607,9 @@ def test_converter_mistakes(tmp_path):
         (["--ckpt_file", "x", "--output_file", "o", "--reverse", "--annotation", "a"], ["--annotation"]),
         (["--ckpt_file", "nowhere.ckpt", "--output_file", "o", "--reverse"], ["nowhere.ckpt"]),
     ):
-        assert_user_error(run_script("tools/convert_centernet.py", *words, cwd=tmp_path, check=False), *parts)
+        assert_user_error(call_script("tools/convert_centernet.py", *words, cwd=tmp_path, check=False), *parts)
     words = ["--ckpt_file", "x", "--output_file", "o", "--ms_name_file", "m"]
-    assert_user_error(run_script("tools/convert_resnet18.py", *words, cwd=tmp_path, check=False), "go together")
+    assert_user_error(call_script("tools/convert_resnet18.py", *words, cwd=tmp_path, check=False), "go together")
 
 
 def test_an_earlier_output_is_kept(classifier, tmp_path):

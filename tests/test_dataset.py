@@ -16,7 +16,7 @@ from src.manifest import read_manifest
 from src.model_utils.config import get_config
 from src.post_process import to_image
 from src.pre_process import make_input
-from tests.conftest import TINY, assert_user_error, convert, noise_image, run_script, write_coco
+from tests.conftest import TINY, assert_user_error, call_script, convert, noise_image, run_script, write_coco
 
 # ---------------------------------------------------------------- padding to few shapes
 
@@ -201,7 +201,7 @@ def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monke
 
 def test_a_finished_conversion_is_not_overwritten(tiny_data, tiny_records):
     before = {path: path.read_bytes() for path in tiny_records.iterdir()}
-    done = run_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", tiny_records, check=False)
+    done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", tiny_records, check=False)
     assert_user_error(done, "this conversion is done")
     assert {path: path.read_bytes() for path in tiny_records.iterdir()} == before
 
@@ -211,12 +211,12 @@ def test_a_finished_conversion_is_not_overwritten(tiny_data, tiny_records):
     ([], "no data set folder (--coco_data_dir) given"),
 ])
 def test_conversion_mistakes(tmp_path, words, part):
-    assert_user_error(run_script("src/dataset.py", *words, cwd=tmp_path, check=False), part)
+    assert_user_error(call_script("src/dataset.py", *words, cwd=tmp_path, check=False), part)
 
 
 def test_conversion_into_a_read_only_folder(tiny_data):
     """/proc takes no files, not even from root."""
-    done = run_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", "/proc/nowhere", check=False)
+    done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", "/proc/nowhere", check=False)
     assert_user_error(done, "/proc/nowhere")
 
 

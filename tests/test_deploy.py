@@ -18,7 +18,7 @@ from src.errors import UserError
 from src.evaluation import METRIC_NAMES
 from src.pre_process import make_input, normalize
 from src.predictor import Predictor
-from tests.conftest import ROOT, assert_same_detections, assert_user_error, noise_image, run_script
+from tests.conftest import ROOT, assert_same_detections, assert_user_error, call_script, noise_image
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def export(lively_checkpoint, tmp_path_factory):
     def run(name, *words):
         path = folder / f"{name}.mindir"
         if not path.exists():
-            run_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", lively_checkpoint,
+            call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", lively_checkpoint,
                        "--export_config.export_name", folder / name, "--eval_config.K", 20, *words)
         return path
 
@@ -125,7 +125,7 @@ def test_bytes_are_a_quarter_of_the_traffic(export):
     (["--eval_config.flip_test", "true", "--eval_config.keep_res", "false"], "no multiple of 32"),
 ])
 def test_export_mistakes(words, part, lively_checkpoint, tmp_path):
-    done = run_script("export.py", "--export_config.ckpt_file", lively_checkpoint, *words, cwd=tmp_path, check=False)
+    done = call_script("export.py", "--export_config.ckpt_file", lively_checkpoint, *words, cwd=tmp_path, check=False)
     assert_user_error(done, part)
 
 
@@ -133,9 +133,9 @@ def test_an_export_may_have_characters_mindspore_takes_in_no_name(lively_checkpo
     """By the model zoo's names of the options; the file is whole, and predicts."""
     (tmp_path / "my nets é").mkdir()
     words = ["--export_load_ckpt", lively_checkpoint, "--export_name", tmp_path / "my nets é" / "a net", "--export_format", "MINDIR"]
-    run_script("export.py", "--device_target", "CPU", "--export_config.input_res", "[96, 96]", *words)
+    call_script("export.py", "--device_target", "CPU", "--export_config.input_res", "[96, 96]", *words)
     assert sorted(os.listdir(tmp_path / "my nets é")) == ["a net.json", "a net.mindir"]
-    run_script("tools/predict.py", "--mindir", tmp_path / "my nets é" / "a net.mindir", "--device_target", "CPU",
+    call_script("tools/predict.py", "--mindir", tmp_path / "my nets é" / "a net.mindir", "--device_target", "CPU",
                "--input", tiny_data / "val2017", "--output", tmp_path / "out")
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) > 0
 
@@ -145,7 +145,7 @@ def test_an_export_leaves_the_checkpoints_side_file_alone(lively_checkpoint, tmp
     for ending in (".ckpt", ".json"):
         shutil.copy(lively_checkpoint.with_suffix(ending), tmp_path / f"m{ending}")
     words = ["--export_config.ckpt_file", "m.ckpt", "--export_config.export_name", tmp_path / "m", "--device_target", "CPU"]
-    assert_user_error(run_script("export.py", *words, cwd=tmp_path, check=False), "side file", "name another")
+    assert_user_error(call_script("export.py", *words, cwd=tmp_path, check=False), "side file", "name another")
     assert sorted(os.listdir(tmp_path)) == ["m.ckpt", "m.json"]
 
 
@@ -157,7 +157,7 @@ def evaluated(lively_checkpoint, tiny_data, tmp_path_factory):
     """The folder val/ of eval.py on the same checkpoint, at 96x96."""
     folder = tmp_path_factory.mktemp("eval")
     words = ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", "[96, 96]", "--eval_config.K", 20]
-    run_script("eval.py", "--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint,
+    call_script("eval.py", "--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint,
                "--save_result_dir", folder, *words)
     return folder / "val"
 
@@ -196,9 +196,9 @@ def test_offline_inference_scores_as_eval_does(name, words, export, evaluated, t
 def results(export, tiny_data, tmp_path_factory):
     """A folder with the inputs (p/) and results (r/) of tiny_data, made step by step, without --mindir_path for the inputs."""
     folder = tmp_path_factory.mktemp("offline")
-    run_script("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", folder / "p", *SQUARE, "--eval_config.K", 20)
+    call_script("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", folder / "p", *SQUARE, "--eval_config.K", 20)
     words = ["--input_dir", folder / "p" / "data", "--result_path", folder / "r", "--device_target", "CPU"]
-    run_script("tools/infer_mindir.py", "--mindir", export("square", *SQUARE), *words)
+    call_script("tools/infer_mindir.py", "--mindir", export("square", *SQUARE), *words)
     return folder
 
 
@@ -216,7 +216,7 @@ def test_unusable_results_are_named_and_counted(results, tiny_data, tmp_path):
     rows.tofile(tmp_path / "r" / "eval2017_image_3_0.bin")
     np.full((20, 6), np.nan, np.float32).tofile(tmp_path / "r" / "eval2017_image_4_0.bin")
     words = ["--result_path", "r", "--label_path", tiny_data / "annotations" / "instances_val2017.json", "--save_path", "s"]
-    done = run_script("postprocess.py", *words, "--meta_path", results / "p" / "meta", cwd=tmp_path)
+    done = call_script("postprocess.py", *words, "--meta_path", results / "p" / "meta", cwd=tmp_path)
     for part in ("image 1 (r/eval2017_image_1_0.bin): No such file", "image 2 (r/eval2017_image_2_0.bin): 5 bytes, expected 480",
                  "image 3 (r/eval2017_image_3_0.bin): 240 bytes, expected 480", "image 4 (r/eval2017_image_4_0.bin): no detections",
                  "2 images, 4 skipped"):
@@ -228,7 +228,7 @@ def test_unusable_results_are_named_and_counted(results, tiny_data, tmp_path):
 def test_inputs_of_another_size_are_named(results, export, tmp_path):
     shutil.copytree(results / "p" / "data", tmp_path / "data")
     (tmp_path / "data" / "eval2017_image_2.bin").write_bytes(bytes(100))
-    done = run_script("tools/infer_mindir.py", "--mindir", export("square", *SQUARE), "--input_dir", "data", "--result_path", "r",
+    done = call_script("tools/infer_mindir.py", "--mindir", export("square", *SQUARE), "--input_dir", "data", "--result_path", "r",
                       "--device_target", "CPU", cwd=tmp_path)
     assert "eval2017_image_2.bin: 100 bytes, and the exported file takes 110592" in done.stdout and "5 results, 1 skipped" in done.stdout
     assert len(os.listdir(tmp_path / "r")) == 5
@@ -238,7 +238,7 @@ def test_an_unreadable_image_is_skipped_to_the_end(tiny_data, tmp_path):
     data = tmp_path / "d"
     shutil.copytree(tiny_data, data)
     next((data / "val2017").glob("*3.jpg")).write_bytes(b"no image")
-    done = run_script("preprocess.py", "--val_data_dir", data, "--predict_dir", tmp_path / "p")
+    done = call_script("preprocess.py", "--val_data_dir", data, "--predict_dir", tmp_path / "p")
     assert "skipped image 3" in done.stdout and "5 inputs" in done.stdout
     meta = offline.read_meta(str(tmp_path / "p" / "meta"))
     assert len(meta["images"]) == 5 and "image 3" in meta["skipped"][0]
@@ -256,14 +256,14 @@ def test_an_unreadable_image_is_skipped_to_the_end(tiny_data, tmp_path):
 ])
 def test_offline_mistakes(script, words, part, tiny_data, tmp_path):
     words = [tiny_data if word == "DATA" else word for word in words]
-    assert_user_error(run_script(script, *words, cwd=tmp_path, check=False), part)
+    assert_user_error(call_script(script, *words, cwd=tmp_path, check=False), part)
     assert os.listdir(tmp_path) == []
 
 
 def test_no_result_at_all_is_an_error(results, tiny_data, tmp_path):
     (tmp_path / "empty").mkdir()
     words = ["--result_path", "empty", "--label_path", tiny_data, "--meta_path", results / "p" / "meta"]
-    assert_user_error(run_script("postprocess.py", *words, cwd=tmp_path, check=False), "no result of any of the 6 images")
+    assert_user_error(call_script("postprocess.py", *words, cwd=tmp_path, check=False), "no result of any of the 6 images")
 
 
 @pytest.mark.parametrize("words", [
@@ -290,7 +290,7 @@ def test_predict_with_an_exported_file(export, lively_checkpoint, tiny_data, tmp
     """The tool and the Predictor on a MindIR file of batch 4 find what they find with its checkpoint at that size."""
     path = export("square", *SQUARE)
     for name, words in (("m", ["--mindir", path]), ("c", ["--load_checkpoint_path", lively_checkpoint, "--input_res", 96, 96])):
-        run_script("tools/predict.py", *words, "--input", tiny_data / "val2017", "--output", tmp_path / name, "--score_thresh", 0,
+        call_script("tools/predict.py", *words, "--input", tiny_data / "val2017", "--output", tmp_path / name, "--score_thresh", 0,
                    "--device_target", "CPU")
     found = {}
     for name in "mc":

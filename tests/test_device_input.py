@@ -6,7 +6,7 @@ import pytest
 from src import dataset, image, targets
 from src.device_input import ApplyColor, DeviceInput, DrawHeatmap
 from src.engine import build_device_input
-from tests.conftest import TINY, noise_image, run_script
+from tests.conftest import noise_image
 
 
 def random_objects(rng, count, out_size):
@@ -63,11 +63,11 @@ def test_bytes_from_host_to_device(make_config):
     assert isinstance(cell, DeviceInput) and (cell.draw_heatmap.width, cell.draw_heatmap.num_classes) == (128, 80)
 
 
-def test_training_is_the_same_wherever_they_are_drawn(tiny_records, tmp_path):
+def test_training_is_the_same_wherever_they_are_drawn(tiny_records, train, tmp_path):
     losses = {}
     for place in ("host", "device"):
         words = ["--mindrecord_dir", tiny_records, "--dataset_config.heatmap_on", place, "--train_steps", 3, "--enable_save_ckpt", "false"]
-        done = run_script("train.py", *TINY, *words, "--save_result_dir", tmp_path / place, cwd=tmp_path)
+        done = train(*words, "--save_result_dir", tmp_path / place, cwd=tmp_path)
         losses[place] = [float(line.split("| loss ")[1].split()[0]) for line in done.stdout.splitlines() if line.startswith("epoch")]
     assert len(losses["host"]) == 3
     np.testing.assert_allclose(losses["device"], losses["host"], rtol=1e-3)

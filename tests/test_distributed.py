@@ -90,11 +90,16 @@ def test_mpirun_gives_each_process_of_a_server_its_device(monkeypatch):
 # ---------------------------------------------------------------- processes
 
 
-def launch(folder, records, *words, server=None, port=None, ini=INI, table="hccl.json", wait=True):
+@pytest.fixture
+def ini(graphs):
+    """INI for 1000 epochs, or less where train_steps follows; such trainings share their graphs."""
+    return f"{INI}epoch_size = 1000\ncompile_cache_dir = {graphs}\n"
+
+
+def launch(folder, records, *words, ini=INI, table="hccl.json", wait=True):
     """Start the public launcher in a folder; returns its Popen, output in launcher.txt."""
     (folder / "hp.ini").write_text(ini)
     environment = {**os.environ, "DEVICE_TARGET": "CPU", "HYPER_PARAMETERS": "hp.ini", "GLOG_v": "3"}
-    environment.update({name: str(value) for name, value in (("SERVER_ID", server), ("MS_SCHED_PORT", port)) if value})
     command = ["bash", os.path.join(ROOT, "scripts", "run_distributed_train_ascend.sh"), *(["--wait"] if wait else [])]
     with open(folder / "launcher.txt", "w") as output:
         return subprocess.Popen([*command, str(records), str(table), *map(str, words)], cwd=folder, env=environment, stdout=output,
@@ -126,12 +131,12 @@ def processes_in(folder):
     return found
 
 
-def test_two_ranks_then_one_goes_on(tiny_records, tmp_path):
+def test_two_ranks_then_one_goes_on(tiny_records, ini, train, tmp_path):
     """Two ranks through the public script, what they leave, and the run resumed by a single process."""
     cpu_table(tmp_path / "hccl.json")
     (tmp_path / "LOG0").mkdir()
     (tmp_path / "LOG0" / "precious.txt").write_text("keep me")
-    assert launch(tmp_path, tiny_records, ini=INI + "epoch_size = 1\n").wait(300) == 0, said(tmp_path)
+    assert launch(tmp_path, tiny_records, ini=ini + "train_steps = 2\n").wait(300) == 0, said(tmp_path)
     assert (tmp_path / "LOG0.1" / "precious.txt").read_text() == "keep me"
     for rank in range(2):
         log = tmp_path / f"LOG{rank}"
@@ -149,8 +154,8 @@ def test_two_ranks_then_one_goes_on(tiny_records, tmp_path):
 
     # 16 of the 20 images are read: with steps of 4 it goes on with the last of the epoch's 5.
     checkpoint = find_checkpoints(str(tmp_path / "LOG0" / "ckpt_0"))[-1]
-    words = ["--resume", "true", "--load_checkpoint_path", checkpoint, "--epoch_size", 3, "--train_steps", 7]
-    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    words = ["--resume", "true", "--load_checkpoint_path", checkpoint, "--train_steps", 7]
+    done = train(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
     assert "its steps had 8 images, this run's have 4: going on after step 5" in done.stdout
     records = read_training_log(str(tmp_path / "train_record.jsonl"))
     assert [record["step"] for record in records] == [6, 7]
@@ -185,9 +190,9 @@ def test_two_servers_learn_what_one_rank_learns(tiny_records, tmp_path):
 
 
 @pytest.mark.parametrize("victim", ["rank", "launcher"])
-def test_a_killed_process_takes_the_others_down(victim, tiny_records, tmp_path):
+def test_a_killed_process_takes_the_others_down(victim, tiny_records, ini, tmp_path):
     cpu_table(tmp_path / "hccl.json")
-    process = launch(tmp_path, tiny_records, ini=INI + "epoch_size = 1000\nsave_checkpoint_steps = 1\n")
+    process = launch(tmp_path, tiny_records, ini=ini + "save_checkpoint_steps = 1\n")
     folder = str(tmp_path / "LOG0" / "ckpt_0")
     wait_until(lambda: find_checkpoints(folder) or process.poll() is not None, 200, "the first checkpoint")
     assert process.poll() is None, said(tmp_path)
@@ -204,10 +209,10 @@ def test_a_killed_process_takes_the_others_down(victim, tiny_records, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_all_ranks_at_one_step(number, tiny_records, tmp_path):
+def test_an_interrupt_ends_all_ranks_at_one_step(number, tiny_records, ini, tmp_path):
     """Ctrl-C on the launcher: every rank ends after the same step, and rank 0 has written it whole."""
     cpu_table(tmp_path / "hccl.json")
-    process = launch(tmp_path, tiny_records, ini=INI + "epoch_size = 1000\n")
+    process = launch(tmp_path, tiny_records, ini=ini)
     logs = [tmp_path / f"LOG{rank}" / "training_log.txt" for rank in (0, 1)]
     wait_until(lambda: (logs[1].exists() and "step: 3 " in logs[1].read_text()) or process.poll() is not None, 200, "the third step")
     process.send_signal(number)

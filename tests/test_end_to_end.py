@@ -19,7 +19,7 @@ from src.detector import load_detector, load_mindir
 from src.errors import UserError
 from src.pre_process import make_input, normalize
 from src.side_file import read_side_file
-from tests.conftest import ROOT, TINY, assert_user_error, noise_image, run_script, write_coco
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, noise_image, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def evaluated(checkpoint, tiny_data, tmp_path_factory):
     folders = {}
     for keep_res, words in ((True, []), (False, ["--visual_image", "true", "--eval_config.multi_scales", "[1.0, 1.25]"])):
         folder = tmp_path_factory.mktemp("eval")
-        done = run_script("eval.py", *TINY, "--data_dir", tiny_data, "--load_checkpoint_path", checkpoint, "--save_result_dir", folder,
+        done = call_script("eval.py", *TINY, "--data_dir", tiny_data, "--load_checkpoint_path", checkpoint, "--save_result_dir", folder,
                           "--eval_config.keep_res", keep_res, *words)
         (folder / "output.txt").write_text(done.stdout)
         folders[keep_res] = folder
@@ -73,7 +73,7 @@ def test_a_second_evaluation_keeps_the_first(evaluated, checkpoint, tiny_data, t
     before = (tmp_path / "r" / "val" / "metrics.json").read_text()
     words = ["--data_dir", tiny_data, "--load_checkpoint_path", checkpoint, "--save_result_dir", "r"]
     options = ["--enable_eval", "false", "--eval_config.K", 5, "--eval_config.SOFT_NMS", "false"]
-    run_script("tools/eval.py", *TINY, *words, *options, cwd=tmp_path)
+    call_script("tools/eval.py", *TINY, *words, *options, cwd=tmp_path)
     assert (tmp_path / "r" / "val.1" / "metrics.json").read_text() == before
     assert not (tmp_path / "r" / "val" / "metrics.json").exists()  # enable_eval false
     assert len(json.loads((tmp_path / "r" / "val" / "val_pred_eval.json").read_text())) == 6 * 5
@@ -86,7 +86,7 @@ def test_test_mode_needs_no_annotations_and_names_bad_images(checkpoint, tmp_pat
     cv2.imwrite(str(folder / "c.jpg"), noise_image(2, 64, 200))
     (folder / "b.jpg").write_bytes(b"no image")
     words = ["--run_mode", "test", "--dataset_config.test_image_dir", "images", "--eval_config.K", 7, "--save_result_dir", tmp_path]
-    done = run_script("eval.py", *TINY, "--data_dir", tmp_path / "d", "--load_checkpoint_path", checkpoint, *words)
+    done = call_script("eval.py", *TINY, "--data_dir", tmp_path / "d", "--load_checkpoint_path", checkpoint, *words)
     assert "skipped image 2" in done.stdout and "b.jpg" in done.stdout and "2 images, 1 skipped" in done.stdout
     assert "overall performance" not in done.stdout
     records = json.loads((tmp_path / "test" / "test_pred_eval.json").read_text())
@@ -99,7 +99,7 @@ def test_test_mode_needs_no_annotations_and_names_bad_images(checkpoint, tmp_pat
 ])
 def test_other_classes_are_refused(checkpoint, tmp_path, classes, part):
     write_coco(tmp_path, "val", {1: noise_image(1)}, [(1, 1, [1, 1, 20, 20])], classes)
-    done = run_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", checkpoint, cwd=tmp_path, check=False)
+    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", checkpoint, cwd=tmp_path, check=False)
     assert_user_error(done, part)
 
 
@@ -111,7 +111,7 @@ def test_nothing_to_score_against_is_said_before_detecting(objects, checkpoint, 
     for entry in content["annotations"]:
         entry["iscrowd"] = 1
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
-    done = run_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", checkpoint, cwd=tmp_path, check=False)
+    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", checkpoint, cwd=tmp_path, check=False)
     assert_user_error(done, "instances_val2017.json holds no objects", "--enable_eval false")
     assert not (tmp_path / "val").exists()
 
@@ -130,12 +130,12 @@ def test_the_annotation_files_size_holds_in_evaluation(checkpoint, tmp_path):
         entry.update(width=width, height=height)
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     words = ["--data_dir", tmp_path, "--load_checkpoint_path", checkpoint, "--visual_image", "true"]
-    done = run_script("eval.py", *TINY, *words, cwd=tmp_path)
+    done = call_script("eval.py", *TINY, *words, cwd=tmp_path)
     for number, (width, height) in enumerate(sizes[:2], 1):
         drawn = cv2.imread(str(tmp_path / "val" / "images" / f"{number}.jpg"))
         assert drawn.shape[1] == 2 * width and drawn.shape[0] > height  # prediction and ground truth, with captions
     assert done.stdout.count("skipped image 3 (") == 1 and "its entry in the annotation file says 50x50" in done.stdout
-    done = run_script("preprocess.py", "--val_data_dir", tmp_path, "--predict_dir", tmp_path / "p")
+    done = call_script("preprocess.py", "--val_data_dir", tmp_path, "--predict_dir", tmp_path / "p")
     meta = json.loads((tmp_path / "p" / "meta" / "inputs.json").read_text())
     assert [(entry["id"], entry["center"]) for entry in meta["images"]] == [(1, [64, 48]), (2, [48, 64])] and len(meta["skipped"]) == 1
 
@@ -166,13 +166,13 @@ def test_perfect_boxes_score_one(tiny_data):
 ])
 def test_evaluation_mistakes(words, part, checkpoint, tiny_data, tmp_path):
     words = ["--data_dir", tiny_data, "--load_checkpoint_path", checkpoint, *words]
-    assert_user_error(run_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), part)
+    assert_user_error(call_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), part)
 
 
 def test_a_checkpoint_without_its_side_file(checkpoint, tiny_data, tmp_path):
     shutil.copy(checkpoint, tmp_path / "alone.ckpt")
     words = ["--data_dir", tiny_data, "--load_checkpoint_path", "alone.ckpt"]
-    assert_user_error(run_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), "alone.json")
+    assert_user_error(call_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), "alone.json")
 
 
 @pytest.mark.parametrize("change, part", [
@@ -198,7 +198,7 @@ def test_a_damaged_side_file_is_named(change, part, checkpoint, tmp_path):
 def exported(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     words = ["--export_config.ckpt_file", checkpoint, "--export_config.export_name", folder / "net"]
-    run_script("export.py", "--device_target", "CPU", *words, "--export_config.input_res", "[128, 96]", "--eval_config.K", 20)
+    call_script("export.py", "--device_target", "CPU", *words, "--export_config.input_res", "[128, 96]", "--eval_config.K", 20)
     return folder / "net.mindir"
 
 
@@ -218,14 +218,14 @@ def test_the_mindir_file_gives_the_checkpoints_detections(exported, checkpoint, 
 def test_a_second_export_keeps_the_first(exported, checkpoint):
     words = ["--export_config.ckpt_file", checkpoint, "--export_config.export_name", exported.with_suffix("")]
     before = exported.read_bytes()
-    run_script("export.py", "--device_target", "CPU", *words, "--export_config.input_res", "[64, 64]")
+    call_script("export.py", "--device_target", "CPU", *words, "--export_config.input_res", "[64, 64]")
     assert exported.with_name("net.1.mindir").read_bytes() == before
     os.replace(exported.with_name("net.1.mindir"), exported)
     os.replace(exported.with_name("net.1.json"), exported.with_suffix(".json"))
 
 
 def test_air_needs_ascend(checkpoint):
-    done = run_script("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "AIR", check=False)
+    done = call_script("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "AIR", check=False)
     assert_user_error(done, "AIR needs an Ascend device")
 
 
@@ -237,7 +237,7 @@ def test_a_damaged_mindir_file_is_named(exported, tmp_path):
 
 
 def test_contact_sheet(exported, tiny_data, tmp_path):
-    run_script("tools/contact_sheet.py", "--mindir", exported, "--data_dir", tiny_data, "--output", tmp_path / "s.png", "--count", 4,
+    call_script("tools/contact_sheet.py", "--mindir", exported, "--data_dir", tiny_data, "--output", tmp_path / "s.png", "--count", 4,
                "--columns", 2, "--width", 300)
     sheet = cv2.imread(str(tmp_path / "s.png"))
     assert sheet.shape[1] == 2 * 300 + 3 * 8 and sheet.std() > 10
@@ -251,7 +251,7 @@ def test_a_contact_sheet_of_data_with_mistakes(exported, tmp_path):
     content["images"][2].update(width=7, height=7)
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     words = ["--mindir", exported, "--data_dir", tmp_path, "--output", tmp_path / "s.png"]
-    done = run_script("tools/contact_sheet.py", *words)
+    done = call_script("tools/contact_sheet.py", *words)
     assert "1 images: " in done.stdout and "skipped image 2 (" in done.stdout
     assert "skipped image 3 (" in done.stdout and "its entry in the annotation file says 7x7" in done.stdout
 

@@ -9,7 +9,7 @@ import pytest
 
 from src import extensions
 from src.errors import UserError
-from tests.conftest import TINY, assert_user_error, copy_project, run_script
+from tests.conftest import TINY, assert_user_error, call_script, copy_project
 
 USE = """
 from src.extensions import extension, require_extensions
@@ -59,7 +59,7 @@ def test_an_extension_for_another_processor_is_built_anew(bare):
 
 
 def test_without_a_compiler_every_script_ends_in_one_sentence(bare, tiny_data, tiny_records, lively_checkpoint, tmp_path):
-    run_script("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "p", "--export_config.input_res", "[96, 96]")
+    call_script("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "p", "--export_config.input_res", "[96, 96]")
     (tmp_path / "r").mkdir()
     checkpoint = ["--load_checkpoint_path", lively_checkpoint, "--device_target", "CPU"]
     for script, *words in (

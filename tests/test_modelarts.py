@@ -2,14 +2,16 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import types
 
 import pytest
 
 from src.errors import UserError
 from src.model_utils.moxing_adapter import Barrier
 from src.training_log import read_training_log
-from tests.conftest import ROOT, TINY, assert_user_error, run_script
+from tests.conftest import ROOT, TINY, assert_user_error, call_script
 
 MOXING = """
 import os, shutil
@@ -25,13 +27,17 @@ class file:
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
-    """A folder that plays object storage; scripts started from here have moxing."""
-    (tmp_path / "packages" / "moxing").mkdir(parents=True)
-    (tmp_path / "packages" / "moxing" / "__init__.py").write_text(MOXING)
-    (tmp_path / "tmp").mkdir()
+    """A folder that plays object storage; this process and those started here have moxing, and their temporary files in tmp_path/tmp."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "moxing.py").write_text(MOXING)
+    moxing = types.ModuleType("moxing")
+    exec(MOXING, vars(moxing))
+    monkeypatch.setitem(sys.modules, "moxing", moxing)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
     monkeypatch.setenv("MOXING_LOG", str(tmp_path / "copies.txt"))
+    (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "bucket").mkdir()
     return tmp_path / "bucket"
 
@@ -42,39 +48,39 @@ def words(bucket, data):
             bucket.parent / "cache"]
 
 
-def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, tiny_run, tmp_path):
+def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, tiny_run, train, tmp_path):
     """Training from a checkpoint, then evaluation, with nothing but addresses in the bucket."""
     checkpoint = ["--checkpoint_url", tiny_run / "ckpt_0", "--load_checkpoint_path", "centernet-2_7.ckpt"]
-    done = run_script("train.py", *TINY, *words(bucket, tiny_records), *checkpoint, "--train_steps", 2, cwd=tmp_path)
+    done = train(*words(bucket, tiny_records), *checkpoint, "--train_steps", 2, cwd=tmp_path)
     assert "loaded" in done.stdout
     names = {path.name for path in (bucket / "results").rglob("*")}
     assert {"ckpt_0", "centernet-1_2.ckpt", "centernet-1_2.json", "train_record.jsonl", "loss.png"} <= names
     assert len((tmp_path / "copies.txt").read_text().splitlines()) == 3
     assert list((tmp_path / "tmp").glob("modelarts-*")) == []
-    run_script("eval.py", *TINY, *words(bucket, tiny_data), *checkpoint, cwd=tmp_path)
+    call_script("eval.py", *TINY, *words(bucket, tiny_data), *checkpoint, cwd=tmp_path)
     assert (bucket / "results" / "val" / "metrics.json").exists()
-    run_script("export.py", *TINY, "--enable_modelarts", "true", "--train_url", bucket / "results", "--modelarts_local_path",
+    call_script("export.py", *TINY, "--enable_modelarts", "true", "--train_url", bucket / "results", "--modelarts_local_path",
                tmp_path / "cache", "--checkpoint_url", tiny_run / "ckpt_0", "--export_config.ckpt_file", "centernet-2_7.ckpt",
                "--export_config.input_res", "[64, 64]", cwd=tmp_path)
     assert (bucket / "results" / "centernet.mindir").exists()
 
 
-def test_what_a_failed_training_wrote_is_saved(bucket, tiny_records, tmp_path):
+def test_what_a_failed_training_wrote_is_saved(bucket, tiny_records, train, tmp_path):
     rate = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0, "--save_checkpoint_steps", 1]
-    done = run_script("train.py", *TINY[:-2], *rate, *words(bucket, tiny_records), cwd=tmp_path, check=False)
+    done = train(*rate, *words(bucket, tiny_records), cwd=tmp_path, check=False)
     assert_user_error(done, "training stops")
     assert list((bucket / "results" / "ckpt_0").glob("*.ckpt"))
     assert read_training_log(str(bucket / "results" / "train_record.jsonl"))
 
 
 def test_data_that_cannot_be_copied(bucket, tmp_path):
-    done = run_script("train.py", *TINY, *words(bucket, "/nowhere"), cwd=tmp_path, check=False)
+    done = call_script("train.py", *TINY, *words(bucket, "/nowhere"), cwd=tmp_path, check=False)
     assert_user_error(done, "copying /nowhere to", "failed")
 
 
 def test_without_moxing(tmp_path, tiny_records):
     job = ["--enable_modelarts", "true", "--data_url", tiny_records, "--modelarts_local_path", tmp_path]
-    assert_user_error(run_script("train.py", *TINY, *job, cwd=tmp_path, check=False), "needs moxing")
+    assert_user_error(call_script("train.py", *TINY, *job, cwd=tmp_path, check=False), "needs moxing")
 
 
 PROCESS = """

@@ -9,7 +9,7 @@ import torch
 
 from src.errors import UserError
 from tests import parity, torch_reference
-from tests.conftest import GOLDEN, assert_user_error, run_script
+from tests.conftest import GOLDEN, assert_user_error, call_script, run_script
 
 
 @pytest.fixture
@@ -149,4 +149,4 @@ def test_vectors_that_cannot_be_read(folder):
 
 
 def test_no_folder():
-    assert_user_error(run_script("tests/parity.py", "/nowhere", check=False), "/nowhere")
+    assert_user_error(call_script("tests/parity.py", "/nowhere", check=False), "/nowhere")

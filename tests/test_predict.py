@@ -17,7 +17,7 @@ from src.errors import Interrupted, UserError
 from src.post_process import merge, to_image
 from src.pre_process import make_input, normalize
 from src.predictor import Prediction, Predictor, as_image, as_prediction
-from tests.conftest import ROOT, assert_user_error, bomb_tiff, noise_image, run_script, wait_until
+from tests.conftest import ROOT, assert_user_error, bomb_tiff, call_script, noise_image, wait_until
 from tools import predict
 
 
@@ -153,7 +153,7 @@ def predicted(lively_checkpoint, image, tmp_path_factory):
     (source / "half.png").write_bytes((source / "plain.png").read_bytes()[:2000])
     (source / "text.jpg").write_text("no image")
     (source / "notes.txt").write_text("not asked for")
-    done = run_script("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", source, "--output", folder / "out",
+    done = call_script("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", source, "--output", folder / "out",
                       "--score_thresh", 0, "--batch_size", 3, "--heatmap", "--device_target", "CPU", check=False)
     return source, folder / "out", done
 
@@ -347,9 +347,9 @@ def test_mistakes(words, part, lively_checkpoint, image, tmp_path, monkeypatch):
 
 
 def test_no_model_and_no_such_option(tmp_path):
-    done = run_script("tools/predict.py", "--input", ".", "--output", "o", cwd=tmp_path, check=False)
+    done = call_script("tools/predict.py", "--input", ".", "--output", "o", cwd=tmp_path, check=False)
     assert done.returncode == 2 and "--load_checkpoint_path" in done.stderr
-    done = run_script("tools/predict.py", "--mindir", "x.mindir", "--input", ROOT, "--output", "o", cwd=tmp_path, check=False)
+    done = call_script("tools/predict.py", "--mindir", "x.mindir", "--input", ROOT, "--output", "o", cwd=tmp_path, check=False)
     assert_user_error(done, "x.mindir")
 
 
@@ -365,7 +365,7 @@ def test_a_file_name_that_is_no_text(lively_checkpoint, image, tmp_path):
     name = b"gr\xfc\xdf.png"
     with open(os.path.join(os.fsencode(tmp_path / "in"), name), "wb") as file:
         file.write(cv2.imencode(".png", image)[1].tobytes())
-    run_script("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", tmp_path / "in", "--output", tmp_path / "out",
+    call_script("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", tmp_path / "in", "--output", tmp_path / "out",
                "--device_target", "CPU", "--score_thresh", "0")
     assert name in (tmp_path / "out" / "predictions.csv").read_bytes()
     assert name in os.listdir(os.fsencode(tmp_path / "out" / "images"))

@@ -14,7 +14,7 @@ from src.coco import read_coco
 from src.errors import UserError
 from src.pre_process import View
 from src.utils import read_json
-from tests.conftest import TINY, assert_user_error, noise_image, run_script, write_coco
+from tests.conftest import TINY, assert_user_error, call_script, noise_image, write_coco
 
 
 def coco_of(tmp_path, objects):
@@ -72,7 +72,7 @@ def result(tiny_run, tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("result")
     shutil.copy(tiny_run / "train_record.jsonl", folder)
     words = ["--data_dir", tiny_data, "--load_checkpoint_path", tiny_run / "ckpt_0" / "centernet-2_7.ckpt"]
-    run_script("eval.py", *TINY, *words, "--eval_config.keep_res", "false", "--save_result_dir", folder)
+    call_script("eval.py", *TINY, *words, "--eval_config.keep_res", "false", "--save_result_dir", folder)
     return folder
 
 
@@ -102,7 +102,7 @@ class Page(HTMLParser):
 
 
 def test_one_self_contained_page(result, tmp_path):
-    done = run_script("tools/report.py", result, "--output", tmp_path / "r.html", "--title", "<Tiny & run>")
+    done = call_script("tools/report.py", result, "--output", tmp_path / "r.html", "--title", "<Tiny & run>")
     assert "without" not in done.stdout
     text = (tmp_path / "r.html").read_text()
     page = Page(text)
@@ -119,11 +119,11 @@ def test_one_self_contained_page(result, tmp_path):
 
 def test_parts_that_are_missing_are_named(result, tmp_path):
     shutil.copy(result / "train_record.jsonl", tmp_path)
-    done = run_script("tools/report.py", tmp_path)
+    done = call_script("tools/report.py", tmp_path)
     assert f"without {tmp_path}/metrics.json" in done.stdout
     page = Page((tmp_path / "report.html").read_text())
     assert "after 7 steps" in page.text and "Scores" not in page.text
-    run_script("tools/report.py", tmp_path)
+    call_script("tools/report.py", tmp_path)
     assert (tmp_path / "report.1.html").exists()
 
 
@@ -133,20 +133,20 @@ def test_a_data_set_that_has_moved(result, tiny_data, tmp_path):
     content = json.loads(path.read_text())
     content["annotation"] = "/gone/instances_val2017.json"
     path.write_text(json.dumps(content))
-    assert_user_error(run_script("tools/report.py", tmp_path / "r", check=False), "/gone/instances_val2017.json", "--data_dir")
-    run_script("tools/report.py", tmp_path / "r", "--data_dir", tiny_data)
+    assert_user_error(call_script("tools/report.py", tmp_path / "r", check=False), "/gone/instances_val2017.json", "--data_dir")
+    call_script("tools/report.py", tmp_path / "r", "--data_dir", tiny_data)
     assert (tmp_path / "r" / "report.html").stat().st_size > 100_000
 
 
 @pytest.mark.parametrize("place, part", [("/nowhere", "/nowhere"), (".", "neither train_record.jsonl nor val/")])
 def test_mistakes(place, part, tmp_path):
-    assert_user_error(run_script("tools/report.py", place, cwd=tmp_path, check=False), part)
+    assert_user_error(call_script("tools/report.py", place, cwd=tmp_path, check=False), part)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_damaged_training_record_is_named(tmp_path):
     (tmp_path / "train_record.jsonl").write_text('{"step": 1}\nnot json\n')
-    assert_user_error(run_script("tools/report.py", tmp_path, check=False), "train_record.jsonl", "line 1")
+    assert_user_error(call_script("tools/report.py", tmp_path, check=False), "train_record.jsonl", "line 1")
 
 
 # ---------------------------------------------------------------- drawing

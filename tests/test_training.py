@@ -27,7 +27,7 @@ from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep,
 from src.training_log import TrainingLog, read_training_log
 from src.utils import keep_earlier, whole_file
 from tests import parity
-from tests.conftest import ROOT, TINY, assert_user_error, run_script
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, run_script
 
 LOG_LINE = re.compile(
     r"epoch: (\d+) \| current epoch percent: (\d\.\d{3}) \| step: (\d+) \| loss (\S+) \| "
@@ -404,14 +404,13 @@ def test_what_training_leaves(tiny_run):
     assert side["net_config"]["num_stacks"] == [1, 1, 1, 1] and side["step"] == 7
 
 
-def test_stopped_and_resumed_equals_never_stopped(tiny_run, tiny_records, tmp_path):
+def test_stopped_and_resumed_equals_never_stopped(tiny_run, tiny_records, train, tmp_path):
     (tmp_path / "ckpt_0").mkdir()
     for ending in ("ckpt", "json"):
         shutil.copy(tiny_run / "ckpt_0" / f"centernet-1_3.{ending}", tmp_path / "ckpt_0")
     # The run was stopped after step 4: that step's record is made anew.
     (tmp_path / "train_record.jsonl").write_text("".join((tiny_run / "train_record.jsonl").read_text().splitlines(True)[:4]))
-    words = ["--epoch_size", 2, "--train_steps", 7, "--resume", "true"]
-    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    done = train("--train_steps", 7, "--resume", "true", "--mindrecord_dir", tiny_records, cwd=tmp_path)
     assert "after step 3" in done.stdout
     whole, resumed = (read_training_log(str(folder / "train_record.jsonl")) for folder in (tiny_run, tmp_path))
     assert [record["step"] for record in resumed] == list(range(1, 8))
@@ -477,8 +476,9 @@ def test_what_the_configuration_changes_is_said(make_config, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_an_interrupted_training_goes_on_with_the_command_it_prints(tiny_run, tiny_records, tmp_path):
-    words = [*TINY, "--epoch_size", 400, "--save_checkpoint_steps", 10000, "--mindrecord_dir", tiny_records]
+def test_an_interrupted_training_goes_on_with_the_command_it_prints(tiny_run, tiny_records, tmp_path, tmp_path_factory):
+    cache = ["--compile_cache_dir", tmp_path_factory.mktemp("graphs")]
+    words = [*TINY, *cache, "--epoch_size", 400, "--save_checkpoint_steps", 10000, "--mindrecord_dir", tiny_records]
     command = [sys.executable, os.path.join(ROOT, "train.py"), *map(str, words)]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -498,11 +498,11 @@ def test_an_interrupted_training_goes_on_with_the_command_it_prints(tiny_run, ti
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt_0", "loss.png", "train_record.jsonl"]
 
 
-def test_resuming_with_another_batch_size_keeps_what_is_written_last(tiny_run, tiny_records, tmp_path):
+def test_resuming_with_another_batch_size_keeps_what_is_written_last(tiny_run, tiny_records, train, tmp_path):
     """Its steps are counted anew, with lower numbers: 7 steps of 4 images, 5 an epoch, are 3 of 8, 2 an epoch."""
     shutil.copytree(tiny_run / "ckpt_0", tmp_path / "ckpt_0")
     words = ["--train_config.batch_size", 8, "--epoch_size", 3, "--save_checkpoint_num", 1, "--resume", "true"]
-    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    done = train(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
     assert "train_config.batch_size was 4, and is 8 from here on" in done.stdout
     checkpoint, = find_checkpoints(str(tmp_path / "ckpt_0"))
     assert f"checkpoint: {os.path.join('ckpt_0', os.path.basename(checkpoint))}" in done.stdout
@@ -510,11 +510,11 @@ def test_resuming_with_another_batch_size_keeps_what_is_written_last(tiny_run, t
     assert [record["step"] for record in read_training_log(str(tmp_path / "train_record.jsonl"))] == [4, 5, 6]
 
 
-def test_resuming_from_an_earlier_checkpoint_sets_the_branch_aside(tiny_run, tiny_records, tmp_path):
+def test_resuming_from_an_earlier_checkpoint_sets_the_branch_aside(tiny_run, tiny_records, train, tmp_path):
     for name in ("ckpt_0", "train_record.jsonl"):
         (shutil.copytree if name == "ckpt_0" else shutil.copy)(tiny_run / name, tmp_path / name)
-    words = ["--resume", "true", "--load_checkpoint_path", "ckpt_0/centernet-1_3.ckpt", "--epoch_size", 1, "--mindrecord_dir", tiny_records]
-    done = run_script("train.py", *TINY, *words, "--save_checkpoint_num", 5, cwd=tmp_path)
+    words = ["--resume", "true", "--load_checkpoint_path", "ckpt_0/centernet-1_3.ckpt", "--train_steps", 5, "--save_checkpoint_num", 5]
+    done = train(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
     assert sorted(path.name for path in (tmp_path / "ckpt_0.1").iterdir()) == [
         "centernet-2_6.ckpt", "centernet-2_6.json", "centernet-2_7.ckpt", "centernet-2_7.json", "train_record.jsonl"]
     assert "kept in ckpt_0.1 (centernet-2_6.ckpt, centernet-2_7.ckpt)" in done.stdout
@@ -527,18 +527,18 @@ def test_resuming_from_an_earlier_checkpoint_sets_the_branch_aside(tiny_run, tin
     (["--train_config.loss_scale_value", 3e38, "--train_config.max_overflows", 4], ["the last 4 steps, up to step 4, overflowed"]),
     (["--train_config.MultiDecay.learning_rate", 10, "--train_config.max_diverged", 8], ["training has diverged"]),
 ])
-def test_a_training_that_learns_nothing_is_no_success(words, parts, tiny_records, tmp_path):
-    words = [*TINY[:-2], "--train_config.MultiDecay.warmup_steps", 0, *words, "--epoch_size", 12, "--mindrecord_dir", tiny_records]
-    assert_user_error(run_script("train.py", *words, cwd=tmp_path, check=False), *parts)
+def test_a_training_that_learns_nothing_is_no_success(words, parts, tiny_records, train, tmp_path):
+    words = ["--train_config.MultiDecay.warmup_steps", 0, *words, "--epoch_size", 12, "--mindrecord_dir", tiny_records]
+    assert_user_error(train(*words, cwd=tmp_path, check=False), *parts)
 
 
-def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_records, tmp_path):
+def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_records, train, tmp_path):
     """Fine-tuning from a checkpoint in the very folder that the run writes to."""
     shutil.copytree(tiny_run, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "ckpt_0").iterdir()}
     record = (tmp_path / "run" / "train_record.jsonl").read_text()
     words = ["--train_steps", 1, "--load_checkpoint_path", "ckpt_0/centernet-2_7.ckpt", "--enable_data_sink", "true", "--seed", 9]
-    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, cwd=tmp_path / "run")
+    done = train(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path / "run")
     assert "loaded ckpt_0/centernet-2_7.ckpt" in done.stdout
     assert "enable_data_sink works on Ascend only" in done.stdout
     assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "ckpt_0.1").iterdir()} == before
@@ -583,9 +583,9 @@ def test_training_with_profiler_and_without_checkpoints(tiny_records, tmp_path):
     assert len(read_training_log(str(tmp_path / "results" / "train_record.jsonl"))) == 1
 
 
-def test_a_loss_that_is_not_finite_stops_training(tiny_run, tiny_records, tmp_path):
+def test_a_loss_that_is_not_finite_stops_training(tiny_run, tiny_records, train, tmp_path):
     rate = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0, "--save_checkpoint_steps", 1]
-    done = run_script("train.py", *TINY[:-2], *rate, "--mindrecord_dir", tiny_records, cwd=tmp_path, check=False)
+    done = train(*rate, "--mindrecord_dir", tiny_records, cwd=tmp_path, check=False)
     assert_user_error(done, "training stops", "the last checkpoint is ckpt_0/centernet-1_")
     checkpoints = list((tmp_path / "ckpt_0").glob("*.ckpt"))
     assert len(checkpoints) == 1
@@ -605,7 +605,7 @@ def test_a_loss_that_is_not_finite_stops_training(tiny_run, tiny_records, tmp_pa
 ])
 def test_training_mistakes(words, parts, tiny_records, tmp_path):
     words = [tiny_records if word == "RECORDS" else word for word in words]
-    assert_user_error(run_script("train.py", *TINY, *words, cwd=tmp_path, check=False), *parts)
+    assert_user_error(call_script("train.py", *TINY, *words, cwd=tmp_path, check=False), *parts)
 
 
 def test_a_damaged_checkpoint_is_named(tiny_run, tmp_path):

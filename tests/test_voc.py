@@ -21,7 +21,7 @@ from src import voc_eval
 from src.coco import find_split
 from src.errors import UserError
 from src.model_utils.config import get_config
-from tests.conftest import ROOT, TINY, assert_user_error, copy_project, noise_image, run_script
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, copy_project, noise_image
 from tools import loss, merge_pascal_json, train_full, voc_to_coco
 
 TEMPLATE = """<annotation><filename>{name}.jpg</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
@@ -130,12 +130,12 @@ def test_the_images_are_put_in_place_and_training_reads_them(tmp_path):
     write_voc(tmp_path / "v", {"trainval": ["000001", "000002"], "test": ["000003"]},
               {f"00000{n}": [("dog", (10, 10, 60, 60), 0, 0)] for n in (1, 2, 3)})
     for split, name in (("trainval", "pascal_trainval0712"), ("test", "pascal_test2017")):
-        run_script("tools/voc_to_coco.py", "--voc_dir", tmp_path / "v", "--split", split, "--image_dir", tmp_path / "d" / "images",
+        call_script("tools/voc_to_coco.py", "--voc_dir", tmp_path / "v", "--split", split, "--image_dir", tmp_path / "d" / "images",
                    "--output", tmp_path / "d" / "annotations" / f"{name}.json")
     options = get_config("", []).dataset_config
     split = find_split(str(tmp_path / "d"), "val", options)
     assert split.annotation.endswith("pascal_test2017.json") and os.path.isfile(os.path.join(split.image_dir, "000003.jpg"))
-    done = run_script("src/dataset.py", "--coco_data_dir", tmp_path / "d", "--mindrecord_dir", tmp_path / "m")
+    done = call_script("src/dataset.py", "--coco_data_dir", tmp_path / "d", "--mindrecord_dir", tmp_path / "m")
     assert "2 images (0 without objects), 2 objects, 20 classes" in done.stdout
 
 
@@ -145,7 +145,7 @@ def test_the_images_are_put_in_place_and_training_reads_them(tmp_path):
 ])
 def test_conversion_mistakes(words, part, tmp_path):
     write_voc(tmp_path / "v", {"t": ["1"], "none": []}, {"1": [("dog", (1, 1, 9, 9), 0, 0)]})
-    assert_user_error(run_script("tools/voc_to_coco.py", *words, "--output", "o.json", cwd=tmp_path, check=False), part)
+    assert_user_error(call_script("tools/voc_to_coco.py", *words, "--output", "o.json", cwd=tmp_path, check=False), part)
     assert not (tmp_path / "o.json").exists()
 
 
@@ -446,10 +446,10 @@ def test_logs_that_cannot_be_compared(candidate, reference, part, tmp_path):
 def test_the_logs_of_a_real_run_agree_with_each_other(tiny_run, tmp_path):
     """What train.py printed and what it recorded are the same losses; the tool as a user calls it."""
     words = ["--candidate-log", tiny_run / "stdout.txt", "--reference-log", tiny_run / "train_record.jsonl", "--steps", 7]
-    done = run_script("tools/loss.py", *words, cwd=tmp_path)
+    done = call_script("tools/loss.py", *words, cwd=tmp_path)
     assert "pass mean_relative_error=" in done.stdout and "only" not in done.stdout and (tmp_path / "loss.png").exists()
     assert float(re.search(r"MeanRelativeError: (\S+)", done.stdout)[1]) < 1e-6
-    assert_user_error(run_script("tools/loss.py", "--candidate-log", "/nowhere", "--reference-log", "x", check=False), "/nowhere")
+    assert_user_error(call_script("tools/loss.py", "--candidate-log", "/nowhere", "--reference-log", "x", check=False), "/nowhere")
 
 
 @pytest.mark.parametrize("command, code", [
@@ -471,7 +471,7 @@ def test_the_documents_loss_check(command, code, top):
 
 
 def test_a_log_that_is_missing_is_named_with_its_option(tmp_path):
-    assert_user_error(run_script("loss.py", cwd=tmp_path, check=False), "log to judge (--candidate-log) not found: sdaa.log")
+    assert_user_error(call_script("loss.py", cwd=tmp_path, check=False), "log to judge (--candidate-log) not found: sdaa.log")
 
 
 # ---------------------------------------------------------------- training in four processes

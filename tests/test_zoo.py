@@ -18,7 +18,7 @@ from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.side_file import find_checkpoints
 from src.training_log import read_training_log
-from tests.conftest import ROOT, TINY, assert_user_error, convert, copy_project, noise_image, run_script, wait_until, write_coco
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, convert, copy_project, noise_image, wait_until, write_coco
 from tools import make_rank_table
 
 CONFIG = os.path.join(ROOT, "tests", "zoo", "default_config.yaml")
@@ -53,7 +53,7 @@ def data(tmp_path_factory):
 def records(data, tmp_path_factory):
     """This project's MindRecord files of them, converted with the model zoo's configuration."""
     folder = tmp_path_factory.mktemp("records")
-    done = run_script("src/dataset.py", "--config_path", CONFIG, "--coco_data_dir", data, "--mindrecord_dir", folder)
+    done = call_script("src/dataset.py", "--config_path", CONFIG, "--coco_data_dir", data, "--mindrecord_dir", folder)
     assert "1 of 13 images have no objects and are left out" in done.stdout and "12 images (0 without objects), 13 objects" in done.stdout
     return folder
 
@@ -151,7 +151,7 @@ def test_its_values_written_into_default_config(edits, words, tmp_path):
 
 
 def test_an_option_without_value_is_one_sentence():
-    done = run_script("train.py", "--epoch_size", check=False)
+    done = call_script("train.py", "--epoch_size", check=False)
     assert_user_error(done, "--epoch_size: expected one argument; options are written --name value")
     assert done.stderr.count("\n") == 1
 
@@ -208,7 +208,7 @@ def test_other_classes_than_the_datas_are_an_error(words, part, tiny_data, tiny_
     }
     for script, own in scripts.items():
         if script == "train.py" or "80" in str(words):
-            assert_user_error(run_script(script, *own, *words, check=False), part)
+            assert_user_error(call_script(script, *own, *words, check=False), part)
 
 
 # ---------------------------------------------------------------- its data
@@ -234,13 +234,13 @@ def test_its_records_give_the_same_batches(records, zoo_records):
 
 
 def test_its_records_need_class_names(data, zoo_records, tmp_path):
-    refused = run_script("train.py", "--mindrecord_dir", zoo_records, check=False)
+    refused = call_script("train.py", "--mindrecord_dir", zoo_records, check=False)
     assert_user_error(refused, "MindRecord files of the model zoo, which name no classes", "--dataset_config.train_annotation")
     annotation = data / "annotations" / "instances_train2017.json"
     manifest = read_manifest(get_config("", ["--mindrecord_dir", str(zoo_records), "--dataset_config.train_annotation", str(annotation)]))
     assert (manifest["classes"], manifest["category_ids"]) == coco_classes()
     few = ["--dataset_config.coco_classes", "[a, b]", "--train_config.batch_size", 4, "--train_steps", 1]
-    assert_user_error(run_script("train.py", *TINY, "--mindrecord_dir", zoo_records, *few, cwd=tmp_path, check=False), "of class", "of 2")
+    assert_user_error(call_script("train.py", *TINY, "--mindrecord_dir", zoo_records, *few, cwd=tmp_path, check=False), "of class", "of 2")
 
 
 def long_header(folder):
@@ -283,13 +283,13 @@ def test_the_test_sets_lists_are_found(data, lively_checkpoint, tmp_path):
     shutil.copytree(data / "val2017", tmp_path / "test2017")
     (tmp_path / "annotations").mkdir()
     words = ["--load_checkpoint_path", lively_checkpoint, "--data_dir", tmp_path, "--run_mode", "test", "--device_target", "CPU"]
-    done = run_script("eval.py", *words, "--save_result_dir", tmp_path / "none")
+    done = call_script("eval.py", *words, "--save_result_dir", tmp_path / "none")
     assert f"no list of the images in {tmp_path}/annotations: their ids are" in done.stdout
     content = json.loads((data / "annotations" / "instances_val2017.json").read_text())
     for name, ids in (("image_info_test2017.json", [7001, 7002, 7003]), ("image_info_test-dev2017.json", [7002, 7003])):
         images = [{**info, "id": image_id} for info, image_id in zip(content["images"], ids)]
         (tmp_path / "annotations" / name).write_text(json.dumps({"images": images, "categories": content["categories"]}))
-    run_script("eval.py", *words, "--save_result_dir", tmp_path / "dev")
+    call_script("eval.py", *words, "--save_result_dir", tmp_path / "dev")
     records = json.loads((tmp_path / "dev" / "test" / "test_pred_eval.json").read_text())
     assert {record["image_id"] for record in records} == {7002, 7003}
     (tmp_path / "annotations" / "image_info_test-dev2017.json").unlink()
@@ -330,7 +330,7 @@ def test_ini_files_are_read_or_refused_in_one_sentence(text, error, records, tmp
     (tmp_path / "x.ini").write_text(text)
     make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(tmp_path / "hccl.json")])
     script = "scripts/ascend_distributed_launcher/get_distribute_train_cmd.py"
-    done = run_script(script, "--mindrecord_dir", records, "--hccl_config_dir", "hccl.json", "--hyper_parameter_config_dir", "x.ini",
+    done = call_script(script, "--mindrecord_dir", records, "--hccl_config_dir", "hccl.json", "--hyper_parameter_config_dir", "x.ini",
                       "--device_target", "CPU", "--load_checkpoint_path", " ", cwd=tmp_path, check=False)
     if error:
         assert_user_error(done, error)
