@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from src import errors
-from tests.conftest import ROOT
+from tests.conftest import ROOT, call_script, run_script
 
 SCRIPT = """
 import os, signal, sys
@@ -145,3 +145,22 @@ def test_letters_that_the_terminal_lacks_are_printed_as_numbers():
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, timeout=60)
         assert (done.returncode, done.stdout.decode().strip()) == (0, text)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--devices", "0-x"], ["--merge", "/nowhere"], []])
+def test_a_script_called_in_this_process_ends_as_in_its_own(words, tmp_path):
+    called, run = (start("tools/make_rank_table.py", *words, cwd=tmp_path, check=False) for start in (call_script, run_script))
+    assert (called.returncode, called.stdout, called.stderr) == (run.returncode, run.stdout, run.stderr)
+
+
+def test_a_script_called_in_this_process_leaves_it_as_it_was(tmp_path):
+    """One that breaks: its traceback is told as a process tells it."""
+    script = tmp_path / "breaks.py"
+    script.write_text("import os, signal, sys\nos.environ['LEFT'] = os.getcwd()\nsys.path.append('left')\n"
+                      "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nraise ValueError(sys.argv[1])\n")
+    before = os.getcwd(), list(sys.path), sys.argv, dict(os.environ), signal.getsignal(signal.SIGTERM)
+    done = call_script(script, "reason", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.endswith("ValueError: reason\n")
+    assert before == (os.getcwd(), list(sys.path), sys.argv, dict(os.environ), signal.getsignal(signal.SIGTERM))
+    with pytest.raises(AssertionError, match="ValueError: reason"):
+        call_script(script, "reason", cwd=tmp_path)
