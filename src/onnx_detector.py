@@ -76,10 +76,15 @@ def start_session(model, provider, path):
     options.log_severity_level = 4  # what goes wrong comes as an error
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     names = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["CPU"]]))
+    onnxruntime.set_default_logger_severity(4)
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=names)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=names, enable_fallback=False)
     except Exception as error:
         raise UserError(f"{path}: ONNX Runtime does not take this file ({_first_line(error)})") from error
+    if PROVIDERS[provider] not in session.get_providers():  # ONNX Runtime would silently compute on the CPU
+        raise UserError(f"onnx_provider is {provider}, and onnxruntime cannot start {PROVIDERS[provider]}; install the libraries and drivers it "
+                        "needs, or name another")
+    return session
 
 
 def _package(name):

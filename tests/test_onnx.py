@@ -1,295 +1,554 @@
-"""src/onnx_*.py and src/models.py: the exported ONNX file against PyTorch's network, and what takes it."""
+"""The ONNX file: its maps, its detections, what reads it, and what it must not be."""
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import textwrap
 
+import cv2
+import mindspore as ms
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
 
+from src import onnx_detector
+from src.centernet_det import CenterNet, DetectionNetwork, HeatmapNetwork
+from src.deform_conv import DeformConv2d
+from src.detector import load_detector
+from src.device_input import Normalize
 from src.errors import UserError
-from src.models import read_model
+from src.folding import make_for_inference
+from src.onnx_cells import add_cell
 from src.onnx_detector import load_onnx, read_onnx
+from src.onnx_export import build_model, decode
+from src.onnx_graph import OPSETS, Graph
 from src.predictor import Predictor
-from tests.conftest import ROOT, assert_user_error, run_script
+from src.resnet import ResNet
+from tests import torch_reference
+from tests.conftest import ROOT, assert_same_detections, assert_user_error, noise_image, run_script
 
-FORMS = {"deform_conv": 19, "grid_sample": 16}
-WITHOUT_MINDSPORE = """
-import runpy, sys
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "mindspore":
-            raise ImportError("mindspore is not to be imported here")
-
-sys.meta_path.insert(0, Refuse())
-sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition("/")[0])
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+FORMS = list(OPSETS)
+CPU = ["CPUExecutionProvider"]
+K = 20
 
 
 @pytest.fixture(scope="module")
-def exported(lively_checkpoint, tmp_path_factory):
-    """exported(name, words...) -> path of an ONNX file of lively_checkpoint, made once for each name."""
+def export(lively_checkpoint, tmp_path_factory):
+    """export(name, words...) -> path of the ONNX file of lively_checkpoint, made once for each name."""
     folder = tmp_path_factory.mktemp("onnx")
 
     def run(name, *words):
         path = folder / f"{name}.onnx"
         if not path.exists():
-            run_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", lively_checkpoint,
-                       "--export_config.export_name", folder / name, "--export_config.export_format", "ONNX", *words)
+            run_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", lively_checkpoint, "--export_config.export_name",
+                       folder / name, "--export_config.export_format", "ONNX", "--eval_config.K", K, *words)
         return path
 
     return run
 
 
-def maps_session(path):
-    """A session of a file that gives its maps, too."""
-    model = onnx.load(path)
-    names = ["heat", "wh", "reg"]
+FIXED = ("--export_config.onnx_dynamic", "false", "--export_config.input_res", "[128, 96]", "--export_config.batch_size", 2)
+
+
+def with_maps(model):
+    """A session of a ModelProto with the outputs heat, wh, reg (where the graph has it) and detections."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    there = {output for node in model.graph.node for output in node.output}
+    names = [name for name in ("heat", "wh", "reg") if name in there]
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return lambda image: session.run([*names, "detections"], {"image": image})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=CPU)
+    return lambda batch: dict(zip([*names, "detections"], session.run([*names, "detections"], {"image": batch})))
 
 
-def decoded(heat, wh, reg, k):
-    """What CenterNet's decoding makes of one image's maps [C, H, W] by its definition, in NumPy: [k, 6]."""
-    classes, height, width = heat.shape
-    padded = np.pad(heat, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
-    largest = np.max([padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)], 0)
-    peaks = np.where(heat == largest, heat, 0).ravel()
-    rows = []
-    for flat in np.argsort(-peaks, kind="stable")[:k]:
-        label, y, x = np.unravel_index(flat, heat.shape)
-        center = np.array([x, y]) + reg[:, y, x]
-        half = wh[:, y, x] / 2
-        rows.append([*(center - half), *(center + half), peaks[flat], label])
-    return np.array(rows)
+def decoded(heat, wh, reg, k, cat_spec_wh):
+    """Detections [N, K, 6] out of maps, by NumPy alone; equal scores in the order of (class, y, x), what is missing of score 0."""
+    n, classes, height, width = heat.shape
+    padded = np.pad(heat, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    around = [padded[:, :, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    peaks = np.where(heat == np.max(around, 0), heat, 0)
+    found = np.zeros((n, k, 6), np.float32)
+    for image in range(n):
+        flat = peaks[image].ravel()
+        for rank, place in enumerate(np.argsort(-flat, kind="stable")[:k]):
+            label, y, x = np.unravel_index(place, (classes, height, width))
+            dx, dy = (0.5, 0.5) if reg is None else reg[image, :, y, x]
+            w, h = wh[image, 2 * label : 2 * label + 2, y, x] if cat_spec_wh else wh[image, :, y, x]
+            found[image, rank] = x + dx - w / 2, y + dy - h / 2, x + dx + w / 2, y + dy + h / 2, flat[place], label
+    return found
 
 
-@pytest.mark.parametrize("size", [(1, 32, 32), (3, 96, 160), (1, 224, 128)])
-@pytest.mark.parametrize("form", FORMS)
-def test_the_maps_are_those_of_mindspore_and_pytorch(form, size, exported, lively_checkpoint, make_config):
-    """Offsets carry rounding on to where samples are taken; of 32x32, whose features are one pixel, PyTorch's differ by 2e-3."""
-    import mindspore as ms
+def assert_near(found, expected, relative):
+    assert np.abs(found - expected).max() <= relative * np.abs(expected).max()
 
-    from src.detector import load_detector
-    from tests import torch_reference
 
-    torch = torch_reference.torch
-    network = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)).eval()
-    network.load_state_dict(torch.load(lively_checkpoint.with_suffix(".pth")))
-    batch, height, width = size
-    image = np.random.default_rng(height).standard_normal((batch, 3, height, width)).astype(np.float32)
-    with torch.no_grad():
-        heat, wh, reg = (value.numpy() for value in network(torch.tensor(image)))
-    of_mindspore = load_detector(str(lively_checkpoint), make_config().eval_config, "CPU").network.maps(ms.Tensor(image))
-    found = maps_session(exported(form, "--export_config.onnx_dcn", form))(image)
-    for ours, mindspore, pytorch in zip(found, of_mindspore, (1 / (1 + np.exp(-heat)), wh, reg)):
-        np.testing.assert_allclose(ours, mindspore.asnumpy(), rtol=0, atol=1e-4 * np.abs(pytorch).max())
-        np.testing.assert_allclose(ours, pytorch, rtol=0, atol=(3e-3 if height == 32 else 3e-4) * np.abs(pytorch).max())
+@pytest.fixture(scope="module")
+def lively_network(lively_checkpoint, make_config):
+    """lively_checkpoint's DetectionNetwork, whose deformable convolutions reach pixels away."""
+    network = load_detector(str(lively_checkpoint), make_config("--eval_config.K", K).eval_config, "CPU").network
+    features = network.maps.network.backbone(ms.Tensor(np.random.default_rng(1).standard_normal((1, 3, 96, 160)).astype(np.float32)))
+    offsets = network.maps.network.deconv_layers[0].conv_offset_mask(features).asnumpy()[:, :18]
+    assert np.abs(offsets).max() > 1 and np.std(offsets) > 0.1
+    return network
+
+
+# ---------------------------------------------------------------- the numbers
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_detections_are_the_best_peaks_of_the_maps(form, exported):
-    image = np.random.default_rng(5).standard_normal((2, 3, 96, 128)).astype(np.float32)
-    heat, wh, reg, detections = maps_session(exported(form, "--export_config.onnx_dcn", form))(image)
-    for number, rows in enumerate(detections):
-        expected = decoded(heat[number], wh[number], reg[number], 100)
-        known = expected[:, 4] > 0  # of equal scores any may come first, so of the zeros only the number is known
-        assert known.sum() > 20 and len(rows) == 100
-        np.testing.assert_allclose(rows[known], expected[known], atol=1e-4)
-        assert (rows[~known, 4] == 0).all()
+def test_maps_are_those_of_mindspore(form, lively_network):
+    compute = with_maps(build_model(lively_network, False, form, ("batch", "height", "width"), {}))
+    for n in (1, 3):
+        for height, width in ((32, 32), (96, 160), (256, 128)):
+            batch = np.random.default_rng([n, height]).standard_normal((n, 3, height, width)).astype(np.float32)
+            found = compute(batch)
+            for name, expected in zip(("heat", "wh", "reg"), lively_network.maps(ms.Tensor(batch))):
+                assert found[name].shape == expected.shape
+                assert_near(found[name], expected.asnumpy(), 1e-4)
 
 
-def test_maps_of_fewer_values_than_k(exported):
-    """32x32 has 3 x 8 x 8 values."""
-    session = maps_session(exported("many", "--eval_config.K", 300))
-    heat, _, _, detections = session(np.random.default_rng(1).standard_normal((1, 3, 32, 32)).astype(np.float32))
-    assert detections.shape == (1, 300, 6) and np.isfinite(detections).all()
-    peaks = decoded(heat[0], np.zeros((2, 8, 8)), np.zeros((2, 8, 8)), 192)[:, 4]
-    np.testing.assert_allclose(detections[0, :192, 4], peaks, atol=1e-6)
-    assert (detections[0, 192:, 4] == 0).all() and set(detections[0, :, 5]) <= {0.0, 1.0, 2.0}
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("largest", [0.5, 4.0, 40.0])
+def test_deformable_convolution_is_pytorchs(form, largest):
+    """Offsets of fractions of a pixel, of some, and of more than the map; against grid_sample in float64."""
+    rng = np.random.default_rng(4)
+    cell = DeformConv2d(5, 4)
+    values = {name: rng.standard_normal(value.shape).astype(np.float32) for name, value in cell.parameters_and_names()}
+    cell.conv_offset_mask.weight.set_data(ms.Tensor(0.1 * largest * rng.standard_normal(cell.conv_offset_mask.weight.shape), ms.float32))
+    cell.conv_offset_mask.bias.set_data(ms.Tensor(0.3 * largest * rng.standard_normal(27), ms.float32))
+    cell.weight.set_data(ms.Tensor(rng.standard_normal(cell.weight.shape), ms.float32))
+    cell.bias.set_data(ms.Tensor(rng.standard_normal(4), ms.float32))
+    assert len(values) == 4
+    graph = Graph(form)
+    out = add_cell(graph, cell, graph.free("image"), "dcn")
+    model = graph.model("one", {"image": (np.float32, [2, 5, "height", "width"])}, {out: (np.float32, [2, 4, "height", "width"])}, {})
+    for height, width in ((7, 9), (2, 6), (5, 3)):
+        x = rng.standard_normal((2, 5, height, width)).astype(np.float32)
+        offset_mask = torch.nn.functional.conv2d(*(torch.tensor(value.asnumpy(), dtype=torch.float64) for value in (
+            ms.Tensor(x), cell.conv_offset_mask.weight, cell.conv_offset_mask.bias)), padding=1)
+        across, down, mask = offset_mask[:, :9], offset_mask[:, 9:18], torch.sigmoid(offset_mask[:, 18:])
+        offset = torch.stack([down, across], 2).flatten(1, 2)
+        expected = torch_reference.deform_conv(torch.tensor(x, dtype=torch.float64), offset, mask, *(
+            torch.tensor(value.asnumpy(), dtype=torch.float64) for value in (cell.weight, cell.bias))).numpy()
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=CPU)
+        assert_near(session.run(None, {"image": x})[0], expected, 1e-4)
+        if form == "deform_conv":
+            assert_near(ReferenceEvaluator(model).run(None, {"image": x})[0], expected, 1e-4)
 
 
-def test_flip_test_is_the_mean_over_the_mirror_image(exported):
-    image = np.random.default_rng(7).standard_normal((2, 3, 64, 96)).astype(np.float32)
-    plain, flipped = maps_session(exported("deform_conv", "--export_config.onnx_dcn", "deform_conv")), \
-        maps_session(exported("flip", "--eval_config.flip_test", "true"))
-    (heat, wh, reg, _), (mirror_heat, mirror_wh, _, _) = plain(image), plain(np.ascontiguousarray(image[..., ::-1]))
-    found = flipped(image)
-    for ours, expected in zip(found, ((heat + mirror_heat[..., ::-1]) / 2, (wh + mirror_wh[..., ::-1]) / 2, reg)):
-        np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
+def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=4):
+    """An inference network of three classes with random weights, whose heads differ from place to place."""
+    ms.set_seed(3)
+    rng = np.random.default_rng(7)
+    network = CenterNet(3, ResNet("BasicBlock", [1, 1, 1, 1]), down_ratio=down_ratio, head_conv=8, cat_spec_wh=cat_spec_wh,
+                        reg_offset=reg_offset)
+    for name, value in network.parameters_and_names():
+        if name.startswith(("hm", "wh", "reg")) or "conv_offset_mask" in name:
+            value.set_data(ms.Tensor(rng.standard_normal(value.shape) * (0.3 if name.endswith("weight") else 1), ms.float32))
+    make_for_inference(network)
+    input_cell = Normalize([0.4, 0.45, 0.5], [0.25, 0.3, 0.2]) if from_bytes else ms.nn.Identity()
+    detection = DetectionNetwork(HeatmapNetwork(network, input_cell, flip_test), k, cat_spec_wh)
+    return detection.set_train(False)
 
 
-def test_bytes_in_one_fixed_size(exported, tiny_data):
-    """uint8, batch 2, 128x96: the detections of the float file, and what does not fit is told."""
-    words = ["--export_config.onnx_dynamic", "false", "--export_config.input_res", "[128, 96]", "--eval_config.keep_res", "true"]
-    path = exported("fixed", *words, "--export_config.batch_size", 2, "--export_config.input_type", "uint8")
-    fixed, free = load_onnx(str(path)), load_onnx(str(exported("deform_conv", "--export_config.onnx_dcn", "deform_conv")))
-    assert fixed.input_res == [128, 96] and fixed.batch_size == 2 and free.input_res is None and free.batch_size is None
-    pixels = np.random.default_rng(3).integers(0, 255, (1, 96, 128, 3), np.uint8)
-    mean, std = (np.array(fixed.description[name], np.float32) for name in ("mean", "std"))
-    expected = free(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2).astype(np.float32))
-    found = fixed(pixels)
-    assert found.shape == (1, 100, 6)
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-    with pytest.raises(UserError, match="cannot compute a batch of"):
-        fixed(np.zeros((2, 64, 64, 3), np.uint8))
-    with pytest.raises(UserError, match="input_res: fixed when the file was exported"):
-        Predictor(str(path), input_res=[64, 64])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("cat_spec_wh, reg_offset, flip_test, from_bytes, k", [
+    (False, True, False, False, 20), (True, True, False, True, 20), (False, False, True, False, 20), (True, False, True, True, 300),
+])
+def test_detections_are_decoded_from_the_maps(form, cat_spec_wh, reg_offset, flip_test, from_bytes, k):
+    """All options of the graph, maps of more cells than K and of fewer; the maps are MindSpore's."""
+    network = small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k)
+    compute = with_maps(build_model(network, from_bytes, form, ("batch", "height", "width"), {}))
+    for n, height, width in ((1, 32, 32), (3, 64, 96)):
+        rng = np.random.default_rng(n)
+        shape = (n, height, width, 3) if from_bytes else (n, 3, height, width)
+        batch = rng.integers(0, 256, shape).astype(np.uint8) if from_bytes else rng.standard_normal(shape).astype(np.float32)
+        found = compute(batch)
+        for name, expected in zip(("heat", "wh", "reg"), network.maps(ms.Tensor(batch))):
+            assert (expected is None) == (name not in found)
+            if expected is not None:
+                assert_near(found[name], expected.asnumpy(), 1e-4)
+        expected = decoded(found["heat"], found["wh"], found.get("reg"), k, cat_spec_wh)
+        detections = found["detections"]
+        assert detections.shape == expected.shape and np.isfinite(detections).all()
+        for ours, theirs in zip(detections, expected):
+            assert (theirs[:, 4] > 0).sum() >= (5 if height == 32 else 20)
+            assert_same_detections(ours[ours[:, 4] > 0], theirs[theirs[:, 4] > 0], 1e-4)
+        assert (detections[..., 4] >= 0).all() and set(detections[..., 5].ravel()) <= {0, 1, 2}
 
 
-def test_the_file_alone_says_what_it_is(exported, lively_checkpoint):
-    path = exported("deform_conv", "--export_config.onnx_dcn", "deform_conv")
-    side = json.loads((path.parent / "deform_conv.onnx.json").read_text())
-    described = read_onnx(str(path))
-    assert {name: described[name] for name in ("classes", "mean", "std", "down_ratio", "K", "flip_test", "input_res_train")} == \
-        {name: side[name] for name in ("classes", "mean", "std", "down_ratio", "K", "flip_test", "input_res_train")}
-    assert described["classes"] == json.loads(lively_checkpoint.with_suffix(".json").read_text())["classes"]
-    for form, opset in FORMS.items():
-        model = onnx.load(exported(form, "--export_config.onnx_dcn", form))
-        onnx.checker.check_model(model, full_check=True)
-        assert model.opset_import[0].version == opset and len(model.opset_import) == 1
-        assert {"backbone.layer1.0.conv1", "hm_head.2"} <= {node.name for node in model.graph.node}
-        operators = {node.op_type for node in model.graph.node}
-        assert {"DeformConv": "deform_conv", "GridSample": "grid_sample"}[(operators & {"DeformConv", "GridSample"}).pop()] == form
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("k, height, width", [(5, 8, 8), (40, 8, 8), (100, 2, 3), (1, 1, 1)])
+def test_top_k_of_ties(form, k, height, width):
+    """Of equal scores the first counts; what a map of fewer cells than K lacks is of score 0 and lies inside the map."""
+    cell = small_network(False, True, False, False, k)
+    graph = Graph(form)
+    inputs = {graph.free(name): (np.float32, ["n", channels, "h", "w"]) for name, channels in (("heat", 3), ("wh", 2), ("reg", 2))}
+    model = graph.model("decode", inputs, {decode(graph, cell, *inputs): (np.float32, ["n", k, 6])}, {})
+    rng = np.random.default_rng(k)
+    maps = {name: rng.random((2, shape[1], height, width)).astype(np.float32) for name, (_, shape) in inputs.items()}
+    maps["heat"] = np.round(maps["heat"] * 8) / 8 + np.float32(0.0625)
+    found = onnxruntime.InferenceSession(model.SerializeToString(), providers=CPU).run(None, maps)[0]
+    expected = decoded(**maps, k=k, cat_spec_wh=False)
+    np.testing.assert_array_equal(found[..., 4], expected[..., 4])
+    for ours, theirs in zip(found, expected):
+        last = theirs[-1, 4]  # of those as good as the last one, some are left out
+        ours, theirs = ours[ours[:, 4] > last], theirs[theirs[:, 4] > last]
+        np.testing.assert_allclose(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)], atol=1e-6)
+    assert (found[..., 0] + found[..., 2] < 2 * (width + 1)).all()
 
 
-def test_every_command_takes_it_without_mindspore(exported, lively_checkpoint, tiny_data, tmp_path):
-    """eval.py finds the checkpoint's scores; so do the three steps of offline inference; predict.py draws."""
-    path = exported("deform_conv", "--export_config.onnx_dcn", "deform_conv")
-    (tmp_path / "run.py").write_text(WITHOUT_MINDSPORE)
-    words = ["--data_dir", tiny_data, "--dataset_config.input_res_test", "[96, 96]", "--eval_config.keep_res", "false"]
-    run_script("eval.py", "--device_target", "CPU", "--load_checkpoint_path", lively_checkpoint, *words, cwd=tmp_path)
-    expected = json.loads((tmp_path / "val" / "metrics.json").read_text())
-    os.rename(tmp_path / "val", tmp_path / "of_checkpoint")
-
-    def run(script, *words):
-        command = [sys.executable, "run.py", os.path.join(ROOT, script), *map(str, words)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done
-
-    run("eval.py", "--load_checkpoint_path", path, *words)
-    same_scores(json.loads((tmp_path / "val" / "metrics.json").read_text()), expected)
-    run("preprocess.py", "--mindir_path", path, "--val_data_dir", tiny_data, "--predict_dir", "p", "--export_config.input_res", "[96, 96]")
-    run("tools/infer_mindir.py", "--onnx", path, "--input_dir", "p/data", "--result_path", "r")
-    run("postprocess.py", "--result_path", "r", "--label_path", tiny_data, "--meta_path", "p/meta", "--save_path", "offline")
-    same_scores(json.loads((tmp_path / "offline" / "val" / "metrics.json").read_text()), expected)
-    run("tools/predict.py", "--onnx", path, "--input", tiny_data / "val2017", "--output", "found", "--score_thresh", 0)
-    assert len(json.loads((tmp_path / "found" / "predictions.json").read_text())["images"]) == 6
+# ---------------------------------------------------------------- the file
 
 
-def same_scores(found, expected):
-    """The twelve numbers agree to 1e-3."""
-    names = list(expected)[:12]
-    np.testing.assert_allclose([found[name] for name in names], [expected[name] for name in names], atol=1e-3)
+@pytest.mark.parametrize("form, opset", [("deform_conv", 19), ("grid_sample", 16)])
+def test_the_file(form, opset, export, lively_checkpoint):
+    path = export(form, "--export_config.onnx_dcn", form)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
+    operators = {node.op_type for node in model.graph.node}
+    assert ("DeformConv" in operators, "GridSample" in operators) == (form == "deform_conv", form == "grid_sample")
+    assert not operators & {"BatchNormalization", "Loop", "If"}
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names) and {"heat", "wh", "reg", "backbone.conv1", "backbone.layer1.0.conv1", "deconv_layers.0",
+                                              "hm_head.0", "detections"} <= set(names)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    assert {"backbone.conv1.weight", "backbone.conv1.bias", "deconv_layers.0.weight", "hm_head.2.bias"} <= weights
+    side = json.loads((path.parent / f"{path.name}.json").read_text())
+    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == side
+    assert side["classes"] == ["rectangle", "ellipse", "triangle"] and side["K"] == K and side["input_res"] is None
+    assert side["input_shape"] == ["batch", 3, "height", "width"] and side["down_ratio"] == 4
 
 
-# ---------------------------------------------------------------- mistakes
+@pytest.mark.parametrize("name, words", [
+    ("deform_conv", []), ("bytes", ["--export_config.input_type", "uint8"]), ("flipped", ["--eval_config.flip_test", "true"]),
+    ("fixed", FIXED), ("fixed_bytes", [*FIXED, "--export_config.input_type", "uint8"]),
+])
+def test_the_file_alone_predicts_as_the_checkpoint(name, words, export, lively_checkpoint, tmp_path):
+    path = tmp_path / "alone.onnx"
+    shutil.copy(export(name, *words), path)  # without its side file
+    image = noise_image(3, 90, 140)
+    options = {"input_res": [128, 96]} if "fixed" not in name else {}
+    flip = {"flip_test": True} if name == "flipped" else {}
+    found = Predictor(str(path), SOFT_NMS=False, **options)(image)
+    expected = Predictor(str(lively_checkpoint), "CPU", K=K, input_res=[128, 96], SOFT_NMS=False, **flip)(image)
+    assert len(expected) == K
+    assert_same_detections(found.detections(), expected.detections(), 1e-2)
+
+
+def test_a_batch_that_is_not_full(export):
+    detector = load_onnx(export("fixed", *FIXED))
+    batch = np.random.default_rng(0).standard_normal((2, 3, 96, 128)).astype(np.float32)
+    both = detector(batch)
+    assert detector.batch_size == 2 and both.shape == (2, K, 6)
+    np.testing.assert_array_equal(detector(batch[:1]), both[:1])
+    with pytest.raises(UserError, match=re.escape("(3, 3, 96, 128)")):
+        detector(np.concatenate([batch, batch[:1]]))
+
+
+# ---------------------------------------------------------------- the tools, without MindSpore
+
+
+@pytest.fixture(scope="module")
+def no_mindspore(tmp_path_factory):
+    """no_mindspore(script, words...) runs a script where MindSpore cannot be imported."""
+    folder = tmp_path_factory.mktemp("blocked")
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['mindspore'] = None\n")
+
+    def run(script, *words, cwd=None):
+        return subprocess.run([sys.executable, os.path.join(ROOT, script), *map(str, words)], cwd=cwd, capture_output=True, text=True,
+                              timeout=600, env={**os.environ, "PYTHONPATH": str(folder)})
+
+    return run
+
+
+def test_without_mindspore_a_checkpoint_is_no_use(no_mindspore, lively_checkpoint, tmp_path):
+    """The fixture blocks MindSpore indeed."""
+    done = no_mindspore("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", ROOT + "/docs/quick_start.jpg",
+                        "--output", tmp_path / "out")
+    assert done.returncode and "mindspore" in done.stderr.lower()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_evaluation_without_mindspore_scores_as_the_checkpoint(form, export, no_mindspore, lively_checkpoint, tiny_data, tmp_path):
+    words = ["--device_target", "CPU", "--data_dir", tiny_data, "--eval_config.keep_res", "false", "--eval_config.K", K,
+             "--dataset_config.input_res_test", "[128, 96]"]
+    scores = []
+    for run, model in ((no_mindspore, export(form, "--export_config.onnx_dcn", form)), (run_script, lively_checkpoint)):
+        folder = tmp_path / run.__name__
+        folder.mkdir()
+        done = run("eval.py", *words, "--load_checkpoint_path", model, "--save_result_dir", folder, cwd=folder)
+        assert done.returncode == 0, done.stderr[-2000:]
+        scores.append([float(number) for number in re.findall(r"\] = (-?[\d.]+)", done.stdout)])
+    assert len(scores[0]) == 12
+    np.testing.assert_allclose(*scores, atol=1e-3)
+
+
+def test_offline_inference_without_mindspore(export, no_mindspore, tiny_data, tmp_path):
+    """preprocess.py, infer_mindir.py and postprocess.py give the detections of Predictor."""
+    path = export("fixed", *FIXED)
+    inputs, results = tmp_path / "inputs", tmp_path / "results"
+    for script, words in (
+        ("preprocess.py", ["--val_data_dir", tiny_data, "--predict_dir", inputs, "--mindir_path", path]),
+        ("tools/infer_mindir.py", ["--onnx", path, "--input_dir", inputs / "data", "--result_path", results]),
+        ("postprocess.py", ["--label_path", tiny_data / "annotations" / "instances_val2017.json", "--result_path", results, "--meta_path",
+                            inputs / "meta", "--save_result_dir", tmp_path / "scores"]),
+    ):
+        done = no_mindspore(script, *words, cwd=tmp_path)
+        assert done.returncode == 0, (script, done.stderr[-2000:])
+    files = sorted(results.glob("*.bin"))
+    assert len(files) == 6
+    detector = load_onnx(path)
+    name = files[0].name.replace("_0.bin", ".bin")
+    batch = np.fromfile(inputs / "data" / name, np.float32).reshape(1, 3, 96, 128)
+    np.testing.assert_allclose(np.fromfile(files[0], np.float32).reshape(1, K, 6), detector(batch), atol=1e-5)
+
+
+def test_predict_and_contact_sheet_without_mindspore(export, no_mindspore, tiny_data, tmp_path):
+    path = tmp_path / "alone.onnx"
+    shutil.copy(export("deform_conv"), path)
+    image = tiny_data / "val2017" / "000001.jpg"
+    done = no_mindspore("tools/predict.py", "--onnx", path, "--input", image, "--output", tmp_path / "out", "--score_thresh", 0, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    expected = Predictor(str(path))(image)
+    np.testing.assert_allclose(sorted(entry["score"] for entry in found["annotations"]), sorted(expected.scores), atol=1e-3)
+    done = no_mindspore("tools/contact_sheet.py", "--onnx", path, "--data_dir", tiny_data, "--output", tmp_path / "sheet.png", "--count", 2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert cv2.imread(str(tmp_path / "sheet.png")).std() > 5
+
+
+# ---------------------------------------------------------------- what must not be
 
 
 def changed(path, target, change):
-    """A copy of an ONNX file, changed by a function of its ModelProto."""
+    """A copy of an ONNX file at target, changed by change(model)."""
     model = onnx.load(path)
     change(model)
     target.write_bytes(model.SerializeToString())
-    return str(target)
+    return target
 
 
-def refer_elsewhere(model):
-    tensor = model.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../secret.bin")
+def _foreign(model):
+    del model.metadata_props[:]
+
+
+def _wrong_json(model):
+    next(entry for entry in model.metadata_props if entry.key == "classes").value = "[" * 100_000
+
+
+def _wrong_k(model):
+    next(entry for entry in model.metadata_props if entry.key == "K").value = "7"
+
+
+def _wrong_classes(model):
+    next(entry for entry in model.metadata_props if entry.key == "classes").value = '"a"'
+
+
+def _unknown_operator(model):
+    model.graph.node[0].op_type = "Nonsense"
 
 
 @pytest.mark.parametrize("change, part", [
-    (refer_elsewhere, "it keeps weights in other files"),
-    (lambda model: model.ClearField("metadata_props"), "not an ONNX file of this project"),
-    (lambda model: model.metadata_props.add(key="K", value="7"), "its metadata says"),
-    (lambda model: model.metadata_props.add(key="mean", value="[1, "), "mean of its metadata is no JSON"),
-    (lambda model: model.metadata_props.add(key="std", value="[0, 0, 0]"), "std cannot be"),
-    (lambda model: model.graph.ClearField("node"), "ONNX Runtime does not take this file"),
+    (_foreign, "not an ONNX file of this project"), (_wrong_json, "classes of its metadata is no JSON"), (_wrong_k, "its metadata says"),
+    (_wrong_classes, "classes cannot be 'a'"), (_unknown_operator, "does not take this file"),
 ])
-def test_foreign_files(change, part, exported, tmp_path):
-    path = changed(exported("deform_conv", "--export_config.onnx_dcn", "deform_conv"), tmp_path / "x.onnx", change)
-    with pytest.raises(UserError, match=part):
+def test_a_wrong_file_is_named(change, part, export, tmp_path, capfd):
+    path = changed(export("deform_conv"), tmp_path / "wrong.onnx", change)
+    with pytest.raises(UserError, match=part) as caught:
+        load_onnx(path)
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 1000
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("make, part", [
+    (lambda path, whole: path.write_bytes(whole[: len(whole) // 2]), "damaged"), (lambda path, whole: path.write_bytes(b""), "not an ONNX"),
+    (lambda path, whole: path.write_bytes(b"PK\3\4 no network"), "damaged"), (lambda path, whole: path.mkdir(), "not found"),
+    (lambda path, whole: path.touch() or os.truncate(path, 2**31 + 5), "has at most"), (lambda path, whole: os.mkfifo(path), "not found"),
+])
+def test_what_is_no_model_is_named(make, part, export, tmp_path):
+    path = tmp_path / "no.onnx"
+    make(path, export("deform_conv").read_bytes())
+    for read in (read_onnx, load_onnx):
+        with pytest.raises(UserError, match=part) as caught:
+            read(str(path))
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "../weights", "weights"])
+@pytest.mark.parametrize("where", ["initializer", "attribute", "location alone"])
+def test_no_other_file_is_read(place, where, export, tmp_path, monkeypatch):
+    """Weights that the file says are in another, even one that is there: it is refused before ONNX Runtime sees it."""
+    (tmp_path / "in").mkdir()
+    for folder in (tmp_path, tmp_path / "in"):
+        (folder / "weights").write_bytes(bytes(10**6))
+
+    def refer(model):
+        tensor = model.graph.initializer[0]
+        if where == "attribute":
+            model.graph.node.append(onnx.helper.make_node("Constant", [], ["added"], value=onnx.numpy_helper.from_array(np.zeros(4), "c")))
+            tensor = model.graph.node[-1].attribute[0].t
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        if where != "location alone":
+            tensor.external_data.add(key="location", value=place)
+
+    path = changed(export("deform_conv"), tmp_path / "in" / "net.onnx", refer)
+    monkeypatch.setattr(onnx_detector, "start_session", None)
+    with pytest.raises(UserError, match="keeps weights in other files, which are not read"):
         load_onnx(path)
 
 
-def test_what_is_no_onnx_file(tmp_path):
-    (tmp_path / "text.onnx").write_text("hello, this is no model at all")
-    (tmp_path / "empty.onnx").touch()
-    with open(tmp_path / "huge.onnx", "wb") as file:
-        file.truncate(2**31 + 5)
-    for name, part in (("text", "no ONNX file"), ("empty", "not an ONNX file of this project"), ("huge", "2147483653 bytes"),
-                       ("none", "not found")):
-        with pytest.raises(UserError, match=part):
-            read_model(str(tmp_path / f"{name}.onnx"))
-    assert_user_error(run_script("tools/predict.py", "--onnx", tmp_path / "text.onnx", "--input", ".", "--output", "o", cwd=tmp_path,
-                                 check=False), "no ONNX file, or a damaged one")
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_named(missing, export, monkeypatch):
+    path = export("deform_conv")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match=f"{missing} is not installed; pip install -r requirements-onnx.txt"):
+        load_onnx(path)
 
 
-def test_damaged_files_are_told(exported, tmp_path):
-    """Bytes changed or cut off anywhere: one sentence, or a file that still computes."""
-    data = exported("deform_conv", "--export_config.onnx_dcn", "deform_conv").read_bytes()
-    rng = np.random.default_rng(0)
-    told = 0
-    for number in range(60):
-        damaged = bytearray(data)
-        if number % 3 == 0:
-            damaged = damaged[: rng.integers(len(damaged))]
-        else:
-            where = rng.integers(min(len(damaged), 20_000 if number % 3 == 1 else len(damaged)), size=8)
-            for position in where:
-                damaged[-1 - position] = rng.integers(256)  # names and nodes of the graph lie at one end
-        path = tmp_path / "d.onnx"
-        path.write_bytes(damaged)
-        try:
-            load_onnx(str(path))(np.zeros((1, 3, 64, 64), np.float32))
-        except UserError:
-            told += 1
-    assert told > 20
+def test_a_provider_that_is_not_there_or_cannot_start(export, monkeypatch, capfd):
+    """ONNX Runtime itself falls back to the CPU without a word where a provider's libraries are missing."""
+    path = export("deform_conv")
+    with pytest.raises(UserError, match="onnx_provider is CUDA, and the installed onnxruntime has CPU; install"):
+        load_onnx(path, "CUDA")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", *CPU])
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(UserError, match="cannot start CUDAExecutionProvider"):
+        load_onnx(path, "CUDA")
 
 
-def test_settings_that_the_file_has(exported, tiny_data, tiny_records, tmp_path):
-    path = exported("deform_conv", "--export_config.onnx_dcn", "deform_conv")
-    words = ["--load_checkpoint_path", path, "--data_dir", tiny_data]
-    assert_user_error(run_script("eval.py", *words, "--eval_config.K", 50, cwd=tmp_path, check=False),
-                      "eval_config.K is 50 (the command line)", "exported with 100")
-    done = run_script("eval.py", *words, "--onnx_provider", "CUDA", cwd=tmp_path, check=False)
-    assert_user_error(done, "onnx_provider is CUDA", "has CPU")
-    train = ["--mindrecord_dir", tiny_records, "--load_checkpoint_path", path, "--save_result_dir", tmp_path]
-    assert_user_error(run_script("train.py", *train, cwd=tmp_path, check=False), ".onnx")
-    assert_user_error(run_script("export.py", "--export_config.ckpt_file", path, cwd=tmp_path, check=False), ".onnx")
+@pytest.mark.parametrize("shape", [(1, 3, 96), (1, 1, 96, 96), (0, 3, 96, 96)])
+def test_a_wrong_input_is_named(shape, export):
+    detector = load_onnx(export("deform_conv"))
+    with pytest.raises(UserError, match=re.escape(f"cannot compute a batch of {shape}")):
+        detector(np.zeros(shape, np.float32))
 
 
-def test_missing_packages(monkeypatch):
-    for package in ("onnx", "onnxruntime"):
-        monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(UserError, match=f"{package} is not installed; pip install -r requirements-onnx.txt"):
-            from src.onnx_detector import _package
+@pytest.mark.parametrize("script, words, part", [
+    ("eval.py", ["--load_checkpoint_path", "{free}", "--data_dir", "{data}", "--eval_config.K", 50], "was exported with 20"),
+    ("eval.py", ["--load_checkpoint_path", "{fixed}", "--data_dir", "{data}", "--dataset_config.input_res_test", "[64, 64]",
+                 "--eval_config.keep_res", "false"], "was exported with [128, 96]"),
+    ("export.py", ["--export_config.ckpt_file", "{free}"], "{free}"),
+    ("train.py", ["--load_checkpoint_path", "{free}", "--mindrecord_dir", "{records}"], "{free}"),
+    ("tools/predict.py", ["--onnx", "{fixed}", "--input", "{image}", "--output", "{out}", "--input_res", 64, 64], "fixed when"),
+    ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--input_res", 100, 64], "multiples of 8"),
+    ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--flip_test"], "fixed when"),
+    ("tools/predict.py", ["--onnx", "{data}/none.onnx", "--input", "{image}", "--output", "{out}"], "not found"),
+    ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--onnx_provider", "CUDA"], "onnx_provider is CUDA"),
+    ("tools/predict.py", ["--onnx", "{image}", "--input", "{image}", "--output", "{out}"], ".mindir or .onnx"),
+    ("tools/serve.py", ["--onnx", "{image}"], ".mindir or .onnx"),
+])
+def test_mistakes(script, words, part, export, tiny_data, tiny_records, tmp_path):
+    places = {"free": export("deform_conv"), "fixed": export("fixed", *FIXED), "data": tiny_data, "records": tiny_records, "out": tmp_path / "out",
+              "image": tiny_data / "val2017" / "000001.jpg"}
+    done = run_script(script, *(str(word).format(**places) for word in words), cwd=tmp_path, check=False)
+    assert_user_error(done, part.format(**places))
 
-            _package(package)
+
+# ---------------------------------------------------------------- environments of their own, and the documentation
 
 
-# ---------------------------------------------------------------- documentation
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """environment(name, words for pip...) -> the Python of a new virtual environment; skips where pip cannot reach its packages."""
+
+    def make(name, *words):
+        folder = tmp_path_factory.mktemp(name)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
+        done = subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "-q", *words], capture_output=True, text=True, timeout=550)
+        unreachable = re.search("No matching distribution|Max retries|Temporary failure", done.stderr)
+        if done.returncode and unreachable:
+            pytest.skip(f"pip cannot reach {words[-1]}: {unreachable[0]}")
+        assert done.returncode == 0, done.stderr[-2000:]
+        return folder / "bin" / "python"
+
+    return make
 
 
-def test_the_application_of_the_document(exported, tiny_data, tmp_path):
-    """The code of docs/onnx.md, with nothing of this project, finds what the Predictor finds."""
-    path = exported("deform_conv", "--export_config.onnx_dcn", "deform_conv")
+@pytest.mark.slow
+def test_predict_in_an_environment_of_requirements_onnx_alone(environment, export, tiny_data, tmp_path):
+    """With NumPy 2, from another folder, the file without its side file."""
+    python = environment("onnx_alone", "numpy>=2", "-r", os.path.join(ROOT, "requirements-onnx.txt"))
+    path, image = tmp_path / "alone.onnx", tiny_data / "val2017" / "000001.jpg"
+    shutil.copy(export("deform_conv"), path)
+    words = ["--onnx", "alone.onnx", "--input", image, "--output", "out", "--score_thresh", "0"]
+    done = subprocess.run([python, os.path.join(ROOT, "tools", "predict.py"), *words], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, timeout=60).stdout.lower()
+    assert re.search(r"^numpy +2", listed, re.M) and "mindspore" not in listed and "torch" not in listed
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    np.testing.assert_allclose(sorted(entry["score"] for entry in found["annotations"]), sorted(Predictor(str(path))(image).scores), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_openvino_takes_the_form_of_grid_sample(environment, lively_network, tmp_path):
+    """OpenVINO's maps are ONNX Runtime's if it computes in float32; processors with bfloat16 compute in that unless told."""
+    python = environment("openvino", "openvino")
+    model = build_model(lively_network, False, "grid_sample", ("batch", "height", "width"), {})
+    maps = with_maps(model)
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("heat", "wh", "reg"))
+    onnx.save(model, tmp_path / "net.onnx")
+    batches = {f"batch{number}": np.random.default_rng(number).standard_normal(shape).astype(np.float32)
+               for number, shape in enumerate([(1, 3, 32, 32), (1, 3, 96, 160), (3, 3, 128, 64)])}
+    np.savez(tmp_path / "batches.npz", **batches)
+    (tmp_path / "consumer.py").write_text(textwrap.dedent("""
+        import numpy as np, openvino
+        core = openvino.Core()
+        net = core.compile_model(core.read_model("net.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = {}
+        for name, batch in np.load("batches.npz").items():
+            result = net(batch)
+            found |= {f"{name}_{output}": result[net.output(output)] for output in ("heat", "wh", "reg")}
+        np.savez("found.npz", **found)
+    """))
+    done = subprocess.run([python, "consumer.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(tmp_path / "found.npz")
+    for name, batch in batches.items():
+        expected = maps(batch)
+        for output in ("heat", "wh", "reg"):
+            assert_near(found[f"{name}_{output}"], expected[output], 1e-4)
+
+
+def documented(part):
+    """The block of Python in docs/onnx.md that has a part."""
     with open(os.path.join(ROOT, "docs", "onnx.md"), encoding="utf-8") as file:
-        code = file.read().split("```python\n")[1].split("```")[0]
-    (tmp_path / "centernet.onnx").write_bytes(path.read_bytes())
-    (tmp_path / "image.jpg").write_bytes((tiny_data / "val2017" / "000001.jpg").read_bytes())
-    (tmp_path / "app.py").write_text(f"{code}\nnp.save('boxes.npy', boxes)\nnp.save('scores.npy', found[:, 4])\n")
-    subprocess.run([sys.executable, "-I", "app.py"], cwd=tmp_path, check=True)
-    expected = Predictor(str(path), SOFT_NMS=False)(str(tmp_path / "image.jpg")).detections()
-    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), expected[:, 4], atol=1e-3)
-    np.testing.assert_allclose(np.load(tmp_path / "boxes.npy"), expected[:, :4], atol=0.1)
+        return next(block for block in re.findall(r"```python\n(.*?)```", file.read(), re.S) if part in block)
+
+
+@pytest.mark.parametrize("name, words", [("deform_conv", []), ("bytes", ["--export_config.input_type", "uint8"]),
+                                         ("one", [*FIXED[:4], "--export_config.batch_size", 1])])
+def test_the_application_in_the_documentation(name, words, export, tmp_path):
+    """The lines of docs/onnx.md, with ONNX Runtime, OpenCV and NumPy alone, give the Predictor's boxes."""
+    path = export(name, *words)
+    shutil.copy(path, tmp_path / "centernet.onnx")
+    cv2.imwrite(str(tmp_path / "image.png"), cv2.resize(noise_image(3, 20, 30), (224, 160), interpolation=cv2.INTER_CUBIC))
+    code = documented("InferenceSession(").replace("image.jpg", "image.png")
+    assert len(code.strip().splitlines()) <= 22
+    (tmp_path / "consumer.py").write_text(code + textwrap.dedent("""
+        import sys
+        assert not {"src", "mindspore", "torch", "onnx"} & set(sys.modules)
+        np.savez("found.npz", boxes=boxes, scores=found[:, 4], names=names)
+    """))
+    done = subprocess.run([sys.executable, "-I", "consumer.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(tmp_path / "found.npz")
+    expected = Predictor(str(path), SOFT_NMS=False)(tmp_path / "image.png")
+    labels = [expected.class_names.index(name) if name in expected.class_names else -1 for name in found["names"]]
+    names = [expected.class_names.index(name) for name in expected.class_names]
+    ours = np.column_stack([found["boxes"], found["scores"], labels])
+    assert_same_detections(ours, np.column_stack([expected.boxes, expected.scores, names]), 1e-3)
+
+
+def test_the_maps_in_the_documentation(export, lively_network, tmp_path):
+    shutil.copy(export("deform_conv"), tmp_path / "centernet.onnx")
+    done = subprocess.run([sys.executable, "-I", "-c", documented("heat")], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    batch = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "centernet_maps.onnx", providers=CPU)
+    for found, expected in zip(session.run(["heat", "wh", "reg"], {"image": batch}), lively_network.maps(ms.Tensor(batch))):
+        assert_near(found, expected.asnumpy(), 1e-4)
