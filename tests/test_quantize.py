@@ -1,0 +1,167 @@
+"""int8 ONNX files: what they detect beside the float file, what they say of themselves, and mistakes."""
+import json
+import os
+import sys
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from src.errors import UserError
+from src.onnx_detector import read_onnx
+from src.predictor import Predictor
+from tests.conftest import assert_user_error, noise_image, run_script
+from tools import quantize_onnx
+
+SCORES = ("AP", "AP50", "AP75", "AR_1", "AR_100")
+
+
+@pytest.fixture(scope="module")
+def exported(lively_checkpoint, tmp_path_factory):
+    """Call it with export_config's words to get an ONNX file of lively_checkpoint for 96x96."""
+    def export(*words):
+        name = tmp_path_factory.mktemp("exported") / "centernet"
+        run_script("export.py", "--export_config.ckpt_file", lively_checkpoint, "--export_config.export_name", name,
+                   "--export_config.export_format", "ONNX", "--dataset_config.input_res_test", "[96, 96]", "--eval_config.keep_res", "false",
+                   *words)
+        return f"{name}.onnx"
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def float_file(exported):
+    """A file of free batch and size."""
+    return exported()
+
+
+def quantized(source, data, output, *words):
+    """The int8 file of another one, calibrated on a data set's training images."""
+    quantize_onnx.main(["--onnx", str(source), "--images", str(data / "train2017"), "--output", str(output), *map(str, words)])
+    return str(output)
+
+
+def convolutions(path):
+    """{name of a convolution: whether its weights are int8} of a file."""
+    graph = onnx.load(path).graph
+    makers = {node.output[0]: node for node in graph.node}
+    kinds = {tensor.name: (tensor.data_type, tensor.dims) for tensor in graph.initializer}
+    found = {}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            maker = makers.get(node.input[1])
+            found[node.name] = maker is not None and kinds[maker.input[0]][0] == onnx.TensorProto.INT8
+            if found[node.name]:  # a scale for each of the output channels
+                assert kinds[maker.input[1]][1] == kinds[maker.input[0]][1][:1]
+    return found
+
+
+def batch_of(data, from_bytes):
+    """The validation images as an input that is made here: RGB order stays BGR, as the network takes it."""
+    images = np.stack([cv2.imread(str(path)) for path in sorted((data / "val2017").iterdir())])
+    if from_bytes:
+        return images
+    mean, std = np.array([0.40789654, 0.44719302, 0.47026115]), np.array([0.28863828, 0.27408164, 0.27809835])
+    return ((images / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def heat_of(path, batch):
+    """The heatmap inside a file for a batch."""
+    import onnxruntime
+
+    model = onnx.load(path)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("heat", onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["heat"], {"image": batch})[0]
+
+
+@pytest.mark.parametrize("words", [(), ("--export_config.input_type", "uint8"), ("--export_config.onnx_dcn", "grid_sample"),
+                                   ("--export_config.onnx_dynamic", "false", "--export_config.batch_size", 2)])
+def test_an_int8_file_has_nearly_the_same_heatmap(words, exported, tiny_data, tmp_path):
+    source = exported(*words)
+    made = quantized(source, tiny_data, tmp_path / "int8.onnx")
+    batch = batch_of(tiny_data, "uint8" in words)[:2]
+    before, after = heat_of(source, batch), heat_of(made, batch)
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.98
+    assert 1e-4 < np.abs(before - after).mean() < 0.1 * before.std()
+
+
+def test_all_convolutions_are_int8_and_the_rest_is_the_same_file(float_file, tiny_data, tmp_path):
+    made = quantized(float_file, tiny_data, tmp_path / "new" / "int8.onnx")
+    found = convolutions(made)
+    assert len(found) == len(convolutions(float_file)) > 15 and all(found.values())
+    before, after = onnx.load(float_file), onnx.load(made)
+    assert [(entry.key, entry.value) for entry in after.metadata_props] == [(entry.key, entry.value) for entry in before.metadata_props]
+    assert (list(after.graph.input), list(after.graph.output)) == (list(before.graph.input), list(before.graph.output))
+    assert read_onnx(made) == read_onnx(float_file)
+    with open(tmp_path / "new" / "int8.json") as side, open(float_file.replace(".onnx", ".json")) as other:
+        assert json.load(side) == json.load(other)
+    assert os.path.getsize(made) < 0.5 * os.path.getsize(float_file)
+    assert sorted(os.listdir(tmp_path / "new")) == ["int8.json", "int8.onnx"]
+
+
+def test_named_convolutions_stay_float(float_file, tiny_data, tmp_path):
+    made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--keep_float", "hm_head", "backbone.conv1", "--count", 3)
+    assert {name for name, int8 in convolutions(made).items() if not int8} == {"hm_head.0", "hm_head.2", "backbone.conv1"}
+
+
+def test_predictor_takes_it(float_file, tiny_data, tmp_path):
+    made = quantized(float_file, tiny_data, tmp_path / "int8.onnx")
+    image = cv2.imread(str(sorted((tiny_data / "val2017").iterdir())[0]))
+    before, after = Predictor(float_file)(image), Predictor(made)(image)
+    np.testing.assert_allclose(after.scores[:10], before.scores[:10], atol=0.05)
+
+
+def test_the_report_has_what_eval_finds(float_file, tiny_data, tmp_path):
+    """The report's scores are those of eval.py with either file; the earlier file stays."""
+    made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--count", 5)
+    quantized(float_file, tiny_data, made, "--data_dir", tiny_data, "--report", tmp_path / "report.json")
+    assert os.path.exists(tmp_path / "int8.1.onnx") and os.path.exists(tmp_path / "int8.1.json")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert min(report["ms, 1x3x96x96"].values()) > 0
+    for name, path in (("float", float_file), ("int8", made)):
+        run_script("eval.py", "--data_dir", tiny_data, "--load_checkpoint_path", path, "--save_result_dir", tmp_path / name)
+        metrics = json.loads((tmp_path / name / "val" / "metrics.json").read_text())
+        for score in SCORES:
+            assert report[score][name] == pytest.approx(metrics[score], abs=1e-9)
+
+
+def test_an_unreadable_image_is_left_out_and_named(float_file, tmp_path, capsys):
+    folder = tmp_path / "train2017"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"no image")
+    cv2.imwrite(str(folder / "b.jpg"), noise_image(1))
+    quantized(float_file, tmp_path, tmp_path / "int8.onnx")
+    assert f"skipped {folder}/a.jpg: not an image" in capsys.readouterr().out
+    (folder / "b.jpg").unlink()
+    with pytest.raises(UserError, match="none of 1 images .* can be read"):
+        quantized(float_file, tmp_path, tmp_path / "none.onnx")
+    assert not (tmp_path / "none.onnx").exists()
+
+
+def test_mistakes_are_told(float_file, tiny_data, tmp_path, monkeypatch):
+    words = {"onnx": float_file, "images": tiny_data / "train2017", "output": tmp_path / "int8.onnx"}
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.onnx").write_text("text")
+    (tmp_path / "model.ckpt").write_text("")
+    for changed, said in [
+        ({"onnx": tmp_path / "missing.onnx"}, "ONNX file not found"), ({"onnx": tmp_path / "text.onnx"}, "no ONNX file, or a damaged"),
+        ({"onnx": "x.mindir"}, "ends in .onnx"), ({"output": "x.json"}, "ends in .onnx"), ({"output": tmp_path / "model.onnx"}, "model.ckpt"),
+        ({"images": tmp_path / "none"}, "not found"), ({"images": tmp_path / "empty"}, "no images in"), ({"count": 0}, "at least 1"),
+        ({"keep_float": "hm_heat"}, "did you mean hm_head"), ({"data_dir": tmp_path / "none"}, "not found"),
+        ({"data_dir": tmp_path / "empty"}, "none of these exists"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            quantize_onnx.main([str(word) for name, value in {**words, **changed}.items() for word in (f"--{name}", value)])
+    assert not (tmp_path / "int8.onnx").exists()
+    made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--count", 2)
+    with pytest.raises(UserError, match="is quantized already"):
+        quantized(made, tiny_data, tmp_path / "twice.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
+    with pytest.raises(UserError, match="is not installed; pip install -r requirements-onnx.txt"):
+        quantized(float_file, tiny_data, tmp_path / "without.onnx")
+
+
+def test_a_mistake_ends_with_code_2():
+    assert_user_error(run_script("tools/quantize_onnx.py", "--onnx", "x.onnx", "--images", "y", "--outptu", "z.onnx", check=False), "--output")

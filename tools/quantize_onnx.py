@@ -1,0 +1,226 @@
+"""Turn an exported ONNX file into one of int8 convolutions, calibrated on a folder of images; with annotations, say what it costs in AP."""
+import difflib
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from src import errors
+from src.errors import UserError
+from src.model_utils.config import get_config
+from src.models import ending
+from src.options import OptionParser
+
+# What int8 kernels compute. Relu and MaxPool cost nothing between two such convolutions; a ConvTranspose, a DeformConv and an Add stay float.
+OPERATORS = ["Conv", "Relu", "MaxPool"]
+RUNS = 10  # of each file, in turns, to time them
+
+
+def main(argv=None):
+    options = parse(argv)
+    config = get_config(__doc__, [*(["--config_path", options.config_path] if options.config_path else []), "--run_mode", "val",
+                                  "--visual_image", "false", "--enable_eval", "true", "--data_dir", options.data_dir or ""])
+
+    # What is slow to load is loaded when there is something to do.
+    import itertools
+    import json
+
+    from src.models import check_fixed, load_model, read_model
+    from src.onnx_detector import load_onnx
+    from src.side_file import adopt_evaluation, side_file
+    from src.utils import keep_earlier, log, whole_file, write_json
+
+    description = read_model(options.onnx)
+    adopt_evaluation(config, description, "the file")
+    check_fixed(config, description, options.onnx)
+    model = read_float_model(options.onnx)
+    left = choose_float(model, options.keep_float)
+    paths = choose_images(options.images, options.count)
+    part = read_annotated(description, config) if options.data_dir else None
+    detector = load_model(options.onnx, config)
+
+    batches = calibration_batches(paths, detector, config)
+    first = next(batches)
+    int8 = quantize(model, itertools.chain([first], batches), left)
+    keep_earlier(options.output)
+    keep_earlier(side_file(options.output))
+    with whole_file(options.output) as partial, open(partial, "wb") as file:
+        file.write(int8.SerializeToString())
+    write_json(side_file(options.output), {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
+    log(f"{os.path.getsize(options.output) / 2**20:.1f} MB, {model.ByteSize() / 2**20:.1f} MB in float: {options.output}")
+    report = compare({"float": detector, "int8": load_onnx(options.output)}, first, part, config)
+    log(table(report))
+    if options.report:
+        write_json(keep_earlier(options.report), report)
+
+
+def parse(argv):
+    """The command line. Raises UserError."""
+    parser = OptionParser(description=__doc__)
+    parser.add_argument("--onnx", required=True, metavar="FILE", help="ONNX file of export.py")
+    parser.add_argument("--images", required=True, metavar="DIR", help="images like those to detect in, with all folders in it; not those "
+                        "that are scored")
+    parser.add_argument("--output", required=True, metavar="FILE", help="ONNX file to write, and its side file")
+    parser.add_argument("--count", type=int, default=100, help="images to calibrate on, spread over the folder (default: %(default)s)")
+    parser.add_argument("--keep_float", nargs="+", default=[], metavar="NAME", help="convolutions that stay float, by the beginning of "
+                        "their names: backbone.conv1, hm_head, ...")
+    parser.add_argument("--data_dir", help="data set whose validation images are scored with both files")
+    parser.add_argument("--config_path", help="configuration of the data set, and the size to fit into where the file leaves it free")
+    parser.add_argument("--report", metavar="FILE", help="JSON file for times and scores of both files")
+    options = parser.parse_args(argv)
+    if options.count < 1:
+        raise UserError(f"--count is {options.count}; expected at least 1")
+    for name in ("onnx", "output"):
+        if ending(getattr(options, name)) != ".onnx":
+            raise UserError(f"--{name} is {getattr(options, name)}; expected a name that ends in .onnx")
+    for kind in (".ckpt", ".mindir"):
+        if os.path.exists(other := os.path.splitext(options.output)[0] + kind):
+            raise UserError(f"--output is {options.output}, whose side file would take the place of that of {other}; name another")
+    return options
+
+
+def read_float_model(path):
+    """The ModelProto of an exported ONNX file that read_model has checked. Raises UserError if it is quantized."""
+    import onnx
+
+    model = onnx.load(path)
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise UserError(f"--onnx {path} is quantized already; name the file that export.py wrote")
+    return model
+
+
+def choose_float(model, beginnings):
+    """Names of a ModelProto's convolutions that begin with one of these texts. Raises UserError for a text that none begins with."""
+    names = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in names):
+            near = difflib.get_close_matches(beginning, names, 1, 0)[0]
+            raise UserError(f"--keep_float: no convolution's name begins with {beginning!r}; did you mean {near}?")
+    return [name for name in names if name.startswith(tuple(beginnings))]
+
+
+def choose_images(folder, count):
+    """Paths of at most count images, spread over a folder and those in it. Raises UserError if it has none."""
+    import numpy as np
+
+    from src.coco import Split, image_list
+
+    errors.require_dir(folder, "folder of images (--images)")
+    images = image_list(Split("", folder), None)
+    if not images:
+        raise UserError(f"no images in {folder} (--images)")
+    return [images[index][1] for index in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))]
+
+
+def read_annotated(description, config):
+    """The evaluator.Part of the data set's validation images. Raises UserError."""
+    from src import evaluator
+    from src.coco import find_split
+    from src.extensions import require_extensions
+
+    require_extensions()
+    return evaluator.read_part(find_split(config.data_dir, "val", config.dataset_config), description, config)
+
+
+# ---------------------------------------------------------------- quantizing
+
+
+def calibration_batches(paths, detector, config):
+    """Yield the detector's inputs of images, as detection prepares them, with a batch axis; an image that cannot be read is named.
+
+    Raises UserError if none can.
+    """
+    import numpy as np
+
+    from src.image_files import read_image
+    from src.inference import make_inputs
+    from src.utils import log_skipped, progress
+
+    skipped = []
+    for path in progress(paths, "calibrating"):
+        try:
+            image = read_image(path, max_pixels=config.dataset_config.max_pixels)
+        except (OSError, ValueError) as error:
+            skipped.append(f"{path}: {errors.reason(error)}")
+            continue
+        for pixels, _ in make_inputs(image, detector, config):
+            yield np.repeat(pixels[None], detector.batch_size or 1, axis=0)
+    log_skipped(skipped)
+    if len(skipped) == len(paths):
+        raise UserError(f"none of {len(paths)} images (--images) can be read; {skipped[0]}")
+
+
+def quantize(model, batches, left):
+    """The ModelProto with int8 convolutions but those named in left: weights by channel, activations uint8 over the range that the
+    batches give them. Its metadata are the model's."""
+    import tempfile
+
+    import onnx
+
+    from src.onnx_detector import INSTALL
+
+    try:
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+    except ImportError as error:
+        raise UserError(f"{error.name} {INSTALL}") from error
+
+    class Reader(CalibrationDataReader):
+        def get_next(self):
+            return next(({"image": batch} for batch in batches), None)
+
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    add_pre_process_metadata(prepared)  # batch norms are folded and shapes known: ONNX Runtime's own preparation would change nothing
+    with tempfile.TemporaryDirectory() as folder:
+        made = os.path.join(folder, "int8.onnx")
+        quantize_static(prepared, made, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=OPERATORS, per_channel=True,
+                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=left)
+        int8 = onnx.load(made)
+    del int8.metadata_props[:]
+    int8.metadata_props.extend(model.metadata_props)
+    onnx.checker.check_model(int8, full_check=True)
+    return int8
+
+
+# ---------------------------------------------------------------- before and after
+
+
+def compare(detectors, batch, part, config):
+    """{what: {name of detector: number}}: ms of a batch, and the twelve scores on a Part unless that is None.
+
+    Raises Interrupted.
+    """
+    from src import evaluation, evaluator
+    from src.utils import log
+    from tools.timing import take_turns
+
+    times = take_turns({name: lambda detector=detector: detector(batch) for name, detector in detectors.items()}, RUNS)
+    size = "x".join(map(str, batch.shape))
+    report = {f"ms, {size}": {name: 1000 * sorted(seconds)[RUNS // 2] for name, seconds in times.items()}}
+    for name, detector in detectors.items() if part else ():
+        log(f"detecting in {len(part.images)} images with the {name} file")
+        results, _ = evaluator.detect(detector, part, config, "")
+        if errors.INTERRUPTS.requested:
+            raise errors.Interrupted("the int8 file is written whole; nothing is scored")
+        metrics = evaluation.score(part.coco, results.records)[1]
+        for metric in evaluation.METRIC_NAMES:
+            report.setdefault(metric, {})[name] = metrics[metric]
+    return report
+
+
+def table(report):
+    """A report as lines: before, after, and their difference; of times, the ratio."""
+    lines = [f"{'':26}{'float':>10}{'int8':>10}"]
+    for what, values in report.items():
+        before, after = values["float"], values["int8"]
+        if what.startswith("ms"):
+            lines.append(f"{what:26}{before:10.1f}{after:10.1f}  ratio {after / before:.2f}")
+        else:
+            lines.append(f"{what:26}{before:10.4f}{after:10.4f}{after - before:+9.4f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    errors.run(main)
