@@ -82,8 +82,8 @@ def start_session(model, provider, path):
     except Exception as error:
         raise UserError(f"{path}: ONNX Runtime does not take this file ({_first_line(error)})") from error
     if PROVIDERS[provider] not in session.get_providers():  # ONNX Runtime would silently compute on the CPU
-        raise UserError(f"onnx_provider is {provider}, and onnxruntime cannot start {PROVIDERS[provider]}; install the libraries and drivers it "
-                        "needs, or name another")
+        raise UserError(f"onnx_provider is {provider}, and onnxruntime cannot start {PROVIDERS[provider]}; install the libraries and "
+                        "drivers it needs, or name another")
     return session
 
 

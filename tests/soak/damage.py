@@ -185,9 +185,46 @@ def records(folder):
     return originals, use
 
 
+def onnx_files(folder):
+    """ONNX files in both forms, loaded and run; one damage in two falls on nodes and metadata, which are a small part of the bytes."""
+    import numpy as np
+
+    from src.centernet_det import build_network
+    from src.checkpoint import save_weights
+    from src.detector import export_onnx, load_detector
+    from src.model_utils.config import get_config
+    from src.onnx_detector import load_onnx
+    from src.side_file import describe_model
+    from src.utils import write_json
+
+    good = os.path.join(folder, "good")
+    words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8", "--export_config.export_name", good,
+             "--export_config.export_format", "ONNX", "--export_config.ckpt_file", f"{good}.ckpt"]
+    originals = {}
+    for form in ("deform_conv", "grid_sample"):
+        config = get_config("", [*words, "--export_config.onnx_dcn", form])
+        network = build_network(config.net_config, 2, "composite")
+        save_weights(f"{good}.ckpt", {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
+        write_json(f"{good}.json", describe_model(config, {"dataset": "d", "classes": ["a", "b"], "category_ids": [1, 2]}))
+        detector = load_detector(f"{good}.ckpt", config.eval_config, "CPU")
+        with open(export_onnx(detector, config.export_config, config.eval_config), "rb") as file:
+            originals[f"{form}.onnx"] = file.read()
+
+    def use(path):
+        load_onnx(path)(np.zeros((1, 3, 32, 64), np.float32))
+        return "result"
+
+    def change(data, rng):
+        start, end = ((0, len(data)), (0, 20_000), (len(data) - 3000, len(data)))[int(rng.choice(3, p=[0.5, 0.3, 0.2]))]
+        return data[:start] + damage(data[start:end], rng) + data[end:]
+
+    return originals, use, change
+
+
 KINDS = {  # (what prepares it, its share of all, what changes an input, unless the preparation says that)
     "photographs": (photographs, 0.2, damage), "annotations": (annotations, 0.1, damage), "settings": (settings, 0.075, damage),
     "rank_tables": (rank_tables, 0.075, damage), "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
+    "onnx_files": (onnx_files, 0.025, None),
     "all_through": (well_formed.all_through, 0.15, hostile.hostile_json),
     "settings_in_use": (well_formed.settings_in_use, 0.1, hostile.hostile_yaml),
     "written_files": (well_formed.written_files, 0.05, hostile.hostile_json),
