@@ -47,8 +47,6 @@ def _convolution(graph, cell, x, name):
                      pads=[pads[0], pads[2], pads[1], pads[3]], group=cell.group)
 
 
-
-
 def _batch_norm(graph, cell, x, name):
     parts = [graph.constant(f"{name}.{part}", value.asnumpy()) for part, value in
              (("gamma", cell.gamma), ("beta", cell.beta), ("mean", cell.moving_mean), ("variance", cell.moving_variance))]
