@@ -284,6 +284,18 @@ def lively_checkpoint(tiny_data, tmp_path_factory):
     return made_once(tmp_path_factory, "lively", make) / "lively.ckpt"
 
 
+def exporter(checkpoint, folder, ending, *words):
+    """export(name, more words...) -> path of a checkpoint's exported file in folder, with an ending, made once for each name."""
+    def export(name, *more):
+        path = folder / f"{name}{ending}"
+        if not path.exists():
+            call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", checkpoint, "--export_config.export_name",
+                        folder / name, *words, *more)
+        return path
+
+    return export
+
+
 @pytest.fixture(scope="session")
 def zoo_checkpoint(tmp_path_factory):
     """A checkpoint by the model zoo's names for tiny_data's three classes, with lively_checkpoint's weights, where it has them."""

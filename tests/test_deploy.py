@@ -18,22 +18,13 @@ from src.errors import UserError
 from src.evaluation import METRIC_NAMES
 from src.pre_process import make_input, normalize
 from src.predictor import Predictor
-from tests.conftest import ROOT, assert_same_detections, assert_user_error, call_script, noise_image
+from tests.conftest import ROOT, assert_same_detections, assert_user_error, call_script, exporter, noise_image
 
 
 @pytest.fixture(scope="module")
 def export(lively_checkpoint, tmp_path_factory):
     """export(name, words...) -> path of the MindIR file of lively_checkpoint, made once for each name."""
-    folder = tmp_path_factory.mktemp("export")
-
-    def run(name, *words):
-        path = folder / f"{name}.mindir"
-        if not path.exists():
-            call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", lively_checkpoint,
-                       "--export_config.export_name", folder / name, "--eval_config.K", 20, *words)
-        return path
-
-    return run
+    return exporter(lively_checkpoint, tmp_path_factory.mktemp("export"), ".mindir", "--eval_config.K", 20)
 
 
 NARROW = ("--export_config.input_res", "[128, 96]", "--export_config.batch_size", 2)

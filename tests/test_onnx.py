@@ -31,7 +31,7 @@ from src.onnx_graph import OPSETS, Graph
 from src.predictor import Predictor
 from src.resnet import ResNet
 from tests import torch_reference
-from tests.conftest import ROOT, assert_same_detections, assert_user_error, noise_image, run_script
+from tests.conftest import ROOT, assert_same_detections, assert_user_error, exporter, noise_image, run_script
 
 FORMS = list(OPSETS)
 CPU = ["CPUExecutionProvider"]
@@ -41,16 +41,8 @@ K = 20
 @pytest.fixture(scope="module")
 def export(lively_checkpoint, tmp_path_factory):
     """export(name, words...) -> path of the ONNX file of lively_checkpoint, made once for each name."""
-    folder = tmp_path_factory.mktemp("onnx")
-
-    def run(name, *words):
-        path = folder / f"{name}.onnx"
-        if not path.exists():
-            run_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", lively_checkpoint, "--export_config.export_name",
-                       folder / name, "--export_config.export_format", "ONNX", "--eval_config.K", K, *words)
-        return path
-
-    return run
+    words = ["--export_config.export_format", "ONNX", "--eval_config.K", K]
+    return exporter(lively_checkpoint, tmp_path_factory.mktemp("onnx"), ".onnx", *words)
 
 
 FIXED = ("--export_config.onnx_dynamic", "false", "--export_config.input_res", "[128, 96]", "--export_config.batch_size", 2)
