@@ -239,6 +239,11 @@ def image_size(info):
     return size if all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size) else None
 
 
+def spread(items, count):
+    """At most count of the items, evenly spread over them, the first and the last among them."""
+    return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+
+
 def dataset_name(data_dir, coco):
     """What the evaluation calls the data set: coco2017, or the name of its folder."""
     description = str(coco.dataset["info"].get("description", ""))

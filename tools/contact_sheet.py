@@ -31,10 +31,9 @@ def main():
     model = check_model_options(options)
 
     import cv2  # what is slow to load is loaded when there is something to do
-    import numpy as np
 
     from src import evaluation, visual
-    from src.coco import find_split, ground_truth_boxes, image_list, image_size, read_coco
+    from src.coco import find_split, ground_truth_boxes, image_list, image_size, read_coco, spread
     from src.image_files import read_image
     from src.predictor import Predictor
     from src.utils import keep_earlier, log
@@ -45,8 +44,7 @@ def main():
     category_ids = evaluation.check_classes(predictor.detector.description, coco, split.annotation)
     images = image_list(split, coco)
     sheet = []
-    for index in np.unique(np.linspace(0, len(images) - 1, options.count).round().astype(int)):
-        image_id, path = images[index]
+    for image_id, path in spread(images, options.count):
         try:
             image = read_image(path, image_size(coco.imgs[image_id]), config.dataset_config.max_pixels)
         except (OSError, ValueError) as error:

@@ -98,15 +98,13 @@ def choose_float(model, beginnings):
 
 def choose_images(folder, count):
     """Paths of at most count images, spread over a folder and those in it. Raises UserError if it has none."""
-    import numpy as np
-
-    from src.coco import Split, image_list
+    from src.coco import Split, image_list, spread
 
     errors.require_dir(folder, "folder of images (--images)")
     images = image_list(Split("", folder), None)
     if not images:
         raise UserError(f"no images in {folder} (--images)")
-    return [images[index][1] for index in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))]
+    return [path for _, path in spread(images, count)]
 
 
 def read_annotated(description, config):
