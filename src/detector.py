@@ -15,9 +15,10 @@ from src.deform_conv import resolve_dcn_impl
 from src.device_input import Normalize
 from src.errors import UserError
 from src.folding import make_for_inference
-from src.graphs import Graphs, filled
+from src.graphs import Graphs
 from src.model_utils.config import Config
 from src.onnx_detector import INSTALL
+from src.pre_process import batch_kind, filled
 from src.side_file import CONSUMER, read_exported, read_side_file, side_file
 from src.utils import keep_earlier, log, whole_file, write_json
 
@@ -120,17 +121,14 @@ def export_detector(detector, export_config, eval_config):
                         f"checkpoint's, {side_file(path)}; name another")
     keep_earlier(path)
     keep_earlier(side_file(path))
-    if detector.from_bytes:
-        example = np.zeros((batch, height, width, 3), np.uint8)
-    else:
-        example = np.zeros((batch, 3, height, width), np.float32)
+    kind, shape = batch_kind(detector.from_bytes, batch, height, width)
     with whole_file(path) as partial, tempfile.TemporaryDirectory() as plain, errors.INTERRUPTS.held():
         # MindSpore takes names of a few characters alone, which those of the user's folders may not be: it gets a link's.
         os.symlink(os.path.abspath(os.path.dirname(partial)), os.path.join(plain, "folder"))
         made = os.path.join(plain, "folder", f"network.{ending}")
-        ms.export(detector.network, ms.Tensor(example), file_name=made, file_format=export_config.export_format)
+        ms.export(detector.network, ms.Tensor(np.zeros(shape, kind)), file_name=made, file_format=export_config.export_format)
         os.rename(made, partial)
-    write_json(side_file(path), consumer_description(detector, export_config, eval_config, example.shape))
+    write_json(side_file(path), consumer_description(detector, export_config, eval_config, shape))
     return path
 
 
@@ -143,12 +141,10 @@ def export_onnx(detector, export_config, eval_config):
     path = keep_earlier(f"{export_config.export_name}.onnx")
     side = keep_earlier(f"{path}.json")  # a MindIR file of that name has the other
     width, height = export_config.input_res
-    free = export_config.onnx_dynamic
-    batch, height, width = ("batch", "height", "width") if free else (export_config.batch_size, height, width)
-    shape = [batch, height, width, 3] if detector.from_bytes else [batch, 3, height, width]
-    description = consumer_description(detector, export_config, eval_config, shape)
+    sizes = ("batch", "height", "width") if export_config.onnx_dynamic else (export_config.batch_size, height, width)
+    description = consumer_description(detector, export_config, eval_config, batch_kind(detector.from_bytes, *sizes)[1])
     metadata = {name: json.dumps(value) for name, value in description.items()}
-    model = build_model(detector.network, detector.from_bytes, export_config.onnx_dcn, (batch, height, width), metadata)
+    model = build_model(detector.network, detector.from_bytes, export_config.onnx_dcn, sizes, metadata)
     with whole_file(path) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
     write_json(side, description)
@@ -163,7 +159,7 @@ def consumer_description(detector, export_config, eval_config, input_shape):
     return {
         **{name: detector.description[name] for name in (*CONSUMER, "input_res_train")},
         "input_res": export_config.input_res if fixed else None, "batch_size": export_config.batch_size if fixed else None,
-        "input_type": export_config.input_type, "input_shape": list(input_shape), "down_ratio": detector.down_ratio,
+        "input_type": export_config.input_type, "input_shape": input_shape, "down_ratio": detector.down_ratio,
         "K": eval_config.K, "flip_test": eval_config.flip_test,
         "evaluation": {name: value for name, value in evaluation.items() if name not in in_graph},
         "mindspore": ms.__version__, "checkpoint": os.path.basename(export_config.ckpt_file),

@@ -8,6 +8,7 @@ import numpy as np
 from mindspore import nn
 
 from src import errors
+from src.pre_process import filled
 
 MOST = 4  # graphs of one shape that are held
 FREQUENT = 24_000_000  # values of one shape, 30 images of 512x512, for which its own graph pays: 3 s to compile, then 1.5 times as fast
@@ -79,9 +80,3 @@ class Graphs:
         if self.any_shape is not None and self.came[shape[1:]] < FREQUENT:
             return None
         return shape
-
-
-def filled(batch, count):
-    """A batch with zeros behind it, so that it has `count` images."""
-    missing = count - len(batch)
-    return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing > 0 else batch

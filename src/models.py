@@ -24,8 +24,8 @@ def read_model(path, what="checkpoint (--load_checkpoint_path)"):
     """
     if not is_exported(path):
         return read_side_file(path, what)
-    description = read_onnx(path) if ending(path) == ".onnx" else read_exported(path)
-    description["fixed"] = fixed_settings(description, path if ending(path) == ".onnx" else side_file(path))
+    description, where = (read_onnx(path), path) if ending(path) == ".onnx" else (read_exported(path), side_file(path))
+    description["fixed"] = fixed_settings(description, where)
     description["evaluation"].update(description["fixed"])
     return description
 

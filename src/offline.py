@@ -11,7 +11,7 @@ import numpy as np
 from src import errors
 from src.errors import UserError
 from src.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
-from src.pre_process import View, make_input, normalize
+from src.pre_process import View, batch_kind, make_input, normalize
 from src.utils import keep_earlier, log_skipped, progress, read_json, whole_file, write_json
 
 META = "inputs.json"
@@ -92,7 +92,7 @@ def run_inputs(detector, input_dir, result_path):
     """
     width, height = detector.input_res or read_meta(os.path.join(os.path.dirname(os.path.abspath(input_dir)), "meta"))["input_res"]
     batch_size = detector.batch_size or 1
-    shape, dtype = ((height, width, 3), np.uint8) if detector.from_bytes else ((3, height, width), np.float32)
+    dtype, (_, *shape) = batch_kind(detector.from_bytes, batch_size, height, width)
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     names = sorted(name for name in os.listdir(errors.require_dir(input_dir, "folder of inputs")) if name.endswith(".bin"))
     if not names:
@@ -104,7 +104,7 @@ def run_inputs(detector, input_dir, result_path):
         if bytes_there == size:
             fitting.append(name)
         else:
-            skipped.append(f"{name}: {bytes_there} bytes, and the exported file takes {size} ({dtype.__name__} {list(shape)})")
+            skipped.append(f"{name}: {bytes_there} bytes, and the exported file takes {size} ({dtype.__name__} {shape})")
     batches = [fitting[start : start + batch_size] for start in range(0, len(fitting), batch_size)]
     for batch in errors.until_interrupted(progress(batches, "detecting")):
         inputs = np.stack([np.fromfile(os.path.join(input_dir, name), dtype).reshape(shape) for name in batch])

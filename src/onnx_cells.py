@@ -88,11 +88,9 @@ def _deformable_convolution(graph, cell, x, name):
     """In the form that graph.onnx_dcn says; the convolution before it gives the offsets in that form's order."""
     taps = cell.taps
     kernel = round(taps**0.5)
+    order = np.arange(3 * taps)  # all x, all y, all masks
     if graph.onnx_dcn == "deform_conv":
-        order = np.ravel([[taps + tap, tap] for tap in range(taps)])  # ONNX takes (y, x) of each tap in turn
-    else:
-        order = np.arange(2 * taps)
-    order = np.concatenate([order, np.arange(2 * taps, 3 * taps)])
+        order[: 2 * taps] = np.ravel([[taps + tap, tap] for tap in range(taps)])  # ONNX takes (y, x) of each tap in turn
     weight, bias = (graph.constant(f"{name}.conv_offset_mask.{part}", value.asnumpy()[order])
                     for part, value in (("weight", cell.conv_offset_mask.weight), ("bias", cell.conv_offset_mask.bias)))
     padding = [kernel // 2] * 4

@@ -1,14 +1,12 @@
 """The detector of an ONNX file on ONNX Runtime; without MindSpore."""
 import json
 import os
-import threading
-import time
-
-import numpy as np
+import reprlib
 
 from src import errors
 from src.errors import UserError
 from src.kinds import is_count, is_string, list_of, or_none
+from src.pre_process import batch_kind, filled
 from src.side_file import EXPORTED, MODEL, checked_exported
 
 # Names of ONNX Runtime's execution providers, which take what they can compute; the CPU does the rest.
@@ -27,27 +25,16 @@ class OnnxDetector:
         self.session, self.description, self.path = session, description, path
         self.down_ratio, self.from_bytes = description["down_ratio"], description["input_type"] == "uint8"
         self.input_res, self.batch_size = description["input_res"], description["batch_size"]
-        self.warm, self.lock = False, threading.Lock()
 
     def compile(self, batch):
-        """Run once, for what ONNX Runtime prepares in the first call; returns the seconds it took, 0 afterwards."""
-        with self.lock:
-            if self.warm:
-                return 0.0
-            start = time.perf_counter()
-            self(batch)
-            self.warm = True
-            return time.perf_counter() - start
+        """Nothing is left to compile when a session has started: 0 seconds."""
+        return 0.0
 
     def __call__(self, batch):
-        count = len(batch)
-        if self.batch_size and count < self.batch_size:
-            batch = np.concatenate([batch, np.zeros((self.batch_size - count, *batch.shape[1:]), batch.dtype)])
         try:
-            detections = self.session.run(["detections"], {"image": batch})[0]
+            return self.session.run(["detections"], {"image": filled(batch, self.batch_size or 0)})[0][: len(batch)]
         except Exception as error:  # ONNX Runtime has kinds of its own for each cause
             raise UserError(f"{self.path}: ONNX Runtime cannot compute a batch of {batch.shape} ({_first_line(error)})") from error
-        return detections[:count]
 
 
 def read_onnx(path):
@@ -134,15 +121,19 @@ def _described(model, path):
     missing = [name for name in METADATA if name not in content]
     if missing:
         raise UserError(f"{path}: not an ONNX file of this project's export.py (its metadata has no {missing[0]})")
-    return checked_exported(content, METADATA, path)
+    wrong = [name for name, test in METADATA.items() if not test(content[name])]
+    if wrong:
+        raise UserError(f"{path}: {wrong[0]} cannot be {reprlib.repr(content[wrong[0]])}")
+    return checked_exported(content, path)
 
 
 def _check_ends(session, description, path):
     """Raise UserError unless a session takes and gives what its description says."""
     width, height = description["input_res"] or ("width", "height")
-    batch = description["batch_size"] or "batch"
-    kind, shape = ("uint8", [batch, height, width, 3]) if description["input_type"] == "uint8" else ("float", [batch, 3, height, width])
-    expected = ([("image", f"tensor({kind})", shape)], [("detections", "tensor(float)", [batch, description["K"], 6])])
+    batch, from_bytes = description["batch_size"] or "batch", description["input_type"] == "uint8"
+    _, shape = batch_kind(from_bytes, batch, height, width)
+    expected = ([("image", "tensor(uint8)" if from_bytes else "tensor(float)", shape)],
+                [("detections", "tensor(float)", [batch, description["K"], 6])])
     for ends, wanted in zip((session.get_inputs(), session.get_outputs()), expected):
         found = [(end.name, end.type, end.shape) for end in ends]
         if found != wanted:

@@ -3,6 +3,7 @@ import numpy as np
 
 from src.onnx_cells import add_network
 from src.onnx_graph import FLOAT, Graph
+from src.pre_process import batch_kind
 
 
 def build_model(detection, from_bytes, onnx_dcn, sizes, metadata):
@@ -12,14 +13,12 @@ def build_model(detection, from_bytes, onnx_dcn, sizes, metadata):
     float32 [batch, K, 6]. sizes: batch, height and width, numbers, or names where they are free. Inside, `heat`, `wh` and `reg`
     are the maps. metadata {name: text} goes into the file.
     """
-    batch, height, width = sizes
     graph = Graph(onnx_dcn)
-    shape = (np.uint8, [batch, height, width, 3]) if from_bytes else (np.float32, [batch, 3, height, width])
     image = graph.free("image")
     maps = detection.maps
     heat, wh, reg = add_maps(graph, maps, normalize(graph, maps.input_cell, image) if from_bytes else image)
-    outputs = {decode(graph, detection, heat, wh, reg): (np.float32, [batch, detection.k, 6])}
-    return graph.model("centernet", {image: shape}, outputs, metadata)
+    outputs = {decode(graph, detection, heat, wh, reg): (np.float32, [sizes[0], detection.k, 6])}
+    return graph.model("centernet", {image: batch_kind(from_bytes, *sizes)}, outputs, metadata)
 
 
 def normalize(graph, cell, image):

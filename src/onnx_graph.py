@@ -5,7 +5,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 FLOAT = TensorProto.FLOAT
 OPSETS = {"deform_conv": 19, "grid_sample": 16}  # of each form of the deformable convolution, the first that has its operator
-TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.uint8): TensorProto.UINT8}
 
 
 class Graph:
@@ -58,8 +57,8 @@ class Graph:
 
     def model(self, name, inputs, outputs, metadata):
         """The checked ModelProto. Args: inputs, outputs {name: (NumPy dtype, shape with numbers and names)}; metadata {name: text}."""
-        described = [[helper.make_tensor_value_info(key, TYPES[np.dtype(kind)], shape) for key, (kind, shape) in part.items()]
-                     for part in (inputs, outputs)]
+        described = [[helper.make_tensor_value_info(key, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
+                      for key, (kind, shape) in part.items()] for part in (inputs, outputs)]
         constants = [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in self.constants.items()]
         graph = helper.make_graph(self.nodes, name, *described, initializer=constants)
         imports = [helper.make_opsetid("", self.opset)]

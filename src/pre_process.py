@@ -66,3 +66,14 @@ def make_input(image, scale, keep_res, input_res, down_ratio, pad_multiple=32):
 def normalize(pixels, mean, std):
     """uint8 [H, W, 3] -> the network's input, float32 [3, H, W]; mean and std in [0, 1]."""
     return apply_color(pixels, normalizing_matrix(np.eye(3, 4), mean, std))
+
+
+def batch_kind(from_bytes, batch, height, width):
+    """NumPy type and shape of a network's input: uint8 [N, H, W, 3] if it takes the images' bytes, else float32 [N, 3, H, W]."""
+    return (np.uint8, [batch, height, width, 3]) if from_bytes else (np.float32, [batch, 3, height, width])
+
+
+def filled(batch, count):
+    """A batch with zeros behind it, so that it has `count` images."""
+    missing = count - len(batch)
+    return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing > 0 else batch
