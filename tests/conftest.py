@@ -61,6 +61,7 @@ def call_script(script, *words, cwd=None, check=True):
             patch.setattr(sys, "path", [os.path.dirname(path), *sys.path])
             for name, value in (("first", None), ("mode", "raise")):
                 patch.setattr(errors.INTERRUPTS, name, value)
+            patch.setattr(os, "execv", _refuse_exec)
             patch.chdir(cwd or os.getcwd())
             runpy.run_path(path, run_name="__main__")
     except SystemExit as end:
@@ -77,6 +78,11 @@ def call_script(script, *words, cwd=None, check=True):
             signal.signal(number, handler)
     said = [stream.buffer.getvalue().decode() for stream in (output, complaints)]
     return _finished(subprocess.CompletedProcess([path, *map(str, words)], code, *said), check)
+
+
+def _refuse_exec(path, words):
+    """The tests would end here without a word."""
+    raise AssertionError(f"{words} would take the place of this process; call it with run_script")
 
 
 def _finished(done, check):

@@ -164,3 +164,9 @@ def test_a_script_called_in_this_process_leaves_it_as_it_was(tmp_path):
     assert before == (os.getcwd(), list(sys.path), sys.argv, dict(os.environ), signal.getsignal(signal.SIGTERM))
     with pytest.raises(AssertionError, match="ValueError: reason"):
         call_script(script, "reason", cwd=tmp_path)
+
+
+def test_a_called_script_does_not_take_the_place_of_the_tests(tmp_path):
+    """The project's loss.py becomes another process: called in this one, it would end the tests without a word."""
+    done = call_script("loss.py", "--help", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "call it with run_script" in done.stderr

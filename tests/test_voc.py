@@ -21,7 +21,7 @@ from src import voc_eval
 from src.coco import find_split
 from src.errors import UserError
 from src.model_utils.config import get_config
-from tests.conftest import ROOT, TINY, assert_user_error, call_script, copy_project, noise_image
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, copy_project, noise_image, run_script
 from tools import loss, merge_pascal_json, train_full, voc_to_coco
 
 TEMPLATE = """<annotation><filename>{name}.jpg</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
@@ -471,7 +471,7 @@ def test_the_documents_loss_check(command, code, top):
 
 
 def test_a_log_that_is_missing_is_named_with_its_option(tmp_path):
-    assert_user_error(call_script("loss.py", cwd=tmp_path, check=False), "log to judge (--candidate-log) not found: sdaa.log")
+    assert_user_error(run_script("loss.py", cwd=tmp_path, check=False), "log to judge (--candidate-log) not found: sdaa.log")
 
 
 # ---------------------------------------------------------------- training in four processes
