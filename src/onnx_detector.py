@@ -15,6 +15,7 @@ PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "Te
 METADATA = {"dataset": is_string, **MODEL, **EXPORTED, "input_res": or_none(list_of(is_count, 2)), "batch_size": or_none(is_count),
             "input_res_train": list_of(is_count, 2)}
 LARGEST = 2**31 - 1  # bytes of a protobuf message
+OLD_RUNTIME = "install onnxruntime 1.25 or later, or export the file with --export_config.onnx_dcn grid_sample"
 INSTALL = "is not installed; pip install -r requirements-onnx.txt"
 
 
@@ -67,7 +68,8 @@ def start_session(model, provider, path):
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=names, enable_fallback=False)
     except Exception as error:
-        raise UserError(f"{path}: ONNX Runtime does not take this file ({_first_line(error)})") from error
+        hint = f"; {OLD_RUNTIME}" if "DeformConv" in str(error) else ""
+        raise UserError(f"{path}: ONNX Runtime does not take this file ({_first_line(error)}){hint}") from error
     if PROVIDERS[provider] not in session.get_providers():  # ONNX Runtime would silently compute on the CPU
         raise UserError(f"onnx_provider is {provider}, and onnxruntime cannot start {PROVIDERS[provider]}; install the libraries and "
                         "drivers it needs, or name another")

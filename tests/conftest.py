@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 from src import detector, errors
+from src.image import apply_color
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.model_utils.device_adapter import set_device
@@ -157,6 +158,23 @@ def convert(split, folder, prefix="coco_det.train.mind", name="", **options):
     options = {"keep_empty": True, "num_shards": 1, "num_workers": 1, **options}
     return dataset.convert(split, config_module.make_config(mindrecord_dir=str(folder), mindrecord_prefix=prefix, coco_data_dir=str(name),
                                                             dataset_config=options))
+
+
+def batches(records, make_config, *words, first_step=0, epoch=1):
+    """The batches of an epoch, {column: array} each, of 96x96 and four samples."""
+    from src import dataset
+
+    small = ("--dataset_config.input_res_train", "[96, 96]", "--train_config.batch_size", 4)
+    config = make_config("--mindrecord_dir", records, *small, *words)
+    train_set = dataset.TrainSet(config)
+    start = epoch * train_set.steps_per_epoch
+    pipeline = train_set.batches(start + first_step, start + train_set.steps_per_epoch)
+    return list(pipeline.create_dict_iterator(num_epochs=1, output_numpy=True))
+
+
+def network_input(batch):
+    """What the network sees of the first sample of a batch: float32 [3, H, W]."""
+    return apply_color(batch["image"][0], batch["color"][0])
 
 
 def noise_image(seed, height=96, width=128):
@@ -300,6 +318,22 @@ def exporter(checkpoint, folder, ending, *words):
         return path
 
     return export
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_run):
+    """The last checkpoint of tiny_run."""
+    return tiny_run / "ckpt_0" / "centernet-2_7.ckpt"
+
+
+NARROW = ("--export_config.input_res", "[128, 96]", "--export_config.batch_size", 2)
+SQUARE = ("--export_config.input_res", "[96, 96]", "--export_config.batch_size", 4)
+
+
+@pytest.fixture(scope="session")
+def export_mindir(lively_checkpoint, tmp_path_factory):
+    """export_mindir(name, words...) -> path of the MindIR file of lively_checkpoint, made once for each name."""
+    return exporter(lively_checkpoint, tmp_path_factory.mktemp("export"), ".mindir", "--eval_config.K", 20)
 
 
 @pytest.fixture(scope="session")

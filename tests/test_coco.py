@@ -1,19 +1,16 @@
-"""Reading annotation files that others wrote: what is mended, what is refused."""
-import io
+"""src/coco.py: where data sets are found, which annotations are mended, left out, refused."""
 import json
-import struct
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import dataset, evaluation, image_files
-from src.coco import Split, find_split, image_list, image_size, read_coco
+from src import evaluation
+from src.coco import Split, find_split, ground_truth_boxes, image_list, read_coco, usable_boxes
 from src.errors import UserError
-from tests.conftest import bomb_tiff, convert, noise_image, write_coco
+from tests.conftest import convert, noise_image, write_coco
 
 BOXES = [[10, 20, 30, 25], [60, 40, 25, 30], [5, 50, 20, 30]]
 
@@ -162,178 +159,6 @@ def test_what_is_no_annotation_file(text, tmp_path):
         read_coco(str(tmp_path / "a.json"))
 
 
-# ---------------------------------------------------------------- orientation
-
-
-def half_black(height, width):
-    """An image whose upper left quarter is white and the rest black, so that each turn looks different."""
-    image = np.zeros((height, width, 3), np.uint8)
-    image[: height // 2, : width // 2] = 255
-    return image
-
-
-def encoded(image, ending, orientation):
-    """The bytes of a file of an image with an EXIF orientation."""
-    data = io.BytesIO()
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    options = {".jpg": {"format": "JPEG", "quality": 100}, ".webp": {"format": "WEBP", "lossless": True}, ".png": {"format": "PNG"}}
-    Image.fromarray(image[:, :, ::-1]).save(data, exif=exif, **options[ending])
-    return data.getvalue()
-
-
-@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_pillow_turns_them(ending, orientation):
-    from PIL import ImageOps
-
-    data = encoded(half_black(80, 120), ending, orientation)
-    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))[:, :, ::-1]
-    np.testing.assert_allclose(image_files.decode_whole_image(data).astype(int), expected, atol=3)
-    if ending == ".jpg":
-        np.testing.assert_array_equal(image_files.decode_image(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
-
-
-@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
-def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, make_config):
-    """Orientation 6: 120x80 as it is stored, 80x120 turned. Boxes are of one or the other."""
-    data = encoded(half_black(80, 120), ending, 6)
-    assert image_files.decode_whole_image(data, (120, 80)).shape == (80, 120, 3)
-    assert image_files.decode_whole_image(data, (80, 120)).shape == (120, 80, 3)
-    with pytest.raises(ValueError, match="the image is 80x120, its entry in the annotation file says 100x100"):
-        image_files.decode_whole_image(data, (100, 100))
-    bare = image_files.without_orientation(data)
-    np.testing.assert_array_equal(image_files.decode_whole_image(bare), image_files.decode_whole_image(data, (120, 80)))
-
-    # Conversion, records and the training samples alike.
-    path = write_coco(tmp_path, "train", {number: half_black(80, 120) for number in (1, 2, 3)}, [(n, 1, [0, 0, 60, 40]) for n in (1, 2, 3)])
-    content = json.loads(open(path, encoding="utf-8").read())
-    for entry, (width, height) in zip(content["images"], ((120, 80), (80, 120), (100, 100))):
-        entry.update(width=width, height=height)
-        (tmp_path / "train2017" / entry["file_name"]).write_bytes(data)
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-    manifest = convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)
-    assert manifest["images"] == 2 and len(manifest["skipped"]) == 1 and "image 3 (" in manifest["skipped"][0]
-    words = ["--dataset_config.flip_prop", 0, "--dataset_config.color_aug", "false", "--dataset_config.rand_crop", "false", "--seed", 1,
-             "--dataset_config.scale", 0, "--dataset_config.shift", 0, "--do_shuffle", "false", "--mindrecord_dir", tmp_path / "m",
-             "--dataset_config.input_res_train", "[128, 128]", "--mindrecord_prefix", "p", "--train_config.batch_size", 2]
-    pixels = dataset.TrainSet(make_config(*words)).make_batch(0)[0]
-    for sample, (width, height) in zip(pixels, ((120, 80), (80, 120))):
-        scale = 128 / 120
-        shown = cv2.resize(image_files.decode_whole_image(data, (width, height)), None, fx=scale, fy=scale)
-        left, upper = (128 - shown.shape[1]) // 2, (128 - shown.shape[0]) // 2
-        part = sample[upper : upper + shown.shape[0], left : left + shown.shape[1]]
-        assert (np.abs(part.astype(int) - shown) > 60).mean() < 0.03  # but for the edges of the white quarter
-
-
-XMP = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
-       b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/" tiff:Orientation="6" '
-       b'exif:ExifVersion="0220"/></rdf:RDF></x:xmpmeta>')
-
-
-def with_padding():
-    """A turned JPEG that has a byte 255 before its EXIF segment, as the format allows."""
-    data = encoded(half_black(80, 120), ".jpg", 6)
-    place = data.index(b"Exif") - 4
-    return data[:place] + b"\xff" + data[place:]
-
-
-def with_xmp(exif=b""):
-    """A JPEG that says its orientation in XMP, which Pillow follows."""
-    data = io.BytesIO()
-    Image.fromarray(half_black(80, 120)).save(data, "JPEG", quality=100, xmp=XMP, exif=exif)
-    return data.getvalue()
-
-
-@pytest.mark.parametrize("data", [with_padding(), with_xmp(), with_xmp(Image.Exif().tobytes())])
-def test_no_orientation_is_left(data):
-    assert image_files.read_orientation(data) == 6
-    bare = image_files.without_orientation(data)
-    np.testing.assert_array_equal(image_files.decode_image(bare), image_files.decode_image(data, (120, 80)))
-
-
-@pytest.mark.parametrize("kind, count, value", [(2, 2, b"6\0"), (3, 1, b"\x09\0"), (3, 1, b"\0\0"), (7, 4, b"abcd"), (5, 1, b"")])
-def test_an_orientation_that_is_none_turns_nothing(kind, count, value, tmp_path):
-    """EXIF's entry is a text, a number beyond 8, bytes, a fraction that is not there."""
-    entry = struct.pack("<HHHI4s", 1, 0x0112, kind, count, value)
-    data = io.BytesIO()
-    Image.fromarray(half_black(80, 120)).save(data, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4))
-    path = write_coco(tmp_path, "train", {1: half_black(80, 120)}, [(1, 1, [0, 0, 60, 40])])
-    (tmp_path / "train2017" / "000000000001.jpg").write_bytes(data.getvalue())
-    assert image_files.read_size(tmp_path / "train2017" / "000000000001.jpg") == (120, 80)
-    assert convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
-
-
-def test_sizes_that_are_not_stated():
-    assert image_size({"width": 3, "height": 4}) == (3, 4)
-    for info in ({}, {"width": 0, "height": 0}, {"width": "3", "height": 4}, {"width": 3.5, "height": 4}, {"width": True, "height": True}):
-        assert image_size(info) is None
-
-
-# ---------------------------------------------------------------- pixels
-
-
-def memory():
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def test_a_file_that_shows_two_sizes_is_not_decoded_at_the_larger():
-    before = memory()
-    try:
-        assert image_files.decode_whole_image(bomb_tiff(), max_pixels=1000).size <= 3000
-    except ValueError:
-        pass
-    assert memory() - before < 100  # MB; 12000x12000 takes 432
-
-
-def png_with_two_headers():
-    """A PNG that says 12000x12000 first, then 1x1."""
-    import zlib
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    headers = b"".join(chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) for side in (12000, 1))
-    return b"\x89PNG\r\n\x1a\n" + headers + chunk(b"IDAT", zlib.compress(bytes(4))) + chunk(b"IEND", b"")
-
-
-def test_a_png_is_judged_by_its_first_header():
-    before = memory()
-    with pytest.raises(ValueError, match="12000x12000 pixels, more than 1000000"):
-        image_files.decode_whole_image(png_with_two_headers(), max_pixels=1_000_000)
-    assert memory() - before < 100
-
-
-def test_a_png_with_a_part_longer_than_the_file_is_not_decoded():
-    """OpenCV makes room for what its length says: 14 KB took 4 GB."""
-    data = bytearray(cv2.imencode(".png", noise_image(1))[1].tobytes())
-    data[33:37] = b"\xff\xff\x38\x87"  # the length of the first chunk behind the header
-    before = memory()
-    with pytest.raises(ValueError, match="longer than the file|truncated|broken"):
-        image_files.decode_whole_image(bytes(data))
-    assert memory() - before < 100
-
-
-def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
-    path = write_coco(tmp_path, "val", {1: noise_image(1), 2: noise_image(2, 20, 20)}, [(2, 1, [1, 1, 9, 9])])
-    manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path, max_pixels=1000)
-    assert manifest["images"] == 1 and "128x96 pixels, more than 1000" in manifest["skipped"][0]
-    assert make_config("--dataset_config.max_pixels", 5).dataset_config.max_pixels == 5
-
-
-@pytest.mark.parametrize("mode, dtype", [("I;16", np.uint16), ("I", np.int32)])
-def test_sixteen_bits_are_not_white(mode, dtype):
-    """Of 16 bits the upper 8 count, in a Pillow image as in an array."""
-    from src.predictor import as_image
-
-    values = np.array([[0, 256 * 40, 256 * 200 + 7, 65535]], dtype)
-    image = as_image(Image.frombytes(mode, (4, 1), values.tobytes()))
-    assert image[0, :, 0].tolist() == [0, 40, 200, 255]
-
-
 @pytest.mark.parametrize("folder", ["train2017", "images/train/images", "images/train", "images"])
 def test_where_images_may_lie(folder, tmp_path, make_config):
     """The first of these that is there, with the more particular ones before."""
@@ -341,3 +166,93 @@ def test_where_images_may_lie(folder, tmp_path, make_config):
     (tmp_path / "annotations" / "train.json").touch()
     (tmp_path / folder).mkdir(parents=True)
     assert find_split(str(tmp_path), "train", make_config().dataset_config).image_dir == str(tmp_path / folder)
+
+
+def test_usable_boxes_names_what_it_leaves_out():
+    annotations = [
+        {"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]},
+        {"id": 2, "image_id": 5, "category_id": 8, "bbox": [1, 2, 3, 4]},
+        {"id": 3, "image_id": 5, "category_id": 7, "bbox": [1, 2, 0, 4]},
+        {"id": 4, "image_id": 5, "category_id": 7, "bbox": [200, 2, 3, 4]},
+        {"id": 5, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3]},
+        {"id": 6, "image_id": 5, "category_id": 7, "bbox": [1, 2, float("nan"), 4]},
+        {"id": 7, "image_id": 5, "category_id": 7, "bbox": [90, 90, 30, 30]},
+    ]
+    boxes, labels, skipped = usable_boxes(annotations, {7: 0}, 100, 100)
+    np.testing.assert_array_equal(boxes, [[1, 2, 4, 6], [90, 90, 120, 120]])
+    np.testing.assert_array_equal(labels, [0, 0])
+    assert [line.split(":")[0] for line in skipped] == [f"annotation {n} of image 5" for n in (2, 3, 4, 5, 6)]
+    assert "unknown category id 8" in skipped[0] and "without area" in skipped[1] and "outside" in skipped[2]
+
+
+@pytest.mark.parametrize("layout", [
+    ("annotations/instances_train2017.json", "train2017"),
+    ("annotations/instance_train2017.json", "train2017"),
+    ("annotations/train.json", "images/train/images"),
+])
+def test_find_split_knows_the_documented_layouts(tmp_path, layout, make_config):
+    annotation, image_dir = (tmp_path / part for part in layout)
+    annotation.parent.mkdir(parents=True)
+    annotation.write_text("{}")
+    image_dir.mkdir(parents=True)
+    split = find_split(str(tmp_path), "train", make_config().dataset_config)
+    assert (split.annotation, split.image_dir) == (str(annotation), str(image_dir))
+
+
+def test_find_split_takes_chosen_paths_and_says_what_it_looked_for(tmp_path, make_config):
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "images").mkdir()
+    for part in ("train", "val", "test"):
+        words = [f"--dataset_config.{part}_annotation", "a.json", f"--dataset_config.{part}_image_dir", "images"]
+        split = find_split(str(tmp_path), part, make_config(*words).dataset_config)
+        assert split.annotation == str(tmp_path / "a.json") and split.image_dir == str(tmp_path / "images")
+    with pytest.raises(UserError, match="instances_train2017.json.*train_annotation"):
+        find_split(str(tmp_path), "train", make_config().dataset_config)
+
+
+def test_test_images_are_those_of_the_annotation_file_if_there_is_one(tmp_path, make_config):
+    (tmp_path / "list.json").write_text('{"images": [{"id": 7, "file_name": "b.png"}], "categories": [{"id": 1, "name": "x"}]}')
+    (tmp_path / "test2017").mkdir()
+    for name in ("a.png", "b.png", "notes.txt"):
+        (tmp_path / "test2017" / name).write_bytes(b"")
+    options = make_config("--dataset_config.test_annotation", "list.json").dataset_config
+    split = find_split(str(tmp_path), "test", options)
+    assert image_list(split, read_coco(split.annotation)) == [(7, str(tmp_path / "test2017" / "b.png"))]
+    folder = image_list(find_split(str(tmp_path), "test", make_config().dataset_config), None)
+    assert [(image_id, path.rsplit("/", 1)[1]) for image_id, path in folder] == [(1, "a.png"), (2, "b.png")]
+
+
+def test_class_folders_below_the_image_folder(tmp_path, make_config):
+    """The second documented layout: file_name holds the class folder."""
+    (tmp_path / "annotations").mkdir()
+    folder = tmp_path / "images" / "train" / "images" / "cat"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "1.png"), noise_image(1))
+    content = {"images": [{"id": 1, "file_name": "cat/1.png"}], "categories": [{"id": 4, "name": "cat"}],
+               "annotations": [{"id": 1, "image_id": 1, "category_id": 4, "bbox": [5, 5, 20, 20]}]}
+    (tmp_path / "annotations" / "train.json").write_text(json.dumps(content))
+    split = find_split(str(tmp_path), "train", make_config().dataset_config)
+    manifest = convert(split, tmp_path / "out", "p", "cats")
+    assert (manifest["images"], manifest["objects"], manifest["category_ids"]) == (1, 1, [4])
+
+
+@pytest.mark.parametrize("text, words", [
+    ("{", "not a COCO annotation file"), ("[]", "not a COCO annotation file"), ('{"images": []}', "not a COCO annotation file"),
+    ('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "file_name"),
+    ('{"images": [], "annotations": [], "categories": []}', "no categories"),
+])
+def test_broken_annotation_files(tmp_path, text, words):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_coco(str(path))
+
+
+def test_ground_truth_boxes(tiny_data):
+    """Labels are places among the model's classes, whose ids in this file may come in another order."""
+    coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
+    annotation = coco.imgToAnns[1][0]
+    x, y, w, h = annotation["bbox"]
+    for ids in ([1, 2, 3], [3, 1, 2]):
+        expected = [x, y, x + w, y + h, 1, ids.index(annotation["category_id"])]
+        np.testing.assert_allclose(ground_truth_boxes(coco, 1, ids)[0], expected, rtol=1e-6)

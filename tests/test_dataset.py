@@ -1,7 +1,6 @@
-"""src/dataset.py: evaluation inputs, conversion, pipeline."""
+"""src/dataset.py: conversion and the training pipeline."""
 import dataclasses
 import gc
-import json
 import shutil
 
 import cv2
@@ -9,123 +8,12 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 
-from src import dataset, epochs, image, targets
-from src.coco import Split, find_split, ground_truth_boxes, image_list, read_coco, usable_boxes
+from src import dataset, epochs, targets
+from src.coco import Split, find_split
 from src.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils.config import get_config
-from src.post_process import to_image
-from src.pre_process import make_input
-from tests.conftest import TINY, assert_user_error, call_script, convert, noise_image, run_script, write_coco
-
-# ---------------------------------------------------------------- padding to few shapes
-
-
-@pytest.mark.parametrize("height, width", [(93, 131), (480, 640), (64, 63), (1, 700)])
-def test_padding_keeps_the_image_on_the_stride_grid(height, width):
-    """Padding to multiples of 64 adds black right and below; the rest is pixel for pixel what padding to 32 gives."""
-    image = noise_image(0, height, width)
-    near, near_view = make_input(image, 1.0, True, None, 4, 32)
-    far, far_view = make_input(image, 1.0, True, None, 4, 64)
-    assert far.shape[0] % 64 == 0 and far.shape[1] % 64 == 0
-    np.testing.assert_array_equal(far[: near.shape[0], : near.shape[1]], near)
-    assert not far[near.shape[0] :].any() and not far[:, near.shape[1] :].any()
-    boxes = np.array([[3.0, 4.0, 20.0, 22.0, 0.5, 1.0]], np.float32)
-    np.testing.assert_allclose(to_image(boxes, far_view), to_image(boxes, near_view), atol=1e-3)
-
-
-def test_a_box_survives_the_way_in_and_out():
-    """An image box, put into output pixels by the sample's matrix and taken back by to_image, is where it was."""
-    _, view = make_input(noise_image(0, 300, 500), 0.75, False, (384, 288), 4)
-    matrix = image.affine_matrix(view.center, view.width, 0, view.out_hw[::-1])
-    box = np.array([[40, 30, 200, 210.0]], np.float32)
-    out = image.transform_boxes(box * 0.75, matrix)
-    back = to_image(np.hstack([out, [[1, 0]]]), view)
-    np.testing.assert_allclose(back[:, :4], box, atol=1e-2)
-
-
-# ---------------------------------------------------------------- reading COCO
-
-
-def test_usable_boxes_names_what_it_leaves_out():
-    annotations = [
-        {"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]},
-        {"id": 2, "image_id": 5, "category_id": 8, "bbox": [1, 2, 3, 4]},
-        {"id": 3, "image_id": 5, "category_id": 7, "bbox": [1, 2, 0, 4]},
-        {"id": 4, "image_id": 5, "category_id": 7, "bbox": [200, 2, 3, 4]},
-        {"id": 5, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3]},
-        {"id": 6, "image_id": 5, "category_id": 7, "bbox": [1, 2, float("nan"), 4]},
-        {"id": 7, "image_id": 5, "category_id": 7, "bbox": [90, 90, 30, 30]},
-    ]
-    boxes, labels, skipped = usable_boxes(annotations, {7: 0}, 100, 100)
-    np.testing.assert_array_equal(boxes, [[1, 2, 4, 6], [90, 90, 120, 120]])
-    np.testing.assert_array_equal(labels, [0, 0])
-    assert [line.split(":")[0] for line in skipped] == [f"annotation {n} of image 5" for n in (2, 3, 4, 5, 6)]
-    assert "unknown category id 8" in skipped[0] and "without area" in skipped[1] and "outside" in skipped[2]
-
-
-@pytest.mark.parametrize("layout", [
-    ("annotations/instances_train2017.json", "train2017"),
-    ("annotations/instance_train2017.json", "train2017"),
-    ("annotations/train.json", "images/train/images"),
-])
-def test_find_split_knows_the_documented_layouts(tmp_path, layout, make_config):
-    annotation, image_dir = (tmp_path / part for part in layout)
-    annotation.parent.mkdir(parents=True)
-    annotation.write_text("{}")
-    image_dir.mkdir(parents=True)
-    split = find_split(str(tmp_path), "train", make_config().dataset_config)
-    assert (split.annotation, split.image_dir) == (str(annotation), str(image_dir))
-
-
-def test_find_split_takes_chosen_paths_and_says_what_it_looked_for(tmp_path, make_config):
-    (tmp_path / "a.json").write_text("{}")
-    (tmp_path / "images").mkdir()
-    for part in ("train", "val", "test"):
-        words = [f"--dataset_config.{part}_annotation", "a.json", f"--dataset_config.{part}_image_dir", "images"]
-        split = find_split(str(tmp_path), part, make_config(*words).dataset_config)
-        assert split.annotation == str(tmp_path / "a.json") and split.image_dir == str(tmp_path / "images")
-    with pytest.raises(UserError, match="instances_train2017.json.*train_annotation"):
-        find_split(str(tmp_path), "train", make_config().dataset_config)
-
-
-def test_test_images_are_those_of_the_annotation_file_if_there_is_one(tmp_path, make_config):
-    (tmp_path / "list.json").write_text('{"images": [{"id": 7, "file_name": "b.png"}], "categories": [{"id": 1, "name": "x"}]}')
-    (tmp_path / "test2017").mkdir()
-    for name in ("a.png", "b.png", "notes.txt"):
-        (tmp_path / "test2017" / name).write_bytes(b"")
-    options = make_config("--dataset_config.test_annotation", "list.json").dataset_config
-    split = find_split(str(tmp_path), "test", options)
-    assert image_list(split, read_coco(split.annotation)) == [(7, str(tmp_path / "test2017" / "b.png"))]
-    folder = image_list(find_split(str(tmp_path), "test", make_config().dataset_config), None)
-    assert [(image_id, path.rsplit("/", 1)[1]) for image_id, path in folder] == [(1, "a.png"), (2, "b.png")]
-
-
-def test_class_folders_below_the_image_folder(tmp_path, make_config):
-    """The second documented layout: file_name holds the class folder."""
-    (tmp_path / "annotations").mkdir()
-    folder = tmp_path / "images" / "train" / "images" / "cat"
-    folder.mkdir(parents=True)
-    cv2.imwrite(str(folder / "1.png"), noise_image(1))
-    content = {"images": [{"id": 1, "file_name": "cat/1.png"}], "categories": [{"id": 4, "name": "cat"}],
-               "annotations": [{"id": 1, "image_id": 1, "category_id": 4, "bbox": [5, 5, 20, 20]}]}
-    (tmp_path / "annotations" / "train.json").write_text(json.dumps(content))
-    split = find_split(str(tmp_path), "train", make_config().dataset_config)
-    manifest = convert(split, tmp_path / "out", "p", "cats")
-    assert (manifest["images"], manifest["objects"], manifest["category_ids"]) == (1, 1, [4])
-
-
-@pytest.mark.parametrize("text, words", [
-    ("{", "not a COCO annotation file"), ("[]", "not a COCO annotation file"), ('{"images": []}', "not a COCO annotation file"),
-    ('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "file_name"),
-    ('{"images": [], "annotations": [], "categories": []}', "no categories"),
-])
-def test_broken_annotation_files(tmp_path, text, words):
-    path = tmp_path / "a.json"
-    path.write_text(text)
-    with pytest.raises(UserError, match=words):
-        read_coco(str(path))
-
+from tests.conftest import TINY, assert_user_error, batches, call_script, convert, noise_image, run_script, write_coco
 
 # ---------------------------------------------------------------- conversion
 
@@ -247,20 +135,6 @@ def test_orders_differ_by_epoch_and_seed_alone():
     np.testing.assert_array_equal(epochs.epoch_order(50, 1, 3, False), np.arange(50))
 
 
-def batches(records, make_config, *words, first_step=0, epoch=1):
-    small = ("--dataset_config.input_res_train", "[96, 96]", "--train_config.batch_size", 4)
-    config = make_config("--mindrecord_dir", records, *small, *words)
-    train_set = dataset.TrainSet(config)
-    start = epoch * train_set.steps_per_epoch
-    pipeline = train_set.batches(start + first_step, start + train_set.steps_per_epoch)
-    return list(pipeline.create_dict_iterator(num_epochs=1, output_numpy=True))
-
-
-def network_input(batch):
-    """What the network sees of the first sample of a batch: float32 [3, H, W]."""
-    return image.apply_color(batch["image"][0], batch["color"][0])
-
-
 def test_samples_do_not_depend_on_the_number_of_workers(tiny_records, make_config):
     one = batches(tiny_records, make_config, "--dataset_config.num_workers", 1)
     four = batches(tiny_records, make_config, "--dataset_config.num_workers", 4)  # or as many as there are cores
@@ -313,65 +187,6 @@ def test_one_pipeline_serves_many_epochs(tiny_records, make_config):
     assert train_set.batches(0, 10**9).get_dataset_size() == 10**9  # no list of them is made
 
 
-def test_without_augmentation_a_sample_is_the_whole_image(tiny_data, tiny_records, make_config):
-    """flip_prop, color_aug, scale, shift, aug_rot, do_shuffle switched off: the first sample is the first image."""
-    words = ["--dataset_config.flip_prop", 0, "--dataset_config.color_aug", "false", "--dataset_config.rand_crop", "false",
-             "--dataset_config.scale", 0, "--dataset_config.shift", 0, "--do_shuffle", "false"]
-    sample = batches(tiny_records, make_config, *words)[0]
-    options = make_config().dataset_config
-    image = cv2.imread(str(tiny_data / "train2017" / "000001.jpg"))
-    expected = ((image / 255.0 - options.mean) / options.std).transpose(2, 0, 1)
-    np.testing.assert_allclose(network_input(sample), expected, atol=1e-4)
-    coco = read_coco(str(tiny_data / "annotations" / "instances_train2017.json"))
-    boxes = ground_truth_boxes(coco, 1, [1, 2, 3])[:, :4] / 4
-    np.testing.assert_allclose(sample["wh"][0][: len(boxes)], np.clip(boxes[:, 2:], 0, 23) - np.clip(boxes[:, :2], 0, 23), atol=1e-4)
-
-
-@pytest.mark.parametrize("words", [
-    ("--dataset_config.aug_rot", 1, "--dataset_config.rotate", 30), ("--dataset_config.rand_crop", "false"),
-    ("--dataset_config.flip_prop", 1), ("--dataset_config.color_aug", "false"), ("--dataset_config.scale", 0.1),
-    ("--dataset_config.shift", 0.3, "--dataset_config.rand_crop", "false"), ("--seed", 5), ("--do_shuffle", "false"),
-    ("--dataset_config.mean", "[0, 0, 0]"), ("--dataset_config.std", "[1, 1, 1]"),
-    ("--dataset_config.eig_val", "[1, 1, 1]"), ("--dataset_config.eig_vec", "[[1, 0, 0], [0, 1, 0], [0, 0, 1]]"),
-])
-def test_every_augmentation_option_changes_the_samples(tiny_records, make_config, words):
-    one, other = (network_input(batches(tiny_records, make_config, *changes)[0]) for changes in ((), words))
-    assert not np.array_equal(one, other)
-
-
-def test_rotation_stays_within_its_limit(make_config):
-    options = make_config("--dataset_config.aug_rot", 0.5, "--dataset_config.rotate", 20).dataset_config
-    rng = np.random.default_rng(0)
-    angles = [image.random_rotation(rng, options.aug_rot, options.rotate) for _ in range(400)]
-    assert max(map(abs, angles)) <= 20
-    assert 0.4 < np.mean([angle != 0 for angle in angles]) < 0.6
-
-
-def test_a_dense_size_with_mean_squared_error_fills_centers_alone():
-    """The heatmap's gaussian is wider than draw_dense_reg's of radius 2, so that this is nowhere above it but at the center."""
-    hm = np.zeros((2, 32, 32), np.float32)
-    boxes = np.array([[4, 4, 20, 16], [18, 20, 26, 28]], np.float32)
-    layout = targets.Layout((128, 128), 2, 8, 4, [], [], [], [], mse_loss=True, dense_wh=True)
-    found = targets.encode_targets(boxes, np.array([0, 1]), layout, hm)
-    expected = np.zeros((2, 32, 32), np.float32)
-    expected[:, 10, 12] = 16, 12
-    expected[:, 24, 22] = 8, 8
-    np.testing.assert_array_equal(found["wh"], expected)
-    assert (found["wh_mask"][0] > 0).sum() > 2 * 73
-
-
-def test_max_objs_limits_the_slots(tiny_records, make_config):
-    sample = batches(tiny_records, make_config, "--dataset_config.max_objs", 1)[0]
-    assert sample["ind"].shape == (4, 1) and sample["reg_mask"].max() == 1
-
-
-def test_an_image_without_objects_has_an_empty_heatmap(tmp_path, make_config):
-    annotation = write_coco(tmp_path, "train", {1: noise_image(1)}, [])
-    convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "m", "coco_det.train.mind", "none")
-    sample = batches(tmp_path / "m", make_config, "--train_config.batch_size", 1)[0]
-    assert sample["hm"].max() == 0 and sample["reg_mask"].max() == 0
-
-
 def test_fewer_images_than_a_batch_is_an_error(tiny_records, make_config):
     with pytest.raises(UserError, match="20 images are fewer than one batch"):
         dataset.TrainSet(make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 21))
@@ -398,13 +213,6 @@ def test_only_damage_is_called_damage(tiny_records, make_config):
     with pytest.raises(UserError, match="the training images cannot be made .ValueError: ") as raised, train_set.named_errors():
         list(train_set.batches(0, 5).create_tuple_iterator(num_epochs=1))
     assert "damaged" not in str(raised.value)
-
-
-def test_a_random_crop_without_scaling(tiny_records, make_config):
-    """scale 0 is no scaling: regions are as wide as the image is long."""
-    for seed in range(5):
-        assert image.random_crop(np.random.default_rng(seed), (64, 48), 128.0, (128, 96), (True, 0.0, 0.1))[1] == 128
-    assert len(batches(tiny_records, make_config, "--dataset_config.scale", 0)) == 5
 
 
 def test_conversions_leave_foreign_folders_alone(tiny_data, tmp_path, make_config):

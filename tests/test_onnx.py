@@ -504,6 +504,22 @@ def test_predict_in_an_environment_of_requirements_onnx_alone(environment, expor
 
 
 @pytest.mark.slow
+def test_a_runtime_without_the_operator(environment, export, tiny_data, tmp_path):
+    """ONNX Runtime 1.24 has no DeformConv: the message says what to do, and that works."""
+    with open(os.path.join(ROOT, "requirements-onnx.txt"), encoding="utf-8") as file:
+        packages = [line.split("#")[0].strip() for line in file if line.strip() and not line.startswith("onnxruntime")]
+    python = environment("old_runtime", "onnxruntime==1.24.1", *filter(None, packages))
+    for form, part in (("deform_conv", "--export_config.onnx_dcn grid_sample"), ("grid_sample", "")):
+        command = [python, os.path.join(ROOT, "tools", "predict.py"), "--onnx", export(form, "--export_config.onnx_dcn", form),
+                   "--input", tiny_data / "val2017" / "000001.jpg", "--output", tmp_path / form]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        if part:
+            assert_user_error(done, "does not take this file", part)
+        else:
+            assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
 def test_openvino_takes_the_form_of_grid_sample(environment, lively_network, tmp_path):
     """OpenVINO's maps are ONNX Runtime's if it computes in float32; processors with bfloat16 compute in that unless told."""
     python = environment("openvino", "openvino")

@@ -1,13 +1,15 @@
 """src/utils.py: names of results, and files that are read."""
 import os
 
+import numpy as np
 import pytest
 
+from src.checkpoint import save_weights
 from src.errors import UserError
 from src.kinds import is_text
 from src.rank_table import read_rank_table
 from src.training_log import read_training_log
-from src.utils import keep_earlier, read_json, read_text
+from src.utils import keep_earlier, read_json, read_text, whole_file
 from tools.loss import read_losses
 
 
@@ -45,3 +47,36 @@ def test_what_is_no_text(tmp_path):
     with pytest.raises(UserError, match="x.txt: not a list of names .*0xff"):
         read_text(str(tmp_path / "x.txt"), "a list of names")
     assert is_text("\u77e9\u5f62") and not any(map(is_text, ("", "\ud800", "a\udcff", None, 3)))
+
+
+def test_files_appear_whole(tmp_path):
+    path = str(tmp_path / "a.json")
+    with pytest.raises(KeyError), whole_file(path) as partial:
+        open(partial, "w").close()
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_neighbour_with_a_similar_name_stays(tmp_path):
+    for name in ("a.partial.json", "a.partial.ckpt", ".a.json.partial"):
+        (tmp_path / name).write_text("precious")
+    for _ in range(2):
+        with whole_file(str(tmp_path / "a.json")) as partial:
+            open(partial, "w").close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.json.partial", "a.json", "a.partial.ckpt", "a.partial.json"]
+    assert (tmp_path / "a.partial.json").read_text() == "precious"
+
+
+def test_files_have_a_new_files_usual_mode(tmp_path):
+    """MindSpore writes its files for their owner's eyes only."""
+    (tmp_path / "plain").touch()
+    save_weights(str(tmp_path / "w.ckpt"), {"w": np.ones(3, np.float32)})
+    assert (tmp_path / "w.ckpt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_keep_earlier_never_overwrites(tmp_path):
+    for text in ("first", "second", "third"):
+        path = keep_earlier(str(tmp_path / "log.txt"))
+        with open(path, "w") as file:
+            file.write(text)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"log.1.txt": "first", "log.2.txt": "second", "log.txt": "third"}

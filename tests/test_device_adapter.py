@@ -1,0 +1,49 @@
+"""src/model_utils/device_adapter.py."""
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.errors import UserError
+from src.model_utils import device_adapter
+from src.model_utils.device_adapter import init_ranks, profiling, set_device
+
+
+def test_ascend_is_taken_where_there_is_one(monkeypatch):
+    """What MindSpore is told on a machine with an NPU; a stand-in, there is none here."""
+    calls = []
+    monkeypatch.setattr(device_adapter.ms.hal, "is_available", lambda name: name == "Ascend")
+    monkeypatch.setattr(device_adapter.ms, "set_device", lambda *words: calls.append(words))
+    monkeypatch.setattr(device_adapter.ms.device_context.ascend.op_precision, "conv_allow_hf32", lambda value: calls.append(value))
+    monkeypatch.setattr(device_adapter.ms, "set_context", lambda **words: calls.append(words.get("jit_config")))
+    assert [set_device("auto", 3), set_device("Ascend", 3, True, "O1"), set_device("CPU", 3)] == ["Ascend", "Ascend", "CPU"]
+    assert calls == [None, ("Ascend", 3), False, None, ("Ascend", 3), True, {"jit_level": "O1"}, None, ("CPU",)]
+
+
+def test_device_num_must_be_what_was_started(monkeypatch):
+    from mindspore import communication
+
+    monkeypatch.setattr(communication, "init", lambda: None)
+    monkeypatch.setattr(communication, "get_rank", lambda: 1)
+    monkeypatch.setattr(communication, "get_group_size", lambda: 2)
+    monkeypatch.setattr(device_adapter.ms, "set_auto_parallel_context", lambda **_: None)
+    assert init_ranks(True, 2) == (1, 2)
+    assert init_ranks(True, 1) == (1, 2)
+    assert init_ranks(False, 8) == (0, 1)
+    with pytest.raises(UserError, match="device_num is 4, and the launcher started 2"):
+        init_ranks(True, 4)
+
+
+def test_device_selection():
+    assert set_device("auto", 0) == "CPU"
+    with pytest.raises(UserError, match="MindSpore finds none"):
+        set_device("Ascend", 0)
+
+
+def test_profiling_leaves_files(tmp_path):
+    with profiling(True, str(tmp_path / "profile")):
+        (Tensor(np.ones((8, 8), np.float32)) * 2).asnumpy()
+    assert [path for path in (tmp_path / "profile").rglob("*") if path.is_file()]
+    with profiling(False, str(tmp_path / "none")):
+        pass
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,273 @@
+"""Evaluation, through eval.py, and what it is evaluated with."""
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from src import errors, evaluation, evaluator, image_files
+from src.coco import read_coco
+from src.errors import UserError
+from src.predictor import Predictor
+from src.side_file import read_side_file
+from tests.conftest import TINY, assert_same_detections, assert_user_error, call_script, noise_image, write_coco
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_checkpoint, tiny_data, tmp_path_factory):
+    """{keep_res: folder} of eval.py in both modes, and their output in output.txt; two scales, images with keep_res false."""
+    folders = {}
+    for keep_res, words in ((True, []), (False, ["--visual_image", "true", "--eval_config.multi_scales", "[1.0, 1.25]"])):
+        folder = tmp_path_factory.mktemp("eval")
+        words += ["--data_dir", tiny_data, "--load_checkpoint_path", tiny_checkpoint, "--save_result_dir", folder]
+        done = call_script("eval.py", *TINY, "--eval_config.keep_res", keep_res, *words)
+        (folder / "output.txt").write_text(done.stdout)
+        folders[keep_res] = folder
+    return folders
+
+
+@pytest.mark.parametrize("keep_res", [True, False])
+def test_eval_prints_and_writes_what_pycocotools_says(evaluated, tiny_data, keep_res):
+    folder = evaluated[keep_res]
+    output = (folder / "output.txt").read_text()
+    table = output[output.index("overall performance on shapes validation dataset\n"):].splitlines()[1:13]
+    with contextlib.redirect_stdout(io.StringIO()) as expected:
+        truth = COCO(str(tiny_data / "annotations" / "instances_val2017.json"))
+        score = COCOeval(truth, truth.loadRes(str(folder / "val" / "val_pred_eval.json")), "bbox")
+        score.evaluate()
+        score.accumulate()
+        score.summarize()
+    assert table == expected.getvalue().splitlines()[-12:]
+    metrics = json.loads((folder / "val" / "metrics.json").read_text())
+    np.testing.assert_allclose([metrics[name] for name in evaluation.METRIC_NAMES], score.stats, atol=1e-9)
+    assert set(metrics["AP_per_class"]) == {"rectangle", "ellipse", "triangle"}
+    assert np.mean(list(metrics["AP_per_class"].values())) == pytest.approx(metrics["AP"], abs=1e-6)
+    result = json.loads((folder / "val" / "val_pred_result.json").read_text())
+    assert len(result["images"]) == 6 and result["skipped"] == []
+
+
+def test_images_of_every_image(evaluated):
+    images = sorted((evaluated[False] / "val" / "images").iterdir())
+    assert [path.name for path in images] == [f"{number}.jpg" for number in range(1, 7)]
+    shape = cv2.imread(str(images[0])).shape
+    assert shape[1] == 192 and shape[0] > 96  # prediction and ground truth side by side, with a caption
+    assert not (evaluated[True] / "val" / "images").exists()
+
+
+def test_a_second_evaluation_keeps_the_first(evaluated, tiny_checkpoint, tiny_data, tmp_path):
+    shutil.copytree(evaluated[True], tmp_path / "r")
+    before = (tmp_path / "r" / "val" / "metrics.json").read_text()
+    words = ["--data_dir", tiny_data, "--load_checkpoint_path", tiny_checkpoint, "--save_result_dir", "r"]
+    options = ["--enable_eval", "false", "--eval_config.K", 5, "--eval_config.SOFT_NMS", "false"]
+    call_script("tools/eval.py", *TINY, *words, *options, cwd=tmp_path)
+    assert (tmp_path / "r" / "val.1" / "metrics.json").read_text() == before
+    assert not (tmp_path / "r" / "val" / "metrics.json").exists()  # enable_eval false
+    assert len(json.loads((tmp_path / "r" / "val" / "val_pred_eval.json").read_text())) == 6 * 5
+
+
+def test_test_mode_needs_no_annotations_and_names_bad_images(tiny_checkpoint, tmp_path):
+    folder = tmp_path / "d" / "images"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), noise_image(1))
+    cv2.imwrite(str(folder / "c.jpg"), noise_image(2, 64, 200))
+    (folder / "b.jpg").write_bytes(b"no image")
+    words = ["--run_mode", "test", "--dataset_config.test_image_dir", "images", "--eval_config.K", 7, "--save_result_dir", tmp_path]
+    done = call_script("eval.py", *TINY, "--data_dir", tmp_path / "d", "--load_checkpoint_path", tiny_checkpoint, *words)
+    assert "skipped image 2" in done.stdout and "b.jpg" in done.stdout and "2 images, 1 skipped" in done.stdout
+    assert "overall performance" not in done.stdout
+    records = json.loads((tmp_path / "test" / "test_pred_eval.json").read_text())
+    assert {record["image_id"] for record in records} == {1, 3} and len(records) == 14
+
+
+@pytest.mark.parametrize("classes, part", [
+    (("rectangle", "ellipse"), "has no class 'triangle'"),
+    (("rectangle", "ellipse", "triangle", "star"), "not trained on 'star'"),
+])
+def test_other_classes_are_refused(tiny_checkpoint, tmp_path, classes, part):
+    write_coco(tmp_path, "val", {1: noise_image(1)}, [(1, 1, [1, 1, 20, 20])], classes)
+    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", tiny_checkpoint, cwd=tmp_path, check=False)
+    assert_user_error(done, part)
+
+
+@pytest.mark.parametrize("objects", [[], [(1, 1, [1, 1, 20, 20])]])
+def test_nothing_to_score_against_is_said_before_detecting(objects, tiny_checkpoint, tmp_path):
+    """No annotations, or crowds alone: pycocotools' -1 for everything is no score."""
+    path = write_coco(tmp_path, "val", {1: noise_image(1)}, objects, ("rectangle", "ellipse", "triangle"))
+    content = json.loads(open(path, encoding="utf-8").read())
+    for entry in content["annotations"]:
+        entry["iscrowd"] = 1
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", tiny_checkpoint, cwd=tmp_path, check=False)
+    assert_user_error(done, "instances_val2017.json holds no objects", "--enable_eval false")
+    assert not (tmp_path / "val").exists()
+
+
+def test_the_annotation_files_size_holds_in_evaluation(tiny_checkpoint, tmp_path):
+    """Images that EXIF turns: 128x96 as they are stored and as the first entry says, 96x128 as the second says, the third fits neither."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = io.BytesIO()
+    Image.fromarray(noise_image(1)).save(data, "JPEG", exif=exif)
+    images = dict.fromkeys((1, 2, 3), data.getvalue())
+    path = write_coco(tmp_path, "val", images, [(1, 1, [1, 1, 20, 20])], ("rectangle", "ellipse", "triangle"))
+    content = json.loads(open(path, encoding="utf-8").read())
+    sizes = ((128, 96), (96, 128), (50, 50))
+    for entry, (width, height) in zip(content["images"], sizes):
+        entry.update(width=width, height=height)
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    words = ["--data_dir", tmp_path, "--load_checkpoint_path", tiny_checkpoint, "--visual_image", "true"]
+    done = call_script("eval.py", *TINY, *words, cwd=tmp_path)
+    for number, (width, height) in enumerate(sizes[:2], 1):
+        drawn = cv2.imread(str(tmp_path / "val" / "images" / f"{number}.jpg"))
+        assert drawn.shape[1] == 2 * width and drawn.shape[0] > height  # prediction and ground truth, with captions
+    assert done.stdout.count("skipped image 3 (") == 1 and "its entry in the annotation file says 50x50" in done.stdout
+    done = call_script("preprocess.py", "--val_data_dir", tmp_path, "--predict_dir", tmp_path / "p")
+    meta = json.loads((tmp_path / "p" / "meta" / "inputs.json").read_text())
+    assert [(entry["id"], entry["center"]) for entry in meta["images"]] == [(1, [64, 48]), (2, [48, 64])] and len(meta["skipped"]) == 1
+
+
+def test_category_ids_are_matched_by_name():
+    coco = COCO()
+    coco.dataset = {"categories": [{"id": 90, "name": "a"}, {"id": 3, "name": "b"}]}
+    assert evaluation.check_classes({"classes": ["b", "a"]}, coco, "file") == [3, 90]
+
+
+def test_scoring_nothing_is_zero(tiny_data):
+    coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
+    table, metrics = evaluation.score(coco, [])
+    assert len(table.splitlines()) == 12 and metrics["AP"] == 0
+
+
+def test_perfect_boxes_score_one(tiny_data):
+    coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
+    records = [{**{name: a[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in coco.dataset["annotations"]]
+    metrics = evaluation.score(coco, records)[1]
+    assert metrics["AP"] == pytest.approx(1) and set(metrics["AP50_per_class"].values()) == {1.0}
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--data_dir", "/nowhere"], "/nowhere"),
+    (["--load_checkpoint_path", "/nowhere.ckpt"], "/nowhere.ckpt"),
+    (["--save_result_dir", "/proc/nowhere"], "/proc/nowhere"),
+])
+def test_evaluation_mistakes(words, part, tiny_checkpoint, tiny_data, tmp_path):
+    words = ["--data_dir", tiny_data, "--load_checkpoint_path", tiny_checkpoint, *words]
+    assert_user_error(call_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), part)
+
+
+def test_a_checkpoint_without_its_side_file(tiny_checkpoint, tiny_data, tmp_path):
+    shutil.copy(tiny_checkpoint, tmp_path / "alone.ckpt")
+    words = ["--data_dir", tiny_data, "--load_checkpoint_path", "alone.ckpt"]
+    assert_user_error(call_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), "alone.json")
+
+
+@pytest.mark.parametrize("change, part", [
+    ({"classes": "abc"}, "classes cannot be 'abc'"), ({"category_ids": [1]}, "category_ids is no list of 3"),
+    ({"mean": [1, 2]}, "mean cannot be [1, 2]"),
+    ({"std": [1, 1, 0]}, "std cannot be [1, 1, 0]"), ({"net_config": {"down_ration": 4}}, "did you mean net_config.down_ratio"),
+    ({"net_config": {"head_conv": "many"}}, "net_config.head_conv is 'many'"), ({"net_config": 7}, "net_config cannot be 7"),
+    ({"input_res_train": [96]}, "input_res_train cannot be [96]"), ({"input_res_train": [712, 512]}, "multiples of 32"),
+])
+def test_a_damaged_side_file_is_named(change, part, tiny_checkpoint, tmp_path):
+    shutil.copy(tiny_checkpoint, tmp_path / "c.ckpt")
+    side = json.loads(tiny_checkpoint.with_suffix(".json").read_text())
+    (tmp_path / "c.json").write_text(json.dumps({**side, **change}))
+    with pytest.raises(UserError) as error:
+        read_side_file(str(tmp_path / "c.ckpt"))
+    assert part in str(error.value) and "c.json" in str(error.value)
+
+
+def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
+    import eval as script
+
+    def read_image(path, *words):
+        if path.endswith("000004.jpg"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(path, *words)
+
+    real = image_files.read_image
+    monkeypatch.setattr(evaluator, "read_image", read_image)
+    words = ["--load_checkpoint_path", lively_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
+    with pytest.raises(errors.Interrupted, match="of 6 images are detected, their records are in .*val.unfinished; nothing is scored"):
+        script.evaluate(make_config(*words, "--dataset_config.num_workers", 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["val.unfinished"]
+    result = json.loads((tmp_path / "val.unfinished" / "val_pred_result.json").read_text())
+    done = {entry["id"] for entry in result["images"]}
+    assert 0 < len(done) < 6 and {record["image_id"] for record in result["annotations"]} == done
+
+
+@pytest.fixture
+def recorded(lively_checkpoint, tmp_path):
+    """A copy of lively_checkpoint whose side file says that its recipe evaluates at 128x96, without keep_res and soft-NMS, with K 30."""
+    path = tmp_path / "r.ckpt"
+    shutil.copy(lively_checkpoint, path)
+    side = json.loads(lively_checkpoint.with_suffix(".json").read_text())
+    evaluation = {"dataset_config.input_res_test": [128, 96], "eval_config.keep_res": False, "eval_config.SOFT_NMS": False,
+                  "eval_config.K": 30}
+    path.with_suffix(".json").write_text(json.dumps({**side, "evaluation": evaluation}))
+    return path
+
+RECIPE = ("--dataset_config.input_res_test", "[128, 96]", "--eval_config.keep_res", "false", "--eval_config.SOFT_NMS", "false",
+          "--eval_config.K", 30)
+
+
+def run_eval(checkpoint, tiny_data, folder, make_config, capsys, *words):
+    """(records, the log) of eval.py in this process."""
+    import eval as script
+
+    words = ["--load_checkpoint_path", checkpoint, "--data_dir", tiny_data, "--save_result_dir", folder, "--device_target", "CPU", *words]
+    script.evaluate(make_config(*words))
+    return json.loads((folder / "val" / "val_pred_eval.json").read_text()), capsys.readouterr().out
+
+
+def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, lively_checkpoint, tiny_data, tmp_path, make_config, capsys):
+    """And says what it evaluates with, and where each setting comes from."""
+    expected, _ = run_eval(lively_checkpoint, tiny_data, tmp_path / "a", make_config, capsys, *RECIPE)
+    found, said = run_eval(recorded, tiny_data, tmp_path / "b", make_config, capsys)
+    without, _ = run_eval(lively_checkpoint, tiny_data, tmp_path / "c", make_config, capsys)
+    assert found == expected != without
+    assert ("evaluating with input_res_test 128x96 (the side file), keep_res false (the side file), flip_test false (default_config.yaml), "
+            "multi_scales [1.0] (default_config.yaml), SOFT_NMS false (the side file), K 30 (the side file)") in said
+    (tmp_path / "mine.yaml").write_text("eval_config:\n  K: 7\n")
+    words = ["--config_path", tmp_path / "mine.yaml", "--eval_config.SOFT_NMS", "true"]
+    _, said = run_eval(recorded, tiny_data, tmp_path / "d", make_config, capsys, *words)
+    assert f"SOFT_NMS true (the command line), K 7 ({tmp_path / 'mine.yaml'})" in said
+
+
+def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tiny_data, tmp_path, make_config, capsys):
+    import export as script
+
+    image = str(tiny_data / "val2017" / "000001.jpg")
+    expected = Predictor(str(recorded), "CPU", input_res=[128, 96], K=30, SOFT_NMS=False)(image).detections()
+    found = Predictor(str(recorded), "CPU")(image).detections()
+    np.testing.assert_array_equal(found, expected)
+    words = ["--export_config.ckpt_file", recorded, "--export_config.export_name", tmp_path / "e", "--device_target", "CPU"]
+    script.export(make_config(*words))
+    side = json.loads((tmp_path / "e.json").read_text())
+    assert side["input_res"] == [128, 96] and side["K"] == 30 and side["evaluation"] == {"eval_config.SOFT_NMS": False}
+    assert_same_detections(Predictor(str(tmp_path / "e.mindir"), "CPU")(image).detections(), expected, 1e-3)
+
+
+@pytest.mark.parametrize("evaluation", [
+    3, {"eval_config.K": "many"}, {"eval_config.multi_scales": []}, {"dataset_config.input_res_test": [1]},
+])
+def test_damaged_evaluation_settings_are_named(evaluation, recorded):
+    side = json.loads(recorded.with_suffix(".json").read_text())
+    recorded.with_suffix(".json").write_text(json.dumps({**side, "evaluation": evaluation}))
+    with pytest.raises(UserError, match="r.json: (evaluation|eval_config|dataset_config)"):
+        Predictor(str(recorded), "CPU")
+
+
+def test_train_records_what_its_recipe_evaluates_with(tiny_run):
+    side = json.loads((tiny_run / "ckpt_0" / "centernet-2_7.json").read_text())
+    assert side["evaluation"] == {"dataset_config.input_res_test": [96, 96], "eval_config.keep_res": True, "eval_config.pad_multiple": 64,
+                                  "eval_config.flip_test": False, "eval_config.multi_scales": [1.0], "eval_config.SOFT_NMS": True,
+                                  "eval_config.K": 100}

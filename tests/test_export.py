@@ -1,0 +1,203 @@
+"""export.py, and what reads its MindIR file."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import cv2
+import numpy as np
+import pytest
+
+from src.detector import load_detector, load_mindir
+from src.errors import UserError
+from src.pre_process import make_input, normalize
+from src.predictor import Predictor
+from tests.conftest import NARROW, ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, noise_image
+
+
+def expected_detections(checkpoint, images, make_config, *words):
+    """What the checkpoint's own network, not exported, finds in images fitted into 128x96."""
+    config = make_config("--eval_config.K", 20, *words)
+    detector = load_detector(str(checkpoint), config.eval_config, "CPU")
+    options = config.dataset_config
+    return detector(np.stack([normalize(make_input(image, 1.0, False, (128, 96), 4)[0], options.mean, options.std) for image in images]))
+
+
+@pytest.mark.parametrize("name, words", [
+    ("floats", []), ("bytes", ["--export_config.input_type", "uint8"]), ("flipped", ["--eval_config.flip_test", "true"]),
+])
+def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, words, export_mindir, lively_checkpoint, tmp_path, make_config):
+    """As docs/deployment.md says: no line of this project is imported; the input is made by the side file alone."""
+    path = export_mindir(name, *NARROW, *words)
+    side = json.loads(path.with_suffix(".json").read_text())
+    assert side["input_res"] == [128, 96] and side["batch_size"] == 2 and side["K"] == 20 and side["down_ratio"] == 4
+    assert side["classes"] == ["rectangle", "ellipse", "triangle"] and side["input_type"] == ("uint8" if name == "bytes" else "float32")
+    images = [noise_image(seed, 96, 128) for seed in (5, 6)]
+    np.save(tmp_path / "images.npy", np.stack(images))
+    shutil.copy(path, tmp_path / "net.mindir")
+    shutil.copy(path.with_suffix(".json"), tmp_path / "net.json")
+    (tmp_path / "consumer.py").write_text(textwrap.dedent("""
+        import json, sys
+        import mindspore as ms, numpy as np
+        side = json.load(open("net.json"))
+        batch = np.load("images.npy")
+        if side["input_type"] == "float32":
+            batch = ((batch / 255 - side["mean"]) / side["std"]).transpose(0, 3, 1, 2).astype(np.float32)
+        assert list(batch.shape) == side["input_shape"]
+        net = ms.nn.GraphCell(ms.load("net.mindir"))
+        np.save("detections.npy", net(ms.Tensor(batch)).asnumpy())
+        assert not {"src", "cv2", "torch", "pycocotools"} & set(sys.modules)
+    """))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-I", "consumer.py"], cwd=tmp_path, env={**environment, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(tmp_path / "detections.npy")
+    assert found.shape == (2, 20, 6)
+    expected = expected_detections(lively_checkpoint, images, make_config, *(words if name == "flipped" else []))
+    for ours, theirs in zip(found, expected):
+        assert_same_detections(ours, theirs, 1e-3)
+    assert np.ptp(expected[:, :, 0], axis=1).min() > 5  # boxes of many places, in their order
+
+
+@pytest.mark.parametrize("name, words", [("floats", []), ("bytes", ["--export_config.input_type", "uint8"])])
+def test_the_application_in_the_documentation(name, words, export_mindir, tmp_path):
+    """The lines of docs/deployment.md, as they stand, give the boxes that the Predictor gives in pixels of an image of another shape."""
+    path = export_mindir(f"{name}_one", "--export_config.input_res", "[128, 96]", *words)
+    shutil.copy(path, tmp_path / "centernet.mindir")
+    shutil.copy(path.with_suffix(".json"), tmp_path / "centernet.json")
+    image = cv2.resize(noise_image(3, 20, 30), (260, 170), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(tmp_path / "image.jpg"), image)
+    with open(os.path.join(ROOT, "docs", "deployment.md"), encoding="utf-8") as file:
+        text = file.read()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "GraphCell" in block)
+    (tmp_path / "consumer.py").write_text(code + "\nnp.savez('found.npz', boxes=boxes, scores=found[:, 4], names=names)\n")
+    done = subprocess.run([sys.executable, "-I", "consumer.py"], cwd=tmp_path, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(tmp_path / "found.npz")
+    expected = Predictor(str(path), "CPU", SOFT_NMS=False)(tmp_path / "image.jpg")
+    assert len(expected) == 20 and set(found["names"]) == set(expected.class_names)
+    # OpenCV rounds the places it samples at, so a box may lie elsewhere among equals: most are the same.
+    same = [np.abs(found["boxes"] - box).max(1).min() < 1.5 for box in expected.boxes]
+    assert np.mean(same) > 0.8
+    np.testing.assert_allclose(found["scores"], expected.scores, atol=2e-3)
+
+
+def test_bytes_are_a_quarter_of_the_traffic(export_mindir):
+    shapes = {}
+    for name, words in (("floats", []), ("bytes", ["--export_config.input_type", "uint8"])):
+        side = json.loads(export_mindir(name, *NARROW, *words).with_suffix(".json").read_text())
+        shapes[name] = np.prod(side["input_shape"]) * np.dtype(side["input_type"]).itemsize
+    assert shapes["floats"] == 4 * shapes["bytes"]
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--export_config.input_res", "[100, 96]"], "multiples of 32"), (["--export_config.batch_size", 0], "at least 1"),
+    (["--export_config.input_type", "int8"], "choose from float32, uint8"),
+    (["--eval_config.flip_test", "true", "--eval_config.keep_res", "false"], "no multiple of 32"),
+])
+def test_export_mistakes(words, part, lively_checkpoint, tmp_path):
+    done = call_script("export.py", "--export_config.ckpt_file", lively_checkpoint, *words, cwd=tmp_path, check=False)
+    assert_user_error(done, part)
+
+
+def test_an_export_may_have_characters_mindspore_takes_in_no_name(lively_checkpoint, tiny_data, tmp_path):
+    """By the model zoo's names of the options; the file is whole, and predicts."""
+    (tmp_path / "my nets é").mkdir()
+    words = ["--export_load_ckpt", lively_checkpoint, "--export_name", tmp_path / "my nets é" / "a net", "--export_format", "MINDIR"]
+    call_script("export.py", "--device_target", "CPU", "--export_config.input_res", "[96, 96]", *words)
+    assert sorted(os.listdir(tmp_path / "my nets é")) == ["a net.json", "a net.mindir"]
+    call_script("tools/predict.py", "--mindir", tmp_path / "my nets é" / "a net.mindir", "--device_target", "CPU",
+               "--input", tiny_data / "val2017", "--output", tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) > 0
+
+
+def test_an_export_leaves_the_checkpoints_side_file_alone(lively_checkpoint, tmp_path):
+    """Of the checkpoint's own name it would be set aside, and the checkpoint could no longer be loaded."""
+    for ending in (".ckpt", ".json"):
+        shutil.copy(lively_checkpoint.with_suffix(ending), tmp_path / f"m{ending}")
+    words = ["--export_config.ckpt_file", "m.ckpt", "--export_config.export_name", tmp_path / "m", "--device_target", "CPU"]
+    assert_user_error(call_script("export.py", *words, cwd=tmp_path, check=False), "side file", "name another")
+    assert sorted(os.listdir(tmp_path)) == ["m.ckpt", "m.json"]
+
+
+def test_a_side_file_that_lacks_something_is_named(export_mindir, tmp_path):
+    path = export_mindir("square", *SQUARE)
+    shutil.copy(path, tmp_path / "x.mindir")
+    side = json.loads(path.with_suffix(".json").read_text())
+    del side["K"]
+    (tmp_path / "x.json").write_text(json.dumps(side))
+    with pytest.raises(UserError, match="x.json.*'K'"):
+        load_mindir(str(tmp_path / "x.mindir"))
+
+
+def test_predict_with_an_exported_file(export_mindir, lively_checkpoint, tiny_data, tmp_path):
+    """The tool and the Predictor on a MindIR file of batch 4 find what they find with its checkpoint at that size."""
+    path = export_mindir("square", *SQUARE)
+    for name, words in (("m", ["--mindir", path]), ("c", ["--load_checkpoint_path", lively_checkpoint, "--input_res", 96, 96])):
+        call_script("tools/predict.py", *words, "--input", tiny_data / "val2017", "--output", tmp_path / name, "--score_thresh", 0,
+                   "--device_target", "CPU")
+    found = {}
+    for name in "mc":
+        content = json.loads((tmp_path / name / "predictions.json").read_text())
+        for record in content["annotations"]:
+            row = [*record["bbox"], record["score"], record["category_id"]]
+            found.setdefault((name, content["images"][record["image_id"] - 1]["file_name"]), []).append(row)
+    files = {file for _, file in found}
+    assert len(files) == 6
+    predictor = Predictor(str(path), "CPU")
+    for file in files:
+        exported, of_checkpoint = np.array(found["m", file]), np.array(found["c", file])
+        assert len(exported) <= 20 and len(predictor(file)) == len(exported)
+        nearest = np.abs(exported[:, None] - of_checkpoint[None]).max(2).min(1)  # the checkpoint keeps 100, this file 20
+        assert (nearest < 1e-2).mean() > 0.8
+
+
+def test_k_is_the_files(export_mindir, tiny_data, capsys):
+    """Whatever the configuration's K is, 100: a file that was exported with more gives more, and the log says so."""
+    path = export_mindir("many", *NARROW, "--eval_config.K", 150, "--export_config.batch_size", 1)
+    predictor = Predictor(str(path), "CPU", SOFT_NMS=False)
+    assert len(predictor(str(tiny_data / "val2017" / "000001.jpg"))) == 150
+    width, height = json.loads(path.with_suffix(".json").read_text())["input_res"]
+    said = capsys.readouterr().out
+    assert "K 150 (the side file)" in said and f"input_res_test {width}x{height} (the side file), keep_res false" in said
+
+
+def test_load_mindir_gives_the_checkpoints_detections(export_mindir, lively_checkpoint, make_config):
+    detector = load_mindir(str(export_mindir("narrow_one", *NARROW[:2])))
+    consumer = detector.description
+    assert consumer["input_res"] == [128, 96] and consumer["K"] == 20 and consumer["down_ratio"] == 4
+    assert consumer["classes"] == ["rectangle", "ellipse", "triangle"]
+    options = make_config().dataset_config
+    tensor = normalize(make_input(noise_image(5), 1.0, False, (128, 96), 4)[0], options.mean, options.std)
+    from_mindir = detector(tensor[None])
+    assert from_mindir.shape == (1, 20, 6)
+    network = load_detector(str(lively_checkpoint), make_config("--eval_config.K", 20).eval_config, "CPU")
+    np.testing.assert_allclose(from_mindir, network(tensor[None]), rtol=1e-5, atol=1e-5)
+
+
+def test_an_export_keeps_an_earlier_one(lively_checkpoint, tmp_path):
+    for ending in (".mindir", ".json"):
+        (tmp_path / f"net{ending}").write_text(f"an earlier {ending}")
+    words = ["--export_config.ckpt_file", lively_checkpoint, "--export_config.export_name", tmp_path / "net"]
+    call_script("export.py", "--device_target", "CPU", *words, "--export_config.input_res", "[64, 64]")
+    for ending in (".mindir", ".json"):
+        assert (tmp_path / f"net.1{ending}").read_text() == f"an earlier {ending}"
+    assert load_mindir(str(tmp_path / "net.mindir")).description["input_res"] == [64, 64]
+
+
+def test_air_needs_ascend(lively_checkpoint):
+    done = call_script("export.py", "--export_config.ckpt_file", lively_checkpoint, "--export_config.export_format", "AIR", check=False)
+    assert_user_error(done, "AIR needs an Ascend device")
+
+
+def test_a_damaged_mindir_file_is_named(export_mindir, tmp_path):
+    exported = export_mindir("narrow_one", *NARROW[:2])
+    (tmp_path / "x.mindir").write_bytes(exported.read_bytes()[:1000])
+    shutil.copy(exported.with_suffix(".json"), tmp_path / "x.json")
+    with pytest.raises(UserError, match="x.mindir"):
+        load_mindir(str(tmp_path / "x.mindir"))

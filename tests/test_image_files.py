@@ -1,0 +1,179 @@
+"""src/image_files.py: orientation, sizes and limits of image files."""
+import io
+import json
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from src import dataset, image_files
+from src.coco import Split, image_size
+from tests.conftest import bomb_tiff, convert, noise_image, write_coco
+
+
+def half_black(height, width):
+    """An image whose upper left quarter is white and the rest black, so that each turn looks different."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2] = 255
+    return image
+
+
+def encoded(image, ending, orientation):
+    """The bytes of a file of an image with an EXIF orientation."""
+    data = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {".jpg": {"format": "JPEG", "quality": 100}, ".webp": {"format": "WEBP", "lossless": True}, ".png": {"format": "PNG"}}
+    Image.fromarray(image[:, :, ::-1]).save(data, exif=exif, **options[ending])
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_pillow_turns_them(ending, orientation):
+    from PIL import ImageOps
+
+    data = encoded(half_black(80, 120), ending, orientation)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))[:, :, ::-1]
+    np.testing.assert_allclose(image_files.decode_whole_image(data).astype(int), expected, atol=3)
+    if ending == ".jpg":
+        np.testing.assert_array_equal(image_files.decode_image(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
+def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, make_config):
+    """Orientation 6: 120x80 as it is stored, 80x120 turned. Boxes are of one or the other."""
+    data = encoded(half_black(80, 120), ending, 6)
+    assert image_files.decode_whole_image(data, (120, 80)).shape == (80, 120, 3)
+    assert image_files.decode_whole_image(data, (80, 120)).shape == (120, 80, 3)
+    with pytest.raises(ValueError, match="the image is 80x120, its entry in the annotation file says 100x100"):
+        image_files.decode_whole_image(data, (100, 100))
+    bare = image_files.without_orientation(data)
+    np.testing.assert_array_equal(image_files.decode_whole_image(bare), image_files.decode_whole_image(data, (120, 80)))
+
+    # Conversion, records and the training samples alike.
+    path = write_coco(tmp_path, "train", {number: half_black(80, 120) for number in (1, 2, 3)}, [(n, 1, [0, 0, 60, 40]) for n in (1, 2, 3)])
+    content = json.loads(open(path, encoding="utf-8").read())
+    for entry, (width, height) in zip(content["images"], ((120, 80), (80, 120), (100, 100))):
+        entry.update(width=width, height=height)
+        (tmp_path / "train2017" / entry["file_name"]).write_bytes(data)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    manifest = convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)
+    assert manifest["images"] == 2 and len(manifest["skipped"]) == 1 and "image 3 (" in manifest["skipped"][0]
+    words = ["--dataset_config.flip_prop", 0, "--dataset_config.color_aug", "false", "--dataset_config.rand_crop", "false", "--seed", 1,
+             "--dataset_config.scale", 0, "--dataset_config.shift", 0, "--do_shuffle", "false", "--mindrecord_dir", tmp_path / "m",
+             "--dataset_config.input_res_train", "[128, 128]", "--mindrecord_prefix", "p", "--train_config.batch_size", 2]
+    pixels = dataset.TrainSet(make_config(*words)).make_batch(0)[0]
+    for sample, (width, height) in zip(pixels, ((120, 80), (80, 120))):
+        scale = 128 / 120
+        shown = cv2.resize(image_files.decode_whole_image(data, (width, height)), None, fx=scale, fy=scale)
+        left, upper = (128 - shown.shape[1]) // 2, (128 - shown.shape[0]) // 2
+        part = sample[upper : upper + shown.shape[0], left : left + shown.shape[1]]
+        assert (np.abs(part.astype(int) - shown) > 60).mean() < 0.03  # but for the edges of the white quarter
+
+
+XMP = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+       b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/" tiff:Orientation="6" '
+       b'exif:ExifVersion="0220"/></rdf:RDF></x:xmpmeta>')
+
+
+def with_padding():
+    """A turned JPEG that has a byte 255 before its EXIF segment, as the format allows."""
+    data = encoded(half_black(80, 120), ".jpg", 6)
+    place = data.index(b"Exif") - 4
+    return data[:place] + b"\xff" + data[place:]
+
+
+def with_xmp(exif=b""):
+    """A JPEG that says its orientation in XMP, which Pillow follows."""
+    data = io.BytesIO()
+    Image.fromarray(half_black(80, 120)).save(data, "JPEG", quality=100, xmp=XMP, exif=exif)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("data", [with_padding(), with_xmp(), with_xmp(Image.Exif().tobytes())])
+def test_no_orientation_is_left(data):
+    assert image_files.read_orientation(data) == 6
+    bare = image_files.without_orientation(data)
+    np.testing.assert_array_equal(image_files.decode_image(bare), image_files.decode_image(data, (120, 80)))
+
+
+@pytest.mark.parametrize("kind, count, value", [(2, 2, b"6\0"), (3, 1, b"\x09\0"), (3, 1, b"\0\0"), (7, 4, b"abcd"), (5, 1, b"")])
+def test_an_orientation_that_is_none_turns_nothing(kind, count, value, tmp_path):
+    """EXIF's entry is a text, a number beyond 8, bytes, a fraction that is not there."""
+    entry = struct.pack("<HHHI4s", 1, 0x0112, kind, count, value)
+    data = io.BytesIO()
+    Image.fromarray(half_black(80, 120)).save(data, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4))
+    path = write_coco(tmp_path, "train", {1: half_black(80, 120)}, [(1, 1, [0, 0, 60, 40])])
+    (tmp_path / "train2017" / "000000000001.jpg").write_bytes(data.getvalue())
+    assert image_files.read_size(tmp_path / "train2017" / "000000000001.jpg") == (120, 80)
+    assert convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
+
+
+def test_sizes_that_are_not_stated():
+    assert image_size({"width": 3, "height": 4}) == (3, 4)
+    for info in ({}, {"width": 0, "height": 0}, {"width": "3", "height": 4}, {"width": 3.5, "height": 4}, {"width": True, "height": True}):
+        assert image_size(info) is None
+
+
+def memory():
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_a_file_that_shows_two_sizes_is_not_decoded_at_the_larger():
+    before = memory()
+    try:
+        assert image_files.decode_whole_image(bomb_tiff(), max_pixels=1000).size <= 3000
+    except ValueError:
+        pass
+    assert memory() - before < 100  # MB; 12000x12000 takes 432
+
+
+def png_with_two_headers():
+    """A PNG that says 12000x12000 first, then 1x1."""
+    import zlib
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    headers = b"".join(chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) for side in (12000, 1))
+    return b"\x89PNG\r\n\x1a\n" + headers + chunk(b"IDAT", zlib.compress(bytes(4))) + chunk(b"IEND", b"")
+
+
+def test_a_png_is_judged_by_its_first_header():
+    before = memory()
+    with pytest.raises(ValueError, match="12000x12000 pixels, more than 1000000"):
+        image_files.decode_whole_image(png_with_two_headers(), max_pixels=1_000_000)
+    assert memory() - before < 100
+
+
+def test_a_png_with_a_part_longer_than_the_file_is_not_decoded():
+    """OpenCV makes room for what its length says: 14 KB took 4 GB."""
+    data = bytearray(cv2.imencode(".png", noise_image(1))[1].tobytes())
+    data[33:37] = b"\xff\xff\x38\x87"  # the length of the first chunk behind the header
+    before = memory()
+    with pytest.raises(ValueError, match="longer than the file|truncated|broken"):
+        image_files.decode_whole_image(bytes(data))
+    assert memory() - before < 100
+
+
+def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
+    path = write_coco(tmp_path, "val", {1: noise_image(1), 2: noise_image(2, 20, 20)}, [(2, 1, [1, 1, 9, 9])])
+    manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path, max_pixels=1000)
+    assert manifest["images"] == 1 and "128x96 pixels, more than 1000" in manifest["skipped"][0]
+    assert make_config("--dataset_config.max_pixels", 5).dataset_config.max_pixels == 5
+
+
+@pytest.mark.parametrize("mode, dtype", [("I;16", np.uint16), ("I", np.int32)])
+def test_sixteen_bits_are_not_white(mode, dtype):
+    """Of 16 bits the upper 8 count, in a Pillow image as in an array."""
+    from src.predictor import as_image
+
+    values = np.array([[0, 256 * 40, 256 * 200 + 7, 65535]], dtype)
+    image = as_image(Image.frombytes(mode, (4, 1), values.tobytes()))
+    assert image[0, :, 0].tolist() == [0, 40, 200, 255]

@@ -1,0 +1,51 @@
+"""The launchers of one device."""
+import os
+import subprocess
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def launch(script, *words, cwd, **environment):
+    command = ["bash", os.path.join(ROOT, "scripts", script), *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize("script, words", [
+    ("run_standalone_train_ascend.sh", []), ("run_standalone_train_ascend.sh", ["x", "."]),
+    ("run_standalone_train_ascend.sh", [0, "/nowhere"]), ("run_standalone_train_ascend.sh", [0, ".", "/nowhere.ckpt"]),
+    ("run_standalone_eval_ascend.sh", [0, "val", "."]), ("run_standalone_eval_ascend.sh", [0, "train", ".", "x"]),
+    ("convert_dataset_to_mindrecord.sh", ["/nowhere", "m"]), ("convert_dataset_to_mindrecord.sh", ["."]),
+    ("setup_env.sh", ["/nowhere.txt"]), ("quick_start.sh", ["now"]),
+])
+def test_wrong_arguments_print_the_usage(script, words, tmp_path):
+    done = launch(script, *words, cwd=tmp_path)
+    assert done.returncode == 2 and "usage: bash scripts/" + script in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def wait_for(pid_line):
+    """Wait for the background process that a launcher has named; it is nobody's child here, so its end is polled."""
+    pid = int(pid_line.split("process ")[1].split(";")[0])
+    subprocess.run(["tail", f"--pid={pid}", "-f", "/dev/null"], timeout=600, check=True)
+
+
+def test_launchers_run_in_the_background(tiny_data, tiny_checkpoint, tmp_path):
+    """Conversion, training and evaluation as a user starts them, on the CPU."""
+    settings = tmp_path / "tiny.yaml"
+    settings.write_text("train_steps: 1\ntrain_config: {batch_size: 4}\nnet_config: {num_stacks: [1, 1, 1, 1], head_conv: 16}\n"
+                        "dataset_config: {input_res_train: [96, 96]}\n")
+    environment = {"DEVICE_TARGET": "CPU", "CONFIG_PATH": str(settings)}
+    (tmp_path / "training_log.txt").write_text("an earlier run")
+    started = launch("convert_dataset_to_mindrecord.sh", tiny_data, "records", cwd=tmp_path, **environment)
+    wait_for(started.stdout)
+    assert "20 images" in (tmp_path / "create_dataset.log").read_text()
+    started = launch("run_standalone_train_ascend.sh", 0, "records", tiny_checkpoint, cwd=tmp_path, **environment)
+    wait_for(started.stdout)
+    assert "step: 1 | loss" in (tmp_path / "training_log.txt").read_text()
+    assert (tmp_path / "training_log.txt.1").read_text() == "an earlier run"
+    assert (tmp_path / "ckpt_0" / "centernet-1_1.ckpt").exists() and (tmp_path / "ms_log").is_dir()
+    started = launch("run_standalone_eval_ascend.sh", 0, "val", tiny_data, "ckpt_0/centernet-1_1.ckpt", cwd=tmp_path, **environment)
+    wait_for(started.stdout)
+    assert "overall performance on shapes validation dataset" in (tmp_path / "eval_log.txt").read_text()

@@ -1,0 +1,133 @@
+"""Offline inference: preprocess.py, tools/infer_mindir.py, postprocess.py."""
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from src import offline
+from src.evaluation import METRIC_NAMES
+from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script
+
+
+@pytest.fixture(scope="module")
+def evaluated(lively_checkpoint, tiny_data, tmp_path_factory):
+    """The folder val/ of eval.py on the same checkpoint, at 96x96."""
+    folder = tmp_path_factory.mktemp("eval")
+    words = ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", "[96, 96]", "--eval_config.K", 20]
+    call_script("eval.py", "--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint,
+               "--save_result_dir", folder, *words)
+    return folder / "val"
+
+
+@pytest.mark.parametrize("name, words", [("square", SQUARE), ("square_bytes", [*SQUARE, "--export_config.input_type", "uint8"])])
+def test_offline_inference_scores_as_eval_does(name, words, export_mindir, evaluated, tiny_data, tmp_path):
+    """The launcher, as a user starts it: the same 12 numbers and the same boxes as eval.py's."""
+    command = ["bash", os.path.join(ROOT, "scripts", "run_infer_310.sh"), str(export_mindir(name, *words)), str(tiny_data), "y", "0"]
+    environment = {**os.environ, "DEVICE_TARGET": "CPU", "CONFIG_PATH": os.path.join(ROOT, "default_config.yaml")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "overall performance on shapes validation dataset" in done.stdout
+    size = 3 * 96 * 96 * (1 if "bytes" in name else 4)
+    assert {path.name: path.stat().st_size for path in (tmp_path / "preprocess_Result" / "data").iterdir()} == {
+        f"eval2017_image_{number}.bin": size for number in range(1, 7)
+    }
+    result = np.fromfile(tmp_path / "result_Files" / "eval2017_image_3_0.bin", np.float32)
+    assert result.shape == (20 * 6,)
+    ours, theirs = (json.loads((folder / "val_pred_eval.json").read_text()) for folder in (tmp_path / "val", evaluated))
+    for image_id in range(1, 7):
+        rows = [[[*r["bbox"], r["score"], r["category_id"]] for r in records if r["image_id"] == image_id] for records in (ours, theirs)]
+        assert_same_detections(*(np.array(part) for part in rows), 1e-3)
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "val", evaluated))
+    np.testing.assert_allclose([ours[name] for name in METRIC_NAMES], [theirs[name] for name in METRIC_NAMES], atol=1e-6)
+
+    if name == "square":  # and again on the inputs that are there
+        again = subprocess.run([*command[:-2], "n"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+        assert again.returncode == 0 and (tmp_path / "val.1").is_dir() and not (tmp_path / "preprocess.log.1").exists()
+        assert (tmp_path / "val" / "val_pred_eval.json").read_text() == (tmp_path / "val.1" / "val_pred_eval.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def results(export_mindir, tiny_data, tmp_path_factory):
+    """A folder with the inputs (p/) and results (r/) of tiny_data, made step by step, without --mindir_path for the inputs."""
+    folder = tmp_path_factory.mktemp("offline")
+    call_script("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", folder / "p", *SQUARE, "--eval_config.K", 20)
+    words = ["--input_dir", folder / "p" / "data", "--result_path", folder / "r", "--device_target", "CPU"]
+    call_script("tools/infer_mindir.py", "--mindir", export_mindir("square", *SQUARE), *words)
+    return folder
+
+
+def test_metadata_is_plain_json(results):
+    assert [path.name for path in (results / "p" / "meta").iterdir()] == ["inputs.json"]
+    meta = json.loads((results / "p" / "meta" / "inputs.json").read_text())
+    assert len(meta["images"]) == 6 and meta["K"] == 20 and meta["skipped"] == []
+
+
+def test_unusable_results_are_named_and_counted(results, tiny_data, tmp_path):
+    shutil.copytree(results / "r", tmp_path / "r")
+    rows = np.zeros((10, 6), np.float32)
+    (tmp_path / "r" / "eval2017_image_1_0.bin").unlink()
+    (tmp_path / "r" / "eval2017_image_2_0.bin").write_bytes(b"short")
+    rows.tofile(tmp_path / "r" / "eval2017_image_3_0.bin")
+    np.full((20, 6), np.nan, np.float32).tofile(tmp_path / "r" / "eval2017_image_4_0.bin")
+    words = ["--result_path", "r", "--label_path", tiny_data / "annotations" / "instances_val2017.json", "--save_path", "s"]
+    done = call_script("postprocess.py", *words, "--meta_path", results / "p" / "meta", cwd=tmp_path)
+    for part in ("image 1 (r/eval2017_image_1_0.bin): No such file", "image 2 (r/eval2017_image_2_0.bin): 5 bytes, expected 480",
+                 "image 3 (r/eval2017_image_3_0.bin): 240 bytes, expected 480", "image 4 (r/eval2017_image_4_0.bin): no detections",
+                 "2 images, 4 skipped"):
+        assert part in done.stdout
+    assert {record["image_id"] for record in json.loads((tmp_path / "s" / "val" / "val_pred_eval.json").read_text())} == {5, 6}
+    assert json.loads((tmp_path / "s" / "val" / "metrics.json").read_text())["skipped"] == 4
+
+
+def test_inputs_of_another_size_are_named(results, export_mindir, tmp_path):
+    shutil.copytree(results / "p" / "data", tmp_path / "data")
+    (tmp_path / "data" / "eval2017_image_2.bin").write_bytes(bytes(100))
+    done = call_script("tools/infer_mindir.py", "--mindir", export_mindir("square", *SQUARE), "--input_dir", "data", "--result_path", "r",
+                      "--device_target", "CPU", cwd=tmp_path)
+    assert "eval2017_image_2.bin: 100 bytes, and the exported file takes 110592" in done.stdout and "5 results, 1 skipped" in done.stdout
+    assert len(os.listdir(tmp_path / "r")) == 5
+
+
+def test_an_unreadable_image_is_skipped_to_the_end(tiny_data, tmp_path):
+    data = tmp_path / "d"
+    shutil.copytree(tiny_data, data)
+    next((data / "val2017").glob("*3.jpg")).write_bytes(b"no image")
+    done = call_script("preprocess.py", "--val_data_dir", data, "--predict_dir", tmp_path / "p")
+    assert "skipped image 3" in done.stdout and "5 inputs" in done.stdout
+    meta = offline.read_meta(str(tmp_path / "p" / "meta"))
+    assert len(meta["images"]) == 5 and "image 3" in meta["skipped"][0]
+
+
+@pytest.mark.parametrize("script, words, part", [
+    ("preprocess.py", ["--val_data_dir", "DATA"], "--predict_dir"),
+    ("preprocess.py", ["--val_data_dir", "/nowhere", "--predict_dir", "p"], "/nowhere"),
+    ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p", "--mindir_path", "/nowhere.mindir"], "/nowhere.mindir"),
+    ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p", "--eval_config.multi_scales", "[0.5, 1]"], "one scale"),
+    ("postprocess.py", ["--label_path", "DATA"], "--result_path"),
+    ("postprocess.py", ["--label_path", "DATA", "--result_path", "."], "--meta_path"),
+    ("postprocess.py", ["--label_path", "DATA", "--result_path", ".", "--meta_path", "."], "inputs.json"),
+    ("tools/infer_mindir.py", ["--mindir", "/nowhere.mindir", "--input_dir", ".", "--result_path", "r"], "/nowhere.mindir"),
+])
+def test_offline_mistakes(script, words, part, tiny_data, tmp_path):
+    words = [tiny_data if word == "DATA" else word for word in words]
+    assert_user_error(call_script(script, *words, cwd=tmp_path, check=False), part)
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_result_at_all_is_an_error(results, tiny_data, tmp_path):
+    (tmp_path / "empty").mkdir()
+    words = ["--result_path", "empty", "--label_path", tiny_data, "--meta_path", results / "p" / "meta"]
+    assert_user_error(call_script("postprocess.py", *words, cwd=tmp_path, check=False), "no result of any of the 6 images")
+
+
+@pytest.mark.parametrize("words", [
+    [], ["x.mindir", ".", "y"], ["MINDIR", "/nowhere", "y"], ["MINDIR", ".", "maybe"], ["MINDIR", ".", "y", "one"], ["MINDIR", ".", "n"],
+])
+def test_wrong_arguments_of_the_launcher(words, export_mindir, tmp_path):
+    words = [str(export_mindir("square", *SQUARE)) if word == "MINDIR" else word for word in words]
+    done = subprocess.run(["bash", os.path.join(ROOT, "scripts", "run_infer_310.sh"), *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and ("usage: " in done.stderr or "NEED_PREPROCESS is n" in done.stderr)
+    assert os.listdir(tmp_path) == []

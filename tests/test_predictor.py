@@ -1,0 +1,106 @@
+"""src/predictor.py: predictions from Python."""
+import json
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.detector import load_detector
+from src.errors import UserError
+from src.post_process import merge, to_image
+from src.pre_process import make_input, normalize
+from src.predictor import Prediction, Predictor, as_image, as_prediction
+
+
+@pytest.fixture(scope="module")
+def predictor(lively_checkpoint):
+    return Predictor(str(lively_checkpoint), "CPU", K=15)
+
+
+def test_a_prediction_is_what_evaluation_finds(predictor, lively_checkpoint, image, make_config):
+    config = make_config("--eval_config.K", 15)
+    detector = load_detector(str(lively_checkpoint), config.eval_config, "CPU")
+    pixels, view = make_input(image, 1.0, False, (96, 96), 4)
+    output = detector(normalize(pixels, config.dataset_config.mean, config.dataset_config.std)[None])[0]
+    expected = merge([to_image(output, view)], True, 15)
+    found = predictor(image)
+    assert len(found) == len(expected) and (np.diff(found.scores) <= 0).all()
+    order = np.argsort(-expected[:, 4], kind="stable")
+    np.testing.assert_allclose(found.detections(), expected[order], atol=1e-3)
+    assert found.class_names == [["rectangle", "ellipse", "triangle"][int(label)] for label in expected[order, 5]]
+
+
+def test_every_way_to_give_a_image(predictor, image, tmp_path):
+    path = tmp_path / "p.png"
+    cv2.imwrite(str(path), image)
+    expected = predictor(image).detections()
+    pillow = Image.fromarray(image[:, :, ::-1])
+    transparent = np.dstack([image, np.zeros_like(image[:, :, 0])])
+    for source in (str(path), path, path.read_bytes(), pillow, transparent, image.astype(np.uint16) << 8):
+        np.testing.assert_array_equal(predictor(source).detections(), expected)
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    np.testing.assert_array_equal(as_image(gray), np.dstack([gray] * 3))
+
+
+@pytest.mark.parametrize("source, error, part", [
+    (b"nothing", ValueError, "not an image of a known format"), (b"", ValueError, "known format"),
+    ("/nowhere.jpg", FileNotFoundError, "nowhere"),
+    (7, ValueError, "int is no image"), (np.zeros((3, 4)), ValueError, "float64"),
+    (np.zeros((0, 4, 3), np.uint8), ValueError, "no image"), (np.zeros((4, 4, 2), np.uint8), ValueError, "no image"),
+])
+def test_what_is_no_image(source, error, part, predictor):
+    with pytest.raises(error, match=part):
+        predictor(source)
+
+
+def test_unknown_options_and_models(lively_checkpoint, tmp_path):
+    with pytest.raises(UserError, match="did you mean eval_config.flip_test"):
+        Predictor(str(lively_checkpoint), "CPU", flip_tets=True)
+    with pytest.raises(UserError, match="nowhere"):
+        Predictor("/nowhere.ckpt", "CPU")
+    side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0, 0, 0], "std": [1, 1, 1], "input_res": [96, 64],
+            "batch_size": 1, "input_type": "uint8", "down_ratio": 4, "K": 7, "flip_test": False}
+    (tmp_path / "x.json").write_text(json.dumps(side))
+    (tmp_path / "x.mindir").touch()
+    for options in ({"flip_test": True}, {"K": 8}, {"keep_res": True}, {"input_res": [64, 64]}):
+        with pytest.raises(UserError, match=f"{next(iter(options))}: fixed when the file was exported"):
+            Predictor(str(tmp_path / "x.mindir"), "CPU", **options)
+
+
+def test_many_threads_get_their_own_answers(predictor, tiny_data):
+    """Images of different sizes at once: each thread's answer is what one thread alone gets."""
+    paths = sorted((tiny_data / "val2017").iterdir())
+    images = [cv2.resize(cv2.imread(str(path)), (90 + 10 * number, 80)) for number, path in enumerate(paths)]
+    alone = [predictor(source).detections() for source in images]
+    wrong = []
+
+    def ask(number):
+        for turn in range(5):
+            place = (number + turn) % len(images)
+            if not np.array_equal(predictor(images[place]).detections(), alone[place]):
+                wrong.append(place)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_predictions_are_chosen_by_score_and_place():
+    rows = np.array([[0, 0, 1, 1, 0.2, 1], [0, 0, 2, 2, 0.9, 0], [0, 0, 3, 3, 0.5, 1]], np.float32)
+    found = as_prediction(rows, ["a", "b"])
+    assert isinstance(found, Prediction) and found.class_names == ["a", "b", "b"]
+    np.testing.assert_array_equal(found.above(0.5).boxes, [[0, 0, 2, 2], [0, 0, 3, 3]])
+    assert found.keep(found.labels == 1).class_names == ["b", "b"] and len(found.above(0.95)) == 0
+
+
+def test_the_heatmap_is_where_the_objects_are(predictor, image):
+    heat, view = predictor.heatmap(image)
+    assert heat.shape == (3, 24, 24) and 0 <= heat.min() and heat.max() <= 1
+    best = predictor(image)
+    label, y, x = np.unravel_index(heat.argmax(), heat.shape)
+    assert best.scores[0] == pytest.approx(heat.max(), rel=1e-5) and best.labels[0] == label

@@ -1,0 +1,47 @@
+"""src/visual.py and tools/contact_sheet.py."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from src import visual
+from tests.conftest import NARROW, call_script, noise_image, write_coco
+
+
+def test_contact_sheet(export_mindir, tiny_data, tmp_path):
+    exported = export_mindir("narrow_one", *NARROW[:2])
+    call_script("tools/contact_sheet.py", "--mindir", exported, "--data_dir", tiny_data, "--output", tmp_path / "s.png", "--count", 4,
+               "--columns", 2, "--width", 300)
+    sheet = cv2.imread(str(tmp_path / "s.png"))
+    assert sheet.shape[1] == 2 * 300 + 3 * 8 and sheet.std() > 10
+
+
+def test_a_contact_sheet_of_data_with_mistakes(export_mindir, tmp_path):
+    """What cannot be read is named and left out, and ids in another order keep their names."""
+    exported = export_mindir("narrow_one", *NARROW[:2])
+    images = {1: noise_image(1), 2: b"no image", 3: noise_image(3)}
+    path = write_coco(tmp_path, "val", images, [(1, 5, [1, 1, 50, 50])], ("triangle", "rectangle", "ellipse"), ids=(5, 7, 9))
+    content = json.loads(open(path, encoding="utf-8").read())
+    content["images"][2].update(width=7, height=7)
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    words = ["--mindir", exported, "--data_dir", tmp_path, "--output", tmp_path / "s.png"]
+    done = call_script("tools/contact_sheet.py", *words)
+    assert "1 images: " in done.stdout and "skipped image 2 (" in done.stdout
+    assert "skipped image 3 (" in done.stdout and "its entry in the annotation file says 7x7" in done.stdout
+
+
+def test_boxes_are_drawn_where_they_are():
+    image = np.full((100, 120, 3), 127, np.uint8)
+    detections = np.array([[20, 30, 80, 90, 0.9, 0], [1, 1, 5, 5, 0.1, 1]], np.float32)
+    drawn = visual.draw_detections(image, detections, ["a", "b"], score_thresh=0.5)
+    assert (image == 127).all()
+    for y, x in ((60, 20), (90, 50), (60, 80)):
+        np.testing.assert_allclose(drawn[y, x], visual.class_color(0), atol=20)  # the lines are smoothed
+    np.testing.assert_array_equal(drawn[3, 1], [127] * 3)  # below the threshold
+
+
+@pytest.mark.parametrize("box", [[-50, -50, 500, 500], [119, 0, 140, 30], [0, 99, 10, 140], [60, 60, 60, 60]])
+def test_labels_of_boxes_at_the_edges_stay_inside(box):
+    drawn = visual.draw_detections(np.zeros((100, 120, 3), np.uint8), np.array([[*box, 0.9, 0]], np.float32), ["name"])
+    assert (drawn == visual.class_color(0)).all(-1).sum() > 200  # the label's filled rectangle
