@@ -223,6 +223,14 @@ def shared_detectors():
 
 
 @pytest.fixture
+def by_operation():
+    """MindSpore computes operation by operation in this test, where no graph is what is tested: that saves compiling it."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture
 def interrupts(monkeypatch):
     """Signals as errors.run handles them, for this test alone."""
     from src import engine
@@ -250,10 +258,15 @@ TINY = (
 )
 
 
-def made_once(tmp_path_factory, name, make):
-    """The folder `name` that make(folder) fills, once for all of pytest's processes (-n 2)."""
+def common_folder(tmp_path_factory):
+    """A folder that all of pytest's processes share."""
     base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def made_once(tmp_path_factory, name, make):
+    """The folder `name` that make(folder) fills, once for all of pytest's processes."""
+    base = common_folder(tmp_path_factory)
     with open(base / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (base / f"{name}.made").exists():
@@ -273,6 +286,12 @@ def tiny_data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def image(tiny_data):
+    """The first validation image of tiny_data, BGR."""
+    return cv2.imread(str(tiny_data / "val2017" / "000001.jpg"))
+
+
+@pytest.fixture(scope="session")
 def tiny_records(tiny_data, tmp_path_factory):
     """The MindRecord folder of tiny_data's training part."""
     words = ["--coco_data_dir", tiny_data, "--dataset_config.num_shards", 2, "--mindrecord_dir"]
@@ -282,7 +301,7 @@ def tiny_records(tiny_data, tmp_path_factory):
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory):
     """A folder for --compile_cache_dir: trainings with the same settings, but for seed, checkpoints and train_steps, compile one graph."""
-    return tmp_path_factory.mktemp("graphs")
+    return common_folder(tmp_path_factory) / "graphs"
 
 
 @pytest.fixture(scope="session")

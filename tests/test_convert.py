@@ -223,7 +223,7 @@ def golden_state():
     return {name: np.int64(987) if name.endswith("num_batches_tracked") else value for name, value in state.items()}
 
 
-def test_the_originals_detector_there_and_back(tmp_path):
+def test_the_originals_detector_there_and_back(tmp_path, by_operation):
     """Through the command line: the golden outputs, every tensor named, and the same bits back."""
     state = golden_state()
     tensors = {f"module.{name}": torch.tensor(value) for name, value in state.items()}
@@ -265,7 +265,7 @@ def run_without_torch(script, *words, cwd, check=True):
                           text=True, check=check)
 
 
-def test_the_model_zoos_detector_there_and_back(tmp_path):
+def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation):
     """Through the command line, without PyTorch: the recorded outputs, COCO's classes, and the same bits back."""
     golden = load_golden("zoo_network.npz")
     seed = int(golden["seed"])
@@ -322,7 +322,7 @@ def test_a_trainings_checkpoint_of_the_model_zoo(prefix, zoo_checkpoint, tiny_da
         np.testing.assert_array_equal(converted[name].asnumpy(), value.asnumpy(), name)
 
 
-def test_the_model_zoos_detector_is_used(zoo_checkpoint, tiny_data, tiny_records, train, tmp_path):
+def test_the_model_zoos_detector_is_used(zoo_checkpoint, tiny_data, tiny_records, train, tmp_path, by_operation):
     """Converted, it is evaluated, exported, predicts and is fine-tuned; its heads are those of the network in PyTorch."""
     annotation = tiny_data / "annotations" / "instances_val2017.json"
     call(convert_centernet.main, "--ckpt_file", zoo_checkpoint, "--output_file", tmp_path / "t.ckpt", "--annotation", annotation)
@@ -416,7 +416,7 @@ def test_coco_classes_are_cocos():
     assert len(set(names)) == 80 and ids == sorted(ids) and set(range(1, 91)) - set(ids) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
-def test_resdcn_101(tmp_path, capsys):
+def test_resdcn_101(tmp_path, capsys, by_operation):
     reference = torch_reference.lively(torch_reference.CenterNet(80, block=torch_reference.Bottleneck, stacks=(3, 4, 23, 3)))
     torch.save(reference.state_dict(), tmp_path / "r.pth")
     call(convert_centernet.main, "--ckpt_file", tmp_path / "r.pth", "--output_file", tmp_path / "out" / "r101")
@@ -459,7 +459,7 @@ def without_dcn_bias(reference):
     return reference
 
 
-def test_mmdetections_detector_sees_the_same_image(tmp_path, capsys):
+def test_mmdetections_detector_sees_the_same_image(tmp_path, capsys, by_operation):
     """There red, green, blue with ImageNet's mean, here blue, green, red: from one photo the same outputs."""
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(3)))
     tensors = {name: torch.tensor(value) for name, value in mmdet_state(reference).items()}
@@ -618,7 +618,7 @@ def test_an_earlier_output_is_kept(classifier, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["o.1.ckpt", "o.ckpt", "r.pth"]
 
 
-def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path):
+def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path, by_operation):
     """What train.py wrote, with its optimizer's state: the heads agree, the counters are zero."""
     checkpoint = tiny_run / "ckpt_0" / "centernet-2_7.ckpt"
     call(convert_centernet.main, "--reverse", "--ckpt_file", checkpoint, "--output_file", tmp_path / "t.pth")

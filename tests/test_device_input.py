@@ -63,11 +63,12 @@ def test_bytes_from_host_to_device(make_config):
     assert isinstance(cell, DeviceInput) and (cell.draw_heatmap.width, cell.draw_heatmap.num_classes) == (128, 80)
 
 
-def test_training_is_the_same_wherever_they_are_drawn(tiny_records, train, tmp_path):
-    losses = {}
-    for place in ("host", "device"):
-        words = ["--mindrecord_dir", tiny_records, "--dataset_config.heatmap_on", place, "--train_steps", 3, "--enable_save_ckpt", "false"]
-        done = train(*words, "--save_result_dir", tmp_path / place, cwd=tmp_path)
-        losses[place] = [float(line.split("| loss ")[1].split()[0]) for line in done.stdout.splitlines() if line.startswith("epoch")]
-    assert len(losses["host"]) == 3
-    np.testing.assert_allclose(losses["device"], losses["host"], rtol=1e-3)
+@pytest.mark.slow
+def test_training_is_the_same_wherever_they_are_drawn(tiny_run, tiny_records, train, tmp_path):
+    """tiny_run's were drawn on the host, as always on a CPU unless heatmap_on says otherwise."""
+    words = ["--mindrecord_dir", tiny_records, "--dataset_config.heatmap_on", "device", "--train_steps", 3, "--enable_save_ckpt", "false"]
+    done = train(*words, cwd=tmp_path)
+    device, host = ([float(line.split("| loss ")[1].split()[0]) for line in text.splitlines() if line.startswith("epoch")]
+                    for text in (done.stdout, (tiny_run / "stdout.txt").read_text()))
+    assert len(device) == 3
+    np.testing.assert_allclose(device, host[:3], rtol=1e-3)

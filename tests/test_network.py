@@ -105,7 +105,7 @@ def test_resnet_family(block_class, num_stacks, weights):
 
 
 @pytest.mark.parametrize("down_ratio", [4, 8, 16])
-def test_down_ratio_and_heads(down_ratio):
+def test_down_ratio_and_heads(down_ratio, by_operation):
     network = CenterNet(5, ResNet("BasicBlock", (1, 1, 1, 1)), down_ratio=down_ratio, head_conv=8, cat_spec_wh=True,
                         reg_offset=False).set_train(False)
     hm, wh, reg = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
@@ -116,7 +116,7 @@ def test_down_ratio_and_heads(down_ratio):
     np.testing.assert_allclose(1 / (1 + np.exp(-network.hm[2].bias.asnumpy())), 0.1, atol=2e-3)
 
 
-def test_k_is_what_was_asked_for():
+def test_k_is_what_was_asked_for(by_operation):
     network = CenterNet(2, ResNet("BasicBlock", (1, 1, 1, 1)), head_conv=8)
     for k in (3, 150):
         detector = DetectionNetwork(network, k, False).set_train(False)

@@ -83,25 +83,27 @@ def assert_near(found, expected, relative):
 def lively_network(lively_checkpoint, make_config):
     """lively_checkpoint's DetectionNetwork, whose deformable convolutions reach pixels away."""
     network = load_detector(str(lively_checkpoint), make_config("--eval_config.K", K).eval_config, "CPU").network
+    ms.set_context(mode=ms.PYNATIVE_MODE)
     features = network.maps.network.backbone(ms.Tensor(np.random.default_rng(1).standard_normal((1, 3, 96, 160)).astype(np.float32)))
     offsets = network.maps.network.deconv_layers[0].conv_offset_mask(features).asnumpy()[:, :18]
     assert np.abs(offsets).max() > 1 and np.std(offsets) > 0.1
+    ms.set_context(mode=ms.GRAPH_MODE)
     return network
 
 
 # ---------------------------------------------------------------- the numbers
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_maps_are_those_of_mindspore(form, lively_network):
-    compute = with_maps(build_model(lively_network, False, form, ("batch", "height", "width"), {}))
+def test_maps_are_those_of_mindspore(lively_network, by_operation):
+    computes = [with_maps(build_model(lively_network, False, form, ("batch", "height", "width"), {})) for form in FORMS]
     for n in (1, 3):
         for height, width in ((32, 32), (96, 160), (256, 128)):
             batch = np.random.default_rng([n, height]).standard_normal((n, 3, height, width)).astype(np.float32)
-            found = compute(batch)
-            for name, expected in zip(("heat", "wh", "reg"), lively_network.maps(ms.Tensor(batch))):
-                assert found[name].shape == expected.shape
-                assert_near(found[name], expected.asnumpy(), 1e-4)
+            maps = lively_network.maps(ms.Tensor(batch))
+            for found in (compute(batch) for compute in computes):
+                for name, expected in zip(("heat", "wh", "reg"), maps):
+                    assert found[name].shape == expected.shape
+                    assert_near(found[name], expected.asnumpy(), 1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -152,7 +154,7 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
 @pytest.mark.parametrize("cat_spec_wh, reg_offset, flip_test, from_bytes, k", [
     (False, True, False, False, 20), (True, True, False, True, 20), (False, False, True, False, 20), (True, False, True, True, 300),
 ])
-def test_detections_are_decoded_from_the_maps(form, cat_spec_wh, reg_offset, flip_test, from_bytes, k):
+def test_detections_are_decoded_from_the_maps(form, cat_spec_wh, reg_offset, flip_test, from_bytes, k, by_operation):
     """All options of the graph, maps of more cells than K and of fewer; the maps are MindSpore's."""
     network = small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k)
     compute = with_maps(build_model(network, from_bytes, form, ("batch", "height", "width"), {}))
@@ -579,7 +581,7 @@ def test_the_application_in_the_documentation(name, words, export, tmp_path):
     assert_same_detections(ours, np.column_stack([expected.boxes, expected.scores, names]), 1e-3)
 
 
-def test_the_maps_in_the_documentation(export, lively_network, tmp_path):
+def test_the_maps_in_the_documentation(export, lively_network, tmp_path, by_operation):
     shutil.copy(export("deform_conv"), tmp_path / "centernet.onnx")
     done = subprocess.run([sys.executable, "-I", "-c", documented("heat")], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

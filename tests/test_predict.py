@@ -16,11 +16,6 @@ from tests.conftest import ROOT, assert_user_error, bomb_tiff, call_script, nois
 from tools import predict
 
 
-@pytest.fixture(scope="module")
-def image(tiny_data):
-    return cv2.imread(str(tiny_data / "val2017" / "000001.jpg"))
-
-
 def save_kinds(folder, image):
     """The image in every kind of file that users have; returns {name: (width, height) as shown}."""
     height, width = image.shape[:2]

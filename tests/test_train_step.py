@@ -129,7 +129,7 @@ def test_a_fixed_loss_scale_stays():
 
 @pytest.mark.parametrize("level, features, heads", [("O0", ms.float32, ms.float32), ("O2", ms.float16, ms.float32),
                                                     ("O3", ms.float16, ms.float16)])
-def test_what_computes_in_float16(level, features, heads, make_config):
+def test_what_computes_in_float16(level, features, heads, make_config, by_operation):
     """Convolutions do, heads only with O3, batch norm and parameters never."""
     network = build_network(make_config("--net_config.num_stacks", "[1, 1, 1, 1]").net_config, 2, "composite")
     set_precision(network, level).set_train(False)
@@ -175,7 +175,7 @@ def random_batch(rng, size, classes, n=2, slots=4, wh_columns=2, dense=False):
 
 
 @pytest.mark.parametrize("words", [
-    ("--net_config.mse_loss", "true"), ("--net_config.reg_loss", "sl1"), ("--net_config.norm_wh", "true"),
+    ("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1"), ("--net_config.norm_wh", "true"),
     ("--net_config.dense_wh", "true"), ("--net_config.cat_spec_wh", "true"),
     ("--train_config.amp_level", "O2"), ("--train_config.amp_level", "O3", "--train_config.dynamic_loss_scale", "true"),
     ("--train_config.amp_level", "auto"),

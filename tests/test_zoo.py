@@ -301,14 +301,15 @@ def test_the_test_sets_lists_are_found(data, lively_checkpoint, tmp_path):
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path, graphs):
     """A copy of the project whose default_config.yaml a user has edited, as the model zoo's README tells."""
     folder = tmp_path / "check out"
     copy_project(folder)
     if os.path.isdir(os.path.join(ROOT, ".venv")):
         os.symlink(os.path.join(ROOT, ".venv"), folder / ".venv")
     text = (folder / "default_config.yaml").read_text()
-    for old, new in (("device_target: auto", "device_target: CPU"), ("epoch_size: 140", 'epoch_size: "1"'),
+    for old, new in (("device_target: auto", "device_target: CPU"), ("epoch_size: 140", 'epoch_size: "2"'),
+                     ("train_steps: -1", 'train_steps: "3"'), ('compile_cache_dir: ""', f"compile_cache_dir: {graphs}"),
                      ("visual_image: false", 'visual_image: "false"'),
                      ("batch_size: 16", "batch_size: 4"), ("input_res_train: [512, 512]", "input_res_train: [96, 96]"),
                      ("head_conv: 64", "head_conv: 16"),
@@ -373,7 +374,7 @@ def test_the_standalone_launcher_trains_with_the_edited_values(where, checkout, 
     assert text.startswith("configuration: default_config.yaml, the command line; mindrecord_dir ")
     assert "12 images, 3 steps of 4 images" in text and "step: 3 " in text and "step: 4 " not in text
     checkpoint, = find_checkpoints(str(folder / "ckpt_0"))
-    assert call(folder, script, 0, records, checkpoint, "--resume", "true", "--epoch_size=2", "--train_steps", 4).returncode == 0
+    assert call(folder, script, 0, records, checkpoint, "--resume", "true", "--train_steps=4").returncode == 0
     assert "step: 4 " in finished(folder / "training_log.txt", "loss curve")
     assert [record["step"] for record in read_training_log(str(folder / "train_record.jsonl"))] == [1, 2, 3, 4]
 
