@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Install what the tests need into .venv and run them all. Words that follow go to pytest: bash scripts/run_tests.sh -k losses
+# Install what the tests need into .venv and run them all, in a process for each core.
+# Words that follow go to pytest: bash scripts/run_tests.sh -k losses
 set -eu
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 bash scripts/setup_env.sh requirements-dev.txt
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal "$@"

@@ -192,6 +192,17 @@ def bomb_tiff():
     return b"II+\0" + struct.pack("<HHQ", 8, 0, 24) + bytes(8) + struct.pack("<Q", len(entries)) + body + bytes(8 + 400_000)
 
 
+SLOW = {"graphs", "export_mindir", "evaluated", "predicted", "server"}  # fixtures that train, export, evaluate or start a process
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What needs a slow fixture is slow."""
+    for item in items:
+        if SLOW & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cpu():
     """Every test computes on the CPU, set up as the entry scripts do."""

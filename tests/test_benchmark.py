@@ -21,6 +21,7 @@ def make(case, inputs):
 """
 
 
+@pytest.mark.slow
 def test_a_part_with_a_peer(tmp_path):
     (tmp_path / "peer.py").write_text(PEER)
     done = run_script("tools/benchmark.py", "--only", "postprocess", "--runs", 3, "--json", "rows.json", "--peer", "peer.py", cwd=tmp_path)
@@ -50,6 +51,7 @@ def test_the_parts():
     assert list(benchmark.PARTS) == ["input", "train", "infer", "onnx", "decode", "postprocess", "eval", "convert"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part, names", [
     ("input", {"sample of 640x480, 8 boxes, drawn", "  warp", "batches of 16, heatmaps on the device: 2 workers"}),
     ("convert", {f"conversion to {shards} MindRecord files" for shards in (1, 4, 16, 64)}),

@@ -99,6 +99,7 @@ errors.run(main)
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     done = subprocess.run([sys.executable, "-c", DISK_FULL, ROOT, str(tmp_path / "c")], capture_output=True, text=True)
     assert_user_error(done, "centernet-1_2.ckpt could not be written", "the last checkpoint is", "centernet-1_1.ckpt")

@@ -155,6 +155,7 @@ def test_onednn_workaround(version, environment, expected):
     assert cpu_environment(version, environment) == expected
 
 
+@pytest.mark.slow
 def test_importing_has_no_side_effect():
     modules = "config dataset engine inference detector evaluator visual predictor prediction_files".replace("config", "model_utils.config")
     modules = ", ".join([*(f"src.{name}" for name in modules.split()), "train", "export"])

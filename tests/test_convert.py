@@ -119,6 +119,7 @@ def reference_features(state, pixels):
         return network.layer4(network.layer3(network.layer2(network.layer1(x)))).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["zip", "pickle", "tar"])
 def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys):
     path = tmp_path / "resnet18-5c106cde.pth"
@@ -198,6 +199,7 @@ def test_name_files_that_do_not_fit(change, part, classifier, tmp_path):
     assert not (tmp_path / "o.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_deeper_backbone(tmp_path, capsys):
     """ResNet50 by the same tool; its report names the options that training needs."""
     network = torch_reference.CenterNet(2, block=torch_reference.Bottleneck, stacks=(3, 4, 6, 3))
@@ -223,6 +225,7 @@ def golden_state():
     return {name: np.int64(987) if name.endswith("num_batches_tracked") else value for name, value in state.items()}
 
 
+@pytest.mark.slow
 def test_the_originals_detector_there_and_back(tmp_path, by_operation):
     """Through the command line: the golden outputs, every tensor named, and the same bits back."""
     state = golden_state()
@@ -265,6 +268,7 @@ def run_without_torch(script, *words, cwd, check=True):
                           text=True, check=check)
 
 
+@pytest.mark.slow
 def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation):
     """Through the command line, without PyTorch: the recorded outputs, COCO's classes, and the same bits back."""
     golden = load_golden("zoo_network.npz")
@@ -290,6 +294,7 @@ def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation):
     assert not (tmp_path / "back.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["network.", "", "net.network."])
 def test_a_trainings_checkpoint_of_the_model_zoo(prefix, zoo_checkpoint, tiny_data, tmp_path, capsys):
     """Adam's state, as MindSpore's own Adam writes it, loss scale and counts are left out, counted and named.
@@ -350,6 +355,7 @@ def test_the_model_zoos_detector_is_used(zoo_checkpoint, tiny_data, tiny_records
             np.testing.assert_allclose(trained[name].asnumpy(), start.asnumpy(), atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_biases_that_the_model_zoo_has_no_place_for(lively_checkpoint, tiny_data, tmp_path, capsys):
     """They go into the batch norms behind them: other parameters stay, so do the outputs, and the report says it."""
     call(convert_centernet.main, "--reverse", "--ckpt_file", lively_checkpoint, "--output_file", tmp_path / "z.ckpt")
@@ -416,6 +422,7 @@ def test_coco_classes_are_cocos():
     assert len(set(names)) == 80 and ids == sorted(ids) and set(range(1, 91)) - set(ids) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
+@pytest.mark.slow
 def test_resdcn_101(tmp_path, capsys, by_operation):
     reference = torch_reference.lively(torch_reference.CenterNet(80, block=torch_reference.Bottleneck, stacks=(3, 4, 23, 3)))
     torch.save(reference.state_dict(), tmp_path / "r.pth")
@@ -459,6 +466,7 @@ def without_dcn_bias(reference):
     return reference
 
 
+@pytest.mark.slow
 def test_mmdetections_detector_sees_the_same_image(tmp_path, capsys, by_operation):
     """There red, green, blue with ImageNet's mean, here blue, green, red: from one photo the same outputs."""
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(3)))
@@ -479,6 +487,7 @@ def test_mmdetections_detector_sees_the_same_image(tmp_path, capsys, by_operatio
         assert np.abs(output.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
 
 
+@pytest.mark.slow
 def test_a_converted_detector_is_evaluated_exported_and_sent_back(tiny_data, tmp_path):
     """Three classes that only an annotation file names, the small network of the other tests."""
     reference = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
@@ -593,6 +602,7 @@ def test_files_that_hold_no_weights(damage, classifier, tmp_path):
         read_torch_file(str(path))
 
 
+@pytest.mark.slow
 def test_without_pytorch(tmp_path):
     """One sentence, and exit code 2, in a process that cannot import it."""
     (tmp_path / "x.pth").write_bytes(b"")

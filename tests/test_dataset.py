@@ -192,6 +192,7 @@ def test_fewer_images_than_a_batch_is_an_error(tiny_records, make_config):
         dataset.TrainSet(make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 21))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, damage", [
     ("coco_det.train.mind0", lambda data: data[:3000]), ("coco_det.train.mind1.db", lambda data: data[:40] + bytes(500) + data[540:]),
     ("coco_det.train.mind0", lambda data: data[:-9000] + bytes(9000)),

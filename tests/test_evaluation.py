@@ -185,6 +185,7 @@ def test_a_damaged_side_file_is_named(change, part, tiny_checkpoint, tmp_path):
     assert part in str(error.value) and "c.json" in str(error.value)
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
     import eval as script
 
@@ -228,6 +229,7 @@ def run_eval(checkpoint, tiny_data, folder, make_config, capsys, *words):
     return json.loads((folder / "val" / "val_pred_eval.json").read_text()), capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, lively_checkpoint, tiny_data, tmp_path, make_config, capsys):
     """And says what it evaluates with, and where each setting comes from."""
     expected, _ = run_eval(lively_checkpoint, tiny_data, tmp_path / "a", make_config, capsys, *RECIPE)
@@ -242,6 +244,7 @@ def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, lively_ch
     assert f"SOFT_NMS true (the command line), K 7 ({tmp_path / 'mine.yaml'})" in said
 
 
+@pytest.mark.slow
 def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tiny_data, tmp_path, make_config, capsys):
     import export as script
 

@@ -105,6 +105,7 @@ def test_export_mistakes(words, part, lively_checkpoint, tmp_path):
     assert_user_error(done, part)
 
 
+@pytest.mark.slow
 def test_an_export_may_have_characters_mindspore_takes_in_no_name(lively_checkpoint, tiny_data, tmp_path):
     """By the model zoo's names of the options; the file is whole, and predicts."""
     (tmp_path / "my nets é").mkdir()
@@ -180,6 +181,7 @@ def test_load_mindir_gives_the_checkpoints_detections(export_mindir, lively_chec
     np.testing.assert_allclose(from_mindir, network(tensor[None]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_export_keeps_an_earlier_one(lively_checkpoint, tmp_path):
     for ending in (".mindir", ".json"):
         (tmp_path / f"net{ending}").write_text(f"an earlier {ending}")

@@ -36,6 +36,7 @@ def run_in(folder, environment, *words):
     return subprocess.run([sys.executable, *map(str, words)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_two_processes_build_at_once_and_a_third_finds_what_they_made(bare):
     started = [subprocess.Popen([sys.executable, "-c", USE], cwd=bare, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
                for _ in range(2)]
@@ -51,6 +52,7 @@ def test_two_processes_build_at_once_and_a_third_finds_what_they_made(bare):
     assert len(made) == 2 and not list((bare / "src").glob("*.c"))
 
 
+@pytest.mark.slow
 def test_an_extension_for_another_processor_is_built_anew(bare):
     broken = bare / "src" / os.path.basename(extensions.extension("resample").__file__)
     broken.write_bytes(b"not for this machine")
@@ -58,6 +60,7 @@ def test_an_extension_for_another_processor_is_built_anew(bare):
     assert done.returncode == 0 and "[0.75, 0.5]" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_compiler_every_script_ends_in_one_sentence(bare, tiny_data, tiny_records, lively_checkpoint, tmp_path):
     call_script("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "p", "--export_config.input_res", "[96, 96]")
     (tmp_path / "r").mkdir()
@@ -75,6 +78,7 @@ def test_without_a_compiler_every_script_ends_in_one_sentence(bare, tiny_data, t
     assert not [name for name in os.listdir(bare / "src") if name.startswith(".extensions")]
 
 
+@pytest.mark.slow
 def test_what_needs_no_extension_needs_no_compiler(bare, tiny_data, tmp_path):
     environment = without_compiler(tmp_path)
     assert run_in(bare, environment, "-c", "import src.predictor").returncode == 0

@@ -37,6 +37,7 @@ def batch_of(seed, shape=(2, 3, 96, 96)):
 # ---------------------------------------------------------------- the graph
 
 
+@pytest.mark.slow
 def test_folding_changes_nothing_beyond_rounding(lively_checkpoint, by_operation):
     image = ms.Tensor(batch_of(0))
     network = build(lively_checkpoint)
@@ -67,6 +68,7 @@ def test_bytes_are_normalized_in_the_graph():
     np.testing.assert_allclose(Normalize(mean, std)(ms.Tensor(image)).asnumpy(), expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_flip_test_averages_image_and_mirror_image(lively_checkpoint, by_operation):
     """Heatmap and size are averaged, the offset is the image's alone; stated in PyTorch as the original does it."""
     reference = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
@@ -180,6 +182,7 @@ def test_the_stages_are_summed_up():
                                   "after 5.0 s for compiling 2 graphs")
 
 
+@pytest.mark.slow
 def test_batches_give_what_single_images_give(lively_checkpoint, tiny_data, make_config):
     paths = sorted((tiny_data / "val2017").iterdir())
     results = []
@@ -224,6 +227,7 @@ def test_one_graph_computes_all_shapes_until_one_is_frequent(monkeypatch):
     assert list(sizes.cells) == [None, (8, 3, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--eval_config.flip_test", "true"], ["--eval_config.K", 1000]], ids=["plain", "flip", "K 1000"])
 def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, lively_checkpoint, make_config, by_operation):
     """Also for images whose map has fewer places than K."""
@@ -242,6 +246,7 @@ def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, lively_che
     assert list(free.detections.cells) == [None]
 
 
+@pytest.mark.slow
 def test_sixty_shapes_take_hardly_more_memory_than_one(lively_checkpoint, tmp_path):
     """Peak memory of eval.py where images keep their sizes, batch 16: a graph of each shape would take 70 to 90 MB."""
     sixty = [(40 + 32 * (number // 10), 40 + 32 * (number % 10)) for number in range(60)]

@@ -8,6 +8,7 @@ from src.train_step import build_loss
 from tests.conftest import load_golden
 
 
+@pytest.mark.slow
 def test_weights_and_parts(make_config):
     golden = load_golden("losses.npz")
     mask = golden["mask"].astype(np.float32)

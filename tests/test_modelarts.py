@@ -99,6 +99,7 @@ print("last" if barrier.leave() else "not last")
 """
 
 
+@pytest.mark.slow
 def test_one_of_several_processes_copies(tmp_path):
     processes = [
         subprocess.Popen([sys.executable, "-c", PROCESS, ROOT, str(tmp_path / "barrier")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -28,6 +28,7 @@ def test_reference_gives_the_originals_numbers():
         np.testing.assert_allclose(output.numpy(), golden[name], rtol=0, atol=1e-4 * np.abs(golden[name]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest_offset", [3.0, 40.0])
 def test_deform_conv_against_grid_sample(largest_offset):
     rows = list(parity.deform_conv_rows(largest_offset))
@@ -42,6 +43,7 @@ def test_wild_offsets_sample_nothing():
     np.testing.assert_array_equal(out.asnumpy(), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["O0", "O2", "O3", "auto"])
 def test_deform_conv_samples_at_float32_coordinates(level):
     """Both forms against PyTorch in double precision, far to the right, where float16 coordinates would be 1/8 of a pixel apart."""
@@ -63,6 +65,7 @@ def test_deform_conv_samples_at_float32_coordinates(level):
         np.testing.assert_allclose(out.asnumpy(), expected, rtol=0, atol=(1e-5 if level == "O0" else 2e-3) * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["O2", "O3", "auto"])
 @pytest.mark.parametrize("dcn_impl", ["native", "composite"])
 def test_large_offsets_are_float32(dcn_impl, level):
@@ -116,6 +119,7 @@ def test_down_ratio_and_heads(down_ratio, by_operation):
     np.testing.assert_allclose(1 / (1 + np.exp(-network.hm[2].bias.asnumpy())), 0.1, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_k_is_what_was_asked_for(by_operation):
     network = CenterNet(2, ResNet("BasicBlock", (1, 1, 1, 1)), head_conv=8)
     for k in (3, 150):

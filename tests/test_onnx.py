@@ -94,6 +94,7 @@ def lively_network(lively_checkpoint, make_config):
 # ---------------------------------------------------------------- the numbers
 
 
+@pytest.mark.slow
 def test_maps_are_those_of_mindspore(lively_network, by_operation):
     computes = [with_maps(build_model(lively_network, False, form, ("batch", "height", "width"), {})) for form in FORMS]
     for n in (1, 3):
@@ -106,6 +107,7 @@ def test_maps_are_those_of_mindspore(lively_network, by_operation):
                     assert_near(found[name], expected.asnumpy(), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("largest", [0.5, 4.0, 40.0])
 def test_deformable_convolution_is_pytorchs(form, largest):
@@ -150,6 +152,7 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
     return detection.set_train(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("cat_spec_wh, reg_offset, flip_test, from_bytes, k", [
     (False, True, False, False, 20), (True, True, False, True, 20), (False, False, True, False, 20), (True, False, True, True, 300),
@@ -220,6 +223,7 @@ def test_the_file(form, opset, export, lively_checkpoint):
     assert side["input_shape"] == ["batch", 3, "height", "width"] and side["down_ratio"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, words", [
     ("deform_conv", []), ("bytes", ["--export_config.input_type", "uint8"]), ("flipped", ["--eval_config.flip_test", "true"]),
     ("fixed", FIXED), ("fixed_bytes", [*FIXED, "--export_config.input_type", "uint8"]),
@@ -275,6 +279,7 @@ def test_without_mindspore_a_checkpoint_is_no_use(no_mindspore, lively_checkpoin
     assert done.returncode and "mindspore" in done.stderr.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_evaluation_without_mindspore_scores_as_the_checkpoint(form, export, no_mindspore, lively_checkpoint, tiny_data, tmp_path):
     words = ["--device_target", "CPU", "--data_dir", tiny_data, "--eval_config.keep_res", "false", "--eval_config.K", K,
@@ -446,6 +451,7 @@ def test_a_wrong_input_is_named(shape, export):
         detector(np.zeros(shape, np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script, words, part", [
     ("eval.py", ["--load_checkpoint_path", "{free}", "--data_dir", "{data}", "--eval_config.K", 50], "was exported with 20"),
     ("eval.py", ["--load_checkpoint_path", "{fixed}", "--data_dir", "{data}", "--dataset_config.input_res_test", "[64, 64]",
@@ -581,6 +587,7 @@ def test_the_application_in_the_documentation(name, words, export, tmp_path):
     assert_same_detections(ours, np.column_stack([expected.boxes, expected.scores, names]), 1e-3)
 
 
+@pytest.mark.slow
 def test_the_maps_in_the_documentation(export, lively_network, tmp_path, by_operation):
     shutil.copy(export("deform_conv"), tmp_path / "centernet.onnx")
     done = subprocess.run([sys.executable, "-I", "-c", documented("heat")], cwd=tmp_path, capture_output=True, text=True, timeout=300)

@@ -23,6 +23,27 @@ def run_without(script, *words):
                           cwd=ROOT, check=False)
 
 
+def test_what_computes_without_mindspore_loads_without_it():
+    """Scripts and modules, all imported in one process where MindSpore and PyTorch are not there."""
+    scripts = ["preprocess.py", "postprocess.py", "eval.py", "tools/predict.py", "tools/serve.py", "tools/infer_mindir.py",
+               "tools/report.py", "tools/contact_sheet.py", "tools/quantize_onnx.py", "tools/voc_to_coco.py",
+               "tools/merge_pascal_json.py", "tools/make_rank_table.py", "tools/make_shapes_dataset.py", "tools/loss.py",
+               "tools/train_full.py"]
+    modules = ["coco", "evaluation", "evaluator", "image_files", "inference", "models", "offline", "onnx_detector", "post_process",
+               "pre_process", "prediction_files", "predictor", "rank_table", "report", "serve", "side_file", "training_log", "visual",
+               "voc_eval"]
+    code = f"""import importlib, runpy, sys
+sys.modules.update(mindspore=None, torch=None)
+sys.path.insert(0, {ROOT!r})
+for script in {scripts!r}:
+    runpy.run_path(script, run_name="imported")
+for module in {modules!r}:
+    importlib.import_module("src." + module)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0 and not done.stdout, done.stderr
+
+
 WRONG_PATHS = [
     ("train.py", [], "no MindRecord folder (--mindrecord_dir) given"),
     ("train.py", ["--mindrecord_dir", "no/where"], "MindRecord folder (--mindrecord_dir) not found: no/where"),

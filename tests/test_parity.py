@@ -31,6 +31,7 @@ def failures(folder, only):
         return [row.component for row in parity.folder_rows(folder) if not row.passed]
 
 
+@pytest.mark.slow
 def test_the_shipped_vectors_pass():
     """The whole table, as a user prints it."""
     done = run_script("tests/parity.py", GOLDEN)
@@ -49,6 +50,7 @@ def test_the_shipped_vectors_pass():
     assert len(rows) == int(re.search(r"(\d+) comparisons", table)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file, array, factor, row", [
     ("gaussian_radius.npz", "radius", 1 + 2e-5, "gaussian radius"),
     ("losses.npz", "smooth_l1_grad", 1 + 2e-5, "loss smooth_l1: gradient"),
@@ -90,6 +92,7 @@ def test_failing_is_exit_code_1(folder, capsys, monkeypatch):
     assert re.search(r"gaussian radius .* FAIL", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_another_seed_and_size_of_the_network(folder):
     """Weights, input and outputs of another seed, made by PyTorch."""
     state, recipe = parity.golden_weights(folder, 77)
@@ -102,6 +105,7 @@ def test_another_seed_and_size_of_the_network(folder):
     assert [row.passed for row in rows] == [True] * 6
 
 
+@pytest.mark.slow
 def test_another_seed_and_size_of_the_model_zoos_network(folder):
     """As the original's, by PyTorch; the model zoo's deformable convolutions have no bias."""
     state, recipe = parity.zoo_weights(folder, 78)
@@ -117,6 +121,7 @@ def test_another_seed_and_size_of_the_model_zoos_network(folder):
     assert len(rows) == 7 and all(row.passed for row in rows), rows
 
 
+@pytest.mark.slow
 def test_what_the_converter_loses_fails(folder, monkeypatch):
     """Offsets that come back in another order."""
     monkeypatch.setattr(parity.torch_weights, "_offsets_back", lambda name, value: value)

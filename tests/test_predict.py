@@ -116,6 +116,7 @@ def test_larger_images_are_skipped_and_named(lively_checkpoint, image, tmp_path)
     assert code == 1 and "b.tif" in content["skipped"][0]
 
 
+@pytest.mark.slow
 def test_only_the_classes_and_scores_asked_for(lively_checkpoint, tiny_data, tmp_path):
     pattern = str(tiny_data / "val2017" / "*[1-3].jpg")
     code, everything = call(tmp_path, lively_checkpoint, "--input", pattern, "--score_thresh", 0)
@@ -132,6 +133,7 @@ def test_only_the_classes_and_scores_asked_for(lively_checkpoint, tiny_data, tmp
     assert found == len(scores) - len(scores) // 2
 
 
+@pytest.mark.slow
 def test_flip_test_and_scales_change_the_detections(lively_checkpoint, tiny_data, tmp_path):
     path = tiny_data / "val2017" / "000002.jpg"
     plain = call(tmp_path, lively_checkpoint, "--input", path, "--score_thresh", 0)[1]
@@ -140,6 +142,7 @@ def test_flip_test_and_scales_change_the_detections(lively_checkpoint, tiny_data
         assert other["annotations"] != plain["annotations"], words
 
 
+@pytest.mark.slow
 def test_an_interrupted_folder_is_written_whole(lively_checkpoint, image, tmp_path):
     """A real process and a real Ctrl-C, once a graph runs: MindSpore then makes SIGTERM of it."""
     (tmp_path / "in").mkdir()

@@ -19,6 +19,7 @@ def predictor(lively_checkpoint):
     return Predictor(str(lively_checkpoint), "CPU", K=15)
 
 
+@pytest.mark.slow
 def test_a_prediction_is_what_evaluation_finds(predictor, lively_checkpoint, image, make_config):
     config = make_config("--eval_config.K", 15)
     detector = load_detector(str(lively_checkpoint), config.eval_config, "CPU")
@@ -32,6 +33,7 @@ def test_a_prediction_is_what_evaluation_finds(predictor, lively_checkpoint, ima
     assert found.class_names == [["rectangle", "ellipse", "triangle"][int(label)] for label in expected[order, 5]]
 
 
+@pytest.mark.slow
 def test_every_way_to_give_a_image(predictor, image, tmp_path):
     path = tmp_path / "p.png"
     cv2.imwrite(str(path), image)
@@ -69,6 +71,7 @@ def test_unknown_options_and_models(lively_checkpoint, tmp_path):
             Predictor(str(tmp_path / "x.mindir"), "CPU", **options)
 
 
+@pytest.mark.slow
 def test_many_threads_get_their_own_answers(predictor, tiny_data):
     """Images of different sizes at once: each thread's answer is what one thread alone gets."""
     paths = sorted((tiny_data / "val2017").iterdir())
@@ -98,6 +101,7 @@ def test_predictions_are_chosen_by_score_and_place():
     assert found.keep(found.labels == 1).class_names == ["b", "b"] and len(found.above(0.95)) == 0
 
 
+@pytest.mark.slow
 def test_the_heatmap_is_where_the_objects_are(predictor, image):
     heat, view = predictor.heatmap(image)
     assert heat.shape == (3, 24, 24) and 0 <= heat.min() and heat.max() <= 1

@@ -73,6 +73,7 @@ def heat_of(path, batch):
     return session.run(["heat"], {"image": batch})[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--export_config.input_type", "uint8"), ("--export_config.onnx_dcn", "grid_sample"),
                                    ("--export_config.onnx_dynamic", "false", "--export_config.batch_size", 2)])
 def test_an_int8_file_has_nearly_the_same_heatmap(words, exported, tiny_data, tmp_path):
@@ -84,6 +85,7 @@ def test_an_int8_file_has_nearly_the_same_heatmap(words, exported, tiny_data, tm
     assert 1e-4 < np.abs(before - after).mean() < 0.1 * before.std()
 
 
+@pytest.mark.slow
 def test_all_convolutions_are_int8_and_the_rest_is_the_same_file(float_file, tiny_data, tmp_path):
     made = quantized(float_file, tiny_data, tmp_path / "new" / "int8.onnx")
     found = convolutions(made)
@@ -103,6 +105,7 @@ def test_named_convolutions_stay_float(float_file, tiny_data, tmp_path):
     assert {name for name, int8 in convolutions(made).items() if not int8} == {"hm_head.0", "hm_head.2", "backbone.conv1"}
 
 
+@pytest.mark.slow
 def test_predictor_takes_it(float_file, tiny_data, tmp_path):
     made = quantized(float_file, tiny_data, tmp_path / "int8.onnx")
     image = cv2.imread(str(sorted((tiny_data / "val2017").iterdir())[0]))
@@ -116,6 +119,7 @@ def scores_of_eval(path, data, folder):
     return [json.loads((folder / "val" / name).read_text()) for name in ("metrics.json", "val_pred_eval.json")]
 
 
+@pytest.mark.slow
 def test_the_report_has_what_eval_finds(float_file, tiny_data, tmp_path):
     """On objects where the float file detects its best, the report's scores are those of eval.py with either file; earlier files stay."""
     _, records = scores_of_eval(float_file, tiny_data, tmp_path / "first")
@@ -136,6 +140,7 @@ def test_the_report_has_what_eval_finds(float_file, tiny_data, tmp_path):
         assert {score: values[name] for score, values in report.items()} == pytest.approx({score: metrics[score] for score in report})
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_is_left_out_and_named(float_file, tmp_path, capsys):
     folder = tmp_path / "train2017"
     folder.mkdir()
@@ -149,6 +154,7 @@ def test_an_unreadable_image_is_left_out_and_named(float_file, tmp_path, capsys)
     assert not (tmp_path / "none.onnx").exists()
 
 
+@pytest.mark.slow
 def test_mistakes_are_told(float_file, tiny_data, tmp_path, monkeypatch):
     words = {"onnx": float_file, "images": tiny_data / "train2017", "output": tmp_path / "int8.onnx"}
     (tmp_path / "empty").mkdir()

@@ -101,6 +101,7 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_one_self_contained_page(result, tmp_path):
     done = call_script("tools/report.py", result, "--output", tmp_path / "r.html", "--title", "<Tiny & run>")
     assert "without" not in done.stdout

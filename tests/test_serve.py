@@ -71,6 +71,7 @@ def encoded(image, ending=".png"):
     return cv2.imencode(ending, image)[1].tobytes()
 
 
+@pytest.mark.slow
 def test_predict_answers_as_the_predictor(server, lively_checkpoint):
     image = noise_image(3, 70, 120)
     status, answer = send(f"{server}/predict?score=0", encoded(image))
@@ -114,6 +115,7 @@ def test_a_score_that_is_none(server):
     assert status == 422 and answer["detail"][0]["loc"] == ["query", "score"]
 
 
+@pytest.mark.slow
 def test_random_damage_never_takes_it_down(server):
     """A real image with random bytes changed or cut off: an answer or a 4xx, every time."""
     rng = np.random.default_rng(0)
@@ -139,6 +141,7 @@ def test_a_hundred_clients_at_once(server):
     assert send(f"{server}/predict", body)[0] == 200
 
 
+@pytest.mark.slow
 def test_a_client_that_never_sends_its_body(server):
     with connect(server) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
@@ -200,6 +203,7 @@ def test_a_thousand_slow_clients_keep_no_one_out(files, lively_checkpoint):
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_who_sends_no_headers_is_sent_away(lively_checkpoint):
     """Silent ones, half headers, a second request that stays half; a header that comes byte by byte gains no time."""
     with serving(lively_checkpoint, "--header_seconds", "2") as (address, _):
@@ -231,6 +235,7 @@ def test_bodies_that_do_not_come_take_no_slots(server):
         assert send(f"{server}/predict", encoded(noise_image(4)))[0] == 200
 
 
+@pytest.mark.slow
 def test_stalled_bodies_share_a_bounded_memory(lively_checkpoint):
     """40 clients send 15 of 16 MB and stop; the service keeps 2 x 1 x 16 MB, and takes a proper client's image."""
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n\r\n"
@@ -244,6 +249,7 @@ def test_stalled_bodies_share_a_bounded_memory(lively_checkpoint):
         assert memory_of(process) - before < 200
 
 
+@pytest.mark.slow
 def test_the_pixel_limit_is_that_of_what_decodes(lively_checkpoint):
     """A TIFF that is 1x1 for Pillow's header and 12000x12000 for libtiff took 1.8 GB."""
     with serving(lively_checkpoint, "--max_pixels", "2000000") as (address, process):
@@ -254,6 +260,7 @@ def test_the_pixel_limit_is_that_of_what_decodes(lively_checkpoint):
         assert memory_of(process) - before < 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_order(number, lively_checkpoint):
     with serving(lively_checkpoint) as (address, process), connect(address):

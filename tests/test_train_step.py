@@ -33,6 +33,7 @@ def quadratic_step(start=(3.0, 4.0), **options):
     return cell, optimizer, TrainStep(cell, optimizer, **options).set_train()
 
 
+@pytest.mark.slow
 def test_a_step_does_not_depend_on_the_loss_scale():
     for scale in (None, 1.0, 1024.0):
         cell, _, step = quadratic_step(scaling=LossScaling(scale))
@@ -45,6 +46,7 @@ def test_a_step_does_not_depend_on_the_loss_scale():
         assert not stop.asnumpy()
 
 
+@pytest.mark.slow
 def test_an_overflow_skips_the_step():
     cell, _, step = quadratic_step(scaling=LossScaling(1024.0))
     loss, *_, overflow, _, _, _ = step(Tensor([1e18, 1.0]))
@@ -56,6 +58,7 @@ def test_an_overflow_skips_the_step():
     np.testing.assert_allclose(cell.w.asnumpy(), [2.7, 3.6], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_overflow_keeps_adams_moments_and_step():
     cell = Quadratic((3.0, 4.0))
     optimizer = nn.Adam(cell.trainable_params(), learning_rate=MultiDecay(0.1, 1, [1], 10, 0))
@@ -80,6 +83,7 @@ class WithStatistics(Quadratic):
         return loss, loss, ops.zeros_like(loss), ops.zeros_like(loss)
 
 
+@pytest.mark.slow
 def test_in_float16_a_loss_that_is_not_finite_is_an_overflow():
     """Though the gradients are finite; the step leaves no trace in the batch norm's statistics. In float32 it is for Watch to end."""
     x = Tensor(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
@@ -107,6 +111,7 @@ def test_an_overflow_elsewhere_skips_the_step_here():
     assert float(loss.asnumpy()) == pytest.approx((12.5 + 1) / 2)  # the mean over both
 
 
+@pytest.mark.slow
 def test_the_dynamic_loss_scale():
     """It doubles after two good steps, halves on an overflow, and an overflow starts the count anew."""
     cell, _, step = quadratic_step(scaling=LossScaling(8.0, growth_interval=2))
@@ -127,6 +132,7 @@ def test_a_fixed_loss_scale_stays():
     assert float(step.scale.asnumpy()) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level, features, heads", [("O0", ms.float32, ms.float32), ("O2", ms.float16, ms.float32),
                                                     ("O3", ms.float16, ms.float16)])
 def test_what_computes_in_float16(level, features, heads, make_config, by_operation):
@@ -174,6 +180,7 @@ def random_batch(rng, size, classes, n=2, slots=4, wh_columns=2, dense=False):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [
     ("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1"), ("--net_config.norm_wh", "true"),
     ("--net_config.dense_wh", "true"), ("--net_config.cat_spec_wh", "true"),
@@ -197,6 +204,7 @@ def test_every_variant_trains(words, make_config):
     assert float(step.scale.asnumpy()) == (1.0 if not config.enable_lossscale else 1024.0)
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_are_pytorchs(make_config):
     """Forward and backward through the whole ResNet18-DCN in training mode, same weights, same batch."""
     reference = parity.reference_network(3)

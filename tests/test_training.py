@@ -74,6 +74,7 @@ def test_mindspores_own_switch_for_its_graph_cache_is_left_out(monkeypatch, caps
     assert "MS_COMPILER_CACHE_ENABLE" not in os.environ and "--compile_cache_dir" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training_with_profiler_and_without_checkpoints(tiny_records, tmp_path):
     words = ["--train_steps", 1, "--enable_save_ckpt", "false", "--need_profiler", "true", "--profiler_path", "profile"]
     done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, "--save_result_dir", "results", cwd=tmp_path)

@@ -223,6 +223,7 @@ def test_the_official_archives_are_expected():
     }
 
 
+@pytest.mark.slow
 def test_from_download_to_annotations(mirror, tmp_path):
     done = get_voc(tmp_path, mirror)
     assert done.returncode == 0, done.stderr + done.stdout

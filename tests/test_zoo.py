@@ -278,6 +278,7 @@ def test_records_that_are_not_whole_are_refused(missing, words, part, zoo_record
         read_manifest(get_config("", ["--config_path", CONFIG, "--mindrecord_dir", str(folder), *words]))
 
 
+@pytest.mark.slow
 def test_the_test_sets_lists_are_found(data, lively_checkpoint, tmp_path):
     """test-dev's before the whole test set's; without either, the ids are said to be this run's own."""
     shutil.copytree(data / "val2017", tmp_path / "test2017")
