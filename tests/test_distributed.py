@@ -24,6 +24,7 @@ dataset_config.input_res_train = [96, 96]
 train_config.batch_size = 4
 net_config.num_stacks = [1, 1, 1, 1]
 net_config.head_conv = 16
+net_config.dcn_impl = native
 train_config.MultiDecay.warmup_steps = 2
 """
 
@@ -170,7 +171,7 @@ def test_two_servers_learn_what_one_rank_learns(tiny_records, tmp_path):
     for server in ("127.0.0.1", "127.0.0.2"):
         folder = tmp_path / server
         folder.mkdir()
-        (folder / "hp.ini").write_text(INI + "epoch_size = 3\nnet_config.dcn_impl = native\n")
+        (folder / "hp.ini").write_text(INI + "epoch_size = 3\n")
         run_script(launcher, "--run_script_dir", os.path.join(ROOT, "tests", "frozen_train.py"), "--hyper_parameter_config_dir", "hp.ini",
                    "--mindrecord_dir", tiny_records, "--hccl_config_dir", table, "--server_id", server, "--sched_port", port,
                    "--device_target", "CPU", cwd=folder)
@@ -178,7 +179,7 @@ def test_two_servers_learn_what_one_rank_learns(tiny_records, tmp_path):
         servers.append(subprocess.Popen(["bash", "distributed_cmd.sh"], cwd=folder, stdout=output, stderr=subprocess.STDOUT))
     for server, process in zip(("127.0.0.1", "127.0.0.2"), servers):
         assert process.wait(300) == 0, said(tmp_path / server)
-    words = ["--train_config.batch_size", 8, "--epoch_size", 3, "--net_config.dcn_impl", "native"]
+    words = ["--train_config.batch_size", 8, "--epoch_size", 3]
     run_script("tests/frozen_train.py", *TINY, "--mindrecord_dir", tiny_records, *words, cwd=tmp_path)
     together = read_training_log(str(tmp_path / "127.0.0.1" / "LOG0" / "train_record.jsonl"))
     alone = read_training_log(str(tmp_path / "train_record.jsonl"))

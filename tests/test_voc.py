@@ -527,8 +527,7 @@ def test_four_processes_from_voc_files_to_scores(tiny_data, top, tmp_path):
         (tmp_path / "voc" / "annotations").mkdir(exist_ok=True)
         (tmp_path / "voc" / "annotations" / f"pascal_{name}.json").write_text(json.dumps(annotation))
     options = [f"{name}={value}" for name, value in zip(TINY[2::2], TINY[3::2]) if "batch_size" not in name]
-    words = ["--device_target=CPU", "--epochs=1", "--run=tiny", *options, "--train_config.batch_size=8",
-             "--net_config.dcn_impl=native"]
+    words = ["--device_target=CPU", "--epochs=1", "--run=tiny", *options, "--train_config.batch_size=8"]
     command = f"bash ./train_full_4p.sh --data_path={tmp_path} {shlex.join(words)}"
     done = as_written(command, top)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
