@@ -80,18 +80,21 @@ class ExportedDetector:
 def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_bytes=False):
     """The Detector of a checkpoint, with eval_config's K and flip_test, its batch norm folded.
 
-    Where images keep their sizes, one graph computes all on a CPU; other devices have kernels for known shapes.
+    Where images keep their sizes, one graph computes all on a CPU; other devices, and the native deformable convolution, have kernels
+    for known shapes.
     """
     description = read_side_file(checkpoint)
     options = Config(description["net_config"])
-    network = build_network(options, len(description["classes"]), resolve_dcn_impl(dcn_impl, device_target))
+    dcn_impl = resolve_dcn_impl(dcn_impl, device_target)
+    network = build_network(options, len(description["classes"]), dcn_impl)
     load_weights(network, read_checkpoint(checkpoint), checkpoint)
     if left := make_for_inference(network):
         log(f"{left} batch norms stay: folding them would cost precision")
     input_cell = Normalize(description["mean"], description["std"]) if from_bytes else nn.Identity()
     detection = DetectionNetwork(HeatmapNetwork(network, input_cell, eval_config.flip_test), eval_config.K, options.cat_spec_wh)
     detection.set_train(False)
-    return Detector(detection, description, options.down_ratio, from_bytes, eval_config.keep_res and device_target == "CPU")
+    any_size = eval_config.keep_res and device_target == "CPU" and dcn_impl == "composite"
+    return Detector(detection, description, options.down_ratio, from_bytes, any_size)
 
 
 def load_mindir(path):

@@ -247,6 +247,18 @@ def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, lively_che
 
 
 @pytest.mark.slow
+def test_the_native_deformable_convolution_gets_a_graph_for_each_shape(lively_checkpoint, make_config):
+    """MindSpore infers no free shape through it."""
+    config = make_config("--eval_config.keep_res", "true")
+    native, composite = (load_detector(str(lively_checkpoint), config.eval_config, "CPU", name) for name in ("native", "composite"))
+    for batch in (batch_of(1, (1, 3, 64, 96)), batch_of(2, (1, 3, 96, 64))):
+        for one, other in zip(native(batch), composite(batch)):
+            certain = other[:, 4] > 1e-3
+            assert_same_detections(one[certain], other[certain], 1e-3)
+    assert len(native.detections.cells) == 2 and len(composite.detections.cells) == 1
+
+
+@pytest.mark.slow
 def test_sixty_shapes_take_hardly_more_memory_than_one(lively_checkpoint, tmp_path):
     """Peak memory of eval.py where images keep their sizes, batch 16: a graph of each shape would take 70 to 90 MB."""
     sixty = [(40 + 32 * (number // 10), 40 + 32 * (number % 10)) for number in range(60)]
