@@ -1,4 +1,4 @@
-"""The map in CONTRIBUTING.md holds: files and functions of a readable size, imports in one direction, no work on import."""
+"""The map in CONTRIBUTING.md holds: files and functions of a readable size, imports in one direction."""
 import ast
 import glob
 import os
