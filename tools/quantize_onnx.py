@@ -129,7 +129,7 @@ def calibration_batches(paths, detector, config):
 
     from src.image_files import read_image
     from src.inference import make_inputs
-    from src.utils import log_skipped, progress
+    from src.utils import log, log_skipped, progress
 
     skipped = []
     for path in progress(paths, "calibrating"):
@@ -143,6 +143,7 @@ def calibration_batches(paths, detector, config):
     log_skipped(skipped)
     if len(skipped) == len(paths):
         raise UserError(f"none of {len(paths)} images (--images) can be read; {skipped[0]}")
+    log(f"calibrated on {len(paths) - len(skipped)} images, {len(skipped)} skipped")
 
 
 def quantize(model, batches, left):
