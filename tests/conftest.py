@@ -233,12 +233,21 @@ def shared_detectors():
         yield
 
 
+@contextlib.contextmanager
+def operation_by_operation():
+    """MindSpore compiles no graph in the block."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+
+
 @pytest.fixture
 def by_operation():
-    """MindSpore computes operation by operation in this test, where no graph is what is tested: that saves compiling it."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=ms.GRAPH_MODE)
+    """No graph is compiled in this test, where none is what is tested: that saves time."""
+    with operation_by_operation():
+        yield
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def test_k_is_the_files(export_mindir, tiny_data, capsys):
 
 
 def test_load_mindir_gives_the_checkpoints_detections(export_mindir, lively_checkpoint, make_config):
-    detector = load_mindir(str(export_mindir("narrow_one", *NARROW[:2])))
+    detector = load_mindir(str(export_mindir("floats_one", *NARROW[:2])))
     consumer = detector.description
     assert consumer["input_res"] == [128, 96] and consumer["K"] == 20 and consumer["down_ratio"] == 4
     assert consumer["classes"] == ["rectangle", "ellipse", "triangle"]
@@ -198,7 +198,7 @@ def test_air_needs_ascend(lively_checkpoint):
 
 
 def test_a_damaged_mindir_file_is_named(export_mindir, tmp_path):
-    exported = export_mindir("narrow_one", *NARROW[:2])
+    exported = export_mindir("floats_one", *NARROW[:2])
     (tmp_path / "x.mindir").write_bytes(exported.read_bytes()[:1000])
     shutil.copy(exported.with_suffix(".json"), tmp_path / "x.json")
     with pytest.raises(UserError, match="x.mindir"):

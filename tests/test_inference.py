@@ -20,7 +20,7 @@ from src.image_files import read_image
 from src.inference import StageTimes, detect_all, make_inputs
 from src.resnet import ResNet
 from tests import torch_reference
-from tests.conftest import ROOT, assert_same_detections, noise_image, write_coco
+from tests.conftest import ROOT, assert_same_detections, noise_image, operation_by_operation, write_coco
 
 
 def build(lively_checkpoint):
@@ -229,13 +229,13 @@ def test_one_graph_computes_all_shapes_until_one_is_frequent(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--eval_config.flip_test", "true"], ["--eval_config.K", 1000]], ids=["plain", "flip", "K 1000"])
-def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, lively_checkpoint, make_config, by_operation):
+def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, lively_checkpoint, make_config):
     """Also for images whose map has fewer places than K."""
     config = make_config("--eval_config.keep_res", "true", *options)
     free, own = (load_detector(str(lively_checkpoint), config.eval_config, "CPU") for _ in range(2))
     batches = [batch_of(shape[2], shape) for shape in ((1, 3, 32, 32), (2, 3, 64, 96), (1, 3, 96, 64), (1, 3, 192, 256))]
-    expectations = [own.network(ms.Tensor(batch)).asnumpy() for batch in batches]
-    ms.set_context(mode=ms.GRAPH_MODE)
+    with operation_by_operation():
+        expectations = [own.network(ms.Tensor(batch)).asnumpy() for batch in batches]
     for batch, expected in zip(batches, expectations):
         found, shape = free(batch), batch.shape
         assert found.shape == expected.shape == (shape[0], config.eval_config.K, 6)

@@ -10,7 +10,7 @@ from tests.conftest import NARROW, call_script, noise_image, write_coco
 
 
 def test_contact_sheet(export_mindir, tiny_data, tmp_path):
-    exported = export_mindir("narrow_one", *NARROW[:2])
+    exported = export_mindir("floats_one", *NARROW[:2])
     call_script("tools/contact_sheet.py", "--mindir", exported, "--data_dir", tiny_data, "--output", tmp_path / "s.png", "--count", 4,
                "--columns", 2, "--width", 300)
     sheet = cv2.imread(str(tmp_path / "s.png"))
@@ -19,7 +19,7 @@ def test_contact_sheet(export_mindir, tiny_data, tmp_path):
 
 def test_a_contact_sheet_of_data_with_mistakes(export_mindir, tmp_path):
     """What cannot be read is named and left out, and ids in another order keep their names."""
-    exported = export_mindir("narrow_one", *NARROW[:2])
+    exported = export_mindir("floats_one", *NARROW[:2])
     images = {1: noise_image(1), 2: b"no image", 3: noise_image(3)}
     path = write_coco(tmp_path, "val", images, [(1, 5, [1, 1, 50, 50])], ("triangle", "rectangle", "ellipse"), ids=(5, 7, 9))
     content = json.loads(open(path, encoding="utf-8").read())
