@@ -5,5 +5,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 OWN = os.path.join(ROOT, ".venv", "bin", "python")
-python = OWN if os.access(OWN, os.X_OK) else sys.executable
-os.execv(python, [python, os.path.join(ROOT, "tools", "loss.py"), *sys.argv[1:]])
+
+if __name__ == "__main__":
+    python = OWN if os.access(OWN, os.X_OK) else sys.executable
+    os.execv(python, [python, os.path.join(ROOT, "tools", "loss.py"), *sys.argv[1:]])

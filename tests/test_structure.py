@@ -2,6 +2,7 @@
 import ast
 import glob
 import os
+import re
 
 import pytest
 
@@ -28,6 +29,19 @@ def imports(tree):
                 yield name.replace(".", "/") + ".py"
 
 
+def floors():
+    """{path of a module: number of its floor} as the map in CONTRIBUTING.md has them, 0 for the first."""
+    with open(os.path.join(ROOT, "CONTRIBUTING.md"), encoding="utf-8") as file:
+        drawn = file.read().split("\nsrc/\n")[1].split("\nscripts/")[0]
+    floor, placed = -1, {}
+    for line in drawn.splitlines():
+        floor += not line.startswith("    ")
+        listed = [f"src/{name}" for name in re.findall(r"\S+\.py\b|\S+/(?= )", line)]
+        for path in (path for name in listed for path in SOURCES if path == name or path.startswith(name) and name.endswith("/")):
+            assert placed.setdefault(path, floor) == floor, path
+    return placed
+
+
 @pytest.mark.parametrize("path", SOURCES)
 def test_a_file_is_readable(path):
     with open(os.path.join(ROOT, path), encoding="utf-8") as file:
@@ -40,10 +54,15 @@ def test_a_file_is_readable(path):
 
 
 def test_imports_go_downwards():
-    """No circle among the modules of src, and none of them imports an entry script."""
+    """As the map says; no circle among the modules of src, and none of them imports an entry script."""
     graph = {path: set(imports(parsed(path))) for path in SOURCES}
     for path, imported in graph.items():
         assert not {name.split("/")[0].removesuffix(".py") for name in imported} & ENTRY_SCRIPTS, path
+    placed = floors()
+    assert sorted({*placed, "src/__init__.py"}) == SOURCES
+    for path, imported in graph.items():
+        above = {name for name in imported & set(SOURCES) if placed[name] > placed[path]}
+        assert not above, f"{path} imports {above}"
     graph = {path: imported & set(SOURCES) for path, imported in graph.items()}
     while graph:
         lowest = {path for path, imported in graph.items() if not imported & set(graph)}
