@@ -17,6 +17,7 @@ from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import INTERRUPTS, Interrupted, UserError
 from src.model_utils.device_adapter import keep_graphs
 from src.optimizer import build_optimizer
+from src.pre_process import output_size
 from src.resume import record_beside, restore, start_scale, training_settings
 from src.side_file import describe_model, read_side_file, side_file
 from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
@@ -38,8 +39,7 @@ class SumOverRanks(nn.Cell):
 
 def build_device_input(config, num_classes, heatmap_on_host):
     """The cell that makes the network's batch of the pipeline's."""
-    ratio = config.net_config.down_ratio
-    out_size = [side // ratio for side in config.dataset_config.input_res_train]
+    out_size = output_size(config.dataset_config.input_res_train, config.net_config.down_ratio)
     return DeviceInput(None if heatmap_on_host else DrawHeatmap(num_classes, out_size, config.net_config.mse_loss))
 
 

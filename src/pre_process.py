@@ -38,6 +38,11 @@ def kept_size(width, height, pad_multiple):
     return tuple(-(-((side | 31) + 1) // pad_multiple) * pad_multiple for side in (width, height))
 
 
+def output_size(input_size, down_ratio):
+    """The size in output pixels of an input's: (width, height), or (height, width) as it is given."""
+    return tuple(side // down_ratio for side in input_size)
+
+
 def make_input(image, scale, keep_res, input_res, down_ratio, pad_multiple=32):
     """One image at one scale as an evaluation input.
 
@@ -60,7 +65,7 @@ def make_input(image, scale, keep_res, input_res, down_ratio, pad_multiple=32):
     if (new_w, new_h) != (width, height):
         image = cv2.resize(image, (new_w, new_h))
     pixels = warp(image, affine_matrix(center, region_width, 0, (input_w, input_h)), (input_w, input_h))
-    return pixels, View(center, region_width, (input_h // down_ratio, input_w // down_ratio), scale)
+    return pixels, View(center, region_width, output_size((input_h, input_w), down_ratio), scale)
 
 
 def normalize(pixels, mean, std):

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from src import image
-from src.pre_process import whole_view
+from src.pre_process import output_size, whole_view
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Layout:
     @property
     def out_size(self):
         """(width, height) of the output."""
-        return self.input_size[0] // self.down_ratio, self.input_size[1] // self.down_ratio
+        return output_size(self.input_size, self.down_ratio)
 
 
 @dataclass(frozen=True)
