@@ -15,7 +15,7 @@ def main():
 def evaluate(config):
     """Detect, score and write what config asks for."""
     from src.coco import find_split
-    from src.models import check_fixed, load_model, read_model, require_runtime
+    from src.models import check_fixed, description_source, load_model, read_model, require_runtime
     from src.side_file import adopt_evaluation
 
     require_runtime(config.load_checkpoint_path)
@@ -29,7 +29,7 @@ def evaluate(config):
     from src.extensions import require_extensions
 
     require_extensions()
-    adopt_evaluation(config, description, "the side file")
+    adopt_evaluation(config, description, description_source(config.load_checkpoint_path))
     check_fixed(config, description, config.load_checkpoint_path)
     detector = load_model(config.load_checkpoint_path, config)
     evaluator.evaluate(detector, evaluator.read_part(split, detector.description, config), config)

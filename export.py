@@ -23,7 +23,6 @@ def export(config):
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src.detector import export_detector, export_onnx, load_detector
     from src.model_utils.device_adapter import set_device
-    from src.utils import log
 
     adopt_evaluation(config, description, "the side file")
     if not config.eval_config.keep_res:
@@ -34,7 +33,7 @@ def export(config):
     from_bytes = options.input_type == "uint8"
     detector = load_detector(options.ckpt_file, config.eval_config, target, config.net_config.dcn_impl, from_bytes)
     write = export_onnx if options.export_format == "ONNX" else export_detector
-    log(f"exported {write(detector, options, config.eval_config)}")
+    write(detector, options, config.eval_config)
 
 
 if __name__ == "__main__":

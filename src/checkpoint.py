@@ -65,8 +65,9 @@ def parameter_shapes(cell):
 
 
 def save_weights(path, weights):
-    """Write {name: array} as a checkpoint; what is at path already is kept aside. Returns the path, which gets .ckpt if it lacks it."""
-    path = keep_earlier(path if path.endswith(".ckpt") else f"{path}.ckpt")
+    """Write {name: array} as a checkpoint; what is at path already is kept aside, and its side file. Returns the path, which gets .ckpt if
+    it lacks it."""
+    path = keep_earlier(path if path.endswith(".ckpt") else f"{path}.ckpt", side_file)
     with whole_file(path) as partial:
         ms.save_checkpoint([{"name": name, "data": ms.Tensor(value)} for name, value in weights.items()], partial, crc_check=True)
     return path

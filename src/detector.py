@@ -17,7 +17,7 @@ from src.errors import UserError
 from src.folding import make_for_inference
 from src.graphs import Graphs
 from src.model_utils.config import Config
-from src.onnx_detector import INSTALL
+from src.onnx_detector import INSTALL, onnx_side_file
 from src.pre_process import batch_kind, filled
 from src.side_file import CONSUMER, read_exported, read_side_file, side_file
 from src.utils import keep_earlier, log, whole_file, write_json
@@ -111,19 +111,18 @@ def load_mindir(path):
 
 
 def export_detector(detector, export_config, eval_config):
-    """Write a checkpoint's Detector for one input size and batch as export_config says, and its side file; returns the file's path.
+    """Write a checkpoint's Detector for one input size and batch as export_config says, and its side file.
 
     The side file (same name, .json) tells a consumer all it needs; docs/deployment.md says how to use it.
     """
     width, height = export_config.input_res
     batch = export_config.batch_size
     ending = export_config.export_format.lower()
-    path = f"{export_config.export_name}.{ending}"
+    path = exported_path(export_config)
     if os.path.realpath(side_file(path)) == os.path.realpath(side_file(export_config.ckpt_file)):
         raise UserError(f"export_config.export_name is {export_config.export_name}, whose side file would take the place of the "
                         f"checkpoint's, {side_file(path)}; name another")
-    keep_earlier(path)
-    keep_earlier(side_file(path))
+    keep_earlier(path, side_file)
     kind, shape = batch_kind(detector.from_bytes, batch, height, width)
     with whole_file(path) as partial, tempfile.TemporaryDirectory() as plain, errors.INTERRUPTS.held():
         # MindSpore takes names of a few characters alone, which those of the user's folders may not be: it gets a link's.
@@ -131,18 +130,16 @@ def export_detector(detector, export_config, eval_config):
         made = os.path.join(plain, "folder", f"network.{ending}")
         ms.export(detector.network, ms.Tensor(np.zeros(shape, kind)), file_name=made, file_format=export_config.export_format)
         os.rename(made, partial)
-    write_json(side_file(path), consumer_description(detector, export_config, eval_config, shape))
-    return path
+    finish_export(path, side_file(path), consumer_description(detector, export_config, eval_config, shape))
 
 
 def export_onnx(detector, export_config, eval_config):
-    """Write a checkpoint's Detector as an ONNX file, which has in its metadata what its side file says; returns the file's path."""
+    """Write a checkpoint's Detector as an ONNX file, which has in its metadata what its side file says."""
     try:
         from src.onnx_export import build_model
     except ImportError as error:
         raise UserError(f"{error.name} {INSTALL}") from error
-    path = keep_earlier(f"{export_config.export_name}.onnx")
-    side = keep_earlier(f"{path}.json")  # a MindIR file of that name has the other
+    path = keep_earlier(exported_path(export_config), onnx_side_file)
     width, height = export_config.input_res
     sizes = ("batch", "height", "width") if export_config.onnx_dynamic else (export_config.batch_size, height, width)
     description = consumer_description(detector, export_config, eval_config, batch_kind(detector.from_bytes, *sizes)[1])
@@ -150,8 +147,20 @@ def export_onnx(detector, export_config, eval_config):
     model = build_model(detector.network, detector.from_bytes, export_config.onnx_dcn, sizes, metadata)
     with whole_file(path) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
+    finish_export(path, onnx_side_file(path), description)
+
+
+def exported_path(export_config):
+    """The path of the file to write: export_name, which may have the format's ending already."""
+    ending = f".{export_config.export_format.lower()}"
+    return export_config.export_name.removesuffix(ending) + ending
+
+
+def finish_export(path, side, description):
+    """Write the side file of an exported file, and log what it takes and gives."""
     write_json(side, description)
-    return path
+    batch = "batch" if description["batch_size"] is None else description["batch_size"]
+    log(f"exported {path}: {description['input_type']} {list(description['input_shape'])} -> detections {[batch, description['K'], 6]}")
 
 
 def consumer_description(detector, export_config, eval_config, input_shape):

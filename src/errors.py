@@ -157,7 +157,7 @@ def require_file(path, what):
     if not path:
         raise UserError(f"no {what} given")
     if not os.path.isfile(path):
-        raise UserError(f"{what} not found: {path}")
+        raise UserError(f"{what} {'is a folder' if os.path.isdir(path) else 'not found'}: {path}")
     return path
 
 
@@ -166,5 +166,5 @@ def require_dir(path, what):
     if not path:
         raise UserError(f"no {what} given")
     if not os.path.isdir(path):
-        raise UserError(f"{what} not found: {path}")
+        raise UserError(f"{what} {'is a file' if os.path.isfile(path) else 'not found'}: {path}")
     return path

@@ -17,6 +17,11 @@ def is_exported(path):
     return ending(path) in (".mindir", ".onnx")
 
 
+def description_source(path):
+    """The words for where a model's description is read from."""
+    return "the ONNX file" if ending(path) == ".onnx" else "the side file"
+
+
 def read_model(path, what="checkpoint (--load_checkpoint_path)"):
     """What a model says of itself; `evaluation` holds the settings that its recipe evaluates with. Raises UserError.
 

@@ -34,8 +34,15 @@ class OnnxDetector:
     def __call__(self, batch):
         try:
             return self.session.run(["detections"], {"image": filled(batch, self.batch_size or 0)})[0][: len(batch)]
+        except MemoryError as error:
+            raise UserError(f"{self.path}: a batch of {self.batch_size or len(batch)} images does not fit into memory ({error})") from error
         except Exception as error:  # ONNX Runtime has kinds of its own for each cause
             raise UserError(f"{self.path}: ONNX Runtime cannot compute a batch of {batch.shape} ({_first_line(error)})") from error
+
+
+def onnx_side_file(path):
+    """The JSON file beside an ONNX file; a MindIR file of the same name has the other."""
+    return f"{path}.json"
 
 
 def read_onnx(path):
@@ -88,6 +95,8 @@ def _load(path):
     """The ModelProto of a file, which refers to no other. Raises UserError."""
     onnx = _package("onnx")
     errors.require_file(path, "ONNX file")
+    if not os.path.getsize(path):
+        raise UserError(f"{path}: an empty file, not an ONNX file")
     if os.path.getsize(path) > LARGEST:
         raise UserError(f"{path}: {os.path.getsize(path)} bytes; an ONNX file of this project has at most {LARGEST}")
     try:

@@ -12,7 +12,7 @@ from src.extensions import require_extensions
 from src.image_files import read_image
 from src.inference import join_scales, make_inputs
 from src.model_utils.config import make_config
-from src.models import is_exported, load_model, read_model, require_runtime
+from src.models import description_source, is_exported, load_model, read_model, require_runtime
 from src.side_file import adopt_evaluation
 
 
@@ -105,7 +105,7 @@ class Predictor:
         recorded = dict(description["evaluation"])
         if "input_res_test" not in fixed and recorded.pop("eval_config.keep_res", True):
             recorded["dataset_config.input_res_test"] = description["input_res_train"]
-        adopt_evaluation(self.config, {"evaluation": recorded}, "the side file")
+        adopt_evaluation(self.config, {"evaluation": recorded}, description_source(model))
         require_extensions()
         self.detector = load_model(model, self.config)
         self.exported = is_exported(model)

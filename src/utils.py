@@ -101,30 +101,35 @@ def read_json(path, what, tests):
     return content
 
 
-def keep_earlier(path):
+def keep_earlier(path, companion=None):
     """Make room at path: what is there goes to the first free of path.1, path.2, ... (before the ending); returns path.
+
+    companion(path) is the path of the file beside it, which moves with it: under the name that belongs to its new one.
 
     The folder that path lies in is made if it is missing. Raises UserError for a device or a pipe, such as /dev/null, and for a folder
     that other work stands in, such as "." and "..": they are nobody's earlier results.
     """
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-    if os.path.lexists(path):
+    beside = companion(path) if companion else path
+    if os.path.lexists(path) or os.path.lexists(beside):
         special = os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
         if special or os.path.commonpath([os.getcwd(), os.path.realpath(path)]) == os.path.realpath(path):
             raise UserError(f"{path} is {'a device or a pipe' if special else 'the current folder or one that it lies in'}: nothing can be "
                             "written there under that name; name another")
-        aside = free_name(path)
-        os.rename(path, aside)
-        log(f"kept the earlier {path} as {aside}")
+        aside = free_name(path, companion)
+        for old, new in {path: aside, beside: companion(aside) if companion else aside}.items():
+            if os.path.lexists(old):
+                os.rename(old, new)
+                log(f"kept the earlier {old} as {new}")
     return path
 
 
-def free_name(path):
-    """path, or the first of path.1, path.2, ... (before the ending) that is free."""
+def free_name(path, companion=None):
+    """path, or the first of path.1, path.2, ... (before the ending) that is free, and whose companion(path) is."""
     root, ending = os.path.splitext(path)
     number = 0
-    while os.path.lexists(path):
+    while os.path.lexists(path) or companion and os.path.lexists(companion(path)):
         number += 1
         path = f"{root}.{number}{ending}"
     return path

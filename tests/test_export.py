@@ -74,7 +74,7 @@ def test_the_application_in_the_documentation(name, words, export_mindir, tmp_pa
     with open(os.path.join(ROOT, "docs", "deployment.md"), encoding="utf-8") as file:
         text = file.read()
     code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "GraphCell" in block)
-    (tmp_path / "consumer.py").write_text(code + "\nnp.savez('found.npz', boxes=boxes, scores=found[:, 4], names=names)\n")
+    (tmp_path / "consumer.py").write_text(code + "\nnp.savez('found.npz', boxes=boxes, scores=detections[:, 4], names=names)\n")
     done = subprocess.run([sys.executable, "-I", "consumer.py"], cwd=tmp_path, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -390,8 +390,9 @@ def test_a_wrong_file_is_named(change, part, export, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("make, part", [
-    (lambda path, whole: path.write_bytes(whole[: len(whole) // 2]), "damaged"), (lambda path, whole: path.write_bytes(b""), "not an ONNX"),
-    (lambda path, whole: path.write_bytes(b"PK\3\4 no network"), "damaged"), (lambda path, whole: path.mkdir(), "not found"),
+    (lambda path, whole: path.write_bytes(whole[: len(whole) // 2]), "damaged"),
+    (lambda path, whole: path.write_bytes(b""), "an empty file"),
+    (lambda path, whole: path.write_bytes(b"PK\3\4 no network"), "damaged"), (lambda path, whole: path.mkdir(), "is a folder"),
     (lambda path, whole: path.touch() or os.truncate(path, 2**31 + 5), "has at most"), (lambda path, whole: os.mkfifo(path), "not found"),
 ])
 def test_what_is_no_model_is_named(make, part, export, tmp_path):
@@ -575,7 +576,7 @@ def test_the_application_in_the_documentation(name, words, export, tmp_path):
     (tmp_path / "consumer.py").write_text(code + textwrap.dedent("""
         import sys
         assert not {"src", "mindspore", "torch", "onnx"} & set(sys.modules)
-        np.savez("found.npz", boxes=boxes, scores=found[:, 4], names=names)
+        np.savez("found.npz", boxes=boxes, scores=detections[:, 4], names=names)
     """))
     done = subprocess.run([sys.executable, "-I", "consumer.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

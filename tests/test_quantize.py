@@ -131,7 +131,7 @@ def test_the_report_has_what_eval_finds(float_file, tiny_data, tmp_path):
 
     made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--count", 5)
     quantized(float_file, tiny_data, made, "--data_dir", tmp_path / "data", "--report", tmp_path / "report.json")
-    assert os.path.exists(tmp_path / "int8.1.onnx") and os.path.exists(tmp_path / "int8.onnx.1.json")
+    assert os.path.exists(tmp_path / "int8.1.onnx") and os.path.exists(tmp_path / "int8.1.onnx.json")
     report = json.loads((tmp_path / "report.json").read_text())
     assert min(report.pop("ms, 1x3x128x128").values()) > 0 and len(report) == 12
     assert report["AP"]["float"] > 0.5 and report["AP"]["int8"] != report["AP"]["float"]

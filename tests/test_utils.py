@@ -80,3 +80,20 @@ def test_keep_earlier_never_overwrites(tmp_path):
         with open(path, "w") as file:
             file.write(text)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"log.1.txt": "first", "log.2.txt": "second", "log.txt": "third"}
+
+
+def test_a_file_and_the_one_beside_it_are_kept_as_a_pair(tmp_path):
+    """Under the first number that is free for both, and the one alone where the other is missing."""
+    def beside(path):
+        return f"{path}.json"
+
+    path = str(tmp_path / "net.onnx")
+    for name in ("net.onnx", "net.onnx.json", "net.1.onnx.json", "net.2.onnx"):
+        (tmp_path / name).write_text(name)
+    keep_earlier(path, beside)
+    (tmp_path / "net.onnx.json").write_text("alone")
+    keep_earlier(path, beside)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "net.1.onnx.json": "net.1.onnx.json", "net.2.onnx": "net.2.onnx", "net.3.onnx": "net.onnx", "net.3.onnx.json": "net.onnx.json",
+        "net.4.onnx.json": "alone",
+    }

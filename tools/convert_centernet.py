@@ -59,7 +59,7 @@ def convert(ckpt_file, output_file, annotation):
     from src.checkpoint import parameter_shapes, save_weights
     from src.model_utils.config import Config, get_config
     from src.side_file import side_file
-    from src.utils import keep_earlier, write_json
+    from src.utils import write_json
 
     state, others = read_source(ckpt_file)
     state = torch_weights.without_prefix(state)
@@ -85,7 +85,7 @@ def convert(ckpt_file, output_file, annotation):
     }
     if kind == "original":  # for the way back
         description["num_batches_tracked"] = torch_weights.step_counters(state)
-    write_json(keep_earlier(side_file(path)), description)
+    write_json(side_file(path), description)
     print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {', '.join(classes[:3])}, ...)")
     print(f"""next:
   python eval.py --data_dir DATA --load_checkpoint_path {path}

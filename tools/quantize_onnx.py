@@ -26,13 +26,13 @@ def main(argv=None):
     import itertools
     import json
 
-    from src.models import check_fixed, load_model, read_model
-    from src.onnx_detector import load_onnx
+    from src.models import check_fixed, description_source, load_model, read_model
+    from src.onnx_detector import load_onnx, onnx_side_file
     from src.side_file import adopt_evaluation
     from src.utils import keep_earlier, log, whole_file, write_json
 
     description = read_model(options.onnx)
-    adopt_evaluation(config, description, "the file")
+    adopt_evaluation(config, description, description_source(options.onnx))
     check_fixed(config, description, options.onnx)
     model = read_float_model(options.onnx)
     left = choose_float(model, options.keep_float)
@@ -43,10 +43,10 @@ def main(argv=None):
     batches = calibration_batches(paths, detector, config)
     first = next(batches)
     int8 = quantize(model, itertools.chain([first], batches), left)
-    side = keep_earlier(f"{keep_earlier(options.output)}.json")
+    keep_earlier(options.output, onnx_side_file)
     with whole_file(options.output) as partial, open(partial, "wb") as file:
         file.write(int8.SerializeToString())
-    write_json(side, {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
+    write_json(onnx_side_file(options.output), {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
     log(f"{os.path.getsize(options.output) / 2**20:.1f} MB, {model.ByteSize() / 2**20:.1f} MB in float: {options.output}")
     report = compare({"float": detector, "int8": load_onnx(options.output)}, first, part, config)
     log(table(report))
@@ -91,8 +91,10 @@ def choose_float(model, beginnings):
     names = [node.name for node in model.graph.node if node.op_type == "Conv"]
     for beginning in beginnings:
         if not any(name.startswith(beginning) for name in names):
-            near = difflib.get_close_matches(beginning, names, 1, 0)[0]
-            raise UserError(f"--keep_float: no convolution's name begins with {beginning!r}; did you mean {near}?")
+            near = difflib.get_close_matches(beginning, names, 1)
+            parts = sorted({name.split(".")[0] for name in names})
+            hint = f"did you mean {near[0]}?" if near else f"the names begin with {', '.join(parts)}"
+            raise UserError(f"--keep_float: no convolution's name begins with {beginning!r}; {hint}")
     return [name for name in names if name.startswith(tuple(beginnings))]
 
 
