@@ -32,7 +32,7 @@ What comes later in this list wins:
 4. the command line.
 
 The first log line of every script says which files it read, and each value that differs from
-`default_config.yaml` with the place it comes from. `configs/` holds recipes: `coco.yaml` (COCO on one device),
+`default_config.yaml` with the file or option it comes from. `configs/` holds recipes: `coco.yaml` (COCO on one device),
 `voc.yaml` and `voc_512.yaml` (Pascal VOC), `bccd.yaml` (blood cells, from scratch on a CPU), `quick_start.yaml`.
 
 This page is written by `python tools/document_parameters.py`.
