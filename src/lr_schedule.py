@@ -1,4 +1,6 @@
 """Learning rates as a function of the global step (from 0), computed on the device."""
+import math
+
 import mindspore as ms
 from mindspore import ops
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
@@ -44,4 +46,22 @@ class PolyDecay(LearningRateSchedule):
         step = global_step.reshape(()).astype(ms.float32)
         left = 1.0 - ops.minimum(step / self.total_steps, ops.ones_like(step))
         rate = self.end_learning_rate + self.span * ops.pow(left, self.power)
+        return _warm_up(rate, step, self.warmup_steps)
+
+
+class CosineDecay(LearningRateSchedule):
+    """From learning_rate to end_learning_rate over total_steps along half a cosine."""
+
+    def __init__(self, learning_rate, end_learning_rate, total_steps, warmup_steps=0):
+        super().__init__()
+        self.end_learning_rate = end_learning_rate
+        self.half_span = (learning_rate - end_learning_rate) / 2
+        self.turn = math.pi / total_steps
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+
+    def construct(self, global_step):
+        step = global_step.reshape(()).astype(ms.float32)
+        turned = self.turn * ops.minimum(step, ops.ones_like(step) * self.total_steps)
+        rate = self.end_learning_rate + self.half_span * (1.0 + ops.cos(turned))
         return _warm_up(rate, step, self.warmup_steps)

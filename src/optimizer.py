@@ -1,27 +1,114 @@
-"""The learning-rate schedule and the optimizer that a configuration describes."""
-from mindspore import nn
+"""The learning-rate schedule and the optimizer that a configuration describes, and what of a network they train."""
+import mindspore as ms
+from mindspore import nn, ops
 
-from src.lr_schedule import MultiDecay, PolyDecay
+from src.lr_schedule import CosineDecay, MultiDecay, PolyDecay
 from src.quiet import without_warnings
 
 
 def build_schedule(train_config, steps_per_epoch, epochs):
     """The learning-rate cell that train_config describes."""
-    if train_config.lr_schedule == "PolyDecay":
-        options = train_config.PolyDecay
-        return PolyDecay(options.learning_rate, options.end_learning_rate, steps_per_epoch * epochs, options.power, options.warmup_steps)
-    options = train_config.MultiDecay
-    return MultiDecay(options.learning_rate, steps_per_epoch, options.multi_epochs, options.factor, options.warmup_steps)
+    options = getattr(train_config, train_config.lr_schedule)
+    if train_config.lr_schedule == "MultiDecay":
+        return MultiDecay(options.learning_rate, steps_per_epoch, options.multi_epochs, options.factor, options.warmup_steps)
+    total_steps = steps_per_epoch * epochs
+    if train_config.lr_schedule == "CosineDecay":
+        return CosineDecay(options.learning_rate, options.end_learning_rate, total_steps, options.warmup_steps)
+    return PolyDecay(options.learning_rate, options.end_learning_rate, total_steps, options.power, options.warmup_steps)
+
+
+def freeze(network, what):
+    """Let a part of a CenterNet stay as it is: "backbone", or "backbone_norm", the backbone's batch norm; "none" trains all.
+
+    A batch norm that stays normalizes with its moving mean and variance, and these stay, too.
+    """
+    if what == "none":
+        return
+    for _, cell in network.backbone.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d):
+            cell.use_batch_statistics = False
+            cell.gamma.requires_grad = cell.beta.requires_grad = False
+    if what == "backbone":
+        for parameter in network.backbone.get_parameters():
+            parameter.requires_grad = False
+
+
+class _PartRates:
+    """A mix-in of an optimizer: the backbone's parameters have a rate of their own, the schedule's times a factor."""
+
+    def set_rates(self, backbone, factor):
+        """Args: backbone, names of the parameters with the other rate."""
+        self.slow = tuple(parameter.name in backbone for parameter in self.parameters)
+        self.factor = factor
+        self.is_group_lr = True  # get_lr gives a rate for each parameter
+
+    def get_lr(self):
+        rate = self.learning_rate(self.global_step).reshape(())
+        if not self.is_group_lr:
+            return rate
+        slow = rate * self.factor
+        rates = ()
+        for is_slow in self.slow:
+            rates += (slow if is_slow else rate,)
+        return rates
+
+
+class Adam(_PartRates, nn.Adam):
+    """Adam (Kingma and Ba, 2015); weight decay is an L2 penalty."""
+
+
+class Momentum(_PartRates, nn.Momentum):
+    """Gradient descent with momentum, PyTorch's SGD; weight decay is an L2 penalty."""
+
+
+_shrink = ops.MultitypeFuncGraph("shrink")
+
+
+@_shrink.register("Tensor", "Number", "Tensor")
+def _tensor_shrink(rate, decay, parameter):
+    return ops.assign(parameter, parameter * (1.0 - rate * decay)) if decay else parameter
+
+
+class AdamW(_PartRates, nn.Adam):
+    """Adam whose weight decay does not pass through the moments (Loshchilov and Hutter, 2019): each weight shrinks by rate * decay."""
+
+    def set_decay(self, decayed, decay):
+        """Args: decayed, names of the parameters that shrink."""
+        self.decays = tuple(decay if parameter.name in decayed else 0.0 for parameter in self.parameters)
+        self.shrink_all = ops.HyperMap()
+
+    def construct(self, gradients):
+        rates = self.get_lr()
+        if self.is_group_lr:
+            shrunk = self.shrink_all(_shrink, rates, self.decays, self.parameters)
+        else:
+            shrunk = self.shrink_all(ops.partial(_shrink, rates), self.decays, self.parameters)
+        gradients = ops.depend(gradients, shrunk)
+        return super().construct(gradients)
 
 
 def build_optimizer(network, train_config, steps_per_epoch, epochs):
-    """Adam over the network's parameters; those whose names end as decay_filter says are not decayed."""
+    """The optimizer that train_config describes, over the parameters that the network trains.
+
+    Parameters whose names end as decay_filter says are not decayed. The last parameter is one of a head: its rate is the schedule's.
+    """
     schedule = build_schedule(train_config, steps_per_epoch, epochs)
-    exempt = tuple(train_config.Adam.decay_filter)
+    eps = getattr(train_config, train_config.lr_schedule).eps
+    options = getattr(train_config, train_config.optimizer)
+    exempt = tuple(options.decay_filter)
     parameters = list(network.trainable_params())
     decayed = [parameter for parameter in parameters if not parameter.name.endswith(exempt)]
     others = [parameter for parameter in parameters if parameter.name.endswith(exempt)]
-    groups = [{"params": decayed, "weight_decay": train_config.Adam.weight_decay}, {"params": others}]
-    eps = getattr(train_config, train_config.lr_schedule).eps
+    penalty = 0.0 if train_config.optimizer == "AdamW" else options.weight_decay
+    groups = [group for group in ({"params": decayed, "weight_decay": penalty}, {"params": others}) if group["params"]]
     with without_warnings("FusedSparseAdam' is deprecated"):  # which nn.Adam makes for sparse gradients, and no one uses here
-        return nn.Adam([group for group in groups if group["params"]], learning_rate=schedule, eps=eps)
+        if train_config.optimizer == "SGD":
+            optimizer = Momentum(groups, schedule, options.momentum)
+        elif train_config.optimizer == "AdamW":
+            optimizer = AdamW(groups, learning_rate=schedule, eps=eps)
+            optimizer.set_decay({parameter.name for parameter in decayed}, options.weight_decay)
+        else:
+            optimizer = Adam(groups, learning_rate=schedule, eps=eps)
+    if train_config.backbone_lr_factor != 1.0:
+        optimizer.set_rates({parameter.name for parameter in network.backbone.get_parameters()}, train_config.backbone_lr_factor)
+    return optimizer

@@ -142,6 +142,8 @@ class TrainStep(nn.Cell):
         grads = self.reduce_gradients(grads)
         grads = self.map(ops.partial(_unscale, self.scale), grads)
         learning_rate = self.optimizer.get_lr()
+        if self.optimizer.is_group_lr:
+            learning_rate = learning_rate[-1]  # a head's, as optimizer.build_optimizer says
         scale = self.scale * 1.0
         overflows = ops.zeros((), ms.float32)
         if self.check_overflow:

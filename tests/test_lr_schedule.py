@@ -1,4 +1,5 @@
 """src/lr_schedule.py, and what the configuration makes of it."""
+import math
 
 import mindspore as ms
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from mindspore import Tensor
 
 from src import engine
-from src.lr_schedule import MultiDecay, PolyDecay
+from src.lr_schedule import CosineDecay, MultiDecay, PolyDecay
 from src.optimizer import build_schedule
 
 
@@ -30,6 +31,13 @@ def test_poly_decay():
     assert rates(warm, [0])[0] == pytest.approx(5e-5, rel=1e-4)
 
 
+def test_cosine_decay():
+    schedule = CosineDecay(5e-4, 1e-4, 100)
+    expected = [1e-4 + 4e-4 * (1 + math.cos(math.pi * min(step, 100) / 100)) / 2 for step in (0, 25, 50, 99, 100, 300)]
+    np.testing.assert_allclose(rates(schedule, [0, 25, 50, 99, 100, 300]), expected, rtol=1e-4)
+    assert rates(CosineDecay(5e-4, 0.0, 100, warmup_steps=10), [0])[0] == pytest.approx(5e-5, rel=1e-4)
+
+
 def test_schedules_follow_the_configuration(make_config):
     multi = make_config("--train_config.MultiDecay.multi_epochs", "[2]", "--train_config.MultiDecay.warmup_steps", 0,
                         "--train_config.MultiDecay.factor", 4, "--train_config.MultiDecay.learning_rate", 0.8)
@@ -38,6 +46,9 @@ def test_schedules_follow_the_configuration(make_config):
                        "--train_config.PolyDecay.learning_rate", 0.5, "--train_config.PolyDecay.power", 1,
                        "--train_config.PolyDecay.warmup_steps", 0)
     np.testing.assert_allclose(rates(build_schedule(poly.train_config, 10, 5), [0, 25, 50]), [0.5, 0.3, 0.1], rtol=1e-5)
+    cosine = make_config("--train_config.lr_schedule", "CosineDecay", "--train_config.CosineDecay.end_learning_rate", 0.1,
+                         "--train_config.CosineDecay.learning_rate", 0.5, "--train_config.CosineDecay.warmup_steps", 2)
+    np.testing.assert_allclose(rates(build_schedule(cosine.train_config, 10, 5), [0, 25, 50]), [0.25, 0.3, 0.1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("steps, said", [(99, True), (100, False)])

@@ -1,0 +1,99 @@
+"""src/optimizer.py: steps of every optimizer against PyTorch's, and what of a network trains."""
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+from mindspore import Parameter, Tensor, nn, ops
+
+from src.centernet_det import build_network
+from src.optimizer import build_optimizer, freeze
+from src.train_step import NetworkWithLoss, TrainStep, build_loss
+from tests.test_train_step import random_batch
+
+RATES = [0.1, 0.1, 0.05, 0.05, 0.05]  # of MultiDecay with an epoch of two steps
+
+
+class Part(nn.Cell):
+    """A weight and a bias."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.weight = Parameter(Tensor(start, ms.float32))
+        self.bias = Parameter(Tensor(start[0], ms.float32))
+
+
+class Parts(nn.Cell):
+    """A stand-in for a network: the cubes of its weights, which a batch of factors weighs, in a backbone and a head."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.backbone, self.hm = Part(start), Part(start[::-1].copy())
+
+    def construct(self, x):
+        loss = sum((ops.pow(part.weight, 3) * x).sum() + (ops.pow(part.bias, 3) * x[0]).sum() for part in (self.backbone, self.hm))
+        return loss, loss, ops.zeros_like(loss), ops.zeros_like(loss)
+
+
+def torch_steps(start, batches, make, factor):
+    """The four parameters after PyTorch's optimizer make([weights, biases of the backbone, weights, biases of the head])."""
+    values = [torch.tensor(value.copy(), requires_grad=True) for value in (start, start[0], start[::-1], start[-1])]
+    optimizer = make(values, [factor, factor, 1.0, 1.0])
+    for rate, batch in zip(RATES, batches):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        x = torch.tensor(batch)
+        sum((weight**3 * (x if weight.ndim == 2 else x[0])).sum() for weight in values).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return [value.detach().numpy() for value in values]
+
+
+def groups(values, factors, decay):
+    return [{"params": [value], "factor": factor, "weight_decay": decay if value.ndim == 2 else 0.0}
+            for value, factor in zip(values, factors)]
+
+
+TORCH = {
+    "Adam": lambda values, factors: torch.optim.Adam(groups(values, factors, 0.3), eps=1e-8),
+    "AdamW": lambda values, factors: torch.optim.AdamW(groups(values, factors, 0.3), eps=1e-8),
+    "SGD": lambda values, factors: torch.optim.SGD(groups(values, factors, 0.3), lr=1.0, momentum=0.8),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+@pytest.mark.parametrize("name", TORCH)
+def test_steps_are_pytorchs(name, factor, make_config):
+    words = ["--train_config.optimizer", name, f"--train_config.{name}.weight_decay", 0.3, "--train_config.SGD.momentum", 0.8,
+             "--train_config.backbone_lr_factor", factor, "--train_config.MultiDecay.eps", 1e-8,
+             "--train_config.MultiDecay.learning_rate", 0.1, "--train_config.MultiDecay.factor", 2,
+             "--train_config.MultiDecay.multi_epochs", "[1]"]
+    rng = np.random.default_rng(5)
+    start = rng.uniform(0.5, 1.0, (2, 3)).astype(np.float32)
+    batches = rng.uniform(-0.1, 0.1, (len(RATES), 2, 3)).astype(np.float32)
+    network = Parts(start)
+    optimizer = build_optimizer(network, make_config(*words).train_config, 2, 5)
+    step = TrainStep(network, optimizer).set_train()
+    said = [float(step(Tensor(batch))[6].asnumpy()) for batch in batches]
+    np.testing.assert_allclose(said, RATES, rtol=1e-6)  # the heads' rate, whatever the backbone's is
+    ours = [value.asnumpy() for part in (network.backbone, network.hm) for value in (part.weight, part.bias)]
+    for value, expected in zip(ours, torch_steps(start, batches, TORCH[name], factor)):
+        np.testing.assert_allclose(value, expected, rtol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["none", "backbone", "backbone_norm"])
+def test_what_is_frozen_stays(what, make_config):
+    """After two steps: the statistics of a batch norm as well as the weights."""
+    config = make_config("--train_config.freeze", what)
+    network = build_network(config.net_config, 2, "composite")
+    freeze(network, config.train_config.freeze)
+    before = {parameter.name: parameter.asnumpy().copy() for parameter in network.get_parameters()}
+    step = TrainStep(NetworkWithLoss(network, build_loss(config.net_config)), build_optimizer(network, config.train_config, 10, 1)).set_train()
+    for seed in range(2):
+        step(*(Tensor(value) for value in random_batch(np.random.default_rng(seed), 64, 2).values()))
+    stays = {name for name, parameter in zip(before, network.get_parameters()) if np.array_equal(before[name], parameter.asnumpy())}
+    norms = (".gamma", ".beta", ".moving_mean", ".moving_variance")
+    expected = {"none": set(), "backbone": {name for name in before if name.startswith("backbone.")},
+                "backbone_norm": {name for name in before if name.startswith("backbone.") and name.endswith(norms)}}[what]
+    assert stays == expected and len(before) > 100
