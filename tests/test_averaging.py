@@ -1,0 +1,53 @@
+"""src/averaging.py: the average of the weights, by hand."""
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from src.averaging import WeightAverage
+from src.train_step import LossScaling, TrainStep
+from tests.test_train_step import Quadratic, WithStatistics
+
+pytestmark = pytest.mark.slow
+
+
+def averaged_step(cell, decay, **options):
+    average = WeightAverage(cell, decay)
+    return average, TrainStep(cell, nn.SGD(cell.trainable_params(), learning_rate=0.1), average=average, **options).set_train()
+
+
+def test_the_average_follows_the_weights():
+    """Early by its own steps, (1 + n) / (10 + n), later by the decay."""
+    cell = Quadratic((3.0, 4.0))
+    average, step = averaged_step(cell, 0.3)
+    expected, weights = np.array([3.0, 4.0]), np.array([3.0, 4.0])
+    for update in range(1, 9):
+        weights = weights - 0.1 * weights
+        step(Tensor([1.0, 1.0]))
+        decay = min(0.3, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * weights
+        np.testing.assert_allclose(average.averages[0].asnumpy(), expected, rtol=1e-5)
+        np.testing.assert_allclose(cell.w.asnumpy(), weights, rtol=1e-5)
+    average.restart()
+    np.testing.assert_array_equal(average.averages[0].asnumpy(), cell.w.asnumpy())
+
+
+def test_an_overflow_leaves_the_average():
+    cell = Quadratic((3.0, 4.0))
+    average, step = averaged_step(cell, 0.5, scaling=LossScaling(1024.0))
+    *_, overflow, _, _, _ = step(Tensor([1e18, 1.0]))
+    assert overflow.asnumpy()
+    np.testing.assert_array_equal(average.averages[0].asnumpy(), [3.0, 4.0])
+    step(Tensor([1.0, 1.0]))
+    assert (average.averages[0].asnumpy() < [3.0, 4.0]).all()
+
+
+def test_statistics_of_batch_norm_are_averaged():
+    """They are not trained, and an average of weights needs its own."""
+    cell = WithStatistics()
+    average, step = averaged_step(cell, 0.5)
+    step(Tensor(np.array([[[[1.0, 5.0]]]], np.float32)), Tensor([0.0]))
+    values = {parameter.name: parameter.asnumpy() for parameter in average.averages}
+    part = 1 - 2 / 11
+    np.testing.assert_allclose(values["ema.norm.moving_mean"], part * cell.norm.moving_mean.asnumpy(), rtol=1e-5)
+    np.testing.assert_allclose(values["ema.norm.moving_variance"], (1 - part) + part * cell.norm.moving_variance.asnumpy(), rtol=1e-5)
+    assert cell.norm.moving_mean.asnumpy()[0] != 0
