@@ -16,8 +16,9 @@ def evaluate(config):
     """Detect, score and write what config asks for."""
     from src.coco import find_split
     from src.models import check_fixed, description_source, load_model, read_model, require_runtime
-    from src.side_file import adopt_evaluation
+    from src.side_file import adopt_evaluation, named_checkpoint
 
+    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     require_runtime(config.load_checkpoint_path)
     description = read_model(config.load_checkpoint_path)
     try:

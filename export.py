@@ -16,9 +16,10 @@ def main():
 
 def export(config):
     """Write the file that config asks for."""
-    from src.side_file import adopt_evaluation, read_side_file
+    from src.side_file import adopt_evaluation, named_checkpoint, read_side_file
 
     options = config.export_config
+    options.ckpt_file = named_checkpoint(options.ckpt_file)
     description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src.detector import export_detector, export_onnx, load_detector
@@ -31,7 +32,7 @@ def export(config):
     if options.export_format == "AIR" and target != "Ascend":
         raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")
     from_bytes = options.input_type == "uint8"
-    detector = load_detector(options.ckpt_file, config.eval_config, target, config.net_config.dcn_impl, from_bytes)
+    detector = load_detector(options.ckpt_file, config.eval_config, target, config.net_config.dcn_impl, from_bytes, config.use_ema)
     write = export_onnx if options.export_format == "ONNX" else export_detector
     write(detector, options, config.eval_config)
 

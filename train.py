@@ -4,6 +4,7 @@ import os
 from src import errors
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
+from src.side_file import named_checkpoint
 
 
 def check_paths(config):
@@ -12,6 +13,9 @@ def check_paths(config):
     from src.side_file import require_checkpoint
 
     read_manifest(config)
+    if config.train_config.freeze != "none" and not (config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume):
+        raise errors.UserError(f"train_config.freeze is {config.train_config.freeze}, and there are no weights to start from: "
+                               "load_checkpoint_path or net_config.load_backbone_path names them")
     if config.load_checkpoint_path:
         require_checkpoint(config.load_checkpoint_path)
     elif config.net_config.load_backbone_path and not config.resume:
@@ -22,23 +26,29 @@ def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
     require_mindspore()
+    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     if not config.enable_modelarts:
         check_paths(config)
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src.dataset import TrainSet
     from src.engine import train
+    from src.evaluator import scored_part
+    from src.manifest import read_manifest
     from src.model_utils.device_adapter import init_ranks, leave_ranks, peak_memory, profiling, set_device
     from src.model_utils.moxing_adapter import modelarts
+    from src.next_commands import commands_for
+    from src.side_file import BEST_NAME
     from src.utils import log
     from src.visual import plot_losses
 
     with modelarts(config, "mindrecord_dir"):
+        part = scored_part(config, read_manifest(config))
         target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
         rank, rank_size = init_ranks(config.distribute, config.device_num)
         train_set = TrainSet(config, rank, rank_size, target)
         try:
             with profiling(config.need_profiler, config.profiler_path):
-                checkpoint = train(config, train_set, target, rank)
+                checkpoint = train(config, train_set, target, rank, part)
         except errors.Interrupted:  # after a step at which all ranks end
             leave_ranks(rank_size)
             raise
@@ -48,6 +58,9 @@ def main():
             record = os.path.join(config.save_result_dir, "train_record.jsonl")
             print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"
                   f"loss curve: {plot_losses(record, os.path.join(config.save_result_dir, 'loss.png'))}")
+            if checkpoint:
+                best = os.path.join(os.path.dirname(checkpoint), BEST_NAME)
+                print(commands_for(best if part and os.path.exists(best) else checkpoint, config.data_dir))
 
 
 if __name__ == "__main__":

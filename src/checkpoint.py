@@ -1,5 +1,6 @@
 """Checkpoints: read, load, save; the folder of a run."""
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -7,8 +8,9 @@ import shutil
 import mindspore as ms
 
 from src import errors
+from src.averaging import PREFIX as EMA_PREFIX
 from src.errors import UserError
-from src.side_file import find_checkpoints, require_checkpoint, side_file, written_as
+from src.side_file import BEST_NAME, find_checkpoints, require_checkpoint, side_file, written_as
 from src.utils import free_name, keep_earlier, log, whole_file, write_json
 
 
@@ -36,8 +38,10 @@ def has_checksum(path):
         return file.read(7) == b"crc_num"
 
 
-def load_weights(cell, parameters, source, skip_reshaped_heads=False):
+def load_weights(cell, parameters, source, skip_reshaped_heads=False, use_ema=True):
     """Copy parameters {name: Parameter} into a cell; every one of the cell's must be there in its shape.
+
+    With use_ema an average of the weights is taken where the checkpoint has one (averaging.py).
 
     With skip_reshaped_heads the heads' last layers may differ in shape (another number of classes): they keep their
     start values. Returns their names. Raises UserError that names the first thing that does not fit.
@@ -46,14 +50,15 @@ def load_weights(cell, parameters, source, skip_reshaped_heads=False):
     found = {}
     for parameter in cell.get_parameters():
         name = parameter.name
-        if name not in parameters:
+        stored = parameters.get(f"{EMA_PREFIX}{name}", parameters.get(name)) if use_ema else parameters.get(name)
+        if stored is None:
             raise UserError(f"{source}: it has no {name}; is it a checkpoint of this network (net_config)?")
-        if tuple(parameters[name].shape) == tuple(parameter.shape):
-            found[name] = parameters[name]
+        if tuple(stored.shape) == tuple(parameter.shape):
+            found[name] = stored
         elif skip_reshaped_heads and name.startswith(("hm.2.", "wh.2.")):
             kept.append(name)
         else:
-            raise UserError(f"{source}: {name} is {tuple(parameters[name].shape)}, the network wants {tuple(parameter.shape)}; "
+            raise UserError(f"{source}: {name} is {tuple(stored.shape)}, the network wants {tuple(parameter.shape)}; "
                             "another number of classes or another net_config?")
     ms.load_param_into_net(cell, found)
     return kept
@@ -74,14 +79,14 @@ def save_weights(path, weights):
 
 
 class CheckpointFolder:
-    """The checkpoints of one run, centernet-<epoch>_<step>.ckpt in a folder, with side files; keeps those written last.
+    """The checkpoints of one run, centernet-<epoch>_<step>.ckpt in a folder, with side files; keeps those written last, and the best.
 
     A new run moves what an earlier one left in the folder aside. A run that goes on from a checkpoint moves aside what was written after
     it, the branch that ends here (self.aside names the folder, "" without), and removes what a killed save left half done.
     """
 
     SIDE_FILE = re.compile(r"(centernet-\d+_\d+(?:\.\d+)?)\.json")
-    PARTIAL = re.compile(r"\.centernet-\d+_\d+\.(ckpt|json)\..*\.partial")
+    PARTIAL = re.compile(r"\.centernet-(\d+_\d+|best)\.(ckpt|json)\..*\.partial")
 
     def __init__(self, folder, keep, description, resumed=""):
         self.folder, self.keep, self.description = folder, keep, description
@@ -101,8 +106,33 @@ class CheckpointFolder:
     def _later_than(self, path):
         """The folder's checkpoints that were written after the one at path; all, if it lies elsewhere."""
         paths = find_checkpoints(self.folder)
+        best = [self.best] if os.path.exists(self.best) else []
+        if best and os.path.samefile(path, self.best):
+            return [other for other in paths if written_as(other) > written_as(path)]
         same = [index for index, other in enumerate(paths) if os.path.samefile(path, other)]
-        return paths[same[0] + 1 :] if same else paths
+        if not same:
+            return paths + best
+        return paths[same[0] + 1 :] + [other for other in best if written_as(other) > written_as(path)]
+
+    @property
+    def best(self):
+        """The path of the best checkpoint."""
+        return os.path.join(self.folder, BEST_NAME)
+
+    def best_step(self):
+        """The step of the best checkpoint, 0 without one."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError), open(side_file(self.best)) as file:
+            return json.load(file)["step"] if os.path.exists(self.best) else 0
+        return 0
+
+    def keep_best(self, path):
+        """Keep a checkpoint of the folder as the best one, with its side file, whatever the rotation removes; the one before goes."""
+        for source, target in ((path, self.best), (side_file(path), side_file(self.best))):
+            with whole_file(target) as partial:
+                try:
+                    os.link(source, partial)
+                except OSError:  # a file system without links
+                    shutil.copyfile(source, partial)
 
     def _set_aside(self, paths):
         if not paths:
@@ -116,9 +146,10 @@ class CheckpointFolder:
         names = ", ".join(os.path.basename(path) for path in paths)
         log(f"this run goes on from an earlier checkpoint: what was written later is kept in {self.aside} ({names})")
 
-    def save(self, parameters, epoch, step, numbers, rotate=True):
+    def save(self, parameters, epoch, step, numbers, rotate=True, told=None):
         """Write {name: Parameter} after `step` steps, in the epoch counted from 0, with {name: number} beside them; returns the path.
 
+        `told` is a dictionary for the side file, beside the description.
         With rotate the checkpoints written before the last `keep` are removed. Raises UserError if the file cannot be written.
         """
         path = os.path.join(self.folder, f"centernet-{epoch + 1}_{step}.ckpt")
@@ -129,9 +160,9 @@ class CheckpointFolder:
             if os.path.exists(side_file(path)):
                 os.rename(side_file(path), side_file(name))
             earlier[earlier.index(path)] = name
-        written = 1 + max((written_as(other) for other in earlier), default=0)
+        written = 1 + max((written_as(other) for other in [*earlier, self.best]), default=0)
         try:
-            write_json(side_file(path), {**self.description, "epoch": epoch, "step": step, "written": written})
+            write_json(side_file(path), {**self.description, **(told or {}), "epoch": epoch, "step": step, "written": written})
             with whole_file(path) as partial:
                 entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
                 ms.save_checkpoint(entries, partial, append_dict={"step": step, "epoch": epoch, **numbers}, crc_check=True)

@@ -157,7 +157,7 @@ class TrainSet:
         self.config = config
         self.heatmap_on_host = draws_on_host(config.dataset_config.heatmap_on, config.net_config.dense_wh, device_target)
         self.rank, self.rank_size = rank, rank_size
-        self.batch_size = config.train_config.batch_size
+        self.batch_size = config.train_config.batch_size * config.train_config.accumulate_steps  # of a step, on each device
         self.manifest = read_manifest(config)
         self.images_per_step = self.batch_size * rank_size
         self.num_classes = len(self.manifest["classes"])
@@ -184,7 +184,8 @@ class TrainSet:
         self.images = len(ids)
         self.steps_per_epoch = self.images // self.images_per_step
         if not self.steps_per_epoch:
-            raise UserError(f"{self.images} images are fewer than one batch: train_config.batch_size {self.batch_size} "
+            raise UserError(f"{self.images} images are fewer than one step's: train_config.batch_size "
+                            f"{config.train_config.batch_size} x accumulate_steps {config.train_config.accumulate_steps} "
                             f"x {rank_size} devices")
         self.rows_of_epoch = functools.lru_cache(maxsize=2)(self._rows_of_epoch)  # one ends while the next begins
 

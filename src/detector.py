@@ -77,23 +77,28 @@ class ExportedDetector:
         return self.graph(ms.Tensor(filled(batch, self.batch_size))).asnumpy()[: len(batch)]
 
 
-def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_bytes=False):
-    """The Detector of a checkpoint, with eval_config's K and flip_test, its batch norm folded.
+def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_bytes=False, use_ema=True):
+    """The Detector of a checkpoint, with eval_config's K and flip_test, its batch norm folded; use_ema as in load_weights.
 
     Where images keep their sizes, one graph computes all on a CPU; other devices, and the native deformable convolution, have kernels
     for known shapes.
     """
     description = read_side_file(checkpoint)
-    options = Config(description["net_config"])
     dcn_impl = resolve_dcn_impl(dcn_impl, device_target)
-    network = build_network(options, len(description["classes"]), dcn_impl)
-    load_weights(network, read_checkpoint(checkpoint), checkpoint)
+    network = build_network(Config(description["net_config"]), len(description["classes"]), dcn_impl)
+    load_weights(network, read_checkpoint(checkpoint), checkpoint, use_ema=use_ema)
     if left := make_for_inference(network):
         log(f"{left} batch norms stay: folding them would cost precision")
+    any_size = eval_config.keep_res and device_target == "CPU" and dcn_impl == "composite"
+    return build_detector(network, description, eval_config, from_bytes, any_size)
+
+
+def build_detector(network, description, eval_config, from_bytes=False, any_size=False):
+    """The Detector of a CenterNet that folding.make_for_inference has changed."""
+    options = Config(description["net_config"])
     input_cell = Normalize(description["mean"], description["std"]) if from_bytes else nn.Identity()
     detection = DetectionNetwork(HeatmapNetwork(network, input_cell, eval_config.flip_test), eval_config.K, options.cat_spec_wh)
     detection.set_train(False)
-    any_size = eval_config.keep_res and device_target == "CPU" and dcn_impl == "composite"
     return Detector(detection, description, options.down_ratio, from_bytes, any_size)
 
 

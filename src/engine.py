@@ -1,27 +1,27 @@
 """The training loop, and what it is built of."""
 import contextlib
-import functools
 import os
-import shlex
-import sys
-import time
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from src.averaging import WeightAverage
 from src.centernet_det import build_network
 from src.checkpoint import CheckpointFolder, load_weights, newest_checkpoint, read_checkpoint
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
-from src.errors import INTERRUPTS, Interrupted, UserError
+from src.errors import UserError
 from src.model_utils.device_adapter import keep_graphs
-from src.optimizer import build_optimizer
+from src.optimizer import build_optimizer, freeze
 from src.pre_process import output_size
-from src.resume import record_beside, restore, start_scale, training_settings
+from src.resume import record_beside, restore, training_settings
+from src.scoring import start_scoring
 from src.side_file import describe_model, read_side_file, side_file
 from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
+from src.training_detector import TrainingDetector
 from src.training_log import TrainingLog
+from src.training_loop import Saving, choose_sink_steps, run_training
 from src.utils import log
 from src.watch import Watch
 
@@ -45,19 +45,21 @@ def build_device_input(config, num_classes, heatmap_on_host):
 
 def build_train_step(network, config, optimizer, rank_size=1, device_input=None):
     """The training cell that config describes; device_input as in TrainStep."""
+    options = config.train_config
+    average = WeightAverage(network, options.ema_decay) if options.ema_decay else None
     network = set_precision(network, config.train_config.amp_level)
     across = AcrossRanks()
     if rank_size > 1:
         reducer = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=rank_size)
         across = AcrossRanks(rank_size, SumOverRanks(), reducer)
-    loss = NetworkWithLoss(network, build_loss(config.net_config, across))
-    options = config.train_config
+    loss = NetworkWithLoss(network, build_loss(config.net_config, across, options.accumulate_steps))
     scaling = LossScaling(
         start=options.loss_scale_value if config.enable_lossscale else None,
         growth_interval=options.loss_scale_window if options.dynamic_loss_scale else 0,
         float16=options.amp_level != "O0",
     )
-    step = TrainStep(loss, optimizer, scaling=scaling, clip_grad_norm=options.clip_grad_norm, across=across, device_input=device_input)
+    step = TrainStep(loss, optimizer, scaling=scaling, clip_grad_norm=options.clip_grad_norm, across=across, device_input=device_input,
+                     parts=options.accumulate_steps, average=average)
     step.set_train()
     return step
 
@@ -66,7 +68,7 @@ def start_weights(network, config):
     """Load what the configuration names: a whole checkpoint (fine-tuning), else a pretrained backbone, else nothing."""
     if config.load_checkpoint_path:
         parameters = read_checkpoint(config.load_checkpoint_path)
-        kept = load_weights(network, parameters, config.load_checkpoint_path, skip_reshaped_heads=True)
+        kept = load_weights(network, parameters, config.load_checkpoint_path, skip_reshaped_heads=True, use_ema=config.use_ema)
         log(f"loaded {config.load_checkpoint_path}")
         if kept:
             log(f"another number of classes, so these start anew: {', '.join(kept)}")
@@ -93,98 +95,12 @@ def graph_settings(config, train_set, device_target):
     return [sections, {name: getattr(config, name) for name in names}, numbers, device_target]
 
 
-def choose_sink_steps(config, device_target, steps_per_epoch):
-    """How many steps the device is given at a time, with batches that it fetches by itself; 0 where each batch is handed over."""
-    if config.enable_data_sink and device_target != "Ascend":
-        log(f"enable_data_sink works on Ascend only: batches are handed over one by one on {device_target}")
-        return 0
-    if not config.enable_data_sink:
-        return 0
-    return steps_per_epoch if config.data_sink_steps == -1 else config.data_sink_steps
-
-
-def run_steps(step, data, steps, sink_steps):
-    """Run a pipeline of a range of steps through a training cell; yields lists of steps' results, each as the cell gives them.
-
-    With sink_steps the device fetches the batches by itself (Ascend), and that many steps are started before the host looks at their
-    results, fewer where a multiple of sink_steps or the range ends; with 0 each batch is handed over and each list has one step.
-    """
-    if not sink_steps:
-        batches = data.create_tuple_iterator(num_epochs=1)
-        try:
-            for batch in batches:
-                yield [step(*batch)]
-        finally:
-            batches.release()
-        return
-    sink = ms.data_sink(step, data, sink_size=1)  # once for a run: it sends the pipeline's batches for ever
-    try:
-        done = steps.start
-        while done < steps.stop:
-            count = min(sink_steps - done % sink_steps, steps.stop - done)
-            yield [sink() for _ in range(count)]
-            done += count
-    finally:
-        data.__transfer_dataset__.stop_send()
-        data.__transfer_dataset__.release()
-
-
-def train(config, train_set, device_target, rank=0):
-    """Train as the configuration says, with logs and checkpoints; returns the last checkpoint's path ("" without).
-
-    Every rank trains and prints; rank 0 writes checkpoints and record for all. Raises Interrupted if a signal ended it.
-    """
-    ms.set_seed(config.seed)
-    if config.compile_cache_dir:
-        keep_graphs(config.compile_cache_dir, graph_settings(config, train_set, device_target))
-    network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
-    optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
-    device_input = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)
-    step_cell = build_train_step(network, config, optimizer, train_set.rank_size, device_input)
-    parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
-    state = {parameter.name: parameter for parameter in parameters}
-
-    folder = os.path.join(config.save_checkpoint_path, "ckpt_0")
-    done, resumed, counted_anew = 0, "", False
-    if config.resume:
-        resumed = config.load_checkpoint_path or newest_checkpoint(folder)
-        done, counted_anew = restore(state, resumed, train_set, config)
-    else:
-        start_weights(network, config)
-    steps = range(done, steps_to_do(config, train_set, done))
-    if train_set.rank_size > 1:
-        SumOverRanks()(ms.Tensor(0.0))  # all have read the files that rank 0 may now move aside
-
-    save, aside = None, ""
-    if config.enable_save_ckpt and rank == 0:
-        description = {**describe_model(config, train_set.manifest), "training": training_settings(config)}
-        checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, description, resumed)
-        save, aside = functools.partial(save_state, checkpoints, state, train_set, config), checkpoints.aside
-    record = os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None
-    record = TrainingLog(record, 0 if counted_anew else done, aside, record_beside(resumed, record) if resumed and record else "")
-    log(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
-        f"{len(steps)} steps to go on {device_target}")
-    warn_of_warmup(config.train_config, steps.stop)
-    log("compiling the graph")
-    sink_steps = choose_sink_steps(config, device_target, train_set.steps_per_epoch)
-    try:
-        return run_training(config, train_set, step_cell, save, record, steps, sink_steps)
-    finally:
-        record.close()
-
-
 def warn_of_warmup(train_config, last_step):
     """Log a line if a training of so many steps ends before its warm-up does."""
     name = f"{train_config.lr_schedule}.warmup_steps"
     warmup = getattr(train_config, train_config.lr_schedule).warmup_steps
     if warmup > last_step:
         log(f"warning: the warm-up, train_config.{name} {warmup}, is longer than the training of {last_step} steps: the rate stays low")
-
-
-def save_state(checkpoints, state, train_set, config, done, rotate):
-    """Save a training's state after `done` steps; returns the checkpoint's path."""
-    numbers = {"images_per_step": train_set.images_per_step, "loss_scale_start": start_scale(config)}
-    return checkpoints.save(state, (done - 1) // train_set.steps_per_epoch, done, numbers, rotate)
 
 
 def steps_to_do(config, train_set, done):
@@ -198,54 +114,59 @@ def steps_to_do(config, train_set, done):
     return last_step
 
 
-def run_training(config, train_set, step_cell, save, record, steps, sink_steps):
-    """Train a range of steps, counted from 0 over all epochs; returns the last checkpoint's path ("" without).
+def train(config, train_set, device_target, rank=0, part=None):
+    """Train as the configuration says, with logs and checkpoints; returns the last checkpoint's path ("" without).
 
-    Args: save(done, rotate) writes a checkpoint and returns its path, or None; record a TrainingLog. Raises Interrupted after a signal,
-    with the work so far saved.
+    part is the evaluator.Part to score on meanwhile, None without. Every rank trains and prints; rank 0 writes checkpoints and record for
+    all. Raises Interrupted if a signal ended it.
     """
+    ms.set_seed(config.seed)
+    if config.compile_cache_dir:
+        keep_graphs(config.compile_cache_dir, graph_settings(config, train_set, device_target))
+    network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
+    freeze(network, config.train_config.freeze)
+    optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
+    device_input = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)
+    step_cell = build_train_step(network, config, optimizer, train_set.rank_size, device_input)
+    average = step_cell.average
+    parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
+    state = {parameter.name: parameter for parameter in [*parameters, *(average.averages if average else [])]}
+    description = {**describe_model(config, train_set.manifest), "training": training_settings(config)}
+    trained = TrainingDetector(network, average if config.use_ema else None, description, config, device_target)
+    scoring = start_scoring(trained, part, train_set, SumOverRanks() if train_set.rank_size > 1 else None)
+
+    folder = os.path.join(config.save_checkpoint_path, "ckpt_0")
+    done, resumed, counted_anew = 0, "", False
+    if config.resume:
+        resumed = config.load_checkpoint_path or newest_checkpoint(folder)
+        done, counted_anew = restore(state, resumed, train_set, config)
+    else:
+        start_weights(network, config)
+        if average:
+            average.restart()
+    steps = range(done, steps_to_do(config, train_set, done))
+    if train_set.rank_size > 1:
+        SumOverRanks()(ms.Tensor(0.0))  # all have read the files that rank 0 may now move aside
+
+    checkpoints, aside = None, ""
+    if config.enable_save_ckpt and rank == 0:
+        checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, description, resumed)
+        aside = checkpoints.aside
+    if scoring and resumed:
+        scoring.go_on(resumed, checkpoints.best_step() if checkpoints else None)
+    saving = Saving(config, checkpoints, state, train_set, scoring)
+    record = os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None
+    record = TrainingLog(record, 0 if counted_anew else done, aside, record_beside(resumed, record) if resumed and record else "")
+    log(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
+        f"{len(steps)} steps to go on {device_target}")
+    warn_of_warmup(config.train_config, steps.stop)
+    log("compiling the graph")
+    sink_steps = choose_sink_steps(config, device_target, train_set.steps_per_epoch)
     watch = Watch(config.train_config.max_overflows, config.train_config.max_diverged, step_cell.float16)
-    saved, done = "", steps.start
-    start = time.time()
-    with contextlib.ExitStack() as until_end, train_set.named_errors(), \
-            contextlib.closing(run_steps(step_cell, train_set.batches(steps.start, steps.stop), steps, sink_steps)) as groups:
-        until_end.enter_context(INTERRUPTS.at_once())  # the first step compiles
-        for group in groups:
-            if done == steps.start:
-                until_end.enter_context(INTERRUPTS.noted())  # from here on there is work to save
-            group = [[value.asnumpy()[()] for value in results] for results in group]
-            seconds, start = (time.time() - start) / len(group), time.time()
-            for *values, _ in group:
-                done += 1
-                record.step(done, train_set.steps_per_epoch, values, train_set.images_per_step / seconds)
-                if problem := watch.look(done, values[0], values[1], values[4]):
-                    raise UserError(f"{problem}; the last checkpoint is {saved or 'that of the start'}")
-            stop = stop_requested(step_cell, train_set.rank_size, group[-1][-1]) and done < steps.stop
-            if save and (done % config.save_checkpoint_steps < len(group) or done >= steps.stop or stop):
-                saved = save(done, not watch.protects)
-            if stop:
-                raise Interrupted(f"{done} of {steps.stop} steps are done; {how_to_go_on(saved, train_set.rank_size)}")
+    with contextlib.closing(record):
+        run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
     if not steps.start and (problem := watch.wasted()):
         raise UserError(problem)
     for line in watch.summary():
         log(line)
-    return saved
-
-
-def stop_requested(step_cell, rank_size, by_any):
-    """Whether training is to end after this step: on a signal; with several ranks after the step in which they tell each other of it."""
-    if not INTERRUPTS.requested:
-        return bool(by_any)
-    step_cell.stop.set_data(ms.Tensor(1.0, ms.float32))
-    return rank_size == 1 or bool(by_any)
-
-
-def how_to_go_on(checkpoint, rank_size):
-    """The words that name a checkpoint and what goes on from it."""
-    if not checkpoint:
-        return "this process writes no checkpoints" + (", rank 0 does" if rank_size > 1 else "")
-    words = ["--resume", "true", "--load_checkpoint_path", os.path.abspath(checkpoint)]
-    if rank_size > 1:
-        return (f"go on with {shlex.join(words)}, or with scripts/run_distributed_train_ascend.sh, resume = true in its ini file and "
-                "that checkpoint as LOAD_CHECKPOINT_PATH")
-    return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
+    return saving.saved

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from src import errors, evaluation, visual
-from src.coco import check_expected, class_list, dataset_name, ground_truth_boxes, image_list, image_size, log_notes, read_coco
+from src.coco import check_expected, class_list, dataset_name, find_split, ground_truth_boxes, image_list, image_size, log_notes, read_coco
 from src.image_files import read_image, read_size
 from src.inference import StageTimes, detect_all
 from src.post_process import coco_records
@@ -47,6 +47,20 @@ def read_part(split, description, config):
     if not images:
         raise errors.UserError(f"no images in {split.annotation or split.image_dir}")
     return Part(coco, split.annotation, images, scoring, category_ids)
+
+
+def scored_part(config, description):
+    """The Part that a training with the classes of a description is scored on, None without eval_epochs. Raises UserError."""
+    if not config.eval_epochs:
+        if config.patience:
+            raise errors.UserError(f"patience is {config.patience}, and nothing is evaluated: set eval_epochs")
+        return None
+    if not config.data_dir:
+        raise errors.UserError(f"eval_epochs is {config.eval_epochs}, and no data set to evaluate on is given (--data_dir)")
+    if config.run_mode != "val" or not config.enable_eval:
+        raise errors.UserError(f"eval_epochs is {config.eval_epochs}, which scores, and run_mode is {config.run_mode}, enable_eval "
+                        f"{config.enable_eval}; scores need val and true")
+    return read_part(find_split(config.data_dir, "val", config.dataset_config), description, config)
 
 
 def evaluate(detector, part, config):

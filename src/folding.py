@@ -1,4 +1,6 @@
 """A trained network made faster, with the same outputs: batch norm folded into the layers before it."""
+from dataclasses import dataclass
+
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -23,42 +25,80 @@ class MaxPoolOfPositive(nn.Cell):
         return self.pool(ops.concat((column, x, column), 3))
 
 
+@dataclass(frozen=True)
+class Normalized:
+    """A layer and the batch norm of its output: cells; where the batch norm stands (cell, name); the layer's own bias, None without."""
+
+    layer: nn.Cell
+    norm: nn.Cell
+    cell: nn.Cell
+    name: str
+    bias: Parameter | None
+
+
 def make_for_inference(network):
     """Change a CenterNet that no longer trains into a faster one with the same outputs; returns how many batch norms stay."""
-    network.backbone.maxpool = MaxPoolOfPositive()
+    replace_pooling(network)
     return fold_batch_norm(network)
+
+
+def replace_pooling(network):
+    """Let a CenterNet that no longer trains pool with MaxPoolOfPositive."""
+    network.backbone.maxpool = MaxPoolOfPositive()
 
 
 def fold_batch_norm(network):
     """Put each batch norm of a network that no longer trains into the layer before it; returns how many are left.
 
-    A cell's batch norm follows, in the order of definition, the layer whose output it takes. It stays where float32 would
-    lose more than 1e-5 by it: where a channel's mean is more than MAX_MEAN times its standard deviation.
+    It stays where float32 would lose more than 1e-5 by it: where a channel's mean is more than MAX_MEAN times its standard deviation.
     """
-    left = 0
-    for _, cell in list(network.cells_and_names()):
+    pairs = normalized_layers(network)
+    foldable = [pair for pair in pairs if can_fold(pair)]
+    for pair in foldable:
+        weight, bias = folded(pair)
+        pair.layer.weight.set_data(weight)
+        drop_norm(pair, bias)
+    return len(pairs) - len(foldable)
+
+
+def normalized_layers(network):
+    """The Normalized pairs of a network. A batch norm follows, in the order of definition in its cell, the layer whose output it takes."""
+    pairs = []
+    for _, cell in network.cells_and_names():
         children = list(cell.name_cells().items())
-        for (_, layer), (name, norm) in zip(children, children[1:]):
-            if isinstance(norm, nn.BatchNorm2d):
-                if not _fold(layer, norm):
-                    left += 1
-                elif isinstance(cell, nn.SequentialCell):
-                    cell[int(name)] = nn.Identity()
-                else:
-                    setattr(cell, name, nn.Identity())
-    return left
+        pairs += [Normalized(layer, norm, cell, name, layer.bias) for (_, layer), (name, norm) in zip(children, children[1:])
+                  if isinstance(norm, nn.BatchNorm2d)]
+    return pairs
 
 
-def _fold(layer, norm):
+def can_fold(pair):
+    """Whether float32 keeps a Normalized pair's outputs when its batch norm is folded."""
+    factor, mean, _ = _affine(pair.norm)
+    return np.abs(mean * factor).max() <= MAX_MEAN
+
+
+def folded(pair):
+    """(weight, bias), Tensors, with which a pair's layer alone gives what both do."""
+    factor, mean, beta = _affine(pair.norm)
+    bias = 0.0 if pair.bias is None else pair.bias.asnumpy()
+    shape = (1, -1, 1, 1) if isinstance(pair.layer, nn.Conv2dTranspose) else (-1, 1, 1, 1)
+    weight = pair.layer.weight.asnumpy() * factor.reshape(shape)
+    return Tensor(weight.astype(np.float32)), Tensor((beta + (bias - mean) * factor).astype(np.float32))
+
+
+def drop_norm(pair, bias):
+    """Take a pair's batch norm out of the network, and give its layer a bias, a Tensor."""
+    pair.layer.bias = Parameter(bias, name=pair.norm.beta.name)
+    pair.layer.has_bias = True
+    if isinstance(pair.cell, nn.SequentialCell):
+        pair.cell[int(pair.name)] = nn.Identity()
+    else:
+        setattr(pair.cell, pair.name, nn.Identity())
+
+
+def _affine(norm):
+    """A batch norm is (x - mean) * factor + beta: factor, mean and beta, float64 [C]."""
     gamma, beta, mean, variance = (
         values.asnumpy().astype(np.float64) for values in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
     )
-    factor = gamma / np.sqrt(variance + norm.eps)
-    if np.abs(mean * factor).max() > MAX_MEAN:
-        return False
-    bias = 0.0 if layer.bias is None else layer.bias.asnumpy()
-    shape = (1, -1, 1, 1) if isinstance(layer, nn.Conv2dTranspose) else (-1, 1, 1, 1)
-    layer.weight.set_data(Tensor((layer.weight.asnumpy() * factor.reshape(shape)).astype(np.float32)))
-    layer.bias = Parameter(Tensor((beta + (bias - mean) * factor).astype(np.float32)), name=norm.beta.name)
-    layer.has_bias = True
-    return True
+    return gamma / np.sqrt(variance + norm.eps), mean, beta

@@ -81,13 +81,15 @@ class CenterNetLoss(nn.Cell):
     Across ranks each sum is divided by the number of objects of all, over the number of ranks: so the mean over ranks,
     which is what gradients are averaged to, is the loss of the whole batch, however the objects are spread.
 
-    Args: a LossOptions; rank_size, and sum_over_ranks, a cell that adds a tensor up over the ranks.
+    Args: a LossOptions; rank_size, and sum_over_ranks, a cell that adds a tensor up over the ranks; parts, in how many equal parts
+    of_part gets a batch.
     construct: hm [N, C, H, W] (logits), wh, reg (maps) and the targets hm, ind, reg, reg_mask, wh, wh_mask of targets.py
     -> (loss, hm_loss, wh_loss, off_loss).
     """
 
-    def __init__(self, options, *, rank_size=1, sum_over_ranks=None):
+    def __init__(self, options, *, rank_size=1, sum_over_ranks=None, parts=1):
         super().__init__()
+        self.parts = parts
         self.mse_loss = options.mse_loss
         self.dense_wh = options.dense_wh
         self.reg_offset = options.reg_offset
@@ -108,11 +110,15 @@ class CenterNetLoss(nn.Cell):
         self.sum_over_ranks = sum_over_ranks or nn.Identity()
 
     def construct(self, hm, wh, reg, *targets):
+        return self.of_part(hm, wh, reg, self.norms(*targets), *targets)
+
+    def of_part(self, hm, wh, reg, norms, *targets):
+        """construct of a part of a batch, with the norms of the whole: the losses of its parts add up to the batch's."""
         hm_target, ind, reg_target, reg_mask, wh_target, wh_mask = targets
         mask = ops.broadcast_to(ops.expand_dims(reg_mask, -1), reg_target.shape)
-        hm_norm, wh_norm, off_norm = self._norms(hm_target, wh_mask, mask)
+        hm_norm, wh_norm, off_norm = norms
         if self.mse_loss:
-            hm_loss = mse_loss(hm, hm_target)
+            hm_loss = mse_loss(hm, hm_target) / self.parts
         else:
             hm_loss = focal_loss(clamped_sigmoid(hm), hm_target, hm_norm)
         wh = wh.astype(ms.float32)
@@ -125,8 +131,10 @@ class CenterNetLoss(nn.Cell):
         loss = self.hm_weight * hm_loss + self.wh_weight * wh_loss + self.off_weight * off_loss
         return loss, hm_loss, wh_loss, off_loss
 
-    def _norms(self, hm_target, wh_mask, mask):
+    def norms(self, *targets):
         """What the three sums are divided by, from the targets of all ranks."""
+        hm_target, _, reg_target, reg_mask, _, wh_mask = targets
+        mask = ops.broadcast_to(ops.expand_dims(reg_mask, -1), reg_target.shape)
         objects = (hm_target == 1.0).astype(ms.float32).sum()
         counts = self.sum_over_ranks(ops.stack((objects, wh_mask.sum(), mask.sum())))
         wh_count = counts[1] / wh_mask.shape[-1] if self.smooth_size else counts[1]

@@ -62,4 +62,4 @@ def load_model(path, config):
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     if ending(path) == ".mindir":
         return load_mindir(path)
-    return load_detector(path, config.eval_config, target, config.net_config.dcn_impl)
+    return load_detector(path, config.eval_config, target, config.net_config.dcn_impl, use_ema=config.use_ema)

@@ -1,5 +1,4 @@
 """The learning-rate schedule and the optimizer that a configuration describes, and what of a network they train."""
-import mindspore as ms
 from mindspore import nn, ops
 
 from src.lr_schedule import CosineDecay, MultiDecay, PolyDecay

@@ -6,6 +6,7 @@ import re
 from src.errors import UserError
 from src.model_utils.config import load_defaults
 from src.models import is_exported, read_model, require_runtime
+from src.side_file import named_checkpoint
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -25,7 +26,8 @@ class OptionParser(argparse.ArgumentParser):
 def add_model_options(parser):
     """Give the parser of a tool that detects the options that name its model and its device."""
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--load_checkpoint_path", metavar="FILE", help="checkpoint; its side file lies beside it")
+    model.add_argument("--load_checkpoint_path", metavar="FILE",
+                       help="checkpoint, its side file beside it; RUN/best and RUN/last are the best and the newest of a run's folder")
     add_exported_option(model)
     add_device_options(parser)
 
@@ -48,7 +50,7 @@ def check_model_options(options):
     """The path of the model that the options of add_model_options name. Raises UserError unless it is there and what computes it."""
     if options.exported is not None and not is_exported(options.exported):
         raise UserError(f"--mindir and --onnx name an exported file, .mindir or .onnx: {options.exported}")
-    model = options.exported if options.exported is not None else options.load_checkpoint_path
+    model = options.exported if options.exported is not None else named_checkpoint(options.load_checkpoint_path)
     require_runtime(model)
     read_model(model)
     return model

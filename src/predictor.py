@@ -13,7 +13,7 @@ from src.image_files import read_image
 from src.inference import join_scales, make_inputs
 from src.model_utils.config import make_config
 from src.models import description_source, is_exported, load_model, read_model, require_runtime
-from src.side_file import adopt_evaluation
+from src.side_file import adopt_evaluation, named_checkpoint
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Predictor:
 
     def __init__(self, model: str, device_target: str = "auto", device_id: int = 0, input_res: list[int] | None = None,
                  onnx_provider: str = "CPU", **eval_options):
+        model = named_checkpoint(model)
         require_runtime(model)
         description = read_model(model)
         given = {"eval_config": {"keep_res": False, **eval_options}, "device_target": device_target, "device_id": device_id,

@@ -4,6 +4,7 @@ import os
 import mindspore as ms
 import numpy as np
 
+from src.averaging import PREFIX
 from src.checkpoint import read_checkpoint
 from src.epochs import convert_steps
 from src.errors import UserError
@@ -24,7 +25,8 @@ def start_scale(config):
 
 def training_settings(config):
     """What a configuration says of the training, {"train_config.batch_size": 16, ...}; for the side file."""
-    settings = {name: getattr(config, name) for name in ("seed", "do_shuffle", "enable_lossscale", "epoch_size")}
+    names = ("seed", "do_shuffle", "enable_lossscale", "epoch_size", "eval_epochs", "best_metric", "patience")
+    settings = {name: getattr(config, name) for name in names}
     for section in ("train_config", "dataset_config"):
         settings |= {f"{section}.{name}": value for name, value in getattr(config, section).as_dict().items()}
     return settings
@@ -37,6 +39,8 @@ def restore(state, path, train_set, config):
     What the configuration changes wins, and is said in the log.
     """
     parameters = read_checkpoint(path)
+    for name in [name for name in state if name.startswith(PREFIX) and name not in parameters]:
+        parameters[name] = parameters[name.removeprefix(PREFIX)]  # a run without an average begins one
     missing = sorted(set(state) - set(parameters) - {"good_steps"})  # which checkpoints before the dynamic loss scale lack
     if missing or "step" not in parameters:
         name = (missing or ["step"])[0]

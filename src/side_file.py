@@ -42,6 +42,26 @@ def side_file(checkpoint):
 CHECKPOINT_NAME = re.compile(r"centernet-\d+_(\d+)(\.\d+)?\.ckpt")
 
 
+BEST_NAME = "centernet-best.ckpt"
+
+
+def named_checkpoint(path):
+    """The checkpoint that a path names: of RUN/best the best, of RUN/last the newest one in a run's folder or its ckpt_0; else path.
+
+    Raises UserError if there is none.
+    """
+    folder, name = os.path.split(path)
+    if name not in ("best", "last") or os.path.exists(path):
+        return path
+    for place in (folder or ".", os.path.join(folder, "ckpt_0")):
+        best = [os.path.join(place, BEST_NAME)] if os.path.isfile(os.path.join(place, BEST_NAME)) else []
+        if found := best if name == "best" else find_checkpoints(place):
+            return os.path.normpath(found[-1])
+    hint = "; eval_epochs keeps one" if name == "best" else ""
+    raise UserError(f"{path} names the {'best' if name == 'best' else 'newest'} checkpoint in {folder or 'this folder'} or its ckpt_0, "
+                    f"and there is none{hint}")
+
+
 def find_checkpoints(folder):
     """Paths of a run's checkpoints in a folder, in the order in which they were written."""
     names = os.listdir(folder) if os.path.isdir(folder) else []

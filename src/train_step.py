@@ -34,10 +34,10 @@ class LossScaling:
     float16: bool = False
 
 
-def build_loss(net_config, across=AcrossRanks()):
-    """The CenterNetLoss that net_config describes."""
+def build_loss(net_config, across=AcrossRanks(), parts=1):
+    """The CenterNetLoss that net_config describes, of batches in a number of parts."""
     options = LossOptions(**{field.name: getattr(net_config, field.name) for field in fields(LossOptions)})
-    return CenterNetLoss(options, rank_size=across.rank_size, sum_over_ranks=across.sum_over_ranks)
+    return CenterNetLoss(options, rank_size=across.rank_size, sum_over_ranks=across.sum_over_ranks, parts=parts)
 
 
 def set_precision(network, amp_level):
@@ -73,6 +73,15 @@ class NetworkWithLoss(nn.Cell):
         hm, wh, reg = self.network(image)
         return self.loss(hm, wh, reg, *targets)
 
+    def norms(self, image, *targets):
+        """What of_part takes, of a whole batch."""
+        return self.loss.norms(*targets)
+
+    def of_part(self, norms, image, *targets):
+        """construct of a part of a batch, as CenterNetLoss.of_part."""
+        hm, wh, reg = self.network(image)
+        return self.loss.of_part(hm, wh, reg, norms, *targets)
+
 
 _unscale = ops.MultitypeFuncGraph("unscale")
 
@@ -98,20 +107,35 @@ def _tensor_restore(wanted, parameter, value):
     return ops.assign(parameter, ops.select(wanted, value, parameter))
 
 
+_plus = ops.MultitypeFuncGraph("plus")
+
+
+@_plus.register("Tensor", "Tensor")
+def _tensor_plus(x, y):
+    return x + y
+
+
 class TrainStep(nn.Cell):
     """One training step on any device: a forward and a backward pass, gradients averaged over the devices, one update.
+
+    A batch of several parts has a forward and a backward pass for each, one after the other, and the update of the whole: only batch norm
+    sees parts.
 
     The loss is multiplied by the scale before the backward pass; if a gradient on any device is not finite, the step
     is skipped everywhere (weights, moments and global step stay).
 
     Args: scaling, a LossScaling; clip_grad_norm, the largest global norm of the gradients (0: no limit); across, an AcrossRanks;
-    device_input makes NetworkWithLoss's batch of the pipeline's. construct: a batch -> loss, hm_loss, wh_loss, off_loss (means over the
+    device_input makes NetworkWithLoss's batch of the pipeline's; parts of a batch, as network_with_loss's; average, a WeightAverage or
+    None. construct: a batch -> loss, hm_loss, wh_loss, off_loss (means over the
     ranks), overflow, scale, learning rate, and whether a rank's parameter `stop` was not 0 (scalars): so all ranks end at the same step.
     """
 
-    def __init__(self, network_with_loss, optimizer, *, scaling=LossScaling(), clip_grad_norm=0.0, across=AcrossRanks(), device_input=None):
+    def __init__(self, network_with_loss, optimizer, *, scaling=LossScaling(), clip_grad_norm=0.0, across=AcrossRanks(), device_input=None,
+                 parts=1, average=None):
         super().__init__(auto_prefix=False)
         self.device_input = device_input
+        self.parts = parts
+        self.average = average
         self.network = network_with_loss
         self.network.set_grad()
         self.optimizer = optimizer
@@ -128,17 +152,44 @@ class TrainStep(nn.Cell):
         self.reduce_gradients = across.reduce_gradients or nn.Identity()
         self.sum_over_ranks = across.sum_over_ranks or nn.Identity()
         self.map = ops.HyperMap()
-        self.forward_backward = ops.value_and_grad(self._scaled_loss, None, optimizer.parameters, has_aux=True)
+        scaled_loss = self._scaled_loss if parts == 1 else self._scaled_loss_of_part
+        self.forward_backward = ops.value_and_grad(scaled_loss, None, optimizer.parameters, has_aux=True)
 
     def _scaled_loss(self, *batch):
         losses = self.network(*batch)
         return losses[0] * self.scale, losses
 
+    def _scaled_loss_of_part(self, norms, *part):
+        losses = self.network.of_part(norms, *part)
+        return losses[0] * self.scale, losses
+
+    def _sum_over_parts(self, batch):
+        """(losses, gradients) of a batch in parts."""
+        norms = self.network.norms(*batch)
+        split = ()
+        for column in batch:
+            split += (column.reshape((self.parts, -1) + column.shape[1:]),)
+        losses = ops.zeros((4,), ms.float32)
+        grads = self.map(ops.zeros_like, self.optimizer.parameters)
+        index = Tensor(0, ms.int32)
+        while index < self.parts:  # one graph, however many parts
+            part = ()
+            for column in split:
+                part += (ops.gather(column, index, 0),)
+            (_, part_losses), part_grads = self.forward_backward(norms, *part)
+            losses = losses + ops.stack(part_losses)
+            grads = self.map(_plus, grads, part_grads)
+            index = index + 1
+        return (losses[0], losses[1], losses[2], losses[3]), grads
+
     def construct(self, *batch):
         if self.device_input is not None:
             batch = self.device_input(*batch)
         statistics = self.map(_copy, self.statistics) if self.statistics else ()
-        (_, losses), grads = self.forward_backward(*batch)
+        if self.parts == 1:
+            (_, losses), grads = self.forward_backward(*batch)
+        else:
+            losses, grads = self._sum_over_parts(batch)
         grads = self.reduce_gradients(grads)
         grads = self.map(ops.partial(_unscale, self.scale), grads)
         learning_rate = self.optimizer.get_lr()
@@ -158,6 +209,8 @@ class TrainStep(nn.Cell):
             if self.clip_grad_norm > 0:
                 grads = ops.clip_by_global_norm(grads, self.clip_grad_norm)
             losses = ops.depend(losses, self.optimizer(grads))
+            if self.average is not None:
+                losses = ops.depend(losses, self.average(self.optimizer.global_step))
         if self.growth_interval > 0:
             losses = ops.depend(losses, self._adapt_scale(scale, overflow))
         if self.statistics:

@@ -188,7 +188,7 @@ def test_one_pipeline_serves_many_epochs(tiny_records, make_config):
 
 
 def test_fewer_images_than_a_batch_is_an_error(tiny_records, make_config):
-    with pytest.raises(UserError, match="20 images are fewer than one batch"):
+    with pytest.raises(UserError, match="20 images are fewer than one step's"):
         dataset.TrainSet(make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 21))
 
 

@@ -89,7 +89,8 @@ def test_what_is_frozen_stays(what, make_config):
     network = build_network(config.net_config, 2, "composite")
     freeze(network, config.train_config.freeze)
     before = {parameter.name: parameter.asnumpy().copy() for parameter in network.get_parameters()}
-    step = TrainStep(NetworkWithLoss(network, build_loss(config.net_config)), build_optimizer(network, config.train_config, 10, 1)).set_train()
+    optimizer = build_optimizer(network, config.train_config, 10, 1)
+    step = TrainStep(NetworkWithLoss(network, build_loss(config.net_config)), optimizer).set_train()
     for seed in range(2):
         step(*(Tensor(value) for value in random_batch(np.random.default_rng(seed), 64, 2).values()))
     stays = {name for name, parameter in zip(before, network.get_parameters()) if np.array_equal(before[name], parameter.asnumpy())}

@@ -235,3 +235,33 @@ def test_loss_and_gradients_are_pytorchs(make_config):
             continue  # a bias before a batch norm: its gradient is rounding noise
         # Rounding flips single ReLUs, of which the few object centers see much: 1e-6 between outputs, 1e-2 between gradients.
         assert np.linalg.norm(grad.asnumpy() - reference_grad) < 0.02 * norm, parameter.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [
+    (), ("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1", "--enable_lossscale", "false"),
+])
+def test_accumulated_steps_are_those_of_the_large_batch(words, make_config):
+    """Three parts with unlike numbers of objects, one with none: losses, and gradients as descent shows them; no batch norm trains."""
+    batch = random_batch(np.random.default_rng(4), 64, 2, n=6)
+    for row in (0, 1, 3):
+        batch["hm"][row] = np.minimum(batch["hm"][row], 0.9)
+        batch["reg_mask"][row] = batch["wh_mask"][row] = 0
+    results = []
+    for parts in (1, 3):
+        config = make_config(*words, "--train_config.accumulate_steps", parts, "--train_config.optimizer", "SGD",
+                             "--train_config.MultiDecay.learning_rate", 0.1, "--net_config.num_stacks", "[1, 1, 1, 1]")
+        ms.set_seed(3)
+        network = build_network(config.net_config, 2, "composite")
+        for _, cell in network.cells_and_names():
+            if isinstance(cell, nn.BatchNorm2d):
+                cell.use_batch_statistics = False
+        step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
+        before = {parameter.name: parameter.asnumpy().copy() for parameter in network.trainable_params()}
+        losses = [float(value.asnumpy()) for value in step(*(Tensor(value) for value in batch.values()))[:4]]
+        results.append((losses, {parameter.name: parameter.asnumpy() - before[parameter.name] for parameter in network.trainable_params()}))
+    (losses, moved), (losses_of_parts, moved_by_parts) = results
+    np.testing.assert_allclose(losses_of_parts, losses, rtol=1e-5)
+    for name, step in moved.items():
+        assert np.linalg.norm(moved_by_parts[name] - step) <= 1e-4 * np.linalg.norm(step) + 1e-7, name
+    assert max(np.abs(step).max() for step in moved.values()) > 1e-3

@@ -1,0 +1,31 @@
+"""The commands that go on from what a training wrote, in the words that a shell takes."""
+import os
+import shlex
+import sys
+
+
+def how_to_go_on(checkpoint, rank_size):
+    """The words that name a checkpoint and what goes on from it."""
+    if not checkpoint:
+        return "this process writes no checkpoints" + (", rank 0 does" if rank_size > 1 else "")
+    words = ["--resume", "true", "--load_checkpoint_path", os.path.abspath(checkpoint)]
+    if rank_size > 1:
+        return (f"go on with {shlex.join(words)}, or with scripts/run_distributed_train_ascend.sh, resume = true in its ini file and "
+                "that checkpoint as LOAD_CHECKPOINT_PATH")
+    return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
+
+
+def commands_for(checkpoint, data_dir):
+    """Lines with the commands that evaluate, try and export a checkpoint; data_dir is the data set, "" if the training knows none."""
+    tools = os.path.relpath(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    data_dir = data_dir or "DATA"
+
+    def command(script, *words):
+        return f"  python {shlex.quote(os.path.normpath(os.path.join(tools, script)))} {shlex.join(words)}"
+
+    return "\n".join([
+        "next:",
+        command("eval.py", "--data_dir", data_dir, "--load_checkpoint_path", checkpoint),
+        command("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", "IMAGES", "--output", "detections"),
+        command("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "ONNX"),
+    ])

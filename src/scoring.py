@@ -1,0 +1,133 @@
+"""Scores while training: the network is evaluated every few epochs, its best checkpoint is kept, and training ends when none is better."""
+import contextlib
+import io
+import os
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from src import errors, evaluation, evaluator
+from src.errors import UserError
+from src.side_file import side_file
+from src.utils import log, log_skipped, read_json
+
+
+class Scoring:
+    """Evaluates a network in training on data_dir's validation images, after every eval_epochs epochs and at the end.
+
+    Ranks share the images and join their records; rank 0 scores and decides. `state` is what a checkpoint's side file says of it, so that a
+    resumed run goes on with it: step (the last one evaluated), best ({"step", "value"} or None) and since_best (evaluations after it).
+
+    Args: trained, a TrainingDetector; part, the evaluator.Part; every, the steps between two evaluations; rank, rank_size, and
+    sum_over_ranks, a cell, None with one rank.
+    """
+
+    def __init__(self, trained, part, every, *, rank=0, rank_size=1, sum_over_ranks=None):
+        self.trained, self.part, self.config, self.every = trained, part, trained.config, every
+        self.rank, self.rank_size, self.sum_over_ranks = rank, rank_size, sum_over_ranks
+        config = trained.config
+        self.state = {"metric": config.best_metric, "step": 0, "best": None, "since_best": 0}
+
+    def due(self, done, last_step):
+        """Whether to evaluate after `done` steps; not twice after the same."""
+        return (done % self.every == 0 or done == last_step) and done > 0 and self.state["step"] != done
+
+    def evaluate(self, done):
+        """Evaluate after `done` steps: the metrics, on rank 0, else None.
+
+        Raises errors.Interrupted on a signal, with nothing scored.
+        """
+        records = self._detect()
+        metrics = None
+        if self.rank == 0:
+            with contextlib.redirect_stdout(io.StringIO()):
+                _, metrics = evaluation.score(self.part.coco, records)
+            value, best = metrics[self.config.best_metric], self.state["best"]
+            better = best is None or value > best["value"]
+            self.state = {"metric": self.config.best_metric, "step": done, "best": {"step": done, "value": value} if better else best,
+                          "since_best": 0 if better else self.state["since_best"] + 1}
+        else:
+            self.state = {**self.state, "step": done}
+        return metrics
+
+    def is_best(self, done):
+        """Whether the weights after `done` steps are the best that were evaluated."""
+        return self.state["best"] is not None and self.state["best"]["step"] == done
+
+    def go_on(self, checkpoint, best_step):
+        """Go on as the side file of a resumed checkpoint says; best_step is that of centernet-best.ckpt, 0 without one, None on other ranks
+        than 0."""
+        state = read_json(side_file(checkpoint), "the side file", {}).get("scores") if os.path.exists(side_file(checkpoint)) else None
+        if not isinstance(state, dict) or state.get("metric") != self.config.best_metric or set(state) != set(self.state):
+            return
+        self.state = state
+        if self.rank == 0 and state["best"] and best_step != state["best"]["step"]:
+            log(f"the best checkpoint, of step {state['best']['step']}, is not in the folder any more: the next evaluation is the best one")
+            self.state = {**state, "best": None, "since_best": 0}
+        if self.finished():
+            raise UserError(f"nothing to train: {self.why_finished()}")
+
+    def why_finished(self):
+        """The words for why training ends before its last step."""
+        return f"{self.config.patience} evaluations (patience) were no better in {self.config.best_metric} than the best"
+
+    def finished(self):
+        """Whether to end the training, on all ranks: `patience` evaluations were no better than the best."""
+        patience = self.config.patience
+        wanted = self.rank == 0 and 0 < patience <= self.state["since_best"]
+        return bool(self._sum([wanted])[0])
+
+    def _detect(self):
+        """The COCO records of all images, of all ranks."""
+        mine = evaluator.Part(self.part.coco, self.part.annotation, self.part.images[self.rank :: self.rank_size], True,
+                              self.part.category_ids)
+        with self.trained.borrowed() as detector, contextlib.suppress(KeyboardInterrupt):  # which compiling raises after a signal
+            results, _ = evaluator.detect(detector, mine, self.config, "")
+            log_skipped(results.skipped)
+        if self._sum([errors.INTERRUPTS.requested])[0]:  # one rank's signal ends the evaluation of all
+            raise errors.Interrupted("the evaluation is not finished")
+        return join_records(results.records, self._gather) if self.rank_size > 1 else results.records
+
+    def _sum(self, values):
+        """Numbers added up over the ranks, float32."""
+        if self.rank_size == 1:
+            return values
+        return self.sum_over_ranks(ms.Tensor(values, ms.float32)).asnumpy()
+
+    def _gather(self, array):
+        """int32 arrays [N] of all ranks, which may have other lengths: a list."""
+        counts = np.zeros(self.rank_size, np.float32)
+        counts[self.rank] = len(array)
+        counts = self._sum(counts).astype(int)
+        padded = np.zeros(max(counts.max(), 1), np.int32)
+        padded[: len(array)] = array
+        rows = AllGather()(ms.Tensor(padded)).asnumpy().reshape(self.rank_size, -1)
+        return [row[:count] for row, count in zip(rows, counts)]
+
+
+class AllGather(nn.Cell):
+    """Join the tensors of all ranks along the first axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.all_gather = ops.AllGather()
+
+    def construct(self, x):
+        return self.all_gather(x)
+
+
+def join_records(records, gather):
+    """The COCO records of all ranks; gather(int32 [N]) gives those of each. Every number is kept to the last bit."""
+    numbers = [[record["image_id"], record["category_id"], *record["bbox"], record["score"]] for record in records]
+    arrays = gather(np.array(numbers, np.float64).reshape(-1).view(np.int32))
+    rows = np.concatenate([np.ascontiguousarray(array).view(np.float64).reshape(-1, 7) for array in arrays])
+    return [{"image_id": int(row[0]), "category_id": int(row[1]), "bbox": row[2:6].tolist(), "score": float(row[6])} for row in rows]
+
+
+def start_scoring(trained, part, train_set, sum_over_ranks):
+    """The Scoring of a training of a TrainSet on a Part, None without one; trained is its TrainingDetector."""
+    if part is None:
+        return None
+    every = trained.config.eval_epochs * train_set.steps_per_epoch
+    return Scoring(trained, part, every, rank=train_set.rank, rank_size=train_set.rank_size, sum_over_ranks=sum_over_ranks)

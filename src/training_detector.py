@@ -1,0 +1,70 @@
+"""The detector of a network that trains, on the parameters that train."""
+import contextlib
+
+import mindspore as ms
+
+from src import folding
+from src.centernet_det import build_network
+from src.deform_conv import resolve_dcn_impl
+from src.detector import build_detector
+from src.model_utils.config import Config
+
+
+class TrainingDetector:
+    """Lends a training's parameters to an inference network: the device holds no second copy of them.
+
+    The detector is that of detector.load_detector for a checkpoint of the same moment: batch norm folded by the same rules, so that both
+    give the same numbers. Args: network, a CenterNet; average, its WeightAverage, whose values are then taken, or None; description, the
+    side file's dictionary; config, a Config; device_target.
+    """
+
+    def __init__(self, network, average, description, config, device_target):
+        self.network, self.average, self.description, self.config = network, average, description, config
+        self.dcn_impl = resolve_dcn_impl(config.net_config.dcn_impl, device_target)
+        self.any_size = config.eval_config.keep_res and device_target == "CPU" and self.dcn_impl == "composite"
+        self.foldable, self.pairs, self.detector = None, [], None
+
+    @contextlib.contextmanager
+    def borrowed(self):
+        """Give the Detector. In the block the network's parameters hold what inference needs; after it they are what they were, bit for
+        bit, which the host's memory keeps meanwhile."""
+        trained = {parameter: parameter.asnumpy().copy() for parameter in self.network.get_parameters()}
+        try:
+            if self.average is not None:
+                for parameter, value in zip(self.average.weights, self.average.averages):
+                    parameter.set_data(ms.Tensor(value.asnumpy().copy()))
+            self._fold()
+            yield self.detector
+        finally:
+            for parameter, value in trained.items():
+                parameter.set_data(ms.Tensor(value))
+
+    def _fold(self):
+        """Fold the batch norms for the weights as they are; where others can be folded than last time, the graph is another."""
+        inference = build_sharing(self.network, self.description, self.dcn_impl) if self.detector is None else None
+        pairs = folding.normalized_layers(inference) if inference else self.pairs
+        foldable = [folding.can_fold(pair) for pair in pairs]
+        if inference is None and foldable != self.foldable:
+            self.detector = None
+            return self._fold()
+        for pair in (pair for pair, fold in zip(pairs, foldable) if fold):
+            weight, bias = folding.folded(pair)
+            pair.layer.weight.set_data(weight)
+            if inference:
+                folding.drop_norm(pair, bias)
+            else:
+                pair.layer.bias.set_data(bias)
+        if inference:
+            folding.replace_pooling(inference)
+            self.detector = build_detector(inference, self.description, self.config.eval_config, any_size=self.any_size)
+            self.pairs, self.foldable = pairs, foldable
+        return None
+
+
+def build_sharing(network, description, dcn_impl):
+    """A CenterNet of the same structure that has the parameters of another."""
+    inference = build_network(Config(description["net_config"]), len(description["classes"]), dcn_impl)
+    for (_, mine), (_, theirs) in zip(inference.cells_and_names(), network.cells_and_names()):
+        for name, parameter in list(theirs.parameters_and_names(expand=False)):
+            setattr(mine, name.rpartition(".")[2], parameter)
+    return inference
