@@ -156,6 +156,16 @@ def read_scores(path):
     return [(record["step"], record["epoch"], record["scores"]) for record in _read_records(path) if "scores" in record]
 
 
+def best_score(scores):
+    """The first with the highest AP of what read_scores returns; None if none has an AP."""
+    return max((score for score in scores if score[2].get("AP", -1) >= 0), key=lambda score: score[2]["AP"], default=None)
+
+
+def epochs_trained(records):
+    """{step: epochs trained after it, a number such as 2.5} of the records of steps."""
+    return {record["step"]: record["epoch"] + (record["percent"] if is_measure(record.get("percent")) else 1) for record in records}
+
+
 def _read_records(path):
     """All records, of steps and of scores, in their order."""
     records = []
