@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.errors import UserError
 from src.evaluation import METRIC_NAMES
 from src.kinds import is_number
 from src.model_utils.config import as_text, flatten
 from src.report import PARTS, chart, write_page
 from src.training_log import best_score, epochs_trained
+from src.utils import read_json
 from src.visual import draw_score, smooth
 
 COLORS = ("#2260a8", "#b3382c", "#0b6e4f", "#c98500", "#6a4c93", "#0f8b9d", "#8c564b", "#444b59")
@@ -22,14 +24,14 @@ SAME = {"input_res_train": "dataset_config.input_res_train", "mean": "dataset_co
 @dataclass
 class ComparedRun:
     """What there is of a run: its name and folder; steps and scores of train_record.jsonl ([] without); metrics, the dictionary of
-    metrics.json, and description, that of a checkpoint's side file (None without); missing, the files that are not there."""
+    metrics.json, and settings, those of read_settings (None without); missing, the files that are not there."""
 
     name: str
     folder: str
     steps: list
     scores: list
     metrics: dict | None
-    description: dict | None
+    settings: dict | None
     missing: list
 
 
@@ -54,7 +56,7 @@ def write_comparison(path, title, runs):
         runs=list(zip(runs, lines)), overview=[overview(run) for run in runs],
         losses=[loss_curves(trained, PARTS[:1], 9.2, 4.0), loss_curves(trained, PARTS[1:], 9.2, 2.4)] if trained else [],
         curves=score_curves(scored) if scored else None, table=score_rows(runs), classes=class_rows(runs),
-        settings=differences([run.description for run in runs]), described=sum(run.description is not None for run in runs),
+        settings=differences([run.settings for run in runs]), described=sum(run.settings is not None for run in runs),
     )
 
 
@@ -125,18 +127,21 @@ def _score(value):
     return value if is_number(value) and value >= 0 else None
 
 
-def differences(descriptions):
-    """Rows (parameter, its value of each run as text, None without) of what differs between the side files, None for a run without one."""
-    settings = [_settings(description) if description else {} for description in descriptions]
-    there = [known for known, description in zip(settings, descriptions) if description]
+def differences(settings):
+    """Rows (parameter, its value of each run, None without) of what differs between some read_settings, None for a run without them."""
+    there = [known for known in settings if known is not None]
     names = sorted({name for known in there for name in known})
-    return [(name, [known.get(name) for known in settings]) for name in names if len({known.get(name) for known in there}) > 1]
+    return [(name, [(known or {}).get(name) for known in settings]) for name in names if len({known.get(name) for known in there}) > 1]
 
 
-def _settings(description):
-    """{parameter: value as text} of a side file."""
+def read_settings(path):
+    """{parameter: value as text} of a checkpoint's side file. Raises UserError."""
+    description = read_json(path, "the side file of a checkpoint", {})
     flat = {SAME.get(name, name): value for name, value in description.items() if name in ("dataset", "classes", "category_ids", *SAME)}
-    for section in SECTIONS:
-        if isinstance(description.get(section), dict):
-            flat |= flatten(description[section], "net_config." if section == "net_config" else "")
-    return {name: as_text(value) or '""' for name, value in flat.items()}
+    try:
+        for section in SECTIONS:
+            if isinstance(description.get(section), dict):
+                flat |= flatten(description[section], "net_config." if section == "net_config" else "")
+        return {name: as_text(value) or '""' for name, value in flat.items()}
+    except RecursionError as error:
+        raise UserError(f"{path}: not the side file of a checkpoint (its settings are nested too deeply)") from error

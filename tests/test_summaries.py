@@ -1,6 +1,7 @@
 """src/summaries.py: TensorBoard's own reader finds what was written."""
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -136,11 +137,12 @@ runpy.run_path({os.path.join(ROOT, "train.py")!r}, run_name="__main__")
 
 @pytest.mark.slow
 def test_training_writes_them(tiny_run, tiny_records, train, tmp_path):
-    """A run that is resumed with tensorboard, and has been without."""
+    """A run that is resumed with tensorboard, and has been without; its log has a line every so many steps."""
     shutil.copytree(tiny_run / "ckpt_0", tmp_path / "ckpt_0")
     shutil.copy(tiny_run / "train_record.jsonl", tmp_path)
-    words = ["--mindrecord_dir", tiny_records, "--train_steps", 7, "--load_checkpoint_path", "ckpt_0/centernet-2_6.ckpt"]
-    train(*words, "--resume", "true", "--tensorboard", "true", cwd=tmp_path)
+    words = ["--mindrecord_dir", tiny_records, "--train_steps", 7, "--load_checkpoint_path", "ckpt_0/centernet-1_3.ckpt"]
+    done = train(*words, "--resume", "true", "--tensorboard", "true", "--log_interval", 5, cwd=tmp_path)
+    assert re.findall(r"^epoch: .* step: (\d+)", done.stdout, re.M) == ["5", "7"]
     shown = read(tmp_path / "tensorboard")
     steps = read_training_log(str(tmp_path / "train_record.jsonl"))
     assert [entry["step"] for entry in steps] == list(range(1, 8))

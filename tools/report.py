@@ -48,10 +48,10 @@ def report(folder, options, config):
 
 def compare(folders, options):
     """Write the page about several runs; returns its path."""
-    from src.comparison import ComparedRun, run_names, write_comparison
+    from src.comparison import ComparedRun, read_settings, run_names, write_comparison
     from src.side_file import find_checkpoints, side_file
     from src.training_log import read_scores, read_training_log
-    from src.utils import keep_earlier, log, read_json
+    from src.utils import keep_earlier, log
 
     if options.data_dir or options.config_path:
         raise UserError("--data_dir and --config_path are for the images of one run: several are compared without images")
@@ -68,7 +68,7 @@ def compare(folders, options):
         trained = os.path.isfile(record)
         runs.append(ComparedRun(
             name, folder, read_training_log(record) if trained else [], read_scores(record) if trained else [], read_metrics(scores),
-            read_json(described, "the side file of a checkpoint", {}) if os.path.isfile(described) else None, missing,
+            read_settings(described) if os.path.isfile(described) else None, missing,
         ))
     output = keep_earlier(options.output or "report.html")
     names = ", ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
