@@ -29,6 +29,10 @@ def main():
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     if not config.enable_modelarts:
         check_paths(config)
+    if config.tensorboard:
+        from src.summaries import require_writer
+
+        require_writer()
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src.dataset import TrainSet
     from src.engine import train

@@ -18,6 +18,7 @@ from src.pre_process import output_size
 from src.resume import record_beside, restore, training_settings
 from src.scoring import start_scoring
 from src.side_file import describe_model, read_side_file, side_file
+from src.summaries import Summaries
 from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 from src.training_detector import TrainingDetector
 from src.training_log import TrainingLog
@@ -156,7 +157,10 @@ def train(config, train_set, device_target, rank=0, part=None):
         scoring.go_on(resumed, checkpoints.best_step() if checkpoints else None)
     saving = Saving(config, checkpoints, state, train_set, scoring)
     record = os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None
-    record = TrainingLog(record, 0 if counted_anew else done, aside, record_beside(resumed, record) if resumed and record else "")
+    kept = 0 if counted_anew else done
+    summaries = Summaries(os.path.join(config.save_result_dir, "tensorboard"), kept) if config.tensorboard and rank == 0 else None
+    record = TrainingLog(record, kept, aside, record_beside(resumed, record) if resumed and record else "", config.log_interval,
+                         steps.stop, summaries)
     log(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
         f"{len(steps)} steps to go on {device_target}")
     warn_of_warmup(config.train_config, steps.stop)

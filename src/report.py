@@ -13,9 +13,9 @@ from markupsafe import Markup
 from src import evaluation
 from src.coco import class_list, ground_truth_boxes, image_size
 from src.image_files import read_image
-from src.training_log import read_training_log
+from src.training_log import best_score, epochs_trained, read_scores, read_training_log
 from src.utils import log, whole_file
-from src.visual import class_color, compare, draw_curve
+from src.visual import class_color, compare, draw_curve, draw_scores
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"
@@ -48,7 +48,8 @@ def write_report(path, title, run, score_thresh=0.3):
     metrics = run.metrics
     steps = read_training_log(run.record_path) if run.record_path else []
     if steps:
-        sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps), "last": steps[-1]}
+        sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps), "last": steps[-1],
+                                "scores": score_section(read_scores(run.record_path), epochs_trained(steps))}
     if metrics:
         sections["scores"] = {"metrics": metrics, "words": METRIC_WORDS, "bars": class_bars(metrics)}
     if run.coco is not None:
@@ -56,9 +57,15 @@ def write_report(path, title, run, score_thresh=0.3):
         sections["images"] = image_section(run.coco, run.records, run.images, score_thresh)
     if steps or (metrics and "stage_seconds" in metrics):
         sections["speed"] = speed_section(steps, metrics)
+    links = [(name, name.capitalize()) for name, section in sections.items() if section]
+    write_page(path, "report.html", title=title, links=links, score_thresh=score_thresh, **sections)
+
+
+def write_page(path, template, **content):
+    """Write a page of pages/, with its content in it; it refers to no other file."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
-    page = environment.get_template("report.html").render(title=title, made=now, score_thresh=score_thresh, **sections)
+    page = environment.get_template(template).render(made=now, **content)
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
         file.write(page)
 
@@ -118,6 +125,24 @@ def rate_chart(steps):
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
 
     return chart(4.5, 2.2, draw)
+
+
+def score_section(scores, epochs):
+    """The scores of evaluations during training as a curve and as rows (epochs trained, step, scores, whether it is the best one); None
+    without. Args as draw_scores has them."""
+    if not scores:
+        return None
+
+    def draw(axes):
+        draw_scores(axes, scores, epochs)
+        axes.set(xlabel="epochs trained", xlim=(0, None))
+        axes.set_title("AP and AP50")
+        axes.legend(loc="lower right")
+
+    best = best_score(scores)
+    rows = [(epochs.get(step, epoch + 1), step, values, best is not None and step == best[0]) for step, epoch, values in scores]
+    return {"chart": chart(4.5, 2.8, draw), "rows": rows,
+            "best": best and {"AP": best[2]["AP"], "epochs": epochs.get(best[0], best[1] + 1)}}
 
 
 def class_bars(metrics):

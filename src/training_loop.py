@@ -5,6 +5,7 @@ import time
 import mindspore as ms
 
 from src.errors import INTERRUPTS, Interrupted, UserError
+from src.evaluation import METRIC_NAMES
 from src.next_commands import how_to_go_on
 from src.resume import start_scale
 from src.utils import log
@@ -121,7 +122,7 @@ def evaluate(scoring, done, record, train_set):
     except Interrupted:
         return False
     if metrics is not None:
-        record.scores(done, train_set.steps_per_epoch, metrics)
+        record.scores(done, train_set.steps_per_epoch, {name: metrics[name] for name in METRIC_NAMES})
     return True
 
 

@@ -14,8 +14,9 @@ from src.errors import UserError
 
 
 def log(message):
-    """Print one line, at once."""
-    print(message, flush=True)
+    """Print one line, at once; above the bars, if a terminal shows any."""
+    with tqdm.external_write_mode(sys.stdout):
+        print(message, flush=True)
 
 
 def log_skipped(problems):

@@ -9,20 +9,38 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from src.image import affine_matrix
-from src.training_log import read_training_log
+from src.training_log import epochs_trained, read_scores, read_training_log
 from src.utils import whole_file
 
 
 def plot_losses(record_path, path):
-    """Draw the loss, its parts and the learning rate of a training record over the steps as a PNG; returns path."""
+    """Draw the loss, its parts and the learning rate of a training record over the steps as a PNG, and below them the scores, if there
+    are any, over the epochs; returns path."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    records = read_training_log(record_path)
+    records, scores = read_training_log(record_path), read_scores(record_path)
+    figure, (losses, *below) = pyplot.subplots(2 if scores else 1, figsize=(9, 7.5 if scores else 5), dpi=110, layout="constrained",
+                                               squeeze=False, height_ratios=(2, 1) if scores else None)
+    _draw_losses(losses[0], records)
+    if scores:
+        axes, epochs = below[0][0], epochs_trained(records)
+        draw_scores(axes, scores, epochs)
+        axes.set(xlabel="epochs trained", ylabel="score")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+        if (last := max(epochs, default=0)) > 0:  # the same place in training lies one below the other
+            axes.set_xlim(*(step * epochs[last] / last for step in losses[0].get_xlim()))
+    with whole_file(path) as partial:
+        figure.savefig(partial)
+    pyplot.close(figure)
+    return path
+
+
+def _draw_losses(axes, records):
     steps = np.array([record["step"] for record in records])
-    figure, axes = pyplot.subplots(figsize=(9, 5), dpi=110, layout="constrained")
     parts = {
         "loss": ("loss", "black"), "hm_loss": ("heatmap", "tab:red"), "wh_loss": ("size (before its weight)", "tab:blue"),
         "off_loss": ("offset", "tab:green"),
@@ -36,10 +54,19 @@ def plot_losses(record_path, path):
     rate.set_ylabel("learning rate")
     lines = [line for a in (axes, rate) for line in a.get_legend_handles_labels()[0]]
     axes.legend(lines, [line.get_label() for line in lines], loc="upper right")
-    with whole_file(path) as partial:
-        figure.savefig(partial)
-    pyplot.close(figure)
-    return path
+
+
+def draw_scores(axes, scores, epochs):
+    """Draw AP and AP50 of scores, as read_scores gives them, over the epochs trained, {step: epochs}."""
+    for name, color in (("AP", "tab:purple"), ("AP50", "tab:cyan")):
+        draw_score(axes, scores, epochs, name, color=color, label=name)
+    axes.set_ylim(bottom=0)
+
+
+def draw_score(axes, scores, epochs, name, **line):
+    """Draw one of the scores; evaluations without it, or without objects (-1), are left out."""
+    points = [(epochs.get(step, epoch + 1), values[name]) for step, epoch, values in scores if values.get(name, -1) >= 0]
+    axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3.5, linewidth=1.8, **line)
 
 
 def draw_curve(axes, steps, values, color, label=None, parts=40):
@@ -49,11 +76,14 @@ def draw_curve(axes, steps, values, color, label=None, parts=40):
 
 
 def smooth(values, window):
-    """Mean over the last `window` values (fewer at the start): float64 [M]."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
+    """Mean over the finite ones of the last `window` values (fewer at the start): float64 [M], NaN where there are none."""
+    values = np.asarray(values, np.float64)
+    finite = np.isfinite(values)
+    sums, counts = (np.cumsum(np.concatenate([[0.0], part])) for part in (np.where(finite, values, 0), finite))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    with np.errstate(invalid="ignore"):
+        return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])
 
 
 def class_color(label):

@@ -13,6 +13,7 @@ from src import evaluation, visual
 from src.coco import read_coco
 from src.errors import UserError
 from src.pre_process import View
+from src.training_log import TrainingLog
 from src.utils import read_json
 from tests.conftest import TINY, assert_user_error, call_script, noise_image, write_coco
 
@@ -126,6 +127,23 @@ def test_parts_that_are_missing_are_named(result, tmp_path):
     assert "after 7 steps" in page.text and "Scores" not in page.text
     call_script("tools/report.py", tmp_path)
     assert (tmp_path / "report.1.html").exists()
+
+
+def test_scores_during_training_and_the_best_of_them(tmp_path):
+    log = TrainingLog(str(tmp_path / "train_record.jsonl"), 0, interval=100)
+    for step in range(1, 16):
+        log.step(step, 5, (2.0, 1.0, 5.0, 0.5, False, 1.0, 1e-4), 8.0)
+        if step % 5 == 0:
+            log.scores(step, 5, {"AP": (0.1, 0.3, 0.2)[step // 5 - 1], "AP50": 0.41 + step / 1000, "AP75": -1.0})
+    log.close()
+    call_script("tools/report.py", tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    rows = [" ".join(row.split()) for row in re.findall(r"<tr>(.*?)</tr>", text, re.S)]
+    rows = [re.sub(r"\s*<[^>]*>\s*", " ", row).split() for row in rows]
+    assert [row for row in rows if row[-1:] != ["AP75"] and len(row) > 4] == [
+        ["1", "5", "0.100", "0.415", "–"], ["2", "10", "0.300", "0.420", "–", "best", "AP"], ["3", "15", "0.200", "0.425", "–"]]
+    assert "The best AP, 0.300, is that after 2 epochs." in page.text and page.open == []
 
 
 def test_a_data_set_that_has_moved(result, tiny_data, tmp_path):

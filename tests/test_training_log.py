@@ -1,12 +1,25 @@
-"""src/training_log.py: the log's lines and the record of steps."""
+"""src/training_log.py: the log's lines, the bar on a terminal, the record of steps and scores."""
+import contextlib
+import fcntl
+import json
+import os
+import pty
 import re
+import struct
+import subprocess
+import sys
+import termios
 
 import numpy as np
 import pytest
 
 from src import resume
 from src.errors import UserError
-from src.training_log import TrainingLog, read_training_log
+from src.training_log import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
+from src.utils import log as say
+from src.utils import progress
+from tests.conftest import ROOT, TINY
+from tools.loss import read_losses
 
 LOG_LINE = re.compile(
     r"epoch: (\d+) \| current epoch percent: (\d\.\d{3}) \| step: (\d+) \| loss (\S+) \| "
@@ -84,3 +97,192 @@ def test_the_log_line_and_its_record(tiny_run):
         assert record["loss"] == pytest.approx(parts, rel=1e-5)
         assert record["images_per_second"] > 0
     np.testing.assert_allclose([record["lr"] for record in records], [2.5e-4] + [5e-4] * 6, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- which steps have a line
+
+
+def write_steps(log, steps, overflows=(), losses=None):
+    for step in steps:
+        loss = losses[step] if losses else 2.0
+        log.step(step, 10, (np.float32(loss), 0.5, 0.3, 0.2, step in overflows, 1024.0, np.float32(1e-4)), 8.0)
+
+
+@pytest.mark.parametrize("interval, first, last, overflows, expected", [
+    (1, 1, 4, (), [1, 2, 3, 4]), (5, 1, 12, (), [5, 10, 12]), (5, 8, 15, (), [10, 15]),  # of the number of the step, not of the start
+    (100, 1, 7, (2, 3), [2, 3, 7]),
+])
+def test_lines_every_log_interval_steps(interval, first, last, overflows, expected, tmp_path, capsys):
+    """The last step and those that overflow always have one; the record has every step."""
+    log = TrainingLog(str(tmp_path / "r.jsonl"), 0, interval=interval, last_step=last)
+    write_steps(log, range(first, last + 1), overflows)
+    log.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert [int(LOG_LINE.fullmatch(line)[3]) for line in lines] == expected
+    assert [entry["step"] for entry in read_training_log(str(tmp_path / "r.jsonl"))] == list(range(first, last + 1))
+
+
+# ---------------------------------------------------------------- scores
+
+
+SCORES = {"AP": 0.3124, "AP50": 0.7, "AP_small": -1.0}
+
+
+def test_scores_are_kept_apart_from_the_steps(tmp_path, capsys):
+    path = str(tmp_path / "r.jsonl")
+    log = TrainingLog(path, 0, last_step=20)
+    write_steps(log, range(1, 11))
+    log.scores(10, 10, SCORES)
+    write_steps(log, range(11, 16))
+    log.scores(15, 10, {"AP": np.float64(0.5)})
+    log.close()
+    assert [line for line in capsys.readouterr().out.splitlines() if "AP" in line] == ["epoch 0: AP 0.312, AP50 0.700", "epoch 1: AP 0.500"]
+    assert json.loads(open(path, encoding="utf-8").read().splitlines()[10]) == {"epoch": 0, "step": 10, "scores": SCORES}
+    assert read_scores(path) == [(10, 0, SCORES), (15, 1, {"AP": 0.5})]
+    steps = read_training_log(path)
+    assert [entry["step"] for entry in steps] == list(range(1, 16))
+    assert epochs_trained(steps)[10] == 1 and epochs_trained(steps)[15] == 1.5
+    assert read_losses(path, "log") == dict.fromkeys(range(1, 16), 2.0)  # what judges a log takes steps only
+
+
+def test_a_resumed_record_keeps_the_scores_up_to_its_start(tmp_path):
+    """Those after the last step that is kept belong to it; those of steps that are done again go."""
+    path = str(tmp_path / "r.jsonl")
+    log = TrainingLog(path, 0)
+    for step in range(1, 6):
+        write_steps(log, [step])
+        log.scores(step, 10, {"AP": step / 10})
+    log.close()
+    TrainingLog(path, 3).close()
+    assert [step for step, _, _ in read_scores(path)] == [1, 2, 3]
+    assert [entry["step"] for entry in read_training_log(path)] == [1, 2, 3]
+    assert [step for step, _, _ in read_scores(str(tmp_path / "r.1.jsonl"))] == [1, 2, 3, 4, 5]
+
+
+def test_scores_alone_are_reason_enough_to_keep_a_record(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"epoch": 0, "step": 9, "scores": {"AP": 0.1}}\n')
+    TrainingLog(str(path), 3).close()
+    assert path.read_text() == "" and len(read_scores(str(tmp_path / "r.1.jsonl"))) == 1
+
+
+@pytest.mark.parametrize("line", [
+    '{"epoch": 0, "step": 5, "scores": {"AP": "high"}}', '{"epoch": 0, "step": 5, "scores": [0.3]}', '{"epoch": 0, "scores": {"AP": 0.3}}',
+    '{"epoch": 0, "step": "5", "scores": {"AP": 0.3}}', '{"epoch": 0, "step": 5, "scores": null}', '["scores"]', '"scores"', "7",
+    '{"epoch": 0, "step": 5, "sco', '{"epoch": true, "step": 5, "scores": {}}',
+])
+def test_damaged_scores_are_named(line, tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(f'{{"epoch": 0, "step": 5, "scores": {{"AP": 0.3}}}}\n{line}\n')
+    for read in (read_training_log, read_scores):
+        with pytest.raises(UserError, match="r.jsonl, line 2: not a training record"):
+            read(str(path))
+    path.write_text(f'{{"epoch": 0, "step": 5, "scores": {{"AP": 0.3}}}}\n{line}')  # where a run was killed
+    if line.endswith("sco"):
+        assert len(read_scores(str(path))) == 1 and read_training_log(str(path)) == []
+
+
+def test_the_best_score():
+    scores = [(5, 0, {"AP": 0.1}), (10, 1, {"AP": 0.3}), (15, 2, {"AP": 0.3}), (20, 3, {"AP50": 0.9})]
+    assert best_score(scores) == scores[1]
+    assert best_score([]) is None and best_score(scores[3:]) is None and best_score([(5, 0, {"AP": -1.0})]) is None
+
+
+# ---------------------------------------------------------------- the bar on a terminal
+
+
+@contextlib.contextmanager
+def terminal(columns):
+    """A pseudo terminal: (a file that writes on it, a function that closes that and returns what was written)."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    file = os.fdopen(slave, "w", encoding="utf-8")
+
+    def written():
+        file.close()
+        return read_terminal(master)
+
+    yield file, written
+    os.close(master)
+
+
+def read_terminal(master):
+    """All that was written on a terminal whose other side is closed."""
+    parts = []
+    with contextlib.suppress(OSError):  # Linux's answer once nobody writes any more
+        while part := os.read(master, 65536):
+            parts.append(part)
+    return b"".join(parts).decode("utf-8")
+
+
+def screen(text):
+    """The lines that a terminal shows after a text with carriage returns and moves upwards."""
+    lines, row, column = [""], 0, 0
+    for token in re.findall(r"\x1b\[A|\r|\n|[^\x1b\r\n]+", text):
+        if token == "\x1b[A":
+            row -= 1
+        elif token == "\r":
+            column = 0
+        elif token == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row == len(lines))
+        else:
+            lines[row] = lines[row].ljust(column)[:column] + token + lines[row][column + len(token) :]
+            column += len(token)
+    return [line.rstrip() for line in lines]
+
+
+BAR = re.compile(r"epoch (\d+) \|.*\| step +(\d+)/(\d+), loss (\S+?)(?:, (\S+) images/s)?(?:, (\d+) overflows)?, (\S+) left")
+
+
+def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
+    """Other lines, and another bar, stand above it; there is none of the log's lines."""
+    with terminal(110) as (file, written):
+        monkeypatch.setattr(sys, "stdout", file)
+        monkeypatch.setattr(sys, "stderr", file)
+        log = TrainingLog(str(tmp_path / "r.jsonl"), 4, interval=2, last_step=24)
+        losses = {step: float("inf") if step == 8 else float(step) for step in range(5, 25)}
+        write_steps(log, range(5, 15), (8,), losses)
+        say("a warning")
+        list(progress(range(3), "detecting"))
+        log.scores(14, 10, SCORES)
+        write_steps(log, range(15, 25), (), losses)
+        log.close()
+        say("the end")
+        lines = screen(written())
+    assert lines[0] == "a warning" and lines[1].startswith("detecting: 100%") and lines[2] == "epoch 1: AP 0.312, AP50 0.700"
+    epoch, step, of, loss, rate, overflows, left = BAR.fullmatch(lines[3]).groups()
+    assert (epoch, step, of, rate, overflows) == ("2", "24", "24", "8.0", "1") and re.fullmatch(r"[\d:]+", left)
+    assert float(loss) == pytest.approx((sum(range(5, 25)) - 8) / 19, rel=1e-3)  # the mean of the last 20 that are finite
+    assert lines[4:] == ["the end", ""]
+    assert len(read_training_log(str(tmp_path / "r.jsonl"))) == 20
+
+
+def test_a_bar_that_never_was(monkeypatch):
+    """Closing before the first step leaves no line."""
+    with terminal(80) as (file, written):
+        monkeypatch.setattr(sys, "stdout", file)
+        TrainingLog(None, 0, last_step=9).close()
+        assert written() == ""
+
+
+@pytest.mark.slow
+def test_training_on_a_terminal(graphs, tiny_records, tmp_path):
+    """train.py as a person starts it: each step moves the bar, and stands in the record."""
+    words = [*TINY, "--epoch_size", 2, "--compile_cache_dir", graphs, "--mindrecord_dir", tiny_records, "--train_steps", 7]
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    process = subprocess.Popen([sys.executable, os.path.join(ROOT, "train.py"), *map(str, words)], cwd=tmp_path, stdout=slave,
+                               stderr=subprocess.DEVNULL)
+    os.close(slave)
+    text = read_terminal(master)
+    os.close(master)
+    assert process.wait() == 0, text
+    bars = [match for part in re.split(r"[\r\n]+", text) if (match := BAR.fullmatch(part.strip()))]
+    assert {int(bar[2]) for bar in bars} <= set(range(1, 8)) and bars[0][2] == "1" and bars[-1][2] == "7" and bars[-1][3] == "7"
+    assert "current epoch percent" not in text
+    records = read_training_log(str(tmp_path / "train_record.jsonl"))
+    assert float(bars[0][4]) == pytest.approx(records[0]["loss"], rel=1e-3)
+    assert float(bars[-1][4]) == pytest.approx(np.mean([entry["loss"] for entry in records]), rel=1e-3)
+    lines = screen(text)
+    assert BAR.fullmatch(lines[next(place for place, line in enumerate(lines) if line.startswith("peak memory")) - 1])

@@ -1,4 +1,5 @@
-"""Make one self-contained HTML file about a training and its evaluation: curves, scores, errors, images, speed."""
+"""Make one self-contained HTML file about a training and its evaluation: curves, scores, errors, images, speed; or, of several, one that
+compares them: curves in one chart, scores side by side, what differs in their configuration."""
 import os
 import sys
 
@@ -13,39 +14,87 @@ from src.options import OptionParser
 
 def main(argv=None):
     parser = OptionParser(description=__doc__)
-    parser.add_argument("result_dir", metavar="RESULT_DIR", help="save_result_dir of train.py and eval.py: train_record.jsonl, val/")
-    parser.add_argument("--output", help="file to write (default: RESULT_DIR/report.html)")
-    parser.add_argument("--title", help="heading (default: the folder's name)")
-    parser.add_argument("--data_dir", help="data set that was evaluated on (default: where it was then)")
+    parser.add_argument("result_dirs", metavar="RESULT_DIR", nargs="+",
+                        help="save_result_dir of train.py and eval.py: train_record.jsonl, val/, ckpt_0/; several are compared")
+    parser.add_argument("--output", help="file to write (default: RESULT_DIR/report.html; of several runs report.html in this folder)")
+    parser.add_argument("--title", help="heading (default: the folders' names)")
+    parser.add_argument("--data_dir", help="data set that one run was evaluated on (default: where it was then)")
     parser.add_argument("--config_path", help="configuration of the data set (with --data_dir)")
     options = parser.parse_args(argv)
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
+    folders = [errors.require_dir(folder, "result folder") for folder in options.result_dirs]
+    output = report(folders[0], options, config) if len(folders) == 1 else compare(folders, options)
+    print(f"wrote {output}")
 
-    from src.evaluation import FOUND, SCORES, TIMES
+
+def report(folder, options, config):
+    """Write the page about one run; returns its path."""
+    from src.evaluation import FOUND
     from src.report import Run, write_report
     from src.utils import keep_earlier, log, read_json
 
-    folder = errors.require_dir(options.result_dir, "result folder")
-    record = os.path.join(folder, "train_record.jsonl")
-    scores = os.path.join(folder, "val") if os.path.isdir(os.path.join(folder, "val")) else folder
-    paths = {name: os.path.join(scores, name) for name in ("metrics.json", "val_pred_result.json")}
-    for path in (record, *paths.values()):
+    record, scores, detections = find_files(folder)
+    for path in (record, scores, detections):
         if not os.path.isfile(path):
             log(f"without {path}")
-    if not any(os.path.isfile(path) for path in (record, *paths.values())):
-        raise UserError(f"{folder} has neither train_record.jsonl nor val/ of an evaluation")
-    content = {"record_path": record if os.path.isfile(record) else None}
-    if os.path.isfile(paths["metrics.json"]):
-        content["metrics"] = read_json(paths["metrics.json"], "scores of eval.py", SCORES)
-        if "stage_seconds" in content["metrics"]:
-            read_json(paths["metrics.json"], "scores of eval.py", TIMES)
-    if os.path.isfile(paths["val_pred_result.json"]):
-        result = read_json(paths["val_pred_result.json"], "detections of eval.py", FOUND)
-        content.update(ground_truth(result, options, config))
+    content = {"record_path": record if os.path.isfile(record) else None, "metrics": read_metrics(scores)}
+    if os.path.isfile(detections):
+        content.update(ground_truth(read_json(detections, "detections of eval.py", FOUND), options, config))
     output = keep_earlier(options.output or os.path.join(folder, "report.html"))
     title = options.title or os.path.basename(os.path.abspath(folder))
     write_report(output, title, Run(**content), config.eval_config.score_thresh)
-    print(f"wrote {output}")
+    return output
+
+
+def compare(folders, options):
+    """Write the page about several runs; returns its path."""
+    from src.comparison import ComparedRun, read_settings, run_names, write_comparison
+    from src.side_file import find_checkpoints, side_file
+    from src.training_log import read_scores, read_training_log
+    from src.utils import keep_earlier, log
+
+    if options.data_dir or options.config_path:
+        raise UserError("--data_dir and --config_path are for the images of one run: several are compared without images")
+    runs = []
+    for name, folder in zip(run_names(folders), folders):
+        if any(os.path.samefile(folder, run.folder) for run in runs):
+            raise UserError(f"{folder} is given twice")
+        record, scores, _ = find_files(folder)
+        checkpoints = find_checkpoints(os.path.join(folder, "ckpt_0")) or find_checkpoints(folder)
+        described = side_file(checkpoints[-1]) if checkpoints else os.path.join(folder, "ckpt_0")
+        missing = [os.path.relpath(path, folder) for path in (record, scores, described) if not os.path.isfile(path)]
+        for part in missing:
+            log(f"without {os.path.join(folder, part)}")
+        trained = os.path.isfile(record)
+        runs.append(ComparedRun(
+            name, folder, read_training_log(record) if trained else [], read_scores(record) if trained else [], read_metrics(scores),
+            read_settings(described) if os.path.isfile(described) else None, missing,
+        ))
+    output = keep_earlier(options.output or "report.html")
+    names = ", ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
+    write_comparison(output, options.title or names, runs)
+    return output
+
+
+def find_files(folder):
+    """The paths of a run's record, scores and detections, there or not. Raises UserError if none is."""
+    results = os.path.join(folder, "val") if os.path.isdir(os.path.join(folder, "val")) else folder
+    paths = [os.path.join(folder, "train_record.jsonl")]
+    paths += [os.path.join(results, name) for name in ("metrics.json", "val_pred_result.json")]
+    if not any(map(os.path.isfile, paths)):
+        raise UserError(f"{folder} has neither train_record.jsonl nor val/ of an evaluation")
+    return paths
+
+
+def read_metrics(path):
+    """The dictionary of a metrics.json, None if it is not there. Raises UserError."""
+    from src.evaluation import SCORES, TIMES
+    from src.utils import read_json
+
+    if not os.path.isfile(path):
+        return None
+    metrics = read_json(path, "scores of eval.py", SCORES)
+    return read_json(path, "scores of eval.py", TIMES) if "stage_seconds" in metrics else metrics
 
 
 def ground_truth(result, options, config):

@@ -30,7 +30,7 @@ class Config:
 
     def parameters(self):
         """The settings as {"eval_config.K": 100, ...}."""
-        return _flatten(self.as_dict())
+        return flatten(self.as_dict())
 
     def origin(self, name):
         """Where a parameter's value comes from, named as "eval_config.K": "default_config.yaml", a file's path, "the command line"."""
@@ -71,11 +71,11 @@ def _read_defaults(path):
     """What load_defaults returns, and sentences about what was left out."""
     documents = _documents(path, os.stat(path).st_mtime_ns)
     whole = len(documents) == 3 and all(isinstance(document, dict) for document in documents)
-    helps, rules = (_flatten(documents[1]), _flatten(documents[2], leaf="kind")) if whole else ({}, {})
+    helps, rules = (flatten(documents[1]), flatten(documents[2], leaf="kind")) if whole else ({}, {})
     if not whole or not all(isinstance(rule, dict) and "kind" in rule for rule in rules.values()):
         raise UserError(f"{path}: expected three documents, values, help and rules, with lines of --- between them; another file, such as "
                         "the model zoo's, does not replace this one, but is given with --config_path, or to launchers in CONFIG_PATH")
-    stated = _flatten(documents[0])
+    stated = flatten(documents[0])
     no_paths = {name: "" for name in stated if name in rules and rules[name]["kind"] in ("path", "output")}
     values, _, _, notes = _merged(no_paths, {}, stated, rules, path)
     for name in rules:
@@ -107,7 +107,7 @@ def get_config(description, argv=None):
 
 def make_config(**settings):
     """A Config of the defaults and of settings {"eval_config": {"K": 10}, ...}, checked, without a command line."""
-    return compose([], [("the options", _flatten(settings))])
+    return compose([], [("the options", flatten(settings))])
 
 
 def compose(files, layers):
@@ -188,7 +188,7 @@ def read_config_file(path):
     settings = documents[0] if documents and documents[0] is not None else {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: expected `name: value` lines")
-    return _flatten(settings)
+    return flatten(settings)
 
 
 def merge(values, changes, rules, where):
@@ -221,7 +221,7 @@ def checked_section(section, settings, where):
     if not isinstance(settings, dict):
         raise UserError(f"{where}: {section} is {settings!r}; expected a section of parameters")
     defaults, _, rules = load_defaults()
-    return _nest(merge(defaults, _flatten({section: settings}), rules, where))[section]
+    return _nest(merge(defaults, flatten({section: settings}), rules, where))[section]
 
 
 def _parser(description, values, helps, rules):
@@ -254,12 +254,12 @@ def _unknown(kind, name, known):
     return f"no {kind} {name}{hint}"
 
 
-def _flatten(settings, prefix="", leaf=None):
+def flatten(settings, prefix="", leaf=None):
     """Nested settings -> {"section.name": value}; a dictionary with the key `leaf` is a value, and so is an empty one."""
     flat = {}
     for name, value in settings.items():
         if isinstance(value, dict) and value and (leaf is None or leaf not in value):
-            flat.update(_flatten(value, f"{prefix}{name}.", leaf))
+            flat.update(flatten(value, f"{prefix}{name}.", leaf))
         else:
             flat[f"{prefix}{name}"] = value
     return flat

@@ -1,0 +1,161 @@
+"""src/comparison.py: several runs on one page of tools/report.py."""
+import json
+import os
+import re
+
+import pytest
+
+from src import comparison
+from src.comparison import ComparedRun, class_rows, differences, overview, read_settings, run_names, score_rows
+from src.errors import UserError
+from src.evaluation import METRIC_NAMES
+from src.training_log import TrainingLog, read_scores, read_training_log
+from tests.conftest import assert_user_error, call_script
+from tests.test_report import Page
+
+DESCRIPTION = {
+    "dataset": "coco", "classes": ["disc"], "category_ids": [1], "mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "input_res_train": [96, 96],
+    "net_config": {"head_conv": 64, "wh_weight": 0.1}, "evaluation": {"eval_config.K": 100},
+    "training": {"seed": 1, "train_config.batch_size": 4, "train_config.MultiDecay": {"learning_rate": 0.1, "multi_epochs": [90, 120]},
+                 "dataset_config.input_res_train": [96, 96], "dataset_config.mean": [0.1, 0.2, 0.3]},
+    "epoch": 1, "step": 10, "written": 1,
+}
+METRICS = {**dict.fromkeys(METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": 0.5}}
+
+
+def make_run(folder, loss=2.0, scores=(0.1, 0.3), metrics=None, description=None):
+    """A run's folder with a record of 10 steps, 5 an epoch, without what is None."""
+    folder.mkdir(parents=True)
+    if loss is not None:
+        log = TrainingLog(str(folder / "train_record.jsonl"), 0, interval=100)
+        for step in range(1, 11):
+            log.step(step, 5, (loss, 1.0, 5.0, 0.5, False, 1.0, 1e-4), 8.0)
+            if step % 5 == 0 and scores:
+                log.scores(step, 5, {"AP": scores[step // 5 - 1]})
+        log.close()
+    if metrics:
+        (folder / "val").mkdir()
+        (folder / "val" / "metrics.json").write_text(json.dumps(metrics))
+    if description:
+        (folder / "ckpt_0").mkdir()
+        (folder / "ckpt_0" / "centernet-2_10.ckpt").touch()
+        (folder / "ckpt_0" / "centernet-2_10.json").write_text(json.dumps(description))
+    return folder
+
+
+def compared(folder=None, metrics=None):
+    record = str(folder / "train_record.jsonl") if folder else None
+    return ComparedRun("run", "run", read_training_log(record) if record else [], read_scores(record) if record else [], metrics,
+                       None, [])
+
+
+@pytest.mark.parametrize("folders, names", [
+    (["exp/a", "exp/b/"], ["a", "b"]), (["/x/one/run", "/x/two/run"], ["one/run", "two/run"]),
+    (["/run", "/x/run"], ["/run", "x/run"]), (["/x/a", "/y/a", "/y/b"], ["x/a", "y/a", "y/b"]),
+])
+def test_names_tell_the_folders_apart(folders, names):
+    assert run_names(folders) == names
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """The settings of a side file with some content."""
+    def read(content):
+        path = tmp_path / "side.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return read_settings(str(path))
+
+    return read
+
+
+def test_only_what_differs(settings):
+    other = json.loads(json.dumps(DESCRIPTION))
+    other["training"]["train_config.MultiDecay"]["learning_rate"] = 0.2
+    other["training"]["dataset_config.input_res_train"] = other["input_res_train"] = [128, 96]
+    other["net_config"]["wh_weight"] = ""
+    del other["evaluation"]
+    other.update(step=20, written=9)
+    one = settings(DESCRIPTION)
+    assert differences([one, settings(other), None]) == [
+        ("dataset_config.input_res_train", ["[96, 96]", "[128, 96]", None]), ("eval_config.K", ["100", None, None]),
+        ("net_config.wh_weight", ["0.1", '""', None]), ("train_config.MultiDecay.learning_rate", ["0.1", "0.2", None])]
+    assert differences([one, one, None]) == differences([one]) == differences([None, None]) == []
+
+
+@pytest.mark.parametrize("section", [None, [], "text", {"a": {"b": [{"c": None}]}}, {"": {}}])
+def test_side_files_of_another_form(section, settings):
+    """Whatever JSON holds is shown as text."""
+    rows = differences([settings(DESCRIPTION), settings({"training": section, "classes": section}), settings({})])
+    assert rows and all(value is None or isinstance(value, str) for _, values in rows for value in values)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"training": ' + '{"a": ' * 100_000 + "1" + "}" * 100_000 + "}"])
+def test_broken_side_files_are_named(content, settings):
+    with pytest.raises(UserError, match="side.json: not the side file of a checkpoint"):
+        settings(content)
+
+
+def test_side_files_that_json_can_read_and_no_more(settings, monkeypatch):
+    def too_deep(section, prefix):
+        raise RecursionError
+
+    monkeypatch.setattr(comparison, "flatten", too_deep)
+    with pytest.raises(UserError, match="side.json: not the side file of a checkpoint .its settings are nested too deeply"):
+        settings(DESCRIPTION)
+
+
+def test_scores_side_by_side(tmp_path):
+    run = compared(make_run(tmp_path / "a"))
+    metrics = {**METRICS, "AP": 0.25, "AP_small": -1.0, "VOC_mAP_07": 0.75, "AP_per_class": {"disc": None, "square": 0.5}}
+    rows = dict(score_rows([run, compared(metrics=metrics), compared(metrics=METRICS)]))
+    assert rows["AP"] == [None, 0.25, 0.5] and rows["AP_small"] == [None, None, 0.5] and rows["VOC_mAP_07"] == [None, 0.75, None]
+    assert rows["best AP during training"] == [0.3, None, None] and list(rows)[:3] == ["AP", "AP50", "AP75"]
+    assert class_rows([run, compared(metrics=metrics), compared(metrics=METRICS)]) == [
+        ("disc", [None, None, 0.5]), ("square", [None, 0.5, None])]
+    assert score_rows([compared()]) == [] and overview(compared())["steps"] is None
+    assert overview(run) == {"steps": 10, "epochs": 2, "loss": 2, "rate": 8, "best": {"AP": 0.3, "epochs": 2}}
+
+
+def test_one_page_about_several_runs(tmp_path):
+    """Names of any letters; what a run lacks is a dash, and said."""
+    other = {**DESCRIPTION, "classes": ["<script>alert(1)</script>"]}
+    make_run(tmp_path / "$a_$b", metrics=METRICS, description=DESCRIPTION)
+    make_run(tmp_path / "<i>", loss=3.0, scores=None, metrics={**METRICS, "AP": 0.625}, description=other)
+    make_run(tmp_path / "_bare run")
+    folders = [tmp_path / name for name in ("$a_$b", "<i>", "_bare run")]
+    done = call_script("tools/report.py", *folders, cwd=tmp_path)
+    assert f"without {tmp_path}/_bare run/metrics.json" in done.stdout and f"without {tmp_path}/_bare run/ckpt_0" in done.stdout
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert page.open == [] and "<script" not in text and "url(http" not in text
+    assert all(reference.startswith(("data:", "#")) for reference in page.references)
+    assert text.count("<svg") == 3 and "$a_$b, <i>, _bare run" in page.text
+    rows = [re.sub(r"<[^>]*>", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", text, re.S)]
+    assert ["AP", "0.500", "0.625", "–"] in rows and ["best", "AP", "during", "training", "0.300", "–", "0.300"] in rows
+    escaped = "[&#39;&lt;script&gt;alert(1)&lt;/script&gt;&#39;]"
+    assert [row for row in rows if row[0] == "classes"] == [["classes", "[&#39;disc&#39;]", escaped, "–"]]
+    assert "without metrics.json, ckpt_0" in page.text and "head_conv" not in text
+    call_script("tools/report.py", *folders, "--title", "again", cwd=tmp_path)
+    assert (tmp_path / "report.1.html").exists() and "again" in (tmp_path / "report.html").read_text()
+
+
+def test_as_many_runs_as_one_likes(tmp_path):
+    """More than there are colors, some without a record or without anything to compare in their configuration."""
+    folders = [make_run(tmp_path / f"run{number}", loss=None if number == 3 else 2.0, metrics=METRICS) for number in range(20)]
+    call_script("tools/report.py", *folders, "--output", tmp_path / "r.html")
+    page = Page((tmp_path / "r.html").read_text())
+    assert "20 runs" in page.text and "there is nothing to compare" in page.text
+
+
+def test_mistakes(tmp_path):
+    one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two", metrics=METRICS)
+    (tmp_path / "empty").mkdir()
+    for words, parts in [
+        ([one, tmp_path / "empty"], [f"{tmp_path}/empty has neither train_record.jsonl nor val/"]),
+        ([one, "no/where"], ["result folder not found: no/where"]), ([one, two, f"{one}/../one/"], ["/one/ is given twice"]),
+        ([one, two, "--data_dir", tmp_path], ["--data_dir and --config_path are for the images of one run"]),
+    ]:
+        assert_user_error(call_script("tools/report.py", *words, cwd=tmp_path, check=False), *parts)
+    (two / "val" / "metrics.json").write_text("{}")
+    assert_user_error(call_script("tools/report.py", one, two, cwd=tmp_path, check=False), f"{two}/val/metrics.json: not scores of eval.py")
+    assert sorted(os.listdir(tmp_path)) == ["empty", "one", "two"]
