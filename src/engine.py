@@ -60,7 +60,7 @@ def build_train_step(network, config, optimizer, rank_size=1, device_input=None)
         float16=options.amp_level != "O0",
     )
     step = TrainStep(loss, optimizer, scaling=scaling, clip_grad_norm=options.clip_grad_norm, across=across, device_input=device_input,
-                     parts=options.accumulate_steps, average=average)
+                     average=average)
     step.set_train()
     return step
 

@@ -68,6 +68,7 @@ class NetworkWithLoss(nn.Cell):
         super().__init__(auto_prefix=False)
         self.network = network
         self.loss = loss
+        self.parts = loss.parts
 
     def construct(self, image, *targets):
         hm, wh, reg = self.network(image)
@@ -125,16 +126,16 @@ class TrainStep(nn.Cell):
     is skipped everywhere (weights, moments and global step stay).
 
     Args: scaling, a LossScaling; clip_grad_norm, the largest global norm of the gradients (0: no limit); across, an AcrossRanks;
-    device_input makes NetworkWithLoss's batch of the pipeline's; parts of a batch, as network_with_loss's; average, a WeightAverage or
-    None. construct: a batch -> loss, hm_loss, wh_loss, off_loss (means over the
-    ranks), overflow, scale, learning rate, and whether a rank's parameter `stop` was not 0 (scalars): so all ranks end at the same step.
+    device_input makes NetworkWithLoss's batch of the pipeline's; average, a WeightAverage or None.
+    construct: a batch -> loss, hm_loss, wh_loss, off_loss (means over the ranks), overflow, scale, learning rate, and whether a rank's
+    parameter `stop` was not 0 (scalars): so all ranks end at the same step.
     """
 
     def __init__(self, network_with_loss, optimizer, *, scaling=LossScaling(), clip_grad_norm=0.0, across=AcrossRanks(), device_input=None,
-                 parts=1, average=None):
+                 average=None):
         super().__init__(auto_prefix=False)
         self.device_input = device_input
-        self.parts = parts
+        self.parts = network_with_loss.parts
         self.average = average
         self.network = network_with_loss
         self.network.set_grad()
@@ -152,7 +153,7 @@ class TrainStep(nn.Cell):
         self.reduce_gradients = across.reduce_gradients or nn.Identity()
         self.sum_over_ranks = across.sum_over_ranks or nn.Identity()
         self.map = ops.HyperMap()
-        scaled_loss = self._scaled_loss if parts == 1 else self._scaled_loss_of_part
+        scaled_loss = self._scaled_loss if self.parts == 1 else self._scaled_loss_of_part
         self.forward_backward = ops.value_and_grad(scaled_loss, None, optimizer.parameters, has_aux=True)
 
     def _scaled_loss(self, *batch):

@@ -218,12 +218,12 @@ def shared_detectors():
     """
     load, held = detector.load_detector, {}
 
-    def load_shared(checkpoint, eval_config, *words):
+    def load_shared(checkpoint, eval_config, *words, use_ema=True):
         files = [path for path in (str(checkpoint), side_file(str(checkpoint))) if os.path.isfile(path)]
         digest = hashlib.sha256(b"".join(pathlib.Path(path).read_bytes() for path in files)).hexdigest()
-        key = (len(files), digest, eval_config.K, eval_config.flip_test, eval_config.keep_res, *words)
+        key = (len(files), digest, eval_config.K, eval_config.flip_test, eval_config.keep_res, use_ema, *words)
         if key not in held:
-            held[key] = load(checkpoint, eval_config, *words)
+            held[key] = load(checkpoint, eval_config, *words, use_ema=use_ema)
             if len(held) > 8:
                 del held[next(iter(held))]  # each takes some 100 MB
         return held[key]
@@ -253,10 +253,10 @@ def by_operation():
 @pytest.fixture
 def interrupts(monkeypatch):
     """Signals as errors.run handles them, for this test alone."""
-    from src import engine
+    from src import training_loop
 
     fresh = errors.Interrupts()
-    for module in (errors, engine):
+    for module in (errors, training_loop):
         monkeypatch.setattr(module, "INTERRUPTS", fresh)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     fresh.install()

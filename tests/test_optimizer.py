@@ -25,6 +25,8 @@ class Part(nn.Cell):
 class Parts(nn.Cell):
     """A stand-in for a network: the cubes of its weights, which a batch of factors weighs, in a backbone and a head."""
 
+    parts = 1
+
     def __init__(self, start):
         super().__init__()
         self.backbone, self.hm = Part(start), Part(start[::-1].copy())

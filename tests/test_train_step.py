@@ -18,6 +18,8 @@ from tests import parity
 class Quadratic(nn.Cell):
     """A stand-in for the network with its loss: sum of (w * x) ** 2 / 2, so that the gradient is w * x * x."""
 
+    parts = 1
+
     def __init__(self, start):
         super().__init__()
         self.w = Parameter(Tensor(np.array(start, np.float32)), name="w")
