@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import reprlib
+import shutil
 import sys
 import tempfile
 import time
@@ -44,6 +45,13 @@ def progress(items, what, total=None, every=10.0):
             log(f"{what}: {done}{left}")
 
 
+def spread(items, count):
+    """At most count of the items, evenly spread over them, the first and the last among them."""
+    count = min(count, len(items))
+    step = (len(items) - 1) / max(count - 1, 1)
+    return [items[round(number * step)] for number in range(count)]
+
+
 @contextlib.contextmanager
 def whole_file(path):
     """Give a path to write to; what is there when the block ends well becomes path, with a new file's usual mode.
@@ -66,6 +74,15 @@ def settle(made, path):
     os.remove(new)
     os.chmod(made, mode)
     os.replace(made, path)
+
+
+def link_or_copy(source, target):
+    """Put a file to target, as a hard link where the file system can: of what a symbolic link means, not of the link."""
+    source = os.path.realpath(source)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
 
 
 def write_json(path, value):
