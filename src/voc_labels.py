@@ -87,6 +87,7 @@ def read(folder, files, first=1):
             image = find(path, root.findtext("filename") or "")
         except (ValueError, OSError) as error:
             labels.skipped.append(f"{path}: {errors.reason(error)}")
+            used.update(find.by_stem[stem(path)])
             continue
         used.add(image)
         size = labels.size_of(image, _believable(root))

@@ -45,18 +45,23 @@ def parse_line(line, keypoints=False):
     return int(label), [left, top, max(values[::2]) - left, max(values[1::2]) - top]
 
 
-def read_lines(folder, path):
-    """The lines of a text file. Raises UserError if it cannot be read."""
+def read_file(folder, path):
+    """The text of a file. Raises UserError if it cannot be read."""
     try:
         with open(os.path.join(folder, path), encoding="utf-8-sig") as file:
-            return [line.strip() for line in file.read().split("\n")]
+            return file.read()
     except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"{os.path.join(folder, path)}: {errors.reason(error)}") from error
 
 
+def read_lines(folder, path):
+    """The lines of a text file, stripped. Raises UserError if it cannot be read."""
+    return [line.strip() for line in read_file(folder, path).split("\n")]
+
+
 def read_description(folder, path):
     """What data.yaml says: a dictionary whose values are texts, lists and dictionaries. Raises UserError if it is none."""
-    text = "\n".join(read_lines(folder, path))
+    text = read_file(folder, path)
     try:
         # All values stay texts: classes that are called no or 1 are not to become False and a number. Tags make no objects.
         content = yaml.load(text, yaml.BaseLoader)
@@ -224,21 +229,21 @@ def _described_parts(folder, files, path, description, labels):
         values = values if isinstance(values, list) else [values]
         for value in filter(None, values):
             named = True
-            images = _images_named(folder, files, path, base, value, labels) if isinstance(value, str) else None
-            if images is None:
+            name, images = _images_named(folder, files, path, base, value, labels) if isinstance(value, str) else (None, [])
+            if name is None:
                 shown = value[:200] if isinstance(value, str) else "something else"
                 problem = f"{path} names {shown!r} for {part}, which is no folder and no list of images in {folder}"
                 if part == "train":
                     raise UserError(f"{problem}; only what is in that folder is read: give the folder that holds the images, too")
                 labels.notes.append(problem)
                 continue
-            labels.notes.append(f"{part}: {value[:200]}, {len(images)} images")
+            labels.notes.append(f"{part}: {len(images)} images of {name or '.'} ({value[:200]} in {path})")
             found += [(part, image) for image in images]
     return found if named else None
 
 
 def _images_named(folder, files, path, base, value, labels):
-    """The images in a folder or a list that data.yaml at path names; None if neither is in the folder.
+    """(folder or list, its images) that data.yaml at path means with a value; (None, []) if neither is in the folder.
 
     A path is taken from what `path` says and from data.yaml's folder. As it may be another machine's, or lead out of the folder as
     Roboflow's ../train/images do, its first folders are left out until it fits.
@@ -249,12 +254,12 @@ def _images_named(folder, files, path, base, value, labels):
     names += ["/".join([*filter(None, [home]), *components[index:]]) for index in range(1, len(components))]
     for name in names:
         if name in files and name.lower().endswith(".txt"):
-            return _images_listed(folder, files, name, labels)
+            return name, _images_listed(folder, files, name, labels)
         begin = f"{name}/" if name else ""
         images = [image for image in images_of(files) if image.startswith(begin)]
         if images:
-            return images
-    return None
+            return name, images
+    return None, []
 
 
 def _listed_parts(folder, files, labels):
@@ -266,7 +271,7 @@ def _listed_parts(folder, files, labels):
         if path.count("/") == depth and part not in found:
             images = _images_listed(folder, files, path, labels, quiet=True)
             if images:
-                labels.notes.append(f"{part}: {path}, {len(images)} images")
+                labels.notes.append(f"{part}: {len(images)} images of {path}")
                 found[part] = images
     return [(part, image) for part, images in found.items() for image in images] if "train" in found else []
 
