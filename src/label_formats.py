@@ -11,6 +11,7 @@ import shlex
 from dataclasses import dataclass
 
 from src.image_files import IMAGE_ENDINGS
+from src.utils import spread
 
 PARTS = ("train", "val", "test")
 PART_OF_WORD = {"train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
@@ -19,7 +20,7 @@ CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classe
 RECOGNIZED = ("COCO (also Roboflow's and CVAT's exports), Pascal VOC with and without ImageSets, labelImg (XML beside the images), YOLO "
               "(data.yaml, txt)")
 HEAD = 4096  # bytes of a file that are looked at
-SAMPLE = 50  # txt files that are looked at
+SAMPLE = 50  # txt files that are looked at, and ten times as many names
 GLANCE = 2000  # files of a folder, and folders, that import_hint looks at
 
 
@@ -115,7 +116,7 @@ def match_names(names, files, owner):
         by_name[name_of(path)].append(path)
     votes, known = collections.Counter(), set(files)
     cleaned = [normalized(name) for name in names]
-    for name in cleaned:
+    for name in spread([name for name in cleaned if name_of(name) in by_name], SAMPLE * 10):
         for path in by_name[name_of(name)]:
             for strip, tail in _tails(name):
                 if path == tail or path.endswith(f"/{tail}"):

@@ -92,10 +92,10 @@ def write_json(path, value):
 
 
 def read_text(path, what):
-    """The text of a file. Raises UserError if it is missing or no text."""
+    """The text of a file, without a byte order mark. Raises UserError if it is missing or no text."""
     errors.require_file(path, what)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return file.read()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not {what} ({error})") from error

@@ -10,7 +10,7 @@ from src import errors
 from src.errors import UserError
 from src.label_formats import CLASS_FILES, folder_of, images_of, match_names, name_of, normalized, part_of, yaml_files
 from src.labels import Labels
-from src.utils import progress
+from src.utils import progress, read_text
 
 LARGEST_CLASS = 2**31 - 1
 PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -45,23 +45,14 @@ def parse_line(line, keypoints=False):
     return int(label), [left, top, max(values[::2]) - left, max(values[1::2]) - top]
 
 
-def read_file(folder, path):
-    """The text of a file. Raises UserError if it cannot be read."""
-    try:
-        with open(os.path.join(folder, path), encoding="utf-8-sig") as file:
-            return file.read()
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{os.path.join(folder, path)}: {errors.reason(error)}") from error
-
-
-def read_lines(folder, path):
-    """The lines of a text file, stripped. Raises UserError if it cannot be read."""
-    return [line.strip() for line in read_file(folder, path).split("\n")]
+def read_lines(folder, path, what):
+    """The lines of a text file, stripped. Raises UserError that says what it should have been, or OSError."""
+    return [line.strip() for line in read_text(os.path.join(folder, path), what).split("\n")]
 
 
 def read_description(folder, path):
     """What data.yaml says: a dictionary whose values are texts, lists and dictionaries. Raises UserError if it is none."""
-    text = read_file(folder, path)
+    text = read_text(os.path.join(folder, path), "a description of YOLO labels")
     try:
         # All values stay texts: classes that are called no or 1 are not to become False and a number. Tags make no objects.
         content = yaml.load(text, yaml.BaseLoader)
@@ -141,9 +132,9 @@ def _read_labels(folder, image, known, labels, keypoints):
         return [], True
     objects = []
     try:
-        lines = read_lines(folder, path)
-    except UserError as error:
-        labels.skipped.append(f"image {image}: {error}")
+        lines = read_lines(folder, path, "labels")
+    except (UserError, OSError) as error:
+        labels.skipped.append(f"image {image}: {errors.reason(error)}")
         return [], False
     for number, line in enumerate(lines, 1):
         if not line:
@@ -197,7 +188,7 @@ def _names_beside(folder, files, labels):
     found = {}
     for path in files:
         if name_of(path) in CLASS_FILES or path.endswith(".names"):
-            lines = read_lines(folder, path)
+            lines = read_lines(folder, path, "a list of classes")
             while lines and not lines[-1]:
                 lines.pop()
             found[path] = {number: name or f"class_{number}" for number, name in enumerate(lines)}
@@ -279,7 +270,7 @@ def _listed_parts(folder, files, labels):
 def _images_listed(folder, files, path, labels, quiet=False):
     """The images that a text file lists, a line each; those that are not there are named, unless with quiet none is there: the file then
     is something else."""
-    lines = list(filter(None, read_lines(folder, path)))
+    lines = list(filter(None, read_lines(folder, path, "a list of images")))
     images = match_names(lines, images_of(files), path)
     if any(images) or not quiet:
         labels.skipped += [f"image {line[:200]} of {path}: not in {folder}" for line, image in zip(lines, images) if image is None]

@@ -5,6 +5,7 @@ Recognized are COCO (also Roboflow's and CVAT's exports), Pascal VOC with and wi
 """
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 
@@ -37,14 +38,16 @@ def main(argv=None):
 
     files = list_files(options.input)
     labels = read_labels(options.input, files, choose_form(options.input, files, options.format), options.zero_based)
-    settle_parts(labels, options.val_fraction, options.seed)
-    for note in labels.notes:
-        log(note)
-    log_skipped(labels.skipped)
+    try:
+        settle_parts(labels, options.val_fraction, options.seed)
+    finally:
+        for note in labels.notes:
+            log(note)
+        log_skipped(labels.skipped)
     log(summary(labels))
     write(options.input, options.output, coco_files(labels))
     log(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}; what comes next: python src/dataset.py "
-        f"--coco_data_dir {options.output} --mindrecord_dir mindrecord")
+        f"--coco_data_dir {shlex.quote(options.output)} --mindrecord_dir mindrecord")
 
 
 def check_folders(source, output):
