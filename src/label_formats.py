@@ -109,7 +109,8 @@ def match_names(names, files, owner):
     """The file that each of the names means, or None; the names stand in the file `owner`, and were perhaps written on another machine.
 
     All are taken alike: the folder that they begin in and the number of their first folders that are left out are those that most of them
-    are found with. Of several such, the part of the data set decides that the folder and `owner` belong to.
+    are found with. Of several such, the part of the data set decides that the folder and `owner` belong to. What then is not found is the
+    only file of its name, unless that is of another part.
     """
     by_name = collections.defaultdict(list)
     for path in files:
@@ -130,8 +131,13 @@ def match_names(names, files, owner):
         return votes[choice] * 2 >= most, -strip, part_of(begin) == part_of(owner), shared(begin, owner), votes[choice], begin
 
     begin, strip = max(votes, key=rank)
-    paths = [begin + dict(_tails(name)).get(strip, "") for name in cleaned]
-    return [path if path in known else None for path in paths]
+    found = []
+    for name in cleaned:
+        path = begin + dict(_tails(name)).get(strip, "")
+        others = [] if path in known else [other for other in by_name[name_of(name)] if f"/{other}".endswith(f"/{name}")]
+        alone = len(others) == 1 and None in (part_of(owner), part_of(folder_of(others[0])))
+        found.append(path if path in known else others[0] if alone else None)
+    return found
 
 
 def _tails(name):

@@ -436,11 +436,13 @@ def test_one_image_or_none_is_refused(tmp_path, run):
 
 def test_images_of_one_name_stay_apart(tmp_path, run):
     """Also where a name that is made of the path is there already, and where names differ in capitals alone."""
-    names = ["x/0", "y/0", "x_0", "z/A", "a", "x/1"]
-    write_many(tmp_path / "in", names)
+    names = ["t/x/0", "t/y/0", "t/images_t_x_0", "t/z/A", "t/a", "t/x/1", "v/0"]
+    write_yolo(tmp_path / "in", {f"images/{name}.jpg": "0 .5 .5 .2 .2" for name in names}, "train: images/t\nval: images/v\nnames: [a]")
     for number, name in enumerate(names):
         write_image(tmp_path / f"in/images/{name}.jpg", width=100 + number)
-    run("--val_fraction", 0.2)
+    boxes, _ = run()
+    assert sorted(boxes["train"]) == ["1.jpg", "images_t_a.jpg", "images_t_x_0.jpg", "images_t_x_0_1.jpg", "images_t_y_0.jpg",
+                                      "images_t_z_A.jpg"] and [*boxes["val"]] == ["0.jpg"]
     seen = {}
     for part in ("train", "val"):
         for image in json.loads((tmp_path / f"out/annotations/{part}.json").read_text())["images"]:
@@ -603,7 +605,10 @@ def test_names_mean_files():
     assert match_names(["0.jpg", "1.jpg"], files, "annotations/train.json") == files[:2]
     assert match_names(["0.jpg", "1.jpg", "2.jpg"], files, "annotations/val.json") == files[2:]
     assert match_names(["/a/b/images/val/0.jpg", "/a/b/images/val/9.jpg"], files, "x.txt") == [files[2], None]
-    assert match_names(["D:\\x\\val\\0.jpg"], files, "x.txt") == [files[2]] and match_names(["../../0.png", ""], files, "x") == [None, None]
+    assert match_names(["0.jpg", "2.jpg"], files, "annotations/train.json") == [files[0], None]
+    files = ["x/a.jpg", "x/b.jpg", "x/e.jpg", "y/c.jpg", "y/d.jpg", "z/d.jpg"]
+    assert match_names(["a.jpg", "b.jpg", "e.jpg", "c.jpg", "d.jpg"], files, "all.json") == [*files[:4], None]
+    assert match_names(["D:\\x\\y\\c.jpg"], files, "x.txt") == ["y/c.jpg"] and match_names(["../../a.png", ""], files, "x") == [None, None]
 
 
 def test_a_loop_of_links_ends(tmp_path, run):
@@ -612,8 +617,8 @@ def test_a_loop_of_links_ends(tmp_path, run):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/set").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "in")
-    boxes, _ = run()
-    assert sum(map(len, boxes.values())) == 3
+    boxes, output = run()
+    assert sum(map(len, boxes.values())) == 3 and "0 images or objects skipped" in output
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
 
 
