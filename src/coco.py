@@ -11,14 +11,15 @@ from pycocotools.coco import COCO
 
 from src import errors
 from src.errors import UserError
+from src.image_files import IMAGE_ENDINGS
 from src.kinds import is_number, is_text
+from src.label_formats import import_hint
 from src.utils import log, log_skipped
 
 # Some documents spell the test set's year 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
 # COCO's lists of test images: test-dev is the part of the test set that its server scores by default.
 LISTS = {"train": [], "val": [], "test": ["image_info_test-dev2017.json", "image_info_test2017.json"]}
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LARGEST_ID = 2**63 - 1  # MindRecord's integers
 LARGEST_EXACT = 2**53  # pycocotools keeps annotation ids as float64
 LARGEST_SIDE = 1e9  # pixels; float32 holds whole boxes up to there
@@ -57,7 +58,7 @@ def _first_existing(data_dir, chosen, usual, option, optional=False):
             return path
     if optional and not chosen:
         return ""
-    raise UserError(f"none of these exists: {', '.join(candidates)}; set {option}")
+    raise UserError(f"none of these exists: {', '.join(candidates)}; set {option}{'' if chosen else import_hint(data_dir)}")
 
 
 def read_coco(path):
@@ -68,12 +69,21 @@ def read_coco(path):
     known image or category) are left out, missing iscrowd and area filled in (0, width x height), and annotation ids that pycocotools
     would mistake (0, equal or missing ones) are counted anew; `source_id` then is the file's.
     """
+    return check_coco(load_json(path), path)
+
+
+def load_json(path):
+    """What an annotation file holds, unchecked. Raises UserError if it is missing or no JSON."""
     errors.require_file(path, "annotation file")
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
+
+
+def check_coco(content, path):
+    """read_coco, of what load_json gives."""
     notes, skipped = [], []
     with errors.about(path):
         if not isinstance(content, dict):
@@ -239,11 +249,6 @@ def image_size(info):
     return size if all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size) else None
 
 
-def spread(items, count):
-    """At most count of the items, evenly spread over them, the first and the last among them."""
-    return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
-
-
 def dataset_name(data_dir, coco):
     """What the evaluation calls the data set: coco2017, or the name of its folder."""
     description = str(coco.dataset["info"].get("description", ""))
@@ -255,6 +260,15 @@ def ground_truth_boxes(coco, image_id, category_ids):
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
     boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, math.inf, math.inf)
     return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
+
+
+def box_problem(box, width, height):
+    """Why a box x, y, w, h of an image cannot be trained on, "" if it can."""
+    x, y, w, h = map(float, box)
+    if not (math.isfinite(x + y + w + h) and w > 0 and h > 0):
+        return f"box without area {box}"
+    outside = x >= width or y >= height or x + w <= 0 or y + h <= 0
+    return f"box {box} outside the {width}x{height} image" if outside else ""
 
 
 def usable_boxes(annotations, labels_of_ids, width, height):
@@ -276,10 +290,8 @@ def usable_boxes(annotations, labels_of_ids, width, height):
         except (KeyError, TypeError, ValueError, OverflowError):
             skipped.append(f"{name}: no box of four numbers")
             continue
-        if not (math.isfinite(x + y + w + h) and w > 0 and h > 0):
-            skipped.append(f"{name}: box without area {annotation['bbox']}")
-        elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            skipped.append(f"{name}: box {annotation['bbox']} outside the {width}x{height} image")
+        if problem := box_problem(annotation["bbox"], width, height):
+            skipped.append(f"{name}: {problem}")
         else:
             boxes.append([x, y, x + w, y + h])
             labels.append(label)

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 LARGEST = 178956970  # pixels; Pillow takes no more
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 # The sizes of images are checked here, for all threads; Pillow's own warning would come besides.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -137,9 +138,16 @@ def read_image(path, size=None, max_pixels=LARGEST):
 
 def read_size(path):
     """(width, height) that read_image gives, from the file's header; None if that cannot be read."""
+    sizes = read_sizes(path)
+    return sizes[0] if sizes else None
+
+
+def read_sizes(path):
+    """The sizes (width, height) that read_image can give, from the file's header: first as EXIF turns the image, then, if that lays it on
+    its side, as it is stored. None if the header cannot be read."""
     try:
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
-            return opened.size[::-1] if _orientation(opened) > 4 else opened.size
+            return [opened.size[::-1], opened.size] if _orientation(opened) > 4 else [opened.size]
     except Exception:  # Pillow raises many kinds; read_image says which
         return None
 

@@ -5,12 +5,14 @@ The model zoo's MindRecord files have none: a configuration says what they hold.
 import contextlib
 import json
 import os
+import shlex
 import sqlite3
 
 from src import errors
-from src.coco import check_expected, class_list, named_classes, read_coco
+from src.coco import check_expected, class_list, find_split, named_classes, read_coco
 from src.errors import UserError
 from src.kinds import dictionary_of, is_string, is_text, is_whole, list_of
+from src.label_formats import import_hint
 from src.utils import read_json
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]
@@ -41,14 +43,24 @@ def read_manifest(config):
             raise UserError(f"{path}: not a manifest of MindRecord files (its sizes are no whole numbers)")
         check_expected(config, manifest["classes"], manifest["category_ids"], path)
     else:
-        raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing; "
-                        "run bash scripts/convert_dataset_to_mindrecord.sh first")
+        raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing{_way_there(config)}")
     for name in [*manifest["files"], *(f"{file}.db" for file in manifest["files"])]:
         file = errors.require_file(os.path.join(mindrecord_dir, name), "MindRecord file")
         written = manifest.get("sizes", {}).get(name)  # the model zoo's files and those of earlier versions have none
         if written not in (None, os.path.getsize(file)):
             raise damaged(mindrecord_dir, f"{name} has {os.path.getsize(file)} bytes, the conversion wrote {written}")
     return manifest
+
+
+def _way_there(config):
+    """The end of the error that a folder holds no conversion: what converts what is there instead."""
+    folder, convert = config.mindrecord_dir, "bash scripts/convert_dataset_to_mindrecord.sh"
+    try:
+        find_split(folder, "train", config.dataset_config)
+    except UserError:
+        hint = import_hint(folder)
+        return f"{hint}, and {convert} then converts that" if hint else f"; run {convert} first"
+    return f"; this is a data set, not yet converted: {convert} {shlex.quote(folder)} MINDRECORD_DIR converts it"
 
 
 def find_zoo_files(mindrecord_dir, prefix):

@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import reprlib
+import shutil
 import sys
 import tempfile
 import time
@@ -45,6 +46,13 @@ def progress(items, what, total=None, every=10.0):
             log(f"{what}: {done}{left}")
 
 
+def spread(items, count):
+    """At most count of the items, evenly spread over them, the first and the last among them."""
+    count = min(count, len(items))
+    step = (len(items) - 1) / max(count - 1, 1)
+    return [items[round(number * step)] for number in range(count)]
+
+
 @contextlib.contextmanager
 def whole_file(path):
     """Give a path to write to; what is there when the block ends well becomes path, with a new file's usual mode.
@@ -69,6 +77,15 @@ def settle(made, path):
     os.replace(made, path)
 
 
+def link_or_copy(source, target):
+    """Put a file to target, as a hard link where the file system can: of what a symbolic link means, not of the link."""
+    source = os.path.realpath(source)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
 def write_json(path, value):
     """Write value as JSON; the file appears whole."""
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
@@ -76,10 +93,10 @@ def write_json(path, value):
 
 
 def read_text(path, what):
-    """The text of a file. Raises UserError if it is missing or no text."""
+    """The text of a file, without a byte order mark. Raises UserError if it is missing or no text."""
     errors.require_file(path, what)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return file.read()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not {what} ({error})") from error

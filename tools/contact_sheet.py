@@ -33,10 +33,10 @@ def main():
     import cv2  # what is slow to load is loaded when there is something to do
 
     from src import evaluation, visual
-    from src.coco import find_split, ground_truth_boxes, image_list, image_size, read_coco, spread
+    from src.coco import find_split, ground_truth_boxes, image_list, image_size, read_coco
     from src.image_files import read_image
     from src.predictor import Predictor
-    from src.utils import keep_earlier, log
+    from src.utils import keep_earlier, log, spread
 
     predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     split = find_split(options.data_dir, "val", config.dataset_config)

@@ -8,8 +8,8 @@ if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from src import errors
-from src.coco import IMAGE_ENDINGS
 from src.errors import UserError
+from src.image_files import IMAGE_ENDINGS
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 from src.prediction_files import RECORD, TABLE, PredictionFiles, detect_in_images, detect_in_video, is_camera

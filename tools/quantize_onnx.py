@@ -100,7 +100,8 @@ def choose_float(model, beginnings):
 
 def choose_images(folder, count):
     """Paths of at most count images, spread over a folder and those in it. Raises UserError if it has none."""
-    from src.coco import Split, image_list, spread
+    from src.coco import Split, image_list
+    from src.utils import spread
 
     errors.require_dir(folder, "folder of images (--images)")
     images = image_list(Split("", folder), None)

@@ -88,8 +88,10 @@ def find_data(path):
     for folder in (path, os.path.join(path, "voc")):
         if os.path.isdir(os.path.join(folder, "annotations")):
             return os.path.abspath(folder)
+    from src.label_formats import import_hint
+
     raise UserError(f"{os.path.join(path, 'annotations')} is missing; --data_path is the folder that holds annotations/ and images/ "
-                    "(tools/get_pascal_voc.sh makes data/voc)")
+                    f"(tools/get_pascal_voc.sh makes data/voc){import_hint(path)}")
 
 
 def step(text):

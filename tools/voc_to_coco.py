@@ -6,9 +6,7 @@ import argparse
 import hashlib
 import os
 import re
-import shutil
 import sys
-import xml.etree.ElementTree as ElementTree
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -16,7 +14,8 @@ if __name__ == "__main__":
 from src import errors
 from src.errors import UserError
 from src.options import OptionParser
-from src.utils import read_text
+from src.utils import link_or_copy
+from src.voc_labels import read_list, read_object, read_xml, stated_size
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
                "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -39,8 +38,8 @@ def main(argv=None):
 
     for folder in ("Annotations", "JPEGImages"):
         errors.require_dir(os.path.join(options.voc_dir, folder), f"VOC folder's {folder}")
-    names = read_list(os.path.join(options.voc_dir, "ImageSets", "Main", f"{options.split}.txt"))
     files = {os.path.splitext(file)[0]: file for file in sorted(os.listdir(os.path.join(options.voc_dir, "JPEGImages")))}
+    names = read_list(os.path.join(options.voc_dir, "ImageSets", "Main", f"{options.split}.txt"), files)
     ids = image_ids(set(files) | set(names))
     classes = [name.strip() for name in options.classes.split(",")] if options.classes else find_classes(options.voc_dir)
     dataset, skipped, begin_at_0 = convert(options.voc_dir, names, files, ids, classes, 0 if options.zero_based else 1)
@@ -56,12 +55,6 @@ def main(argv=None):
     difficult = sum(annotation["difficult"] for annotation in dataset["annotations"])
     log(f"{len(dataset['images'])} images, {len(dataset['annotations'])} objects ({difficult} difficult), {len(classes)} classes, "
         f"{len(skipped)} images or objects skipped: {options.output}")
-
-
-def read_list(path):
-    """The names in a list of images; of a class's list (name and 1, 0 or -1) those that show it."""
-    rows = [line.split() for line in read_text(path, "list of images").splitlines() if line.strip()]
-    return [row[0] for row in rows if len(row) == 1 or row[1] != "-1"]
 
 
 def image_ids(names):
@@ -83,8 +76,8 @@ def find_classes(voc_dir):
     for file in sorted(os.listdir(folder)):
         if file.endswith(".xml"):
             try:
-                found |= {(entry.findtext("name") or "").strip() for entry in ElementTree.parse(os.path.join(folder, file)).iter("object")}
-            except ElementTree.ParseError:
+                found |= {(entry.findtext("name") or "").strip() for entry in read_xml(os.path.join(folder, file)).iter("object")}
+            except ValueError:
                 continue  # named where it is converted
     found.discard("")
     if not found:
@@ -103,42 +96,26 @@ def convert(voc_dir, names, files, ids, classes, first):
             skipped.append(f"image {name}: not in {os.path.join(voc_dir, 'JPEGImages')}")
             continue
         try:
-            root = ElementTree.parse(path).getroot()
-            width, height = (int(float(root.findtext(f"size/{side}"))) for side in ("width", "height"))
-        except (ElementTree.ParseError, OSError, TypeError, ValueError) as error:
+            root = read_xml(path)
+            width, height = stated_size(root)
+        except (OSError, ValueError) as error:
             skipped.append(f"image {name} ({path}): {errors.reason(error)}")
             continue
         images.append({"id": ids[name], "file_name": files[name], "width": width, "height": height})
         for number, entry in enumerate(root.iter("object"), 1):
             where = f"object {number} of image {name} ({path})"
             try:
-                annotation = read_object(entry, labels, first)
+                class_name, annotation = read_object(entry, first)
+                if class_name not in labels:
+                    raise ValueError(f"unknown class {class_name!r}")
             except ValueError as error:
                 skipped.append(f"{where}: {error}")
                 continue
             begin_before += min(annotation["bbox"][:2]) < 0
-            annotations.append({"id": ids[name] * OBJECTS_AN_IMAGE + number, "image_id": ids[name], **annotation})
+            annotations.append({"id": ids[name] * OBJECTS_AN_IMAGE + number, "image_id": ids[name], "category_id": labels[class_name],
+                                **annotation})
     categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in labels.items()]
     return {"images": images, "annotations": annotations, "categories": categories}, skipped, begin_before
-
-
-def read_object(entry, labels, first):
-    """A COCO annotation without ids of an <object>. Raises ValueError that says why it is none."""
-    name = (entry.findtext("name") or "").strip()
-    if name not in labels:
-        raise ValueError(f"unknown class {name!r}")
-    try:
-        x1, y1, x2, y2 = (float(entry.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
-    except (TypeError, ValueError):
-        raise ValueError("no box of four numbers") from None
-    if not (x1 < x2 and y1 < y2):
-        raise ValueError(f"box without area {[x1, y1, x2, y2]}")
-    width, height = x2 - x1 + 1, y2 - y1 + 1
-    flags = {flag: int((entry.findtext(flag) or "0").strip() in ("1", "true", "True")) for flag in ("difficult", "truncated")}
-    return {
-        "category_id": labels[name], "bbox": [x1 - first, y1 - first, width, height], "area": width * height, "iscrowd": 0,
-        "ignore": flags["difficult"], **flags,
-    }
 
 
 def link_images(voc_dir, files, folder):
@@ -146,12 +123,8 @@ def link_images(voc_dir, files, folder):
     os.makedirs(folder, exist_ok=True)
     for file in files:
         source, target = os.path.join(voc_dir, "JPEGImages", file), os.path.join(folder, file)
-        if os.path.lexists(target):
-            continue
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copy(source, target)
+        if not os.path.lexists(target):
+            link_or_copy(source, target)
 
 
 if __name__ == "__main__":

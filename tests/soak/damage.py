@@ -221,10 +221,58 @@ def onnx_files(folder):
     return originals, use, change
 
 
+XML = ("<annotation><filename>1.png</filename><size><width>32</width><height>24</height></size><object><name>cat</name><bndbox>"
+       "<xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object></annotation>")
+LABELS = {  # {form: {path in a folder: text}}; images/1.png to 3.png are there besides
+    "yolo": {"data.yaml": "path: .\ntrain: list.txt\nval: [images]\nnc: 2\nnames: {0: cat, 1: dog}\nkpt_shape: [1, 2]\n",
+             "list.txt": "./images/1.png\n./images/2.png\n", "labels/1.txt": "0 .5 .5 .2 .3 .1 .1\n1 .1 .2 .3 .4 .5 .6\n"},
+    "txt": {"classes.txt": "cat\ndog\n", "images/1.txt": "1 0.5 0.5 0.25 0.25\n0 0.1 0.1 0.4 0.1 0.4 0.4\n",
+            "train.txt": "images/1.png\nimages/2.png\n/else/images/3.png\n"},
+    "voc": {"ImageSets/Main/train.txt": "1\n2\n3\n", "ImageSets/Main/cat_train.txt": "1 1\n2 -1\n", "Annotations/1.xml": XML,
+            "Annotations/2.xml": XML, "Annotations/3.xml": XML},
+    "labelimg": {"images/1.xml": XML, "images/2.xml": XML, "images/3.xml": XML},
+    "coco": {"annotations/instances_default.json": json.dumps({
+        "images": [{"id": number, "file_name": f"{number}.png", "width": 32, "height": 24} for number in (1, 2, 3)],
+        "annotations": [{"id": number, "image_id": number, "category_id": number, "bbox": [1, 2, 20, 10]} for number in (1, 2)],
+        "categories": [{"id": number, "name": f"c{number}", "supercategory": "c0"} for number in (0, 1, 2)]})},
+}
+
+
+def labels(folder):
+    """A file of a folder of labels, in each form, which is imported; half of what is JSON or YAML stays so."""
+    import cv2
+    import numpy as np
+
+    from tools import import_dataset
+
+    image = cv2.imencode(".png", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
+    paths = {f"{form}-{name.replace('/', '-')}": (form, name) for form, files in LABELS.items() for name in files}
+    originals = {flat: LABELS[form][name].encode() for flat, (form, name) in paths.items()}
+
+    def use(path):
+        form, damaged = paths[os.path.basename(path)]
+        place = os.path.join(os.path.dirname(path), "in")
+        for name, data in {**{f"images/{number}.png": image for number in (1, 2, 3)}, **LABELS[form]}.items():
+            os.makedirs(os.path.dirname(os.path.join(place, name)), exist_ok=True)
+            with open(os.path.join(place, name), "wb") as file:
+                file.write(data if isinstance(data, bytes) else data.encode())
+        shutil.copy(path, os.path.join(place, damaged))
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            import_dataset.main(["--input", place, "--output", os.path.join(os.path.dirname(path), "out")])
+        return "skip" if "\nskipped " in output.getvalue() else "result"
+
+    def change(data, rng):
+        keep_form = {b"{": hostile.hostile_json, b"p": hostile.hostile_yaml}.get(data[:1], damage)
+        return (damage, keep_form)[rng.integers(2)](data, rng)
+
+    return originals, use, change
+
+
 KINDS = {  # (what prepares it, its share of all, what changes an input, unless the preparation says that)
-    "photographs": (photographs, 0.2, damage), "annotations": (annotations, 0.1, damage), "settings": (settings, 0.075, damage),
-    "rank_tables": (rank_tables, 0.075, damage), "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
-    "onnx_files": (onnx_files, 0.025, None),
+    "photographs": (photographs, 0.2, damage), "annotations": (annotations, 0.075, damage), "settings": (settings, 0.075, damage),
+    "rank_tables": (rank_tables, 0.05, damage), "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
+    "onnx_files": (onnx_files, 0.025, None), "labels": (labels, 0.05, None),
     "all_through": (well_formed.all_through, 0.15, hostile.hostile_json),
     "settings_in_use": (well_formed.settings_in_use, 0.1, hostile.hostile_yaml),
     "written_files": (well_formed.written_files, 0.05, hostile.hostile_json),

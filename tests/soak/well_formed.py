@@ -290,6 +290,8 @@ COMMANDS = [
     ["tools.report", "run", "--output", "r.html", "--title", "t", "--data_dir", "data"],
     ["tools.train_full", "--data_path", "data", "--processes", "2", "--run", "r", "--device_target", "CPU", "--epochs", "2"],
     ["tools.voc_to_coco", "--voc_dir", "voc", "--split", "test", "--output", "v.json", "--classes", "dog,cat", "--image_dir", "i"],
+    ["tools.import_dataset", "--input", "voc", "--output", "imported", "--format", "voc", "--val_fraction", "0.5", "--seed", "1",
+     "--zero_based"],
     ["tools.benchmark", "--runs", "1", "--only", "decode", "--json", "b.json"],
     ["scripts.ascend_distributed_launcher.get_distribute_train_cmd", "--mindrecord_dir", "records", "--hccl_config_dir", "hccl.json",
      "--device_target", "CPU", "--cmd_file", "c.sh", "--hyper_parameter_config_dir", "ini.ini"],

@@ -1,0 +1,628 @@
+"""tools/import_dataset.py: folders in every form, written by hand; the boxes are computed by hand."""
+import json
+import os
+import shutil
+
+import cv2
+import pytest
+from PIL import Image
+
+from src.coco import find_split, read_coco
+from src.errors import UserError
+from src.label_formats import match_names, part_of, recognize
+from src.manifest import read_manifest
+from tests.conftest import assert_user_error, call_script, convert, noise_image
+from tools import import_dataset
+
+XML = """<annotation><folder>x</folder><filename>{filename}</filename>{size}{objects}</annotation>"""
+SIZE = "<size><width>{}</width><height>{}</height><depth>3</depth></size>"
+OBJECT = """<object><name>{}</name><difficult>{}</difficult>
+<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
+
+
+def write_image(path, width=100, height=80, orientation=None):
+    """Write an image, of an EXIF orientation."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if orientation is None:
+        cv2.imwrite(str(path), noise_image(len(str(path)), height, width))
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(noise_image(1, height, width)).save(path, exif=exif)
+
+
+def write(path, text):
+    """Write a text file, or JSON of anything else."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text if isinstance(text, str) else json.dumps(text))
+
+
+def write_xml(path, objects, filename="x.jpg", size=(100, 80)):
+    """Write a label file of objects [(class, xmin, ymin, xmax, ymax)]."""
+    entries = "".join(OBJECT.format(name, 0, *box) for name, *box in objects)
+    write(path, XML.format(filename=filename, size=SIZE.format(*size) if size else "", objects=entries))
+
+
+def write_yolo(folder, labels, description=None):
+    """Write images of 100x80 and their labels {path of the image: lines}, None for no label file; images/ -> labels/."""
+    for path, lines in labels.items():
+        write_image(folder / path)
+        if lines is not None:
+            write(folder / (os.path.splitext(path.replace("images/", "labels/"))[0] + ".txt"), lines)
+    if description is not None:
+        write(folder / "data.yaml", description)
+
+
+def coco_content(images, objects, classes=((1, "cat"), (2, "dog"))):
+    """A COCO dictionary of images {id: file name}, 100x80, and objects [(image id, category id, box)]."""
+    return {"images": [{"id": number, "file_name": name, "width": 100, "height": 80} for number, name in images.items()],
+            "annotations": [{"id": number, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+                            for number, (image, category, box) in enumerate(objects, 1)],
+            "categories": [{"id": number, "name": name, "supercategory": "none"} for number, name in classes]}
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """run(words...) imports tmp_path/in to tmp_path/out: ({part: {file name: [(class, box)]}}, what was printed)."""
+    def call(*words):
+        import_dataset.main(["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *map(str, words)])
+        return boxes_of(tmp_path / "out"), capsys.readouterr().out
+
+    return call
+
+
+def boxes_of(folder):
+    """{part: {file name: [(class, box)]}} of an output folder, with its images there."""
+    parts = {}
+    for name in sorted(os.listdir(folder / "annotations")):
+        part, content = name.removesuffix(".json"), json.loads((folder / "annotations" / name).read_text())
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        files = {image["id"]: image["file_name"] for image in content["images"]}
+        assert sorted(files.values()) == sorted(os.listdir(folder / "images" / part))
+        parts[part] = {file: [] for file in files.values()}
+        for entry in content["annotations"]:
+            parts[part][files[entry["image_id"]]].append((names[entry["category_id"]], pytest.approx(entry["bbox"])))
+    return parts
+
+
+def classes_of(folder, part="train"):
+    return [category["name"] for category in json.loads((folder / "annotations" / f"{part}.json").read_text())["categories"]]
+
+
+# ---------------------------------------------------------------- YOLO
+
+
+def test_roboflows_yolo_export(tmp_path, run):
+    """A box of the center 0.5, 0.25 and the size 0.2, 0.5 of 100x80 pixels begins at 40, 0 and is 20 wide and 40 high."""
+    write_yolo(tmp_path / "in", {"train/images/a.jpg": "1 0.5 0.25 0.2 0.5\n0 0.1 0.1 0.2 0.2\n", "valid/images/a.jpg": "0 0.5 0.5 1 1",
+                                 "test/images/b.jpg": ""},
+               "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 2\nnames: ['cat', 'dog']\n"
+               "roboflow:\n  version: 1\n")
+    write(tmp_path / "in" / "README.roboflow.txt", "exported by roboflow")
+    boxes, output = run()
+    assert boxes == {"train": {"a.jpg": [("dog", [40, 0, 20, 40]), ("cat", [0, 0, 20, 16])]}, "val": {"a.jpg": [("cat", [0, 0, 100, 80])]},
+                     "test": {"b.jpg": []}}
+    assert "YOLO labels (data.yaml)" in output and "0 images or objects skipped" in output and "split off" not in output
+    assert [line.split() for line in output.splitlines()[-7:-1]] == [
+        ["train", "val", "test"], ["images", "1", "1", "1"], ["without", "boxes", "0", "0", "1"], ["boxes", "2", "1", "0"],
+        ["cat", "1", "1", "0"], ["dog", "1", "0", "0"]]
+    assert (tmp_path / "out/images/train/a.jpg").read_bytes() == (tmp_path / "in/train/images/a.jpg").read_bytes()
+    assert (tmp_path / "out/images/val/a.jpg").read_bytes() == (tmp_path / "in/valid/images/a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("description", [
+    "path: ../datasets/in\ntrain: images/train\nval: images/val\nnames:\n  0: person\n  3: no\n  4: yes",
+    "path: /content/drive/in\ntrain: [images/train]\nval:\n- images/val\nnames: {0: person, 3: 'no', 4: 'yes'}",
+    "train: train_list.txt\nval: ./images/val/\nnames: {0: person, 3: no, 4: yes}\nnc: 5",
+])
+def test_a_description_in_its_forms(tmp_path, run, description):
+    """Names that YAML takes for yes and no stay names; the list has another machine's paths."""
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": "3 .5 .5 .5 .5", "images/train/deep/b.png": "0 .5 .5 .5 .5",
+                                 "images/val/c.jpg": "4 .5 .5 .5 .5"}, description)
+    names = ("a.jpg", "deep/b.png", "no.jpg")
+    write(tmp_path / "in/train_list.txt", "".join(f"/home/x/in/images/train/{name}\n" for name in names))
+    boxes, output = run()
+    assert boxes == {"train": {"a.jpg": [("no", [25, 20, 50, 40])], "b.png": [("person", [25, 20, 50, 40])]},
+                     "val": {"c.jpg": [("yes", [25, 20, 50, 40])]}}
+    assert classes_of(tmp_path / "out")[:1] == ["person"] and ("no.jpg of train_list.txt: not in" in output) == ("list" in description)
+
+
+def test_polygons_give_their_box(tmp_path, run):
+    """The points 0.1, 0.2; 0.5, 0.9; 0.3, 0.1 lie in 10, 8, 40, 64 of 100x80 pixels."""
+    write_yolo(tmp_path / "in", {"images/a.jpg": "0 .1 .2 .5 .9 .3 .1", "images/b.jpg": "0 .5 .5 .2 .2"}, "names: [leaf]")
+    boxes, output = run("--val_fraction", 0.5)
+    assert {**boxes["train"], **boxes["val"]} == {"a.jpg": [("leaf", [10, 8, 40, 64])], "b.jpg": [("leaf", [40, 32, 20, 16])]}
+
+
+def test_key_points_follow_a_box(tmp_path, run):
+    """With kpt_shape the first four numbers are the box 40, 32, 20, 16; a point's visibility, 2, is no coordinate."""
+    line = "0 .5 .5 .2 .2 .9 .9 2 .1 .1 2"
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": line, "images/val/b.jpg": line},
+               "train: images/train\nval: images/val\nnames: [leaf]\nkpt_shape: [2, 3]")
+    assert run()[0]["train"]["a.jpg"] == [("leaf", [40, 32, 20, 16])]
+
+
+def test_bad_label_lines_are_counted_and_named(tmp_path, run):
+    bad = ["2 .5 .5 .1 .1", "0 1.5 .5 .1 .1", "0 .5 .5 .1 -.1", "cat .5 .5 .1 .1", "0 .5 .5 .1", "-1 .5 .5 .1 .1", "0.5 .5 .5 .1 .1",
+           "0 nan .5 .1 .1", "0 .5 .5 0 .1", "0 .5 .5 .1 .1 .9", "inf .5 .5 .1 .1", "0 .1 .1 .2 .2 .3 1.01"]
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": "\n".join(["0 .5 .5 .1 .1", "", *bad, "1 .5 .5 .1 .1"]), "images/val/b.jpg": "",
+                                 "images/val/c.jpg": None}, "train: images/train\nval: images/val\nnc: 2\nnames: [x, y]")
+    write(tmp_path / "in/labels/val/lost.txt", "0 .5 .5 .1 .1")
+    (tmp_path / "in/labels/val/c.txt").write_bytes(b"0 .5 .5 .1 .1 \xff\xfe")
+    boxes, output = run()
+    assert [name for name, _ in boxes["train"]["a.jpg"]] == ["x", "y"] and boxes["val"] == {"b.jpg": []}
+    for number in range(3, 3 + len(bad)):
+        assert output.count(f"skipped labels/train/a.txt, line {number}: ") == 1
+    for part in ("class 2, and there are 2 classes", "coordinates outside of 0 to 1", "not only numbers", "4 numbers; expected",
+                 "class -1;", "box without area", "labels/val/lost.txt: no image of this name", "image images/val/c.jpg: ",
+                 f"{len(bad) + 2} images or objects skipped"):
+        assert part in output, part
+
+
+@pytest.mark.parametrize("extra, names, said", [
+    ({"classes.txt": "hat\nshoe\n"}, ["hat", "shoe"], "class names: classes.txt"),
+    ({"obj.names": "hat\nshoe\n", "obj.data": "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/"},
+     ["hat", "shoe"], "class names: obj.names"),
+    ({}, ["class_1"], "nothing names the classes 1: they are called class_"),
+])
+def test_txt_files_without_a_description(tmp_path, run, extra, names, said):
+    """Labels beside the images, as labelImg and CVAT write them; CVAT's list has the folder data, which is not there."""
+    line = "1 .5 .5 .2 .2"
+    write_yolo(tmp_path / "in", {"obj_train_data/a.jpg": line, "obj_train_data/b.jpg": line, "obj_train_data/c.jpg": None})
+    for name, text in {**extra, "train.txt": "data/obj_train_data/a.jpg\ndata/obj_train_data/b.jpg\n"}.items():
+        write(tmp_path / "in" / name, text)
+    boxes, output = run()
+    assert sorted(boxes["train"] | boxes["val"]) == ["a.jpg", "b.jpg"] and len(boxes["train"]) == len(boxes["val"]) == 1
+    assert [*boxes["train"].values()] == [[(names[-1], [40, 32, 20, 16])]] and classes_of(tmp_path / "out") == names
+    assert said in output and "txt without data.yaml" in output and "1 images are in no list" in output
+
+
+@pytest.mark.parametrize("description, part", [
+    ("names: [a\n", "not a YAML file"), ("- a\n- b", "it holds no names and values"), ("names: cat\ntrain: images", "names cannot be read"),
+    ("names: {a: b}", "names cannot be read"), ("names: [[a]]", "names cannot be read"), ("nc: many\nnames: [a]", "nc cannot be read"),
+    ("train: ../../other/photos\nnames: [a]", "names '../../other/photos' for train, which is no folder and no list"),
+    ("train: {a: b}\nnames: [a]", "names 'something else' for train"),
+    ("train: images\nnames: !!python/object/apply:os.system [touch hacked]", None),
+])
+def test_descriptions_that_cannot_be_used(tmp_path, run, description, part):
+    write_yolo(tmp_path / "in", {"images/a.jpg": "0 .5 .5 .2 .2", "images/b.jpg": "0 .5 .5 .2 .2"}, description)
+    if part is None:  # the tag is not looked at, the list is one of class names
+        assert run()[0]["train"] and classes_of(tmp_path / "out") == ["touch hacked"] and not os.path.exists("hacked")
+        return
+    with pytest.raises(UserError, match=part):
+        run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_fractions_are_of_the_image_as_it_is_shown(tmp_path, run):
+    """100x80 pixels that EXIF turns by a quarter are shown as 80x100."""
+    write_yolo(tmp_path / "in", {"images/train/b.jpg": "0 .5 .5 1 1", "images/val/a.jpg": "0 .5 .5 1 1"},
+               "train: images/train\nval: images/val\nnames: [all]")
+    write_image(tmp_path / "in/images/train/b.jpg", orientation=6)
+    boxes, _ = run()
+    assert boxes["train"] == {"b.jpg": [("all", [0, 0, 80, 100])]} and boxes["val"] == {"a.jpg": [("all", [0, 0, 100, 80])]}
+
+
+# ---------------------------------------------------------------- VOC, labelImg
+
+
+def write_voc(folder, parts):
+    """A VOC folder of parts {list: names}; every image has one dog 11, 21, 30, 40: in COCO 10, 20, 20, 20."""
+    for part, names in parts.items():
+        write(folder / "ImageSets/Main" / f"{part}.txt", "".join(f"{name}\n" for name in names))
+        for name in names:
+            write_image(folder / "JPEGImages" / f"{name}.jpg")
+            write_xml(folder / "Annotations" / f"{name}.xml", [("dog", 11, 21, 30, 40)], f"{name}.jpg")
+
+
+DOG = [("dog", [10, 20, 20, 20])]
+
+
+@pytest.mark.parametrize("parts, expected", [
+    ({"train": ["1", "2"], "val": ["3"], "trainval": ["1", "2", "3"], "test": ["4"]}, {"train": "12", "val": "3", "test": "4"}),
+    ({"trainval": ["1", "2"], "val": ["2"]}, {"train": "1", "val": "2"}), ({"default": ["1"], "val": ["2"]}, {"train": "2", "val": ""}),
+    ({"train": ["1"], "val": ["2"], "dog_train": ["5"]}, {"train": "1", "val": "2"}),
+])
+def test_voc_with_image_sets(tmp_path, run, parts, expected):
+    write_voc(tmp_path / "in", parts)
+    if "default" in parts:  # a validation list alone: one image cannot be divided
+        with pytest.raises(UserError, match="1 usable image cannot be divided"):
+            run()
+        return
+    boxes, output = run()
+    assert boxes == {part: {f"{name}.jpg": DOG for name in names} for part, names in expected.items()}
+    assert "Pascal VOC labels (with ImageSets)" in output and classes_of(tmp_path / "out") == ["dog"]
+
+
+def test_a_cvat_list_of_another_name_and_names_with_a_space(tmp_path, run):
+    write_voc(tmp_path / "in", {"default": ["photo 1", "photo 2"]})
+    write(tmp_path / "in/ImageSets/Main/default.txt", "photo 1\nphoto 2\nmissing\n")
+    write_xml(tmp_path / "in/Annotations/unlisted.xml", [])
+    boxes, output = run()
+    assert boxes["train"] | boxes["val"] == {"photo 1.jpg": DOG, "photo 2.jpg": DOG}
+    assert "image missing of ImageSets/Main/default.txt" in output and "skipped Annotations/unlisted.xml: in no list" in output
+
+
+def test_voc_without_image_sets(tmp_path, run):
+    """Several folders of images: the XML file's own names decide. Boxes that count from 0 stay as they are with --zero_based."""
+    for part, box in (("train", (0, 0, 9, 9)), ("val", (5, 6, 14, 25))):
+        write_image(tmp_path / f"in/images/{part}/0.png")
+        write_xml(tmp_path / f"in/annotations/{part}/0.xml", [("cat", *box)], "0.png")
+    boxes, output = run("--zero_based")
+    assert boxes == {"train": {"0.png": [("cat", [0, 0, 10, 10])]}, "val": {"0.png": [("cat", [5, 6, 10, 20])]}}
+    assert "Pascal VOC labels (without ImageSets)" in output
+    boxes, output = run()
+    assert boxes["train"] == {"0.png": [("cat", [-1, -1, 10, 10])]} and "1 boxes begin before the first pixel" in output
+
+
+def test_labelimgs_files_beside_the_images(tmp_path, run):
+    """The name in a file lies, or it is the only one that leads to an image; a size of 0 is the image's."""
+    for name in ("a", "b", "c", "unlabeled"):
+        write_image(tmp_path / f"in/{name}.jpg")
+    write_xml(tmp_path / "in/a.xml", [("dog", 11, 21, 30, 40), ("cat", 1, 1, 100, 80)], "IMG_0001.JPG")
+    write_xml(tmp_path / "in/b.xml", [("dog", 11, 21, 30, 40)], "a.jpg", size=(0, 0))
+    write_xml(tmp_path / "in/renamed.xml", [("dog", 11, 21, 30, 40)], "C:\\photos\\c.jpg", size=None)
+    write_xml(tmp_path / "in/nothing.xml", [("dog", 11, 21, 30, 40)], "../../../etc/passwd")
+    boxes, output = run("--val_fraction", 0.34)
+    assert boxes["train"] | boxes["val"] == {"a.jpg": [*DOG, ("cat", [0, 0, 100, 80])], "b.jpg": DOG, "c.jpg": DOG}
+    assert "labelImg's labels (XML beside the images)" in output and "image unlabeled.jpg: it has no XML file" in output
+    assert "skipped nothing.xml: neither an image 'nothing' nor the image '../../../etc/passwd'" in output
+    assert "2 images or objects skipped" in output and classes_of(tmp_path / "out") == ["cat", "dog"]
+
+
+def test_bad_xml_files_are_counted_and_named(tmp_path, run):
+    names = ["good", "other", "broken", "bomb", "size", "objects", "unreadable"]
+    for name in names:
+        write_image(tmp_path / f"in/{name}.jpg")
+        write_xml(tmp_path / f"in/{name}.xml", [("dog", 11, 21, 30, 40)])
+    write(tmp_path / "in/broken.xml", "<annotation><object>")
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "ha"}">' for n in range(10))
+    write(tmp_path / "in/bomb.xml", f"<!DOCTYPE annotation [{entities}]><annotation><filename>&e9;</filename></annotation>")
+    write_xml(tmp_path / "in/size.xml", [("dog", 11, 21, 30, 40)], size=(50, 50))
+    write_xml(tmp_path / "in/objects.xml", [("dog", 5, 5, 5, 5), ("", 1, 1, 9, 9), ("dog", "x", 1, 9, 9), ("dog", "1", 1, "inf", 9),
+                                            ("dog", 201, 1, 220, 9)])
+    (tmp_path / "in/unreadable.jpg").write_bytes(b"no image")
+    boxes, output = run()
+    assert sorted(boxes["train"] | boxes["val"]) == ["good.jpg", "objects.jpg", "other.jpg"]
+    for part in ("skipped broken.xml: no element found", "skipped bomb.xml: it declares a document type",
+                 "image size.jpg: it has 100x80 pixels, its labels say 50x50", "object 1 of objects.xml: box without area",
+                 "object 2 of objects.xml: it names no class",
+                 "object 3 of objects.xml: no box of four", "object 4 of objects.xml: box without", "object 5 of objects.xml: box [200.0",
+                 "image unreadable.jpg: not an image", "9 images or objects skipped"):
+        assert part in output, part
+
+
+# ---------------------------------------------------------------- COCO
+
+
+def test_roboflows_coco_export(tmp_path, run):
+    """The first class, which only groups the others, is left out, or where it has the name of one is this one."""
+    for part, box, classes in (("train", [1, 2, 30, 40], ((0, "pets"), (1, "cat"), (2, "dog"))),
+                               ("valid", [5, 6, 7, 8], ((0, "pets"), (1, "cat"), (2, "dog")))):
+        write_image(tmp_path / f"in/{part}/same.jpg")
+        content = coco_content({0: "same.jpg"}, [(0, 2, box), (0, 1, [0, 0, 9, 9])], classes)
+        for category in content["categories"][1:]:
+            category["supercategory"] = "pets"
+        write(tmp_path / f"in/{part}/_annotations.coco.json", content)
+    boxes, output = run()
+    assert boxes == {"train": {"same.jpg": [("dog", [1, 2, 30, 40]), ("cat", [0, 0, 9, 9])]},
+                     "val": {"same.jpg": [("dog", [5, 6, 7, 8]), ("cat", [0, 0, 9, 9])]}}
+    assert "Roboflow's COCO export" in output and "class pets has no boxes, and is the supercategory of others: it is left out" in output
+    content = json.loads((tmp_path / "out/annotations/train.json").read_text())
+    assert [(category["id"], category["name"]) for category in content["categories"]] == [(1, "cat"), (2, "dog")]
+
+
+def test_a_class_that_is_listed_twice_is_one(tmp_path, run):
+    for part in ("train", "valid"):
+        write_image(tmp_path / f"in/{part}/{part}.jpg")
+        write(tmp_path / f"in/{part}/_annotations.coco.json",
+              coco_content({0: f"{part}.jpg"}, [(0, 1, [1, 2, 3, 4]), (0, 0, [5, 6, 7, 8])], ((0, "raccoon"), (1, "raccoon"))))
+    boxes, output = run()
+    assert boxes["val"] == {"valid.jpg": [("raccoon", [1, 2, 3, 4]), ("raccoon", [5, 6, 7, 8])]}
+    assert classes_of(tmp_path / "out") == ["raccoon"]
+    assert "1 classes have the name of another" in output
+
+
+@pytest.mark.parametrize("folder, prefix", [("images", ""), ("images/default", ""), ("images", "data/images/"), ("images", "images/")])
+def test_cvats_coco_export(tmp_path, run, folder, prefix):
+    names = ["deep/a.jpg", "b.jpg"]
+    for name in names:
+        write_image(tmp_path / "in" / folder / name)
+    write(tmp_path / "in/annotations/instances_default.json",
+          coco_content({1: prefix + names[0], 2: prefix + names[1]}, [(1, 1, [1, 2, 3, 4]), (2, 2, [5, 6, 7, 8])]))
+    boxes, output = run()
+    assert boxes["train"] | boxes["val"] == {"a.jpg": [("cat", [1, 2, 3, 4])], "b.jpg": [("dog", [5, 6, 7, 8])]}
+    assert "CVAT's COCO export" in output and "1 of 2 images are split off" in output
+
+
+def test_cocos_own_layout(tmp_path, run):
+    """Key points and captions are no boxes; crowds, areas and outlines stay; the category ids stay."""
+    for part in ("train", "val"):
+        write_image(tmp_path / f"in/{part}2017/{part}.jpg")
+        content = coco_content({7: f"{part}.jpg"}, [(7, 90, [1, 2, 30, 40])], ((1, "person"), (90, "toothbrush")))
+        content["annotations"][0].update(iscrowd=1, area=77, segmentation=[[1, 2, 3, 4, 5, 6]])
+        for kind in ("instances", "captions", "person_keypoints"):
+            write(tmp_path / f"in/annotations/{kind}_{part}2017.json", content)
+    boxes, output = run()
+    assert boxes == {part: {f"{part}.jpg": [("toothbrush", [1, 2, 30, 40])]} for part in ("train", "val")}
+    content = json.loads((tmp_path / "out/annotations/val.json").read_text())
+    assert [category["id"] for category in content["categories"]] == [1, 90] and content["annotations"][0]["category_id"] == 90
+    assert {name: content["annotations"][0][name] for name in ("iscrowd", "area", "segmentation")} == {
+        "iscrowd": 1, "area": 77, "segmentation": [[1, 2, 3, 4, 5, 6]]}
+    assert "COCO labels (annotations/instances_train2017.json, annotations/instances_val2017.json)" in output
+
+
+def test_parts_with_other_classes_get_one_list(tmp_path, run):
+    for part, classes in (("train", ((1, "cat"), (2, "dog"))), ("val", ((1, "dog"), (2, "bird")))):
+        write_image(tmp_path / f"in/images/{part}.jpg")
+        write(tmp_path / f"in/{part}.json", coco_content({1: f"{part}.jpg"}, [(1, 1, [1, 1, 5, 5]), (1, 2, [2, 2, 5, 5])], classes))
+    boxes, _ = run()
+    assert boxes == {"train": {"train.jpg": [("cat", [1, 1, 5, 5]), ("dog", [2, 2, 5, 5])]},
+                     "val": {"val.jpg": [("dog", [1, 1, 5, 5]), ("bird", [2, 2, 5, 5])]}}
+    assert classes_of(tmp_path / "out") == classes_of(tmp_path / "out", "val") == ["cat", "dog", "bird"]
+
+
+def test_names_that_lead_out_of_the_folder_are_not_read(tmp_path, run):
+    write_image(tmp_path / "outside.jpg")
+    for name in ("a", "b"):
+        write_image(tmp_path / f"in/{name}.jpg")
+    names = ["a.jpg", "b.jpg", "../outside.jpg", str(tmp_path / "outside.jpg"), "/etc/passwd", "../../../../../etc/passwd", "no.jpg"]
+    content = coco_content({}, [(number, 1, [1, 1, 5, 5]) for number in range(len(names))])
+    content["images"] = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    write(tmp_path / "in/labels.json", content)
+    boxes, output = run()
+    assert boxes["train"] | boxes["val"] == {name: [("cat", [1, 1, 5, 5])] for name in ("a.jpg", "b.jpg")}
+    for name in names[2:]:
+        assert f"{name!r} is not in" in output
+    write_yolo(tmp_path / "in2", {"a.jpg": "0 .5 .5 .1 .1", "b.jpg": "0 .5 .5 .1 .1"}, "train: list.txt\nnames: [a]")
+    write(tmp_path / "in2/list.txt", f"a.jpg\nb.jpg\n../outside.jpg\n{tmp_path}/outside.jpg\n")
+    import_dataset.main(["--input", str(tmp_path / "in2"), "--output", str(tmp_path / "out2")])
+    assert sorted({**boxes_of(tmp_path / "out2")["train"], **boxes_of(tmp_path / "out2")["val"]}) == ["a.jpg", "b.jpg"]
+
+
+# ---------------------------------------------------------------- parts and names
+
+
+def write_many(folder, names):
+    write_yolo(folder, {f"images/{name}.jpg": "0 .5 .5 .2 .2" for name in names}, "names: [a]")
+
+
+@pytest.mark.parametrize("count, fraction, expected", [(10, 0.2, 2), (2, 0.01, 1), (2, 0.99, 1), (10, 0.99, 9), (15, 0.1, 2)])
+def test_a_validation_part_is_split_off(tmp_path, run, count, fraction, expected):
+    write_many(tmp_path / "in", range(count))
+    boxes, output = run("--val_fraction", fraction)
+    assert len(boxes["val"]) == expected and len(boxes["train"]) == count - expected and not set(boxes["val"]) & set(boxes["train"])
+    assert f"there is no validation part: {expected} of {count} images are split off (--val_fraction {fraction:g}" in output
+
+
+def test_the_split_is_the_same_in_any_order_and_place(tmp_path, run, monkeypatch):
+    write_many(tmp_path / "in", range(30))
+    first = {part: [*images] for part, images in run()[0].items()}
+    shutil.rmtree(tmp_path / "in")
+    write_many(tmp_path / "in", reversed(range(30)))
+    scandir = os.scandir
+    monkeypatch.setattr(import_dataset.os, "scandir", lambda path: _Backwards(scandir(path)))
+    assert {part: [*images] for part, images in run()[0].items()} == first
+    assert [*run("--seed", 2)[0]["val"]] != first["val"]
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "out.1", "out.2"}
+
+
+class _Backwards:
+    """A folder's entries in the other order."""
+
+    def __init__(self, entries):
+        self.entries = entries
+
+    def __enter__(self):
+        return reversed(list(self.entries))
+
+    def __exit__(self, *_):
+        self.entries.close()
+
+
+def test_one_image_or_none_is_refused(tmp_path, run):
+    write_many(tmp_path / "in", [1])
+    with pytest.raises(UserError, match="1 usable image cannot be divided"):
+        run()
+    write(tmp_path / "in/labels/1.txt", "9 .5 .5 .1 .1")
+    with pytest.raises(UserError, match="no object of its 1 usable images can be used; labels/1.txt, line 1: class 9, and there are 1"):
+        run()
+    os.remove(tmp_path / "in/images/1.jpg")
+    with pytest.raises(UserError, match="it holds no images"):
+        run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_one_name_stay_apart(tmp_path, run):
+    """Also where a name that is made of the path is there already, and where names differ in capitals alone."""
+    names = ["t/x/0", "t/y/0", "t/images_t_x_0", "t/z/A", "t/a", "t/x/1", "v/0"]
+    write_yolo(tmp_path / "in", {f"images/{name}.jpg": "0 .5 .5 .2 .2" for name in names}, "train: images/t\nval: images/v\nnames: [a]")
+    for number, name in enumerate(names):
+        write_image(tmp_path / f"in/images/{name}.jpg", width=100 + number)
+    boxes, _ = run()
+    assert sorted(boxes["train"]) == ["1.jpg", "images_t_a.jpg", "images_t_x_0.jpg", "images_t_x_0_1.jpg", "images_t_y_0.jpg",
+                                      "images_t_z_A.jpg"] and [*boxes["val"]] == ["0.jpg"]
+    seen = {}
+    for part in ("train", "val"):
+        for image in json.loads((tmp_path / f"out/annotations/{part}.json").read_text())["images"]:
+            assert cv2.imread(str(tmp_path / f"out/images/{part}" / image["file_name"])).shape[1] == image["width"]
+            seen[image["source"]] = image["width"]
+    assert seen == {f"images/{name}.jpg": 100 + number for number, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("description, expected", [
+    ("train: images/train\nval: images/train", {"train": 1, "val": 1}),  # as in coco128.yaml: no validation part
+    ("train: images\nval: images/val", {"train": 2, "val": 2}), ("train: images/train\nval: images/gone", {"train": 1, "val": 1}),
+    ("train: images/train\nval: images/val\ntest: images/val", {"train": 2, "val": 2}),
+    ("val: images/val", {"train": 1, "val": 1}), ("train:\nval:", {"train": 2, "val": 2}),
+])
+def test_every_image_is_in_one_part(tmp_path, run, description, expected):
+    write_yolo(tmp_path / "in", {f"images/{name}.jpg": "0 .5 .5 .2 .2" for name in ("train/a", "train/b", "val/c", "val/d")},
+               f"{description}\nnames: [x]")
+    boxes, _ = run()
+    assert {part: len(images) for part, images in boxes.items()} == expected and not set(boxes["train"]) & set(boxes["val"])
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_what_is_written_is_what_conversion_and_evaluation_read(tmp_path, run, make_config):
+    write_yolo(tmp_path / "in", {"images/a b.jpg": "0 .5 .5 .4 .4", "images/c.jpg": "1 .25 .25 .5 .5\n0 .5 .5 .4 .4"}, "names: [x, y]")
+    run()
+    data = make_config().dataset_config
+    objects = 0
+    for part in ("train", "val"):
+        split = find_split(str(tmp_path / "out"), part, data)
+        manifest = convert(split, tmp_path / part)
+        assert manifest["classes"] == ["x", "y"] and manifest["category_ids"] == [1, 2] and not manifest["skipped"]
+        assert not read_coco(split.annotation).notes
+        objects += manifest["objects"]
+    assert objects == 3
+    before = sorted(path for path in (tmp_path / "in").rglob("*"))
+    assert [path.name for path in before if path.is_file()] == ["data.yaml", "a b.jpg", "c.jpg", "a b.txt", "c.txt"]
+
+
+def test_an_interrupted_run_leaves_nothing_and_an_earlier_output_is_kept(tmp_path, run, monkeypatch):
+    write_many(tmp_path / "in", range(3))
+    run()
+
+    def interrupted(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("src.utils.link_or_copy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    assert "kept the earlier" in run()[1] and (tmp_path / "out.1/annotations/train.json").exists()
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--input", "/nowhere", "--output", "o"], "folder of labels (--input) not found: /nowhere"), (["--input", "in"], "--output"),
+    (["--input", "in", "--output", "in"], "lie in each other"), (["--input", "in", "--output", "in/o"], "lie in each other"),
+    (["--input", "in", "--output", "."], "lie in each other"), (["--input", "in/data.yaml", "--output", "o"], "expected the folder that"),
+    (["--input", "in", "--output", "o", "--val_fraction", "1"], "--val_fraction is 1; expected"),
+    (["--input", "in", "--output", "o", "--val_fraction", "nan"], "--val_fraction is nan; expected"),
+    (["--input", "in", "--output", "o", "--fraction", "0.1"], "did you mean --val_fraction?"),
+    (["--input", "in", "--output", "o", "--format", "coco"], "no annotation file in COCO format"),
+    (["--input", "empty", "--output", "o"], "empty: no labels are recognized; it holds no files; recognized are COCO (also Roboflow's"),
+    (["--input", "other", "--output", "o"], "it holds 2 .jpg, 1 .csv; recognized are COCO"),
+    (["--input", "both", "--output", "o"], "it holds COCO labels (a.json) and YOLO labels (data.yaml); say which are meant with --format"),
+])
+def test_mistakes(words, part, tmp_path):
+    write_many(tmp_path / "in", range(3))
+    (tmp_path / "empty").mkdir()
+    for name in ("1.jpg", "2.jpg", "labels.csv"):
+        write(tmp_path / "other" / name, "x")
+    write_many(tmp_path / "both", range(3))
+    write(tmp_path / "both/a.json", coco_content({1: "1.jpg"}, []))
+    assert_user_error(call_script("tools/import_dataset.py", *words, cwd=tmp_path, check=False), part)
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_form_can_be_said(tmp_path, run):
+    write_many(tmp_path / "in", range(3))
+    write(tmp_path / "in/a.json", coco_content({1: "1.jpg", 2: "2.jpg"}, [(1, 1, [1, 2, 3, 4]), (2, 1, [1, 2, 3, 4])]))
+    assert {name for images in run("--format", "coco")[0].values() for name in images} == {"1.jpg", "2.jpg"}
+    assert {name for images in run("--format", "yolo")[0].values() for name in images} == {"0.jpg", "1.jpg", "2.jpg"}
+
+
+# ---------------------------------------------------------------- errors elsewhere
+
+
+def in_form(folder, form):
+    """A folder with a space in its name, of labels in a form; returns its path."""
+    folder = folder / "my data"
+    if form == "YOLO labels":
+        write_many(folder, range(2))
+    elif form == "Roboflow's COCO export":
+        write_image(folder / "train/a.jpg")
+        write(folder / "train/_annotations.coco.json", coco_content({1: "a.jpg"}, []))
+    elif form == "CVAT's COCO export":
+        write_image(folder / "images/a.jpg")
+        write(folder / "annotations/instances_default.json", coco_content({1: "a.jpg"}, []))
+    elif form == "labelImg's labels":
+        write_image(folder / "a.jpg")
+        write_xml(folder / "a.xml", [])
+    else:
+        write_voc(folder, {"train": ["a"]})
+    return folder
+
+
+FORMS = ["YOLO labels", "Roboflow's COCO export", "CVAT's COCO export", "labelImg's labels", "Pascal VOC labels"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_where_such_a_folder_is_met_its_form_is_named(tmp_path, form, make_config):
+    folder = in_form(tmp_path, form)
+    hint = f"; this looks like {form}: python tools/import_dataset.py --input '{folder}' --output '{folder}_coco'"
+    for part in ("train", "val"):
+        with pytest.raises(UserError, match="none of these exists") as caught:
+            find_split(str(folder), part, make_config().dataset_config)
+        assert hint in str(caught.value)
+    with pytest.raises(UserError, match="no finished conversion") as caught:
+        read_manifest(make_config("--mindrecord_dir", folder))
+    assert hint in str(caught.value) and "bash scripts/convert_dataset_to_mindrecord.sh then converts that" in str(caught.value)
+
+
+def test_the_scripts_name_it(tmp_path, lively_checkpoint):
+    folder = in_form(tmp_path, "YOLO labels")
+    for script, words in (("src/dataset.py", ["--coco_data_dir", folder, "--mindrecord_dir", tmp_path / "m"]),
+                          ("train.py", ["--mindrecord_dir", folder]), ("tools/train_full.py", ["--data_path", folder]),
+                          ("eval.py", ["--data_dir", folder, "--load_checkpoint_path", lively_checkpoint])):
+        done = call_script(script, *words, cwd=tmp_path, check=False)
+        assert_user_error(done, "this looks like YOLO labels: python tools/import_dataset.py --input ")
+
+
+def test_a_data_set_that_is_not_yet_converted_is_named(tiny_data, make_config):
+    with pytest.raises(UserError, match=f"this is a data set, not yet converted: bash .*.sh {tiny_data} MINDRECORD_DIR converts it"):
+        read_manifest(make_config("--mindrecord_dir", tiny_data))
+
+
+def test_other_folders_are_called_nothing(tmp_path, make_config):
+    write(tmp_path / "notes.txt", "1 2 3 4 5")
+    write(tmp_path / "result.json", {"metrics": []})
+    write(tmp_path / "page.xml", "<html></html>")
+    with pytest.raises(UserError, match="none of these exists") as caught:
+        find_split(str(tmp_path), "val", make_config().dataset_config)
+    assert "looks like" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- rules
+
+
+@pytest.mark.parametrize("path, part", [
+    ("train/a.json", "train"), ("x/valid", "val"), ("instances_val2017.json", "val"), ("a/trainval0712.json", "train"),
+    ("Testing/b", "test"), ("training/test", "test"), ("strain/contest", None), ("instances_default.json", None), ("", None),
+])
+def test_the_part_that_a_path_names(path, part):
+    assert part_of(path) == part
+
+
+def test_names_mean_files():
+    files = ["images/train/0.jpg", "images/train/1.jpg", "images/val/0.jpg", "images/val/1.jpg", "images/val/2.jpg"]
+    assert match_names(["0.jpg", "1.jpg"], files, "annotations/train.json") == files[:2]
+    assert match_names(["0.jpg", "1.jpg", "2.jpg"], files, "annotations/val.json") == files[2:]
+    assert match_names(["/a/b/images/val/0.jpg", "/a/b/images/val/9.jpg"], files, "x.txt") == [files[2], None]
+    assert match_names(["0.jpg", "2.jpg"], files, "annotations/train.json") == [files[0], None]
+    files = ["x/a.jpg", "x/b.jpg", "x/e.jpg", "y/c.jpg", "y/d.jpg", "z/d.jpg"]
+    assert match_names(["a.jpg", "b.jpg", "e.jpg", "c.jpg", "d.jpg"], files, "all.json") == [*files[:4], None]
+    assert match_names(["D:\\x\\y\\c.jpg"], files, "x.txt") == ["y/c.jpg"] and match_names(["../../a.png", ""], files, "x") == [None, None]
+
+
+def test_a_loop_of_links_ends(tmp_path, run):
+    """A folder that is linked is read, once."""
+    write_many(tmp_path / "elsewhere", range(3))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/set").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "in")
+    boxes, output = run()
+    assert sum(map(len, boxes.values())) == 3 and "0 images or objects skipped" in output
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+
+
+def test_half_a_data_set_is_recognized_by_what_is_there(tmp_path):
+    write(tmp_path / "data.yaml", "names: [a]")
+    assert [entry.name for entry in recognize(tmp_path, ["data.yaml"])] == ["YOLO labels"]
+    assert recognize(tmp_path, ["gone.json", "gone.xml", "gone.txt", "gone.yaml", "a.jpg"]) == []
