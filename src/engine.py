@@ -169,8 +169,4 @@ def train(config, train_set, device_target, rank=0, part=None):
     watch = Watch(config.train_config.max_overflows, config.train_config.max_diverged, step_cell.float16)
     with contextlib.closing(record):
         run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
-    if not steps.start and (problem := watch.wasted()):
-        raise UserError(problem)
-    for line in watch.summary():
-        log(line)
     return saving.saved

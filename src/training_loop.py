@@ -112,7 +112,11 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
                 raise Interrupted(f"{done} of {steps.stop} steps are done; {how_to_go_on(saving.saved, train_set.rank_size)}")
             if finished:
                 log(f"training ends after {done} of {steps.stop} steps: {scoring.why_finished()}")
-                return
+                break
+    if not steps.start and (problem := watch.wasted()):
+        raise UserError(problem)
+    for line in watch.summary():
+        log(line)
 
 
 def evaluate(scoring, done, record, train_set):

@@ -1,0 +1,259 @@
+"""src/training_loop.py with stand-ins for the network, the checkpoints, the scores, and for MindSpore's sink."""
+import contextlib
+import os
+import signal
+
+import pytest
+from mindspore import Tensor
+
+from src import training_loop
+from src.errors import Interrupted, UserError
+from src.evaluation import METRIC_NAMES
+from src.scoring import Scoring
+from src.watch import Watch
+
+
+class SinkStandIn:
+    """In place of ms.data_sink, which works on Ascend alone: counts pipelines, and the steps that the device is given."""
+
+    def __init__(self, monkeypatch):
+        self.sinks, self.steps, self.ended = 0, 0, []
+        monkeypatch.setattr(training_loop.ms, "data_sink", self.data_sink)
+
+    def data_sink(self, step, data, sink_size):
+        assert sink_size == 1
+        self.sinks += 1
+        data.__transfer_dataset__ = self
+        return self.next
+
+    def next(self):
+        self.steps += 1
+        return self.steps
+
+    def stop_send(self):
+        self.ended.append("stopped")
+
+    def release(self):
+        self.ended.append("released")
+
+
+class Data:
+    pass
+
+
+@pytest.mark.parametrize("first, last, sink_steps, pause, counts", [
+    (0, 10, 5, 0, [5, 5]), (0, 10, 4, 0, [4, 4, 2]), (0, 7, 30, 0, [7]), (6, 15, 5, 0, [4, 5]), (0, 3, 1, 0, [1, 1, 1]),
+    (0, 14, 5, 7, [5, 2, 3, 4]), (6, 15, 100, 7, [1, 7, 1]),
+])
+def test_one_sink_serves_a_run_to_its_last_step(first, last, sink_steps, pause, counts, monkeypatch):
+    """It sends for ever: two would both go on making images. What is no multiple of the sink's steps is not overshot, nor is a pause."""
+    sink = SinkStandIn(monkeypatch)
+    groups = list(training_loop.run_steps("step", Data(), range(first, last), sink_steps, pause))
+    assert [len(group) for group in groups] == counts
+    assert sum(groups, []) == list(range(1, last - first + 1))
+    assert (sink.sinks, sink.steps, sink.ended) == (1, last - first, ["stopped", "released"])
+
+
+def test_a_sink_ends_with_the_training(monkeypatch):
+    sink = SinkStandIn(monkeypatch)
+    groups = training_loop.run_steps("step", Data(), range(100), 5)
+    next(groups)
+    groups.close()
+    assert sink.ended == ["stopped", "released"]
+
+
+def test_sinking_is_for_ascend(make_config, capsys):
+    config = make_config("--data_sink_steps", 5)
+    assert training_loop.choose_sink_steps(config, "Ascend", 916) == 5
+    assert training_loop.choose_sink_steps(make_config("--data_sink_steps", -1), "Ascend", 916) == 916
+    assert capsys.readouterr().out == ""
+    assert training_loop.choose_sink_steps(config, "CPU", 916) == 0
+    assert "works on Ascend only" in capsys.readouterr().out
+    assert training_loop.choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend", 916) == 0
+
+
+class LoopStandIn:
+    """What run_training needs of a training: a pipeline, a cell that gives losses, a record, checkpoints."""
+
+    images_per_step, steps_per_epoch, rank_size = 4, 5, 1
+
+    def __init__(self, losses, interrupt_at=None, overflows=()):
+        self.losses, self.interrupt_at, self.overflows = losses, interrupt_at, overflows
+        self.recorded, self.saved, self.told, self.best, self.scored = [], [], [], [], []
+
+    def batches(self, first, last):
+        self.range = (first, last)
+        return self
+
+    def create_tuple_iterator(self, num_epochs):
+        return self
+
+    def named_errors(self):
+        return contextlib.nullcontext()
+
+    def __iter__(self):
+        return ((step,) for step in range(*self.range))
+
+    def release(self):
+        pass
+
+    def __call__(self, step):
+        if step == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        results = [self.losses[step], self.losses[step] / 2, 0.0, 0.0, step in self.overflows, 1.0, 0.1, False]
+        return [Tensor(value) for value in results]
+
+    def set_data(self, value):
+        pass
+
+    stop = property(lambda self: self)
+
+    def step(self, step, steps_per_epoch, values, rate):
+        self.recorded.append((step, float(values[0])))
+
+    def save(self, state, epoch, done, numbers, rotate, told):
+        self.saved.append((done, rotate))
+        self.told.append(told)
+        return f"c/{done}.ckpt"
+
+    def keep_best(self, path):
+        self.best.append(path)
+
+    def scores(self, step, steps_per_epoch, scores):
+        self.scored.append((step, scores["AP"]))
+
+
+class TrainedStandIn:
+    """A TrainingDetector of which a Scoring needs no more than the configuration."""
+
+    def __init__(self, config):
+        self.config = config
+
+
+@pytest.fixture
+def scoring(make_config, monkeypatch):
+    """Call it with APs, None for an interrupt, and command-line words: a Scoring that finds one after the other, every five steps."""
+    def made(scores, *words):
+        coming = iter(scores)
+        made = Scoring(TrainedStandIn(make_config(*words)), None, 5)
+
+        def detect():
+            value = next(coming)
+            if value is None:
+                raise Interrupted("now")
+            return value
+
+        monkeypatch.setattr(made, "_detect", detect)
+        made.part = type("Part", (), {"coco": None})
+        return made
+
+    monkeypatch.setattr("src.evaluation.score", lambda coco, value: ("", dict.fromkeys(METRIC_NAMES, value)))
+    return made
+
+
+@pytest.fixture
+def loop(make_config, interrupts):
+    """Call it with a LoopStandIn, a range of steps and command-line words: run_training; gives the last checkpoint's path."""
+    def run(part, steps, *words, scoring=None):
+        config = make_config("--mindrecord_dir", "m", *words)
+        saving = training_loop.Saving(config, part, {}, part, scoring)
+        watch = Watch(config.train_config.max_overflows, config.train_config.max_diverged)
+        training_loop.run_training(part, part, saving, part, steps, 0, watch)
+        return saving.saved
+
+    return run
+
+
+def test_an_interrupt_saves_the_last_step(loop):
+    part = LoopStandIn([3.0, 2.5, 2.0, 1.5, 1.2, 1.0, 0.9, 0.8], interrupt_at=4)
+    with pytest.raises(Interrupted) as raised:
+        loop(part, range(2, 8), "--save_checkpoint_steps", 100)
+    assert part.recorded[-1] == (5, pytest.approx(1.2)) and part.saved == [(5, True)]
+    assert "5 of 8 steps are done" in str(raised.value)
+    assert str(raised.value).endswith(f"--resume true --load_checkpoint_path {os.path.abspath('c/5.ckpt')}")
+
+
+def test_an_interrupt_in_the_last_step_ends_as_without(loop):
+    part = LoopStandIn([3.0, 2.0], interrupt_at=1)
+    assert loop(part, range(2)) == "c/2.ckpt" and part.saved == [(2, True)]
+
+
+def test_a_loss_that_sticks_ends_training_and_keeps_checkpoints(loop, capsys):
+    part = LoopStandIn([60.0, 30.0, *[18.416992] * 60])
+    with pytest.raises(UserError, match=r"heatmap loss has stayed at 9.2085 for 12 steps, up to step 15: .*last checkpoint is c/15.ckpt|"
+                                        r"heatmap loss has stayed at 9.2084"):
+        loop(part, range(60), "--save_checkpoint_steps", 1, "--train_config.max_diverged", 12)
+    assert len(part.recorded) == 15
+    assert part.saved[6:9] == [(7, True), (8, False), (9, False)]  # noticed at the fifth such step
+    assert capsys.readouterr().out.count("warning: ") == 1
+
+
+def test_many_overflows_end_training_and_few_are_counted(loop, capsys):
+    losses = [2.0 + 0.1 * (step % 3) for step in range(40)]
+    assert loop(LoopStandIn(losses, overflows=range(5, 12)), range(40), "--train_config.max_overflows", 8) == "c/40.ckpt"
+    assert "7 of 40 steps overflowed and were skipped" in capsys.readouterr().out
+    with pytest.raises(UserError, match="the last 8 steps, up to step 13, overflowed .*loss_scale_value"):
+        loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 8)
+    assert loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 0) == "c/40.ckpt"
+
+
+def test_a_short_training_of_overflows_alone_is_no_success(loop, capsys):
+    """Fewer steps than max_overflows; a part of a training, or one without a limit, may have them."""
+    with pytest.raises(UserError, match="all 6 steps overflowed and were skipped: nothing is learnt; lower train_config.loss_scale_value"):
+        loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(6))
+    assert loop(LoopStandIn([2.0] * 6, overflows=range(5)), range(6)) == "c/6.ckpt"
+    assert loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(3, 6)) == "c/6.ckpt"
+    assert loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(6), "--train_config.max_overflows", 0) == "c/6.ckpt"
+    assert "6 of 6 steps overflowed" in capsys.readouterr().out
+
+
+def falling(steps):
+    return [3.0 - 0.01 * step for step in range(steps)]
+
+
+NEVER = ("--save_checkpoint_steps", 1000, "--save_checkpoint_minutes", 0)
+
+
+def test_the_best_checkpoint_is_kept(loop, scoring):
+    """And with it the state that a resumed run goes on with; the last step is evaluated, too."""
+    part = LoopStandIn(falling(22))
+    loop(part, range(22), *NEVER, scoring=scoring([0.1, 0.3, 0.2, 0.3, 0.4]))
+    assert part.scored == [(5, 0.1), (10, 0.3), (15, 0.2), (20, 0.3), (22, 0.4)]
+    assert part.best == ["c/5.ckpt", "c/10.ckpt", "c/22.ckpt"] and [done for done, _ in part.saved] == [5, 10, 22]
+    assert part.told[-1]["scores"] == {"metric": "AP", "step": 22, "best": {"step": 22, "value": 0.4}, "since_best": 0}
+
+
+def test_patience_ends_a_training(loop, scoring, capsys):
+    part = LoopStandIn(falling(60))
+    scores = scoring([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], "--patience", 3)
+    assert loop(part, range(60), *NEVER, scoring=scores) == "c/25.ckpt"
+    assert part.best[-1] == "c/10.ckpt" and part.told[-1]["scores"]["since_best"] == 3
+    assert "training ends after 25 of 60 steps: 3 evaluations (patience) were no better in AP than the best" in capsys.readouterr().out
+
+
+def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_evaluates(loop, scoring):
+    part = LoopStandIn(falling(20))
+    first = scoring([0.1, None])
+    with pytest.raises(Interrupted, match="10 of 20 steps are done"):
+        loop(part, range(20), *NEVER, scoring=first)
+    assert part.saved[-1] == (10, True) and part.told[-1]["scores"]["step"] == 5
+    again, second = LoopStandIn(falling(20)), scoring([0.2, 0.3, 0.1])
+    second.state = part.told[-1]["scores"]
+    loop(again, range(10, 20), *NEVER, scoring=second)
+    assert again.scored == [(10, 0.2), (15, 0.3), (20, 0.1)] and again.recorded[0][0] == 11
+
+
+def test_a_signal_before_an_evaluation_leaves_it_to_the_resumed_run(loop, scoring):
+    part = LoopStandIn(falling(20), interrupt_at=4)
+    with pytest.raises(Interrupted, match="5 of 20 steps are done"):
+        loop(part, range(20), *NEVER, scoring=scoring([]))
+    assert part.scored == [] and part.told[-1]["scores"]["step"] == 0
+
+
+@pytest.mark.parametrize("minutes, saved", [(2, [3, 6, 9, 10]), (0, [10])])
+def test_a_checkpoint_is_due_after_some_minutes(minutes, saved, loop, monkeypatch):
+    """Steps of 50 seconds."""
+    part = LoopStandIn(falling(10))
+    monkeypatch.setattr(training_loop.time, "monotonic", lambda: 50.0 * len(part.recorded))
+    loop(part, range(10), "--save_checkpoint_steps", 1000, "--save_checkpoint_minutes", minutes)
+    assert [done for done, _ in part.saved] == saved
