@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor
 
 from src.checkpoint import CheckpointFolder, newest_checkpoint, read_checkpoint, save_weights
 from src.errors import UserError
-from src.side_file import find_checkpoints
+from src.side_file import find_checkpoints, named_checkpoint
 from tests.conftest import ROOT, assert_user_error
 
 
@@ -202,3 +202,46 @@ def test_older_checkpoints_stay_where_nothing_is_to_rotate(tmp_path):
     save(folder, 4)
     assert len(find_checkpoints(str(tmp_path / "c"))) == 1
     assert json.loads((tmp_path / "c" / "centernet-1_4.json").read_text())["written"] == 4
+
+
+def test_the_best_checkpoint_outlives_the_rotation(tmp_path):
+    folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
+    folder.keep_best(save(folder, 3))
+    assert folder.best_step() == 3
+    save(folder, 4)
+    folder.keep_best(save(folder, 5))
+    save(folder, 6)
+    assert names(tmp_path / "c") == ["centernet-1_6.ckpt", "centernet-1_6.json", "centernet-best.ckpt", "centernet-best.json"]
+    assert read_checkpoint(folder.best)["w"].asnumpy() == [5] and folder.best_step() == 5
+    assert find_checkpoints(str(tmp_path / "c")) == [str(tmp_path / "c" / "centernet-1_6.ckpt")]
+
+
+@pytest.mark.parametrize("start, stays", [(4, []), (5, ["best"]), (6, ["best"]), ("best", ["best"])])
+def test_a_resumed_run_keeps_the_best_one_of_its_past(start, stays, tmp_path):
+    """One that was written later belongs to the branch that ends; a run may go on from the best one itself."""
+    folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
+    for step in (4, 5, 6, 7):
+        path = save(folder, step)
+        if step == 5:
+            folder.keep_best(path)
+    resumed = tmp_path / "c" / ("centernet-best.ckpt" if start == "best" else f"centernet-1_{start}.ckpt")
+    again = CheckpointFolder(str(tmp_path / "c"), 9, {}, resumed=str(resumed))
+    kept = [step for step in (4, 5, 6, 7) if step <= (5 if start == "best" else start)]
+    expected = [f"centernet-{name}.{ending}" for name in [*(f"1_{step}" for step in kept), *stays] for ending in ("ckpt", "json")]
+    assert names(tmp_path / "c") == expected
+    assert again.best_step() == (5 if stays else 0)
+    assert ("centernet-best.ckpt" in names(tmp_path / "c.1")) == (not stays)
+    assert save(again, 8).endswith("centernet-1_8.ckpt") and find_checkpoints(str(tmp_path / "c"))[-1].endswith("_8.ckpt")
+
+
+def test_best_and_last_name_checkpoints(tmp_path, monkeypatch):
+    folder = CheckpointFolder(str(tmp_path / "run" / "ckpt_0"), 9, {})
+    folder.keep_best(save(folder, 3))
+    last = save(folder, 4)
+    for place in ("run", "run/ckpt_0"):
+        assert named_checkpoint(str(tmp_path / place / "best")) == folder.best
+        assert named_checkpoint(str(tmp_path / place / "last")) == last
+    monkeypatch.chdir(tmp_path / "run")
+    assert named_checkpoint("last") == "ckpt_0/centernet-1_4.ckpt" and named_checkpoint("a/best.ckpt") == "a/best.ckpt"
+    with pytest.raises(UserError, match="nowhere/best names the best checkpoint in nowhere or its ckpt_0, and there is none"):
+        named_checkpoint("nowhere/best")

@@ -1,0 +1,201 @@
+"""src/scoring.py and src/training_detector.py: scores while training are those of eval.py on the same weights."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from src import evaluator
+from src.averaging import PREFIX, WeightAverage
+from src.centernet_det import build_network
+from src.checkpoint import load_weights, read_checkpoint, save_weights
+from src.detector import load_detector
+from src.errors import UserError
+from src.folding import fold_batch_norm
+from src.model_utils.config import Config
+from src.scoring import Scoring, join_records
+from src.side_file import read_side_file, side_file
+from src.training_detector import TrainingDetector
+from src.training_log import read_scores, read_training_log
+from tests.conftest import TINY, assert_user_error, call_script
+
+
+@pytest.fixture
+def scoring(tiny_data, lively_checkpoint, make_config):
+    """Call it with a checkpoint: (the network that trains, with its weights; the Scoring of it)."""
+    def made(checkpoint, average=None, **across):
+        config = make_config(*TINY, "--data_dir", tiny_data, "--eval_epochs", 1, "--eval_config.K", 20, "--eval_config.keep_res", "false")
+        description = read_side_file(str(lively_checkpoint))
+        network = build_network(Config(description["net_config"]), 3, "native")
+        load_weights(network, read_checkpoint(str(checkpoint)), "lively", use_ema=False)
+        network.set_train()
+        average = average and average(network)
+        trained = TrainingDetector(network, average, description, config, "CPU")
+        return network, average, Scoring(trained, evaluator.scored_part(config, description), 5, **across)
+
+    return made
+
+
+def detected_by_checkpoint(path, scoring):
+    """The records of eval.py's detector of a checkpoint."""
+    config = scoring.config
+    detector = load_detector(str(path), config.eval_config, "CPU", "native")
+    return evaluator.detect(detector, scoring.part, config, "")[0].records
+
+
+def values(network):
+    return {parameter.name: parameter.asnumpy().copy() for parameter in network.get_parameters()}
+
+
+@pytest.mark.slow
+def test_records_are_those_of_the_checkpoint(lively_checkpoint, scoring, tmp_path):
+    """To the last bit, also the second time, after the weights have changed; the training's weights stay as they are."""
+    network, _, scores = scoring(lively_checkpoint)
+    before = values(network)
+    first = scores._detect()
+    assert first == detected_by_checkpoint(lively_checkpoint, scores) and len(first) == 120
+    for name, value in values(network).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    for parameter in network.get_parameters():
+        if not parameter.name.endswith("moving_variance"):
+            parameter.set_data(parameter * 1.01)
+    changed = save_weights(str(tmp_path / "changed.ckpt"), values(network))
+    shutil.copy(side_file(str(lively_checkpoint)), side_file(changed))
+    second = scores._detect()
+    assert second == detected_by_checkpoint(changed, scores) != first
+
+
+@pytest.mark.slow
+def test_the_device_holds_no_second_copy(lively_checkpoint, scoring):
+    """The inference network has the training's parameters; its own are the biases that folding gives its layers."""
+    network, _, scores = scoring(lively_checkpoint)
+    trains = {id(parameter) for parameter in network.get_parameters()}
+    with scores.trained.borrowed() as detector:
+        own = [parameter for parameter in detector.network.get_parameters() if id(parameter) not in trains]
+        assert own and all(parameter.ndim == 1 for parameter in own)
+        shared = {id(parameter) for parameter in detector.network.get_parameters()} & trains
+    assert len(shared) > 20
+    assert sum(parameter.size for parameter in own) < 0.01 * sum(parameter.size for parameter in network.get_parameters())
+
+
+@pytest.mark.slow
+def test_a_batch_norm_that_can_no_longer_be_folded_is_kept(lively_checkpoint, scoring, tmp_path):
+    """Which makes another graph."""
+    network, _, scores = scoring(lively_checkpoint)
+    scores._detect()
+    network.backbone.bn1.moving_mean.set_data(network.backbone.bn1.moving_mean + 500)
+    changed = save_weights(str(tmp_path / "changed.ckpt"), values(network))
+    shutil.copy(side_file(str(lively_checkpoint)), side_file(changed))
+    assert scores._detect() == detected_by_checkpoint(changed, scores)
+    check = build_network(Config(read_side_file(changed)["net_config"]), 3, "native")
+    load_weights(check, read_checkpoint(changed), "changed")
+    assert fold_batch_norm(check) == 1
+
+
+@pytest.mark.slow
+def test_the_average_is_what_is_scored(lively_checkpoint, scoring, tmp_path):
+    """As eval.py takes it from a checkpoint that has one; with use_ema false both take the weights."""
+    def make_average(network):
+        average = WeightAverage(network, 0.9)
+        for parameter in average.averages:
+            if not parameter.name.endswith("moving_variance"):
+                parameter.set_data(parameter * 1.01)
+        return average
+
+    network, average, scores = scoring(lively_checkpoint, make_average)
+    both = {**values(network), **{parameter.name: parameter.asnumpy() for parameter in average.averages}}
+    path = save_weights(str(tmp_path / "both.ckpt"), both)
+    shutil.copy(side_file(str(lively_checkpoint)), side_file(path))
+    records = scores._detect()
+    assert records == detected_by_checkpoint(path, scores) != detected_by_checkpoint(lively_checkpoint, scores)
+    detector = load_detector(path, scores.config.eval_config, "CPU", "native", use_ema=False)
+    plain = evaluator.detect(detector, scores.part, scores.config, "")[0].records
+    assert plain == detected_by_checkpoint(lively_checkpoint, scores)
+
+
+def test_records_of_ranks_are_joined_to_the_last_bit():
+    rng = np.random.default_rng(0)
+    ranks = [[{"image_id": 2**40 + rank, "category_id": 90, "bbox": rng.random(4).tolist(), "score": float(rng.random())}
+              for _ in range(count)] for rank, count in enumerate((3, 0, 5))]
+    sent = []
+    for records in ranks:
+        join_records(records, lambda array: sent.append(array) or [array])
+    assert all(array.dtype == np.int32 for array in sent)
+    assert join_records(ranks[0], lambda array: sent) == sum(ranks, [])
+
+
+@pytest.fixture(scope="module")
+def scored_run(tiny_records, tiny_data, train, tmp_path_factory):
+    """A folder in which train.py has trained two epochs of 5 steps with an average, scored after each."""
+    folder = tmp_path_factory.mktemp("scored")
+    train("--eval_epochs", 1, "--data_dir", tiny_data, "--train_config.ema_decay", 0.9, "--save_checkpoint_num", 5,
+          "--best_metric", "AR_100", "--mindrecord_dir", tiny_records, "--eval_config.keep_res", "false", cwd=folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_scored_training_is_the_unscored_one(scored_run, tiny_records, train, tmp_path):
+    """Bit for bit: an evaluation leaves no trace in weights, moments, statistics and averages."""
+    train("--train_config.ema_decay", 0.9, "--eval_config.keep_res", "false", "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    ours, theirs = (read_checkpoint(str(folder / "ckpt_0" / "centernet-2_10.ckpt")) for folder in (scored_run, tmp_path))
+    assert set(ours) == set(theirs) and any(name.startswith(PREFIX) for name in ours)
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value.asnumpy(), theirs[name].asnumpy(), err_msg=name)
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_eval(scored_run, tiny_data, tmp_path):
+    """Of the best checkpoint, by the name of its run's folder."""
+    scores = dict((step, scores) for step, _, scores in read_scores(str(scored_run / "train_record.jsonl")))
+    assert sorted(scores) == [5, 10] and len(read_training_log(str(scored_run / "train_record.jsonl"))) == 10
+    best = json.loads((scored_run / "ckpt_0" / "centernet-best.json").read_text())["scores"]["best"]
+    assert best["value"] == max(score["AR_100"] for score in scores.values())
+    call_script("eval.py", "--device_target", "CPU", "--net_config.dcn_impl", "native", "--data_dir", tiny_data,
+                "--load_checkpoint_path", scored_run / "best", cwd=tmp_path)
+    metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
+    assert {name: metrics[name] for name in scores[best["step"]]} == scores[best["step"]]
+
+
+@pytest.mark.slow
+def test_a_resumed_scored_training_is_the_undisturbed_one(scored_run, tiny_data, tiny_records, train, tmp_path):
+    """Average, scores and the choice of the best one, to the last bit."""
+    words = ["--eval_epochs", 1, "--data_dir", tiny_data, "--train_config.ema_decay", 0.9, "--save_checkpoint_num", 5, "--best_metric",
+             "AR_100", "--mindrecord_dir", tiny_records, "--eval_config.keep_res", "false"]
+    train(*words, "--save_checkpoint_steps", 7, "--train_steps", 7, cwd=tmp_path)
+    train(*words, "--resume", "true", cwd=tmp_path)
+    for name in ("centernet-2_10.ckpt", "centernet-best.ckpt"):
+        ours, theirs = (read_checkpoint(str(folder / "ckpt_0" / name)) for folder in (scored_run, tmp_path))
+        for key, value in ours.items():
+            np.testing.assert_array_equal(value.asnumpy(), theirs[key].asnumpy(), err_msg=f"{name} {key}")
+    records = [[scores for step, _, scores in read_scores(str(folder / "train_record.jsonl")) if step != 7] for folder in (scored_run, tmp_path)]
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--eval_epochs", 1), "no data set to evaluate on is given (--data_dir)"), (("--patience", 2), "nothing is evaluated: set eval_epochs"),
+    (("--eval_epochs", 1, "--data_dir", "no/where"), "no/where"), (("--best_metric", "AP5"), "AP50"),
+    (("--eval_epochs", 1, "--data_dir", "DATA", "--run_mode", "test"), "run_mode is test"),
+    (("--eval_epochs", 1, "--data_dir", "OTHER"), "classes"), (("--train_config.freeze", "backbone"), "no weights to start from"),
+])
+def test_mistakes_are_told_before_the_first_step(words, said, tiny_data, tiny_records, tmp_path):
+    annotation = tiny_data / "annotations" / "instances_val2017.json"
+    content = json.loads(annotation.read_text())
+    shutil.copytree(tiny_data, tmp_path / "other")
+    for category in content["categories"]:
+        category["name"] += "s"
+    (tmp_path / "other" / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    words = [{"DATA": tiny_data, "OTHER": tmp_path / "other"}.get(word, word) for word in words]
+    done = call_script("train.py", *TINY, "--mindrecord_dir", tiny_records, *words, cwd=tmp_path, check=False)
+    assert_user_error(done, said)
+    assert not (tmp_path / "ckpt_0").exists()
+
+
+def test_a_used_up_patience_is_said(scoring, lively_checkpoint, tmp_path):
+    _, _, scores = scoring(lively_checkpoint)
+    scores.config.patience = 2
+    state = {"metric": "AP", "step": 15, "best": {"step": 5, "value": 0.3}, "since_best": 2}
+    (tmp_path / "c.json").write_text(json.dumps({"scores": state}))
+    with pytest.raises(UserError, match="nothing to train: 2 evaluations"):
+        scores.go_on(str(tmp_path / "c.ckpt"), 5)
+    scores.go_on(str(tmp_path / "c.ckpt"), 0)  # the best one was deleted: there is none to be better than
+    assert scores.state == {**state, "best": None, "since_best": 0}
