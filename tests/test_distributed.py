@@ -1,4 +1,5 @@
 """Training in several processes on the CPU, through the public launcher; and what needs no process."""
+import json
 import os
 import re
 import signal
@@ -14,8 +15,8 @@ from src.checkpoint import read_checkpoint
 from src.errors import UserError
 from src.model_utils.local_adapter import get_device_id, get_rank_id, launched
 from src.side_file import find_checkpoints
-from src.training_log import read_training_log
-from tests.conftest import ROOT, TINY, run_script, wait_until
+from src.training_log import read_scores, read_training_log
+from tests.conftest import ROOT, TINY, call_script, run_script, wait_until
 from tools import make_rank_table
 
 pytestmark = pytest.mark.slow
@@ -132,12 +133,13 @@ def processes_in(folder):
     return found
 
 
-def test_two_ranks_then_one_goes_on(tiny_records, ini, train, tmp_path):
-    """Two ranks through the public script, what they leave, and the run resumed by a single process."""
+def test_two_ranks_then_one_goes_on(tiny_records, tiny_data, ini, train, tmp_path):
+    """Two ranks through the public script, what they leave, their scores, and the run resumed by a single process."""
     cpu_table(tmp_path / "hccl.json")
     (tmp_path / "LOG0").mkdir()
     (tmp_path / "LOG0" / "precious.txt").write_text("keep me")
-    assert launch(tmp_path, tiny_records, ini=ini + "train_steps = 2\n").wait(300) == 0, said(tmp_path)
+    scored = f"eval_epochs = 1\ndata_dir = {tiny_data}\neval_config.keep_res = false\ndataset_config.input_res_test = [96, 96]\n"
+    assert launch(tmp_path, tiny_records, ini=ini + "train_steps = 2\n" + scored).wait(300) == 0, said(tmp_path)
     assert (tmp_path / "LOG0.1" / "precious.txt").read_text() == "keep me"
     for rank in range(2):
         log = tmp_path / f"LOG{rank}"
@@ -152,6 +154,12 @@ def test_two_ranks_then_one_goes_on(tiny_records, ini, train, tmp_path):
     texts = [(tmp_path / f"LOG{rank}" / "training_log.txt").read_text() for rank in (0, 1)]
     losses = [re.findall(r"\| (loss \S+) \|", text) for text in texts]
     assert len(losses[0]) == 2 and losses[0] == losses[1]
+    # They shared the validation images; one process that detects in all finds the same scores.
+    (step, _, scores), = read_scores(str(tmp_path / "LOG0" / "train_record.jsonl"))
+    call_script("eval.py", "--device_target", "CPU", "--net_config.dcn_impl", "native", "--data_dir", tiny_data,
+                "--load_checkpoint_path", tmp_path / "LOG0" / "best", cwd=tmp_path)
+    metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
+    assert step == 2 and scores == {name: metrics[name] for name in scores}
 
     # 16 of the 20 images are read: with steps of 4 it goes on with the last of the epoch's 5.
     checkpoint = find_checkpoints(str(tmp_path / "LOG0" / "ckpt_0"))[-1]

@@ -146,7 +146,7 @@ def test_a_scored_training_is_the_unscored_one(scored_run, tiny_records, train, 
 @pytest.mark.slow
 def test_scores_are_those_of_eval(scored_run, tiny_data, tmp_path):
     """Of the best checkpoint, by the name of its run's folder."""
-    scores = dict((step, scores) for step, _, scores in read_scores(str(scored_run / "train_record.jsonl")))
+    scores = {step: values for step, _, values in read_scores(str(scored_run / "train_record.jsonl"))}
     assert sorted(scores) == [5, 10] and len(read_training_log(str(scored_run / "train_record.jsonl"))) == 10
     best = json.loads((scored_run / "ckpt_0" / "centernet-best.json").read_text())["scores"]["best"]
     assert best["value"] == max(score["AR_100"] for score in scores.values())
@@ -167,12 +167,13 @@ def test_a_resumed_scored_training_is_the_undisturbed_one(scored_run, tiny_data,
         ours, theirs = (read_checkpoint(str(folder / "ckpt_0" / name)) for folder in (scored_run, tmp_path))
         for key, value in ours.items():
             np.testing.assert_array_equal(value.asnumpy(), theirs[key].asnumpy(), err_msg=f"{name} {key}")
-    records = [[scores for step, _, scores in read_scores(str(folder / "train_record.jsonl")) if step != 7] for folder in (scored_run, tmp_path)]
-    assert records[0] == records[1]
+    undisturbed, resumed = (read_scores(str(folder / "train_record.jsonl")) for folder in (scored_run, tmp_path))
+    assert [record for record in resumed if record[0] != 7] == undisturbed
 
 
 @pytest.mark.parametrize("words, said", [
-    (("--eval_epochs", 1), "no data set to evaluate on is given (--data_dir)"), (("--patience", 2), "nothing is evaluated: set eval_epochs"),
+    (("--eval_epochs", 1), "no data set to evaluate on is given (--data_dir)"),
+    (("--patience", 2), "nothing is evaluated: set eval_epochs"),
     (("--eval_epochs", 1, "--data_dir", "no/where"), "no/where"), (("--best_metric", "AP5"), "AP50"),
     (("--eval_epochs", 1, "--data_dir", "DATA", "--run_mode", "test"), "run_mode is test"),
     (("--eval_epochs", 1, "--data_dir", "OTHER"), "classes"), (("--train_config.freeze", "backbone"), "no weights to start from"),
