@@ -29,7 +29,7 @@ if [ ! -f "$out/loss.png" ]; then # the last thing that training writes
     resume=false
     [ -z "$(newest_checkpoint)" ] || resume=true
     $python train.py $config --mindrecord_dir "$out/mindrecord" --save_checkpoint_path "$out" --save_result_dir "$out" --resume $resume \
-        2>&1 | tee -a "$out/training_log.txt" | awk '/^epoch/ { if (++n % 25 == 1) { print; fflush() } next } { print; fflush() }'
+        --log_interval 25 2>&1 | tee -a "$out/training_log.txt"
     [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1
 fi
 checkpoint=$(newest_checkpoint)

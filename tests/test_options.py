@@ -29,9 +29,9 @@ def test_what_computes_without_mindspore_loads_without_it():
                "tools/report.py", "tools/contact_sheet.py", "tools/quantize_onnx.py", "tools/voc_to_coco.py",
                "tools/merge_pascal_json.py", "tools/make_rank_table.py", "tools/make_shapes_dataset.py", "tools/loss.py",
                "tools/train_full.py", "tools/import_dataset.py"]
-    modules = ["coco", "coco_labels", "evaluation", "evaluator", "image_files", "inference", "models", "offline", "onnx_detector",
-               "post_process", "pre_process", "prediction_files", "predictor", "rank_table", "report", "serve", "side_file", "training_log",
-               "visual", "voc_eval", "voc_labels", "yolo_labels"]
+    modules = ["coco", "coco_labels", "comparison", "evaluation", "evaluator", "image_files", "inference", "models", "offline",
+               "onnx_detector", "post_process", "pre_process", "prediction_files", "predictor", "rank_table", "report", "serve", "side_file",
+               "summaries", "training_log", "visual", "voc_eval", "voc_labels", "yolo_labels"]
     code = f"""import importlib, runpy, sys
 sys.modules.update(mindspore=None, torch=None)
 sys.path.insert(0, {ROOT!r})
