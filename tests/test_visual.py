@@ -45,3 +45,14 @@ def test_boxes_are_drawn_where_they_are():
 def test_labels_of_boxes_at_the_edges_stay_inside(box):
     drawn = visual.draw_detections(np.zeros((100, 120, 3), np.uint8), np.array([[*box, 0.9, 0]], np.float32), ["name"])
     assert (drawn == visual.class_color(0)).all(-1).sum() > 200  # the label's filled rectangle
+
+
+@pytest.mark.parametrize("names, paths", [
+    (["a.jpg", "b/a.PNG", "c/b/a.webp"], ["a.jpg", "b/a.PNG", "c/b/a.webp"]), (["a", "a.gif", "a.png"], ["a.png", "a.gif.png", "a.1.png"]),
+    (["a.jpg"] * 3, ["a.jpg", "a.1.jpg", "a.2.jpg"]), (["a.1.jpg", "a.jpg", "a.jpg"], ["a.1.jpg", "a.jpg", "a.2.jpg"]),
+    (["../../a.jpg", "/a.jpg", "./b//../a.jpg", "..", ""], ["a.jpg", "a.1.jpg", "b/a.jpg", "image.png", "image.1.png"]),
+    (["a.jpg", "a.jpg/b.jpg"], ["a.jpg", "a.jpg_/b.jpg"]), (["x" * 250 + ".jpg"] * 2, ["x" * 200 + ".jpg", "x" * 200 + ".1.jpg"]),
+    (["猫" * 84 + ".jpg"], ["猫" * 66 + ".jpg"]), (["a\udcff.jpg", ".jpg"], ["a\udcff.jpg", ".jpg.png"]),
+])
+def test_names_of_drawings(names, paths):
+    assert visual.drawing_names(names) == paths
