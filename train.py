@@ -27,6 +27,7 @@ def main():
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src.dataset import TrainSet
     from src.engine import train
+    from src.look import look
     from src.model_utils.device_adapter import init_ranks, leave_ranks, peak_memory, profiling, set_device
     from src.model_utils.moxing_adapter import modelarts
     from src.utils import log
@@ -36,6 +37,7 @@ def main():
         target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
         rank, rank_size = init_ranks(config.distribute, config.device_num)
         train_set = TrainSet(config, rank, rank_size, target)
+        look(config, train_set, rank)
         try:
             with profiling(config.need_profiler, config.profiler_path):
                 checkpoint = train(config, train_set, target, rank)

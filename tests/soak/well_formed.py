@@ -73,10 +73,10 @@ def settings_in_use(folder):
     """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
     import numpy as np
 
-    from src.dataset import augmentation_ranges, sample_layout
     from src.model_utils.config import DEFAULT_CONFIG, get_config
     from src.optimizer import build_schedule
     from src.pre_process import make_input, normalize
+    from src.samples import augmentation_ranges, sample_layout
     from src.side_file import describe_model
     from src.targets import make_sample, random_augmentation
     from tools.benchmark_inputs import photograph
