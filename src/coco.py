@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from src import errors
 from src.errors import UserError
 from src.kinds import is_number, is_text
+from src.text_table import some
 from src.utils import log, log_skipped
 
 # Some documents spell the test set's year 2017.
@@ -126,14 +127,15 @@ def _whole(value, least, what):
 
 def _images(entries, notes):
     """The image entries with checked ids and names, each id once; the last of several counts, as in pycocotools."""
-    images = {}
+    images, repeated = {}, []
     for number, entry in enumerate(entries, 1):
         entry["id"] = _whole(entry.get("id"), 0, f"the id of image entry {number}")
         if not isinstance(entry.get("file_name"), str) or not entry["file_name"] or "\0" in entry["file_name"]:
             raise UserError(f"image {entry['id']}: its file_name is {_short(entry.get('file_name'))}; expected a file's name")
+        repeated += [entry["id"]] if entry["id"] in images else []
         images[entry["id"]] = entry
-    if len(images) < len(entries):
-        notes.append(f"{len(entries) - len(images)} images are listed more than once; each counts once")
+    if repeated:
+        notes.append(f"{len(repeated)} images are listed more than once; each counts once (id {some(repeated, 3)})")
     return list(images.values())
 
 
@@ -176,17 +178,24 @@ def _annotations(entries, image_ids, category_ids, notes, skipped):
             kept.append(entry)
     if filled:
         notes.append(f"{filled} annotations lack iscrowd or area, which are taken as 0 and width x height")
-    if not _distinct([entry.get("id") for entry in kept]):
-        notes.append("annotation ids are 0, equal, missing or no whole numbers, which COCO's scoring would mistake: they are counted anew")
+    if unclear := _unclear([entry.get("id") for entry in kept]):
+        notes.append(f"{len(unclear)} annotation ids are 0, equal, missing or no whole numbers ({some(map(_short, unclear), 3)}), which "
+                     "COCO's scoring would mistake: all are counted anew")
         for number, entry in enumerate(kept, 1):
             entry["id"], entry["source_id"] = number, entry.get("id")
     return kept
 
 
-def _distinct(ids):
-    """Whether annotation ids are such that pycocotools tells them apart from each other and from no match, 0."""
-    whole = all(isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_EXACT for value in ids)
-    return whole and len(set(ids)) == len(ids)
+def _unclear(ids):
+    """The annotation ids that pycocotools does not tell apart from each other or from no match, 0."""
+    seen, unclear = set(), []
+    for value in ids:
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_EXACT
+        if not whole or value in seen:
+            unclear.append(value)
+        else:
+            seen.add(value)
+    return unclear
 
 
 def _complete(entry):

@@ -101,7 +101,7 @@ def test_an_image_listed_twice_counts_once(rewrite, tmp_path):
     path = rewrite(lambda content: content["images"].append(dict(content["images"][0])))
     coco = read_coco(path)
     assert [image_id for image_id, _ in image_list(Split(path, ""), coco)] == [1, 2]
-    assert coco.notes == ["1 images are listed more than once; each counts once"]
+    assert coco.notes == ["1 images are listed more than once; each counts once (id 1)"]
     assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["images"] == 2
 
 
