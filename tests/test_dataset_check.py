@@ -180,7 +180,7 @@ def test_a_part_that_is_missing(sound):
 
 
 @pytest.mark.parametrize("words, part", [
-    (["--data_dir", "/nowhere"], "data set folder (--data_dir) not found: /nowhere"), ([], "--data_dir"),
+    (["--data_dir", "/nowhere"], "data set folder (--data_dir) not found: /nowhere"), ([], "no data set folder (--data_dir) given"),
     (["--data_dir", ".", "--config_path", "/nowhere.yaml"], "configuration file not found: /nowhere.yaml"),
     (["--data_dir", ".", "--train_config.batch_sise", 3], "did you mean train_config.batch_size?"),
     (["--data_dir", ".", "--train_config.batch_size", "many"], "train_config.batch_size is 'many'"),

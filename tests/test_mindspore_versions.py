@@ -26,7 +26,7 @@ WITH_MINDSPORE = {  # entry scripts and the options they cannot do without
     "tools/convert_centernet.py": ["--ckpt_file", "x", "--output_file", "y"], "tools/train_full.py": ["--data_path", "in"],
 }
 WITHOUT = {"preprocess.py", "postprocess.py", *(f"tools/{name}.py" for name in (
-    "report", "quantize_onnx", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss",
+    "check_dataset", "report", "quantize_onnx", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss",
     "document_parameters"))}
 
 

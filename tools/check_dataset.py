@@ -23,9 +23,9 @@ def main(argv=None):
     from src.extensions import require_extensions
     from src.utils import log
 
-    errors.require_dir(options.data_dir, "data set folder (--data_dir)")
+    errors.require_dir(config.data_dir, "data set folder (--data_dir)")
     require_extensions()
-    train, val = (check_part(options.data_dir, name, config, options.quick) for name in ("train", "val"))
+    train, val = (check_part(config.data_dir, name, config, options.quick) for name in ("train", "val"))
     compare_parts(train, val)
     recipe = look.recipe_of(config, config.device_num if config.distribute else 1)
     for part in (train, val):
@@ -54,12 +54,14 @@ def parse(argv):
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                           epilog="Exit code 0 if conversion and eval.py take the data set and all of its images, 1 if not, 2 for a "
                                  "mistake in the options.")
-    parser.add_argument("--data_dir", required=True, help="folder of the data set")
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the data set")
     parser.add_argument("--config_path", metavar="FILE", action="append", help="configuration that it is to be trained with")
     parser.add_argument("--quick", action="store_true",
                         help="read the headers of the images alone, not whole images: damaged ones are not found then")
     options, words = parser.parse_known_args(argv)
-    return options, [word for path in options.config_path or [] for word in ("--config_path", path)] + words
+    given = [("--config_path", path) for path in options.config_path or []]
+    given += [("--data_dir", options.data_dir)] if options.data_dir is not None else []
+    return options, [word for pair in given for word in pair] + words
 
 
 if __name__ == "__main__":
