@@ -21,10 +21,10 @@ def table(head, rows):
 
 
 def without_middle(rows, most):
-    """At most so many rows, an even number, of the start and of the end; a row between them says how many classes are left out."""
+    """At most so many rows, an even number, of the start and of the end; a row between them says how many more classes there are."""
     if len(rows) <= most:
         return rows
-    middle = [f"({len(rows) - most} classes)", *[""] * (len(rows[0]) - 1)]
+    middle = [f"({len(rows) - most} more classes)", *[""] * (len(rows[0]) - 1)]
     return [*rows[: most // 2], middle, *rows[-(most // 2) :]]
 
 

@@ -10,7 +10,7 @@ from src.targets import Layout, make_sample, whole_image
 SIZES = [(200, 100), (100, 400), (50, 50)]
 ROWS = [
     (SIZES[0], np.array([[0, 0, 40, 10], [180, 90, 240, 120]], np.float32), np.array([0, 1])),  # the second one reaches beyond: 20x10
-    (SIZES[1], np.array([[10, 10, 30, 90]], np.float32), np.array([1])),
+    (SIZES[1], np.array([[-5, 10, 20, 90]], np.float32), np.array([1])),  # 20x80
     (SIZES[2], np.zeros((0, 4), np.float32), np.array([], np.int32)),
 ]
 RECIPE = Recipe((100, 100), 8, 1, True, 128)
@@ -51,7 +51,7 @@ def test_80_classes_are_cut_to_the_most_and_the_least_frequent():
     labels = np.repeat(np.arange(80), np.arange(80) + 1)
     boxes = Boxes(np.array([[100, 100]]), np.array([len(labels)]), np.full((len(labels), 2), 30.0), labels, 1)
     lines = describe(boxes, [f"c{number}" for number in range(80)], (100, 100)).splitlines()
-    assert len(lines) == 2 + 10 + 1 + 10 + 1 and lines[12].strip() == "(60 classes)"
+    assert len(lines) == 2 + 10 + 1 + 10 + 1 and lines[12].strip() == "(60 more classes)"
     assert [line.split()[0] for line in (lines[2], lines[11], lines[13], lines[22])] == ["c79", "c70", "c9", "c0"]
 
 

@@ -35,5 +35,5 @@ def test_a_table_without_rows_is_its_head():
 def test_what_is_left_out_is_counted():
     rows = [[str(number), "x"] for number in range(10)]
     assert without_middle(rows, 10) == rows
-    assert without_middle(rows, 4) == [["0", "x"], ["1", "x"], ["(6 classes)", ""], ["8", "x"], ["9", "x"]]
+    assert without_middle(rows, 4) == [["0", "x"], ["1", "x"], ["(6 more classes)", ""], ["8", "x"], ["9", "x"]]
     assert some("abc", 2) == "a, b and 1 more" and some([1, 2], 2) == "1, 2"
