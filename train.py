@@ -37,6 +37,7 @@ def main():
     from src.dataset import TrainSet
     from src.engine import train
     from src.evaluator import scored_part
+    from src.look import look
     from src.manifest import read_manifest
     from src.model_utils.device_adapter import init_ranks, leave_ranks, peak_memory, profiling, set_device
     from src.model_utils.moxing_adapter import modelarts
@@ -50,6 +51,7 @@ def main():
         target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
         rank, rank_size = init_ranks(config.distribute, config.device_num)
         train_set = TrainSet(config, rank, rank_size, target)
+        look(config, train_set, rank)
         try:
             with profiling(config.need_profiler, config.profiler_path):
                 checkpoint = train(config, train_set, target, rank, part)

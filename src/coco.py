@@ -2,11 +2,9 @@
 import contextlib
 import io
 import json
-import math
 import os
 from dataclasses import dataclass
 
-import numpy as np
 from pycocotools.coco import COCO
 
 from src import errors
@@ -14,6 +12,7 @@ from src.errors import UserError
 from src.image_files import IMAGE_ENDINGS
 from src.kinds import is_number, is_text
 from src.label_formats import import_hint
+from src.text_table import some
 from src.utils import log, log_skipped
 
 # Some documents spell the test set's year 2017.
@@ -136,14 +135,15 @@ def _whole(value, least, what):
 
 def _images(entries, notes):
     """The image entries with checked ids and names, each id once; the last of several counts, as in pycocotools."""
-    images = {}
+    images, repeated = {}, []
     for number, entry in enumerate(entries, 1):
         entry["id"] = _whole(entry.get("id"), 0, f"the id of image entry {number}")
         if not isinstance(entry.get("file_name"), str) or not entry["file_name"] or "\0" in entry["file_name"]:
             raise UserError(f"image {entry['id']}: its file_name is {_short(entry.get('file_name'))}; expected a file's name")
+        repeated += [entry["id"]] if entry["id"] in images else []
         images[entry["id"]] = entry
-    if len(images) < len(entries):
-        notes.append(f"{len(entries) - len(images)} images are listed more than once; each counts once")
+    if repeated:
+        notes.append(f"{len(repeated)} images are listed more than once; each counts once (id {some(repeated, 3)})")
     return list(images.values())
 
 
@@ -186,17 +186,24 @@ def _annotations(entries, image_ids, category_ids, notes, skipped):
             kept.append(entry)
     if filled:
         notes.append(f"{filled} annotations lack iscrowd or area, which are taken as 0 and width x height")
-    if not _distinct([entry.get("id") for entry in kept]):
-        notes.append("annotation ids are 0, equal, missing or no whole numbers, which COCO's scoring would mistake: they are counted anew")
+    if unclear := _unclear([entry.get("id") for entry in kept]):
+        notes.append(f"{len(unclear)} annotation ids are 0, equal, missing or no whole numbers ({some(map(_short, unclear), 3)}), which "
+                     "COCO's scoring would mistake: all are counted anew")
         for number, entry in enumerate(kept, 1):
             entry["id"], entry["source_id"] = number, entry.get("id")
     return kept
 
 
-def _distinct(ids):
-    """Whether annotation ids are such that pycocotools tells them apart from each other and from no match, 0."""
-    whole = all(isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_EXACT for value in ids)
-    return whole and len(set(ids)) == len(ids)
+def _unclear(ids):
+    """The annotation ids that pycocotools does not tell apart from each other or from no match, 0."""
+    seen, unclear = set(), []
+    for value in ids:
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_EXACT
+        if not whole or value in seen:
+            unclear.append(value)
+        else:
+            seen.add(value)
+    return unclear
 
 
 def _complete(entry):
@@ -253,46 +260,3 @@ def dataset_name(data_dir, coco):
     """What the evaluation calls the data set: coco2017, or the name of its folder."""
     description = str(coco.dataset["info"].get("description", ""))
     return "coco2017" if description.startswith("COCO 2017") else os.path.basename(os.path.abspath(data_dir))
-
-
-def ground_truth_boxes(coco, image_id, category_ids):
-    """The annotated boxes of an image as [M, 6]: x1, y1, x2, y2, 1, label; category_ids in the order of the labels."""
-    labels = {category_id: label for label, category_id in enumerate(category_ids)}
-    boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, math.inf, math.inf)
-    return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
-
-
-def box_problem(box, width, height):
-    """Why a box x, y, w, h of an image cannot be trained on, "" if it can."""
-    x, y, w, h = map(float, box)
-    if not (math.isfinite(x + y + w + h) and w > 0 and h > 0):
-        return f"box without area {box}"
-    outside = x >= width or y >= height or x + w <= 0 or y + h <= 0
-    return f"box {box} outside the {width}x{height} image" if outside else ""
-
-
-def usable_boxes(annotations, labels_of_ids, width, height):
-    """The boxes of one image that can be trained on.
-
-    Args: annotations of the image, COCO style; labels_of_ids {category id: label}; the image's size in pixels.
-    Returns boxes [M, 4] float32 as x1, y1, x2, y2 (not clipped), labels [M] int32, and for each annotation left out
-    one sentence that names it.
-    """
-    boxes, labels, skipped = [], [], []
-    for annotation in annotations:
-        name = f"annotation {annotation.get('source_id', annotation.get('id'))} of image {annotation.get('image_id')}"
-        label = labels_of_ids.get(annotation.get("category_id"))
-        if label is None:
-            skipped.append(f"{name}: unknown category id {annotation.get('category_id')}")
-            continue
-        try:
-            x, y, w, h = (float(value) for value in annotation["bbox"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            skipped.append(f"{name}: no box of four numbers")
-            continue
-        if problem := box_problem(annotation["bbox"], width, height):
-            skipped.append(f"{name}: {problem}")
-        else:
-            boxes.append([x, y, x + w, y + h])
-            labels.append(label)
-    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), skipped

@@ -12,7 +12,6 @@ if __name__ == "__main__":
     errors.INTERRUPTS.install("exit")  # while the rest is loaded
 
 import contextlib
-import dataclasses
 import functools
 import tempfile
 import time
@@ -23,14 +22,17 @@ import numpy as np
 
 # MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
 from src import errors, image_files
-from src.coco import check_expected, class_list, dataset_name, find_split, image_size, read_coco, usable_boxes
+from src.boxes import usable_boxes
+from src.coco import check_expected, class_list, dataset_name, find_split, image_size, read_coco
+from src.data_summary import collect
 from src.epochs import Steps, epoch_order, rank_share
 from src.errors import UserError
 from src.extensions import require_extensions
-from src.manifest import COLUMNS, ZOO_COLUMNS, damaged, is_empty, manifest_path, read_manifest
+from src.manifest import COLUMNS, ZOO_COLUMNS, boxes_path, damaged, is_empty, manifest_path, read_manifest, write_boxes
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
-from src.targets import Layout, Ranges, collate, columns, draws_on_host, make_sample, random_augmentation
+from src.samples import augmented_batch, sample_layout
+from src.targets import columns, draws_on_host
 from src.utils import log, log_skipped, progress, settle, write_json
 
 RECORD_SCHEMA = {
@@ -71,7 +73,7 @@ def convert(split, config):
     skipped = list(coco.skipped)
     for note in coco.notes:
         log(note)
-    images = objects = without_objects = 0
+    boxes = []
     labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
     load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids,
                              max_pixels=options.max_pixels)
@@ -80,24 +82,25 @@ def convert(split, config):
         writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
         for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
             records = []
-            for record, problems in pool.map(load, chunk):
+            for record, size, problems in pool.map(load, chunk):
                 skipped += problems
-                records += [record] if record is not None else []
+                if record is not None:
+                    records.append(record)
+                    boxes.append((size, record["boxes"], record["labels"]))
             if records:
                 writer.write_raw_data(records)  # together: one by one they are spread unevenly, and some files stay empty
-            images += len(records)
-            objects += sum(len(record["labels"]) for record in records)
-            without_objects += sum(len(record["labels"]) == 0 for record in records)
         log_skipped(skipped)
-        if not images:
+        if not boxes:
             raise UserError(f"{split.annotation}: no usable image in {split.image_dir} ({len(listed)} listed)")
         writer.commit()
         files = sorted(os.listdir(partial))
         for file in files:
             settle(os.path.join(partial, file), os.path.join(mindrecord_dir, file))
+    boxes = collect(boxes)
+    write_boxes(boxes_path(mindrecord_dir, prefix), boxes)
     manifest = {
-        "dataset": dataset_name(config.coco_data_dir, coco), "classes": classes, "category_ids": category_ids, "images": images,
-        "objects": objects, "images_without_objects": without_objects, "images_left_out": len(listed) - len(infos),
+        "dataset": dataset_name(config.coco_data_dir, coco), "classes": classes, "category_ids": category_ids, "images": boxes.images,
+        "objects": len(boxes.labels), "images_without_objects": int((boxes.counts == 0).sum()), "images_left_out": len(listed) - len(infos),
         "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
         "sizes": {file: os.path.getsize(os.path.join(mindrecord_dir, file)) for file in files},
     }
@@ -110,7 +113,7 @@ def _chunks(items, size):
 
 
 def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
-    """(record or None, sentences about what was left out) of one image."""
+    """(record or None, (width, height) of the image, sentences about what was left out) of one image."""
     path = os.path.join(image_dir, info["file_name"])
     try:
         with open(path, "rb") as file:
@@ -119,9 +122,9 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
         if image_files.read_orientation(data) > 4 and image_files.decode_image(data).shape[:2] != (height, width):
             data = image_files.without_orientation(data)
     except (OSError, ValueError) as error:
-        return None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
+        return None, None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
     boxes, labels, problems = usable_boxes(coco.imgToAnns[info["id"]], labels_of_ids, width, height)
-    return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, problems
+    return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, (width, height), problems
 
 
 class DamagedRecord(Exception):
@@ -129,18 +132,6 @@ class DamagedRecord(Exception):
 
 
 # ---------------------------------------------------------------- training pipeline
-
-
-def sample_layout(config, num_classes):
-    """The targets.Layout that a configuration describes for a number of classes."""
-    data, net = config.dataset_config, config.net_config
-    return Layout(tuple(data.input_res_train), num_classes, data.max_objs, net.down_ratio, data.mean, data.std, data.eig_val, data.eig_vec,
-                  net.mse_loss, net.dense_wh, net.cat_spec_wh)
-
-
-def augmentation_ranges(config):
-    """The targets.Ranges that a configuration describes."""
-    return Ranges(*(getattr(config.dataset_config, field.name) for field in dataclasses.fields(Ranges)))
 
 
 class TrainSet:
@@ -162,7 +153,6 @@ class TrainSet:
         self.images_per_step = self.batch_size * rank_size
         self.num_classes = len(self.manifest["classes"])
         self.layout = sample_layout(config, self.num_classes)
-        self.ranges = augmentation_ranges(config)
         if not hasattr(ds.MindDataset, "__getitem__"):
             raise UserError(f"MindSpore {version('mindspore')} cannot read single rows of MindRecord files, which training does; "
                             "install a later one (docs/mindspore-versions.md)")
@@ -186,7 +176,7 @@ class TrainSet:
         if not self.steps_per_epoch:
             raise UserError(f"{self.images} images are fewer than one step's: train_config.batch_size "
                             f"{config.train_config.batch_size} x accumulate_steps {config.train_config.accumulate_steps} "
-                            f"x {rank_size} devices")
+                            f"x {rank_size} devices; lower it, or add images")
         self.rows_of_epoch = functools.lru_cache(maxsize=2)(self._rows_of_epoch)  # one ends while the next begins
 
     def _rows_of_epoch(self, epoch):
@@ -229,36 +219,39 @@ class TrainSet:
             self.failure = self.failure or error
             raise
 
-    def _read_row(self, row):
-        """(image as BGR uint8, image id, boxes [M, 4], labels [M]) of a row. Raises DamagedRecord."""
+    def read_row(self, row):
+        """(encoded image, image id, boxes [M, 4], labels [M]) of a row. Raises DamagedRecord."""
         try:
             data, image_id, boxes, labels = self.rows[int(row)]
             image_id = int(image_id.item())
         except RuntimeError as error:
             raise DamagedRecord(f"row {row}: {str(error).splitlines()[0]}") from error
-        try:
-            image = image_files.decode_image(data)
-        except ValueError as error:
-            raise DamagedRecord(f"image {image_id}: {error}") from error
         if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
             boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
         labels = labels.reshape(-1) - (self.columns == ZOO_COLUMNS)
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
             raise UserError(f"{self.config.mindrecord_dir}: image {image_id} has objects of class {labels.max() + 1} of "
                             f"{self.num_classes}; were these MindRecord files made with other classes?")
-        return image, image_id, boxes.reshape(-1, 4), labels
+        return data, image_id, boxes.reshape(-1, 4), labels
+
+    def _read_image(self, row):
+        """(image as BGR uint8, image id, boxes, labels) of a row. Raises DamagedRecord."""
+        data, image_id, boxes, labels = self.read_row(row)
+        try:
+            return image_files.decode_image(data), image_id, boxes, labels
+        except ValueError as error:
+            raise DamagedRecord(f"image {image_id}: {error}") from error
 
     def _make_batch(self, step):
         epoch, in_epoch = divmod(int(step), self.steps_per_epoch)
-        out_w, out_h = self.layout.out_size
-        hm = np.zeros((self.batch_size, self.num_classes, out_h, out_w), np.float32) if self.heatmap_on_host else None
-        samples = []
-        for slot, row in enumerate(self.rows_of_epoch(epoch)[in_epoch * self.batch_size :][: self.batch_size]):
-            pixels, image_id, boxes, labels = self._read_row(row)
-            rng = np.random.default_rng([self.config.seed, epoch, image_id])
-            augmentation = random_augmentation(rng, pixels.shape[1::-1], self.layout.input_size, self.ranges)
-            samples.append(make_sample(pixels, boxes, labels, augmentation, self.layout, None if hm is None else hm[slot]))
-        return collate(samples, hm)
+        rows = self.rows_of_epoch(epoch)[in_epoch * self.batch_size :][: self.batch_size]
+        return augmented_batch(map(self._read_image, rows), len(rows), epoch, self.config, self.layout, self.heatmap_on_host)
+
+    def first_images(self, most):
+        """(the values of columns(), image ids) of the first images of the run, of this rank."""
+        rows = self.rows_of_epoch(0)[: min(self.batch_size, most)]
+        images = [self._read_image(row) for row in rows]
+        return augmented_batch(images, len(rows), 0, self.config, self.layout, self.heatmap_on_host), [image[1] for image in images]
 
 
 # ---------------------------------------------------------------- script

@@ -1,7 +1,9 @@
 """Scoring COCO records with pycocotools, and the files of an evaluation."""
 import contextlib
 import io
+import math
 import os
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +11,16 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import voc_eval
+from src import text_table, voc_eval
 from src.errors import UserError
 from src.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
 from src.utils import write_json
+from src.voc_eval import score_text
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 # What is in metrics.json, in it if eval.py wrote it, and in val_pred_result.json.
 SCORES = {**dict.fromkeys(METRIC_NAMES, is_number), **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}
+MOST_CLASSES = 120  # that class_table shows
 STAGES = ("images", "preparing", "computing", "finishing")
 TIMES = {"images_per_second": is_number, "stage_seconds": having(**dict.fromkeys(STAGES, is_number))}
 FOUND = {
@@ -68,7 +72,8 @@ def evaluate(coco, records):
 def score(coco, records):
     """COCO's evaluation of records against coco: (its 12-line table, metrics).
 
-    metrics: the twelve numbers by METRIC_NAMES, and AP_per_class and AP50_per_class {class name: value, None without objects}.
+    metrics: the twelve numbers by METRIC_NAMES, AP_per_class and AP50_per_class {class name: value, None without objects}, and
+    objects_per_class, the numbers of those that count: all but crowds.
     """
     evaluation = evaluate(coco, records)
     with contextlib.redirect_stdout(io.StringIO()) as table:
@@ -81,7 +86,20 @@ def score(coco, records):
             of_class = values[:, :, index]
             known = of_class[of_class > -1]
             metrics[key][coco.cats[category_id]["name"]] = float(np.mean(known)) if known.size else None
+    numbers = Counter(entry["category_id"] for entry in coco.dataset["annotations"] if not entry.get("iscrowd"))
+    metrics["objects_per_class"] = {coco.cats[category_id]["name"]: numbers[category_id] for category_id in evaluation.params.catIds}
     return table.getvalue().rstrip(), metrics
+
+
+def class_table(metrics):
+    """AP, AP50 and the number of objects of each class, of score()'s metrics, as lines of text; of very many classes the best and worst."""
+    values = metrics["AP_per_class"]
+    names = list(values)
+    if len(names) > MOST_CLASSES:
+        names.sort(key=lambda name: math.inf if values[name] is None else -values[name])
+    rows = [[name, score_text(values[name]), score_text(metrics["AP50_per_class"][name]), str(metrics["objects_per_class"][name])]
+            for name in names]
+    return text_table.table(["class", "AP", "AP50", "objects"], text_table.without_middle(rows, MOST_CLASSES))
 
 
 # ---------------------------------------------------------------- where the errors are
@@ -176,12 +194,12 @@ class Results:
 
 
 def score_and_write(folder, coco, records, name, extra, voc_metric=False):
-    """Score records, write metrics.json with `extra` added into a folder; returns the table, with the data set's name above it.
+    """Score records, write metrics.json with `extra` added into a folder; returns the tables, with the data set's name above them.
 
     voc_metric adds Pascal VOC's table and its numbers, VOC_mAP_07 (11 points) and VOC_mAP_area, with those of each class.
     """
     text, metrics = score(coco, records)
-    text = f"overall performance on {name} validation dataset\n{text}"
+    text = f"overall performance on {name} validation dataset\n{text}\n{class_table(metrics)}"
     if voc_metric:
         result, objects = voc_eval.score(coco, records)
         for rule, key in (("11 points", "07"), ("area", "area")):

@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass
 
 from src import errors, evaluation, visual
-from src.coco import check_expected, class_list, dataset_name, find_split, ground_truth_boxes, image_list, image_size, log_notes, read_coco
+from src.boxes import ground_truth_boxes
+from src.coco import check_expected, class_list, dataset_name, find_split, image_list, image_size, log_notes, read_coco
 from src.image_files import read_image, read_size
 from src.inference import StageTimes, detect_all
 from src.post_process import coco_records
@@ -13,11 +14,12 @@ from src.utils import free_name, keep_earlier, log, log_skipped, progress
 
 @dataclass
 class Part:
-    """The part of a data set to detect on: its COCO (None without annotations) and their file, images [(id, path)], whether their
-    detections are scored, and the category id of each of the model's classes."""
+    """The part of a data set to detect on: its COCO (None without annotations) and their file, the folder of its images, images
+    [(id, path)], whether their detections are scored, and the category id of each of the model's classes."""
 
     coco: object
     annotation: str
+    image_dir: str
     images: list
     scoring: bool
     category_ids: list
@@ -46,7 +48,7 @@ def read_part(split, description, config):
         check_expected(config, description["classes"], category_ids, "the side file")
     if not images:
         raise errors.UserError(f"no images in {split.annotation or split.image_dir}")
-    return Part(coco, split.annotation, images, scoring, category_ids)
+    return Part(coco, split.annotation, split.image_dir, images, scoring, category_ids)
 
 
 def scored_part(config, description):
@@ -86,11 +88,14 @@ def evaluate(detector, part, config):
 
 
 def detect(detector, part, config, folder):
-    """Detect on a Part's images until an interrupt, and draw into folder/images if config asks for it: (evaluation.Results, StageTimes).
+    """Detect on a Part's images until an interrupt: (evaluation.Results, StageTimes).
 
-    After an interrupt the results hold only the images that are done.
+    If config asks for it they are drawn into folder/images, by the names of their files. After an interrupt the results hold only the
+    images that are done.
     """
     sizes = {info["id"]: image_size(info) for info in part.coco.dataset["images"]} if part.coco else {}
+    names = visual.drawing_names([os.path.relpath(path, part.image_dir) for _, path in part.images])
+    names = {image_id: name for (image_id, _), name in zip(part.images, names)}
     records, skipped, times = {}, [], StageTimes()
 
     def load(item):
@@ -106,7 +111,7 @@ def detect(detector, part, config, folder):
         if config.visual_image:
             drawn = visual.compare(detected.image, detected.detections, part.ground_truth(image_id), detector.description["classes"],
                                    config.eval_config.score_thresh)
-            visual.save_image(os.path.join(folder, "images", f"{image_id}.jpg"), drawn)
+            visual.save_image(os.path.join(folder, "images", names[image_id]), drawn)
     unfinished = len(records) + len(skipped) < len(part.images)
     images = [image for image in part.images if image[0] in records] if unfinished else part.images
     in_order = [record for image_id, _ in images for record in records.get(image_id, [])]

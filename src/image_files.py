@@ -27,6 +27,13 @@ class TooManyPixels(ValueError):
     """An image that is larger than it may be."""
 
 
+class WrongSize(ValueError):
+    """An image of another size than its entry in the annotation file says."""
+
+    def __init__(self, actual, stated):
+        super().__init__("the image is {}x{}, its entry in the annotation file says {}x{}".format(*actual, *stated))
+
+
 # How an image is turned by its EXIF orientation, and back.
 TURNS = {
     2: lambda image: image[:, ::-1], 3: lambda image: image[::-1, ::-1], 4: lambda image: image[::-1],
@@ -42,7 +49,7 @@ def decode_image(data, size=None):
     """Encoded bytes -> BGR uint8 [H, W, 3], turned as the EXIF tag says. Raises ValueError if they are no image.
 
     With size (width, height), what an annotation file says, the image stays unturned if only that has this size, and it is a
-    ValueError if neither has.
+    WrongSize, a ValueError, if neither has.
     """
     data = bytes(data)
     pixels = _decode_opencv(data) if data.startswith(MAGIC) else _decode_pillow(data)
@@ -50,7 +57,7 @@ def decode_image(data, size=None):
     turned = TURNS[orientation](pixels) if orientation in TURNS else pixels
     if size and turned.shape[1::-1] != tuple(size):
         if pixels.shape[1::-1] != tuple(size):
-            raise ValueError(f"the image is {turned.shape[1]}x{turned.shape[0]}, its entry in the annotation file says {size[0]}x{size[1]}")
+            raise WrongSize(turned.shape[1::-1], size)
         turned = pixels
     return np.ascontiguousarray(turned)
 
@@ -81,15 +88,15 @@ def from_pillow(opened):
 
 @contextlib.contextmanager
 def open_image(data):
-    """A file's bytes as a Pillow image; whatever Pillow says of them in the block becomes a ValueError."""
+    """A file, or its bytes, as a Pillow image; whatever Pillow says of it in the block becomes a ValueError."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as opened:
             yield opened
     except UnidentifiedImageError as error:
         raise UnknownFormat("not an image of a known format") from error
     except Image.DecompressionBombError as error:
         raise TooManyPixels(f"it has more than {LARGEST} pixels") from error
-    except TooManyPixels:
+    except (TooManyPixels, WrongSize):
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise ValueError(str(error) or type(error).__name__) from error
@@ -136,6 +143,19 @@ def read_image(path, size=None, max_pixels=LARGEST):
         return decode_whole_image(file.read(), size, max_pixels)
 
 
+def header_size(data, size=None, max_pixels=LARGEST):
+    """(width, height) of what decode_whole_image gives of a file, or its bytes, from the header alone. Raises ValueError as that does, but
+    for what only decoding finds."""
+    with open_image(data) as opened:
+        check_pixels(opened.size, max_pixels)
+        turned = opened.size[::-1] if _orientation(opened) > 4 else opened.size
+        if size and turned != tuple(size):
+            if opened.size != tuple(size):
+                raise WrongSize(turned, size)
+            turned = opened.size
+        return turned
+
+
 def read_size(path):
     """(width, height) that read_image gives, from the file's header; None if that cannot be read."""
     sizes = read_sizes(path)
@@ -146,9 +166,9 @@ def read_sizes(path):
     """The sizes (width, height) that read_image can give, from the file's header: first as EXIF turns the image, then, if that lays it on
     its side, as it is stored. None if the header cannot be read."""
     try:
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as opened:
+        with open(path, "rb") as file, open_image(file) as opened:
             return [opened.size[::-1], opened.size] if _orientation(opened) > 4 else [opened.size]
-    except Exception:  # Pillow raises many kinds; read_image says which
+    except (OSError, ValueError):  # read_image says which
         return None
 
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 
-from src.coco import box_problem
+from src.boxes import box_problem
 from src.errors import UserError
 from src.image_files import read_sizes
 from src.label_formats import PARTS, name_of

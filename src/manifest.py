@@ -1,28 +1,61 @@
-"""The file beside MindRecord files that says what they hold; JSON only.
+"""The files beside MindRecord files that say what they hold: JSON, and the sizes of all boxes as NumPy arrays.
 
-The model zoo's MindRecord files have none: a configuration says what they hold.
+The model zoo's MindRecord files have neither: a configuration says what they hold.
 """
 import contextlib
 import json
 import os
 import shlex
 import sqlite3
+import zipfile
+import zlib
+
+import numpy as np
 
 from src import errors
 from src.coco import check_expected, class_list, find_split, named_classes, read_coco
+from src.data_summary import Boxes
 from src.errors import UserError
 from src.kinds import dictionary_of, is_string, is_text, is_whole, list_of
 from src.label_formats import import_hint
-from src.utils import read_json
+from src.utils import read_json, whole_file
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]
 ZOO_COLUMNS = ["image", "img_id", "bboxes", "category_id"]  # the same in the model zoo's files, whose category_id counts from 1
+BOXES = ("image_sizes", "counts", "sizes", "labels")  # of data_summary.Boxes, in the file beside the manifest
 HEADER_LIMIT = 2**24  # bytes that MindRecord keeps for its header
 
 
 def manifest_path(mindrecord_dir, prefix):
     """The file that is written last, and says what the MindRecord files hold."""
     return os.path.join(mindrecord_dir, f"{prefix}.manifest.json")
+
+
+def boxes_path(mindrecord_dir, prefix):
+    """The file beside MindRecord files that holds the sizes of their images and boxes."""
+    return os.path.join(mindrecord_dir, f"{prefix}.boxes.npz")
+
+
+def write_boxes(path, boxes):
+    """Write data_summary.Boxes, so that no one reads all MindRecord files for them."""
+    with whole_file(path) as partial:
+        np.savez_compressed(partial, **{name: getattr(boxes, name) for name in BOXES})
+
+
+def read_boxes(path, images, num_classes):
+    """The data_summary.Boxes that write_boxes wrote for so many images and classes; None if the file is missing, damaged, or another's."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            boxes = Boxes(**{name: file[name] for name in BOXES}, images=images)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    numbers, objects = (boxes.image_sizes, boxes.counts, boxes.sizes, boxes.labels), len(boxes.labels)
+    kinds = [(array.dtype.kind, array.shape) for array in numbers]
+    if kinds != [("i", (images, 2)), ("i", (images,)), ("f", (objects, 2)), ("i", (objects,))]:
+        return None
+    fits = (boxes.image_sizes > 0).all() and (boxes.counts >= 0).all() and boxes.counts.sum() == objects
+    known = ((boxes.labels >= 0) & (boxes.labels < num_classes)).all()
+    return boxes if fits and known and np.isfinite(boxes.sizes).all() else None
 
 
 def read_manifest(config):

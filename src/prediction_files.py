@@ -15,10 +15,9 @@ from src.inference import detect_all
 from src.post_process import coco_records
 from src.predictor import as_prediction
 from src.utils import free_name, progress, whole_file, write_json
-from src.visual import draw_detections, overlay_heatmap, save_image
+from src.visual import draw_detections, drawing_names, overlay_heatmap, save_image
 
 RECORD, TABLE = "predictions.json", "predictions.csv"
-WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 class PredictionFiles:
@@ -63,6 +62,7 @@ class PredictionFiles:
 def detect_in_images(files, paths, base, max_pixels, heatmap):
     """Detect in image files until an interrupt; the images drawn keep their position below the folder base."""
     predictor = files.predictor
+    names = dict(zip(paths, drawing_names([os.path.relpath(path, base or ".") for path in paths])))
     load = functools.partial(read_image, max_pixels=max_pixels)
     detecting = detect_all(predictor.detector, paths, load, predictor.config, size_of=read_size)
     for detected in progress(detecting, "detecting", total=len(paths)):
@@ -71,9 +71,7 @@ def detect_in_images(files, paths, base, max_pixels, heatmap):
             files.skipped.append(f"{path}: {detected.problem}")
             continue
         drawn = files.add({"file_name": path}, detected)
-        name = os.path.relpath(path, base or ".")
-        if not name.lower().endswith(WRITABLE):
-            name += ".png"
+        name = names[path]
         save_image(os.path.join(files.folder, "images", name), drawn)
         if heatmap:
             save_image(os.path.join(files.folder, "heatmaps", name), files.heatmap(detected.image))

@@ -11,7 +11,8 @@ import numpy as np
 from markupsafe import Markup
 
 from src import evaluation
-from src.coco import class_list, ground_truth_boxes, image_size
+from src.boxes import ground_truth_boxes
+from src.coco import class_list, image_size
 from src.image_files import read_image
 from src.training_log import best_score, epochs_trained, read_scores, read_training_log
 from src.utils import log, whole_file

@@ -12,6 +12,9 @@ from src.image import affine_matrix
 from src.training_log import epochs_trained, read_scores, read_training_log
 from src.utils import whole_file
 
+WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+LONGEST_STEM = 200  # bytes of a drawing's name; file systems take 255, and it has a longer one while it is written
+
 
 def plot_losses(record_path, path):
     """Draw the loss, its parts and the learning rate of a training record over the steps as a PNG, and below them the scores, if there
@@ -189,13 +192,14 @@ def overlay_heatmap(image, heat, view):
 
 def compare(image, detections, ground_truth, classes, score_thresh):
     """Predictions, and to their right the ground truth [M, 6] (if not None), under captions; BGR uint8."""
-    panels = [_captioned(draw_detections(image, detections, classes, score_thresh), "prediction")]
+    panels = [captioned(draw_detections(image, detections, classes, score_thresh), "prediction")]
     if ground_truth is not None:
-        panels.append(_captioned(draw_detections(image, ground_truth, classes, with_scores=False), "ground truth"))
+        panels.append(captioned(draw_detections(image, ground_truth, classes, with_scores=False), "ground truth"))
     return np.hstack(panels)
 
 
-def _captioned(image, caption):
+def captioned(image, caption):
+    """An image under a line of text."""
     size = max(0.4, image.shape[1] / 800)
     strip = np.full((round(30 * size), image.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, caption, (6, round(22 * size)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * size, (0, 0, 0), max(1, round(size)), cv2.LINE_AA)
@@ -209,6 +213,30 @@ def save_image(path, image):
     data = cv2.imencode(os.path.splitext(path)[1], image)[1]
     with whole_file(path) as partial, open(partial, "wb") as file:
         file.write(data.tobytes())
+
+
+def drawing_names(names):
+    """Relative paths for the drawings of images of these names, paths below one folder: the same, each once, and none outside.
+
+    A name whose ending cannot be written gets .png behind it, and one that is taken a number before its ending.
+    """
+    taken, paths = set(), []
+    for name in names:
+        *folders, file = [part for part in name.split("/") if part not in ("", ".", "..")] or ["image"]
+        # A folder must not have the name of a file.
+        folders = [f"{folder}_" if folder.lower().endswith(WRITABLE) else folder for folder in folders]
+        file = file if os.path.splitext(file)[1].lower() in WRITABLE else f"{file}.png"
+        stem, ending = os.path.splitext(file)
+        stem = stem[:LONGEST_STEM]
+        while len(stem.encode(errors="surrogatepass")) > LONGEST_STEM:
+            stem = stem[:-1]
+        path, number = "/".join([*folders, stem + ending]), 0
+        while path in taken:
+            number += 1
+            path = "/".join([*folders, f"{stem}.{number}{ending}"])
+        taken.add(path)
+        paths.append(path)
+    return paths
 
 
 def contact_sheet(images, columns, width):

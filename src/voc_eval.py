@@ -2,6 +2,8 @@
 import numpy as np
 from pycocotools import mask
 
+from src import text_table
+
 IOU = 0.5
 RULES = {"11 points": True, "area": False}  # VOC2007's, and that of 2010 and later
 
@@ -84,11 +86,11 @@ def mean(of_classes):
 
 def table(result, objects):
     """score()'s results as lines of text."""
-    width = max(len("class"), *(len(name) for name in objects))
-    lines = [f"{'class':{width}} {'objects':>8} {'AP 11 points':>13} {'AP area':>8}"]
-    for name, count in objects.items():
-        values = [" -" if result[rule][name] is None else f"{result[rule][name]:.3f}" for rule in RULES]
-        lines.append(f"{name:{width}} {count:>8} {values[0]:>13} {values[1]:>8}")
-    means = [f"{mean(result[rule]):.3f}" for rule in RULES]
-    lines.append(f"{'mAP':{width}} {sum(objects.values()):>8} {means[0]:>13} {means[1]:>8}")
-    return "\n".join(lines)
+    rows = [[name, str(count), *(score_text(result[rule][name]) for rule in RULES)] for name, count in objects.items()]
+    rows.append(["mAP", str(sum(objects.values())), *(score_text(mean(result[rule])) for rule in RULES)])
+    return text_table.table(["class", "objects", "AP 11 points", "AP area"], rows)
+
+
+def score_text(value):
+    """A score as a table has it."""
+    return "-" if value is None else f"{value:.3f}"

@@ -218,12 +218,12 @@ def shared_detectors():
     """
     load, held = detector.load_detector, {}
 
-    def load_shared(checkpoint, eval_config, *words, use_ema=True):
+    def load_shared(checkpoint, eval_config, *words, **options):
         files = [path for path in (str(checkpoint), side_file(str(checkpoint))) if os.path.isfile(path)]
         digest = hashlib.sha256(b"".join(pathlib.Path(path).read_bytes() for path in files)).hexdigest()
-        key = (len(files), digest, eval_config.K, eval_config.flip_test, eval_config.keep_res, use_ema, *words)
+        key = (len(files), digest, eval_config.K, eval_config.flip_test, eval_config.keep_res, *words, *options.values())
         if key not in held:
-            held[key] = load(checkpoint, eval_config, *words, use_ema=use_ema)
+            held[key] = load(checkpoint, eval_config, *words, **options)
             if len(held) > 8:
                 del held[next(iter(held))]  # each takes some 100 MB
         return held[key]

@@ -21,7 +21,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src import dataset, errors, image, losses, pre_process, targets, torch_weights
+from src import errors, image, losses, pre_process, samples, targets, torch_weights
 from src.centernet_det import HeatmapNetwork, build_network
 from src.checkpoint import load_weights, parameter_shapes
 from src.decode import decode
@@ -179,7 +179,7 @@ def sample_rows(vectors, folder, name):
     crop_center, crop_scale, flip = vectors["crop_center"], vectors["crop_scale"], bool(vectors["flip"])
     if vectors["train"]:
         center, size = crop_center.astype(np.float32), size * crop_scale
-    layout = dataset.sample_layout(config, len(vectors["ret_hm"]))
+    layout = samples.sample_layout(config, len(vectors["ret_hm"]))
     words = pixels, boxes, vectors["labels"], targets.Augmentation(center, size, flip=flip), layout
     sample = targets.make_sample(*words, np.zeros_like(vectors["ret_hm"], np.float32))
     name = f"sample {name}"
@@ -424,7 +424,7 @@ def drawn_batch(n=4, size=128):
         for (x1, y1, x2, y2), label in zip(boxes, labels):
             pixels[y1:y2, x1:x2] = np.eye(3)[label] * 190 + 30
         samples.append(targets.make_sample(pixels, boxes.astype(np.float32), labels, targets.whole_image((size, size), (size, size)),
-                                           dataset.sample_layout(config, 3), np.zeros((3, size // 4, size // 4), np.float32)))
+                                           samples.sample_layout(config, 3), np.zeros((3, size // 4, size // 4), np.float32)))
     return on_the_device(samples, config, 3, True)
 
 

@@ -8,7 +8,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src import evaluation
-from src.coco import Split, find_split, ground_truth_boxes, image_list, read_coco, usable_boxes
+from src.boxes import ground_truth_boxes, usable_boxes
+from src.coco import Split, find_split, image_list, read_coco
 from src.errors import UserError
 from tests.conftest import convert, noise_image, write_coco
 
@@ -101,7 +102,7 @@ def test_an_image_listed_twice_counts_once(rewrite, tmp_path):
     path = rewrite(lambda content: content["images"].append(dict(content["images"][0])))
     coco = read_coco(path)
     assert [image_id for image_id, _ in image_list(Split(path, ""), coco)] == [1, 2]
-    assert coco.notes == ["1 images are listed more than once; each counts once"]
+    assert coco.notes == ["1 images are listed more than once; each counts once (id 1)"]
     assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["images"] == 2
 
 

@@ -221,7 +221,7 @@ def test_conversions_leave_foreign_folders_alone(tiny_data, tmp_path, make_confi
     (tmp_path / "m" / ".p.partial").mkdir(parents=True)
     split = find_split(str(tiny_data), "train", make_config().dataset_config)
     convert(split, tmp_path / "m", "p", tiny_data)
-    assert {path.name for path in (tmp_path / "m").iterdir()} == {".p.partial", "p", "p.db", "p.manifest.json"}
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {".p.partial", "p", "p.boxes.npz", "p.db", "p.manifest.json"}
     (tmp_path / "plain").touch()
     assert (tmp_path / "m" / "p").stat().st_mode == (tmp_path / "plain").stat().st_mode
 

@@ -52,11 +52,18 @@ def test_eval_prints_and_writes_what_pycocotools_says(evaluated, tiny_data, keep
     assert np.mean(list(metrics["AP_per_class"].values())) == pytest.approx(metrics["AP"], abs=1e-6)
     result = json.loads((folder / "val" / "val_pred_result.json").read_text())
     assert len(result["images"]) == 6 and result["skipped"] == []
+    precision = score.eval["precision"][:, :, :, 0, 2]  # of all areas and 100 detections, for the three classes
+    rows = output[output.index("\nclass  "):].splitlines()[2:5]
+    for index, (row, name) in enumerate(zip(rows, ("rectangle", "ellipse", "triangle"))):
+        objects = len(truth.getAnnIds(catIds=[index + 1]))
+        assert row.split() == [name, f"{precision[:, :, index].mean():.3f}", f"{precision[0, :, index].mean():.3f}", str(objects)]
+        assert metrics["AP_per_class"][name] == pytest.approx(precision[:, :, index].mean())
+        assert metrics["objects_per_class"][name] == objects
 
 
 def test_images_of_every_image(evaluated):
     images = sorted((evaluated[False] / "val" / "images").iterdir())
-    assert [path.name for path in images] == [f"{number}.jpg" for number in range(1, 7)]
+    assert [path.name for path in images] == [f"{number:06d}.jpg" for number in range(1, 7)]
     shape = cv2.imread(str(images[0])).shape
     assert shape[1] == 192 and shape[0] > 96  # prediction and ground truth side by side, with a caption
     assert not (evaluated[True] / "val" / "images").exists()
@@ -126,7 +133,7 @@ def test_the_annotation_files_size_holds_in_evaluation(tiny_checkpoint, tmp_path
     words = ["--data_dir", tmp_path, "--load_checkpoint_path", tiny_checkpoint, "--visual_image", "true"]
     done = call_script("eval.py", *TINY, *words, cwd=tmp_path)
     for number, (width, height) in enumerate(sizes[:2], 1):
-        drawn = cv2.imread(str(tmp_path / "val" / "images" / f"{number}.jpg"))
+        drawn = cv2.imread(str(tmp_path / "val" / "images" / f"{number:012d}.jpg"))
         assert drawn.shape[1] == 2 * width and drawn.shape[0] > height  # prediction and ground truth, with captions
     assert done.stdout.count("skipped image 3 (") == 1 and "its entry in the annotation file says 50x50" in done.stdout
     done = call_script("preprocess.py", "--val_data_dir", tmp_path, "--predict_dir", tmp_path / "p")
@@ -151,6 +158,47 @@ def test_perfect_boxes_score_one(tiny_data):
     records = [{**{name: a[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in coco.dataset["annotations"]]
     metrics = evaluation.score(coco, records)[1]
     assert metrics["AP"] == pytest.approx(1) and set(metrics["AP50_per_class"].values()) == {1.0}
+
+
+def test_the_class_table_counts_what_is_scored(tiny_data):
+    """A crowd is no object, and a class without objects has no score."""
+    coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
+    crowd = next(entry for entry in coco.dataset["annotations"] if entry["category_id"] == 1)
+    for entry in coco.dataset["annotations"]:
+        entry["iscrowd"] = int(entry is crowd or entry["category_id"] == 3)
+    metrics = evaluation.score(coco, [])[1]
+    counts = [sum(entry["category_id"] == number for entry in coco.dataset["annotations"]) for number in (1, 2)]
+    assert [line.split() for line in evaluation.class_table(metrics).splitlines()] == [
+        ["class", "AP", "AP50", "objects"], ["rectangle", "0.000", "0.000", str(counts[0] - 1)],
+        ["ellipse", "0.000", "0.000", str(counts[1])], ["triangle", "-", "-", "0"]]
+
+
+def test_of_very_many_classes_the_best_and_the_worst_are_printed():
+    names = [f"c{number}" for number in range(200)]
+    values = {name: None if name == "c0" else number / 200 for number, name in enumerate(names)}
+    table = evaluation.class_table({"AP_per_class": values, "AP50_per_class": values, "objects_per_class": dict.fromkeys(names, 1)})
+    assert "(80 more classes)" in table and {"c199", "c140", "c59", "c1", "c0"} <= set(table.split()) and "c60" not in table.split()
+    assert len(table.splitlines()) == 42
+
+
+def test_images_are_drawn_by_their_names(lively_checkpoint, tmp_path, make_config, capsys):
+    """One name in two folders, in one file twice, one that leaves the folder, one that cannot be written."""
+    path = write_coco(tmp_path / "d", "val", dict.fromkeys(range(1, 7), noise_image(1)), [(1, 1, [1, 1, 20, 20])],
+                      ("rectangle", "ellipse", "triangle"))
+    content = json.loads(open(path, encoding="utf-8").read())
+    outside = tmp_path / "outside.jpg"
+    names = ["a/x.jpg", "b/x.jpg", "a/x.jpg", "../../outside.jpg", str(outside), "a/x"]
+    for entry, name in zip(content["images"], names):
+        os.makedirs((tmp_path / "d" / "val2017" / name).parent, exist_ok=True)
+        shutil.copy(tmp_path / "d" / "val2017" / "000000000001.jpg", tmp_path / "d" / "val2017" / name)
+        entry["file_name"] = name
+    open(path, "w", encoding="utf-8").write(json.dumps(content))
+    before = outside.read_bytes()
+    run_eval(lively_checkpoint, tmp_path / "d", tmp_path / "r", make_config, capsys, "--visual_image", "true")
+    folder = tmp_path / "r" / "val" / "images"
+    drawn = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"a/x.jpg", "a/x.1.jpg", "b/x.jpg", "a/x.png", "outside.jpg"} < drawn and len(drawn) == 6
+    assert outside.read_bytes() == before and {path.name for path in tmp_path.iterdir()} == {"d", "r", "outside.jpg"}
 
 
 @pytest.mark.parametrize("words, part", [

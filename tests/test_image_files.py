@@ -43,6 +43,22 @@ def test_images_are_turned_as_pillow_turns_them(ending, orientation):
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("stated", [None, (120, 80), (80, 120), (100, 100)])
+def test_the_header_says_the_size_that_decoding_gives(ending, orientation, stated):
+    data = encoded(half_black(80, 120), ending, orientation)
+    try:
+        expected = image_files.decode_whole_image(data, stated).shape[1::-1]
+    except image_files.WrongSize as error:
+        with pytest.raises(image_files.WrongSize, match=str(error)):
+            image_files.header_size(data, stated)
+    else:
+        assert image_files.header_size(data, stated) == image_files.header_size(io.BytesIO(data), stated) == expected
+    with pytest.raises(ValueError, match="120x80 pixels, more than 9599"):
+        image_files.header_size(data, max_pixels=9599)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
 def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, make_config):
     """Orientation 6: 120x80 as it is stored, 80x120 turned. Boxes are of one or the other."""
     data = encoded(half_black(80, 120), ending, 6)

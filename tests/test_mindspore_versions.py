@@ -27,6 +27,7 @@ WITH_MINDSPORE = {  # entry scripts and the options they cannot do without
 }
 WITHOUT = {"preprocess.py", "postprocess.py", *(f"tools/{name}.py" for name in (
     "report", "quantize_onnx", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss", "import_dataset",
+    "check_dataset",
     "document_parameters"))}
 
 

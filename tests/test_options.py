@@ -28,10 +28,11 @@ def test_what_computes_without_mindspore_loads_without_it():
     scripts = ["preprocess.py", "postprocess.py", "eval.py", "tools/predict.py", "tools/serve.py", "tools/infer_mindir.py",
                "tools/report.py", "tools/contact_sheet.py", "tools/quantize_onnx.py", "tools/voc_to_coco.py",
                "tools/merge_pascal_json.py", "tools/make_rank_table.py", "tools/make_shapes_dataset.py", "tools/loss.py",
-               "tools/train_full.py", "tools/import_dataset.py"]
-    modules = ["coco", "coco_labels", "comparison", "evaluation", "evaluator", "image_files", "inference", "models", "offline",
-               "onnx_detector", "post_process", "pre_process", "prediction_files", "predictor", "rank_table", "report", "serve", "side_file",
-               "summaries", "training_log", "visual", "voc_eval", "voc_labels", "yolo_labels"]
+               "tools/train_full.py", "tools/import_dataset.py", "tools/check_dataset.py"]
+    modules = ["batch_image", "coco", "coco_labels", "comparison", "data_summary", "dataset_check", "evaluation", "evaluator",
+               "image_files", "inference", "look", "models", "offline", "onnx_detector", "post_process", "pre_process", "prediction_files",
+               "predictor", "rank_table", "report", "samples", "serve", "side_file", "summaries", "text_table", "training_log", "visual",
+               "voc_eval", "voc_labels", "yolo_labels"]
     code = f"""import importlib, runpy, sys
 sys.modules.update(mindspore=None, torch=None)
 sys.path.insert(0, {ROOT!r})
@@ -71,6 +72,7 @@ WRONG_PATHS = [
     ("tools/convert_resnet18.py", ["--ckpt_file", "no.pth", "--output_file", "x"], "file to convert (--ckpt_file) not found: no.pth"),
     ("tools/train_full.py", ["--data_path", "no/where"], "data set folder (--data_path) not found: no/where"),
     ("tools/report.py", ["no/where"], "result folder not found: no/where"),
+    ("tools/check_dataset.py", ["--data_dir", "no/where"], "data set folder (--data_dir) not found: no/where"),
 ]
 
 

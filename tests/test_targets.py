@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from src import image, targets
-from src.coco import Split, ground_truth_boxes, read_coco
+from src.boxes import ground_truth_boxes
+from src.coco import Split, read_coco
 from tests.conftest import batches, convert, network_input, noise_image, write_coco
 
 

@@ -86,3 +86,12 @@ def test_the_picture_of_the_losses_has_the_scores(tmp_path, monkeypatch):
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "scores" not in line))
     assert not any(axes.get_ylabel() == "score" for axes in drawn_losses(path, monkeypatch))
     assert cv2.imread(str(tmp_path / "loss.png")).shape[0] == high * 5 / 7.5
+@pytest.mark.parametrize("names, paths", [
+    (["a.jpg", "b/a.PNG", "c/b/a.webp"], ["a.jpg", "b/a.PNG", "c/b/a.webp"]), (["a", "a.gif", "a.png"], ["a.png", "a.gif.png", "a.1.png"]),
+    (["a.jpg"] * 3, ["a.jpg", "a.1.jpg", "a.2.jpg"]), (["a.1.jpg", "a.jpg", "a.jpg"], ["a.1.jpg", "a.jpg", "a.2.jpg"]),
+    (["../../a.jpg", "/a.jpg", "./b//../a.jpg", "..", ""], ["a.jpg", "a.1.jpg", "b/a.jpg", "image.png", "image.1.png"]),
+    (["a.jpg", "a.jpg/b.jpg"], ["a.jpg", "a.jpg_/b.jpg"]), (["x" * 250 + ".jpg"] * 2, ["x" * 200 + ".jpg", "x" * 200 + ".1.jpg"]),
+    (["猫" * 84 + ".jpg"], ["猫" * 66 + ".jpg"]), (["a\udcff.jpg", ".jpg"], ["a\udcff.jpg", ".jpg.png"]),
+])
+def test_names_of_drawings(names, paths):
+    assert visual.drawing_names(names) == paths

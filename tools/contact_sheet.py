@@ -33,7 +33,8 @@ def main():
     import cv2  # what is slow to load is loaded when there is something to do
 
     from src import evaluation, visual
-    from src.coco import find_split, ground_truth_boxes, image_list, image_size, read_coco
+    from src.boxes import ground_truth_boxes
+    from src.coco import find_split, image_list, image_size, read_coco
     from src.image_files import read_image
     from src.predictor import Predictor
     from src.utils import keep_earlier, log, spread

@@ -88,7 +88,7 @@ def annotations(folder):
         labels = {number: label for label, number in enumerate(ids)}
         load = functools.partial(dataset._load_record, coco=coco, image_dir=os.path.join(folder, "coco", "train2017"), labels_of_ids=labels,
                                  max_pixels=LARGEST)
-        return "skip" if any(load(info)[1] for info in coco.dataset["images"]) else "result"
+        return "skip" if any(load(info)[-1] for info in coco.dataset["images"]) else "result"
 
     return originals, use
 

@@ -21,7 +21,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 def all_through(folder):
     """COCO annotation files through conversion, scoring, images, a merge and, one in ten, the report."""
     from src import evaluation
-    from src.coco import Split, class_list, ground_truth_boxes, image_list, image_size, read_coco
+    from src.boxes import ground_truth_boxes
+    from src.coco import Split, class_list, image_list, image_size, read_coco
     from src.image_files import read_image
     from src.post_process import coco_records
     from src.report import Run, write_report
@@ -73,10 +74,10 @@ def settings_in_use(folder):
     """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
     import numpy as np
 
-    from src.dataset import augmentation_ranges, sample_layout
     from src.model_utils.config import DEFAULT_CONFIG, get_config
     from src.optimizer import build_schedule
     from src.pre_process import make_input, normalize
+    from src.samples import augmentation_ranges, sample_layout
     from src.side_file import describe_model
     from src.targets import make_sample, random_augmentation
     from tools.benchmark_inputs import photograph

@@ -1,0 +1,169 @@
+"""What conversion, training and evaluation will say of a COCO-format data set, before any of them. Needs no MindSpore."""
+import contextlib
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from src import errors, evaluation, image_files
+from src.batch_image import MOST_IMAGES
+from src.boxes import usable_boxes
+from src.coco import check_expected, class_list, find_split, image_list, image_size, read_coco
+from src.data_summary import Boxes, collect
+from src.epochs import epoch_order
+from src.errors import UserError
+from src.image import apply_color
+from src.samples import augmented_batch, sample_layout
+from src.targets import columns
+from src.utils import progress
+
+FIRST = 3  # of what is found, these are named
+LEFT_OUT_IMAGES = ("image files are missing", "images have another size than the annotation file says", "images cannot be read")
+NO_AREA, OUTSIDE, BEYOND = ("boxes have no area, and are left out", "boxes lie outside their image, and are left out",
+                            "boxes reach beyond their image, and are cut off there")
+NO_OBJECTS = "images have no objects, and are left out (dataset_config.keep_empty keeps them)"
+
+
+@dataclass
+class Part:
+    """What was found in the "train" or the "val" part of a data set.
+
+    refusals: sentences for which conversion or evaluation would refuse all of it; found {what: [sentences]}; images [(id, path, boxes
+    [M, 4] x1, y1, x2, y2, labels [M], stated size)] that can be used; their data_summary.Boxes.
+    """
+
+    name: str
+    annotation: str = ""
+    coco: object = None
+    classes: list = field(default_factory=list)
+    refusals: list = field(default_factory=list)
+    found: dict = field(default_factory=dict)
+    images: list = field(default_factory=list)
+    boxes: Boxes = None
+
+    def add(self, what, sentence):
+        """Note one thing of a kind."""
+        self.found.setdefault(what, []).append(sentence)
+
+    def lines(self):
+        """What was found, as lines of text."""
+        lines = [f"refused: {sentence}" for sentence in self.refusals]
+        for what, sentences in self.found.items():
+            lines.append(f"{len(sentences)} {what}:")
+            lines += [f"  {sentence}" for sentence in sentences[:FIRST]]
+            lines += [f"  and {len(sentences) - FIRST} more"] if len(sentences) > FIRST else []
+        return lines
+
+    @property
+    def is_sound(self):
+        """Whether conversion and evaluation take this part, with all of its images."""
+        return not self.refusals and not set(self.found) & set(LEFT_OUT_IMAGES)
+
+
+def check_part(data_dir, name, config, quick=False):
+    """The Part that is found in a data set. With quick, images are read by their headers alone."""
+    part, options = Part(name), config.dataset_config
+    try:
+        split = find_split(data_dir, name, options)
+        part.annotation = split.annotation
+        coco = part.coco = read_coco(split.annotation)
+        part.classes, category_ids = class_list(coco)
+        check_expected(config, part.classes, category_ids, split.annotation)
+        if name == "val":
+            evaluation.check_objects(coco, split.annotation)
+    except UserError as error:
+        part.refusals.append(str(error))
+    if part.coco is None:
+        return part
+    for note in coco.notes:
+        part.add("notes on the annotation file", note)
+    for sentence in coco.skipped:
+        part.add("annotations cannot be used, and are left out", sentence)
+    _check_images(part, split, options, quick)
+    for path, number in Counter(os.path.normpath(path) for _, path, *_ in part.images).items():
+        if number > 1:
+            part.add("image files are listed under more than one id", f"{path}: {number} times")
+    if not part.images:
+        part.refusals.append(f"{split.annotation}: no usable image in {split.image_dir} ({len(coco.dataset['images'])} listed)")
+    return part
+
+
+def _check_images(part, split, options, quick):
+    """Read all images of a Part, and their boxes; fills images, boxes and found."""
+    coco, rows = part.coco, []
+    labels_of_ids = {category_id: label for label, category_id in enumerate(class_list(coco)[1])}
+    read = _read_header if quick else _read_whole
+
+    def load(item):
+        try:
+            return read(item[1], image_size(coco.imgs[item[0]]), options.max_pixels)
+        except (OSError, ValueError) as error:
+            return error
+
+    listed = image_list(split, coco)
+    with ThreadPoolExecutor(options.num_workers) as pool, contextlib.closing(pool.map(load, listed)) as sizes:
+        for (image_id, path), size in zip(listed, progress(sizes, f"reading the {part.name} images", len(listed))):
+            name, annotations = f"image {image_id} ({path})", coco.imgToAnns[image_id]
+            if isinstance(size, Exception):
+                part.add(_kind(size), f"{name}: {errors.reason(size)}")
+                continue
+            boxes, labels, problems = usable_boxes(annotations, labels_of_ids, *size)
+            for sentence in problems:
+                part.add(NO_AREA if "without area" in sentence else OUTSIDE, sentence)
+            for box in boxes[((boxes[:, :2] < -1) | (boxes[:, 2:] > np.array(size) + 1)).any(1)]:
+                part.add(BEYOND, f"{name} of {size[0]}x{size[1]}: {box.round(1).tolist()}")
+            if part.name == "train" and not annotations and not options.keep_empty:
+                part.add(NO_OBJECTS, name)
+                continue
+            rows.append((size, boxes, labels))
+            part.images.append((image_id, path, boxes, labels, image_size(coco.imgs[image_id])))
+    part.boxes = collect(rows)
+
+
+def _read_whole(path, size, max_pixels):
+    """(width, height) of a decoded image file."""
+    return image_files.read_image(path, size, max_pixels).shape[1::-1]
+
+
+def _read_header(path, size, max_pixels):
+    """The same, from its header alone."""
+    with open(path, "rb") as file:
+        return image_files.header_size(file, size, max_pixels)
+
+
+def _kind(error):
+    """What is wrong with an image that gave an error."""
+    missing, resized, unreadable = LEFT_OUT_IMAGES
+    return missing if isinstance(error, FileNotFoundError) else resized if isinstance(error, image_files.WrongSize) else unreadable
+
+
+def compare_parts(train, val):
+    """Add to the validation Part what does not go together with the training Part: classes, and images that are in both."""
+    if train.coco is None or val.coco is None:
+        return
+    try:
+        evaluation.check_classes({"classes": train.classes}, val.coco, val.annotation)
+    except UserError as error:
+        val.refusals.append(str(error))
+    trained_on = {os.path.realpath(path) for _, path, *_ in train.images}
+    for image_id, path, *_ in val.images:
+        if os.path.realpath(path) in trained_on:
+            val.add("images are trained on, too: the scores will say too much", f"image {image_id} ({path})")
+
+
+def first_batch(part, config):
+    """(batch {column: array} as batch_image.draw_batch takes it, image ids, layout) of the first images that train.py will draw.
+
+    Raises OSError or ValueError if an image cannot be read.
+    """
+    layout = sample_layout(config, len(part.classes))
+    images = sorted(part.images, key=lambda image: image[0])
+    order = epoch_order(len(images), config.seed, 0, config.do_shuffle)[: min(config.train_config.batch_size, MOST_IMAGES)]
+    chosen = [images[index] for index in order]
+    loaded = ((image_files.read_image(path, size, config.dataset_config.max_pixels), image_id, boxes, labels)
+              for image_id, path, boxes, labels, size in chosen)
+    batch = dict(zip(columns(True), augmented_batch(loaded, len(chosen), 0, config, layout, True)))
+    batch["image"] = np.stack([apply_color(view, color) for view, color in zip(batch["image"], batch["color"])])
+    return batch, [image_id for image_id, *_ in chosen], layout

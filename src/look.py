@@ -1,0 +1,85 @@
+"""A look at the data before training: the table of the boxes, warnings where the recipe does not fit them, the first batch as an image."""
+import contextlib
+import os
+
+from src.batch_image import MOST_IMAGES, draw_batch
+from src.data_summary import Recipe, collect, describe, find_misfits
+from src.errors import INTERRUPTS
+from src.image_files import header_size
+from src.manifest import boxes_path, read_boxes
+from src.targets import columns
+from src.utils import keep_earlier, log, spread
+from src.visual import save_image
+
+IMAGE = "train_batch.jpg"
+SAMPLE = 2000  # images that are read where no file says their boxes' sizes
+
+
+def recipe_of(config, ranks):
+    """The data_summary.Recipe of a configuration on so many ranks."""
+    given = config.resume or config.load_checkpoint_path or config.net_config.load_backbone_path
+    return Recipe(tuple(config.dataset_config.input_res_train), config.train_config.batch_size, ranks, not given,
+                  config.dataset_config.max_objs)
+
+
+def report(boxes, classes, recipe):
+    """Log the table of a data set, and a warning for each way in which the recipe does not fit it."""
+    log(describe(boxes, classes, recipe.input_size))
+    for sentence in find_misfits(boxes, classes, recipe):
+        log(f"warning: {sentence}")
+
+
+def save_batch(path, batch, image_ids, classes, layout, reg_offset):
+    """Draw a batch {column: array} as DeviceInput makes it; an earlier image is kept aside."""
+    drawn = draw_batch(batch, [f"image {image_id}" for image_id in image_ids], classes, layout, reg_offset)
+    save_image(keep_earlier(path), drawn)
+    log(f"the first {len(image_ids)} training images, as the network gets them with their targets: {path}")
+
+
+def look(config, train_set, rank=0):
+    """Log and draw what a training is about to learn from, on rank 0; what fails here is said and ends nothing.
+
+    No random numbers of the training are used: a sample's depend on seed, epoch and image alone. A resumed run keeps the image of its
+    start.
+    """
+    if rank:
+        return
+    with going_on("the table of the data"):
+        report(read_train_boxes(train_set), train_set.manifest["classes"], recipe_of(config, train_set.rank_size))
+    path = os.path.join(config.save_result_dir, IMAGE)
+    if not (config.resume and os.path.exists(path)):
+        with going_on(path):
+            batch, image_ids = train_set.first_images(MOST_IMAGES)
+            save_batch(path, on_device(batch, config, train_set), image_ids, train_set.manifest["classes"], train_set.layout,
+                       config.net_config.reg_offset)
+
+
+@contextlib.contextmanager
+def going_on(what):
+    """Say what could not be made in the block, and why, instead of an error."""
+    try:
+        yield
+    except Exception as error:
+        log(f"warning: {what} could not be made, and is left out ({type(error).__name__}: {error})")
+
+
+def read_train_boxes(train_set):
+    """The data_summary.Boxes of a TrainSet; of a sample of its rows if its conversion wrote none."""
+    config = train_set.config
+    boxes = read_boxes(boxes_path(config.mindrecord_dir, config.mindrecord_prefix), train_set.images, train_set.num_classes)
+    if boxes is not None:
+        return boxes
+    rows = map(train_set.read_row, spread(range(train_set.images), SAMPLE))
+    return collect(((header_size(bytes(data)), *objects) for data, _, *objects in rows), train_set.images)
+
+
+def on_device(batch, config, train_set):
+    """What training's DeviceInput makes of the values of columns(): {column: array}, with hm in any case."""
+    import mindspore as ms
+
+    from src.engine import build_device_input
+
+    with INTERRUPTS.at_once():  # it compiles
+        made = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)(*map(ms.Tensor, batch))
+    image, hm, *targets = (tensor.asnumpy() for tensor in made)
+    return {"image": image, "hm": hm, **dict(zip(columns(train_set.heatmap_on_host)[3:], targets))}

@@ -1,0 +1,102 @@
+"""src/data_summary.py: numbers computed by hand."""
+import dataclasses
+
+import numpy as np
+import pytest
+
+from src.data_summary import Boxes, Recipe, collect, describe, find_misfits, long_sides
+from src.targets import Layout, make_sample, whole_image
+
+SIZES = [(200, 100), (100, 400), (50, 50)]
+ROWS = [
+    (SIZES[0], np.array([[0, 0, 40, 10], [180, 90, 240, 120]], np.float32), np.array([0, 1])),  # the second one reaches beyond: 20x10
+    (SIZES[1], np.array([[-5, 10, 20, 90]], np.float32), np.array([1])),  # 20x80
+    (SIZES[2], np.zeros((0, 4), np.float32), np.array([], np.int32)),
+]
+RECIPE = Recipe((100, 100), 8, 1, True, 128)
+
+
+def test_sizes_are_those_inside_the_image_at_the_input():
+    boxes = collect(ROWS)
+    assert boxes.images == 3 and boxes.counts.tolist() == [2, 1, 0] and boxes.labels.tolist() == [0, 1, 1]
+    np.testing.assert_array_equal(boxes.sizes, [[40, 10], [20, 10], [20, 80]])
+    # 200x100 in 100x100: half; 100x400: a quarter.
+    np.testing.assert_allclose(long_sides(boxes, (100, 100)), [20, 10, 20])
+    # In 400x100: 200x100 as it is; 100x400 a quarter.
+    np.testing.assert_allclose(long_sides(boxes, (400, 100)), [40, 20, 20])
+
+
+@pytest.mark.parametrize("size", [(200, 100), (97, 211)])
+@pytest.mark.parametrize("input_size", [(96, 96), (128, 64), (64, 160)])
+def test_sizes_are_those_of_the_targets_without_augmentation(size, input_size):
+    box = np.array([[20, 30, 57, 71]], np.float32)
+    layout = Layout(input_size, 1, 4, 4, [0.4] * 3, [0.3] * 3, [0.1] * 3, np.eye(3).tolist())
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    targets = make_sample(pixels, box, np.array([0]), whole_image(size, input_size), layout)
+    boxes = collect([(size, box, np.array([0]))])
+    np.testing.assert_allclose(long_sides(boxes, input_size), 4 * targets["wh"][0].max(), rtol=1e-4)
+
+
+def test_the_table_by_hand():
+    text = describe(collect(ROWS), ["a", "b", "c"], (100, 100))
+    lines = text.splitlines()
+    assert lines[0] == "3 images, 1 without boxes; 3 boxes of 3 classes; their longer sides in pixels at the input of 100x100:"
+    assert lines[1].replace("%", "").split() == ["class", "boxes", "images", "10", "median", "90", "below", "16", "below", "20"]
+    assert [line.replace(" %", "%").split() for line in lines[2:]] == [
+        ["b", "2", "2", "11", "15", "19", "50%", "50%"], ["a", "1", "1", "20", "20", "20", "0%", "0%"],
+        ["c", "0", "0", "-", "-", "-", "-", "-"], ["all", "3", "2", "12", "20", "20", "33%", "33%"]]
+
+
+def test_80_classes_are_cut_to_the_most_and_the_least_frequent():
+    labels = np.repeat(np.arange(80), np.arange(80) + 1)
+    boxes = Boxes(np.array([[100, 100]]), np.array([len(labels)]), np.full((len(labels), 2), 30.0), labels, 1)
+    lines = describe(boxes, [f"c{number}" for number in range(80)], (100, 100)).splitlines()
+    assert len(lines) == 2 + 10 + 1 + 10 + 1 and lines[12].strip() == "(60 more classes)"
+    assert [line.split()[0] for line in (lines[2], lines[11], lines[13], lines[22])] == ["c79", "c70", "c9", "c0"]
+
+
+def test_no_boxes_and_no_images():
+    for rows in ([], [((10, 10), np.zeros((0, 4)), np.zeros(0))]):
+        boxes = collect(rows)
+        assert f"{len(rows)} images, {len(rows)} without boxes; 0 boxes" in describe(boxes, ["a"], (64, 64))
+        assert any("fewer than 10 boxes of a (0)" in sentence for sentence in find_misfits(boxes, ["a"], RECIPE))
+
+
+def boxes_of(sides, labels, images=8):
+    """Square boxes of these sides in images of 100x100, which the recipe's input shows as they are; all in the first image."""
+    counts = np.zeros(images, int)
+    counts[0] = len(sides)
+    return Boxes(np.full((images, 2), 100), counts, np.repeat(np.array(sides, float)[:, None], 2, 1), np.array(labels), images)
+
+
+FITTING = boxes_of([30] * 20, [0] * 10 + [1] * 10)
+
+
+def test_what_fits_is_not_warned_of():
+    assert find_misfits(FITTING, ["a", "b"], RECIPE) == []
+
+
+@pytest.mark.parametrize("boxes, changes, parts", [
+    (boxes_of([19.9] * 11 + [20] * 9, [0] * 10 + [1] * 10), {}, ["55 % of the boxes are shorter than 20 pixels", "input_res_train"]),
+    (boxes_of([30] * 20 + [12] * 10, [0] * 20 + [1] * 10), {}, ["100 % of the boxes of b are shorter than 20 pixels"]),
+    (boxes_of([30] * 20, [0] * 11 + [1] * 9), {}, ["fewer than 10 boxes of b (9)"]),
+    (FITTING, {"batch_size": 7}, ["train_config.batch_size is 7, from scratch", "load_backbone_path"]),
+    (FITTING, {"batch_size": 9}, ["8 images are fewer than a batch, train_config.batch_size 9 x 1 devices"]),
+    (FITTING, {"ranks": 2}, ["8 images are fewer than a batch, train_config.batch_size 8 x 2 devices"]),
+    (FITTING, {"max_objs": 19}, ["1 images have more boxes than dataset_config.max_objs, 19", "to 20 at most"]),
+])
+def test_each_misfit_is_one_sentence(boxes, changes, parts):
+    found = find_misfits(boxes, ["a", "b"], dataclasses.replace(RECIPE, **changes))
+    assert len(found) == 1 and all(part in found[0] for part in parts), found
+
+
+def test_half_of_the_boxes_is_not_most():
+    assert find_misfits(boxes_of([19] * 10 + [20] * 10, [0, 1] * 10), ["a", "b"], RECIPE) == []
+    assert find_misfits(FITTING, ["a", "b"], dataclasses.replace(RECIPE, batch_size=7, from_scratch=False)) == []
+    assert find_misfits(FITTING, ["a", "b"], dataclasses.replace(RECIPE, max_objs=20)) == []
+
+
+def test_a_sample_says_so_and_counts_no_class_as_rare():
+    boxes = dataclasses.replace(FITTING, images=1000)
+    assert describe(boxes, ["a", "b", "c"], (100, 100)).startswith("1000 images; in 8 of them, spread over all, 7 without boxes; 20 boxes")
+    assert find_misfits(boxes, ["a", "b", "c"], RECIPE) == []

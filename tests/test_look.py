@@ -1,0 +1,186 @@
+"""src/look.py: what train.py says and draws of its data."""
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from src import dataset, look, manifest
+from src.coco import Split
+from src.errors import UserError
+from src.training_log import read_training_log
+from tests.conftest import ROOT, TINY, call_script, convert, noise_image, run_script, write_coco
+
+
+@pytest.fixture
+def make_set(tiny_records, make_config, tmp_path):
+    """make_set(words...) -> (Config, TrainSet) of tiny_records that writes into tmp_path."""
+    def make(*words):
+        config = make_config(*TINY, "--mindrecord_dir", tiny_records, "--save_result_dir", tmp_path, *words)
+        return config, dataset.TrainSet(config)
+
+    return make
+
+
+def test_train_says_and_draws_what_it_learns_from(tiny_run):
+    said = (tiny_run / "stdout.txt").read_text()
+    assert "20 images, 0 without boxes; " in said and "their longer sides in pixels at the input of 96x96:" in said
+    assert "warning: train_config.batch_size is 4, from scratch" in said
+    for name in ("rectangle", "ellipse", "triangle", "all"):
+        assert sum(line.split()[:1] == [name] for line in said.splitlines()) == 1
+    assert "the first 4 training images, as the network gets them with their targets: train_batch.jpg" in said
+    image = cv2.imread(str(tiny_run / "train_batch.jpg"))
+    assert image.shape[1] == 4 * 480 + 5 * 8 and image.std() > 10
+
+
+def test_the_image_shows_the_first_batch_as_device_input_makes_it(make_set, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(look, "draw_batch", lambda batch, names, *words: drawn.update(batch, names=names) or np.zeros((9, 9, 3), np.uint8))
+    for where in ("host", "device"):
+        config, train_set = make_set("--dataset_config.heatmap_on", where)
+        look.look(config, train_set)
+        first = next(train_set.batches(0, 1).create_dict_iterator(num_epochs=1, output_numpy=True))
+        made = dataset.augmented_batch([train_set._read_image(row) for row in train_set.rows_of_epoch(0)[:4]], 4, 0, config,
+                                       train_set.layout, True)
+        for name in ("ind", "reg", "reg_mask", "wh"):
+            np.testing.assert_array_equal(drawn[name], first[name])
+        np.testing.assert_allclose(drawn["hm"], made[2], atol=1e-6)
+        expected = np.einsum("nij,nhwj->nihw", first["color"][:, :, :3], first["image"].astype(np.float64)) + first["color"][:, :, 3:, None]
+        np.testing.assert_allclose(drawn["image"], expected, atol=1e-4)
+        ids = [train_set.read_row(row)[1] for row in train_set.rows_of_epoch(0)[:4]]
+        assert drawn["names"] == [f"image {image_id}" for image_id in ids]
+    assert (tmp_path / "train_batch.1.jpg").exists()  # the first one's
+
+
+def test_of_a_large_batch_16_are_drawn(make_set):
+    _, train_set = make_set("--train_config.batch_size", 20)
+    batch, image_ids = train_set.first_images(16)
+    assert len(image_ids) == 16 and all(len(values) == 16 for values in batch)
+
+
+def test_only_rank_0_looks_and_a_resumed_run_keeps_its_image(make_set, tmp_path, capsys):
+    config, train_set = make_set()
+    look.look(config, train_set, rank=1)
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
+    (tmp_path / "train_batch.jpg").write_bytes(b"that of the start")
+    config.resume = True
+    look.look(config, train_set)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"that of the start"]
+    assert "20 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [UserError("no room"), RuntimeError("device"), MemoryError()])
+def test_what_fails_is_said_and_ends_nothing(error, make_set, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise error
+
+    config, train_set = make_set()
+    monkeypatch.setattr(look, "draw_batch", fail)
+    monkeypatch.setattr(look, "read_boxes", fail)
+    look.look(config, train_set)
+    said = capsys.readouterr().out
+    assert said.count(f"could not be made, and is left out ({type(error).__name__}: {error})") == 2
+    assert train_set.failure is None and list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_ends_nothing(make_set, capsys):
+    config, train_set = make_set("--save_result_dir", "/proc/nowhere")
+    look.look(config, train_set)
+    assert "warning: /proc/nowhere/train_batch.jpg could not be made" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, scratch", [
+    ([], True), (["--resume", "true"], False), (["--load_checkpoint_path", "c"], False), (["--net_config.load_backbone_path", "b"], False),
+])
+def test_from_scratch_is_without_weights(words, scratch, make_config):
+    assert look.recipe_of(make_config(*words), 1).from_scratch is scratch
+
+
+# ---------------------------------------------------------------- the sizes of the boxes
+
+
+def equal(one, other):
+    """Whether two Boxes hold the same."""
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in manifest.BOXES) and one.images == other.images
+
+
+@pytest.fixture
+def converted(tmp_path, make_config):
+    """A conversion with an image that is turned by nothing and one without boxes, and its Config."""
+    images = {3: noise_image(1, 50, 80), 5: noise_image(2, 96, 40), 9: noise_image(3)}
+    objects = [(3, 1, [70, 10, 30, 20]), (5, 2, [0, 0, 10, 90]), (5, 1, [1, 2, 3, 4])]
+    path = write_coco(tmp_path, "train", images, objects)
+    convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m")
+    return make_config("--mindrecord_dir", tmp_path / "m", "--train_config.batch_size", 1)
+
+
+def test_conversion_writes_the_sizes_and_old_files_are_read(converted, tmp_path):
+    """The third column by hand: a box that begins at 70 of 80 pixels has 10 inside."""
+    train_set = dataset.TrainSet(converted)
+    written = look.read_train_boxes(train_set)
+    assert written.image_sizes.tolist() == [[80, 50], [40, 96], [128, 96]] and written.counts.tolist() == [1, 2, 0]
+    assert written.sizes.tolist() == [[10, 20], [10, 90], [3, 4]] and written.labels.tolist() == [0, 1, 0] and written.images == 3
+    path = manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix)
+    os.remove(path)  # as of an earlier version, and of the model zoo
+    assert equal(look.read_train_boxes(train_set), written)
+
+
+def test_of_many_images_without_sizes_a_sample_is_read(converted, tmp_path, monkeypatch):
+    os.remove(manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix))
+    monkeypatch.setattr(look, "SAMPLE", 2)
+    boxes = look.read_train_boxes(dataset.TrainSet(converted))
+    assert (len(boxes.counts), boxes.images) == (2, 3)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda data, _: data[: len(data) // 2], lambda *_: b"", lambda *_: b"text", lambda data, _: data[:60] + bytes(40) + data[100:],
+    lambda _, save: save(labels=np.array([0, 1, 7])), lambda _, save: save(counts=np.array([1, 1, 0])),
+    lambda _, save: save(counts=np.array([4, -1, 0])), lambda _, save: save(image_sizes=np.array([[80, 50], [0, 0], [1, 1]])),
+    lambda _, save: save(sizes=np.full((3, 2), np.nan)), lambda _, save: save(sizes=np.array([[1, 2]])),
+    lambda _, save: save(labels=np.array(["a", "b", "c"])), lambda _, save: save(labels=np.array([{}, (), None], object)),
+])
+def test_damaged_sizes_are_read_anew(damage, converted, tmp_path):
+    train_set = dataset.TrainSet(converted)
+    written = look.read_train_boxes(train_set)
+    path = manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix)
+
+    def save(**changes):
+        np.savez(tmp_path / "other.npz", **{name: getattr(written, name) for name in manifest.BOXES} | changes)
+        return (tmp_path / "other.npz").read_bytes()
+
+    with open(path, "rb") as file:
+        data = damage(file.read(), save)
+    with open(path, "wb") as file:
+        file.write(data)
+    assert manifest.read_boxes(path, 3, 2) is None
+    assert equal(look.read_train_boxes(train_set), written)
+
+
+# ---------------------------------------------------------------- and the training
+
+
+@pytest.mark.slow
+def test_a_training_is_the_same_with_and_without_a_look(tiny_run, tiny_records, graphs, tmp_path):
+    words = [*TINY, "--epoch_size", 2, "--compile_cache_dir", graphs, "--train_steps", 7, "--save_checkpoint_steps", 3,
+             "--save_checkpoint_num", 5, "--mindrecord_dir", tiny_records]
+    script = tmp_path / "blind.py"
+    script.write_text(f"import sys\nsys.path[0] = {ROOT!r}\nfrom src import errors, look\nlook.look = lambda *_: None\n"
+                      "import train\nerrors.run(train.main)\n")
+    run_script(script, *words, cwd=tmp_path)
+    assert not (tmp_path / "train_batch.jpg").exists()
+    blind, seeing = (read_training_log(str(folder / "train_record.jsonl")) for folder in (tmp_path, tiny_run))
+    for one, other in zip(blind, seeing, strict=True):
+        assert {**one, "images_per_second": 0} == {**other, "images_per_second": 0}
+    for name in ("1_3", "2_6", "2_7"):
+        one, other = ((folder / "ckpt_0" / f"centernet-{name}.ckpt").read_bytes() for folder in (tmp_path, tiny_run))
+        assert one == other
+
+
+@pytest.mark.slow
+def test_a_second_training_keeps_the_first_ones_image(tiny_run, tiny_records, tmp_path):
+    """And a training on a data set that does not fit goes on after the warning."""
+    (tmp_path / "train_batch.jpg").write_bytes(b"the first one's")
+    words = ["--mindrecord_dir", tiny_records, "--train_steps", 1, "--enable_save_ckpt", "false", "--dataset_config.max_objs", 1]
+    done = call_script("train.py", *TINY, *words, cwd=tmp_path)
+    assert (tmp_path / "train_batch.1.jpg").read_bytes() == b"the first one's"
+    assert "have more boxes than dataset_config.max_objs, 1" in done.stdout and "step: 1 |" in done.stdout

@@ -1,0 +1,39 @@
+"""src/text_table.py."""
+import unicodedata
+
+from src.text_table import ROWS, shown, some, table, without_middle
+
+
+def width(text):
+    """The places that a text takes on a terminal."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def test_cells_stand_under_their_heads():
+    assert table(["class", "AP"], [["a", "0.5"], ["blue car", "-"]]).splitlines() == ["class      AP", "a         0.5", "blue car    -"]
+
+
+def test_names_of_any_kind_keep_the_columns():
+    rows = [["红细胞", "1"], ["line\nbreak\x1b[31m", "22"], ["x" * 500, "333"]]
+    lines = table(["class", "boxes"], rows).splitlines()
+    assert len(lines) == 4 and len({width(line) for line in lines}) == 1 and "\x1b" not in "".join(lines)
+    assert shown("x" * 500).endswith("...") and len(shown("x" * 500)) < 30
+
+
+def test_80_classes_stand_in_three_parts_that_fit_a_terminal():
+    lines = table(["class", "AP", "AP50", "objects"], [[f"baseball gl {n:02d}", "0.123", "0.456", "12345"] for n in range(80)]).splitlines()
+    assert len(lines) == 1 + 27 and max(map(len, lines)) <= 120
+    assert lines[0].count("AP50") == 3 and [line.split()[2] for line in lines[1:4]] == ["00", "01", "02"]
+    assert sum(line.count("baseball") for line in lines) == 80
+    assert len(table(["class", "AP"], [["a", "1"]] * (ROWS - 1)).splitlines()) == ROWS
+
+
+def test_a_table_without_rows_is_its_head():
+    assert table(["class", "AP"], []) == "class  AP"
+
+
+def test_what_is_left_out_is_counted():
+    rows = [[str(number), "x"] for number in range(10)]
+    assert without_middle(rows, 10) == rows
+    assert without_middle(rows, 4) == [["0", "x"], ["1", "x"], ["(6 more classes)", ""], ["8", "x"], ["9", "x"]]
+    assert some("abc", 2) == "a, b and 1 more" and some([1, 2], 2) == "1, 2"
