@@ -21,7 +21,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src import errors, image, losses, pre_process, samples, targets, torch_weights
+from src import errors, image, losses, pre_process, targets, torch_weights
 from src.centernet_det import HeatmapNetwork, build_network
 from src.checkpoint import load_weights, parameter_shapes
 from src.decode import decode
@@ -32,6 +32,7 @@ from src.extensions import extension
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.post_process import to_image
+from src.samples import sample_layout
 from src.train_step import build_loss
 
 USUAL = 1e-5  # tolerance, as the ones below relative to the largest value of what is compared
@@ -179,7 +180,7 @@ def sample_rows(vectors, folder, name):
     crop_center, crop_scale, flip = vectors["crop_center"], vectors["crop_scale"], bool(vectors["flip"])
     if vectors["train"]:
         center, size = crop_center.astype(np.float32), size * crop_scale
-    layout = samples.sample_layout(config, len(vectors["ret_hm"]))
+    layout = sample_layout(config, len(vectors["ret_hm"]))
     words = pixels, boxes, vectors["labels"], targets.Augmentation(center, size, flip=flip), layout
     sample = targets.make_sample(*words, np.zeros_like(vectors["ret_hm"], np.float32))
     name = f"sample {name}"
@@ -424,7 +425,7 @@ def drawn_batch(n=4, size=128):
         for (x1, y1, x2, y2), label in zip(boxes, labels):
             pixels[y1:y2, x1:x2] = np.eye(3)[label] * 190 + 30
         samples.append(targets.make_sample(pixels, boxes.astype(np.float32), labels, targets.whole_image((size, size), (size, size)),
-                                           samples.sample_layout(config, 3), np.zeros((3, size // 4, size // 4), np.float32)))
+                                           sample_layout(config, 3), np.zeros((3, size // 4, size // 4), np.float32)))
     return on_the_device(samples, config, 3, True)
 
 

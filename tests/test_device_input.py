@@ -3,9 +3,10 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src import image, samples, targets
+from src import image, targets
 from src.device_input import ApplyColor, DeviceInput, DrawHeatmap
 from src.engine import build_device_input
+from src.samples import sample_layout
 from tests.conftest import noise_image
 
 
@@ -56,7 +57,7 @@ def test_bytes_from_host_to_device(make_config):
     """At most a quarter of the model-zoo version's 8.4 MB (image and heatmap in float32), where the device draws."""
     config = make_config()
     pixels, boxes = noise_image(0, 480, 640), np.array([[10, 10, 300, 300]], np.float32)
-    layout = samples.sample_layout(config, 80)
+    layout = sample_layout(config, 80)
     sample = targets.make_sample(pixels, boxes, np.array([3]), targets.whole_image((640, 480), layout.input_size), layout)
     assert list(sample) == targets.columns(False) and sum(value.nbytes for value in sample.values()) < 8.4e6 / 4
     cell = build_device_input(config, 80, False)

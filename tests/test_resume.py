@@ -110,7 +110,7 @@ def test_an_interrupted_training_goes_on_with_the_command_it_prints(tiny_run, ti
     assert [record["step"] for record in records] == list(range(1, last + 1))
     for undisturbed, record in zip(read_training_log(str(tiny_run / "train_record.jsonl")), records):
         assert record["loss"] == pytest.approx(undisturbed["loss"], rel=1e-5)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt_0", "loss.png", "train_record.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt_0", "loss.png", "train_batch.jpg", "train_record.jsonl"]
 
 
 def test_resuming_with_another_batch_size_keeps_what_is_written_last(tiny_run, tiny_records, train, tmp_path):

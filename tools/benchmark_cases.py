@@ -44,10 +44,11 @@ def input_part(runs):
     """The training sample on one core, its steps, and the pipeline that makes batches of it."""
     import numpy as np
 
-    from src import image_files, samples, targets
+    from src import image_files, targets
+    from src.samples import augmentation_ranges, sample_layout
 
     config = settings()
-    layout, ranges = samples.sample_layout(config, CLASSES), samples.augmentation_ranges(config)
+    layout, ranges = sample_layout(config, CLASSES), augmentation_ranges(config)
     with one_core():
         for boxes_count, (width, height) in ((8, (640, 480)), *((n, (640, 480)) for n in (1, 2, 4, 16, 32, 64, 128)),
                                             *((8, size) for size in ((320, 240), (1280, 720), (1920, 1080)))):
