@@ -17,11 +17,12 @@ def how_to_go_on(checkpoint, rank_size):
 
 def commands_for(checkpoint, data_dir):
     """Lines with the commands that evaluate, try and export a checkpoint; data_dir is the data set, "" if the training knows none."""
-    tools = os.path.relpath(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    project = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    project = min(os.path.relpath(project), project, key=len)
     data_dir = data_dir or "DATA"
 
     def command(script, *words):
-        return f"  python {shlex.quote(os.path.normpath(os.path.join(tools, script)))} {shlex.join(words)}"
+        return f"  python {shlex.quote(os.path.normpath(os.path.join(project, script)))} {shlex.join(words)}"
 
     return "\n".join([
         "next:",
