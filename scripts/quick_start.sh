@@ -13,9 +13,6 @@ mkdir -p "$out"
 
 step() { printf '\n== %s\n' "$1"; }
 
-# newest_checkpoint: its path, or nothing.
-newest_checkpoint() { ls -t "$out"/ckpt_0/*.ckpt 2>/dev/null | head -n 1; }
-
 if [ ! -d "$out/shapes" ]; then
     step "drawing the data set"
     $python tools/make_shapes_dataset.py --output "$out/shapes"
@@ -27,12 +24,12 @@ fi
 if [ ! -f "$out/loss.png" ]; then # the last thing that training writes
     step "training from scratch: a minute passes until the first line, the graph is compiled (log: $out/training_log.txt)"
     resume=false
-    [ -z "$(newest_checkpoint)" ] || resume=true
+    ! ls "$out"/ckpt_0/*.ckpt > /dev/null 2>&1 || resume=true
     $python train.py $config --mindrecord_dir "$out/mindrecord" --save_checkpoint_path "$out" --save_result_dir "$out" --resume $resume \
         --log_interval 25 2>&1 | tee -a "$out/training_log.txt"
     [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1
 fi
-checkpoint=$(newest_checkpoint)
+checkpoint=$out/last
 if [ ! -f "$out/metrics.json" ]; then
     step "evaluating on the validation images"
     $python eval.py $config --data_dir "$out/shapes" --load_checkpoint_path "$checkpoint" --save_result_dir "$out" > "$out/eval_log.txt" 2>&1 ||
@@ -62,7 +59,7 @@ step "done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
 sed -n '/^overall performance/,$p' "$out/eval_log.txt" | grep -v '^results:'
 cat <<END
 
-checkpoint     $checkpoint
+checkpoint     $checkpoint ($(ls "$out"/ckpt_0/*.ckpt | tail -n 1))
 MindIR         $out/centernet.mindir, $out/centernet.json
 ONNX           $out/centernet.onnx (detections of the first validation image: $out/onnx/)
 scores         $out/metrics.json

@@ -1,5 +1,6 @@
 """Scores while training: the network is evaluated every few epochs, its best checkpoint is kept, and training ends when none is better."""
 import contextlib
+import dataclasses
 import io
 import os
 
@@ -7,10 +8,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src import errors, evaluation, evaluator
+from src import errors, evaluation, evaluator, visual
 from src.errors import UserError
+from src.image_files import read_image
 from src.side_file import side_file
 from src.utils import log, log_skipped, read_json
+
+DRAWN = 4  # images of predictions for TensorBoard
 
 
 class Scoring:
@@ -41,6 +45,7 @@ class Scoring:
         records = self._detect()
         metrics = None
         if self.rank == 0:
+            self.records = records
             with contextlib.redirect_stdout(io.StringIO()):
                 _, metrics = evaluation.score(self.part.coco, records)
             value, best = metrics[self.config.best_metric], self.state["best"]
@@ -72,6 +77,17 @@ class Scoring:
         """The words for why training ends before its last step."""
         return f"{self.config.patience} evaluations (patience) were no better in {self.config.best_metric} than the best"
 
+    def drawings(self):
+        """Yield (name, BGR image) of the first images, the last evaluation's detections beside the ground truth; on rank 0."""
+        labels = {category_id: label for label, category_id in enumerate(self.part.category_ids)}
+        for image_id, path in self.part.images[:DRAWN]:
+            with contextlib.suppress(OSError, ValueError):  # an image that cannot be read is named by the evaluation
+                image = read_image(path, max_pixels=self.config.dataset_config.max_pixels)
+                found = [[*box_corners(record["bbox"]), record["score"], labels[record["category_id"]]]
+                         for record in self.records if record["image_id"] == image_id]
+                yield str(image_id), visual.compare(image, np.array(found).reshape(-1, 6), self.part.ground_truth(image_id),
+                                                    self.trained.description["classes"], self.config.eval_config.score_thresh)
+
     def finished(self):
         """Whether to end the training, on all ranks: `patience` evaluations were no better than the best."""
         patience = self.config.patience
@@ -80,8 +96,7 @@ class Scoring:
 
     def _detect(self):
         """The COCO records of all images, of all ranks."""
-        mine = evaluator.Part(self.part.coco, self.part.annotation, self.part.images[self.rank :: self.rank_size], True,
-                              self.part.category_ids)
+        mine = dataclasses.replace(self.part, images=self.part.images[self.rank :: self.rank_size])
         with self.trained.borrowed() as detector, contextlib.suppress(KeyboardInterrupt):  # which compiling raises after a signal
             results, _ = evaluator.detect(detector, mine, self.config, "")
             log_skipped(results.skipped)
@@ -104,6 +119,12 @@ class Scoring:
         padded[: len(array)] = array
         rows = AllGather()(ms.Tensor(padded)).asnumpy().reshape(self.rank_size, -1)
         return [row[:count] for row, count in zip(rows, counts)]
+
+
+def box_corners(bbox):
+    """x, y, width, height -> x1, y1, x2, y2."""
+    x, y, width, height = bbox
+    return x, y, x + width, y + height
 
 
 class AllGather(nn.Cell):

@@ -127,6 +127,9 @@ def evaluate(scoring, done, record, train_set):
         return False
     if metrics is not None:
         record.scores(done, train_set.steps_per_epoch, {name: metrics[name] for name in METRIC_NAMES})
+        if record.summaries:
+            for name, drawing in scoring.drawings():
+                record.summaries.image(done, name, drawing)
     return True
 
 
