@@ -143,10 +143,8 @@ def train_part(runs):
     """Training steps, and the start and the memory of train.py."""
     import mindspore as ms
 
-    from src.centernet_det import build_network
-    from src.engine import build_device_input, build_train_step
+    from src.engine import build_device_input
     from src.model_utils.device_adapter import set_device
-    from src.optimizer import build_optimizer
 
     with tempfile.TemporaryDirectory() as folder:
         records = convert_photographs(folder, 32)
@@ -158,10 +156,8 @@ def train_part(runs):
     set_device("CPU", 0)
     for batch_size, side in ((16, 128), (2, 512)):
         config = settings("--dataset_config.input_res_train", [side, side])
-        network = build_network(config.net_config, CLASSES, "composite")
-        optimizer = build_optimizer(network, config.train_config, 100, 1)
         device_input = build_device_input(config, CLASSES, True)
-        step = build_train_step(network, config, optimizer, 1, device_input)
+        step = make_step(config, device_input)
         tensors = [ms.Tensor(array) for array in training_batch(config, batch_size)]
         start = time.perf_counter()
         step(*tensors)[0].asnumpy()
@@ -172,6 +168,20 @@ def train_part(runs):
             yield Case(f"  its batch on the device, heatmaps drawn on the {where}", functools.partial(run_cell, cell, inputs), "ms")
         run = functools.partial(run_step, step, tensors)
         yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, [value.asnumpy() for value in device_input(*tensors)])
+        averaging = make_step(settings("--dataset_config.input_res_train", [side, side], "--train_config.ema_decay", 0.999), device_input)
+        times = take_turns({"plain": run, "averaging": functools.partial(run_step, averaging, tensors)}, 2 * runs)
+        ratios = [with_average / plain for plain, with_average in zip(*times.values())]
+        yield Case("  with an average of the weights, of that without", unit="ratio", seconds=ratios)
+
+
+def make_step(config, device_input):
+    """The training cell of a configuration."""
+    from src.centernet_det import build_network
+    from src.engine import build_train_step
+    from src.optimizer import build_optimizer
+
+    network = build_network(config.net_config, CLASSES, "composite")
+    return build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), 1, device_input)
 
 
 def train_shortly(folder, records):
