@@ -30,6 +30,7 @@ class Scoring:
     def __init__(self, trained, part, every, *, rank=0, rank_size=1, sum_over_ranks=None):
         self.trained, self.part, self.config, self.every = trained, part, trained.config, every
         self.rank, self.rank_size, self.sum_over_ranks = rank, rank_size, sum_over_ranks
+        self.all_gather = AllGather() if rank_size > 1 else None
         config = trained.config
         self.state = {"metric": config.best_metric, "step": 0, "best": None, "since_best": 0}
 
@@ -115,9 +116,9 @@ class Scoring:
         counts = np.zeros(self.rank_size, np.float32)
         counts[self.rank] = len(array)
         counts = self._sum(counts).astype(int)
-        padded = np.zeros(max(counts.max(), 1), np.int32)
+        padded = np.zeros(1 << int(counts.max()).bit_length(), np.int32)  # few lengths, since each compiles a graph
         padded[: len(array)] = array
-        rows = AllGather()(ms.Tensor(padded)).asnumpy().reshape(self.rank_size, -1)
+        rows = self.all_gather(ms.Tensor(padded)).asnumpy().reshape(self.rank_size, -1)
         return [row[:count] for row, count in zip(rows, counts)]
 
 
