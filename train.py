@@ -8,11 +8,12 @@ from src.side_file import named_checkpoint
 
 
 def check_paths(config):
-    """Raise UserError for data or a checkpoint that is not there."""
+    """Raise UserError for data or a checkpoint that is not there, and for a part that is to stay as it is without weights."""
     from src.manifest import read_manifest
     from src.side_file import require_checkpoint
 
     read_manifest(config)
+    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     if config.train_config.freeze != "none" and not (config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume):
         raise errors.UserError(f"train_config.freeze is {config.train_config.freeze}, and there are no weights to start from: "
                                "load_checkpoint_path or net_config.load_backbone_path names them")
@@ -26,7 +27,6 @@ def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
     require_mindspore()
-    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     if not config.enable_modelarts:
         check_paths(config)
     if config.tensorboard:
@@ -47,6 +47,7 @@ def main():
     from src.visual import plot_losses
 
     with modelarts(config, "mindrecord_dir"):
+        config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
         part = scored_part(config, read_manifest(config))
         target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
         rank, rank_size = init_ranks(config.distribute, config.device_num)

@@ -1,5 +1,6 @@
 """The ModelArts adapters, with a stand-in for moxing that copies folders of this machine."""
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ import pytest
 
 from src.errors import UserError
 from src.model_utils.moxing_adapter import Barrier
-from src.training_log import read_training_log
+from src.training_log import read_scores, read_training_log
 from tests.conftest import ROOT, TINY, assert_user_error, call_script
 
 MOXING = """
@@ -49,10 +50,12 @@ def words(bucket, data):
 
 
 def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, tiny_run, train, tmp_path):
-    """Training from a checkpoint, then evaluation, with nothing but addresses in the bucket."""
-    checkpoint = ["--checkpoint_url", tiny_run / "ckpt_0", "--load_checkpoint_path", "centernet-2_7.ckpt"]
-    done = train(*words(bucket, tiny_records), *checkpoint, "--train_steps", 2, cwd=tmp_path)
-    assert "loaded" in done.stdout
+    """Training from a checkpoint with scores, then evaluation, with nothing but addresses in the bucket."""
+    checkpoint = ["--checkpoint_url", tiny_run / "ckpt_0", "--load_checkpoint_path", "last"]
+    shutil.copytree(tiny_records, bucket / "data")
+    shutil.copytree(tiny_data, bucket / "data" / "shapes")
+    done = train(*words(bucket, bucket / "data"), *checkpoint, "--train_steps", 2, "--data_dir", "shapes", "--eval_epochs", 1, cwd=tmp_path)
+    assert "centernet-2_7.ckpt" in done.stdout and len(read_scores(str(bucket / "results" / "train_record.jsonl"))) == 1
     names = {path.name for path in (bucket / "results").rglob("*")}
     assert {"ckpt_0", "centernet-1_2.ckpt", "centernet-1_2.json", "train_record.jsonl", "loss.png"} <= names
     assert len((tmp_path / "copies.txt").read_text().splitlines()) == 3

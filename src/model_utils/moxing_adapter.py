@@ -34,8 +34,9 @@ def copy(source, target):
 def modelarts(config, data_parameter):
     """Run the block on copies of data_url and checkpoint_url; what it writes is copied to train_url, if it fails too.
 
-    Sets in config what a script reads and writes: data_parameter ("mindrecord_dir" or "data_dir"), load_checkpoint_path and
-    export_config.ckpt_file (paths inside checkpoint_url), save_checkpoint_path, save_result_dir and export_config.export_name.
+    Sets in config what a script reads and writes: data_parameter ("mindrecord_dir" or "data_dir"), beside mindrecord_dir data_dir (a path
+    inside data_url), load_checkpoint_path and export_config.ckpt_file (paths inside checkpoint_url), save_checkpoint_path, save_result_dir
+    and export_config.export_name.
     Without enable_modelarts it does nothing. ModelArts ends a job with SIGTERM, which raises in the block (errors.run).
     """
     if not config.enable_modelarts:
@@ -70,6 +71,8 @@ def modelarts(config, data_parameter):
 
 def _use_copies(config, data_parameter, data, checkpoints, output):
     """Put the local copies' paths into the configuration."""
+    if config.data_url and data_parameter == "mindrecord_dir" and config.data_dir:
+        config.data_dir = os.path.join(data, config.data_dir)
     if config.data_url and data_parameter:
         setattr(config, data_parameter, data)
     if config.checkpoint_url:
