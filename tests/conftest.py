@@ -19,6 +19,8 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background; children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import cv2
 import mindspore as ms
