@@ -62,7 +62,10 @@ def scored_part(config, description):
     if config.run_mode != "val" or not config.enable_eval:
         raise errors.UserError(f"eval_epochs is {config.eval_epochs}, which scores, and run_mode is {config.run_mode}, enable_eval "
                         f"{config.enable_eval}; scores need val and true")
-    return read_part(find_split(config.data_dir, "val", config.dataset_config), description, config)
+    part = read_part(find_split(config.data_dir, "val", config.dataset_config), description, config)
+    if config.best_metric.endswith(("small", "medium", "large")) and evaluation.score(part.coco, [])[1][config.best_metric] < 0:
+        raise errors.UserError(f"best_metric is {config.best_metric}, and {part.annotation} has no objects of that size; name another")
+    return part
 
 
 def evaluate(detector, part, config):

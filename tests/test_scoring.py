@@ -174,6 +174,7 @@ def test_a_resumed_scored_training_is_the_undisturbed_one(scored_run, tiny_data,
 @pytest.mark.parametrize("words, said", [
     (("--eval_epochs", 1), "no data set to evaluate on is given (--data_dir)"),
     (("--patience", 2), "nothing is evaluated: set eval_epochs"),
+    (("--eval_epochs", 1, "--data_dir", "DATA", "--best_metric", "AP_large"), "has no objects of that size"),
     (("--eval_epochs", 1, "--data_dir", "no/where"), "no/where"), (("--best_metric", "AP5"), "AP50"),
     (("--eval_epochs", 1, "--data_dir", "DATA", "--run_mode", "test"), "run_mode is test"),
     (("--eval_epochs", 1, "--data_dir", "OTHER"), "classes"), (("--train_config.freeze", "backbone"), "no weights to start from"),
