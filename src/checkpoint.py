@@ -7,9 +7,12 @@ import shutil
 import mindspore as ms
 
 from src import errors
+from src.architectures import architecture_of
 from src.errors import UserError
 from src.side_file import find_checkpoints, require_checkpoint, side_file, written_as
 from src.utils import free_name, keep_earlier, log, whole_file, write_json
+
+LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters that the number of classes shapes; of several stacks each
 
 
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
@@ -40,8 +43,11 @@ def load_weights(cell, parameters, source, skip_reshaped_heads=False):
     """Copy parameters {name: Parameter} into a cell; every one of the cell's must be there in its shape.
 
     With skip_reshaped_heads the heads' last layers may differ in shape (another number of classes): they keep their
-    start values. Returns their names. Raises UserError that names the first thing that does not fit.
+    start values. Returns their names. Raises UserError that names both architectures, or the first thing that does not fit.
     """
+    wanted, there = (architecture_of(names) for names in (parameter_shapes(cell), parameters))
+    if there and wanted != there:
+        raise UserError(f"{source} is a checkpoint of {there}, the network is {wanted or 'another one'} (net_config.arch)")
     kept = []
     found = {}
     for parameter in cell.get_parameters():
@@ -50,7 +56,7 @@ def load_weights(cell, parameters, source, skip_reshaped_heads=False):
             raise UserError(f"{source}: it has no {name}; is it a checkpoint of this network (net_config)?")
         if tuple(parameters[name].shape) == tuple(parameter.shape):
             found[name] = parameters[name]
-        elif skip_reshaped_heads and name.startswith(("hm.2.", "wh.2.")):
+        elif skip_reshaped_heads and LAST_OF_HEADS.fullmatch(name):
             kept.append(name)
         else:
             raise UserError(f"{source}: {name} is {tuple(parameters[name].shape)}, the network wants {tuple(parameter.shape)}; "

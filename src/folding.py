@@ -25,7 +25,8 @@ class MaxPoolOfPositive(nn.Cell):
 
 def make_for_inference(network):
     """Change a CenterNet that no longer trains into a faster one with the same outputs; returns how many batch norms stay."""
-    network.backbone.maxpool = MaxPoolOfPositive()
+    if hasattr(network.backbone, "maxpool"):  # a ResNet's, behind a ReLU
+        network.backbone.maxpool = MaxPoolOfPositive()
     return fold_batch_norm(network)
 
 

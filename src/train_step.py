@@ -62,7 +62,7 @@ def set_precision(network, amp_level):
 
 
 class NetworkWithLoss(nn.Cell):
-    """Network and loss: (image, *targets) -> (loss, hm_loss, wh_loss, off_loss)."""
+    """Network and loss: (image, *targets) -> (loss, hm_loss, wh_loss, off_loss), means over the network's stacks."""
 
     def __init__(self, network, loss):
         super().__init__(auto_prefix=False)
@@ -70,8 +70,12 @@ class NetworkWithLoss(nn.Cell):
         self.loss = loss
 
     def construct(self, image, *targets):
-        hm, wh, reg = self.network(image)
-        return self.loss(hm, wh, reg, *targets)
+        maps = self.network(image)
+        losses = self.loss(*maps[:3], *targets)
+        for start in range(3, len(maps), 3):
+            more = self.loss(*maps[start : start + 3], *targets)
+            losses = tuple(losses[i] + more[i] for i in range(4))
+        return tuple(loss * 3 / len(maps) for loss in losses) if len(maps) > 3 else losses
 
 
 _unscale = ops.MultitypeFuncGraph("unscale")
