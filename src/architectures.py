@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 from src.errors import UserError
 
+STRIDE = 32  # of most
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -19,7 +21,7 @@ class Architecture:
     """
 
     build: Callable
-    stride: int = 32
+    stride: int = STRIDE
     head_conv: int = 64
     block_class: str = ""
     num_stacks: tuple = ()

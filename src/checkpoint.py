@@ -39,15 +39,20 @@ def has_checksum(path):
         return file.read(7) == b"crc_num"
 
 
+def check_architecture(names, found, source):
+    """Raise UserError that names both if what was found at source is of another architecture than a network with these names."""
+    wanted, there = architecture_of(names), architecture_of(found)
+    if there and wanted != there:
+        raise UserError(f"{source} is a checkpoint of {there}, and the network is {wanted or 'another one'} (net_config.arch)")
+
+
 def load_weights(cell, parameters, source, skip_reshaped_heads=False):
     """Copy parameters {name: Parameter} into a cell; every one of the cell's must be there in its shape.
 
     With skip_reshaped_heads the heads' last layers may differ in shape (another number of classes): they keep their
     start values. Returns their names. Raises UserError that names both architectures, or the first thing that does not fit.
     """
-    wanted, there = (architecture_of(names) for names in (parameter_shapes(cell), parameters))
-    if there and wanted != there:
-        raise UserError(f"{source} is a checkpoint of {there}, the network is {wanted or 'another one'} (net_config.arch)")
+    check_architecture(parameter_shapes(cell), parameters, source)
     kept = []
     found = {}
     for parameter in cell.get_parameters():

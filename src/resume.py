@@ -4,7 +4,7 @@ import os
 import mindspore as ms
 import numpy as np
 
-from src.checkpoint import read_checkpoint
+from src.checkpoint import check_architecture, read_checkpoint
 from src.epochs import convert_steps
 from src.errors import UserError
 from src.side_file import side_file
@@ -37,6 +37,7 @@ def restore(state, path, train_set, config):
     What the configuration changes wins, and is said in the log.
     """
     parameters = read_checkpoint(path)
+    check_architecture(state, parameters, path)
     missing = sorted(set(state) - set(parameters) - {"good_steps"})  # which checkpoints before the dynamic loss scale lack
     if missing or "step" not in parameters:
         name = (missing or ["step"])[0]

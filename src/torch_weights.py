@@ -43,7 +43,7 @@ def recognize(names):
     names = set(names)
     if zoo_prefix(names) == "":
         return "zoo"
-    if "bbox_head.heatmap_head.0.weight" in names:
+    if {"bbox_head.heatmap_head.0.weight", "neck.deconv_layers.0.conv.weight"} <= names:
         return "mmdet" if "neck.deconv_layers.0.conv.conv_offset.weight" in names else "mmdet_plain"
     if {"deconv_layers.0.weight", "hm.0.weight"} <= names or {"dla_up.ida_0.proj_1.conv.conv_offset_mask.weight", "hm.0.weight"} <= names:
         return "original"
@@ -127,7 +127,8 @@ def _describe_features(state, kind):
     if "base.base_layer.0.weight" in state:
         steps = next(step for step in itertools.count() if f"dla_up.ida_{step}.proj_1.conv.weight" not in state)
         return {"arch": "dla_34", "block_class": "", "num_stacks": [], "down_ratio": 32 >> steps}
-    dcn = kind == "mmdet_plain" or source_name("deconv_layers.0.conv_offset_mask.weight", kind) in state
+    offsets = source_name("deconv_layers.0.conv_offset_mask.weight", kind)
+    dcn = kind == "mmdet_plain" or offsets in state or "deconv_layers.0.bias" in state  # a transposed convolution has no bias
     layers = (f"deconv_layers.{LAYERS_PER_STAGE[dcn] * stage}.weight" for stage in itertools.count())
     stages = next(stage for stage, name in enumerate(layers) if source_name(name, kind) not in state)
     return {**resnet_config(*describe_backbone(state, kind), dcn), "down_ratio": 32 >> stages}

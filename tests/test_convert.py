@@ -17,19 +17,17 @@ import torch
 from mindspore import Tensor, nn, ops
 
 from src import image, torch_weights
-from src.centernet_det import CenterNet
 from src.checkpoint import load_weights, read_checkpoint
 from src.coco import class_list, read_coco
 from src.detector import load_detector
 from src.errors import UserError
 from src.model_utils.config import get_config
 from src.predictor import Predictor
-from src.resnet import ResNet
 from src.side_file import read_side_file
 from src.torch_files import read_torch_file
 from src.zoo_files import parameter_names
 from tests import parity, torch_reference
-from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, noise_image
+from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, network_of, noise_image
 from tools import convert_centernet, convert_resnet18
 
 NAMES = os.path.join(ROOT, "tools", "names")
@@ -134,7 +132,7 @@ def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys
     assert "used: 100 of 102 tensors" in output
     assert "left out, the classifier, which a detector has no use for: fc.weight, fc.bias" in output
     # As a user loads it: into the backbone of a detector.
-    network = CenterNet(2, ResNet("BasicBlock", (2, 2, 2, 2))).set_train(False)
+    network = network_of(2).set_train(False)
     load_weights(network.backbone, read_checkpoint(str(tmp_path / "backbone.ckpt")), "backbone")
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
     expected = reference_features(classifier, pixels)
@@ -205,9 +203,8 @@ def test_a_deeper_backbone(tmp_path, capsys):
     network = torch_reference.CenterNet(2, block=torch_reference.Bottleneck, stacks=(3, 4, 6, 3))
     state = {name: value for name, value in parity.arrays(network).items() if name.startswith(("conv1", "bn1", "layer"))}
     call(convert_resnet18.main, "--ckpt_file", save(tmp_path / "r.pth", state), "--output_file", tmp_path / "o.ckpt")
-    assert '--net_config.block_class Bottleneck --net_config.num_stacks "[3, 4, 6, 3]"' in capsys.readouterr().out
-    load_weights(CenterNet(2, ResNet("Bottleneck", (3, 4, 6, 3))).backbone,
-                 read_checkpoint(str(tmp_path / "o.ckpt")), "o")
+    assert "--net_config.arch resdcn_50\n" in capsys.readouterr().out
+    load_weights(network_of(2, arch="resdcn_50").backbone, read_checkpoint(str(tmp_path / "o.ckpt")), "o")
 
 
 # ---------------------------------------------------------------- detectors
@@ -427,7 +424,7 @@ def test_resdcn_101(tmp_path, capsys, by_operation):
     reference = torch_reference.lively(torch_reference.CenterNet(80, block=torch_reference.Bottleneck, stacks=(3, 4, 23, 3)))
     torch.save(reference.state_dict(), tmp_path / "r.pth")
     call(convert_centernet.main, "--ckpt_file", tmp_path / "r.pth", "--output_file", tmp_path / "out" / "r101")
-    assert '--net_config.block_class "Bottleneck" --net_config.num_stacks "[3, 4, 23, 3]"' in capsys.readouterr().out
+    assert '--net_config.arch "resdcn_101"' in capsys.readouterr().out
     network, _ = heads(tmp_path / "out" / "r101.ckpt")
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
@@ -535,7 +532,7 @@ def small_state(**changes):
     ({"hm__2__weight": np.zeros((5, 16, 1, 1), np.float32)}, "knows 5 classes and does not name them.*--annotation"),
     ({"wh__2__weight": None}, "it lacks wh.2.weight"),
     ({"layer4__0__conv1__weight": None}, "it lacks layer4.0.conv1.weight, so its backbone is no ResNet"),
-    ({"deconv_layers__0__conv_offset_mask__weight": None}, "without deformable convolutions"),
+    ({"deconv_layers__0__conv_offset_mask__weight": None}, "it lacks deconv_layers.0.conv_offset_mask.weight"),
 ])
 def test_states_that_do_not_fit(changes, part, tmp_path):
     path = save(tmp_path / "x.pth", small_state(**changes))
