@@ -120,11 +120,11 @@ def hourglasses(has):
 def architecture_of(names):
     """The words for the network, or the backbone, that has parameters of these names; "" if they are no known one's."""
     names = set(names)
-    prefix = "backbone." if any(name.startswith("backbone.") for name in names) else ""
-    what = "" if prefix else "the backbone of "
+    whole = any(name.startswith("hm.") for name in names)
+    what = "" if whole else "the backbone of "
 
     def has(name):
-        return prefix + name in names
+        return f"backbone.{name}" in names
 
     if stacks := hourglasses(has):
         return what + ("hourglass" if stacks == 2 else f"hourglass with num_stacks {stacks}")
@@ -134,5 +134,5 @@ def architecture_of(names):
         return ""
     dcn = "deconv_layers.0.conv_offset_mask.weight" in names
     found = resnet_config(*resnet_of(has), dcn)
-    name = found["arch"] if prefix else found["arch"].replace("res_", "ResNet")
+    name = found["arch"] if whole else found["arch"].replace("res_", "ResNet")
     return what + (f"{name} with {found['num_stacks']} {found['block_class']}s" if found["num_stacks"] else name)

@@ -40,7 +40,10 @@ def has_checksum(path):
 
 
 def check_architecture(names, found, source):
-    """Raise UserError that names both if what was found at source is of another architecture than a network with these names."""
+    """Raise UserError that names both if what was found at source is of another architecture than a network, or backbone, with these
+    names."""
+    if all(name.startswith("backbone.") for name in names):  # which a whole network's checkpoint has, too
+        found = [name for name in found if name.startswith("backbone.")]
     wanted, there = architecture_of(names), architecture_of(found)
     if there and wanted != there:
         raise UserError(f"{source} is a checkpoint of {there}, and the network is {wanted or 'another one'} (net_config.arch)")

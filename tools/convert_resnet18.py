@@ -46,7 +46,7 @@ def main(argv=None):
         if names:
             check_names(names, shapes, options.ms_name_file)
         conversion = torch_weights.from_source(state, shapes, kind, names)
-    print(f"{options.ckpt_file}: {architecture_of(parameter_shapes(backbone))}")
+    print(f"{options.ckpt_file}: {architecture_of(shapes)}")
     print(torch_weights.report(state, others, conversion))
     path = save_weights(options.output_file, conversion.weights)
     print(f"wrote {path}; train from it with\n  --net_config.load_backbone_path {path} {words}")
