@@ -22,12 +22,15 @@ def export(config):
     options.ckpt_file = named_checkpoint(options.ckpt_file)
     description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
+    from src.architectures import check_input
     from src.detector import export_detector, export_onnx, load_detector
     from src.model_utils.device_adapter import set_device
 
     adopt_evaluation(config, description, "the side file")
     if not config.eval_config.keep_res:
         config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))
+    if options.export_format != "ONNX" or not options.onnx_dynamic:
+        check_input(description["net_config"]["arch"], options.input_res, "export_config.input_res")
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     if options.export_format == "AIR" and target != "Ascend":
         raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")

@@ -5,66 +5,51 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
+from src.architectures import ARCHITECTURES, resolved
 from src.decode import decode
-from src.deform_conv import DeformConv2d
-from src.resnet import ResNet
-
-BACKBONE_STRIDE = 32
-UPSAMPLING_CHANNELS = (256, 128, 64)
 
 
 class CenterNet(nn.Cell):
-    """Image batch [N, 3, H, W], H and W multiples of 32 -> hm [N, C, H/4, W/4] (logits), wh [N, 2 or 2 C, ...], reg [N, 2, ...].
+    """Image batch [N, 3, H, W] -> hm [N, C, H/4, W/4] (logits), wh [N, 2 or 2 C, ...], reg [N, 2, ...], of each stack one after the other.
 
-    Without reg_offset there is no reg head, and reg is None. Args: as in net_config; num_classes C; dcn_impl
-    "native" or "composite". Source: paper, section 4, and the original's resnet_dcn.py.
+    What detects are the last three. H and W are multiples of the architecture's stride. Without reg_offset there is no reg head, and reg
+    is None. Args: num_classes C; backbone, a cell; upsampling, a cell that makes of what the backbone gives the features that the
+    heads read, [N, out_channels, H/4, W/4], or with an attribute stacks > 1 a tuple of as many; the others as in net_config.
+    Source: paper, section 4.
     """
 
-    def __init__(self, num_classes, backbone, *, down_ratio=4, head_conv=64, cat_spec_wh=False, reg_offset=True, dcn_impl="composite"):
+    def __init__(self, num_classes, backbone, upsampling, *, head_conv=64, cat_spec_wh=False, reg_offset=True):
         super().__init__()
+        self.num_classes = num_classes
         self.backbone = backbone
-        stages = int(math.log2(BACKBONE_STRIDE // down_ratio))
-        layers = []
-        channels = self.backbone.out_channels
-        for out_channels in UPSAMPLING_CHANNELS[:stages]:
-            layers += _upsampling(channels, out_channels, dcn_impl)
-            channels = out_channels
-        self.deconv_layers = nn.SequentialCell(*layers)
-        self.hm = _head(channels, head_conv, num_classes)
+        self.deconv_layers = upsampling
+        self.stacks = getattr(upsampling, "stacks", 1)
+        channels = upsampling.out_channels
         # The prior of a pixel being a center: sigmoid(-2.19) is 0.1 (Lin et al. 2017, section 4.1).
-        self.hm[2].bias.set_data(Tensor(np.full(num_classes, -2.19, np.float32)))
-        self.wh = _head(channels, head_conv, 2 * num_classes if cat_spec_wh else 2, Normal(0.001))
-        self.reg = _head(channels, head_conv, 2, Normal(0.001)) if reg_offset else None
+        self.hm = self._heads(channels, head_conv, num_classes, bias=-2.19)
+        self.wh = self._heads(channels, head_conv, 2 * num_classes if cat_spec_wh else 2, Normal(0.001))
+        self.reg = self._heads(channels, head_conv, 2, Normal(0.001)) if reg_offset else None
+
+    def _heads(self, *shape, bias=0.0):
+        """A head, or a list of one for each stack."""
+        heads = [_head(*shape) for _ in range(self.stacks)]
+        for head in heads:
+            head[2].bias.set_data(Tensor(np.full(head[2].bias.shape, bias, np.float32)))
+        return heads[0] if self.stacks == 1 else nn.CellList(heads)
+
+    def last_heads(self):
+        """The heads hm, wh and reg that detect; reg is None without reg_offset."""
+        return [head if head is None or self.stacks == 1 else head[-1] for head in (self.hm, self.wh, self.reg)]
 
     def construct(self, image):
         features = self.deconv_layers(self.backbone(image))
-        reg = None if self.reg is None else self.reg(features)
-        return self.hm(features), self.wh(features), reg
-
-
-def _upsampling(in_channels, out_channels, dcn_impl):
-    """One stage: deformable convolution, then a transposed one that doubles the resolution."""
-    return [
-        DeformConv2d(in_channels, out_channels, dcn_impl=dcn_impl),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-        _bilinear_deconv(out_channels),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-    ]
-
-
-def _bilinear_deconv(channels):
-    """4x4 transposed convolution, stride 2, that starts as bilinear upsampling of every channel, with some noise between channels.
-
-    The original starts so in its first channel alone, and as noise in the others; from scratch, places are then learnt much later.
-    """
-    deconv = nn.Conv2dTranspose(channels, channels, 4, 2, pad_mode="pad", padding=1, weight_init=HeUniform(math.sqrt(5)))
-    ramp = 1 - np.abs(np.arange(4) / 2 - 0.75)
-    weight = 0.3 * deconv.weight.asnumpy()
-    weight[np.arange(channels), np.arange(channels)] = np.outer(ramp, ramp)
-    deconv.weight.set_data(Tensor(weight))
-    return deconv
+        if self.stacks == 1:
+            return self.hm(features), self.wh(features), None if self.reg is None else self.reg(features)
+        maps = ()
+        for stack in range(self.stacks):
+            reg = None if self.reg is None else self.reg[stack](features[stack])
+            maps += (self.hm[stack](features[stack]), self.wh[stack](features[stack]), reg)
+        return maps
 
 
 def _head(in_channels, head_conv, out_channels, weight_init=None):
@@ -78,10 +63,11 @@ def _head(in_channels, head_conv, out_channels, weight_init=None):
 
 
 def build_network(net_config, num_classes, dcn_impl):
-    """The CenterNet that net_config describes."""
-    backbone = ResNet(net_config.block_class, net_config.num_stacks)
-    return CenterNet(num_classes, backbone, down_ratio=net_config.down_ratio, head_conv=net_config.head_conv,
-                     cat_spec_wh=net_config.cat_spec_wh, reg_offset=net_config.reg_offset, dcn_impl=dcn_impl)
+    """The CenterNet that net_config describes. Raises UserError for what does not go together."""
+    options = resolved(net_config.as_dict())
+    backbone, upsampling = ARCHITECTURES[options.arch].build(options, dcn_impl)
+    return CenterNet(num_classes, backbone, upsampling, head_conv=options.head_conv, cat_spec_wh=options.cat_spec_wh,
+                     reg_offset=options.reg_offset)
 
 
 class HeatmapNetwork(nn.Cell):
@@ -103,7 +89,7 @@ class HeatmapNetwork(nn.Cell):
         n = image.shape[0]
         if self.flip_test:
             image = ops.concat((image, self.mirror(image)))
-        hm, wh, reg = self.network(image)
+        hm, wh, reg = self.network(image)[-3:]
         heat = ops.sigmoid(hm)
         if self.flip_test:
             heat = (heat[:n] + self.mirror(heat[n:])) / 2

@@ -8,10 +8,13 @@ import shutil
 import mindspore as ms
 
 from src import errors
+from src.architectures import architecture_of
 from src.averaging import PREFIX as EMA_PREFIX
 from src.errors import UserError
 from src.side_file import BEST_NAME, find_checkpoints, require_checkpoint, side_file, written_as
 from src.utils import free_name, keep_earlier, log, whole_file, write_json
+
+LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters that the number of classes shapes; of several stacks each
 
 
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
@@ -38,14 +41,25 @@ def has_checksum(path):
         return file.read(7) == b"crc_num"
 
 
+def check_architecture(names, found, source):
+    """Raise UserError that names both if what was found at source is of another architecture than a network, or backbone, with these
+    names."""
+    if all(name.startswith("backbone.") for name in names):  # which a whole network's checkpoint has, too
+        found = [name for name in found if name.startswith("backbone.")]
+    wanted, there = architecture_of(names), architecture_of(found)
+    if there and wanted != there:
+        raise UserError(f"{source} is a checkpoint of {there}, and the network is {wanted or 'another one'} (net_config.arch)")
+
+
 def load_weights(cell, parameters, source, skip_reshaped_heads=False, use_ema=True):
     """Copy parameters {name: Parameter} into a cell; every one of the cell's must be there in its shape.
 
     With use_ema an average of the weights is taken where the checkpoint has one (averaging.py).
 
     With skip_reshaped_heads the heads' last layers may differ in shape (another number of classes): they keep their
-    start values. Returns their names. Raises UserError that names the first thing that does not fit.
+    start values. Returns their names. Raises UserError that names both architectures, or the first thing that does not fit.
     """
+    check_architecture(parameter_shapes(cell), parameters, source)
     kept = []
     found = {}
     for parameter in cell.get_parameters():
@@ -55,7 +69,7 @@ def load_weights(cell, parameters, source, skip_reshaped_heads=False, use_ema=Tr
             raise UserError(f"{source}: it has no {name}; is it a checkpoint of this network (net_config)?")
         if tuple(stored.shape) == tuple(parameter.shape):
             found[name] = stored
-        elif skip_reshaped_heads and name.startswith(("hm.2.", "wh.2.")):
+        elif skip_reshaped_heads and LAST_OF_HEADS.fullmatch(name):
             kept.append(name)
         else:
             raise UserError(f"{source}: {name} is {tuple(stored.shape)}, the network wants {tuple(parameter.shape)}; "

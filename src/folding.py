@@ -43,8 +43,9 @@ def make_for_inference(network):
 
 
 def replace_pooling(network):
-    """Let a CenterNet that no longer trains pool with MaxPoolOfPositive."""
-    network.backbone.maxpool = MaxPoolOfPositive()
+    """Let a CenterNet that no longer trains pool with MaxPoolOfPositive, where a ResNet pools, behind a ReLU."""
+    if hasattr(network.backbone, "maxpool"):
+        network.backbone.maxpool = MaxPoolOfPositive()
 
 
 def fold_batch_norm(network):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src import errors
+from src.architectures import STRIDE
 from src.post_process import merge, to_image
 from src.pre_process import kept_size, make_input, normalize, scaled_size
 
@@ -31,11 +32,16 @@ def make_inputs(image, detector, config):
     size = detector.input_res or config.dataset_config.input_res_test
     inputs = []
     for scale in options.multi_scales:
-        pixels, view = make_input(image, scale, keep_res, size, detector.down_ratio, options.pad_multiple)
+        pixels, view = make_input(image, scale, keep_res, size, detector.down_ratio, options.pad_multiple, stride_of(detector))
         if not detector.from_bytes:
             pixels = normalize(pixels, detector.description["mean"], detector.description["std"])
         inputs.append((pixels, view))
     return inputs
+
+
+def stride_of(detector):
+    """What the sides of a detector's inputs are multiples of."""
+    return detector.description.get("stride", STRIDE)
 
 
 def join_scales(outputs, inputs, use_soft_nms):
@@ -90,7 +96,7 @@ def detect_all(detector, items, load, config, times=None, size_of=None):
     images wait for others of their shape.
     """
     if size_of and config.eval_config.keep_res and detector.input_res is None:
-        items = by_shape(items, size_of, config.eval_config)
+        items = by_shape(items, size_of, config.eval_config, stride_of(detector))
     times = times or StageTimes()
     workers = config.dataset_config.num_workers
     batch_size = detector.batch_size or config.eval_config.batch_size
@@ -127,12 +133,14 @@ def detect_all(detector, items, load, config, times=None, size_of=None):
             yield from future.result()
 
 
-def by_shape(items, size_of, options):
+def by_shape(items, size_of, options, stride=STRIDE):
     """The items in an order in which those whose inputs have one shape follow each other; those of unknown size come last."""
 
     def shape(item):
         size = size_of(item)
-        return [kept_size(*scaled_size(*size, scale), options.pad_multiple) for scale in options.multi_scales] if size else [(math.inf,)]
+        if not size:
+            return [(math.inf,)]
+        return [kept_size(*scaled_size(*size, scale), options.pad_multiple, stride) for scale in options.multi_scales]
 
     return sorted(items, key=shape)
 

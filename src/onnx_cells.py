@@ -3,21 +3,29 @@ import numpy as np
 from mindspore import nn
 
 from src.deform_conv import DeformConv2d
+from src.dla import DLA, DeformBlock, DLAUp, DLAUpsampling, IterativeAggregation, Root, Tree, TreeBlock
 from src.folding import MaxPoolOfPositive
+from src.hourglass import ConvBlock, Hourglass, Level, Residual, StackFeatures
 from src.onnx_graph import FLOAT
 from src.resnet import BasicBlock, Bottleneck, ResNet
 
 
 def add_network(graph, cell, image):
-    """A CenterNet without batch norms to fold: hm (logits), wh and reg ("" without its head)."""
+    """A CenterNet: hm (logits), wh and reg ("" without its head) of its last stack."""
     features = add_cell(graph, cell.deconv_layers, add_cell(graph, cell.backbone, image, "backbone"), "deconv_layers")
+    features = features[-1] if cell.stacks > 1 else features
     return [add_cell(graph, head, features, f"{name}_head") if head is not None else ""
-            for name, head in (("hm", cell.hm), ("wh", cell.wh), ("reg", cell.reg))]
+            for name, head in zip(("hm", "wh", "reg"), cell.last_heads())]
 
 
 def add_cell(graph, cell, x, name):
-    """Any cell of the table below."""
+    """Any cell of the table below; x is the name of its input, or the list of them where it takes several."""
     return CELLS[type(cell)](graph, cell, x, name)
+
+
+def add_child(graph, cell, child, x, name):
+    """A cell's child, by its name in it."""
+    return add_cell(graph, getattr(cell, child), x, f"{name}.{child}")
 
 
 def _sequence(graph, cell, x, name):
@@ -53,8 +61,13 @@ def _batch_norm(graph, cell, x, name):
     return graph.add("BatchNormalization", x, *parts, name=name, epsilon=float(cell.eps))
 
 
-def _max_pool(graph, cell, x, name):
+def _max_pool_of_positive(graph, cell, x, name):
     return graph.add("MaxPool", x, name=name, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+
+
+def _max_pool(graph, cell, x, name):
+    """Of a tree: squares beside each other."""
+    return graph.add("MaxPool", x, name=name, kernel_shape=[cell.kernel_size] * 2, strides=[cell.stride] * 2)
 
 
 def _basic_block(graph, cell, x, name):
@@ -82,6 +95,102 @@ def _resnet(graph, cell, x, name):
     for number in range(1, 5):
         x = add_cell(graph, getattr(cell, f"layer{number}"), x, f"{name}.layer{number}")
     return x
+
+
+def _convolution_norm(graph, cell, x, name):
+    """A cell of a convolution, its norm and a ReLU."""
+    return graph.add("Relu", add_child(graph, cell, "bn", add_child(graph, cell, "conv", x, name), name), name=name)
+
+
+# ---------------------------------------------------------------- DLA
+
+
+def _tree_block(graph, cell, x, name):
+    x, shortcut = x
+    out = graph.add("Relu", _layer(graph, cell, x, name, 1))
+    return graph.add("Relu", graph.add("Add", _layer(graph, cell, out, name, 2), shortcut), name=name)
+
+
+def _root(graph, cell, maps, name):
+    return _convolution_norm(graph, cell, graph.add("Concat", *maps, axis=1), name)
+
+
+def _tree(graph, cell, x, name):
+    x, *handed_down = [x] if isinstance(x, str) else x
+    shrunk = add_child(graph, cell, "pool", x, name) if cell.keep_input or not cell.deep else ""
+    if cell.keep_input:
+        handed_down = [*handed_down, shrunk]
+    if cell.deep:
+        left = add_child(graph, cell, "tree1", x, name)
+        return add_child(graph, cell, "tree2", [left, *handed_down, left], name)
+    left = add_child(graph, cell, "tree1", [x, add_child(graph, cell, "project", shrunk, name)], name)
+    right = add_child(graph, cell, "tree2", [left, left], name)
+    return add_child(graph, cell, "root", [right, left, *handed_down], name)
+
+
+def _dla(graph, cell, x, name):
+    maps = []
+    for child in ("base_layer", *(f"level{level}" for level in range(6))):
+        x = add_child(graph, cell, child, x, name)
+        maps.append(x)
+    return maps[1 + cell.first :]
+
+
+def _iterative_aggregation(graph, cell, maps, name):
+    joined = maps[:1]
+    for number, features in enumerate(maps[1:], 1):
+        for child in (f"proj_{number}", f"up_{number}"):
+            features = add_child(graph, cell, child, features, name)
+        joined.append(add_child(graph, cell, f"node_{number}", graph.add("Add", features, joined[-1]), name))
+    return joined
+
+
+def _dla_up(graph, cell, maps, name):
+    last = []
+    for step, start in enumerate(range(len(maps) - 2, -1, -1)):
+        maps = maps[:start] + add_child(graph, cell, f"ida_{step}", maps[start:], name)
+        last = [maps[-1], *last]
+    return last
+
+
+def _dla_upsampling(graph, cell, maps, name):
+    return add_child(graph, cell, "ida_up", add_child(graph, cell, "dla_up", maps, name), name)[-1]
+
+
+# ---------------------------------------------------------------- hourglass
+
+
+def _residual(graph, cell, x, name):
+    out = graph.add("Relu", _layer(graph, cell, x, name, 1))
+    return graph.add("Relu", graph.add("Add", _layer(graph, cell, out, name, 2), add_child(graph, cell, "skip", x, name)), name=name)
+
+
+def _level(graph, cell, x, name):
+    low = x
+    for child in ("low1", "low2", "low3"):
+        low = add_child(graph, cell, child, low, name)
+    scales = graph.constant("double", np.array([1, 1, 2, 2], np.float32))
+    low = graph.add("Resize", low, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+                    name=f"{name}.up2")
+    return graph.add("Add", add_child(graph, cell, "up1", x, name), low, name=name)
+
+
+def _hourglass(graph, cell, image, name):
+    x, features = add_child(graph, cell, "pre", image, name), []
+    for stack, (level, convolution) in enumerate(zip(cell.kps, cell.cnvs)):
+        features.append(add_cell(graph, convolution, add_cell(graph, level, x, f"{name}.kps.{stack}"), f"{name}.cnvs.{stack}"))
+        if stack < len(cell.inters):
+            parts = [add_cell(graph, cells[stack], value, f"{name}.{child}.{stack}")
+                     for child, cells, value in (("inters_", cell.inters_, x), ("cnvs_", cell.cnvs_, features[-1]))]
+            x = add_cell(graph, cell.inters[stack], graph.add("Relu", graph.add("Add", *parts)), f"{name}.inters.{stack}")
+    return features
+
+
+def _stack_features(graph, cell, features, name):
+    return features if cell.stacks > 1 else features[0]
+
+
+# ---------------------------------------------------------------- deformable convolution
 
 
 def _deformable_convolution(graph, cell, x, name):
@@ -132,6 +241,9 @@ def _sampling_grid(graph, x, offset, taps):
 
 CELLS = {
     nn.SequentialCell: _sequence, nn.Identity: _identity, nn.ReLU: _relu, nn.Conv2d: _convolution,
-    nn.Conv2dTranspose: _convolution, nn.BatchNorm2d: _batch_norm, MaxPoolOfPositive: _max_pool, BasicBlock: _basic_block,
+    nn.Conv2dTranspose: _convolution, nn.BatchNorm2d: _batch_norm, MaxPoolOfPositive: _max_pool_of_positive, BasicBlock: _basic_block,
     Bottleneck: _bottleneck, ResNet: _resnet, DeformConv2d: _deformable_convolution,
+    nn.MaxPool2d: _max_pool, TreeBlock: _tree_block, Root: _root, Tree: _tree, DLA: _dla, DeformBlock: _convolution_norm,
+    IterativeAggregation: _iterative_aggregation, DLAUp: _dla_up, DLAUpsampling: _dla_upsampling,
+    ConvBlock: _convolution_norm, Residual: _residual, Level: _level, Hourglass: _hourglass, StackFeatures: _stack_features,
 }

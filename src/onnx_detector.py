@@ -20,7 +20,7 @@ INSTALL = "is not installed; pip install -r requirements-onnx.txt"
 
 
 class OnnxDetector:
-    """The detector of an ONNX file, as inference.py says; a batch's height and width are multiples of 32 if the file leaves them free."""
+    """The detector of an ONNX file, as inference.py says; a batch's sides are multiples of its stride if the file leaves them free."""
 
     def __init__(self, session, description, path):
         self.session, self.description, self.path = session, description, path
@@ -124,7 +124,7 @@ def _described(model, path):
     """The description in a ModelProto's metadata, checked."""
     content = {}
     for entry in model.metadata_props:
-        if entry.key in METADATA or entry.key == "evaluation":
+        if entry.key in METADATA or entry.key in ("evaluation", "stride"):
             try:
                 content[entry.key] = json.loads(entry.value)
             except (ValueError, RecursionError) as error:

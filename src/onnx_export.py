@@ -77,7 +77,7 @@ def decode(graph, cell, heat, wh, reg):
     offset = _at_centers(graph, reg, ind, 2) if reg else graph.constant("half", np.float32(0.5))
     center = graph.add("Add", graph.add("Concat", x, y, axis=2), offset, name="center")
     if cell.cat_spec_wh:
-        classes = cell.maps.network.hm[2].out_channels
+        classes = cell.maps.network.num_classes
         sizes = graph.reshape(_at_centers(graph, wh, ind, 2 * classes), graph.ints(0, cell.k, classes, 2))
         size = graph.add("GatherND", sizes, _unsqueezed(graph, label), batch_dims=2, name="size")
     else:

@@ -2,11 +2,13 @@
 
 Source: the original's detectors/base_detector.py.
 """
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from src.architectures import STRIDE
 from src.image import affine_matrix, apply_color, normalizing_matrix, warp
 
 
@@ -33,9 +35,11 @@ def scaled_size(width, height, scale):
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 
-def kept_size(width, height, pad_multiple):
-    """Width and height of the input of an image that keeps its size: the next multiple of 32 above, and of that of pad_multiple."""
-    return tuple(-(-((side | 31) + 1) // pad_multiple) * pad_multiple for side in (width, height))
+def kept_size(width, height, pad_multiple, stride=STRIDE):
+    """Width and height of the input of an image that keeps its size: the next multiple of the network's stride above, and of that the next
+    one of pad_multiple and stride."""
+    both = math.lcm(pad_multiple, stride)
+    return tuple(-(-(side // stride + 1) * stride // both) * both for side in (width, height))
 
 
 def output_size(input_size, down_ratio):
@@ -43,18 +47,18 @@ def output_size(input_size, down_ratio):
     return tuple(side // down_ratio for side in input_size)
 
 
-def make_input(image, scale, keep_res, input_res, down_ratio, pad_multiple=32):
+def make_input(image, scale, keep_res, input_res, down_ratio, pad_multiple=STRIDE, stride=STRIDE):
     """One image at one scale as an evaluation input.
 
-    Args: image uint8 BGR; keep_res pads the scaled image to multiples of 32, and from there with more black at
+    Args: image uint8 BGR; keep_res pads the scaled image to multiples of the network's stride, and from there with more black at
     the right and at the bottom to multiples of pad_multiple, so that the image keeps its position on the stride grid; else it is fitted
     into input_res (width, height). Returns uint8 [H, W, 3] and its View.
     """
     height, width = image.shape[:2]
     new_w, new_h = scaled_size(width, height, scale)
     if keep_res:
-        base_w, base_h = kept_size(new_w, new_h, 32)
-        input_w, input_h = kept_size(new_w, new_h, pad_multiple)
+        base_w, base_h = kept_size(new_w, new_h, stride, stride)
+        input_w, input_h = kept_size(new_w, new_h, pad_multiple, stride)
         center = np.array([new_w // 2 + (input_w - base_w) / 2, new_h // 2 + (input_h - base_h) / 2], np.float32)
         region_width = float(input_w)
     else:

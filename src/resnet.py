@@ -1,9 +1,14 @@
-"""ResNet 18/34/50/101 without the classifier (He et al. 2015), as the original's backbone.
+"""ResNet 18/34/50/101 without the classifier (He et al. 2015), as the original's backbone, and what enlarges its features.
 
 Cells are named as in PyTorch's ResNet, so that weights map name by name. A block's stride sits in its 3x3 convolution.
 """
-from mindspore import nn
-from mindspore.common.initializer import HeNormal
+import math
+
+import numpy as np
+from mindspore import Tensor, nn
+from mindspore.common.initializer import HeNormal, HeUniform
+
+from src.deform_conv import DeformConv2d
 
 
 def _conv(in_channels, out_channels, kernel_size, stride=1):
@@ -92,3 +97,40 @@ def _stage(block, in_channels, channels, depth, stride):
     blocks = [block(in_channels, channels, stride, shortcut)]
     blocks += [block(out_channels, channels, 1, nn.Identity()) for _ in range(1, depth)]
     return nn.SequentialCell(*blocks)
+
+
+def upsampling(in_channels, stages, dcn_impl):
+    """Features [N, in_channels, H, W] -> [N, channels of the last stage, 2^stages H, 2^stages W]; the channels are the cell's out_channels.
+
+    Each of the stages, given by its channels, doubles the resolution with a transposed convolution. Before that a deformable convolution
+    changes the channels; with dcn_impl None there is none. Source: the original's resnet_dcn.py and msra_resnet.py.
+    """
+    layers = []
+    for channels in stages:
+        if dcn_impl:
+            layers += [DeformConv2d(in_channels, channels, dcn_impl=dcn_impl), nn.BatchNorm2d(channels), nn.ReLU()]
+            in_channels = channels
+        layers += [_bilinear_deconv(in_channels, channels), nn.BatchNorm2d(channels), nn.ReLU()]
+        in_channels = channels
+    cell = nn.SequentialCell(*layers)
+    cell.out_channels = in_channels
+    return cell
+
+
+def _bilinear_deconv(in_channels, out_channels):
+    """4x4 transposed convolution, stride 2, that starts as bilinear upsampling of every channel, with some noise between channels.
+
+    The original starts so in its first channel alone, and as noise in the others; from scratch, places are then learnt much later.
+    """
+    deconv = nn.Conv2dTranspose(in_channels, out_channels, 4, 2, pad_mode="pad", padding=1, weight_init=HeUniform(math.sqrt(5)))
+    weight = 0.3 * deconv.weight.asnumpy()
+    same = np.arange(min(in_channels, out_channels))
+    weight[same, same] = bilinear_kernel(2)
+    deconv.weight.set_data(Tensor(weight))
+    return deconv
+
+
+def bilinear_kernel(factor):
+    """The weights of a transposed convolution of 2 factor x 2 factor that enlarges one channel bilinearly."""
+    ramp = 1 - np.abs((np.arange(2 * factor) - factor + 0.5) / factor)
+    return np.outer(ramp, ramp).astype(np.float32)

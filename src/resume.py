@@ -5,7 +5,7 @@ import mindspore as ms
 import numpy as np
 
 from src.averaging import PREFIX
-from src.checkpoint import read_checkpoint
+from src.checkpoint import check_architecture, read_checkpoint
 from src.epochs import convert_steps
 from src.errors import UserError
 from src.side_file import side_file
@@ -39,8 +39,10 @@ def restore(state, path, train_set, config):
     What the configuration changes wins, and is said in the log.
     """
     parameters = read_checkpoint(path)
+    check_architecture(state, parameters, path)
     for name in [name for name in state if name.startswith(PREFIX) and name not in parameters]:
-        parameters[name] = parameters[name.removeprefix(PREFIX)]  # a run without an average begins one
+        if name.removeprefix(PREFIX) in parameters:
+            parameters[name] = parameters[name.removeprefix(PREFIX)]  # a run without an average begins one
     missing = sorted(set(state) - set(parameters) - {"good_steps"})  # which checkpoints before the dynamic loss scale lack
     if missing or "step" not in parameters:
         name = (missing or ["step"])[0]

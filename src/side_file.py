@@ -4,10 +4,12 @@ import os
 import re
 
 from src import errors
+from src.architectures import ARCHITECTURES, STRIDE, resolved
 from src.errors import UserError
 from src.kinds import is_boolean, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of, one_of
-from src.model_utils.config import check_together, checked_section, load_defaults
+from src.model_utils.config import checked_section, load_defaults
 from src.model_utils.rules import checked
+from src.model_utils.together import check_evaluation
 from src.utils import log, read_json
 from src.zoo_files import refuse_zoo_checkpoint
 
@@ -86,7 +88,7 @@ def describe_model(config, manifest):
 
     Raises UserError if that cannot be.
     """
-    check_together(config)
+    check_evaluation(config, config.net_config.arch)
     options = config.dataset_config
     return {
         "dataset": manifest["dataset"], "classes": manifest["classes"], "category_ids": manifest["category_ids"],
@@ -107,7 +109,7 @@ def adopt_evaluation(config, description, path):
     Logs what holds, and where it comes from. Raises UserError if the side file's cannot be.
     """
     config.take(description.get("evaluation", {}), path)
-    check_together(config)
+    check_evaluation(config, description.get("net_config", {}).get("arch"))
     options = config.eval_config
     shown = {"dataset_config.input_res_test": "x".join(map(str, config.dataset_config.input_res_test)),
              **{f"eval_config.{name}": getattr(options, name) for name in EVALUATION}}
@@ -120,7 +122,10 @@ def adopt_evaluation(config, description, path):
 
 
 def read_side_file(checkpoint, what="checkpoint (--load_checkpoint_path)"):
-    """The dictionary of the side file of a checkpoint, which messages call `what`. Raises UserError if either is missing or broken."""
+    """The dictionary of the side file of a checkpoint, which messages call `what`, and its architecture's stride.
+
+    Raises UserError if either file is missing or broken.
+    """
     require_checkpoint(checkpoint, what)
     tests = {**MODEL, "net_config": lambda value: isinstance(value, dict), "input_res_train": list_of(is_count, 2)}
     description = read_json(side_file(checkpoint), f"the side file of {checkpoint}", tests)
@@ -129,6 +134,9 @@ def read_side_file(checkpoint, what="checkpoint (--load_checkpoint_path)"):
         description["net_config"] = checked_section("net_config", description["net_config"], side_file(checkpoint))
         checked_section("dataset_config", {"input_res_train": description["input_res_train"]}, side_file(checkpoint))
         description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(checkpoint))
+        description["stride"] = ARCHITECTURES[description["net_config"]["arch"]].stride
+        with errors.about(side_file(checkpoint)):
+            resolved(description["net_config"])
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{side_file(checkpoint)}: net_config or input_res_train is not what train.py writes ({error})") from error
     return description
@@ -144,6 +152,8 @@ def read_exported(path):
 def checked_exported(description, where):
     """What an exported file says of itself, of values that passed their tests one by one, found at `where`. Raises UserError."""
     check_model(description, where)
+    if not is_count(description.setdefault("stride", STRIDE)):  # files of an older version do not say it
+        raise UserError(f"{where}: stride is {description['stride']!r}; expected a whole number above 0")
     description["evaluation"] = checked_evaluation(description.get("evaluation", {}), where)
     return description
 

@@ -1,10 +1,12 @@
 """Names and layouts of other sources' weights against ours. Arrays in, arrays out; neither PyTorch nor MindSpore needed.
 
-Four kinds of weights are known. Three are PyTorch's: "original", a detector of the paper authors' code (resdcn_18, resdcn_101);
-"mmdet", one of MMDetection (centernet_r18-dcnv2); "resnet", a ResNet classifier of torchvision. "zoo" is a checkpoint of the
-MindSpore model zoo's CenterNet. Against all of them, ours differ in the channels of conv_offset_mask: [all x, all y, mask] where
-theirs are [(y, x) per tap, mask]; against PyTorch's also in the names of batch norm's parts and in the prefix "backbone.".
-MMDetection's have other names, no bias in the deformable convolutions, and a first convolution that takes red, green, blue.
+Six kinds of weights are known. Five are PyTorch's: "original", a detector of the paper authors' code (resdcn, res, dla_34, hourglass);
+"mmdet", one of MMDetection (centernet_r18-dcnv2), "mmdet_plain", one without deformable convolutions (centernet_r18); "resnet", a
+ResNet classifier of torchvision, "dla", one of DLA's authors. "zoo" is a checkpoint of the MindSpore model zoo's CenterNet. Against all of
+them, ours differ in the channels of conv_offset_mask: [all x, all y, mask] where theirs are [(y, x) per tap, mask]; against PyTorch's also
+in the names of batch norm's parts and in what stands before the names.
+MMDetection's have other names, no bias in the deformable convolutions, and a first convolution that takes red, green, blue. Where
+they have a plain convolution, ours is a deformable one without offsets: its masks are a half, so its weights are doubled.
 The model zoo's name conv_offset_mask conv_offset and a head hm hm_fn, have no bias in the deformable convolutions either, and stand
 behind the name of a training cell, "network."; a training's checkpoint holds the optimizer's state, too.
 """
@@ -14,11 +16,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.architectures import architecture_of, hourglasses, resnet_config, resnet_of
 from src.errors import UserError
 
 BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-SOURCES = {"original": "the original", "mmdet": "MMDetection", "zoo": "the model zoo"}  # of detectors, in words
-WITHOUT_DCN_BIAS = ("mmdet", "zoo")
+SOURCES = {"original": "the original", "mmdet": "MMDetection", "mmdet_plain": "MMDetection", "zoo": "the model zoo"}  # of detectors
+WITHOUT_DCN_BIAS = ("mmdet", "mmdet_plain", "zoo")
+# Our names as the original's, after those of batch norm's parts; each pattern is replaced in turn.
+ORIGINAL_NAMES = (
+    (r"^backbone\.(?=base_layer\.|level\d\.)", "base."), (r"^backbone\.", ""), (r"^deconv_layers\.(?=dla_up\.|ida_up\.)", ""),
+    (r"((?:proj|node)_\d+)\.bn\.", r"\1.actf.0."), (r"^(hm|wh|reg)\.(\d+)\.0\.(?=weight|bias)", r"\1.\2.0.conv."),
+    (r"^(hm|wh|reg)\.(\d+)\.2\.(?=weight|bias)", r"\1.\2.1."),
+)
 ZOO_PREFIX = "network."
 MMDET_HEADS = {"hm": "bbox_head.heatmap_head", "wh": "bbox_head.wh_head", "reg": "bbox_head.offset_head"}
 # MMDetection's normalization, of red, green and blue values up to 255, as ours: blue, green, red, up to 1.
@@ -26,28 +35,27 @@ MMDET_MEAN = [103.53 / 255, 116.28 / 255, 123.675 / 255]
 MMDET_STD = [57.375 / 255, 57.12 / 255, 58.395 / 255]
 
 STEP_COUNTER = "num_batches_tracked"
-LAYERS_PER_STAGE = 6  # of deconv_layers: deformable convolution, norm, ReLU, transposed convolution, norm, ReLU
+LAYERS_PER_STAGE = {True: 6, False: 3}  # of deconv_layers: deformable convolution, norm, ReLU if there is one; transposed one, norm, ReLU
 
 
 def recognize(names):
-    """Which kind of weights has these names, without_prefix: "original", "mmdet", "zoo" or "resnet". Raises UserError for any other."""
+    """Which kind of weights has these names, without_prefix. Raises UserError for any other."""
     names = set(names)
     if zoo_prefix(names) == "":
         return "zoo"
-    if "bbox_head.heatmap_head.0.weight" in names:
-        if "neck.deconv_layers.0.conv.conv_offset.weight" in names:
-            return "mmdet"
-        raise UserError("a CenterNet of MMDetection without deformable convolutions (centernet_r18); only centernet_r18-dcnv2 fits")
-    if "deconv_layers.0.conv_offset_mask.weight" in names and "hm.0.weight" in names:
+    if {"bbox_head.heatmap_head.0.weight", "neck.deconv_layers.0.conv.weight"} <= names:
+        return "mmdet" if "neck.deconv_layers.0.conv.conv_offset.weight" in names else "mmdet_plain"
+    if {"deconv_layers.0.weight", "hm.0.weight"} <= names or {"dla_up.ida_0.proj_1.conv.conv_offset_mask.weight", "hm.0.weight"} <= names:
         return "original"
-    if "deconv_layers.0.weight" in names:
-        raise UserError("a detector of the original without deformable convolutions (res_18) or heads; resdcn_18 and resdcn_101 fit")
-    if any(name.startswith(("base.", "ida_up.", "dla_up.")) for name in names):
-        raise UserError("a DLA detector of the original; resdcn_18 and resdcn_101 fit")
+    if {"kps.0.up1.0.conv1.weight", "hm.0.0.conv.weight"} <= names:
+        return "original"
     if {"conv1.weight", "layer1.0.conv1.weight"} <= names:
         return "resnet"
-    raise UserError(f"names that belong to no known source ({', '.join(sorted(names)[:3])}, ...); known are the original's resdcn_18 and "
-                    "resdcn_101, MMDetection's centernet_r18-dcnv2, the model zoo's CenterNet, and torchvision's ResNets")
+    if {"base_layer.0.weight", "level5.root.conv.weight"} <= names:
+        return "dla"
+    raise UserError(f"names that belong to no known source ({', '.join(sorted(names)[:3])}, ...); known are detectors of the original "
+                    "(resdcn, res, dla_34, hourglass), MMDetection's centernet_r18-dcnv2 and centernet_r18, the model zoo's CenterNet, and "
+                    "the ImageNet classifiers that torchvision's ResNets and DLA-34 are")
 
 
 def source_name(name, kind):
@@ -56,8 +64,12 @@ def source_name(name, kind):
         return re.sub(r"^(hm|wh|reg)\.", r"\1_fn.", name).replace("conv_offset_mask", "conv_offset")
     cell, _, part = name.rpartition(".")
     name = f"{cell}.{BATCH_NORM_NAMES.get(part, part)}"
-    if kind != "mmdet":
+    if kind in ("resnet", "dla"):
         return name.removeprefix("backbone.")
+    if kind == "original":
+        for pattern, replacement in ORIGINAL_NAMES:
+            name = re.sub(pattern, replacement, name)
+        return name
     head, _, rest = name.partition(".")
     if head in MMDET_HEADS:
         return f"{MMDET_HEADS[head]}.{rest}"
@@ -82,15 +94,12 @@ def without_prefix(state):
 
 
 def describe_backbone(state, kind):
-    """net_config's entries for the ResNet in a state: block_class, num_stacks. Raises UserError if it is no ResNet."""
-    def has(name):
-        return source_name(f"backbone.{name}", kind) in state
-
-    stacks = [next(depth for depth in itertools.count() if not has(f"layer{stage}.{depth}.conv1.weight")) for stage in (1, 2, 3, 4)]
+    """(block_class, num_stacks) of the ResNet in a state. Raises UserError if it is no ResNet."""
+    block_class, stacks = resnet_of(lambda name: source_name(f"backbone.{name}", kind) in state)
     if 0 in stacks:
         first = source_name(f"backbone.layer{stacks.index(0) + 1}.0.conv1.weight", kind)
         raise UserError(f"it lacks {first}, so its backbone is no ResNet")
-    return {"block_class": "Bottleneck" if has("layer1.0.conv3.weight") else "BasicBlock", "num_stacks": stacks}
+    return block_class, stacks
 
 
 def describe_detector(state, kind):
@@ -98,16 +107,31 @@ def describe_detector(state, kind):
     def get(name):
         return state.get(source_name(name, kind))
 
-    for head in ("hm", "wh"):
+    network, stacks = _describe_features(state, kind), hourglasses(state.__contains__)
+    last = f".{stacks - 1}" if stacks else ""
+    for head in (f"hm{last}", f"wh{last}"):
         for layer in ("0", "2"):
             if np.ndim(get(f"{head}.{layer}.weight")) != 4:
                 raise UserError(f"it lacks {source_name(f'{head}.{layer}.weight', kind)}, or it is no convolution")
-    num_classes = len(get("hm.2.weight"))
-    stages = next(stage for stage in itertools.count() if get(f"deconv_layers.{LAYERS_PER_STAGE * stage}.weight") is None)
+    num_classes = len(get(f"hm{last}.2.weight"))
     return num_classes, {
-        **describe_backbone(state, kind), "down_ratio": 32 >> stages, "head_conv": len(get("hm.0.weight")),
-        "cat_spec_wh": len(get("wh.2.weight")) == 2 * num_classes > 2, "reg_offset": get("reg.0.weight") is not None,
+        **network, "head_conv": len(get(f"hm{last}.0.weight")),
+        "cat_spec_wh": len(get(f"wh{last}.2.weight")) == 2 * num_classes > 2, "reg_offset": get(f"reg{last}.0.weight") is not None,
     }
+
+
+def _describe_features(state, kind):
+    """net_config's entries for what a detector's state has before its heads."""
+    if stacks := hourglasses(state.__contains__):
+        return {"arch": "hourglass", "block_class": "", "num_stacks": [] if stacks == 2 else [stacks], "down_ratio": 4}
+    if "base.base_layer.0.weight" in state:
+        steps = next(step for step in itertools.count() if f"dla_up.ida_{step}.proj_1.conv.weight" not in state)
+        return {"arch": "dla_34", "block_class": "", "num_stacks": [], "down_ratio": 32 >> steps}
+    offsets = source_name("deconv_layers.0.conv_offset_mask.weight", kind)
+    dcn = kind == "mmdet_plain" or offsets in state or "deconv_layers.0.bias" in state  # a transposed convolution has no bias
+    layers = (f"deconv_layers.{LAYERS_PER_STAGE[dcn] * stage}.weight" for stage in itertools.count())
+    stages = next(stage for stage, name in enumerate(layers) if source_name(name, kind) not in state)
+    return {**resnet_config(*describe_backbone(state, kind), dcn), "down_ratio": 32 >> stages}
 
 
 @dataclass
@@ -131,6 +155,10 @@ def from_source(state, shapes, kind, names=None):
     absent = _dcn_biases(shapes) if kind in WITHOUT_DCN_BIAS else []
     if absent:
         remarks.append(f"zero, since {SOURCES[kind]}'s deformable convolutions have no bias: {', '.join(absent)}")
+    doubled = [bias.replace(".bias", ".weight") for bias in absent] if kind == "mmdet_plain" else []
+    if doubled:
+        absent += [name for name in shapes if ".conv_offset_mask." in name]
+        remarks.append(f"doubled, since they are plain convolutions there, and masks are a half here: {', '.join(doubled)}")
     missing = [source for name, source in names.items() if source not in state and name not in absent]
     if missing:
         raise UserError(f"it lacks {_some(missing)}")
@@ -147,7 +175,9 @@ def from_source(state, shapes, kind, names=None):
         value = np.zeros(shape, np.float32) if name in absent else state[names[name]].astype(np.float32)
         if value.shape != tuple(shape):
             raise UserError(f"{names[name]} is {value.shape}, the network wants {tuple(shape)}")
-        if kind == "mmdet" and name == "backbone.conv1.weight":
+        if name in doubled:
+            value = 2 * value
+        if kind in ("mmdet", "mmdet_plain") and name == "backbone.conv1.weight":
             value = value[:, ::-1].copy()
             remarks.append(f"{names[name]}: its input channels turned from red, green, blue to blue, green, red")
         weights[name] = value[offset_order(len(value))] if ".conv_offset_mask." in name else value
@@ -176,7 +206,10 @@ def to_zoo(weights):
 
     It is from_source back, bit for bit, where the biases of the deformable convolutions are 0. Others, for which the model zoo has no
     place, go into the moving mean of the batch norm behind them: in inference the outputs stay the same but for rounding.
+    Raises UserError for an architecture that the model zoo's code does not have.
     """
+    if not (found := architecture_of(weights)).startswith("resdcn_"):
+        raise UserError(f"the model zoo's CenterNet is a ResNet with deformable convolutions, and this is {found}")
     weights, folded = dict(weights), []
     for bias in _dcn_biases(weights):
         value = weights.pop(bias)
@@ -216,7 +249,7 @@ def _reason(name, kind, state):
     """Why a tensor of the source's state has no place in ours; "" if there is no reason."""
     if name.endswith(f".{STEP_COUNTER}"):
         return "batch norm's step counter, which neither training here nor inference uses"
-    if kind == "resnet" and name in ("fc.weight", "fc.bias"):
+    if kind in ("resnet", "dla") and name in ("fc.weight", "fc.bias"):
         return "the classifier, which a detector has no use for"
     parts = name.split(".")
     if kind == "zoo" and any(".".join(parts[start:]) in state for start in range(1, len(parts))):  # moment1.<a parameter's name>

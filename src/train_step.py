@@ -62,7 +62,7 @@ def set_precision(network, amp_level):
 
 
 class NetworkWithLoss(nn.Cell):
-    """Network and loss: (image, *targets) -> (loss, hm_loss, wh_loss, off_loss)."""
+    """Network and loss: (image, *targets) -> (loss, hm_loss, wh_loss, off_loss), means over the network's stacks."""
 
     def __init__(self, network, loss):
         super().__init__(auto_prefix=False)
@@ -71,8 +71,7 @@ class NetworkWithLoss(nn.Cell):
         self.parts = loss.parts
 
     def construct(self, image, *targets):
-        hm, wh, reg = self.network(image)
-        return self.loss(hm, wh, reg, *targets)
+        return self.of_part(self.norms(image, *targets), image, *targets)
 
     def norms(self, image, *targets):
         """What of_part takes, of a whole batch."""
@@ -80,8 +79,12 @@ class NetworkWithLoss(nn.Cell):
 
     def of_part(self, norms, image, *targets):
         """construct of a part of a batch, as CenterNetLoss.of_part."""
-        hm, wh, reg = self.network(image)
-        return self.loss.of_part(hm, wh, reg, norms, *targets)
+        maps = self.network(image)
+        losses = self.loss.of_part(*maps[:3], norms, *targets)
+        for start in range(3, len(maps), 3):
+            more = self.loss.of_part(*maps[start : start + 3], norms, *targets)
+            losses = tuple(losses[i] + more[i] for i in range(4))
+        return tuple(loss * 3 / len(maps) for loss in losses) if len(maps) > 3 else losses
 
 
 _unscale = ops.MultitypeFuncGraph("unscale")

@@ -37,6 +37,13 @@ from src.side_file import side_file
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
 
+def network_of(num_classes, dcn_impl="composite", **net_config):
+    """The network of so many classes that these values of net_config describe."""
+    from src.centernet_det import build_network
+
+    return build_network(config_module.make_config(net_config=net_config).net_config, num_classes, dcn_impl)
+
+
 def load_golden(name):
     """The arrays of a golden file, {name: array}; the README beside them says what they are."""
     with np.load(os.path.join(GOLDEN, name)) as file:

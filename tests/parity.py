@@ -1,11 +1,13 @@
 """Compare this project with golden vectors of the original: python tests/parity.py DIR
 
 DIR is laid out as tests/golden: the arrays that the paper authors' code, or the model zoo's, computes for recorded inputs, or for inputs
-made by its recipe.py. Prints a table; exit code 1 if a comparison fails, or if an array of the folder took part in none. Where PyTorch is
-installed, the deformable convolution, batch norm and ten training steps are compared with PyTorch's own, too.
+made by its recipe.py; those of other networks than ResNet18-DCN lie in its folder family/, if there is one. Prints a table; exit code 1
+if a comparison fails, or if an array of the folder took part in none. Where PyTorch is installed, the deformable convolution, batch norm
+and ten training steps are compared with PyTorch's own, too.
 """
 import argparse
 import functools
+import itertools
 import json
 import os
 import runpy
@@ -21,14 +23,16 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src import errors, image, losses, pre_process, targets, torch_weights
-from src.centernet_det import HeatmapNetwork, build_network
+from src import architectures, errors, image, losses, pre_process, targets, torch_weights
+from src.centernet_det import CenterNet, HeatmapNetwork, build_network
 from src.checkpoint import load_weights, parameter_shapes
 from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_device_input, build_optimizer, build_train_step
 from src.errors import UserError
 from src.extensions import extension
+from src.folding import make_for_inference
+from src.hourglass import Hourglass, StackFeatures
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.post_process import to_image
@@ -115,10 +119,66 @@ def converted_network(state, dcn_impl):
     state = torch_weights.without_prefix(state)
     kind = torch_weights.recognize(state)
     num_classes, described = torch_weights.describe_detector(state, kind)
-    network = build_network(Config(described), num_classes, dcn_impl)
+    if described["arch"] == "hourglass":
+        network = hourglass_of(state, num_classes, described)
+    else:
+        network = build_network(Config(described), num_classes, dcn_impl)
     conversion = torch_weights.from_source(state, parameter_shapes(network), kind)
     load_weights(network, {name: ms.Parameter(Tensor(value), name=name) for name, value in conversion.weights.items()}, "golden")
     return network
+
+
+def hourglass_of(state, num_classes, described):
+    """A network of stacked hourglasses with the channels that the original's state has."""
+    def channels(name):
+        return len(state[f"{name}.weight"])
+
+    below = (f"kps.0{'.low2' * level}" for level in itertools.count())
+    levels = itertools.takewhile(lambda name: f"{name}.low1.0.conv1.weight" in state, below)
+    dims = [channels("kps.0.up1.0.conv1"), *(channels(f"{level}.low1.0.conv1") for level in levels)]
+    stacks = architectures.hourglasses(state.__contains__)
+    backbone = Hourglass(stacks, dims, (channels("pre.0.conv"), channels("pre.1.conv1")), channels("cnvs.0.conv"))
+    options = {name: described[name] for name in ("head_conv", "cat_spec_wh", "reg_offset")}
+    return CenterNet(num_classes, backbone, StackFeatures(stacks, backbone.out_channels), **options)
+
+
+def there_and_back(name, network, state):
+    """A Row: how many of the original's tensors differ from what a network that was given them gives back."""
+    weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    back = torch_weights.to_original(weights, torch_weights.step_counters(state))
+    wrong = [other for other in {**state, **back} if not np.array_equal(state.get(other), back.get(other))]
+    return compare(f"{name}: {len(state)} tensors there and back, how many differ", len(wrong), 0, EXACT)
+
+
+def family_rows(folder):
+    """Heads of every stack of the original's other networks, with and without folded batch norm; the way there and back."""
+    for file in sorted(os.listdir(folder)):
+        name = file.removesuffix(".npz").removesuffix("_shapes.json")
+        if file.endswith("_shapes.json") and not os.path.exists(os.path.join(folder, f"{name}.npz")):
+            state, _ = golden_weights(os.path.dirname(folder), 1, os.path.join("family", file))
+            yield there_and_back(name, converted_network(state, "native"), state)
+        elif file.endswith(".npz") and name in FAMILY:
+            vectors = Vectors(os.path.join(folder, file))
+            yield from family_network_rows(vectors, name, os.path.dirname(folder))
+            yield from not_compared(vectors, file)
+        elif not file.endswith("_shapes.json"):
+            yield Row(f"family/{file} was not compared", np.inf, np.inf, "", False)
+
+
+def family_network_rows(vectors, name, folder):
+    """family_rows of one network: natively as it was converted, and composed with its batch norm folded."""
+    seed = int(vectors["seed"])
+    state, recipe = golden_weights(folder, seed, os.path.join("family", f"{name}_shapes.json"))
+    pixels = Tensor(recipe["make_input"](seed, (1, 3, *vectors["size"])))
+    for dcn_impl, folded in (("native", False), ("composite", True)):
+        network = converted_network(state, dcn_impl)
+        if not folded:
+            yield there_and_back(name, network, state)
+        elif left := make_for_inference(network):
+            yield Row(f"{name}: {left} batch norms were not folded", np.inf, np.inf, "", False)
+        for number, output in enumerate(network.set_train(False)(pixels)):
+            key = f"{('hm', 'wh', 'reg')[number % 3]}_{number // 3}"
+            yield compare(f"{name}, {'folded' if folded else 'not folded'}: {key}", output.asnumpy(), vectors[key], NETWORK)
 
 
 def network_rows(vectors, folder):
@@ -308,6 +368,7 @@ def soft_nms_rows(vectors, folder):
                 yield from detection_rows(f"soft-NMS {case}, {name}", kept, expected, SOFT_NMS)
 
 
+FAMILY = ("res_18", "resdcn_101", "dla_34", "hourglass_narrow")
 SAMPLES = ("plain", "crop", "crop_flip", "mse", "dense_wh", "cat_spec_wh")
 COMPONENTS = {
     "network.npz": network_rows, "zoo_network.npz": zoo_rows, "preprocess_test.npz": preprocess_rows,
@@ -315,6 +376,12 @@ COMPONENTS = {
     "color_aug.npz": color_rows, "gaussian_radius.npz": radius_rows, "losses.npz": loss_rows, "decode.npz": decode_rows,
     "post_process.npz": post_process_rows, "soft_nms.npz": soft_nms_rows,
 }
+
+
+def not_compared(vectors, file):
+    """A failed Row for each array of a file that took part in no comparison."""
+    for name in sorted(set(vectors.arrays) - vectors.used):
+        yield Row(f"{file}: {name} was not compared", np.inf, np.inf, "", False)
 
 
 def folder_rows(folder):
@@ -326,8 +393,9 @@ def folder_rows(folder):
             continue
         vectors = Vectors(os.path.join(folder, file))
         yield from component(vectors, folder)
-        for name in sorted(set(vectors.arrays) - vectors.used):
-            yield Row(f"{file}: {name} was not compared", np.inf, np.inf, "", False)
+        yield from not_compared(vectors, file)
+    if "family" in present:
+        yield from family_rows(os.path.join(folder, "family"))
     for file in sorted(present - set(COMPONENTS) - NO_VECTORS):
         yield Row(f"{file} was not compared", np.inf, np.inf, "", False)
 

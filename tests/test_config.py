@@ -17,7 +17,7 @@ from tests.conftest import ROOT, assert_user_error, call_script, run_script
 def test_every_parameter_is_explained_and_every_choice_allows_its_default():
     values, helps, rules = load_defaults()
     assert set(values) == set(helps) == set(rules)
-    known = {"kind", "choices", "min", "above", "max", "multiple", "shape", "least", "as", "not"}
+    known = {"kind", "choices", "min", "above", "max", "multiple", "shape", "least", "single", "as", "not"}
     for name, rule in rules.items():
         assert set(rule) <= known, name
         assert checked(name, values[name], rule, "") == values[name]

@@ -17,19 +17,17 @@ import torch
 from mindspore import Tensor, nn, ops
 
 from src import image, torch_weights
-from src.centernet_det import CenterNet
 from src.checkpoint import load_weights, read_checkpoint
 from src.coco import class_list, read_coco
 from src.detector import load_detector
 from src.errors import UserError
 from src.model_utils.config import get_config
 from src.predictor import Predictor
-from src.resnet import ResNet
 from src.side_file import read_side_file
 from src.torch_files import read_torch_file
 from src.zoo_files import parameter_names
-from tests import parity, torch_reference
-from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, noise_image
+from tests import parity, torch_family, torch_reference
+from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, network_of, noise_image
 from tools import convert_centernet, convert_resnet18
 
 NAMES = os.path.join(ROOT, "tools", "names")
@@ -134,7 +132,7 @@ def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys
     assert "used: 100 of 102 tensors" in output
     assert "left out, the classifier, which a detector has no use for: fc.weight, fc.bias" in output
     # As a user loads it: into the backbone of a detector.
-    network = CenterNet(2, ResNet("BasicBlock", (2, 2, 2, 2))).set_train(False)
+    network = network_of(2).set_train(False)
     load_weights(network.backbone, read_checkpoint(str(tmp_path / "backbone.ckpt")), "backbone")
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
     expected = reference_features(classifier, pixels)
@@ -205,9 +203,31 @@ def test_a_deeper_backbone(tmp_path, capsys):
     network = torch_reference.CenterNet(2, block=torch_reference.Bottleneck, stacks=(3, 4, 6, 3))
     state = {name: value for name, value in parity.arrays(network).items() if name.startswith(("conv1", "bn1", "layer"))}
     call(convert_resnet18.main, "--ckpt_file", save(tmp_path / "r.pth", state), "--output_file", tmp_path / "o.ckpt")
-    assert '--net_config.block_class Bottleneck --net_config.num_stacks "[3, 4, 6, 3]"' in capsys.readouterr().out
-    load_weights(CenterNet(2, ResNet("Bottleneck", (3, 4, 6, 3))).backbone,
-                 read_checkpoint(str(tmp_path / "o.ckpt")), "o")
+    assert "--net_config.arch resdcn_50\n" in capsys.readouterr().out
+    load_weights(network_of(2, arch="resdcn_50").backbone, read_checkpoint(str(tmp_path / "o.ckpt")), "o")
+
+
+@pytest.mark.slow
+def test_dlas_classifier(tmp_path, capsys, by_operation):
+    """The names of dla34-ba72cf86.pth; of the detector that takes the backbone, all maps are those of the network in PyTorch."""
+    reference = torch_reference.lively(torch_family.DLANet(2))
+    state = {name.removeprefix("base."): value for name, value in parity.arrays(reference).items() if name.startswith("base.")}
+    state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    classifier = {**state, "fc.weight": np.zeros((1000, 512, 1, 1), np.float32), "fc.bias": np.zeros(1000, np.float32)}
+    words = "--ckpt_file", save(tmp_path / "dla34-ba72cf86.pth", classifier), "--output_file", tmp_path / "dla.ckpt"
+    call(convert_resnet18.main, *words)
+    output = capsys.readouterr().out
+    assert "the backbone of dla_34" in output and "--net_config.arch dla_34" in output
+    assert f"used: {len(state)} of {len(classifier)} tensors" in output
+    network = network_of(2, arch="dla_34").set_train(False)
+    load_weights(network.backbone, read_checkpoint(str(tmp_path / "dla.ckpt")), "dla")
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
+    with torch.no_grad():
+        expected = reference.base(torch.tensor(pixels))
+    for ours, theirs in zip(network.backbone(Tensor(pixels)), expected):
+        np.testing.assert_allclose(ours.asnumpy(), theirs.numpy(), rtol=0, atol=1e-5 * theirs.abs().max().item())
+    with pytest.raises(UserError, match="convert_resnet18.py makes a backbone of it"):
+        call(convert_centernet.main, *words)
 
 
 # ---------------------------------------------------------------- detectors
@@ -276,7 +296,7 @@ def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation):
     state, recipe = parity.zoo_weights(GOLDEN, seed)
     path = save_checkpoint(tmp_path / "checkpoint_centernet-140_458.ckpt", state)
     done = run_without_torch("tools/convert_centernet.py", "--ckpt_file", path, "--output_file", "c.ckpt", cwd=tmp_path)
-    assert "the model zoo's detector, 80 classes, [2, 2, 2, 2] BasicBlocks" in done.stdout and "used: 148 of 148 tensors" in done.stdout
+    assert "the model zoo's detector, 80 classes, resdcn_18" in done.stdout and "used: 148 of 148 tensors" in done.stdout
     assert "zero, since the model zoo's deformable convolutions have no bias: deconv_layers.0.bias" in done.stdout
 
     network, side = heads(tmp_path / "c.ckpt")
@@ -427,7 +447,7 @@ def test_resdcn_101(tmp_path, capsys, by_operation):
     reference = torch_reference.lively(torch_reference.CenterNet(80, block=torch_reference.Bottleneck, stacks=(3, 4, 23, 3)))
     torch.save(reference.state_dict(), tmp_path / "r.pth")
     call(convert_centernet.main, "--ckpt_file", tmp_path / "r.pth", "--output_file", tmp_path / "out" / "r101")
-    assert '--net_config.block_class "Bottleneck" --net_config.num_stacks "[3, 4, 23, 3]"' in capsys.readouterr().out
+    assert '--net_config.arch "resdcn_101"' in capsys.readouterr().out
     network, _ = heads(tmp_path / "out" / "r101.ckpt")
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
@@ -466,16 +486,28 @@ def without_dcn_bias(reference):
     return reference
 
 
+def with_plain_convolutions(reference):
+    """The network with a convolution of the same weights in the place of each deformable one, as MMDetection's centernet_r18 is."""
+    for number, module in enumerate(reference.deconv_layers):
+        if isinstance(module, torch_reference.DCN):
+            out_channels, in_channels, *_ = module.weight.shape
+            reference.deconv_layers[number] = torch.nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+            reference.deconv_layers[number].weight = module.weight
+    return reference
+
+
 @pytest.mark.slow
-def test_mmdetections_detector_sees_the_same_image(tmp_path, capsys, by_operation):
+@pytest.mark.parametrize("change", [without_dcn_bias, with_plain_convolutions])
+def test_mmdetections_detector_sees_the_same_image(change, tmp_path, capsys, by_operation):
     """There red, green, blue with ImageNet's mean, here blue, green, red: from one photo the same outputs."""
-    reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(3)))
+    reference = change(torch_reference.lively(torch_reference.CenterNet(3)))
     tensors = {name: torch.tensor(value) for name, value in mmdet_state(reference).items()}
     torch.save({"meta": {"CLASSES": ("disc", "square", "star")}, "state_dict": tensors}, tmp_path / "m.pth")
     call(convert_centernet.main, "--ckpt_file", tmp_path / "m.pth", "--output_file", tmp_path / "m.ckpt")
     output = capsys.readouterr().out
     assert "MMDetection's detector, 3 classes" in output and "backbone.conv1.weight: its input channels turned" in output
     assert "deconv_layers.12.bias" in output and "dataset_config.mean" in output
+    assert ("doubled, since they are plain convolutions there" in output) == (change is with_plain_convolutions)
     network, side = heads(tmp_path / "m.ckpt")
     assert side["classes"] == ["disc", "square", "star"] and side["category_ids"] == [1, 2, 3]
     pixels = noise_image(4, 64, 96)
@@ -485,6 +517,36 @@ def test_mmdetections_detector_sees_the_same_image(tmp_path, capsys, by_operatio
     ours = image.apply_color(pixels, image.normalizing_matrix(np.eye(3, 4), side["mean"], side["std"]))
     for output, theirs in zip(network(Tensor(ours[None])), expected):
         assert np.abs(output.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch, make", [
+    ("dla_34", lambda: torch_family.DLANet(3)), ("res_18", lambda: torch_reference.CenterNet(3, dcn=False)),
+    ("resdcn_34", lambda: torch_reference.CenterNet(3, stacks=(3, 4, 6, 3))),
+])
+def test_the_architecture_is_found_from_the_names(arch, make, tiny_data, tmp_path, capsys, by_operation):
+    """Converted, it is that network with the same outputs; every bit comes back, and not as a model-zoo checkpoint without its like."""
+    reference = torch_reference.lively(make())
+    torch.save({"epoch": 3, "state_dict": reference.state_dict()}, tmp_path / "t.pth")
+    annotation = tiny_data / "annotations" / "instances_val2017.json"
+    call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt", "--annotation", annotation)
+    output = capsys.readouterr().out
+    assert f"the original's detector, 3 classes, {arch}" in output and f'--net_config.arch "{arch}"' in output
+    network, side = heads(tmp_path / "t.ckpt")
+    assert side["net_config"]["arch"] == arch and side["net_config"]["num_stacks"] == []
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 96, 64)).astype(np.float32)
+    with torch.no_grad():
+        expected = reference(torch.tensor(pixels))
+    for ours, theirs in zip(network(Tensor(pixels)), expected):
+        assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
+    call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", tmp_path / "back.pth")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
+    make().load_state_dict(back)
+    for name, value in reference.state_dict().items():
+        assert back[name].numpy().tobytes() == value.numpy().tobytes(), name
+    if arch != "resdcn_34":
+        with pytest.raises(UserError, match=f"is a ResNet with deformable convolutions, and this is {arch}"):
+            call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", tmp_path / "zoo.ckpt")
 
 
 @pytest.mark.slow
@@ -535,7 +597,7 @@ def small_state(**changes):
     ({"hm__2__weight": np.zeros((5, 16, 1, 1), np.float32)}, "knows 5 classes and does not name them.*--annotation"),
     ({"wh__2__weight": None}, "it lacks wh.2.weight"),
     ({"layer4__0__conv1__weight": None}, "it lacks layer4.0.conv1.weight, so its backbone is no ResNet"),
-    ({"deconv_layers__0__conv_offset_mask__weight": None}, "without deformable convolutions"),
+    ({"deconv_layers__0__conv_offset_mask__weight": None}, "it lacks deconv_layers.0.conv_offset_mask.weight"),
 ])
 def test_states_that_do_not_fit(changes, part, tmp_path):
     path = save(tmp_path / "x.pth", small_state(**changes))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src import graphs
-from src.centernet_det import CenterNet, HeatmapNetwork
+from src.centernet_det import HeatmapNetwork
 from src.checkpoint import load_weights, read_checkpoint
 from src.detector import ExportedDetector, load_detector
 from src.device_input import Normalize
@@ -18,14 +18,13 @@ from src.folding import fold_batch_norm
 from src.graphs import Graphs
 from src.image_files import read_image
 from src.inference import StageTimes, detect_all, make_inputs
-from src.resnet import ResNet
 from tests import torch_reference
-from tests.conftest import ROOT, assert_same_detections, noise_image, operation_by_operation, write_coco
+from tests.conftest import ROOT, assert_same_detections, network_of, noise_image, operation_by_operation, write_coco
 
 
 def build(lively_checkpoint):
     """The tiny network with lively weights, as training has it."""
-    cell = CenterNet(3, ResNet("BasicBlock", (1, 1, 1, 1)), head_conv=16)
+    cell = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
     load_weights(cell, read_checkpoint(str(lively_checkpoint)), "lively")
     return cell.set_train(False)
 

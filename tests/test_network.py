@@ -6,13 +6,13 @@ import torch
 from mindspore import Tensor, nn
 
 from src import deform_conv
-from src.centernet_det import CenterNet, DetectionNetwork
+from src.centernet_det import DetectionNetwork
 from src.deform_conv import DeformConv2d, deform_conv_composite, resolve_dcn_impl
 from src.errors import UserError
 from src.resnet import ResNet
 from src.train_step import set_precision
 from tests import parity, torch_reference
-from tests.conftest import GOLDEN, load_golden
+from tests.conftest import GOLDEN, load_golden, network_of
 
 
 def test_reference_gives_the_originals_numbers():
@@ -109,8 +109,8 @@ def test_resnet_family(block_class, num_stacks, weights):
 
 @pytest.mark.parametrize("down_ratio", [4, 8, 16])
 def test_down_ratio_and_heads(down_ratio, by_operation):
-    network = CenterNet(5, ResNet("BasicBlock", (1, 1, 1, 1)), down_ratio=down_ratio, head_conv=8, cat_spec_wh=True,
-                        reg_offset=False).set_train(False)
+    network = network_of(5, num_stacks=[1, 1, 1, 1], down_ratio=down_ratio, head_conv=8, cat_spec_wh=True,
+                         reg_offset=False).set_train(False)
     hm, wh, reg = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
     assert hm.shape == (1, 5, 64 // down_ratio, 96 // down_ratio)
     assert wh.shape == (1, 10, 64 // down_ratio, 96 // down_ratio)
@@ -121,7 +121,7 @@ def test_down_ratio_and_heads(down_ratio, by_operation):
 
 @pytest.mark.slow
 def test_k_is_what_was_asked_for(by_operation):
-    network = CenterNet(2, ResNet("BasicBlock", (1, 1, 1, 1)), head_conv=8)
+    network = network_of(2, num_stacks=[1, 1, 1, 1], head_conv=8)
     for k in (3, 150):
         detector = DetectionNetwork(network, k, False).set_train(False)
         assert detector(Tensor(np.zeros((1, 3, 64, 64), np.float32))).shape == (1, k, 6)

@@ -18,7 +18,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from src import onnx_detector
-from src.centernet_det import CenterNet, DetectionNetwork, HeatmapNetwork
+from src.centernet_det import DetectionNetwork, HeatmapNetwork
 from src.deform_conv import DeformConv2d
 from src.detector import load_detector
 from src.device_input import Normalize
@@ -29,9 +29,17 @@ from src.onnx_detector import load_onnx, read_onnx
 from src.onnx_export import build_model, decode
 from src.onnx_graph import OPSETS, Graph
 from src.predictor import Predictor
-from src.resnet import ResNet
 from tests import torch_reference
-from tests.conftest import ROOT, assert_same_detections, assert_user_error, exporter, noise_image, operation_by_operation, run_script
+from tests.conftest import (
+    ROOT,
+    assert_same_detections,
+    assert_user_error,
+    exporter,
+    network_of,
+    noise_image,
+    operation_by_operation,
+    run_script,
+)
 
 FORMS = list(OPSETS)
 CPU = ["CPUExecutionProvider"]
@@ -141,8 +149,7 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
     """An inference network of three classes with random weights, whose heads differ from place to place."""
     ms.set_seed(3)
     rng = np.random.default_rng(7)
-    network = CenterNet(3, ResNet("BasicBlock", [1, 1, 1, 1]), down_ratio=down_ratio, head_conv=8, cat_spec_wh=cat_spec_wh,
-                        reg_offset=reg_offset)
+    network = network_of(3, num_stacks=[1, 1, 1, 1], down_ratio=down_ratio, head_conv=8, cat_spec_wh=cat_spec_wh, reg_offset=reg_offset)
     for name, value in network.parameters_and_names():
         if name.startswith(("hm", "wh", "reg")) or "conv_offset_mask" in name:
             value.set_data(ms.Tensor(rng.standard_normal(value.shape) * (0.3 if name.endswith("weight") else 1), ms.float32))

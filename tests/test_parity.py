@@ -13,7 +13,7 @@ from tests.conftest import GOLDEN, assert_user_error, call_script, run_script
 
 
 @pytest.fixture
-def folder(tmp_path):
+def whole_folder(tmp_path):
     """A copy of the golden vectors to change."""
     return shutil.copytree(GOLDEN, tmp_path / "golden")
 
@@ -22,6 +22,13 @@ def change(path, **arrays):
     """Replace or add arrays of an .npz file."""
     with np.load(path) as file:
         np.savez(path, **{**file, **arrays})
+
+
+@pytest.fixture
+def folder(whole_folder):
+    """The same without the other networks, which take a minute and a half."""
+    shutil.rmtree(whole_folder / "family")
+    return whole_folder
 
 
 def failures(folder, only):
@@ -39,7 +46,10 @@ def test_the_shipped_vectors_pass():
     assert " 0 failed" in table and "FAIL" not in table
     rows = [line for line in table.splitlines() if line.endswith(" pass")]
     for component in ("network, native: hm", "network, composite: reg", "model zoo, native: hm", "model zoo, composite: reg",
-                      "model zoo: 148 parameters there and back", *(f"preprocessing {case}" for case in range(5)),
+                      "model zoo: 148 parameters there and back", "hourglass: 984 tensors there and back",
+                      *(f"{name}, {fold}: {head}_0" for name in parity.FAMILY for fold in ("folded", "not folded")
+                        for head in ("hm", "wh", "reg")),
+                      "hourglass_narrow, folded: wh_1", *(f"preprocessing {case}" for case in range(5)),
                       *(f"sample {name}: heatmap" for name in ("plain", "crop", "crop_flip", "mse", "dense_wh", "cat_spec_wh")),
                       "color 3: normalized", "gaussian radius", "loss focal: gradient", "loss cat_spec_l1", "loss l1_no_objects",
                       "decode, dets_cat: boxes",
@@ -128,9 +138,23 @@ def test_what_the_converter_loses_fails(folder, monkeypatch):
     assert failures(folder, ["zoo_network.npz"])[0] == "model zoo: 148 parameters there and back, how many differ"
 
 
-def test_a_folder_in_the_folder_does_not_disturb(folder):
-    (folder / "family").mkdir()
-    np.savez(folder / "family" / "dla_34.npz", a=np.zeros(3))
+@pytest.mark.slow
+def test_a_difference_in_the_family_fails(whole_folder):
+    """An array that differs, one that is too many, a file of no known network."""
+    folder, family = whole_folder, whole_folder / "family"
+    for file in family.iterdir():
+        if not file.name.startswith("res_18"):
+            file.unlink()
+    assert not [row for row in failures(folder, ["gaussian_radius.npz"]) if "res_18" in row]
+    with np.load(family / "res_18.npz") as golden:
+        change(family / "res_18.npz", wh_0=golden["wh_0"] * np.float32(1 + 2e-4), wh_1=golden["wh_0"])
+    np.savez(family / "dla_102.npz", a=np.zeros(3))
+    found = {row for row in failures(folder, ["gaussian_radius.npz"]) if "family" in row or "res_18" in row}
+    assert found == {"res_18, not folded: wh_0", "res_18, folded: wh_0", "res_18.npz: wh_1 was not compared",
+                     "family/dla_102.npz was not compared"}
+
+
+def test_a_folder_without_the_family(folder):
     assert not [row for row in failures(folder, ["gaussian_radius.npz"]) if "family" in row]
 
 

@@ -10,6 +10,7 @@ import pytest
 from mindspore.mindrecord import FileWriter
 
 from src import dataset
+from src.architectures import resolved
 from src.checkpoint import read_checkpoint
 from src.coco import find_split, read_coco
 from src.errors import UserError
@@ -89,7 +90,7 @@ def test_its_configuration_is_read():
     assert np.shape(config.dataset_config.eig_vec) == (3, 3) and config.dataset_config.eig_vec[2] == [-0.56089297, 0.71832671, 0.41158938]
     assert config.train_config.Adam.decay_filter == [".bias", ".beta", ".gamma"]
     assert (config.load_checkpoint_path, config.mindrecord_dir, config.net_config.load_backbone_path) == ("", "", "")
-    assert config.net_config.num_stacks == [2, 2, 2, 2]  # the network of its checkpoints
+    assert (config.net_config.arch, config.net_config.block_class, config.net_config.num_stacks) == ("resdcn_18", "", [])
     assert config.export_config.input_res == [704, 704] and config.dataset_config.input_res_test == [680, 680]
     first, left_out, larger = config.summary().splitlines()
     assert first.startswith(f"configuration: default_config.yaml, {CONFIG}; ") and f"data_sink_steps -1 ({CONFIG})" in first
@@ -129,8 +130,8 @@ def test_run_mode_test_is_its_own_in_other_files(tmp_path):
     (None, "is given with --config_path"), ([("data_dir: \"\"", "data_dir: /path/to/data/coco")], None),
     ([("num_classes: 0", "num_classes: 3\n  down_ratio: 8"), ("  down_ratio: 4\n", "")], None),
     ([("epoch_size: 140", "epoch_size: 140\nexport_load_ckpt: a.ckpt")], None),
-    ([("block_class: BasicBlock", "block_class: [3, 4, 6, 3]"), ("num_stacks: [2, 2, 2, 2]", "num_stacks: 1")],
-     "net_config.block_class cannot be [3, 4, 6, 3] in this file; choose from BasicBlock, Bottleneck"),
+    ([("block_class: \"\"", "block_class: [3, 4, 6, 3]"), ("num_stacks: []", "num_stacks: 1")],
+     "net_config.block_class cannot be [3, 4, 6, 3] in this file; choose from \"\", BasicBlock, Bottleneck"),
 ])
 def test_its_values_written_into_default_config(edits, words, tmp_path):
     """No edits: its own file, three documents, in the place of ours."""
@@ -161,7 +162,8 @@ def test_the_defaults_are_the_published_schedule():
     config, zoo = get_config("t", []), get_config("t", ["--config_path", CONFIG])
     for name, value in zoo.parameters().items():
         if name.startswith(("train_config", "net_config")) or name in ("epoch_size", "save_checkpoint_steps", "save_checkpoint_num"):
-            assert config.parameters()[name] == value, name
+            assert config.parameters()[name] == value or name == "net_config.head_conv", name
+    assert resolved(config.net_config.as_dict()) == resolved(zoo.net_config.as_dict())
     one = get_config("t", ["--config_path", os.path.join(ROOT, "configs", "coco.yaml")])
     assert (one.epoch_size, one.save_checkpoint_steps, one.train_config.MultiDecay.warmup_steps) == (330, 3664, 0)
 
@@ -314,7 +316,7 @@ def checkout(tmp_path, graphs):
                      ("visual_image: false", 'visual_image: "false"'),
                      ("batch_size: 16", "batch_size: 4"), ("input_res_train: [512, 512]", "input_res_train: [96, 96]"),
                      ("head_conv: 64", "head_conv: 16"),
-                     ("num_stacks: [2, 2, 2, 2]", "num_stacks: [1, 1, 1, 1]"), ("load_checkpoint_path: \"\"", 'load_checkpoint_path: " "'),
+                     ("num_stacks: []", "num_stacks: [1, 1, 1, 1]"), ("load_checkpoint_path: \"\"", 'load_checkpoint_path: " "'),
                      ("do_shuffle: true", 'do_shuffle: "true"')):
         assert old in text
         text = text.replace(old, new, 1)

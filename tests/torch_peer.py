@@ -1,23 +1,34 @@
-"""The network in PyTorch (torch_reference.py) as a peer of tools/benchmark.py."""
+"""The networks in PyTorch (torch_reference.py, torch_family.py) as a peer of tools/benchmark.py."""
 import numpy as np
 import torch
 
-from tests import torch_reference
+from tests import torch_family, torch_reference
 
 CLASSES = 80
+NETWORKS = {  # by the names of net_config.arch
+    "": lambda: torch_reference.CenterNet(CLASSES), "dla_34": lambda: torch_family.DLANet(CLASSES),
+    "resdcn_101": lambda: torch_reference.CenterNet(CLASSES, block=torch_reference.Bottleneck, stacks=(3, 4, 23, 3)),
+    "res_18": lambda: torch_reference.CenterNet(CLASSES, dcn=False), "hourglass": lambda: torch_family.HourglassNet(CLASSES),
+}
 
 
 def peers(part):
     """{"PyTorch": make} for the parts that are stated in PyTorch."""
-    makers = {"train": make_training, "infer": make_inference, "onnx": make_inference, "decode": make_decoding}
+    makers = {"train": make_training, "infer": make_inference, "onnx": make_inference, "decode": make_decoding, "family": make_of_family}
     return {f"PyTorch {torch.__version__}": makers[part]} if part in makers else {}
 
 
-def make_training(case, arrays):
+def make_of_family(case, inputs):
+    """As the part for ResNet18-DCN of the same name; the case begins with the architecture's."""
+    arch, _, case = case.partition(": ")
+    return (make_inference if case.startswith("inference") else make_training)(case, inputs, arch)
+
+
+def make_training(case, arrays, arch=""):
     """A training step on a batch of the pipeline: image, hm, ind, reg, reg_mask, wh, wh_mask."""
     if not case.startswith("training step"):
         return None
-    network = torch_reference.CenterNet(CLASSES).train()
+    network = NETWORKS[arch]().train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-6)
     image, hm, ind, reg, reg_mask, wh, _ = map(torch.tensor, arrays)
 
@@ -35,16 +46,16 @@ def best(heat):
     return torch.topk(peaks.flatten(1), 100)
 
 
-def make_inference(case, batch):
+def make_inference(case, batch, arch=""):
     """The network and its best peaks."""
     if batch is None:
         return None
-    network = torch_reference.CenterNet(CLASSES).eval()
+    network = NETWORKS[arch]().eval()
     tensor = torch.tensor(batch)
 
     def infer():
         with torch.no_grad():
-            best(torch.sigmoid(network(tensor)[0]))
+            best(torch.sigmoid(network(tensor)[-3]))
 
     return infer
 

@@ -84,9 +84,9 @@ class Bottleneck(nn.Module):
 
 
 class CenterNet(nn.Module):
-    """ResNet-DCN, by default with ResNet18: image [N, 3, H, W] -> hm (logits), wh, reg."""
+    """ResNet with or without deformable convolutions, by default ResNet18-DCN: image [N, 3, H, W] -> hm (logits), wh, reg."""
 
-    def __init__(self, num_classes, head_conv=64, block=BasicBlock, stacks=(2, 2, 2, 2)):
+    def __init__(self, num_classes, head_conv=64, block=BasicBlock, stacks=(2, 2, 2, 2), dcn=True):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -98,11 +98,11 @@ class CenterNet(nn.Module):
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
             channels = out_channels
         layers = []
-        for width in (256, 128, 64):
-            layers += [
-                DCN(channels, width), nn.BatchNorm2d(width), nn.ReLU(),
-                nn.ConvTranspose2d(width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            ]
+        for width in (256, 128, 64) if dcn else (256, 256, 256):
+            if dcn:
+                layers += [DCN(channels, width), nn.BatchNorm2d(width), nn.ReLU()]
+                channels = width
+            layers += [nn.ConvTranspose2d(channels, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
         self.deconv_layers = nn.Sequential(*layers)
         for name, depth in (("hm", num_classes), ("wh", 2), ("reg", 2)):

@@ -224,6 +224,45 @@ def infer_part(runs):
         yield Case(f"inference, {batch_size} x 512x512", functools.partial(detector, batch), "ms", 1, batch)
 
 
+def family_part(runs):
+    """The other architectures: inference, then training steps; each beside its peer alone, since the largest take gigabytes."""
+    import gc
+
+    import numpy as np
+
+    from src.model_utils.device_adapter import set_device
+
+    set_device("CPU", 0)
+    batch = np.random.default_rng(0).standard_normal((1, 3, 512, 512)).astype(np.float32)
+    for arch in ("res_18", "resdcn_101", "dla_34", "hourglass"):
+        detector = build_detector("--net_config.arch", arch)
+        yield Case(f"{arch}: inference, 1 x 512x512", functools.partial(detector, batch), "ms", 1, batch)
+        del detector
+        gc.collect()
+    for arch in ("res_18", "resdcn_101", "dla_34"):
+        config = settings("--net_config.arch", arch)
+        yield from training_cases(config, 2, f"{arch}: training step, 2 x 512x512")
+        gc.collect()
+
+
+def training_cases(config, batch_size, name):
+    """The training step of a configuration's network and input size, after its first one."""
+    import mindspore as ms
+
+    from src.centernet_det import build_network
+    from src.engine import build_device_input, build_train_step
+    from src.optimizer import build_optimizer
+
+    network = build_network(config.net_config, CLASSES, "composite")
+    device_input = build_device_input(config, CLASSES, True)
+    step = build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), 1, device_input)
+    tensors = [ms.Tensor(array) for array in training_batch(config, batch_size)]
+    start = time.perf_counter()
+    run_step(step, tensors)
+    yield Case(f"  first step of {name}", unit="s", seconds=[time.perf_counter() - start])
+    yield Case(name, functools.partial(run_step, step, tensors), "ms", 1, [value.asnumpy() for value in device_input(*tensors)])
+
+
 def onnx_part(runs):
     """The ONNX file's two forms beside the MindSpore network that they are made of, in turns."""
     import numpy as np
@@ -343,6 +382,6 @@ def convert_part(runs):
 
 
 PARTS = {
-    "input": input_part, "train": train_part, "infer": infer_part, "onnx": onnx_part, "decode": decode_part,
+    "input": input_part, "train": train_part, "infer": infer_part, "family": family_part, "onnx": onnx_part, "decode": decode_part,
     "postprocess": postprocess_part, "eval": eval_part, "convert": convert_part,
 }

@@ -99,15 +99,15 @@ def training_batch(config, batch_size, heatmap_on_host=True):
     return targets.collate(samples, hm)
 
 
-def build_detector():
-    """An untrained Detector of 80 classes that takes any size."""
+def build_detector(*words):
+    """An untrained Detector of 80 classes that takes any size; words of a command line choose its network."""
     import mindspore as ms
 
     from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network
     from src.detector import Detector
     from src.folding import make_for_inference
 
-    config = settings()
+    config = settings(*words)
     network = build_network(config.net_config, CLASSES, "composite")
     make_for_inference(network)
     graph = DetectionNetwork(HeatmapNetwork(network, ms.nn.Identity()), 100, False).set_train(False)

@@ -1,6 +1,6 @@
-"""Convert a detector: weights of the paper authors' code (resdcn_18, resdcn_101), of MMDetection (centernet_r18-dcnv2) or of the MindSpore
-model zoo's CenterNet into a checkpoint for eval.py, export.py and fine-tuning; with --reverse such a checkpoint into a file of the paper
-authors' code (--output_file X.pth) or of the model zoo (--output_file X.ckpt)."""
+"""Convert a detector: weights of the paper authors' code (resdcn, res, dla_34, hourglass), of MMDetection (centernet_r18-dcnv2,
+centernet_r18) or of the MindSpore model zoo's CenterNet into a checkpoint for eval.py, export.py and fine-tuning; with --reverse such a
+checkpoint into a file of the paper authors' code (--output_file X.pth) or of the model zoo (--output_file X.ckpt)."""
 import os
 import sys
 
@@ -55,6 +55,7 @@ def check_target(path):
 def convert(ckpt_file, output_file, annotation):
     """Write the checkpoint and its side file, and say what became of every tensor."""
     from src import torch_weights
+    from src.architectures import architecture_of
     from src.centernet_det import build_network
     from src.checkpoint import parameter_shapes, save_weights
     from src.model_utils.config import Config, get_config
@@ -65,7 +66,7 @@ def convert(ckpt_file, output_file, annotation):
     state = torch_weights.without_prefix(state)
     with errors.about(ckpt_file):
         kind = torch_weights.recognize(state)
-        if kind == "resnet":
+        if kind in ("resnet", "dla"):
             raise UserError("an ImageNet classifier, not a detector; tools/convert_resnet18.py makes a backbone of it")
         num_classes, network = torch_weights.describe_detector(state, kind)
         dataset, classes, category_ids = class_list(num_classes, annotation, others)
@@ -74,9 +75,10 @@ def convert(ckpt_file, output_file, annotation):
         shapes = parameter_shapes(build_network(Config(net_config), num_classes, "composite"))
         conversion = torch_weights.from_source(state, shapes, kind)
     options = defaults.dataset_config
-    mean, std = (torch_weights.MMDET_MEAN, torch_weights.MMDET_STD) if kind == "mmdet" else (options.mean, options.std)
-    print(f"{ckpt_file}: {torch_weights.SOURCES[kind]}'s detector, {num_classes} classes, "
-          f"{network['num_stacks']} {network['block_class']}s")
+    mean, std = options.mean, options.std
+    if torch_weights.SOURCES[kind] == "MMDetection":
+        mean, std = torch_weights.MMDET_MEAN, torch_weights.MMDET_STD
+    print(f"{ckpt_file}: {torch_weights.SOURCES[kind]}'s detector, {num_classes} classes, {architecture_of(shapes)}")
     print(torch_weights.report(state, others, conversion))
     path = save_weights(output_file, conversion.weights)
     description = {
@@ -138,8 +140,12 @@ def class_list(num_classes, annotation, others):
 
 def train_options(net_config, mean, std, defaults):
     """The words that train.py needs for this network and normalization, where they are not the defaults."""
+    from src.architectures import resolved
+
     usual = defaults.net_config.as_dict()
-    words = [f'--net_config.{name} "{value}"' for name, value in net_config.items() if value != usual[name]]
+    words = [f'--net_config.arch "{net_config["arch"]}"'] if net_config["arch"] != usual["arch"] else []
+    own = vars(resolved({**usual, "arch": net_config["arch"]}))
+    words += [f'--net_config.{name} "{value}"' for name, value in vars(resolved(net_config)).items() if value != own[name]]
     for name, values in (("mean", mean), ("std", std)):
         if values != getattr(defaults.dataset_config, name):
             words.append(f'--dataset_config.{name} "{[round(value, 8) for value in values]}"')

@@ -1,4 +1,5 @@
-"""Convert a ResNet classifier of torchvision (resnet18-5c106cde.pth and its family) into a backbone checkpoint to train from."""
+"""Convert an ImageNet classifier into a backbone checkpoint to train from: torchvision's ResNets (resnet18-5c106cde.pth and its family) or
+DLA-34 of its authors (dla34-ba72cf86.pth)."""
 import os
 import sys
 
@@ -30,26 +31,42 @@ def main(argv=None):
     names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
 
     from src import torch_weights
+    from src.architectures import architecture_of
     from src.checkpoint import parameter_shapes, save_weights
-    from src.resnet import ResNet
     from src.torch_files import read_torch_file
 
     state, others = read_torch_file(options.ckpt_file)
     state = torch_weights.without_prefix(state)
     with errors.about(options.ckpt_file):
-        if not names and torch_weights.recognize(state) != "resnet":
+        kind = "resnet" if names else torch_weights.recognize(state)
+        if kind not in ("resnet", "dla"):
             raise UserError("a whole detector; tools/convert_centernet.py converts it")
-        present = [torch_weights.source_name(name, "resnet") for name in names] if names else state
-        backbone = torch_weights.describe_backbone(present, "resnet")
-        shapes = {f"backbone.{name}": shape for name, shape in parameter_shapes(ResNet(**backbone)).items()}
+        words, backbone = make_backbone([torch_weights.source_name(name, kind) for name in names] if names else state, kind)
+        shapes = {f"backbone.{name}": shape for name, shape in parameter_shapes(backbone).items()}
         if names:
             check_names(names, shapes, options.ms_name_file)
-        conversion = torch_weights.from_source(state, shapes, "resnet", names)
-    print(f"{options.ckpt_file}: ResNet of {backbone['num_stacks']} {backbone['block_class']}s")
+        conversion = torch_weights.from_source(state, shapes, kind, names)
+    print(f"{options.ckpt_file}: {architecture_of(shapes)}")
     print(torch_weights.report(state, others, conversion))
     path = save_weights(options.output_file, conversion.weights)
-    print(f"wrote {path}; train from it with\n  --net_config.load_backbone_path {path} --net_config.block_class {backbone['block_class']} "
-          f"--net_config.num_stacks \"{backbone['num_stacks']}\"")
+    print(f"wrote {path}; train from it with\n  --net_config.load_backbone_path {path} {words}")
+
+
+def make_backbone(names, kind):
+    """(words of a command line that choose a network, its backbone) for a classifier of a kind with these names."""
+    # MindSpore is slow to load, and not needed for a wrong path.
+    from src import torch_weights
+    from src.architectures import resnet_config
+    from src.dla import DLA
+    from src.resnet import ResNet
+
+    if kind == "dla":
+        return "--net_config.arch dla_34", DLA()
+    block_class, num_stacks = torch_weights.describe_backbone(names, kind)
+    settings = resnet_config(block_class, num_stacks, dcn=True)
+    words = [f'--net_config.{name} "{value}"' if name == "num_stacks" else f"--net_config.{name} {value}"
+             for name, value in settings.items() if value]
+    return " ".join(words), ResNet(block_class, num_stacks)
 
 
 def read_names(torch_name_file, ms_name_file):

@@ -9,6 +9,7 @@ import yaml
 from src.errors import UserError
 from src.model_utils import zoo
 from src.model_utils.rules import checked, expected, shortened
+from src.model_utils.together import check_network
 
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "default_config.yaml")
 
@@ -113,7 +114,7 @@ def make_config(**settings):
 def compose(files, layers):
     """The Config of default_config.yaml, of YAML files, and of layers [(where they come from, {"eval_config.K": value})].
 
-    What comes later wins.
+    What comes later wins. Raises UserError for what cannot be, alone or together.
     """
     defaults, _, rules, notes = _read_defaults(DEFAULT_CONFIG)
     values, references, origins = defaults, {}, dict.fromkeys(defaults, DEFAULTS)
@@ -128,6 +129,7 @@ def compose(files, layers):
     config = Config(_nest(values))
     config._origins, config._defaults, config._notes = origins, defaults, notes
     config._files = [*files, *(where for where, settings in layers if settings)]
+    check_network(config)
     return config
 
 
@@ -170,14 +172,6 @@ def absolute_paths(config):
     in_bucket = ("load_checkpoint_path", "export_config.ckpt_file", "data_dir") if config.enable_modelarts else ()
     return {name: os.path.abspath(value) for name, value in config.parameters().items()
             if rules[name]["kind"] == "path" and value.strip() and not os.path.isabs(value) and name not in in_bucket}
-
-
-def check_together(config):
-    """Raise UserError for values that go alone, but not together."""
-    options, width = config.eval_config, config.dataset_config.input_res_test[0]
-    if options.flip_test and not options.keep_res and width % 32:
-        raise UserError(f"eval_config.flip_test needs an input whose mirror image lies on the same grid: the width of "
-                        f"dataset_config.input_res_test is {width}, no multiple of 32")
 
 
 def read_config_file(path):

@@ -60,6 +60,8 @@ def _parsed(value):
 
 
 def _as_list(value, item_kind, shape, rule):
+    if rule.get("single") and isinstance(value, int):
+        value = [value]
     if not isinstance(value, list) or shape[0] not in (None, len(value)) or len(value) < rule.get("least", 0):
         raise _Unfit
     if len(shape) > 1:

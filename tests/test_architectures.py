@@ -1,0 +1,147 @@
+"""The table of networks: its facts, what goes together with them, and how a checkpoint of another one is refused."""
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from src.architectures import ARCHITECTURES, architecture_of, check_input, resolved
+from src.checkpoint import load_weights, save_weights
+from src.errors import UserError
+from src.inference import by_shape
+from src.model_utils.config import get_config, load_defaults
+from src.pre_process import kept_size
+from src.side_file import adopt_evaluation, read_side_file
+from src.torch_weights import recognize
+from tests.conftest import GOLDEN, assert_user_error, call_script, network_of
+
+NAMES = [*(f"{name}_{depth}" for name in ("resdcn", "res") for depth in (18, 34, 50, 101)), "dla_34", "hourglass"]
+
+
+def test_the_configuration_has_the_tables_names(capsys):
+    assert sorted(ARCHITECTURES) == sorted(NAMES) == sorted(load_defaults()[2]["net_config.arch"]["choices"])
+    with pytest.raises(UserError, match=f"net_config.arch is 'dla'; choose from {', '.join(NAMES)}"):
+        get_config("t", ["--net_config.arch", "dla"])
+
+
+@pytest.mark.parametrize("words, head_conv, block_class, num_stacks", [
+    ([], 64, "BasicBlock", [2, 2, 2, 2]), (["arch", "res_34"], 64, "BasicBlock", [3, 4, 6, 3]),
+    (["arch", "resdcn_50"], 64, "Bottleneck", [3, 4, 6, 3]), (["arch", "res_101"], 64, "Bottleneck", [3, 4, 23, 3]),
+    (["num_stacks", "[1, 1, 1, 1]"], 64, "BasicBlock", [1, 1, 1, 1]),
+    (["block_class", "Bottleneck", "num_stacks", "[3, 4, 6, 3]"], 64, "Bottleneck", [3, 4, 6, 3]),
+    (["arch", "dla_34"], 256, "", []), (["arch", "dla_34", "head_conv", "64"], 64, "", []), (["arch", "hourglass"], 256, "", [2]),
+    (["arch", "hourglass", "num_stacks", "1"], 256, "", [1]), (["arch", "hourglass", "num_stacks", "[3]"], 256, "", [3]),
+])
+def test_what_is_left_open_is_the_architectures(words, head_conv, block_class, num_stacks):
+    config = get_config("t", [word if number % 2 else f"--net_config.{word}" for number, word in enumerate(words)])
+    options = resolved(config.net_config.as_dict())
+    assert (options.head_conv, options.block_class, options.num_stacks) == (head_conv, block_class, num_stacks)
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--net_config.arch", "dla_34", "--net_config.num_stacks", "[2, 2, 2, 2]"], "arch is dla_34, which takes none"),
+    (["--net_config.arch", "hourglass", "--net_config.num_stacks", "[2, 2]"], "takes a list of one whole number, the hourglasses"),
+    (["--net_config.arch", "res_18", "--net_config.num_stacks", "2"], "takes a list of 4 whole numbers"),
+    (["--net_config.arch", "hourglass", "--net_config.block_class", "BasicBlock"], "block_class is BasicBlock, which is for ResNets"),
+    (["--net_config.arch", "hourglass", "--net_config.down_ratio", "8"], "for net_config.arch hourglass choose from 4"),
+    (["--net_config.arch", "hourglass", "--dataset_config.input_res_train", "[512, 96]"],
+     r"dataset_config.input_res_train is \[512, 96\]; hourglass takes multiples of 128"),
+])
+def test_what_does_not_go_together(words, part):
+    with pytest.raises(UserError, match=part):
+        get_config("t", words)
+
+
+def test_an_input_is_a_multiple_of_the_stride():
+    check_input("hourglass", (384, 128), "x")
+    check_input("dla_34", (96, 32), "x")
+    with pytest.raises(UserError, match=r"x is \[96, 48\]; dla_34 takes multiples of 32"):
+        check_input("dla_34", (96, 48), "x")
+
+
+@pytest.mark.parametrize("arch, fits", [("resdcn_18", True), ("dla_34", False), ("hourglass", False)])
+def test_an_evaluation_at_one_size(arch, fits):
+    """A ResNet rounds 680x680 up; where features of several strides are added, sizes have to fit."""
+    config = get_config("t", ["--eval_config.keep_res", "false"])
+    if fits:
+        adopt_evaluation(config, {"net_config": {"arch": arch}}, "a.json")
+        return
+    with pytest.raises(UserError, match=rf"input_res_test is \[680, 680\]; {arch} takes multiples of {ARCHITECTURES[arch].stride}"):
+        adopt_evaluation(config, {"net_config": {"arch": arch}}, "a.json")
+
+
+def test_an_image_that_keeps_its_size_is_padded_to_the_stride():
+    """The original's rule is (side | stride - 1) + 1."""
+    for side in (1, 31, 32, 127, 128, 200, 640):
+        for stride in (32, 128):
+            assert kept_size(side, side, stride, stride) == ((side | (stride - 1)) + 1,) * 2
+    assert kept_size(100, 300, 64, 128) == (128, 384) and kept_size(100, 300, 96, 128) == (384, 384)
+    sizes = {"a": (100, 100), "b": (90, 130), "c": (120, 20)}
+    options = get_config("t", []).eval_config
+    assert by_shape(["b", "a", "c"], sizes.get, options, 128) == ["a", "c", "b"]
+
+
+def test_names_tell_the_architecture():
+    with open(f"{GOLDEN}/family/hourglass_shapes.json", encoding="utf-8") as file:
+        assert recognize(json.load(file)) == "original"
+    for arch in ("resdcn_18", "res_34", "resdcn_50", "dla_34"):
+        network = network_of(3, arch=arch)
+        names = [parameter.name for parameter in network.get_parameters()]
+        assert architecture_of(names) == arch
+        assert architecture_of(["loss_scale", *names, *(f"moment1.{name}" for name in names)]) == arch
+    backbone = [name for name in names if name.startswith("backbone.")]
+    assert architecture_of(backbone) == "the backbone of dla_34"
+    assert architecture_of(["a", "b"]) == architecture_of([]) == ""
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_name():
+    """Before a tensor is compared: these have none that fits, and one that is missing."""
+    def parameters(network):
+        return {value.name: value for value in network.get_parameters()}
+
+    networks = {arch: network_of(3, arch=arch, head_conv=8) for arch in ("resdcn_18", "res_18", "dla_34")}
+    for arch, other in (("resdcn_18", "res_18"), ("res_18", "dla_34"), ("dla_34", "resdcn_18")):
+        with pytest.raises(UserError, match=f"a.ckpt is a checkpoint of {other}, and the network is {arch}"):
+            load_weights(networks[arch], parameters(networks[other]), "a.ckpt", skip_reshaped_heads=True)
+    small = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=8)
+    with pytest.raises(UserError, match=r"is a checkpoint of resdcn_18 with \[1, 1, 1, 1\] BasicBlocks, and the network is resdcn_18 "):
+        load_weights(networks["resdcn_18"], parameters(small), "a.ckpt")
+    with pytest.raises(UserError, match="is a checkpoint of the backbone of dla_34, and the network is the backbone of ResNet18"):
+        load_weights(networks["res_18"].backbone, parameters(networks["dla_34"]), "a.ckpt")
+    load_weights(networks["res_18"].backbone, parameters(networks["resdcn_18"]), "a.ckpt")  # a whole network has a backbone, too
+
+
+def test_a_run_is_refused_by_name(tiny_records, tmp_path):
+    """train.py, fine-tuning and resuming."""
+    network = network_of(3, arch="res_18", head_conv=8)
+    path = save_weights(str(tmp_path / "res.ckpt"), {value.name: value.asnumpy() for value in network.get_parameters()})
+    words = ["--device_target", "CPU", "--mindrecord_dir", tiny_records, "--net_config.arch", "dla_34", "--dataset_config.input_res_train",
+             "[96, 96]", "--load_checkpoint_path", path]
+    assert_user_error(call_script("train.py", *words, check=False), f"{path} is a checkpoint of res_18, and the network is dla_34")
+
+
+def test_a_side_file_of_today_and_of_an_earlier_version(tmp_path):
+    """Those written before there were architectures name block and stacks alone."""
+    side = {"classes": ["a"], "category_ids": [1], "mean": [0.4] * 3, "std": [0.2] * 3, "input_res_train": [128, 128]}
+    (tmp_path / "a.ckpt").touch()
+    for net_config, arch, stride in (({"block_class": "Bottleneck", "num_stacks": [3, 4, 23, 3]}, "resdcn_18", 32),
+                                     ({"arch": "hourglass"}, "hourglass", 128)):
+        (tmp_path / "a.json").write_text(json.dumps({**side, "net_config": net_config}))
+        found = read_side_file(str(tmp_path / "a.ckpt"))
+        assert (found["net_config"]["arch"], found["stride"]) == (arch, stride)
+    assert resolved({**get_config("t", []).net_config.as_dict(), "block_class": "Bottleneck"}).num_stacks == [2, 2, 2, 2]
+    (tmp_path / "a.json").write_text(json.dumps({**side, "net_config": {"arch": "dla_34", "num_stacks": [1]}}))
+    with pytest.raises(UserError, match=r"a.json: net_config.num_stacks is \[1\]"):
+        read_side_file(str(tmp_path / "a.ckpt"))
+
+
+@pytest.mark.parametrize("arch, millions", [("res_18", 15.3), ("resdcn_101", 50.6), ("dla_34", 20.2)])
+def test_parameters(arch, millions):
+    """Those of the original's state for 80 classes (golden/family), without the running statistics."""
+    with open(f"{GOLDEN}/family/{arch}_shapes.json", encoding="utf-8") as file:
+        shapes = json.load(file)
+    expected = sum(int(np.prod(shape)) for name, shape in shapes.items() if "running_" not in name and "num_batches" not in name)
+    network = network_of(80, arch=arch)
+    found = sum(value.size for value in network.get_parameters() if "moving_" not in value.name)
+    assert found == expected
+    assert isinstance(network.hm[2].bias, ms.Parameter)

@@ -1,0 +1,106 @@
+"""DLA-34 against the same network in PyTorch, which gives the original's numbers."""
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+from mindspore import Tensor, nn, ops
+
+from src.dla import DLA, DLAUpsampling
+from src.resnet import bilinear_kernel
+from src.train_step import NetworkWithLoss, build_loss
+from tests import parity, torch_family, torch_reference
+from tests.conftest import GOLDEN, load_golden, network_of
+
+
+def golden_state(name):
+    """The golden weights of a network of the family as PyTorch tensors, its input and its vectors."""
+    vectors = load_golden(f"family/{name}.npz")
+    state, recipe = parity.golden_weights(GOLDEN, int(vectors["seed"]), f"family/{name}_shapes.json")
+    pixels = recipe["make_input"](int(vectors["seed"]), (1, 3, *vectors["size"]))
+    return {key: torch.tensor(value) for key, value in state.items()}, pixels, vectors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, make", [
+    ("dla_34", lambda: torch_family.DLANet(80)), ("res_18", lambda: torch_reference.CenterNet(80, dcn=False)),
+    ("hourglass_narrow", lambda: torch_family.HourglassNet(80, 2, (32, 32, 48, 48, 48, 64), (16, 32), 32)),
+])
+def test_the_references_give_the_originals_numbers(name, make):
+    state, pixels, vectors = golden_state(name)
+    network = make().eval()
+    network.load_state_dict(state)
+    with torch.no_grad():
+        outputs = network(torch.tensor(pixels))
+    for number, output in enumerate(outputs):
+        expected = vectors[f"{('hm', 'wh', 'reg')[number % 3]}_{number // 3}"]
+        np.testing.assert_allclose(output.numpy(), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("factor, height, width, groups", [(2, 5, 7, 6), (4, 3, 4, 5)])
+def test_the_transposed_convolution_of_each_channel_is_pytorchs(factor, height, width, groups):
+    """Values and both gradients."""
+    rng = np.random.default_rng(factor)
+    x = rng.standard_normal((2, groups, height, width)).astype(np.float32)
+    projection = rng.standard_normal((2, groups, factor * height, factor * width)).astype(np.float32)
+    theirs = torch.nn.ConvTranspose2d(groups, groups, 2 * factor, factor, factor // 2, groups=groups, bias=False)
+    ours = nn.Conv2dTranspose(groups, groups, 2 * factor, factor, pad_mode="pad", padding=factor // 2, group=groups)
+    ours.weight.set_data(Tensor(theirs.weight.detach().numpy()))
+    inputs = torch.tensor(x, requires_grad=True)
+    expected = theirs(inputs)
+    (expected * torch.tensor(projection)).sum().backward()
+    np.testing.assert_allclose(ours(Tensor(x)).asnumpy(), expected.detach().numpy(), atol=1e-5)
+    function = ms.value_and_grad(lambda values: (ours(values) * Tensor(projection)).sum(), 0, ours.trainable_params())
+    _, (x_grad, (weight_grad,)) = function(Tensor(x))
+    np.testing.assert_allclose(x_grad.asnumpy(), inputs.grad.numpy(), atol=1e-5)
+    np.testing.assert_allclose(weight_grad.asnumpy(), theirs.weight.grad.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_the_upsampling_starts_bilinear(factor):
+    """Inside, as PyTorch's interpolation."""
+    x = np.random.default_rng(0).standard_normal((1, 1, 6, 6)).astype(np.float32)
+    kernel = torch.tensor(bilinear_kernel(factor))[None, None]
+    found = torch.nn.functional.conv_transpose2d(torch.tensor(x), kernel, stride=factor, padding=factor // 2).numpy()
+    expected = torch.nn.functional.interpolate(torch.tensor(x), scale_factor=factor, mode="bilinear").numpy()
+    np.testing.assert_allclose(found[..., factor:-factor, factor:-factor], expected[..., factor:-factor, factor:-factor], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("down_ratio", [4, 8, 16])
+def test_down_ratio(down_ratio, by_operation):
+    network = network_of(3, arch="dla_34", down_ratio=down_ratio, head_conv=8).set_train(False)
+    hm, wh, reg = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
+    assert hm.shape == (1, 3, 64 // down_ratio, 96 // down_ratio) and wh.shape == reg.shape == (1, 2, *hm.shape[2:])
+
+
+def test_what_the_original_never_uses_is_not_trained():
+    names = [parameter.name for parameter in DLA().get_parameters() if not parameter.requires_grad and "moving" not in parameter.name]
+    assert names == [f"level{level}.project.{part}" for level in (3, 4) for part in ("0.weight", "1.gamma", "1.beta")]
+    assert all(parameter.requires_grad for parameter in DLAUpsampling((8, 16, 32, 64), "native").trainable_params())
+
+
+@pytest.mark.slow
+def test_a_training_step_is_pytorchs():
+    """Loss and the gradients of one layer of every part, in training mode."""
+    torch.manual_seed(0)
+    reference = torch_family.DLANet(3)
+    for module in reference.modules():
+        if isinstance(module, torch_reference.DCN):
+            torch.nn.init.normal_(module.conv_offset_mask.weight, std=0.01)
+    reference.train()
+    batch = parity.drawn_batch(2, 128)
+    network = parity.converted_network(parity.arrays(reference), "native").set_train()
+    loss = parity.reference_loss(reference, batch)[0]
+    loss.backward()
+    cell = NetworkWithLoss(network, build_loss(parity.get_config("", []).net_config)).set_train()
+    parameters = {parameter.name: parameter for parameter in network.trainable_params()}
+    names = ["hm.0.weight", "backbone.base_layer.0.weight", "backbone.level3.tree2.root.conv.weight", "backbone.level5.project.0.weight",
+             "deconv_layers.dla_up.ida_1.proj_2.conv.weight", "deconv_layers.dla_up.ida_2.up_1.weight", "deconv_layers.ida_up.up_2.weight"]
+    values = [Tensor(value) for value in batch.values()]
+    step = ops.value_and_grad(lambda *arrays: cell(*arrays)[0], None, ms.ParameterTuple([parameters[name] for name in names]))
+    found, gradients = step(*values)
+    assert float(found.asnumpy()) == pytest.approx(loss.item(), rel=1e-4)
+    theirs = dict(reference.named_parameters())
+    for name, gradient in zip(names, gradients):
+        expected = theirs[parity.torch_weights.source_name(name, "original")].grad.numpy()
+        assert np.abs(gradient.asnumpy() - expected).max() <= 2e-3 * np.abs(expected).max(), name

@@ -1,0 +1,46 @@
+"""The recipes in configs/: each can be read, and those of the paper's tables say what the original's commands do."""
+import glob
+import os
+
+import pytest
+
+from src.architectures import resolved
+from src.model_utils.config import get_config
+from src.model_utils.together import check_evaluation
+from tests.conftest import ROOT
+
+# Network, input, epochs, rate, epochs after which it falls, images in all: the original's experiments/*.sh and MODEL_ZOO.md.
+PUBLISHED = {
+    "coco_hourglass": ("hourglass", 512, 50, 2.5e-4, [40], 24), "coco_dla_1x": ("dla_34", 512, 140, 5e-4, [90, 120], 128),
+    "coco_dla_2x": ("dla_34", 512, 230, 5e-4, [180, 210], 128), "coco_resdcn101": ("resdcn_101", 512, 140, 3.75e-4, [90, 120], 96),
+    "coco_resdcn18": ("resdcn_18", 512, 140, 5e-4, [90, 120], 114),
+    **{f"voc_{name}_{side}": (arch, side, 70, 1.25e-4, [45, 60], 32)
+       for name, arch in (("dla", "dla_34"), ("resdcn101", "resdcn_101")) for side in (384, 512)},
+    "voc": ("resdcn_18", 384, 70, 1.25e-4, [45, 60], 32), "voc_512": ("resdcn_18", 512, 70, 1.25e-4, [45, 60], 32),
+}
+
+
+def read(name):
+    return get_config("t", ["--config_path", os.path.join(ROOT, "configs", f"{name}.yaml")])
+
+
+@pytest.mark.parametrize("name", sorted(os.path.basename(path)[:-5] for path in glob.glob(f"{ROOT}/configs/*.yaml")))
+def test_a_recipe_is_read(name):
+    config = read(name)
+    resolved(config.net_config.as_dict())
+    check_evaluation(config, config.net_config.arch)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_is_the_published_one(name):
+    config = read(name)
+    decay = config.train_config.MultiDecay
+    batch, devices = config.train_config.batch_size, 8 if "eight devices" in open(f"{ROOT}/configs/{name}.yaml").read() else 1
+    found = (config.net_config.arch, config.dataset_config.input_res_train[0], config.epoch_size, decay.learning_rate, decay.multi_epochs,
+             batch * devices)
+    assert found == PUBLISHED[name]
+    assert decay.eps == 1e-8 and not config.eval_config.SOFT_NMS
+    voc = name.startswith("voc")
+    assert (config.eval_config.keep_res, config.eval_config.flip_test) == (not voc, voc)
+    with open(f"{ROOT}/docs/architectures.md", encoding="utf-8") as file:
+        assert f"`configs/{name}.yaml`" in file.read()
