@@ -67,7 +67,8 @@ def main():
                   f"loss curve: {plot_losses(record, os.path.join(config.save_result_dir, 'loss.png'))}")
             if checkpoint:
                 best = os.path.join(os.path.dirname(checkpoint), BEST_NAME)
-                print(commands_for(best if part and os.path.exists(best) else checkpoint, config.data_dir))
+                print(commands_for(best if part and os.path.exists(best) else checkpoint, config.data_dir,
+                                   config.save_result_dir))
 
 
 if __name__ == "__main__":

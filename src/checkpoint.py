@@ -1,6 +1,5 @@
 """Checkpoints: read, load, save; the folder of a run."""
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -134,9 +133,9 @@ class CheckpointFolder:
         return os.path.join(self.folder, BEST_NAME)
 
     def best_step(self):
-        """The step of the best checkpoint, 0 without one."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError), open(side_file(self.best)) as file:
-            return json.load(file)["step"] if os.path.exists(self.best) else 0
+        """The step of the best checkpoint, 0 without one, or with a damaged one."""
+        with contextlib.suppress(UserError, KeyError):
+            return int(read_checkpoint(self.best)["step"].asnumpy())
         return 0
 
     def keep_best(self, path):

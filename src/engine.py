@@ -154,7 +154,7 @@ def train(config, train_set, device_target, rank=0, part=None):
         checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, description, resumed)
         aside = checkpoints.aside
     if scoring and resumed:
-        scoring.go_on(resumed, checkpoints.best_step() if checkpoints else None)
+        scoring.go_on(resumed, checkpoints, counted_anew)
     saving = Saving(config, checkpoints, state, train_set, scoring)
     record = os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None
     kept = 0 if counted_anew else done

@@ -92,7 +92,7 @@ def _way_there(config):
         find_split(folder, "train", config.dataset_config)
     except UserError:
         hint = import_hint(folder)
-        return f"{hint}, and {convert} then converts that" if hint else f"; run {convert} first"
+        return f"{hint}, and {convert} DATA MINDRECORD_DIR then converts that" if hint else f"; run {convert} first"
     return f"; this is a data set, not yet converted: {convert} {shlex.quote(folder)} MINDRECORD_DIR converts it"
 
 

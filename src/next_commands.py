@@ -15,8 +15,9 @@ def how_to_go_on(checkpoint, rank_size):
     return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
 
 
-def commands_for(checkpoint, data_dir):
-    """Lines with the commands that evaluate, try and export a checkpoint; data_dir is the data set, "" if the training knows none."""
+def commands_for(checkpoint, data_dir, result_dir):
+    """Lines with the commands that evaluate, report, try and export a checkpoint; data_dir is the data set, "" if the training knows none,
+    result_dir its save_result_dir."""
     project = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     project = min(os.path.relpath(project), project, key=len)
     data_dir = data_dir or "DATA"
@@ -26,7 +27,9 @@ def commands_for(checkpoint, data_dir):
 
     return "\n".join([
         "next:",
-        command("eval.py", "--data_dir", data_dir, "--load_checkpoint_path", checkpoint),
+        command("eval.py", "--data_dir", data_dir, "--load_checkpoint_path", checkpoint,
+                *(["--save_result_dir", result_dir] if result_dir else [])),
+        command("tools/report.py", result_dir or "."),
         command("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", "IMAGES", "--output", "detections"),
         command("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "ONNX"),
     ])

@@ -46,6 +46,12 @@ def restore(state, path, train_set, config):
     missing = sorted(set(state) - set(parameters) - {"good_steps"})  # which checkpoints before the dynamic loss scale lack
     if missing or "step" not in parameters:
         name = (missing or ["step"])[0]
+        then = trained_with(path)
+        for setting in ("optimizer", "freeze"):
+            before, now = then.get(f"train_config.{setting}"), getattr(config.train_config, setting)
+            if before not in (None, now):
+                raise UserError(f"{path}: train_config.{setting} was {before}, and is {now}, which needs another training state; without "
+                                "--resume its weights are loaded")
         raise UserError(f"{path}: it holds no training state to resume ({name} is missing); without --resume its weights are loaded")
     for name, parameter in state.items():
         if name not in parameters or (name in ("loss_scale", "good_steps") and not goes_on_with_scale(parameters, config)):
@@ -76,9 +82,14 @@ def goes_on_with_scale(parameters, config):
     return config.train_config.dynamic_loss_scale and float(parameters["loss_scale_start"].asnumpy()) == np.float32(start_scale(config))
 
 
+def trained_with(checkpoint):
+    """The training settings in a checkpoint's side file, {} without."""
+    return read_json(side_file(checkpoint), "the side file", {}).get("training", {}) if os.path.exists(side_file(checkpoint)) else {}
+
+
 def say_changes(checkpoint, settings):
     """Log each of this run's training settings that differs from those in a checkpoint's side file."""
-    then = read_json(side_file(checkpoint), "the side file", {}).get("training", {}) if os.path.exists(side_file(checkpoint)) else {}
+    then = trained_with(checkpoint)
     for name, value in settings.items():
         if name in then and then[name] != value:
             log(f"{name} was {then[name]}, and is {value} from here on")

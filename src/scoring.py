@@ -11,8 +11,10 @@ from mindspore import nn, ops
 from src import errors, evaluation, evaluator, visual
 from src.errors import UserError
 from src.image_files import read_image
+from src.kinds import having, is_number, is_string, is_whole, or_none
+from src.model_utils.device_adapter import without_kept_graphs
 from src.side_file import side_file
-from src.utils import log, log_skipped, read_json
+from src.utils import keep_earlier, log, log_skipped, read_json
 
 DRAWN = 4  # images of predictions for TensorBoard
 
@@ -30,6 +32,7 @@ class Scoring:
     def __init__(self, trained, part, every, *, rank=0, rank_size=1, sum_over_ranks=None):
         self.trained, self.part, self.config, self.every = trained, part, trained.config, every
         self.rank, self.rank_size, self.sum_over_ranks = rank, rank_size, sum_over_ranks
+        self.better = False  # whether the last evaluation was the best so far
         self.all_gather = AllGather() if rank_size > 1 else None
         config = trained.config
         self.state = {"metric": config.best_metric, "step": 0, "best": None, "since_best": 0}
@@ -43,6 +46,7 @@ class Scoring:
 
         Raises errors.Interrupted on a signal, with nothing scored.
         """
+        self.better = False
         records = self._detect()
         metrics = None
         if self.rank == 0:
@@ -50,33 +54,38 @@ class Scoring:
             with contextlib.redirect_stdout(io.StringIO()):
                 _, metrics = evaluation.score(self.part.coco, records)
             value, best = metrics[self.config.best_metric], self.state["best"]
-            better = best is None or value > best["value"]
-            self.state = {"metric": self.config.best_metric, "step": done, "best": {"step": done, "value": value} if better else best,
-                          "since_best": 0 if better else self.state["since_best"] + 1}
+            since_best = 0 if best is None or value > best["value"] else self.state["since_best"] + 1
+            self.better = best is None or value >= best["value"]  # of equals the one that trained longer
+            self.state = {"metric": self.config.best_metric, "step": done, "best": {"step": done, "value": value} if self.better else best,
+                          "since_best": since_best}
         else:
             self.state = {**self.state, "step": done}
         return metrics
 
-    def is_best(self, done):
-        """Whether the weights after `done` steps are the best that were evaluated."""
-        return self.state["best"] is not None and self.state["best"]["step"] == done
+    def go_on(self, checkpoint, checkpoints, counted_anew=False):
+        """Go on as the side file of a resumed checkpoint says.
 
-    def go_on(self, checkpoint, best_step):
-        """Go on as the side file of a resumed checkpoint says; best_step is that of centernet-best.ckpt, 0 without one, None on other ranks
-        than 0."""
-        state = read_json(side_file(checkpoint), "the side file", {}).get("scores") if os.path.exists(side_file(checkpoint)) else None
-        if not isinstance(state, dict) or state.get("metric") != self.config.best_metric or set(state) != set(self.state):
-            return
-        self.state = state
-        if self.rank == 0 and state["best"] and best_step != state["best"]["step"]:
-            log(f"the best checkpoint, of step {state['best']['step']}, is not in the folder any more: the next evaluation is the best one")
-            self.state = {**state, "best": None, "since_best": 0}
+        Args: checkpoints, the run's CheckpointFolder, None where nothing is saved; counted_anew, whether this run's steps are others. A
+        best checkpoint that is not the one of the side file is set aside.
+        """
+        side = read_json(side_file(checkpoint), "the side file", {}) if os.path.exists(side_file(checkpoint)) else {}
+        state = side.get("scores")
+        if is_state(state) and state["metric"] == self.config.best_metric:
+            self.state = {**state, "step": 0 if counted_anew else state["step"]}
+        best = self.state["best"]
+        if best and checkpoints and best["step"] == side.get("step"):
+            checkpoints.keep_best(checkpoint)  # which a kill may have come before
+        elif checkpoints and checkpoints.best_step() != (best["step"] if best else 0):
+            keep_earlier(checkpoints.best, side_file)
+            if best:
+                log(f"the best checkpoint, of step {best['step']}, is not in the folder any more: the next evaluation is the best one")
+                self.state = {**self.state, "best": None, "since_best": 0}
         if self.finished():
             raise UserError(f"nothing to train: {self.why_finished()}")
 
     def why_finished(self):
         """The words for why training ends before its last step."""
-        return f"{self.config.patience} evaluations (patience) were no better in {self.config.best_metric} than the best"
+        return f"{self.state['since_best']} evaluations were no better in {self.config.best_metric} than the best (patience)"
 
     def drawings(self):
         """Yield (name, BGR image) of the first images, the last evaluation's detections beside the ground truth; on rank 0."""
@@ -98,7 +107,8 @@ class Scoring:
     def _detect(self):
         """The COCO records of all images, of all ranks."""
         mine = dataclasses.replace(self.part, images=self.part.images[self.rank :: self.rank_size])
-        with self.trained.borrowed() as detector, contextlib.suppress(KeyboardInterrupt):  # which compiling raises after a signal
+        # After a signal compiling raises KeyboardInterrupt.
+        with without_kept_graphs(), self.trained.borrowed() as detector, contextlib.suppress(KeyboardInterrupt):
             results, _ = evaluator.detect(detector, mine, self.config, "")
             log_skipped(results.skipped)
         if self._sum([errors.INTERRUPTS.requested])[0]:  # one rank's signal ends the evaluation of all
@@ -109,7 +119,8 @@ class Scoring:
         """Numbers added up over the ranks, float32."""
         if self.rank_size == 1:
             return values
-        return self.sum_over_ranks(ms.Tensor(values, ms.float32)).asnumpy()
+        with without_kept_graphs():
+            return self.sum_over_ranks(ms.Tensor(values, ms.float32)).asnumpy()
 
     def _gather(self, array):
         """int32 arrays [N] of all ranks, which may have other lengths: a list."""
@@ -118,8 +129,15 @@ class Scoring:
         counts = self._sum(counts).astype(int)
         padded = np.zeros(1 << int(counts.max()).bit_length(), np.int32)  # few lengths, since each compiles a graph
         padded[: len(array)] = array
-        rows = self.all_gather(ms.Tensor(padded)).asnumpy().reshape(self.rank_size, -1)
+        with without_kept_graphs():
+            rows = self.all_gather(ms.Tensor(padded)).asnumpy().reshape(self.rank_size, -1)
         return [row[:count] for row, count in zip(rows, counts)]
+
+
+def is_state(value):
+    """Whether a side file's `scores` are a Scoring's state."""
+    tests = {"metric": is_string, "step": is_whole, "since_best": is_whole, "best": or_none(having(step=is_whole, value=is_number))}
+    return isinstance(value, dict) and all(name in value and test(value[name]) for name, test in tests.items())
 
 
 def box_corners(bbox):

@@ -105,6 +105,13 @@ class TrainingLog:
             self.summaries.close()
 
 
+def _columns():
+    """How wide the terminal says it is, 0 if it does not."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    return 0
+
+
 class StepBar:
     """A bar on a terminal: epoch, step, loss, images per second, time left.
 
@@ -131,7 +138,8 @@ class StepBar:
             parts.append(f"{self.overflows} overflows")
         first = self.bar is None
         if first:  # with a delay, for nothing is to be shown yet
-            self.bar = tqdm(initial=step, total=self.last_step, file=sys.stdout, smoothing=0, dynamic_ncols=True, delay=1e-9,
+            self.bar = tqdm(initial=step, total=self.last_step, file=sys.stdout, smoothing=0, delay=1e-9,
+                            dynamic_ncols=_columns() > 0, ncols=80,  # for a terminal that does not say how wide it is
                             bar_format="{desc} |{bar}| step {n_fmt}/{total_fmt}{postfix}, {remaining} left")
         self.bar.set_description_str(f"epoch {epoch}", refresh=False)
         self.bar.set_postfix_str(", ".join(parts), refresh=first)

@@ -66,14 +66,14 @@ class Saving:
         """Whether to save after `done` steps, of which `count` are new: some steps, or some minutes, after the last time."""
         return done % self.steps < count or 0 < self.seconds <= time.monotonic() - self.last
 
-    def save(self, done, rotate=True):
-        """Save the state after `done` steps; the best one so far also as centernet-best.ckpt. rotate as in CheckpointFolder.save."""
+    def save(self, done, rotate=True, best=False):
+        """Save the state after `done` steps, the best one so far also as centernet-best.ckpt; rotate as in CheckpointFolder.save."""
         if self.checkpoints is None:
             return
         told = {"scores": self.scoring.state} if self.scoring else {}
         self.saved = self.checkpoints.save(self.state, (done - 1) // self.steps_per_epoch, done, self.numbers, rotate, told)
         self.last = time.monotonic()
-        if self.scoring and self.scoring.is_best(done):
+        if best:
             self.checkpoints.keep_best(self.saved)
 
 
@@ -84,7 +84,11 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
     """
     scoring, done = saving.scoring, steps.start
     if scoring and scoring.due(done, steps.stop):  # which the run that saved this did not come to
-        evaluate(scoring, done, record, train_set)
+        if not evaluate(scoring, done, record, train_set):
+            raise Interrupted(f"{done} of {steps.stop} steps are done, and the evaluation of that step is not; the same command goes on")
+        saving.save(done, best=scoring.better)
+        if scoring.finished():
+            raise UserError(f"nothing to train: {scoring.why_finished()}")
     batches = train_set.batches(steps.start, steps.stop)
     start = time.time()
     with contextlib.ExitStack() as until_end, train_set.named_errors(), \
@@ -106,8 +110,9 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
                 stop = not evaluate(scoring, done, record, train_set)
                 start = time.time()
             finished = evaluated and not stop and scoring.finished()
-            if saving.due(done, len(group)) or done >= steps.stop or stop or finished or evaluated and scoring.is_best(done):
-                saving.save(done, not watch.protects)
+            best = evaluated and not stop and scoring.better
+            if saving.due(done, len(group)) or done >= steps.stop or stop or finished or best:
+                saving.save(done, not watch.protects, best)
             if stop:
                 raise Interrupted(f"{done} of {steps.stop} steps are done; {how_to_go_on(saving.saved, train_set.rank_size)}")
             if finished:

@@ -1,20 +1,22 @@
 """src/scoring.py and src/training_detector.py: scores while training are those of eval.py on the same weights."""
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
+from mindspore import Parameter, Tensor
 
 from src import evaluator
 from src.averaging import PREFIX, WeightAverage
 from src.centernet_det import build_network
-from src.checkpoint import load_weights, read_checkpoint, save_weights
+from src.checkpoint import CheckpointFolder, load_weights, read_checkpoint, save_weights
 from src.detector import load_detector
 from src.errors import UserError
 from src.folding import fold_batch_norm
 from src.model_utils.config import Config
 from src.scoring import Scoring, join_records
-from src.side_file import read_side_file, side_file
+from src.side_file import find_checkpoints, read_side_file, side_file
 from src.training_detector import TrainingDetector
 from src.training_log import read_scores, read_training_log
 from tests.conftest import TINY, assert_user_error, call_script
@@ -192,12 +194,65 @@ def test_mistakes_are_told_before_the_first_step(words, said, tiny_data, tiny_re
     assert not (tmp_path / "ckpt_0").exists()
 
 
-def test_a_used_up_patience_is_said(scoring, lively_checkpoint, tmp_path):
+STATE = {"metric": "AP", "step": 15, "best": {"step": 5, "value": 0.3}, "since_best": 2}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A CheckpointFolder with checkpoints of steps 5 and 15, whose side files have STATE; that of step 5 is the best one."""
+    folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
+    for step in (5, 15):
+        path = folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, 0, step, {}, told={"scores": STATE})
+        if step == 5:
+            folder.keep_best(path)
+    return folder
+
+
+def test_a_used_up_patience_is_said(scoring, lively_checkpoint, folder):
     _, _, scores = scoring(lively_checkpoint)
     scores.config.patience = 2
-    state = {"metric": "AP", "step": 15, "best": {"step": 5, "value": 0.3}, "since_best": 2}
-    (tmp_path / "c.json").write_text(json.dumps({"scores": state}))
     with pytest.raises(UserError, match="nothing to train: 2 evaluations"):
-        scores.go_on(str(tmp_path / "c.ckpt"), 5)
-    scores.go_on(str(tmp_path / "c.ckpt"), 0)  # the best one was deleted: there is none to be better than
-    assert scores.state == {**state, "best": None, "since_best": 0}
+        scores.go_on(find_checkpoints(folder.folder)[-1], folder)
+
+
+def test_a_resumed_run_knows_the_best_one(scoring, lively_checkpoint, folder):
+    """One that a kill came before is made of the resumed checkpoint; one that is gone is forgotten; one of another past is set aside."""
+    _, _, scores = scoring(lively_checkpoint)
+    first, last = find_checkpoints(folder.folder)
+    scores.go_on(last, folder)
+    assert scores.state == STATE
+    scores.go_on(last, folder, counted_anew=True)
+    assert scores.state == {**STATE, "step": 0}
+    folder.keep_best(last)  # the kill came between the regular checkpoint and the best one, which is still the one before
+    scores.go_on(first, folder)
+    assert folder.best_step() == 5 and scores.state == STATE
+    folder.keep_best(last)
+    scores.go_on(last, folder)
+    assert scores.state == {**STATE, "best": None, "since_best": 0} and folder.best_step() == 0
+    assert os.path.exists(os.path.join(folder.folder, "centernet-best.1.ckpt"))
+
+
+@pytest.mark.parametrize("damage", [5, {"best": 5}, {"best": {"step": "x", "value": 1}}, {"step": None}, {"metric": "AP50"}])
+def test_a_damaged_or_foreign_state_is_not_taken(damage, scoring, lively_checkpoint, folder):
+    _, _, scores = scoring(lively_checkpoint)
+    last = find_checkpoints(folder.folder)[-1]
+    state = {**STATE, **damage} if isinstance(damage, dict) else damage
+    with open(side_file(last), "w", encoding="utf-8") as file:
+        json.dump({"scores": state, "step": 15}, file)
+    scores.go_on(last, folder)
+    assert scores.state == {"metric": "AP", "step": 0, "best": None, "since_best": 0}
+
+
+@pytest.mark.slow
+def test_kept_graphs_do_not_reach_evaluations(tiny_data, tiny_records, train, tmp_path):
+    """MindSpore would take the graph without a flip, kept by the first run, for that of the second."""
+    words = ["--eval_epochs", 1, "--data_dir", tiny_data, "--mindrecord_dir", tiny_records, "--eval_config.keep_res", "false",
+             "--train_steps", 5, "--eval_config.K", 20, "--epoch_size", 1]
+    for name, flip in (("plain", "false"), ("flip", "true")):
+        (tmp_path / name).mkdir()
+        train(*words, "--eval_config.flip_test", flip, cwd=tmp_path / name)
+        call_script("eval.py", "--device_target", "CPU", "--net_config.dcn_impl", "native", "--data_dir", tiny_data,
+                    "--load_checkpoint_path", tmp_path / name / "best", cwd=tmp_path / name)
+        metrics = json.loads((tmp_path / name / "val" / "metrics.json").read_text())
+        (_, _, scores), = read_scores(str(tmp_path / name / "train_record.jsonl"))
+        assert scores == {key: metrics[key] for key in scores}

@@ -219,7 +219,8 @@ def test_the_best_checkpoint_is_kept(loop, scoring):
     part = LoopStandIn(falling(22))
     loop(part, range(22), *NEVER, scoring=scoring([0.1, 0.3, 0.2, 0.3, 0.4]))
     assert part.scored == [(5, 0.1), (10, 0.3), (15, 0.2), (20, 0.3), (22, 0.4)]
-    assert part.best == ["c/5.ckpt", "c/10.ckpt", "c/22.ckpt"] and [done for done, _ in part.saved] == [5, 10, 22]
+    assert part.best == ["c/5.ckpt", "c/10.ckpt", "c/20.ckpt", "c/22.ckpt"]  # of equals the one that trained longer
+    assert [done for done, _ in part.saved] == [5, 10, 20, 22]
     assert part.told[-1]["scores"] == {"metric": "AP", "step": 22, "best": {"step": 22, "value": 0.4}, "since_best": 0}
 
 
@@ -227,8 +228,8 @@ def test_patience_ends_a_training(loop, scoring, capsys):
     part = LoopStandIn(falling(60))
     scores = scoring([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], "--patience", 3)
     assert loop(part, range(60), *NEVER, scoring=scores) == "c/25.ckpt"
-    assert part.best[-1] == "c/10.ckpt" and part.told[-1]["scores"]["since_best"] == 3
-    assert "training ends after 25 of 60 steps: 3 evaluations (patience) were no better in AP than the best" in capsys.readouterr().out
+    assert part.best[-1] == "c/20.ckpt" and part.told[-1]["scores"]["since_best"] == 3
+    assert "training ends after 25 of 60 steps: 3 evaluations were no better in AP than the best (patience)" in capsys.readouterr().out
 
 
 def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_evaluates(loop, scoring):
@@ -237,10 +238,18 @@ def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_evaluates(loop, sco
     with pytest.raises(Interrupted, match="10 of 20 steps are done"):
         loop(part, range(20), *NEVER, scoring=first)
     assert part.saved[-1] == (10, True) and part.told[-1]["scores"]["step"] == 5
-    again, second = LoopStandIn(falling(20)), scoring([0.2, 0.3, 0.1])
+    again, second = LoopStandIn(falling(20)), scoring([0.5, 0.3, 0.1])
     second.state = part.told[-1]["scores"]
     loop(again, range(10, 20), *NEVER, scoring=second)
-    assert again.scored == [(10, 0.2), (15, 0.3), (20, 0.1)] and again.recorded[0][0] == 11
+    assert again.scored == [(10, 0.5), (15, 0.3), (20, 0.1)] and again.recorded[0][0] == 11
+    assert again.best == ["c/10.ckpt"] and again.saved[0] == (10, True) and again.told[0]["scores"]["best"]["step"] == 10
+
+
+def test_a_signal_in_the_evaluation_before_the_first_step_ends_the_run(loop, scoring):
+    part = LoopStandIn(falling(20))
+    with pytest.raises(Interrupted, match="10 of 20 steps are done, and the evaluation of that step is not"):
+        loop(part, range(10, 20), *NEVER, scoring=scoring([None]))
+    assert part.recorded == [] and part.saved == []
 
 
 def test_a_signal_before_an_evaluation_leaves_it_to_the_resumed_run(loop, scoring):

@@ -108,6 +108,20 @@ def keep_graphs(folder, settings):
     os.environ.update(MS_COMPILER_CACHE_ENABLE="1", MS_COMPILER_CACHE_PATH=folder)
 
 
+@contextlib.contextmanager
+def without_kept_graphs():
+    """Neither keep nor take graphs in the block.
+
+    MindSpore tells a folder's graphs apart by the order in which they are compiled: only those that every start compiles may be kept.
+    """
+    kept = os.environ.pop("MS_COMPILER_CACHE_ENABLE", None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ["MS_COMPILER_CACHE_ENABLE"] = kept
+
+
 def init_ranks(distribute, device_num):
     """Join the other processes of a distributed run; returns (rank, rank size), (0, 1) if there are none.
 
