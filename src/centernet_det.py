@@ -14,7 +14,7 @@ class CenterNet(nn.Cell):
 
     What detects are the last three. H and W are multiples of the architecture's stride. Without reg_offset there is no reg head, and reg
     is None. Args: num_classes C; backbone, a cell; upsampling, a cell that makes of what the backbone gives the features that the
-    heads read, [N, out_channels, H/4, W/4], or with an attribute stacks > 1 a tuple of as many; the others as in net_config.
+    heads read, [N, out_channels, H/4, W/4], or with an attribute stacks a tuple of as many; the others as in net_config.
     Source: paper, section 4.
     """
 
@@ -23,7 +23,7 @@ class CenterNet(nn.Cell):
         self.num_classes = num_classes
         self.backbone = backbone
         self.deconv_layers = upsampling
-        self.stacks = getattr(upsampling, "stacks", 1)
+        self.stacks = getattr(upsampling, "stacks", 0)  # 0: heads without a number
         channels = upsampling.out_channels
         # The prior of a pixel being a center: sigmoid(-2.19) is 0.1 (Lin et al. 2017, section 4.1).
         self.hm = self._heads(channels, head_conv, num_classes, bias=-2.19)
@@ -32,18 +32,18 @@ class CenterNet(nn.Cell):
 
     def _heads(self, *shape, bias=0.0):
         """A head, or a list of one for each stack."""
-        heads = [_head(*shape) for _ in range(self.stacks)]
+        heads = [_head(*shape) for _ in range(self.stacks or 1)]
         for head in heads:
             head[2].bias.set_data(Tensor(np.full(head[2].bias.shape, bias, np.float32)))
-        return heads[0] if self.stacks == 1 else nn.CellList(heads)
+        return nn.CellList(heads) if self.stacks else heads[0]
 
     def last_heads(self):
         """The heads hm, wh and reg that detect; reg is None without reg_offset."""
-        return [head if head is None or self.stacks == 1 else head[-1] for head in (self.hm, self.wh, self.reg)]
+        return [head[-1] if head is not None and self.stacks else head for head in (self.hm, self.wh, self.reg)]
 
     def construct(self, image):
         features = self.deconv_layers(self.backbone(image))
-        if self.stacks == 1:
+        if not self.stacks:
             return self.hm(features), self.wh(features), None if self.reg is None else self.reg(features)
         maps = ()
         for stack in range(self.stacks):

@@ -112,4 +112,4 @@ class StackFeatures(nn.Cell):
         self.stacks, self.out_channels = stacks, out_channels
 
     def construct(self, features):
-        return features if self.stacks > 1 else features[0]
+        return features

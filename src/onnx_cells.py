@@ -13,7 +13,7 @@ from src.resnet import BasicBlock, Bottleneck, ResNet
 def add_network(graph, cell, image):
     """A CenterNet: hm (logits), wh and reg ("" without its head) of its last stack."""
     features = add_cell(graph, cell.deconv_layers, add_cell(graph, cell.backbone, image, "backbone"), "deconv_layers")
-    features = features[-1] if cell.stacks > 1 else features
+    features = features[-1] if cell.stacks else features
     return [add_cell(graph, head, features, f"{name}_head") if head is not None else ""
             for name, head in zip(("hm", "wh", "reg"), cell.last_heads())]
 
@@ -187,7 +187,7 @@ def _hourglass(graph, cell, image, name):
 
 
 def _stack_features(graph, cell, features, name):
-    return features if cell.stacks > 1 else features[0]
+    return features
 
 
 # ---------------------------------------------------------------- deformable convolution

@@ -1,0 +1,106 @@
+"""Stacked hourglasses against the same network in PyTorch; what stacks demand of loss, export and fine-tuning."""
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+from mindspore import Tensor, nn, ops
+
+from src.architectures import architecture_of
+from src.centernet_det import DetectionNetwork, HeatmapNetwork
+from src.checkpoint import load_weights
+from src.folding import make_for_inference
+from src.onnx_detector import start_session
+from src.onnx_export import build_model
+from src.train_step import NetworkWithLoss, build_loss, set_precision
+from tests import parity, torch_family, torch_reference
+
+NARROW = (2, (8, 8, 12, 12, 12, 16), (4, 8), 8)  # stacks, channels of the levels, of the stem, of the features
+
+
+def reference_network():
+    """A narrow one of three classes in PyTorch."""
+    torch.manual_seed(0)
+    return torch_family.HourglassNet(3, *NARROW)
+
+
+@pytest.mark.slow
+def test_the_losses_are_means_over_the_stacks(by_operation):
+    """In training mode, with gradients of both stacks' heads and of what comes first."""
+    reference = reference_network().train()
+    batch = parity.drawn_batch(2, 256)
+    maps = reference(torch.tensor(batch["image"]))
+    targets = [torch.tensor(batch[name]) for name in ("hm", "ind", "reg", "reg_mask", "wh")]
+    targets[1] = targets[1].long()
+    stacks = [torch_reference.detection_loss(*maps[start : start + 3], *targets) for start in (0, 3)]
+    expected = [sum(losses) / 2 for losses in zip(*stacks)]
+    network = parity.converted_network(parity.arrays(reference_network()), "native")
+    cell = NetworkWithLoss(network, build_loss(parity.get_config("", []).net_config)).set_train()
+    parameters = {parameter.name: parameter for parameter in network.trainable_params()}
+    names = ["hm.0.0.weight", "reg.1.2.weight", "backbone.pre.0.conv.weight", "backbone.kps.0.low2.low3.1.conv2.weight",
+             "backbone.inters_.0.0.weight"]
+
+    def losses(*arrays):
+        found = cell(*arrays)
+        return found[0], found
+
+    step = ops.value_and_grad(losses, None, ms.ParameterTuple([parameters[name] for name in names]), has_aux=True)
+    (_, found), gradients = step(*map(Tensor, batch.values()))
+    np.testing.assert_allclose([float(loss.asnumpy()) for loss in found], [loss.item() for loss in expected], rtol=1e-4)
+    expected[0].backward()
+    theirs = dict(reference.named_parameters())
+    for name, gradient in zip(names, gradients):
+        wanted = theirs[parity.torch_weights.source_name(name, "original")].grad.numpy()
+        # Rounding grows on the way back through a hundred batch norms, the lowest of which see eight values.
+        assert np.linalg.norm(gradient.asnumpy() - wanted) <= (0.1 if "backbone" in name else 1e-3) * np.linalg.norm(wanted), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["deform_conv", "grid_sample"])
+@pytest.mark.parametrize("name", ["dla_34", "hourglass_narrow"])
+def test_the_onnx_file_has_the_originals_maps(name, form, by_operation):
+    """Of the last stack, folded, for the golden weights and input; with the flip test they are those of MindSpore."""
+    from tests.test_dla import golden_state
+
+    state, pixels, vectors = golden_state(name)
+    network = parity.converted_network({key: value.numpy() for key, value in state.items()}, "native")
+    make_for_inference(network)
+    last = max(network.stacks - 1, 0)
+    heat = 1 / (1 + np.exp(-vectors[f"hm_{last}"].astype(np.float64)))
+    golden = [heat, vectors[f"wh_{last}"], vectors[f"reg_{last}"]]
+    for flip_test in (False, True):
+        detection = DetectionNetwork(HeatmapNetwork(network, nn.Identity(), flip_test), 20, False).set_train(False)
+        model = build_model(detection, False, form, ("batch", "height", "width"), {})
+        for output in ("heat", "wh", "reg"):
+            model.graph.output.add().name = output
+        session = start_session(model, "CPU", "a.onnx")
+        found = dict(zip([end.name for end in session.get_outputs()], session.run(None, {"image": pixels})))
+        expected = [value.asnumpy() for value in detection.maps(Tensor(pixels))] if flip_test else golden
+        for output, value in zip(("heat", "wh", "reg"), expected):
+            np.testing.assert_allclose(found[output], value, rtol=0, atol=1e-4 * np.abs(value).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["O2", "O3"])
+def test_mixed_precision(level, by_operation):
+    """All maps of both stacks, near those in float32."""
+    reference = reference_network().eval()
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 128, 128)).astype(np.float32)
+    network = set_precision(parity.converted_network(parity.arrays(reference), "native").set_train(False), level)
+    with torch.no_grad():
+        expected = reference(torch.tensor(pixels))
+    found = network(Tensor(pixels))
+    assert len(found) == 6 and (found[0].dtype == ms.float32) == (level == "O2")
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_allclose(ours.asnumpy(), theirs.numpy(), rtol=0, atol=0.05 * theirs.abs().max().item())
+
+
+def test_other_classes_keep_all_but_the_heads_last_layers():
+    """Of each stack."""
+    network = parity.converted_network(parity.arrays(torch_family.HourglassNet(5, *NARROW)), "native")
+    others = parity.converted_network(parity.arrays(reference_network()), "native")
+    parameters = {parameter.name: parameter for parameter in others.get_parameters()}
+    kept = load_weights(network, parameters, "a.ckpt", skip_reshaped_heads=True)
+    assert kept == [f"hm.{stack}.2.{part}" for stack in (0, 1) for part in ("weight", "bias")]
+    assert architecture_of(parameters) == "hourglass"
+    one = parity.converted_network(parity.arrays(torch_family.HourglassNet(3, 1, *NARROW[1:])), "native")
+    assert architecture_of([parameter.name for parameter in one.get_parameters()]) == "hourglass with num_stacks 1"
