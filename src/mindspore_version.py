@@ -3,6 +3,7 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 
 from src.errors import UserError
+from src.project import how_to_install
 from src.utils import log
 
 FIRST, LAST = (2, 3), (2, 10)  # docs/mindspore-versions.md says what each has; later ones are untried
@@ -18,7 +19,7 @@ def require_mindspore():
     try:
         installed = version("mindspore")
     except PackageNotFoundError as error:
-        raise UserError("MindSpore is not installed; pip install -r requirements.txt, or on Ascend as MindSpore's site says") from error
+        raise UserError(f"MindSpore is not installed; {how_to_install()}, or on Ascend as MindSpore's site says") from error
     if release(installed) < FIRST:
         raise UserError(f"MindSpore {installed} is installed, and this project needs {_text(FIRST)} or later (docs/mindspore-versions.md)")
     if release(installed) > LAST:

@@ -3,6 +3,8 @@ import os
 import shlex
 import sys
 
+from src.project import command
+
 
 def how_to_go_on(checkpoint, rank_size):
     """The words that name a checkpoint and what goes on from it."""
@@ -17,16 +19,10 @@ def how_to_go_on(checkpoint, rank_size):
 
 def commands_for(checkpoint, data_dir):
     """Lines with the commands that evaluate, try and export a checkpoint; data_dir is the data set, "" if the training knows none."""
-    project = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    project = min(os.path.relpath(project), project, key=len)
     data_dir = data_dir or "DATA"
-
-    def command(script, *words):
-        return f"  python {shlex.quote(os.path.normpath(os.path.join(project, script)))} {shlex.join(words)}"
-
-    return "\n".join([
-        "next:",
-        command("eval.py", "--data_dir", data_dir, "--load_checkpoint_path", checkpoint),
-        command("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", "IMAGES", "--output", "detections"),
-        command("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "ONNX"),
-    ])
+    steps = [
+        ("eval.py", "--data_dir", data_dir, "--load_checkpoint_path", checkpoint),
+        ("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", "IMAGES", "--output", "detections"),
+        ("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "ONNX"),
+    ]
+    return "\n".join(["next:", *(f"  {command(script)} {shlex.join(words)}" for script, *words in steps)])

@@ -7,6 +7,7 @@ from src import errors
 from src.errors import UserError
 from src.kinds import is_count, is_string, list_of, or_none
 from src.pre_process import batch_kind, filled
+from src.project import how_to_install
 from src.side_file import EXPORTED, MODEL, checked_exported
 
 # Names of ONNX Runtime's execution providers, which take what they can compute; the CPU does the rest.
@@ -16,7 +17,7 @@ METADATA = {"dataset": is_string, **MODEL, **EXPORTED, "input_res": or_none(list
             "input_res_train": list_of(is_count, 2)}
 LARGEST = 2**31 - 1  # bytes of a protobuf message
 OLD_RUNTIME = "install onnxruntime 1.25 or later, or export the file with --export_config.onnx_dcn grid_sample"
-INSTALL = "is not installed; pip install -r requirements-onnx.txt"
+INSTALL = f"is not installed; {how_to_install('onnx')}"
 
 
 class OnnxDetector:

@@ -16,6 +16,7 @@ from src.coco import class_list, image_size
 from src.image_files import read_image
 from src.training_log import best_score, epochs_trained, read_scores, read_training_log
 from src.utils import log, whole_file
+from src.version import version
 from src.visual import class_color, compare, draw_curve, draw_scores
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
@@ -66,7 +67,7 @@ def write_page(path, template, **content):
     """Write a page of pages/, with its content in it; it refers to no other file."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
-    page = environment.get_template(template).render(made=now, **content)
+    page = environment.get_template(template).render(made=now, version=version(), **content)
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
         file.write(page)
 

@@ -9,6 +9,7 @@ from src.kinds import is_boolean, is_count, is_number, is_positive, is_string, i
 from src.model_utils.config import check_together, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.utils import log, read_json
+from src.version import version
 from src.zoo_files import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
@@ -91,7 +92,7 @@ def describe_model(config, manifest):
     return {
         "dataset": manifest["dataset"], "classes": manifest["classes"], "category_ids": manifest["category_ids"],
         "net_config": config.net_config.as_dict(), "input_res_train": options.input_res_train,
-        "mean": options.mean, "std": options.std, "evaluation": evaluation_settings(config),
+        "mean": options.mean, "std": options.std, "evaluation": evaluation_settings(config), "version": version(),
     }
 
 
