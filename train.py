@@ -69,5 +69,10 @@ def main():
                 print(commands_for(best if part and os.path.exists(best) else checkpoint, config.data_dir))
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What centernet-train runs."""
     errors.run(main)
+
+
+if __name__ == "__main__":
+    command()

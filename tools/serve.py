@@ -76,5 +76,10 @@ def serve(model, options, listener):
     uvicorn.Server(settings).run(sockets=[listener])  # until a signal, which it passes on when the last answers are sent
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What centernet-serve runs."""
     errors.run(main)
+
+
+if __name__ == "__main__":
+    command()
