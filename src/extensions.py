@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from types import ModuleType
 
 from src.errors import UserError, reason
 from src.project import INSTALLED, PACKAGE, ROOT
@@ -17,7 +18,7 @@ _ONE_BUILD = threading.Lock()
 
 
 @functools.cache
-def extension(name):
+def extension(name: str) -> ModuleType:
     """The compiled module of that name, after a build where it is missing. Raises UserError, with the command, if it cannot be built."""
     with _ONE_BUILD:
         try:
@@ -28,13 +29,13 @@ def extension(name):
         return importlib.import_module(f"{__package__}.{name}")
 
 
-def require_extensions():
+def require_extensions() -> None:
     """Build what is missing before the work that needs it has threads, folders and a network. Raises UserError."""
     for source in sorted(glob.glob(os.path.join(PACKAGE, "*.pyx"))):
         extension(os.path.splitext(os.path.basename(source))[0])
 
 
-def build():
+def build() -> None:
     """Build all extensions with setup.py and put them beside their sources. Raises UserError.
 
     Each process builds in a folder of its own and renames what is whole: any number may do so at the same time.

@@ -9,12 +9,12 @@ from src.utils import log
 FIRST, LAST = (2, 3), (2, 10)  # docs/mindspore-versions.md says what each has; later ones are untried
 
 
-def release(text):
+def release(text: str) -> tuple[int, int]:
     """(major, minor) of a version as MindSpore writes it: (2, 3) of "2.3.0rc1"."""
     return tuple(map(int, re.match(r"(\d+)\.(\d+)", text).groups()))
 
 
-def require_mindspore():
+def require_mindspore() -> None:
     """Raise UserError if MindSpore is missing or older than this project can use; log a line if it is later than any that was tried."""
     try:
         installed = version("mindspore")

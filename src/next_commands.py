@@ -6,7 +6,7 @@ import sys
 from src.project import command
 
 
-def how_to_go_on(checkpoint, rank_size):
+def how_to_go_on(checkpoint: str, rank_size: int) -> str:
     """The words that name a checkpoint and what goes on from it."""
     if not checkpoint:
         return "this process writes no checkpoints" + (", rank 0 does" if rank_size > 1 else "")
@@ -17,7 +17,7 @@ def how_to_go_on(checkpoint, rank_size):
     return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
 
 
-def commands_for(checkpoint, data_dir):
+def commands_for(checkpoint: str, data_dir: str) -> str:
     """Lines with the commands that evaluate, try and export a checkpoint; data_dir is the data set, "" if the training knows none."""
     data_dir = data_dir or "DATA"
     steps = [

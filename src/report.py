@@ -44,7 +44,7 @@ class Run:
     images: dict | None = None
 
 
-def write_report(path, title, run, score_thresh=0.3):
+def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> None:
     """Write the page about a Run."""
     sections = {"training": None, "scores": None, "errors": None, "images": None, "speed": None}
     metrics = run.metrics
@@ -63,7 +63,7 @@ def write_report(path, title, run, score_thresh=0.3):
     write_page(path, "report.html", title=title, links=links, score_thresh=score_thresh, **sections)
 
 
-def write_page(path, template, **content):
+def write_page(path: str, template: str, **content: object) -> None:
     """Write a page of pages/, with its content in it; it refers to no other file."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")

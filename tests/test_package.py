@@ -200,3 +200,23 @@ def test_a_type_checker_sees_the_types(installed, tmp_path):
     done = run(installed / "mypy", "--ignore-missing-imports", "--follow-imports", "silent", "program.py", cwd=tmp_path, check=False)
     wrong = [number for number, line in enumerate(TYPED.splitlines(), 1) if line.endswith("# wrong")]
     assert [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error: " in line] == wrong, done.stdout
+
+
+# ---------------------------------------------------------------- type hints
+
+
+TYPED_MODULES = ("__init__", "boxes", "errors", "extensions", "image_files", "inference", "mindspore_version", "models", "next_commands",
+                 "onnx_detector", "post_process", "pre_process", "predictor", "project", "side_file", "utils", "version", "visual")
+
+
+@pytest.mark.parametrize("module", TYPED_MODULES)
+def test_what_is_public_has_type_hints(module):
+    """Every argument and result of the functions and methods of these modules whose names begin with a letter, and of calls."""
+    with open(os.path.join(ROOT, "src", f"{module}.py"), encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
+    for node in (node for body in bodies for node in body if isinstance(node, ast.FunctionDef)):
+        if node.name in ("__init__", "__call__") or not node.name.startswith("_"):
+            parts = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, *filter(None, (node.args.vararg, node.args.kwarg))]
+            assert not [part.arg for part in parts if part.annotation is None and part.arg != "self"], node.name
+            assert node.returns is not None or node.name == "__init__", node.name
