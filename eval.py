@@ -36,5 +36,10 @@ def evaluate(config):
     evaluator.evaluate(detector, evaluator.read_part(split, detector.description, config), config)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What centernet-eval runs."""
     errors.run(main)
+
+
+if __name__ == "__main__":
+    command()

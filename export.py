@@ -40,5 +40,10 @@ def export(config):
     write(detector, options, config.eval_config)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What centernet-export runs."""
     errors.run(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -71,5 +71,10 @@ def main():
                                    config.save_result_dir))
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What centernet-train runs."""
     errors.run(main)
+
+
+if __name__ == "__main__":
+    command()

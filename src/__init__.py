@@ -1,1 +1,22 @@
-"""CenterNet (Objects as Points) on MindSpore."""
+"""CenterNet (Objects as Points) on MindSpore. The names below are loaded when they are first used."""
+from typing import TYPE_CHECKING
+
+from src.version import __version__
+
+if TYPE_CHECKING:
+    from src.errors import UserError
+    from src.predictor import Prediction, Predictor
+
+__all__ = ["Prediction", "Predictor", "UserError", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from src import errors, predictor  # slow to load, and not needed by all
+
+    return getattr(errors if name == "UserError" else predictor, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,17 +1,22 @@
 """The boxes of COCO annotations as arrays."""
 import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
-def ground_truth_boxes(coco, image_id, category_ids):
+
+def ground_truth_boxes(coco: "COCO", image_id: int, category_ids: Sequence[int]) -> np.ndarray:
     """The annotated boxes of an image as [M, 6]: x1, y1, x2, y2, 1, label; category_ids in the order of the labels."""
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
     boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, math.inf, math.inf)
     return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
 
 
-def box_problem(box, width, height):
+def box_problem(box: Sequence[float], width: float, height: float) -> str:
     """Why a box x, y, w, h of an image cannot be trained on, "" if it can."""
     x, y, w, h = map(float, box)
     if not (math.isfinite(x + y + w + h) and w > 0 and h > 0):
@@ -20,7 +25,8 @@ def box_problem(box, width, height):
     return f"box {box} outside the {width}x{height} image" if outside else ""
 
 
-def usable_boxes(annotations, labels_of_ids, width, height):
+def usable_boxes(annotations: Iterable[dict], labels_of_ids: dict[int, int], width: float, height: float) -> tuple[np.ndarray,
+                 np.ndarray, list[str]]:
     """The boxes of one image that can be trained on.
 
     Args: annotations of the image, COCO style; labels_of_ids {category id: label}; the image's size in pixels.

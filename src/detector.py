@@ -21,6 +21,7 @@ from src.onnx_detector import INSTALL, onnx_side_file
 from src.pre_process import batch_kind, filled
 from src.side_file import CONSUMER, read_exported, read_side_file, side_file
 from src.utils import keep_earlier, log, whole_file, write_json
+from src.version import version
 
 # Evaluation settings that are fixed when a file is exported.
 FIXED_ALWAYS = ("eval_config.flip_test", "eval_config.K")
@@ -180,5 +181,5 @@ def consumer_description(detector, export_config, eval_config, input_shape):
         "stride": detector.description["stride"],
         "K": eval_config.K, "flip_test": eval_config.flip_test,
         "evaluation": {name: value for name, value in evaluation.items() if name not in in_graph},
-        "mindspore": ms.__version__, "checkpoint": os.path.basename(export_config.ckpt_file),
+        "version": version(), "mindspore": ms.__version__, "checkpoint": os.path.basename(export_config.ckpt_file),
     }

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -29,7 +31,7 @@ class Interrupts:
         self.first = None
         self.mode = "raise"
 
-    def install(self, mode="raise"):
+    def install(self, mode: str = "raise") -> None:
         """Take over both signals; one that the process was started to ignore stays ignored. With mode "exit" they end the process without
         a word more, for scripts that load much before they call run."""
         self.mode = mode
@@ -60,7 +62,7 @@ class Interrupts:
         return False
 
     @property
-    def requested(self):
+    def requested(self) -> bool:
         """Whether a signal has come."""
         return self.first is not None
 
@@ -72,17 +74,17 @@ class Interrupts:
         finally:
             self.mode = before
 
-    def noted(self):
+    def noted(self) -> contextlib.AbstractContextManager[None]:
         """Let the block decide where it ends: a first signal sets `requested` and raises nothing."""
         return self._in_mode("note")
 
-    def at_once(self):
+    def at_once(self) -> contextlib.AbstractContextManager[None]:
         """End the process on a signal, without a clean-up, where there is nothing to lose: MindSpore answers an exception while it compiles
         with pages of trace and a file."""
         return self._in_mode("exit")
 
     @contextlib.contextmanager
-    def held(self):
+    def held(self) -> Iterator[None]:
         """Raise KeyboardInterrupt at the end of the block if a signal comes in it: where MindSpore compiles and there is work to save."""
         came = self.first
         with self.noted():
@@ -94,7 +96,7 @@ class Interrupts:
 INTERRUPTS = Interrupts()
 
 
-def until_interrupted(items):
+def until_interrupted(items: Iterable) -> Iterator:
     """Iterate over items until a signal comes; the block of the loop is not interrupted, and INTERRUPTS.requested says why it ended."""
     with INTERRUPTS.noted():
         for item in items:
@@ -103,7 +105,7 @@ def until_interrupted(items):
                 return
 
 
-def run(main):
+def run(main: Callable[[], int | None]) -> NoReturn:
     """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130.
 
     Letters that the terminal's encoding lacks are printed as their numbers (\\u77e9).
@@ -124,7 +126,7 @@ def run(main):
         sys.exit(_say(f"{error.strerror or error}{where}"))
 
 
-def reason(error):
+def reason(error: BaseException) -> str:
     """Why a file could not be used, in words: an OSError without its number and path, which the caller names."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
@@ -135,7 +137,7 @@ def _say(message):
 
 
 @contextlib.contextmanager
-def about(path):
+def about(path: str) -> Iterator[None]:
     """Put a file's name before the UserErrors of the block."""
     try:
         yield
@@ -144,7 +146,7 @@ def about(path):
 
 
 @contextlib.contextmanager
-def writing(path):
+def writing(path: str) -> Iterator[None]:
     """Turn an OSError of the block, which writes a file, into a UserError: a write's own does not name the file."""
     try:
         yield
@@ -152,7 +154,7 @@ def writing(path):
         raise UserError(f"{path} could not be written ({reason(error)})") from error
 
 
-def require_file(path, what):
+def require_file(path: str, what: str) -> str:
     """Return path if it is a file, else raise UserError that names it and what it should have been."""
     if not path:
         raise UserError(f"no {what} given")
@@ -161,7 +163,7 @@ def require_file(path, what):
     return path
 
 
-def require_dir(path, what):
+def require_dir(path: str, what: str) -> str:
     """Return path if it is a folder, else raise UserError that names it and what it should have been."""
     if not path:
         raise UserError(f"no {what} given")

@@ -8,53 +8,55 @@ import subprocess
 import sys
 import tempfile
 import threading
+from types import ModuleType
 
 from src.errors import UserError, reason
+from src.project import INSTALLED, PACKAGE, ROOT
 from src.utils import log
 
-SOURCES = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(SOURCES)
 _ONE_BUILD = threading.Lock()
 
 
 @functools.cache
-def extension(name):
-    """The compiled module src.<name>, after a build where it is missing. Raises UserError, with the command, if it cannot be built."""
+def extension(name: str) -> ModuleType:
+    """The compiled module of that name, after a build where it is missing. Raises UserError, with the command, if it cannot be built."""
     with _ONE_BUILD:
         try:
-            return importlib.import_module(f"src.{name}")
+            return importlib.import_module(f"{__package__}.{name}")
         except ImportError:  # not built, or for another Python or processor
             build()
         importlib.invalidate_caches()
-        return importlib.import_module(f"src.{name}")
+        return importlib.import_module(f"{__package__}.{name}")
 
 
-def require_extensions():
+def require_extensions() -> None:
     """Build what is missing before the work that needs it has threads, folders and a network. Raises UserError."""
-    for source in sorted(glob.glob(os.path.join(SOURCES, "*.pyx"))):
+    for source in sorted(glob.glob(os.path.join(PACKAGE, "*.pyx"))):
         extension(os.path.splitext(os.path.basename(source))[0])
 
 
-def build():
+def build() -> None:
     """Build all extensions with setup.py and put them beside their sources. Raises UserError.
 
     Each process builds in a folder of its own and renames what is whole: any number may do so at the same time.
     """
+    if INSTALLED:
+        raise UserError(f"the compiled modules of {PACKAGE} are missing, or are for another Python; install centernet-mindspore anew")
     log("building the Cython extensions, once; it takes some seconds")
     try:
-        with tempfile.TemporaryDirectory(prefix=".extensions.", dir=SOURCES) as folder:
+        with tempfile.TemporaryDirectory(prefix=".extensions.", dir=PACKAGE) as folder:
             os.mkdir(os.path.join(folder, "src"))
             shutil.copy(os.path.join(ROOT, "setup.py"), folder)
-            for source in glob.glob(os.path.join(SOURCES, "*.pyx")):
+            for source in glob.glob(os.path.join(PACKAGE, "*.pyx")):
                 shutil.copy(source, os.path.join(folder, "src"))
             command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             if done.returncode:
                 raise _unbuilt(_cause(done.stderr))
             for made in glob.glob(os.path.join(folder, "src", "*.so")):
-                os.replace(made, os.path.join(SOURCES, os.path.basename(made)))
+                os.replace(made, os.path.join(PACKAGE, os.path.basename(made)))
     except OSError as error:
-        raise _unbuilt(f"{SOURCES}: {reason(error)}") from error
+        raise _unbuilt(f"{PACKAGE}: {reason(error)}") from error
 
 
 def _cause(output):

@@ -6,6 +6,8 @@ import contextlib
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -30,7 +32,7 @@ class TooManyPixels(ValueError):
 class WrongSize(ValueError):
     """An image of another size than its entry in the annotation file says."""
 
-    def __init__(self, actual, stated):
+    def __init__(self, actual: tuple[int, int], stated: tuple[int, int]):
         super().__init__("the image is {}x{}, its entry in the annotation file says {}x{}".format(*actual, *stated))
 
 
@@ -45,7 +47,7 @@ MAGIC = (b"\xff\xd8", b"\x89PNG", b"BM", b"RIFF")  # first bytes of what OpenCV 
 MAY_BE_TURNED = (b"Exif", b"EXIF", b"eXIf", b"II*", b"MM\0*")  # bytes that a file with an orientation has
 
 
-def decode_image(data, size=None):
+def decode_image(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     """Encoded bytes -> BGR uint8 [H, W, 3], turned as the EXIF tag says. Raises ValueError if they are no image.
 
     With size (width, height), what an annotation file says, the image stays unturned if only that has this size, and it is a
@@ -77,7 +79,7 @@ def _decode_pillow(data):
         return from_pillow(opened)
 
 
-def from_pillow(opened):
+def from_pillow(opened: Image.Image) -> np.ndarray:
     """A Pillow image -> BGR uint8 [H, W, 3], unturned; of 16 bits a channel the upper 8 count."""
     if opened.mode.startswith("I"):  # 16 bits, which Pillow keeps in 16 or 32
         gray = np.asarray(opened)
@@ -87,7 +89,7 @@ def from_pillow(opened):
 
 
 @contextlib.contextmanager
-def open_image(data):
+def open_image(data: bytes | BinaryIO) -> Iterator[Image.Image]:
     """A file, or its bytes, as a Pillow image; whatever Pillow says of it in the block becomes a ValueError."""
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as opened:
@@ -102,7 +104,7 @@ def open_image(data):
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def read_orientation(data):
+def read_orientation(data: bytes) -> int:
     """The EXIF orientation of a file's bytes, 1 without one."""
     if not any(word in data for word in MAY_BE_TURNED):
         return 1
@@ -119,7 +121,7 @@ def _orientation(opened):
     return int(value) if value in TURNS else 1
 
 
-def decode_whole_image(data, size=None, max_pixels=LARGEST):
+def decode_whole_image(data: bytes, size: tuple[int, int] | None = None, max_pixels: int = LARGEST) -> np.ndarray:
     """decode_image, but ValueError also if the bytes are not the whole image, or one of more than max_pixels pixels.
 
     OpenCV alone fills a truncated one with gray. Nothing is decoded before the size is known to what decodes it: Pillow's for all formats
@@ -137,13 +139,13 @@ def decode_whole_image(data, size=None, max_pixels=LARGEST):
     return image
 
 
-def read_image(path, size=None, max_pixels=LARGEST):
+def read_image(path: str, size: tuple[int, int] | None = None, max_pixels: int = LARGEST) -> np.ndarray:
     """An image file as BGR uint8 [H, W, 3]. Raises OSError, or ValueError as decode_whole_image, with its arguments."""
     with open(path, "rb") as file:
         return decode_whole_image(file.read(), size, max_pixels)
 
 
-def header_size(data, size=None, max_pixels=LARGEST):
+def header_size(data: bytes | BinaryIO, size: tuple[int, int] | None = None, max_pixels: int = LARGEST) -> tuple[int, int]:
     """(width, height) of what decode_whole_image gives of a file, or its bytes, from the header alone. Raises ValueError as that does, but
     for what only decoding finds."""
     with open_image(data) as opened:
@@ -156,13 +158,13 @@ def header_size(data, size=None, max_pixels=LARGEST):
         return turned
 
 
-def read_size(path):
+def read_size(path: str) -> tuple[int, int] | None:
     """(width, height) that read_image gives, from the file's header; None if that cannot be read."""
     sizes = read_sizes(path)
     return sizes[0] if sizes else None
 
 
-def read_sizes(path):
+def read_sizes(path: str) -> list[tuple[int, int]] | None:
     """The sizes (width, height) that read_image can give, from the file's header: first as EXIF turns the image, then, if that lays it on
     its side, as it is stored. None if the header cannot be read."""
     try:
@@ -172,7 +174,7 @@ def read_sizes(path):
         return None
 
 
-def check_pixels(size, max_pixels):
+def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
     """Raise ValueError if an image of size (width, height) has more than max_pixels pixels."""
     if size[0] * size[1] > max_pixels:
         raise TooManyPixels(f"it has {size[0]}x{size[1]} pixels, more than {max_pixels}")
@@ -197,7 +199,7 @@ def _check_chunks(data):
         offset = len(data) if kind == b"IEND" else offset + 12 + length
 
 
-def without_orientation(data):
+def without_orientation(data: bytes) -> bytes:
     """The bytes of a file whose pixels are to be read unturned -> bytes without an orientation and with the same pixels.
 
     A JPEG loses its EXIF and XMP segments, which both may hold one; any other file is written anew as PNG.

@@ -9,20 +9,23 @@ import collections
 import itertools
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from src import errors
 from src.architectures import STRIDE
+from src.model_utils.config import Config
 from src.post_process import merge, to_image
-from src.pre_process import kept_size, make_input, normalize, scaled_size
+from src.pre_process import View, kept_size, make_input, normalize, scaled_size
 
 # ---------------------------------------------------------------- one image
 
 
-def make_inputs(image, detector, config):
+def make_inputs(image: np.ndarray, detector: Any, config: Config) -> list[tuple[np.ndarray, View]]:
     """An image's inputs, one for each of eval_config.multi_scales: [(array without the batch axis, View)].
 
     An exported file's size is its own, whatever keep_res and input_res_test say.
@@ -39,12 +42,12 @@ def make_inputs(image, detector, config):
     return inputs
 
 
-def stride_of(detector):
+def stride_of(detector: Any) -> int:
     """What the sides of a detector's inputs are multiples of."""
     return detector.description.get("stride", STRIDE)
 
 
-def join_scales(outputs, inputs, use_soft_nms):
+def join_scales(outputs: Sequence[np.ndarray], inputs: list[tuple[np.ndarray, View]], use_soft_nms: bool) -> np.ndarray:
     """The network's detections [K, 6] of one image at each scale -> at most K, [M, 6], in its pixels; inputs as make_inputs gives them."""
     return merge([to_image(output, view) for output, (_, view) in zip(outputs, inputs)], use_soft_nms, len(outputs[0]))
 
@@ -73,7 +76,7 @@ class StageTimes:
     computing: float = 0.0
     finishing: float = 0.0
 
-    def summary(self, seconds):
+    def summary(self, seconds: float) -> str:
         """The rate and the stages as a line; seconds is what the whole took."""
         per_image = " + ".join(
             f"{what} {1000 * spent / max(self.images, 1):.1f}"
@@ -82,12 +85,13 @@ class StageTimes:
         return (f"{self.rate(seconds):.2f} images/s ({per_image} ms an image, at the same time), "
                 f"after {self.compiling:.1f} s for compiling {self.shapes} graphs")
 
-    def rate(self, seconds):
+    def rate(self, seconds: float) -> float:
         """Images a second, without the time that compiling took."""
         return self.images / max(seconds - self.compiling, 1e-9)
 
 
-def detect_all(detector, items, load, config, times=None, size_of=None):
+def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray], config: Config,
+               times: StageTimes | None = None, size_of: Callable[[Any], tuple[int, int] | None] | None = None) -> Iterator[Detected]:
     """Detect on every item; yields Detected, images of one shape in their order.
 
     load(item) gives an image, or raises OSError or ValueError. Threads load and prepare the next images and finish the
@@ -133,7 +137,7 @@ def detect_all(detector, items, load, config, times=None, size_of=None):
             yield from future.result()
 
 
-def by_shape(items, size_of, options, stride=STRIDE):
+def by_shape(items: Iterable, size_of: Callable[[Any], tuple[int, int] | None] | None, options: Config, stride: int = STRIDE) -> list:
     """The items in an order in which those whose inputs have one shape follow each other; those of unknown size come last."""
 
     def shape(item):

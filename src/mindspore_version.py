@@ -3,22 +3,23 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 
 from src.errors import UserError
+from src.project import how_to_install
 from src.utils import log
 
 FIRST, LAST = (2, 3), (2, 10)  # docs/mindspore-versions.md says what each has; later ones are untried
 
 
-def release(text):
+def release(text: str) -> tuple[int, int]:
     """(major, minor) of a version as MindSpore writes it: (2, 3) of "2.3.0rc1"."""
     return tuple(map(int, re.match(r"(\d+)\.(\d+)", text).groups()))
 
 
-def require_mindspore():
+def require_mindspore() -> None:
     """Raise UserError if MindSpore is missing or older than this project can use; log a line if it is later than any that was tried."""
     try:
         installed = version("mindspore")
     except PackageNotFoundError as error:
-        raise UserError("MindSpore is not installed; pip install -r requirements.txt, or on Ascend as MindSpore's site says") from error
+        raise UserError(f"MindSpore is not installed; {how_to_install()}, or on Ascend as MindSpore's site says") from error
     if release(installed) < FIRST:
         raise UserError(f"MindSpore {installed} is installed, and this project needs {_text(FIRST)} or later (docs/mindspore-versions.md)")
     if release(installed) > LAST:

@@ -1,28 +1,30 @@
 """Models of all kinds by their file's ending: checkpoints (.ckpt), exported MindIR files (.mindir), exported ONNX files (.onnx)."""
 import os
+from typing import Any
 
 from src.errors import UserError
 from src.mindspore_version import require_mindspore
+from src.model_utils.config import Config
 from src.onnx_detector import load_onnx, read_onnx
 from src.side_file import fixed_settings, read_exported, read_side_file, side_file
 
 
-def ending(path):
+def ending(path: str) -> str:
     """A model file's ending, which says what kind it is."""
     return os.path.splitext(path)[1].lower()
 
 
-def is_exported(path):
+def is_exported(path: str) -> bool:
     """Whether a path names an exported file."""
     return ending(path) in (".mindir", ".onnx")
 
 
-def description_source(path):
+def description_source(path: str) -> str:
     """The words for where a model's description is read from."""
     return "the ONNX file" if ending(path) == ".onnx" else "the side file"
 
 
-def read_model(path, what="checkpoint (--load_checkpoint_path)"):
+def read_model(path: str, what: str = "checkpoint (--load_checkpoint_path)") -> dict:
     """What a model says of itself; `evaluation` holds the settings that its recipe evaluates with. Raises UserError.
 
     Of an exported file, `fixed` holds those that are in its graph.
@@ -35,13 +37,13 @@ def read_model(path, what="checkpoint (--load_checkpoint_path)"):
     return description
 
 
-def require_runtime(path):
+def require_runtime(path: str) -> None:
     """Raise UserError unless what computes a model is installed; an ONNX file needs no MindSpore."""
     if ending(path) != ".onnx":
         require_mindspore()
 
 
-def check_fixed(config, description, path):
+def check_fixed(config: Config, description: dict, path: str) -> None:
     """Raise UserError if a Config wants other settings than those in an exported file's graph."""
     for name, value in description.get("fixed", {}).items():
         section, _, key = name.partition(".")
@@ -51,7 +53,7 @@ def check_fixed(config, description, path):
                             "a file with it")
 
 
-def load_model(path, config):
+def load_model(path: str, config: Config) -> Any:
     """The detector of a model of any kind, on the device and with the settings that a Config says. Raises UserError."""
     if ending(path) == ".onnx":
         return load_onnx(path, config.onnx_provider)

@@ -3,8 +3,10 @@ import os
 import shlex
 import sys
 
+from src.project import command
 
-def how_to_go_on(checkpoint, rank_size):
+
+def how_to_go_on(checkpoint: str, rank_size: int) -> str:
     """The words that name a checkpoint and what goes on from it."""
     if not checkpoint:
         return "this process writes no checkpoints" + (", rank 0 does" if rank_size > 1 else "")
@@ -15,21 +17,14 @@ def how_to_go_on(checkpoint, rank_size):
     return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
 
 
-def commands_for(checkpoint, data_dir, result_dir):
+def commands_for(checkpoint: str, data_dir: str, result_dir: str) -> str:
     """Lines with the commands that evaluate, report, try and export a checkpoint; data_dir is the data set, "" if the training knows none,
     result_dir its save_result_dir."""
-    project = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    project = min(os.path.relpath(project), project, key=len)
-    data_dir = data_dir or "DATA"
-
-    def command(script, *words):
-        return f"  python {shlex.quote(os.path.normpath(os.path.join(project, script)))} {shlex.join(words)}"
-
-    return "\n".join([
-        "next:",
-        command("eval.py", "--data_dir", data_dir, "--load_checkpoint_path", checkpoint,
-                *(["--save_result_dir", result_dir] if result_dir else [])),
-        command("tools/report.py", result_dir or "."),
-        command("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", "IMAGES", "--output", "detections"),
-        command("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "ONNX"),
-    ])
+    evaluation = ["--data_dir", data_dir or "DATA", "--load_checkpoint_path", checkpoint]
+    steps = [
+        ("eval.py", *evaluation, *(["--save_result_dir", result_dir] if result_dir else [])),
+        ("tools/report.py", result_dir or "."),
+        ("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", "IMAGES", "--output", "detections"),
+        ("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "ONNX"),
+    ]
+    return "\n".join(["next:", *(f"  {command(script)} {shlex.join(words)}" for script, *words in steps)])

@@ -2,11 +2,15 @@
 import json
 import os
 import reprlib
+from typing import Any
+
+import numpy as np
 
 from src import errors
 from src.errors import UserError
 from src.kinds import is_count, is_string, list_of, or_none
 from src.pre_process import batch_kind, filled
+from src.project import how_to_install
 from src.side_file import EXPORTED, MODEL, checked_exported
 
 # Names of ONNX Runtime's execution providers, which take what they can compute; the CPU does the rest.
@@ -16,22 +20,22 @@ METADATA = {"dataset": is_string, **MODEL, **EXPORTED, "input_res": or_none(list
             "input_res_train": list_of(is_count, 2)}
 LARGEST = 2**31 - 1  # bytes of a protobuf message
 OLD_RUNTIME = "install onnxruntime 1.25 or later, or export the file with --export_config.onnx_dcn grid_sample"
-INSTALL = "is not installed; pip install -r requirements-onnx.txt"
+INSTALL = f"is not installed; {how_to_install('onnx')}"
 
 
 class OnnxDetector:
     """The detector of an ONNX file, as inference.py says; a batch's sides are multiples of its stride if the file leaves them free."""
 
-    def __init__(self, session, description, path):
+    def __init__(self, session: Any, description: dict, path: str):
         self.session, self.description, self.path = session, description, path
         self.down_ratio, self.from_bytes = description["down_ratio"], description["input_type"] == "uint8"
         self.input_res, self.batch_size = description["input_res"], description["batch_size"]
 
-    def compile(self, batch):
+    def compile(self, batch: np.ndarray) -> float:
         """Nothing is left to compile when a session has started: 0 seconds."""
         return 0.0
 
-    def __call__(self, batch):
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
         try:
             return self.session.run(["detections"], {"image": filled(batch, self.batch_size or 0)})[0][: len(batch)]
         except MemoryError as error:
@@ -40,17 +44,17 @@ class OnnxDetector:
             raise UserError(f"{self.path}: ONNX Runtime cannot compute a batch of {batch.shape} ({_first_line(error)})") from error
 
 
-def onnx_side_file(path):
+def onnx_side_file(path: str) -> str:
     """The JSON file beside an ONNX file; a MindIR file of the same name has the other."""
     return f"{path}.json"
 
 
-def read_onnx(path):
+def read_onnx(path: str) -> dict:
     """The description in an ONNX file's metadata, as an exported file's side file has it. Raises UserError if it is not of this project."""
     return _described(_load(path), path)
 
 
-def load_onnx(path, provider="CPU"):
+def load_onnx(path: str, provider: str = "CPU") -> OnnxDetector:
     """The OnnxDetector of a file; provider is a key of PROVIDERS. Raises UserError if it cannot be loaded."""
     model = _load(path)
     description = _described(model, path)
@@ -59,7 +63,7 @@ def load_onnx(path, provider="CPU"):
     return OnnxDetector(session, description, path)
 
 
-def start_session(model, provider, path):
+def start_session(model: Any, provider: str, path: str) -> Any:
     """ONNX Runtime's session of the ModelProto in a file, on all cores that this process may use. Raises UserError."""
     onnxruntime = _package("onnxruntime")
     available = onnxruntime.get_available_providers()

@@ -7,6 +7,7 @@ from src.errors import UserError
 from src.model_utils.config import load_defaults
 from src.models import is_exported, read_model, require_runtime
 from src.side_file import named_checkpoint
+from src.version import version
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -14,6 +15,7 @@ class OptionParser(argparse.ArgumentParser):
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, **settings)
+        self.add_argument("--version", action="version", version=f"centernet {version()}")
 
     def error(self, message):
         """Raise UserError with argparse's message, and what may have been meant."""

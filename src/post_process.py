@@ -2,13 +2,16 @@
 
 Sources: the original's utils/post_process.py and detectors/ctdet.py.
 """
+from collections.abc import Sequence
+
 import numpy as np
 
 from src import image
 from src.extensions import extension
+from src.pre_process import View
 
 
-def to_image(detections, view):
+def to_image(detections: np.ndarray, view: View) -> np.ndarray:
     """Detections [K, 6] in output pixels -> [K, 6] float32 in pixels of the original image; view says where they lie."""
     out_h, out_w = view.out_hw
     matrix = image.affine_matrix(view.center, view.width, 0, (out_w, out_h), inverse=True)
@@ -16,7 +19,7 @@ def to_image(detections, view):
     return np.hstack([boxes, detections[:, 4:]]).astype(np.float32)
 
 
-def merge(detections, use_soft_nms, k):
+def merge(detections: Sequence[np.ndarray], use_soft_nms: bool, k: int) -> np.ndarray:
     """Join the detections of one image, one array [K, 6] a scale, in class order; at most k are left.
 
     Several scales always go through soft-NMS (gaussian, class by class), one scale if use_soft_nms. Of equal scores at
@@ -41,7 +44,7 @@ def _soft_nms_per_class(detections):
     return np.concatenate(kept)
 
 
-def coco_records(image_id, detections, category_ids, round_scores=False):
+def coco_records(image_id: int, detections: np.ndarray, category_ids: Sequence[int], round_scores: bool = False) -> list[dict]:
     """Detections [M, 6] of an image as COCO result dictionaries: bbox x, y, width, height.
 
     round_scores rounds the scores to two digits: the original's choice, which leaves the rank of detections that it makes

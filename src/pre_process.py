@@ -3,6 +3,7 @@
 Source: the original's detectors/base_detector.py.
 """
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,7 +23,7 @@ class View:
     scale: float
 
 
-def whole_view(width, height, input_size):
+def whole_view(width: int, height: int, input_size: tuple[int, int]) -> tuple[np.ndarray, float]:
     """Center and width of the region that shows a whole image in an input of input_size (width, height).
 
     The original's longest side, for inputs that are not square too.
@@ -30,24 +31,25 @@ def whole_view(width, height, input_size):
     return np.array([width / 2, height / 2], np.float32), max(width, height * input_size[0] / input_size[1]) * 1.0
 
 
-def scaled_size(width, height, scale):
+def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:
     """Width and height of a scaled image."""
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 
-def kept_size(width, height, pad_multiple, stride=STRIDE):
+def kept_size(width: int, height: int, pad_multiple: int, stride: int = STRIDE) -> tuple[int, int]:
     """Width and height of the input of an image that keeps its size: the next multiple of the network's stride above, and of that the next
     one of pad_multiple and stride."""
     both = math.lcm(pad_multiple, stride)
     return tuple(-(-(side // stride + 1) * stride // both) * both for side in (width, height))
 
 
-def output_size(input_size, down_ratio):
+def output_size(input_size: tuple[int, int], down_ratio: int) -> tuple[int, int]:
     """The size in output pixels of an input's: (width, height), or (height, width) as it is given."""
     return tuple(side // down_ratio for side in input_size)
 
 
-def make_input(image, scale, keep_res, input_res, down_ratio, pad_multiple=STRIDE, stride=STRIDE):
+def make_input(image: np.ndarray, scale: float, keep_res: bool, input_res: tuple[int, int], down_ratio: int, pad_multiple: int = STRIDE,
+               stride: int = STRIDE) -> tuple[np.ndarray, View]:
     """One image at one scale as an evaluation input.
 
     Args: image uint8 BGR; keep_res pads the scaled image to multiples of the network's stride, and from there with more black at
@@ -72,17 +74,17 @@ def make_input(image, scale, keep_res, input_res, down_ratio, pad_multiple=STRID
     return pixels, View(center, region_width, output_size((input_h, input_w), down_ratio), scale)
 
 
-def normalize(pixels, mean, std):
+def normalize(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """uint8 [H, W, 3] -> the network's input, float32 [3, H, W]; mean and std in [0, 1]."""
     return apply_color(pixels, normalizing_matrix(np.eye(3, 4), mean, std))
 
 
-def batch_kind(from_bytes, batch, height, width):
+def batch_kind(from_bytes: bool, batch: np.ndarray, height: int, width: int) -> tuple[type, list]:
     """NumPy type and shape of a network's input: uint8 [N, H, W, 3] if it takes the images' bytes, else float32 [N, 3, H, W]."""
     return (np.uint8, [batch, height, width, 3]) if from_bytes else (np.float32, [batch, 3, height, width])
 
 
-def filled(batch, count):
+def filled(batch: np.ndarray, count: int) -> np.ndarray:
     """A batch with zeros behind it, so that it has `count` images."""
     missing = count - len(batch)
     return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing > 0 else batch

@@ -2,9 +2,11 @@
 import os
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from src import image_files
 from src.errors import UserError
@@ -13,7 +15,10 @@ from src.image_files import read_image
 from src.inference import join_scales, make_inputs
 from src.model_utils.config import make_config
 from src.models import description_source, is_exported, load_model, read_model, require_runtime
+from src.pre_process import View
 from src.side_file import adopt_evaluation, named_checkpoint
+
+Source = str | os.PathLike | bytes | np.ndarray | Image.Image  # what as_image takes
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def as_prediction(detections: np.ndarray, classes: list[str]) -> Prediction:
     return Prediction(detections[:, :4], detections[:, 4], labels, [classes[label] for label in labels])
 
 
-def as_image(source) -> np.ndarray:
+def as_image(source: Source) -> np.ndarray:
     """An image as BGR uint8 [H, W, 3]: of a path, a file's bytes, a Pillow image, or an array as OpenCV has them.
 
     Arrays: uint8 or uint16 (of which the upper byte counts), [H, W] gray, [H, W, 3] BGR or [H, W, 4] BGRA. EXIF's orientation is
@@ -90,7 +95,7 @@ class Predictor:
     """
 
     def __init__(self, model: str, device_target: str = "auto", device_id: int = 0, input_res: list[int] | None = None,
-                 onnx_provider: str = "CPU", **eval_options):
+                 onnx_provider: str = "CPU", **eval_options: Any):
         model = named_checkpoint(model)
         require_runtime(model)
         description = read_model(model)
@@ -113,7 +118,7 @@ class Predictor:
         self.classes: list[str] = self.detector.description["classes"]
         self._lock = threading.Lock()
 
-    def __call__(self, source) -> Prediction:
+    def __call__(self, source: Source) -> Prediction:
         """Detect in one image, anything as_image takes. Raises OSError or ValueError if it is none."""
         return self.predict_image(as_image(source))
 
@@ -124,7 +129,7 @@ class Predictor:
             outputs = [self.detector(pixels[None])[0] for pixels, _ in inputs]
         return as_prediction(join_scales(outputs, inputs, self.config.eval_config.SOFT_NMS), self.classes)
 
-    def heatmap(self, image: np.ndarray):
+    def heatmap(self, image: np.ndarray) -> tuple[np.ndarray, View]:
         """The network's heatmap of a BGR uint8 image: (float32 [C, H/4, W/4] in [0, 1], pre_process.View that says where it lies).
 
         Raises UserError with an exported file, which ends in detections.

@@ -16,6 +16,7 @@ from src.coco import class_list, image_size
 from src.image_files import read_image
 from src.training_log import best_score, epochs_trained, read_scores, read_training_log
 from src.utils import log, whole_file
+from src.version import version
 from src.visual import class_color, compare, draw_curve, draw_scores
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
@@ -43,7 +44,7 @@ class Run:
     images: dict | None = None
 
 
-def write_report(path, title, run, score_thresh=0.3):
+def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> None:
     """Write the page about a Run."""
     sections = {"training": None, "scores": None, "errors": None, "images": None, "speed": None}
     metrics = run.metrics
@@ -62,11 +63,11 @@ def write_report(path, title, run, score_thresh=0.3):
     write_page(path, "report.html", title=title, links=links, score_thresh=score_thresh, **sections)
 
 
-def write_page(path, template, **content):
+def write_page(path: str, template: str, **content: object) -> None:
     """Write a page of pages/, with its content in it; it refers to no other file."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
-    page = environment.get_template(template).render(made=now, **content)
+    page = environment.get_template(template).render(made=now, version=version(), **content)
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
         file.write(page)
 

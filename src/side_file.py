@@ -7,10 +7,11 @@ from src import errors
 from src.architectures import ARCHITECTURES, STRIDE, resolved
 from src.errors import UserError
 from src.kinds import is_boolean, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of, one_of
-from src.model_utils.config import checked_section, load_defaults
+from src.model_utils.config import Config, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.model_utils.together import check_evaluation
 from src.utils import log, read_json
+from src.version import version
 from src.zoo_files import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
@@ -22,7 +23,7 @@ EXPORTED = {"input_res": list_of(is_count, 2), "batch_size": is_count, "input_ty
 CONSUMER = ("dataset", *MODEL)  # what an exported file's side file takes over from the checkpoint's
 
 
-def require_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
+def require_checkpoint(path: str, what: str = "checkpoint (--load_checkpoint_path)") -> str:
     """Return path if it is a checkpoint's file, else raise UserError.
 
     Of a folder it names the checkpoint written last in it, of a model-zoo checkpoint the command that converts it.
@@ -36,7 +37,7 @@ def require_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
     return path
 
 
-def side_file(checkpoint):
+def side_file(checkpoint: str) -> str:
     """The JSON file beside a checkpoint: classes, category ids, network and input settings."""
     return os.path.splitext(checkpoint)[0] + ".json"
 
@@ -47,7 +48,7 @@ CHECKPOINT_NAME = re.compile(r"centernet-\d+_(\d+)(\.\d+)?\.ckpt")
 BEST_NAME = "centernet-best.ckpt"
 
 
-def named_checkpoint(path):
+def named_checkpoint(path: str) -> str:
     """The checkpoint that a path names: of RUN/best the best, of RUN/last the newest one in a run's folder or its ckpt_0; else path.
 
     Raises UserError if there is none.
@@ -64,14 +65,14 @@ def named_checkpoint(path):
                     f"and there is none{hint}")
 
 
-def find_checkpoints(folder):
+def find_checkpoints(folder: str) -> list[str]:
     """Paths of a run's checkpoints in a folder, in the order in which they were written."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     found = [(os.path.join(folder, name), int(match[1])) for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
     return [path for path, step in sorted(found, key=lambda entry: (written_as(entry[0]), entry[1], entry[0]))]
 
 
-def written_as(checkpoint):
+def written_as(checkpoint: str) -> int:
     """Which of its folder's checkpoints, counted from 1 in the order of writing, its side file says it is; 0 if that does not say.
 
     The step in the name does not tell: a resumed run with other batches counts its steps anew. Nor do files' times, which copies change.
@@ -83,7 +84,7 @@ def written_as(checkpoint):
         return 0
 
 
-def describe_model(config, manifest):
+def describe_model(config: Config, manifest: dict) -> dict:
     """What travels with a checkpoint in its side file, as a dictionary; `evaluation` is what its recipe evaluates with.
 
     Raises UserError if that cannot be.
@@ -93,17 +94,17 @@ def describe_model(config, manifest):
     return {
         "dataset": manifest["dataset"], "classes": manifest["classes"], "category_ids": manifest["category_ids"],
         "net_config": config.net_config.as_dict(), "input_res_train": options.input_res_train,
-        "mean": options.mean, "std": options.std, "evaluation": evaluation_settings(config),
+        "mean": options.mean, "std": options.std, "evaluation": evaluation_settings(config), "version": version(),
     }
 
 
-def evaluation_settings(config):
+def evaluation_settings(config: Config) -> dict:
     """The settings that decide on an evaluation's detections, {"eval_config.K": 100, ...}."""
     settings = {f"eval_config.{name}": getattr(config.eval_config, name) for name in EVALUATION}
     return {"dataset_config.input_res_test": config.dataset_config.input_res_test, **settings}
 
 
-def adopt_evaluation(config, description, path):
+def adopt_evaluation(config: Config, description: dict, path: str) -> None:
     """Give a Config the evaluation settings of the side file at path where neither a file nor the command line says otherwise.
 
     Logs what holds, and where it comes from. Raises UserError if the side file's cannot be.
@@ -121,7 +122,7 @@ def adopt_evaluation(config, description, path):
                                        f"({config.origin(name)})" for name, value in shown.items()))
 
 
-def read_side_file(checkpoint, what="checkpoint (--load_checkpoint_path)"):
+def read_side_file(checkpoint: str, what: str = "checkpoint (--load_checkpoint_path)") -> dict:
     """The dictionary of the side file of a checkpoint, which messages call `what`, and its architecture's stride.
 
     Raises UserError if either file is missing or broken.
@@ -142,14 +143,14 @@ def read_side_file(checkpoint, what="checkpoint (--load_checkpoint_path)"):
     return description
 
 
-def read_exported(path):
+def read_exported(path: str) -> dict:
     """The side file's dictionary of an exported file. Raises UserError if either is missing."""
     errors.require_file(path, "exported file (--mindir, --mindir_path)")
     content = read_json(side_file(path), f"the side file of {path}", {"dataset": is_string, **MODEL, **EXPORTED})
     return checked_exported(content, side_file(path))
 
 
-def checked_exported(description, where):
+def checked_exported(description: dict, where: str) -> dict:
     """What an exported file says of itself, of values that passed their tests one by one, found at `where`. Raises UserError."""
     check_model(description, where)
     if not is_count(description.setdefault("stride", STRIDE)):  # files of an older version do not say it
@@ -158,7 +159,7 @@ def checked_exported(description, where):
     return description
 
 
-def fixed_settings(description, where):
+def fixed_settings(description: dict, where: str) -> dict:
     """The evaluation settings that an exported file with this side file, at `where`, has in its graph. Raises UserError."""
     settings = {"eval_config.K": description["K"], "eval_config.flip_test": description["flip_test"]}
     if description["input_res"] is not None:
@@ -166,7 +167,7 @@ def fixed_settings(description, where):
     return checked_evaluation(settings, where)
 
 
-def checked_evaluation(settings, where):
+def checked_evaluation(settings: dict, where: str) -> dict:
     """A side file's evaluation settings, checked; files of an older version have none. Raises UserError."""
     if not isinstance(settings, dict):
         raise UserError(f"{where}: evaluation is no dictionary of settings")
@@ -175,7 +176,7 @@ def checked_evaluation(settings, where):
     return {name: checked(name, value, rules[name], where) for name, value in settings.items() if name in known}
 
 
-def check_model(description, path):
+def check_model(description: dict, path: str) -> None:
     """Raise UserError unless a side file has as many category ids as classes."""
     if len(description["category_ids"]) != len(description["classes"]):
         raise UserError(f"{path}: category_ids is no list of {len(description['classes'])} whole numbers")

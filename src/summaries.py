@@ -7,6 +7,7 @@ import cv2
 
 from src import errors
 from src.errors import UserError
+from src.project import how_to_install
 from src.utils import keep_earlier
 
 CHARTS = {  # group in TensorBoard: what of a step's record it has
@@ -21,7 +22,7 @@ def require_writer():
         import tensorboardX.event_file_writer  # noqa: F401
     except (ImportError, TypeError) as error:  # protobuf answers a version that it does not go with by a TypeError
         raise UserError(f"tensorboard true needs the package tensorboardX ({str(error).splitlines()[0]}): install it with "
-                        "pip install -r requirements-tensorboard.txt, or set tensorboard false") from error
+                        f"{how_to_install('tensorboard')}, or set tensorboard false") from error
 
 
 class Summaries:

@@ -8,6 +8,7 @@ import numpy as np
 
 from src import errors
 from src.errors import UserError
+from src.project import how_to_install
 from src.utils import whole_file
 
 # Storage types of the tar format, as NumPy types; sizes and numbers in it are little-endian.
@@ -22,7 +23,7 @@ def import_torch():
     try:
         import torch
     except ImportError as error:
-        raise UserError("PyTorch's files need PyTorch, which is not installed: pip install -r requirements-torch.txt") from error
+        raise UserError(f"PyTorch's files need PyTorch, which is not installed: {how_to_install('torch')}") from error
     return torch
 
 

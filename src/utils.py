@@ -7,6 +7,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -14,19 +16,19 @@ from src import errors
 from src.errors import UserError
 
 
-def log(message):
+def log(message: object) -> None:
     """Print one line, at once; above the bars, if a terminal shows any."""
     with tqdm.external_write_mode(sys.stdout):
         print(message, flush=True)
 
 
-def log_skipped(problems):
+def log_skipped(problems: Iterable[str]) -> None:
     """Name what was left out, a sentence each."""
     for problem in problems:
         log(f"skipped {problem}")
 
 
-def progress(items, what, total=None, every=10.0):
+def progress(items: Iterable, what: str, total: int | None = None, every: float = 10.0) -> Iterator:
     """Iterate over items and show rate and time left: a bar on a terminal, else a line every few seconds.
 
     total, for items without a length, may be None if nobody knows it.
@@ -46,7 +48,7 @@ def progress(items, what, total=None, every=10.0):
             log(f"{what}: {done}{left}")
 
 
-def spread(items, count):
+def spread(items: Sequence, count: int) -> list:
     """At most count of the items, evenly spread over them, the first and the last among them."""
     count = min(count, len(items))
     step = (len(items) - 1) / max(count - 1, 1)
@@ -54,7 +56,7 @@ def spread(items, count):
 
 
 @contextlib.contextmanager
-def whole_file(path):
+def whole_file(path: str) -> Iterator[str]:
     """Give a path to write to; what is there when the block ends well becomes path, with a new file's usual mode.
 
     It lies in a folder of its own beside path, .<name>.<random>.partial, since MindSpore writes to yet other names first; what is left
@@ -67,7 +69,7 @@ def whole_file(path):
         settle(partial, path)
 
 
-def settle(made, path):
+def settle(made: str, path: str) -> None:
     """Move a file to path, with a new file's usual mode: MindSpore leaves its files to be read by their owner alone."""
     new = f"{made}.new"
     with open(new, "w") as file:
@@ -77,7 +79,7 @@ def settle(made, path):
     os.replace(made, path)
 
 
-def link_or_copy(source, target):
+def link_or_copy(source: str, target: str) -> None:
     """Put a file to target, as a hard link where the file system can: of what a symbolic link means, not of the link."""
     source = os.path.realpath(source)
     try:
@@ -86,13 +88,13 @@ def link_or_copy(source, target):
         shutil.copy(source, target)
 
 
-def write_json(path, value):
+def write_json(path: str, value: object) -> None:
     """Write value as JSON; the file appears whole."""
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
 
 
-def read_text(path, what):
+def read_text(path: str, what: str) -> str:
     """The text of a file, without a byte order mark. Raises UserError if it is missing or no text."""
     errors.require_file(path, what)
     try:
@@ -102,7 +104,7 @@ def read_text(path, what):
         raise UserError(f"{path}: not {what} ({error})") from error
 
 
-def read_json(path, what, tests):
+def read_json(path: str, what: str, tests: dict[str, Callable[[Any], bool]]) -> dict:
     """The dictionary in a JSON file. Raises UserError if it is missing or broken, lacks one of the names of tests {name: test}, or has a
     value there that does not pass its test (kinds.py)."""
     errors.require_file(path, what)
@@ -119,7 +121,7 @@ def read_json(path, what, tests):
     return content
 
 
-def keep_earlier(path, companion=None):
+def keep_earlier(path: str, companion: Callable[[str], str] | None = None) -> str:
     """Make room at path: what is there goes to the first free of path.1, path.2, ... (before the ending); returns path.
 
     companion(path) is the path of the file beside it, which moves with it: under the name that belongs to its new one.
@@ -143,7 +145,7 @@ def keep_earlier(path, companion=None):
     return path
 
 
-def free_name(path, companion=None):
+def free_name(path: str, companion: Callable[[str], str] | None = None) -> str:
     """path, or the first of path.1, path.2, ... (before the ending) that is free, and whose companion(path) is."""
     root, ending = os.path.splitext(path)
     number = 0

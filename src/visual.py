@@ -3,12 +3,15 @@ import colorsys
 import functools
 import math
 import os
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from src.image import affine_matrix
+from src.pre_process import View
 from src.training_log import epochs_trained, read_scores, read_training_log
 from src.utils import whole_file
 
@@ -16,7 +19,7 @@ WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LONGEST_STEM = 200  # bytes of a drawing's name; file systems take 255, and it has a longer one while it is written
 
 
-def plot_losses(record_path, path):
+def plot_losses(record_path: str, path: str) -> str:
     """Draw the loss, its parts and the learning rate of a training record over the steps as a PNG, and below them the scores, if there
     are any, over the epochs; returns path."""
     import matplotlib
@@ -59,26 +62,26 @@ def _draw_losses(axes, records):
     axes.legend(lines, [line.get_label() for line in lines], loc="upper right")
 
 
-def draw_scores(axes, scores, epochs):
+def draw_scores(axes: Any, scores: list, epochs: dict) -> None:
     """Draw AP and AP50 of scores, as read_scores gives them, over the epochs trained, {step: epochs}."""
     for name, color in (("AP", "tab:purple"), ("AP50", "tab:cyan")):
         draw_score(axes, scores, epochs, name, color=color, label=name)
     axes.set_ylim(bottom=0)
 
 
-def draw_score(axes, scores, epochs, name, **line):
+def draw_score(axes: Any, scores: list, epochs: dict, name: str, **line: Any) -> None:
     """Draw one of the scores; evaluations without it, or without objects (-1), are left out."""
     points = [(epochs.get(step, epoch + 1), values[name]) for step, epoch, values in scores if values.get(name, -1) >= 0]
     axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3.5, linewidth=1.8, **line)
 
 
-def draw_curve(axes, steps, values, color, label=None, parts=40):
+def draw_curve(axes: Any, steps: Sequence[int], values: Sequence[float], color: Any, label: Any = None, parts: int = 40) -> None:
     """Draw values over the steps: each of them pale, their mean over one of so many parts of the run dark."""
     axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
     axes.plot(steps, smooth(values, max(1, len(values) // parts)), color=color, label=label, linewidth=1.8)
 
 
-def smooth(values, window):
+def smooth(values: Sequence[float], window: int) -> np.ndarray:
     """Mean over the finite ones of the last `window` values (fewer at the start): float64 [M], NaN where there are none."""
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
@@ -89,19 +92,20 @@ def smooth(values, window):
         return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])
 
 
-def class_color(label):
+def class_color(label: Any) -> tuple[int, int, int]:
     """A color (BGR, 0-255) for a class; neighbouring classes are far apart."""
     red, green, blue = colorsys.hsv_to_rgb((0.61 * label + 0.02) % 1.0, 0.85, 0.95)
     return int(255 * blue), int(255 * green), int(255 * red)
 
 
-def luminance(color):
+def luminance(color: Any) -> float:
     """Relative luminance (WCAG 2) of a color (BGR, 0-255), in [0, 1]."""
     blue, green, red = (value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in np.array(color) / 255)
     return 0.0722 * blue + 0.7152 * green + 0.2126 * red
 
 
-def draw_detections(image, detections, classes, score_thresh=0.0, with_scores=True):
+def draw_detections(image: np.ndarray, detections: np.ndarray, classes: Sequence[str], score_thresh: float = 0.0,
+                    with_scores: bool = True) -> np.ndarray:
     """Draw detections [M, 6] (pixels of the image) of at least score_thresh on a copy of a BGR uint8 image; returns it.
 
     Legible on any background: lines have a dark rim, labels are filled with the class's color, their text is black or white,
@@ -153,7 +157,7 @@ def _put_label(canvas, mask, place, color):
 
 
 @functools.lru_cache(maxsize=4096)
-def text_mask(text, size):
+def text_mask(text: str, size: int) -> np.ndarray:
     """A text of a height in pixels with a margin around it, as uint8 [h, w]: 255 where there is ink, none for control characters."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     font = ImageFont.truetype(_font_file(any(ord(letter) > 0x2E7F for letter in text)), size)
@@ -176,7 +180,7 @@ def _font_file(east_asian):
     return os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
-def overlay_heatmap(image, heat, view):
+def overlay_heatmap(image: np.ndarray, heat: np.ndarray, view: View) -> np.ndarray:
     """A heatmap [C, h, w] in [0, 1] over its BGR image: the largest value of all classes, from dark to bright.
 
     view is the pre_process.View that says where the heatmap lies in the image.
@@ -190,7 +194,8 @@ def overlay_heatmap(image, heat, view):
     return (image * (1 - cover) + color * cover).astype(np.uint8)
 
 
-def compare(image, detections, ground_truth, classes, score_thresh):
+def compare(image: np.ndarray, detections: np.ndarray, ground_truth: np.ndarray | None, classes: Sequence[str],
+            score_thresh: float) -> np.ndarray:
     """Predictions, and to their right the ground truth [M, 6] (if not None), under captions; BGR uint8."""
     panels = [captioned(draw_detections(image, detections, classes, score_thresh), "prediction")]
     if ground_truth is not None:
@@ -198,7 +203,7 @@ def compare(image, detections, ground_truth, classes, score_thresh):
     return np.hstack(panels)
 
 
-def captioned(image, caption):
+def captioned(image: np.ndarray, caption: str) -> np.ndarray:
     """An image under a line of text."""
     size = max(0.4, image.shape[1] / 800)
     strip = np.full((round(30 * size), image.shape[1], 3), 255, np.uint8)
@@ -206,7 +211,7 @@ def captioned(image, caption):
     return np.vstack([strip, image])
 
 
-def save_image(path, image):
+def save_image(path: str, image: np.ndarray) -> None:
     """Write a BGR image; the file appears whole. Raises OSError if it cannot be written."""
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -215,7 +220,7 @@ def save_image(path, image):
         file.write(data.tobytes())
 
 
-def drawing_names(names):
+def drawing_names(names: Iterable[str]) -> list[str]:
     """Relative paths for the drawings of images of these names, paths below one folder: the same, each once, and none outside.
 
     A name whose ending cannot be written gets .png behind it, and one that is taken a number before its ending.
@@ -239,7 +244,7 @@ def drawing_names(names):
     return paths
 
 
-def contact_sheet(images, columns, width):
+def contact_sheet(images: Sequence[np.ndarray], columns: int, width: int) -> np.ndarray:
     """Images (BGR) in rows, each scaled to the given width, with a gap between them: one BGR image."""
     gap = 8
     sizes = [(width, round(image.shape[0] * width / image.shape[1])) for image in images]

@@ -3,6 +3,7 @@ import os
 import shlex
 
 from src.errors import UserError
+from src.project import command
 from src.torch_weights import zoo_prefix
 
 FIELD_1 = b"\n"  # protobuf's key of a field that comes first and has a length: an entry of the file, and in it its name
@@ -51,5 +52,5 @@ def refuse_zoo_checkpoint(path):
     """Raise UserError with the command that converts it if a file is a checkpoint of the model-zoo CenterNet."""
     if is_zoo_checkpoint(path):
         converted = f"{os.path.splitext(path)[0]}_converted.ckpt"
-        raise UserError(f"{path} is a checkpoint of the model zoo's CenterNet; convert it, and use what that writes: python "
-                        f"tools/convert_centernet.py --ckpt_file {shlex.quote(path)} --output_file {shlex.quote(converted)}")
+        raise UserError(f"{path} is a checkpoint of the model zoo's CenterNet; convert it, and use what that writes: "
+                        f"{command('tools/convert_centernet.py')} --ckpt_file {shlex.quote(path)} --output_file {shlex.quote(converted)}")

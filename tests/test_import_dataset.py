@@ -563,7 +563,8 @@ def test_where_such_a_folder_is_met_its_form_is_named(tmp_path, form, make_confi
         assert hint in str(caught.value)
     with pytest.raises(UserError, match="no finished conversion") as caught:
         read_manifest(make_config("--mindrecord_dir", folder))
-    assert hint in str(caught.value) and "bash scripts/convert_dataset_to_mindrecord.sh DATA MINDRECORD_DIR then converts that" in str(caught.value)
+    way = "bash scripts/convert_dataset_to_mindrecord.sh DATA MINDRECORD_DIR then converts that"
+    assert hint in str(caught.value) and way in str(caught.value)
 
 
 def test_the_scripts_name_it(tmp_path, lively_checkpoint):

@@ -12,6 +12,8 @@ from src import errors
 from src.errors import UserError
 from src.mindspore_version import require_mindspore
 from src.options import OptionParser
+from src.project import command
+from src.version import version
 
 TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
 COCO_CLASSES = os.path.join(ROOT, "tools", "names", "coco_classes.txt")
@@ -83,16 +85,16 @@ def convert(ckpt_file, output_file, annotation):
     path = save_weights(output_file, conversion.weights)
     description = {
         "dataset": dataset, "classes": classes, "category_ids": category_ids, "net_config": net_config,
-        "input_res_train": options.input_res_train, "mean": mean, "std": std,
+        "input_res_train": options.input_res_train, "mean": mean, "std": std, "version": version(),
     }
     if kind == "original":  # for the way back
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
     print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {', '.join(classes[:3])}, ...)")
     print(f"""next:
-  python eval.py --data_dir DATA --load_checkpoint_path {path}
-  python export.py --export_config.ckpt_file {path}
-  python train.py --mindrecord_dir RECORDS --load_checkpoint_path {path} {train_options(net_config, mean, std, defaults)}""")
+  {command("eval.py")} --data_dir DATA --load_checkpoint_path {path}
+  {command("export.py")} --export_config.ckpt_file {path}
+  {command("train.py")} --mindrecord_dir RECORDS --load_checkpoint_path {path} {train_options(net_config, mean, std, defaults)}""")
 
 
 def read_source(path):

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 from src import errors
 from src.errors import UserError
 from src.options import OptionParser
+from src.project import command
 
 
 def main(argv=None):
@@ -46,7 +47,7 @@ def main(argv=None):
         log_skipped(labels.skipped)
     log(summary(labels))
     write(options.input, options.output, coco_files(labels))
-    log(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}; what comes next: python src/dataset.py "
+    log(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}; what comes next: {command('src/dataset.py')} "
         f"--coco_data_dir {shlex.quote(options.output)} --mindrecord_dir mindrecord")
 
 

@@ -132,5 +132,10 @@ def choose_classes(text, classes):
     return chosen
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What centernet-predict runs."""
     errors.run(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -119,5 +119,10 @@ def ground_truth(result, options, config):
     return {"coco": coco, "records": result["annotations"], "images": images}
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What centernet-report runs."""
     errors.run(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -10,6 +10,7 @@ from src import errors
 from src.errors import UserError
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
+from src.project import how_to_install
 
 
 def main(argv=None):
@@ -56,7 +57,7 @@ def serve(model, options, listener):
         from src.connections import BACKLOG, Connections, protocol, raise_file_limit
         from src.serve import Limits, build_app
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed; pip install -r requirements-serve.txt") from error
+        raise UserError(f"{error.name} is not installed; {how_to_install('serve')}") from error
     import numpy as np
 
     from src.predictor import Predictor
@@ -75,5 +76,10 @@ def serve(model, options, listener):
     uvicorn.Server(settings).run(sockets=[listener])  # until a signal, which it passes on when the last answers are sent
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What centernet-serve runs."""
     errors.run(main)
+
+
+if __name__ == "__main__":
+    command()

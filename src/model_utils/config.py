@@ -10,8 +10,10 @@ from src.errors import UserError
 from src.model_utils import zoo
 from src.model_utils.rules import checked, expected, shortened
 from src.model_utils.together import check_network
+from src.project import ROOT
+from src.version import version
 
-DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "default_config.yaml")
+DEFAULT_CONFIG = os.path.join(ROOT, "default_config.yaml")
 
 DEFAULTS, COMMAND_LINE = "default_config.yaml", "the command line"  # where values come from, beside files
 METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH", "output": "PATH"}
@@ -58,8 +60,7 @@ def load_defaults(path=DEFAULT_CONFIG):
 
     The values are read as those of any configuration file. Raises UserError.
     """
-    values, helps, rules, _ = _read_defaults(path)
-    return values, helps, rules
+    return _read_defaults(path)[:3]
 
 
 @functools.lru_cache(maxsize=1)
@@ -221,13 +222,13 @@ def checked_section(section, settings, where):
 def _parser(description, values, helps, rules):
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, exit_on_error=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"centernet {version()}")
     parser.add_argument("--config_path", metavar="FILE", action="append",
                         help="YAML file that states what differs from default_config.yaml; of several a later one wins")
     for name, value in values.items():
         rule = rules[name]
         metavar = "|".join(map(str, rule["choices"])) if "choices" in rule else METAVARS[rule["kind"].split()[0]]
-        help_text = f"{helps[name]} (default: {value})".replace("%", "%%")
-        parser.add_argument(f"--{name}", metavar=metavar, help=help_text)
+        parser.add_argument(f"--{name}", metavar=metavar, help=f"{helps[name]} (default: {value})".replace("%", "%%"))
     for name in zoo.WINS_OVER:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
@@ -237,8 +238,7 @@ def _unknown(kind, name, known):
     if name in zoo.WITHOUT_MEANING:
         return f"no {kind} {name}: {zoo.WITHOUT_MEANING[name]}"
     names = list(known)
-    lasts = [known_name.split(".")[-1] for known_name in names]
-    last = name.split(".")[-1]
+    last, *lasts = (known_name.split(".")[-1] for known_name in (name, *names))
     if last in lasts:  # the right name in no section, or in the wrong one
         near = [names[lasts.index(last)]]
     else:

@@ -1,0 +1,22 @@
+# The web service on a CPU, with ONNX Runtime alone: neither MindSpore nor PyTorch. docs/package.md says how to build and run it.
+FROM python:3.11-slim AS build
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /project
+COPY . .
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM python:3.11-slim
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /requirements
+COPY requirements-onnx.txt requirements-serve.txt ./
+RUN pip install --no-cache-dir -r requirements-onnx.txt -r requirements-serve.txt
+COPY --from=build /wheels /wheels
+# The wheel's own dependencies would add MindSpore.
+RUN pip install --no-cache-dir --no-deps /wheels/*.whl && useradd --uid 10001 --create-home centernet
+USER 10001
+WORKDIR /home/centernet
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+ENTRYPOINT ["centernet-serve", "--onnx", "/models/centernet.onnx", "--host", "0.0.0.0", "--port", "8000"]

