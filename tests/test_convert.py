@@ -549,6 +549,21 @@ def test_the_architecture_is_found_from_the_names(arch, make, tiny_data, tmp_pat
             call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", tmp_path / "zoo.ckpt")
 
 
+def test_a_recipe_goes_into_the_side_file(tiny_data, tmp_path, capsys):
+    """VOC's detectors have another normalization; evaluation then needs no recipe."""
+    reference = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1))
+    torch.save({"state_dict": reference.state_dict()}, tmp_path / "t.pth")
+    recipe = os.path.join(ROOT, "configs", "voc.yaml")
+    call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt", "--config_path", recipe,
+         "--annotation", tiny_data / "annotations" / "instances_val2017.json")
+    side = read_side_file(str(tmp_path / "t.ckpt"))
+    assert (side["mean"], side["std"], side["input_res_train"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], [384, 384])
+    assert side["evaluation"]["eval_config.flip_test"] and not side["evaluation"]["eval_config.keep_res"]
+    assert f"--config_path {recipe} --net_config.num_stacks" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--config_path has no use with --reverse"):
+        call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", "b.pth", "--config_path", recipe)
+
+
 @pytest.mark.slow
 def test_a_converted_detector_is_evaluated_exported_and_sent_back(tiny_data, tmp_path):
     """Three classes that only an annotation file names, the small network of the other tests."""

@@ -2,6 +2,7 @@
 centernet_r18) or of the MindSpore model zoo's CenterNet into a checkpoint for eval.py, export.py and fine-tuning; with --reverse such a
 checkpoint into a file of the paper authors' code (--output_file X.pth) or of the model zoo (--output_file X.ckpt)."""
 import os
+import shlex
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -28,10 +29,13 @@ def main(argv=None):
                              f"the model zoo, {', '.join(TORCH_ENDINGS)} a PyTorch file of the paper authors' code")
     parser.add_argument("--annotation", help="COCO-format annotation file that names the classes, in the order of their ids (without it, "
                                              "those in the PyTorch file, or COCO's if there are 80)")
+    parser.add_argument("--config_path", help="recipe of the detector's training (configs/voc_dla_384.yaml, ...), whose mean, std, input "
+                                              "size and evaluation settings go into the side file; without it default_config.yaml's")
     parser.add_argument("--reverse", action="store_true", help="write a file that the paper authors' code or the model zoo's loads")
     options = parser.parse_args(argv)
-    if options.reverse and options.annotation:
-        raise UserError("--annotation has no use with --reverse: the file that it writes holds no class names")
+    for name in ("annotation", "config_path"):
+        if options.reverse and getattr(options, name):
+            raise UserError(f"--{name} has no use with --reverse: the file that it writes holds weights alone")
     require_mindspore()
     errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
     if options.annotation:
@@ -40,7 +44,7 @@ def main(argv=None):
         check_target(options.output_file)
         reverse(options.ckpt_file, options.output_file)
     else:
-        convert(options.ckpt_file, options.output_file, options.annotation)
+        convert(options.ckpt_file, options.output_file, options.annotation, options.config_path)
 
 
 def check_target(path):
@@ -54,16 +58,17 @@ def check_target(path):
         raise UserError(f"--output_file is {path}, and {side_file(path)} makes it a checkpoint of this project; give it another name")
 
 
-def convert(ckpt_file, output_file, annotation):
+def convert(ckpt_file, output_file, annotation, recipe=None):
     """Write the checkpoint and its side file, and say what became of every tensor."""
     from src import torch_weights
     from src.architectures import architecture_of
     from src.centernet_det import build_network
     from src.checkpoint import parameter_shapes, save_weights
     from src.model_utils.config import Config, get_config
-    from src.side_file import side_file
+    from src.side_file import evaluation_settings, side_file
     from src.utils import write_json
 
+    defaults = get_config("", ["--config_path", recipe] if recipe else [])
     state, others = read_source(ckpt_file)
     state = torch_weights.without_prefix(state)
     with errors.about(ckpt_file):
@@ -72,7 +77,6 @@ def convert(ckpt_file, output_file, annotation):
             raise UserError("an ImageNet classifier, not a detector; tools/convert_resnet18.py makes a backbone of it")
         num_classes, network = torch_weights.describe_detector(state, kind)
         dataset, classes, category_ids = class_list(num_classes, annotation, others)
-        defaults = get_config("", [])
         net_config = {**defaults.net_config.as_dict(), **network}
         shapes = parameter_shapes(build_network(Config(net_config), num_classes, "composite"))
         conversion = torch_weights.from_source(state, shapes, kind)
@@ -87,6 +91,8 @@ def convert(ckpt_file, output_file, annotation):
         "dataset": dataset, "classes": classes, "category_ids": category_ids, "net_config": net_config,
         "input_res_train": options.input_res_train, "mean": mean, "std": std, "version": version(),
     }
+    if recipe:
+        description["evaluation"] = evaluation_settings(defaults)
     if kind == "original":  # for the way back
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
@@ -94,7 +100,7 @@ def convert(ckpt_file, output_file, annotation):
     print(f"""next:
   {command("eval.py")} --data_dir DATA --load_checkpoint_path {path}
   {command("export.py")} --export_config.ckpt_file {path}
-  {command("train.py")} --mindrecord_dir RECORDS --load_checkpoint_path {path} {train_options(net_config, mean, std, defaults)}""")
+  {command("train.py")} --mindrecord_dir RECORDS --load_checkpoint_path {path} {train_options(net_config, mean, std, defaults, recipe)}""")
 
 
 def read_source(path):
@@ -140,8 +146,8 @@ def class_list(num_classes, annotation, others):
     return found
 
 
-def train_options(net_config, mean, std, defaults):
-    """The words that train.py needs for this network and normalization, where they are not the defaults."""
+def train_options(net_config, mean, std, defaults, recipe):
+    """The words that train.py needs for this network and normalization, where they are not the defaults, or the recipe's."""
     from src.architectures import resolved
 
     usual = defaults.net_config.as_dict()
@@ -151,6 +157,7 @@ def train_options(net_config, mean, std, defaults):
     for name, values in (("mean", mean), ("std", std)):
         if values != getattr(defaults.dataset_config, name):
             words.append(f'--dataset_config.{name} "{[round(value, 8) for value in values]}"')
+    words = [f"--config_path {shlex.quote(recipe)}", *words] if recipe else words
     return " ".join(words) or "--config_path configs/coco.yaml"
 
 
