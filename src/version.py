@@ -1,0 +1,2 @@
+"""The version of this project."""
+VERSION = "1.0.0"
