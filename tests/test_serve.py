@@ -343,6 +343,12 @@ def test_https_keys_and_the_access_log(lively_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
+def test_hostile_requests(lively_checkpoint):
+    with serving(lively_checkpoint, *LIMITS, "--header_seconds", "1", "--max_batch", "1") as (address, process):
+        run_script("tests/soak/service.py", "--url", address, "--pid", process.pid, "--count", 200)
+
+
+@pytest.mark.slow
 def test_alive_before_it_is_ready(lively_checkpoint):
     command = [sys.executable, os.path.join(ROOT, "tools", "serve.py"), "--load_checkpoint_path", str(lively_checkpoint), "--port", "0",
                "--device_target", "CPU", "--max_batch", "1"]

@@ -114,7 +114,7 @@ def serve(model, options, listener):
     log = AccessLog()
     connections = Connections(raise_file_limit(options.max_connections))
     settings = uvicorn.Config(Access(app, limits, served.ending, log), http=protocol(connections, options.header_seconds), ws="none",
-                              backlog=BACKLOG, log_level="warning", timeout_keep_alive=10, timeout_graceful_shutdown=options.deadline,
+                              backlog=BACKLOG, log_level="error", timeout_keep_alive=10, timeout_graceful_shutdown=options.deadline,
                               ssl_certfile=options.tls_cert, ssl_keyfile=options.tls_key, server_header=False)
 
     class Server(uvicorn.Server):
