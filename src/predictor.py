@@ -124,9 +124,21 @@ class Predictor:
 
     def predict_image(self, image: np.ndarray) -> Prediction:
         """Detect in a BGR uint8 image [H, W, 3]."""
-        inputs = make_inputs(image, self.detector, self.config)
+        inputs = self.prepare(image)
+        return self.finish(self.compute([inputs])[0], inputs)
+
+    def prepare(self, image: np.ndarray) -> list:
+        """The network's inputs for a BGR uint8 image, as inference.make_inputs gives them, for compute and then finish."""
+        return make_inputs(image, self.detector, self.config)
+
+    def compute(self, batch: list) -> list:
+        """The network's outputs for several images whose inputs have one shape: of each image a list, an array [K, 6] for each scale."""
         with self._lock:
-            outputs = [self.detector(pixels[None])[0] for pixels, _ in inputs]
+            outputs = [self.detector(np.stack([pixels for pixels, _ in scale])) for scale in zip(*batch)]
+        return [list(scales) for scales in zip(*outputs)]
+
+    def finish(self, outputs: list, inputs: list) -> Prediction:
+        """The Prediction of one image, of what compute and prepare gave for it."""
         return as_prediction(join_scales(outputs, inputs, self.config.eval_config.SOFT_NMS), self.classes)
 
     def heatmap(self, image: np.ndarray) -> tuple[np.ndarray, View]:

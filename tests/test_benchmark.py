@@ -5,7 +5,7 @@ import pytest
 
 from src.errors import UserError
 from tests.conftest import assert_user_error, call_script, run_script
-from tools import benchmark, benchmark_cases, timing
+from tools import benchmark, benchmark_cases, benchmark_service, timing
 
 PEER = """
 import json
@@ -48,7 +48,7 @@ def test_functions_take_turns_and_the_first_call_does_not_count():
 
 
 def test_the_parts():
-    assert list(benchmark.PARTS) == ["input", "train", "infer", "onnx", "decode", "postprocess", "eval", "convert"]
+    assert list(benchmark.PARTS) == ["input", "train", "infer", "onnx", "decode", "postprocess", "eval", "convert", "serve"]
 
 
 @pytest.mark.slow
@@ -63,6 +63,16 @@ def test_parts_that_read_a_data_set(part, names, monkeypatch):
     assert names <= set(cases)
     for name in names:
         assert all(value > 0 for row in timing.measure(part, cases[name], 1, []) for value in (row["least"], row["most"])), name
+
+
+@pytest.mark.slow
+def test_the_load_on_the_service(monkeypatch):
+    for name, value in {"SIDE": 64, "SECONDS": 2, "CLIENTS": 8, "IDLE": 20, "IMAGES": 3}.items():
+        monkeypatch.setattr(benchmark_service, name, value)
+    cases = {case.name.strip(): case.seconds for case in benchmark.PARTS["serve"](1)}
+    assert cases["answers unlike the Predictor's"] == [0] and cases["answers with status 200"][0] > 20
+    names = ("the service, 8 clients", "of the bare network's", "99th percentile at half the rate, of that")
+    assert all(cases[name][0] > 0 for name in names)
 
 
 def test_mistakes(tmp_path):

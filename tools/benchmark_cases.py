@@ -20,6 +20,7 @@ from tools.benchmark_inputs import (
     training_batch,
     write_coco,
 )
+from tools.benchmark_service import serve_part
 from tools.timing import Case, take_turns
 
 PIPELINE_IMAGES = 1280  # enough for the first and the last batches not to count
@@ -383,5 +384,5 @@ def convert_part(runs):
 
 PARTS = {
     "input": input_part, "train": train_part, "infer": infer_part, "family": family_part, "onnx": onnx_part, "decode": decode_part,
-    "postprocess": postprocess_part, "eval": eval_part, "convert": convert_part,
+    "postprocess": postprocess_part, "eval": eval_part, "convert": convert_part, "serve": serve_part,
 }

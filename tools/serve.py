@@ -1,6 +1,7 @@
 """Serve a detector on this machine: a web page to drop images on, and POST /predict for programs."""
 import os
 import socket
+import ssl
 import sys
 
 if __name__ == "__main__":
@@ -17,26 +18,58 @@ def main(argv=None):
     parser = OptionParser(description=__doc__)
     add_model_options(parser)
     parser.add_argument("--host", default="127.0.0.1",
-                        help="address to listen on (default: %(default)s, this machine alone; there is no password)")
+                        help="address to listen on (default: %(default)s, this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
     parser.add_argument("--score_thresh", type=float, default=load_defaults()[0]["eval_config.score_thresh"],
                         help="where the slider starts, and the smallest score of POST /predict without ?score= (default: %(default)s)")
     parser.add_argument("--max_bytes", type=int, default=20_000_000, help="largest body (default: %(default)s)")
     parser.add_argument("--max_pixels", type=int, default=40_000_000, help="largest image (default: %(default)s)")
-    parser.add_argument("--max_requests", type=int, default=8, help="images in work at a time; more get 503 (default: %(default)s)")
+    parser.add_argument("--queue", "--max_requests", type=int, default=128,
+                        help="images that wait at a time; more get 503 (default: %(default)s)")
+    parser.add_argument("--deadline", type=float, default=60.0,
+                        help="seconds until an image is computed, or gets 504 (default: %(default)s)")
+    parser.add_argument("--max_batch", type=int, default=8, help="images that are computed together at most (default: %(default)s)")
+    parser.add_argument("--batch_wait_ms", type=float, default=0.0,
+                        help="time to wait for more of them, where none waits (default: %(default)s)")
+    parser.add_argument("--batch_tolerance", type=float, default=0.0,
+                        help="largest difference of a number in the network's output that computing together may make; larger batches that "
+                             "make a larger one are not used (default: %(default)s)")
     parser.add_argument("--body_seconds", type=float, default=30.0, help="time for sending an image (default: %(default)s)")
     parser.add_argument("--header_seconds", type=float, default=10.0, help="time for a request's headers (default: %(default)s)")
     parser.add_argument("--max_connections", type=int, default=2000,
                         help="open connections; for one more, that which has waited longest goes (default: %(default)s)")
+    parser.add_argument("--allow_urls", default="", metavar="HOST[:PORT],...",
+                        help="hosts from which ?url= may name an image (default: none)")
+    parser.add_argument("--cors_origins", default="", metavar="URL,...",
+                        help="origins of pages elsewhere that may call it, or * for all (default: none)")
+    parser.add_argument("--api_key_file", metavar="FILE", help="keys, one a line, of which a request must have one")
+    parser.add_argument("--tls_cert", metavar="FILE", help="certificate, with its chain (PEM): HTTPS in place of HTTP")
+    parser.add_argument("--tls_key", metavar="FILE", help="its private key (PEM)")
     options = parser.parse_args(argv)
-    for name in ("max_bytes", "max_pixels", "max_requests", "body_seconds", "header_seconds", "max_connections"):
+    for name in ("max_bytes", "max_pixels", "queue", "deadline", "max_batch", "body_seconds", "header_seconds", "max_connections"):
         if not 0 < getattr(options, name) < 2**31:
             raise UserError(f"--{name} is {getattr(options, name)}; expected a number above 0, below {2**31}")
+    for name in ("batch_wait_ms", "batch_tolerance"):
+        if not 0 <= getattr(options, name) < 2**31:
+            raise UserError(f"--{name} is {getattr(options, name)}; expected a number from 0, below {2**31}")
     if not 0 <= options.score_thresh <= 1:
         raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
+    check_tls(options.tls_cert, options.tls_key)
     model = check_model_options(options)
     listener = listen(options.host, options.port)
     serve(model, options, listener)
+
+
+def check_tls(certificate, key):
+    """Raise UserError unless both files of HTTPS are there and fit, or neither is named."""
+    if not certificate and not key:
+        return
+    for name, path in (("--tls_cert", certificate), ("--tls_key", key)):
+        errors.require_file(path, f"PEM file ({name})")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise UserError(f"{certificate} and {key} are no certificate and its key without a password ({error})") from error
 
 
 def listen(host, port):
@@ -48,32 +81,74 @@ def listen(host, port):
         raise UserError(f"cannot listen on {host}:{port}: {error}; name another --host or --port") from error
 
 
+def listed(words):
+    """The words of an option that are separated by commas."""
+    return tuple(word.strip() for word in words.split(",") if word.strip())
+
+
 def serve(model, options, listener):
-    """Load the model, compile its graph, and serve until interrupted."""
+    """Load the model, and serve until interrupted; requests that come while the graphs are compiled wait."""
     # What is slow to load is loaded when there is something to do.
     try:
         import uvicorn
+        from starlette.middleware.cors import CORSMiddleware
 
         from src.connections import BACKLOG, Connections, protocol, raise_file_limit
-        from src.serve import Limits, build_app
+        from src.serve import Served, build_app
+        from src.service_access import HEADERS, Access, AccessLog, Keys, read_keys
+        from src.service_body import Limits
+        from src.service_queue import Network
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; {how_to_install('serve')}") from error
-    import numpy as np
-
     from src.predictor import Predictor
 
+    keys = read_keys(options.api_key_file) if options.api_key_file else None
     predictor = Predictor(model, options.device_target, options.device_id, onnx_provider=options.onnx_provider)
-    print("compiling the graph", flush=True)
-    with errors.INTERRUPTS.at_once():
-        predictor.predict_image(np.zeros((64, 64, 3), np.uint8))
-    limits = Limits(options.max_bytes, options.max_pixels, options.max_requests, options.body_seconds)
-    app = build_app(predictor, limits, os.path.basename(model), options.score_thresh)
-    host, port = listener.getsockname()[:2]
-    print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True)
+    network = Network(predictor, options.max_batch, options.batch_wait_ms / 1000, options.batch_tolerance)
+    limits = Limits(options.max_bytes, options.max_pixels, options.queue, options.deadline, options.body_seconds)
+    served = Served(predictor, network, limits, os.path.basename(model), options.score_thresh, listed(options.allow_urls.lower()))
+    app = build_app(served)
+    if keys:
+        app = Keys(app, keys)
+    if options.cors_origins:
+        app = CORSMiddleware(app, listed(options.cors_origins), allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=HEADERS)
+    log = AccessLog()
     connections = Connections(raise_file_limit(options.max_connections))
-    settings = uvicorn.Config(app, http=protocol(connections, options.header_seconds), ws="none", backlog=BACKLOG, log_level="warning",
-                              timeout_keep_alive=10, timeout_graceful_shutdown=10)
-    uvicorn.Server(settings).run(sockets=[listener])  # until a signal, which it passes on when the last answers are sent
+    settings = uvicorn.Config(Access(app, limits, served.ending, log), http=protocol(connections, options.header_seconds), ws="none",
+                              backlog=BACKLOG, log_level="error", timeout_keep_alive=10, timeout_graceful_shutdown=options.deadline,
+                              ssl_certfile=options.tls_cert, ssl_keyfile=options.tls_key, server_header=False)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets=None):
+            served.ending.begin()
+            await super().shutdown(sockets)
+
+    server = Server(settings)
+    address = address_of(listener, options.tls_cert)
+    print(f"listening on {address}; compiling the graph", flush=True)
+
+    def ready():
+        if network.error:
+            server.should_exit = True
+        else:
+            print(f"serving on {address} (Ctrl-C ends it)", flush=True)
+
+    network.start(ready)
+    try:
+        server.run(sockets=[listener])  # until a signal, which it passes on when the last answers are sent
+    finally:
+        log.end()
+        if not network.ready and not network.error:  # MindSpore answers an end while it compiles with pages of trace and a file
+            print("interrupted", file=sys.stderr, flush=True)
+            os._exit(130)
+    if network.error:
+        raise network.error
+
+
+def address_of(listener, secure):
+    """The URL of a socket that listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http{'s' if secure else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def command() -> None:

@@ -1,0 +1,167 @@
+"""What happens to every request of the web service around its answer: request id, access log, key, HEAD."""
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import hmac
+import json
+import queue
+import re
+import sys
+import threading
+import time
+import uuid
+
+from src import errors
+from src.errors import UserError
+from src.service_body import Ended, Ending, Limits
+
+ID = re.compile(rb"[\x21-\x7e]{1,128}")
+OPEN = ("/", "/health", "/ready", "/version", "/docs", "/openapi.json")  # paths that need no key
+HEADERS = ("X-Request-ID", "Retry-After")  # that a page elsewhere may read
+SHORTEST_KEY = 16
+WAITING_LINES = 10_000
+
+
+class AccessLog:
+    """Writes lines of JSON in a thread of its own, so that one who does not read them holds nothing up: then lines are left out, and
+    counted in the next one."""
+
+    def __init__(self, stream=None):
+        self.stream = stream or sys.stdout
+        self.lines, self.left_out = queue.Queue(WAITING_LINES), 0
+        self.thread = threading.Thread(target=self._write, name="access log", daemon=True)
+        self.thread.start()
+
+    def add(self, **entry):
+        """Write an entry."""
+        if self.left_out:
+            entry["lines_left_out"] = self.left_out
+        try:
+            self.lines.put_nowait(json.dumps(entry))
+            self.left_out = 0
+        except queue.Full:
+            self.left_out += 1
+
+    def end(self):
+        """Write what waits, if that takes no longer than a second."""
+        with contextlib.suppress(queue.Full):
+            self.lines.put_nowait(None)
+        self.thread.join(1)
+
+    def _write(self):
+        with contextlib.suppress(OSError, ValueError):  # the reader is gone
+            while (line := self.lines.get()) is not None:
+                self.stream.write(line + "\n")
+                self.stream.flush()
+
+
+def read_keys(path):
+    """The keys in a file, one a line, as their digests. Raises UserError."""
+    errors.require_file(path, "file of keys (--api_key_file)")
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        keys = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    if not keys:
+        raise UserError(f"{path} has no key; expected one a line")
+    if min(map(len, keys)) < SHORTEST_KEY:
+        raise UserError(f"{path} has a key of fewer than {SHORTEST_KEY} characters; "
+                        "python -c 'import secrets; print(secrets.token_urlsafe())' makes one")
+    return [digest(key.encode(errors="surrogateescape")) for key in keys]
+
+
+def digest(key):
+    """Of one length for all keys, so that comparing says nothing about it."""
+    return hashlib.sha256(key).digest()
+
+
+def knows(keys, headers):
+    """Whether a request's headers (bytes by their lower-case name) have one of the keys; takes the same time for every wrong one."""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    given = digest(token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b""))
+    return sum(hmac.compare_digest(given, key) for key in keys) > 0
+
+
+class Access:
+    """ASGI middleware, the outermost one: gives a request its id, answers HEAD as GET, reads on what a refused client is still sending, and
+    logs. The application finds the log's entry in scope["log"], and may add to it."""
+
+    def __init__(self, app, limits: Limits, ending: Ending, log: AccessLog | None = None):
+        self.app, self.limits, self.ending, self.log = app, limits, ending, log
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given if ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        client = scope.get("client")
+        entry = {"time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"), "id": request_id.decode(),
+                 "client": client[0] if client else None, "method": scope["method"], "path": scope["path"], "status": None}
+        scope = {**scope, "log": entry, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
+        body = Body(receive, self.limits, self.ending)
+
+        async def answer(message):
+            if message["type"] == "http.response.start":
+                entry["status"] = message["status"]
+                if message["status"] >= 400 and (body.began or b"expect" not in headers):
+                    await body.read_on()
+                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+            await send(message)
+
+        try:
+            await self.app(scope, body.receive, answer)
+        finally:
+            entry["milliseconds"] = round(1000 * (time.perf_counter() - start), 1)
+            if self.log:
+                self.log.add(**entry)
+
+
+class Keys:
+    """ASGI middleware that refuses a request without one of the keys, but for the OPEN paths."""
+
+    def __init__(self, app, keys):
+        self.app, self.keys = app, keys
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http" or scope["path"] in OPEN or knows(self.keys, dict(scope["headers"])):
+            await self.app(scope, receive, send)
+        else:
+            await refuse(send)
+
+
+async def refuse(send):
+    """Answer a request without a key."""
+    body = json.dumps({"detail": "this service needs a key: send Authorization: Bearer KEY"}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"www-authenticate", b"Bearer")]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Body:
+    """What comes of a request's body."""
+
+    def __init__(self, receive, limits: Limits, ending: Ending):
+        self._receive, self.limits, self.ending = receive, limits, ending
+        self.began = self.ended = False
+        self.size = 0
+        self.end = time.monotonic() + limits.body_seconds
+
+    async def receive(self):
+        """ASGI's receive."""
+        message = await self._receive()
+        self.began = True
+        self.size += len(message.get("body", b""))
+        self.ended = not message.get("more_body", False)
+        return message
+
+    async def read_on(self):
+        """Read what still comes, within bounds: a client that is sending would not see an answer."""
+
+        async def read():
+            while not self.ended and self.size <= 2 * self.limits.max_bytes:
+                await self.receive()
+
+        with contextlib.suppress(asyncio.TimeoutError, Ended):
+            await self.ending.wait_for(read(), max(0, self.end - time.monotonic()))

@@ -1,0 +1,374 @@
+"""The web service's answers, its operation and its bounds, called without a network; test_serve.py has the rest."""
+import asyncio
+import io
+import json
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from starlette.middleware.cors import CORSMiddleware
+
+from src.errors import UserError
+from src.serve import Served, build_app
+from src.service_access import Access, AccessLog, Keys, read_keys
+from src.service_body import Ending, Limits
+from src.service_models import Answer, Answers, Health, Problem
+from src.version import version
+from tests.test_service_queue import Held, started
+
+KEY = "a-key-of-some-length"
+
+
+class Log:
+    """Keeps the entries of an access log."""
+
+    def __init__(self):
+        self.entries = []
+
+    def add(self, **entry):
+        self.entries.append(entry)
+
+
+class Service:
+    """A service around a Held network, and its client."""
+
+    def __init__(self, queue=4, deadline=60.0, body_seconds=5.0, url_hosts=(), keys=None, origins=None):
+        self.predictor, self.log, self.ending = Held(), Log(), Ending()
+        self.network = started(self.predictor)
+        limits = Limits(100_000, 1_000_000, queue, deadline, body_seconds)
+        app = build_app(Served(self.predictor, self.network, limits, "held.ckpt", 0.1, url_hosts, self.ending))
+        self.api = app.openapi()
+        app = Keys(app, read_keys(keys)) if keys else app
+        app = CORSMiddleware(app, origins, allow_methods=["GET", "POST"], allow_headers=["*"]) if origins else app
+        self.app = Access(app, limits, self.ending, self.log)
+
+    async def send(self, method, path, body=b"", parts=None, leave=None, **headers):
+        """(status, headers, content) of a request; parts generates those of the body; on `leave`, an Event, the client goes."""
+        path, _, query = path.partition("?")
+        named = [(name.lower().replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
+                 "raw_path": path.encode(), "query_string": query.encode(), "root_path": "", "scheme": "http",
+                 "headers": named, "client": ("192.0.2.1", 1),
+                 "server": ("test", 80)}
+        sent, start, never = parts or whole(body), {}, leave or asyncio.Event()
+        content = io.BytesIO()
+
+        async def receive():
+            async for part, more in sent:
+                return {"type": "http.request", "body": part, "more_body": more}
+            await never.wait()
+            return {"type": "http.disconnect"}
+
+        async def answer(message):
+            if message["type"] == "http.response.start":
+                start.update(message)
+            content.write(message.get("body", b""))
+
+        await self.app(scope, receive, answer)
+        found = {name.decode(): value.decode() for name, value in start["headers"]}
+        data = content.getvalue()
+        return start["status"], found, json.loads(data) if found.get("content-type") == "application/json" and data else data
+
+    def call(self, *words, **named):
+        return asyncio.run(self.send(*words, **named))
+
+
+async def whole(body):
+    yield body, False
+
+
+async def stalled():
+    yield b"abc", True
+    await asyncio.Event().wait()
+
+
+@pytest.fixture(scope="module")
+def service():
+    one = Service()
+    yield one
+    one.network.end()
+
+
+def png(value=51, shape=(8, 8, 3)):
+    return cv2.imencode(".png", np.full(shape, value, np.uint8))[1].tobytes()
+
+
+def form(*files):
+    """(body, Content-Type) of a form with files (name, bytes)."""
+    parts = [f'--bo\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'.encode() + data
+             for name, data in files]
+    return b"\r\n".join([*parts, b"--bo--\r\n"]), "multipart/form-data; boundary=bo"
+
+
+# ---------------------------------------------------------------- answers
+
+
+def test_an_answer_is_as_typed(service):
+    status, headers, content = service.call("POST", "/predict", png())
+    answer = Answer.model_validate(content)
+    assert status == 200 and (answer.width, answer.height) == (8, 8) and [one.score for one in answer.objects] == [0.2]
+    assert content["objects"][0]["class"] == "thing" and answer.milliseconds >= answer.network_milliseconds
+    assert service.call("POST", "/predict?score=0.3", png())[2]["objects"] == []
+
+
+@pytest.mark.parametrize("path, accept", [("/predict?format=image", "*/*"), ("/predict", "image/jpeg"),
+                                          ("/predict", "image/jpeg;q=0.9, */*")])
+def test_the_image_with_its_boxes(path, accept, service):
+    status, headers, data = service.call("POST", path, png(51, (300, 400, 3)), accept=accept)
+    drawn = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert status == 200 and headers["content-type"] == "image/jpeg" and drawn.shape == (300, 400, 3)
+    assert np.abs(drawn.astype(int) - 51).max() > 50 and np.median(drawn) in range(50, 53)
+    assert service.call("POST", path, png(), accept="application/json, image/jpeg")[1]["content-type"] == (
+        "image/jpeg" if "format" in path else "application/json")
+
+
+def test_an_image_too_long_for_a_jpeg(service):
+    status, _, content = service.call("POST", "/predict?format=image", png(5, (1, 70_000, 3)))
+    assert status == 422 and "pixels a side" in content["detail"]
+
+
+@pytest.mark.parametrize("query, field", [("scor=0.5", "scor"), ("score=0.5&x=1", "x"), ("format=gif", "format"), ("score=nan", "score"),
+                                          ("score=-1", "score")])
+def test_unknown_and_wrong_parameters(query, field, service):
+    status, _, content = service.call("POST", f"/predict?{query}", png())
+    assert status == 422 and [one.loc for one in Problem.model_validate(content).detail] == [["query", field]]
+
+
+def test_forms(service):
+    pytest.importorskip("python_multipart")
+    body, kind = form(("a b.png", png(102)))
+    status, _, content = service.call("POST", "/predict", body, content_type=kind)
+    assert status == 200 and Answer.model_validate(content).objects[0].score == 0.4
+    body, kind = form(("one.png", png(51)), ("none.txt", b"hello"), ("two.png", png(102)))
+    status, _, content = service.call("POST", "/predict", body, content_type=kind)
+    files = Answers.model_validate(content).files
+    assert status == 200 and [(one.file, one.status) for one in files] == [("one.png", 200), ("none.txt", 415), ("two.png", 200)]
+    assert [one.result and one.result.objects[0].score for one in files] == [0.2, None, 0.4] and "not an image" in files[1].detail
+    assert service.call("POST", "/predict?format=image", body, content_type=kind)[0] == 422
+
+
+@pytest.mark.parametrize("body, kind, part", [(*form(), "no file"), (b"--bo--", "multipart/form-data", "boundary"),
+                                              (b"xx", form()[1], "form"), (*form(*[("x", b"x")] * 5), "Too many files"),
+                                              (b'--bo\r\nContent-Disposition: x\r\n\r\nx\r\n--bo--\r\n', form()[1], "name")])
+def test_wrong_forms(body, kind, part, service):
+    pytest.importorskip("python_multipart")
+    status, _, content = service.call("POST", "/predict", body, content_type=kind)
+    assert status == 400 and part in content["detail"]
+
+
+def test_addresses(service, monkeypatch):
+    status, _, content = service.call("POST", "/predict?url=http://example.org/x.jpg")
+    assert status == 403 and "--allow_urls" in content["detail"]
+    other = Service(url_hosts=("example.org",))
+    monkeypatch.setattr("src.service_urls.Fetcher.get", lambda self, parts, end: (png(102), None))
+    assert other.call("POST", "/predict?url=https://example.org/x.jpg")[2]["objects"][0]["score"] == 0.4
+    assert other.call("POST", "/predict?url=https://example.com/x.jpg")[0] == 403
+    assert other.call("POST", "/predict?url=https://example.org/x.jpg", png())[0] == 400
+
+
+# ---------------------------------------------------------------- the queue
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_twenty_at_once_are_all_answered():
+    service = Service(queue=20)
+
+    async def all_of_them():
+        return await asyncio.gather(*(service.send("POST", "/predict", png(10 * value)) for value in range(20)))
+
+    found = asyncio.run(all_of_them())
+    assert [status for status, _, _ in found] == [200] * 20
+    assert [one["objects"][0]["score"] for _, _, one in found[3:]] == [round(10 * value / 255, 4) for value in range(3, 20)]
+
+
+def test_a_full_queue_says_when_to_come_again():
+    service = Service(queue=4)
+
+    async def five():
+        service.predictor.gate.clear()
+        service.network.seconds_each = 1.5
+        waiting = [asyncio.create_task(service.send("POST", "/predict", png())) for _ in range(4)]
+        for _ in range(50):
+            await asyncio.sleep(0)
+        late = await service.send("POST", "/predict", png())
+        service.predictor.gate.set()
+        return late, await asyncio.gather(*waiting)
+
+    (status, headers, content), waited = asyncio.run(five())
+    assert status == 503 and headers["retry-after"] == "6" and "try again in 6 s" in content["detail"]
+    assert [one[0] for one in waited] == [200] * 4
+
+
+def test_the_deadline():
+    service = Service(deadline=0.2)
+    service.predictor.gate.clear()
+    status, _, content = service.call("POST", "/predict", png())
+    service.predictor.gate.set()
+    assert status == 504 and "0.2 s" in content["detail"]
+
+
+def test_who_leaves_gives_back_the_place():
+    service = Service(queue=1)
+
+    async def leave():
+        service.predictor.gate.clear()
+        left = asyncio.Event()
+        first = asyncio.create_task(service.send("POST", "/predict", png(), leave=left))
+        await until(service.predictor.entered.is_set)
+        left.set()
+        status = (await first)[0]
+        service.predictor.gate.set()
+        return status, (await service.send("POST", "/predict", png()))[0]
+
+    service.predictor.entered.clear()
+    assert asyncio.run(leave()) == (499, 200)
+
+
+def test_a_body_that_does_not_come_takes_no_place_and_ends_in_time():
+    service = Service(queue=1, body_seconds=0.3)
+
+    async def both():
+        slow = asyncio.create_task(service.send("POST", "/predict", parts=stalled()))
+        await asyncio.sleep(0)
+        return (await service.send("POST", "/predict", png()))[0], (await slow)[0]
+
+    assert asyncio.run(both()) == (200, 408)
+
+
+def test_an_end_finishes_what_is_there_and_refuses_what_comes():
+    service = Service()
+
+    async def end():
+        service.predictor.gate.clear()
+        service.predictor.entered.clear()
+        taken = asyncio.create_task(service.send("POST", "/predict", png()))
+        await until(service.predictor.entered.is_set)
+        sending = asyncio.create_task(service.send("POST", "/predict", parts=stalled()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        service.ending.begin()
+        late, refused = await service.send("POST", "/predict", png()), await sending
+        ready = await service.send("GET", "/ready")
+        service.predictor.gate.set()
+        return (await taken)[0], refused, late, ready[0]
+
+    taken, refused, late, ready = asyncio.run(end())
+    assert taken == 200 and ready == 503
+    for status, headers, content in (refused, late):
+        assert status == 503 and "ending" in content["detail"] and headers["connection"] == "close"
+
+
+def test_a_failure_is_a_sentence(service, caplog):
+    status, _, content = service.call("POST", "/predict", png(13))
+    assert status == 500 and "log" in content["detail"] and "thirteen" in caplog.text
+
+
+# ---------------------------------------------------------------- operation
+
+
+def test_the_access_log(service):
+    service.log.entries.clear()
+    headers = service.call("POST", "/predict", png(), x_request_id="abc-1")[1]
+    own = service.call("GET", "/health")[1]["x-request-id"]
+    for wrong in ("with space", "x" * 129, ""):
+        assert service.call("GET", "/health", x_request_id=wrong)[1]["x-request-id"] not in (wrong, own)
+    service.call("HEAD", "/nothing")
+    first, *_, last = service.log.entries
+    assert headers["x-request-id"] == first["id"] == "abc-1" and len(own) == 32
+    assert (first["method"], first["path"], first["status"], first["client"]) == ("POST", "/predict", 200, "192.0.2.1")
+    assert first["milliseconds"] >= first["network_milliseconds"] >= 0 and first["queue_milliseconds"] >= 0
+    assert (last["method"], last["status"]) == ("HEAD", 404) and all(json.dumps(entry) for entry in service.log.entries)
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up():
+    class Blocked(io.StringIO):
+        def write(self, text):
+            gate.wait(10)
+            return super().write(text)
+
+    gate = threading.Event()
+    stream = Blocked()
+    log = AccessLog(stream)
+    for number in range(10_100):
+        log.add(number=number)
+    gate.set()
+    log.add(last=True)
+    log.thread.join(0.5)
+    for _ in range(3):
+        log.end()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert lines[0] == {"number": 0} and 10_000 <= len(lines) < 10_110
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/version", "/docs", "/openapi.json", "/metrics"])
+def test_head_is_answered_as_get(path, service):
+    assert service.call("HEAD", path)[0] == service.call("GET", path)[0] == 200
+
+
+def test_what_is_said_of_the_service(service):
+    assert service.call("GET", "/version")[2] == {"version": version(), "model": "held.ckpt"}
+    assert service.call("GET", "/ready")[2] == {"ready": True, "batch_sizes": [1, 2, 4, 8]}
+    assert Health.model_validate(service.call("GET", "/health")[2]).limits.queue == 4
+    for method, path, status in (("GET", "/predict", 405), ("HEAD", "/predict", 405), ("DELETE", "/health", 405), ("GET", "/x", 404)):
+        found, headers, content = service.call(method, path)
+        assert found == status and path in content["detail"] and (status == 404 or "allow" in headers)
+
+
+def test_not_ready_before_the_graphs_are_compiled(service):
+    sizes, service.network.sizes = service.network.sizes, []
+    assert service.call("GET", "/ready")[0] == 503 and service.call("GET", "/health")[0] == 200
+    service.network.sizes = sizes
+
+
+def test_the_documentation_has_no_scripts(service):
+    page = service.call("GET", "/docs")[2].decode()
+    assert "<script" not in page and "src=" not in page and "https://" not in page
+    assert all(part in page for part in ("POST /predict", "format", "503", "FileAnswer", version()))
+
+
+def test_the_openapi_document(service):
+    validator = pytest.importorskip("openapi_spec_validator")
+    validator.validate(service.api)
+    answers = service.api["paths"]["/predict"]["post"]["responses"]
+    assert set(answers) == {"200", "400", "401", "403", "408", "413", "415", "422", "500", "503", "504"}
+    names = [one["$ref"].rpartition("/")[2] for one in answers["200"]["content"]["application/json"]["schema"]["anyOf"]]
+    assert names == ["Answer", "Answers"] and answers["503"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+    assert set(service.api["paths"]) == {"/predict", "/health", "/ready", "/version", "/metrics"}
+
+
+def test_keys(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(f"# of the shop\n{KEY}\n\nanother-{KEY}\n")
+    service = Service(keys=str(path), origins=["https://shop.example"])
+    assert [service.call("GET", one)[0] for one in ("/health", "/ready", "/version", "/docs", "/")] == [200] * 5
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {KEY}"}, {"x_api_key": ""},
+                    {"x_api_key": "# of the shop"}):
+        status, found, content = service.call("POST", "/predict", png(), **headers)
+        assert status == 401 and found["www-authenticate"] == "Bearer" and "key" in content["detail"]
+    assert service.call("GET", "/metrics")[0] == 401
+    for headers in ({"authorization": f"Bearer {KEY}"}, {"authorization": f"bearer another-{KEY}"}, {"x_api_key": KEY}):
+        assert service.call("POST", "/predict", png(), **headers)[0] == 200
+    asked = {"origin": "https://shop.example", "access_control_request_method": "POST", "access_control_request_headers": "authorization"}
+    assert service.call("OPTIONS", "/predict", **asked)[0] == 200  # a browser asks without the key
+    assert service.call("POST", "/predict", png(), origin="https://shop.example")[1]["access-control-allow-origin"] == "https://shop.example"
+
+
+@pytest.mark.parametrize("text, part", [("", "no key"), ("# only this\n", "no key"), ("short\n", "fewer than 16")])
+def test_wrong_files_of_keys(text, part, tmp_path):
+    (tmp_path / "keys").write_text(text)
+    with pytest.raises(UserError, match=part):
+        read_keys(str(tmp_path / "keys"))
+    with pytest.raises(UserError, match="api_key_file"):
+        read_keys(str(tmp_path / "none"))
+
+
+def test_pages_elsewhere(service):
+    assert "access-control-allow-origin" not in service.call("GET", "/health", origin="https://shop.example")[1]
+    open_to_one = Service(origins=["https://shop.example"])
+    assert open_to_one.call("POST", "/predict", png(), origin="https://shop.example")[1]["access-control-allow-origin"] == "https://shop.example"
+    assert "access-control-allow-origin" not in open_to_one.call("GET", "/health", origin="https://other.example")[1]
