@@ -17,7 +17,7 @@ from setup import packaged
 from src.predictor import Predictor
 from src.project import COMMANDS
 from src.version import version
-from tests.conftest import ROOT, TINY, copy_project
+from tests.conftest import ROOT, TINY, copy_project, made_once
 
 # A program of a user's; every line that is wrong for a type checker says so.
 TYPED = """from centernet import Prediction, Predictor, UserError
@@ -37,7 +37,7 @@ raise UserError("x")
 def run(*words, cwd, check=True, **environment):
     """Run a command; with check it must end well."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run([*map(str, words)], cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*map(str, words)], cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, timeout=1200)
     assert not check or done.returncode == 0, (words, done.stdout[-3000:], done.stderr[-3000:])
     return done
 
@@ -58,18 +58,20 @@ def checkout(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wheel(checkout, tmp_path_factory):
     """The wheel of the project."""
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, checkout, cwd=folder)
-    return next(folder.iterdir())
+    def make(folder):
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, checkout, cwd=folder)
+
+    return next(made_once(tmp_path_factory, "wheel", make).iterdir())
 
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
     """The bin folder of a virtual environment with the wheel, what it depends on and a type checker; nothing else."""
-    folder = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", folder, cwd=folder)
-    run(folder / "bin" / "pip", "install", "--quiet", "--no-compile", wheel, "mypy", cwd=folder)
-    return folder / "bin"
+    def make(folder):
+        run(sys.executable, "-m", "venv", folder, cwd=folder)
+        run(folder / "bin" / "pip", "install", "--quiet", "--no-compile", wheel, "mypy", cwd=folder)
+
+    return made_once(tmp_path_factory, "environment", make) / "bin"
 
 
 @pytest.fixture(scope="module")
