@@ -48,7 +48,7 @@ def test_functions_take_turns_and_the_first_call_does_not_count():
 
 
 def test_the_parts():
-    assert list(benchmark.PARTS) == ["input", "train", "infer", "onnx", "decode", "postprocess", "eval", "convert", "serve"]
+    assert list(benchmark.PARTS) == ["input", "train", "infer", "family", "onnx", "decode", "postprocess", "eval", "convert", "serve"]
 
 
 @pytest.mark.slow
