@@ -130,7 +130,8 @@ async def read_body(request: Request, limits: Limits, uploads: Uploads, ending: 
 
 
 async def files_of(request: Request, body: bytes, most: int) -> list:
-    """The files in a body, [(name, bytes)]: those of a form, or the body itself, without a name. Raises HTTPException if it has none."""
+    """The files in a body, [(name, bytes)]: those of a form, or the body itself, without a name. Raises HTTPException if it has none,
+    or a form other fields."""
     if not body:
         raise HTTPException(400, f"the body is empty; {HOW}")
     if not request.headers.get("content-type", "").lower().startswith("multipart/"):
@@ -151,6 +152,9 @@ async def files_of(request: Request, body: bytes, most: int) -> list:
         files = [(value.filename or name, await value.read()) for name, value in form.multi_items() if not isinstance(value, str)]
     finally:
         await form.close()
+    fields = [name for name, value in form.multi_items() if isinstance(value, str)]
+    if fields:
+        raise HTTPException(422, f"the form has the field {fields[0][:100]!r}, and only files are read; parameters go into the address")
     if not files:
         raise HTTPException(400, "the form has no file; curl -F file=@image.jpg URL sends one")
     return files

@@ -17,6 +17,7 @@ from src.predictor import Prediction, Predictor
 
 GRAPHS = 4  # batch sizes that are used: as many graphs as graphs.py holds
 MARGIN = 0.75  # part of the deadline that the network may take for what waits; its speed varies
+UNKNOWN = 1.0  # seconds that an image is said to take before one was computed
 AVERAGED = 0.2  # part of the newest image in the running average of the time of one
 
 
@@ -177,7 +178,7 @@ class Queue:
         size = sum(map(len, bodies))
         places = min(self.places, MARGIN * self.deadline / max(self.network.seconds_each, 1e-9))
         if self.taken and (self.taken + len(bodies) > places or self.bytes + size > self.room):
-            raise QueueFull(max(1, math.ceil(self.taken * self.network.seconds_each)))
+            raise QueueFull(max(1, math.ceil(self.taken * (self.network.seconds_each or UNKNOWN))))
         self.taken, self.bytes = self.taken + len(bodies), self.bytes + size
         try:
             yield

@@ -148,6 +148,14 @@ def test_forms(service):
     assert service.call("POST", "/predict?format=image", body, content_type=kind)[0] == 422
 
 
+def test_a_form_with_a_field_that_would_go_unread(service):
+    pytest.importorskip("python_multipart")
+    body, kind = form(("x.png", png()))
+    field = b'--bo\r\nContent-Disposition: form-data; name="score"\r\n\r\n0.3\r\n'
+    status, _, content = service.call("POST", "/predict", field + body, content_type=kind)
+    assert status == 422 and "'score'" in content["detail"]
+
+
 @pytest.mark.parametrize("body, kind, part", [(*form(), "no file"), (b"--bo--", "multipart/form-data", "boundary"),
                                               (b"xx", form()[1], "form"), (*form(*[("x", b"x")] * 5), "Too many files"),
                                               (b'--bo\r\nContent-Disposition: x\r\n\r\nx\r\n--bo--\r\n', form()[1], "name")])
