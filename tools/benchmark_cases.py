@@ -241,7 +241,7 @@ def family_part(runs):
         del detector
         gc.collect()
     for arch in ("res_18", "resdcn_101", "dla_34"):
-        config = settings("--net_config.arch", arch)
+        config = settings("--net_config.arch", arch, "--net_config.dcn_impl", "native" if arch == "dla_34" else "composite")  # for memory
         yield from training_cases(config, 2, f"{arch}: training step, 2 x 512x512")
         gc.collect()
 
@@ -254,7 +254,7 @@ def training_cases(config, batch_size, name):
     from src.engine import build_device_input, build_train_step
     from src.optimizer import build_optimizer
 
-    network = build_network(config.net_config, CLASSES, "composite")
+    network = build_network(config.net_config, CLASSES, config.net_config.dcn_impl)
     device_input = build_device_input(config, CLASSES, True)
     step = build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), 1, device_input)
     tensors = [ms.Tensor(array) for array in training_batch(config, batch_size)]
