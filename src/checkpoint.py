@@ -199,8 +199,10 @@ class CheckpointFolder:
 
 
 def newest_checkpoint(folder):
-    """The checkpoint written last in a folder that can be read; says which cannot. Raises UserError if there is none."""
-    for path in reversed(find_checkpoints(folder)):
+    """The checkpoint written last in a folder that can be read, if no other the best one; says which cannot. Raises UserError if there is
+    none."""
+    best = os.path.join(folder, BEST_NAME)
+    for path in [*reversed(find_checkpoints(folder)), *([best] if os.path.isfile(best) else [])]:
         try:
             read_checkpoint(path)
             return path

@@ -213,7 +213,10 @@ def test_the_best_checkpoint_outlives_the_rotation(tmp_path):
     save(folder, 6)
     assert names(tmp_path / "c") == ["centernet-1_6.ckpt", "centernet-1_6.json", "centernet-best.ckpt", "centernet-best.json"]
     assert read_checkpoint(folder.best)["w"].asnumpy() == [5] and folder.best_step() == 5
+    assert newest_checkpoint(folder.folder).endswith("centernet-1_6.ckpt")
     assert find_checkpoints(str(tmp_path / "c")) == [str(tmp_path / "c" / "centernet-1_6.ckpt")]
+    os.remove(tmp_path / "c" / "centernet-1_6.ckpt")
+    assert newest_checkpoint(folder.folder) == folder.best
 
 
 @pytest.mark.parametrize("start, stays", [(4, []), (5, ["best"]), (6, ["best"]), ("best", ["best"])])
