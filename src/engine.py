@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from src.averaging import PREFIX as EMA_PREFIX
 from src.averaging import WeightAverage
 from src.centernet_det import build_network
 from src.checkpoint import CheckpointFolder, load_weights, newest_checkpoint, read_checkpoint
@@ -70,7 +71,8 @@ def start_weights(network, config):
     if config.load_checkpoint_path:
         parameters = read_checkpoint(config.load_checkpoint_path)
         kept = load_weights(network, parameters, config.load_checkpoint_path, skip_reshaped_heads=True, use_ema=config.use_ema)
-        log(f"loaded {config.load_checkpoint_path}")
+        averaged = config.use_ema and any(name.startswith(EMA_PREFIX) for name in parameters)
+        log(f"loaded {config.load_checkpoint_path}{', the average of its weights' if averaged else ''}")
         if kept:
             log(f"another number of classes, so these start anew: {', '.join(kept)}")
         if os.path.exists(side_file(config.load_checkpoint_path)):
@@ -126,6 +128,9 @@ def train(config, train_set, device_target, rank=0, part=None):
         keep_graphs(config.compile_cache_dir, graph_settings(config, train_set, device_target))
     network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
     freeze(network, config.train_config.freeze)
+    if config.train_config.freeze != "none":
+        trained, of_all = (sum(parameter.size for parameter in part) for part in (network.trainable_params(), network.get_parameters()))
+        log(f"train_config.freeze {config.train_config.freeze}: {trained:,} of {of_all:,} weights train")
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
     device_input = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)
     step_cell = build_train_step(network, config, optimizer, train_set.rank_size, device_input)

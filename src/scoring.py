@@ -85,7 +85,8 @@ class Scoring:
 
     def why_finished(self):
         """The words for why training ends before its last step."""
-        return f"{self.state['since_best']} evaluations were no better in {self.config.best_metric} than the best (patience)"
+        count = self.state["since_best"]
+        return f"{count} evaluation{'s' if count != 1 else ''} were no better in {self.config.best_metric} than the best (patience)"
 
     def drawings(self):
         """Yield (name, BGR image) of the first images, the last evaluation's detections beside the ground truth; on rank 0."""
