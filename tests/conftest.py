@@ -41,7 +41,8 @@ def network_of(num_classes, dcn_impl="composite", **net_config):
     """The network of so many classes that these values of net_config describe."""
     from src.centernet_det import build_network
 
-    return build_network(config_module.make_config(net_config=net_config).net_config, num_classes, dcn_impl)
+    sections = {"net_config": net_config} if net_config else {}
+    return build_network(config_module.make_config(**sections).net_config, num_classes, dcn_impl)
 
 
 def load_golden(name):
