@@ -315,7 +315,7 @@ def checkout(tmp_path, graphs):
                      ("train_steps: -1", 'train_steps: "3"'), ('compile_cache_dir: ""', f"compile_cache_dir: {graphs}"),
                      ("visual_image: false", 'visual_image: "false"'),
                      ("batch_size: 16", "batch_size: 4"), ("input_res_train: [512, 512]", "input_res_train: [96, 96]"),
-                     ("head_conv: 64", "head_conv: 16"),
+                     ("head_conv: 0", "head_conv: 16"),
                      ("num_stacks: []", "num_stacks: [1, 1, 1, 1]"), ("load_checkpoint_path: \"\"", 'load_checkpoint_path: " "'),
                      ("do_shuffle: true", 'do_shuffle: "true"')):
         assert old in text
