@@ -136,7 +136,7 @@ def export_detector(detector, export_config, eval_config):
         made = os.path.join(plain, "folder", f"network.{ending}")
         ms.export(detector.network, ms.Tensor(np.zeros(shape, kind)), file_name=made, file_format=export_config.export_format)
         os.rename(made, partial)
-    finish_export(path, side_file(path), consumer_description(detector, export_config, eval_config, shape))
+    return finish_export(path, side_file(path), consumer_description(detector, export_config, eval_config, shape))
 
 
 def export_onnx(detector, export_config, eval_config):
@@ -153,7 +153,7 @@ def export_onnx(detector, export_config, eval_config):
     model = build_model(detector.network, detector.from_bytes, export_config.onnx_dcn, sizes, metadata)
     with whole_file(path) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
-    finish_export(path, onnx_side_file(path), description)
+    return finish_export(path, onnx_side_file(path), description)
 
 
 def exported_path(export_config):
@@ -163,10 +163,11 @@ def exported_path(export_config):
 
 
 def finish_export(path, side, description):
-    """Write the side file of an exported file, and log what it takes and gives."""
+    """Write the side file of an exported file, and log what it takes and gives; returns the file's path."""
     write_json(side, description)
     batch = "batch" if description["batch_size"] is None else description["batch_size"]
     log(f"exported {path}: {description['input_type']} {list(description['input_shape'])} -> detections {[batch, description['K'], 6]}")
+    return path
 
 
 def consumer_description(detector, export_config, eval_config, input_shape):

@@ -144,7 +144,7 @@ def use_stand_ins():
     from src import detector
     from src.side_file import read_exported, read_side_file
 
-    def load_detector(checkpoint, eval_config, target, dcn_impl="auto", from_bytes=False):
+    def load_detector(checkpoint, eval_config, target, dcn_impl="auto", from_bytes=False, **options):
         return Stub(read_side_file(checkpoint), eval_config.K, from_bytes=from_bytes)
 
     def load_mindir(path):
