@@ -151,7 +151,7 @@ def use_stand_ins():
         side = read_exported(path)
         return Stub(side, side["K"], side["input_res"], side["batch_size"], side["input_type"] == "uint8")
 
-    def train(config, train_set, target, rank):
+    def train(config, train_set, target, rank, part=None):
         from src.engine import steps_to_do
         from src.errors import Interrupted
         from src.optimizer import build_schedule
