@@ -6,22 +6,16 @@ import math
 
 import numpy as np
 from mindspore import Tensor, nn, ops
-from mindspore.common.initializer import HeNormal
 
 from src.deform_conv import DeformConv2d
-from src.resnet import bilinear_kernel
+from src.resnet import bilinear_kernel, conv
 
 CHANNELS = (16, 32, 64, 128, 256, 512)  # of the levels, whose strides are 1, 2, 4, 8, 16, 32
 DEPTHS = {2: 1, 3: 2, 4: 2, 5: 1}  # of the levels that are trees
 
 
-def _conv(in_channels, out_channels, kernel_size, stride=1):
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=kernel_size // 2,
-                     weight_init=HeNormal(mode="fan_out", nonlinearity="relu"))
-
-
 def _conv_norm(in_channels, out_channels, kernel_size, stride=1, relu=True):
-    layers = [_conv(in_channels, out_channels, kernel_size, stride), nn.BatchNorm2d(out_channels)]
+    layers = [conv(in_channels, out_channels, kernel_size, stride), nn.BatchNorm2d(out_channels)]
     return nn.SequentialCell(*layers, *([nn.ReLU()] if relu else []))
 
 
@@ -30,9 +24,9 @@ class TreeBlock(nn.Cell):
 
     def __init__(self, in_channels, channels, stride):
         super().__init__()
-        self.conv1 = _conv(in_channels, channels, 3, stride)
+        self.conv1 = conv(in_channels, channels, 3, stride)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = _conv(channels, channels, 3)
+        self.conv2 = conv(channels, channels, 3)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
 
@@ -46,7 +40,7 @@ class Root(nn.Cell):
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
-        self.conv = _conv(in_channels, out_channels, 1)
+        self.conv = conv(in_channels, out_channels, 1)
         self.bn = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
 

@@ -7,14 +7,15 @@ import math
 from mindspore import nn
 from mindspore.common.initializer import HeUniform
 
+from src.resnet import conv
+
 DIMS = (256, 256, 384, 384, 384, 512)  # channels from stride 4 to stride 128: Hourglass-104
 STEM = (128, 256)
 LOWEST_BLOCKS = 4
 
 
 def _conv(in_channels, out_channels, kernel_size, stride=1):
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=kernel_size // 2,
-                     weight_init=HeUniform(math.sqrt(5)))
+    return conv(in_channels, out_channels, kernel_size, stride, HeUniform(math.sqrt(5)))
 
 
 def _conv_norm(in_channels, out_channels, stride=1):

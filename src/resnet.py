@@ -11,11 +11,10 @@ from mindspore.common.initializer import HeNormal, HeUniform
 from src.deform_conv import DeformConv2d
 
 
-def _conv(in_channels, out_channels, kernel_size, stride=1):
-    return nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=kernel_size // 2,
-        weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
-    )
+def conv(in_channels, out_channels, kernel_size, stride=1, weight_init=None):
+    """A convolution without bias that keeps a map's size but for the stride; it starts as ResNets do unless weight_init says otherwise."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=kernel_size // 2,
+                     weight_init=weight_init or HeNormal(mode="fan_out", nonlinearity="relu"))
 
 
 class BasicBlock(nn.Cell):
@@ -25,9 +24,9 @@ class BasicBlock(nn.Cell):
 
     def __init__(self, in_channels, channels, stride, downsample):
         super().__init__()
-        self.conv1 = _conv(in_channels, channels, 3, stride)
+        self.conv1 = conv(in_channels, channels, 3, stride)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = _conv(channels, channels, 3)
+        self.conv2 = conv(channels, channels, 3)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.downsample = downsample
@@ -45,11 +44,11 @@ class Bottleneck(nn.Cell):
 
     def __init__(self, in_channels, channels, stride, downsample):
         super().__init__()
-        self.conv1 = _conv(in_channels, channels, 1)
+        self.conv1 = conv(in_channels, channels, 1)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = _conv(channels, channels, 3, stride)
+        self.conv2 = conv(channels, channels, 3, stride)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = _conv(channels, channels * self.expansion, 1)
+        self.conv3 = conv(channels, channels * self.expansion, 1)
         self.bn3 = nn.BatchNorm2d(channels * self.expansion)
         self.relu = nn.ReLU()
         self.downsample = downsample
@@ -74,7 +73,7 @@ class ResNet(nn.Cell):
     def __init__(self, block_class="BasicBlock", num_stacks=(2, 2, 2, 2)):
         super().__init__()
         block = BLOCKS[block_class]
-        self.conv1 = _conv(3, 64, 7, 2)
+        self.conv1 = conv(3, 64, 7, 2)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, pad_mode="pad", padding=1)
@@ -93,7 +92,7 @@ def _stage(block, in_channels, channels, depth, stride):
     out_channels = channels * block.expansion
     shortcut = nn.Identity()
     if stride != 1 or in_channels != out_channels:
-        shortcut = nn.SequentialCell(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+        shortcut = nn.SequentialCell(conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
     blocks = [block(in_channels, channels, stride, shortcut)]
     blocks += [block(out_channels, channels, 1, nn.Identity()) for _ in range(1, depth)]
     return nn.SequentialCell(*blocks)
