@@ -11,7 +11,7 @@ from src.architectures import architecture_of
 from src.averaging import PREFIX as EMA_PREFIX
 from src.errors import UserError
 from src.side_file import BEST_NAME, find_checkpoints, require_checkpoint, side_file, written_as
-from src.utils import free_name, keep_earlier, log, whole_file, write_json
+from src.utils import free_name, keep_earlier, link_or_copy, log, whole_file, write_json
 
 LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters that the number of classes shapes; of several stacks each
 
@@ -142,10 +142,7 @@ class CheckpointFolder:
         """Keep a checkpoint of the folder as the best one, with its side file, whatever the rotation removes; the one before goes."""
         for source, target in ((path, self.best), (side_file(path), side_file(self.best))):
             with whole_file(target) as partial:
-                try:
-                    os.link(source, partial)
-                except OSError:  # a file system without links
-                    shutil.copyfile(source, partial)
+                link_or_copy(source, partial)
 
     def _set_aside(self, paths):
         if not paths:
