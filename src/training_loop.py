@@ -105,12 +105,12 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
                 if problem := watch.look(done, values[0], values[1], values[4]):
                     raise UserError(f"{problem}; the last checkpoint is {saving.saved or 'that of the start'}")
             stop = stop_requested(step_cell, train_set.rank_size, group[-1][-1]) and done < steps.stop
-            evaluated = scoring is not None and not stop and scoring.due(done, steps.stop)
-            if evaluated:
-                stop = not evaluate(scoring, done, record, train_set)
+            scored = False
+            if scoring and not stop and scoring.due(done, steps.stop):
+                scored = evaluate(scoring, done, record, train_set)
+                stop = not scored
                 start = time.time()
-            finished = evaluated and not stop and scoring.finished()
-            best = evaluated and not stop and scoring.better
+            finished, best = scored and scoring.finished(), scored and scoring.better
             if saving.due(done, len(group)) or done >= steps.stop or stop or finished or best:
                 saving.save(done, not watch.protects, best)
             if stop:
