@@ -90,11 +90,15 @@ def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_
     load_weights(network, read_checkpoint(checkpoint), checkpoint, use_ema=use_ema)
     if left := make_for_inference(network):
         log(f"{left} batch norms stay: folding them would cost precision")
-    any_size = eval_config.keep_res and device_target == "CPU" and dcn_impl == "composite"
-    return build_detector(network, description, eval_config, from_bytes, any_size)
+    return build_detector(network, description, eval_config, takes_any_size(eval_config, device_target, dcn_impl), from_bytes)
 
 
-def build_detector(network, description, eval_config, from_bytes=False, any_size=False):
+def takes_any_size(eval_config, device_target, dcn_impl):
+    """Whether one graph is to compute images of all sizes, as load_detector says."""
+    return eval_config.keep_res and device_target == "CPU" and dcn_impl == "composite"
+
+
+def build_detector(network, description, eval_config, any_size, from_bytes=False):
     """The Detector of a CenterNet that folding.make_for_inference has changed."""
     options = Config(description["net_config"])
     input_cell = Normalize(description["mean"], description["std"]) if from_bytes else nn.Identity()

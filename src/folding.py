@@ -38,14 +38,9 @@ class Normalized:
 
 def make_for_inference(network):
     """Change a CenterNet that no longer trains into a faster one with the same outputs; returns how many batch norms stay."""
-    replace_pooling(network)
-    return fold_batch_norm(network)
-
-
-def replace_pooling(network):
-    """Let a CenterNet that no longer trains pool with MaxPoolOfPositive, where a ResNet pools, behind a ReLU."""
-    if hasattr(network.backbone, "maxpool"):
+    if hasattr(network.backbone, "maxpool"):  # a ResNet's, behind a ReLU
         network.backbone.maxpool = MaxPoolOfPositive()
+    return fold_batch_norm(network)
 
 
 def fold_batch_norm(network):

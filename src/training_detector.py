@@ -6,7 +6,7 @@ import mindspore as ms
 from src import folding
 from src.centernet_det import build_network
 from src.deform_conv import resolve_dcn_impl
-from src.detector import build_detector
+from src.detector import build_detector, takes_any_size
 from src.model_utils.config import Config
 
 
@@ -21,8 +21,8 @@ class TrainingDetector:
     def __init__(self, network, average, description, config, device_target):
         self.network, self.average, self.description, self.config = network, average, description, config
         self.dcn_impl = resolve_dcn_impl(config.net_config.dcn_impl, device_target)
-        self.any_size = config.eval_config.keep_res and device_target == "CPU" and self.dcn_impl == "composite"
-        self.foldable, self.pairs, self.detector = None, [], None
+        self.any_size = takes_any_size(config.eval_config, device_target, self.dcn_impl)
+        self.foldable, self.pairs, self.detector = [], [], None
 
     @contextlib.contextmanager
     def borrowed(self):
@@ -41,24 +41,21 @@ class TrainingDetector:
 
     def _fold(self):
         """Fold the batch norms for the weights as they are; where others can be folded than last time, the graph is another."""
-        inference = build_sharing(self.network, self.description, self.dcn_impl) if self.detector is None else None
-        pairs = folding.normalized_layers(inference) if inference else self.pairs
-        foldable = [folding.can_fold(pair) for pair in pairs]
-        if inference is None and foldable != self.foldable:
-            self.detector = None
-            return self._fold()
-        for pair in (pair for pair, fold in zip(pairs, foldable) if fold):
+        if self.detector is None or [folding.can_fold(pair) for pair in self.pairs] != self.foldable:
+            self._build()
+            return
+        for pair in (pair for pair, fold in zip(self.pairs, self.foldable) if fold):
             weight, bias = folding.folded(pair)
             pair.layer.weight.set_data(weight)
-            if inference:
-                folding.drop_norm(pair, bias)
-            else:
-                pair.layer.bias.set_data(bias)
-        if inference:
-            folding.replace_pooling(inference)
-            self.detector = build_detector(inference, self.description, self.config.eval_config, any_size=self.any_size)
-            self.pairs, self.foldable = pairs, foldable
-        return None
+            pair.layer.bias.set_data(bias)
+
+    def _build(self):
+        """Make the detector, its batch norms folded."""
+        inference = build_sharing(self.network, self.description, self.dcn_impl)
+        self.pairs = folding.normalized_layers(inference)
+        self.foldable = [folding.can_fold(pair) for pair in self.pairs]
+        folding.make_for_inference(inference)
+        self.detector = build_detector(inference, self.description, self.config.eval_config, self.any_size)
 
 
 def build_sharing(network, description, dcn_impl):
