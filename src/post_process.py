@@ -58,3 +58,12 @@ def coco_records(image_id: int, detections: np.ndarray, category_ids: Sequence[i
         }
         for x1, y1, x2, y2, score, label in detections
     ]
+
+
+def detections_of(records: Sequence[dict], image_id: int, category_ids: Sequence[int]) -> np.ndarray:
+    """The way back from coco_records: the detections [M, 6], float32, of one image among COCO result dictionaries."""
+    labels = {category_id: label for label, category_id in enumerate(category_ids)}
+    rows = [[*record["bbox"], record["score"], labels[record["category_id"]]] for record in records if record["image_id"] == image_id]
+    detections = np.array(rows, np.float32).reshape(-1, 6)
+    detections[:, 2:4] += detections[:, :2]
+    return detections

@@ -14,6 +14,7 @@ from src import evaluation
 from src.boxes import ground_truth_boxes
 from src.coco import class_list, image_size
 from src.image_files import read_image
+from src.post_process import detections_of
 from src.training_log import best_score, epochs_trained, read_scores, read_training_log
 from src.utils import log, whole_file
 from src.version import version
@@ -217,7 +218,6 @@ def image_section(coco, records, images, score_thresh, count=6, width=340):
     order = sorted(quality, key=lambda image_id: (-quality[image_id], image_id))
     half = min(count, (len(order) + 1) // 2)
     names, category_ids = class_list(coco)
-    labels = {category_id: label for label, category_id in enumerate(category_ids)}
     section = {"worst": [], "best": []}
     for part, chosen in (("worst", order[::-1][: min(count, len(order) - half)]), ("best", order[:half])):
         for image_id in chosen:
@@ -226,10 +226,7 @@ def image_section(coco, records, images, score_thresh, count=6, width=340):
             except (OSError, ValueError) as error:
                 log(f"image {image_id} is not shown ({images[image_id]}): {error}")
                 continue
-            of_image = [record for record in records if record["image_id"] == image_id]
-            rows = [[*record["bbox"], record["score"], labels[record["category_id"]]] for record in of_image]
-            detections, ground_truth = np.array(rows, np.float32).reshape(-1, 6), ground_truth_boxes(coco, image_id, category_ids)
-            detections[:, 2:4] += detections[:, :2]
+            detections, ground_truth = detections_of(records, image_id, category_ids), ground_truth_boxes(coco, image_id, category_ids)
             zoom = width / image.shape[1]
             size = (width, max(1, round(image.shape[0] * zoom)))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)

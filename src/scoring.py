@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.image_files import read_image
 from src.kinds import having, is_number, is_string, is_whole, or_none
 from src.model_utils.device_adapter import without_kept_graphs
+from src.post_process import detections_of
 from src.side_file import side_file
 from src.utils import keep_earlier, log, log_skipped, read_json
 
@@ -90,14 +91,12 @@ class Scoring:
 
     def drawings(self):
         """Yield (name, BGR image) of the first images, the last evaluation's detections beside the ground truth; on rank 0."""
-        labels = {category_id: label for label, category_id in enumerate(self.part.category_ids)}
         for image_id, path in self.part.images[:DRAWN]:
             with contextlib.suppress(OSError, ValueError):  # an image that cannot be read is named by the evaluation
                 image = read_image(path, max_pixels=self.config.dataset_config.max_pixels)
-                found = [[*box_corners(record["bbox"]), record["score"], labels[record["category_id"]]]
-                         for record in self.records if record["image_id"] == image_id]
-                yield str(image_id), visual.compare(image, np.array(found).reshape(-1, 6), self.part.ground_truth(image_id),
-                                                    self.trained.description["classes"], self.config.eval_config.score_thresh)
+                found = detections_of(self.records, image_id, self.part.category_ids)
+                yield str(image_id), visual.compare(image, found, self.part.ground_truth(image_id), self.trained.description["classes"],
+                                                    self.config.eval_config.score_thresh)
 
     def finished(self):
         """Whether to end the training, on all ranks: `patience` evaluations were no better than the best."""
@@ -139,12 +138,6 @@ def is_state(value):
     """Whether a side file's `scores` are a Scoring's state."""
     tests = {"metric": is_string, "step": is_whole, "since_best": is_whole, "best": or_none(having(step=is_whole, value=is_number))}
     return isinstance(value, dict) and all(name in value and test(value[name]) for name, test in tests.items())
-
-
-def box_corners(bbox):
-    """x, y, width, height -> x1, y1, x2, y2."""
-    x, y, width, height = bbox
-    return x, y, x + width, y + height
 
 
 class AllGather(nn.Cell):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from src.extensions import extension
-from src.post_process import coco_records, merge
+from src.post_process import coco_records, detections_of, merge
 
 METHODS, soft_nms = extension("soft_nms").METHODS, extension("soft_nms").soft_nms
 
@@ -39,6 +39,12 @@ def test_merge_keeps_k_and_lets_classes_alone():
     twice = merge([same_place[:1], same_place[:1]], use_soft_nms=False, k=10)
     np.testing.assert_allclose(twice[:, 4], [0.9, 0.9 * np.exp(-1 / 0.5)], rtol=1e-6)
     assert len(merge([same_place], use_soft_nms=False, k=10)) == 3
+
+
+def test_records_become_detections_again():
+    records = [{"image_id": image_id, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 6.0], "score": 0.5} for image_id in (7, 8)]
+    np.testing.assert_array_equal(detections_of(records, 7, [3, 90]), np.array([[1, 2, 4, 8, 0.5, 1]], np.float32))
+    assert detections_of(records, 9, [3, 90]).shape == (0, 6)
 
 
 def test_coco_records():
