@@ -54,6 +54,24 @@ def read_object(entry, first):
         "bbox": [x1 - first, y1 - first, width, height], "area": width * height, "iscrowd": 0, "ignore": flags["difficult"], **flags}
 
 
+def read_objects(root, first, what, refuse, skipped):
+    """[(number from 1, class name, COCO annotation without ids)] of the objects in a label file that can be used.
+
+    `what` names the file in the sentences for skipped about the others; refuse(class name) says why a class cannot be used, "" if it can.
+    """
+    objects = []
+    for number, entry in enumerate(root.iter("object"), 1):
+        try:
+            name, annotation = read_object(entry, first)
+            if problem := refuse(name):
+                raise ValueError(problem)
+        except ValueError as error:
+            skipped.append(f"object {number} of {what}: {error}")
+        else:
+            objects.append((number, name, annotation))
+    return objects
+
+
 def read_list(path, known=()):
     """The names in a list of images; of a class's list (name and 1, 0 or -1) those that show it. A name may have a space if it is known."""
     names = []
@@ -93,19 +111,10 @@ def read(folder, files, first=1):
         size = labels.size_of(image, _believable(root))
         if size is None:
             continue
-        objects = []
-        for number, entry in enumerate(root.iter("object"), 1):
-            where = f"object {number} of {path}"
-            try:
-                name, annotation = read_object(entry, first)
-                if not name:
-                    raise ValueError("it names no class")
-            except ValueError as error:
-                labels.skipped.append(f"{where}: {error}")
-                continue
-            begin_before += min(annotation["bbox"][:2]) < 0
-            classes.add(name)
-            objects.append((where, name, annotation))
+        objects = read_objects(root, first, path, lambda name: "" if name else "it names no class", labels.skipped)
+        begin_before += sum(min(annotation["bbox"][:2]) < 0 for _, _, annotation in objects)
+        classes.update(name for _, name, _ in objects)
+        objects = [(f"object {number} of {path}", name, annotation) for number, name, annotation in objects]
         labels.add(part or part_of(folder_of(image)) or part_of(folder_of(path)) or "train", image, size, objects)
     if not image_lists(files):
         labels.skipped += [f"image {path}: it has no XML file" for path in images if path not in used]

@@ -15,7 +15,7 @@ from src import errors
 from src.errors import UserError
 from src.options import OptionParser
 from src.utils import link_or_copy
-from src.voc_labels import read_list, read_object, read_xml, stated_size
+from src.voc_labels import read_list, read_objects, read_xml, stated_size
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
                "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -90,6 +90,10 @@ def convert(voc_dir, names, files, ids, classes, first):
     labels = {name: number for number, name in enumerate(classes, 1)}
     images, annotations, skipped = [], [], []
     begin_before = 0
+
+    def refuse(class_name):
+        return "" if class_name in labels else f"unknown class {class_name!r}"
+
     for name in names:
         path = os.path.join(voc_dir, "Annotations", f"{name}.xml")
         if name not in files:
@@ -102,18 +106,11 @@ def convert(voc_dir, names, files, ids, classes, first):
             skipped.append(f"image {name} ({path}): {errors.reason(error)}")
             continue
         images.append({"id": ids[name], "file_name": files[name], "width": width, "height": height})
-        for number, entry in enumerate(root.iter("object"), 1):
-            where = f"object {number} of image {name} ({path})"
-            try:
-                class_name, annotation = read_object(entry, first)
-                if class_name not in labels:
-                    raise ValueError(f"unknown class {class_name!r}")
-            except ValueError as error:
-                skipped.append(f"{where}: {error}")
-                continue
-            begin_before += min(annotation["bbox"][:2]) < 0
-            annotations.append({"id": ids[name] * OBJECTS_AN_IMAGE + number, "image_id": ids[name], "category_id": labels[class_name],
-                                **annotation})
+        objects = read_objects(root, first, f"image {name} ({path})", refuse, skipped)
+        begin_before += sum(min(annotation["bbox"][:2]) < 0 for _, _, annotation in objects)
+        for number, class_name, annotation in objects:
+            own = {"id": ids[name] * OBJECTS_AN_IMAGE + number, "image_id": ids[name], "category_id": labels[class_name]}
+            annotations.append({**own, **annotation})
     categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in labels.items()]
     return {"images": images, "annotations": annotations, "categories": categories}, skipped, begin_before
 
