@@ -243,11 +243,12 @@ def _images_named(folder, files, path, base, value, labels):
     names = [normalized(f"{base}/{value}"), normalized(f"{home}/{normalized(value)}"), normalized(value)]
     components = normalized(value).split("/")[-16:]
     names += ["/".join([*filter(None, [home]), *components[index:]]) for index in range(1, len(components))]
+    there = images_of(files)
     for name in names:
         if name in files and name.lower().endswith(".txt"):
             return name, _images_listed(folder, files, name, labels)
         begin = f"{name}/" if name else ""
-        images = [image for image in images_of(files) if image.startswith(begin)]
+        images = [image for image in there if image.startswith(begin)]
         if images:
             return name, images
     return None, []
