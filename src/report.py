@@ -15,7 +15,7 @@ from src.boxes import ground_truth_boxes
 from src.coco import class_list, image_size
 from src.image_files import read_image
 from src.post_process import detections_of
-from src.training_log import best_score, epochs_trained, read_scores, read_training_log
+from src.training_log import best_score, epochs_trained, read_record
 from src.utils import log, whole_file
 from src.version import version
 from src.visual import class_color, compare, draw_curve, draw_scores
@@ -49,10 +49,10 @@ def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> 
     """Write the page about a Run."""
     sections = {"training": None, "scores": None, "errors": None, "images": None, "speed": None}
     metrics = run.metrics
-    steps = read_training_log(run.record_path) if run.record_path else []
+    steps, scores = read_record(run.record_path) if run.record_path else ([], [])
     if steps:
         sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps), "last": steps[-1],
-                                "scores": score_section(read_scores(run.record_path), epochs_trained(steps))}
+                                "scores": score_section(scores, epochs_trained(steps))}
     if metrics:
         sections["scores"] = {"metrics": metrics, "words": METRIC_WORDS, "bars": class_bars(metrics)}
     if run.coco is not None:

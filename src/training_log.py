@@ -156,12 +156,19 @@ def read_training_log(path):
 
     Raises UserError that names a line that is no record.
     """
-    return [record for record in _read_records(path) if "scores" not in record]
+    return read_record(path)[0]
 
 
 def read_scores(path):
     """The scores in a TrainingLog's record, a list of (step, epoch, {name: value}). Raises UserError as read_training_log does."""
-    return [(record["step"], record["epoch"], record["scores"]) for record in _read_records(path) if "scores" in record]
+    return read_record(path)[1]
+
+
+def read_record(path):
+    """(what read_training_log gives, what read_scores gives) of a record, which is read once."""
+    records = _read_records(path)
+    steps = [record for record in records if "scores" not in record]
+    return steps, [(record["step"], record["epoch"], record["scores"]) for record in records if "scores" in record]
 
 
 def best_score(scores):

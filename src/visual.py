@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.image import affine_matrix
 from src.pre_process import View
-from src.training_log import epochs_trained, read_scores, read_training_log
+from src.training_log import epochs_trained, read_record
 from src.utils import whole_file
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -27,7 +27,7 @@ def plot_losses(record_path: str, path: str) -> str:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    records, scores = read_training_log(record_path), read_scores(record_path)
+    records, scores = read_record(record_path)
     figure, (losses, *below) = pyplot.subplots(2 if scores else 1, figsize=(9, 7.5 if scores else 5), dpi=110, layout="constrained",
                                                squeeze=False, height_ratios=(2, 1) if scores else None)
     _draw_losses(losses[0], records)

@@ -50,7 +50,7 @@ def compare(folders, options):
     """Write the page about several runs; returns its path."""
     from src.comparison import ComparedRun, read_settings, run_names, write_comparison
     from src.side_file import find_checkpoints, side_file
-    from src.training_log import read_scores, read_training_log
+    from src.training_log import read_record
     from src.utils import keep_earlier, log
 
     if options.data_dir or options.config_path:
@@ -65,9 +65,8 @@ def compare(folders, options):
         missing = [os.path.relpath(path, folder) for path in (record, scores, described) if not os.path.isfile(path)]
         for part in missing:
             log(f"without {os.path.join(folder, part)}")
-        trained = os.path.isfile(record)
         runs.append(ComparedRun(
-            name, folder, read_training_log(record) if trained else [], read_scores(record) if trained else [], read_metrics(scores),
+            name, folder, *(read_record(record) if os.path.isfile(record) else ([], [])), read_metrics(scores),
             read_settings(described) if os.path.isfile(described) else None, missing,
         ))
     output = keep_earlier(options.output or "report.html")
