@@ -13,12 +13,11 @@ def check_paths(config):
     from src.side_file import require_checkpoint
 
     read_manifest(config)
-    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     if config.train_config.freeze != "none" and not (config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume):
         raise errors.UserError(f"train_config.freeze is {config.train_config.freeze}, and there are no weights to start from: "
                                "load_checkpoint_path or net_config.load_backbone_path names them")
     if config.load_checkpoint_path:
-        require_checkpoint(config.load_checkpoint_path)
+        require_checkpoint(named_checkpoint(config.load_checkpoint_path))
     elif config.net_config.load_backbone_path and not config.resume:
         require_checkpoint(config.net_config.load_backbone_path, "backbone checkpoint (net_config.load_backbone_path)")
 

@@ -121,7 +121,7 @@ def load_mindir(path):
 
 
 def export_detector(detector, export_config, eval_config):
-    """Write a checkpoint's Detector for one input size and batch as export_config says, and its side file.
+    """Write a checkpoint's Detector for one input size and batch as export_config says, and its side file; returns the file's path.
 
     The side file (same name, .json) tells a consumer all it needs; docs/deployment.md says how to use it.
     """
@@ -144,7 +144,7 @@ def export_detector(detector, export_config, eval_config):
 
 
 def export_onnx(detector, export_config, eval_config):
-    """Write a checkpoint's Detector as an ONNX file, which has in its metadata what its side file says."""
+    """Write a checkpoint's Detector as an ONNX file, which has in its metadata what its side file says; returns the file's path."""
     try:
         from src.onnx_export import build_model
     except ImportError as error:
