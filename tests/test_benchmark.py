@@ -41,6 +41,10 @@ def test_units_by_hand(unit, count, expected):
     assert timing.convert(2.0, timing.Case("x", unit=unit, count=count)) == pytest.approx(expected)
 
 
+def test_a_count_may_be_zero():
+    assert timing.convert(0, timing.Case("answers with status 503", unit="")) == 0
+
+
 def test_functions_take_turns_and_the_first_call_does_not_count():
     calls = []
     times = timing.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
