@@ -11,6 +11,7 @@ import shlex
 from dataclasses import dataclass
 
 from src.image_files import IMAGE_ENDINGS
+from src.project import command
 from src.utils import spread
 
 PARTS = ("train", "val", "test")
@@ -252,5 +253,6 @@ def import_hint(folder):
         return ""
     folder, names = os.path.normpath(folder), " and ".join(entry.name for entry in found)
     output = f"{os.path.abspath(folder) if os.path.basename(folder) in ('.', '..') else folder}_coco"
-    return (f"; this looks like {names}: python tools/import_dataset.py --input {shlex.quote(folder)} --output {shlex.quote(output)} "
+    words = f"--input {shlex.quote(folder)} --output {shlex.quote(output)}"
+    return (f"; this looks like {names}: {command('tools/import_dataset.py')} {words} "
             "makes a data set of it that can be read here")
