@@ -18,6 +18,7 @@ from src.data_summary import Boxes
 from src.errors import UserError
 from src.kinds import dictionary_of, is_string, is_text, is_whole, list_of
 from src.label_formats import import_hint
+from src.project import command
 from src.utils import read_json, whole_file
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]
@@ -87,13 +88,14 @@ def read_manifest(config):
 
 def _way_there(config):
     """The end of the error that a folder holds no conversion: what converts what is there instead."""
-    folder, convert = config.mindrecord_dir, "bash scripts/convert_dataset_to_mindrecord.sh"
+    folder, convert = config.mindrecord_dir, f"{command('src/dataset.py')} --coco_data_dir"
     try:
         find_split(folder, "train", config.dataset_config)
     except UserError:
         hint = import_hint(folder)
-        return f"{hint}, and {convert} DATA MINDRECORD_DIR then converts that" if hint else f"; run {convert} first"
-    return f"; this is a data set, not yet converted: {convert} {shlex.quote(folder)} MINDRECORD_DIR converts it"
+        way = f"{convert} DATA --mindrecord_dir MINDRECORD_DIR"
+        return f"{hint}, and {way} then converts that" if hint else f"; run {way} first"
+    return f"; this is a data set, not yet converted: {convert} {shlex.quote(folder)} --mindrecord_dir MINDRECORD_DIR converts it"
 
 
 def find_zoo_files(mindrecord_dir, prefix):

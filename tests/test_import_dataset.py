@@ -564,7 +564,7 @@ def test_where_such_a_folder_is_met_its_form_is_named(tmp_path, form, make_confi
         assert hint in str(caught.value)
     with pytest.raises(UserError, match="no finished conversion") as caught:
         read_manifest(make_config("--mindrecord_dir", folder))
-    way = "bash scripts/convert_dataset_to_mindrecord.sh DATA MINDRECORD_DIR then converts that"
+    way = "python src/dataset.py --coco_data_dir DATA --mindrecord_dir MINDRECORD_DIR then converts that"
     assert hint in str(caught.value) and way in str(caught.value)
 
 
@@ -580,7 +580,7 @@ def test_the_scripts_name_it(tmp_path, lively_checkpoint):
 
 
 def test_a_data_set_that_is_not_yet_converted_is_named(tiny_data, make_config):
-    with pytest.raises(UserError, match=f"this is a data set, not yet converted: bash .*.sh {tiny_data} MINDRECORD_DIR converts it"):
+    with pytest.raises(UserError, match=f"this is a data set, not yet converted: .* {tiny_data} .* MINDRECORD_DIR converts it"):
         read_manifest(make_config("--mindrecord_dir", tiny_data))
 
 
