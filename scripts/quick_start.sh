@@ -63,6 +63,7 @@ checkpoint     $checkpoint ($(ls "$out"/ckpt_0/*.ckpt | tail -n 1))
 MindIR         $out/centernet.mindir, $out/centernet.json
 ONNX           $out/centernet.onnx (detections of the first validation image: $out/onnx/)
 scores         $out/metrics.json
+first batch    $out/train_batch.jpg (as the network sees it)
 loss curve     $out/loss.png
 contact sheet  $out/contact_sheet.png (detections beside the ground truth)
 END
