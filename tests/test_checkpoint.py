@@ -1,6 +1,8 @@
 """Checkpoints: files, and the folder of a run."""
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -217,6 +219,26 @@ def test_the_best_checkpoint_outlives_the_rotation(tmp_path):
     assert find_checkpoints(str(tmp_path / "c")) == [str(tmp_path / "c" / "centernet-1_6.ckpt")]
     os.remove(tmp_path / "c" / "centernet-1_6.ckpt")
     assert newest_checkpoint(folder.folder) == folder.best
+
+
+def test_a_full_disk_while_the_best_is_written_loses_nothing(tmp_path, monkeypatch):
+    """On a file system without hard links the best one is a copy, which may find no room."""
+    folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
+    folder.keep_best(save(folder, 3))
+    last = save(folder, 4)
+
+    def fail(number):
+        def call(*_):
+            raise OSError(number, os.strerror(number))
+        return call
+
+    monkeypatch.setattr(os, "link", fail(errno.EPERM))
+    monkeypatch.setattr(shutil, "copy", fail(errno.ENOSPC))
+    with pytest.raises(UserError, match=r"centernet-best\.ckpt could not be written \(No space left on device\)"):
+        folder.keep_best(last)
+    monkeypatch.undo()
+    assert names(tmp_path / "c") == ["centernet-1_4.ckpt", "centernet-1_4.json", "centernet-best.ckpt", "centernet-best.json"]
+    assert read_checkpoint(folder.best)["w"].asnumpy() == [3] and read_checkpoint(last)["w"].asnumpy() == [4]
 
 
 @pytest.mark.parametrize("start, stays", [(4, []), (5, ["best"]), (6, ["best"]), ("best", ["best"])])
