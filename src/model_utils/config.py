@@ -16,6 +16,8 @@ from src.version import version
 DEFAULT_CONFIG = os.path.join(ROOT, "default_config.yaml")
 
 DEFAULTS, COMMAND_LINE = "default_config.yaml", "the command line"  # where values come from, beside files
+OTHERS = {"imgsz": "dataset_config.input_res_train", "epochs": "epoch_size", "lr0": "train_config.MultiDecay.learning_rate",
+          "weights": "load_checkpoint_path", "device": "device_target"}  # options of other detectors that no spelling leads to
 METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH", "output": "PATH"}
 
 
@@ -238,6 +240,8 @@ def _unknown(kind, name, known):
     if name in zoo.WITHOUT_MEANING:
         return f"no {kind} {name}: {zoo.WITHOUT_MEANING[name]}"
     names = list(known)
+    if OTHERS.get(name) in names:
+        return f"no {kind} {name}; did you mean {OTHERS[name]}?"
     last, *lasts = (known_name.split(".")[-1] for known_name in (name, *names))
     if last in lasts:  # the right name in no section, or in the wrong one
         near = [names[lasts.index(last)]]
