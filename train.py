@@ -1,4 +1,4 @@
-"""Train CenterNet on MindRecord files (src/dataset.py makes them from a COCO-format data set)."""
+"""Train CenterNet on MindRecord files, which the conversion of a COCO-format data set writes."""
 import os
 
 from src import errors
