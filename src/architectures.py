@@ -97,9 +97,23 @@ def check_input(arch, size, name):
         raise UserError(f"{name} is {list(size)}; {arch} takes multiples of {stride}")
 
 
+def check_exact_input(arch, size, name):
+    """check_input for a network that detects, of an architecture that may be unknown: most round a size up."""
+    if arch in ARCHITECTURES and ARCHITECTURES[arch].exact:
+        check_input(arch, size, name)
+
+
+def counted(has, *names):
+    """How many parts there are, of which has(name) says whether it has one of their parameters, whose names have {} for a part's number.
+
+    More than one name, so that what lacks one parameter lacks that one, and not the part with all that follows.
+    """
+    return next(number for number in itertools.count() if not any(has(name.format(number)) for name in names))
+
+
 def resnet_of(has):
     """(block_class, num_stacks) of the ResNet of which has(name) says whether it has a parameter, named as in src/resnet.py."""
-    stacks = [next(depth for depth in itertools.count() if not has(f"layer{stage}.{depth}.conv1.weight")) for stage in (1, 2, 3, 4)]
+    stacks = [counted(has, f"layer{stage}.{{}}.conv1.weight", f"layer{stage}.{{}}.conv2.weight") for stage in (1, 2, 3, 4)]
     return "Bottleneck" if has("layer1.0.conv3.weight") else "BasicBlock", stacks
 
 
@@ -109,12 +123,13 @@ def resnet_config(block_class, num_stacks, dcn):
     for depth, (block, stacks) in RESNETS.items():
         if (block, list(stacks)) == (block_class, num_stacks):
             return {"arch": f"{name}_{depth}", "block_class": "", "num_stacks": []}
-    return {"arch": f"{name}_18", "block_class": block_class, "num_stacks": num_stacks}
+    depth = 50 if block_class == "Bottleneck" else 18
+    return {"arch": f"{name}_{depth}", "block_class": "", "num_stacks": num_stacks}
 
 
 def hourglasses(has):
     """How many hourglasses are stacked in what has(name) says to have a parameter, named as in src/hourglass.py."""
-    return next(stack for stack in itertools.count() if not has(f"kps.{stack}.up1.0.conv1.weight"))
+    return counted(has, "kps.{}.up1.0.conv1.weight", "kps.{}.up1.0.conv2.weight")
 
 
 def architecture_of(names):
@@ -135,4 +150,4 @@ def architecture_of(names):
     dcn = "deconv_layers.0.conv_offset_mask.weight" in names
     found = resnet_config(*resnet_of(has), dcn)
     name = found["arch"] if whole else found["arch"].replace("res_", "ResNet")
-    return what + (f"{name} with {found['num_stacks']} {found['block_class']}s" if found["num_stacks"] else name)
+    return what + (f"{name} with num_stacks {found['num_stacks']}" if found["num_stacks"] else name)

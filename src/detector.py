@@ -183,7 +183,7 @@ def consumer_description(detector, export_config, eval_config, input_shape):
         **{name: detector.description[name] for name in (*CONSUMER, "input_res_train")},
         "input_res": export_config.input_res if fixed else None, "batch_size": export_config.batch_size if fixed else None,
         "input_type": export_config.input_type, "input_shape": input_shape, "down_ratio": detector.down_ratio,
-        "stride": detector.description["stride"],
+        "arch": detector.description["arch"], "stride": detector.description["stride"],
         "K": eval_config.K, "flip_test": eval_config.flip_test,
         "evaluation": {name: value for name, value in evaluation.items() if name not in in_graph},
         "version": version(), "mindspore": ms.__version__, "checkpoint": os.path.basename(export_config.ckpt_file),

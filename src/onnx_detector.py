@@ -128,7 +128,7 @@ def _described(model, path):
     """The description in a ModelProto's metadata, checked."""
     content = {}
     for entry in model.metadata_props:
-        if entry.key in METADATA or entry.key in ("evaluation", "stride"):
+        if entry.key in METADATA or entry.key in ("evaluation", "stride", "arch"):
             try:
                 content[entry.key] = json.loads(entry.value)
             except (ValueError, RecursionError) as error:

@@ -111,7 +111,7 @@ class Predictor:
         recorded = dict(description["evaluation"])
         if "input_res_test" not in fixed and recorded.pop("eval_config.keep_res", True):
             recorded["dataset_config.input_res_test"] = description["input_res_train"]
-        adopt_evaluation(self.config, {"evaluation": recorded}, description_source(model))
+        adopt_evaluation(self.config, {**description, "evaluation": recorded}, description_source(model))
         require_extensions()
         self.detector = load_model(model, self.config)
         self.exported = is_exported(model)

@@ -110,7 +110,7 @@ def adopt_evaluation(config: Config, description: dict, path: str) -> None:
     Logs what holds, and where it comes from. Raises UserError if the side file's cannot be.
     """
     config.take(description.get("evaluation", {}), path)
-    check_evaluation(config, description.get("net_config", {}).get("arch"))
+    check_evaluation(config, description.get("arch"))
     options = config.eval_config
     shown = {"dataset_config.input_res_test": "x".join(map(str, config.dataset_config.input_res_test)),
              **{f"eval_config.{name}": getattr(options, name) for name in EVALUATION}}
@@ -123,7 +123,7 @@ def adopt_evaluation(config: Config, description: dict, path: str) -> None:
 
 
 def read_side_file(checkpoint: str, what: str = "checkpoint (--load_checkpoint_path)") -> dict:
-    """The dictionary of the side file of a checkpoint, which messages call `what`, and its architecture's stride.
+    """The dictionary of the side file of a checkpoint, which messages call `what`, with its architecture and stride.
 
     Raises UserError if either file is missing or broken.
     """
@@ -135,7 +135,8 @@ def read_side_file(checkpoint: str, what: str = "checkpoint (--load_checkpoint_p
         description["net_config"] = checked_section("net_config", description["net_config"], side_file(checkpoint))
         checked_section("dataset_config", {"input_res_train": description["input_res_train"]}, side_file(checkpoint))
         description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(checkpoint))
-        description["stride"] = ARCHITECTURES[description["net_config"]["arch"]].stride
+        description["arch"] = description["net_config"]["arch"]
+        description["stride"] = ARCHITECTURES[description["arch"]].stride
         with errors.about(side_file(checkpoint)):
             resolved(description["net_config"])
     except (TypeError, ValueError, AttributeError) as error:
@@ -155,6 +156,8 @@ def checked_exported(description: dict, where: str) -> dict:
     check_model(description, where)
     if not is_count(description.setdefault("stride", STRIDE)):  # files of an older version do not say it
         raise UserError(f"{where}: stride is {description['stride']!r}; expected a whole number above 0")
+    if not is_string(description.setdefault("arch", "")):
+        raise UserError(f"{where}: arch is {description['arch']!r}; expected an architecture's name")
     description["evaluation"] = checked_evaluation(description.get("evaluation", {}), where)
     return description
 

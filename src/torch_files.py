@@ -55,7 +55,9 @@ def read_torch_file(path):
         raise UserError(f"{path}: it holds no state dict (names with tensors, or an entry state_dict of that kind)")
     state = {}
     for name, value in content.items():
-        array = value.detach().numpy() if torch.is_tensor(value) and value.dtype != torch.bfloat16 else value
+        array = value
+        if torch.is_tensor(value):
+            array = (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()  # NumPy has no bfloat16
         if not isinstance(array, np.ndarray):
             raise UserError(f"{path}: {name} is no tensor that NumPy can hold ({type(value).__name__}); it holds no state dict of weights")
         state[str(name)] = array

@@ -10,13 +10,12 @@ they have a plain convolution, ours is a deformable one without offsets: its mas
 The model zoo's name conv_offset_mask conv_offset and a head hm hm_fn, have no bias in the deformable convolutions either, and stand
 behind the name of a training cell, "network."; a training's checkpoint holds the optimizer's state, too.
 """
-import itertools
 import re
 from dataclasses import dataclass
 
 import numpy as np
 
-from src.architectures import architecture_of, hourglasses, resnet_config, resnet_of
+from src.architectures import architecture_of, counted, hourglasses, resnet_config, resnet_of
 from src.errors import UserError
 
 BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -116,7 +115,7 @@ def describe_detector(state, kind):
     num_classes = len(get(f"hm{last}.2.weight"))
     return num_classes, {
         **network, "head_conv": len(get(f"hm{last}.0.weight")),
-        "cat_spec_wh": len(get(f"wh{last}.2.weight")) == 2 * num_classes > 2, "reg_offset": get(f"reg{last}.0.weight") is not None,
+        "cat_spec_wh": len(get(f"wh{last}.2.weight")) == 2 * num_classes > 2, "reg_offset": any(get(f"reg{last}.{layer}.weight") is not None for layer in (0, 2)),
     }
 
 
@@ -124,13 +123,13 @@ def _describe_features(state, kind):
     """net_config's entries for what a detector's state has before its heads."""
     if stacks := hourglasses(state.__contains__):
         return {"arch": "hourglass", "block_class": "", "num_stacks": [] if stacks == 2 else [stacks], "down_ratio": 4}
-    if "base.base_layer.0.weight" in state:
-        steps = next(step for step in itertools.count() if f"dla_up.ida_{step}.proj_1.conv.weight" not in state)
+    steps = counted(state.__contains__, "dla_up.ida_{}.proj_1.conv.weight", "dla_up.ida_{}.node_1.conv.weight")
+    if steps or "base.base_layer.0.weight" in state:
         return {"arch": "dla_34", "block_class": "", "num_stacks": [], "down_ratio": 32 >> steps}
     offsets = source_name("deconv_layers.0.conv_offset_mask.weight", kind)
     dcn = kind == "mmdet_plain" or offsets in state or "deconv_layers.0.bias" in state  # a transposed convolution has no bias
-    layers = (f"deconv_layers.{LAYERS_PER_STAGE[dcn] * stage}.weight" for stage in itertools.count())
-    stages = next(stage for stage, name in enumerate(layers) if source_name(name, kind) not in state)
+    layers = [source_name(f"deconv_layers.{LAYERS_PER_STAGE[dcn] * stage}.weight", kind) for stage in range(3)]
+    stages = max((stage for stage, name in enumerate(layers, 1) if name in state), default=0)
     return {**resnet_config(*describe_backbone(state, kind), dcn), "down_ratio": 32 >> stages}
 
 
@@ -167,6 +166,9 @@ def from_source(state, shapes, kind, names=None):
     unknown = [name for name, reason in left_out.items() if not reason]
     if unknown:
         raise UserError(f"the network has no place for {_some(unknown)}")
+    broken = [source for name, source in names.items() if name not in absent and not np.isfinite(state[source]).all()]
+    if broken:
+        raise UserError(f"it holds numbers that are not finite: {_some(broken)}")
     cast = [source for name, source in names.items() if name not in absent and state[source].dtype != np.float32]
     if cast:
         remarks.append(f"made float32: {_some(cast)}")

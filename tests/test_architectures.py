@@ -5,7 +5,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src.architectures import ARCHITECTURES, architecture_of, check_input, resolved
+from src.architectures import ARCHITECTURES, architecture_of, check_input, hourglasses, resolved
 from src.checkpoint import load_weights, save_weights
 from src.errors import UserError
 from src.inference import by_shape
@@ -64,10 +64,10 @@ def test_an_evaluation_at_one_size(arch, fits):
     """A ResNet rounds 680x680 up; where features of several strides are added, sizes have to fit."""
     config = get_config("t", ["--eval_config.keep_res", "false"])
     if fits:
-        adopt_evaluation(config, {"net_config": {"arch": arch}}, "a.json")
+        adopt_evaluation(config, {"arch": arch}, "a.json")
         return
     with pytest.raises(UserError, match=rf"input_res_test is \[680, 680\]; {arch} takes multiples of {ARCHITECTURES[arch].stride}"):
-        adopt_evaluation(config, {"net_config": {"arch": arch}}, "a.json")
+        adopt_evaluation(config, {"arch": arch}, "a.json")
 
 
 def test_an_image_that_keeps_its_size_is_padded_to_the_stride():
@@ -104,11 +104,18 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name():
         with pytest.raises(UserError, match=f"a.ckpt is a checkpoint of {other}, and the network is {arch}"):
             load_weights(networks[arch], parameters(networks[other]), "a.ckpt", skip_reshaped_heads=True)
     small = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=8)
-    with pytest.raises(UserError, match=r"is a checkpoint of resdcn_18 with \[1, 1, 1, 1\] BasicBlocks, and the network is resdcn_18 "):
+    with pytest.raises(UserError, match=r"is a checkpoint of resdcn_18 with num_stacks \[1, 1, 1, 1\], and the network is resdcn_18 "):
         load_weights(networks["resdcn_18"], parameters(small), "a.ckpt")
     with pytest.raises(UserError, match="is a checkpoint of the backbone of dla_34, and the network is the backbone of ResNet18"):
         load_weights(networks["res_18"].backbone, parameters(networks["dla_34"]), "a.ckpt")
     load_weights(networks["res_18"].backbone, parameters(networks["resdcn_18"]), "a.ckpt")  # a whole network has a backbone, too
+
+
+def test_a_part_that_lacks_a_parameter_is_counted():
+    names = {f"kps.{stack}.up1.0.{name}.weight" for stack in (0, 1) for name in ("conv1", "conv2")}
+    for missing in names:
+        assert hourglasses((names - {missing}).__contains__) == 2
+    assert hourglasses(set().__contains__) == 0
 
 
 def test_a_run_is_refused_by_name(tiny_records, tmp_path):

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import runpy
+import shlex
 import struct
 import subprocess
 import sys
@@ -394,7 +395,7 @@ def test_biases_that_the_model_zoo_has_no_place_for(lively_checkpoint, tiny_data
 @pytest.mark.parametrize("changes, part", [
     ({"network.hm_fn.2.weight": None}, "it lacks hm_fn.2.weight"),
     ({"network.deconv_layers.6.conv_offset.bias": None}, "it lacks deconv_layers.6.conv_offset.bias"),
-    ({"network.backbone.layer4.0.conv1.weight": None}, "it lacks backbone.layer4.0.conv1.weight, so its backbone is no ResNet"),
+    ({"network.backbone.layer4.0.conv1.weight": None}, "it lacks backbone.layer4.0.conv1.weight$"),
     ({"network.hps_fn.0.weight": np.zeros((4, 4), np.float32)}, "the network has no place for hps_fn.0.weight"),
     ({"network.wh_fn.0.bias": np.zeros(3, np.float32)}, r"wh_fn.0.bias is \(3,\), the network wants \(16,\)"),
     ({}, "it knows 3 classes and does not name them.*--annotation"),
@@ -611,7 +612,10 @@ def small_state(**changes):
     ({"layer2__0__conv1__weight": np.zeros((128, 64, 1, 1), np.float32)}, r"layer2.0.conv1.weight is \(128, 64, 1, 1\), the network wants"),
     ({"hm__2__weight": np.zeros((5, 16, 1, 1), np.float32)}, "knows 5 classes and does not name them.*--annotation"),
     ({"wh__2__weight": None}, "it lacks wh.2.weight"),
-    ({"layer4__0__conv1__weight": None}, "it lacks layer4.0.conv1.weight, so its backbone is no ResNet"),
+    ({"layer4__0__conv1__weight": None, "layer4__0__conv2__weight": None}, "it lacks layer4.0.conv1.weight, so its backbone is no ResNet"),
+    ({"layer4__0__conv1__weight": None}, "it lacks layer4.0.conv1.weight$"),  # and not all that comes behind
+    ({"deconv_layers__3__weight": None}, "it lacks deconv_layers.3.weight$"), ({"reg__0__weight": None}, "it lacks reg.0.weight$"),
+    ({"bn1__weight": np.full(64, np.nan, np.float32)}, "it holds numbers that are not finite: bn1.weight"),
     ({"deconv_layers__0__conv_offset_mask__weight": None}, "it lacks deconv_layers.0.conv_offset_mask.weight"),
 ])
 def test_states_that_do_not_fit(changes, part, tmp_path):
@@ -619,6 +623,35 @@ def test_states_that_do_not_fit(changes, part, tmp_path):
     with pytest.raises(UserError, match=f"x.pth: .*{part}"):
         call(convert_centernet.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
     assert [file.name for file in tmp_path.iterdir()] == ["x.pth"]
+
+
+@pytest.mark.parametrize("make, missing", [
+    (lambda: torch_family.DLANet(80), "dla_up.ida_2.proj_1.conv.weight"), (lambda: torch_family.DLANet(80), "base.base_layer.0.weight"),
+])
+def test_one_missing_tensor_of_another_architecture_is_the_one_named(make, missing, tmp_path):
+    state = parity.arrays(make())
+    del state[missing]
+    with pytest.raises(UserError, match=f"x.pth: it lacks {missing}$"):
+        call(convert_centernet.main, "--ckpt_file", save(tmp_path / "x.pth", state), "--output_file", tmp_path / "o.ckpt")
+
+
+def test_bfloat16_is_read(tmp_path, capsys):
+    state = small_state()
+    half = {name: torch.tensor(value).to(torch.bfloat16) if value.dtype == np.float32 else torch.tensor(value) for name, value in state.items()}
+    torch.save(half, tmp_path / "x.pth")
+    call(convert_centernet.main, "--ckpt_file", tmp_path / "x.pth", "--output_file", tmp_path / "o.ckpt")
+    weight = read_checkpoint(str(tmp_path / "o.ckpt"))["backbone.conv1.weight"].asnumpy()
+    np.testing.assert_array_equal(weight, half["conv1.weight"].float().numpy())
+
+
+def test_a_recipe_of_another_architecture(tmp_path, capsys):
+    """What is to be typed takes the recipe's own choices back."""
+    (tmp_path / "r.yaml").write_text("net_config: {block_class: Bottleneck, num_stacks: [3, 4, 6, 3]}")
+    path = save(tmp_path / "x.pth", parity.arrays(torch_family.DLANet(80)))
+    call(convert_centernet.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt", "--config_path", tmp_path / "r.yaml")
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1].partition("train.py ")[2])
+    net_config = get_config("t", words[4:]).net_config
+    assert (net_config.arch, net_config.block_class, net_config.num_stacks) == ("dla_34", "", [])
 
 
 @pytest.mark.parametrize("names, part", [

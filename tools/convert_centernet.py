@@ -151,9 +151,8 @@ def train_options(net_config, mean, std, defaults, recipe):
     from src.architectures import resolved
 
     usual = defaults.net_config.as_dict()
-    words = [f'--net_config.arch "{net_config["arch"]}"'] if net_config["arch"] != usual["arch"] else []
-    own = vars(resolved({**usual, "arch": net_config["arch"]}))
-    words += [f'--net_config.{name} "{value}"' for name, value in vars(resolved(net_config)).items() if value != own[name]]
+    own = vars(resolved({**net_config, "block_class": "", "num_stacks": [], "head_conv": 0}))
+    words = [f'--net_config.{name} "{value}"' for name, value in vars(resolved(net_config)).items() if value != (usual[name] or own[name])]
     for name, values in (("mean", mean), ("std", std)):
         if values != getattr(defaults.dataset_config, name):
             words.append(f'--dataset_config.{name} "{[round(value, 8) for value in values]}"')

@@ -1,5 +1,5 @@
 """What parameters may be together; what each may be alone, rules.py checks."""
-from src.architectures import ARCHITECTURES, check_input, resolved
+from src.architectures import check_exact_input, check_input, resolved
 from src.errors import UserError
 
 
@@ -9,13 +9,12 @@ def check_network(config):
     check_input(config.net_config.arch, config.dataset_config.input_res_train, "dataset_config.input_res_train")
 
 
-def check_evaluation(config, arch=None):
-    """Raise UserError for evaluation settings that go alone, but not together, or not with an architecture, None where it is not known."""
+def check_evaluation(config, arch=""):
+    """Raise UserError for evaluation settings that go alone, but not together, or not with an architecture, "" where it is not known."""
     options, size = config.eval_config, config.dataset_config.input_res_test
     if options.keep_res:
         return
-    if arch and ARCHITECTURES[arch].exact:
-        check_input(arch, size, "dataset_config.input_res_test")
+    check_exact_input(arch, size, "dataset_config.input_res_test")
     if options.flip_test and size[0] % 32:
         raise UserError(f"eval_config.flip_test needs an input whose mirror image lies on the same grid: the width of "
                         f"dataset_config.input_res_test is {size[0]}, no multiple of 32")
