@@ -115,7 +115,8 @@ def describe_detector(state, kind):
     num_classes = len(get(f"hm{last}.2.weight"))
     return num_classes, {
         **network, "head_conv": len(get(f"hm{last}.0.weight")),
-        "cat_spec_wh": len(get(f"wh{last}.2.weight")) == 2 * num_classes > 2, "reg_offset": any(get(f"reg{last}.{layer}.weight") is not None for layer in (0, 2)),
+        "cat_spec_wh": len(get(f"wh{last}.2.weight")) == 2 * num_classes > 2,
+        "reg_offset": any(get(f"reg{last}.{layer}.weight") is not None for layer in (0, 2)),
     }
 
 

@@ -172,7 +172,7 @@ def read_record(path):
 
 
 def best_score(scores):
-    """The one with the highest AP of what read_scores returns, of equal ones the last, as centernet-best.ckpt is; None if none has an AP."""
+    """The last with the highest AP of what read_scores returns; None if none has an AP. Of equals centernet-best.ckpt is the last, too."""
     return max((score for score in reversed(scores) if score[2].get("AP", -1) >= 0), key=lambda score: score[2]["AP"], default=None)
 
 

@@ -166,19 +166,20 @@ def family_rows(folder):
 
 
 def family_network_rows(vectors, name, folder):
-    """family_rows of one network: natively as it was converted, and composed with its batch norm folded."""
+    """family_rows of one network: with native and composed deformable convolutions, as it was converted and with its batch norm folded."""
     seed = int(vectors["seed"])
     state, recipe = golden_weights(folder, seed, os.path.join("family", f"{name}_shapes.json"))
     pixels = Tensor(recipe["make_input"](seed, (1, 3, *vectors["size"])))
-    for dcn_impl, folded in (("native", False), ("composite", True)):
+    yield there_and_back(name, converted_network(state, "native"), state)
+    deformable = any("conv_offset_mask" in parameter for parameter in state)
+    for dcn_impl, folded in itertools.product(("native", "composite") if deformable else ("native",), (False, True)):
         network = converted_network(state, dcn_impl)
-        if not folded:
-            yield there_and_back(name, network, state)
-        elif left := make_for_inference(network):
+        label = f"{name}{', ' + dcn_impl if deformable else ''}, {'folded' if folded else 'not folded'}"
+        if folded and (left := make_for_inference(network)):
             yield Row(f"{name}: {left} batch norms were not folded", np.inf, np.inf, "", False)
         for number, output in enumerate(network.set_train(False)(pixels)):
             key = f"{('hm', 'wh', 'reg')[number % 3]}_{number // 3}"
-            yield compare(f"{name}, {'folded' if folded else 'not folded'}: {key}", output.asnumpy(), vectors[key], NETWORK)
+            yield compare(f"{label}: {key}", output.asnumpy(), vectors[key], NETWORK)
 
 
 def network_rows(vectors, folder):

@@ -11,6 +11,7 @@ from src.errors import UserError
 from src.inference import by_shape
 from src.model_utils.config import get_config, load_defaults
 from src.pre_process import kept_size
+from src.predictor import Predictor
 from src.side_file import adopt_evaluation, read_side_file
 from src.torch_weights import recognize
 from tests.conftest import GOLDEN, assert_user_error, call_script, network_of
@@ -68,6 +69,14 @@ def test_an_evaluation_at_one_size(arch, fits):
         return
     with pytest.raises(UserError, match=rf"input_res_test is \[680, 680\]; {arch} takes multiples of {ARCHITECTURES[arch].stride}"):
         adopt_evaluation(config, {"arch": arch}, "a.json")
+
+
+def test_a_size_that_a_checkpoint_does_not_take(tmp_path):
+    side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0.4] * 3, "std": [0.2] * 3, "input_res_train": [128, 128]}
+    (tmp_path / "a.ckpt").touch()
+    (tmp_path / "a.json").write_text(json.dumps({**side, "net_config": {"arch": "hourglass"}}))
+    with pytest.raises(UserError, match=r"input_res_test is \[160, 160\]; hourglass takes multiples of 128"):
+        Predictor(str(tmp_path / "a.ckpt"), input_res=[160, 160])
 
 
 def test_an_image_that_keeps_its_size_is_padded_to_the_stride():

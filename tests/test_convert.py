@@ -637,7 +637,8 @@ def test_one_missing_tensor_of_another_architecture_is_the_one_named(make, missi
 
 def test_bfloat16_is_read(tmp_path, capsys):
     state = small_state()
-    half = {name: torch.tensor(value).to(torch.bfloat16) if value.dtype == np.float32 else torch.tensor(value) for name, value in state.items()}
+    kinds = {np.dtype("float32"): torch.bfloat16}
+    half = {name: torch.tensor(value, dtype=kinds.get(value.dtype)) for name, value in state.items()}
     torch.save(half, tmp_path / "x.pth")
     call(convert_centernet.main, "--ckpt_file", tmp_path / "x.pth", "--output_file", tmp_path / "o.ckpt")
     weight = read_checkpoint(str(tmp_path / "o.ckpt"))["backbone.conv1.weight"].asnumpy()

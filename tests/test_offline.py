@@ -106,6 +106,8 @@ def test_an_unreadable_image_is_skipped_to_the_end(tiny_data, tmp_path):
     ("preprocess.py", ["--val_data_dir", "/nowhere", "--predict_dir", "p"], "/nowhere"),
     ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p", "--mindir_path", "/nowhere.mindir"], "/nowhere.mindir"),
     ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p", "--eval_config.multi_scales", "[0.5, 1]"], "one scale"),
+    ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p", "--net_config.arch", "hourglass", "--export_config.input_res",
+                       "[160, 160]"], "export_config.input_res is [160, 160]; hourglass takes multiples of 128"),
     ("postprocess.py", ["--label_path", "DATA"], "--result_path"),
     ("postprocess.py", ["--label_path", "DATA", "--result_path", "."], "--meta_path"),
     ("postprocess.py", ["--label_path", "DATA", "--result_path", ".", "--meta_path", "."], "inputs.json"),

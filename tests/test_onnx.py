@@ -260,6 +260,18 @@ def test_a_batch_that_is_not_full(export):
 # ---------------------------------------------------------------- the tools, without MindSpore
 
 
+def test_the_sizes_of_a_free_file_are_its_architectures(export, tmp_path):
+    """A ResNet rounds 104x72 up; DLA-34 adds maps of several strides, which must fit. Which it is stands in the metadata."""
+    path = export("deform_conv", "--export_config.onnx_dcn", "deform_conv")
+    assert Predictor(str(path), input_res=[104, 72]).detector.description["arch"] == "resdcn_18"
+    model = onnx.load(path)
+    next(entry for entry in model.metadata_props if entry.key == "arch").value = '"dla_34"'
+    onnx.save(model, tmp_path / "dla.onnx")
+    with pytest.raises(UserError, match=r"input_res_test is \[104, 72\]; dla_34 takes multiples of 32"):
+        Predictor(str(tmp_path / "dla.onnx"), input_res=[104, 72])
+    Predictor(str(tmp_path / "dla.onnx"), input_res=[96, 64])
+
+
 @pytest.fixture(scope="module")
 def blocked(tmp_path_factory):
     """Environment variables with which Python cannot import MindSpore."""
