@@ -57,7 +57,8 @@ def restore(state, path, train_set, config):
         if name not in parameters or (name in ("loss_scale", "good_steps") and not goes_on_with_scale(parameters, config)):
             continue
         if tuple(parameter.shape) != tuple(parameters[name].shape):
-            raise UserError(f"{path}: {name} is {tuple(parameters[name].shape)}, this run has {tuple(parameter.shape)}")
+            raise UserError(f"{path}: {name} is {tuple(parameters[name].shape)}, this run has {tuple(parameter.shape)}; was it another "
+                            "net_config, or other classes?")
         parameter.set_data(parameters[name])
     done = int(parameters["step"].asnumpy())
     log(f"resuming {path} after step {done}")
