@@ -156,7 +156,7 @@ class Service:
         if self.served.ending.begun:
             raise HTTPException(503, "the service is ending", ENDS)
         try:
-            with self.queue.place([body for _, body in files]):
+            with self.queue.place([body for _, body in files], as_image):
                 return await self.until_left(request, self.answer(request, files, sent, as_image))
         except QueueFull as full:
             again = {"Retry-After": str(full.retry_after)}
@@ -172,7 +172,7 @@ class Service:
         if not self.served.url_hosts:
             raise HTTPException(403, "this service takes no addresses (--allow_urls names hosts from which it does); send the image")
         try:
-            return [(None, await self.queue.run(self.fetch, sent.url))]
+            return [(None, await self.queue.decoding.run(self.fetch, sent.url))]
         except NotAllowed as error:
             raise HTTPException(403, str(error)) from None
         except NotFetched as error:
@@ -210,7 +210,8 @@ class Service:
         self.metrics.seconds.observe(seconds)
         self.metrics.objects.inc(sum(len(one.prediction.above(score)) for one in found))
         if as_image:
-            return Response(await self.queue.run(self.drawn, files[0][1], found[0].prediction.above(score)), media_type="image/jpeg")
+            drawn = await self.queue.drawing.run(self.drawn, files[0][1], found[0].prediction.above(score))
+            return Response(drawn, media_type="image/jpeg")
         if len(files) == 1:
             return JSONResponse(as_answer(found[0], score, seconds))
         return JSONResponse({"files": [file_answer(name, result, score, seconds) for (name, _), result in zip(files, results)]})

@@ -2,7 +2,6 @@
 import asyncio
 import collections
 import contextlib
-import functools
 import itertools
 import math
 import os
@@ -16,7 +15,7 @@ import numpy as np
 from src.predictor import Prediction, Predictor
 
 GRAPHS = 4  # batch sizes that are used: as many graphs as graphs.py holds
-MARGIN = 0.75  # part of the deadline that the network may take for what waits; its speed varies
+MARGIN = 0.75  # part of the deadline that decoding and computing what waits may take; their speed varies
 UNKNOWN = 1.0  # seconds that an image is said to take before one was computed
 AVERAGED = 0.2  # part of the newest image in the running average of the time of one
 
@@ -160,41 +159,65 @@ class Detected:
     network_seconds: float
 
 
+class Threads:
+    """Threads for one kind of work, so that it does not wait for other kinds; notes how long all of them need for an image."""
+
+    def __init__(self, count: int):
+        self.count, self.pool, self.lock = count, ThreadPoolExecutor(count), threading.Lock()
+        self.seconds_each = 0.0
+
+    async def run(self, function, *words):
+        """Call a function in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, self._timed, function, *words)
+
+    def _timed(self, function, *words):  # also where nobody waits for it any more
+        start = time.perf_counter()
+        try:
+            return function(*words)
+        finally:
+            with self.lock:
+                part = AVERAGED if self.seconds_each else 1
+                self.seconds_each += part * ((time.perf_counter() - start) / self.count - self.seconds_each)
+
+
 class Queue:
     """The places for images from the moment their bytes are there until they are answered, and the way through the network.
 
-    decode(body) gives an image or raises. room bounds the bytes of all bodies in it. No more places are given than images that the network
-    computes before the deadline.
+    decode(body) gives an image or raises. room bounds the bytes of all bodies in it. No more places are given than images that are
+    decoded and computed before the deadline.
     """
 
     def __init__(self, network: Network, decode, places: int, deadline: float, room: int):
         self.network, self.decode, self.places, self.deadline, self.room = network, decode, places, deadline, room
-        self.taken = self.bytes = 0
-        self.pool = ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0))), "images")
+        self.taken = self.drawings = self.bytes = 0
+        threads = max(2, len(os.sched_getaffinity(0)))
+        self.decoding, self.finishing, self.drawing = Threads(threads), Threads(threads), Threads(threads // 2)
+
+    def seconds(self, images, drawings):
+        """The time that so many images and drawings take, by what they took so far."""
+        return images * (self.network.seconds_each + self.decoding.seconds_each) + drawings * self.drawing.seconds_each
 
     @contextlib.contextmanager
-    def place(self, bodies: list):
-        """Places for several bodies until the block ends. Raises QueueFull; where all places are free, there is room for any."""
-        size = sum(map(len, bodies))
-        places = min(self.places, MARGIN * self.deadline / max(self.network.seconds_each, 1e-9))
-        if self.taken and (self.taken + len(bodies) > places or self.bytes + size > self.room):
-            raise QueueFull(max(1, math.ceil(self.taken * (self.network.seconds_each or UNKNOWN))))
-        self.taken, self.bytes = self.taken + len(bodies), self.bytes + size
+    def place(self, bodies: list, drawn: bool = False):
+        """Places for several bodies until the block ends; drawn, where an image is to be drawn. Raises QueueFull; where all places are
+        free, there is room for any."""
+        images, drawings, size = len(bodies), int(drawn), sum(map(len, bodies))
+        late = self.seconds(self.taken + images, self.drawings + drawings) > MARGIN * self.deadline
+        if self.taken and (late or self.taken + images > self.places or self.bytes + size > self.room):
+            known = self.network.seconds_each > 0
+            raise QueueFull(max(1, math.ceil(self.seconds(self.taken, self.drawings) if known else self.taken * UNKNOWN)))
+        self.taken, self.drawings, self.bytes = self.taken + images, self.drawings + drawings, self.bytes + size
         try:
             yield
         finally:
-            self.taken, self.bytes = self.taken - len(bodies), self.bytes - size
-
-    async def run(self, function, *words):
-        """Call a function in one of the threads that prepare and finish images."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, functools.partial(function, *words))
+            self.taken, self.drawings, self.bytes = self.taken - images, self.drawings - drawings, self.bytes - size
 
     async def detect(self, body: bytes) -> Detected:
         """Detect in the image of a body that has a place. Raises what decode raises."""
         entered = time.perf_counter()
-        size, job, began = await self.run(self._prepare, body)
+        size, job, began = await self.decoding.run(self._prepare, body)
         outputs, start, seconds = await asyncio.wrap_future(self.network.submit(job))
-        prediction = await self.run(self.network.predictor.finish, outputs, job.inputs)
+        prediction = await self.finishing.run(self.network.predictor.finish, outputs, job.inputs)
         return Detected(size, prediction, began - entered + start - job.entered, seconds)
 
     def _prepare(self, body):

@@ -2,6 +2,7 @@
 import asyncio
 import io
 import json
+import os
 import threading
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from starlette.middleware.cors import CORSMiddleware
 
+from src import serve
 from src.errors import UserError
 from src.serve import Served, build_app
 from src.service_access import Access, AccessLog, Keys, read_keys
@@ -194,12 +196,36 @@ def test_twenty_at_once_are_all_answered():
     assert [one["objects"][0]["score"] for _, _, one in found[3:]] == [round(10 * value / 255, 4) for value in range(3, 20)]
 
 
+def test_a_drawing_does_not_wait_for_the_decoding_of_others(monkeypatch):
+    decoded, slow = threading.Event(), png(5)
+    decode = serve.decode
+    monkeypatch.setattr(serve, "decode", lambda body, max_pixels: (body != slow or decoded.wait(20)) and decode(body, max_pixels))
+    service = Service(queue=40)
+
+    async def both():
+        service.predictor.gate.clear()
+        service.predictor.entered.clear()
+        first = asyncio.create_task(service.send("POST", "/predict?format=image", png()))
+        await until(service.predictor.entered.is_set)
+        others = [asyncio.create_task(service.send("POST", "/predict", slow)) for _ in range(2 * os.cpu_count() + 2)]
+        for _ in range(50):
+            await asyncio.sleep(0)
+        service.predictor.gate.set()
+        try:
+            return [(await asyncio.wait_for(first, 10))[0]]
+        finally:
+            decoded.set()
+            await asyncio.gather(*others)
+
+    assert asyncio.run(both()) == [200]
+
+
 def test_a_full_queue_says_when_to_come_again():
     service = Service(queue=4)
 
     async def five():
         service.predictor.gate.clear()
-        service.network.seconds_each = 1.5
+        service.network.seconds_each = 1.3  # and the time of decoding
         waiting = [asyncio.create_task(service.send("POST", "/predict", png())) for _ in range(4)]
         for _ in range(50):
             await asyncio.sleep(0)

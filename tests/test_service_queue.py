@@ -1,14 +1,16 @@
 """src/service_queue.py, with a network that is waited for."""
 import asyncio
 import math
+import os
 import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from src import service_queue
 from src.predictor import as_prediction
-from src.service_queue import Job, Network, Queue, QueueFull, batch_sizes, equal_sizes
+from src.service_queue import Job, Network, Queue, QueueFull, Threads, batch_sizes, equal_sizes
 
 
 class Held:
@@ -149,6 +151,55 @@ def test_the_queue_is_full_when_its_places_its_bytes_or_its_time_are():
     assert queue.taken == queue.bytes == 0
     with queue.place([bytes(2000)]):
         assert queue.taken == 1
+
+
+def test_decoding_and_drawing_count_in_the_time_of_what_waits():
+    queue = Queue(SimpleNamespace(seconds_each=0.5), None, 100, 60, 1000)
+    queue.decoding.seconds_each, queue.drawing.seconds_each = 4.1, 9.0
+    with queue.place([b"x"] * 6), queue.place([b"x"], drawn=True):  # 7 x 4.6 s + 9 s are within 0.75 x 60 s, 8 x 4.6 s + 9 s are not
+        assert queue.taken == 7
+        with pytest.raises(QueueFull) as full, queue.place([b"x"]):
+            pass
+        assert full.value.retry_after == math.ceil(7 * 4.6 + 9)
+    with queue.place([b"x"] * 9), pytest.raises(QueueFull), queue.place([b"x"], drawn=True):
+        pass
+    assert queue.taken == queue.drawings == 0
+
+
+def test_the_time_of_the_threads_is_noted(monkeypatch):
+    times = iter([0, 3, 10, 11, 20, 21])  # 3 s, and two times 1 s, of which one ends in an error
+    monkeypatch.setattr(service_queue.time, "perf_counter", lambda: next(times))
+    threads = Threads(2)
+    for function in (int, str):
+        asyncio.run(threads.run(function))
+    with pytest.raises(ValueError):
+        asyncio.run(threads.run(int, "x"))
+    assert threads.seconds_each == pytest.approx((1.5 * 0.8 + 0.5 * 0.2) * 0.8 + 0.5 * 0.2)
+
+
+def test_an_answer_does_not_wait_for_the_decoding_of_others():
+    predictor, decoded = Held(), threading.Event()
+    network = started(predictor)
+    queue = Queue(network, lambda body: plain(51) if body == b"fast" or decoded.wait(20) else None, 100, 60, 1000)
+
+    async def both():
+        predictor.gate.clear()
+        predictor.entered.clear()
+        first = asyncio.create_task(queue.detect(b"fast"))
+        while not predictor.entered.is_set():
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(queue.detect(b"slow")) for _ in range(2 * os.cpu_count() + 2)]  # more than there are threads
+        await asyncio.sleep(0)
+        predictor.gate.set()
+        try:
+            found = await asyncio.wait_for(first, 10)
+        finally:
+            decoded.set()
+        return [found, *await asyncio.gather(*others)]
+
+    found = asyncio.run(both())
+    assert all(one.prediction.scores == pytest.approx([0.2]) for one in found)
+    network.end()
 
 
 def test_an_image_goes_through():
