@@ -15,10 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from src import image_files
 from src.predictor import Predictor
-from src.service_body import ENDS, HOW, Ending, Limits, Uploads, files_of, read_body
+from src.service_body import ENDS, HOW, Ended, Ending, Limits, Uploads, files_of, read_body
 from src.service_models import Answer, Answers, Health, Problem, Ready, Sent, Version
 from src.service_queue import Network, Queue, QueueFull
-from src.service_urls import Fetcher, NotAllowed, NotFetched
+from src.service_urls import Fetcher, NotAllowed, NotFetched, TooMany
 from src.version import __version__
 from src.visual import draw_detections
 
@@ -141,10 +141,11 @@ class Service:
 
     def __init__(self, served: Served):
         self.served, limits = served, served.limits
-        room = 2 * min(limits.queue, 4) * limits.max_bytes  # for bodies that come, and for those in the queue
+        largest = 2 * min(limits.queue, 4)  # so many bodies of max_bytes may come at a time, be fetched, and be in the queue
+        room = largest * limits.max_bytes
         self.uploads = Uploads(room)
         self.queue = Queue(served.network, functools.partial(decode, max_pixels=limits.max_pixels), limits.queue, limits.deadline, room)
-        self.fetch = Fetcher(served.url_hosts, limits.max_bytes, limits.body_seconds)
+        self.fetch = Fetcher(served.url_hosts, limits.max_bytes, largest)
         self.metrics = Metrics(lambda: self.queue.taken, served.network)
 
     async def predict(self, request: Request, sent: Sent) -> Response:
@@ -157,7 +158,7 @@ class Service:
             raise HTTPException(503, "the service is ending", ENDS)
         try:
             with self.queue.place([body for _, body in files], as_image):
-                return await self.until_left(request, self.answer(request, files, sent, as_image))
+                return await until_left(request, self.answer(request, files, sent, as_image), self.served.limits.deadline)
         except QueueFull as full:
             again = {"Retry-After": str(full.retry_after)}
             raise HTTPException(503, f"the queue is full; try again in {full.retry_after} s", again) from None
@@ -171,28 +172,23 @@ class Service:
             raise HTTPException(400, "there is a url and a body; send one of them")
         if not self.served.url_hosts:
             raise HTTPException(403, "this service takes no addresses (--allow_urls names hosts from which it does); send the image")
+        return [(None, await self.fetched(request, sent.url))]
+
+    async def fetched(self, request, url):
+        """The bytes at a URL, given up when the client leaves, the time is over or the service ends."""
+        seconds = self.served.limits.body_seconds
         try:
-            return [(None, await self.queue.decoding.run(self.fetch, sent.url))]
+            return await until_left(request, self.served.ending.wait_for(self.fetch(url), seconds))
         except NotAllowed as error:
             raise HTTPException(403, str(error)) from None
         except NotFetched as error:
             raise HTTPException(422, f"the image could not be fetched: {error}") from None
-
-    async def until_left(self, request, work):
-        """The result of work, which is given up if the client leaves or the deadline passes."""
-        deadline = self.served.limits.deadline
-        work, left = asyncio.ensure_future(work), asyncio.ensure_future(until_disconnect(request))
-        try:
-            await asyncio.wait((work, left), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return work.result()
-            if left.done():
-                raise HTTPException(LEFT, "the client left")
-            raise HTTPException(504, f"the image was not computed within {deadline:g} s (--deadline)")
-        finally:
-            for task in (work, left):
-                task.cancel()
-            await asyncio.wait((work, left))
+        except asyncio.TimeoutError:
+            raise HTTPException(422, f"the image could not be fetched: it did not come within {seconds:g} s") from None
+        except TooMany as error:
+            raise HTTPException(503, f"{error}; try again", {"Retry-After": "1"}) from None
+        except Ended:
+            raise HTTPException(503, "the service is ending", ENDS) from None
 
     async def answer(self, request, files, sent, as_image):
         """The response for files that have places."""
@@ -233,6 +229,22 @@ async def until_disconnect(request):
     """Wait until the client leaves."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def until_left(request, work, deadline=None):
+    """The result of work, which is given up if the client leaves or the deadline passes."""
+    work, left = asyncio.ensure_future(work), asyncio.ensure_future(until_disconnect(request))
+    try:
+        await asyncio.wait((work, left), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        if left.done():
+            raise HTTPException(LEFT, "the client left")
+        raise HTTPException(504, f"the image was not computed within {deadline:g} s (--deadline)")
+    finally:
+        for task in (work, left):
+            task.cancel()
+        await asyncio.wait((work, left))
 
 
 def milliseconds(seconds):

@@ -311,7 +311,7 @@ def test_mistakes(words, part, lively_checkpoint, tmp_path):
 @pytest.mark.parametrize("words, part", [
     (["--deadline", "0"], "above 0"), (["--batch_wait_ms", "-1"], "from 0"), (["--tls_cert", "/nowhere.pem"], "/nowhere.pem"),
     (["--tls_cert", "CKPT"], "no PEM file (--tls_key) given"), (["--tls_cert", "CKPT", "--tls_key", "CKPT"], "no certificate and its key"),
-    (["--api_key_file", "/nowhere"], "--api_key_file"),
+    (["--api_key_file", "/nowhere"], "--api_key_file"), (["--allow_urls", "https://x.example/"], "--allow_urls has 'https://x.example/'"),
 ])
 def test_mistakes_of_operation(words, part, lively_checkpoint, tmp_path):
     words = ["--load_checkpoint_path", lively_checkpoint, "--port", 0, *(lively_checkpoint if word == "CKPT" else word for word in words)]

@@ -171,10 +171,85 @@ def test_addresses(service, monkeypatch):
     status, _, content = service.call("POST", "/predict?url=http://example.org/x.jpg")
     assert status == 403 and "--allow_urls" in content["detail"]
     other = Service(url_hosts=("example.org",))
-    monkeypatch.setattr("src.service_urls.Fetcher.get", lambda self, parts, end: (png(102), None))
+
+    async def get(fetcher, address):
+        return png(102), None
+
+    monkeypatch.setattr("src.service_urls.Fetcher.get", get)
     assert other.call("POST", "/predict?url=https://example.org/x.jpg")[2]["objects"][0]["score"] == 0.4
     assert other.call("POST", "/predict?url=https://example.com/x.jpg")[0] == 403
     assert other.call("POST", "/predict?url=https://example.org/x.jpg", png())[0] == 400
+
+
+class Host:
+    """A host of images that sends `start` and then, again and again, `drip`; without one, nothing more. `gone` is set when a client is."""
+
+    def __init__(self, start=b"", drip=b""):
+        self.start, self.drip, self.clients, self.gone = start, drip, 0, asyncio.Event()
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
+        self.name = f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        self.path = f"/predict?url=http://{self.name}/x.png"
+        return self
+
+    async def __aexit__(self, *error):
+        self.server.close()
+
+    async def answer(self, reader, writer):
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            self.clients += 1
+            writer.write(self.start)
+            while self.drip:
+                writer.write(self.drip)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            await reader.read()
+        except (OSError, EOFError):
+            pass
+        self.gone.set()
+        writer.close()
+
+
+@pytest.mark.parametrize("scheme, start, drip", [
+    ("http", b"", b""), ("https", b"", b""),  # of which the latter does not even shake hands
+    ("http", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"x"), ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n", b"x"),
+    ("http", b"HTTP/1.1 200 OK\r\nX: ", b"x"), ("http", b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
+    ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")])
+def test_a_host_that_drips_is_left_when_the_time_is_over(scheme, start, drip):
+    async def fetched():
+        async with Host(start, drip) as host:
+            service = Service(body_seconds=0.3, url_hosts=(host.name,))
+            found = await asyncio.wait_for(service.send("POST", host.path.replace("http", scheme)), 10)
+            await asyncio.wait_for(host.gone.wait(), 10)
+            return found
+
+    status, _, content = asyncio.run(fetched())
+    assert status == 422 and "within 0.3 s" in content["detail"]
+
+
+def test_what_is_fetched_holds_no_image_up_and_is_refused_where_it_is_too_much():
+    async def fetched():
+        async with Host() as host:
+            service = Service(url_hosts=(host.name,))
+            leave = asyncio.Event()
+            fetches = [asyncio.create_task(service.send("POST", host.path, leave=leave)) for _ in range(8)]
+            await until(lambda: host.clients == 8)
+            image = await asyncio.wait_for(service.send("POST", "/predict", png()), 3)  # less than the 5 s in which a fetch ends
+            ninth = await asyncio.wait_for(service.send("POST", host.path), 3)
+            leave.set()
+            left = await asyncio.wait_for(asyncio.gather(*fetches), 3)
+            again = asyncio.create_task(service.send("POST", host.path))
+            await asyncio.wait_for(until(lambda: host.clients == 9), 3)
+            service.ending.begin()
+            return image, ninth, [one[0] for one in left], await asyncio.wait_for(again, 3)
+
+    image, (status, headers, content), left, ended = asyncio.run(fetched())
+    assert image[0] == 200 and left == [499] * 8
+    assert status == 503 and headers["retry-after"] == "1" and "8 addresses" in content["detail"]
+    assert ended[0] == 503 and "ending" in ended[2]["detail"] and ended[1]["connection"] == "close"
 
 
 # ---------------------------------------------------------------- the queue

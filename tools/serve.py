@@ -98,15 +98,17 @@ def serve(model, options, listener):
         from src.service_access import HEADERS, Access, AccessLog, Keys, read_keys
         from src.service_body import Limits
         from src.service_queue import Network
+        from src.service_urls import read_hosts
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; {how_to_install('serve')}") from error
     from src.predictor import Predictor
 
+    hosts = read_hosts(options.allow_urls)
     keys = read_keys(options.api_key_file) if options.api_key_file else None
     predictor = Predictor(model, options.device_target, options.device_id, onnx_provider=options.onnx_provider)
     network = Network(predictor, options.max_batch, options.batch_wait_ms / 1000, options.batch_tolerance)
     limits = Limits(options.max_bytes, options.max_pixels, options.queue, options.deadline, options.body_seconds)
-    served = Served(predictor, network, limits, os.path.basename(model), options.score_thresh, listed(options.allow_urls.lower()))
+    served = Served(predictor, network, limits, os.path.basename(model), options.score_thresh, hosts)
     app = build_app(served)
     if keys:
         app = Keys(app, keys)
