@@ -21,6 +21,9 @@ PORTS = {"http": 80, "https": 443}
 NAMED = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")  # HOST or HOST:PORT
 NAME = re.compile(r"[a-z0-9._-]+")
 IN_PATH = "/%:@!$&'()*+,;=~-._"  # stay in an address' path as they are
+UNICAST = ipaddress.ip_network("2000::/3")  # the IPv6 addresses of the internet
+SIX_TO_FOUR = ipaddress.ip_network("2002::/16")  # hold an IPv4 address (RFC 3056)
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # stand for an IPv4 address where there is only IPv6 (RFC 6052)
 
 
 class NotAllowed(ValueError):
@@ -149,10 +152,13 @@ def is_numbers(host):
 
 
 def is_public(address):
-    """Whether an IP address belongs to the internet, also inside an IPv6 form of an IPv4 one."""
+    """Whether an IP address belongs to the internet. Of the IPv6 forms of an IPv4 address only NAT64's can."""
     found = ipaddress.ip_address(address.partition("%")[0])
-    inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
-    return found.is_global and not found.is_multicast and (inner is None or is_public(str(inner)))
+    if found in NAT64:
+        found = ipaddress.IPv4Address(int(found) % 2**32)
+    if found.version == 6 and (found not in UNICAST or found in SIX_TO_FOUR):
+        return False
+    return found.is_global and not found.is_multicast
 
 
 @functools.cache

@@ -130,6 +130,10 @@ def test_hosts_that_no_address_can_have(word):
 
 @pytest.mark.parametrize("address, private", [("127.0.0.1", True), ("10.1.2.3", True), ("169.254.169.254", True),
                                               ("::1", True), ("fd00::1", True), ("::ffff:10.0.0.1", True),
+                                              ("64:ff9b::a9fe:a9fe", True), ("64:ff9b::7f00:1", True), ("64:ff9b:1::1", True),
+                                              ("fec0::1", True), ("::127.0.0.1", True), ("::ffff:0:127.0.0.1", True),
+                                              ("2002:7f00:1::", True), ("2001:0:1::", True), ("2001:db8::1", True), ("ff0e::1", True),
+                                              ("64:ff9b::5db8:d822", False),
                                               ("0.0.0.0", True), ("224.0.0.1", True), ("fe80::1%eth0", True),
                                               ("93.184.216.34", False), ("2606:2800:220:1::1", False)])
 def test_a_name_that_leads_inside(address, private, monkeypatch):
