@@ -147,6 +147,8 @@ async def files_of(request: Request, body: bytes, most: int) -> list:
     try:
         form = await parser.parse()
     except (formparsers.MultiPartException, ValueError, KeyError) as error:
+        if str(getattr(error, "message", "")).startswith("Too many files"):
+            raise HTTPException(413, f"the form has more files than the {most} that may wait at a time (--queue)") from None
         raise HTTPException(400, f"not a form that can be read: {getattr(error, 'message', error)}") from None
     try:
         files = [(value.filename or name, await value.read()) for name, value in form.multi_items() if not isinstance(value, str)]

@@ -159,12 +159,20 @@ def test_a_form_with_a_field_that_would_go_unread(service):
 
 
 @pytest.mark.parametrize("body, kind, part", [(*form(), "no file"), (b"--bo--", "multipart/form-data", "boundary"),
-                                              (b"xx", form()[1], "form"), (*form(*[("x", b"x")] * 5), "Too many files"),
+                                              (b"xx", form()[1], "form"),
                                               (b'--bo\r\nContent-Disposition: x\r\n\r\nx\r\n--bo--\r\n', form()[1], "name")])
 def test_wrong_forms(body, kind, part, service):
     pytest.importorskip("python_multipart")
     status, _, content = service.call("POST", "/predict", body, content_type=kind)
     assert status == 400 and part in content["detail"]
+
+
+def test_a_form_with_more_files_than_may_wait(service):
+    pytest.importorskip("python_multipart")
+    for files, expected in ((4, 200), (5, 413), (50, 413)):  # of --queue 4, where nothing waits
+        body, kind = form(*[("x.png", png())] * files)
+        status, _, content = service.call("POST", "/predict", body, content_type=kind)
+        assert status == expected and (status == 200 or "more files than the 4" in content["detail"])
 
 
 def test_addresses(service, monkeypatch):
