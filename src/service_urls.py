@@ -16,7 +16,7 @@ import h11
 from src.errors import UserError
 
 REDIRECTS = 3
-PART = 8 * 1024  # bytes that are read and looked at, before others have their turn
+PART = 2 * 1024  # bytes that are read and looked at, before others have their turn
 PORTS = {"http": 80, "https": 443}
 NAMED = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")  # HOST or HOST:PORT
 NAME = re.compile(r"[a-z0-9._-]+")
