@@ -11,11 +11,22 @@ from src.version import version
 
 
 class OptionParser(argparse.ArgumentParser):
-    """argparse's parser, without abbreviations, whose mistakes are UserErrors that name the nearest right option."""
+    """argparse's parser, without abbreviations, whose mistakes are UserErrors that name the nearest right option. An empty value is one,
+    unless it is the option's default: mostly it is a shell's variable that is not set, and what the option guards would stay open."""
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, **settings)
         self.add_argument("--version", action="version", version=f"centernet {version()}")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """What argparse returns. Raises UserError for an option whose value is empty."""
+        options, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            values = getattr(options, action.dest, None)
+            values = values if isinstance(values, list) else [values]
+            if action.option_strings and action.default != "" and any(isinstance(value, str) and not value.strip() for value in values):
+                raise UserError(f"{'/'.join(action.option_strings)} is empty; give it a value, or leave it out")
+        return options, rest
 
     def error(self, message):
         """Raise UserError with argparse's message, and what may have been meant."""

@@ -1,11 +1,13 @@
 """Mistakes on the command line: the nearest name, the option that is wrong, and no wait for MindSpore."""
 import os
+import runpy
 import subprocess
 import sys
 
 import pytest
 
 from src.errors import UserError
+from src.options import OptionParser
 from src.side_file import require_checkpoint
 from tests.conftest import ROOT
 
@@ -94,6 +96,33 @@ def test_a_wrong_path_needs_no_mindspore(script, words, part, lively_checkpoint)
 def test_numbers_that_no_one_means(words, part):
     result = run_without(*words)
     assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and part in result.stderr
+
+
+EMPTY = [("tools/serve.py", ["--onnx", "x.onnx"], ["--host", "--api_key_file", "--tls_cert", "--tls_key"]),
+         ("tools/serve.py", [], ["--onnx", "--mindir", "--load_checkpoint_path"]),
+         ("tools/predict.py", ["--onnx", "x.onnx", "--input", "x"], ["--output"]),
+         ("tools/predict.py", ["--onnx", "x.onnx", "--input", "x", "--output", "x"], ["--classes"]),
+         ("tools/report.py", ["x"], ["--output", "--title", "--data_dir", "--config_path"]),
+         ("tools/check_dataset.py", ["--data_dir", "x"], ["--config_path"]),
+         ("tools/merge_pascal_json.py", ["--output", "x"], ["--inputs"]),
+         ("tools/train_full.py", ["--data_path", "x"], ["--run", "--config_path"])]
+
+
+@pytest.mark.parametrize("script, words, name", [(script, words, name) for script, words, names in EMPTY for name in names])
+@pytest.mark.parametrize("value", ["", " "], ids=["empty", "blank"])
+def test_an_empty_value_is_a_mistake(script, words, name, value):
+    """A variable of a shell that is not set must not leave open what the option guards."""
+    main = runpy.run_path(os.path.join(ROOT, script), run_name="imported")["main"]
+    with pytest.raises(UserError, match=f"{name}.* is empty; give it a value, or leave it out"):
+        main([*words, name, value])
+
+
+def test_an_option_that_is_empty_by_default_may_be_so():
+    parser = OptionParser()
+    parser.add_argument("--allow_urls", default="")
+    parser.add_argument("words", nargs="*")
+    options = parser.parse_args(["--allow_urls=", "--", "--load_checkpoint_path", ""])
+    assert options.allow_urls == "" and options.words == ["--load_checkpoint_path", ""]
 
 
 WRONG_NAMES = [
