@@ -24,21 +24,29 @@ WAITING_LINES = 10_000
 
 
 class AccessLog:
-    """Writes lines of JSON in a thread of its own, so that one who does not read them holds nothing up: then lines are left out, and
-    counted in the next one."""
+    """Writes lines in a thread of its own, so that one who does not read them, or a full disk, holds nothing up: then lines are left out,
+    and counted in the next entry.
+
+    stream is a buffered binary one, which takes a line whole or not at all; by default, one to standard output.
+    """
 
     def __init__(self, stream=None):
-        self.stream = stream or sys.stdout
+        self.stream = stream or open(sys.stdout.fileno(), "wb", closefd=False)
         self.lines, self.left_out = queue.Queue(WAITING_LINES), 0
         self.thread = threading.Thread(target=self._write, name="access log", daemon=True)
         self.thread.start()
 
+    def say(self, sentence):
+        """Write a line for people."""
+        with contextlib.suppress(queue.Full):
+            self.lines.put_nowait(sentence)
+
     def add(self, **entry):
-        """Write an entry."""
+        """Write an entry, as JSON."""
         if self.left_out:
             entry["lines_left_out"] = self.left_out
         try:
-            self.lines.put_nowait(json.dumps(entry))
+            self.lines.put_nowait(entry)
             self.left_out = 0
         except queue.Full:
             self.left_out += 1
@@ -50,9 +58,17 @@ class AccessLog:
         self.thread.join(1)
 
     def _write(self):
-        with contextlib.suppress(OSError, ValueError):  # the reader is gone
-            while (line := self.lines.get()) is not None:
-                self.stream.write(line + "\n")
+        lost = 0
+        while (line := self.lines.get()) is not None:
+            is_entry = isinstance(line, dict)
+            if is_entry and lost:
+                line["lines_left_out"] = line.get("lines_left_out", 0) + lost
+            try:
+                self.stream.write((json.dumps(line) if is_entry else line).encode() + b"\n")
+                lost = 0 if is_entry else lost
+            except (OSError, ValueError):
+                lost = 1 + (line.get("lines_left_out", 0) if is_entry else lost)
+            with contextlib.suppress(OSError, ValueError):  # what the other side does not take stays in the stream's buffer, for the next time
                 self.stream.flush()
 
 

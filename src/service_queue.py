@@ -79,11 +79,11 @@ class Network:
 
     @property
     def ready(self):
-        """Whether the graphs are compiled."""
+        """Whether the graphs are compiled, and the thread has not failed since."""
         return bool(self.sizes)
 
     def start(self, when_done):
-        """Compile the graphs and then compute, in a thread; when_done() is called when they are compiled, or the thread has failed."""
+        """Compile the graphs and then compute, in a thread; when_done() is called when they are compiled, and when the thread has failed."""
         threading.Thread(target=self._run, args=(when_done,), name="network", daemon=True).start()
 
     def end(self):
@@ -101,18 +101,20 @@ class Network:
 
     def _run(self, when_done):
         try:
-            sizes = equal_sizes(self.predictor, self.largest, self.tolerance)
-            start = time.perf_counter()
-            self.predictor.compute([self.predictor.prepare(np.zeros((64, 64, 3), np.uint8))])
-            self.seconds_each = time.perf_counter() - start
-            self.sizes = sizes
-        except BaseException as error:  # told by the main thread
-            self.error = error
-            return
-        finally:
+            self._compile()
             when_done()
-        while batch := self._next_batch():
-            self._compute([job for job in batch if job.future.set_running_or_notify_cancel()])
+            while batch := self._next_batch():
+                self._compute([job for job in batch if job.future.set_running_or_notify_cancel()])
+        except BaseException as error:  # told by the main thread
+            self.error, self.sizes = error, []
+            when_done()
+
+    def _compile(self):
+        sizes = equal_sizes(self.predictor, self.largest, self.tolerance)
+        start = time.perf_counter()
+        self.predictor.compute([self.predictor.prepare(np.zeros((64, 64, 3), np.uint8))])
+        self.seconds_each = time.perf_counter() - start
+        self.sizes = sizes
 
     def _next_batch(self):
         """The jobs to compute next; none at the end."""

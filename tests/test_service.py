@@ -4,6 +4,7 @@ import io
 import json
 import os
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -403,10 +404,10 @@ def test_the_access_log(service):
 
 
 def test_a_log_that_nobody_reads_holds_nothing_up():
-    class Blocked(io.StringIO):
-        def write(self, text):
+    class Blocked(io.BytesIO):
+        def write(self, data):
             gate.wait(10)
-            return super().write(text)
+            return super().write(data)
 
     gate = threading.Event()
     stream = Blocked()
@@ -420,6 +421,43 @@ def test_a_log_that_nobody_reads_holds_nothing_up():
         log.end()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert lines[0] == {"number": 0} and 10_000 <= len(lines) < 10_110
+
+
+class Disk(io.RawIOBase):
+    """A file on a disk that has room for so many bytes more."""
+
+    def __init__(self, room):
+        self.room, self.data = room, b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        taken = bytes(data[: self.room])
+        if not taken:
+            raise OSError(28, "No space left on device")
+        self.room -= len(taken)
+        self.data += taken
+        return len(taken)
+
+
+def test_a_log_goes_on_when_its_disk_has_room_again():
+    """Whole lines; those that are missing are counted."""
+    disk = Disk(1000)
+    log = AccessLog(io.BufferedWriter(disk, 500))
+    log.say("listening")
+    for number in range(100):
+        log.add(number=number, text="x" * 30)
+    while not log.lines.empty():
+        time.sleep(0.001)
+    disk.room = 10_000
+    for number in range(100, 105):
+        log.add(number=number)
+    log.end()
+    first, *lines = disk.data.decode().splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert first == "listening" and [one["number"] for one in entries[-5:]] == [100, 101, 102, 103, 104]
+    assert 20 < len(entries) < 60 and len(entries) + sum(one.get("lines_left_out", 0) for one in entries) == 105
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/version", "/docs", "/openapi.json", "/metrics"])

@@ -210,3 +210,19 @@ def test_an_image_goes_through():
     assert found.size == (8, 8) and found.prediction.scores == pytest.approx([0.2])
     assert found.queue_seconds >= 0 and found.network_seconds > 0
     network.end()
+
+
+def test_a_thread_that_dies_is_told():
+    """Not ready, with the error, and whoever started it is called again; nobody would compute the images that come."""
+    predictor, calls = Held(), []
+    network, told = Network(predictor, 1, 0.0, 0.0), threading.Event()
+
+    def when_done():
+        calls.append(network.ready)
+        if network.error:
+            told.set()
+        else:
+            raise BrokenPipeError("nobody reads")
+
+    network.start(when_done)
+    assert told.wait(10) and calls == [True, False] and isinstance(network.error, BrokenPipeError) and not network.ready

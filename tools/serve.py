@@ -127,13 +127,13 @@ def serve(model, options, listener):
 
     server = Server(settings)
     address = address_of(listener, options.tls_cert)
-    print(f"listening on {address}; compiling the graph", flush=True)
+    log.say(f"listening on {address}; compiling the graph")
 
     def ready():
         if network.error:
             server.should_exit = True
         else:
-            print(f"serving on {address} (Ctrl-C ends it)", flush=True)
+            log.say(f"serving on {address} (Ctrl-C ends it)")
 
     network.start(ready)
     try:
