@@ -14,7 +14,7 @@ import uuid
 
 from src import errors
 from src.errors import UserError
-from src.service_body import Ended, Ending, Limits
+from src.service_body import ENDS, Ended, Ending, Limits
 
 ID = re.compile(rb"[\x21-\x7e]{1,128}")
 OPEN = ("/", "/health", "/ready", "/version", "/docs", "/openapi.json")  # paths that need no key
@@ -68,7 +68,7 @@ class AccessLog:
                 lost = 0 if is_entry else lost
             except (OSError, ValueError):
                 lost = 1 + (line.get("lines_left_out", 0) if is_entry else lost)
-            with contextlib.suppress(OSError, ValueError):  # what the other side does not take stays in the stream's buffer, for the next time
+            with contextlib.suppress(OSError, ValueError):  # what is not taken stays in the stream's buffer
                 self.stream.flush()
 
 
@@ -97,6 +97,16 @@ def knows(keys, headers):
     return sum(hmac.compare_digest(given, key) for key in keys) > 0
 
 
+def entry_of(scope):
+    """The log's entry of a request, given its ASGI scope, or what is known of it; made and put there if there is none yet."""
+    if "log" not in scope:
+        given, client = dict(scope.get("headers", ())).get(b"x-request-id", b""), scope.get("client")
+        scope["log"] = {"time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
+                        "id": given.decode() if ID.fullmatch(given) else uuid.uuid4().hex, "client": client[0] if client else None,
+                        "method": scope.get("method"), "path": scope.get("path"), "status": None}
+    return scope["log"]
+
+
 class Access:
     """ASGI middleware, the outermost one: gives a request its id, answers HEAD as GET, reads on what a refused client is still sending, and
     logs. The application finds the log's entry in scope["log"], and may add to it."""
@@ -109,13 +119,8 @@ class Access:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
-        headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        request_id = given if ID.fullmatch(given) else uuid.uuid4().hex.encode()
-        client = scope.get("client")
-        entry = {"time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"), "id": request_id.decode(),
-                 "client": client[0] if client else None, "method": scope["method"], "path": scope["path"], "status": None}
-        scope = {**scope, "log": entry, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
+        headers, entry = dict(scope["headers"]), entry_of(scope)
+        scope = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
         body = Body(receive, self.limits, self.ending)
 
         async def answer(message):
@@ -123,11 +128,14 @@ class Access:
                 entry["status"] = message["status"]
                 if message["status"] >= 400 and (body.began or b"expect" not in headers):
                     await body.read_on()
-                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", entry["id"].encode())]}
             await send(message)
 
         try:
             await self.app(scope, body.receive, answer)
+        except asyncio.CancelledError:  # by a second Ctrl-C
+            if entry["status"] is None:
+                await refuse(answer, 503, "the service is ending", ENDS)
         finally:
             entry["milliseconds"] = round(1000 * (time.perf_counter() - start), 1)
             if self.log:
@@ -144,14 +152,15 @@ class Keys:
         if scope["type"] != "http" or scope["path"] in OPEN or knows(self.keys, dict(scope["headers"])):
             await self.app(scope, receive, send)
         else:
-            await refuse(send)
+            await refuse(send, 401, "this service needs a key: send Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
 
 
-async def refuse(send):
-    """Answer a request without a key."""
-    body = json.dumps({"detail": "this service needs a key: send Authorization: Bearer KEY"}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"www-authenticate", b"Bearer")]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
+async def refuse(send, status, detail, headers):
+    """Answer a request in place of the application."""
+    body = json.dumps({"detail": detail}).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})
 
 

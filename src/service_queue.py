@@ -83,7 +83,7 @@ class Network:
         return bool(self.sizes)
 
     def start(self, when_done):
-        """Compile the graphs and then compute, in a thread; when_done() is called when they are compiled, and when the thread has failed."""
+        """Compile the graphs and then compute, in a thread; when_done() is called when they are compiled, and when the thread fails."""
         threading.Thread(target=self._run, args=(when_done,), name="network", daemon=True).start()
 
     def end(self):

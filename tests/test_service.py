@@ -381,6 +381,26 @@ def test_an_end_finishes_what_is_there_and_refuses_what_comes():
         assert status == 503 and "ending" in content["detail"] and headers["connection"] == "close"
 
 
+def test_who_ends_it_at_once_leaves_no_one_without_a_sentence():
+    """A second Ctrl-C cancels what still waits."""
+    service = Service()
+
+    async def end_at_once():
+        service.predictor.gate.clear()
+        service.predictor.entered.clear()
+        taken = asyncio.create_task(service.send("POST", "/predict", png()))
+        await until(service.predictor.entered.is_set)
+        service.ending.begin()
+        taken.cancel()
+        found = await taken
+        service.predictor.gate.set()
+        return found
+
+    status, headers, content = asyncio.run(end_at_once())
+    assert status == service.log.entries[0]["status"] == 503 and content == {"detail": "the service is ending"}
+    assert headers["connection"] == "close" and headers["retry-after"] == "10"
+
+
 def test_a_failure_is_a_sentence(service, caplog):
     status, _, content = service.call("POST", "/predict", png(13))
     assert status == 500 and "log" in content["detail"] and "thirteen" in caplog.text
@@ -448,7 +468,7 @@ def test_a_log_goes_on_when_its_disk_has_room_again():
     log.say("listening")
     for number in range(100):
         log.add(number=number, text="x" * 30)
-    while not log.lines.empty():
+    while log.thread.is_alive() and not log.lines.empty():
         time.sleep(0.001)
     disk.room = 10_000
     for number in range(100, 105):

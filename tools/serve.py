@@ -54,22 +54,24 @@ def main(argv=None):
             raise UserError(f"--{name} is {getattr(options, name)}; expected a number from 0, below {2**31}")
     if not 0 <= options.score_thresh <= 1:
         raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
-    check_tls(options.tls_cert, options.tls_key)
+    secure = tls_context(options.tls_cert, options.tls_key)
     model = check_model_options(options)
     listener = listen(options.host, options.port)
-    serve(model, options, listener)
+    serve(model, options, listener, secure)
 
 
-def check_tls(certificate, key):
-    """Raise UserError unless both files of HTTPS are there and fit, or neither is named."""
-    if not certificate and not key:
-        return
+def tls_context(certificate, key):
+    """The ssl.SSLContext of HTTPS; None if neither of its files is named. Raises UserError unless both are there and fit."""
+    if certificate is None and key is None:
+        return None
     for name, path in (("--tls_cert", certificate), ("--tls_key", key)):
         errors.require_file(path, f"PEM file ({name})")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        context.load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, ValueError) as error:
         raise UserError(f"{certificate} and {key} are no certificate and its key without a password ({error})") from error
+    return context
 
 
 def listen(host, port):
@@ -86,7 +88,7 @@ def listed(words):
     return tuple(word.strip() for word in words.split(",") if word.strip())
 
 
-def serve(model, options, listener):
+def serve(model, options, listener, secure):
     """Load the model, and serve until interrupted; requests that come while the graphs are compiled wait."""
     # What is slow to load is loaded when there is something to do.
     try:
@@ -116,9 +118,9 @@ def serve(model, options, listener):
         app = CORSMiddleware(app, listed(options.cors_origins), allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=HEADERS)
     log = AccessLog()
     connections = Connections(raise_file_limit(options.max_connections))
-    settings = uvicorn.Config(Access(app, limits, served.ending, log), http=protocol(connections, options.header_seconds), ws="none",
-                              backlog=BACKLOG, log_level="error", timeout_keep_alive=10, timeout_graceful_shutdown=options.deadline,
-                              ssl_certfile=options.tls_cert, ssl_keyfile=options.tls_key, server_header=False)
+    settings = uvicorn.Config(Access(app, limits, served.ending, log), http=protocol(connections, options.header_seconds, log, secure),
+                              ws="none", backlog=BACKLOG, log_level="error", timeout_keep_alive=10,
+                              timeout_graceful_shutdown=options.deadline, server_header=False)
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets=None):
@@ -126,7 +128,7 @@ def serve(model, options, listener):
             await super().shutdown(sockets)
 
     server = Server(settings)
-    address = address_of(listener, options.tls_cert)
+    address = address_of(listener, secure)
     log.say(f"listening on {address}; compiling the graph")
 
     def ready():
