@@ -165,7 +165,7 @@ class Handshake(asyncio.Protocol):
     def __init__(self, context, make, connections, header_seconds, server_state):
         self.context, self.make, self.all, self.header_seconds = context, make, connections, header_seconds
         self.open = server_state.connections  # those that uvicorn shuts down at the end
-        self.early = b""  # what comes between the handshake and the Connection
+        self.early, self.connection, self.lost = b"", None, False  # early: what comes between the handshake and the Connection
 
     def connection_made(self, transport):
         """A client has come."""
@@ -180,6 +180,12 @@ class Handshake(asyncio.Protocol):
         """A client has sent something."""
         self.early += data
 
+    def connection_lost(self, exc):
+        """A client is gone."""
+        self.lost = True
+        if self.connection is not None:
+            self.connection.connection_lost(exc)
+
     async def shake(self):
         """Give the connection on to a Connection when its handshake is done."""
         loop = asyncio.get_running_loop()
@@ -190,11 +196,13 @@ class Handshake(asyncio.Protocol):
         finally:
             self.open.discard(self)
             self.all.move(self)
-        connection = self.make()
-        secure.set_protocol(connection)
-        connection.connection_made(secure)
+        if self.lost or secure is None:  # None for one that was dropped at once
+            return
+        self.connection = self.make()
+        secure.set_protocol(self.connection)
+        self.connection.connection_made(secure)
         if self.early:
-            connection.data_received(self.early)
+            self.connection.data_received(self.early)
 
     def shutdown(self):
         """The service is ending; uvicorn calls this."""

@@ -84,13 +84,16 @@ class Network:
 
     def start(self, when_done):
         """Compile the graphs and then compute, in a thread; when_done() is called when they are compiled, and when the thread fails."""
-        threading.Thread(target=self._run, args=(when_done,), name="network", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(when_done,), name="network", daemon=True)
+        self._thread.start()
 
-    def end(self):
-        """Let the thread end when it has no more jobs."""
+    def end(self, seconds: float = 0) -> bool:
+        """Let the thread end when it has no more jobs; returns whether it has within so many seconds."""
         with self._changed:
             self._ended = True
             self._changed.notify()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def submit(self, job: Job) -> Future:
         """Give the thread a job; returns its Future."""

@@ -226,3 +226,12 @@ def test_a_thread_that_dies_is_told():
 
     network.start(when_done)
     assert told.wait(10) and calls == [True, False] and isinstance(network.error, BrokenPipeError) and not network.ready
+
+
+def test_the_end_says_whether_something_is_still_computed():
+    predictor = Held()
+    network = started(predictor)
+    future = hold(predictor, network)
+    assert not network.end(0.01)
+    predictor.gate.set()
+    assert future.result(10) and network.end(10)

@@ -119,7 +119,7 @@ def serve(model, options, listener, secure):
     log = AccessLog()
     connections = Connections(raise_file_limit(options.max_connections))
     settings = uvicorn.Config(Access(app, limits, served.ending, log), http=protocol(connections, options.header_seconds, log, secure),
-                              ws="none", backlog=BACKLOG, log_level="error", timeout_keep_alive=10,
+                              ws="none", lifespan="off", backlog=BACKLOG, log_level="error", timeout_keep_alive=10,
                               timeout_graceful_shutdown=options.deadline, server_header=False)
 
     class Server(uvicorn.Server):
@@ -142,7 +142,7 @@ def serve(model, options, listener, secure):
         server.run(sockets=[listener])  # until a signal, which it passes on when the last answers are sent
     finally:
         log.end()
-        if not network.ready and not network.error:  # MindSpore answers an end while it compiles with pages of trace and a file
+        if not network.end(1):  # what compiles or computes answers an end of Python with pages of trace
             print("interrupted", file=sys.stderr, flush=True)
             os._exit(130)
     if network.error:
