@@ -73,16 +73,20 @@ class AccessLog:
 
 
 def read_keys(path):
-    """The keys in a file, one a line, as their digests. Raises UserError."""
+    """The keys in a file, one a line, as their digests; a line that begins with # is a comment. Raises UserError."""
     errors.require_file(path, "file of keys (--api_key_file)")
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        keys = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
+    keys = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not keys:
         raise UserError(f"{path} has no key; expected one a line")
-    if min(map(len, keys)) < SHORTEST_KEY:
-        raise UserError(f"{path} has a key of fewer than {SHORTEST_KEY} characters; "
-                        "python -c 'import secrets; print(secrets.token_urlsafe())' makes one")
-    return [digest(key.encode(errors="surrogateescape")) for key in keys]
+    for number, key in keys:
+        if len(key) < SHORTEST_KEY:
+            raise UserError(f"{path}: the key in line {number} has fewer than {SHORTEST_KEY} characters; "
+                            "python -c 'import secrets; print(secrets.token_urlsafe())' makes one")
+        if len(key.split()) > 1:
+            raise UserError(f"{path}: the key in line {number} has blanks; a comment is a line of its own, which begins with #")
+    return [digest(key.encode(errors="surrogateescape")) for _, key in keys]
 
 
 def digest(key):
@@ -93,8 +97,8 @@ def digest(key):
 def knows(keys, headers):
     """Whether a request's headers (bytes by their lower-case name) have one of the keys; takes the same time for every wrong one."""
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    given = digest(token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b""))
-    return sum(hmac.compare_digest(given, key) for key in keys) > 0
+    given = [digest(token.strip() if scheme.lower() == b"bearer" else b""), digest(headers.get(b"x-api-key", b""))]
+    return sum(hmac.compare_digest(one, key) for one in given for key in keys) > 0
 
 
 def entry_of(scope):

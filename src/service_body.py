@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 HOW = "send an image's bytes as the body (curl --data-binary @image.jpg URL) or as a form's file (curl -F file=@image.jpg URL)"
 ENDS = {"Retry-After": "10", "Connection": "close"}  # headers of an answer that the service is ending
 FIELDS = 10  # of a form, beside its files
+CHARSETS = (b"utf-8", b"utf8", b"us-ascii")  # of a form's names; others of Python's make texts that are none, or take minutes
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ async def files_of(request: Request, body: bytes, most: int) -> list:
     async def stream():
         yield body
 
+    charset = formparsers.parse_options_header(request.headers["content-type"])[1].get(b"charset", CHARSETS[0])
+    if charset.lower() not in CHARSETS:
+        raise HTTPException(415, "the charset of a form is utf-8")
     parser = formparsers.MultiPartParser(request.headers, stream(), max_files=most, max_fields=FIELDS)
     parser.spool_max_size = len(body) + 1  # no file on a disk: it is in memory already
     try:

@@ -176,6 +176,26 @@ def test_a_form_with_more_files_than_may_wait(service):
         assert status == expected and (status == 200 or "more files than the 4" in content["detail"])
 
 
+@pytest.mark.parametrize("charset", ["unicode_escape", "raw_unicode_escape", "UTF-7", "utf-16-surrogatepass", "punycode", "zip"])
+def test_a_form_is_in_utf_8(charset, service):
+    """Python's other charsets make texts of a file's name that no answer can hold."""
+    pytest.importorskip("python_multipart")
+    body, kind = form((r"\ud800+2AA-", png()), ("b", png()))
+    assert service.call("POST", "/predict", body, content_type=kind)[0] == 200
+    for given in (f"{kind}; charset={charset}", f'{kind}; charset="{charset}"', f"multipart/form-data; CHARSET={charset}; boundary=bo"):
+        status, _, content = service.call("POST", "/predict", body, content_type=given)
+        assert status == 415 and "utf-8" in content["detail"]
+    assert service.call("POST", "/predict", body, content_type=f"{kind}; charset=UTF-8")[2]["files"][0]["file"] == r"\ud800+2AA-"
+
+
+@pytest.mark.parametrize("name", [b'filename="\xed\xa0\x80"', b"filename*=utf-8''%ED%A0%80", b"filename*=utf-7''+2AA-",
+                                  b'filename="\xff\xfe"', b"filename*=unicode_escape''%5Cud800"])
+def test_a_file_of_any_name(name, service):
+    pytest.importorskip("python_multipart")
+    part = b'--bo\r\nContent-Disposition: form-data; name="file"; ' + name + b"\r\n\r\n" + png() + b"\r\n"
+    assert service.call("POST", "/predict", 2 * part + b"--bo--\r\n", content_type="multipart/form-data; boundary=bo")[0] in (200, 400, 422)
+
+
 def test_addresses(service, monkeypatch):
     status, _, content = service.call("POST", "/predict?url=http://example.org/x.jpg")
     assert status == 403 and "--allow_urls" in content["detail"]
@@ -533,7 +553,27 @@ def test_keys(tmp_path):
     assert service.call("POST", "/predict", png(), origin="https://shop.example")[1]["access-control-allow-origin"] == "https://shop.example"
 
 
-@pytest.mark.parametrize("text, part", [("", "no key"), ("# only this\n", "no key"), ("short\n", "fewer than 16")])
+def test_a_file_of_keys_may_come_from_windows_and_have_comments(tmp_path):
+    path = tmp_path / "keys"
+    path.write_bytes(f"{KEY}\r\n  # indented: not a key\r\n\r\n  another-{KEY}  \r\n".encode("utf-8-sig"))
+    service = Service(keys=str(path))
+    for key in (KEY, f"another-{KEY}"):
+        assert service.call("GET", "/metrics", x_api_key=key)[0] == 200
+    assert len(read_keys(str(path))) == 2
+
+
+def test_one_right_key_is_enough(tmp_path):
+    """Where a proxy puts an Authorization of its own there, the other header still counts."""
+    (tmp_path / "keys").write_text(KEY)
+    service = Service(keys=str(tmp_path / "keys"))
+    for wrong in ("Bearer of-the-proxy", "Basic abc"):
+        assert service.call("GET", "/metrics", authorization=wrong, x_api_key=KEY)[0] == 200
+        assert service.call("GET", "/metrics", authorization=wrong, x_api_key="wrong")[0] == 401
+    assert service.call("GET", "/metrics", authorization=f"Bearer {KEY}", x_api_key="wrong")[0] == 200
+
+
+@pytest.mark.parametrize("text, part", [("", "no key"), ("# only this\n", "no key"), ("short\n", "line 1 .* fewer than 16"),
+                                        (f"# x\n{KEY}  # of the shop\n", "line 2 .* blanks"), (f"{KEY}\n{KEY} {KEY}", "line 2 .* blanks")])
 def test_wrong_files_of_keys(text, part, tmp_path):
     (tmp_path / "keys").write_text(text)
     with pytest.raises(UserError, match=part):
