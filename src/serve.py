@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from src import image_files
 from src.predictor import Predictor
 from src.service_body import ENDS, HOW, Ended, Ending, Limits, Uploads, files_of, read_body
-from src.service_models import Answer, Answers, Health, Problem, Ready, Sent, Version
+from src.service_models import Answer, Answers, Health, Problem, Ready, Sent, Version, wants_image
 from src.service_queue import Network, Queue, QueueFull
 from src.service_urls import Fetcher, NotAllowed, NotFetched, TooMany
 from src.version import __version__
@@ -150,7 +150,8 @@ class Service:
 
     async def predict(self, request: Request, sent: Sent) -> Response:
         """The answer to a request. Raises HTTPException."""
-        as_image = sent.format == "image" or accepts_image(request)
+        check_once(request.query_params)
+        as_image = wants_image(sent, request.headers.get("accept", ""))
         files = await self.files(request, sent)
         if as_image and len(files) > 1:
             raise HTTPException(422, f"an image is the answer to one file, and the form has {len(files)}; leave format=image out")
@@ -220,9 +221,11 @@ class Service:
         return cv2.imencode(".jpg", draw_detections(image, prediction.detections(), self.served.predictor.classes))[1].tobytes()
 
 
-def accepts_image(request):
-    """Whether a request asks for a JPEG rather than for JSON: by its first kind in Accept."""
-    return request.headers.get("accept", "").partition(",")[0].partition(";")[0].strip().lower() in ("image/jpeg", "image/*")
+def check_once(parameters):
+    """Raise HTTPException if a query parameter is given twice: only the last would count."""
+    for name in parameters:
+        if len(parameters.getlist(name)) > 1:
+            raise HTTPException(422, f"the parameter {name} is given more than once")
 
 
 async def until_disconnect(request):

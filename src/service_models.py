@@ -1,4 +1,5 @@
 """What the web service takes and answers, as types of which its OpenAPI document is made."""
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,8 +10,33 @@ class Sent(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     score: float | None = Field(None, ge=0, le=1, description="smallest score; by default the service's score_thresh")
-    format: Literal["json", "image"] = Field("json", description="json, or image: a JPEG with the boxes drawn (or Accept: image/jpeg)")
+    format: Literal["json", "image"] | None = Field(
+        None, description="json, or image: a JPEG with the boxes drawn; by default what Accept prefers, json or image/jpeg")
     url: str | None = Field(None, max_length=2000, description="address of the image, instead of a body; of a host that --allow_urls names")
+
+
+def wants_image(sent: Sent, accept: str) -> bool:
+    """Whether a request wants a JPEG rather than JSON: by its format, else by its header Accept (RFC 9110, 12.5.1). Of two kinds of one
+    quality that counts which is named more exactly, and then which is named first."""
+    if sent.format is not None:
+        return sent.format == "image"
+    ranges = [parsed for part in accept.split(",") if (parsed := media_range(part))]
+    return preference("image/jpeg", ranges) > preference("application/json", ranges)
+
+
+def media_range(part):
+    """(name, quality) of a part of Accept such as image/*;q=0.5; None if it is none."""
+    name, *parameters = (word.strip().lower() for word in part.split(";"))
+    quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+    return (name, float(quality)) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else None
+
+
+def preference(kind, ranges):
+    """What kinds are compared by: (quality, how exactly it is named, how early); the most exact of the ranges counts."""
+    names = ("*/*", f"{kind.partition('/')[0]}/*", kind)
+    exact, early, quality = max(((names.index(name), -place, quality) for place, (name, quality) in enumerate(ranges) if name in names),
+                                default=(0, -len(ranges), 0.0))
+    return quality, exact, early
 
 
 class Object(BaseModel):

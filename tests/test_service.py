@@ -116,7 +116,7 @@ def test_an_answer_is_as_typed(service):
 
 
 @pytest.mark.parametrize("path, accept", [("/predict?format=image", "*/*"), ("/predict", "image/jpeg"),
-                                          ("/predict", "image/jpeg;q=0.9, */*")])
+                                          ("/predict", "image/jpeg;q=0.9, */*;q=0.8")])
 def test_the_image_with_its_boxes(path, accept, service):
     status, headers, data = service.call("POST", path, png(51, (300, 400, 3)), accept=accept)
     drawn = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -124,6 +124,25 @@ def test_the_image_with_its_boxes(path, accept, service):
     assert np.abs(drawn.astype(int) - 51).max() > 50 and np.median(drawn) in range(50, 53)
     assert service.call("POST", path, png(), accept="application/json, image/jpeg")[1]["content-type"] == (
         "image/jpeg" if "format" in path else "application/json")
+
+
+@pytest.mark.parametrize("query, accept, kind", [
+    ("?format=json", "image/jpeg", "application/json"), ("?format=image", "application/json", "image/jpeg"),
+    ("", "image/jpeg;q=0, application/json", "application/json"), ("", "application/json;q=0.1, image/jpeg", "image/jpeg"),
+    ("", "image/jpeg;q=0.1, application/json", "application/json"), ("", "IMAGE/*, application/json", "application/json"),
+    ("", "image/jpeg, */*", "image/jpeg"), ("", "*/*", "application/json"), ("", "", "application/json"),
+    ("", "image/*;q=0, image/jpeg;q=0.2, */*;q=0.1", "image/jpeg"), ("", "image/jpeg;q=nan", "application/json"),
+    ("", "image/jpeg, application/json", "image/jpeg"), ("", "image/png", "application/json"),
+])
+def test_what_the_answer_is(query, accept, kind, service):
+    assert service.call("POST", f"/predict{query}", png(), accept=accept)[1]["content-type"] == kind
+
+
+@pytest.mark.parametrize("query, name", [("score=abc&score=1", "score"), ("score=0.5&score=0.5", "score"),
+                                         ("format=json&format=image", "format"), ("url=http://a/x&url=http://b/x", "url")])
+def test_a_parameter_is_given_once(query, name, service):
+    status, _, content = service.call("POST", f"/predict?{query}", png())
+    assert status == 422 and name in str(content["detail"])
 
 
 def test_an_image_too_long_for_a_jpeg(service):
