@@ -108,9 +108,13 @@ def until_interrupted(items: Iterable) -> Iterator:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130.
 
-    Letters that the terminal's encoding lacks are printed as their numbers (\\u77e9).
+    Letters that the terminal's encoding lacks are printed as their numbers (\\u77e9). Where standard output or standard error is closed
+    (`>&-`), what goes there goes nowhere.
     """
     INTERRUPTS.install()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main()

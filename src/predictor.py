@@ -94,9 +94,11 @@ class Predictor:
     Raises UserError for a model that cannot be loaded or an option that does not exist.
     """
 
-    def __init__(self, model: str, device_target: str = "auto", device_id: int = 0, input_res: list[int] | None = None,
+    def __init__(self, model: str | os.PathLike, device_target: str = "auto", device_id: int = 0, input_res: list[int] | None = None,
                  onnx_provider: str = "CPU", **eval_options: Any):
-        model = named_checkpoint(model)
+        if not isinstance(model, (str, os.PathLike)):
+            raise UserError(f"a {type(model).__name__} names no model; give the path of a checkpoint or an exported file")
+        model = named_checkpoint(os.fspath(model))
         require_runtime(model)
         description = read_model(model)
         given = {"eval_config": {"keep_res": False, **eval_options}, "device_target": device_target, "device_id": device_id,

@@ -66,7 +66,8 @@ class Metrics:
 
 def build_app(served: Served) -> FastAPI:
     """The web application of a Predictor, without service_access.Access around it."""
-    app = FastAPI(title="CenterNet", version=__version__, docs_url=None, redoc_url=None)  # those pages would load scripts from elsewhere
+    # Their pages of documentation would load scripts from elsewhere; their redirects believe the header Host.
+    app = FastAPI(title="CenterNet", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     service = Service(served)
     add_pages(app, service)
     app.add_exception_handler(404, functools.partial(say, "there is nothing at {path}; /docs says what there is"))

@@ -1,6 +1,7 @@
 """The bodies of the web service's requests: read within their bounds, and the files in a form."""
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass
 
 from fastapi import HTTPException, Request
@@ -146,6 +147,7 @@ async def files_of(request: Request, body: bytes, most: int) -> list:
     charset = formparsers.parse_options_header(request.headers["content-type"])[1].get(b"charset", CHARSETS[0])
     if charset.lower() not in CHARSETS:
         raise HTTPException(415, "the charset of a form is utf-8")
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it tells of every form that is none, and so does the answer
     parser = formparsers.MultiPartParser(request.headers, stream(), max_files=most, max_fields=FIELDS)
     parser.spool_max_size = len(body) + 1  # no file on a disk: it is in memory already
     try:

@@ -32,6 +32,14 @@ def test_both_signals_end_in_one_line_and_130(number):
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
+@pytest.mark.parametrize("closed, code, said", [(">&-", 0, "told\n"), ("2>&-", 0, ""), (">&- 2>&-", 0, "")])
+def test_closed_streams_take_what_is_said(closed, code, said):
+    """A daemon's parent may close them."""
+    script = SCRIPT.format(root=ROOT, body="print('said', flush=True); print('told', file=sys.stderr)")
+    done = subprocess.run(["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 def test_what_was_written_is_said():
     done = ended("raise errors.Interrupted('3 of 4 images; go on with: x')")
     assert (done.returncode, done.stderr) == (130, "interrupted: 3 of 4 images; go on with: x\n")

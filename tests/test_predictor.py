@@ -62,6 +62,9 @@ def test_unknown_options_and_models(lively_checkpoint, tmp_path):
         Predictor(str(lively_checkpoint), "CPU", flip_tets=True)
     with pytest.raises(UserError, match="nowhere"):
         Predictor("/nowhere.ckpt", "CPU")
+    for wrong in (None, 3, ["x.onnx"]):
+        with pytest.raises(UserError, match=f"a {type(wrong).__name__} names no model; give the path"):
+            Predictor(wrong, "CPU")
     side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0, 0, 0], "std": [1, 1, 1], "input_res": [96, 64],
             "batch_size": 1, "input_type": "uint8", "down_ratio": 4, "K": 7, "flip_test": False}
     (tmp_path / "x.json").write_text(json.dumps(side))

@@ -22,8 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.errors import UserError
 from src.predictor import Predictor
 from tests.conftest import ROOT, assert_user_error, bomb_tiff, noise_image, run_script
+from tools import serve
 
 FORMS = importlib.util.find_spec("python_multipart")
 LIMITS = ("--max_bytes", "3000000", "--max_pixels", "2000000", "--max_requests", "4", "--body_seconds", "5")
@@ -316,6 +318,18 @@ def test_mistakes(words, part, lively_checkpoint, tmp_path):
 def test_mistakes_of_operation(words, part, lively_checkpoint, tmp_path):
     words = ["--load_checkpoint_path", lively_checkpoint, "--port", 0, *(lively_checkpoint if word == "CKPT" else word for word in words)]
     assert_user_error(run_script("tools/serve.py", *words, cwd=tmp_path, check=False), part)
+
+
+@pytest.mark.parametrize("origin", ["https://ok.example/", "shop.example", "https://OK.example", "https://ok.example:443", "http://a:80",
+                                    "https://*.example", "https://a.example/x", "https://user@a.example", "https://", "https:// a"])
+def test_origins_that_no_browser_sends(origin):
+    with pytest.raises(UserError, match="--cors_origins: .* is no origin"):
+        serve.origins(f"https://right.example,{origin}")
+
+
+def test_origins():
+    named = ("https://a.example", "http://a.example:8080", "http://[::1]:3000", "capacitor://localhost", "null", "http://a:443")
+    assert serve.origins(" , ".join(named)) == named and serve.origins("*") == ("*",) and serve.origins("") == ()
 
 
 @pytest.mark.slow

@@ -181,10 +181,10 @@ def test_a_form_with_a_field_that_would_go_unread(service):
 @pytest.mark.parametrize("body, kind, part", [(*form(), "no file"), (b"--bo--", "multipart/form-data", "boundary"),
                                               (b"xx", form()[1], "form"),
                                               (b'--bo\r\nContent-Disposition: x\r\n\r\nx\r\n--bo--\r\n', form()[1], "name")])
-def test_wrong_forms(body, kind, part, service):
+def test_wrong_forms(body, kind, part, service, caplog):
     pytest.importorskip("python_multipart")
     status, _, content = service.call("POST", "/predict", body, content_type=kind)
-    assert status == 400 and part in content["detail"]
+    assert status == 400 and part in content["detail"] and not caplog.records
 
 
 def test_a_form_with_more_files_than_may_wait(service):
@@ -531,6 +531,8 @@ def test_what_is_said_of_the_service(service):
     for method, path, status in (("GET", "/predict", 405), ("HEAD", "/predict", 405), ("DELETE", "/health", 405), ("GET", "/x", 404)):
         found, headers, content = service.call(method, path)
         assert found == status and path in content["detail"] and (status == 404 or "allow" in headers)
+    status, headers, content = service.call("POST", "/predict/", png(), host="evil.example")  # no redirect to where Host says
+    assert status == 404 and "location" not in headers and "/predict/" in content["detail"]
 
 
 def test_not_ready_before_the_graphs_are_compiled(service):

@@ -1,5 +1,6 @@
 """Serve a detector on this machine: a web page to drop images on, and POST /predict for programs."""
 import os
+import re
 import socket
 import ssl
 import sys
@@ -54,6 +55,7 @@ def main(argv=None):
             raise UserError(f"--{name} is {getattr(options, name)}; expected a number from 0, below {2**31}")
     if not 0 <= options.score_thresh <= 1:
         raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
+    options.cors_origins = origins(options.cors_origins)
     secure = tls_context(options.tls_cert, options.tls_key)
     model = check_model_options(options)
     listener = listen(options.host, options.port)
@@ -88,6 +90,16 @@ def listed(words):
     return tuple(word.strip() for word in words.split(",") if word.strip())
 
 
+def origins(words):
+    """The origins in --cors_origins. Raises UserError for what no browser sends as one: it would match nothing, without a word."""
+    for origin in listed(words):
+        default_port = origin.endswith(":80") and origin.startswith("http:") or origin.endswith(":443") and origin.startswith("https:")
+        if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@*\sA-Z]+", origin) or default_port:
+            raise UserError(f"--cors_origins: {origin} is no origin as browsers send it; expected such as https://shop.example or "
+                            "http://shop.example:8080, in small letters, without a path, or * for all")
+    return listed(words)
+
+
 def serve(model, options, listener, secure):
     """Load the model, and serve until interrupted; requests that come while the graphs are compiled wait."""
     # What is slow to load is loaded when there is something to do.
@@ -115,7 +127,7 @@ def serve(model, options, listener, secure):
     if keys:
         app = Keys(app, keys)
     if options.cors_origins:
-        app = CORSMiddleware(app, listed(options.cors_origins), allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=HEADERS)
+        app = CORSMiddleware(app, options.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=HEADERS)
     log = AccessLog()
     connections = Connections(raise_file_limit(options.max_connections))
     settings = uvicorn.Config(Access(app, limits, served.ending, log), http=protocol(connections, options.header_seconds, log, secure),
