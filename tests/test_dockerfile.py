@@ -13,6 +13,7 @@ import pytest
 from setup import CONTENT
 from src.project import COMMANDS
 from tests.conftest import ROOT, call_script, copy_project, noise_image
+from tests.test_connections import make_certificate, running
 from tests.test_serve import encoded, send
 
 HADOLINT = os.path.join(os.path.dirname(sys.executable), "hadolint")
@@ -50,7 +51,24 @@ def test_the_service_is_not_root_and_has_a_health_check():
     assert entry[0] in COMMANDS.values() and entry[entry.index("--onnx") + 1] == "/models/centernet.onnx"
     assert words_of(last, "EXPOSE") == [entry[entry.index("--port") + 1]]
     check, = words_of(last, "HEALTHCHECK")
-    assert f"http://127.0.0.1:{words_of(last, 'EXPOSE')[0]}/health" in check and int(re.search(r"--timeout=(\d+)s", check)[1]) > 4
+    assert f"'{entry[entry.index('--address_file') + 1]}'" in check and int(re.search(r"--timeout=(\d+)s", check)[1]) > 4
+
+
+def health_check(address_file):
+    """The words of HEALTHCHECK's command after `python`, for another address file."""
+    _, *words = json.loads(words_of(stages()[-1], "HEALTHCHECK")[0].partition("CMD ")[2])
+    return [word.replace("/dev/shm/centernet", str(address_file)) for word in words]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_the_health_check_asks_whatever_address_there_is(secure, tmp_path):
+    """Another port, with TLS, past a proxy that the environment names; and it fails when nobody answers."""
+    with running(context=make_certificate(tmp_path)[0] if secure else None) as (_, (host, port), _):
+        (tmp_path / "address").write_text(f"http{'s' if secure else ''}://{host}:{port}\n")
+        command = [sys.executable, *health_check(tmp_path / "address")]
+        environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+        assert subprocess.run(command, env=environment, timeout=60).returncode == 0
+    assert subprocess.run(command, env=environment, capture_output=True, timeout=60).returncode != 0
 
 
 def test_the_builder_gets_what_setup_py_packs():
@@ -93,12 +111,12 @@ def test_its_steps_make_a_service_without_mindspore(image, lively_checkpoint, tm
     assert {"onnxruntime", "fastapi", "centernet-mindspore"} <= names and not {"mindspore", "torch"} & names
     last = stages()[-1]
     name, *words = json.loads(words_of(last, "ENTRYPOINT")[0])
-    words = [{"/models/centernet.onnx": str(tmp_path / "centernet.onnx"), "0.0.0.0": "127.0.0.1", "8000": "0"}.get(w, w) for w in words]
-    _, *check = json.loads(words_of(last, "HEALTHCHECK")[0].partition("CMD ")[2])
+    here = {"/models/centernet.onnx": str(tmp_path / "centernet.onnx"), "0.0.0.0": "127.0.0.1", "8000": "0",
+            "/dev/shm/centernet": str(tmp_path / "address")}
+    words, check = [here.get(word, word) for word in words], health_check(tmp_path / "address")
     process = subprocess.Popen([image / name, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
     try:
         address = next(line.split()[2] for line in process.stdout if line.startswith("serving on "))
-        check[1] = check[1].replace("http://127.0.0.1:8000", address.rstrip("/"))
         assert subprocess.run([image / "python", *check], timeout=60).returncode == 0
         status, found = send(f"{address.rstrip('/')}/predict", encoded(noise_image(1)))
         assert status == 200 and found["width"] == 128

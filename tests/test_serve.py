@@ -327,6 +327,19 @@ def test_origins_that_no_browser_sends(origin):
         serve.origins(f"https://right.example,{origin}")
 
 
+def test_the_address_file(tmp_path):
+    """It is written again at each start, and nothing else is."""
+    path = tmp_path / "a b"
+    for address in ("http://127.0.0.1:8000", "https://[::1]:8443"):
+        serve.write_address(str(path), address)
+        assert path.read_text() == f"{address}\n"
+    path.write_text("precious")
+    for wrong, part in ((path, "holds no address"), (tmp_path, "is a folder"), (tmp_path / "no" / "x", "could not be written")):
+        with pytest.raises(UserError, match=part):
+            serve.write_address(str(wrong), "http://127.0.0.1:8000")
+    assert path.read_text() == "precious" and os.listdir(tmp_path) == ["a b"]
+
+
 def test_origins():
     named = ("https://a.example", "http://a.example:8080", "http://[::1]:3000", "capacitor://localhost", "null", "http://a:443")
     assert serve.origins(" , ".join(named)) == named and serve.origins("*") == ("*",) and serve.origins("") == ()

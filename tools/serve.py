@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 from src.project import how_to_install
+from src.utils import whole_file
 
 
 def main(argv=None):
@@ -46,6 +47,7 @@ def main(argv=None):
     parser.add_argument("--api_key_file", metavar="FILE", help="keys, one a line, of which a request must have one")
     parser.add_argument("--tls_cert", metavar="FILE", help="certificate, with its chain (PEM): HTTPS in place of HTTP")
     parser.add_argument("--tls_key", metavar="FILE", help="its private key (PEM)")
+    parser.add_argument("--address_file", metavar="FILE", help="file that gets the address, such as http://127.0.0.1:8000, at the start")
     options = parser.parse_args(argv)
     for name in ("max_bytes", "max_pixels", "queue", "deadline", "max_batch", "body_seconds", "header_seconds", "max_connections"):
         if not 0 < getattr(options, name) < 2**31:
@@ -141,6 +143,8 @@ def serve(model, options, listener, secure):
 
     server = Server(settings)
     address = address_of(listener, secure)
+    if options.address_file is not None:
+        write_address(options.address_file, address)
     log.say(f"listening on {address}; compiling the graph")
 
     def ready():
@@ -165,6 +169,17 @@ def address_of(listener, secure):
     """The URL of a socket that listens."""
     host, port = listener.getsockname()[:2]
     return f"http{'s' if secure else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def write_address(path, address):
+    """Write the file of --address_file. Raises UserError where there is another one, or none can be."""
+    if os.path.lexists(path):
+        errors.require_file(path, "file of the address (--address_file)")
+        with open(path, "rb") as file:
+            if not re.fullmatch(rb"https?://\S+\n", file.read(200)):
+                raise UserError(f"{path} (--address_file) is there and holds no address; name another file, or remove it")
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write(f"{address}\n")
 
 
 def command() -> None:
