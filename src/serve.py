@@ -29,7 +29,7 @@ FORM = {"type": "object", "required": ["file"], "properties": {"file": {"type": 
 BODY = {"requestBody": {"description": "an image, or a form with one or more files; none with url", "content": {
     "application/octet-stream": {"schema": BINARY}, "multipart/form-data": {"schema": FORM}}}}
 PROBLEMS = {400: "no image in the body", 401: "no key", 403: "a url that is not allowed", 408: "the body did not come in time",
-            413: "too large", 415: "not an image", 422: "a damaged image, or a parameter that cannot be",
+            413: "too large", 415: "not an image, or a form that is not UTF-8", 422: "a damaged image, or a parameter that cannot be",
             500: "detecting failed", 503: "every place is taken, or the service ends: Retry-After says when to try again",
             504: "not computed within the deadline"}
 LONGEST_SIDE = 65_500  # pixels of a JPEG, as OpenCV writes it
