@@ -9,8 +9,9 @@ from typing import Annotated
 
 import cv2
 import jinja2
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request, Security
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.security import APIKeyHeader, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from src import image_files
@@ -47,6 +48,7 @@ class Served:
     score_thresh: float
     url_hosts: tuple = ()
     ending: Ending = field(default_factory=Ending)
+    needs_key: bool = False
 
 
 class Metrics:
@@ -63,40 +65,43 @@ class Metrics:
                                   ("network_batches", "batches computed", lambda: network.batches)):
             Gauge(name, what, registry=self.registry).set_function(value)
 
+    def answered(self, entry):
+        """Count an answer, given the log's entry of its request."""
+        if (entry["method"], entry["path"]) == ("POST", "/predict"):
+            self.requests.labels(entry["status"]).inc()
+
 
 def build_app(served: Served) -> FastAPI:
     """The web application of a Predictor, without service_access.Access around it."""
     # Their pages of documentation would load scripts from elsewhere; their redirects believe the header Host.
     app = FastAPI(title="CenterNet", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     service = Service(served)
-    add_pages(app, service)
+    app.state.metrics = service.metrics
+    # Which of them a request has, service_access.Keys checks; here they are told.
+    keys = [Security(HTTPBearer(auto_error=False)), Security(APIKeyHeader(name="X-API-Key", auto_error=False))] if served.needs_key else []
+    add_pages(app, service, keys)
     app.add_exception_handler(404, functools.partial(say, "there is nothing at {path}; /docs says what there is"))
     app.add_exception_handler(405, functools.partial(say, "{path} does not take {method}; /docs says what it takes"))
     problems = {status: {"model": Problem, "description": what} for status, what in PROBLEMS.items()}
     image = {200: {"content": {"image/jpeg": {"schema": BINARY}}, "description": "the objects, or the image with its boxes"}}
 
-    @app.post("/predict", openapi_extra=BODY, responses={**image, **problems}, response_model=Answer | Answers, operation_id="predict")
+    @app.post("/predict", openapi_extra=BODY, responses={**image, **problems}, response_model=Answer | Answers, operation_id="predict",
+              dependencies=keys)
     async def predict(request: Request, sent: Annotated[Sent, Query()]):
         """Detect in the image in the body, or in each file of a form."""
-        status = 500
         try:
-            response = await service.predict(request, sent)
-            status = response.status_code
-            return response
-        except HTTPException as error:
-            status = error.status_code
+            return await service.predict(request, sent)
+        except HTTPException:
             raise
         except Exception:
             logging.getLogger("uvicorn.error").exception("POST /predict failed")
             raise HTTPException(500, "detecting failed; the server's log says why") from None
-        finally:
-            service.metrics.requests.labels(status).inc()
 
     return app
 
 
-def add_pages(app, service):
-    """The addresses that say something about the service."""
+def add_pages(app, service, keys):
+    """The addresses that say something about the service; keys are the dependencies of those that need one."""
     served = service.served
 
     @app.get("/", include_in_schema=False)
@@ -125,7 +130,8 @@ def add_pages(app, service):
         """What answers."""
         return Version(version=__version__, model=served.model_name)
 
-    @app.get("/metrics", operation_id="metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    @app.get("/metrics", operation_id="metrics", response_class=Response, dependencies=keys, responses={
+        200: {"content": {"text/plain": {}}}, 401: {"model": Problem, "description": PROBLEMS[401]}})
     async def figures():
         """Figures for Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -113,10 +113,10 @@ def entry_of(scope):
 
 class Access:
     """ASGI middleware, the outermost one: gives a request its id, answers HEAD as GET, reads on what a refused client is still sending, and
-    logs. The application finds the log's entry in scope["log"], and may add to it."""
+    logs. The application finds the log's entry in scope["log"], and may add to it. answered(entry) is called at the end of each."""
 
-    def __init__(self, app, limits: Limits, ending: Ending, log: AccessLog | None = None):
-        self.app, self.limits, self.ending, self.log = app, limits, ending, log
+    def __init__(self, app, limits: Limits, ending: Ending, log: AccessLog | None = None, answered=None):
+        self.app, self.limits, self.ending, self.log, self.answered = app, limits, ending, log, answered
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -142,6 +142,8 @@ class Access:
                 await refuse(answer, 503, "the service is ending", ENDS)
         finally:
             entry["milliseconds"] = round(1000 * (time.perf_counter() - start), 1)
+            if self.answered:
+                self.answered(entry)
             if self.log:
                 self.log.add(**entry)
 
@@ -153,10 +155,13 @@ class Keys:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] != "http" or scope["path"] in OPEN or knows(self.keys, dict(scope["headers"])):
+        headers = dict(scope.get("headers", ()))
+        if scope["type"] != "http" or scope["path"] in OPEN or knows(self.keys, headers):
             await self.app(scope, receive, send)
-        else:
-            await refuse(send, 401, "this service needs a key: send Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+            return
+        given = headers.keys() & {b"authorization", b"x-api-key"}
+        problem = "the key is none of this service's" if given else "this service needs a key"
+        await refuse(send, 401, f"{problem}: send Authorization: Bearer KEY, or X-API-Key: KEY", {"WWW-Authenticate": "Bearer"})
 
 
 async def refuse(send, status, detail, headers):

@@ -40,11 +40,11 @@ class Service:
         self.predictor, self.log, self.ending = Held(), Log(), Ending()
         self.network = started(self.predictor)
         limits = Limits(100_000, 1_000_000, queue, deadline, body_seconds)
-        app = build_app(Served(self.predictor, self.network, limits, "held.ckpt", 0.1, url_hosts, self.ending))
-        self.api = app.openapi()
+        app = build_app(Served(self.predictor, self.network, limits, "held.ckpt", 0.1, url_hosts, self.ending, needs_key=bool(keys)))
+        self.api, answered = app.openapi(), app.state.metrics.answered
         app = Keys(app, read_keys(keys)) if keys else app
         app = CORSMiddleware(app, origins, allow_methods=["GET", "POST"], allow_headers=["*"]) if origins else app
-        self.app = Access(app, limits, self.ending, self.log)
+        self.app = Access(app, limits, self.ending, self.log, answered)
 
     async def send(self, method, path, body=b"", parts=None, leave=None, **headers):
         """(status, headers, content) of a request; parts generates those of the body; on `leave`, an Event, the client goes."""
@@ -555,6 +555,7 @@ def test_the_openapi_document(service):
     names = [one["$ref"].rpartition("/")[2] for one in answers["200"]["content"]["application/json"]["schema"]["anyOf"]]
     assert names == ["Answer", "Answers"] and answers["503"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
     assert set(service.api["paths"]) == {"/predict", "/health", "/ready", "/version", "/metrics"}
+    assert "securitySchemes" not in service.api["components"]  # without keys
 
 
 def test_keys(tmp_path):
@@ -567,6 +568,11 @@ def test_keys(tmp_path):
         status, found, content = service.call("POST", "/predict", png(), **headers)
         assert status == 401 and found["www-authenticate"] == "Bearer" and "key" in content["detail"]
     assert service.call("GET", "/metrics")[0] == 401
+    assert service.call("POST", "/predict", png(), x_api_key="wrong")[2]["detail"].startswith("the key is none of this service's: send ")
+    assert b'predict_requests_total{status="401"} 6.0' in service.call("GET", "/metrics", x_api_key=KEY)[2]
+    for path, method in (("/predict", "post"), ("/metrics", "get")):
+        assert service.api["paths"][path][method]["security"] == [{"HTTPBearer": []}, {"APIKeyHeader": []}]
+    assert "security" not in service.api["paths"]["/health"]["get"] and "Authorization: Bearer" in service.call("GET", "/docs")[2].decode()
     for headers in ({"authorization": f"Bearer {KEY}"}, {"authorization": f"bearer another-{KEY}"}, {"x_api_key": KEY}):
         assert service.call("POST", "/predict", png(), **headers)[0] == 200
     asked = {"origin": "https://shop.example", "access_control_request_method": "POST", "access_control_request_headers": "authorization"}

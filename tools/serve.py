@@ -124,16 +124,17 @@ def serve(model, options, listener, secure):
     predictor = Predictor(model, options.device_target, options.device_id, onnx_provider=options.onnx_provider)
     network = Network(predictor, options.max_batch, options.batch_wait_ms / 1000, options.batch_tolerance)
     limits = Limits(options.max_bytes, options.max_pixels, options.queue, options.deadline, options.body_seconds)
-    served = Served(predictor, network, limits, os.path.basename(model), options.score_thresh, hosts)
+    served = Served(predictor, network, limits, os.path.basename(model), options.score_thresh, hosts, needs_key=bool(keys))
     app = build_app(served)
+    answered = app.state.metrics.answered
     if keys:
         app = Keys(app, keys)
     if options.cors_origins:
         app = CORSMiddleware(app, options.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=HEADERS)
     log = AccessLog()
     connections = Connections(raise_file_limit(options.max_connections))
-    settings = uvicorn.Config(Access(app, limits, served.ending, log), http=protocol(connections, options.header_seconds, log, secure),
-                              ws="none", lifespan="off", backlog=BACKLOG, log_level="error", timeout_keep_alive=10,
+    settings = uvicorn.Config(Access(app, limits, served.ending, log, answered), ws="none", lifespan="off", backlog=BACKLOG,
+                              http=protocol(connections, options.header_seconds, log, secure), log_level="error", timeout_keep_alive=10,
                               timeout_graceful_shutdown=options.deadline, server_header=False)
 
     class Server(uvicorn.Server):
@@ -156,6 +157,10 @@ def serve(model, options, listener, secure):
     network.start(ready)
     try:
         server.run(sockets=[listener])  # until a signal, which it passes on when the last answers are sent
+    except KeyboardInterrupt:
+        if server.force_exit:  # by a second signal
+            raise
+        log.say("ended")
     finally:
         log.end()
         if not network.end(1):  # what compiles or computes answers an end of Python with pages of trace
