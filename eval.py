@@ -17,6 +17,7 @@ def evaluate(config):
     from src.coco import find_split
     from src.models import check_fixed, description_source, load_model, read_model, require_runtime
     from src.side_file import adopt_evaluation, named_checkpoint
+    from src.utils import log
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     require_runtime(config.load_checkpoint_path)
@@ -30,7 +31,7 @@ def evaluate(config):
     from src.extensions import require_extensions
 
     require_extensions()
-    adopt_evaluation(config, description, description_source(config.load_checkpoint_path))
+    log(adopt_evaluation(config, description, description_source(config.load_checkpoint_path)))
     check_fixed(config, description, config.load_checkpoint_path)
     detector = load_model(config.load_checkpoint_path, config)
     evaluator.evaluate(detector, evaluator.read_part(split, detector.description, config), config)

@@ -17,6 +17,7 @@ def main():
 def export(config):
     """Write the file that config asks for."""
     from src.side_file import adopt_evaluation, named_checkpoint, read_side_file
+    from src.utils import log
 
     options = config.export_config
     options.ckpt_file = named_checkpoint(options.ckpt_file)
@@ -26,7 +27,7 @@ def export(config):
     from src.detector import export_detector, export_onnx, load_detector
     from src.model_utils.device_adapter import set_device
 
-    adopt_evaluation(config, description, "the side file")
+    log(adopt_evaluation(config, description, "the side file"))
     if not config.eval_config.keep_res:
         config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))
     if options.export_format != "ONNX" or not options.onnx_dynamic:

@@ -47,7 +47,8 @@ def check_architecture(names, found, source):
         found = [name for name in found if name.startswith("backbone.")]
     wanted, there = architecture_of(names), architecture_of(found)
     if there and wanted != there:
-        raise UserError(f"{source} is a checkpoint of {there}, and the network is {wanted or 'another one'} (net_config.arch)")
+        raise UserError(f"{source} is a checkpoint of {there}, and the network is {wanted or 'another one'}: --net_config.arch "
+                        "(and num_stacks, where they are not its own) says which")
 
 
 def load_weights(cell, parameters, source, skip_reshaped_heads=False, use_ema=True):

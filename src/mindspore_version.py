@@ -19,7 +19,8 @@ def require_mindspore() -> None:
     try:
         installed = version("mindspore")
     except PackageNotFoundError as error:
-        raise UserError(f"MindSpore is not installed; {how_to_install()}, or on Ascend as MindSpore's site says") from error
+        raise UserError(f"MindSpore is not installed, without which only .onnx files detect; {how_to_install()}, or on Ascend as "
+                        "MindSpore's site says") from error
     if release(installed) < FIRST:
         raise UserError(f"MindSpore {installed} is installed, and this project needs {_text(FIRST)} or later (docs/mindspore-versions.md)")
     if release(installed) > LAST:

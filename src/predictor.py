@@ -90,6 +90,8 @@ class Predictor:
     exported file has flip_test, K and, unless it leaves it free, the size in it. An ONNX file is computed by ONNX Runtime without
     MindSpore, by its execution provider onnx_provider.
 
+    Its attribute `classes` are the classes' names; `settings` is a sentence that says what it detects with, and where that comes from.
+
     Thread-safe: images are prepared and finished in the calling threads, the network computes for one of them at a time.
     Raises UserError for a model that cannot be loaded or an option that does not exist.
     """
@@ -101,8 +103,9 @@ class Predictor:
         model = named_checkpoint(os.fspath(model))
         require_runtime(model)
         description = read_model(model)
-        given = {"eval_config": {"keep_res": False, **eval_options}, "device_target": device_target, "device_id": device_id,
-                 "onnx_provider": onnx_provider}
+        given = {"device_target": device_target, "device_id": device_id, "onnx_provider": onnx_provider}
+        if eval_options:
+            given["eval_config"] = eval_options
         if input_res:
             given["dataset_config"] = {"input_res_test": list(input_res)}
         fixed = {name.rpartition(".")[2] for name in description.get("fixed", {})}
@@ -113,7 +116,9 @@ class Predictor:
         recorded = dict(description["evaluation"])
         if "input_res_test" not in fixed and recorded.pop("eval_config.keep_res", True):
             recorded["dataset_config.input_res_test"] = description["input_res_train"]
-        adopt_evaluation(self.config, {**description, "evaluation": recorded}, description_source(model))
+        if "keep_res" not in fixed:
+            self.config.take({"eval_config.keep_res": False}, "prediction")
+        self.settings: str = adopt_evaluation(self.config, {**description, "evaluation": recorded}, description_source(model))
         require_extensions()
         self.detector = load_model(model, self.config)
         self.exported = is_exported(model)

@@ -10,7 +10,7 @@ from src.kinds import is_boolean, is_count, is_number, is_positive, is_string, i
 from src.model_utils.config import Config, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.model_utils.together import check_evaluation
-from src.utils import log, read_json
+from src.utils import read_json
 from src.version import version
 from src.zoo_files import refuse_zoo_checkpoint
 
@@ -104,10 +104,10 @@ def evaluation_settings(config: Config) -> dict:
     return {"dataset_config.input_res_test": config.dataset_config.input_res_test, **settings}
 
 
-def adopt_evaluation(config: Config, description: dict, path: str) -> None:
+def adopt_evaluation(config: Config, description: dict, path: str) -> str:
     """Give a Config the evaluation settings of the side file at path where neither a file nor the command line says otherwise.
 
-    Logs what holds, and where it comes from. Raises UserError if the side file's cannot be.
+    Returns the words for what holds, and where it comes from. Raises UserError if the side file's cannot be.
     """
     config.take(description.get("evaluation", {}), path)
     check_evaluation(config, description.get("arch"))
@@ -118,8 +118,8 @@ def adopt_evaluation(config: Config, description: dict, path: str) -> None:
         shown["dataset_config.input_res_test"] = "each image's own size"
     else:
         del shown["eval_config.pad_multiple"]
-    log("evaluating with " + ", ".join(f"{name.rpartition('.')[2]} {str(value).lower() if isinstance(value, bool) else value} "
-                                       f"({config.origin(name)})" for name, value in shown.items()))
+    return "evaluating with " + ", ".join(f"{name.rpartition('.')[2]} {str(value).lower() if isinstance(value, bool) else value} "
+                                          f"({config.origin(name)})" for name, value in shown.items())
 
 
 def read_side_file(checkpoint: str, what: str = "checkpoint (--load_checkpoint_path)") -> dict:

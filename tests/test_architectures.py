@@ -113,7 +113,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name():
         with pytest.raises(UserError, match=f"a.ckpt is a checkpoint of {other}, and the network is {arch}"):
             load_weights(networks[arch], parameters(networks[other]), "a.ckpt", skip_reshaped_heads=True)
     small = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=8)
-    with pytest.raises(UserError, match=r"is a checkpoint of resdcn_18 with num_stacks \[1, 1, 1, 1\], and the network is resdcn_18 "):
+    with pytest.raises(UserError, match=r"is a checkpoint of resdcn_18 with num_stacks \[1, 1, 1, 1\], and the network is resdcn_18: "):
         load_weights(networks["resdcn_18"], parameters(small), "a.ckpt")
     with pytest.raises(UserError, match="is a checkpoint of the backbone of dla_34, and the network is the backbone of ResNet18"):
         load_weights(networks["res_18"].backbone, parameters(networks["dla_34"]), "a.ckpt")

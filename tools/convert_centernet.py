@@ -97,10 +97,11 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
     print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {', '.join(classes[:3])}, ...)")
+    file = shlex.quote(path)
     print(f"""next:
-  {command("eval.py")} --data_dir DATA --load_checkpoint_path {path}
-  {command("export.py")} --export_config.ckpt_file {path}
-  {command("train.py")} --mindrecord_dir RECORDS --load_checkpoint_path {path} {train_options(net_config, mean, std, defaults, recipe)}""")
+  {command("eval.py")} --data_dir DATA --load_checkpoint_path {file}
+  {command("export.py")} --export_config.ckpt_file {file}
+  {command("train.py")} --mindrecord_dir RECORDS --load_checkpoint_path {file} {train_options(net_config, mean, std, defaults, recipe)}""")
 
 
 def read_source(path):
@@ -152,10 +153,11 @@ def train_options(net_config, mean, std, defaults, recipe):
 
     usual = defaults.net_config.as_dict()
     own = vars(resolved({**net_config, "block_class": "", "num_stacks": [], "head_conv": 0}))
-    words = [f'--net_config.{name} "{value}"' for name, value in vars(resolved(net_config)).items() if value != (usual[name] or own[name])]
+    wanted = {name: value for name, value in vars(resolved(net_config)).items() if value != (usual[name] or own[name])}
+    words = [f"--net_config.{name} {shlex.quote(str(value))}" for name, value in wanted.items()]
     for name, values in (("mean", mean), ("std", std)):
         if values != getattr(defaults.dataset_config, name):
-            words.append(f'--dataset_config.{name} "{[round(value, 8) for value in values]}"')
+            words.append(f"--dataset_config.{name} {shlex.quote(str([round(value, 8) for value in values]))}")
     words = [f"--config_path {shlex.quote(recipe)}", *words] if recipe else words
     return " ".join(words) or "--config_path configs/coco.yaml"
 

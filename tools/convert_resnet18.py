@@ -1,6 +1,7 @@
 """Convert an ImageNet classifier into a backbone checkpoint to train from: torchvision's ResNets (resnet18-5c106cde.pth and its family) or
 DLA-34 of its authors (dla34-ba72cf86.pth)."""
 import os
+import shlex
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -49,7 +50,7 @@ def main(argv=None):
     print(f"{options.ckpt_file}: {architecture_of(shapes)}")
     print(torch_weights.report(state, others, conversion))
     path = save_weights(options.output_file, conversion.weights)
-    print(f"wrote {path}; train from it with\n  --net_config.load_backbone_path {path} {words}")
+    print(f"wrote {path}; train from it with\n  --net_config.load_backbone_path {shlex.quote(path)} {words}")
 
 
 def make_backbone(names, kind):
@@ -64,8 +65,7 @@ def make_backbone(names, kind):
         return "--net_config.arch dla_34", DLA()
     block_class, num_stacks = torch_weights.describe_backbone(names, kind)
     settings = resnet_config(block_class, num_stacks, dcn=True)
-    words = [f'--net_config.{name} "{value}"' if name == "num_stacks" else f"--net_config.{name} {value}"
-             for name, value in settings.items() if value]
+    words = [f"--net_config.{name} {shlex.quote(str(value))}" for name, value in settings.items() if value]
     return " ".join(words), ResNet(block_class, num_stacks)
 
 

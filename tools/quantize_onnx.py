@@ -32,7 +32,7 @@ def main(argv=None):
     from src.utils import keep_earlier, log, whole_file, write_json
 
     description = read_model(options.onnx)
-    adopt_evaluation(config, description, description_source(options.onnx))
+    log(adopt_evaluation(config, description, description_source(options.onnx)))
     check_fixed(config, description, options.onnx)
     model = read_float_model(options.onnx)
     left = choose_float(model, options.keep_float)

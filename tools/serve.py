@@ -122,6 +122,8 @@ def serve(model, options, listener, secure):
     hosts = read_hosts(options.allow_urls)
     keys = read_keys(options.api_key_file) if options.api_key_file else None
     predictor = Predictor(model, options.device_target, options.device_id, onnx_provider=options.onnx_provider)
+    log = AccessLog()
+    log.say(predictor.settings)
     network = Network(predictor, options.max_batch, options.batch_wait_ms / 1000, options.batch_tolerance)
     limits = Limits(options.max_bytes, options.max_pixels, options.queue, options.deadline, options.body_seconds)
     served = Served(predictor, network, limits, os.path.basename(model), options.score_thresh, hosts, needs_key=bool(keys))
@@ -131,7 +133,6 @@ def serve(model, options, listener, secure):
         app = Keys(app, keys)
     if options.cors_origins:
         app = CORSMiddleware(app, options.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=HEADERS)
-    log = AccessLog()
     connections = Connections(raise_file_limit(options.max_connections))
     settings = uvicorn.Config(Access(app, limits, served.ending, log, answered), ws="none", lifespan="off", backlog=BACKLOG,
                               http=protocol(connections, options.header_seconds, log, secure), log_level="error", timeout_keep_alive=10,
