@@ -60,7 +60,7 @@ def test_lists_and_numbers_from_the_command_line():
     (["--batch_size", "3"], ["did you mean train_config.batch_size?"]),
     (["--imgsz", "640"], ["did you mean dataset_config.input_res_train?"]),
     (["--lr0", "0.1"], ["did you mean train_config.MultiDecay.learning_rate?"]),
-    (["--weights", "x"], ["did you mean load_checkpoint_path?"]),
+    (["--weights", "x"], ["did you mean load_checkpoint_path?"]), (["--onnx", "x"], ["did you mean load_checkpoint_path?"]),
     (["--epoch_size", "many"], ["epoch_size is 'many'", "a whole number"]),
     (["--epoch_size", "2.5"], ["a whole number"]),
     (["--resume", "perhaps"], ["true or false"]),

@@ -16,8 +16,9 @@ from src.version import version
 DEFAULT_CONFIG = os.path.join(ROOT, "default_config.yaml")
 
 DEFAULTS, COMMAND_LINE = "default_config.yaml", "the command line"  # where values come from, beside files
+# Options of other detectors and of predict.py that no spelling leads to.
 OTHERS = {"imgsz": "dataset_config.input_res_train", "epochs": "epoch_size", "lr0": "train_config.MultiDecay.learning_rate",
-          "weights": "load_checkpoint_path", "device": "device_target"}  # options of other detectors that no spelling leads to
+          "weights": "load_checkpoint_path", "onnx": "load_checkpoint_path", "mindir": "load_checkpoint_path", "device": "device_target"}
 METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH", "output": "PATH"}
 
 
