@@ -2,7 +2,9 @@
 import contextlib
 import dataclasses
 import io
+import json
 import os
+import zlib
 
 import mindspore as ms
 import numpy as np
@@ -14,7 +16,7 @@ from src.image_files import read_image
 from src.kinds import having, is_number, is_string, is_whole, or_none
 from src.model_utils.device_adapter import without_kept_graphs
 from src.post_process import detections_of
-from src.side_file import side_file
+from src.side_file import evaluation_settings, side_file
 from src.utils import keep_earlier, log, log_skipped, read_json
 
 DRAWN = 4  # images of predictions for TensorBoard
@@ -24,7 +26,8 @@ class Scoring:
     """Evaluates a network in training on data_dir's validation images, after every eval_epochs epochs and at the end.
 
     Ranks share the images and join their records; rank 0 scores and decides. `state` is what a checkpoint's side file says of it, so that a
-    resumed run goes on with it: step (the last one evaluated), best ({"step", "value"} or None) and since_best (evaluations after it).
+    resumed run goes on with it: metric and of (what is measured, measure_of), step (the last one evaluated), best ({"step", "value"} or
+    None) and since_best (evaluations after it).
 
     Args: trained, a TrainingDetector; part, the evaluator.Part; every, the steps between two evaluations; rank, rank_size, and
     sum_over_ranks, a cell, None with one rank.
@@ -36,7 +39,7 @@ class Scoring:
         self.better = False  # whether the last evaluation was the best so far
         self.all_gather = AllGather() if rank_size > 1 else None
         config = trained.config
-        self.state = {"metric": config.best_metric, "step": 0, "best": None, "since_best": 0}
+        self.state = {"metric": config.best_metric, "of": measure_of(part, config), "step": 0, "best": None, "since_best": 0}
 
     def due(self, done, last_step):
         """Whether to evaluate after `done` steps; not twice after the same."""
@@ -57,8 +60,8 @@ class Scoring:
             value, best = metrics[self.config.best_metric], self.state["best"]
             since_best = 0 if best is None or value > best["value"] else self.state["since_best"] + 1
             self.better = best is None or value >= best["value"]  # of equals the one that trained longer
-            self.state = {"metric": self.config.best_metric, "step": done, "best": {"step": done, "value": value} if self.better else best,
-                          "since_best": since_best}
+            best = {"step": done, "value": value} if self.better else best
+            self.state = {**self.state, "step": done, "best": best, "since_best": since_best}
         else:
             self.state = {**self.state, "step": done}
         return metrics
@@ -71,8 +74,11 @@ class Scoring:
         """
         side = read_json(side_file(checkpoint), "the side file", {}) if os.path.exists(side_file(checkpoint)) else {}
         state = side.get("scores")
-        if is_state(state) and state["metric"] == self.config.best_metric:
-            self.state = {**state, "step": 0 if counted_anew else state["step"]}
+        if is_state(state):
+            if all(state.get(name, self.state[name]) == self.state[name] for name in ("metric", "of")):  # earlier versions have no of
+                self.state = {**self.state, **state, "step": 0 if counted_anew else state["step"]}
+            elif state["best"]:
+                log("the best score so far is another metric's, or of other images or settings: the next evaluation is the best one")
         best = self.state["best"]
         if best and checkpoints and best["step"] == side.get("step"):
             checkpoints.keep_best(checkpoint)  # which a kill may have come before
@@ -132,6 +138,13 @@ class Scoring:
         with without_kept_graphs():
             rows = self.all_gather(ms.Tensor(padded)).asnumpy().reshape(self.rank_size, -1)
         return [row[:count] for row, count in zip(rows, counts)]
+
+
+def measure_of(part, config):
+    """A number that is another one where scores cannot be compared: for other images, objects or settings of the evaluation."""
+    images = [image_id for image_id, _ in part.images]
+    content = [evaluation_settings(config), config.use_ema, images, sorted(part.coco.anns)]
+    return zlib.crc32(json.dumps(content).encode())
 
 
 def is_state(value):

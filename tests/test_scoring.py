@@ -1,4 +1,5 @@
 """src/scoring.py and src/training_detector.py: scores while training are those of eval.py on the same weights."""
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from src.detector import load_detector
 from src.errors import UserError
 from src.folding import fold_batch_norm
 from src.model_utils.config import Config
-from src.scoring import Scoring, join_records
+from src.scoring import Scoring, join_records, measure_of
 from src.side_file import find_checkpoints, read_side_file, side_file
 from src.training_detector import TrainingDetector
 from src.training_log import read_scores, read_training_log
@@ -220,19 +221,20 @@ def test_a_resumed_run_knows_the_best_one(scoring, lively_checkpoint, folder):
     _, _, scores = scoring(lively_checkpoint)
     first, last = find_checkpoints(folder.folder)
     scores.go_on(last, folder)
-    assert scores.state == STATE
+    measure = {"of": scores.state["of"]}
+    assert scores.state == {**STATE, **measure}
     scores.go_on(last, folder, counted_anew=True)
-    assert scores.state == {**STATE, "step": 0}
+    assert scores.state == {**STATE, **measure, "step": 0}
     folder.keep_best(last)  # the kill came between the regular checkpoint and the best one, which is still the one before
     scores.go_on(first, folder)
-    assert folder.best_step() == 5 and scores.state == STATE
+    assert folder.best_step() == 5 and scores.state == {**STATE, **measure}
     folder.keep_best(last)
     scores.go_on(last, folder)
-    assert scores.state == {**STATE, "best": None, "since_best": 0} and folder.best_step() == 0
+    assert scores.state == {**STATE, **measure, "best": None, "since_best": 0} and folder.best_step() == 0
     assert os.path.exists(os.path.join(folder.folder, "centernet-best.1.ckpt"))
 
 
-@pytest.mark.parametrize("damage", [5, {"best": 5}, {"best": {"step": "x", "value": 1}}, {"step": None}, {"metric": "AP50"}])
+@pytest.mark.parametrize("damage", [5, {"best": 5}, {"best": {"step": "x", "value": 1}}, {"step": None}, {"metric": "AP50"}, {"of": 7}])
 def test_a_damaged_or_foreign_state_is_not_taken(damage, scoring, lively_checkpoint, folder):
     _, _, scores = scoring(lively_checkpoint)
     last = find_checkpoints(folder.folder)[-1]
@@ -240,7 +242,18 @@ def test_a_damaged_or_foreign_state_is_not_taken(damage, scoring, lively_checkpo
     with open(side_file(last), "w", encoding="utf-8") as file:
         json.dump({"scores": state, "step": 15}, file)
     scores.go_on(last, folder)
-    assert scores.state == {"metric": "AP", "step": 0, "best": None, "since_best": 0}
+    assert scores.state == {"metric": "AP", "of": measure_of(scores.part, scores.config), "step": 0, "best": None, "since_best": 0}
+
+
+def test_what_cannot_be_compared_has_another_measure(scoring, lively_checkpoint, make_config):
+    _, _, scores = scoring(lively_checkpoint)
+    part, config = scores.part, scores.config
+    one = measure_of(part, config)
+    assert measure_of(dataclasses.replace(part, images=part.images[1:]), config) != one
+    config.eval_config.flip_test = not config.eval_config.flip_test
+    assert measure_of(part, config) != one
+    config.eval_config.flip_test = not config.eval_config.flip_test
+    assert measure_of(part, config) == one
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 import contextlib
 import os
 import signal
+import types
 
 import pytest
 from mindspore import Tensor
@@ -135,7 +136,8 @@ def scoring(make_config, monkeypatch):
     """Call it with APs, None for an interrupt, and command-line words: a Scoring that finds one after the other, every five steps."""
     def made(scores, *words):
         coming = iter(scores)
-        made = Scoring(TrainedStandIn(make_config(*words)), None, 5)
+        part = types.SimpleNamespace(coco=types.SimpleNamespace(anns={}), images=[])
+        made = Scoring(TrainedStandIn(make_config(*words)), part, 5)
 
         def detect():
             value = next(coming)
@@ -144,7 +146,6 @@ def scoring(make_config, monkeypatch):
             return value
 
         monkeypatch.setattr(made, "_detect", detect)
-        made.part = type("Part", (), {"coco": None})
         return made
 
     monkeypatch.setattr("src.evaluation.score", lambda coco, value: ("", dict.fromkeys(METRIC_NAMES, value)))
@@ -221,7 +222,8 @@ def test_the_best_checkpoint_is_kept(loop, scoring):
     assert part.scored == [(5, 0.1), (10, 0.3), (15, 0.2), (20, 0.3), (22, 0.4)]
     assert part.best == ["c/5.ckpt", "c/10.ckpt", "c/20.ckpt", "c/22.ckpt"]  # of equals the one that trained longer
     assert [done for done, _ in part.saved] == [5, 10, 20, 22]
-    assert part.told[-1]["scores"] == {"metric": "AP", "step": 22, "best": {"step": 22, "value": 0.4}, "since_best": 0}
+    told = part.told[-1]["scores"]
+    assert told == {"metric": "AP", "of": told["of"], "step": 22, "best": {"step": 22, "value": 0.4}, "since_best": 0}
 
 
 def test_patience_ends_a_training(loop, scoring, capsys):
