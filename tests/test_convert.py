@@ -560,7 +560,7 @@ def test_a_recipe_goes_into_the_side_file(tiny_data, tmp_path, capsys):
     side = read_side_file(str(tmp_path / "t.ckpt"))
     assert (side["mean"], side["std"], side["input_res_train"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], [384, 384])
     assert side["evaluation"]["eval_config.flip_test"] and not side["evaluation"]["eval_config.keep_res"]
-    assert f"--config_path {recipe} --net_config.num_stacks" in capsys.readouterr().out
+    assert f"--config_path {shlex.quote(recipe)} --net_config.num_stacks" in capsys.readouterr().out
     with pytest.raises(UserError, match="--config_path has no use with --reverse"):
         call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", "b.pth", "--config_path", recipe)
 

@@ -1,7 +1,7 @@
 """tools/import_dataset.py: folders in every form, written by hand; the boxes are computed by hand."""
 import json
 import os
-import re
+import shlex
 import shutil
 
 import cv2
@@ -575,8 +575,8 @@ def test_the_scripts_name_it(tmp_path, lively_checkpoint):
                           ("eval.py", ["--data_dir", folder, "--load_checkpoint_path", lively_checkpoint])):
         done = call_script(script, *words, cwd=tmp_path, check=False)
         assert_user_error(done, "this looks like YOLO labels: python ")
-        named = re.search(r"python (\S+tools/import_dataset.py) --input ", done.stderr)[1]
-        assert (tmp_path / named).is_file()  # from the folder where the user is
+        command = shlex.split(done.stderr.partition("labels: ")[2])
+        assert (tmp_path / command[1]).is_file() and command[2] == "--input"  # from the folder where the user is
 
 
 def test_a_data_set_that_is_not_yet_converted_is_named(tiny_data, make_config):

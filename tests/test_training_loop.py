@@ -1,6 +1,7 @@
 """src/training_loop.py with stand-ins for the network, the checkpoints, the scores, and for MindSpore's sink."""
 import contextlib
 import os
+import shlex
 import signal
 import types
 
@@ -171,7 +172,7 @@ def test_an_interrupt_saves_the_last_step(loop):
         loop(part, range(2, 8), "--save_checkpoint_steps", 100)
     assert part.recorded[-1] == (5, pytest.approx(1.2)) and part.saved == [(5, True)]
     assert "5 of 8 steps are done" in str(raised.value)
-    assert str(raised.value).endswith(f"--resume true --load_checkpoint_path {os.path.abspath('c/5.ckpt')}")
+    assert str(raised.value).endswith(f"--resume true --load_checkpoint_path {shlex.quote(os.path.abspath('c/5.ckpt'))}")
 
 
 def test_an_interrupt_in_the_last_step_ends_as_without(loop):
