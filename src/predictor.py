@@ -1,4 +1,4 @@
-"""A detector to call from Python: Predictor("centernet-24_1752.ckpt")("image.jpg")."""
+"""A detector to call from Python: Predictor("centernet-32_2336.ckpt")("image.jpg")."""
 import os
 import threading
 from dataclasses import dataclass
