@@ -25,8 +25,8 @@ def main():
     if not description or description["input_res"] is None:
         arch = description["arch"] if description else config.net_config.arch
         check_exact_input(arch, config.export_config.input_res, "export_config.input_res")
-    if description and description["input_res"] is None:
-        description["input_res"] = config.export_config.input_res
+        if description:
+            description["input_res"] = config.export_config.input_res
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation
     from src.extensions import require_extensions

@@ -397,14 +397,20 @@ def test_a_body_that_does_not_come_takes_no_place_and_ends_in_time():
     assert asyncio.run(both()) == (200, 408)
 
 
+async def held(service):
+    """The task of a request whose image the network has, and holds until the predictor's gate opens."""
+    service.predictor.gate.clear()
+    service.predictor.entered.clear()
+    taken = asyncio.create_task(service.send("POST", "/predict", png()))
+    await until(service.predictor.entered.is_set)
+    return taken
+
+
 def test_an_end_finishes_what_is_there_and_refuses_what_comes():
     service = Service()
 
     async def end():
-        service.predictor.gate.clear()
-        service.predictor.entered.clear()
-        taken = asyncio.create_task(service.send("POST", "/predict", png()))
-        await until(service.predictor.entered.is_set)
+        taken = await held(service)
         sending = asyncio.create_task(service.send("POST", "/predict", parts=stalled()))
         for _ in range(20):
             await asyncio.sleep(0)
@@ -425,10 +431,7 @@ def test_who_ends_it_at_once_leaves_no_one_without_a_sentence():
     service = Service()
 
     async def end_at_once():
-        service.predictor.gate.clear()
-        service.predictor.entered.clear()
-        taken = asyncio.create_task(service.send("POST", "/predict", png()))
-        await until(service.predictor.entered.is_set)
+        taken = await held(service)
         service.ending.begin()
         taken.cancel()
         found = await taken
