@@ -26,7 +26,7 @@ def make_of_family(case, inputs):
 
 def make_training(case, arrays, arch=""):
     """A training step on a batch of the pipeline: image, hm, ind, reg, reg_mask, wh, wh_mask."""
-    if not case.startswith("training step"):
+    if arrays is None or not case.startswith("training step"):
         return None
     network = NETWORKS[arch]().train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-6)
