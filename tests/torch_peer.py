@@ -26,7 +26,7 @@ def make_of_family(case, inputs):
 
 def make_training(case, arrays, arch=""):
     """A training step on a batch of the pipeline: image, hm, ind, reg, reg_mask, wh, wh_mask."""
-    if arrays is None or not case.startswith("training step"):
+    if not case.startswith("training step"):
         return None
     network = NETWORKS[arch]().train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-6)
@@ -48,8 +48,6 @@ def best(heat):
 
 def make_inference(case, batch, arch=""):
     """The network and its best peaks."""
-    if batch is None:
-        return None
     network = NETWORKS[arch]().eval()
     tensor = torch.tensor(batch)
 

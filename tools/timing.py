@@ -36,16 +36,16 @@ def time_cases(part, cases, path, runs, peers):
 
 
 def measure(part, case, runs, peers):
-    """The rows of a case: ours, then each peer's with its ratio."""
-    functions = {"": case.function}
-    for make_all in peers:
-        for name, make in make_all(part).items():
-            function = make(case.name, case.inputs)
-            if function:
-                functions[name] = function
+    """The rows of a case: ours, then each peer's with its ratio; a case that comes with its seconds has no peer."""
     if case.seconds is not None:
         times = {"": case.seconds}
     else:
+        functions = {"": case.function}
+        for make_all in peers:
+            for name, make in make_all(part).items():
+                function = make(case.name, case.inputs)
+                if function:
+                    functions[name] = function
         times = take_turns(functions, runs)
     ours = statistics.median(times[""])
     for name, series in times.items():
