@@ -263,12 +263,11 @@ def test_in_the_background_and_wrong_words(tiny_records, tmp_path):
     assert launch(tmp_path, tiny_records, "/nowhere.ckpt").wait(60) == 2
     assert launch(tmp_path, tiny_records, ini="[config]\ndevice_num = 2\n").wait(60) == 2
     assert not list(tmp_path.glob("LOG*"))
-    # Started in the background, it returns at once; ended here as a user would. A rank that is just joining the others may not listen:
-    # processes.sh gives it 120 s, and 10 more to the scheduler.
+    # Started in the background, it returns at once; ended here as a user would.
     assert launch(tmp_path, tiny_records, wait=False).wait(60) == 0
     text = (tmp_path / "launcher.txt").read_text()
     os.kill(int(text.split("started process ")[1].split(";")[0]), signal.SIGTERM)
-    wait_until(lambda: not processes_in(tmp_path), 150, "all processes to end")
+    wait_until(lambda: not processes_in(tmp_path), 60, "all processes to end")
 
 
 def test_a_launched_process_joins_the_others(monkeypatch):

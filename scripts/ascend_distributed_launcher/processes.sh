@@ -9,7 +9,14 @@ declare -A FOLDER_OF=()
 TIED=(env)
 ! setpriv --help 2> /dev/null | grep -q -- --pdeathsig ||
     TIED=(setpriv --pdeathsig KILL sh -c '[ "$PPID" = "$0" ] || exit 1; exec "$@"' $$)
-trap 'end_all $SAVING; tell_interrupted; exit 130' INT TERM
+interrupted=
+trap on_interrupt INT TERM
+
+on_interrupt() {
+    end_all $SAVING
+    tell_interrupted
+    exit 130
+}
 
 # start FOLDER NAME=VALUE... -- COMMAND...: run it in FOLDER; output, environment and MindSpore's logs go there.
 start() {
@@ -23,6 +30,7 @@ start() {
         shift
     done
     shift
+    trap 'interrupted=yes' INT TERM # a shell that is just forked loses a signal: it is passed on when env.log is there
     (
         cd "$folder"
         export GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" "${variables[@]}"
@@ -30,6 +38,9 @@ start() {
         exec "${TIED[@]}" "$@"
     ) > "$folder/training_log.txt" 2>&1 < /dev/null &
     FOLDER_OF[$!]=$folder
+    until [ -e "$folder/env.log" ] || ! kill -0 $! 2> /dev/null; do sleep 0.01; done
+    trap on_interrupt INT TERM
+    [ -z "$interrupted" ] || on_interrupt
     echo "$folder: process $!"
 }
 
