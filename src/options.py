@@ -42,6 +42,9 @@ def add_model_options(parser):
     model.add_argument("--load_checkpoint_path", metavar="FILE",
                        help="checkpoint, its side file beside it; RUN/best and RUN/last are the best and the newest of a run's folder")
     add_exported_option(model)
+    values, helps, _ = load_defaults()
+    parser.add_argument("--use_ema", default=values["use_ema"], metavar="true|false",
+                        help=f"{helps['use_ema']} (default: %(default)s)")
     add_device_options(parser)
 
 

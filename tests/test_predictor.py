@@ -1,5 +1,6 @@
 """src/predictor.py: predictions from Python."""
 import json
+import shutil
 import threading
 
 import cv2
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.checkpoint import read_checkpoint, save_weights
 from src.detector import load_detector
 from src.errors import UserError
 from src.post_process import merge, to_image
 from src.pre_process import make_input, normalize
 from src.predictor import Prediction, Predictor, as_image, as_prediction
+from src.side_file import side_file
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,20 @@ def test_unknown_options_and_models(lively_checkpoint, tmp_path):
     for options in ({"flip_test": True}, {"K": 8}, {"keep_res": True}, {"input_res": [64, 64]}):
         with pytest.raises(UserError, match=f"{next(iter(options))}: fixed when the file was exported"):
             Predictor(str(tmp_path / "x.mindir"), "CPU", **options)
+    with pytest.raises(UserError, match="use_ema is decided when a file is exported"):
+        Predictor(str(tmp_path / "x.mindir"), "CPU", use_ema=False)
+
+
+@pytest.mark.slow
+def test_the_average_or_the_weights(predictor, lively_checkpoint, image, tmp_path):
+    """The average is made to find nothing, so that what is found tells which of both is taken."""
+    stored = {name: values.asnumpy() for name, values in read_checkpoint(str(lively_checkpoint)).items()}
+    average = {f"ema.{name}": values for name, values in stored.items()} | {"ema.hm.2.bias": np.full(3, -20, np.float32)}
+    path = save_weights(str(tmp_path / "both.ckpt"), {**stored, **average})
+    shutil.copy(side_file(str(lively_checkpoint)), side_file(path))
+    assert Predictor(path, "CPU", K=15)(image).scores.max() < 1e-6
+    weights = Predictor(path, "CPU", K=15, use_ema=False)
+    np.testing.assert_array_equal(weights(image).detections(), predictor(image).detections())
 
 
 @pytest.mark.slow

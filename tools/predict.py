@@ -29,7 +29,8 @@ def main(argv=None):
 
     eval_options = {name: getattr(options, name) for name in ("flip_test", "keep_res", "batch_size", "multi_scales")
                     if getattr(options, name) is not None}
-    predictor = Predictor(model, options.device_target, options.device_id, options.input_res, options.onnx_provider, **eval_options)
+    predictor = Predictor(model, options.device_target, options.device_id, options.input_res, options.onnx_provider, options.use_ema,
+                          **eval_options)
     log(predictor.settings)
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output

@@ -121,7 +121,8 @@ def serve(model, options, listener, secure):
 
     hosts = read_hosts(options.allow_urls)
     keys = read_keys(options.api_key_file) if options.api_key_file else None
-    predictor = Predictor(model, options.device_target, options.device_id, onnx_provider=options.onnx_provider)
+    predictor = Predictor(model, options.device_target, options.device_id, onnx_provider=options.onnx_provider,
+                          use_ema=options.use_ema)
     log = AccessLog()
     log.say(predictor.settings)
     network = Network(predictor, options.max_batch, options.batch_wait_ms / 1000, options.batch_tolerance)
