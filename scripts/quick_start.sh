@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a trained, scored and exported detector, on this machine's CPU, in some minutes.
 # Everything goes into quick_start/; what is there already is used again.
-set -eu
+set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 [ $# -eq 0 ] || { echo "usage: bash scripts/quick_start.sh" >&2; exit 2; }
 bash scripts/setup_env.sh
@@ -27,13 +27,12 @@ if [ ! -f "$out/loss.png" ]; then # the last thing that training writes
     ! ls "$out"/ckpt_0/*.ckpt > /dev/null 2>&1 || resume=true
     $python train.py $config --mindrecord_dir "$out/mindrecord" --save_checkpoint_path "$out" --save_result_dir "$out" --resume $resume \
         --log_interval 25 2>&1 | tee -a "$out/training_log.txt"
-    [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1
 fi
 checkpoint=$out/last
 if [ ! -f "$out/metrics.json" ]; then
     step "evaluating on the validation images"
     $python eval.py $config --data_dir "$out/shapes" --load_checkpoint_path "$checkpoint" --save_result_dir "$out" > "$out/eval_log.txt" 2>&1 ||
-        { cat "$out/eval_log.txt" >&2; exit 1; }
+        { code=$?; cat "$out/eval_log.txt" >&2; exit $code; }
     cp "$out/val/metrics.json" "$out/metrics.json"
 fi
 if [ ! -f "$out/centernet.mindir" ]; then

@@ -5,7 +5,7 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/run_distributed_train_ascend.sh [--wait] [MINDRECORD_DATASET_PATH] [RANK_TABLE_FILE] [LOAD_CHECKPOINT_PATH](optional)
 [--PARAMETER VALUE ...]
-LOAD_CHECKPOINT_PATH is what fine-tuning starts from; with --resume true, the training that goes on. Runs in the background; with --wait until all processes end, with exit code 0 if all did well.
+LOAD_CHECKPOINT_PATH is what fine-tuning starts from; with --resume true, the training that goes on. Runs in the background; with --wait until all processes end, with the exit code of the one that fails, else 0.
 In the environment: DEVICE_TARGET (Ascend, or CPU for the same processes on this machine's CPU; default: what the configuration says),
 CONFIG_PATH (a file that states what differs from default_config.yaml),
 HYPER_PARAMETERS (ini file of training options, default scripts/ascend_distributed_launcher/hyper_parameter_config.ini),

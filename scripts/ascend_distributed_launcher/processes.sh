@@ -77,7 +77,7 @@ tell_interrupted() {
     done
 }
 
-# supervise: wait for all processes; if one fails the others are taken down, and the exit code is not 0.
+# supervise: wait for all processes; if one fails the others are taken down, and its exit code is this one's, too.
 supervise() {
     local pid code
     while [ ${#FOLDER_OF[@]} -gt 0 ]; do
@@ -91,7 +91,7 @@ supervise() {
                 tail -n 5 "${FOLDER_OF[$pid]}/training_log.txt" >&2
                 unset "FOLDER_OF[$pid]"
                 end_all "$GRACE"
-                exit 1
+                exit "$code"
             fi
             echo "${FOLDER_OF[$pid]}: done"
             unset "FOLDER_OF[$pid]"
