@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 
@@ -231,6 +232,19 @@ def test_an_interrupt_ends_all_ranks_at_one_step(number, tiny_records, ini, tmp_
     checkpoint, = find_checkpoints(str(tmp_path / "LOG0" / "ckpt_0"))
     assert int(read_checkpoint(checkpoint)["step"].asnumpy()) == int(ended[0][1])
     assert f"--resume true --load_checkpoint_path {checkpoint}" in (tmp_path / "launcher.txt").read_text()
+    wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
+
+
+def test_an_interrupt_while_a_process_starts(tmp_path):
+    """It comes as the first process writes its environment: that one is ended, and the second does not begin."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "env").write_text('#!/bin/sh\nkill -TERM "$LAUNCHER"\nexec /usr/bin/env "$@"\n')
+    (tmp_path / "bin" / "env").chmod(0o755)
+    script = (f"source {shlex.quote(ROOT)}/scripts/ascend_distributed_launcher/processes.sh; export LAUNCHER=$$ PATH=$PWD/bin:$PATH\n"
+              "start LOG0 -- tail -f /dev/null\nstart LOG1 -- tail -f /dev/null\nsupervise")
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130 and "LOG0: " in done.stderr, done.stderr
+    assert (tmp_path / "LOG0" / "env.log").exists() and not (tmp_path / "LOG1").exists()
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
 
 
