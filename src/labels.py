@@ -8,6 +8,7 @@ from src.boxes import box_problem
 from src.errors import UserError
 from src.image_files import read_sizes
 from src.label_formats import PARTS, name_of
+from src.text_table import table
 
 
 @dataclass
@@ -159,9 +160,8 @@ def summary(labels):
     """A table: images, images without objects, and boxes of every class, by parts."""
     parts = [part for part in PARTS if labels.parts[part]]
     counts = {part: collections.Counter(name for image in labels.parts[part] for name, _ in image.objects) for part in parts}
-    rows = [["", *parts], ["images", *(len(labels.parts[part]) for part in parts)],
+    rows = [["images", *(len(labels.parts[part]) for part in parts)],
             ["without boxes", *(sum(not image.objects for image in labels.parts[part]) for part in parts)],
             ["boxes", *(counts[part].total() for part in parts)]]
     rows += [[f"  {name}", *(counts[part][name] for part in parts)] for name in labels.categories]
-    width = max(len(row[0]) for row in rows)
-    return "\n".join(f"{row[0]:<{width}}" + "".join(f"{value:>10}" for value in row[1:]) for row in rows)
+    return table(["", *parts], [[name, *map(str, numbers)] for name, *numbers in rows])

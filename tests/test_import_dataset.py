@@ -94,6 +94,17 @@ def classes_of(folder, part="train"):
 # ---------------------------------------------------------------- YOLO
 
 
+def test_the_table_of_names_that_are_wide_or_hostile(tmp_path, run):
+    """A Chinese letter takes two places on a terminal; what would clear the screen is left out, and stays in the data set."""
+    hostile = "b\x1b[2J"
+    for part in ("train", "val"):
+        write(tmp_path / "in" / f"{part}.json", coco_content({1: f"{part}.jpg"}, [(1, 1, [0, 0, 5, 5])], ((1, "车"), (2, hostile))))
+        write_image(tmp_path / "in" / f"{part}.jpg")
+    output = run()[1]
+    assert "  车               1    1\n  b [2J            0    0\n" in output and "\x1b" not in output
+    assert classes_of(tmp_path / "out") == ["车", hostile]
+
+
 def test_roboflows_yolo_export(tmp_path, run):
     """A box of the center 0.5, 0.25 and the size 0.2, 0.5 of 100x80 pixels begins at 40, 0 and is 20 wide and 40 high."""
     write_yolo(tmp_path / "in", {"train/images/a.jpg": "1 0.5 0.25 0.2 0.5\n0 0.1 0.1 0.2 0.2\n", "valid/images/a.jpg": "0 0.5 0.5 1 1",
