@@ -42,6 +42,7 @@ def main():
     from src.model_utils.moxing_adapter import modelarts
     from src.next_commands import commands_for
     from src.side_file import BEST_NAME
+    from src.training_log import loss_curve
     from src.utils import log
     from src.visual import plot_losses
 
@@ -63,7 +64,7 @@ def main():
         if rank == 0:
             record = os.path.join(config.save_result_dir, "train_record.jsonl")
             print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"
-                  f"loss curve: {plot_losses(record, os.path.join(config.save_result_dir, 'loss.png'))}")
+                  f"loss curve: {plot_losses(record, loss_curve(record))}")
             if checkpoint:
                 best = os.path.join(os.path.dirname(checkpoint), BEST_NAME)
                 print(commands_for(best if part and os.path.exists(best) else checkpoint, config.data_dir,

@@ -16,6 +16,12 @@ from src.kinds import dictionary_of, is_measure
 from src.utils import free_name, keep_earlier, log, whole_file
 
 
+def loss_curve(record):
+    """The path of the picture of a record's losses, beside it: loss.1.png of train_record.1.jsonl."""
+    folder, name = os.path.split(record)
+    return os.path.join(folder, f"{os.path.splitext(name)[0].replace('train_record', 'loss')}.png")
+
+
 class TrainingLog:
     """What a run says of its steps on standard output, and their machine-readable record, one JSON object a line.
 
@@ -41,17 +47,19 @@ class TrainingLog:
         records = _read_records(source) if done and os.path.exists(source) else []
         earlier = [record for record in records if record["step"] <= done]
         if os.path.exists(path) and (aside or branch or len(earlier) < len(records)):
-            kept = free_name(os.path.join(aside, os.path.basename(path)) if aside else path)
-            with whole_file(kept) as partial:
-                shutil.copy2(path, partial)
-            log(f"kept the earlier {path} as {kept}")
+            kept = free_name(os.path.join(aside, os.path.basename(path)) if aside else path, loss_curve)
+            for old, new in {path: kept, loss_curve(path): loss_curve(kept)}.items():
+                if os.path.exists(old):
+                    with whole_file(new) as partial:
+                        shutil.copy2(old, partial)
+                    log(f"kept the earlier {old} as {new}")
         if earlier:
             with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(record) + "\n" for record in earlier)
         elif aside and os.path.exists(path):
             os.remove(path)
         else:
-            keep_earlier(path)
+            keep_earlier(path, loss_curve)
         if summaries and earlier and (branch or summaries.empty):  # other files than this run's, or none
             summaries.replay(earlier)
         self.file = open(path, "a", encoding="utf-8")

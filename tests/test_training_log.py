@@ -49,6 +49,26 @@ def test_a_resumed_record_goes_on_and_loses_nothing(tmp_path):
     assert steps("r.jsonl") == [1] and steps("r.2.jsonl") == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_picture_of_the_losses_stays_beside_its_record(tmp_path):
+    """A new run moves both, going back copies both, and a run that goes on takes its own."""
+    path, picture = tmp_path / "train_record.jsonl", tmp_path / "loss.png"
+
+    def run(steps, done, drawn):
+        log = TrainingLog(str(path), done)
+        for step in steps:
+            log.step(step, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
+        log.close()
+        picture.write_text(drawn)
+
+    run((1, 2, 3), 0, "first")
+    run((4,), 3, "first, on")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["loss.png", "train_record.jsonl"]
+    run((2, 3), 1, "went back")
+    run((1,), 0, "new")
+    assert [(tmp_path / name).read_text() for name in ("loss.1.png", "loss.2.png", "loss.png")] == ["first, on", "went back", "new"]
+    assert [len(read_training_log(str(tmp_path / f"train_record.{name}.jsonl"))) for name in (1, 2)] == [4, 3]
+
+
 def test_going_back_to_a_branch_takes_its_record(tmp_path):
     """The run's own record is of the other branch, whose steps have the same numbers."""
     def record(path, steps, rate, **options):
