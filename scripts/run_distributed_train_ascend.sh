@@ -25,7 +25,7 @@ set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 $USAGE"
 [ -f "$2" ] || usage_error "RANK_TABLE_FILE is no file: $2
 $USAGE"
-checkpoint=$(none_if_blank "${3:-}")
+checkpoint=$(named_checkpoint "$(none_if_blank "${3:-}")")
 [ -z "$checkpoint" ] || [ -f "$checkpoint" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $checkpoint
 $USAGE"
 

@@ -17,7 +17,7 @@ $USAGE"
 [ -d "$2" ] || usage_error "MINDRECORD_PATH is no folder: $2
 $USAGE"
 words=(--device_id "$1" --mindrecord_dir "$2")
-checkpoint=$(none_if_blank "${3:-}")
+checkpoint=$(named_checkpoint "$(none_if_blank "${3:-}")")
 if [ -n "$checkpoint" ]; then
     [ -f "$checkpoint" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $checkpoint
 $USAGE"

@@ -25,6 +25,19 @@ def test_wrong_arguments_print_the_usage(script, words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("script, words, said", [
+    ("run_standalone_train_ascend.sh", [0, "."], "no finished conversion in ."),
+    ("run_standalone_train_ascend.sh", [0, ".", "run/best"], "run/best names the best checkpoint in run or its ckpt_0, and there is none"),
+    ("run_standalone_eval_ascend.sh", [0, "val", ".", "last"], "last names the newest checkpoint in this folder"),
+    ("run_distributed_train_ascend.sh", [".", "table.json", "last"], "last names the newest checkpoint in this folder"),
+])
+def test_what_is_not_there_is_said_before_anything_starts(script, words, said, tmp_path):
+    (tmp_path / "table.json").touch()
+    done = launch(script, *words, cwd=tmp_path, DEVICE_TARGET="CPU")
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+
 def wait_for(pid_line):
     """Wait for the background process that a launcher has named; it is nobody's child here, so its end is polled."""
     pid = int(pid_line.split("process ")[1].split(";")[0])
@@ -46,6 +59,6 @@ def test_launchers_run_in_the_background(tiny_data, tiny_checkpoint, tmp_path):
     assert "step: 1 | loss" in (tmp_path / "training_log.txt").read_text()
     assert (tmp_path / "training_log.txt.1").read_text() == "an earlier run"
     assert (tmp_path / "ckpt_0" / "centernet-1_1.ckpt").exists() and (tmp_path / "ms_log").is_dir()
-    started = launch("run_standalone_eval_ascend.sh", 0, "val", tiny_data, "ckpt_0/centernet-1_1.ckpt", cwd=tmp_path, **environment)
+    started = launch("run_standalone_eval_ascend.sh", 0, "val", tiny_data, "last", cwd=tmp_path, **environment)
     wait_for(started.stdout)
     assert "overall performance on shapes validation dataset" in (tmp_path / "eval_log.txt").read_text()
