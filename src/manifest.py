@@ -134,6 +134,8 @@ def describe_zoo_files(config, files):
     """The manifest of the model zoo's files, with what the configuration says of their classes. Raises UserError if it says nothing."""
     annotation, ids = config.dataset_config.train_annotation, config.eval_config.valid_ids
     if annotation:
+        in_data_dir = os.path.join(config.data_dir, annotation)
+        annotation = in_data_dir if os.path.isfile(in_data_dir) else annotation
         classes, category_ids = class_list(read_coco(annotation))
         check_expected(config, classes, category_ids, annotation)
     elif classes := named_classes(config):

@@ -17,6 +17,7 @@ from src.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
+from src.model_utils.paths import absolute_paths
 from src.side_file import find_checkpoints
 from src.training_log import read_training_log
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, convert, copy_project, noise_image, wait_until, write_coco
@@ -241,6 +242,13 @@ def test_its_records_need_class_names(data, zoo_records, tmp_path):
     annotation = data / "annotations" / "instances_train2017.json"
     manifest = read_manifest(get_config("", ["--mindrecord_dir", str(zoo_records), "--dataset_config.train_annotation", str(annotation)]))
     assert (manifest["classes"], manifest["category_ids"]) == coco_classes()
+    for words in (["--data_dir", data], []):  # relative to the data set's folder; relative to this one, for processes in others, too
+        name = annotation.relative_to(data) if words else os.path.relpath(annotation)
+        words = [str(word) for word in ["--mindrecord_dir", zoo_records, *words, "--dataset_config.train_annotation", name]]
+        config = get_config("", words)
+        assert read_manifest(config)["classes"] == coco_classes()[0]
+        given = absolute_paths(config).get("dataset_config.train_annotation", str(name))
+        assert os.path.join(config.data_dir, given) == str(annotation)
     few = ["--dataset_config.coco_classes", "[a, b]", "--train_config.batch_size", 4, "--train_steps", 1]
     assert_user_error(call_script("train.py", *TINY, "--mindrecord_dir", zoo_records, *few, cwd=tmp_path, check=False), "of class", "of 2")
 

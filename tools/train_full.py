@@ -20,7 +20,8 @@ from src.errors import UserError
 from src.kinds import is_number
 from src.manifest import manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
-from src.model_utils.config import absolute_paths, as_parameters, get_config
+from src.model_utils.config import as_parameters, get_config
+from src.model_utils.paths import absolute_paths
 from src.options import OptionParser
 
 

@@ -15,8 +15,9 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
-from src.model_utils.config import COMMAND_LINE, absolute_paths, as_parameters, as_text, compose
+from src.model_utils.config import COMMAND_LINE, as_parameters, as_text, compose
 from src.model_utils.local_adapter import has_npu
+from src.model_utils.paths import absolute_paths
 from src.options import OptionParser
 from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 

@@ -166,18 +166,6 @@ def as_parameters(words):
     return parameters
 
 
-def absolute_paths(config):
-    """{parameter: absolute path} of what a Config reads at relative paths, for processes that work in other folders than their caller.
-
-    What is written goes where such a process works, so its path stays. With enable_modelarts a checkpoint's path is one inside
-    checkpoint_url, and data_dir one inside data_url: they stay, too.
-    """
-    _, _, rules = load_defaults()
-    in_bucket = ("load_checkpoint_path", "export_config.ckpt_file", "data_dir") if config.enable_modelarts else ()
-    return {name: os.path.abspath(value) for name, value in config.parameters().items()
-            if rules[name]["kind"] == "path" and value.strip() and not os.path.isabs(value) and name not in in_bucket}
-
-
 def read_config_file(path):
     """Return the settings of a YAML file, flat. Of several documents the first counts."""
     if not os.path.isfile(path):
