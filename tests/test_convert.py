@@ -742,7 +742,7 @@ def test_an_earlier_output_is_kept(classifier, tmp_path):
 def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path, by_operation):
     """What train.py wrote, with its optimizer's state: the heads agree, the counters are zero."""
     checkpoint = tiny_run / "ckpt_0" / "centernet-2_7.ckpt"
-    call(convert_centernet.main, "--reverse", "--ckpt_file", checkpoint, "--output_file", tmp_path / "t.pth")
+    call(convert_centernet.main, "--reverse", "--ckpt_file", tiny_run / "last", "--output_file", tmp_path / "t.pth")
     content = torch.load(tmp_path / "t.pth", weights_only=True)
     assert content["epoch"] == read_side_file(str(checkpoint))["epoch"] + 1
     reference = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)).eval()

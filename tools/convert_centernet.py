@@ -14,6 +14,7 @@ from src.errors import UserError
 from src.mindspore_version import require_mindspore
 from src.options import OptionParser
 from src.project import command
+from src.side_file import named_checkpoint
 from src.version import version
 
 TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
@@ -36,6 +37,8 @@ def main(argv=None):
     for name in ("annotation", "config_path"):
         if options.reverse and getattr(options, name):
             raise UserError(f"--{name} has no use with --reverse: the file that it writes holds weights alone")
+    if options.reverse:
+        options.ckpt_file = named_checkpoint(options.ckpt_file)
     require_mindspore()
     errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
     if options.annotation:
