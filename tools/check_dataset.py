@@ -52,8 +52,8 @@ def main(argv=None):
 def parse(argv):
     """(the options of this script, the words for get_config) of the command line."""
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                          epilog="Exit code 0 if conversion and eval.py take the data set and all of its images, 1 if not, 2 for a "
-                                 "mistake in the options.")
+                          epilog="Exit code 0 if conversion and eval.py take the data set and all of its images but those without "
+                                 "objects, 1 if not, 2 for a mistake in the options.")
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the data set")
     parser.add_argument("--config_path", metavar="FILE", action="append", help="configuration that it is to be trained with")
     parser.add_argument("--quick", action="store_true",
