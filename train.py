@@ -8,7 +8,12 @@ from src.side_file import named_checkpoint
 
 
 def check_paths(config):
-    """Raise UserError for data or a checkpoint that is not there, and for a part that is to stay as it is without weights."""
+    """Raise UserError for data or a checkpoint that is not there, and for a part that is to stay as it is without weights.
+
+    With enable_modelarts they are in buckets, and nothing is checked.
+    """
+    if config.enable_modelarts:
+        return
     from src.manifest import read_manifest
     from src.side_file import require_checkpoint
 
@@ -26,8 +31,7 @@ def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
     require_mindspore()
-    if not config.enable_modelarts:
-        check_paths(config)
+    check_paths(config)
     if config.tensorboard:
         from src.summaries import require_writer
 

@@ -75,7 +75,7 @@ from train import check_paths
 def check():
     config = get_config("", sys.argv[1:])
     print(config.summary())
-    if script == "train.py" and not config.enable_modelarts:
+    if script == "train.py":
         check_paths(config)
     if script != "src/dataset.py":  # which needs no device
         require_device(config.device_target)

@@ -18,6 +18,7 @@ from src.data_summary import Boxes
 from src.errors import UserError
 from src.kinds import dictionary_of, is_string, is_text, is_whole, list_of
 from src.label_formats import import_hint
+from src.model_utils.paths import training_annotation
 from src.project import command
 from src.utils import read_json, whole_file
 
@@ -132,10 +133,8 @@ def _header(path):
 
 def describe_zoo_files(config, files):
     """The manifest of the model zoo's files, with what the configuration says of their classes. Raises UserError if it says nothing."""
-    annotation, ids = config.dataset_config.train_annotation, config.eval_config.valid_ids
+    annotation, ids = training_annotation(config), config.eval_config.valid_ids
     if annotation:
-        in_data_dir = os.path.join(config.data_dir, annotation)
-        annotation = in_data_dir if os.path.isfile(in_data_dir) else annotation
         classes, category_ids = class_list(read_coco(annotation))
         check_expected(config, classes, category_ids, annotation)
     elif classes := named_classes(config):

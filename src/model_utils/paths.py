@@ -12,7 +12,14 @@ def absolute_paths(config):
     kept = IN_BUCKET if config.enable_modelarts else ()
     found = {name: os.path.abspath(value) for name, value in config.parameters().items()
              if rules[name]["kind"] == "path" and value.strip() and not os.path.isabs(value) and name not in kept}
-    annotation = config.dataset_config.train_annotation  # in data_dir or, for the model zoo's MindRecord files, anywhere
-    if os.path.isfile(annotation) and not (config.data_dir and os.path.isfile(os.path.join(config.data_dir, annotation))):
+    annotation = training_annotation(config)
+    if os.path.isfile(annotation):
         found["dataset_config.train_annotation"] = os.path.abspath(annotation)
     return found
+
+
+def training_annotation(config):
+    """The path of the file that train_annotation names: in data_dir if it is there, else from the current folder; "" without."""
+    annotation = config.dataset_config.train_annotation
+    in_data_dir = os.path.join(config.data_dir, annotation)
+    return in_data_dir if os.path.isfile(in_data_dir) else annotation
