@@ -109,25 +109,36 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130.
 
     Letters that the terminal's encoding lacks are printed as their numbers (\\u77e9). Where standard output or standard error is closed
-    (`>&-`), what goes there goes nowhere.
+    (`>&-`), what goes there goes nowhere. The exit code is written to the file that EXIT_CODE_FILE names, if it is set: MindSpore may still
+    crash a process of a distributed run that has done all its work, as it leaves the others.
     """
+    told = os.environ.pop("EXIT_CODE_FILE", "")
     INTERRUPTS.install()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     sys.stdout.reconfigure(errors="backslashreplace")
+    code = _call(main)
+    if told:
+        with contextlib.suppress(OSError), open(told, "w", encoding="utf-8") as file:  # without it the process's own exit code is taken
+            file.write(f"{code}\n")
+    sys.exit(code)
+
+
+def _call(main):
+    """What run does with main: the exit code."""
     try:
         code = main()
         sys.stdout.flush()
-        sys.exit(code)
+        return code or 0
     except (Interrupted, KeyboardInterrupt) as error:
         print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except UserError as error:
-        sys.exit(_say(error))
+        return _say(error)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        sys.exit(_say(f"{error.strerror or error}{where}"))
+        return _say(f"{error.strerror or error}{where}")
 
 
 def reason(error: BaseException) -> str:

@@ -248,6 +248,21 @@ def test_an_interrupt_while_a_process_starts(tmp_path):
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
 
 
+@pytest.mark.parametrize("main, code", [("lambda: None", 0), ("lambda: 130", 130), ("lambda: os.abort()", 134)])
+def test_a_crash_after_the_work_is_not_the_works_end(main, code, tmp_path):
+    """MindSpore may crash as a process leaves the others: the exit code is the work's, and what still runs goes on where that is 0."""
+    crash = "lambda: os.kill(os.getpid(), signal.SIGSEGV)"
+    other = "bash -c 'tail --pid $1 -f /dev/null; echo whole > file' - $!"
+    (tmp_path / "work.py").write_text("import atexit, os, signal, sys\n" + f"sys.path[0] = {ROOT!r}\nfrom src import errors\n"
+                                      f"atexit.register({crash})\nerrors.run({main})\n")
+    script = (f"source {shlex.quote(ROOT)}/scripts/ascend_distributed_launcher/processes.sh\nstart LOG0 -- \"$PYTHON\" $PWD/work.py\n"
+              f"start LOG1 -- {'tail -f /dev/null' if code else other}\nsupervise")
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert ("its work ended with" in done.stderr) == (code != 134)
+    assert (tmp_path / "LOG1" / "file").exists() == (code == 0)
+
+
 def test_a_rank_that_cannot_start_ends_all(tiny_records, tmp_path):
     """A missing shard is found before the first step: the exit code is the rank's, and the log names it."""
     (tmp_path / "records").mkdir()

@@ -33,7 +33,7 @@ start() {
     trap 'interrupted=yes' INT TERM # a shell that is just forked loses a signal: it is passed on when env.log is there
     (
         cd "$folder"
-        export GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" "${variables[@]}"
+        export GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" EXIT_CODE_FILE="$PWD/exit_code" "${variables[@]}"
         env > env.log
         exec "${TIED[@]}" "$@"
     ) > "$folder/training_log.txt" 2>&1 < /dev/null &
@@ -77,15 +77,21 @@ tell_interrupted() {
     done
 }
 
-# supervise: wait for all processes; if one fails the others are taken down, and its exit code is this one's, too.
+# supervise: wait for all processes; if one fails the others are taken down, and its exit code is this one's, too. MindSpore 2.10 now and then
+# crashes a process as it leaves the others, all its work done: what the process itself wrote to exit_code before goes first.
 supervise() {
-    local pid code
+    local pid code told
     while [ ${#FOLDER_OF[@]} -gt 0 ]; do
         sleep 0.2
         for pid in "${!FOLDER_OF[@]}"; do
             ! kill -0 "$pid" 2> /dev/null || continue
             code=0
             { wait "$pid"; } 2> /dev/null || code=$? # without the shell's own remark on a killed process
+            told=$(cat "${FOLDER_OF[$pid]}/exit_code" 2> /dev/null)
+            if [ -n "$told" ] && [ "$told" != "$code" ]; then
+                echo "${FOLDER_OF[$pid]}: its work ended with $told; MindSpore crashed after that, with $code" >&2
+                code=$told
+            fi
             if [ "$code" -ne 0 ]; then
                 echo "error: the process in ${FOLDER_OF[$pid]} ended with $code; ending the others. The end of its training_log.txt:" >&2
                 tail -n 5 "${FOLDER_OF[$pid]}/training_log.txt" >&2
