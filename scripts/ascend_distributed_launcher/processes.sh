@@ -89,7 +89,7 @@ supervise() {
             { wait "$pid"; } 2> /dev/null || code=$? # without the shell's own remark on a killed process
             told=$(cat "${FOLDER_OF[$pid]}/exit_code" 2> /dev/null)
             if [ -n "$told" ] && [ "$told" != "$code" ]; then
-                echo "${FOLDER_OF[$pid]}: its work ended with $told; MindSpore crashed after that, with $code" >&2
+                echo "${FOLDER_OF[$pid]}: its work ended with $told, and its process then with $code: MindSpore may crash as it leaves the others" >&2
                 code=$told
             fi
             if [ "$code" -ne 0 ]; then
