@@ -10,7 +10,7 @@ In the environment: DEVICE_TARGET (Ascend, or CPU for the same processes on this
 CONFIG_PATH (a file that states what differs from default_config.yaml),
 HYPER_PARAMETERS (ini file of training options, default scripts/ascend_distributed_launcher/hyper_parameter_config.ini),
 SERVER_ID (this server in the rank table, default: found by its addresses), MS_SCHED_PORT (CPU on several servers, default 8118).
-Writes into the current folder: distributed_cmd.sh and, for each device, LOG<device>/ with training_log.txt, env.log, exit_code and ms_log/; rank 0's
+Writes into the current folder: distributed_cmd.sh and, for each device, LOG<device>/ with training_log.txt, env.log and ms_log/; rank 0's
 has ckpt_0/, train_record.jsonl and loss.png, too."
 
 wait=

@@ -109,10 +109,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130.
 
     Letters that the terminal's encoding lacks are printed as their numbers (\\u77e9). Where standard output or standard error is closed
-    (`>&-`), what goes there goes nowhere. The exit code is written to the file that EXIT_CODE_FILE names, if it is set: MindSpore may still
-    crash a process of a distributed run that has done all its work, as it leaves the others.
+    (`>&-`), what goes there goes nowhere. A launcher gets the exit code through a new file, too, which it names in the variable
+    CENTERNET_EXIT_CODE_FILE: MindSpore may crash a process of a distributed run that has done all its work, as it leaves the others.
     """
-    told = os.environ.pop("EXIT_CODE_FILE", "")
+    told = os.environ.pop("CENTERNET_EXIT_CODE_FILE", "")  # it is this process's alone
     INTERRUPTS.install()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -120,7 +120,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     sys.stdout.reconfigure(errors="backslashreplace")
     code = _call(main)
     if told:
-        with contextlib.suppress(OSError), open(told, "w", encoding="utf-8") as file:  # without it the process's own exit code is taken
+        # Without the file the process's own exit code is taken.
+        with INTERRUPTS.noted(), contextlib.suppress(OSError), open(told, "x", encoding="utf-8") as file:
             file.write(f"{code}\n")
     sys.exit(code)
 

@@ -235,32 +235,60 @@ def test_an_interrupt_ends_all_ranks_at_one_step(number, tiny_records, ini, tmp_
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
 
 
+def run_processes(folder, *lines):
+    """Run lines of bash behind processes.sh in a folder."""
+    script = "\n".join([f"source {shlex.quote(ROOT)}/scripts/ascend_distributed_launcher/processes.sh", *lines])
+    return subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60)
+
+
 def test_an_interrupt_while_a_process_starts(tmp_path):
-    """It comes as the first process writes its environment: that one is ended, and the second does not begin."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "env").write_text('#!/bin/sh\nkill -TERM "$LAUNCHER"\nexec /usr/bin/env "$@"\n')
-    (tmp_path / "bin" / "env").chmod(0o755)
-    script = (f"source {shlex.quote(ROOT)}/scripts/ascend_distributed_launcher/processes.sh; export LAUNCHER=$$ PATH=$PWD/bin:$PATH\n"
-              "start LOG0 -- tail -f /dev/null\nstart LOG1 -- tail -f /dev/null\nsupervise")
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    """It comes before the first process has written its environment, and is passed on when it has; the second does not begin."""
+    done = run_processes(
+        tmp_path, "LAUNCHER=$$ TICKS=$PWD/ticks", ": > ticks",
+        'sleep() { command sleep "$@"; echo >> "$TICKS"; }',  # of the launcher, as it waits
+        'ticks() { wc -l < "$TICKS"; }',
+        'cd() { kill -TERM "$LAUNCHER"; local n=$(ticks); until [ "$(ticks)" -gt $((n + 3)) ]; do command sleep 0.01; done; builtin cd "$@"; }',
+        "start LOG0 -- tail -f /dev/null", "start LOG1 -- tail -f /dev/null", "supervise")
     assert done.returncode == 130 and "LOG0: " in done.stderr, done.stderr
     assert (tmp_path / "LOG0" / "env.log").exists() and not (tmp_path / "LOG1").exists()
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
 
 
-@pytest.mark.parametrize("main, code", [("lambda: None", 0), ("lambda: 130", 130), ("lambda: os.abort()", 134)])
-def test_a_crash_after_the_work_is_not_the_works_end(main, code, tmp_path):
-    """MindSpore may crash as a process leaves the others: the exit code is the work's, and what still runs goes on where that is 0."""
-    crash = "lambda: os.kill(os.getpid(), signal.SIGSEGV)"
+def test_an_environment_that_cannot_be_written_ends_all(tmp_path):
+    """As on a full disk: nothing waits for it for ever."""
+    done = run_processes(tmp_path, 'cd() { builtin cd "$@"; ln -s /nowhere/env.log env.log; }', "start LOG0 -- tail -f /dev/null", "supervise")
+    assert done.returncode == 1 and "the process in LOG0 ended with 1" in done.stderr and "env.log" in done.stderr, done.stderr
+    wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
+
+
+WORK = """
+import atexit, os, signal, subprocess, sys
+sys.path[0] = {root!r}
+from src import errors
+
+def main():
+    subprocess.run([sys.executable, "-c", "import sys; sys.path[0] = sys.argv[1]; from src import errors; errors.run(lambda: 7)", sys.path[0]])
+    {body}
+
+atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
+errors.run(main)
+"""
+
+
+@pytest.mark.parametrize("body, code", [("", 0), ("return 130", 130), ("os.abort()", 134)])
+def test_a_crash_after_the_work_is_not_the_works_end(body, code, tmp_path):
+    """MindSpore may crash as a process leaves the others: the exit code is the work's, and what still runs goes on where that is 0.
+
+    Another run's exit code in a folder of the same name is not taken, and the processes that a process starts do not tell theirs.
+    """
+    (tmp_path / "work.py").write_text(WORK.format(root=ROOT, body=body))
     other = "bash -c 'tail --pid $1 -f /dev/null; echo whole > file' - $!"
-    (tmp_path / "work.py").write_text("import atexit, os, signal, sys\n" + f"sys.path[0] = {ROOT!r}\nfrom src import errors\n"
-                                      f"atexit.register({crash})\nerrors.run({main})\n")
-    script = (f"source {shlex.quote(ROOT)}/scripts/ascend_distributed_launcher/processes.sh\nstart LOG0 -- \"$PYTHON\" $PWD/work.py\n"
-              f"start LOG1 -- {'tail -f /dev/null' if code else other}\nsupervise")
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = run_processes(tmp_path, 'start LOG0 -- "$PYTHON" "$PWD/work.py"', "echo 9 > LOG0/exit_code", "echo 9 > LOG0/exit_code.1",
+                         f"start LOG1 -- {'tail -f /dev/null' if code else other}", "supervise")
     assert done.returncode == code, done.stderr
     assert ("its work ended with" in done.stderr) == (code != 134)
     assert (tmp_path / "LOG1" / "file").exists() == (code == 0)
+    assert [path.name for path in sorted(tmp_path.glob("LOG*/exit_code*"))] == ["exit_code", "exit_code.1"]
 
 
 def test_a_rank_that_cannot_start_ends_all(tiny_records, tmp_path):

@@ -178,3 +178,16 @@ def test_a_called_script_does_not_take_the_place_of_the_tests(tmp_path):
     """The project's loss.py becomes another process: called in this one, it would end the tests without a word."""
     done = call_script("loss.py", "--help", cwd=tmp_path, check=False)
     assert done.returncode == 1 and "call it with run_script" in done.stderr
+
+
+def test_the_exit_code_is_told_in_a_new_file(tmp_path):
+    """A signal while it is written does not change it, and a file that is there stays."""
+    environment = {**os.environ, "CENTERNET_EXIT_CODE_FILE": "code"}
+    script = SCRIPT.format(root=ROOT, body="return 3")
+    slow = script.replace("errors.run(", "open_file = open\nerrors.open = lambda *words, **more: (os.kill(os.getpid(), signal.SIGTERM), "
+                          "open_file(*words, **more))[1]\nerrors.run(")
+    done = subprocess.run([sys.executable, "-c", slow], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, (tmp_path / "code").read_text()) == (3, "", "3\n")
+    (tmp_path / "code").write_text("mine")
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, timeout=60)
+    assert (tmp_path / "code").read_text() == "mine"

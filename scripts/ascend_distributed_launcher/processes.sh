@@ -32,9 +32,9 @@ start() {
     shift
     trap 'interrupted=yes' INT TERM # a shell that is just forked loses a signal: it is passed on when env.log is there
     (
-        cd "$folder"
-        export GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" EXIT_CODE_FILE="$PWD/exit_code" "${variables[@]}"
-        env > env.log
+        cd "$folder" || exit 1
+        export GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" CENTERNET_EXIT_CODE_FILE="exit_code.$BASHPID" "${variables[@]}"
+        env > env.log || exit 1 # start waits for it
         exec "${TIED[@]}" "$@"
     ) > "$folder/training_log.txt" 2>&1 < /dev/null &
     FOLDER_OF[$!]=$folder
@@ -54,6 +54,7 @@ end_all() {
     end_processes "$1" ${others[@]+"${others[@]}"}
     end_processes "$GRACE" "${!FOLDER_OF[@]}"
     wait
+    for pid in "${!FOLDER_OF[@]}"; do rm -f "${FOLDER_OF[$pid]}/exit_code.$pid"; done
 }
 
 # end_processes SECONDS PID...: ask them to end, wait so long, and kill those that are left.
@@ -77,8 +78,8 @@ tell_interrupted() {
     done
 }
 
-# supervise: wait for all processes; if one fails the others are taken down, and its exit code is this one's, too. MindSpore 2.10 now and then
-# crashes a process as it leaves the others, all its work done: what the process itself wrote to exit_code before goes first.
+# supervise: wait for all processes; if one fails the others are taken down, and its exit code is this one's, too. MindSpore 2.10 now and
+# then crashes a process as it leaves the others, all its work done: the exit code that errors.run wrote before goes first.
 supervise() {
     local pid code told
     while [ ${#FOLDER_OF[@]} -gt 0 ]; do
@@ -87,9 +88,10 @@ supervise() {
             ! kill -0 "$pid" 2> /dev/null || continue
             code=0
             { wait "$pid"; } 2> /dev/null || code=$? # without the shell's own remark on a killed process
-            told=$(cat "${FOLDER_OF[$pid]}/exit_code" 2> /dev/null)
+            told=$(cat "${FOLDER_OF[$pid]}/exit_code.$pid" 2> /dev/null)
+            rm -f "${FOLDER_OF[$pid]}/exit_code.$pid"
             if [ -n "$told" ] && [ "$told" != "$code" ]; then
-                echo "${FOLDER_OF[$pid]}: its work ended with $told, and its process then with $code: MindSpore may crash as it leaves the others" >&2
+                echo "${FOLDER_OF[$pid]}: its work ended with $told, its process then with $code" >&2
                 code=$told
             fi
             if [ "$code" -ne 0 ]; then
