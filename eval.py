@@ -12,23 +12,33 @@ def main():
         evaluate(config)
 
 
-def evaluate(config):
-    """Detect, score and write what config asks for."""
+def check_paths(config):
+    """(the model's description, the Split to detect on); a run's best or last checkpoint is put in config by its own name.
+
+    Raises UserError if they are not there.
+    """
     from src.coco import find_split
-    from src.models import check_fixed, description_source, load_model, read_model, require_runtime
-    from src.side_file import adopt_evaluation, named_checkpoint
-    from src.utils import log
+    from src.models import read_model, require_runtime
+    from src.side_file import named_checkpoint
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     require_runtime(config.load_checkpoint_path)
     description = read_model(config.load_checkpoint_path)
     try:
-        split = find_split(config.data_dir, config.run_mode, config.dataset_config)
+        return description, find_split(config.data_dir, config.run_mode, config.dataset_config)
     except errors.UserError as error:
         raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
+
+
+def evaluate(config):
+    """Detect, score and write what config asks for."""
+    description, split = check_paths(config)
     # What is slow to load is not needed for --help, a wrong option or a wrong path.
     from src import evaluator
     from src.extensions import require_extensions
+    from src.models import check_fixed, description_source, load_model
+    from src.side_file import adopt_evaluation
+    from src.utils import log
 
     require_extensions()
     log(adopt_evaluation(config, description, description_source(config.load_checkpoint_path)))

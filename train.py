@@ -7,72 +7,76 @@ from src.model_utils.config import get_config
 from src.side_file import named_checkpoint
 
 
-def check_paths(config):
-    """Raise UserError for data or a checkpoint that is not there, and for a part that is to stay as it is without weights.
+def check_paths(config, folder="."):
+    """The evaluator.Part to score on while training, None without eval_epochs; folder is where the training is to run.
 
-    With enable_modelarts they are in buckets, and nothing is checked.
+    Raises UserError for data or a checkpoint that is not there, and for a part that is to stay as it is without weights.
     """
-    if config.enable_modelarts:
-        return
+    from src.evaluator import scored_part
     from src.manifest import read_manifest
-    from src.side_file import require_checkpoint
+    from src.side_file import checkpoints_to_resume, require_checkpoint
 
-    read_manifest(config)
+    part = scored_part(config, read_manifest(config))
     if config.train_config.freeze != "none" and not (config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume):
         raise errors.UserError(f"train_config.freeze is {config.train_config.freeze}, and there are no weights to start from: "
                                "load_checkpoint_path or net_config.load_backbone_path names them")
     if config.load_checkpoint_path:
         require_checkpoint(named_checkpoint(config.load_checkpoint_path))
-    elif config.net_config.load_backbone_path and not config.resume:
+    elif config.resume:
+        checkpoints_to_resume(os.path.normpath(os.path.join(folder, config.save_checkpoint_path, "ckpt_0")))
+    elif config.net_config.load_backbone_path:
         require_checkpoint(config.net_config.load_backbone_path, "backbone checkpoint (net_config.load_backbone_path)")
+    return part
 
 
 def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
     require_mindspore()
-    check_paths(config)
     if config.tensorboard:
         from src.summaries import require_writer
 
         require_writer()
-    # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
-    from src.dataset import TrainSet
-    from src.engine import train
-    from src.evaluator import scored_part
-    from src.look import look
-    from src.manifest import read_manifest
-    from src.model_utils.device_adapter import init_ranks, leave_ranks, peak_memory, profiling, set_device
     from src.model_utils.moxing_adapter import modelarts
+
+    with modelarts(config, "mindrecord_dir"):
+        part = check_paths(config)
+        train(config, part)
+
+
+def train(config, part):
+    """Train as config says, scored on an evaluator.Part, and say what is written."""
+    # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
+    from src import engine
+    from src.dataset import TrainSet
+    from src.look import look
+    from src.model_utils.device_adapter import init_ranks, leave_ranks, peak_memory, profiling, set_device
     from src.next_commands import commands_for
     from src.side_file import BEST_NAME
     from src.training_log import loss_curve
     from src.utils import log
     from src.visual import plot_losses
 
-    with modelarts(config, "mindrecord_dir"):
-        config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
-        part = scored_part(config, read_manifest(config))
-        target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
-        rank, rank_size = init_ranks(config.distribute, config.device_num)
-        train_set = TrainSet(config, rank, rank_size, target)
-        look(config, train_set, rank)
-        try:
-            with profiling(config.need_profiler, config.profiler_path):
-                checkpoint = train(config, train_set, target, rank, part)
-        except errors.Interrupted:  # after a step at which all ranks end
-            leave_ranks(rank_size)
-            raise
+    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
+    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
+    rank, rank_size = init_ranks(config.distribute, config.device_num)
+    train_set = TrainSet(config, rank, rank_size, target)
+    look(config, train_set, rank)
+    try:
+        with profiling(config.need_profiler, config.profiler_path):
+            checkpoint = engine.train(config, train_set, target, rank, part)
+    except errors.Interrupted:  # after a step at which all ranks end
         leave_ranks(rank_size)
-        log(peak_memory(target))
-        if rank == 0:
-            record = os.path.join(config.save_result_dir, "train_record.jsonl")
-            print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"
-                  f"loss curve: {plot_losses(record, loss_curve(record))}")
-            if checkpoint:
-                best = os.path.join(os.path.dirname(checkpoint), BEST_NAME)
-                print(commands_for(best if part and os.path.exists(best) else checkpoint, config.data_dir,
-                                   config.save_result_dir))
+        raise
+    leave_ranks(rank_size)
+    log(peak_memory(target))
+    if rank == 0:
+        record = os.path.join(config.save_result_dir, "train_record.jsonl")
+        print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"
+              f"loss curve: {plot_losses(record, loss_curve(record))}")
+        if checkpoint:
+            best = os.path.join(os.path.dirname(checkpoint), BEST_NAME)
+            print(commands_for(best if part and os.path.exists(best) else checkpoint, config.data_dir, config.save_result_dir))
 
 
 def command() -> None:

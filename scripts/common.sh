@@ -34,22 +34,6 @@ none_if_blank() {
     [ -z "${1//[[:space:]]/}" ] || printf '%s' "$1"
 }
 
-# named_checkpoint PATH: of RUN/best and RUN/last the best and the newest checkpoint of a run's folder, as everywhere else; else PATH.
-named_checkpoint() {
-    case ${1##*/} in
-    best | last)
-        "$PYTHON" -c '
-import sys
-sys.path[0] = sys.argv[1]
-from src import errors
-from src.side_file import named_checkpoint
-
-errors.run(lambda: print(named_checkpoint(sys.argv[2])))' "$ROOT" "$1"
-        ;;
-    *) printf '%s' "$1" ;;
-    esac
-}
-
 # keep_earlier PATH: what is there goes to the first free of PATH.1, PATH.2, ...
 keep_earlier() {
     [ -e "$1" ] || return 0
@@ -67,16 +51,17 @@ in_background() {
     "$PYTHON" -c '
 import sys
 sys.path[0], script = sys.argv.pop(1), sys.argv.pop(1)  # not the current folder, which may have a src/ of its own
+import importlib
+
 from src import errors
 from src.model_utils.config import get_config
 from src.model_utils.local_adapter import require_device
-from train import check_paths
 
 def check():
     config = get_config("", sys.argv[1:])
-    print(config.summary())
-    if script == "train.py":
-        check_paths(config)
+    print(config.summary(), flush=True)
+    if not config.enable_modelarts:  # which copies them first
+        importlib.import_module(script[:-3].replace("/", ".")).check_paths(config)
     if script != "src/dataset.py":  # which needs no device
         require_device(config.device_target)
 

@@ -25,9 +25,6 @@ set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 $USAGE"
 [ -f "$2" ] || usage_error "RANK_TABLE_FILE is no file: $2
 $USAGE"
-checkpoint=$(named_checkpoint "$(none_if_blank "${3:-}")")
-[ -z "$checkpoint" ] || [ -f "$checkpoint" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $checkpoint
-$USAGE"
 
 configuration
 launcher="$ROOT/scripts/ascend_distributed_launcher"
@@ -36,19 +33,7 @@ command=("$PYTHON" "$launcher/get_distribute_train_cmd.py" ${CONFIGURATION[@]+"$
     ${DEVICE[@]+"${DEVICE[@]}"} --python "$PYTHON")
 [ -z "${SERVER_ID:-}" ] || command+=(--server_id "$SERVER_ID")
 [ -z "${MS_SCHED_PORT:-}" ] || command+=(--sched_port "$MS_SCHED_PORT")
-"${command[@]}" --load_checkpoint_path "$checkpoint" -- ${OPTIONS[@]+"${OPTIONS[@]}"}
-
-# The folders of an earlier run get another name, and a checkpoint in one of them moves with it.
-checkpoint=$(readlink -f "$checkpoint" || true)
-moved=
-for folder in LOG*; do
-    [[ $folder =~ ^LOG(_scheduler|[0-9]+)$ ]] || continue
-    here=$(readlink -f "$folder")
-    kept=$(keep_earlier "$folder")
-    echo "$kept"
-    [[ $checkpoint != "$here"/* ]] || moved="${kept##* as }${checkpoint#"$here"}"
-done
-[ -z "$moved" ] || "${command[@]}" --load_checkpoint_path "$moved" -- ${OPTIONS[@]+"${OPTIONS[@]}"} > /dev/null
+"${command[@]}" --keep_earlier "--load_checkpoint_path=$(none_if_blank "${3:-}")" -- ${OPTIONS[@]+"${OPTIONS[@]}"}
 
 if [ -n "$wait" ]; then
     exec bash distributed_cmd.sh

@@ -18,10 +18,7 @@ $USAGE"
 $USAGE"
 [ -d "$3" ] || usage_error "DATA_DIR is no folder: $3
 $USAGE"
-checkpoint=$(named_checkpoint "$4")
-[ -f "$checkpoint" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $checkpoint
-$USAGE"
 
 configuration
 in_background eval_log.txt eval.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} ${DEVICE[@]+"${DEVICE[@]}"} \
-    --device_id "$1" --run_mode "$2" --data_dir "$3" --load_checkpoint_path "$checkpoint" ${OPTIONS[@]+"${OPTIONS[@]}"}
+    --device_id "$1" --run_mode "$2" --data_dir "$3" --load_checkpoint_path "$4" ${OPTIONS[@]+"${OPTIONS[@]}"}

@@ -17,12 +17,8 @@ $USAGE"
 [ -d "$2" ] || usage_error "MINDRECORD_PATH is no folder: $2
 $USAGE"
 words=(--device_id "$1" --mindrecord_dir "$2")
-checkpoint=$(named_checkpoint "$(none_if_blank "${3:-}")")
-if [ -n "$checkpoint" ]; then
-    [ -f "$checkpoint" ] || usage_error "LOAD_CHECKPOINT_PATH is no file: $checkpoint
-$USAGE"
-    words+=(--load_checkpoint_path "$checkpoint")
-fi
+checkpoint=$(none_if_blank "${3:-}")
+[ -z "$checkpoint" ] || words+=(--load_checkpoint_path "$checkpoint")
 
 configuration
 in_background training_log.txt train.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} ${DEVICE[@]+"${DEVICE[@]}"} "${words[@]}" \

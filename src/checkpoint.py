@@ -10,7 +10,7 @@ from src import errors
 from src.architectures import architecture_of
 from src.averaging import PREFIX as EMA_PREFIX
 from src.errors import UserError
-from src.side_file import BEST_NAME, find_checkpoints, require_checkpoint, side_file, written_as
+from src.side_file import BEST_NAME, checkpoints_to_resume, find_checkpoints, require_checkpoint, side_file, written_as
 from src.utils import free_name, keep_earlier, link_or_copy, log, whole_file, write_json
 
 LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters that the number of classes shapes; of several stacks each
@@ -199,11 +199,10 @@ class CheckpointFolder:
 def newest_checkpoint(folder):
     """The checkpoint written last in a folder that can be read, if no other the best one; says which cannot. Raises UserError if there is
     none."""
-    best = os.path.join(folder, BEST_NAME)
-    for path in [*reversed(find_checkpoints(folder)), *([best] if os.path.isfile(best) else [])]:
+    for path in checkpoints_to_resume(folder):
         try:
             read_checkpoint(path)
             return path
         except UserError as error:
             log(f"left out: {error}")
-    raise UserError(f"no checkpoint in {folder} to go on from; set --load_checkpoint_path or --save_checkpoint_path")
+    raise UserError(f"no checkpoint in {folder} can be read; set --load_checkpoint_path or --save_checkpoint_path")

@@ -52,15 +52,12 @@ def convert(split, config):
     Images go in as the bytes they are on disk; one whose size in the annotation file is that without its EXIF orientation goes in without
     that. Images without annotations (unless dataset_config.keep_empty), unreadable images, those of more than max_pixels, and unusable
     boxes are left out, counted and logged.
-    The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if a finished conversion
-    of that prefix is there, if the configuration names other classes, or if no image is left.
+    The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if the configuration names other classes, or
+    if no image is left.
     """
     from mindspore.mindrecord import FileWriter
 
     mindrecord_dir, prefix, options = config.mindrecord_dir, config.mindrecord_prefix, config.dataset_config
-    finished = manifest_path(mindrecord_dir, prefix)
-    if os.path.exists(finished):
-        raise UserError(f"{finished} exists: this conversion is done; name another --mindrecord_prefix or folder, or delete it first")
     coco = read_coco(split.annotation)
     classes, category_ids = class_list(coco)
     check_expected(config, classes, category_ids, split.annotation)
@@ -104,7 +101,7 @@ def convert(split, config):
         "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
         "sizes": {file: os.path.getsize(os.path.join(mindrecord_dir, file)) for file in files},
     }
-    write_json(finished, manifest)
+    write_json(manifest_path(mindrecord_dir, prefix), manifest)
     return manifest
 
 
@@ -257,15 +254,24 @@ class TrainSet:
 # ---------------------------------------------------------------- script
 
 
+def check_paths(config):
+    """The Split to convert. Raises UserError if it is not there, or no folder for the MindRecord files is given, or one that has them."""
+    split = find_split(config.coco_data_dir, "train", config.dataset_config, "--coco_data_dir")
+    if not config.mindrecord_dir:
+        raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
+    finished = manifest_path(config.mindrecord_dir, config.mindrecord_prefix)
+    if os.path.exists(finished):
+        raise UserError(f"{finished} exists: this conversion is done; name another --mindrecord_prefix or folder, or delete it first")
+    return split
+
+
 def main():
     """Convert the training part of a data set."""
     config = get_config("Convert the training images of a COCO-format data set to MindRecord files.")
     log(config.summary())
     require_mindspore()
     start = time.time()
-    split = find_split(config.coco_data_dir, "train", config.dataset_config, "--coco_data_dir")
-    if not config.mindrecord_dir:
-        raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
+    split = check_paths(config)
     try:
         manifest = convert(split, config)
     except KeyboardInterrupt:

@@ -72,6 +72,15 @@ def find_checkpoints(folder: str) -> list[str]:
     return [path for path, step in sorted(found, key=lambda entry: (written_as(entry[0]), entry[1], entry[0]))]
 
 
+def checkpoints_to_resume(folder: str) -> list[str]:
+    """Paths of the checkpoints in a run's folder, the newest first, the best one last. Raises UserError if there is none."""
+    best = os.path.join(folder, BEST_NAME)
+    found = [*reversed(find_checkpoints(folder)), *([best] if os.path.isfile(best) else [])]
+    if not found:
+        raise UserError(f"no checkpoint in {folder} to go on from; set --load_checkpoint_path or --save_checkpoint_path")
+    return found
+
+
 def written_as(checkpoint: str) -> int:
     """Which of its folder's checkpoints, counted from 1 in the order of writing, its side file says it is; 0 if that does not say.
 

@@ -247,7 +247,7 @@ def test_an_interrupt_while_a_process_starts(tmp_path):
         tmp_path, "LAUNCHER=$$ TICKS=$PWD/ticks", ": > ticks",
         'sleep() { command sleep "$@"; echo >> "$TICKS"; }',  # of the launcher, as it waits
         'ticks() { wc -l < "$TICKS"; }',
-        'cd() { kill -TERM "$LAUNCHER"; local n=$(ticks); until [ "$(ticks)" -gt $((n + 3)) ]; do command sleep 0.01; done; builtin cd "$@"; }',
+        'cd() { kill -TERM "$LAUNCHER"; n=$(ticks); until [ "$(ticks)" -gt $((n + 3)) ]; do command sleep 0.01; done; builtin cd "$@"; }',
         "start LOG0 -- tail -f /dev/null", "start LOG1 -- tail -f /dev/null", "supervise")
     assert done.returncode == 130 and "LOG0: " in done.stderr, done.stderr
     assert (tmp_path / "LOG0" / "env.log").exists() and not (tmp_path / "LOG1").exists()
@@ -256,7 +256,8 @@ def test_an_interrupt_while_a_process_starts(tmp_path):
 
 def test_an_environment_that_cannot_be_written_ends_all(tmp_path):
     """As on a full disk: nothing waits for it for ever."""
-    done = run_processes(tmp_path, 'cd() { builtin cd "$@"; ln -s /nowhere/env.log env.log; }', "start LOG0 -- tail -f /dev/null", "supervise")
+    done = run_processes(tmp_path, 'cd() { builtin cd "$@"; ln -s /nowhere/env.log env.log; }', "start LOG0 -- tail -f /dev/null",
+                         "supervise")
     assert done.returncode == 1 and "the process in LOG0 ended with 1" in done.stderr and "env.log" in done.stderr, done.stderr
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
 
@@ -267,7 +268,8 @@ sys.path[0] = {root!r}
 from src import errors
 
 def main():
-    subprocess.run([sys.executable, "-c", "import sys; sys.path[0] = sys.argv[1]; from src import errors; errors.run(lambda: 7)", sys.path[0]])
+    child = "import sys; sys.path[0] = sys.argv[1]; from src import errors; errors.run(lambda: 7)"
+    subprocess.run([sys.executable, "-c", child, sys.path[0]])
     {body}
 
 atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
@@ -292,24 +294,34 @@ def test_a_crash_after_the_work_is_not_the_works_end(body, code, tmp_path):
 
 
 def test_a_rank_that_cannot_start_ends_all(tiny_records, tmp_path):
-    """A missing shard is found before the first step: the exit code is the rank's, and the log names it."""
-    (tmp_path / "records").mkdir()
-    for file in tiny_records.iterdir():
-        if file.name != "coco_det.train.mind1":
-            (tmp_path / "records" / file.name).symlink_to(file)
+    """A batch of more images than there are is found before the first step: the exit code is the rank's, and the log says it."""
     cpu_table(tmp_path / "hccl.json")
-    assert launch(tmp_path, tmp_path / "records").wait(200) == 2
-    assert "MindRecord file not found" in (tmp_path / "launcher.txt").read_text(), said(tmp_path)
+    assert launch(tmp_path, tiny_records, "--train_config.batch_size", 50).wait(200) == 2
+    assert "20 images are fewer than one step's" in (tmp_path / "launcher.txt").read_text(), said(tmp_path)
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
 
 
-def test_a_checkpoint_moves_with_the_folder_it_lies_in(tiny_records, tmp_path):
+@pytest.mark.parametrize("words", [["LOG0/ckpt_0/centernet-1_2.ckpt"], ["LOG0/last"], ["--load_checkpoint_path", "LOG0/last"]])
+def test_a_checkpoint_moves_with_the_folder_it_lies_in(words, tiny_records, tmp_path):
     """LOG0 of the earlier run becomes LOG0.1; the checkpoint named in it is looked for there, and this one is no good."""
     cpu_table(tmp_path / "hccl.json", devices="0")
     (tmp_path / "LOG0" / "ckpt_0").mkdir(parents=True)
-    (tmp_path / "LOG0" / "ckpt_0" / "c.ckpt").write_text("not a checkpoint")
-    assert launch(tmp_path, tiny_records, "LOG0/ckpt_0/c.ckpt").wait(200) == 2
-    assert f"{tmp_path}/LOG0.1/ckpt_0/c.ckpt: not a MindSpore checkpoint" in (tmp_path / "launcher.txt").read_text(), said(tmp_path)
+    (tmp_path / "LOG0" / "ckpt_0" / "centernet-1_2.ckpt").write_text("not a checkpoint")
+    assert launch(tmp_path, tiny_records, *words).wait(200) == 2
+    error = f"{tmp_path}/LOG0.1/ckpt_0/centernet-1_2.ckpt: not a MindSpore checkpoint"
+    assert error in (tmp_path / "launcher.txt").read_text(), said(tmp_path)
+
+
+def test_a_launch_leaves_the_script_of_an_earlier_one_that_reads_it(tiny_records, tmp_path):
+    """The shell reads a script as it runs it: the new one is another file."""
+    cpu_table(tmp_path / "hccl.json", devices="0")
+    (tmp_path / "hp.ini").write_text(INI)
+    (tmp_path / "distributed_cmd.sh").write_text("echo earlier\n")
+    with open(tmp_path / "distributed_cmd.sh") as earlier:
+        run_script("scripts/ascend_distributed_launcher/get_distribute_train_cmd.py", "--mindrecord_dir", tiny_records,
+                   "--hccl_config_dir", "hccl.json", "--hyper_parameter_config_dir", "hp.ini", "--device_target", "CPU", cwd=tmp_path)
+        assert earlier.read() == "echo earlier\n"
+    assert "supervise" in (tmp_path / "distributed_cmd.sh").read_text()
 
 
 def test_in_the_background_and_wrong_words(tiny_records, tmp_path):

@@ -14,7 +14,7 @@ def launch(script, *words, cwd, **environment):
 
 @pytest.mark.parametrize("script, words", [
     ("run_standalone_train_ascend.sh", []), ("run_standalone_train_ascend.sh", ["x", "."]),
-    ("run_standalone_train_ascend.sh", [0, "/nowhere"]), ("run_standalone_train_ascend.sh", [0, ".", "/nowhere.ckpt"]),
+    ("run_standalone_train_ascend.sh", [0, "/nowhere"]),
     ("run_standalone_eval_ascend.sh", [0, "val", "."]), ("run_standalone_eval_ascend.sh", [0, "train", ".", "x"]),
     ("convert_dataset_to_mindrecord.sh", ["/nowhere", "m"]), ("convert_dataset_to_mindrecord.sh", ["."]),
     ("setup_env.sh", ["/nowhere.txt"]), ("quick_start.sh", ["now"]),
@@ -27,15 +27,34 @@ def test_wrong_arguments_print_the_usage(script, words, tmp_path):
 
 @pytest.mark.parametrize("script, words, said", [
     ("run_standalone_train_ascend.sh", [0, "."], "no finished conversion in ."),
-    ("run_standalone_train_ascend.sh", [0, ".", "run/best"], "run/best names the best checkpoint in run or its ckpt_0, and there is none"),
     ("run_standalone_eval_ascend.sh", [0, "val", ".", "last"], "last names the newest checkpoint in this folder"),
+    ("run_standalone_eval_ascend.sh", [0, "val", ".", ""], "no checkpoint (--load_checkpoint_path) given"),
+    ("convert_dataset_to_mindrecord.sh", [".", "out"], "none of these exists: ./annotations/"),
+    ("run_distributed_train_ascend.sh", [".", "table.json"], "no finished conversion in ."),
     ("run_distributed_train_ascend.sh", [".", "table.json", "last"], "last names the newest checkpoint in this folder"),
+    ("run_distributed_train_ascend.sh", [".", "table.json", "-x/best"], "-x/best names the best checkpoint in -x"),
 ])
 def test_what_is_not_there_is_said_before_anything_starts(script, words, said, tmp_path):
     (tmp_path / "table.json").touch()
     done = launch(script, *words, cwd=tmp_path, DEVICE_TARGET="CPU")
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+
+@pytest.mark.parametrize("script, words, said", [
+    ("run_standalone_train_ascend.sh", [0, "RECORDS", "/nowhere.ckpt"], "checkpoint (--load_checkpoint_path) not found: /nowhere.ckpt"),
+    ("run_standalone_train_ascend.sh", [0, "RECORDS", "run/best"], "run/best names the best checkpoint in run or its ckpt_0, and"),
+    ("run_standalone_train_ascend.sh", [0, "RECORDS", "--resume", "true"], "no checkpoint in ckpt_0 to go on from"),
+    ("run_standalone_train_ascend.sh", [0, "RECORDS", "--eval_epochs", 1, "--data_dir", "nowhere"], "(--data_dir) not found: nowhere"),
+    ("run_standalone_eval_ascend.sh", [0, "val", ".", "CHECKPOINT"], "none of these exists: ./annotations/"),
+    ("convert_dataset_to_mindrecord.sh", ["DATA", "RECORDS"], "this conversion is done"),
+])
+@pytest.mark.slow
+def test_what_does_not_fit_is_said_before_anything_starts(script, words, said, tiny_data, tiny_records, tiny_checkpoint, tmp_path):
+    given = {"RECORDS": tiny_records, "CHECKPOINT": tiny_checkpoint, "DATA": tiny_data}
+    done = launch(script, *(given.get(word, word) for word in words), cwd=tmp_path, DEVICE_TARGET="CPU")
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def wait_for(pid_line):

@@ -335,11 +335,14 @@ def checkout(tmp_path, graphs):
 @pytest.mark.parametrize("text, error", [
     ("\ufeff[config]\nepoch_size = '3'\n", None), ("epoch_size=3\n", "not an ini file with a section [config] (File contains no section"),
     ("[config]\nresume=true\n", "no LOAD_CHECKPOINT_PATH says what goes on"),
+    ("[config]\nresume=true\nsave_checkpoint_path=../empty\n", "no checkpoint in empty/ckpt_0 to go on from"),
     ("[config]\nresume=true\nsave_checkpoint_path=../out\nepoch_size=3\n", None), ("[config]\nCOCO_ROOT=x\n", "no parameter COCO_ROOT"),
     ("[config]\nnet_config.num_classes=80\nepoch_size=3\n", None),
 ])
 def test_ini_files_are_read_or_refused_in_one_sentence(text, error, records, tmp_path):
     (tmp_path / "x.ini").write_text(text)
+    (tmp_path / "out" / "ckpt_0").mkdir(parents=True)
+    (tmp_path / "out" / "ckpt_0" / "centernet-1_1.ckpt").touch()
     make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(tmp_path / "hccl.json")])
     script = "scripts/ascend_distributed_launcher/get_distribute_train_cmd.py"
     done = call_script(script, "--mindrecord_dir", records, "--hccl_config_dir", "hccl.json", "--hyper_parameter_config_dir", "x.ini",

@@ -4,7 +4,9 @@ scripts/run_distributed_train_ascend.sh calls this and runs the file.
 """
 import argparse
 import configparser
+import glob
 import os
+import re
 import shlex
 import socket
 import sys
@@ -20,6 +22,9 @@ from src.model_utils.local_adapter import has_npu
 from src.model_utils.paths import absolute_paths
 from src.options import OptionParser
 from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
+from src.side_file import named_checkpoint
+from src.utils import free_name, keep_earlier, whole_file
+from train import check_paths
 
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
 # What the launcher itself decides, so that it cannot be in the ini file.
@@ -37,6 +42,8 @@ def main(argv=None):
     servers = read_rank_table(options.hccl_config_dir)
     server = find_server(servers, options.server_id, options.hccn_conf)
     device_num = sum(len(other.devices) for other in servers)
+    if options.keep_earlier:
+        words = keep_folders(words)
     processes = [
         training_process(device, target, words, device_num, cores)
         for device, cores in zip(server.devices, share_cores(sorted(os.sched_getaffinity(0)), len(server.devices)))
@@ -48,7 +55,8 @@ def main(argv=None):
         if server.devices[0].rank == 0:
             processes.insert(0, ("LOG_scheduler", {"MS_ROLE": "MS_SCHED"}, "", [*words, "--distribute", "true", "--device_target", "CPU"]))
     text = command_file(common, processes, [options.python, os.path.abspath(options.run_script_dir)], server)
-    with open(options.cmd_file, "w", encoding="utf-8") as file:
+    # Whole at once: the shell of an earlier launch may still be reading the file that it replaces.
+    with whole_file(options.cmd_file) as partial, open(partial, "w", encoding="utf-8") as file:
         file.write(text)
     ranks = [device.rank for device in server.devices]
     print(f"server {server.server_id}: ranks {ranks[0]} to {ranks[-1]} of {device_num}; wrote {options.cmd_file}")
@@ -66,6 +74,8 @@ def parse(argv):
     parser.add_argument("--hccl_config_dir", required=True, help="rank table (hccl.json)")
     parser.add_argument("--hccl_time_out", type=int, default=1200, help="seconds that devices wait for each other (default: %(default)s)")
     parser.add_argument("--cmd_file", default="distributed_cmd.sh", help="file to write (default: %(default)s)")
+    parser.add_argument("--keep_earlier", action="store_true",
+                        help="give an earlier launch's folders, LOG*, other names now, so that a checkpoint in one is found there")
     parser.add_argument("--server_id", help="this server's server_id in the rank table (default: found by its addresses)")
     parser.add_argument("--hccn_conf", default=HCCN_CONF, help="file of this server's device addresses (default: %(default)s)")
     parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"),
@@ -103,7 +113,6 @@ def training_words(options):
 
     What holds: default_config.yaml, --config_path, the ini file's config_path, the ini file, the words of the command line.
     """
-    errors.require_dir(options.mindrecord_dir, "MindRecord folder (--mindrecord_dir)")
     ini_path = options.hyper_parameter_config_dir
     ini = read_parameters(ini_path)
     files = [path for path in (options.config_path, find_recipe(ini.pop("config_path", ""))) if path]
@@ -115,17 +124,31 @@ def training_words(options):
         given["load_checkpoint_path"] = options.load_checkpoint_path
     given["mindrecord_dir"] = options.mindrecord_dir
     config = compose(files, [(ini_path, ini), (COMMAND_LINE, given)])
-    if config.load_checkpoint_path and not config.enable_modelarts:
-        errors.require_file(config.load_checkpoint_path, "checkpoint (LOAD_CHECKPOINT_PATH)")
+    if not config.enable_modelarts:
+        config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     in_new_folder = not os.path.normpath(config.save_checkpoint_path).startswith(("/", ".."))
     if config.resume and not config.load_checkpoint_path and in_new_folder:
         raise UserError(f"resume is true ({config.origin('resume')}), and no LOAD_CHECKPOINT_PATH says what goes on; processes start in "
                         "new folders, LOG<device>/, which hold no checkpoint yet")
+    if not config.enable_modelarts:  # which copies them first
+        check_paths(config, "LOG0")
     # The processes work in folders of their own; what YAML files say of paths is the caller's, too.
     parameters = {name: as_text(value) for name, value in config.parameters().items() if name not in OURS or name in given}
     chosen = {name: value for name, value in parameters.items() if config.origin(name) in (ini_path, COMMAND_LINE)}
     words = [word for path in files for word in ("--config_path", os.path.abspath(path))]
     return config, words + [word for name, value in {**chosen, **absolute_paths(config)}.items() for word in (f"--{name}", value)]
+
+
+def keep_folders(words):
+    """Give the folders of an earlier launch other names, as processes.sh does; the words, with the files in those where they are now."""
+    for folder in sorted(glob.glob("LOG*")):
+        if re.fullmatch(r"LOG(_scheduler|\d+)", folder):
+            here, aside = os.path.realpath(folder), free_name(folder)
+            inside = {word: os.path.relpath(os.path.realpath(word), here) for word in words
+                      if os.path.isfile(word) and os.path.realpath(word).startswith(os.path.join(here, ""))}
+            keep_earlier(folder)
+            words = [os.path.abspath(os.path.join(aside, inside[word])) if word in inside else word for word in words]
+    return words
 
 
 def find_recipe(path):
