@@ -44,6 +44,7 @@ def evaluate(config):
     log(adopt_evaluation(config, description, description_source(config.load_checkpoint_path)))
     check_fixed(config, description, config.load_checkpoint_path)
     detector = load_model(config.load_checkpoint_path, config)
+    log(f"loaded {config.load_checkpoint_path}{detector.weights}")
     evaluator.evaluate(detector, evaluator.read_part(split, detector.description, config), config)
 
 

@@ -78,6 +78,14 @@ def load_weights(cell, parameters, source, skip_reshaped_heads=False, use_ema=Tr
     return kept
 
 
+def weights_taken(parameters, use_ema):
+    """Which of a checkpoint's weights load_weights takes, as the end of a sentence; "" where there is no choice and none was asked for."""
+    averaged = any(name.startswith(EMA_PREFIX) for name in parameters)
+    if use_ema:
+        return ", the average of its weights" if averaged else ""
+    return ", its weights, not their average" if averaged else ", its weights, which have no average"
+
+
 def parameter_shapes(cell):
     """{name: shape} of all parameters of a cell."""
     return {parameter.name: tuple(parameter.shape) for parameter in cell.get_parameters()}

@@ -10,7 +10,7 @@ from mindspore import nn
 
 from src import errors
 from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network
-from src.checkpoint import load_weights, read_checkpoint
+from src.checkpoint import load_weights, read_checkpoint, weights_taken
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import Normalize
 from src.errors import UserError
@@ -36,6 +36,7 @@ class Detector:
     """
 
     input_res = batch_size = None  # it takes batches of any
+    weights = ""  # as checkpoint.weights_taken says
 
     def __init__(self, network, description, down_ratio, from_bytes=False, any_size=False):
         self.network, self.description, self.down_ratio, self.from_bytes = network, description, down_ratio, from_bytes
@@ -57,6 +58,8 @@ class Detector:
 
 class ExportedDetector:
     """The Detector of an exported file, which takes only its own input_res [W, H] and batch_size; fewer images are filled up."""
+
+    weights = ""  # those that were exported
 
     def __init__(self, graph, description):
         self.graph, self.description = graph, description
@@ -87,10 +90,13 @@ def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_
     description = read_side_file(checkpoint)
     dcn_impl = resolve_dcn_impl(dcn_impl, device_target)
     network = build_network(Config(description["net_config"]), len(description["classes"]), dcn_impl)
-    load_weights(network, read_checkpoint(checkpoint), checkpoint, use_ema=use_ema)
+    parameters = read_checkpoint(checkpoint)
+    load_weights(network, parameters, checkpoint, use_ema=use_ema)
     if left := make_for_inference(network):
         log(f"{left} batch norms stay: folding them would cost precision")
-    return build_detector(network, description, eval_config, takes_any_size(eval_config, device_target, dcn_impl), from_bytes)
+    detector = build_detector(network, description, eval_config, takes_any_size(eval_config, device_target, dcn_impl), from_bytes)
+    detector.weights = weights_taken(parameters, use_ema)
+    return detector
 
 
 def takes_any_size(eval_config, device_target, dcn_impl):

@@ -6,10 +6,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.averaging import PREFIX as EMA_PREFIX
 from src.averaging import WeightAverage
 from src.centernet_det import build_network
-from src.checkpoint import CheckpointFolder, load_weights, newest_checkpoint, read_checkpoint
+from src.checkpoint import CheckpointFolder, load_weights, newest_checkpoint, read_checkpoint, weights_taken
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import UserError
@@ -71,8 +70,7 @@ def start_weights(network, config):
     if config.load_checkpoint_path:
         parameters = read_checkpoint(config.load_checkpoint_path)
         kept = load_weights(network, parameters, config.load_checkpoint_path, skip_reshaped_heads=True, use_ema=config.use_ema)
-        averaged = config.use_ema and any(name.startswith(EMA_PREFIX) for name in parameters)
-        log(f"loaded {config.load_checkpoint_path}{', the average of its weights' if averaged else ''}")
+        log(f"loaded {config.load_checkpoint_path}{weights_taken(parameters, config.use_ema)}")
         if kept:
             log(f"another number of classes, so these start anew: {', '.join(kept)}")
         if os.path.exists(side_file(config.load_checkpoint_path)):

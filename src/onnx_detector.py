@@ -26,6 +26,8 @@ INSTALL = f"is not installed; {how_to_install('onnx')}"
 class OnnxDetector:
     """The detector of an ONNX file, as inference.py says; a batch's sides are multiples of its stride if the file leaves them free."""
 
+    weights = ""  # those that were exported
+
     def __init__(self, session: Any, description: dict, path: str):
         self.session, self.description, self.path = session, description, path
         self.down_ratio, self.from_bytes = description["down_ratio"], description["input_type"] == "uint8"

@@ -43,8 +43,7 @@ def add_model_options(parser):
                        help="checkpoint, its side file beside it; RUN/best and RUN/last are the best and the newest of a run's folder")
     add_exported_option(model)
     values, helps, _ = load_defaults()
-    parser.add_argument("--use_ema", default=values["use_ema"], metavar="true|false",
-                        help=f"{helps['use_ema']} (default: %(default)s)")
+    parser.add_argument("--use_ema", metavar="true|false", help=f"{helps['use_ema']} (default: {str(values['use_ema']).lower()})")
     add_device_options(parser)
 
 

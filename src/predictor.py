@@ -88,7 +88,8 @@ class Predictor:
     [width, height]), so that one graph serves images of all sizes; keep_res=True keeps their own sizes. eval_options are those of
     eval_config: flip_test, multi_scales, K, SOFT_NMS, keep_res, batch_size, ..., by default those of the recipe; an
     exported file has flip_test, K and, unless it leaves it free, the size in it. An ONNX file is computed by ONNX Runtime without
-    MindSpore, by its execution provider onnx_provider. use_ema=False takes a checkpoint's weights in place of their average.
+    MindSpore, by its execution provider onnx_provider. use_ema says whether a checkpoint's average of its weights is taken where it
+    has one, by default what default_config.yaml says.
 
     Its attribute `classes` are the classes' names; `settings` is a sentence that says what it detects with, and where that comes from.
 
@@ -97,13 +98,15 @@ class Predictor:
     """
 
     def __init__(self, model: str | os.PathLike, device_target: str = "auto", device_id: int = 0, input_res: list[int] | None = None,
-                 onnx_provider: str = "CPU", use_ema: bool = True, **eval_options: Any):
+                 onnx_provider: str = "CPU", use_ema: bool | None = None, **eval_options: Any):
         if not isinstance(model, (str, os.PathLike)):
             raise UserError(f"a {type(model).__name__} names no model; give the path of a checkpoint or an exported file")
         model = named_checkpoint(os.fspath(model))
         require_runtime(model)
         description = read_model(model)
-        given = {"device_target": device_target, "device_id": device_id, "onnx_provider": onnx_provider, "use_ema": use_ema}
+        given = {"device_target": device_target, "device_id": device_id, "onnx_provider": onnx_provider}
+        if use_ema is not None:
+            given["use_ema"] = use_ema
         if eval_options:
             given["eval_config"] = eval_options
         if input_res:
@@ -113,16 +116,17 @@ class Predictor:
         if wrong:
             raise UserError(f"{model}: {', '.join(sorted(wrong)).replace('input_res_test', 'input_res')}: fixed when the file was exported")
         self.config = make_config(**given)
-        if is_exported(model) and not self.config.use_ema:
+        if is_exported(model) and use_ema is not None and not self.config.use_ema:
             raise UserError(f"{model}: use_ema is decided when a file is exported; export one with --use_ema false")
         recorded = dict(description["evaluation"])
         if "input_res_test" not in fixed and recorded.pop("eval_config.keep_res", True):
             recorded["dataset_config.input_res_test"] = description["input_res_train"]
         if "keep_res" not in fixed:
             self.config.take({"eval_config.keep_res": False}, "prediction")
-        self.settings: str = adopt_evaluation(self.config, {**description, "evaluation": recorded}, description_source(model))
+        settings = adopt_evaluation(self.config, {**description, "evaluation": recorded}, description_source(model))
         require_extensions()
         self.detector = load_model(model, self.config)
+        self.settings: str = settings + self.detector.weights
         self.exported = is_exported(model)
         self.classes: list[str] = self.detector.description["classes"]
         self._lock = threading.Lock()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src import predictor as predictor_module
 from src.checkpoint import read_checkpoint, save_weights
 from src.detector import load_detector
 from src.errors import UserError
@@ -15,6 +16,7 @@ from src.post_process import merge, to_image
 from src.pre_process import make_input, normalize
 from src.predictor import Prediction, Predictor, as_image, as_prediction
 from src.side_file import side_file
+from tests.conftest import NARROW, assert_user_error, call_script
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +77,18 @@ def test_unknown_options_and_models(lively_checkpoint, tmp_path):
     for options in ({"flip_test": True}, {"K": 8}, {"keep_res": True}, {"input_res": [64, 64]}):
         with pytest.raises(UserError, match=f"{next(iter(options))}: fixed when the file was exported"):
             Predictor(str(tmp_path / "x.mindir"), "CPU", **options)
-    with pytest.raises(UserError, match="use_ema is decided when a file is exported"):
-        Predictor(str(tmp_path / "x.mindir"), "CPU", use_ema=False)
+
+
+@pytest.mark.slow
+def test_an_exported_file_has_its_weights(export_mindir, tiny_data, monkeypatch, tmp_path):
+    """Only who asks for others is refused: the default for checkpoints, which may be edited, is none of its business."""
+    path = export_mindir("floats_one", *NARROW[:2])
+    for words in (["tools/predict.py", "--input", tiny_data / "val2017", "--output", tmp_path / "out"], ["tools/serve.py", "--port", 0]):
+        done = call_script(*words, "--mindir", path, "--use_ema", "false", "--device_target", "CPU", check=False)
+        assert_user_error(done, "use_ema is decided when a file is exported; export one with --use_ema false")
+    make_config = predictor_module.make_config
+    monkeypatch.setattr(predictor_module, "make_config", lambda **given: make_config(**{"use_ema": False, **given}))
+    assert Predictor(str(path), "CPU").classes == ["rectangle", "ellipse", "triangle"]
 
 
 @pytest.mark.slow
@@ -86,8 +98,10 @@ def test_the_average_or_the_weights(predictor, lively_checkpoint, image, tmp_pat
     average = {f"ema.{name}": values for name, values in stored.items()} | {"ema.hm.2.bias": np.full(3, -20, np.float32)}
     path = save_weights(str(tmp_path / "both.ckpt"), {**stored, **average})
     shutil.copy(side_file(str(lively_checkpoint)), side_file(path))
-    assert Predictor(path, "CPU", K=15)(image).scores.max() < 1e-6
-    weights = Predictor(path, "CPU", K=15, use_ema=False)
+    average, weights = Predictor(path, "CPU", K=15), Predictor(path, "CPU", K=15, use_ema=False)
+    assert average(image).scores.max() < 1e-6
+    assert average.settings.endswith(", the average of its weights") and weights.settings.endswith(", its weights, not their average")
+    assert "weights" not in predictor.settings
     np.testing.assert_array_equal(weights(image).detections(), predictor(image).detections())
 
 
