@@ -63,10 +63,13 @@ def test_the_picture_of_the_losses_stays_beside_its_record(tmp_path):
     run((1, 2, 3), 0, "first")
     run((4,), 3, "first, on")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["loss.png", "train_record.jsonl"]
+    for number in (1, 3):  # of something else: the next number whose both names are free is taken
+        (tmp_path / f"loss.{number}.png").write_text("mine")
     run((2, 3), 1, "went back")
     run((1,), 0, "new")
-    assert [(tmp_path / name).read_text() for name in ("loss.1.png", "loss.2.png", "loss.png")] == ["first, on", "went back", "new"]
-    assert [len(read_training_log(str(tmp_path / f"train_record.{name}.jsonl"))) for name in (1, 2)] == [4, 3]
+    names = ("loss.1.png", "loss.2.png", "loss.3.png", "loss.4.png", "loss.png")
+    assert [(tmp_path / name).read_text() for name in names] == ["mine", "first, on", "mine", "went back", "new"]
+    assert [len(read_training_log(str(tmp_path / f"train_record.{name}.jsonl"))) for name in (2, 4)] == [4, 3]
 
 
 def test_going_back_to_a_branch_takes_its_record(tmp_path):
