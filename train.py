@@ -7,8 +7,8 @@ from src.model_utils.config import get_config
 from src.side_file import named_checkpoint
 
 
-def check_paths(config, folder="."):
-    """The evaluator.Part to score on while training, None without eval_epochs; folder is where the training is to run.
+def check_paths(config, folder=""):
+    """The evaluator.Part to score on while training, None without eval_epochs; folder is where the training is to run, if not here.
 
     Raises UserError for data or a checkpoint that is not there, and for a part that is to stay as it is without weights.
     """
@@ -23,7 +23,8 @@ def check_paths(config, folder="."):
     if config.load_checkpoint_path:
         require_checkpoint(named_checkpoint(config.load_checkpoint_path))
     elif config.resume:
-        checkpoints_to_resume(os.path.normpath(os.path.join(folder, config.save_checkpoint_path, "ckpt_0")))
+        place = os.path.join(folder, config.save_checkpoint_path, "ckpt_0")
+        checkpoints_to_resume(os.path.normpath(place) if folder else place)  # that folder may not be there yet
     elif config.net_config.load_backbone_path:
         require_checkpoint(config.net_config.load_backbone_path, "backbone checkpoint (net_config.load_backbone_path)")
     return part
@@ -37,11 +38,23 @@ def main():
         from src.summaries import require_writer
 
         require_writer()
+    from src.model_utils.local_adapter import is_scheduler
     from src.model_utils.moxing_adapter import modelarts
 
+    if is_scheduler():  # which needs no data, and would be waited for with what ModelArts copies
+        join(config)
+        return
     with modelarts(config, "mindrecord_dir"):
         part = check_paths(config)
         train(config, part)
+
+
+def join(config):
+    """Join the other processes on the device: (device target, rank, rank size). A scheduler's process ends in here."""
+    from src.model_utils.device_adapter import init_ranks, set_device
+
+    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
+    return target, *init_ranks(config.distribute, config.device_num)
 
 
 def train(config, part):
@@ -50,7 +63,7 @@ def train(config, part):
     from src import engine
     from src.dataset import TrainSet
     from src.look import look
-    from src.model_utils.device_adapter import init_ranks, leave_ranks, peak_memory, profiling, set_device
+    from src.model_utils.device_adapter import leave_ranks, peak_memory, profiling
     from src.next_commands import commands_for
     from src.side_file import BEST_NAME
     from src.training_log import loss_curve
@@ -58,8 +71,7 @@ def train(config, part):
     from src.visual import plot_losses
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
-    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
-    rank, rank_size = init_ranks(config.distribute, config.device_num)
+    target, rank, rank_size = join(config)
     train_set = TrainSet(config, rank, rank_size, target)
     look(config, train_set, rank)
     try:

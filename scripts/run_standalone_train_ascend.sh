@@ -18,7 +18,7 @@ $USAGE"
 $USAGE"
 words=(--device_id "$1" --mindrecord_dir "$2")
 checkpoint=$(none_if_blank "${3:-}")
-[ -z "$checkpoint" ] || words+=(--load_checkpoint_path "$checkpoint")
+[ -z "$checkpoint" ] || words+=("--load_checkpoint_path=$checkpoint")
 
 configuration
 in_background training_log.txt train.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} ${DEVICE[@]+"${DEVICE[@]}"} "${words[@]}" \

@@ -82,8 +82,8 @@ def weights_taken(parameters, use_ema):
     """Which of a checkpoint's weights load_weights takes, as the end of a sentence; "" where there is no choice and none was asked for."""
     averaged = any(name.startswith(EMA_PREFIX) for name in parameters)
     if use_ema:
-        return ", the average of its weights" if averaged else ""
-    return ", its weights, not their average" if averaged else ", its weights, which have no average"
+        return ", the average of the weights" if averaged else ""
+    return ", the weights, not their average" if averaged else ", the weights, which have no average"
 
 
 def parameter_shapes(cell):

@@ -4,9 +4,11 @@ from typing import Any
 
 from src.errors import UserError
 from src.mindspore_version import require_mindspore
-from src.model_utils.config import Config
+from src.model_utils.config import COMMAND_LINE, Config
 from src.onnx_detector import load_onnx, read_onnx
 from src.side_file import fixed_settings, read_exported, read_side_file, side_file
+
+USE_EMA_FIXED = "use_ema is decided when a file is exported; export one with --use_ema false"
 
 
 def ending(path: str) -> str:
@@ -44,7 +46,9 @@ def require_runtime(path: str) -> None:
 
 
 def check_fixed(config: Config, description: dict, path: str) -> None:
-    """Raise UserError if a Config wants other settings than those in an exported file's graph."""
+    """Raise UserError if a Config wants other settings than those in an exported file's graph, or the command line its weights."""
+    if is_exported(path) and not config.use_ema and config.origin("use_ema") == COMMAND_LINE:
+        raise UserError(f"{path}: {USE_EMA_FIXED}")
     for name, value in description.get("fixed", {}).items():
         section, _, key = name.partition(".")
         wanted = getattr(getattr(config, section), key)

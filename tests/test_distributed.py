@@ -17,7 +17,7 @@ from src.errors import UserError
 from src.model_utils.local_adapter import get_device_id, get_rank_id, launched
 from src.side_file import find_checkpoints
 from src.training_log import read_scores, read_training_log
-from tests.conftest import ROOT, TINY, call_script, run_script, wait_until
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, run_script, wait_until
 from tools import make_rank_table
 
 pytestmark = pytest.mark.slow
@@ -301,27 +301,50 @@ def test_a_rank_that_cannot_start_ends_all(tiny_records, tmp_path):
     wait_until(lambda: not processes_in(tmp_path), 30, "all processes to end")
 
 
-@pytest.mark.parametrize("words", [["LOG0/ckpt_0/centernet-1_2.ckpt"], ["LOG0/last"], ["--load_checkpoint_path", "LOG0/last"]])
-def test_a_checkpoint_moves_with_the_folder_it_lies_in(words, tiny_records, tmp_path):
+@pytest.mark.parametrize("words", [["LOG0/ckpt_0/centernet-1_2.ckpt"], ["LOG0/last"], ["--load_checkpoint_path", "LOG0/last"], []])
+def test_a_checkpoint_moves_with_the_folder_it_lies_in(words, tiny_records, tmp_path, monkeypatch):
     """LOG0 of the earlier run becomes LOG0.1; the checkpoint named in it is looked for there, and this one is no good."""
     cpu_table(tmp_path / "hccl.json", devices="0")
-    (tmp_path / "LOG0" / "ckpt_0").mkdir(parents=True)
-    (tmp_path / "LOG0" / "ckpt_0" / "centernet-1_2.ckpt").write_text("not a checkpoint")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "centernet-1_2.ckpt").write_text("not a checkpoint")
+    (tmp_path / "LOG0").mkdir()
+    (tmp_path / "LOG0" / "ckpt_0").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "mine.yaml").write_text("" if words else f"load_checkpoint_path: {tmp_path}/LOG0/last\n")
+    monkeypatch.setenv("CONFIG_PATH", str(tmp_path / "mine.yaml"))
     assert launch(tmp_path, tiny_records, *words).wait(200) == 2
     error = f"{tmp_path}/LOG0.1/ckpt_0/centernet-1_2.ckpt: not a MindSpore checkpoint"
     assert error in (tmp_path / "launcher.txt").read_text(), said(tmp_path)
 
 
+def generate(folder, records, *words, **options):
+    """Call the script that writes distributed_cmd.sh, in a folder."""
+    cpu_table(folder / "hccl.json", devices="0")
+    (folder / "hp.ini").write_text(INI)
+    return run_script("scripts/ascend_distributed_launcher/get_distribute_train_cmd.py", "--mindrecord_dir", records, "--hccl_config_dir",
+                      "hccl.json", "--hyper_parameter_config_dir", "hp.ini", "--device_target", "CPU", *words, cwd=folder, **options)
+
+
 def test_a_launch_leaves_the_script_of_an_earlier_one_that_reads_it(tiny_records, tmp_path):
-    """The shell reads a script as it runs it: the new one is another file."""
-    cpu_table(tmp_path / "hccl.json", devices="0")
-    (tmp_path / "hp.ini").write_text(INI)
-    (tmp_path / "distributed_cmd.sh").write_text("echo earlier\n")
-    with open(tmp_path / "distributed_cmd.sh") as earlier:
-        run_script("scripts/ascend_distributed_launcher/get_distribute_train_cmd.py", "--mindrecord_dir", tiny_records,
-                   "--hccl_config_dir", "hccl.json", "--hyper_parameter_config_dir", "hp.ini", "--device_target", "CPU", cwd=tmp_path)
+    """The shell reads a script as it runs it: the new one is another file, where a link leads; a pipe gets the text."""
+    (tmp_path / "script").write_text("echo earlier\n")
+    (tmp_path / "distributed_cmd.sh").symlink_to("script")
+    with open(tmp_path / "script") as earlier:
+        generate(tmp_path, tiny_records)
         assert earlier.read() == "echo earlier\n"
-    assert "supervise" in (tmp_path / "distributed_cmd.sh").read_text()
+    assert "supervise" in (tmp_path / "script").read_text() and (tmp_path / "distributed_cmd.sh").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    generate(tmp_path, tiny_records, "--cmd_file", "pipe")
+    assert reader.communicate(timeout=60)[0].endswith("supervise\n")
+
+
+def test_nothing_moves_before_the_script_is_written(tiny_records, tmp_path):
+    (tmp_path / "LOG0").mkdir()
+    done = generate(tmp_path, tiny_records, "--keep_earlier", "--cmd_file", "nowhere/x", check=False)
+    assert_user_error(done, "nowhere/x could not be written")
+    done = generate(tmp_path, tiny_records, "--", "--resume", "true", "--save_checkpoint_path", tmp_path / "LOG0", check=False)
+    assert_user_error(done, "processes start in new folders")
+    assert (tmp_path / "LOG0").is_dir() and not (tmp_path / "LOG0.1").exists()
 
 
 def test_in_the_background_and_wrong_words(tiny_records, tmp_path):

@@ -44,6 +44,8 @@ def test_what_is_not_there_is_said_before_anything_starts(script, words, said, t
 @pytest.mark.parametrize("script, words, said", [
     ("run_standalone_train_ascend.sh", [0, "RECORDS", "/nowhere.ckpt"], "checkpoint (--load_checkpoint_path) not found: /nowhere.ckpt"),
     ("run_standalone_train_ascend.sh", [0, "RECORDS", "run/best"], "run/best names the best checkpoint in run or its ckpt_0, and"),
+    ("run_standalone_train_ascend.sh", [0, "RECORDS", "-x/best"], "-x/best names the best checkpoint in -x or its ckpt_0, and"),
+    ("run_standalone_eval_ascend.sh", [0, "val", "DATA", "-x/last"], "-x/last names the newest checkpoint in -x or its ckpt_0, and"),
     ("run_standalone_train_ascend.sh", [0, "RECORDS", "--resume", "true"], "no checkpoint in ckpt_0 to go on from"),
     ("run_standalone_train_ascend.sh", [0, "RECORDS", "--eval_epochs", 1, "--data_dir", "nowhere"], "(--data_dir) not found: nowhere"),
     ("run_standalone_eval_ascend.sh", [0, "val", ".", "CHECKPOINT"], "none of these exists: ./annotations/"),

@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.model_utils.moxing_adapter import Barrier
 from src.training_log import read_scores, read_training_log
 from tests.conftest import ROOT, TINY, assert_user_error, call_script
+from tools import make_rank_table
 
 MOXING = """
 import os, shutil
@@ -66,6 +67,20 @@ def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, tiny_run, 
                tmp_path / "cache", "--checkpoint_url", tiny_run / "ckpt_0", "--export_config.ckpt_file", "centernet-2_7.ckpt",
                "--export_config.input_res", "[64, 64]", cwd=tmp_path)
     assert (bucket / "results" / "centernet.mindir").exists()
+
+
+@pytest.mark.slow
+def test_a_job_of_several_processes_with_a_scheduler(bucket, tiny_records, graphs, tmp_path):
+    """The scheduler of MindSpore's own cluster copies nothing, and no one waits for it: what rank 0 wrote is delivered."""
+    make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(tmp_path / "hccl.json")])
+    (tmp_path / "hp.ini").write_text("[config]\n")
+    options = [*TINY[2:], *words(bucket, tiny_records), "--train_steps", 1, "--compile_cache_dir", graphs]
+    launcher = os.path.join(ROOT, "scripts", "run_distributed_train_ascend.sh")
+    done = subprocess.run(["bash", launcher, "--wait", str(tiny_records), "hccl.json", *map(str, options)], cwd=tmp_path, text=True,
+                          env={**os.environ, "DEVICE_TARGET": "CPU", "HYPER_PARAMETERS": "hp.ini"}, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"train_record.jsonl", "loss.png", "centernet-1_1.ckpt"} <= {path.name for path in (bucket / "results").rglob("*")}
+    assert list((tmp_path / "tmp").glob("modelarts-*")) == []
 
 
 def test_what_a_failed_training_wrote_is_saved(bucket, tiny_records, train, tmp_path):

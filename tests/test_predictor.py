@@ -83,8 +83,9 @@ def test_unknown_options_and_models(lively_checkpoint, tmp_path):
 def test_an_exported_file_has_its_weights(export_mindir, tiny_data, monkeypatch, tmp_path):
     """Only who asks for others is refused: the default for checkpoints, which may be edited, is none of its business."""
     path = export_mindir("floats_one", *NARROW[:2])
-    for words in (["tools/predict.py", "--input", tiny_data / "val2017", "--output", tmp_path / "out"], ["tools/serve.py", "--port", 0]):
-        done = call_script(*words, "--mindir", path, "--use_ema", "false", "--device_target", "CPU", check=False)
+    for words in (["tools/predict.py", "--input", tiny_data / "val2017", "--output", tmp_path / "out", "--mindir"],
+                  ["tools/serve.py", "--port", 0, "--mindir"], ["eval.py", "--data_dir", tiny_data, "--load_checkpoint_path"]):
+        done = call_script(*words, path, "--use_ema", "false", "--device_target", "CPU", check=False)
         assert_user_error(done, "use_ema is decided when a file is exported; export one with --use_ema false")
     make_config = predictor_module.make_config
     monkeypatch.setattr(predictor_module, "make_config", lambda **given: make_config(**{"use_ema": False, **given}))
@@ -100,7 +101,7 @@ def test_the_average_or_the_weights(predictor, lively_checkpoint, image, tmp_pat
     shutil.copy(side_file(str(lively_checkpoint)), side_file(path))
     average, weights = Predictor(path, "CPU", K=15), Predictor(path, "CPU", K=15, use_ema=False)
     assert average(image).scores.max() < 1e-6
-    assert average.settings.endswith(", the average of its weights") and weights.settings.endswith(", its weights, not their average")
+    assert average.settings.endswith(", the average of the weights") and weights.settings.endswith(", the weights, not their average")
     assert "weights" not in predictor.settings
     np.testing.assert_array_equal(weights(image).detections(), predictor(image).detections())
 

@@ -4,6 +4,7 @@ scripts/run_distributed_train_ascend.sh calls this and runs the file.
 """
 import argparse
 import configparser
+import contextlib
 import glob
 import os
 import re
@@ -30,6 +31,7 @@ HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
 # What the launcher itself decides, so that it cannot be in the ini file.
 OURS = ("device_id", "device_num", "device_target", "mindrecord_dir")
 SCHEDULER_PORT = 8118
+FOLDER = re.compile(r"LOG(_scheduler|\d+)")  # where a process works
 
 
 def main(argv=None):
@@ -42,8 +44,8 @@ def main(argv=None):
     servers = read_rank_table(options.hccl_config_dir)
     server = find_server(servers, options.server_id, options.hccn_conf)
     device_num = sum(len(other.devices) for other in servers)
-    if options.keep_earlier:
-        words = keep_folders(words)
+    earlier = earlier_folders() if options.keep_earlier else {}
+    words = [where_it_goes(word, earlier) for word in words]
     processes = [
         training_process(device, target, words, device_num, cores)
         for device, cores in zip(server.devices, share_cores(sorted(os.sched_getaffinity(0)), len(server.devices)))
@@ -55,9 +57,9 @@ def main(argv=None):
         if server.devices[0].rank == 0:
             processes.insert(0, ("LOG_scheduler", {"MS_ROLE": "MS_SCHED"}, "", [*words, "--distribute", "true", "--device_target", "CPU"]))
     text = command_file(common, processes, [options.python, os.path.abspath(options.run_script_dir)], server)
-    # Whole at once: the shell of an earlier launch may still be reading the file that it replaces.
-    with whole_file(options.cmd_file) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
+    write(options.cmd_file, text)
+    for folder in earlier:
+        keep_earlier(folder)
     ranks = [device.rank for device in server.devices]
     print(f"server {server.server_id}: ranks {ranks[0]} to {ranks[-1]} of {device_num}; wrote {options.cmd_file}")
 
@@ -126,7 +128,7 @@ def training_words(options):
     config = compose(files, [(ini_path, ini), (COMMAND_LINE, given)])
     if not config.enable_modelarts:
         config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
-    in_new_folder = not os.path.normpath(config.save_checkpoint_path).startswith(("/", ".."))
+    in_new_folder = FOLDER.fullmatch(os.path.relpath(os.path.join("LOG0", config.save_checkpoint_path)).split(os.sep)[0])
     if config.resume and not config.load_checkpoint_path and in_new_folder:
         raise UserError(f"resume is true ({config.origin('resume')}), and no LOAD_CHECKPOINT_PATH says what goes on; processes start in "
                         "new folders, LOG<device>/, which hold no checkpoint yet")
@@ -139,16 +141,26 @@ def training_words(options):
     return config, words + [word for name, value in {**chosen, **absolute_paths(config)}.items() for word in (f"--{name}", value)]
 
 
-def keep_folders(words):
-    """Give the folders of an earlier launch other names, as processes.sh does; the words, with the files in those where they are now."""
-    for folder in sorted(glob.glob("LOG*")):
-        if re.fullmatch(r"LOG(_scheduler|\d+)", folder):
-            here, aside = os.path.realpath(folder), free_name(folder)
-            inside = {word: os.path.relpath(os.path.realpath(word), here) for word in words
-                      if os.path.isfile(word) and os.path.realpath(word).startswith(os.path.join(here, ""))}
-            keep_earlier(folder)
-            words = [os.path.abspath(os.path.join(aside, inside[word])) if word in inside else word for word in words]
-    return words
+def earlier_folders():
+    """{folder of an earlier launch: the name that keep_earlier will give it}."""
+    return {folder: free_name(folder) for folder in sorted(glob.glob("LOG*")) if FOLDER.fullmatch(folder)}
+
+
+def where_it_goes(word, folders):
+    """A word of the command line; the path of what is there in one of earlier_folders() is the one that it will have."""
+    for folder, aside in folders.items():
+        for inside, here in ((os.path.abspath(word), os.path.abspath(folder)), (os.path.realpath(word), os.path.realpath(folder))):
+            if os.path.exists(word) and inside.startswith(os.path.join(here, "")):
+                return os.path.abspath(os.path.join(aside, os.path.relpath(inside, here)))
+    return word
+
+
+def write(path, text):
+    """Write a text file. A file that is there is replaced as a whole: the shell of an earlier launch may still be reading it."""
+    path = os.path.realpath(path)
+    special = os.path.exists(path) and not os.path.isfile(path)
+    with contextlib.nullcontext(path) if special else whole_file(path) as place, open(place, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def find_recipe(path):

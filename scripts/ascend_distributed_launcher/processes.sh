@@ -83,11 +83,11 @@ tell_interrupted() {
 supervise() {
     local pid code told
     while [ ${#FOLDER_OF[@]} -gt 0 ]; do
-        sleep 0.2
+        { sleep 0.2; } 2> /dev/null # without the shell's own remark on a killed process
         for pid in "${!FOLDER_OF[@]}"; do
             ! kill -0 "$pid" 2> /dev/null || continue
             code=0
-            { wait "$pid"; } 2> /dev/null || code=$? # without the shell's own remark on a killed process
+            { wait "$pid"; } 2> /dev/null || code=$?
             told=$(cat "${FOLDER_OF[$pid]}/exit_code.$pid" 2> /dev/null)
             rm -f "${FOLDER_OF[$pid]}/exit_code.$pid"
             if [ -n "$told" ] && [ "$told" != "$code" ]; then

@@ -13,7 +13,7 @@ import mindspore as ms
 
 from src.errors import UserError
 from src.mindspore_version import release
-from src.model_utils.local_adapter import get_device_id, has_npu, launched
+from src.model_utils.local_adapter import get_device_id, has_npu, is_scheduler, launched
 from src.quiet import without_warnings
 from src.utils import log
 
@@ -131,7 +131,6 @@ def init_ranks(distribute, device_num):
         return 0, 1
     from mindspore import communication  # loads the collectives only where they are used
 
-    scheduler = os.environ.get("MS_ROLE") == "MS_SCHED"
     # Python's handlers do not run while a process waits for the others, and there is nothing to save.
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -139,7 +138,7 @@ def init_ranks(distribute, device_num):
         for number, handler in before.items():
             signal.signal(number, handler)
     except RuntimeError as error:
-        if scheduler:
+        if is_scheduler():
             raise UserError(f"a training process ended, or never came: {str(error).splitlines()[0]}") from error
         raise UserError(f"distribute is true, and joining the other processes failed; start train.py with a launcher "
                         f"(msrun, or the scripts in scripts/): {str(error).splitlines()[0]}") from error

@@ -12,6 +12,11 @@ def launched(environment=os.environ):
     return "MS_ROLE" in environment or any(int(environment.get(name) or 1) > 1 for name in ("RANK_SIZE", "OMPI_COMM_WORLD_SIZE"))
 
 
+def is_scheduler(environment=os.environ):
+    """Whether this process only brings the others of MindSpore's own cluster together: it trains nothing, and ends as it leaves them."""
+    return environment.get("MS_ROLE") == "MS_SCHED"
+
+
 def get_rank_id():
     """This process's rank among all, 0 if nothing started it as one of several."""
     return int(_first_set("RANK_ID", "MS_NODE_ID", "OMPI_COMM_WORLD_RANK") or 0)

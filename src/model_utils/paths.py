@@ -7,11 +7,11 @@ IN_BUCKET = ("load_checkpoint_path", "export_config.ckpt_file", "data_dir")  # w
 
 
 def absolute_paths(config):
-    """{parameter: absolute path} of what a Config reads at relative paths. What is written goes where such a process works."""
+    """{parameter: absolute path} of what a Config reads. What is written goes where such a process works."""
     _, _, rules = load_defaults()
     kept = IN_BUCKET if config.enable_modelarts else ()
     found = {name: os.path.abspath(value) for name, value in config.parameters().items()
-             if rules[name]["kind"] == "path" and value.strip() and not os.path.isabs(value) and name not in kept}
+             if rules[name]["kind"] == "path" and value.strip() and name not in kept}
     annotation = training_annotation(config)
     if os.path.isfile(annotation):
         found["dataset_config.train_annotation"] = os.path.abspath(annotation)
