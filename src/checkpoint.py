@@ -124,6 +124,7 @@ class CheckpointFolder:
                 os.remove(os.path.join(folder, name))
         if resumed:
             self._set_aside(self._later_than(resumed))
+            self._bring_best(resumed)
 
     def _later_than(self, path):
         """The folder's checkpoints that were written after the one at path; all, if it lies elsewhere."""
@@ -141,6 +142,14 @@ class CheckpointFolder:
         """The path of the best checkpoint."""
         return os.path.join(self.folder, BEST_NAME)
 
+    def _bring_best(self, resumed):
+        """Keep the best checkpoint beside the one at resumed, which lies in another folder, unless it was written later."""
+        best = os.path.join(os.path.dirname(resumed), BEST_NAME)
+        files = (best, side_file(best))
+        if all(map(os.path.isfile, files)) and not os.path.exists(self.best) and written_as(best) <= written_as(resumed):
+            self.keep_best(best)
+            log(f"the best checkpoint so far is kept, too: {best}")
+
     def best_step(self):
         """The step of the best checkpoint, 0 without one, or with a damaged one."""
         with contextlib.suppress(UserError, KeyError):
@@ -148,7 +157,7 @@ class CheckpointFolder:
         return 0
 
     def keep_best(self, path):
-        """Keep a checkpoint of the folder as the best one, with its side file, whatever the rotation removes; the one before goes."""
+        """Keep a checkpoint as the folder's best one, with its side file, whatever the rotation removes; the one before goes."""
         for source, target in ((path, self.best), (side_file(path), side_file(self.best))):
             with whole_file(target) as partial:
                 link_or_copy(source, partial)

@@ -13,9 +13,14 @@ from src.utils import log, read_json
 
 
 def record_beside(checkpoint, record):
-    """The record that was set aside together with a checkpoint, "" if none was; `record` is this run's path."""
-    path = os.path.join(os.path.dirname(checkpoint), os.path.basename(record))
-    return path if os.path.isfile(path) and os.path.realpath(path) != os.path.realpath(record) else ""
+    """The record of the steps before a checkpoint, where that is not the one at `record`, this run's path; "" without.
+
+    It lies beside the checkpoint if it was set aside together with it, else beside the folder ckpt_0 of another run.
+    """
+    folder = os.path.dirname(os.path.abspath(checkpoint))
+    places = [folder, os.path.dirname(folder)] if os.path.basename(folder) == "ckpt_0" else [folder]
+    found = [path for place in places if os.path.isfile(path := os.path.join(place, os.path.basename(record)))]
+    return found[0] if found and os.path.realpath(found[0]) != os.path.realpath(record) else ""
 
 
 def start_scale(config):

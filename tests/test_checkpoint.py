@@ -158,6 +158,18 @@ def test_a_checkpoint_of_another_folder_makes_this_one_another_branch(tmp_path):
     assert names(tmp_path / "c") == [] and len(names(tmp_path / "c.1")) == 2
 
 
+def test_the_best_one_comes_along_from_another_folder(tmp_path):
+    """Unless it was written after the checkpoint that the run goes on from."""
+    other = CheckpointFolder(str(tmp_path / "other"), 9, {})
+    paths = [save(other, step) for step in (3, 4, 5)]
+    other.keep_best(paths[1])
+    save(CheckpointFolder(str(tmp_path / "late"), 9, {}), 1)
+    for name, resumed in (("late", paths[2]), ("same", paths[1]), ("itself", other.best), ("early", paths[0])):
+        folder = CheckpointFolder(str(tmp_path / name), 9, {}, resumed=resumed)
+        assert folder.best_step() == (0 if name == "early" else 4), name
+    assert other.best_step() == 4
+
+
 def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
     """Steps counted anew come by the step of the checkpoint that they go on from."""
     folder = CheckpointFolder(str(tmp_path / "c"), 2, {})

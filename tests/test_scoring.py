@@ -160,18 +160,22 @@ def test_scores_are_those_of_eval(scored_run, tiny_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_resumed_scored_training_is_the_undisturbed_one(scored_run, tiny_data, tiny_records, train, tmp_path):
-    """Average, scores and the choice of the best one, to the last bit."""
+@pytest.mark.parametrize("place", ["", "on"])
+def test_a_resumed_scored_training_is_the_undisturbed_one(place, scored_run, tiny_data, tiny_records, train, tmp_path):
+    """Average, scores, record and the choice of the best one, to the last bit; in the same folder, or in a new one as launchers do."""
     words = ["--eval_epochs", 1, "--data_dir", tiny_data, "--train_config.ema_decay", 0.9, "--save_checkpoint_num", 5, "--best_metric",
              "AR_100", "--mindrecord_dir", tiny_records, "--eval_config.keep_res", "false"]
     train(*words, "--save_checkpoint_steps", 7, "--train_steps", 7, cwd=tmp_path)
-    train(*words, "--resume", "true", cwd=tmp_path)
+    (tmp_path / place).mkdir(exist_ok=True)
+    train(*words, "--resume", "true", *(["--load_checkpoint_path", tmp_path / "last"] if place else []), cwd=tmp_path / place)
     for name in ("centernet-2_10.ckpt", "centernet-best.ckpt"):
-        ours, theirs = (read_checkpoint(str(folder / "ckpt_0" / name)) for folder in (scored_run, tmp_path))
+        ours, theirs = (read_checkpoint(str(folder / "ckpt_0" / name)) for folder in (scored_run, tmp_path / place))
         for key, value in ours.items():
             np.testing.assert_array_equal(value.asnumpy(), theirs[key].asnumpy(), err_msg=f"{name} {key}")
-    undisturbed, resumed = (read_scores(str(folder / "train_record.jsonl")) for folder in (scored_run, tmp_path))
-    assert [record for record in resumed if record[0] != 7] == undisturbed
+    undisturbed, resumed = (str(folder / "train_record.jsonl") for folder in (scored_run, tmp_path / place))
+    assert [record for record in read_scores(resumed) if record[0] != 7] == read_scores(undisturbed)
+    ours, theirs = ([(record["step"], record["loss"]) for record in read_training_log(path)] for path in (resumed, undisturbed))
+    assert ours == theirs and len(ours) == 10
 
 
 @pytest.mark.parametrize("words, said", [
