@@ -21,9 +21,9 @@ done
 split_words ${words[@]+"${words[@]}"}
 set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 [ $# -eq 2 ] || [ $# -eq 3 ] || usage_error "$USAGE"
-[ -d "$1" ] || usage_error "MINDRECORD_DATASET_PATH is no folder: $1
+[ -d "$1" ] || usage_error "MINDRECORD_DATASET_PATH is no folder (scripts/convert_dataset_to_mindrecord.sh makes one): $1
 $USAGE"
-[ -f "$2" ] || usage_error "RANK_TABLE_FILE is no file: $2
+[ -f "$2" ] || usage_error "RANK_TABLE_FILE is no file (tools/make_rank_table.py makes one): $2
 $USAGE"
 
 configuration

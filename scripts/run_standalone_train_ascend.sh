@@ -14,7 +14,7 @@ set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 [ $# -eq 2 ] || [ $# -eq 3 ] || usage_error "$USAGE"
 [[ $1 =~ ^[0-9]+$ ]] || usage_error "DEVICE_ID is '$1', expected a number
 $USAGE"
-[ -d "$2" ] || usage_error "MINDRECORD_PATH is no folder: $2
+[ -d "$2" ] || usage_error "MINDRECORD_PATH is no folder (scripts/convert_dataset_to_mindrecord.sh makes one): $2
 $USAGE"
 words=(--device_id "$1" --mindrecord_dir "$2")
 checkpoint=$(none_if_blank "${3:-}")

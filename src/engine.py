@@ -111,7 +111,7 @@ def steps_to_do(config, train_set, done):
         last_step = min(last_step, config.train_steps)
     if done >= last_step:
         raise UserError(f"nothing to train: {done} steps are done, and epoch_size {config.epoch_size} x {train_set.steps_per_epoch} steps, "
-                        f"train_steps {config.train_steps} ask for {last_step}")
+                        f"train_steps {config.train_steps} ask for {last_step}; larger ones train on")
     return last_step
 
 

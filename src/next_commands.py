@@ -12,8 +12,7 @@ def how_to_go_on(checkpoint: str, rank_size: int) -> str:
         return "this process writes no checkpoints" + (", rank 0 does" if rank_size > 1 else "")
     words = ["--resume", "true", "--load_checkpoint_path", os.path.abspath(checkpoint)]
     if rank_size > 1:
-        return (f"go on with {shlex.join(words)}, or with scripts/run_distributed_train_ascend.sh, resume = true in its ini file and "
-                "that checkpoint as LOAD_CHECKPOINT_PATH")
+        return f"go on with the launcher's same command and, behind it, {shlex.join(words)}"
     return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
 
 

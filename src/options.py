@@ -9,6 +9,10 @@ from src.models import is_exported, read_model, require_runtime
 from src.side_file import named_checkpoint
 from src.version import version
 
+# Options of other detectors that no spelling leads to.
+OTHERS = {"--conf": "--score_thresh", "--source": "--input", "--weights": "--load_checkpoint_path", "--imgsz": "--input_res",
+          "--project": "--output", "--name": "--output", "--device": "--device_target"}
+
 
 class OptionParser(argparse.ArgumentParser):
     """argparse's parser, without abbreviations, whose mistakes are UserErrors that name the nearest right option. An empty value is one,
@@ -31,7 +35,9 @@ class OptionParser(argparse.ArgumentParser):
     def error(self, message):
         """Raise UserError with argparse's message, and what may have been meant."""
         match = re.match(r"unrecognized arguments: (-\S+)", message)
-        near = difflib.get_close_matches(match[1].split("=")[0], self._option_string_actions, 1, 0.6) if match else []
+        name = match[1].split("=")[0] if match else ""
+        near = [OTHERS[name]] if OTHERS.get(name) in self._option_string_actions else []
+        near = near or difflib.get_close_matches(name, self._option_string_actions, 1, 0.6)
         hint = f"did you mean {near[0]}?" if near else "--help lists all options"
         raise UserError(f"{message}; {hint}")
 

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shlex
 
 from src import errors
 from src.architectures import ARCHITECTURES, STRIDE, resolved
@@ -10,6 +11,7 @@ from src.kinds import is_boolean, is_count, is_number, is_positive, is_string, i
 from src.model_utils.config import Config, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.model_utils.together import check_evaluation
+from src.project import command
 from src.utils import read_json
 from src.version import version
 from src.zoo_files import refuse_zoo_checkpoint
@@ -21,18 +23,23 @@ MODEL = {"classes": list_of(is_text, least=1), "category_ids": list_of(is_whole)
 EXPORTED = {"input_res": list_of(is_count, 2), "batch_size": is_count, "input_type": one_of("float32", "uint8"), "down_ratio": is_count,
             "K": is_count, "flip_test": is_boolean}
 CONSUMER = ("dataset", *MODEL)  # what an exported file's side file takes over from the checkpoint's
+PYTORCH = (".pth", ".pt", ".pth.tar")  # endings of PyTorch's weight files
 
 
 def require_checkpoint(path: str, what: str = "checkpoint (--load_checkpoint_path)") -> str:
     """Return path if it is a checkpoint's file, else raise UserError.
 
-    Of a folder it names the checkpoint written last in it, of a model-zoo checkpoint the command that converts it.
+    Of a folder it names the checkpoint written last in it, of a model-zoo checkpoint and a file of PyTorch's what converts it.
     """
     if path and os.path.isdir(path):
         inside = find_checkpoints(path) or find_checkpoints(os.path.join(path, "ckpt_0"))
         hint = f"the checkpoint written last in it is {inside[-1]}" if inside else "it holds no checkpoint"
         raise UserError(f"{what} is a folder: {path}; {hint}")
     errors.require_file(path, what)
+    if path.lower().endswith(PYTORCH):
+        convert = f"{command('tools/convert_centernet.py')} --ckpt_file {shlex.quote(path)} --output_file NAME.ckpt"
+        raise UserError(f"{path} is a file of PyTorch's: {convert} makes a checkpoint of a detector, "
+                        "tools/convert_resnet18.py one of a backbone")
     refuse_zoo_checkpoint(path)
     return path
 
@@ -60,7 +67,10 @@ def named_checkpoint(path: str) -> str:
         best = [os.path.join(place, BEST_NAME)] if os.path.isfile(os.path.join(place, BEST_NAME)) else []
         if found := best if name == "best" else find_checkpoints(place):
             return os.path.normpath(found[-1])
-    hint = "; eval_epochs keeps one" if name == "best" else ""
+    hint = ""
+    if name == "best":
+        newest = any(find_checkpoints(place) for place in (folder or ".", os.path.join(folder, "ckpt_0")))
+        hint = "; eval_epochs keeps one" + (f", and {os.path.join(folder, 'last')} is the newest" if newest else "")
     raise UserError(f"{path} names the {'best' if name == 'best' else 'newest'} checkpoint in {folder or 'this folder'} or its ckpt_0, "
                     f"and there is none{hint}")
 

@@ -282,3 +282,12 @@ def test_best_and_last_name_checkpoints(tmp_path, monkeypatch):
     assert named_checkpoint("last") == "ckpt_0/centernet-1_4.ckpt" and named_checkpoint("a/best.ckpt") == "a/best.ckpt"
     with pytest.raises(UserError, match="nowhere/best names the best checkpoint in nowhere or its ckpt_0, and there is none"):
         named_checkpoint("nowhere/best")
+    os.remove(folder.best)
+    with pytest.raises(UserError, match="there is none; eval_epochs keeps one, and last is the newest"):
+        named_checkpoint("best")
+
+
+def test_a_file_of_pytorchs_is_told_with_what_converts_it(tmp_path):
+    (tmp_path / "my net.pth").touch()
+    with pytest.raises(UserError, match="convert_centernet.py --ckpt_file '.*/my net.pth' --output_file NAME.ckpt makes .* of a detector"):
+        read_checkpoint(str(tmp_path / "my net.pth"))

@@ -350,7 +350,8 @@ def test_nothing_moves_before_the_script_is_written(tiny_records, tmp_path):
 def test_in_the_background_and_wrong_words(tiny_records, tmp_path):
     cpu_table(tmp_path / "hccl.json")
     launch(tmp_path, "/nowhere", wait=False).wait(60)
-    assert "MINDRECORD_DATASET_PATH is no folder: /nowhere" in (tmp_path / "launcher.txt").read_text()
+    text = (tmp_path / "launcher.txt").read_text()
+    assert "MINDRECORD_DATASET_PATH is no folder (scripts/convert_dataset_to_mindrecord.sh makes one): /nowhere" in text
     assert launch(tmp_path, tiny_records, table="/nowhere.json").wait(60) == 2
     assert launch(tmp_path, tiny_records, "/nowhere.ckpt").wait(60) == 2
     assert launch(tmp_path, tiny_records, ini="[config]\ndevice_num = 2\n").wait(60) == 2

@@ -128,6 +128,8 @@ def test_an_option_that_is_empty_by_default_may_be_so():
 WRONG_NAMES = [
     ("tools/predict.py", ["--load_checkpoint_path", "x", "--input", "x", "--output", "x", "--score_tresh", "1"], "--score_thresh"),
     ("tools/serve.py", ["--mindir", "x", "--prot=1"], "--port"),
+    ("tools/predict.py", ["--onnx", "x", "--input", "x", "--output", "x", "--conf", "0.2"], "--score_thresh"),
+    ("tools/predict.py", ["--onnx", "x", "--output", "x", "--source=x", "--input", "x"], "--input"),
     ("tools/infer_mindir.py", ["--mindir", "x", "--input_dir", "x", "--result_path", "x", "--device_targt", "CPU"], "--device_target"),
     ("tools/contact_sheet.py", ["--mindir", "x", "--data_dir", "x", "--output", "x", "--widht", "3"], "--width"),
     ("tools/convert_centernet.py", ["--ckpt_file", "x", "--output_file", "x", "--revers"], "--reverse"),

@@ -31,8 +31,9 @@ What comes later in this list wins:
 3. the ini file of the launcher for distributed training;
 4. the command line.
 
-The first log line of every script says which files it read, and each value that differs from
-`default_config.yaml` with the file or option it comes from. `configs/` holds recipes: `coco.yaml` (COCO on one device),
+The first log line of `train.py`, `eval.py`, `export.py`, `src/dataset.py` and the launchers says which files they
+read, and each value that differs from `default_config.yaml` with the file or option it comes from. `configs/` holds
+recipes: `coco.yaml` (COCO on one device),
 `voc.yaml` and `voc_512.yaml` (Pascal VOC), `bccd.yaml` and `bccd_dla.yaml` (blood cells, from scratch on a CPU), `quick_start.yaml`, and
 those of [the other architectures](architectures.md).
 

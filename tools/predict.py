@@ -46,6 +46,8 @@ def main(argv=None):
         files.close()
     log_skipped(files.skipped)
     log(f"{len(files.images)} images or frames, {len(files.annotations)} objects, {len(files.skipped)} skipped: {folder}")
+    if files.images and not files.annotations:
+        log(f"no object scores {options.score_thresh} or more; --score_thresh sets the limit")
     if errors.INTERRUPTS.requested:
         raise errors.Interrupted(f"{folder} holds what was detected until then; the same command starts anew, and keeps that folder aside")
     return 1 if files.skipped else 0

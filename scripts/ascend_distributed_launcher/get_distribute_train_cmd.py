@@ -123,7 +123,7 @@ def training_words(options):
         if name in OURS:
             raise UserError(f"--{name} does not belong there, the launcher sets it")
     if options.load_checkpoint_path.strip():
-        given["load_checkpoint_path"] = options.load_checkpoint_path
+        given.setdefault("load_checkpoint_path", options.load_checkpoint_path)
     given["mindrecord_dir"] = options.mindrecord_dir
     config = compose(files, [(ini_path, ini), (COMMAND_LINE, given)])
     if not config.enable_modelarts:
@@ -131,7 +131,7 @@ def training_words(options):
     in_new_folder = FOLDER.fullmatch(os.path.relpath(os.path.join("LOG0", config.save_checkpoint_path)).split(os.sep)[0])
     if config.resume and not config.load_checkpoint_path and in_new_folder:
         raise UserError(f"resume is true ({config.origin('resume')}), and no LOAD_CHECKPOINT_PATH says what goes on; processes start in "
-                        "new folders, LOG<device>/, which hold no checkpoint yet")
+                        "new folders, LOG<device>/, which hold no checkpoint yet: name LOG0/last, or an absolute save_checkpoint_path")
     if not config.enable_modelarts:  # which copies them first
         check_paths(config, "LOG0")
     # The processes work in folders of their own; what YAML files say of paths is the caller's, too.

@@ -70,11 +70,12 @@ end_processes() {
     kill -KILL "$@" 2> /dev/null
 }
 
-# tell_interrupted: the last line of each process's log.
+# tell_interrupted: what each process said of its end, behind which MindSpore may write; else the last line of its log.
 tell_interrupted() {
     local folder
     for folder in "${FOLDER_OF[@]}"; do
-        echo "$folder: $(tail -n 1 "$folder/training_log.txt")" >&2
+        [ "$folder" != LOG_scheduler ] || continue
+        echo "$folder: $(grep '^interrupted' "$folder/training_log.txt" || tail -n 1 "$folder/training_log.txt")" >&2
     done
 }
 
@@ -83,7 +84,7 @@ tell_interrupted() {
 supervise() {
     local pid code told
     while [ ${#FOLDER_OF[@]} -gt 0 ]; do
-        { sleep 0.2; } 2> /dev/null # without the shell's own remark on a killed process
+        sleep 0.2 # its standard error stays as it is: on_interrupt speaks from here
         for pid in "${!FOLDER_OF[@]}"; do
             ! kill -0 "$pid" 2> /dev/null || continue
             code=0
