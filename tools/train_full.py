@@ -129,8 +129,9 @@ def train(folder, records, words, config, target, processes):
     parameters = configparser.ConfigParser(interpolation=None)
     parameters.optionxform = str
     batch_size = config.train_config.batch_size // processes
-    # The launcher works in the folder; what the words and the recipe say of paths is the caller's.
-    parameters["config"] = {**as_parameters(words), **absolute_paths(config), "train_config.batch_size": str(batch_size)}
+    # The launcher works in the folder; what the words and the recipe say of paths is the caller's. It is given the records by itself.
+    paths = {name: path for name, path in absolute_paths(config).items() if name != "mindrecord_dir"}
+    parameters["config"] = {**as_parameters(words), **paths, "train_config.batch_size": str(batch_size)}
     with open(os.path.join(folder, "hyper_parameters.ini"), "w", encoding="utf-8") as file:
         parameters.write(file)
     table = ["--output", os.path.join(folder, "hccl.json"), "--devices", f"0-{processes - 1}"]

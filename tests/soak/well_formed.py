@@ -114,6 +114,8 @@ def settings_in_use(folder):
 class Stub:
     """In place of a Detector: as many detections as are asked for, of any batch, at once."""
 
+    weights = ""
+
     def __init__(self, description, k, input_res=None, batch_size=None, from_bytes=False):
         self.description, self.k, self.input_res, self.batch_size, self.from_bytes = description, k, input_res, batch_size, from_bytes
         self.down_ratio, self.network = 4, None
