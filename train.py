@@ -4,24 +4,25 @@ import os
 from src import errors
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
-from src.side_file import named_checkpoint
 
 
 def check_paths(config, folder=""):
-    """The evaluator.Part to score on while training, None without eval_epochs; folder is where the training is to run, if not here.
+    """The evaluator.Part to score on while training, None without eval_epochs; a run's best or last checkpoint is put in config by its own
+    name. folder is where the training is to run, if not here.
 
     Raises UserError for data or a checkpoint that is not there, and for a part that is to stay as it is without weights.
     """
     from src.evaluator import scored_part
     from src.manifest import read_manifest
-    from src.side_file import checkpoints_to_resume, require_checkpoint
+    from src.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
 
+    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     part = scored_part(config, read_manifest(config))
     if config.train_config.freeze != "none" and not (config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume):
         raise errors.UserError(f"train_config.freeze is {config.train_config.freeze}, and there are no weights to start from: "
                                "load_checkpoint_path or net_config.load_backbone_path names them")
     if config.load_checkpoint_path:
-        require_checkpoint(named_checkpoint(config.load_checkpoint_path))
+        require_checkpoint(config.load_checkpoint_path)
     elif config.resume:
         place = os.path.join(folder, config.save_checkpoint_path, "ckpt_0")
         checkpoints_to_resume(os.path.normpath(place) if folder else place)  # that folder may not be there yet
@@ -70,7 +71,6 @@ def train(config, part):
     from src.utils import log
     from src.visual import plot_losses
 
-    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     target, rank, rank_size = join(config)
     train_set = TrainSet(config, rank, rank_size, target)
     look(config, train_set, rank)

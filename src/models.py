@@ -4,11 +4,9 @@ from typing import Any
 
 from src.errors import UserError
 from src.mindspore_version import require_mindspore
-from src.model_utils.config import COMMAND_LINE, Config
+from src.model_utils.config import COMMAND_LINE, OPTIONS, Config
 from src.onnx_detector import load_onnx, read_onnx
 from src.side_file import fixed_settings, read_exported, read_side_file, side_file
-
-USE_EMA_FIXED = "use_ema is decided when a file is exported; export one with --use_ema false"
 
 
 def ending(path: str) -> str:
@@ -46,9 +44,7 @@ def require_runtime(path: str) -> None:
 
 
 def check_fixed(config: Config, description: dict, path: str) -> None:
-    """Raise UserError if a Config wants other settings than those in an exported file's graph, or the command line its weights."""
-    if is_exported(path) and not config.use_ema and config.origin("use_ema") == COMMAND_LINE:
-        raise UserError(f"{path}: {USE_EMA_FIXED}")
+    """Raise UserError if a Config wants other settings than those in an exported file's graph."""
     for name, value in description.get("fixed", {}).items():
         section, _, key = name.partition(".")
         wanted = getattr(getattr(config, section), key)
@@ -58,7 +54,12 @@ def check_fixed(config: Config, description: dict, path: str) -> None:
 
 
 def load_model(path: str, config: Config) -> Any:
-    """The detector of a model of any kind, on the device and with the settings that a Config says. Raises UserError."""
+    """The detector of a model of any kind, on the device and with the settings that a Config says.
+
+    Raises UserError, also for an exported file where the command line or a caller, not an edited default, wants other weights.
+    """
+    if is_exported(path) and not config.use_ema and config.origin("use_ema") in (COMMAND_LINE, OPTIONS):
+        raise UserError(f"{path}: use_ema is decided when a file is exported; export one with --use_ema false")
     if ending(path) == ".onnx":
         return load_onnx(path, config.onnx_provider)
     # MindSpore is slow to load, and an ONNX file does without.

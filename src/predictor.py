@@ -14,7 +14,7 @@ from src.extensions import require_extensions
 from src.image_files import read_image
 from src.inference import join_scales, make_inputs
 from src.model_utils.config import make_config
-from src.models import USE_EMA_FIXED, description_source, is_exported, load_model, read_model, require_runtime
+from src.models import description_source, is_exported, load_model, read_model, require_runtime
 from src.pre_process import View
 from src.side_file import adopt_evaluation, named_checkpoint
 
@@ -116,8 +116,6 @@ class Predictor:
         if wrong:
             raise UserError(f"{model}: {', '.join(sorted(wrong)).replace('input_res_test', 'input_res')}: fixed when the file was exported")
         self.config = make_config(**given)
-        if is_exported(model) and use_ema is not None and not self.config.use_ema:
-            raise UserError(f"{model}: {USE_EMA_FIXED}")
         recorded = dict(description["evaluation"])
         if "input_res_test" not in fixed and recorded.pop("eval_config.keep_res", True):
             recorded["dataset_config.input_res_test"] = description["input_res_train"]

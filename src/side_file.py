@@ -63,16 +63,22 @@ def named_checkpoint(path: str) -> str:
     folder, name = os.path.split(path)
     if name not in ("best", "last") or os.path.exists(path):
         return path
-    for place in (folder or ".", os.path.join(folder, "ckpt_0")):
-        best = [os.path.join(place, BEST_NAME)] if os.path.isfile(os.path.join(place, BEST_NAME)) else []
-        if found := best if name == "best" else find_checkpoints(place):
+    places = (folder or ".", os.path.join(folder, "ckpt_0"))
+    for place in places:
+        if found := _best_in(place) if name == "best" else find_checkpoints(place):
             return os.path.normpath(found[-1])
     hint = ""
     if name == "best":
-        newest = any(find_checkpoints(place) for place in (folder or ".", os.path.join(folder, "ckpt_0")))
+        newest = any(map(find_checkpoints, places))
         hint = "; eval_epochs keeps one" + (f", and {os.path.join(folder, 'last')} is the newest" if newest else "")
     raise UserError(f"{path} names the {'best' if name == 'best' else 'newest'} checkpoint in {folder or 'this folder'} or its ckpt_0, "
                     f"and there is none{hint}")
+
+
+def _best_in(folder: str) -> list[str]:
+    """The path of the best checkpoint in a run's folder, in a list that is empty without."""
+    best = os.path.join(folder, BEST_NAME)
+    return [best] if os.path.isfile(best) else []
 
 
 def find_checkpoints(folder: str) -> list[str]:
@@ -84,8 +90,7 @@ def find_checkpoints(folder: str) -> list[str]:
 
 def checkpoints_to_resume(folder: str) -> list[str]:
     """Paths of the checkpoints in a run's folder, the newest first, the best one last. Raises UserError if there is none."""
-    best = os.path.join(folder, BEST_NAME)
-    found = [*reversed(find_checkpoints(folder)), *([best] if os.path.isfile(best) else [])]
+    found = [*reversed(find_checkpoints(folder)), *_best_in(folder)]
     if not found:
         raise UserError(f"no checkpoint in {folder} to go on from; set --load_checkpoint_path or --save_checkpoint_path")
     return found

@@ -88,7 +88,13 @@ def test_an_exported_file_has_its_weights(export_mindir, tiny_data, monkeypatch,
         done = call_script(*words, path, "--use_ema", "false", "--device_target", "CPU", check=False)
         assert_user_error(done, "use_ema is decided when a file is exported; export one with --use_ema false")
     make_config = predictor_module.make_config
-    monkeypatch.setattr(predictor_module, "make_config", lambda **given: make_config(**{"use_ema": False, **given}))
+
+    def edited(**given):
+        config = make_config(**given)
+        config.use_ema = False
+        return config
+
+    monkeypatch.setattr(predictor_module, "make_config", edited)
     assert Predictor(str(path), "CPU").classes == ["rectangle", "ellipse", "triangle"]
 
 

@@ -33,9 +33,8 @@ What comes later in this list wins:
 
 The first log line of `train.py`, `eval.py`, `export.py`, `src/dataset.py` and the launchers says which files they
 read, and each value that differs from `default_config.yaml` with the file or option it comes from. `configs/` holds
-recipes: `coco.yaml` (COCO on one device),
-`voc.yaml` and `voc_512.yaml` (Pascal VOC), `bccd.yaml` and `bccd_dla.yaml` (blood cells, from scratch on a CPU), `quick_start.yaml`, and
-those of [the other architectures](architectures.md).
+recipes: `coco.yaml` (COCO on one device), `voc.yaml` and `voc_512.yaml` (Pascal VOC), `bccd.yaml` and `bccd_dla.yaml`
+(blood cells, from scratch on a CPU), `quick_start.yaml`, and those of [the other architectures](architectures.md).
 
 This page is written by `python tools/document_parameters.py`.
 """

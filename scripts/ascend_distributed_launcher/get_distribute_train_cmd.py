@@ -23,7 +23,6 @@ from src.model_utils.local_adapter import has_npu
 from src.model_utils.paths import absolute_paths
 from src.options import OptionParser
 from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
-from src.side_file import named_checkpoint
 from src.utils import free_name, keep_earlier, whole_file
 from train import check_paths
 
@@ -126,8 +125,6 @@ def training_words(options):
         given.setdefault("load_checkpoint_path", options.load_checkpoint_path)
     given["mindrecord_dir"] = options.mindrecord_dir
     config = compose(files, [(ini_path, ini), (COMMAND_LINE, given)])
-    if not config.enable_modelarts:
-        config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     in_new_folder = FOLDER.fullmatch(os.path.relpath(os.path.join("LOG0", config.save_checkpoint_path)).split(os.sep)[0])
     if config.resume and not config.load_checkpoint_path and in_new_folder:
         raise UserError(f"resume is true ({config.origin('resume')}), and no LOAD_CHECKPOINT_PATH says what goes on; processes start in "
@@ -148,10 +145,11 @@ def earlier_folders():
 
 def where_it_goes(word, folders):
     """A word of the command line; the path of what is there in one of earlier_folders() is the one that it will have."""
-    for folder, aside in folders.items():
-        for inside, here in ((os.path.abspath(word), os.path.abspath(folder)), (os.path.realpath(word), os.path.realpath(folder))):
-            if os.path.exists(word) and inside.startswith(os.path.join(here, "")):
-                return os.path.abspath(os.path.join(aside, os.path.relpath(inside, here)))
+    if os.path.exists(word):
+        for folder, aside in folders.items():
+            for place in (os.path.abspath, os.path.realpath):
+                if place(word).startswith(os.path.join(place(folder), "")):
+                    return os.path.abspath(os.path.join(aside, os.path.relpath(place(word), place(folder))))
     return word
 
 

@@ -15,7 +15,7 @@ from src.version import version
 
 DEFAULT_CONFIG = os.path.join(ROOT, "default_config.yaml")
 
-DEFAULTS, COMMAND_LINE = "default_config.yaml", "the command line"  # where values come from, beside files
+DEFAULTS, COMMAND_LINE, OPTIONS = "default_config.yaml", "the command line", "the options"  # where values come from, beside files
 # Options of other detectors and of predict.py that no spelling leads to.
 OTHERS = {"imgsz": "dataset_config.input_res_train", "epochs": "epoch_size", "lr0": "train_config.MultiDecay.learning_rate",
           "weights": "load_checkpoint_path", "onnx": "load_checkpoint_path", "mindir": "load_checkpoint_path", "device": "device_target"}
@@ -112,7 +112,7 @@ def get_config(description, argv=None):
 
 def make_config(**settings):
     """A Config of the defaults and of settings {"eval_config": {"K": 10}, ...}, checked, without a command line."""
-    return compose([], [("the options", flatten(settings))])
+    return compose([], [(OPTIONS, flatten(settings))])
 
 
 def compose(files, layers):
