@@ -106,20 +106,24 @@ def class_table(metrics):
 
 
 def match(ground_truth, detections, iou_thresh=0.5):
-    """Pair the objects of one image with the detections that overlap them most, each at most once, whatever their classes.
+    """Pair the objects of one image with detections, each at most once, whatever their classes: the pair that overlaps most first, of
+    equal ones that of the higher score.
 
-    Args: COCO dictionaries with bbox, the ground truth without crowds. Returns [(index of the object, index of the detection, IoU)].
+    Args: COCO dictionaries with bbox, the ground truth without crowds, the detections with a score. Returns [(index of the object, index
+    of the detection, IoU)].
     """
     if not ground_truth or not detections:
         return []
     overlaps = mask.iou([record["bbox"] for record in detections], [record["bbox"] for record in ground_truth], [0] * len(ground_truth))
-    pairs = []
-    for index in np.argsort(-overlaps, axis=None, kind="stable"):
-        detection, target = np.unravel_index(index, overlaps.shape)
-        if overlaps[detection, target] < iou_thresh:
-            break
-        pairs.append((int(target), int(detection), float(overlaps[detection, target])))
-        overlaps[detection, :] = overlaps[:, target] = 0
+    candidates = np.argwhere(overlaps >= iou_thresh)
+    scores = np.array([record["score"] for record in detections])
+    order = np.lexsort((-scores[candidates[:, 0]], -overlaps[tuple(candidates.T)]))
+    pairs, taken, found = [], set(), set()
+    for detection, target in candidates[order].tolist():
+        if detection not in taken and target not in found:
+            pairs.append((target, detection, float(overlaps[detection, target])))
+            taken.add(detection)
+            found.add(target)
     return pairs
 
 

@@ -58,10 +58,57 @@ def test_crowds_are_neither_missed_nor_false_alarms(tmp_path):
     np.testing.assert_array_equal(evaluation.confusion_matrix(coco, records, 0.3), [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
 
 
+def boxes_of(*boxes):
+    """Detections of these boxes, each of a lower score than the one before."""
+    return [{"bbox": box, "score": 1 - index / 100} for index, box in enumerate(boxes)]
+
+
 def test_one_detection_pairs_with_one_object():
     truth = [{"bbox": [0, 0, 10, 10]}, {"bbox": [0, 1, 10, 10]}]
-    assert evaluation.match(truth, [{"bbox": [0, 1, 10, 10]}]) == [(1, 0, 1.0)]
-    assert evaluation.match(truth, []) == [] and evaluation.match([], truth) == []
+    assert evaluation.match(truth, boxes_of([0, 1, 10, 10])) == [(1, 0, 1.0)]
+    assert evaluation.match(truth, []) == [] and evaluation.match([], boxes_of([0, 1, 10, 10])) == []
+
+
+def test_what_follows_a_duplicate_is_paired_all_the_same():
+    """A second detection of the first object, better than those of the other objects, is left over, and they are not."""
+    truth = [{"bbox": [0, 0, 10, 10]}, {"bbox": [50, 0, 10, 10]}, {"bbox": [0, 50, 10, 10]}]
+    found = boxes_of([0, 0, 10, 10], [0, 0, 10, 10], [50, 0, 10, 8], [0, 50, 10, 6])
+    assert evaluation.match(truth, found) == [(0, 0, 1.0), (1, 2, pytest.approx(0.8)), (2, 3, pytest.approx(0.6))]
+    found[1]["score"] = 1.5  # of equal overlaps the higher score
+    assert evaluation.match(truth, found)[0] == (0, 1, 1.0)
+
+
+def overlap(one, other):
+    """IoU of two boxes x, y, width, height."""
+    sides = [max(0, min(one[axis] + one[axis + 2], other[axis] + other[axis + 2]) - max(one[axis], other[axis])) for axis in (0, 1)]
+    inside = sides[0] * sides[1]
+    return inside / (one[2] * one[3] + other[2] * other[3] - inside)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_pairs_are_stable(seed):
+    """What tells this pairing from all others: of any two that overlap enough, one has a partner that overlaps it as much."""
+    rng = np.random.default_rng(seed)
+    boxes = np.hstack([rng.integers(0, 25, (16, 2)), rng.integers(15, 40, (16, 2))]).tolist()
+    truth, found = [{"bbox": box} for box in boxes[:7]], boxes_of(*boxes[7:])
+    pairs = evaluation.match(truth, found, 0.3)
+    of_target, of_detection = ({pair[index]: pair[2] for pair in pairs} for index in (0, 1))
+    assert len(of_target) == len(of_detection) == len(pairs) > 2
+    for target, one in enumerate(truth):
+        for detection, other in enumerate(found):
+            shared = overlap(one["bbox"], other["bbox"])
+            if (target, detection) in {pair[:2] for pair in pairs}:
+                assert of_target[target] == pytest.approx(shared) and shared >= 0.3
+            elif shared >= 0.3:
+                assert max(of_target.get(target, 0), of_detection.get(detection, 0)) >= shared - 1e-9
+
+
+def test_duplicates_cost_no_object_in_the_numbers_of_a_data_set(tmp_path):
+    """Every object found, and the first one twice: all of them are on the diagonal, and quality is 2 / (2 + 1 / 2), and 1."""
+    coco = coco_of(tmp_path, OBJECTS)
+    records = [record(*OBJECTS[0], 0.9), *(record(*entry, 0.8) for entry in OBJECTS)]
+    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, records, 0.3), [[1, 0, 0], [0, 2, 0], [1, 0, 0]])
+    assert evaluation.image_quality(coco, records, 0.3) == pytest.approx({1: 2 / 2.5, 2: 1})
 
 
 # ---------------------------------------------------------------- the page
