@@ -20,6 +20,8 @@ from src.side_file import evaluation_settings, side_file
 from src.utils import keep_earlier, log, log_skipped, read_json
 
 DRAWN = 4  # images of predictions for TensorBoard
+RECORD = np.dtype([("image_id", np.int64), ("category_id", np.int64), ("bbox", np.float64, 4), ("score", np.float64)])
+OBJECT = ("image_id", "category_id", "bbox", "area", "iscrowd")  # what of an annotation counts for scores
 
 
 class Scoring:
@@ -143,7 +145,8 @@ class Scoring:
 def measure_of(part, config):
     """A number that is another one where scores cannot be compared: for other images, objects or settings of the evaluation."""
     images = [image_id for image_id, _ in part.images]
-    content = [evaluation_settings(config), config.use_ema, images, sorted(part.coco.anns)]
+    objects = sorted([entry[name] for name in OBJECT] for entry in part.coco.dataset["annotations"])
+    content = [evaluation_settings(config), config.use_ema, images, part.category_ids, objects]
     return zlib.crc32(json.dumps(content).encode())
 
 
@@ -166,10 +169,10 @@ class AllGather(nn.Cell):
 
 def join_records(records, gather):
     """The COCO records of all ranks; gather(int32 [N]) gives those of each. Every number is kept to the last bit."""
-    numbers = [[record["image_id"], record["category_id"], *record["bbox"], record["score"]] for record in records]
-    arrays = gather(np.array(numbers, np.float64).reshape(-1).view(np.int32))
-    rows = np.concatenate([np.ascontiguousarray(array).view(np.float64).reshape(-1, 7) for array in arrays])
-    return [{"image_id": int(row[0]), "category_id": int(row[1]), "bbox": row[2:6].tolist(), "score": float(row[6])} for row in rows]
+    rows = np.array([(record["image_id"], record["category_id"], record["bbox"], record["score"]) for record in records], RECORD)
+    arrays = [np.ascontiguousarray(array).view(RECORD) for array in gather(rows.view(np.int32))]
+    return [{"image_id": image_id, "category_id": category_id, "bbox": list(map(float, box)), "score": score}
+            for array in arrays for image_id, category_id, box, score in array.tolist()]
 
 
 def start_scoring(trained, part, train_set, sum_over_ranks):

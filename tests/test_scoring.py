@@ -12,6 +12,7 @@ from src import evaluator
 from src.averaging import PREFIX, WeightAverage
 from src.centernet_det import build_network
 from src.checkpoint import CheckpointFolder, load_weights, read_checkpoint, save_weights
+from src.coco import read_coco
 from src.detector import load_detector
 from src.errors import UserError
 from src.folding import fold_batch_norm
@@ -20,7 +21,7 @@ from src.scoring import Scoring, join_records, measure_of
 from src.side_file import find_checkpoints, read_side_file, side_file
 from src.training_detector import TrainingDetector
 from src.training_log import read_scores, read_training_log
-from tests.conftest import TINY, assert_user_error, call_script
+from tests.conftest import TINY, assert_user_error, call_script, noise_image, write_coco
 
 
 @pytest.fixture
@@ -118,7 +119,8 @@ def test_the_average_is_what_is_scored(lively_checkpoint, scoring, tmp_path):
 
 def test_records_of_ranks_are_joined_to_the_last_bit():
     rng = np.random.default_rng(0)
-    ranks = [[{"image_id": 2**40 + rank, "category_id": 90, "bbox": rng.random(4).tolist(), "score": float(rng.random())}
+    ranks = [[{"image_id": 2**63 - 1 - rank, "category_id": 2**53 + 1,  # which float64 does not hold
+               "bbox": rng.random(4).tolist(), "score": float(rng.random())}
               for _ in range(count)] for rank, count in enumerate((3, 0, 5))]
     sent = []
     for records in ranks:
@@ -258,6 +260,18 @@ def test_what_cannot_be_compared_has_another_measure(scoring, lively_checkpoint,
     assert measure_of(part, config) != one
     config.eval_config.flip_test = not config.eval_config.flip_test
     assert measure_of(part, config) == one
+
+
+@pytest.mark.parametrize("change", [{"bbox": [1, 2, 3, 4]}, {"category_id": 3}, {"area": 7}, {"iscrowd": 1}, {"image_id": 2}])
+def test_changed_objects_have_another_measure(change, tmp_path, make_config):
+    def measure(changes):
+        images = {1: noise_image(1), 2: noise_image(2)}
+        path = write_coco(str(tmp_path), "val", images, [(1, 1, [10, 10, 20, 20]), (2, 2, [30, 30, 40, 40])])
+        coco = read_coco(path)
+        coco.dataset["annotations"][0].update(changes)
+        return measure_of(evaluator.Part(coco, path, "", [(1, "1.jpg"), (2, "2.jpg")], True, [1, 2]), make_config())
+
+    assert measure(change) != measure({}) == measure({"id": 99, "note": "seen"})
 
 
 @pytest.mark.slow
