@@ -21,11 +21,17 @@ def table(head, rows):
 
 
 def without_middle(rows, most):
-    """At most so many rows, an even number, of the start and of the end; a row between them says how many more classes there are."""
+    """At most so many rows, an even number, of the start and of the end; a row between them says how many more classes there are.
+
+    Rows that have "-" cells, of classes without objects, give way first: a row at the end says how many they are.
+    """
     if len(rows) <= most:
         return rows
-    middle = [f"({len(rows) - most} more classes)", *[""] * (len(rows[0]) - 1)]
-    return [*rows[: most // 2], middle, *rows[-(most // 2) :]]
+    kept = [row for row in rows if "-" not in row[1:]]
+    empty, blank = len(rows) - len(kept), [""] * (len(rows[0]) - 1)
+    if len(kept) > most:
+        kept = [*kept[: most // 2], [f"({len(kept) - most} more classes)", *blank], *kept[-(most // 2) :]]
+    return kept + [[f"({empty} without objects)", *blank]] * bool(empty)
 
 
 def _line(cells, widths):

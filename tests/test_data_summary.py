@@ -53,6 +53,9 @@ def test_80_classes_are_cut_to_the_most_and_the_least_frequent():
     lines = describe(boxes, [f"c{number}" for number in range(80)], (100, 100)).splitlines()
     assert len(lines) == 2 + 10 + 1 + 10 + 1 and lines[12].strip() == "(60 more classes)"
     assert [line.split()[0] for line in (lines[2], lines[11], lines[13], lines[22])] == ["c79", "c70", "c9", "c0"]
+    boxes = Boxes(boxes.image_sizes, np.array([5]), boxes.sizes[:5], np.array([7, 7, 20, 20, 20]), 1)
+    lines = describe(boxes, [f"c{number}" for number in range(80)], (100, 100)).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["c20", "c7", "(78", "all"]  # not hidden by those without boxes
 
 
 def test_no_boxes_and_no_images():

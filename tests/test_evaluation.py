@@ -175,10 +175,20 @@ def test_the_class_table_counts_what_is_scored(tiny_data):
 
 def test_of_very_many_classes_the_best_and_the_worst_are_printed():
     names = [f"c{number}" for number in range(200)]
-    values = {name: None if name == "c0" else number / 200 for number, name in enumerate(names)}
-    table = evaluation.class_table({"AP_per_class": values, "AP50_per_class": values, "objects_per_class": dict.fromkeys(names, 1)})
-    assert "(80 more classes)" in table and {"c199", "c140", "c59", "c1", "c0"} <= set(table.split()) and "c60" not in table.split()
+    values = {name: number / 200 for number, name in enumerate(names)}
+
+    def class_table():
+        return evaluation.class_table({"AP_per_class": values, "AP50_per_class": values, "objects_per_class": dict.fromkeys(names, 1)})
+
+    table = class_table()
+    assert "(80 more classes)" in table and {"c199", "c140", "c59", "c0"} <= set(table.split()) and "c60" not in table.split()
     assert len(table.splitlines()) == 42
+    values.update(dict.fromkeys(names[:70]))  # more classes without objects than the worst that are printed
+    table = class_table()
+    assert "(10 more classes)" in table and "(70 without objects)" in table
+    assert {"c199", "c140", "c129", "c70"} <= set(table.split()) and not {"c0", "c69"} & set(table.split())
+    values.update(dict.fromkeys(names[:100]))
+    assert "more classes" not in class_table() and {"c100", "c150", "c199"} <= set(class_table().split())
 
 
 def test_images_are_drawn_by_their_names(lively_checkpoint, tmp_path, make_config, capsys):
