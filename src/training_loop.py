@@ -102,7 +102,7 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
             for *values, _ in group:
                 done += 1
                 record.step(done, train_set.steps_per_epoch, values, train_set.images_per_step / seconds)
-                if problem := watch.look(done, values[0], values[1], values[4]):
+                if problem := watch.look(done, *values[:3], values[4]):
                     raise UserError(f"{problem}; the last checkpoint is {saving.saved or 'that of the start'}")
             stop = stop_requested(step_cell, train_set.rank_size, group[-1][-1]) and done < steps.stop
             scored = False

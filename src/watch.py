@@ -13,7 +13,8 @@ class Watch:
     """Counts steps that overflow, and steps that diverge.
 
     A step diverges if the loss has multiplied, or if the heatmap loss is above 1 and stays the same to 1e-6: a heatmap whose sigmoids
-    are saturated has the same loss for every image, 9.2, and no gradient.
+    are saturated has the same loss for every image, 9.2, and no gradient. A step without any object is not compared with the others: its
+    loss is of background alone, and is not divided by objects.
 
     Args: max_overflows, max_diverged: how many such steps in a row end a training (0: any number goes on); skips, whether a step with
     a loss that is not finite is skipped as an overflow (float16), not an end.
@@ -25,8 +26,11 @@ class Watch:
         self.smoothed = self.lowest = self.last_hm_loss = None
         self.why = ""
 
-    def look(self, step, loss, hm_loss, overflow):
-        """Take a step's results; returns the sentence with which training has to end, "" if it goes on."""
+    def look(self, step, loss, hm_loss, wh_loss, overflow):
+        """Take a step's results; returns the sentence with which training has to end, "" if it goes on.
+
+        A size loss of exactly 0 is that of a step without objects.
+        """
         self.steps += 1
         self.overflows += overflow
         self.overflows_in_row = self.overflows_in_row + 1 if overflow else 0
@@ -35,7 +39,7 @@ class Watch:
         if self.max_overflows and self.overflows_in_row >= self.max_overflows:
             return (f"the last {self.overflows_in_row} steps, up to step {step}, overflowed and were skipped: nothing is learnt; "
                     f"{LOWER_SCALE} (train_config.max_overflows is the limit)")
-        if not overflow:
+        if not overflow and wh_loss != 0:
             self._compare(step, loss, hm_loss)
         if self.max_diverged and self.diverged >= self.max_diverged:
             return (f"{self.why} for {self.diverged} steps, up to step {step}: training has diverged; lower the learning rate, or look at "

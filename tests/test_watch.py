@@ -5,10 +5,11 @@ import pytest
 from src.watch import Watch
 
 
-def look(watch, losses, overflows=(), hm_losses=None):
-    """Show losses to a Watch; returns (the first step that ends the training, its sentence), (None, "") without."""
+def look(watch, losses, overflows=(), hm_losses=None, empty=()):
+    """Show losses, some of steps without objects, to a Watch; returns (the first step that ends the training, its sentence), (None, "")
+    without."""
     for step, loss in enumerate(losses, 1):
-        sentence = watch.look(step, loss, hm_losses[step - 1] if hm_losses else loss / 2, step in overflows)
+        sentence = watch.look(step, loss, hm_losses[step - 1] if hm_losses else loss / 2, float(step not in empty), step in overflows)
         if sentence:
             return step, sentence
     return None, ""
@@ -46,8 +47,20 @@ def test_a_loss_that_comes_back_starts_the_count_anew(capsys):
     assert look(watch, part * 5) == (None, "")
     assert watch.diverging and "has diverged" in watch.summary()[0]
     assert capsys.readouterr().out.count("training diverges") == 5
-    watch.look(99, 2.0, 1.0, False)
+    watch.look(99, 2.0, 1.0, 1.0, False)
     assert not watch.diverging and not watch.protects and watch.summary() == []
+
+
+@pytest.mark.parametrize("background", [0.001, 700.0, 9.2084951])
+def test_steps_without_objects_are_not_compared(background, capsys):
+    """With keep_empty and a batch of one: their loss is of background alone, soon far below that of the others, at first far above."""
+    losses = [2.0, 2.1, 1.9, *[background] * 60, 2.0, 2.1, *[background] * 60, *[1.8, 1.7] * 10]
+    empty = {step for step, loss in enumerate(losses, 1) if loss == background}
+    watch = Watch(50, 10)
+    assert look(watch, losses, hm_losses=losses, empty=empty) == (None, "") and watch.summary() == []
+    assert not watch.diverging and "diverges" not in capsys.readouterr().out
+    step, sentence = look(Watch(50, 10), [2.0, *(50.0 + step for step in range(30))], empty={5, 6})
+    assert step == 13 and "more than 10 times its lowest" in sentence  # it still sees what the others do
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
