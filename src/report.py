@@ -15,6 +15,7 @@ from src.boxes import ground_truth_boxes
 from src.coco import class_list, image_size
 from src.image_files import read_image
 from src.post_process import detections_of
+from src.text_table import shown as short
 from src.training_log import best_score, epochs_trained, read_record
 from src.utils import log, whole_file
 from src.version import version
@@ -176,10 +177,12 @@ def error_section(coco, records, score_thresh):
     def draw_classes(axes):
         for index in shown:
             blue, green, red = (value / 255 * 0.85 for value in class_color(index))
-            axes.plot(recall, precision[0, :, index], color=(red, green, blue), label=names[index], linewidth=1.5)
+            axes.plot(recall, precision[0, :, index], color=(red, green, blue), linewidth=1.5)
         axes.set(xlabel="recall", xlim=(0, 1.01), ylim=(0, 1.02))
         axes.set_title("each class at IoU 0.50" if len(shown) == len(known) else f"best and worst {MOST_CLASSES // 2} classes at IoU 0.50")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+        legend = axes.legend(axes.lines, [str(index) for index in shown], loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+        for text, index in zip(legend.get_texts(), shown):  # given as labels, names that begin with _ would be hidden
+            text.set(parse_math=False, text=short(names[index]))
 
     curves = [chart(4.3, 3.4, draw_mean), chart(5.2, 3.4, draw_classes)] if known else []
     matrix = evaluation.confusion_matrix(coco, records, score_thresh)
@@ -194,14 +197,15 @@ def error_section(coco, records, score_thresh):
 def confusion_chart(matrix, names):
     """The confusion matrix, each row's shares as shades, counts as numbers."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    labels = [*map(short, names), "background"]
 
     def draw(axes):
         axes.imshow(share, cmap="Greens", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(matrix):
             if row < len(names) or column < len(names):
                 axes.text(column, row, count, ha="center", va="center", fontsize=9, color="white" if share[row, column] > 0.55 else INK)
-        axes.set_xticks(range(len(names) + 1), [*names, "background"], rotation=40, ha="right")
-        axes.set_yticks(range(len(names) + 1), [*names, "background"])
+        axes.set_xticks(range(len(names) + 1), labels, parse_math=False, rotation=40, ha="right")
+        axes.set_yticks(range(len(names) + 1), labels, parse_math=False)
         axes.set(xlabel="detection", ylabel="ground truth")
         axes.grid(False)
 

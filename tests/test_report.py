@@ -1,4 +1,5 @@
 """src/report.py, tools/report.py, and the parts of evaluation.py and visual.py that they draw on."""
+import html
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src import evaluation, visual
+from src import evaluation, report, visual
 from src.coco import read_coco
 from src.errors import UserError
 from src.pre_process import View
@@ -164,6 +165,28 @@ def test_one_self_contained_page(result, tmp_path):
     for part in ("Training", "Scores", "Errors", "Images", "Speed", "rectangle", "triangle", "after 7 steps"):
         assert part in page.text
     assert text.count("data:image/jpeg;base64,") == 6 and text.count("<svg") == 6
+
+
+NAMES = ["_hidden", "$a^{$", "5$ or 6$_", "100 %\\x", "<b>&-->"]  # mathtext's letters, and HTML's
+
+
+def test_names_stand_on_the_page_letter_by_letter(tmp_path):
+    """In charts, whose texts matplotlib gives as comments beside their shapes, in tables and under images."""
+    objects = [(1, number, [10 * number, 10, 9, 9]) for number in range(1, 6)]
+    coco = read_coco(write_coco(str(tmp_path), "val", {1: noise_image(1, 100, 100)}, objects, NAMES))
+    records = [record(1, number % 5 + 1, box, 0.9) for _, number, box in objects] + [record(*entry, 0.8) for entry in objects]
+    name = "<img src=x>.jpg"
+    os.rename(tmp_path / "val2017" / f"{1:012d}.jpg", tmp_path / name)
+    metrics = {**evaluation.score(coco, records)[1], "images": 1}
+    run = report.Run(metrics=metrics, coco=coco, records=records, images={1: str(tmp_path / name)})
+    report.write_report(str(tmp_path / "r.html"), "<Tiny & run>", run)
+    text = (tmp_path / "r.html").read_text()
+    comments = [html.unescape(comment) for comment in re.findall("<!-- (.*?) -->", text, re.S)]
+    page = Page(text)
+    assert page.open == [] and all(part in page.text for part in [*NAMES, name, "<Tiny & run>"])
+    for part in NAMES:
+        assert comments.count(part.replace("--", "- -")) == 3, part  # the legend's, and both axes' of the confusion matrix
+    assert all(reference.startswith(("data:", "#")) for reference in page.references)
 
 
 def test_parts_that_are_missing_are_named(result, tmp_path):
