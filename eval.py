@@ -1,4 +1,6 @@
 """Detect on the images of a COCO-format data set and score the detections."""
+import os
+
 from src import errors
 from src.model_utils.config import get_config
 
@@ -15,14 +17,17 @@ def main():
 def check_paths(config):
     """(the model's description, the Split to detect on); a run's best or last checkpoint is put in config by its own name.
 
-    Raises UserError if they are not there.
+    Raises UserError if they are not there, or what lies where the results go is not this project's.
     """
     from src.coco import find_split
+    from src.evaluation import results_of
     from src.models import read_model, require_runtime
     from src.side_file import named_checkpoint
+    from src.utils import require_ours
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     require_runtime(config.load_checkpoint_path)
+    require_ours(os.path.join(config.save_result_dir, config.run_mode), results_of(config.run_mode))
     description = read_model(config.load_checkpoint_path)
     try:
         return description, find_split(config.data_dir, config.run_mode, config.dataset_config)

@@ -24,9 +24,10 @@ def export(config):
     description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src.architectures import check_input
-    from src.detector import export_detector, export_onnx, load_detector
+    from src.detector import export_detector, export_onnx, load_detector, require_room
     from src.model_utils.device_adapter import set_device
 
+    require_room(options)
     log(adopt_evaluation(config, description, "the side file"))
     if not config.eval_config.keep_res:
         config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))

@@ -15,8 +15,10 @@ def main():
     from src.extensions import require_extensions
     from src.post_process import coco_records, merge, to_image
     from src.side_file import checked_evaluation
-    from src.utils import keep_earlier, log, log_skipped, progress
+    from src.utils import log, log_skipped, progress, require_ours, whole_folder
 
+    target = os.path.join(config.save_path, "val")
+    require_ours(target, evaluation.results_of("val"))
     errors.require_dir(config.result_path, "folder of results (--result_path)")
     meta = offline.read_meta(config.meta_path)
     if os.path.isdir(config.label_path):
@@ -47,13 +49,12 @@ def main():
     images = [(entry["id"], entry["file_name"]) for entry in meta["images"]]
     if not records:
         raise UserError(f"{config.result_path}: no result of any of the {len(images)} images")
-    folder = keep_earlier(os.path.join(config.save_path, "val"))
-    os.makedirs(folder)
-    evaluation.Results(split.annotation, images, records, skipped).write(folder, "val")
-    log(f"{len(images) + len(meta['skipped']) - len(skipped)} images, {len(skipped)} skipped")
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
-    log(evaluation.score_and_write(folder, coco, records, dataset_name(data_dir, coco), extra, options.voc_metric))
-    log(f"results: {folder}")
+    with whole_folder(target, evaluation.results_of("val")) as folder:
+        evaluation.Results(split.annotation, images, records, skipped).write(folder, "val")
+        log(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
+        log(evaluation.score_and_write(folder, coco, records, dataset_name(data_dir, coco), extra, options.voc_metric))
+    log(f"results: {target}")
 
 
 if __name__ == "__main__":

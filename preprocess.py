@@ -53,7 +53,7 @@ def main():
     try:
         skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers, load)
     except KeyboardInterrupt:
-        raise errors.Interrupted(f"the inputs in {config.predict_dir} are not complete; the same command starts anew") from None
+        raise errors.Interrupted("the inputs are not complete, and none are written; the same command starts anew") from None
     log_skipped(skipped)
     width, height = description["input_res"]
     log(f"{len(images) - len(skipped)} inputs of {description['input_type']} for {width}x{height}, {len(skipped)} skipped: "

@@ -10,13 +10,16 @@ def check_paths(config, folder=""):
     """The evaluator.Part to score on while training, None without eval_epochs; a run's best or last checkpoint is put in config by its own
     name. folder is where the training is to run, if not here.
 
-    Raises UserError for data or a checkpoint that is not there, and for a part that is to stay as it is without weights.
+    Raises UserError for data or a checkpoint that is not there, for a part that is to stay as it is without weights, and where what a new
+    run writes would take the place of what is not this project's.
     """
     from src.evaluator import scored_part
     from src.manifest import read_manifest
     from src.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
+    if not folder:  # the launcher's is new: an earlier one makes room as a whole
+        require_room(config)
     part = scored_part(config, read_manifest(config))
     if config.train_config.freeze != "none" and not (config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume):
         raise errors.UserError(f"train_config.freeze is {config.train_config.freeze}, and there are no weights to start from: "
@@ -29,6 +32,21 @@ def check_paths(config, folder=""):
     elif config.net_config.load_backbone_path:
         require_checkpoint(config.net_config.load_backbone_path, "backbone checkpoint (net_config.load_backbone_path)")
     return part
+
+
+def require_room(config):
+    """Raise UserError unless what lies where a run writes is this project's."""
+    from src.side_file import CHECKPOINTS
+    from src.training_log import is_record, loss_curve
+    from src.utils import require_ours
+
+    require_ours(os.path.join(config.save_result_dir, "train_record.jsonl"), is_record, loss_curve)
+    if config.enable_save_ckpt:
+        require_ours(os.path.join(config.save_checkpoint_path, "ckpt_0"), CHECKPOINTS)
+    if config.tensorboard:
+        from src.summaries import EVENTS
+
+        require_ours(os.path.join(config.save_result_dir, "tensorboard"), EVENTS)
 
 
 def main():

@@ -34,9 +34,23 @@ none_if_blank() {
     [ -z "${1//[[:space:]]/}" ] || printf '%s' "$1"
 }
 
+# require_ours PATH...: end with 2 where a log or a process's folder lies that is not this project's: it is neither moved nor overwritten.
+require_ours() {
+    local path
+    for path in "$@"; do
+        if [ -d "$path" ]; then
+            [ -z "$(ls -A "$path")" ] || [ -e "$path/env.log" ] || [ -e "$path/training_log.txt" ] || [ -e "$path/ckpt_0" ]
+        else # our logs begin with the configuration's files, with the launcher's processes, or with our name
+            [ ! -s "$path" ] || grep -qaE "default_config\.yaml|^LOG(_scheduler|[0-9]+): process|CenterNet on MindSpore" < <(head -c 65536 "$path")
+        fi || usage_error "error: $path is there already, and is not known as this project's: it is neither moved nor \
+overwritten; move it away, or start in another folder"
+    done
+}
+
 # keep_earlier PATH: what is there goes to the first free of PATH.1, PATH.2, ...
 keep_earlier() {
     [ -e "$1" ] || return 0
+    require_ours "$1"
     local number=1
     while [ -e "$1.$number" ]; do number=$((number + 1)); done
     mv "$1" "$1.$number"
@@ -48,6 +62,7 @@ keep_earlier() {
 in_background() {
     local log=$1 script=$2
     shift 2
+    require_ours "$log"
     "$PYTHON" -c '
 import sys
 sys.path[0], script = sys.argv.pop(1), sys.argv.pop(1)  # not the current folder, which may have a src/ of its own

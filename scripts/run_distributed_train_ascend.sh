@@ -26,6 +26,7 @@ $USAGE"
 [ -f "$2" ] || usage_error "RANK_TABLE_FILE is no file (tools/make_rank_table.py makes one): $2
 $USAGE"
 
+[ -n "$wait" ] || require_ours distributed_train.log
 configuration
 launcher="$ROOT/scripts/ascend_distributed_launcher"
 command=("$PYTHON" "$launcher/get_distribute_train_cmd.py" ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} --run_script_dir "$ROOT/train.py" --mindrecord_dir "$1" --hccl_config_dir "$2"

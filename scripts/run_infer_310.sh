@@ -26,13 +26,15 @@ logged() {
     local log=$1
     shift
     keep_earlier "$log"
+    echo "CenterNet on MindSpore: $log" > "$log"
     set +e
-    "$@" 2>&1 | tee "$log"
+    "$@" 2>&1 | tee -a "$log"
     local code=${PIPESTATUS[0]}
     set -e
     [ "$code" -eq 0 ] || exit "$code"
 }
 
+require_ours preprocess.log infer.log acc.log
 if [ "$3" = y ]; then
     logged preprocess.log "$PYTHON" "$ROOT/preprocess.py" ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} --mindir_path "$1" --val_data_dir "$2" \
         --predict_dir preprocess_Result

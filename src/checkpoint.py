@@ -10,7 +10,17 @@ from src import errors
 from src.architectures import architecture_of
 from src.averaging import PREFIX as EMA_PREFIX
 from src.errors import UserError
-from src.side_file import BEST_NAME, checkpoints_to_resume, find_checkpoints, require_checkpoint, side_file, written_as
+from src.side_file import (
+    BEST_NAME,
+    CHECKPOINTS,
+    HAS_SIDE_FILE,
+    checkpoint_path,
+    checkpoints_to_resume,
+    find_checkpoints,
+    require_checkpoint,
+    side_file,
+    written_as,
+)
 from src.utils import free_name, keep_earlier, link_or_copy, log, whole_file, write_json
 
 LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters that the number of classes shapes; of several stacks each
@@ -92,10 +102,10 @@ def parameter_shapes(cell):
 
 
 def save_weights(path, weights):
-    """Write {name: array} as a checkpoint; what is at path already is kept aside, and its side file. Returns the path, which gets .ckpt if
-    it lacks it."""
-    path = keep_earlier(path if path.endswith(".ckpt") else f"{path}.ckpt", side_file)
-    with whole_file(path) as partial:
+    """Write {name: array} as a checkpoint; one with its side file that is at path already is kept aside, another file an error. Returns the
+    path, which gets .ckpt if it lacks it."""
+    path = checkpoint_path(path)
+    with whole_file(path, HAS_SIDE_FILE, side_file) as partial:
         ms.save_checkpoint([{"name": name, "data": ms.Tensor(value)} for name, value in weights.items()], partial, crc_check=True)
     return path
 
@@ -114,7 +124,7 @@ class CheckpointFolder:
         self.folder, self.keep, self.description = folder, keep, description
         self.aside = ""
         if not resumed and os.path.isdir(folder) and os.listdir(folder):
-            keep_earlier(folder)
+            keep_earlier(folder, CHECKPOINTS)
         os.makedirs(folder, exist_ok=True)
         for name in os.listdir(folder):
             side = self.SIDE_FILE.fullmatch(name)

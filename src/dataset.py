@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import contextlib
 import functools
+import glob
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -262,6 +263,10 @@ def check_paths(config):
     finished = manifest_path(config.mindrecord_dir, config.mindrecord_prefix)
     if os.path.exists(finished):
         raise UserError(f"{finished} exists: this conversion is done; name another --mindrecord_prefix or folder, or delete it first")
+    place = glob.escape(os.path.join(config.mindrecord_dir, config.mindrecord_prefix))
+    if taken := sorted(glob.glob(f"{place}[0-9]*") + glob.glob(place)):
+        raise UserError(f"{taken[0]} is there already, without a manifest that says that a conversion is done: it is not overwritten; name "
+                        "another --mindrecord_prefix or folder, or delete it first")
     return split
 
 

@@ -17,10 +17,10 @@ from src.errors import UserError
 from src.folding import make_for_inference
 from src.graphs import Graphs
 from src.model_utils.config import Config
-from src.onnx_detector import INSTALL, onnx_side_file
+from src.onnx_detector import HAS_ONNX_SIDE_FILE, INSTALL, onnx_side_file
 from src.pre_process import batch_kind, filled
-from src.side_file import CONSUMER, read_exported, read_side_file, side_file
-from src.utils import keep_earlier, log, whole_file, write_json
+from src.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
+from src.utils import log, require_ours, whole_file, write_json
 from src.version import version
 
 # Evaluation settings that are fixed when a file is exported.
@@ -138,9 +138,8 @@ def export_detector(detector, export_config, eval_config):
     if os.path.realpath(side_file(path)) == os.path.realpath(side_file(export_config.ckpt_file)):
         raise UserError(f"export_config.export_name is {export_config.export_name}, whose side file would take the place of the "
                         f"checkpoint's, {side_file(path)}; name another")
-    keep_earlier(path, side_file)
     kind, shape = batch_kind(detector.from_bytes, batch, height, width)
-    with whole_file(path) as partial, tempfile.TemporaryDirectory() as plain, errors.INTERRUPTS.held():
+    with whole_file(path, HAS_SIDE_FILE, side_file) as partial, tempfile.TemporaryDirectory() as plain, errors.INTERRUPTS.held():
         # MindSpore takes names of a few characters alone, which those of the user's folders may not be: it gets a link's.
         os.symlink(os.path.abspath(os.path.dirname(partial)), os.path.join(plain, "folder"))
         made = os.path.join(plain, "folder", f"network.{ending}")
@@ -155,15 +154,23 @@ def export_onnx(detector, export_config, eval_config):
         from src.onnx_export import build_model
     except ImportError as error:
         raise UserError(f"{error.name} {INSTALL}") from error
-    path = keep_earlier(exported_path(export_config), onnx_side_file)
+    path = exported_path(export_config)
     width, height = export_config.input_res
     sizes = ("batch", "height", "width") if export_config.onnx_dynamic else (export_config.batch_size, height, width)
     description = consumer_description(detector, export_config, eval_config, batch_kind(detector.from_bytes, *sizes)[1])
     metadata = {name: json.dumps(value) for name, value in description.items()}
     model = build_model(detector.network, detector.from_bytes, export_config.onnx_dcn, sizes, metadata)
-    with whole_file(path) as partial, open(partial, "wb") as file:
+    with whole_file(path, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
     return finish_export(path, onnx_side_file(path), description)
+
+
+def require_room(export_config):
+    """Raise UserError if what lies where the file is to go is no exported file."""
+    if export_config.export_format == "ONNX":
+        require_ours(exported_path(export_config), HAS_ONNX_SIDE_FILE, onnx_side_file)
+    else:
+        require_ours(exported_path(export_config), HAS_SIDE_FILE, side_file)
 
 
 def exported_path(export_config):

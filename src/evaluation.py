@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from src import text_table, voc_eval
 from src.errors import UserError
 from src.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
-from src.utils import write_json
+from src.utils import holds, write_json
 from src.voc_eval import score_text
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
@@ -176,6 +176,11 @@ def image_quality(coco, records, score_thresh, iou_thresh=0.5):
 
 
 # ---------------------------------------------------------------- files
+
+
+def results_of(mode):
+    """The test for utils.keep_earlier whether a folder is that of such an evaluation's results."""
+    return holds(f"{mode}_pred_result.json", f"{mode}_pred_eval.json")
 
 
 @dataclass

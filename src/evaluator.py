@@ -9,7 +9,7 @@ from src.coco import check_expected, class_list, dataset_name, find_split, image
 from src.image_files import read_image, read_size
 from src.inference import StageTimes, detect_all
 from src.post_process import coco_records
-from src.utils import free_name, keep_earlier, log, log_skipped, progress
+from src.utils import free_name, log, log_skipped, progress, whole_folder
 
 
 @dataclass
@@ -69,32 +69,44 @@ def scored_part(config, description):
 
 
 def evaluate(detector, part, config):
-    """Detect on a Part, and write what config asks for into save_result_dir. Raises Interrupted, with the work so far kept."""
-    folder = keep_earlier(os.path.join(config.save_result_dir, config.run_mode))
-    os.makedirs(folder)
-    start = time.perf_counter()
-    results, times = detect(detector, part, config, folder)
-    seconds = time.perf_counter() - start
-    log_skipped(results.skipped)
-    log(f"{times.images} images, {len(results.skipped)} skipped, {times.summary(seconds)}")
-    results.write(folder, config.run_mode)
-    if len(results.images) < len(part.images):
-        os.rename(folder, unfinished := free_name(f"{folder}.unfinished"))
-        raise errors.Interrupted(f"{len(results.images)} of {len(part.images)} images are detected, their records are in {unfinished}; "
-                                 "nothing is scored, and the same command starts anew")
-    if part.scoring:
-        extra = {"images": len(part.images), "skipped": len(results.skipped),
-                 "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
-        name = dataset_name(config.data_dir, part.coco)
-        log(evaluation.score_and_write(folder, part.coco, results.records, name, extra, config.eval_config.voc_metric))
-    log(f"results: {folder}")
+    """Detect on a Part, and write what config asks for into save_result_dir. Raises Interrupted, with the work so far kept, and UserError
+    if no image can be read."""
+    target = os.path.join(config.save_result_dir, config.run_mode)
+    with whole_folder(target, evaluation.results_of(config.run_mode)) as folder:
+        start = time.perf_counter()
+        results, times = detect(detector, part, config, folder)
+        seconds = time.perf_counter() - start
+        log_skipped(results.skipped)
+        require_read(len(results.skipped), part)
+        log(f"{times.images} images, {len(results.skipped)} skipped, {times.summary(seconds)}")
+        results.write(folder, config.run_mode)
+        if len(results.images) < len(part.images):
+            os.rename(folder, unfinished := free_name(f"{target}.unfinished"))
+            raise errors.Interrupted(f"{len(results.images)} of {len(part.images)} images are detected, their records are in {unfinished}; "
+                                     "nothing is scored, and the same command starts anew")
+        if part.scoring:
+            extra = {"images": len(part.images), "skipped": len(results.skipped),
+                     "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
+            name = dataset_name(config.data_dir, part.coco)
+            log(evaluation.score_and_write(folder, part.coco, results.records, name, extra, config.eval_config.voc_metric))
+    if results.skipped:
+        log(f"warning: {len(results.skipped)} of {len(part.images)} images could not be read"
+            f"{', and count as images without detections' if part.scoring else ''}")
+    log(f"results: {target}")
 
 
-def detect(detector, part, config, folder):
+def require_read(unread, part):
+    """Raise UserError if so many unread images are all of a Part's."""
+    if unread == len(part.images):
+        raise errors.UserError(f"none of the {unread} images in {part.image_dir} could be read: nothing is detected, and no results are "
+                               "written")
+
+
+def detect(detector, part, config, folder=None):
     """Detect on a Part's images until an interrupt: (evaluation.Results, StageTimes).
 
-    If config asks for it they are drawn into folder/images, by the names of their files. After an interrupt the results hold only the
-    images that are done.
+    If config asks for it, and there is a folder, they are drawn into folder/images, by the names of their files. After an interrupt the
+    results hold only the images that are done.
     """
     sizes = {info["id"]: image_size(info) for info in part.coco.dataset["images"]} if part.coco else {}
     names = visual.drawing_names([os.path.relpath(path, part.image_dir) for _, path in part.images])
@@ -111,7 +123,7 @@ def detect(detector, part, config, folder):
             skipped.append(f"image {image_id} ({path}): {detected.problem}")
             continue
         records[image_id] = coco_records(image_id, detected.detections, part.category_ids, config.eval_config.round_scores)
-        if config.visual_image:
+        if config.visual_image and folder:
             drawn = visual.compare(detected.image, detected.detections, part.ground_truth(image_id), detector.description["classes"],
                                    config.eval_config.score_thresh)
             visual.save_image(os.path.join(folder, "images", names[image_id]), drawn)

@@ -8,7 +8,7 @@ from src.errors import INTERRUPTS
 from src.image_files import header_size
 from src.manifest import boxes_path, read_boxes
 from src.targets import columns
-from src.utils import keep_earlier, log, spread
+from src.utils import log, says, spread
 from src.visual import save_image
 
 IMAGE = "train_batch.jpg"
@@ -32,7 +32,7 @@ def report(boxes, classes, recipe):
 def save_batch(path, batch, image_ids, classes, layout, reg_offset):
     """Draw a batch {column: array} as DeviceInput makes it; an earlier image is kept aside."""
     drawn = draw_batch(batch, [f"image {image_id}" for image_id in image_ids], classes, layout, reg_offset)
-    save_image(keep_earlier(path), drawn)
+    save_image(path, drawn, says())
     log(f"the first {len(image_ids)} training images, as the network gets them with their targets: {path}")
 
 

@@ -12,9 +12,11 @@ from src import errors
 from src.errors import UserError
 from src.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
 from src.pre_process import View, batch_kind, make_input, normalize
-from src.utils import keep_earlier, log_skipped, progress, read_json, whole_file, write_json
+from src.utils import free_name, holds, log_skipped, progress, read_json, whole_folder, write_json
 
 META = "inputs.json"
+# Tests for utils.keep_earlier whether a folder is of an earlier call.
+INPUTS, METADATA, RESULTS = holds("eval2017_image_*.bin"), holds(META), holds("eval2017_image_*_0.bin")
 META_TESTS = {
     "input_res": list_of(is_count, 2), "K": is_count, "classes": list_of(is_text, least=1), "skipped": list_of(is_string),
     "images": list_of(having(id=is_whole, file_name=is_string, center=list_of(is_number, 2), width=is_positive, out_hw=list_of(is_count, 2),
@@ -37,10 +39,8 @@ def write_inputs(predict_dir, images, description, workers, load):
 
     load(id, path) gives an image, or raises OSError or ValueError.
     description: input_res, input_type, down_ratio, mean, std and what else postprocess.py is to know. An earlier call's files are kept.
+    Raises UserError if no image can be read.
     """
-    data_dir, meta_dir = (keep_earlier(os.path.join(predict_dir, name)) for name in ("data", "meta"))
-    os.makedirs(data_dir)
-    os.makedirs(meta_dir)
 
     def write(item):
         image_id, path = item
@@ -51,14 +51,19 @@ def write_inputs(predict_dir, images, description, workers, load):
         pixels, view = make_input(image, 1.0, False, description["input_res"], description["down_ratio"])
         if description["input_type"] == "float32":
             pixels = normalize(pixels, description["mean"], description["std"])
-        with whole_file(os.path.join(data_dir, input_name(image_id))) as partial:
-            pixels.tofile(partial)
+        with errors.writing(os.path.join(predict_dir, "data", input_name(image_id))):
+            pixels.tofile(os.path.join(data_dir, input_name(image_id)))
         return {"id": image_id, "file_name": path, **asdict(view), "center": view.center.tolist()}, None
 
-    with ThreadPoolExecutor(workers) as pool:
-        written = list(progress(pool.map(write, images), "preparing", total=len(images)))
-    skipped = [problem for _, problem in written if problem]
-    write_json(os.path.join(meta_dir, META), {**description, "images": [entry for entry, _ in written if entry], "skipped": skipped})
+    with whole_folder(os.path.join(predict_dir, "data"), INPUTS) as data_dir, \
+            whole_folder(os.path.join(predict_dir, "meta"), METADATA) as meta_dir:
+        with ThreadPoolExecutor(workers) as pool:
+            written = list(progress(pool.map(write, images), "preparing", total=len(images)))
+        skipped = [problem for _, problem in written if problem]
+        if len(skipped) == len(images):
+            log_skipped(skipped)
+            raise UserError(f"none of the {len(images)} images could be read: no inputs are written")
+        write_json(os.path.join(meta_dir, META), {**description, "images": [entry for entry, _ in written if entry], "skipped": skipped})
     return skipped
 
 
@@ -97,7 +102,6 @@ def run_inputs(detector, input_dir, result_path):
     names = sorted(name for name in os.listdir(errors.require_dir(input_dir, "folder of inputs")) if name.endswith(".bin"))
     if not names:
         raise UserError(f"no .bin files in {input_dir}; preprocess.py writes them")
-    os.makedirs(keep_earlier(result_path))
     skipped, fitting, done = [], [], 0
     for name in names:
         bytes_there = os.path.getsize(os.path.join(input_dir, name))
@@ -105,14 +109,18 @@ def run_inputs(detector, input_dir, result_path):
             fitting.append(name)
         else:
             skipped.append(f"{name}: {bytes_there} bytes, and the exported file takes {size} ({dtype.__name__} {shape})")
-    batches = [fitting[start : start + batch_size] for start in range(0, len(fitting), batch_size)]
-    for batch in errors.until_interrupted(progress(batches, "detecting")):
-        inputs = np.stack([np.fromfile(os.path.join(input_dir, name), dtype).reshape(shape) for name in batch])
-        for name, detections in zip(batch, detector(inputs)):
-            with whole_file(os.path.join(result_path, result_name(name))) as partial:
-                detections[None].astype(np.float32).tofile(partial)
-        done += len(batch)
     log_skipped(skipped)
-    if done < len(fitting):
-        raise errors.Interrupted(f"{result_path} holds the results of {done} of {len(fitting)} inputs; the same command starts anew")
+    if not fitting:
+        raise UserError(f"none of the {len(names)} inputs in {input_dir} fits the exported file: no results are written")
+    batches = [fitting[start : start + batch_size] for start in range(0, len(fitting), batch_size)]
+    with whole_folder(result_path, RESULTS) as folder:
+        for batch in errors.until_interrupted(progress(batches, "detecting")):
+            inputs = np.stack([np.fromfile(os.path.join(input_dir, name), dtype).reshape(shape) for name in batch])
+            for name, detections in zip(batch, detector(inputs)):
+                with errors.writing(os.path.join(result_path, result_name(name))):
+                    detections[None].astype(np.float32).tofile(os.path.join(folder, result_name(name)))
+            done += len(batch)
+        if done < len(fitting):
+            os.rename(folder, unfinished := free_name(f"{os.path.normpath(result_path)}.unfinished"))
+            raise errors.Interrupted(f"{unfinished} holds the results of {done} of {len(fitting)} inputs; the same command starts anew")
     return done, skipped

@@ -12,6 +12,7 @@ from src.kinds import is_count, is_string, list_of, or_none
 from src.pre_process import batch_kind, filled
 from src.project import how_to_install
 from src.side_file import EXPORTED, MODEL, checked_exported
+from src.utils import has_companion
 
 # Names of ONNX Runtime's execution providers, which take what they can compute; the CPU does the rest.
 PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider",
@@ -49,6 +50,9 @@ class OnnxDetector:
 def onnx_side_file(path: str) -> str:
     """The JSON file beside an ONNX file; a MindIR file of the same name has the other."""
     return f"{path}.json"
+
+
+HAS_ONNX_SIDE_FILE = has_companion(onnx_side_file, '"input_type"')  # a test for utils.keep_earlier
 
 
 def read_onnx(path: str) -> dict:

@@ -14,25 +14,37 @@ from src.image_files import read_image, read_size
 from src.inference import detect_all
 from src.post_process import coco_records
 from src.predictor import as_prediction
-from src.utils import free_name, progress, whole_file, write_json
+from src.utils import free_name, holds, keep_earlier, progress, whole_file, write_json
 from src.visual import draw_detections, drawing_names, overlay_heatmap, save_image
 
 RECORD, TABLE = "predictions.json", "predictions.csv"
+PREDICTIONS = holds(RECORD, TABLE)  # the test for keep_earlier whether a folder is of an earlier call
 
 
 class PredictionFiles:
-    """Collects detections of at least score_thresh of the chosen labels: RECORD appears in folder with close(), TABLE grows as it goes."""
+    """Collects detections of at least score_thresh of the chosen labels: RECORD appears in folder with close(), TABLE grows as it goes.
+
+    The folder is made, and an earlier call's kept aside, when begin() says that there is an image.
+    """
 
     def __init__(self, folder, predictor, chosen, score_thresh):
         self.folder, self.predictor, self.chosen, self.score_thresh = folder, predictor, chosen, score_thresh
         self.images, self.annotations, self.skipped = [], [], []
+        self.file = self.csv = None
+
+    def begin(self):
+        """Make the folder and the table, unless they are begun."""
+        if self.file:
+            return
+        os.makedirs(keep_earlier(self.folder, PREDICTIONS), exist_ok=True)
         # A file's name that is no text goes in as the bytes it is.
-        self.file = open(os.path.join(folder, TABLE), "w", encoding="utf-8", errors="surrogateescape", newline="")
+        self.file = open(os.path.join(self.folder, TABLE), "w", encoding="utf-8", errors="surrogateescape", newline="")
         self.csv = csv.writer(self.file)
         self.csv.writerow(["file", "frame", "class", "score", "x1", "y1", "x2", "y2"])
 
     def add(self, source, detected):
         """Record an inference.Detected, whose image comes from source, a dictionary; returns the image with its detections drawn."""
+        self.begin()
         prediction = as_prediction(detected.detections, self.predictor.classes).above(self.score_thresh)
         prediction = prediction.keep(np.isin(prediction.labels, self.chosen))
         height, width = detected.image.shape[:2]
@@ -51,7 +63,9 @@ class PredictionFiles:
         return overlay_heatmap(image, *self.predictor.heatmap(image))
 
     def close(self):
-        """Write the COCO-style file."""
+        """Write the COCO-style file, if there is anything to write of."""
+        if not self.file:
+            return
         self.file.close()
         description = self.predictor.detector.description
         categories = [{"id": number, "name": name} for number, name in zip(description["category_ids"], description["classes"])]
@@ -99,6 +113,7 @@ def detect_in_video(files, path, max_frames, heatmap):
     if first is None:
         files.skipped.append(f"{path}: no frame can be read")
         return
+    files.begin()
     name = f"camera{path}" if is_camera(path) else os.path.splitext(os.path.basename(path))[0]
     target = free_name(os.path.join(files.folder, "videos", f"{name}.mp4"))
     size = (first[1].shape[1], first[1].shape[0])

@@ -13,11 +13,12 @@ from markupsafe import Markup
 from src import evaluation
 from src.boxes import ground_truth_boxes
 from src.coco import class_list, image_size
+from src.errors import UserError
 from src.image_files import read_image
 from src.post_process import detections_of
 from src.text_table import shown as short
 from src.training_log import best_score, epochs_trained, read_record
-from src.utils import log, whole_file
+from src.utils import log, says, whole_file
 from src.version import version
 from src.visual import class_color, compare, draw_curve, draw_scores
 
@@ -62,15 +63,17 @@ def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> 
     if steps or (metrics and "stage_seconds" in metrics):
         sections["speed"] = speed_section(steps, metrics)
     links = [(name, name.capitalize()) for name, section in sections.items() if section]
+    if not links:
+        raise UserError(f"{run.record_path}: no step is recorded, and there is no evaluation; a report needs one of both")
     write_page(path, "report.html", title=title, links=links, score_thresh=score_thresh, **sections)
 
 
 def write_page(path: str, template: str, **content: object) -> None:
-    """Write a page of pages/, with its content in it; it refers to no other file."""
+    """Write a page of pages/, with its content in it; it refers to no other file. An earlier page is kept aside."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     page = environment.get_template(template).render(made=now, version=version(), **content)
-    with whole_file(path) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
+    with whole_file(path, says()) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
         file.write(page)
 
 

@@ -85,7 +85,7 @@ class Scoring:
         if best and checkpoints and best["step"] == side.get("step"):
             checkpoints.keep_best(checkpoint)  # which a kill may have come before
         elif checkpoints and checkpoints.best_step() != (best["step"] if best else 0):
-            keep_earlier(checkpoints.best, side_file)
+            keep_earlier(checkpoints.best, lambda path: True, side_file)  # it lies in the run's own folder
             if best:
                 log(f"the best checkpoint, of step {best['step']}, is not in the folder any more: the next evaluation is the best one")
                 self.state = {**self.state, "best": None, "since_best": 0}
@@ -113,14 +113,18 @@ class Scoring:
         return bool(self._sum([wanted])[0])
 
     def _detect(self):
-        """The COCO records of all images, of all ranks."""
+        """The COCO records of all images, of all ranks. Raises UserError if none of the images can be read."""
+        skipped = []
         mine = dataclasses.replace(self.part, images=self.part.images[self.rank :: self.rank_size])
         # After a signal compiling raises KeyboardInterrupt.
         with without_kept_graphs(), self.trained.borrowed() as detector, contextlib.suppress(KeyboardInterrupt):
-            results, _ = evaluator.detect(detector, mine, self.config, "")
-            log_skipped(results.skipped)
-        if self._sum([errors.INTERRUPTS.requested])[0]:  # one rank's signal ends the evaluation of all
+            results, _ = evaluator.detect(detector, mine, self.config)
+            skipped = results.skipped
+            log_skipped(skipped)
+        interrupted, unread = self._sum([errors.INTERRUPTS.requested, len(skipped)])
+        if interrupted:  # one rank's signal ends the evaluation of all
             raise errors.Interrupted("the evaluation is not finished")
+        evaluator.require_read(int(unread), self.part)
         return join_records(results.records, self._gather) if self.rank_size > 1 else results.records
 
     def _sum(self, values):
@@ -179,5 +183,7 @@ def start_scoring(trained, part, train_set, sum_over_ranks):
     """The Scoring of a training of a TrainSet on a Part, None without one; trained is its TrainingDetector."""
     if part is None:
         return None
+    if trained.config.visual_image and train_set.rank == 0:
+        log("visual_image is eval.py's: evaluations while training draw nothing into files (tensorboard true shows some of their images)")
     every = trained.config.eval_epochs * train_set.steps_per_epoch
     return Scoring(trained, part, every, rank=train_set.rank, rank_size=train_set.rank_size, sum_over_ranks=sum_over_ranks)

@@ -12,7 +12,7 @@ from src.model_utils.config import Config, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.model_utils.together import check_evaluation
 from src.project import command
-from src.utils import read_json
+from src.utils import has_companion, holds, read_json
 from src.version import version
 from src.zoo_files import refuse_zoo_checkpoint
 
@@ -49,6 +49,14 @@ def side_file(checkpoint: str) -> str:
     return os.path.splitext(checkpoint)[0] + ".json"
 
 
+def checkpoint_path(path: str) -> str:
+    """The path of a checkpoint to write, which ends in .ckpt."""
+    return path if path.endswith(".ckpt") else f"{path}.ckpt"
+
+
+# Tests for utils.keep_earlier: whether a model's file has its side file beside it, and whether a folder is a run's of checkpoints.
+HAS_SIDE_FILE = has_companion(side_file, '"net_config"', '"input_type"')
+CHECKPOINTS = holds("centernet-*", ".centernet-*")
 CHECKPOINT_NAME = re.compile(r"centernet-\d+_(\d+)(\.\d+)?\.ckpt")
 
 

@@ -8,11 +8,12 @@ import cv2
 from src import errors
 from src.errors import UserError
 from src.project import how_to_install
-from src.utils import keep_earlier
+from src.utils import holds, keep_earlier
 
 CHARTS = {  # group in TensorBoard: what of a step's record it has
     "losses": ("loss", "hm_loss", "wh_loss", "off_loss"), "rates": ("lr", "images_per_second", "scaling_sens"),
 }
+EVENTS = holds("events.out.tfevents.*.[0-9][0-9][0-9][0-9]")  # the test for keep_earlier whether a folder is a run's
 FLUSH_SECONDS = 5.0  # a flush waits for the disk
 
 
@@ -36,7 +37,7 @@ class Summaries:
         """A run that starts after `done` steps; what is in the folder of later ones is hidden, and that of an earlier run kept aside."""
         require_writer()
         if not done:
-            keep_earlier(folder)
+            keep_earlier(folder, EVENTS)
         self.folder, self.writer, self.flushed = folder, None, time.monotonic()
         with errors.writing(folder):
             os.makedirs(folder, exist_ok=True)

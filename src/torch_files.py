@@ -9,7 +9,7 @@ import numpy as np
 from src import errors
 from src.errors import UserError
 from src.project import how_to_install
-from src.utils import whole_file
+from src.utils import unmarked, whole_file
 
 # Storage types of the tar format, as NumPy types; sizes and numbers in it are little-endian.
 STORAGE_TYPES = {
@@ -65,10 +65,11 @@ def read_torch_file(path):
 
 
 def write_torch_file(path, state, epoch):
-    """Write {name: NumPy array} as the original's training does: a dictionary of epoch and state_dict."""
+    """Write {name: NumPy array} as the original's training does: a dictionary of epoch and state_dict. Raises UserError if
+    path is taken."""
     torch = import_torch()
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
-    with whole_file(path) as partial:
+    with whole_file(path, unmarked) as partial:
         torch.save({"epoch": epoch, "state_dict": tensors}, partial)
 
 

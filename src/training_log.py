@@ -13,13 +13,19 @@ from tqdm import tqdm
 from src import errors
 from src.errors import UserError
 from src.kinds import dictionary_of, is_measure
-from src.utils import free_name, keep_earlier, log, whole_file
+from src.utils import free_name, keep_earlier, log, says, whole_file
 
 
 def loss_curve(record):
     """The path of the picture of a record's losses, beside it: loss.1.png of train_record.1.jsonl."""
     folder, name = os.path.split(record)
     return os.path.join(folder, f"{os.path.splitext(name)[0].replace('train_record', 'loss')}.png")
+
+
+def is_record(path):
+    """The test for utils.keep_earlier whether a record and the picture beside it are this project's, as far as they are there."""
+    tests = {path: says('"hm_loss": ', '"scores": '), loss_curve(path): says()}
+    return all(test(file) for file, test in tests.items() if os.path.lexists(file))
 
 
 class TrainingLog:
@@ -59,7 +65,7 @@ class TrainingLog:
         elif aside and os.path.exists(path):
             os.remove(path)
         else:
-            keep_earlier(path, loss_curve)
+            keep_earlier(path, is_record, loss_curve)
         if summaries and earlier and (branch or summaries.empty):  # other files than this run's, or none
             summaries.replay(earlier)
         self.file = open(path, "a", encoding="utf-8")

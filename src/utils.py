@@ -1,5 +1,6 @@
-"""Logging, progress, files that appear whole."""
+"""Logging, progress, files that appear whole, and what makes room for them."""
 import contextlib
+import fnmatch
 import json
 import os
 import reprlib
@@ -56,27 +57,57 @@ def spread(items: Sequence, count: int) -> list:
 
 
 @contextlib.contextmanager
-def whole_file(path: str) -> Iterator[str]:
+def whole_file(path: str, ours: Callable[[str], bool] | None = None, companion: Callable[[str], str] | None = None) -> Iterator[str]:
     """Give a path to write to; what is there when the block ends well becomes path, with a new file's usual mode.
 
     It lies in a folder of its own beside path, .<name>.<random>.partial, since MindSpore writes to yet other names first; what is left
-    there is removed. Raises UserError, with the file's name, if it cannot be written.
+    there is removed. An earlier file makes room then, as keep_earlier has it; without ours it is replaced. Raises UserError, with the
+    file's name, if it cannot be written, or if what is there is not ours.
     """
     folder, name = os.path.split(path)
+    if ours:
+        require_ours(path, ours, companion)
+        _make_folder(folder, path)
     with errors.writing(path), tempfile.TemporaryDirectory(suffix=".partial", prefix=f".{name}.", dir=folder or ".") as beside:
         partial = os.path.join(beside, name)
         yield partial
-        settle(partial, path)
+        _give_usual_mode(partial)
+        os.replace(partial, keep_earlier(path, ours, companion) if ours else path)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str, ours: Callable[[str], bool]) -> Iterator[str]:
+    """Give a new folder to write into, which becomes path when the block ends well; what lies there makes room then (keep_earlier)."""
+    require_ours(path, ours)
+    parent, name = os.path.split(os.path.abspath(path))
+    _make_folder(parent, path)
+    with tempfile.TemporaryDirectory(suffix=".partial", prefix=f".{name}.", dir=parent) as beside:
+        partial = os.path.join(beside, name)
+        os.mkdir(partial)
+        yield partial
+        with errors.writing(path):
+            os.rename(partial, keep_earlier(path, ours))
+
+
+def _make_folder(folder, path):
+    """Make the folder that path is to lie in, if it is missing. Raises UserError that names path."""
+    with errors.writing(path):
+        os.makedirs(folder or ".", exist_ok=True)
 
 
 def settle(made: str, path: str) -> None:
-    """Move a file to path, with a new file's usual mode: MindSpore leaves its files to be read by their owner alone."""
+    """Move a file to path, with a new file's usual mode."""
+    _give_usual_mode(made)
+    os.replace(made, path)
+
+
+def _give_usual_mode(made):
+    """Give a file the mode that a new one gets: MindSpore leaves its files to be read by their owner alone."""
     new = f"{made}.new"
     with open(new, "w") as file:
         mode = os.stat(file.fileno()).st_mode
     os.remove(new)
     os.chmod(made, mode)
-    os.replace(made, path)
 
 
 def link_or_copy(source: str, target: str) -> None:
@@ -88,9 +119,9 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copy(source, target)
 
 
-def write_json(path: str, value: object) -> None:
-    """Write value as JSON; the file appears whole."""
-    with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+def write_json(path: str, value: object, ours: Callable[[str], bool] | None = None) -> None:
+    """Write value as JSON; the file appears whole, and an earlier one makes room as whole_file has it."""
+    with whole_file(path, ours) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
 
 
@@ -121,22 +152,79 @@ def read_json(path: str, what: str, tests: dict[str, Callable[[Any], bool]]) -> 
     return content
 
 
-def keep_earlier(path: str, companion: Callable[[str], str] | None = None) -> str:
+# ---------------------------------------------------------------- what lies where results go
+
+MARK = "CenterNet on MindSpore"  # in the files that this project writes beside a user's
+NEAR = 2**16  # bytes of a file's start, and of its end
+
+
+def says(*texts: str) -> Callable[[str], bool]:
+    """A test for keep_earlier: whether a file is empty, or has one of the texts (else MARK) near its start or its end."""
+    wanted = [text.encode() for text in texts or (MARK,)]
+
+    def test(path):
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            found = file.read(NEAR)
+            file.seek(max(0, os.path.getsize(path) - NEAR))
+            found += file.read()
+        return not found or any(text in found for text in wanted)
+
+    return test
+
+
+def holds(*patterns: str) -> Callable[[str], bool]:
+    """A test for keep_earlier: whether a folder is empty, or holds a file of one of these names, such as "centernet-*"."""
+    def test(path):
+        if not os.path.isdir(path):
+            return False
+        names = os.listdir(path)
+        return not names or any(fnmatch.filter(names, pattern) for pattern in patterns)
+
+    return test
+
+
+def unmarked(_path: str) -> bool:
+    """The test for keep_earlier of a kind of file that cannot say whose it is: none is taken for this project's."""
+    return False
+
+
+def has_companion(companion: Callable[[str], str], *texts: str) -> Callable[[str], bool]:
+    """A test for keep_earlier: whether the file beside a path is there and says one of the texts."""
+    return lambda path: says(*texts)(companion(path))
+
+
+def require_ours(path: str, ours: Callable[[str], bool], companion: Callable[[str], str] | None = None) -> None:
+    """Raise UserError if something lies at path, or beside it at companion(path), that is not this project's.
+
+    That is a device or a pipe, such as /dev/null, a folder that other work stands in, such as "." and "..", and what the test
+    ours(path) does not know. To call before long work whose results go there.
+    """
+    taken = [place for place in (path, companion and companion(path)) if place and os.path.lexists(place)]
+    if not taken:
+        return
+    special = os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+    if special or os.path.commonpath([os.getcwd(), os.path.realpath(path)]) == os.path.realpath(path):
+        raise UserError(f"{path} is {'a device or a pipe' if special else 'the current folder or one that it lies in'}: nothing can be "
+                        "written there under that name; name another")
+    if not ours(path):
+        raise UserError(f"{' or '.join(taken)} is there already, and is not known as this project's: it is neither moved nor overwritten; "
+                        "name another place for the results, or move it away")
+
+
+def keep_earlier(path: str, ours: Callable[[str], bool], companion: Callable[[str], str] | None = None) -> str:
     """Make room at path: what is there goes to the first free of path.1, path.2, ... (before the ending); returns path.
 
-    companion(path) is the path of the file beside it, which moves with it: under the name that belongs to its new one.
-
-    The folder that path lies in is made if it is missing. Raises UserError for a device or a pipe, such as /dev/null, and for a folder
-    that other work stands in, such as "." and "..": they are nobody's earlier results.
+    companion(path) is the path of the file beside it, which moves with it: under the name that belongs to its new one. An empty folder
+    stays. The folder that path lies in is made if it is missing. Raises UserError as require_ours does.
     """
-    if os.path.dirname(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+    require_ours(path, ours, companion)
+    _make_folder(os.path.dirname(path), path)
     beside = companion(path) if companion else path
+    if os.path.isdir(path) and not os.path.islink(path) and not os.listdir(path):
+        return path
     if os.path.lexists(path) or os.path.lexists(beside):
-        special = os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
-        if special or os.path.commonpath([os.getcwd(), os.path.realpath(path)]) == os.path.realpath(path):
-            raise UserError(f"{path} is {'a device or a pipe' if special else 'the current folder or one that it lies in'}: nothing can be "
-                            "written there under that name; name another")
         aside = free_name(path, companion)
         for old, new in {path: aside, beside: companion(aside) if companion else aside}.items():
             if os.path.lexists(old):

@@ -3,7 +3,8 @@ import colorsys
 import functools
 import math
 import os
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from src.image import affine_matrix
 from src.pre_process import View
 from src.training_log import epochs_trained, read_record
-from src.utils import whole_file
+from src.utils import MARK, whole_file
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LONGEST_STEM = 200  # bytes of a drawing's name; file systems take 255, and it has a longer one while it is written
@@ -39,10 +40,17 @@ def plot_losses(record_path: str, path: str) -> str:
         axes.legend(loc="lower right")
         if (last := max(epochs, default=0)) > 0:  # the same place in training lies one below the other
             axes.set_xlim(*(step * epochs[last] / last for step in losses[0].get_xlim()))
-    with whole_file(path) as partial:
-        figure.savefig(partial)
-    pyplot.close(figure)
+    save_figure(path, figure)
     return path
+
+
+def save_figure(path: str, figure: Any, ours: Callable[[str], bool] | None = None) -> None:
+    """Write a figure of matplotlib as a PNG that says whose it is, and close it; an earlier file makes room as whole_file has it."""
+    from matplotlib import pyplot
+
+    with whole_file(path, ours) as partial:
+        figure.savefig(partial, metadata={"Software": MARK})
+    pyplot.close(figure)
 
 
 def _draw_losses(axes, records):
@@ -211,13 +219,27 @@ def captioned(image: np.ndarray, caption: str) -> np.ndarray:
     return np.vstack([strip, image])
 
 
-def save_image(path: str, image: np.ndarray) -> None:
-    """Write a BGR image; the file appears whole. Raises OSError if it cannot be written."""
+def save_image(path: str, image: np.ndarray, ours: Callable[[str], bool] | None = None) -> None:
+    """Write a BGR image, which a JPEG or PNG says whose it is; the file appears whole, and an earlier one makes room as whole_file has it.
+
+    Raises OSError if it cannot be written.
+    """
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-    data = cv2.imencode(os.path.splitext(path)[1], image)[1]
-    with whole_file(path) as partial, open(partial, "wb") as file:
-        file.write(data.tobytes())
+    data = cv2.imencode(os.path.splitext(path)[1], image)[1].tobytes()
+    with whole_file(path, ours) as partial, open(partial, "wb") as file:
+        file.write(with_mark(data))
+
+
+def with_mark(data: bytes) -> bytes:
+    """An encoded JPEG with MARK as its comment, an encoded PNG with it as the name of its software; other data as they are."""
+    text = MARK.encode()
+    if data[:2] == b"\xff\xd8":
+        return data[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + data[2:]
+    if data[:8] == b"\x89PNG\r\n\x1a\n":  # 25 bytes of its head chunk follow
+        text = b"tEXtSoftware\0" + text
+        return data[:33] + (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big") + data[33:]
+    return data
 
 
 def drawing_names(names: Iterable[str]) -> list[str]:

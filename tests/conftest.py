@@ -138,6 +138,11 @@ def wait_until(condition, seconds, what):
         time.sleep(0.1)
 
 
+def contents(folder):
+    """{path: bytes} of all files below a folder, None of folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
 def write_coco(folder, part, images, objects, classes=("disc", "square"), ids=None):
     """Write a COCO data set part: images {image id: BGR array or bytes}, objects [(image id, category id, [x, y, w, h])]."""
     os.makedirs(os.path.join(folder, f"{part}2017"), exist_ok=True)

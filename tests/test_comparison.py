@@ -156,6 +156,11 @@ def test_mistakes(tmp_path):
         ([one, two, "--data_dir", tmp_path], ["--data_dir and --config_path are for the images of one run"]),
     ]:
         assert_user_error(call_script("tools/report.py", *words, cwd=tmp_path, check=False), *parts)
+    for number in (1, 2):
+        (tmp_path / "empty" / f"{number}").mkdir()
+        (tmp_path / "empty" / f"{number}" / "train_record.jsonl").touch()
+    done = call_script("tools/report.py", tmp_path / "empty" / "1", tmp_path / "empty" / "2", cwd=tmp_path, check=False)
+    assert_user_error(done, "none of the 2 runs has a recorded step or an evaluation: there is nothing to compare")
     (two / "val" / "metrics.json").write_text("{}")
     assert_user_error(call_script("tools/report.py", one, two, cwd=tmp_path, check=False), f"{two}/val/metrics.json: not scores of eval.py")
     assert sorted(os.listdir(tmp_path)) == ["empty", "one", "two"]

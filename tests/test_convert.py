@@ -733,10 +733,15 @@ def test_converter_mistakes(tmp_path):
     assert_user_error(call_script("tools/convert_resnet18.py", *words, cwd=tmp_path, check=False), "go together")
 
 
-def test_an_earlier_output_is_kept(classifier, tmp_path):
-    for _ in range(2):
-        call(convert_resnet18.main, "--ckpt_file", save(tmp_path / "r.pth", classifier), "--output_file", tmp_path / "o.ckpt")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["o.1.ckpt", "o.ckpt", "r.pth"]
+def test_a_file_that_cannot_say_whose_it_is_stays(classifier, tmp_path):
+    """A backbone, the original's and the model zoo's files have no side file: another one is not written in their place."""
+    words = ["--ckpt_file", save(tmp_path / "r.pth", classifier), "--output_file", tmp_path / "o.ckpt"]
+    call(convert_resnet18.main, *words)
+    before = (tmp_path / "o.ckpt").read_bytes()
+    for convert, more in ((convert_resnet18.main, []), (convert_centernet.main, []), (convert_centernet.main, ["--reverse"])):
+        with pytest.raises(UserError, match="o.ckpt is there already, and is not known as this project's"):
+            call(convert, *words, *more)
+    assert (tmp_path / "o.ckpt").read_bytes() == before and sorted(file.name for file in tmp_path.iterdir()) == ["o.ckpt", "r.pth"]
 
 
 def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path, by_operation):

@@ -226,6 +226,16 @@ def test_conversions_leave_foreign_folders_alone(tiny_data, tmp_path, make_confi
     assert (tmp_path / "m" / "p").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+@pytest.mark.parametrize("name", ["coco_det.train.mind0", "coco_det.train.mind"])
+def test_mindrecord_files_of_another_make_stay(name, tiny_data, tmp_path, make_config):
+    """Such as the model zoo's, by the same names: no manifest says that they are ours."""
+    (tmp_path / name).write_text("theirs")
+    with pytest.raises(UserError, match=f"{name} is there already, without a manifest"):
+        dataset.check_paths(make_config("--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path))
+    (tmp_path / name).rename(tmp_path / "coco_det.train.minds")
+    dataset.check_paths(make_config("--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path))
+
+
 def test_files_of_another_size_are_not_opened(tiny_records, tmp_path, make_config):
     """Bytes added to a MindRecord file end MindSpore by signal 11."""
     shutil.copytree(tiny_records, tmp_path / "m")

@@ -139,6 +139,7 @@ def test_two_ranks_then_one_goes_on(tiny_records, tiny_data, ini, train, tmp_pat
     cpu_table(tmp_path / "hccl.json")
     (tmp_path / "LOG0").mkdir()
     (tmp_path / "LOG0" / "precious.txt").write_text("keep me")
+    (tmp_path / "LOG0" / "env.log").write_text("of an earlier launch")
     scored = f"eval_epochs = 1\ndata_dir = {tiny_data}\neval_config.keep_res = false\ndataset_config.input_res_test = [96, 96]\n"
     assert launch(tmp_path, tiny_records, ini=ini + "train_steps = 2\n" + scored).wait(300) == 0, said(tmp_path)
     assert (tmp_path / "LOG0.1" / "precious.txt").read_text() == "keep me"
@@ -326,11 +327,12 @@ def generate(folder, records, *words, **options):
 
 def test_a_launch_leaves_the_script_of_an_earlier_one_that_reads_it(tiny_records, tmp_path):
     """The shell reads a script as it runs it: the new one is another file, where a link leads; a pipe gets the text."""
-    (tmp_path / "script").write_text("echo earlier\n")
+    earlier_script = "# written by get_distribute_train_cmd.py\n"
+    (tmp_path / "script").write_text(earlier_script)
     (tmp_path / "distributed_cmd.sh").symlink_to("script")
     with open(tmp_path / "script") as earlier:
         generate(tmp_path, tiny_records)
-        assert earlier.read() == "echo earlier\n"
+        assert earlier.read() == earlier_script
     assert "supervise" in (tmp_path / "script").read_text() and (tmp_path / "distributed_cmd.sh").is_symlink()
     os.mkfifo(tmp_path / "pipe")
     reader = subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -345,6 +347,12 @@ def test_nothing_moves_before_the_script_is_written(tiny_records, tmp_path):
     done = generate(tmp_path, tiny_records, "--", "--resume", "true", "--save_checkpoint_path", tmp_path / "LOG0", check=False)
     assert_user_error(done, "processes start in new folders")
     assert (tmp_path / "LOG0").is_dir() and not (tmp_path / "LOG0.1").exists()
+    (tmp_path / "LOG0" / "logarithms.csv").write_text("mine")
+    (tmp_path / "distributed_cmd.sh").write_text("echo mine")
+    assert_user_error(generate(tmp_path, tiny_records, "--keep_earlier", check=False), "LOG0 is there already, and is not known as")
+    (tmp_path / "LOG0").rename(tmp_path / "logs")
+    assert_user_error(generate(tmp_path, tiny_records, check=False), "distributed_cmd.sh is there already, and is not known as")
+    assert (tmp_path / "distributed_cmd.sh").read_text() == "echo mine"
 
 
 def test_in_the_background_and_wrong_words(tiny_records, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import cv2
 import numpy as np
@@ -14,11 +15,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src import errors, evaluation, evaluator, image_files
-from src.coco import read_coco
+from src.coco import find_split, read_coco
 from src.errors import UserError
+from src.inference import Detected
 from src.predictor import Predictor
 from src.side_file import read_side_file
-from tests.conftest import TINY, assert_same_detections, assert_user_error, call_script, noise_image, write_coco
+from tests.conftest import TINY, assert_same_detections, assert_user_error, call_script, contents, noise_image, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +263,71 @@ def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data
     result = json.loads((tmp_path / "val.unfinished" / "val_pred_result.json").read_text())
     done = {entry["id"] for entry in result["images"]}
     assert 0 < len(done) < 6 and {record["image_id"] for record in result["annotations"]} == done
+
+
+@pytest.fixture
+def evaluate(tmp_path, make_config, monkeypatch):
+    """Call it with words for eval.py: evaluates a detector that finds every object of a data set of three images, in the current folder."""
+    objects = [(image_id, 1, [10, 10, 30, 30]) for image_id in (1, 2, 3)]
+    write_coco(tmp_path, "val", {image_id: noise_image(image_id) for image_id in (1, 2, 3)}, objects)
+    still = types.SimpleNamespace(description={"classes": ["disc", "square"], "category_ids": [1, 2]})
+    monkeypatch.chdir(tmp_path)
+
+    def detect_all(_detector, items, load, *_):
+        for item in items:
+            try:
+                yield Detected(item, load(item), np.array([[10, 10, 40, 40, 0.9, 0]], np.float32))
+            except ValueError as error:
+                yield Detected(item, problem=str(error))
+
+    def call(*words):
+        config = make_config("--data_dir", tmp_path, *words)
+        part = evaluator.read_part(find_split(tmp_path, "val", config.dataset_config), still.description, config)
+        evaluator.evaluate(still, part, config)
+
+    monkeypatch.setattr(evaluator, "detect_all", detect_all)
+    return call
+
+
+def test_an_evaluation_of_which_no_image_can_be_read_is_an_error(evaluate, tmp_path, capsys):
+    """One with some that cannot says how many; the results of the evaluation before stay where they are until then."""
+    evaluate()
+    (tmp_path / "val2017" / "000000000002.jpg").write_bytes(b"no image")
+    evaluate()
+    assert "warning: 1 of 3 images could not be read, and count as images without detections" in capsys.readouterr().out
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("val.1", "val")]
+    assert [found["skipped"] for found in metrics] == [0, 1]
+    assert metrics[0]["AR_100"] == pytest.approx(1) and metrics[1]["AR_100"] == pytest.approx(2 / 3)
+    for number in (1, 3):
+        (tmp_path / "val2017" / f"{number:012d}.jpg").write_bytes(b"no image")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="none of the 3 images in .*val2017 could be read: nothing is detected, and no results are written"):
+        evaluate()
+    assert contents(tmp_path) == before and "skipped image 3 (" in capsys.readouterr().out
+
+
+def test_images_in_a_folder_named_val_stay(evaluate, tmp_path):
+    """Of a data set, in whose folder eval.py is called: before anything is detected it says so; elsewhere it draws into its own folder."""
+    for folder in ("val", "images"):
+        shutil.copytree(tmp_path / "val2017", tmp_path / folder)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="val is there already, and is not known as this project's: it is neither moved nor overwritten"):
+        evaluate("--visual_image", "true")
+    assert contents(tmp_path) == before
+    evaluate("--visual_image", "true", "--save_result_dir", "results")
+    made = {path: content for path, content in contents(tmp_path).items() if not path.startswith("results")}
+    assert made == before and len(os.listdir(tmp_path / "results" / "val" / "images")) == 3
+
+
+def test_paths_are_checked_before_a_model_is_loaded(tiny_data, lively_checkpoint, tmp_path, make_config, monkeypatch):
+    import eval as script
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "1.jpg").touch()
+    config = make_config("--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint)
+    with pytest.raises(UserError, match="val is there already"):
+        script.check_paths(config)
 
 
 @pytest.fixture

@@ -6,16 +6,17 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import types
 
 import cv2
 import numpy as np
 import pytest
 
-from src.detector import load_detector, load_mindir
+from src.detector import export_detector, load_detector, load_mindir
 from src.errors import UserError
 from src.pre_process import make_input, normalize
 from src.predictor import Predictor
-from tests.conftest import NARROW, ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, noise_image
+from tests.conftest import NARROW, ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, noise_image
 
 
 def expected_detections(checkpoint, images, make_config, *words):
@@ -184,13 +185,40 @@ def test_load_mindir_gives_the_checkpoints_detections(export_mindir, lively_chec
 
 @pytest.mark.slow
 def test_an_export_keeps_an_earlier_one(lively_checkpoint, tmp_path):
-    for ending in (".mindir", ".json"):
-        (tmp_path / f"net{ending}").write_text(f"an earlier {ending}")
+    earlier = {".mindir": "an earlier file", ".json": '{"input_type": "float32"}'}
+    for ending, text in earlier.items():
+        (tmp_path / f"net{ending}").write_text(text)
     words = ["--export_config.ckpt_file", lively_checkpoint, "--export_config.export_name", tmp_path / "net"]
     call_script("export.py", "--device_target", "CPU", *words, "--export_config.input_res", "[64, 64]")
-    for ending in (".mindir", ".json"):
-        assert (tmp_path / f"net.1{ending}").read_text() == f"an earlier {ending}"
+    for ending, text in earlier.items():
+        assert (tmp_path / f"net.1{ending}").read_text() == text
     assert load_mindir(str(tmp_path / "net.mindir")).description["input_res"] == [64, 64]
+
+
+@pytest.mark.parametrize("words, name", [
+    (["MINDIR"], "net.json"), (["MINDIR"], "net.mindir"), (["ONNX"], "net.onnx"), (["ONNX"], "net.onnx.json"),
+])
+def test_what_is_no_exported_file_stays(words, name, lively_checkpoint, tmp_path):
+    (tmp_path / name).write_text('{"mine": 1}')
+    options = ["--export_config.ckpt_file", lively_checkpoint, "--export_config.export_name", tmp_path / "net"]
+    done = call_script("export.py", "--device_target", "CPU", *options, "--export_config.export_format", *words, check=False)
+    assert_user_error(done, f"{name} is there already, and is not known as this project's")
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_an_export_that_fails_leaves_the_earlier_file_in_its_place(tmp_path, monkeypatch):
+    def fail(*words, **options):
+        raise RuntimeError("no memory")
+
+    for name, text in (("net.mindir", "an earlier file"), ("net.json", '{"input_type": "float32"}')):
+        (tmp_path / name).write_text(text)
+    before = contents(tmp_path)
+    options = types.SimpleNamespace(input_res=[64, 64], batch_size=1, export_format="MINDIR", export_name=str(tmp_path / "net"),
+                                    ckpt_file="c.ckpt")
+    monkeypatch.setattr("mindspore.export", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        export_detector(types.SimpleNamespace(from_bytes=True, network=None), options, None)
+    assert contents(tmp_path) == before
 
 
 def test_air_needs_ascend(lively_checkpoint):

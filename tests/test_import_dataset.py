@@ -510,6 +510,14 @@ def test_an_interrupted_run_leaves_nothing_and_an_earlier_output_is_kept(tmp_pat
     assert "kept the earlier" in run()[1] and (tmp_path / "out.1/annotations/train.json").exists()
 
 
+def test_a_data_set_of_another_make_stays(tmp_path, run):
+    write_many(tmp_path / "in", range(3))
+    write(tmp_path / "out/annotations/train.json", {"images": [], "annotations": [], "categories": []})
+    with pytest.raises(UserError, match="out is there already, and is not known as this project's: it is neither moved nor overwritten"):
+        run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
 @pytest.mark.parametrize("words, part", [
     (["--input", "/nowhere", "--output", "o"], "folder of labels (--input) not found: /nowhere"), (["--input", "in"], "--output"),
     (["--input", "in", "--output", "in"], "lie in each other"), (["--input", "in", "--output", "in/o"], "lie in each other"),

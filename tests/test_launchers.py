@@ -59,6 +59,31 @@ def test_what_does_not_fit_is_said_before_anything_starts(script, words, said, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("script, words, name", [
+    ("run_standalone_train_ascend.sh", [0, "."], "training_log.txt"),
+    ("run_standalone_eval_ascend.sh", [0, "val", ".", "x"], "eval_log.txt"),
+    ("convert_dataset_to_mindrecord.sh", [".", "out"], "create_dataset.log"), ("run_infer_310.sh", ["m", ".", "y"], "infer.log"),
+])
+def test_another_programs_log_is_neither_moved_nor_overwritten(script, words, name, tmp_path):
+    (tmp_path / name).write_text("epoch 1: val_loss 0.3\n")
+    (tmp_path / "m").touch()
+    done = launch(script, *words, cwd=tmp_path)
+    assert done.returncode == 2 and f"error: {name} is there already, and is not known as this project's" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "m"])
+    assert (tmp_path / name).read_text() == "epoch 1: val_loss 0.3\n"
+
+
+@pytest.mark.parametrize("content, ours", [
+    ("configuration: default_config.yaml; all values are its own\n", True), ("LOG_scheduler: process 12\nLOG0: process 13\n", True),
+    ("CenterNet on MindSpore: infer.log\n", True), ("", True), ("kept LOG0: process 12\n", False), ("\0\xff", False),
+])
+def test_a_log_says_whose_it_is(content, ours, tmp_path):
+    (tmp_path / "a.log").write_text(content)
+    command = ["bash", "-euc", f'source "{ROOT}/scripts/common.sh"; keep_earlier a.log']
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == (0 if ours else 2)
+    assert os.listdir(tmp_path) == ["a.log.1" if ours else "a.log"]
+
+
 def wait_for(pid_line):
     """Wait for the background process that a launcher has named; it is nobody's child here, so its end is polled."""
     pid = int(pid_line.split("process ")[1].split(";")[0])
@@ -71,14 +96,15 @@ def test_launchers_run_in_the_background(tiny_data, tiny_checkpoint, tmp_path):
     settings.write_text("train_steps: 1\ntrain_config: {batch_size: 4}\nnet_config: {num_stacks: [1, 1, 1, 1], head_conv: 16}\n"
                         "dataset_config: {input_res_train: [96, 96]}\n")
     environment = {"DEVICE_TARGET": "CPU", "CONFIG_PATH": str(settings)}
-    (tmp_path / "training_log.txt").write_text("an earlier run")
+    earlier = "configuration: default_config.yaml; all values are its own"
+    (tmp_path / "training_log.txt").write_text(earlier)
     started = launch("convert_dataset_to_mindrecord.sh", tiny_data, "records", cwd=tmp_path, **environment)
     wait_for(started.stdout)
     assert "20 images" in (tmp_path / "create_dataset.log").read_text()
     started = launch("run_standalone_train_ascend.sh", 0, "records", tiny_checkpoint, cwd=tmp_path, **environment)
     wait_for(started.stdout)
     assert "step: 1 | loss" in (tmp_path / "training_log.txt").read_text()
-    assert (tmp_path / "training_log.txt.1").read_text() == "an earlier run"
+    assert (tmp_path / "training_log.txt.1").read_text() == earlier
     assert (tmp_path / "ckpt_0" / "centernet-1_1.ckpt").exists() and (tmp_path / "ms_log").is_dir()
     started = launch("run_standalone_eval_ascend.sh", 0, "val", tiny_data, "last", cwd=tmp_path, **environment)
     wait_for(started.stdout)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from src import offline
+from src.errors import UserError
 from src.evaluation import METRIC_NAMES
-from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script
+from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,67 @@ def test_an_unreadable_image_is_skipped_to_the_end(tiny_data, tmp_path):
     assert "skipped image 3" in done.stdout and "5 inputs" in done.stdout
     meta = offline.read_meta(str(tmp_path / "p" / "meta"))
     assert len(meta["images"]) == 5 and "image 3" in meta["skipped"][0]
+
+
+def test_no_image_that_can_be_read_is_an_error(tiny_data, tmp_path):
+    """And the inputs of an earlier call stay where they are."""
+    shutil.copytree(tiny_data, tmp_path / "d")
+    call_script("preprocess.py", "--val_data_dir", tmp_path / "d", "--predict_dir", tmp_path / "p")
+    for path in (tmp_path / "d" / "val2017").iterdir():
+        path.write_bytes(b"no image")
+    before = contents(tmp_path)
+    done = call_script("preprocess.py", "--val_data_dir", tmp_path / "d", "--predict_dir", tmp_path / "p", check=False)
+    assert_user_error(done, "none of the 6 images could be read: no inputs are written")
+    assert "skipped image 3 (" in done.stdout and contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("script, words, name", [
+    ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p"], "p/data"),
+    ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p"], "p/meta"),
+    ("postprocess.py", ["--label_path", "DATA", "--result_path", ".", "--save_path", "p"], "p/val"),
+])
+def test_folders_of_these_names_with_other_files_stay(script, words, name, tiny_data, tmp_path):
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "1.jpg").touch()
+    done = call_script(script, *(tiny_data if word == "DATA" else word for word in words), cwd=tmp_path, check=False)
+    assert_user_error(done, f"{name} is there already, and is not known as this project's")
+    assert list(contents(tmp_path)) == ["p", name, f"{name}/1.jpg"]
+
+
+class Still:
+    """The detector of an exported file of 4x2 bytes that detects nothing, and fails from a call on."""
+
+    input_res, batch_size, from_bytes = [4, 2], 1, True
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __call__(self, batch):
+        self.calls -= 1
+        if self.calls < 0:
+            raise RuntimeError("no device")
+        return np.zeros((len(batch), 1, 6), np.float32)
+
+
+def test_earlier_results_stay_until_all_inputs_are_done(tmp_path):
+    (tmp_path / "data").mkdir()
+    for number, size in ((1, 24), (2, 24), (3, 5)):
+        (tmp_path / "data" / f"eval2017_image_{number}.bin").write_bytes(bytes(size))
+    inputs, results = str(tmp_path / "data"), str(tmp_path / "r")
+    assert offline.run_inputs(Still(9), inputs, results)[0] == 2
+    before = contents(tmp_path)
+    with pytest.raises(RuntimeError):
+        offline.run_inputs(Still(1), inputs, results)
+    assert contents(tmp_path) == before
+    for number in (1, 2):
+        (tmp_path / "data" / f"eval2017_image_{number}.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 3 inputs in .*data fits the exported file: no results are written"):
+        offline.run_inputs(Still(9), inputs, results)
+    (tmp_path / "data" / "eval2017_image_1.bin").write_bytes(bytes(24))
+    with pytest.raises(UserError, match="data is there already, and is not known as this project's"):
+        offline.run_inputs(Still(9), inputs, inputs)
+    assert offline.run_inputs(Still(9), inputs, results)[0] == 1
+    assert [len(os.listdir(tmp_path / name)) for name in ("r", "r.1")] == [1, 2]
 
 
 @pytest.mark.parametrize("script, words, part", [

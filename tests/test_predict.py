@@ -103,17 +103,23 @@ def call(tmp_path, checkpoint, *words):
     return code, json.loads((tmp_path / "out" / "predictions.json").read_text())
 
 
-def test_larger_images_are_skipped_and_named(lively_checkpoint, image, tmp_path):
-    """Image files have a limit of pixels, an option; a tiny file that says it is huge is not decoded."""
+def test_larger_images_are_skipped_and_named(lively_checkpoint, image, tmp_path, capsys):
+    """Image files have a limit of pixels, an option; a tiny file that says it is huge is not decoded. Where no file can be read that is an
+    error, and an earlier call's results stay where they are."""
     cv2.imwrite(str(tmp_path / "a.png"), image)
     (tmp_path / "b.tif").write_bytes(bomb_tiff())
     limit = image.shape[0] * image.shape[1]
     code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "a.png", "--max_pixels", limit)
     assert code == 0 and len(content["images"]) == 1
-    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "*.png", "--max_pixels", limit - 1)
-    assert code == 1 and f"more than {limit - 1}" in content["skipped"][0] and "a.png" in content["skipped"][0]
-    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "b.tif")
-    assert code == 1 and "b.tif" in content["skipped"][0]
+    earlier = (tmp_path / "out" / "predictions.json").read_text()
+    for pattern, said in (("*.png", f"a.png: it has 96x96 pixels, more than {limit - 1}"), ("b.tif", "b.tif: ")):
+        with pytest.raises(UserError, match="nothing could be read of .* .1 files.: no results are written"):
+            call(tmp_path, lively_checkpoint, "--input", tmp_path / pattern, "--max_pixels", limit - 1)
+        assert f"skipped {tmp_path}/{said}" in capsys.readouterr().out
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "b.tif", "out"]
+    assert (tmp_path / "out" / "predictions.json").read_text() == earlier
+    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "[ab].*")
+    assert code == 1 and len(content["images"]) == 1 and "b.tif" in content["skipped"][0] and (tmp_path / "out.1").is_dir()
 
 
 @pytest.mark.slow
@@ -206,7 +212,7 @@ class Camera:
         pass
 
 
-def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monkeypatch, interrupts):
+def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monkeypatch, interrupts, capsys):
     real = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     with pytest.raises(Interrupted, match="out holds what was detected until then"):
@@ -216,15 +222,16 @@ def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monk
         written = real(str(tmp_path / "out" / kind / "camera0.mp4"))
         assert written.get(cv2.CAP_PROP_FRAME_COUNT) == len(content["images"]) > 0
     interrupts.first = None
-    code, content = call(tmp_path, lively_checkpoint, "--input", "3")
-    assert code == 1 and "no such camera" in content["skipped"][0]
+    with pytest.raises(UserError, match="nothing could be read of 3 "):
+        call(tmp_path, lively_checkpoint, "--input", "3")
+    assert "no such camera" in capsys.readouterr().out and not (tmp_path / "out.1").exists()
 
 
 @pytest.mark.parametrize("words, part", [
     (["--input", "/nowhere/*.jpg"], "/nowhere/*.jpg"), (["--input", "empty"], "no images or videos in empty (1 other files)"),
     (["--input", "p.png", "--classes", "elipse"], "did you mean 'ellipse'"), (["--input", "p.png", "--output", "."], "holds the input"),
-    (["--input", "p.png", "--output", "empty"], "holds other files"), (["--input", "p.png", "--score_thresh", 2], "from 0 to 1"),
-    (["--input", "p.png", "--output", "p.png"], "no folder"),
+    (["--input", "p.png", "--output", "empty"], "empty is there already"), (["--input", "p.png", "--score_thresh", 2], "from 0 to 1"),
+    (["--input", "p.png", "--output", "p.png"], "p.png is there already"),
     (["--input", "p.png", "--multi_scales", "[0]"], "a list of numbers, all above 0"),
     (["--input", "p.png", "--max_frames", 0], "at least 1"), (["--input", "p.png", "--batch_size", 0], "at least 1"),
 ])

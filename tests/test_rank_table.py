@@ -1,5 +1,6 @@
 """Rank tables and the plan that is made of them: no process is started here."""
 import json
+import os
 import re
 import shlex
 import sys
@@ -263,6 +264,13 @@ def test_a_table_for_cpus_keeps_the_earlier_one(tmp_path, monkeypatch):
         make_rank_table.main(["--cpu", "--devices", devices, "--server_id", "127.0.0.1"])
     assert len(read_rank_table("hccl.json")[0].devices) == 4
     assert len(read_rank_table("hccl.1.json")[0].devices) == 2
+    with open("hccl.json", encoding="utf-8") as file:
+        table = json.load(file)
+    with open("hccl.json", "w", encoding="utf-8") as file:
+        json.dump(table, file, indent=4)  # as a cluster manager's tool may
+    with pytest.raises(UserError, match="hccl.json is there already, and is not known as this project's"):
+        make_rank_table.main(["--cpu", "--devices", "0", "--server_id", "127.0.0.1"])
+    assert sorted(os.listdir(".")) == ["hccl.1.json", "hccl.json"]
 
 
 @pytest.mark.parametrize("words, part", [

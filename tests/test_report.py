@@ -16,7 +16,7 @@ from src.errors import UserError
 from src.pre_process import View
 from src.training_log import TrainingLog
 from src.utils import read_json
-from tests.conftest import TINY, assert_user_error, call_script, noise_image, write_coco
+from tests.conftest import TINY, assert_user_error, call_script, contents, noise_image, write_coco
 
 
 def coco_of(tmp_path, objects):
@@ -114,6 +114,7 @@ def test_duplicates_cost_no_object_in_the_numbers_of_a_data_set(tmp_path):
 
 # ---------------------------------------------------------------- the page
 
+METRICS = {**dict.fromkeys(evaluation.METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": 0.5}}
 
 @pytest.fixture(scope="module")
 def result(tiny_run, tiny_data, tmp_path_factory):
@@ -225,6 +226,35 @@ def test_a_data_set_that_has_moved(result, tiny_data, tmp_path):
     assert_user_error(call_script("tools/report.py", tmp_path / "r", check=False), "/gone/instances_val2017.json", "--data_dir")
     call_script("tools/report.py", tmp_path / "r", "--data_dir", tiny_data)
     assert (tmp_path / "r" / "report.html").stat().st_size > 100_000
+
+
+def test_nothing_to_show_is_an_error(tmp_path):
+    (tmp_path / "train_record.jsonl").touch()
+    assert_user_error(call_script("tools/report.py", tmp_path, check=False), "train_record.jsonl: no step is recorded")
+    assert_user_error(call_script("tools/report.py", tmp_path, tmp_path / "..", "--output", tmp_path / "r.html", check=False), "neither")
+    assert os.listdir(tmp_path) == ["train_record.jsonl"]
+
+
+def test_a_report_moves_nothing_before_there_is_a_new_one(tmp_path, monkeypatch):
+    """And no page that is another program's."""
+    def fail(*words):
+        raise KeyError("no font")
+
+    page = str(tmp_path / "report.html")
+    run = report.Run(metrics=METRICS)
+    report.write_report(page, "first", run)
+    before = contents(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyError):
+        patch.setattr(report, "class_bars", fail)
+        report.write_report(page, "second", run)
+    assert contents(tmp_path) == before
+    report.write_report(page, "second", run)
+    assert "first" in (tmp_path / "report.1.html").read_text() and "second" in (tmp_path / "report.html").read_text()
+    (tmp_path / "report.html").write_text("<h1>My findings</h1>")
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
+    done = call_script("tools/report.py", tmp_path, check=False)
+    assert_user_error(done, "report.html is there already, and is not known as this project's")
+    assert (tmp_path / "report.html").read_text() == "<h1>My findings</h1>"
 
 
 @pytest.mark.parametrize("place, part", [("/nowhere", "/nowhere"), (".", "neither train_record.jsonl nor val/")])

@@ -1,14 +1,16 @@
 """src/scoring.py and src/training_detector.py: scores while training are those of eval.py on the same weights."""
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+import types
 
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from src import evaluator
+from src import evaluation, evaluator
 from src.averaging import PREFIX, WeightAverage
 from src.centernet_det import build_network
 from src.checkpoint import CheckpointFolder, load_weights, read_checkpoint, save_weights
@@ -16,8 +18,9 @@ from src.coco import read_coco
 from src.detector import load_detector
 from src.errors import UserError
 from src.folding import fold_batch_norm
+from src.inference import Detected
 from src.model_utils.config import Config
-from src.scoring import Scoring, join_records, measure_of
+from src.scoring import Scoring, join_records, measure_of, start_scoring
 from src.side_file import find_checkpoints, read_side_file, side_file
 from src.training_detector import TrainingDetector
 from src.training_log import read_scores, read_training_log
@@ -44,7 +47,7 @@ def detected_by_checkpoint(path, scoring):
     """The records of eval.py's detector of a checkpoint."""
     config = scoring.config
     detector = load_detector(str(path), config.eval_config, "CPU", "native")
-    return evaluator.detect(detector, scoring.part, config, "")[0].records
+    return evaluator.detect(detector, scoring.part, config)[0].records
 
 
 def values(network):
@@ -113,7 +116,7 @@ def test_the_average_is_what_is_scored(lively_checkpoint, scoring, tmp_path):
     records = scores._detect()
     assert records == detected_by_checkpoint(path, scores) != detected_by_checkpoint(lively_checkpoint, scores)
     detector = load_detector(path, scores.config.eval_config, "CPU", "native", use_ema=False)
-    plain = evaluator.detect(detector, scores.part, scores.config, "")[0].records
+    plain = evaluator.detect(detector, scores.part, scores.config)[0].records
     assert plain == detected_by_checkpoint(lively_checkpoint, scores)
 
 
@@ -272,6 +275,34 @@ def test_changed_objects_have_another_measure(change, tmp_path, make_config):
         return measure_of(evaluator.Part(coco, path, "", [(1, "1.jpg"), (2, "2.jpg")], True, [1, 2]), make_config())
 
     assert measure(change) != measure({}) == measure({"id": 99, "note": "seen"})
+
+
+@pytest.mark.parametrize("rank_size", [1, 2])
+def test_images_of_which_none_can_be_read_are_an_error(rank_size, scoring, lively_checkpoint, monkeypatch):
+    """On every rank; where others can read theirs, a rank goes on without."""
+    across = {"rank_size": 2, "sum_over_ranks": lambda tensor: tensor * 2} if rank_size == 2 else {}
+    _, _, scores = scoring(lively_checkpoint, **across)
+    skipped = [f"image {number}: damaged" for number in range(len(scores.part.images) // rank_size)]
+    monkeypatch.setattr(evaluator, "detect", lambda *_: (evaluation.Results("", [], [], skipped), None))
+    monkeypatch.setattr(scores.trained, "borrowed", contextlib.nullcontext)
+    monkeypatch.setattr(scores, "_gather", lambda array: [array])
+    with pytest.raises(UserError, match="none of the 6 images in .* could be read"):
+        scores._detect()
+    skipped.pop()
+    assert scores._detect() == []
+
+
+def test_evaluations_while_training_draw_no_files(scoring, lively_checkpoint, tmp_path, monkeypatch, capsys):
+    """Whatever visual_image says, which is told."""
+    monkeypatch.chdir(tmp_path)
+    _, _, scores = scoring(lively_checkpoint)
+    scores.config.visual_image = True
+    found = Detected(scores.part.images[0], np.zeros((9, 9, 3), np.uint8), np.zeros((0, 6), np.float32))
+    monkeypatch.setattr(evaluator, "detect_all", lambda *_: [dataclasses.replace(found, item=item) for item in scores.part.images])
+    monkeypatch.setattr(scores.trained, "borrowed", contextlib.nullcontext)
+    assert scores._detect() == [] and os.listdir(tmp_path) == []
+    start_scoring(scores.trained, scores.part, types.SimpleNamespace(steps_per_epoch=5, rank=0, rank_size=1), None)
+    assert "visual_image is eval.py's: evaluations while training draw nothing into files" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+import train
 from src import engine
 from src.centernet_det import build_network
 from src.checkpoint import load_weights, read_checkpoint
@@ -23,6 +24,29 @@ def test_what_training_leaves(tiny_run):
     side = json.loads((tiny_run / "ckpt_0" / "centernet-2_7.json").read_text())
     assert side["classes"] == ["rectangle", "ellipse", "triangle"] and side["category_ids"] == [1, 2, 3]
     assert side["net_config"]["num_stacks"] == [1, 1, 1, 1] and side["step"] == 7
+
+
+@pytest.mark.parametrize("name", ["ckpt_0/notes.txt", "loss.png", "train_record.jsonl", "tensorboard/events.out.tfevents.1.host"])
+@pytest.mark.parametrize("resume", ["true", "false"])
+def test_what_no_training_wrote_stays(name, resume, tmp_path, make_config, monkeypatch):
+    """It is said before anything is loaded; what an earlier training wrote makes room."""
+    monkeypatch.chdir(tmp_path)
+    config = make_config("--tensorboard", "true", "--resume", resume)
+    train.require_room(config)
+    TrainingLog("train_record.jsonl", 0).close()
+    for path, text in (("loss.png", "CenterNet on MindSpore"), ("ckpt_0/centernet-1_2.ckpt", ""),
+                       ("tensorboard/events.out.tfevents.1.host.0001", "")):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    train.require_room(config)
+    if "/" in name:
+        shutil.rmtree(os.path.dirname(name))
+        os.mkdir(os.path.dirname(name))
+    with open(name, "w", encoding="utf-8") as file:
+        file.write("mine")
+    with pytest.raises(UserError, match=f"{name.split('/')[0]} .*is not known as this project's"):
+        train.require_room(config)
 
 
 @pytest.mark.parametrize("words, parts", [

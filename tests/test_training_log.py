@@ -16,8 +16,8 @@ import pytest
 from src import resume
 from src.errors import UserError
 from src.training_log import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
+from src.utils import MARK, progress
 from src.utils import log as say
-from src.utils import progress
 from tests.conftest import ROOT, TINY
 from tools.loss import read_losses
 
@@ -58,7 +58,7 @@ def test_the_picture_of_the_losses_stays_beside_its_record(tmp_path):
         for step in steps:
             log.step(step, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
         log.close()
-        picture.write_text(drawn)
+        picture.write_text(f"{MARK}: {drawn}")
 
     run((1, 2, 3), 0, "first")
     run((4,), 3, "first, on")
@@ -68,7 +68,8 @@ def test_the_picture_of_the_losses_stays_beside_its_record(tmp_path):
     run((2, 3), 1, "went back")
     run((1,), 0, "new")
     names = ("loss.1.png", "loss.2.png", "loss.3.png", "loss.4.png", "loss.png")
-    assert [(tmp_path / name).read_text() for name in names] == ["mine", "first, on", "mine", "went back", "new"]
+    drawn = [(tmp_path / name).read_text().removeprefix(f"{MARK}: ") for name in names]
+    assert drawn == ["mine", "first, on", "mine", "went back", "new"]
     assert [len(read_training_log(str(tmp_path / f"train_record.{name}.jsonl"))) for name in (2, 4)] == [4, 3]
 
 

@@ -1,5 +1,6 @@
 """src/utils.py: names of results, and files that are read."""
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -8,8 +9,22 @@ from src.checkpoint import save_weights
 from src.errors import UserError
 from src.kinds import is_text
 from src.rank_table import read_rank_table
+from src.side_file import side_file
 from src.training_log import read_training_log
-from src.utils import keep_earlier, read_json, read_text, whole_file
+from src.utils import (
+    MARK,
+    has_companion,
+    holds,
+    keep_earlier,
+    read_json,
+    read_text,
+    require_ours,
+    says,
+    unmarked,
+    whole_file,
+    whole_folder,
+)
+from tests.conftest import contents
 from tools.loss import read_losses
 
 
@@ -18,7 +33,7 @@ def test_a_device_is_no_earlier_result(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(UserError, match="pipe is a device or a pipe"):
-        keep_earlier(str(pipe))
+        keep_earlier(str(pipe), holds())
     assert os.listdir(tmp_path) == ["pipe"]
 
 
@@ -28,8 +43,9 @@ def test_the_folder_one_stands_in_is_no_earlier_result(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "a" / "b")
     for path in (".", "..", str(tmp_path / "a"), str(tmp_path / "a" / "b")):
         with pytest.raises(UserError, match="the current folder or one that it lies in"):
-            keep_earlier(path)
-    keep_earlier("../other")
+            keep_earlier(path, holds("b"))
+    (tmp_path / "a" / "other" / "x").touch()
+    keep_earlier("../other", holds("x"))
     assert sorted(os.listdir(tmp_path / "a")) == ["b", "other.1"]
 
 
@@ -76,7 +92,7 @@ def test_files_have_a_new_files_usual_mode(tmp_path):
 
 def test_keep_earlier_never_overwrites(tmp_path):
     for text in ("first", "second", "third"):
-        path = keep_earlier(str(tmp_path / "log.txt"))
+        path = keep_earlier(str(tmp_path / "log.txt"), says("first", "second"))
         with open(path, "w") as file:
             file.write(text)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"log.1.txt": "first", "log.2.txt": "second", "log.txt": "third"}
@@ -90,10 +106,78 @@ def test_a_file_and_the_one_beside_it_are_kept_as_a_pair(tmp_path):
     path = str(tmp_path / "net.onnx")
     for name in ("net.onnx", "net.onnx.json", "net.1.onnx.json", "net.2.onnx"):
         (tmp_path / name).write_text(name)
-    keep_earlier(path, beside)
+    keep_earlier(path, has_companion(beside, "net.onnx"), beside)
     (tmp_path / "net.onnx.json").write_text("alone")
-    keep_earlier(path, beside)
+    keep_earlier(path, has_companion(beside, "alone"), beside)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
         "net.1.onnx.json": "net.1.onnx.json", "net.2.onnx": "net.2.onnx", "net.3.onnx": "net.onnx", "net.3.onnx.json": "net.onnx.json",
         "net.4.onnx.json": "alone",
     }
+
+
+def test_what_is_not_ours_stays(tmp_path):
+    """A file without our text, a folder without our files, a link to one, a file where a folder would go, and the reverse."""
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    (tmp_path / "val" / "images" / "1.jpg").write_text("a photo")
+    (tmp_path / "loss.png").write_text("a plot")
+    (tmp_path / "alone.json").write_text("{}")
+    (tmp_path / "link").symlink_to("val")
+    before = contents(tmp_path)
+    for name, ours, companion in [
+        ("val", holds("val_pred_result.json"), None), ("link", holds("*.json"), None), ("loss.png", says(), None), ("val", says(), None),
+        ("loss.png", holds("*"), None), ("alone.onnx", has_companion(side_file, '"classes"'), side_file), ("loss.png", unmarked, None),
+    ]:
+        path = str(tmp_path / name)
+        for act in (require_ours, keep_earlier):
+            with pytest.raises(UserError, match="is there already, and is not known as this project's: it is neither moved"):
+                act(path, ours, companion)
+        for write in (lambda path=path, ours=ours, companion=companion: whole_file(path, ours, companion),
+                      lambda path=path, ours=ours: whole_folder(path, ours)):
+            with pytest.raises(UserError, match="neither moved nor overwritten"), write() as partial:
+                pytest.fail(partial)
+            if companion:
+                break
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("content, ours", [
+    (b"", True), (b"<html>CenterNet on MindSpore", True), (b"x" * 70_000 + b"CenterNet on MindSpore", True),
+    (b"x" * 70_000 + b"CenterNet on MindSpore" + b"x" * 70_000, False), (b"CenterNet", False),
+])
+def test_a_file_says_whose_it_is(content, ours, tmp_path):
+    (tmp_path / "f").write_bytes(content)
+    assert says()(str(tmp_path / "f")) == ours
+
+
+def test_what_was_there_stays_until_the_new_one_is_whole(tmp_path):
+    """Files and folders: neither an error nor an interrupt in the work moves anything, or leaves anything."""
+    folder, file = tmp_path / "val", tmp_path / "r.html"
+    folder.mkdir()
+    (folder / "a.json").write_text("first")
+    file.write_text(MARK)
+    before = contents(tmp_path)
+    for error in (KeyError, KeyboardInterrupt, UserError):
+        with pytest.raises(error), whole_folder(str(folder), holds("*.json")) as partial:
+            (pathlib.Path(partial) / "a.json").write_text("half")
+            raise error
+        with pytest.raises(error), whole_file(str(file), says()) as partial:
+            pathlib.Path(partial).write_text("half")
+            raise error
+    assert contents(tmp_path) == before
+    with whole_folder(str(folder), holds("*.json")) as partial:
+        (pathlib.Path(partial) / "a.json").write_text("second")
+    with whole_file(str(file), says()) as partial:
+        pathlib.Path(partial).write_text("second")
+    assert contents(tmp_path) == {"r.1.html": MARK.encode(), "r.html": b"second", "val": None, "val/a.json": b"second", "val.1": None,
+                                  "val.1/a.json": b"first"}
+
+
+def test_an_empty_folder_is_filled_and_missing_ones_are_made(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new/folder"):
+        with whole_folder(str(tmp_path / name), holds("a")) as partial:
+            (pathlib.Path(partial) / "a").touch()
+    with whole_file(str(tmp_path / "other" / "f"), says()) as partial:
+        pathlib.Path(partial).touch()
+    assert set(contents(tmp_path)) == {"empty", "empty/a", "new", "new/folder", "new/folder/a", "other", "other/f"}
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "empty").stat().st_mode

@@ -4,9 +4,12 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from src import visual
+from src.errors import UserError
 from src.training_log import TrainingLog
+from src.utils import MARK, says
 from tests.conftest import NARROW, call_script, noise_image, write_coco
 
 
@@ -30,6 +33,23 @@ def test_a_contact_sheet_of_data_with_mistakes(export_mindir, tmp_path):
     done = call_script("tools/contact_sheet.py", *words)
     assert "1 images: " in done.stdout and "skipped image 2 (" in done.stdout
     assert "skipped image 3 (" in done.stdout and "its entry in the annotation file says 7x7" in done.stdout
+
+
+@pytest.mark.parametrize("ending, key", [(".jpg", "comment"), (".jpeg", "comment"), (".png", "Software"), (".webp", None)])
+def test_a_written_image_says_whose_it_is(ending, key, tmp_path):
+    """Where its format has a place for it; Pillow finds it there, and the image is what it is without."""
+    image = cv2.GaussianBlur(noise_image(3), (0, 0), 3)
+    path = tmp_path / f"a{ending}"
+    visual.save_image(str(path), image)
+    np.testing.assert_array_equal(cv2.imread(str(path)), cv2.imdecode(cv2.imencode(ending, image)[1], cv2.IMREAD_COLOR))
+    with Image.open(path) as read:
+        read.load()
+        found = read.info.get(key)
+    assert key is None or found in (MARK, MARK.encode())
+    assert says()(str(path)) == (key is not None)
+    cv2.imwrite(str(path), image)  # the user's own
+    with pytest.raises(UserError, match=f"a{ending} is there already"):
+        visual.save_image(str(path), image, says())
 
 
 def test_boxes_are_drawn_where_they_are():

@@ -124,6 +124,9 @@ def test_classes_of_ones_own_and_boxes_that_count_from_zero(tmp_path, capsys):
     content = convert(tmp_path, "t", "--zero_based", "--classes", "b, a")
     assert content["annotations"][0]["bbox"] == [0, 0, 10, 10] and [category["name"] for category in content["categories"]] == ["b", "a"]
     assert (tmp_path / "t.1.json").exists() and "begin before" not in capsys.readouterr().out
+    (tmp_path / "t.json").write_text('{"images": []}')
+    with pytest.raises(UserError, match="t.json is there already, and is not known as this project's"):
+        convert(tmp_path, "t")
 
 
 def test_the_images_are_put_in_place_and_training_reads_them(tmp_path):
@@ -270,6 +273,19 @@ def test_ready_made_annotations_are_kept(mirror, tmp_path):
     assert get_voc(tmp_path, mirror).returncode == 0
     contents = {path.name: path.read_text() for path in (tmp_path / "voc" / "annotations").iterdir()}
     assert contents == {"pascal_test2017.json": "mine", "pascal_trainval0712.json": "mine"}
+
+
+def test_a_folder_of_the_same_name_is_not_unpacked_over(mirror, tmp_path):
+    """Nor one that an interrupted call began mistaken for it."""
+    path = tmp_path / "voc" / "VOCdevkit" / "VOC2007" / "Annotations" / "000001.xml"
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    done = get_voc(tmp_path, mirror)
+    assert done.returncode == 2 and "VOCdevkit is there already, and was not unpacked by this script" in done.stderr
+    assert path.read_text() == "mine" and not (tmp_path / "voc" / "VOCdevkit" / "VOC2012").exists()
+    (tmp_path / "voc" / "VOCdevkit" / ".unpacking").touch()
+    assert get_voc(tmp_path, mirror).returncode == 0
+    check_voc(tmp_path / "voc")
 
 
 def test_what_goes_wrong_with_a_download(mirror, tmp_path):

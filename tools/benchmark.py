@@ -25,11 +25,12 @@ from src import errors
 from src.errors import UserError
 from src.mindspore_version import require_mindspore
 from src.options import OptionParser
-from src.utils import keep_earlier, write_json
+from src.utils import require_ours, says, write_json
 from tools.benchmark_cases import PARTS
 from tools.timing import time_cases
 
 CHILD = "--part"
+TIMES = says('{\n "machine": ')  # the test for write_json whether a file is of an earlier call
 PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "torch")
 THREADS = ("OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "GLOG_v")
 
@@ -44,6 +45,8 @@ def main(argv=None):
     options = parser.parse_args(argv)
     if options.runs < 1:
         raise UserError(f"--runs is {options.runs}; expected at least 1")
+    if options.json:
+        require_ours(options.json, TIMES)
     for path in options.peer:
         errors.require_file(path, "peer (--peer)")
     if importlib.util.find_spec("torch"):
@@ -54,7 +57,7 @@ def main(argv=None):
     for part in [options.only] if options.only else PARTS:
         rows += run_part(part, options)
     if options.json:
-        write_json(keep_earlier(options.json), {"machine": describe_machine(), "rows": rows})
+        write_json(options.json, {"machine": describe_machine(), "rows": rows}, TIMES)
 
 
 def describe_machine():

@@ -38,7 +38,9 @@ def main():
     from src.coco import find_split, image_list, image_size, read_coco
     from src.image_files import read_image
     from src.predictor import Predictor
-    from src.utils import keep_earlier, log, spread
+    from src.utils import log, require_ours, says, spread
+
+    require_ours(options.output, says())
 
     predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     split = find_split(options.data_dir, "val", config.dataset_config)
@@ -61,7 +63,7 @@ def main():
         sheet.append(visual.compare(image, detections, ground_truth, predictor.classes, config.eval_config.score_thresh))
     if not sheet:
         raise UserError(f"none of the chosen images of {split.annotation} can be shown")
-    visual.save_image(keep_earlier(options.output), visual.contact_sheet(sheet, options.columns, options.width))
+    visual.save_image(options.output, visual.contact_sheet(sheet, options.columns, options.width), says())
     print(f"{len(sheet)} images: {options.output}")
 
 

@@ -14,7 +14,8 @@ from src.errors import UserError
 from src.mindspore_version import require_mindspore
 from src.options import OptionParser
 from src.project import command
-from src.side_file import named_checkpoint
+from src.side_file import HAS_SIDE_FILE, checkpoint_path, named_checkpoint, side_file
+from src.utils import require_ours, unmarked
 from src.version import version
 
 TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
@@ -45,15 +46,15 @@ def main(argv=None):
         errors.require_file(options.annotation, "annotation file (--annotation)")
     if options.reverse:
         check_target(options.output_file)
+        require_ours(options.output_file, unmarked)
         reverse(options.ckpt_file, options.output_file)
     else:
+        require_ours(checkpoint_path(options.output_file), HAS_SIDE_FILE, side_file)
         convert(options.ckpt_file, options.output_file, options.annotation, options.config_path)
 
 
 def check_target(path):
     """Raise UserError unless --reverse can write a file by this name: by its ending it is the model zoo's or the original's."""
-    from src.side_file import side_file
-
     if not path.endswith((".ckpt", *TORCH_ENDINGS)):
         raise UserError(f"--output_file is {path}; with --reverse its ending says what to write: .ckpt is a checkpoint of the model zoo, "
                         f"{', '.join(TORCH_ENDINGS)} a PyTorch file of the original")
@@ -68,7 +69,7 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
     from src.centernet_det import build_network
     from src.checkpoint import parameter_shapes, save_weights
     from src.model_utils.config import Config, get_config
-    from src.side_file import evaluation_settings, side_file
+    from src.side_file import evaluation_settings
     from src.utils import write_json
 
     defaults = get_config("", ["--config_path", recipe] if recipe else [])
@@ -196,12 +197,10 @@ def write_original(output_file, weights, description):
     """Write {name: array} as the original's training does, and say so."""
     from src import torch_weights
     from src.torch_files import write_torch_file
-    from src.utils import keep_earlier
 
     state = torch_weights.to_original(weights, description.get("num_batches_tracked"))
-    path = keep_earlier(output_file)
-    write_torch_file(path, state, description["epoch"] + 1 if "epoch" in description else 0)
-    print(f"wrote {path}: a dictionary of epoch and state_dict ({len(state)} tensors), as the original's training writes it")
+    write_torch_file(output_file, state, description["epoch"] + 1 if "epoch" in description else 0)
+    print(f"wrote {output_file}: a dictionary of epoch and state_dict ({len(state)} tensors), as the original's training writes it")
 
 
 def write_zoo(output_file, weights, description):

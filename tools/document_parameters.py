@@ -11,7 +11,7 @@ from src import errors
 from src.model_utils.config import as_text, load_defaults
 from src.model_utils.rules import expected
 from src.options import OptionParser
-from src.utils import whole_file
+from src.utils import require_ours, says, whole_file
 
 PAGE = os.path.join(ROOT, "docs", "parameters.md")
 OPENING = """# Parameters
@@ -44,6 +44,7 @@ def main(argv=None):
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default=PAGE, help="file to write (default: docs/parameters.md)")
     options = parser.parse_args(argv)
+    require_ours(options.output, says("tools/document_parameters.py"))
     with whole_file(options.output) as partial, open(partial, "w", encoding="utf-8") as file:
         file.write(page())
     print(f"wrote {options.output}")

@@ -4,10 +4,10 @@ Recognized are COCO (also Roboflow's and CVAT's exports), Pascal VOC with and wi
 (data.yaml, txt). The output folder holds annotations/{train,val,test}.json and images/{train,val,test}/.
 """
 import argparse
+import glob
 import os
 import shlex
 import sys
-import tempfile
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -16,6 +16,7 @@ from src import errors
 from src.errors import UserError
 from src.options import OptionParser
 from src.project import command
+from src.utils import MARK, require_ours, says, whole_folder
 
 
 def main(argv=None):
@@ -59,6 +60,7 @@ def check_folders(source, output):
     paths = [os.path.realpath(path) for path in (source, output)]
     if os.path.commonpath(paths) in paths:
         raise UserError(f"--output {output} and --input {source} lie in each other; name an output folder beside the input")
+    require_ours(os.path.normpath(output), is_import)
 
 
 def choose_form(folder, files, wanted):
@@ -95,23 +97,27 @@ def read_labels(folder, files, form, zero_based):
 
 
 def write(source, output, parts):
-    """Write {part: (COCO dictionary, [(path in source, file name)])} into a folder, which appears when it is whole; an earlier one is kept.
+    """Write {part: (COCO dictionary, [(path in source, file name)])} into a folder, which appears when it is whole; one of an earlier call
+    is kept.
 
     The images are hard links where the file system can, else copies.
     """
-    from src.utils import keep_earlier, link_or_copy, progress, write_json
+    from src.utils import link_or_copy, progress, write_json
 
-    parent, name = os.path.split(os.path.abspath(output))
-    os.makedirs(parent, exist_ok=True)
-    with errors.writing(output), tempfile.TemporaryDirectory(".partial", f".{name}.", parent) as beside:
-        partial = os.path.join(beside, name)
+    with errors.writing(output), whole_folder(output, is_import) as partial:
         os.makedirs(os.path.join(partial, "annotations"))
         for part, (content, images) in parts.items():
             os.makedirs(os.path.join(partial, "images", part))
             for path, file_name in progress(images, f"writing images/{part}"):
                 link_or_copy(os.path.join(source, path), os.path.join(partial, "images", part, file_name))
+            content = {**content, "info": {"written_by": MARK, **content["info"]}}
             write_json(os.path.join(partial, "annotations", f"{part}.json"), content)
-        os.replace(partial, keep_earlier(os.path.normpath(output)))
+
+
+def is_import(folder):
+    """The test for utils.keep_earlier whether a folder is a data set that this script wrote."""
+    files = glob.glob(os.path.join(glob.escape(folder), "annotations", "*.json"))
+    return os.path.isdir(folder) and (not os.listdir(folder) or any(map(says(), files)))
 
 
 if __name__ == "__main__":

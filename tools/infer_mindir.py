@@ -9,8 +9,9 @@ if __name__ == "__main__":
 from src import errors
 from src.model_utils.config import make_config
 from src.models import load_model
-from src.offline import run_inputs
+from src.offline import RESULTS, run_inputs
 from src.options import OptionParser, add_device_options, add_exported_option, check_model_options
+from src.utils import require_ours
 
 
 def main(argv=None):
@@ -22,6 +23,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     model = check_model_options(options)
     errors.require_dir(options.input_dir, "folder of inputs (--input_dir)")
+    require_ours(options.result_path, RESULTS)
     config = make_config(device_target=options.device_target, device_id=options.device_id, onnx_provider=options.onnx_provider)
     detector = load_model(model, config)
     start = time.perf_counter()

@@ -49,9 +49,7 @@ def main(argv=None):
         if not math.isfinite(reference[step]) or reference[step] == 0:
             raise UserError(f"{options.reference_log}: the loss is {reference[step]} at step {step}; it cannot be a reference")
 
-    from src.utils import keep_earlier
-
-    plot(candidate, reference, compared[-1], keep_earlier(options.output))
+    plot(candidate, reference, compared[-1], options.output)
     broken = [step for step in compared if not math.isfinite(candidate[step])]
     if broken:
         print(f"fail the loss is {candidate[broken[0]]} at step {broken[0]} of {options.candidate_log}")
@@ -126,8 +124,8 @@ def plot(candidate, reference, last, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from src.utils import whole_file
-    from src.visual import draw_curve
+    from src.utils import says
+    from src.visual import draw_curve, save_figure
 
     figure, axes = pyplot.subplots(figsize=(9, 5), dpi=110, layout="constrained")
     for losses, label, color in ((reference, "reference", "tab:blue"), (candidate, "candidate", "tab:orange")):
@@ -136,9 +134,7 @@ def plot(candidate, reference, last, path):
     axes.set(xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
     axes.legend()
-    with whole_file(path) as partial:
-        figure.savefig(partial)
-    pyplot.close(figure)
+    save_figure(path, figure, says())
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from src import errors
 from src.errors import UserError
 from src.options import OptionParser
 from src.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
-from src.utils import keep_earlier, write_json
+from src.utils import require_ours, says, write_json
 
 LARGEST_DEVICE = 9999
+OURS = says('{\n "version": "1.0",\n "server_count": ')  # the test for write_json whether a table is one of this script's
 
 
 def main(argv=None):
@@ -23,13 +24,14 @@ def main(argv=None):
     parser.add_argument("--cpu", action="store_true", help="for training on CPUs: devices are processes and have no addresses")
     parser.add_argument("--merge", nargs="+", metavar="FILE", help="join the tables of several servers; ranks go up in the order given")
     options = parser.parse_args(argv)
+    require_ours(options.output, OURS)
     if options.merge:
         servers = [(server.server_id, [(device.device_id, device.ip) for device in server.devices])
                    for path in options.merge for server in read_rank_table(path)]
     else:
         servers = [this_server(options)]
     table = rank_table(servers)
-    write_json(keep_earlier(options.output), table)
+    write_json(options.output, table, OURS)
     read_rank_table(options.output)
     print(f"{options.output}: {table['server_count']} servers, {sum(len(devices) for _, devices in servers)} devices")
 

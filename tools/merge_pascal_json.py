@@ -9,6 +9,7 @@ if __name__ == "__main__":
 from src import errors
 from src.errors import UserError
 from src.options import OptionParser
+from src.utils import MARK
 
 
 def main(argv=None):
@@ -18,10 +19,12 @@ def main(argv=None):
     options = parser.parse_args(argv)
 
     from src.coco import read_coco
-    from src.utils import keep_earlier, log, write_json
+    from src.utils import log, require_ours, says, write_json
+
+    require_ours(options.output, says())
 
     merged, renumbered = merge([(path, read_coco(errors.require_file(path, "annotation file")).dataset) for path in options.inputs])
-    write_json(keep_earlier(options.output), merged)
+    write_json(options.output, merged, says())
     log(f"{len(merged['images'])} images, {len(merged['annotations'])} objects, {len(merged['categories'])} classes, "
         f"{renumbered} ids were taken and got new ones: {options.output}")
 
@@ -33,7 +36,8 @@ def merge(parts):
     """
     first_path, first = parts[0]
     classes = {category["id"]: category["name"] for category in first["categories"]}
-    merged = {"info": {"description": " + ".join((part.get("info") or {}).get("description", path) for path, part in parts)},
+    names = " + ".join((part.get("info") or {}).get("description", path) for path, part in parts)
+    merged = {"info": {"written_by": MARK, "description": names},
               "images": [], "annotations": [], "categories": first["categories"]}
     origin, renumbered = {}, 0
     image_ids, annotation_ids = (unused([entry["id"] for _, part in parts for entry in part[kind]]) for kind in ("images", "annotations"))

@@ -12,9 +12,9 @@ from src.errors import UserError
 from src.image_files import IMAGE_ENDINGS
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
-from src.prediction_files import RECORD, TABLE, PredictionFiles, detect_in_images, detect_in_video, is_camera
+from src.prediction_files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
 from src.predictor import Predictor
-from src.utils import keep_earlier, log, log_skipped
+from src.utils import log, log_skipped, require_ours
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
@@ -34,9 +34,6 @@ def main(argv=None):
     log(predictor.settings)
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output
-    if os.path.isdir(folder) and os.listdir(folder):
-        keep_earlier(folder)
-    os.makedirs(folder, exist_ok=True)
     files = PredictionFiles(folder, predictor, chosen, options.score_thresh)
     with errors.INTERRUPTS.noted():  # what is detected is written whole
         detect_in_images(files, [path for path in sources if not is_video(path)], base, options.max_pixels, options.heatmap)
@@ -45,6 +42,10 @@ def main(argv=None):
                 detect_in_video(files, path, options.max_frames, options.heatmap)
         files.close()
     log_skipped(files.skipped)
+    if not files.images:
+        if errors.INTERRUPTS.requested:
+            raise errors.Interrupted("nothing was detected until then, and nothing is written")
+        raise UserError(f"nothing could be read of {options.input} ({len(files.skipped)} files): no results are written")
     log(f"{len(files.images)} images or frames, {len(files.annotations)} objects, {len(files.skipped)} skipped: {folder}")
     if files.images and not files.annotations:
         log(f"no object scores {options.score_thresh} or more; --score_thresh sets the limit")
@@ -56,7 +57,7 @@ def main(argv=None):
 def parse(argv):
     """The command line; defaults that default_config.yaml has are taken from there."""
     values, helps, _ = load_defaults()
-    parser = OptionParser(description=__doc__, epilog="Exit code 1 if a file was skipped, 2 for a mistake in the options.")
+    parser = OptionParser(description=__doc__, epilog="Exit code 1 if a file was skipped, 2 if all were, and for a mistake in the options.")
     add_model_options(parser)
     parser.add_argument("--input", required=True,
                         help="image, folder (with all folders in it), pattern such as 'a/*.jpg', video, or number of a camera")
@@ -115,11 +116,7 @@ def check_output(folder, base):
     """Raise UserError unless the output folder is new, empty, or of an earlier call."""
     if os.path.join(os.path.realpath(base), "").startswith(os.path.join(os.path.realpath(folder), "")):
         raise UserError(f"--output {folder} holds the input; name another folder")
-    if os.path.isdir(folder) and os.listdir(folder):
-        if not any(os.path.exists(os.path.join(folder, name)) for name in (RECORD, TABLE)):
-            raise UserError(f"--output {folder} holds other files; name a new folder")
-    elif os.path.lexists(folder) and not os.path.isdir(folder):
-        raise UserError(f"--output {folder} is no folder")
+    require_ours(folder, PREDICTIONS)
 
 
 def choose_classes(text, classes):

@@ -11,10 +11,12 @@ from src.errors import UserError
 from src.model_utils.config import get_config
 from src.models import ending
 from src.options import OptionParser
+from src.utils import says
 
 # What int8 kernels compute; a ConvTranspose and a DeformConv have none. Adds in int8 cost AP and save no time (docs/onnx-int8.md).
 OPERATORS = ["Conv", "Relu", "MaxPool"]
 RUNS = 10  # of each file, in turns, to time them
+TIMES = says('{\n "ms, ')  # the test for write_json whether a file is of an earlier call
 
 
 def main(argv=None):
@@ -27,10 +29,13 @@ def main(argv=None):
     import json
 
     from src.models import check_fixed, description_source, load_model, read_model
-    from src.onnx_detector import load_onnx, onnx_side_file
+    from src.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file
     from src.side_file import adopt_evaluation
-    from src.utils import keep_earlier, log, whole_file, write_json
+    from src.utils import log, require_ours, whole_file, write_json
 
+    require_ours(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file)
+    if options.report:
+        require_ours(options.report, TIMES)
     description = read_model(options.onnx)
     log(adopt_evaluation(config, description, description_source(options.onnx)))
     check_fixed(config, description, options.onnx)
@@ -43,15 +48,14 @@ def main(argv=None):
     batches = calibration_batches(paths, detector, config)
     first = next(batches)
     int8 = quantize(model, itertools.chain([first], batches), left)
-    keep_earlier(options.output, onnx_side_file)
-    with whole_file(options.output) as partial, open(partial, "wb") as file:
+    with whole_file(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(int8.SerializeToString())
     write_json(onnx_side_file(options.output), {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
     log(f"{os.path.getsize(options.output) / 2**20:.1f} MB, {model.ByteSize() / 2**20:.1f} MB in float: {options.output}")
     report = compare({"float": detector, "int8": load_onnx(options.output)}, first, part, config)
     log(table(report))
     if options.report:
-        write_json(keep_earlier(options.report), report)
+        write_json(options.report, report, TIMES)
 
 
 def parse(argv):
@@ -199,7 +203,8 @@ def compare(detectors, batch, part, config):
     report = {f"ms, {size}": {name: 1000 * sorted(seconds)[RUNS // 2] for name, seconds in times.items()}}
     for name, detector in detectors.items() if part else ():
         log(f"detecting in {len(part.images)} images with the {name} file")
-        results, _ = evaluator.detect(detector, part, config, "")
+        results, _ = evaluator.detect(detector, part, config)
+        evaluator.require_read(len(results.skipped), part)
         if errors.INTERRUPTS.requested:
             raise errors.Interrupted("the int8 file is written whole; nothing is scored")
         metrics = evaluation.score(part.coco, results.records)[1]

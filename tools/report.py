@@ -31,8 +31,10 @@ def report(folder, options, config):
     """Write the page about one run; returns its path."""
     from src.evaluation import FOUND
     from src.report import Run, write_report
-    from src.utils import keep_earlier, log, read_json
+    from src.utils import log, read_json, require_ours, says
 
+    output = options.output or os.path.join(folder, "report.html")
+    require_ours(output, says())
     record, scores, detections = find_files(folder)
     for path in (record, scores, detections):
         if not os.path.isfile(path):
@@ -40,7 +42,6 @@ def report(folder, options, config):
     content = {"record_path": record if os.path.isfile(record) else None, "metrics": read_metrics(scores)}
     if os.path.isfile(detections):
         content.update(ground_truth(read_json(detections, "detections of eval.py", FOUND), options, config))
-    output = keep_earlier(options.output or os.path.join(folder, "report.html"))
     title = options.title or os.path.basename(os.path.abspath(folder))
     write_report(output, title, Run(**content), config.eval_config.score_thresh)
     return output
@@ -51,11 +52,12 @@ def compare(folders, options):
     from src.comparison import ComparedRun, read_settings, run_names, write_comparison
     from src.side_file import find_checkpoints, side_file
     from src.training_log import read_record
-    from src.utils import keep_earlier, log
+    from src.utils import log, require_ours, says
 
     if options.data_dir or options.config_path:
         raise UserError("--data_dir and --config_path are for the images of one run: several are compared without images")
-    runs = []
+    output, runs = options.output or "report.html", []
+    require_ours(output, says())
     for name, folder in zip(run_names(folders), folders):
         if any(os.path.samefile(folder, run.folder) for run in runs):
             raise UserError(f"{folder} is given twice")
@@ -69,7 +71,8 @@ def compare(folders, options):
             name, folder, *(read_record(record) if os.path.isfile(record) else ([], [])), read_metrics(scores),
             read_settings(described) if os.path.isfile(described) else None, missing,
         ))
-    output = keep_earlier(options.output or "report.html")
+    if not any(run.steps or run.scores or run.metrics for run in runs):
+        raise UserError(f"none of the {len(runs)} runs has a recorded step or an evaluation: there is nothing to compare")
     names = ", ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
     write_comparison(output, options.title or names, runs)
     return output

@@ -34,7 +34,9 @@ def main(argv=None):
     parser.add_argument("--zero_based", action="store_true", help="the boxes count pixels from 0")
     options = parser.parse_args(argv)
 
-    from src.utils import keep_earlier, log, log_skipped, write_json
+    from src.utils import MARK, log, log_skipped, require_ours, says, write_json
+
+    require_ours(options.output, says())
 
     for folder in ("Annotations", "JPEGImages"):
         errors.require_dir(os.path.join(options.voc_dir, folder), f"VOC folder's {folder}")
@@ -45,13 +47,14 @@ def main(argv=None):
     dataset, skipped, begin_at_0 = convert(options.voc_dir, names, files, ids, classes, 0 if options.zero_based else 1)
     if not dataset["images"]:
         raise UserError(f"{options.voc_dir}: no image of {options.split} can be used; {skipped[0] if skipped else 'the list is empty'}")
-    dataset["info"] = {"description": f"{os.path.basename(os.path.abspath(options.voc_dir))} {options.split}", "skipped": skipped}
+    name = f"{os.path.basename(os.path.abspath(options.voc_dir))} {options.split}"
+    dataset = {"info": {"written_by": MARK, "description": name, "skipped": skipped}, **dataset}
     log_skipped(skipped)
     if begin_at_0 and not options.zero_based:
         log(f"{begin_at_0} boxes begin before the first pixel: if these annotations count from 0, give --zero_based")
     if options.image_dir:
         link_images(options.voc_dir, [info["file_name"] for info in dataset["images"]], options.image_dir)
-    write_json(keep_earlier(options.output), dataset)
+    write_json(options.output, dataset, says())
     difficult = sum(annotation["difficult"] for annotation in dataset["annotations"])
     log(f"{len(dataset['images'])} images, {len(dataset['annotations'])} objects ({difficult} difficult), {len(classes)} classes, "
         f"{len(skipped)} images or objects skipped: {options.output}")

@@ -23,7 +23,7 @@ from src.model_utils.local_adapter import has_npu
 from src.model_utils.paths import absolute_paths
 from src.options import OptionParser
 from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
-from src.utils import free_name, keep_earlier, whole_file
+from src.utils import free_name, holds, keep_earlier, require_ours, says, whole_file
 from train import check_paths
 
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
@@ -31,6 +31,8 @@ HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
 OURS = ("device_id", "device_num", "device_target", "mindrecord_dir")
 SCHEDULER_PORT = 8118
 FOLDER = re.compile(r"LOG(_scheduler|\d+)")  # where a process works
+# Tests for keep_earlier whether a folder, and a command file, are of an earlier launch.
+LAUNCHED, WRITTEN = holds("env.log", "training_log.txt", "ckpt_0"), says("written by get_distribute_train_cmd.py")
 
 
 def main(argv=None):
@@ -55,10 +57,12 @@ def main(argv=None):
         common.update(cluster_environment(servers, device_num, options.sched_port))
         if server.devices[0].rank == 0:
             processes.insert(0, ("LOG_scheduler", {"MS_ROLE": "MS_SCHED"}, "", [*words, "--distribute", "true", "--device_target", "CPU"]))
+    for folder in {*earlier, *(folder for folder, *_ in processes)}:
+        require_ours(folder, LAUNCHED)
     text = command_file(common, processes, [options.python, os.path.abspath(options.run_script_dir)], server)
     write(options.cmd_file, text)
     for folder in earlier:
-        keep_earlier(folder)
+        keep_earlier(folder, LAUNCHED)
     ranks = [device.rank for device in server.devices]
     print(f"server {server.server_id}: ranks {ranks[0]} to {ranks[-1]} of {device_num}; wrote {options.cmd_file}")
 
@@ -154,9 +158,11 @@ def where_it_goes(word, folders):
 
 
 def write(path, text):
-    """Write a text file. A file that is there is replaced as a whole: the shell of an earlier launch may still be reading it."""
+    """Write a text file. One of an earlier launch is replaced as a whole, since its shell may still be reading it; another is an error."""
     path = os.path.realpath(path)
     special = os.path.exists(path) and not os.path.isfile(path)
+    if not special:
+        require_ours(path, WRITTEN)
     with contextlib.nullcontext(path) if special else whole_file(path) as place, open(place, "w", encoding="utf-8") as file:
         file.write(text)
 
