@@ -47,6 +47,13 @@ fetch() {
 # unpack NAME: its VOCdevkit/ into the folder, once.
 unpack() {
     [ ! -f "$voc/VOCdevkit/.unpacked-$1" ] || return 0
+    if [ -d "$voc/VOCdevkit" ] && ! compgen -G "$voc/VOCdevkit/.unpack*" > /dev/null; then
+        echo "error: $voc/VOCdevkit is there already, and was not unpacked by this script: it is not overwritten; move it away, or name" \
+            "another DEST" >&2
+        exit 2
+    fi
+    mkdir -p "$voc/VOCdevkit"
+    touch "$voc/VOCdevkit/.unpacking"
     echo "unpacking $1"
     tar -xf "$archives/$1" -C "$voc" || { echo "error: $archives/$1 could not be unpacked" >&2; exit 2; }
     touch "$voc/VOCdevkit/.unpacked-$1"
