@@ -27,7 +27,7 @@ def check_paths(config):
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     require_runtime(config.load_checkpoint_path)
-    require_ours(os.path.join(config.save_result_dir, config.run_mode), results_of(config.run_mode))
+    require_ours(os.path.join(config.save_result_dir, config.run_mode), results_of(config.run_mode), option="--save_result_dir")
     description = read_model(config.load_checkpoint_path)
     try:
         return description, find_split(config.data_dir, config.run_mode, config.dataset_config)

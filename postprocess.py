@@ -18,7 +18,7 @@ def main():
     from src.utils import log, log_skipped, progress, require_ours, whole_folder
 
     target = os.path.join(config.save_path, "val")
-    require_ours(target, evaluation.results_of("val"))
+    require_ours(target, evaluation.results_of("val"), option="--save_path")
     errors.require_dir(config.result_path, "folder of results (--result_path)")
     meta = offline.read_meta(config.meta_path)
     if os.path.isdir(config.label_path):

@@ -40,13 +40,13 @@ def require_room(config):
     from src.training_log import is_record, loss_curve
     from src.utils import require_ours
 
-    require_ours(os.path.join(config.save_result_dir, "train_record.jsonl"), is_record, loss_curve)
+    require_ours(os.path.join(config.save_result_dir, "train_record.jsonl"), is_record, loss_curve, "--save_result_dir")
     if config.enable_save_ckpt:
-        require_ours(os.path.join(config.save_checkpoint_path, "ckpt_0"), CHECKPOINTS)
+        require_ours(os.path.join(config.save_checkpoint_path, "ckpt_0"), CHECKPOINTS, option="--save_checkpoint_path")
     if config.tensorboard:
         from src.summaries import EVENTS
 
-        require_ours(os.path.join(config.save_result_dir, "tensorboard"), EVENTS)
+        require_ours(os.path.join(config.save_result_dir, "tensorboard"), EVENTS, option="--save_result_dir")
 
 
 def main():

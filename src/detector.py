@@ -168,9 +168,9 @@ def export_onnx(detector, export_config, eval_config):
 def require_room(export_config):
     """Raise UserError if what lies where the file is to go is no exported file."""
     if export_config.export_format == "ONNX":
-        require_ours(exported_path(export_config), HAS_ONNX_SIDE_FILE, onnx_side_file)
+        require_ours(exported_path(export_config), HAS_ONNX_SIDE_FILE, onnx_side_file, "--export_config.export_name")
     else:
-        require_ours(exported_path(export_config), HAS_SIDE_FILE, side_file)
+        require_ours(exported_path(export_config), HAS_SIDE_FILE, side_file, "--export_config.export_name")
 
 
 def exported_path(export_config):

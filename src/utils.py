@@ -195,11 +195,11 @@ def has_companion(companion: Callable[[str], str], *texts: str) -> Callable[[str
     return lambda path: says(*texts)(companion(path))
 
 
-def require_ours(path: str, ours: Callable[[str], bool], companion: Callable[[str], str] | None = None) -> None:
+def require_ours(path: str, ours: Callable[[str], bool], companion: Callable[[str], str] | None = None, option: str = "") -> None:
     """Raise UserError if something lies at path, or beside it at companion(path), that is not this project's.
 
     That is a device or a pipe, such as /dev/null, a folder that other work stands in, such as "." and "..", and what the test
-    ours(path) does not know. To call before long work whose results go there.
+    ours(path) does not know; option is what names another place. To call before long work whose results go there.
     """
     taken = [place for place in (path, companion and companion(path)) if place and os.path.lexists(place)]
     if not taken:
@@ -210,7 +210,7 @@ def require_ours(path: str, ours: Callable[[str], bool], companion: Callable[[st
                         "written there under that name; name another")
     if not ours(path):
         raise UserError(f"{' or '.join(taken)} is there already, and is not known as this project's: it is neither moved nor overwritten; "
-                        "name another place for the results, or move it away")
+                        f"name another place for the results{f' ({option})' if option else ''}, or move it away")
 
 
 def keep_earlier(path: str, ours: Callable[[str], bool], companion: Callable[[str], str] | None = None) -> str:

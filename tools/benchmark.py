@@ -46,7 +46,7 @@ def main(argv=None):
     if options.runs < 1:
         raise UserError(f"--runs is {options.runs}; expected at least 1")
     if options.json:
-        require_ours(options.json, TIMES)
+        require_ours(options.json, TIMES, option="--json")
     for path in options.peer:
         errors.require_file(path, "peer (--peer)")
     if importlib.util.find_spec("torch"):

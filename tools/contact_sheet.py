@@ -40,7 +40,7 @@ def main():
     from src.predictor import Predictor
     from src.utils import log, require_ours, says, spread
 
-    require_ours(options.output, says())
+    require_ours(options.output, says(), option="--output")
 
     predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     split = find_split(options.data_dir, "val", config.dataset_config)

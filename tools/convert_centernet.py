@@ -46,10 +46,10 @@ def main(argv=None):
         errors.require_file(options.annotation, "annotation file (--annotation)")
     if options.reverse:
         check_target(options.output_file)
-        require_ours(options.output_file, unmarked)
+        require_ours(options.output_file, unmarked, option="--output_file")
         reverse(options.ckpt_file, options.output_file)
     else:
-        require_ours(checkpoint_path(options.output_file), HAS_SIDE_FILE, side_file)
+        require_ours(checkpoint_path(options.output_file), HAS_SIDE_FILE, side_file, "--output_file")
         convert(options.ckpt_file, options.output_file, options.annotation, options.config_path)
 
 

@@ -29,7 +29,7 @@ def main(argv=None):
     if bool(options.torch_name_file) != bool(options.ms_name_file):
         raise UserError("--torch_name_file and --ms_name_file go together: the one's lines pair with the other's")
     require_mindspore()
-    require_ours(checkpoint_path(options.output_file), HAS_SIDE_FILE, side_file)
+    require_ours(checkpoint_path(options.output_file), HAS_SIDE_FILE, side_file, "--output_file")
     errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
     names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
 

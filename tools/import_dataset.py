@@ -60,7 +60,7 @@ def check_folders(source, output):
     paths = [os.path.realpath(path) for path in (source, output)]
     if os.path.commonpath(paths) in paths:
         raise UserError(f"--output {output} and --input {source} lie in each other; name an output folder beside the input")
-    require_ours(os.path.normpath(output), is_import)
+    require_ours(os.path.normpath(output), is_import, option="--output")
 
 
 def choose_form(folder, files, wanted):

@@ -23,7 +23,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     model = check_model_options(options)
     errors.require_dir(options.input_dir, "folder of inputs (--input_dir)")
-    require_ours(options.result_path, RESULTS)
+    require_ours(options.result_path, RESULTS, option="--result_path")
     config = make_config(device_target=options.device_target, device_id=options.device_id, onnx_provider=options.onnx_provider)
     detector = load_model(model, config)
     start = time.perf_counter()

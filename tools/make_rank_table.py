@@ -24,7 +24,7 @@ def main(argv=None):
     parser.add_argument("--cpu", action="store_true", help="for training on CPUs: devices are processes and have no addresses")
     parser.add_argument("--merge", nargs="+", metavar="FILE", help="join the tables of several servers; ranks go up in the order given")
     options = parser.parse_args(argv)
-    require_ours(options.output, OURS)
+    require_ours(options.output, OURS, option="--output")
     if options.merge:
         servers = [(server.server_id, [(device.device_id, device.ip) for device in server.devices])
                    for path in options.merge for server in read_rank_table(path)]

@@ -21,7 +21,7 @@ def main(argv=None):
     from src.coco import read_coco
     from src.utils import log, require_ours, says, write_json
 
-    require_ours(options.output, says())
+    require_ours(options.output, says(), option="--output")
 
     merged, renumbered = merge([(path, read_coco(errors.require_file(path, "annotation file")).dataset) for path in options.inputs])
     write_json(options.output, merged, says())

@@ -116,7 +116,7 @@ def check_output(folder, base):
     """Raise UserError unless the output folder is new, empty, or of an earlier call."""
     if os.path.join(os.path.realpath(base), "").startswith(os.path.join(os.path.realpath(folder), "")):
         raise UserError(f"--output {folder} holds the input; name another folder")
-    require_ours(folder, PREDICTIONS)
+    require_ours(folder, PREDICTIONS, option="--output")
 
 
 def choose_classes(text, classes):

@@ -33,9 +33,9 @@ def main(argv=None):
     from src.side_file import adopt_evaluation
     from src.utils import log, require_ours, whole_file, write_json
 
-    require_ours(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file)
+    require_ours(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file, "--output")
     if options.report:
-        require_ours(options.report, TIMES)
+        require_ours(options.report, TIMES, option="--report")
     description = read_model(options.onnx)
     log(adopt_evaluation(config, description, description_source(options.onnx)))
     check_fixed(config, description, options.onnx)

@@ -34,7 +34,7 @@ def report(folder, options, config):
     from src.utils import log, read_json, require_ours, says
 
     output = options.output or os.path.join(folder, "report.html")
-    require_ours(output, says())
+    require_ours(output, says(), option="--output")
     record, scores, detections = find_files(folder)
     for path in (record, scores, detections):
         if not os.path.isfile(path):
@@ -57,7 +57,7 @@ def compare(folders, options):
     if options.data_dir or options.config_path:
         raise UserError("--data_dir and --config_path are for the images of one run: several are compared without images")
     output, runs = options.output or "report.html", []
-    require_ours(output, says())
+    require_ours(output, says(), option="--output")
     for name, folder in zip(run_names(folders), folders):
         if any(os.path.samefile(folder, run.folder) for run in runs):
             raise UserError(f"{folder} is given twice")

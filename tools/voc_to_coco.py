@@ -36,7 +36,7 @@ def main(argv=None):
 
     from src.utils import MARK, log, log_skipped, require_ours, says, write_json
 
-    require_ours(options.output, says())
+    require_ours(options.output, says(), option="--output")
 
     for folder in ("Annotations", "JPEGImages"):
         errors.require_dir(os.path.join(options.voc_dir, folder), f"VOC folder's {folder}")
