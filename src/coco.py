@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 
 from src import errors
 from src.errors import UserError
-from src.image_files import IMAGE_ENDINGS
+from src.image_headers import IMAGE_ENDINGS
 from src.kinds import is_number, is_text
 from src.label_formats import import_hint
 from src.text_table import some

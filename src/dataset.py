@@ -117,7 +117,7 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
         with open(path, "rb") as file:
             data = file.read()
         height, width = image_files.decode_whole_image(data, image_size(info), max_pixels).shape[:2]
-        if image_files.read_orientation(data) > 4 and image_files.decode_image(data).shape[:2] != (height, width):
+        if image_files.header_size(data) != (width, height):
             data = image_files.without_orientation(data)
     except (OSError, ValueError) as error:
         return None, None, [f"image {info['id']} ({path}): {errors.reason(error)}"]

@@ -1,10 +1,9 @@
-"""Encoded images -> arrays: reading, turning as EXIF says, limits.
+"""Encoded images -> arrays: reading, turning as the file says, limits.
 
 Images are BGR uint8 [H, W, 3] as OpenCV reads them.
 """
 import contextlib
 import io
-import struct
 import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -13,16 +12,14 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from src.image_headers import FORMATS, check_effort, pixels_alone, read_header
+from src.image_headers import UnknownFormat as UnknownFormat
+
 LARGEST = 178956970  # pixels; Pillow takes no more
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+BY_OPENCV = ("JPEG", "PNG", "WEBP")  # which OpenCV decodes faster than Pillow, JPEGs as the original does
 
 # The sizes of images are checked here, for all threads; Pillow's own warning would come besides.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class UnknownFormat(ValueError):
-    """Bytes that are no image of the FORMATS."""
 
 
 class TooManyPixels(ValueError):
@@ -36,32 +33,54 @@ class WrongSize(ValueError):
         super().__init__("the image is {}x{}, its entry in the annotation file says {}x{}".format(*actual, *stated))
 
 
-# How an image is turned by its EXIF orientation, and back.
+# How an image is turned by its orientation.
 TURNS = {
-    2: lambda image: image[:, ::-1], 3: lambda image: image[::-1, ::-1], 4: lambda image: image[::-1],
+    1: lambda image: image, 2: lambda image: image[:, ::-1], 3: lambda image: image[::-1, ::-1], 4: lambda image: image[::-1],
     5: lambda image: image.transpose(1, 0, 2), 6: lambda image: np.rot90(image, -1),
     7: lambda image: image.transpose(1, 0, 2)[::-1, ::-1], 8: lambda image: np.rot90(image),
 }
-TURNED_BACK = {6: 8, 8: 6}  # the others undo themselves
-MAGIC = (b"\xff\xd8", b"\x89PNG", b"BM", b"RIFF")  # first bytes of what OpenCV decodes as the original does: JPEG, PNG, BMP, WebP
-MAY_BE_TURNED = (b"Exif", b"EXIF", b"eXIf", b"II*", b"MM\0*")  # bytes that a file with an orientation has
 
 
 def decode_image(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Encoded bytes -> BGR uint8 [H, W, 3], turned as the EXIF tag says. Raises ValueError if they are no image.
+    """Encoded bytes -> BGR uint8 [H, W, 3], turned as the file says. Raises ValueError if they are no image.
 
     With size (width, height), what an annotation file says, the image stays unturned if only that has this size, and it is a
     WrongSize, a ValueError, if neither has.
     """
     data = bytes(data)
-    pixels = _decode_opencv(data) if data.startswith(MAGIC) else _decode_pillow(data)
-    orientation = read_orientation(data)
-    turned = TURNS[orientation](pixels) if orientation in TURNS else pixels
-    if size and turned.shape[1::-1] != tuple(size):
-        if pixels.shape[1::-1] != tuple(size):
-            raise WrongSize(turned.shape[1::-1], size)
-        turned = pixels
-    return np.ascontiguousarray(turned)
+    header = read_header(io.BytesIO(data))
+    bare = pixels_alone(data, header)
+    return _turn(_decode_opencv(bare) if header.format in BY_OPENCV else _decode_pillow(bare, header), header, size)
+
+
+def decode_whole_image(data: bytes, size: tuple[int, int] | None = None, max_pixels: int = LARGEST) -> np.ndarray:
+    """decode_image, but ValueError also if the bytes are not the whole image, one of more than max_pixels pixels, or one that takes far
+    longer, or more memory, than its pixels do: nothing is decoded before that is known.
+
+    OpenCV alone fills a truncated JPEG with gray, and inflates all of a PNG that holds more than its pixels, so Pillow decodes them first.
+    """
+    data = bytes(data)
+    header = read_header(io.BytesIO(data))
+    check_pixels(header.size, max_pixels)
+    check_effort(data, header, max_pixels)
+    bare = pixels_alone(data, header)
+    pixels = _decode_pillow(bare, header)
+    return _turn(_decode_opencv(bare) if header.format == "JPEG" else pixels, header, size)
+
+
+def _turn(pixels, header, size):
+    """Pixels as they are stored -> as they are shown, or as decode_image's size says."""
+    if pixels.shape[1::-1] != header.size:
+        raise ValueError("its header says {}x{}, and it holds {}x{}".format(*header.size, *pixels.shape[1::-1]))
+    turned = _size_as_stated(header, size) == header.shown_size
+    return np.ascontiguousarray(TURNS[header.orientation](pixels) if turned else pixels)
+
+
+def _size_as_stated(header, size):
+    """The size of an image as it is shown or, if only that is `size`, as it is stored. Raises WrongSize if neither is."""
+    if size and tuple(size) not in (header.shown_size, header.size):
+        raise WrongSize(header.shown_size, size)
+    return tuple(size or header.shown_size)
 
 
 def _decode_opencv(data):
@@ -74,69 +93,55 @@ def _decode_opencv(data):
     return pixels
 
 
-def _decode_pillow(data):
+def _decode_pillow(data, header):
     with open_image(data) as opened:
-        return from_pillow(opened)
+        if opened.size != header.size:
+            raise ValueError("its header says {}x{}, and it holds {}x{}".format(*header.size, *opened.size))
+        opened.load()
+        if header.format == "JPEG":
+            return None
+        return _gray(_gray_values(opened, header.levels), *header.levels) if header.levels else from_pillow(opened)
+
+
+def _gray_values(opened, levels):
+    """The values [H, W] of a Pillow image, which keeps unsigned ones of 32 bits as signed ones, and signed ones of 8 as unsigned."""
+    values = np.asarray(opened)
+    if values.dtype == np.int32 and max(levels) > 2**31 - 1:
+        return values.view(np.uint32)
+    return values.view(np.int8) if values.dtype == np.uint8 and min(levels) < 0 else values
+
+
+def _gray(values, black, white):
+    """Gray values [H, W] -> BGR uint8 [H, W, 3]: those from black to white, which may be the smaller one, are divided into 256 steps."""
+    least, most = min(black, white), max(black, white)
+    span = most - least + np.issubdtype(values.dtype, np.integer)  # of whole numbers the last one has a step, too
+    with np.errstate(invalid="ignore", over="ignore"):
+        steps = np.nan_to_num((values.astype(np.float64) - least) * (256 / span)).clip(0, 255).astype(np.uint8)
+    return cv2.cvtColor(steps if black < white else 255 - steps, cv2.COLOR_GRAY2BGR)
 
 
 def from_pillow(opened: Image.Image) -> np.ndarray:
-    """A Pillow image -> BGR uint8 [H, W, 3], unturned; of 16 bits a channel the upper 8 count."""
-    if opened.mode.startswith("I"):  # 16 bits, which Pillow keeps in 16 or 32
-        gray = np.asarray(opened)
-        gray = (np.clip(gray, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
-        return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
-    return np.ascontiguousarray(np.asarray(opened.convert("RGB"))[:, :, ::-1])
+    """A Pillow image -> BGR uint8 [H, W, 3], unturned; of 16 bits a channel the upper 8 count. Raises ValueError for values of more."""
+    if opened.mode.startswith(("I", "F")):  # 16 bits, which Pillow keeps in 16 or 32
+        values = np.asarray(opened)
+        if opened.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"nobody knows which values of a Pillow image of mode {opened.mode} are black and white; convert it to 8 bits")
+        return _gray(values, 0, 65535)
+    return cv2.cvtColor(np.asarray(opened.convert("RGB")), cv2.COLOR_RGB2BGR)
 
 
 @contextlib.contextmanager
-def open_image(data: bytes | BinaryIO) -> Iterator[Image.Image]:
-    """A file, or its bytes, as a Pillow image; whatever Pillow says of it in the block becomes a ValueError."""
+def open_image(data: bytes) -> Iterator[Image.Image]:
+    """The bytes of a file as a Pillow image; whatever Pillow says of it in the block becomes a ValueError."""
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as opened:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             yield opened
     except UnidentifiedImageError as error:
-        raise UnknownFormat("not an image of a known format") from error
+        raise ValueError("damaged, or of a kind that Pillow cannot read") from error
     except Image.DecompressionBombError as error:
         raise TooManyPixels(f"it has more than {LARGEST} pixels") from error
-    except (TooManyPixels, WrongSize):
-        raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise ValueError(str(error) or type(error).__name__) from error
-
-
-def read_orientation(data: bytes) -> int:
-    """The EXIF orientation of a file's bytes, 1 without one."""
-    if not any(word in data for word in MAY_BE_TURNED):
-        return 1
-    try:
-        with open_image(data) as opened:
-            return _orientation(opened)
-    except ValueError:  # damaged EXIF
-        return 1
-
-
-def _orientation(opened):
-    """The EXIF orientation of a Pillow image, 1 without one: what is no number from 1 to 8, a text for one, is none."""
-    value = opened.getexif().get(0x0112, 1)
-    return int(value) if value in TURNS else 1
-
-
-def decode_whole_image(data: bytes, size: tuple[int, int] | None = None, max_pixels: int = LARGEST) -> np.ndarray:
-    """decode_image, but ValueError also if the bytes are not the whole image, or one of more than max_pixels pixels.
-
-    OpenCV alone fills a truncated one with gray. Nothing is decoded before the size is known to what decodes it: Pillow's for all formats
-    but those in which OpenCV reads its size at the same offset.
-    """
-    with open_image(data) as opened:
-        check_pixels(opened.size, max_pixels)
-        check_pixels(_stated_size(data), max_pixels)
-        _check_chunks(data)
-        opened.load()
-        loaded = opened.size
-    image = decode_image(data, size)
-    if sorted(image.shape[:2]) != sorted(loaded):
-        raise ValueError(f"its header says {loaded[0]}x{loaded[1]}, and it holds {image.shape[1]}x{image.shape[0]}")
-    return image
 
 
 def read_image(path: str, size: tuple[int, int] | None = None, max_pixels: int = LARGEST) -> np.ndarray:
@@ -148,14 +153,9 @@ def read_image(path: str, size: tuple[int, int] | None = None, max_pixels: int =
 def header_size(data: bytes | BinaryIO, size: tuple[int, int] | None = None, max_pixels: int = LARGEST) -> tuple[int, int]:
     """(width, height) of what decode_whole_image gives of a file, or its bytes, from the header alone. Raises ValueError as that does, but
     for what only decoding finds."""
-    with open_image(data) as opened:
-        check_pixels(opened.size, max_pixels)
-        turned = opened.size[::-1] if _orientation(opened) > 4 else opened.size
-        if size and turned != tuple(size):
-            if opened.size != tuple(size):
-                raise WrongSize(turned, size)
-            turned = opened.size
-        return turned
+    header = read_header(io.BytesIO(data) if isinstance(data, bytes) else data)
+    check_pixels(header.size, max_pixels)
+    return _size_as_stated(header, size)
 
 
 def read_size(path: str) -> tuple[int, int] | None:
@@ -165,13 +165,14 @@ def read_size(path: str) -> tuple[int, int] | None:
 
 
 def read_sizes(path: str) -> list[tuple[int, int]] | None:
-    """The sizes (width, height) that read_image can give, from the file's header: first as EXIF turns the image, then, if that lays it on
+    """The sizes (width, height) that read_image can give, from the file's header: first as the image is shown, then, if that lays it on
     its side, as it is stored. None if the header cannot be read."""
     try:
-        with open(path, "rb") as file, open_image(file) as opened:
-            return [opened.size[::-1], opened.size] if _orientation(opened) > 4 else [opened.size]
+        with open(path, "rb") as file:
+            header = read_header(file)
     except (OSError, ValueError):  # read_image says which
         return None
+    return [header.shown_size, header.size] if header.orientation > 4 else [header.size]
 
 
 def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
@@ -180,44 +181,6 @@ def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
         raise TooManyPixels(f"it has {size[0]}x{size[1]} pixels, more than {max_pixels}")
 
 
-def _stated_size(data):
-    """(width, height) where OpenCV reads it, at a fixed offset, in PNG and BMP files; (0, 0) for others."""
-    if data.startswith(b"\x89PNG"):
-        return struct.unpack(">II", data[16:24].ljust(8, b"\0"))
-    if data.startswith(b"BM"):
-        return tuple(map(abs, struct.unpack("<ii", data[18:26].ljust(8, b"\0"))))
-    return 0, 0
-
-
-def _check_chunks(data):
-    """Raise ValueError for a PNG file with a chunk that is longer than the file: OpenCV makes room for it, up to 4 GB, before it reads."""
-    offset = 8 if data.startswith(b"\x89PNG") else len(data)
-    while offset + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[offset : offset + 8])
-        if offset + 12 + length > len(data):
-            raise ValueError("a part of it is longer than the file")
-        offset = len(data) if kind == b"IEND" else offset + 12 + length
-
-
 def without_orientation(data: bytes) -> bytes:
-    """The bytes of a file whose pixels are to be read unturned -> bytes without an orientation and with the same pixels.
-
-    A JPEG loses its EXIF and XMP segments, which both may hold one; any other file is written anew as PNG.
-    """
-    if data.startswith(b"\xff\xd8"):
-        bare = _without_metadata(data)
-        if read_orientation(bare) == 1:
-            return bare
-    pixels = _decode_opencv(data) if data.startswith(MAGIC) else _decode_pillow(data)
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def _without_metadata(data):
-    """A JPEG's bytes without its EXIF and XMP segments, those of the kind APP1."""
-    kept, offset = [data[:2]], 2
-    while data[offset : offset + 1] == b"\xff" and data[offset + 1] not in (0xDA, 0xD9):
-        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
-        if data[offset + 1] != 0xE1:
-            kept.append(data[offset:end])
-        offset = end
-    return b"".join([*kept, data[offset:]])
+    """The bytes of a file whose pixels are to be read unturned -> bytes with the same pixels and no orientation."""
+    return pixels_alone(data, read_header(io.BytesIO(data)))

@@ -10,7 +10,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from src.image_files import IMAGE_ENDINGS
+from src.image_headers import IMAGE_ENDINGS
 from src.project import command
 from src.utils import spread
 

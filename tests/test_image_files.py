@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import dataset, image_files
+from src import dataset, image_files, image_headers
 from src.coco import Split, image_size
 from tests.conftest import bomb_tiff, convert, noise_image, write_coco
 
@@ -112,7 +112,7 @@ def with_xmp(exif=b""):
 
 @pytest.mark.parametrize("data", [with_padding(), with_xmp(), with_xmp(Image.Exif().tobytes())])
 def test_no_orientation_is_left(data):
-    assert image_files.read_orientation(data) == 6
+    assert image_headers.read_header(io.BytesIO(data)).orientation == 6
     bare = image_files.without_orientation(data)
     np.testing.assert_array_equal(image_files.decode_image(bare), image_files.decode_image(data, (120, 80)))
 

@@ -9,7 +9,7 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
-from src.image_files import IMAGE_ENDINGS
+from src.image_headers import IMAGE_ENDINGS
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 from src.prediction_files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera

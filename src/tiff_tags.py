@@ -1,0 +1,177 @@
+"""The tags of TIFF files, which EXIF has, too: what they say of size, orientation, gray values and tiles.
+
+Nothing here trusts a number of the file beyond the file's length.
+"""
+import io
+import math
+import re
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+MOST_TEXT = 1 << 20  # bytes of a part that is read
+LARGEST_TILE = 4096**2  # pixels that the tiles may have beyond four times the image's
+MOST_STRIPS = 1 << 16  # of rows, or tiles, beyond one for each 1024 pixels
+
+KIND, WIDTH, HEIGHT, BITS, WHITE_OR_BLACK, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT, SAMPLE_FORMAT, LEAST, MOST, XMP = (
+    254, 256, 257, 258, 262, 274, 277, 322, 323, 339, 340, 341, 700)
+STRIPS = (273, 324)  # where the strips or tiles are
+ONCE = (WIDTH, HEIGHT, BITS, SAMPLES, TILE_WIDTH, TILE_HEIGHT, SAMPLE_FORMAT)  # of two, decoders take the one or the other
+NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}  # types of values
+BYTES = {2: 1, 5: 8, 7: 1, 10: 8, 18: 8, **{kind: struct.calcsize(f"={code}") for kind, code in NUMBERS.items()}}
+MOST_VALUES = 16  # of an entry that is read
+
+TIFF_NAMESPACE = rb"""xmlns:([\w.-]+)\s*=\s*["']http://ns\.adobe\.com/tiff/1\.0/["']"""
+
+
+def file_length(file: BinaryIO) -> int:
+    """The length of a file in bytes."""
+    return file.seek(0, io.SEEK_END)
+
+
+def read_part(file: BinaryIO, start: int, end: int) -> bytes:
+    """The bytes of a part of a file, of a long one the beginning."""
+    file.seek(min(start, file_length(file)))
+    return file.read(min(end - start, MOST_TEXT))
+
+
+def tiff_entries(file: BinaryIO) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (tag, type, number of values, place, place of the values) of the entries of a TIFF's first directory."""
+    order, big = _tiff_kind(file)
+    offset, number, entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
+    file.seek(8 if big else 4)
+    place, = struct.unpack(order + offset, file.read(struct.calcsize("=" + offset)))
+    if place >= file_length(file):
+        raise ValueError("its header is damaged, or not whole")
+    file.seek(place)
+    count, = struct.unpack(order + number, file.read(struct.calcsize("=" + number)))
+    if count >= 1 << 16:
+        raise ValueError("its header is damaged, or not whole")
+    place, size = file.tell(), struct.calcsize("=" + entry)
+    for _ in range(count):
+        file.seek(place)
+        tag, kind, values, value = struct.unpack(order + entry, file.read(size))
+        inside = BYTES.get(kind, 1) * values <= len(value)
+        yield tag, kind, values, place, place + size - len(value) if inside else struct.unpack(order + offset, value)[0]
+        place += size
+
+
+def _tiff_kind(file):
+    """(byte order for struct, whether it is a BigTIFF) of a TIFF."""
+    file.seek(0)
+    start = file.read(4)
+    return {b"II": "<", b"MM": ">"}[start[:2]], b"+" in start
+
+
+def _tiff_values(file, entry):
+    """The values of an entry of tiff_entries, if they are a few numbers, else ()."""
+    _, kind, count, _, place = entry
+    if kind not in NUMBERS or not 0 < count <= MOST_VALUES or place >= file_length(file):
+        return ()
+    code = f"{_tiff_kind(file)[0]}{count}{NUMBERS[kind]}"
+    file.seek(place)
+    return struct.unpack(code, file.read(struct.calcsize(code)))
+
+
+def read_tiff(file: BinaryIO) -> tuple[tuple[int, int], int, int, tuple[float, float] | None]:
+    """The size, orientation, bits and levels of an image_headers.Header. Raises ValueError or struct.error."""
+    entries = {}
+    for entry in tiff_entries(file):
+        if entry[0] in entries and entry[0] in ONCE:
+            raise ValueError(f"its tag {entry[0]} stands twice")
+        entries[entry[0]] = entry
+
+    def number(tag, default):
+        values = _tiff_values(file, entries[tag]) if tag in entries else (default,)
+        if not values or not math.isfinite(values[0]):
+            raise ValueError(f"its tag {tag} is damaged")
+        return values[0]
+
+    if int(number(KIND, 0)) & 1:
+        raise ValueError("its first image is a thumbnail, as in a camera's raw files; convert it to JPEG or PNG")
+    size = width, height = int(number(WIDTH, 0)), int(number(HEIGHT, 0))
+    if max((entries[tag][2] for tag in STRIPS if tag in entries), default=0) > MOST_STRIPS + width * height // 1024:
+        raise ValueError("it has too many strips or tiles")
+    if TILE_WIDTH in entries or TILE_HEIGHT in entries:
+        _check_tiles(width, height, int(number(TILE_WIDTH, 0)), int(number(TILE_HEIGHT, 0)))
+    bits, sample_format = number(BITS, 1), number(SAMPLE_FORMAT, 1)
+    levels = None
+    if sample_format not in (1, 4) or bits > 16 or (bits > 8 and number(SAMPLES, 1) == 1):
+        levels = _levels(bits, sample_format, LEAST in entries and MOST in entries and (number(LEAST, 0), number(MOST, 0)))
+        if number(WHITE_OR_BLACK, 1) == 0:
+            levels = levels[::-1]
+    xmp = read_part(file, entries[XMP][4], entries[XMP][4] + entries[XMP][2]) if XMP in entries else None
+    return size, _tiff_orientation(file, entries) or _xmp_orientation(xmp), bits, levels
+
+
+def _levels(bits, sample_format, stated):
+    """(black, white) of gray values of some bits: what the file states, else all that unsigned ones can be. Raises ValueError."""
+    if stated and stated[0] < stated[1]:
+        return stated
+    if sample_format in (1, 4) and bits <= 16:
+        return 0, 2**bits - 1
+    kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(sample_format, "unknown")
+    raise ValueError(f"its values are {kind} ones of {bits} bits, and it does not say which are black and white (tags SMinSampleValue "
+                     "and SMaxSampleValue); convert it to 8 or 16 unsigned bits")
+
+
+def _check_tiles(width, height, tile_width, tile_height):
+    """Raise ValueError if the tiles of an image have far more pixels than it has: they are decoded whole."""
+    if tile_width < 1 or tile_height < 1:
+        raise ValueError(f"its tiles are {tile_width}x{tile_height}")
+    across, down = -(-width // tile_width), -(-height // tile_height)
+    if across * tile_width * down * tile_height > 4 * width * height + LARGEST_TILE:
+        raise ValueError(f"it has {width}x{height} pixels in {across * down} tiles of {tile_width}x{tile_height}, which are decoded whole")
+
+
+def orientation_of(exif: bytes | None, xmp: bytes | None) -> int:
+    """The orientation, 1 to 8, that EXIF and XMP bytes state: EXIF's if it has the entry, as in Pillow; 1 without any."""
+    return _exif_orientation(exif) or _xmp_orientation(xmp)
+
+
+def _exif_orientation(exif):
+    """The orientation of EXIF bytes, 1 for an entry that is none from 1 to 8, None without an entry."""
+    while exif and exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    if not exif or exif[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    file, entries = io.BytesIO(exif), {}
+    try:
+        for entry in tiff_entries(file):
+            entries[entry[0]] = entry
+    except (struct.error, ValueError):  # what is before the damage holds
+        pass
+    return _tiff_orientation(file, entries)
+
+
+def _tiff_orientation(file, entries):
+    """The orientation of a TIFF's entries {tag: entry of tiff_entries}, as _exif_orientation."""
+    if ORIENTATION not in entries:
+        return None
+    try:
+        values = _tiff_values(file, entries[ORIENTATION])
+    except struct.error:
+        values = ()
+    return int(values[0]) if len(values) == 1 and values[0] in range(1, 9) else 1
+
+
+def _xmp_orientation(xmp):
+    """The orientation of an XMP packet, as attribute or element, in any encoding of Unicode; 1 without one."""
+    text = (xmp or b"").replace(b"\0", b"")  # UTF-16 and UTF-32 have these between the letters
+    if b":Orientation" not in text:
+        return 1
+    prefixes = {b"tiff", *re.findall(TIFF_NAMESPACE, text)}
+    found = re.search(rb"""\b(?:%s):Orientation\s*(?:=\s*["']|>)\s*([1-8])\s*["'<]""" % b"|".join(map(re.escape, prefixes)), text)
+    return int(found[1]) if found else 1
+
+
+def without_orientation(data: bytes) -> bytes:
+    """A TIFF's bytes with the orientation 1, whatever its tags and its XMP said."""
+    file = io.BytesIO(data)
+    order, big = _tiff_kind(file)
+    upright = struct.pack(order + ("HHQHHI" if big else "HHIHH"), ORIENTATION, 3, 1, 1, *(0,) * (1 + big))
+    changed = bytearray(data)
+    for tag, _, _, place, _ in tiff_entries(file):
+        if tag in (ORIENTATION, XMP):
+            changed[place : place + len(upright)] = upright
+    return bytes(changed)
