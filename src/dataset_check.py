@@ -15,12 +15,16 @@ from src.data_summary import Boxes, collect
 from src.epochs import epoch_order
 from src.errors import UserError
 from src.image import apply_color
+from src.image_headers import read_header
 from src.samples import augmented_batch, sample_layout
 from src.targets import columns
 from src.utils import progress
 
 FIRST = 3  # of what is found, these are named
 LEFT_OUT_IMAGES = ("image files are missing", "images have another size than the annotation file says", "images cannot be read")
+NEARLY = 64  # of 255: an image whose values are all below it is nearly black, and one of the opposite nearly white
+DULL, DEEP = ("images are nearly black or nearly white; is that what they show?",
+              "images have more than 8 bits a channel: whether they use them all is seen without --quick")
 NO_AREA, OUTSIDE, BEYOND = ("boxes have no area, and are left out", "boxes lie outside their image, and are left out",
                             "boxes reach beyond their image, and are cut off there")
 NO_OBJECTS = "images have no objects, and are left out (dataset_config.keep_empty keeps them)"
@@ -94,21 +98,24 @@ def _check_images(part, split, options, quick):
     """Read all images of a Part, and their boxes; fills images, boxes and found."""
     coco, rows = part.coco, []
     labels_of_ids = {category_id: label for label, category_id in enumerate(class_list(coco)[1])}
-    read = _read_header if quick else _read_whole
+    read_file = _read_header if quick else _read_whole
 
     def load(item):
         try:
-            return read(item[1], image_size(coco.imgs[item[0]]), options.max_pixels)
+            return read_file(item[1], image_size(coco.imgs[item[0]]), options.max_pixels)
         except (OSError, ValueError) as error:
             return error
 
     listed = image_list(split, coco)
-    with ThreadPoolExecutor(options.num_workers) as pool, contextlib.closing(pool.map(load, listed)) as sizes:
-        for (image_id, path), size in zip(listed, progress(sizes, f"reading the {part.name} images", len(listed))):
+    with ThreadPoolExecutor(options.num_workers) as pool, contextlib.closing(pool.map(load, listed)) as files:
+        for (image_id, path), read in zip(listed, progress(files, f"reading the {part.name} images", len(listed))):
             name, annotations = f"image {image_id} ({path})", coco.imgToAnns[image_id]
-            if isinstance(size, Exception):
-                part.add(_kind(size), f"{name}: {errors.reason(size)}")
+            if isinstance(read, Exception):
+                part.add(_kind(read), f"{name}: {errors.reason(read)}")
                 continue
+            size, what, remark = read
+            if what:
+                part.add(what, f"{name}: {remark}")
             boxes, labels, problems = usable_boxes(annotations, labels_of_ids, *size)
             for sentence in problems:
                 part.add(NO_AREA if "without area" in sentence else OUTSIDE, sentence)
@@ -123,14 +130,23 @@ def _check_images(part, split, options, quick):
 
 
 def _read_whole(path, size, max_pixels):
-    """(width, height) of a decoded image file."""
-    return image_files.read_image(path, size, max_pixels).shape[1::-1]
+    """((width, height), what there is to say of it, of DULL or None, and how) of a decoded image file."""
+    image = image_files.read_image(path, size, max_pixels)
+    least, most = int(image.min()), int(image.max())
+    what, remark = None, ""
+    if most < NEARLY or least > 255 - NEARLY:
+        with open(path, "rb") as file:
+            bits = read_header(file).bits
+        what, remark = DULL, f"its values are {least} to {most} of 255"
+        remark += f", of {bits} bits a channel: multiply them, so that white is {2**bits - 1}" if bits > 8 and most < NEARLY else ""
+    return image.shape[1::-1], what, remark
 
 
 def _read_header(path, size, max_pixels):
-    """The same, from its header alone."""
+    """The same, of DEEP, from its header alone."""
     with open(path, "rb") as file:
-        return image_files.header_size(file, size, max_pixels)
+        shown, bits = image_files.header_size(file, size, max_pixels), read_header(file).bits
+    return shown, DEEP if bits > 8 else None, f"{bits} bits"
 
 
 def _kind(error):

@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from src import errors, evaluation, evaluator, visual
+from src.coco import image_size
 from src.errors import UserError
 from src.image_files import read_image
 from src.kinds import having, is_number, is_string, is_whole, or_none
@@ -101,7 +102,7 @@ class Scoring:
         """Yield (name, BGR image) of the first images, the last evaluation's detections beside the ground truth; on rank 0."""
         for image_id, path in self.part.images[:DRAWN]:
             with contextlib.suppress(OSError, ValueError):  # an image that cannot be read is named by the evaluation
-                image = read_image(path, max_pixels=self.config.dataset_config.max_pixels)
+                image = read_image(path, image_size(self.part.coco.imgs[image_id]), self.config.dataset_config.max_pixels)
                 found = detections_of(self.records, image_id, self.part.category_ids)
                 yield str(image_id), visual.compare(image, found, self.part.ground_truth(image_id), self.trained.description["classes"],
                                                     self.config.eval_config.score_thresh)

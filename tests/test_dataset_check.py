@@ -107,6 +107,25 @@ def test_what_is_wrong_with_images_is_counted_and_named(quick, sound):
     assert f"{6 if quick else 5} images, 0 without boxes" in done.stdout and "refuses this data set, or leaves out images" in done.stdout
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_dark_images_are_noted(quick, sound):
+    """12 bits in 16, as thermal cameras write them, and an overexposed image; neither is refused."""
+    values = np.random.default_rng(0).integers(200, 3000, (96, 128)).astype(np.uint16)
+    for name, image in (("000000000001", values), ("000000000002", values * 21), ("000000000003", np.full((96, 128), 250, np.uint8))):
+        data = cv2.imencode(".png", image)[1].tobytes()
+        (sound / "train2017" / f"{name}.jpg").write_bytes(data)
+    done = check(sound, *(["--quick"] if quick else []))
+    assert done.returncode == 0
+    if quick:
+        assert "2 images have more than 8 bits a channel: whether they use them all is seen without --quick:\n  image 1 (" in done.stdout
+        assert "nearly" not in done.stdout
+    else:
+        assert "2 images are nearly black or nearly white; is that what they show?:\n  image 1 (" in done.stdout
+        said = "its values are 0 to 11 of 255, of 16 bits a channel: multiply them, so that white is 65535"
+        assert f"000000000001.jpg): {said}\n" in done.stdout
+        assert "000000000003.jpg): its values are 250 to 250 of 255\n" in done.stdout and "more than 8 bits" not in done.stdout
+
+
 def test_what_is_wrong_with_boxes_is_counted_and_named(sound):
     boxes = [[1, 1, 0, 5], [1, 1, 5, -5], [500, 1, 5, 5], [-5, 10, 20, 20], [100, 80, 28.5, 16.5], [1, 1, 5], [float("inf"), 1, 1, 1]]
 

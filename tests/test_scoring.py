@@ -1,6 +1,7 @@
 """src/scoring.py and src/training_detector.py: scores while training are those of eval.py on the same weights."""
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -9,12 +10,13 @@ import types
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
+from PIL import Image
 
 from src import evaluation, evaluator
 from src.averaging import PREFIX, WeightAverage
 from src.centernet_det import build_network
 from src.checkpoint import CheckpointFolder, load_weights, read_checkpoint, save_weights
-from src.coco import read_coco
+from src.coco import Split, image_list, read_coco
 from src.detector import load_detector
 from src.errors import UserError
 from src.folding import fold_batch_norm
@@ -118,6 +120,28 @@ def test_the_average_is_what_is_scored(lively_checkpoint, scoring, tmp_path):
     detector = load_detector(path, scores.config.eval_config, "CPU", "native", use_ema=False)
     plain = evaluator.detect(detector, scores.part, scores.config)[0].records
     assert plain == detected_by_checkpoint(lively_checkpoint, scores)
+
+
+def test_an_image_is_drawn_as_its_entry_means_it(tmp_path, make_config):
+    """EXIF turns both, and one is annotated as it is stored: the boxes are of that."""
+    exif, data = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (100, 60)).save(data, "JPEG", exif=exif)
+    path = write_coco(tmp_path, "val", {1: data.getvalue(), 2: data.getvalue()}, [(1, 1, [1, 1, 9, 9])])
+    with open(path, encoding="utf-8") as file:
+        content = json.load(file)
+    for entry, (width, height) in zip(content["images"], ((100, 60), (60, 100))):
+        entry.update(width=width, height=height)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    scoring = object.__new__(Scoring)
+    scoring.config, scoring.records, scoring.trained = make_config(), [], types.SimpleNamespace(description={"classes": ["a"]})
+    coco = read_coco(path)
+    split = Split(path, str(tmp_path / "val2017"))
+    scoring.part = evaluator.Part(coco, path, split.image_dir, image_list(split, coco), True, [1])
+    heights = {name: drawing.shape[:2] for name, drawing in scoring.drawings()}
+    caption = heights["1"][0] - 60
+    assert heights["1"][1] == 200 and heights["2"] == (100 + caption, 120)
 
 
 def test_records_of_ranks_are_joined_to_the_last_bit():
