@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from src.visual import captioned, class_color, contact_sheet, draw_detections
+from src.visual import captioned, class_color, contact_sheet, draw_detections, fit
 
 MOST_IMAGES = 16
 TILE = 480  # pixels of an image's longer side
@@ -53,8 +53,7 @@ def tint_heatmap(image, hm):
 def draw_sample(image, hm, boxes, classes):
     """An input (BGR uint8), its heatmaps and its boxes (decode_targets) as one image whose longer side has TILE pixels."""
     zoom = TILE / max(image.shape[:2])
-    size = [max(1, round(side * zoom)) for side in image.shape[1::-1]]
-    canvas = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
+    canvas = fit(image, TILE, TILE)
     scaled = boxes * np.array([zoom] * 4 + [1, 1], np.float32)
     canvas = draw_detections(tint_heatmap(canvas, hm), scaled, [*classes, NO_CLASS], with_scores=False)
     for center in (scaled[:, :2] + scaled[:, 2:4]) / 2:

@@ -105,7 +105,7 @@ def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int, int]]:
         while head == b"\xff\xff" and place < end + MOST_PARTS:  # fill bytes
             place += 1
             head = head[1:] + file.read(1)
-        if len(head) < 2 or head[0] != 0xFF or head[1] in (0, 0xD8, 0xD9):
+        if len(head) < 2 or head[0] != 0xFF or head[1] in (0, 0xD8, 0xD9, 0xFF):
             raise ValueError("its header is damaged, or not whole")
         if 0xD0 <= head[1] <= 0xD7 or head[1] == 1:  # without content
             end = place + 2

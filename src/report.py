@@ -20,7 +20,7 @@ from src.text_table import shown as short
 from src.training_log import best_score, epochs_trained, read_record
 from src.utils import log, says, whole_file
 from src.version import version
-from src.visual import class_color, compare, draw_curve, draw_scores
+from src.visual import class_color, compare, draw_curve, draw_scores, fit
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"
@@ -234,14 +234,13 @@ def image_section(coco, records, images, score_thresh, count=6, width=340):
                 log(f"image {image_id} is not shown ({images[image_id]}): {error}")
                 continue
             detections, ground_truth = detections_of(records, image_id, category_ids), ground_truth_boxes(coco, image_id, category_ids)
-            zoom = width / image.shape[1]
-            size = (width, max(1, round(image.shape[0] * zoom)))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
+            shown = fit(image, width, 2 * width)
+            zoom = np.tile(np.divide(shown.shape[1::-1], image.shape[1::-1]), 2)
             detections[:, :4] *= zoom
             ground_truth[:, :4] *= zoom
             section[part].append({
                 "name": os.path.basename(images[image_id]), "quality": quality[image_id],
-                "data": data_uri(compare(image, detections, ground_truth, names, score_thresh)),
+                "data": data_uri(compare(shown, detections, ground_truth, names, score_thresh)),
             })
     return section
 

@@ -17,6 +17,8 @@ from src.training_log import epochs_trained, read_record
 from src.utils import MARK, whole_file
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+LONGEST_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have
+LONGEST_LABEL = 60  # letters
 LONGEST_STEM = 200  # bytes of a drawing's name; file systems take 255, and it has a longer one while it is written
 
 
@@ -112,6 +114,13 @@ def luminance(color: Any) -> float:
     return 0.0722 * blue + 0.7152 * green + 0.2126 * red
 
 
+def drawing_side(image: np.ndarray) -> int:
+    """The side in pixels by which lines and letters on an image are measured: its longer one, but of panoramas, and of images beyond all
+    screens, less, so that letters are no larger than can be read and drawn in time."""
+    height, width = image.shape[:2]
+    return min(max(height, width), 4 * min(height, width), 6000)
+
+
 def draw_detections(image: np.ndarray, detections: np.ndarray, classes: Sequence[str], score_thresh: float = 0.0,
                     with_scores: bool = True) -> np.ndarray:
     """Draw detections [M, 6] (pixels of the image) of at least score_thresh on a copy of a BGR uint8 image; returns it.
@@ -120,22 +129,23 @@ def draw_detections(image: np.ndarray, detections: np.ndarray, classes: Sequence
     whichever is easier to read on it, and a label makes way for a better one's.
     """
     canvas = image.copy()
-    side = max(canvas.shape[:2])
+    side = drawing_side(canvas)
     thickness = 1 if side < 200 else max(2, round(side / 250))
     shown = detections[detections[:, 4] >= score_thresh]
     shown = shown[np.argsort(shown[:, 4], kind="stable")]  # the best on top
     # Far outside the image OpenCV's integers would overflow.
-    corners = np.clip(shown[:, :4], -side, 2 * side).round().astype(int)
+    longest = max(canvas.shape[:2])
+    corners = np.clip(shown[:, :4], -longest, 2 * longest).round().astype(int)
     for (x1, y1, x2, y2), label in zip(corners, shown[:, 5]):
         if side >= 200:
             cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 0, 0), thickness + 2, cv2.LINE_AA)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), class_color(int(label)), thickness, cv2.LINE_AA)
-    taken = []
+    taken = np.zeros((0, 4), int)
     for (x1, y1, x2, y2), (score, label) in zip(corners[::-1], shown[::-1, 4:]):
         text = f"{classes[int(label)]} {score:.2f}" if with_scores else classes[int(label)]
         mask = text_mask(text, max(11, round(side / 55)))
         place = _label_place(mask.shape, (x1, y1, x2, y2), canvas.shape, taken)
-        taken.append(place)
+        taken = np.vstack([taken, place])
         _put_label(canvas, mask, place, class_color(int(label)))
     return canvas
 
@@ -150,7 +160,7 @@ def _label_place(shape, box, canvas_shape, taken):
         y = min(max(y, 0), max(canvas_shape[0] - height, 0))
         places.append((x, y, x + width, y + height))
     for place in places:
-        if not any(place[0] < other[2] and other[0] < place[2] and place[1] < other[3] and other[1] < place[3] for other in taken):
+        if not ((taken[:, :2] < place[2:]) & (taken[:, 2:] > place[:2])).all(1).any():
             return place
     return places[0]
 
@@ -164,9 +174,10 @@ def _put_label(canvas, mask, place, color):
     patch[:] = (np.array(color) * (1 - cover) + ink * cover).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)
 def text_mask(text: str, size: int) -> np.ndarray:
     """A text of a height in pixels with a margin around it, as uint8 [h, w]: 255 where there is ink, none for control characters."""
+    text = text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     font = ImageFont.truetype(_font_file(any(ord(letter) > 0x2E7F for letter in text)), size)
     ascent, descent = font.getmetrics()
@@ -198,35 +209,35 @@ def overlay_heatmap(image: np.ndarray, heat: np.ndarray, view: View) -> np.ndarr
     height, width = image.shape[:2]
     heat = cv2.warpAffine(heat.max(0), matrix, (width, height), flags=cv2.INTER_LINEAR)
     color = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    cover = 0.35 + 0.6 * heat[:, :, None]  # where nothing is, the image stays visible
-    return (image * (1 - cover) + color * cover).astype(np.uint8)
+    cover = 0.35 + 0.6 * heat  # where nothing is, the image stays visible
+    return cv2.blendLinear(image, color, 1 - cover, cover)
 
 
 def compare(image: np.ndarray, detections: np.ndarray, ground_truth: np.ndarray | None, classes: Sequence[str],
             score_thresh: float) -> np.ndarray:
-    """Predictions, and to their right the ground truth [M, 6] (if not None), under captions; BGR uint8."""
+    """Predictions, and to their right, of a panorama below them, the ground truth [M, 6] (if not None), under captions; BGR uint8."""
     panels = [captioned(draw_detections(image, detections, classes, score_thresh), "prediction")]
     if ground_truth is not None:
         panels.append(captioned(draw_detections(image, ground_truth, classes, with_scores=False), "ground truth"))
-    return np.hstack(panels)
+    return np.vstack(panels) if image.shape[1] > 4 * image.shape[0] else np.hstack(panels)
 
 
 def captioned(image: np.ndarray, caption: str) -> np.ndarray:
     """An image under a line of text."""
-    size = max(0.4, image.shape[1] / 800)
+    size = max(0.4, min(image.shape[1], drawing_side(image)) / 800)
     strip = np.full((round(30 * size), image.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, caption, (6, round(22 * size)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * size, (0, 0, 0), max(1, round(size)), cv2.LINE_AA)
     return np.vstack([strip, image])
 
 
 def save_image(path: str, image: np.ndarray, ours: Callable[[str], bool] | None = None) -> None:
-    """Write a BGR image, which a JPEG or PNG says whose it is; the file appears whole, and an earlier one makes room as whole_file has it.
-
-    Raises OSError if it cannot be written.
-    """
+    """Write a BGR image, scaled down if it is larger than its format can have, with a mark in a JPEG or PNG; the file appears whole, and
+    an earlier one makes room as whole_file has it. Raises OSError if it cannot be written."""
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-    data = cv2.imencode(os.path.splitext(path)[1], image)[1].tobytes()
+    ending = os.path.splitext(path)[1]
+    longest = LONGEST_SIDES.get(ending.lower(), max(image.shape))
+    data = cv2.imencode(ending, fit(image, longest, longest) if max(image.shape) > longest else image)[1].tobytes()
     with whole_file(path, ours) as partial, open(partial, "wb") as file:
         file.write(with_mark(data))
 
@@ -266,15 +277,22 @@ def drawing_names(names: Iterable[str]) -> list[str]:
     return paths
 
 
+def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """An image scaled, by one factor but to at least a pixel, to the largest size within width and height."""
+    zoom = min(width / image.shape[1], height / image.shape[0])
+    size = [max(1, round(side * zoom)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
+
+
 def contact_sheet(images: Sequence[np.ndarray], columns: int, width: int) -> np.ndarray:
-    """Images (BGR) in rows, each scaled to the given width, with a gap between them: one BGR image."""
+    """Images (BGR) in rows, each scaled to the given width or, if it is narrow, to twice that height, with a gap between them: one BGR
+    image."""
     gap = 8
-    sizes = [(width, round(image.shape[0] * width / image.shape[1])) for image in images]
-    scaled = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image, size in zip(images, sizes)]
+    scaled = [fit(image, width, 2 * width) for image in images]
     height = max(image.shape[0] for image in scaled)
     rows = -(-len(scaled) // columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
     for place, image in enumerate(scaled):
         y, x = gap + place // columns * (height + gap), gap + place % columns * (width + gap)
-        sheet[y : y + image.shape[0], x : x + width] = image
+        sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
     return sheet

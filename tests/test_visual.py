@@ -1,5 +1,6 @@
 """src/visual.py and tools/contact_sheet.py."""
 import json
+import time
 
 import cv2
 import numpy as np
@@ -66,6 +67,39 @@ def test_boxes_are_drawn_where_they_are():
 def test_labels_of_boxes_at_the_edges_stay_inside(box):
     drawn = visual.draw_detections(np.zeros((100, 120, 3), np.uint8), np.array([[*box, 0.9, 0]], np.float32), ["name"])
     assert (drawn == visual.class_color(0)).all(-1).sum() > 200  # the label's filled rectangle
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 30000), (30000, 1), (61, 6500), (2000, 50), (100, 100)])
+def test_images_of_any_shape_are_drawn_in_time(height, width, tmp_path):
+    """With 100 labels; their letters are a small part of the image, and the file can be written."""
+    image, rng = np.full((height, width, 3), 127, np.uint8), np.random.default_rng(0)
+    corners = rng.uniform(0, 1, (100, 4)) * [width, height, width, height]
+    detections = np.hstack([np.sort(corners.reshape(-1, 2, 2), 1).reshape(-1, 4), rng.uniform(0.3, 1, (100, 1)), np.zeros((100, 1))])
+    start = time.process_time()
+    drawn = visual.compare(image, detections, detections[:5], ["x" * 10_000], 0.3)
+    shown = visual.contact_sheet([drawn, visual.fit(image, 300, 300)], 2, 200)
+    for ending in (".jpg", ".webp", ".png"):
+        visual.save_image(str(tmp_path / f"a{ending}"), drawn)
+        assert cv2.imread(str(tmp_path / f"a{ending}")) is not None
+    assert time.process_time() - start < 3
+    assert max(drawn.shape[:2]) < 2 * max(height, width) + 60 and max(shown.shape[:2]) < 500
+    assert height < 50 or visual.text_mask("x", max(11, round(visual.drawing_side(image) / 55))).shape[0] < height / 3
+
+
+def test_what_a_format_cannot_hold_is_scaled_down(tmp_path):
+    image = np.zeros((40, 70_000, 3), np.uint8)
+    image[:, 35_000:] = 255
+    for ending, longest in ((".jpg", 65500), (".webp", 16383), (".png", 70_000)):
+        visual.save_image(str(tmp_path / f"a{ending}"), image)
+        written = cv2.imread(str(tmp_path / f"a{ending}"))
+        assert written.shape == (round(40 * longest / 70_000), longest, 3)
+        assert written[:, longest // 4].max() < 10 and written[:, -longest // 4].min() > 245
+
+
+def test_usual_images_are_drawn_as_ever():
+    """Letters and lines follow the longer side."""
+    for height, width in ((480, 640), (640, 480), (3000, 4000), (500, 2000), (2000, 500)):
+        assert visual.drawing_side(np.empty((height, width, 0))) == max(height, width)
 
 
 @pytest.mark.parametrize("values, window, expected", [

@@ -31,7 +31,7 @@ def main():
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
     model = check_model_options(options)
 
-    import cv2  # what is slow to load is loaded when there is something to do
+    import numpy as np  # what is slow to load is loaded when there is something to do
 
     from src import evaluation, visual
     from src.boxes import ground_truth_boxes
@@ -56,11 +56,12 @@ def main():
             continue
         detections = predictor(image).detections()
         ground_truth = ground_truth_boxes(coco, image_id, category_ids)
-        zoom = max(1.0, options.width / 2 / image.shape[1])  # labels stay legible on small images
-        image = cv2.resize(image, None, fx=zoom, fy=zoom)
+        # Labels stay legible on small images.
+        shown = visual.fit(image, options.width // 2 + 1, options.width) if image.shape[1] < options.width / 2 else image
+        zoom = np.tile(np.divide(shown.shape[1::-1], image.shape[1::-1]), 2)
         detections[:, :4] *= zoom
         ground_truth[:, :4] *= zoom
-        sheet.append(visual.compare(image, detections, ground_truth, predictor.classes, config.eval_config.score_thresh))
+        sheet.append(visual.compare(shown, detections, ground_truth, predictor.classes, config.eval_config.score_thresh))
     if not sheet:
         raise UserError(f"none of the chosen images of {split.annotation} can be shown")
     visual.save_image(options.output, visual.contact_sheet(sheet, options.columns, options.width), says())
