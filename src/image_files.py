@@ -5,7 +5,6 @@ Images are BGR uint8 [H, W, 3] as OpenCV reads them.
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
 from typing import BinaryIO
 
 import cv2
@@ -16,7 +15,6 @@ from src.image_headers import FORMATS, check_effort, pixels_alone, read_header
 from src.image_headers import UnknownFormat as UnknownFormat
 
 LARGEST = 178956970  # pixels; Pillow takes no more
-BY_OPENCV = ("JPEG", "PNG", "WEBP")  # which OpenCV decodes faster than Pillow, JPEGs as the original does
 
 # The sizes of images are checked here, for all threads; Pillow's own warning would come besides.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -49,23 +47,24 @@ def decode_image(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray
     """
     data = bytes(data)
     header = read_header(io.BytesIO(data))
-    bare = pixels_alone(data, header)
-    return _turn(_decode_opencv(bare) if header.format in BY_OPENCV else _decode_pillow(bare, header), header, size)
+    return _turn(_decode(pixels_alone(data, header), header), header, size)
 
 
 def decode_whole_image(data: bytes, size: tuple[int, int] | None = None, max_pixels: int = LARGEST) -> np.ndarray:
     """decode_image, but ValueError also if the bytes are not the whole image, one of more than max_pixels pixels, or one that takes far
     longer, or more memory, than its pixels do: nothing is decoded before that is known.
 
-    OpenCV alone fills a truncated JPEG with gray, and inflates all of a PNG that holds more than its pixels, so Pillow decodes them first.
+    OpenCV fills a truncated JPEG with gray, so Pillow decodes it first.
     """
     data = bytes(data)
     header = read_header(io.BytesIO(data))
     check_pixels(header.size, max_pixels)
     check_effort(data, header, max_pixels)
     bare = pixels_alone(data, header)
-    pixels = _decode_pillow(bare, header)
-    return _turn(_decode_opencv(bare) if header.format == "JPEG" else pixels, header, size)
+    if header.format == "JPEG":
+        with _opened(bare, header) as opened:
+            opened.load()
+    return _turn(_decode(bare, header), header, size)
 
 
 def _turn(pixels, header, size):
@@ -83,7 +82,11 @@ def _size_as_stated(header, size):
     return tuple(size or header.shown_size)
 
 
-def _decode_opencv(data):
+def _decode(data, header):
+    """The pixels of what pixels_alone gives: of a JPEG OpenCV's, as in the original, of all else Pillow's."""
+    if header.format != "JPEG":
+        with _opened(data, header) as opened:
+            return _gray(_gray_values(opened, header.levels), *header.levels) if header.levels else from_pillow(opened)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:  # more pixels than OpenCV takes
@@ -91,16 +94,6 @@ def _decode_opencv(data):
     if pixels is None:
         raise ValueError("not an image that OpenCV can read")
     return pixels
-
-
-def _decode_pillow(data, header):
-    with open_image(data) as opened:
-        if opened.size != header.size:
-            raise ValueError("its header says {}x{}, and it holds {}x{}".format(*header.size, *opened.size))
-        opened.load()
-        if header.format == "JPEG":
-            return None
-        return _gray(_gray_values(opened, header.levels), *header.levels) if header.levels else from_pillow(opened)
 
 
 def _gray_values(opened, levels):
@@ -116,7 +109,10 @@ def _gray(values, black, white):
     least, most = min(black, white), max(black, white)
     span = most - least + np.issubdtype(values.dtype, np.integer)  # of whole numbers the last one has a step, too
     with np.errstate(invalid="ignore", over="ignore"):
-        steps = np.nan_to_num((values.astype(np.float64) - least) * (256 / span)).clip(0, 255).astype(np.uint8)
+        steps = values.astype(np.float32)  # in place from here: large images
+        steps -= least
+        steps *= 256 / span
+    steps = np.nan_to_num(steps, copy=False).clip(0, 255, out=steps).astype(np.uint8)
     return cv2.cvtColor(steps if black < white else 255 - steps, cv2.COLOR_GRAY2BGR)
 
 
@@ -131,10 +127,12 @@ def from_pillow(opened: Image.Image) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def open_image(data: bytes) -> Iterator[Image.Image]:
-    """The bytes of a file as a Pillow image; whatever Pillow says of it in the block becomes a ValueError."""
+def _opened(data, header):
+    """What pixels_alone gives as a Pillow image; whatever Pillow says of it in the block becomes a ValueError."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            if opened.size != header.size:
+                raise ValueError("its header says {}x{}, and it holds {}x{}".format(*header.size, *opened.size))
             yield opened
     except UnidentifiedImageError as error:
         raise ValueError("damaged, or of a kind that Pillow cannot read") from error

@@ -10,6 +10,7 @@ if __name__ == "__main__":
 from src import errors
 from src.errors import UserError
 from src.image_headers import IMAGE_ENDINGS
+from src.label_formats import endings
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 from src.prediction_files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
@@ -102,7 +103,9 @@ def find_sources(text):
         found = [path for path in found if not path.startswith(results)]  # of an earlier call
         sources = [path for path in found if path.lower().endswith(IMAGE_ENDINGS + VIDEO_ENDINGS)]
         if not sources:
-            raise UserError(f"no images or videos in {text} ({len(found)} other files)")
+            raise UserError(f"no images or videos in {text}; it holds {endings(found)}")
+        if others := sorted(set(found) - set(sources)):
+            log(f"{len(others)} other files in {text} are left out: {endings(others)}")
         return sources, text
     if os.path.isfile(text):
         return [text], os.path.dirname(text)

@@ -50,23 +50,45 @@ def damage(data, rng):
 
 
 def photographs(folder):
-    """Images of several formats, read as evaluation, prediction and conversion do."""
+    """Images of several formats, with orientations, tiles and many scans, read as evaluation, prediction and conversion do; one damage in
+    two falls on the header. What the header says is what is decoded, in seconds and without a gigabyte."""
+    import resource
+    import time
+
     import cv2
 
-    from src.image_files import read_image
+    from src.image_files import decode_image, header_size, read_image, read_size, without_orientation
+    from tests.test_image_headers import FILES, HIDING, gray_tiff, many_scans, os2_bitmap, tiled
     from tools.benchmark_inputs import photograph
 
     image = photograph(160, 120)
     originals = {f"x{ending}": cv2.imencode(ending, image)[1].tobytes() for ending in (".jpg", ".png", ".webp", ".bmp", ".tif")}
+    originals |= {f"{name}.img": make(6) for name, make in FILES.items()}
+    originals |= {f"{count} scans.jpg": many_scans(count, between=HIDING) for count in (10, 100, 2000)}
+    originals |= {f"tiles of {side}.tif": tiled(600, 400, side, side) for side in (64, 512, 4096, 40_000)}
+    originals |= {"os2.bmp": os2_bitmap(8), "16.tif": gray_tiff(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype("uint16") * 256)}
 
     def use(path):
+        start = time.process_time()
         try:
-            read_image(path)
+            shown = read_image(path, max_pixels=10_000_000)
         except (OSError, ValueError):
             return "skip"  # what the callers count and name
+        finally:
+            assert time.process_time() - start < 10, "it takes long"
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3_000_000, "it takes gigabytes"
+        size = shown.shape[1::-1]
+        with open(path, "rb") as file:
+            data = file.read()
+        assert size == read_size(path) == header_size(data) == decode_image(data).shape[1::-1]
+        assert header_size(without_orientation(data)) in (size, size[::-1])
         return "result"
 
-    return originals, use
+    def change(data, rng):
+        end = 400 if rng.integers(2) else len(data)
+        return damage(data[:end], rng) + data[end:]
+
+    return originals, use, change
 
 
 def annotations(folder):
@@ -270,7 +292,7 @@ def labels(folder):
 
 
 KINDS = {  # (what prepares it, its share of all, what changes an input, unless the preparation says that)
-    "photographs": (photographs, 0.2, damage), "annotations": (annotations, 0.075, damage), "settings": (settings, 0.075, damage),
+    "photographs": (photographs, 0.2, None), "annotations": (annotations, 0.075, damage), "settings": (settings, 0.075, damage),
     "rank_tables": (rank_tables, 0.05, damage), "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
     "onnx_files": (onnx_files, 0.025, None), "labels": (labels, 0.05, None),
     "all_through": (well_formed.all_through, 0.15, hostile.hostile_json),
