@@ -228,7 +228,7 @@ def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monk
 
 
 @pytest.mark.parametrize("words, part", [
-    (["--input", "/nowhere/*.jpg"], "/nowhere/*.jpg"), (["--input", "empty"], "no images or videos in empty (1 other files)"),
+    (["--input", "/nowhere/*.jpg"], "/nowhere/*.jpg"), (["--input", "empty"], "no images or videos in empty; it holds 1 "),
     (["--input", "p.png", "--classes", "elipse"], "did you mean 'ellipse'"), (["--input", "p.png", "--output", "."], "holds the input"),
     (["--input", "p.png", "--output", "empty"], "empty is there already"), (["--input", "p.png", "--score_thresh", 2], "from 0 to 1"),
     (["--input", "p.png", "--output", "p.png"], "p.png is there already"),
