@@ -104,8 +104,9 @@ class Scoring:
             with contextlib.suppress(OSError, ValueError):  # an image that cannot be read is named by the evaluation
                 image = read_image(path, image_size(self.part.coco.imgs[image_id]), self.config.dataset_config.max_pixels)
                 found = detections_of(self.records, image_id, self.part.category_ids)
-                yield str(image_id), visual.compare(image, found, self.part.ground_truth(image_id), self.trained.description["classes"],
-                                                    self.config.eval_config.score_thresh)
+                drawn = visual.compare(image, found, self.part.ground_truth(image_id), self.trained.description["classes"],
+                                       self.config.eval_config.score_thresh)
+                yield str(image_id), visual.fit_format(drawn, ".jpg")
 
     def finished(self):
         """Whether to end the training, on all ranks: `patience` evaluations were no better than the best."""

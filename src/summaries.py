@@ -77,7 +77,7 @@ class Summaries:
         self._flush()
 
     def image(self, step, name, image):
-        """An image (BGR uint8), such as one with its detections, under a name that it has at other steps, too."""
+        """An image (BGR uint8) that a JPEG can hold, such as one with its detections, under a name that it has at other steps, too."""
         from tensorboardX.proto.summary_pb2 import Summary
 
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()

@@ -236,8 +236,7 @@ def save_image(path: str, image: np.ndarray, ours: Callable[[str], bool] | None 
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
     ending = os.path.splitext(path)[1]
-    longest = LONGEST_SIDES.get(ending.lower(), max(image.shape))
-    data = cv2.imencode(ending, fit(image, longest, longest) if max(image.shape) > longest else image)[1].tobytes()
+    data = cv2.imencode(ending, fit_format(image, ending))[1].tobytes()
     with whole_file(path, ours) as partial, open(partial, "wb") as file:
         file.write(with_mark(data))
 
@@ -282,6 +281,12 @@ def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
     zoom = min(width / image.shape[1], height / image.shape[0])
     size = [max(1, round(side * zoom)) for side in image.shape[1::-1]]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
+
+
+def fit_format(image: np.ndarray, ending: str) -> np.ndarray:
+    """An image, scaled down if it is larger than a file of the format with this ending can have it."""
+    longest = LONGEST_SIDES.get(ending.lower(), math.inf)
+    return fit(image, longest, longest) if max(image.shape) > longest else image
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int, width: int) -> np.ndarray:

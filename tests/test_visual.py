@@ -81,7 +81,7 @@ def test_images_of_any_shape_are_drawn_in_time(height, width, tmp_path):
     for ending in (".jpg", ".webp", ".png"):
         visual.save_image(str(tmp_path / f"a{ending}"), drawn)
         assert cv2.imread(str(tmp_path / f"a{ending}")) is not None
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 8
     assert max(drawn.shape[:2]) < 2 * max(height, width) + 60 and max(shown.shape[:2]) < 500
     assert height < 50 or visual.text_mask("x", max(11, round(visual.drawing_side(image) / 55))).shape[0] < height / 3
 
