@@ -11,14 +11,25 @@ usage_error() {
     exit 2
 }
 
-# split_words WORD...: POSITIONAL gets those before the first that begins with --, OPTIONS the others, for the entry script.
+# expect_arguments LEAST MOST COUNT [OPTION]: end with a sentence and the usage if there are fewer or more; OPTION is what follows them.
+expect_arguments() {
+    local expected=$1
+    [ "$1" -eq "$2" ] || expected="$1 to $2"
+    [ "$3" -ge "$1" ] && [ "$3" -le "$2" ] || usage_error "error: expected $expected arguments, got $3${4:+ before $4}
+$USAGE"
+}
+
+# split_words LEAST MOST WORD...: POSITIONAL gets those before the first that begins with --, OPTIONS the others, for the entry script.
 split_words() {
+    local least=$1 most=$2
+    shift 2
     POSITIONAL=() OPTIONS=()
     while [ $# -gt 0 ] && [[ $1 != --* ]]; do
         POSITIONAL+=("$1")
         shift
     done
     OPTIONS=("$@")
+    expect_arguments "$least" "$most" ${#POSITIONAL[@]} "${1:-}"
 }
 
 # configuration: CONFIGURATION gets the words that name the file in CONFIG_PATH, DEVICE those of DEVICE_TARGET; without

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Convert the training images of a COCO-format data set to MindRecord files, in the background.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -eu
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/convert_dataset_to_mindrecord.sh [COCO_DATASET_DIR] [MINDRECORD_DATASET_DIR] [--PARAMETER VALUE ...]
 In the environment: CONFIG_PATH (a file that states what differs from default_config.yaml)."
 
-split_words "$@"
+split_words 2 2 "$@"
 set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
-[ $# -eq 2 ] || usage_error "$USAGE"
 [ -d "$1" ] || usage_error "COCO_DATASET_DIR is no folder: $1
 $USAGE"
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a trained, scored and exported detector, on this machine's CPU, in some minutes.
 # Everything goes into quick_start/; what is there already is used again.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 [ $# -eq 0 ] || { echo "usage: bash scripts/quick_start.sh" >&2; exit 2; }

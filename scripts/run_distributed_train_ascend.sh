@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Train on all devices of this server that the rank table names; on several servers, run it on each.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -eu
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
@@ -18,11 +19,15 @@ words=()
 for word in "$@"; do
     if [ "$word" = --wait ]; then wait=yes; else words+=("$word"); fi
 done
-split_words ${words[@]+"${words[@]}"}
+split_words 2 4 ${words[@]+"${words[@]}"}
 set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
-[ $# -eq 2 ] || [ $# -eq 3 ] || usage_error "$USAGE"
 [ -d "$1" ] || usage_error "MINDRECORD_DATASET_PATH is no folder (scripts/convert_dataset_to_mindrecord.sh makes one): $1
 $USAGE"
+checkpoint=${3:-}
+if [ $# -eq 4 ]; then # the model zoo's launcher reads the checkpoint here, and nothing of the word before
+    checkpoint=$4
+    [ -z "$(none_if_blank "$3")" ] || echo "of four arguments the fourth is the checkpoint, as in the model zoo; $3 is not used"
+fi
 [ -f "$2" ] || usage_error "RANK_TABLE_FILE is no file (tools/make_rank_table.py makes one): $2
 $USAGE"
 
@@ -34,7 +39,7 @@ command=("$PYTHON" "$launcher/get_distribute_train_cmd.py" ${CONFIGURATION[@]+"$
     ${DEVICE[@]+"${DEVICE[@]}"} --python "$PYTHON")
 [ -z "${SERVER_ID:-}" ] || command+=(--server_id "$SERVER_ID")
 [ -z "${MS_SCHED_PORT:-}" ] || command+=(--sched_port "$MS_SCHED_PORT")
-"${command[@]}" --keep_earlier "--load_checkpoint_path=$(none_if_blank "${3:-}")" -- ${OPTIONS[@]+"${OPTIONS[@]}"}
+"${command[@]}" --keep_earlier "--load_checkpoint_path=$(none_if_blank "$checkpoint")" -- ${OPTIONS[@]+"${OPTIONS[@]}"}
 
 if [ -n "$wait" ]; then
     exec bash distributed_cmd.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Offline inference with an exported MindIR file: preprocess, infer, postprocess; ends with the COCO table.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -eu
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
@@ -9,7 +10,7 @@ In the environment: DEVICE_TARGET (Ascend or CPU; default: what the configuratio
 default_config.yaml).
 Writes into the current folder: preprocess_Result/, result_Files/, val/, and preprocess.log, infer.log, acc.log."
 
-[ $# -eq 3 ] || [ $# -eq 4 ] || usage_error "$USAGE"
+expect_arguments 3 4 $#
 [ -f "$1" ] || usage_error "MINDIR_PATH is no file: $1
 $USAGE"
 [ -d "$2" ] || usage_error "DATASET_PATH is no folder: $2

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate a checkpoint on one device, in the background.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -eu
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
@@ -9,9 +10,8 @@ In the environment: DEVICE_TARGET (Ascend or CPU; default: what the configuratio
 default_config.yaml). Images of the detections beside the ground truth are drawn with --visual_image true.
 Writes into the current folder: eval_log.txt, val/ or test/, ms_log/."
 
-split_words "$@"
+split_words 4 4 "$@"
 set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
-[ $# -eq 4 ] || usage_error "$USAGE"
 [[ $1 =~ ^[0-9]+$ ]] || usage_error "DEVICE_ID is '$1', expected a number
 $USAGE"
 [ "$2" = val ] || [ "$2" = test ] || usage_error "RUN_MODE is '$2', expected val or test

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Train on one device, in the background.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -eu
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
@@ -9,9 +10,8 @@ In the environment: DEVICE_TARGET (Ascend or CPU; default: what the configuratio
 default_config.yaml; configs/coco.yaml is the model zoo's schedule on one device).
 Writes into the current folder: training_log.txt, train_record.jsonl, loss.png, ckpt_0/, ms_log/."
 
-split_words "$@"
+split_words 2 3 "$@"
 set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
-[ $# -eq 2 ] || [ $# -eq 3 ] || usage_error "$USAGE"
 [[ $1 =~ ^[0-9]+$ ]] || usage_error "DEVICE_ID is '$1', expected a number
 $USAGE"
 [ -d "$2" ] || usage_error "MINDRECORD_PATH is no folder (scripts/convert_dataset_to_mindrecord.sh makes one): $2

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make .venv once, install the requirements and build the Cython extensions. Does nothing when all is done.
 # usage: bash scripts/setup_env.sh [requirements file](optional, default requirements.txt)
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -eu
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Train a Pascal VOC data set in four processes, evaluate, and sum up accuracy and performance.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -eu
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 

@@ -37,7 +37,8 @@ class OptionParser(argparse.ArgumentParser):
         match = re.match(r"unrecognized arguments: (-\S+)", message)
         name = match[1].split("=")[0] if match else ""
         near = [OTHERS[name]] if OTHERS.get(name) in self._option_string_actions else []
-        near = near or difflib.get_close_matches(name, self._option_string_actions, 1, 0.6)
+        lower = {option.lower(): option for option in self._option_string_actions}  # capitals aside
+        near = near or [lower[match] for match in difflib.get_close_matches(name.lower(), lower, 1, 0.6)]
         hint = f"did you mean {near[0]}?" if near else "--help lists all options"
         raise UserError(f"{message}; {hint}")
 

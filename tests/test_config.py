@@ -57,6 +57,8 @@ def test_lists_and_numbers_from_the_command_line():
 
 @pytest.mark.parametrize("argv, words", [
     (["--epoch_sizes", "3"], ["epoch_sizes", "did you mean epoch_size?"]),
+    (["--RESUME", "true"], ["no option RESUME; did you mean resume?"]),
+    (["--soft_nms", "true"], ["did you mean eval_config.SOFT_NMS?"]), (["--EVAL_CONFIG.k", "1"], ["did you mean eval_config.K?"]),
     (["--batch_size", "3"], ["did you mean train_config.batch_size?"]),
     (["--imgsz", "640"], ["did you mean dataset_config.input_res_train?"]),
     (["--lr0", "0.1"], ["did you mean train_config.MultiDecay.learning_rate?"]),

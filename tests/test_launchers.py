@@ -7,8 +7,8 @@ import pytest
 from tests.conftest import ROOT
 
 
-def launch(script, *words, cwd, **environment):
-    command = ["bash", os.path.join(ROOT, "scripts", script), *map(str, words)]
+def launch(script, *words, cwd, shell=("bash",), **environment):
+    command = [*shell, os.path.join(ROOT, "scripts", script), *map(str, words)]
     return subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600)
 
 
@@ -26,12 +26,36 @@ def test_wrong_arguments_print_the_usage(script, words, tmp_path):
 
 
 @pytest.mark.parametrize("script, words, said", [
+    ("run_standalone_train_ascend.sh", [0, ".", "c", "d"], "expected 2 to 3 arguments, got 4\nusage: "),
+    ("run_standalone_eval_ascend.sh", [0, "val", ".", "c", "d"], "expected 4 arguments, got 5\n"),
+    ("convert_dataset_to_mindrecord.sh", ["."], "expected 2 arguments, got 1\n"),
+    ("run_distributed_train_ascend.sh", ["--WAIT", ".", "hccl.json"], "expected 2 to 4 arguments, got 0 before --WAIT\n"),
+    ("run_infer_310.sh", [], "expected 3 to 4 arguments, got 0\n"),
+])
+def test_a_wrong_number_of_arguments_is_said(script, words, said, tmp_path):
+    done = launch(script, *words, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize("shell", [["sh"], ["bash", "--posix"]])
+def test_sh_runs_the_launchers_too(shell, tmp_path):
+    """Where sh is dash, and where it is bash in POSIX mode."""
+    scripts = ["run_standalone_train_ascend.sh", "run_standalone_eval_ascend.sh", "run_distributed_train_ascend.sh", "run_infer_310.sh",
+               "convert_dataset_to_mindrecord.sh", "setup_env.sh", "quick_start.sh", "train_full_4p.sh", "../train_full_4p.sh",
+               "../tools/get_pascal_voc.sh", "../src/tools/get_pascal_voc.sh"]
+    for script in scripts:
+        done = launch(script, "-x", "-y", cwd=tmp_path, shell=shell)
+        assert done.returncode == 2 and "usage: bash " in done.stderr and "line" not in done.stderr, (script, done.stderr)
+
+
+@pytest.mark.parametrize("script, words, said", [
     ("run_standalone_train_ascend.sh", [0, "."], "no finished conversion in ."),
     ("run_standalone_eval_ascend.sh", [0, "val", ".", "last"], "last names the newest checkpoint in this folder"),
     ("run_standalone_eval_ascend.sh", [0, "val", ".", ""], "no checkpoint (--load_checkpoint_path) given"),
     ("convert_dataset_to_mindrecord.sh", [".", "out"], "none of these exists: ./annotations/"),
     ("run_distributed_train_ascend.sh", [".", "table.json"], "no finished conversion in ."),
     ("run_distributed_train_ascend.sh", [".", "table.json", "last"], "last names the newest checkpoint in this folder"),
+    ("run_distributed_train_ascend.sh", [".", "table.json", "zoo.yaml", "last"], "last names the newest checkpoint in this folder"),
     ("run_distributed_train_ascend.sh", [".", "table.json", "-x/best"], "-x/best names the best checkpoint in -x"),
 ])
 def test_what_is_not_there_is_said_before_anything_starts(script, words, said, tmp_path):

@@ -135,7 +135,7 @@ WRONG_NAMES = [
     ("tools/convert_centernet.py", ["--ckpt_file", "x", "--output_file", "x", "--revers"], "--reverse"),
     ("tools/convert_resnet18.py", ["--ckpt_file", "x", "--output_file", "x", "--ms_name_fil", "x"], "--ms_name_file"),
     ("tools/loss.py", ["--candidate-log", "x", "--reference-log", "x", "--step", "1"], "--steps"),
-    ("tools/make_rank_table.py", ["--divices", "0"], "--devices"),
+    ("tools/make_rank_table.py", ["--divices", "0"], "--devices"), ("tools/make_rank_table.py", ["--DEVICES", "0"], "--devices"),
     ("tools/make_shapes_dataset.py", ["--output", "x", "--sed", "0"], "--seed"),
     ("tools/report.py", ["x", "--titel", "t"], "--title"),
     ("tools/benchmark.py", ["--run", "1"], "--runs"),

@@ -375,7 +375,7 @@ def finished(log, last):
 def test_a_launcher_is_called_through_a_link(script, tmp_path):
     (tmp_path / "launch").symlink_to(os.path.join(ROOT, script))
     done = call(tmp_path, "launch")
-    assert done.returncode == 2 and done.stderr.startswith("usage: bash scripts/"), done.stderr
+    assert done.returncode == 2 and "usage: bash scripts/" in done.stderr, done.stderr
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Fetch Pascal VOC 2007 and 2012, unpack, and make the annotations: cd tools && bash get_pascal_voc.sh [DEST]
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -eu
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../scripts/common.sh"
 

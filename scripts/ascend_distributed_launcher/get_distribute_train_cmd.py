@@ -202,6 +202,7 @@ def command_file(common, processes, command, server):
     """The text of a shell script that starts the processes and looks after them."""
     lines = [
         "#!/usr/bin/env bash",
+        '[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh',
         f"# The training processes of server {server.server_id}; written by get_distribute_train_cmd.py.",
         f"source {shlex.quote(os.path.join(HERE, 'processes.sh'))}",
         *(f"export {name}={shlex.quote(str(value))}" for name, value in common.items()),

@@ -231,12 +231,13 @@ def _unknown(kind, name, known):
     names = list(known)
     if OTHERS.get(name) in names:
         return f"no {kind} {name}; did you mean {OTHERS[name]}?"
-    last, *lasts = (known_name.split(".")[-1] for known_name in (name, *names))
-    if last in lasts:  # the right name in no section, or in the wrong one
-        near = [names[lasts.index(last)]]
-    else:
-        near = difflib.get_close_matches(name, names, 1, 0.6)
+    lower = [known_name.lower() for known_name in names]  # capitals aside
+    last, *lasts = (known_name.split(".")[-1] for known_name in (name.lower(), *lower))
+    if name.lower() in lower or last not in lasts:
+        near = [names[lower.index(match)] for match in difflib.get_close_matches(name.lower(), lower, 1, 0.6)]
         near = near or [names[lasts.index(match)] for match in difflib.get_close_matches(last, lasts, 1, 0.6)]
+    else:  # the right name in no section, or in the wrong one
+        near = [names[lasts.index(last)]]
     hint = f"; did you mean {near[0]}?" if near else "; --help lists them all"
     return f"no {kind} {name}{hint}"
 
