@@ -3,7 +3,7 @@ import os
 
 from src import errors
 from src.mindspore_version import require_mindspore
-from src.model_utils.config import get_config
+from src.model_utils.config import COMMAND_LINE, get_config
 
 
 def check_paths(config, folder=""):
@@ -57,9 +57,11 @@ def main():
         from src.summaries import require_writer
 
         require_writer()
-    from src.model_utils.local_adapter import is_scheduler
+    from src.model_utils.local_adapter import is_scheduler, train_alone
     from src.model_utils.moxing_adapter import modelarts
 
+    if not config.distribute and config.origin("distribute") == COMMAND_LINE and (unused := train_alone()):
+        print(f"{', '.join(unused)} in the environment are not used: distribute is false on the command line, so this process trains alone")
     if is_scheduler():  # which needs no data, and would be waited for with what ModelArts copies
         join(config)
         return
@@ -71,8 +73,9 @@ def main():
 def join(config):
     """Join the other processes on the device: (device target, rank, rank size). A scheduler's process ends in here."""
     from src.model_utils.device_adapter import init_ranks, set_device
+    from src.model_utils.local_adapter import get_device_id
 
-    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
+    target = set_device(config.device_target, get_device_id(config.device_id), config.conv_allow_hf32, config.jit_level)
     return target, *init_ranks(config.distribute, config.device_num)
 
 

@@ -16,7 +16,7 @@ set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 $USAGE"
 [ -d "$2" ] || usage_error "MINDRECORD_PATH is no folder (scripts/convert_dataset_to_mindrecord.sh makes one): $2
 $USAGE"
-words=(--device_id "$1" --mindrecord_dir "$2")
+words=(--distribute false --device_id "$1" --mindrecord_dir "$2")
 checkpoint=$(none_if_blank "${3:-}")
 [ -z "$checkpoint" ] || words+=("--load_checkpoint_path=$checkpoint")
 

@@ -17,7 +17,11 @@ def test_ascend_is_taken_where_there_is_one(monkeypatch):
     monkeypatch.setattr(device_adapter.ms.device_context.ascend.op_precision, "conv_allow_hf32", lambda value: calls.append(value))
     monkeypatch.setattr(device_adapter.ms, "set_context", lambda **words: calls.append(words.get("jit_config")))
     assert [set_device("auto", 3), set_device("Ascend", 3, True, "O1"), set_device("CPU", 3)] == ["Ascend", "Ascend", "CPU"]
-    assert calls == [None, ("Ascend", 3), False, None, ("Ascend", 3), True, {"jit_level": "O1"}, None, ("CPU",)]
+    monkeypatch.setenv("RANK_SIZE", "8")
+    monkeypatch.setenv("DEVICE_ID", "5")  # of another job: train.py alone looks at what a launcher says
+    assert set_device("Ascend", 3) == "Ascend"
+    assert calls[-3:-1] == [None, ("Ascend", 3)]
+    assert calls[:-3] == [None, ("Ascend", 3), False, None, ("Ascend", 3), True, {"jit_level": "O1"}, None, ("CPU",)]
 
 
 def test_device_num_must_be_what_was_started(monkeypatch):

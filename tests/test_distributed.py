@@ -14,7 +14,7 @@ from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_po
 from src import epochs
 from src.checkpoint import read_checkpoint
 from src.errors import UserError
-from src.model_utils.local_adapter import get_device_id, get_rank_id, launched
+from src.model_utils.local_adapter import RANK_TABLE, get_device_id, get_rank_id, launched, train_alone
 from src.side_file import find_checkpoints
 from src.training_log import read_scores, read_training_log
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, run_script, wait_until
@@ -71,7 +71,22 @@ def test_steps_counted_anew_for_another_number_of_ranks(steps, then, now, images
     ({"MS_ROLE": "MS_WORKER"}, True), ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
 ])
 def test_every_launcher_is_noticed(environment, expected):
-    assert launched(environment) == expected
+    assert bool(launched(environment)) == expected
+
+
+@pytest.mark.parametrize("environment, names", [
+    ({}, []), ({"DEVICE_ID": "3"}, []), ({"RANK_SIZE": "1", "RANK_ID": "0"}, []),
+    ({"RANK_SIZE": "8", "RANK_ID": "3", "RANK_TABLE_FILE": "hccl.json", "DEVICE_ID": "3"}, list(RANK_TABLE)),
+])
+def test_what_a_launcher_left_is_taken_out_for_a_process_that_trains_alone(environment, names):
+    rest = {**environment, "HOME": "x"}
+    assert train_alone(rest) == names and rest == {"HOME": "x", **({} if names else environment)}
+
+
+@pytest.mark.parametrize("name, value", [("MS_ROLE", "MS_WORKER"), ("OMPI_COMM_WORLD_SIZE", "2")])
+def test_a_process_of_several_does_not_train_alone(name, value):
+    with pytest.raises(UserError, match=f"distribute is false .*{name}={value}"):
+        train_alone({name: value, "RANK_SIZE": "2"})
 
 
 def test_the_launcher_chooses_the_device(monkeypatch):

@@ -125,9 +125,12 @@ def test_launchers_run_in_the_background(tiny_data, tiny_checkpoint, tmp_path):
     started = launch("convert_dataset_to_mindrecord.sh", tiny_data, "records", cwd=tmp_path, **environment)
     wait_for(started.stdout)
     assert "20 images" in (tmp_path / "create_dataset.log").read_text()
-    started = launch("run_standalone_train_ascend.sh", 0, "records", tiny_checkpoint, cwd=tmp_path, **environment)
+    left = {"RANK_SIZE": "8", "RANK_ID": "3", "DEVICE_ID": "3"}  # in the shell, by another job's launcher
+    started = launch("run_standalone_train_ascend.sh", 0, "records", tiny_checkpoint, cwd=tmp_path, **environment, **left)
     wait_for(started.stdout)
-    assert "step: 1 | loss" in (tmp_path / "training_log.txt").read_text()
+    text = (tmp_path / "training_log.txt").read_text()
+    assert "RANK_SIZE, RANK_ID, DEVICE_ID in the environment are not used: distribute is false on the command line" in text
+    assert "step: 1 | loss" in text
     assert (tmp_path / "training_log.txt.1").read_text() == earlier
     assert (tmp_path / "ckpt_0" / "centernet-1_1.ckpt").exists() and (tmp_path / "ms_log").is_dir()
     started = launch("run_standalone_eval_ascend.sh", 0, "val", tiny_data, "last", cwd=tmp_path, **environment)

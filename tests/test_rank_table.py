@@ -234,7 +234,7 @@ def test_the_shipped_ini_file_is_valid(tmp_path):
     ("[config]\ndevice_id = 3\n", "device_id does not belong there"), ("[config]\ndevice_num = 3\n", "device_num does not belong"),
     ("[config]\nmindrecord_dir = x\n", "mindrecord_dir does not belong"), ("[other]\na = 1\n", "section"), ("nonsense", "section"),
     ("[config]\ntrain_config.batch_sice = 3\n", "did you mean train_config.batch_size"), ("[config]\nepoch_size = many\n", "whole number"),
-    ("[config]\nconfig_path = nowhere.yaml\n", "nowhere.yaml"),
+    ("[config]\nconfig_path = nowhere.yaml\n", "nowhere.yaml"), ("[config]\ndistribute = false\n", "distribute is false .*hp.ini"),
 ])
 def test_parameters_that_do_not_hold(ini, part, tmp_path):
     with pytest.raises(UserError, match=part):

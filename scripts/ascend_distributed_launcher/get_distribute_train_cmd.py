@@ -129,6 +129,9 @@ def training_words(options):
         given.setdefault("load_checkpoint_path", options.load_checkpoint_path)
     given["mindrecord_dir"] = options.mindrecord_dir
     config = compose(files, [(ini_path, ini), (COMMAND_LINE, given)])
+    if not config.distribute and config.origin("distribute") in (ini_path, COMMAND_LINE):
+        raise UserError(f"distribute is false ({config.origin('distribute')}), and this launcher's processes train together; leave it "
+                        "out, or train alone with scripts/run_standalone_train_ascend.sh")
     in_new_folder = FOLDER.fullmatch(os.path.relpath(os.path.join("LOG0", config.save_checkpoint_path)).split(os.sep)[0])
     if config.resume and not config.load_checkpoint_path and in_new_folder:
         raise UserError(f"resume is true ({config.origin('resume')}), and no LOAD_CHECKPOINT_PATH says what goes on; processes start in "

@@ -13,7 +13,7 @@ import mindspore as ms
 
 from src.errors import UserError
 from src.mindspore_version import release
-from src.model_utils.local_adapter import get_device_id, has_npu, is_scheduler, launched
+from src.model_utils.local_adapter import has_npu, is_scheduler, launched
 from src.quiet import without_warnings
 from src.utils import log
 
@@ -59,7 +59,7 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
             f"{str(conv_allow_hf32).lower()}")
     ms.set_context(mode=ms.GRAPH_MODE)
     if target == "Ascend":
-        _use_device(target, get_device_id(device_id))
+        _use_device(target, device_id)
         _allow_hf32(conv_allow_hf32)
         if jit_level:
             ms.set_context(jit_config={"jit_level": jit_level})
@@ -125,7 +125,7 @@ def without_kept_graphs():
 def init_ranks(distribute, device_num):
     """Join the other processes of a distributed run; returns (rank, rank size), (0, 1) if there are none.
 
-    A process that a launcher started takes part even if distribute is false: alone it would overwrite the others' files.
+    A process that a launcher started takes part even if distribute is false, but for the command line's (train_alone).
     """
     if not distribute and not launched():
         return 0, 1
@@ -140,8 +140,9 @@ def init_ranks(distribute, device_num):
     except RuntimeError as error:
         if is_scheduler():
             raise UserError(f"a training process ended, or never came: {str(error).splitlines()[0]}") from error
-        raise UserError(f"distribute is true, and joining the other processes failed; start train.py with a launcher "
-                        f"(msrun, or the scripts in scripts/): {str(error).splitlines()[0]}") from error
+        why = "distribute is true" if distribute else f"{launched()} in the environment says that this process is one of several"
+        raise UserError(f"{why}, and joining the others failed; start train.py with a launcher (msrun, or the scripts in scripts/), or "
+                        f"alone with --distribute false: {str(error).splitlines()[0]}") from error
     rank, rank_size = communication.get_rank(), communication.get_group_size()
     if device_num not in (1, rank_size):
         raise UserError(f"device_num is {device_num}, and the launcher started {rank_size} processes")

@@ -5,11 +5,28 @@ import os
 from src.errors import UserError
 
 NPUS = "/dev/davinci[0-9]*"
+# What says that a process is one of several, and what only such a process reads, MindSpore itself too.
+RANK_TABLE = ("RANK_SIZE", "RANK_ID", "RANK_TABLE_FILE", "DEVICE_ID")
 
 
 def launched(environment=os.environ):
-    """Whether this process was started as one of several: with a rank table, by msrun or MindSpore's own cluster, or by mpirun."""
-    return "MS_ROLE" in environment or any(int(environment.get(name) or 1) > 1 for name in ("RANK_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    """The variable by which this process was started as one of several, "RANK_SIZE=8": with a rank table, by msrun or MindSpore's own
+    cluster, or by mpirun; "" if it was not."""
+    several = [name for name in ("OMPI_COMM_WORLD_SIZE", "RANK_SIZE") if int(environment.get(name) or 1) > 1]
+    name = "MS_ROLE" if "MS_ROLE" in environment else next(iter(several), "")
+    return name and f"{name}={environment[name]}"
+
+
+def train_alone(environment=os.environ):
+    """Take what a rank table's launcher left in the environment out of it; returns the names.
+
+    Raises UserError if msrun, MindSpore's own cluster or mpirun started this process: they leave nothing.
+    """
+    by = launched(environment)
+    if by and not by.startswith("RANK_SIZE"):
+        raise UserError(f"distribute is false on the command line, and a launcher started this process as one of several ({by}); leave out "
+                        "one of the two")
+    return [name for name in RANK_TABLE if environment.pop(name, None)] if by else []
 
 
 def is_scheduler(environment=os.environ):
