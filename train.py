@@ -87,6 +87,7 @@ def train(config, part):
     from src.look import look
     from src.model_utils.device_adapter import leave_ranks, peak_memory, profiling
     from src.next_commands import commands_for
+    from src.project import for_the_user
     from src.side_file import BEST_NAME
     from src.training_log import loss_curve
     from src.utils import log
@@ -105,8 +106,8 @@ def train(config, part):
     log(peak_memory(target))
     if rank == 0:
         record = os.path.join(config.save_result_dir, "train_record.jsonl")
-        print(f"checkpoint: {checkpoint or 'none (enable_save_ckpt is false)'}\nrecord: {record}\n"
-              f"loss curve: {plot_losses(record, loss_curve(record))}")
+        print(f"checkpoint: {for_the_user(checkpoint) or 'none (enable_save_ckpt is false)'}\n"
+              f"record: {for_the_user(record)}\nloss curve: {for_the_user(plot_losses(record, loss_curve(record)))}")
         if checkpoint:
             best = os.path.join(os.path.dirname(checkpoint), BEST_NAME)
             print(commands_for(best if part and os.path.exists(best) else checkpoint, config.data_dir, config.save_result_dir))

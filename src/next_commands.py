@@ -3,7 +3,7 @@ import os
 import shlex
 import sys
 
-from src.project import command
+from src.project import command, for_the_user
 
 
 def how_to_go_on(checkpoint: str, rank_size: int) -> str:
@@ -17,12 +17,15 @@ def how_to_go_on(checkpoint: str, rank_size: int) -> str:
 
 
 def commands_for(checkpoint: str, data_dir: str, result_dir: str) -> str:
-    """Lines with the commands that evaluate, report, try and export a checkpoint; data_dir is the data set, "" if the training knows none,
-    result_dir its save_result_dir."""
-    evaluation = ["--data_dir", data_dir or "DATA", "--load_checkpoint_path", checkpoint]
+    """Lines with the commands that evaluate, report, try and export a checkpoint, as they hold where the user stands.
+
+    data_dir is the data set, "" if the training knows none, result_dir its save_result_dir.
+    """
+    checkpoint, result_dir = for_the_user(checkpoint), for_the_user(result_dir or ".")
+    evaluation = ["--data_dir", for_the_user(data_dir) or "DATA", "--load_checkpoint_path", checkpoint]
     steps = [
-        ("eval.py", *evaluation, *(["--save_result_dir", result_dir] if result_dir else [])),
-        ("tools/report.py", result_dir or "."),
+        ("eval.py", *evaluation, *(["--save_result_dir", result_dir] if result_dir != "." else [])),
+        ("tools/report.py", result_dir),
         ("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", "IMAGES", "--output", "detections"),
         ("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "ONNX"),
     ]

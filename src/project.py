@@ -9,12 +9,23 @@ COMMANDS = {"train.py": "centernet-train", "eval.py": "centernet-eval", "export.
             "tools/predict.py": "centernet-predict", "tools/serve.py": "centernet-serve", "tools/report.py": "centernet-report"}
 
 
+def where_the_user_stands() -> str:
+    """The folder in which a person types commands: that of a launcher, which gives its processes folders of their own, else this one."""
+    return os.environ.get("CENTERNET_LAUNCHED_IN") or os.getcwd()
+
+
+def for_the_user(path: str) -> str:
+    """A path, relative to this process's folder, as it holds where the user stands; no path, "", stays none."""
+    start = where_the_user_stands()
+    return path if not path or os.path.isabs(path) or start == os.getcwd() else os.path.relpath(path, start)
+
+
 def command(script: str, installed: bool = INSTALLED) -> str:
-    """What starts a script, "tools/predict.py", in a shell: by the shorter of its paths, or as the installed package has it."""
+    """What starts a script, "tools/predict.py", where the user stands: by the shorter of its paths, or as the installed package has it."""
     if installed:
         module = os.path.splitext(script.removeprefix("src/"))[0].replace("/", ".")
         return COMMANDS.get(script, f"python -m centernet.{module}")
-    root = min(os.path.relpath(ROOT), ROOT, key=len)
+    root = min(os.path.relpath(ROOT, where_the_user_stands()), ROOT, key=len)
     return f"python {shlex.quote(os.path.normpath(os.path.join(root, script)))}"
 
 

@@ -7,6 +7,7 @@ import mindspore as ms
 from src.errors import INTERRUPTS, Interrupted, UserError
 from src.evaluation import METRIC_NAMES
 from src.next_commands import how_to_go_on
+from src.project import for_the_user
 from src.resume import start_scale
 from src.utils import log
 
@@ -103,7 +104,7 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
                 done += 1
                 record.step(done, train_set.steps_per_epoch, values, train_set.images_per_step / seconds)
                 if problem := watch.look(done, *values[:3], values[4]):
-                    raise UserError(f"{problem}; the last checkpoint is {saving.saved or 'that of the start'}")
+                    raise UserError(f"{problem}; the last checkpoint is {for_the_user(saving.saved) or 'that of the start'}")
             stop = stop_requested(step_cell, train_set.rank_size, group[-1][-1]) and done < steps.stop
             scored = False
             if scoring and not stop and scoring.due(done, steps.stop):

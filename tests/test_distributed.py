@@ -167,8 +167,13 @@ def test_two_ranks_then_one_goes_on(tiny_records, tiny_data, ini, train, tmp_pat
         assert environment["RANK_TABLE_FILE"] == str(tmp_path / "hccl.json") and environment["HCCL_CONNECT_TIMEOUT"] == "1200"
         assert (log / "ms_log").is_dir()
         assert (log / "ckpt_0").exists() == (rank == 0)
-    # Every rank prints the loss of all.
     texts = [(tmp_path / f"LOG{rank}" / "training_log.txt").read_text() for rank in (0, 1)]
+    # What it says of files holds where the launcher was called.
+    checkpoint = find_checkpoints(str(tmp_path / "LOG0" / "ckpt_0"))[-1]
+    named = f"\ncheckpoint: {os.path.relpath(checkpoint, tmp_path)}\nrecord: LOG0/train_record.jsonl\nloss curve: LOG0/loss.png\n"
+    assert named in texts[0]
+    assert f" --data_dir {tiny_data} --load_checkpoint_path LOG0/ckpt_0/centernet-best.ckpt --save_result_dir LOG0\n" in texts[0]
+    # Every rank prints the loss of all.
     losses = [re.findall(r"\| (loss \S+) \|", text) for text in texts]
     assert len(losses[0]) == 2 and losses[0] == losses[1]
     # They shared the validation images; one process that detects in all finds the same scores.
@@ -179,7 +184,6 @@ def test_two_ranks_then_one_goes_on(tiny_records, tiny_data, ini, train, tmp_pat
     assert step == 2 and scores == {name: metrics[name] for name in scores}
 
     # 16 of the 20 images are read: with steps of 4 it goes on with the last of the epoch's 5.
-    checkpoint = find_checkpoints(str(tmp_path / "LOG0" / "ckpt_0"))[-1]
     words = ["--resume", "true", "--load_checkpoint_path", checkpoint, "--train_steps", 7]
     done = train(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
     assert "its steps had 8 images, this run's have 4: going on after step 5" in done.stdout

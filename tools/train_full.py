@@ -139,7 +139,7 @@ def train(folder, records, words, config, target, processes):
         table += ["--cpu", "--server_id", "127.0.0.1"]
     script("tools/make_rank_table.py", *table)
     ini = os.path.join(folder, "hyper_parameters.ini")
-    environment = {**os.environ, "CONFIG_PATH": "", "DEVICE_TARGET": target, "HYPER_PARAMETERS": ini}
+    environment = {**os.environ, "CONFIG_PATH": "", "DEVICE_TARGET": target, "HYPER_PARAMETERS": ini, "CENTERNET_LAUNCHED_IN": os.getcwd()}
     launcher = os.path.join(ROOT, "scripts", "run_distributed_train_ascend.sh")
     run(["bash", launcher, "--wait", records, "hccl.json"], cwd=folder, env=environment)
 

@@ -24,7 +24,7 @@ start() {
     shift
     keep_earlier "$folder"
     mkdir -p "$folder/ms_log"
-    local variables=()
+    local variables=(CENTERNET_LAUNCHED_IN="${CENTERNET_LAUNCHED_IN:-$PWD}")
     while [ "$1" != -- ]; do
         variables+=("$1")
         shift
