@@ -32,6 +32,7 @@ from src.extensions import require_extensions
 from src.manifest import COLUMNS, ZOO_COLUMNS, boxes_path, damaged, is_empty, manifest_path, read_manifest, write_boxes
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
+from src.model_utils.moxing_adapter import modelarts
 from src.samples import augmented_batch, sample_layout
 from src.targets import columns, draws_on_host
 from src.utils import log, log_skipped, progress, settle, write_json
@@ -276,11 +277,12 @@ def main():
     log(config.summary())
     require_mindspore()
     start = time.time()
-    split = check_paths(config)
-    try:
-        manifest = convert(split, config)
-    except KeyboardInterrupt:
-        raise errors.Interrupted(f"{config.mindrecord_dir} holds nothing of this conversion; the same command starts it anew") from None
+    with modelarts(config, "coco_data_dir"):
+        split = check_paths(config)
+        try:
+            manifest = convert(split, config)
+        except KeyboardInterrupt:
+            raise errors.Interrupted(f"{config.mindrecord_dir} holds nothing of this conversion; the same command starts it anew") from None
     log(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "
         f"{len(manifest['classes'])} classes; {len(manifest['skipped'])} images or objects skipped; "
         f"{time.time() - start:.1f} s; {manifest_path(config.mindrecord_dir, config.mindrecord_prefix)}")

@@ -10,6 +10,8 @@ import types
 import pytest
 
 from src.errors import UserError
+from src.manifest import read_manifest
+from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import Barrier
 from src.training_log import read_scores, read_training_log
 from tests.conftest import ROOT, TINY, assert_user_error, call_script
@@ -67,6 +69,16 @@ def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, tiny_run, 
                tmp_path / "cache", "--checkpoint_url", tiny_run / "ckpt_0", "--export_config.ckpt_file", "centernet-2_7.ckpt",
                "--export_config.input_res", "[64, 64]", cwd=tmp_path)
     assert (bucket / "results" / "centernet.mindir").exists()
+
+
+def test_a_conversion_from_bucket_to_bucket(bucket, tiny_data, tmp_path):
+    """The data set comes down, its MindRecord files go up, whatever mindrecord_dir says; nothing is left unfinished in the bucket."""
+    job = [*words(bucket, tiny_data), "--mindrecord_dir", "/nowhere/records"]
+    call_script("src/dataset.py", *job, cwd=tmp_path)
+    assert read_manifest(get_config("", ["--mindrecord_dir", str(bucket / "results")]))["images"] == 20
+    assert (tmp_path / "copies.txt").read_text().splitlines() == [
+        f"{tiny_data} -> {tmp_path}/cache/data", f"{tmp_path}/cache/output -> {bucket}/results"]
+    assert not list((bucket / "results").glob(".*"))
 
 
 @pytest.mark.slow

@@ -34,9 +34,9 @@ def copy(source, target):
 def modelarts(config, data_parameter):
     """Run the block on copies of data_url and checkpoint_url; what it writes is copied to train_url, if it fails too.
 
-    Sets in config what a script reads and writes: data_parameter ("mindrecord_dir" or "data_dir"), beside mindrecord_dir data_dir (a path
-    inside data_url), load_checkpoint_path and export_config.ckpt_file (paths inside checkpoint_url), save_checkpoint_path, save_result_dir
-    and export_config.export_name.
+    Sets in config what a script reads and writes: data_parameter ("mindrecord_dir", "data_dir" or a conversion's "coco_data_dir"), beside
+    mindrecord_dir data_dir (a path inside data_url), load_checkpoint_path and export_config.ckpt_file (paths inside checkpoint_url),
+    save_checkpoint_path, save_result_dir, export_config.export_name, and a conversion's mindrecord_dir.
     Without enable_modelarts it does nothing. ModelArts ends a job with SIGTERM, which raises in the block (errors.run).
     """
     if not config.enable_modelarts:
@@ -75,6 +75,8 @@ def _use_copies(config, data_parameter, data, checkpoints, output):
         config.data_dir = os.path.join(data, config.data_dir)
     if config.data_url and data_parameter:
         setattr(config, data_parameter, data)
+    if data_parameter == "coco_data_dir":
+        config.mindrecord_dir = output
     if config.checkpoint_url:
         config.load_checkpoint_path = os.path.join(checkpoints, config.load_checkpoint_path)
         config.export_config.ckpt_file = os.path.join(checkpoints, config.export_config.ckpt_file)
