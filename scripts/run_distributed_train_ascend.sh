@@ -12,7 +12,8 @@ CONFIG_PATH (a file that states what differs from default_config.yaml),
 HYPER_PARAMETERS (ini file of training options, default scripts/ascend_distributed_launcher/hyper_parameter_config.ini),
 SERVER_ID (this server in the rank table, default: found by its addresses), MS_SCHED_PORT (CPU on several servers, default 8118).
 Writes into the current folder: distributed_cmd.sh and, for each device, LOG<device>/ with training_log.txt, env.log and ms_log/; rank 0's
-has ckpt_0/, train_record.jsonl and loss.png, too."
+has ckpt_0/, train_record.jsonl and loss.png, too. With several servers, which may share the folder: LOG<rank>/, and on those without rank 0
+distributed_cmd_rank<its first>.sh."
 
 wait=
 words=()
@@ -35,13 +36,20 @@ $USAGE"
 configuration
 launcher="$ROOT/scripts/ascend_distributed_launcher"
 command=("$PYTHON" "$launcher/get_distribute_train_cmd.py" ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} --run_script_dir "$ROOT/train.py" --mindrecord_dir "$1" --hccl_config_dir "$2"
-    --hyper_parameter_config_dir "${HYPER_PARAMETERS:-$launcher/hyper_parameter_config.ini}" --cmd_file distributed_cmd.sh
+    --hyper_parameter_config_dir "${HYPER_PARAMETERS:-$launcher/hyper_parameter_config.ini}" --cmd_file "distributed_cmd{rank}.sh"
     ${DEVICE[@]+"${DEVICE[@]}"} --python "$PYTHON")
 [ -z "${SERVER_ID:-}" ] || command+=(--server_id "$SERVER_ID")
 [ -z "${MS_SCHED_PORT:-}" ] || command+=(--sched_port "$MS_SCHED_PORT")
-"${command[@]}" --keep_earlier "--load_checkpoint_path=$(none_if_blank "$checkpoint")" -- ${OPTIONS[@]+"${OPTIONS[@]}"}
+said=$("${command[@]}" --keep_earlier "--load_checkpoint_path=$(none_if_blank "$checkpoint")" -- ${OPTIONS[@]+"${OPTIONS[@]}"}) || {
+    code=$?
+    echo "$said"
+    exit $code
+}
+echo "$said"
+script=${said##*; wrote } # distributed_cmd.sh; another server that shares the folder has one of its own
 
 if [ -n "$wait" ]; then
-    exec bash distributed_cmd.sh
+    exec bash "$script"
 fi
-start_in_background distributed_train.log bash distributed_cmd.sh
+log=${script/cmd/train}
+start_in_background "${log%.sh}.log" bash "$script"

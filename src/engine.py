@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.model_utils.device_adapter import keep_graphs
 from src.optimizer import build_optimizer, freeze
 from src.pre_process import output_size
-from src.resume import record_beside, restore, training_settings
+from src.resume import record_beside, require_same_start, restore, training_settings
 from src.scoring import start_scoring
 from src.side_file import describe_model, read_side_file, side_file
 from src.summaries import Summaries
@@ -150,7 +150,8 @@ def train(config, train_set, device_target, rank=0, part=None):
             average.restart()
     steps = range(done, steps_to_do(config, train_set, done))
     if train_set.rank_size > 1:
-        SumOverRanks()(ms.Tensor(0.0))  # all have read the files that rank 0 may now move aside
+        require_same_start(resumed or config.load_checkpoint_path, done, SumOverRanks(), train_set.rank_size)
+        # From here on rank 0 may move aside what all have read.
 
     checkpoints, aside = None, ""
     if config.enable_save_ckpt and rank == 0:

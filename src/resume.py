@@ -1,5 +1,6 @@
 """Going on with a training: what its checkpoint gives back, and what the configuration changes."""
 import os
+import zlib
 
 import mindspore as ms
 import numpy as np
@@ -79,6 +80,21 @@ def restore(state, path, train_set, config):
     done = convert_steps(done, then, train_set.images_per_step, train_set.images)
     log(f"its steps had {then} images, this run's have {train_set.images_per_step}: going on after step {done}")
     return done, True
+
+
+def require_same_start(checkpoint, done, sum_over_ranks, rank_size):
+    """Let all ranks meet; servers may have files of their own.
+
+    Raises UserError unless they start after the same step, from checkpoints ("" without) of the same content.
+    """
+    content = 0
+    if checkpoint:
+        with open(checkpoint, "rb") as file:
+            content = zlib.crc32(file.read())
+    own = np.array([done % 4096, done // 4096, content % 4096], np.float32)  # which float32 adds up exactly
+    if (sum_over_ranks(ms.Tensor(own)).asnumpy() != own * rank_size).any():
+        raise UserError(f"the ranks do not start alike: this one after step {done}, from {checkpoint or 'no checkpoint'}; every server "
+                        "needs the file that rank 0's has, and the same words behind the launcher")
 
 
 def goes_on_with_scale(parameters, config):

@@ -192,31 +192,32 @@ def test_two_ranks_then_one_goes_on(tiny_records, tiny_data, ini, train, tmp_pat
 
 
 def test_two_servers_learn_what_one_rank_learns(tiny_records, tmp_path):
-    """Two ranks of batch 4 on two loopback addresses, and one of batch 8: the same curve, batch norm frozen."""
+    """Two ranks of batch 4 on two loopback addresses, and one of batch 8: the same curve, batch norm frozen. The servers share a folder."""
     table = cpu_table(tmp_path / "hccl.json", ("127.0.0.1", "127.0.0.2"), "0")
     launcher = os.path.join("scripts", "ascend_distributed_launcher", "get_distribute_train_cmd.py")
     port = free_port()
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "hp.ini").write_text(INI + "epoch_size = 3\n")
     servers = []
-    for server in ("127.0.0.1", "127.0.0.2"):
-        folder = tmp_path / server
-        folder.mkdir()
-        (folder / "hp.ini").write_text(INI + "epoch_size = 3\n")
+    for server, script in (("127.0.0.1", "distributed_cmd.sh"), ("127.0.0.2", "distributed_cmd_rank1.sh")):
         run_script(launcher, "--run_script_dir", os.path.join(ROOT, "tests", "frozen_train.py"), "--hyper_parameter_config_dir", "hp.ini",
                    "--mindrecord_dir", tiny_records, "--hccl_config_dir", table, "--server_id", server, "--sched_port", port,
-                   "--device_target", "CPU", cwd=folder)
-        output = open(folder / "launcher.txt", "w")
-        servers.append(subprocess.Popen(["bash", "distributed_cmd.sh"], cwd=folder, stdout=output, stderr=subprocess.STDOUT))
-    for server, process in zip(("127.0.0.1", "127.0.0.2"), servers):
-        assert process.wait(300) == 0, said(tmp_path / server)
+                   "--device_target", "CPU", "--keep_earlier", "--cmd_file", "distributed_cmd{rank}.sh", cwd=shared)
+        output = open(shared / "launcher.txt", "a")
+        servers.append(subprocess.Popen(["bash", script], cwd=shared, stdout=output, stderr=subprocess.STDOUT))
+    for process in servers:
+        assert process.wait(300) == 0, said(shared)
     words = ["--train_config.batch_size", 8, "--epoch_size", 3]
     run_script("tests/frozen_train.py", *TINY, "--mindrecord_dir", tiny_records, *words, cwd=tmp_path)
-    together = read_training_log(str(tmp_path / "127.0.0.1" / "LOG0" / "train_record.jsonl"))
+    together = read_training_log(str(shared / "LOG0" / "train_record.jsonl"))
     alone = read_training_log(str(tmp_path / "train_record.jsonl"))
     assert len(alone) == len(together) == 6
     for a, b in zip(alone, together):
         for name in ("loss", "hm_loss", "wh_loss", "off_loss", "lr", "step"):
             assert a[name] == pytest.approx(b[name], rel=1e-5), name
-    assert not (tmp_path / "127.0.0.2" / "LOG0" / "train_record.jsonl").exists()
+    assert sorted(path.name for path in shared.glob("LOG*")) == ["LOG0", "LOG1", "LOG_scheduler"]
+    assert not (shared / "LOG1" / "train_record.jsonl").exists()
 
 
 @pytest.mark.parametrize("victim", ["rank", "launcher"])

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from tests.conftest import ROOT
+from tools import make_rank_table
 
 
 def launch(script, *words, cwd, shell=("bash",), **environment):
@@ -59,7 +60,7 @@ def test_sh_runs_the_launchers_too(shell, tmp_path):
     ("run_distributed_train_ascend.sh", [".", "table.json", "-x/best"], "-x/best names the best checkpoint in -x"),
 ])
 def test_what_is_not_there_is_said_before_anything_starts(script, words, said, tmp_path):
-    (tmp_path / "table.json").touch()
+    make_rank_table.main(["--cpu", "--devices", "0", "--server_id", "127.0.0.1", "--output", str(tmp_path / "table.json")])
     done = launch(script, *words, cwd=tmp_path, DEVICE_TARGET="CPU")
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]

@@ -141,7 +141,7 @@ def test_shares_of_the_cores(cores, processes, shares):
 # ---------------------------------------------------------------- the command file
 
 
-def plan(tmp_path, content, *words, ini="[config]\ntrain_config.batch_size = 4\n"):
+def plan(tmp_path, content, *words, ini="[config]\ntrain_config.batch_size = 4\n", name="cmd.sh"):
     """Write a command file for a table; returns (exported variables, [(folder, variables, cores, words)])."""
     (tmp_path / "records").mkdir(exist_ok=True)
     launcher.main([
@@ -149,7 +149,7 @@ def plan(tmp_path, content, *words, ini="[config]\ntrain_config.batch_size = 4\n
         "--hyper_parameter_config_dir", write(tmp_path / "hp.ini", ini), "--cmd_file", str(tmp_path / "cmd.sh"), "--hccn_conf", "/nowhere",
         *([] if "--device_target" in words else ["--device_target", "Ascend"]), *words,
     ])
-    text = (tmp_path / "cmd.sh").read_text()
+    text = (tmp_path / name).read_text()
     exported = dict(re.findall(r"^export (\w+)=(.*)$", text, re.M))
     processes = []
     for line in re.findall(r"^start (.*)$", text, re.M):
@@ -175,7 +175,7 @@ def test_a_plan_for_ascend(count, tmp_path):
         assert exported == {"RANK_TABLE_FILE": str(tmp_path / "hccl.json"), "RANK_SIZE": str(count), "HCCL_CONNECT_TIMEOUT": "77"}
         assert len(processes) == devices
         for device, (folder, variables, cores, command) in enumerate(processes):
-            assert folder == f"LOG{device}"
+            assert folder == f"LOG{first + device}"
             assert variables == {"RANK_ID": str(first + device), "DEVICE_ID": str(device)}
             assert cores
             assert command[3:5] == [sys.executable, f"{launcher.ROOT}/train.py"]
@@ -193,7 +193,45 @@ def test_a_plan_for_cpus(tmp_path):
     assert processes[0][1] == {"MS_ROLE": "MS_SCHED"}
     assert processes[2][1] == {"RANK_ID": "1", "DEVICE_ID": "1", "MS_ROLE": "MS_WORKER", "MS_NODE_ID": "1"}
     _, processes = plan(tmp_path, table(2, 2), "--server_id", "10.0.0.1", "--device_target", "CPU", "--sched_port", "9")
-    assert [(folder, variables["MS_NODE_ID"]) for folder, variables, *_ in processes] == [("LOG0", "2"), ("LOG1", "3")]
+    assert [(folder, variables["MS_NODE_ID"]) for folder, variables, *_ in processes] == [("LOG2", "2"), ("LOG3", "3")]
+
+
+def test_the_folders_of_one_server_bear_the_devices(tmp_path):
+    content = table(1, 2)
+    for device, number in zip(content["server_list"][0]["device"], (4, 7)):
+        device["device_id"] = str(number)
+    assert [folder for folder, *_ in plan(tmp_path, content)[1]] == ["LOG4", "LOG7"]
+
+
+def test_servers_that_share_a_folder_leave_each_others_alone(tmp_path, monkeypatch):
+    """Each has its own processes' folders and its own command file; of an earlier launch each moves what bears its names."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("LOG_scheduler", "LOG0", "LOG1", "LOG2", "LOG3", "LOG4"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "earlier").touch()
+    cmd_file = str(tmp_path / "cmd{rank}.sh")
+    shared = ["--keep_earlier", "--device_target", "CPU"]
+    _, first = plan(tmp_path, table(), "--server_id", "10.0.0.0", *shared, "--cmd_file", cmd_file)
+    for name in ("LOG_scheduler", "LOG0", "LOG1"):
+        (tmp_path / name).mkdir()  # as the command file does
+    _, second = plan(tmp_path, table(), "--server_id", "10.0.0.1", *shared, "--cmd_file", cmd_file, name="cmd_rank2.sh")
+    assert [folder for folder, *_ in first + second] == ["LOG_scheduler", "LOG0", "LOG1", "LOG2", "LOG3"]
+    earlier = sorted(path.parent.name for path in tmp_path.glob("*/earlier"))
+    assert earlier == ["LOG0.1", "LOG1.1", "LOG2.1", "LOG3.1", "LOG4", "LOG_scheduler.1"]
+    assert (tmp_path / "LOG0").is_dir() and not (tmp_path / "LOG0.2").exists()
+
+
+def test_what_servers_read_does_not_lie_where_one_of_them_moves_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "LOG0").mkdir()
+    (tmp_path / "LOG0" / "c.ckpt").touch()
+    for words in (["--load_checkpoint_path", "LOG0/last"], ["--", "--net_config.load_backbone_path", str(tmp_path / "LOG0" / "c.ckpt")]):
+        with pytest.raises(UserError, match=r"moves LOG0 aside: .*mv LOG0 earlier"):
+            plan(tmp_path, table(), "--server_id", "10.0.0.0", *words)
+        plan(tmp_path, table(1), "--server_id", "10.0.0.0", *words)
+    (tmp_path / "LOG0").rename(tmp_path / "earlier")
+    _, processes = plan(tmp_path, table(), "--server_id", "10.0.0.1", "--load_checkpoint_path", "earlier/c.ckpt", "--", "--resume", "true")
+    assert option(processes[0][3], "load_checkpoint_path") == str(tmp_path / "earlier" / "c.ckpt")
 
 
 def test_ini_values_become_options(tmp_path):

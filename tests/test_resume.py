@@ -113,6 +113,26 @@ def test_an_interrupted_training_goes_on_with_the_command_it_prints(tiny_run, ti
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt_0", "loss.png", "train_batch.jpg", "train_record.jsonl"]
 
 
+def test_ranks_that_do_not_start_alike(tmp_path):
+    """After another step, or from another file, which may have the same name on another server: each rank is told."""
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(content)
+
+    def meet(*ranks):
+        sent = []
+        for path, done in ranks:
+            resume.require_same_start(path, done, lambda own: sent.append(own.asnumpy()) or own, 1)
+        for path, done in ranks:
+            resume.require_same_start(path, done, lambda _: Tensor(np.sum(sent, 0)), len(ranks))
+
+    one, same, other = (str(tmp_path / name) for name in "abc")
+    meet((one, 128_240), (same, 128_240), (same, 128_240))
+    meet(("", 0), ("", 0))
+    for ranks in [((one, 6), (same, 5)), ((one, 6), (other, 6)), ((one, 6), ("", 0)), ((other, 6), (one, 6))]:
+        with pytest.raises(UserError, match=f"do not start alike: this one after step 6, from {ranks[0][0]}"):
+            meet(*ranks)
+
+
 def test_resuming_with_another_batch_size_keeps_what_is_written_last(tiny_run, tiny_records, train, tmp_path):
     """Its steps are counted anew, with lower numbers: 7 steps of 4 images, 5 an epoch, are 3 of 8, 2 an epoch."""
     shutil.copytree(tiny_run / "ckpt_0", tmp_path / "ckpt_0")

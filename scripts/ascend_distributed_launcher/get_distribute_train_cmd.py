@@ -37,34 +37,38 @@ LAUNCHED, WRITTEN = holds("env.log", "training_log.txt", "ckpt_0"), says("writte
 
 def main(argv=None):
     options = parse(argv)
-    config, words = training_words(options)
+    servers = read_rank_table(options.hccl_config_dir)
+    config, words = training_words(options, len(servers) > 1)
     target = options.device_target or config.device_target
     if target == "auto":
         target = "Ascend" if has_npu() else "CPU"
     print(f"{config.summary()}\ndevice: {target}")
-    servers = read_rank_table(options.hccl_config_dir)
     server = find_server(servers, options.server_id, options.hccn_conf)
     device_num = sum(len(other.devices) for other in servers)
-    earlier = earlier_folders() if options.keep_earlier else {}
+    first = server.devices[0].rank
+    # Several servers may share the current folder: the ranks tell their processes' folders apart.
+    folders = [f"LOG{device.rank if len(servers) > 1 else device.device_id}" for device in server.devices]
+    earlier = {}
+    if options.keep_earlier:
+        earlier = earlier_folders([*folders, *(["LOG_scheduler"] if first == 0 else [])] if len(servers) > 1 else glob.glob("LOG*"))
     words = [where_it_goes(word, earlier) for word in words]
-    processes = [
-        training_process(device, target, words, device_num, cores)
-        for device, cores in zip(server.devices, share_cores(sorted(os.sched_getaffinity(0)), len(server.devices)))
-    ]
+    shares = share_cores(sorted(os.sched_getaffinity(0)), len(folders))
+    processes = [(folder, *training_process(device, target, words, device_num, cores))
+                 for folder, device, cores in zip(folders, server.devices, shares)]
     common = {"RANK_TABLE_FILE": os.path.abspath(options.hccl_config_dir), "RANK_SIZE": device_num,
               "HCCL_CONNECT_TIMEOUT": options.hccl_time_out}
     if target == "CPU":
         common.update(cluster_environment(servers, device_num, options.sched_port))
-        if server.devices[0].rank == 0:
+        if first == 0:
             processes.insert(0, ("LOG_scheduler", {"MS_ROLE": "MS_SCHED"}, "", [*words, "--distribute", "true", "--device_target", "CPU"]))
     for folder in {*earlier, *(folder for folder, *_ in processes)}:
         require_ours(folder, LAUNCHED)
     text = command_file(common, processes, [options.python, os.path.abspath(options.run_script_dir)], server)
-    write(options.cmd_file, text)
+    cmd_file = options.cmd_file.replace("{rank}", f"_rank{first}" if first else "")
+    write(cmd_file, text)
     for folder in earlier:
         keep_earlier(folder, LAUNCHED)
-    ranks = [device.rank for device in server.devices]
-    print(f"server {server.server_id}: ranks {ranks[0]} to {ranks[-1]} of {device_num}; wrote {options.cmd_file}")
+    print(f"server {server.server_id}: ranks {first} to {server.devices[-1].rank} of {device_num}; wrote {cmd_file}")
 
 
 def parse(argv):
@@ -78,7 +82,8 @@ def parse(argv):
     parser.add_argument("--load_checkpoint_path", default="", help="checkpoint to start from")
     parser.add_argument("--hccl_config_dir", required=True, help="rank table (hccl.json)")
     parser.add_argument("--hccl_time_out", type=int, default=1200, help="seconds that devices wait for each other (default: %(default)s)")
-    parser.add_argument("--cmd_file", default="distributed_cmd.sh", help="file to write (default: %(default)s)")
+    parser.add_argument("--cmd_file", default="distributed_cmd.sh",
+                        help="file to write; {rank} in its name is left out on rank 0's server, else _rank<first> (default: %(default)s)")
     parser.add_argument("--keep_earlier", action="store_true",
                         help="give an earlier launch's folders, LOG*, other names now, so that a checkpoint in one is found there")
     parser.add_argument("--server_id", help="this server's server_id in the rank table (default: found by its addresses)")
@@ -113,8 +118,8 @@ def unquoted(value):
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
-def training_words(options):
-    """(Config, the words of train.py's command line that all processes share), checked before any process starts.
+def training_words(options, several=False):
+    """(Config, the words of train.py's command line that all processes share), checked before any process starts; several: servers.
 
     What holds: default_config.yaml, --config_path, the ini file's config_path, the ini file, the words of the command line.
     """
@@ -132,10 +137,13 @@ def training_words(options):
     if not config.distribute and config.origin("distribute") in (ini_path, COMMAND_LINE):
         raise UserError(f"distribute is false ({config.origin('distribute')}), and this launcher's processes train together; leave it "
                         "out, or train alone with scripts/run_standalone_train_ascend.sh")
+    if several:
+        require_outside(config)
     in_new_folder = FOLDER.fullmatch(os.path.relpath(os.path.join("LOG0", config.save_checkpoint_path)).split(os.sep)[0])
     if config.resume and not config.load_checkpoint_path and in_new_folder:
         raise UserError(f"resume is true ({config.origin('resume')}), and no LOAD_CHECKPOINT_PATH says what goes on; processes start in "
-                        "new folders, LOG<device>/, which hold no checkpoint yet: name LOG0/last, or an absolute save_checkpoint_path")
+                        f"new folders, LOG<{'rank' if several else 'device'}>/, which hold no checkpoint yet: name "
+                        f"{'one' if several else 'LOG0/last'}, or an absolute save_checkpoint_path")
     if not config.enable_modelarts:  # which copies them first
         check_paths(config, "LOG0")
     # The processes work in folders of their own; what YAML files say of paths is the caller's, too.
@@ -145,9 +153,18 @@ def training_words(options):
     return config, words + [word for name, value in {**chosen, **absolute_paths(config)}.items() for word in (f"--{name}", value)]
 
 
-def earlier_folders():
-    """{folder of an earlier launch: the name that keep_earlier will give it}."""
-    return {folder: free_name(folder) for folder in sorted(glob.glob("LOG*")) if FOLDER.fullmatch(folder)}
+def require_outside(config):
+    """Raise UserError for what is read from a process's folder: while one server moves that aside, another would look for it."""
+    for name, path in absolute_paths(config).items():
+        folder = os.path.relpath(path).split(os.sep)[0]
+        if FOLDER.fullmatch(folder):
+            raise UserError(f"{name} is {path} ({config.origin(name)}), and a launch moves {folder} aside: with several servers give it "
+                            f"another name first (mv {folder} earlier), have it on each of them, and name it there")
+
+
+def earlier_folders(names):
+    """{folder of an earlier launch, among names: the name that keep_earlier will give it}."""
+    return {folder: free_name(folder) for folder in sorted(names) if FOLDER.fullmatch(folder) and os.path.lexists(folder)}
 
 
 def where_it_goes(word, folders):
@@ -177,13 +194,13 @@ def find_recipe(path):
 
 
 def training_process(device, device_target, words, device_num, cores):
-    """(folder, environment, cores, words of train.py) of the process that drives a device."""
+    """(environment, cores, words of train.py) of the process that drives a device."""
     device_id = device.device_id if device_target == "Ascend" else 0
     environment = {"RANK_ID": device.rank, "DEVICE_ID": device.device_id}
     if device_target == "CPU":
         environment.update(MS_ROLE="MS_WORKER", MS_NODE_ID=device.rank)
     own = ["--distribute", "true", "--device_num", str(device_num), "--device_id", str(device_id), "--device_target", device_target]
-    return f"LOG{device.device_id}", environment, ",".join(map(str, cores)), [*words, *own]
+    return environment, ",".join(map(str, cores)), [*words, *own]
 
 
 def cluster_environment(servers, device_num, port):
