@@ -356,6 +356,40 @@ def test_ini_files_are_read_or_refused_in_one_sentence(text, error, records, tmp
     assert ("--dataset_config.num_classes 80" in command) == ("num_classes" in text)
 
 
+def test_every_default_that_differs_is_listed():
+    """docs/differences.md names each parameter of the model zoo's file that is not here, or has another value."""
+    theirs, (ours, *_) = config_module.flatten(config_module.read_config_file(CONFIG)), config_module.load_defaults()
+    with open(os.path.join(ROOT, "docs", "differences.md"), encoding="utf-8") as file:
+        text = file.read()
+    differ = [name for name, value in theirs.items()
+              if name not in ours or str(ours[name]).lower() != str(value).lower() and ours[name] not in (value, [])]
+    paths = {name for name in differ if str(theirs[name]).startswith("/path/to/")}  # a row of their own
+    aliases = {"net_config.num_classes", "dataset_config.down_ratio"}  # of parameters with the same last name
+    left = {name for name in set(differ) - paths - aliases if not re.search(rf"`[^`|]*\b{name.split('.')[-1]}\b", text)}
+    assert len(differ) > 20 and "/path/to/" in text and not left
+
+
+# What the README of the model zoo's CenterNet lists, and what lies beside it.
+ZOO_FILES = [
+    "train.py", "eval.py", "export.py", "README.md", "README_CN.md", "default_config.yaml", "preprocess.py", "postprocess.py",
+    "requirements.txt", "convert_ckpt.py", "convert_resnet18.py", "centernet_params.txt", "centernet_ms_params.txt", "tools/eval.py",
+    "tools/convert_resnet18.py", *(f"scripts/ascend_distributed_launcher/{name}" for name in (
+        "__init__.py", "hyper_parameter_config.ini", "get_distribute_train_cmd.py", "README.md")),
+    *(f"scripts/{name}.sh" for name in ("convert_dataset_to_mindrecord", "run_standalone_train_ascend", "run_distributed_train_ascend",
+                                        "run_standalone_eval_ascend", "run_infer_310")),
+    *(f"src/model_utils/{name}.py" for name in ("config", "device_adapter", "local_adapter", "moxing_adapter")),
+    *(f"src/{name}.py" for name in ("__init__", "centernet_det", "dataset", "decode", "resnet", "resnet50", "image", "post_process",
+                                    "utils", "visual", "image_utils", "bbox_utils", "predict_by_feat")),
+]
+
+
+def test_every_file_is_here_or_listed():
+    with open(os.path.join(ROOT, "docs", "differences.md"), encoding="utf-8") as file:
+        text = file.read()
+    missing = [name for name in ZOO_FILES if not os.path.isfile(os.path.join(ROOT, name))]
+    assert len(missing) == 8 and all(f"`{name}`" in text for name in missing)
+
+
 def call(folder, *words, **environment):
     """Run a launcher in a folder, on what the edited default_config.yaml says, the CPU; returns the CompletedProcess."""
     environment = {**os.environ, **environment}
