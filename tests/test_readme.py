@@ -1,11 +1,12 @@
 """READMEs and docs: short, name only what exists, say the same in both languages; the table of parameters is the generated one."""
+import functools
 import glob
 import os
 import re
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, call_script
 from tests.test_zoo import ZOO_FILES
 from tools import document_parameters
 
@@ -56,6 +57,42 @@ def test_named_files_exist(page):
     links = set(re.findall(r"\]\(([^)#:]+)\)", re.sub(r"`[^`]*`", "", text)))
     for path in [*(os.path.join(ROOT, name) for name in names), *(os.path.join(folder, name) for name in links)]:
         assert os.path.exists(path), path
+
+
+def test_who_comes_first_finds_quick_start_set_up_and_tests():
+    """In this order, the test command being the one that continuous integration runs."""
+    text = read("README.md")
+    places = [text.index(command) for command in ("](#quick-start)", "\nbash scripts/quick_start.sh ", "\nbash scripts/setup_env.sh ",
+                                                  "\nbash scripts/run_tests.sh ")]
+    assert places == sorted(places) and "\nbash scripts/run_tests.sh " in read(".ci/run")
+
+
+@functools.cache
+def options_of(script):
+    """The options that a script's --help names."""
+    return set(re.findall(r"--[\w.-]+", call_script(script, "--help").stdout))
+
+
+def test_commands_have_the_options_that_pages_give_them():
+    """Of every `python SCRIPT --option ...` in a block of commands; some tools take train.py's, too."""
+    checked, takes_trains = 0, ("tools/check_dataset.py", "tools/train_full.py")
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", read(page), re.S):
+            lines = re.sub(r"\s#.*", "", block.replace("\\\n", " ")).splitlines()
+            for script, words in re.findall(r"^(?:\w+=\S+ )*python ((?:tools/|src/)?\w+\.py)(.*)$", "\n".join(lines), re.M):
+                takes = options_of(script) | (options_of("train.py") if script in takes_trains else set())
+                assert set(re.findall(r"(?<=\s)--[\w.-]+", words)) <= takes, (page, script, words)
+                checked += 1
+    assert checked > 40
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_headings(page):
+    """As GitHub names them: without punctuation, in lower case, with - for spaces."""
+    for target, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)]+)\)", read(page)):
+        text = read(os.path.normpath(os.path.join(os.path.dirname(page), target)) if target else page)
+        headings = [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.M)]
+        assert anchor in headings, (page, target, anchor)
 
 
 @pytest.mark.parametrize("page", PAGES)
