@@ -3,16 +3,23 @@ import os
 import shlex
 import sys
 
-from src.project import command, for_the_user
+from src.project import command, for_the_user, where_the_user_stands
 
 
 def how_to_go_on(checkpoint: str, rank_size: int) -> str:
     """The words that name a checkpoint and what goes on from it."""
     if not checkpoint:
         return "this process writes no checkpoints" + (", rank 0 does" if rank_size > 1 else "")
-    words = ["--resume", "true", "--load_checkpoint_path", os.path.abspath(checkpoint)]
+    here, checkpoint = os.getcwd(), os.path.abspath(checkpoint)
+    before = ""
+    if "CENTERNET_SEVERAL_SERVERS" in os.environ and checkpoint.startswith(os.path.join(here, "")):
+        # Of this folder the launcher on this server makes room while others would look for the checkpoint in it.
+        aside = os.path.join(where_the_user_stands(), f"{os.path.basename(here)}-earlier")
+        before = f"first `{shlex.join(['mv', here, aside])}`, have that folder on each server, and "
+        checkpoint = os.path.join(aside, os.path.relpath(checkpoint, here))
+    words = ["--resume", "true", "--load_checkpoint_path", checkpoint]
     if rank_size > 1:
-        return f"go on with the launcher's same command and, behind it, {shlex.join(words)}"
+        return f"{before}go on with the launcher's same command and, behind it, {shlex.join(words)}"
     return f"go on with: {shlex.join([*sys.orig_argv, *words])}"
 
 

@@ -172,7 +172,8 @@ def test_a_plan_for_ascend(count, tmp_path):
     first = 0
     for server in range(servers):
         exported, processes = plan(tmp_path, table(servers, devices), "--server_id", f"10.0.0.{server}", "--hccl_time_out", "77")
-        assert exported == {"RANK_TABLE_FILE": str(tmp_path / "hccl.json"), "RANK_SIZE": str(count), "HCCL_CONNECT_TIMEOUT": "77"}
+        assert exported == {"RANK_TABLE_FILE": str(tmp_path / "hccl.json"), "RANK_SIZE": str(count), "HCCL_CONNECT_TIMEOUT": "77",
+                            **({"CENTERNET_SEVERAL_SERVERS": "yes"} if servers > 1 else {})}
         assert len(processes) == devices
         for device, (folder, variables, cores, command) in enumerate(processes):
             assert folder == f"LOG{first + device}"

@@ -57,6 +57,8 @@ def main(argv=None):
                  for folder, device, cores in zip(folders, server.devices, shares)]
     common = {"RANK_TABLE_FILE": os.path.abspath(options.hccl_config_dir), "RANK_SIZE": device_num,
               "HCCL_CONNECT_TIMEOUT": options.hccl_time_out}
+    if len(servers) > 1:
+        common["CENTERNET_SEVERAL_SERVERS"] = "yes"
     if target == "CPU":
         common.update(cluster_environment(servers, device_num, options.sched_port))
         if first == 0:
