@@ -12,7 +12,7 @@ import pytest
 from src.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils.config import get_config
-from src.model_utils.moxing_adapter import Barrier
+from src.model_utils.moxing_adapter import Barrier, modelarts
 from src.training_log import read_scores, read_training_log
 from tests.conftest import ROOT, TINY, assert_user_error, call_script
 from tools import make_rank_table
@@ -79,6 +79,14 @@ def test_a_conversion_from_bucket_to_bucket(bucket, tiny_data, tmp_path):
     assert (tmp_path / "copies.txt").read_text().splitlines() == [
         f"{tiny_data} -> {tmp_path}/cache/data", f"{tmp_path}/cache/output -> {bucket}/results"]
     assert not list((bucket / "results").glob(".*"))
+
+
+def test_the_job_says_the_device(bucket, monkeypatch, tmp_path):
+    config = get_config("", ["--enable_modelarts", "true", "--modelarts_local_path", str(tmp_path / "cache"), "--device_id", "1"])
+    for environment, expected in (("", 1), ("3", 3)):
+        monkeypatch.setenv("DEVICE_ID", environment)
+        with modelarts(config, "data_dir"):
+            assert config.device_id == expected
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def modelarts(config, data_parameter):
 
     Sets in config what a script reads and writes: data_parameter ("mindrecord_dir", "data_dir" or a conversion's "coco_data_dir"), beside
     mindrecord_dir data_dir (a path inside data_url), load_checkpoint_path and export_config.ckpt_file (paths inside checkpoint_url),
-    save_checkpoint_path, save_result_dir, export_config.export_name, and a conversion's mindrecord_dir.
+    save_checkpoint_path, save_result_dir, export_config.export_name, a conversion's mindrecord_dir, and device_id (the variable DEVICE_ID).
     Without enable_modelarts it does nothing. ModelArts ends a job with SIGTERM, which raises in the block (errors.run).
     """
     if not config.enable_modelarts:
@@ -70,7 +70,8 @@ def modelarts(config, data_parameter):
 
 
 def _use_copies(config, data_parameter, data, checkpoints, output):
-    """Put the local copies' paths into the configuration."""
+    """Put the local copies' paths, and the job's device, into the configuration."""
+    config.device_id = int(os.environ.get("DEVICE_ID") or config.device_id)
     if config.data_url and data_parameter == "mindrecord_dir" and config.data_dir:
         config.data_dir = os.path.join(data, config.data_dir)
     if config.data_url and data_parameter:
