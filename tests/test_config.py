@@ -61,6 +61,7 @@ def test_lists_and_numbers_from_the_command_line():
     (["--soft_nms", "true"], ["did you mean eval_config.SOFT_NMS?"]), (["--EVAL_CONFIG.k", "1"], ["did you mean eval_config.K?"]),
     (["--batch_size", "3"], ["did you mean train_config.batch_size?"]),
     (["--imgsz", "640"], ["did you mean dataset_config.input_res_train?"]),
+    (["--COCO_ROOT", "data"], ["did you mean coco_data_dir?"]),
     (["--lr0", "0.1"], ["did you mean train_config.MultiDecay.learning_rate?"]),
     (["--weights", "x"], ["did you mean load_checkpoint_path?"]), (["--onnx", "x"], ["did you mean load_checkpoint_path?"]),
     (["--epoch_size", "many"], ["epoch_size is 'many'", "a whole number"]),

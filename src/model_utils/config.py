@@ -16,9 +16,10 @@ from src.version import version
 DEFAULT_CONFIG = os.path.join(ROOT, "default_config.yaml")
 
 DEFAULTS, COMMAND_LINE, OPTIONS = "default_config.yaml", "the command line", "the options"  # where values come from, beside files
-# Options of other detectors and of predict.py that no spelling leads to.
+# Options of other detectors, of the model zoo's README and of predict.py that no spelling leads to.
 OTHERS = {"imgsz": "dataset_config.input_res_train", "epochs": "epoch_size", "lr0": "train_config.MultiDecay.learning_rate",
-          "weights": "load_checkpoint_path", "onnx": "load_checkpoint_path", "mindir": "load_checkpoint_path", "device": "device_target"}
+          "weights": "load_checkpoint_path", "onnx": "load_checkpoint_path", "mindir": "load_checkpoint_path", "device": "device_target",
+          "COCO_ROOT": "coco_data_dir"}
 METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH", "output": "PATH"}
 
 
