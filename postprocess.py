@@ -27,7 +27,7 @@ def main():
         annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
         split, data_dir = Split(annotation, ""), os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
     require_extensions()
-    coco = read_coco(split.annotation)
+    coco = read_coco(split.annotation, split.image_dir)
     check_expected(config, *class_list(coco), split.annotation)
     log_notes(coco)
     config.take(checked_evaluation(meta.get("evaluation", {}), config.meta_path), "the exported file")
@@ -37,6 +37,9 @@ def main():
     options = config.eval_config
     records, skipped = [], list(meta["skipped"])
     for entry in progress(meta["images"], "post-processing"):
+        if entry["id"] not in coco.imgs:
+            skipped.append(f"image {entry['id']}: not among the images of {split.annotation} that can be scored")
+            continue
         path = os.path.join(config.result_path, offline.result_name(offline.input_name(entry["id"])))
         try:
             detections = offline.read_result(path, meta["K"], len(meta["classes"]))

@@ -17,7 +17,7 @@ def main():
     if config.eval_config.multi_scales != [1.0]:
         raise UserError(f"eval_config.multi_scales is {config.eval_config.multi_scales}; offline inference has one scale, [1.0]")
     split = find_split(config.val_data_dir, "val", config.dataset_config, "--val_data_dir")
-    coco = read_coco(split.annotation)
+    coco = read_coco(split.annotation, split.image_dir)
     check_expected(config, *class_list(coco), split.annotation)
     description = read_model(config.mindir_path) if config.mindir_path else None
     if description and not is_exported(config.mindir_path):

@@ -1,6 +1,11 @@
-"""The boxes of COCO annotations as arrays."""
+"""What an object is: the one rule of conversion, training, evaluation, checks and imports; objects as arrays.
+
+An object is a box of four finite numbers and of a known class, with an area inside its image. A second box of the same class with the same
+four numbers in one image is the same object. A crowd is an object of a kind of its own: trained on as in the paper's code, and where
+detections are scored a region in which they count as neither right nor wrong.
+"""
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,46 +13,82 @@ import numpy as np
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
+LARGEST_SIDE = 1e9  # pixels; float32 holds whole boxes up to there
+ANY_SIZE = (math.inf, math.inf)  # of an image whose size nobody knows
+
+
+def is_box(value: object) -> bool:
+    """Whether a value is a list of four numbers that a box can have."""
+    return isinstance(value, list) and len(value) == 4 and all(
+        type(number) in (int, float) and -LARGEST_SIDE <= number <= LARGEST_SIDE for number in value)
+
+
+def object_problem(thing: object, kind: tuple, box: Sequence[float], size: tuple[float, float], seen: dict,
+                   name: Callable[[object], str] = str) -> str:
+    """Why a thing is no object of an image of that size (width, height), "" if it is one.
+
+    Args: kind (class, whether it is a crowd); box x, y, w, h; seen {(kind, *box): thing} of the image's objects so far, which it joins;
+    name, a function of a thing that gives what sentences call it.
+    """
+    x, y, w, h = box
+    if not (math.isfinite(x + y + w + h) and w > 0 and h > 0):
+        return f"box without area {list(box)}"
+    width, height = size
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return f"box {list(box)} outside the {width}x{height} image"
+    key = (kind, x, y, w, h)
+    if key in seen:
+        return f"the same box and class as {name(seen[key])}"
+    seen[key] = thing
+    return ""
+
+
+def annotation_name(annotation: dict) -> str:
+    """What sentences call a COCO annotation: by its id in the file."""
+    return f"annotation {annotation.get('source_id', annotation.get('id'))} of image {annotation.get('image_id')}"
+
+
+def annotation_problem(annotation: dict, size: tuple[float, float], seen: dict) -> str:
+    """object_problem, of a COCO annotation."""
+    kind = (annotation["category_id"], bool(annotation.get("iscrowd")))
+    return object_problem(annotation, kind, annotation["bbox"], size, seen, annotation_name)
+
+
+def usable_boxes(annotations: Iterable[dict], labels_of_ids: dict[int, int], size: tuple[float, float]) -> tuple[np.ndarray, np.ndarray,
+                 list[str]]:
+    """The objects of one image as arrays.
+
+    Args: annotations of the image, as read_coco gives them; labels_of_ids {category id: label}; the image's size (width, height) in pixels.
+    Returns boxes [M, 4] float32 as x1, y1, x2, y2 (not clipped), labels [M] int32, and for each annotation that is no object a sentence
+    that names it.
+    """
+    boxes, labels, skipped, seen = [], [], [], {}
+    for annotation in annotations:
+        if problem := annotation_problem(annotation, size, seen):
+            skipped.append(f"{annotation_name(annotation)}: {problem}")
+            continue
+        x, y, w, h = map(float, annotation["bbox"])
+        boxes.append([x, y, x + w, y + h])
+        labels.append(labels_of_ids[annotation["category_id"]])
+    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), skipped
+
+
+def without_objects(count: int) -> str:
+    """Why an image whose `count` annotations are all no objects is left out: it would teach that there is nothing."""
+    return f"none of its {count} annotations can be used, so it cannot count as an image without objects"
+
 
 def ground_truth_boxes(coco: "COCO", image_id: int, category_ids: Sequence[int]) -> np.ndarray:
-    """The annotated boxes of an image as [M, 6]: x1, y1, x2, y2, 1, label; category_ids in the order of the labels."""
+    """The objects of an image as [M, 6]: x1, y1, x2, y2, 1, label; category_ids in the order of the labels."""
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
-    boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, math.inf, math.inf)
+    boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, ANY_SIZE)
     return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
 
 
-def box_problem(box: Sequence[float], width: float, height: float) -> str:
-    """Why a box x, y, w, h of an image cannot be trained on, "" if it can."""
-    x, y, w, h = map(float, box)
-    if not (math.isfinite(x + y + w + h) and w > 0 and h > 0):
-        return f"box without area {box}"
-    outside = x >= width or y >= height or x + w <= 0 or y + h <= 0
-    return f"box {box} outside the {width}x{height} image" if outside else ""
-
-
-def usable_boxes(annotations: Iterable[dict], labels_of_ids: dict[int, int], width: float, height: float) -> tuple[np.ndarray,
-                 np.ndarray, list[str]]:
-    """The boxes of one image that can be trained on.
-
-    Args: annotations of the image, COCO style; labels_of_ids {category id: label}; the image's size in pixels.
-    Returns boxes [M, 4] float32 as x1, y1, x2, y2 (not clipped), labels [M] int32, and for each annotation left out
-    one sentence that names it.
-    """
-    boxes, labels, skipped = [], [], []
-    for annotation in annotations:
-        name = f"annotation {annotation.get('source_id', annotation.get('id'))} of image {annotation.get('image_id')}"
-        label = labels_of_ids.get(annotation.get("category_id"))
-        if label is None:
-            skipped.append(f"{name}: unknown category id {annotation.get('category_id')}")
-            continue
-        try:
-            x, y, w, h = (float(value) for value in annotation["bbox"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            skipped.append(f"{name}: no box of four numbers")
-            continue
-        if problem := box_problem(annotation["bbox"], width, height):
-            skipped.append(f"{name}: {problem}")
-        else:
-            boxes.append([x, y, x + w, y + h])
-            labels.append(label)
-    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), skipped
+def turned_box(box: Sequence[float], degrees: float) -> list[float]:
+    """The upright box x, y, w, h around a box that is turned about its center."""
+    x, y, w, h = box
+    cosine, sine = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    width, height = w * cosine + h * sine, w * sine + h * cosine
+    # Rounded: the cosine of 90 degrees is not quite 0.
+    return [round(value, 6) for value in (x + (w - width) / 2, y + (h - height) / 2, width, height)]

@@ -1,27 +1,27 @@
 """COCO files: find, read and check them; classes, images and boxes."""
 import contextlib
+import functools
 import io
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 
 from pycocotools.coco import COCO
 
-from src import errors
+from src import coco_entries, errors
+from src.boxes import ANY_SIZE
 from src.errors import UserError
+from src.image_files import read_size
 from src.image_headers import IMAGE_ENDINGS
-from src.kinds import is_number, is_text
 from src.label_formats import import_hint
-from src.text_table import some
+from src.label_names import alike
 from src.utils import log, log_skipped
 
 # Some documents spell the test set's year 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
 # COCO's lists of test images: test-dev is the part of the test set that its server scores by default.
 LISTS = {"train": [], "val": [], "test": ["image_info_test-dev2017.json", "image_info_test2017.json"]}
-LARGEST_ID = 2**63 - 1  # MindRecord's integers
-LARGEST_EXACT = 2**53  # pycocotools keeps annotation ids as float64
-LARGEST_SIDE = 1e9  # pixels; float32 holds whole boxes up to there
 
 
 @dataclass
@@ -60,15 +60,17 @@ def _first_existing(data_dir, chosen, usual, option, optional=False):
     raise UserError(f"none of these exists: {', '.join(candidates)}; set {option}{'' if chosen else import_hint(data_dir)}")
 
 
-def read_coco(path):
+def read_coco(path, image_dir=""):
     """Read and check an annotation file; returns pycocotools' COCO, whose `notes` say what was mended, and `skipped` what was left out.
 
     Image ids are whole numbers from 0, class names different texts, category ids different whole numbers, or it raises UserError: what is
-    trained on can be scored. An image that is listed twice counts once. Annotations that no one can use (no box of four numbers, no
-    known image or category) are left out, missing iscrowd and area filled in (0, width x height), and annotation ids that pycocotools
-    would mistake (0, equal or missing ones) are counted anew; `source_id` then is the file's.
+    trained on can be scored. Annotations are objects (boxes.py) of an image and a category that the file lists, with iscrowd, area, and ids
+    that pycocotools can tell apart. An image whose annotations are all none is left out with them: it does not show that there is nothing.
+    Sizes that the file does not state are those of the image files in image_dir, if it is given.
+
+    COCO's own files keep all their boxes, so that scores are those that pycocotools gives.
     """
-    return check_coco(load_json(path), path)
+    return check_coco(load_json(path), path, image_dir)
 
 
 def load_json(path):
@@ -81,24 +83,47 @@ def load_json(path):
         raise UserError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
 
 
-def check_coco(content, path):
+def check_coco(content, path, image_dir=""):
     """read_coco, of what load_json gives."""
-    notes, skipped = [], []
+    notes, skipped, mended = [], [], Counter()
     with errors.about(path):
         if not isinstance(content, dict):
             raise UserError("not a COCO annotation file (it holds no dictionary)")
-        images = _images(_dictionaries(content, "images"), notes)
-        categories = _categories(_dictionaries(content, "categories"))
-        ids = [{entry["id"] for entry in part} for part in (images, categories)]
-        annotations = _annotations(_dictionaries(content, "annotations", []), *ids, notes, skipped)
-    info = content.get("info")
+        images, shared = coco_entries.read_images(coco_entries.dictionaries(content, "images"), notes, skipped, mended)
+        categories = coco_entries.read_categories(coco_entries.dictionaries(content, "categories"), mended)
+        entries = coco_entries.dictionaries(content, "annotations", [])
+        category_ids = {entry["id"] for entry in categories}
+        annotations = coco_entries.read_annotations(entries, images, shared, category_ids, notes, skipped, mended)
+    info = content["info"] if isinstance(content.get("info"), dict) else {}
+    size_of = _sizes(images, image_dir)
+    if is_cocos_own(info):
+        mended[coco_entries.COUNTED] = coco_entries.count_others(annotations, size_of)
+    else:
+        annotations = coco_entries.keep_objects(annotations, size_of, skipped, mended)
+    coco_entries.drop_emptied(images, entries, annotations, skipped)
+    coco_entries.count_ids_anew(annotations, notes)
     coco = COCO()
-    coco.dataset = {**content, "info": info if isinstance(info, dict) else {}, "images": images, "annotations": annotations,
-                    "categories": categories}
+    coco.dataset = {**content, "info": info, "images": list(images.values()), "annotations": annotations, "categories": categories}
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
+    notes += [f"{number} {sentence}" for sentence, number in mended.items() if number] + alike(entry["name"] for entry in categories)
     coco.notes, coco.skipped = notes, skipped
     return coco
+
+
+def _sizes(images, image_dir):
+    """A function of an image id that gives the image's size (width, height): what its entry states, else its file's, else ANY_SIZE."""
+    @functools.cache
+    def size_of(image_id):
+        info = images[image_id]
+        return image_size(info) or (image_dir and read_size(os.path.join(image_dir, info["file_name"]))) or ANY_SIZE
+
+    return size_of
+
+
+def is_cocos_own(info):
+    """Whether an annotation file's `info` is that of the COCO data set itself."""
+    return str(info.get("description", "")).startswith(("COCO 2014", "COCO 2017"))
 
 
 def log_notes(coco):
@@ -106,113 +131,6 @@ def log_notes(coco):
     for note in coco.notes:
         log(note)
     log_skipped(coco.skipped)
-
-
-def _dictionaries(content, section, default=None):
-    """A section of an annotation file, a list of dictionaries, copied. Raises UserError if it is something else."""
-    entries = content.get(section, default)
-    if not isinstance(entries, list):
-        raise UserError(f"not a COCO annotation file (it has no list {section!r})")
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict):
-            raise UserError(f"{section}, entry {number}: {_short(entry)} is no dictionary")
-    return [dict(entry) for entry in entries]
-
-
-def _short(value):
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _whole(value, least, what):
-    """value as an int of 64 bits, at least `least`. Raises UserError that calls it `what`."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST_ID:
-        raise UserError(f"{what} is {_short(value)}; expected a whole number from {least} to {LARGEST_ID}")
-    return value
-
-
-def _images(entries, notes):
-    """The image entries with checked ids and names, each id once; the last of several counts, as in pycocotools."""
-    images, repeated = {}, []
-    for number, entry in enumerate(entries, 1):
-        entry["id"] = _whole(entry.get("id"), 0, f"the id of image entry {number}")
-        if not isinstance(entry.get("file_name"), str) or not entry["file_name"] or "\0" in entry["file_name"]:
-            raise UserError(f"image {entry['id']}: its file_name is {_short(entry.get('file_name'))}; expected a file's name")
-        repeated += [entry["id"]] if entry["id"] in images else []
-        images[entry["id"]] = entry
-    if repeated:
-        notes.append(f"{len(repeated)} images are listed more than once; each counts once (id {some(repeated, 3)})")
-    return list(images.values())
-
-
-def _categories(entries):
-    """The category entries with checked ids and names."""
-    if not entries:
-        raise UserError("it names no categories")
-    seen = {"id": set(), "name": set()}
-    for number, entry in enumerate(entries, 1):
-        entry["id"] = _whole(entry.get("id"), -LARGEST_ID, f"the id of category {number}")
-        if not is_text(entry.get("name")):
-            raise UserError(f"the name of category {entry['id']} is {_short(entry.get('name'))}; expected a text")
-        for name, values in seen.items():
-            if entry[name] in values:
-                raise UserError(f"two categories have the {name} {entry[name]!r}; give each class one entry of its own")
-            values.add(entry[name])
-    return entries
-
-
-def _annotations(entries, image_ids, category_ids, notes, skipped):
-    """The usable annotation entries, complete, with ids that pycocotools can tell apart."""
-    kept, filled = [], 0
-    for entry in entries:
-        name = f"annotation {_short(entry.get('id'))} of image {_short(entry.get('image_id'))}"
-        try:
-            entry["image_id"] = _whole(entry.get("image_id"), 0, "image_id")
-            entry["category_id"] = _whole(entry.get("category_id"), -LARGEST_ID, "category_id")
-        except UserError as error:
-            skipped.append(f"{name}: {error}")
-            continue
-        box = entry.get("bbox")
-        if entry["image_id"] not in image_ids:
-            skipped.append(f"{name}: the file lists no such image")
-        elif entry["category_id"] not in category_ids:
-            skipped.append(f"{name}: unknown category id {entry['category_id']}")
-        elif not (isinstance(box, list) and len(box) == 4 and all(is_number(value) and abs(value) <= LARGEST_SIDE for value in box)):
-            skipped.append(f"{name}: {_short(box)} is no box of four numbers")
-        else:
-            filled += _complete(entry)
-            kept.append(entry)
-    if filled:
-        notes.append(f"{filled} annotations lack iscrowd or area, which are taken as 0 and width x height")
-    if unclear := _unclear([entry.get("id") for entry in kept]):
-        notes.append(f"{len(unclear)} annotation ids are 0, equal, missing or no whole numbers ({some(map(_short, unclear), 3)}), which "
-                     "COCO's scoring would mistake: all are counted anew")
-        for number, entry in enumerate(kept, 1):
-            entry["id"], entry["source_id"] = number, entry.get("id")
-    return kept
-
-
-def _unclear(ids):
-    """The annotation ids that pycocotools does not tell apart from each other or from no match, 0."""
-    seen, unclear = set(), []
-    for value in ids:
-        whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_EXACT
-        if not whole or value in seen:
-            unclear.append(value)
-        else:
-            seen.add(value)
-    return unclear
-
-
-def _complete(entry):
-    """Fill in an annotation's iscrowd and area; returns whether one was missing."""
-    known = entry.get("iscrowd") in (0, 1) and is_number(entry.get("area"))
-    entry["iscrowd"] = int(entry["iscrowd"]) if entry.get("iscrowd") in (0, 1) else 0
-    if not is_number(entry.get("area")):
-        entry["area"] = entry["bbox"][2] * entry["bbox"][3]
-    return not known
 
 
 def class_list(coco):

@@ -23,7 +23,7 @@ import numpy as np
 
 # MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
 from src import errors, image_files
-from src.boxes import usable_boxes
+from src.boxes import usable_boxes, without_objects
 from src.coco import check_expected, class_list, dataset_name, find_split, image_size, read_coco
 from src.data_summary import collect
 from src.epochs import Steps, epoch_order, rank_share
@@ -52,15 +52,15 @@ def convert(split, config):
     """Write the images and boxes of a part of a COCO data set to MindRecord files; returns the manifest.
 
     Images go in as the bytes they are on disk; one whose size in the annotation file is that without its EXIF orientation goes in without
-    that. Images without annotations (unless dataset_config.keep_empty), unreadable images, those of more than max_pixels, and unusable
-    boxes are left out, counted and logged.
+    that. Images without annotations (unless dataset_config.keep_empty), unreadable images, those of more than max_pixels, and what is no
+    object (boxes.py) are left out, counted and logged.
     The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if the configuration names other classes, or
-    if no image is left.
+    if no image or no object is left.
     """
     from mindspore.mindrecord import FileWriter
 
     mindrecord_dir, prefix, options = config.mindrecord_dir, config.mindrecord_prefix, config.dataset_config
-    coco = read_coco(split.annotation)
+    coco = read_coco(split.annotation, split.image_dir)
     classes, category_ids = class_list(coco)
     check_expected(config, classes, category_ids, split.annotation)
     os.makedirs(mindrecord_dir, exist_ok=True)
@@ -89,8 +89,9 @@ def convert(split, config):
             if records:
                 writer.write_raw_data(records)  # together: one by one they are spread unevenly, and some files stay empty
         log_skipped(skipped)
-        if not boxes:
-            raise UserError(f"{split.annotation}: no usable image in {split.image_dir} ({len(listed)} listed)")
+        if not any(len(labels) for _, _, labels in boxes):
+            what = "no usable image" if not boxes else f"no object in any of {len(boxes)} usable images"
+            raise UserError(f"{split.annotation}: {what} in {split.image_dir} ({len(listed)} listed)")
         writer.commit()
         files = sorted(os.listdir(partial))
         for file in files:
@@ -122,7 +123,10 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
             data = image_files.without_orientation(data)
     except (OSError, ValueError) as error:
         return None, None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
-    boxes, labels, problems = usable_boxes(coco.imgToAnns[info["id"]], labels_of_ids, width, height)
+    annotations = coco.imgToAnns[info["id"]]
+    boxes, labels, problems = usable_boxes(annotations, labels_of_ids, (width, height))
+    if annotations and not len(boxes):
+        return None, None, [*problems, f"image {info['id']} ({path}): {without_objects(len(annotations))}"]
     return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, (width, height), problems
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from src import errors, evaluation, image_files
 from src.batch_image import MOST_IMAGES
-from src.boxes import usable_boxes
+from src.boxes import usable_boxes, without_objects
 from src.coco import check_expected, class_list, find_split, image_list, image_size, read_coco
 from src.data_summary import Boxes, collect
 from src.epochs import epoch_order
@@ -21,12 +21,17 @@ from src.targets import columns
 from src.utils import progress
 
 FIRST = 3  # of what is found, these are named
-LEFT_OUT_IMAGES = ("image files are missing", "images have another size than the annotation file says", "images cannot be read")
+LEFT_OUT_IMAGES = ("image files are missing", "images have another size than the annotation file says", "images cannot be read",
+                    "images have annotations that can all not be used, and are left out", "ids stand for several images, which are left out")
 NEARLY = 64  # of 255: an image whose values are all below it is nearly black, and one of the opposite nearly white
 DULL, DEEP = ("images are nearly black or nearly white; is that what they show?",
               "images have more than 8 bits a channel: whether they use them all is seen without --quick")
-NO_AREA, OUTSIDE, BEYOND = ("boxes have no area, and are left out", "boxes lie outside their image, and are left out",
-                            "boxes reach beyond their image, and are cut off there")
+BEYOND = "boxes reach beyond their image, and are cut off there"
+LEFT_OUT = {  # a part of the sentence about what is left out: what it is
+    "box without area": "boxes have no area, and are left out", "outside the": "boxes lie outside their image, and are left out",
+    "the same box and class": "boxes are there twice, and count once", "it cannot count as": LEFT_OUT_IMAGES[3],
+    "files have this id": LEFT_OUT_IMAGES[4], "": "annotations cannot be used, and are left out",
+}
 NO_OBJECTS = "images have no objects, and are left out (dataset_config.keep_empty keeps them)"
 
 
@@ -51,6 +56,10 @@ class Part:
         """Note one thing of a kind."""
         self.found.setdefault(what, []).append(sentence)
 
+    def add_left_out(self, sentence):
+        """Note what is left out, by what the sentence says of it."""
+        self.add(next(what for words, what in LEFT_OUT.items() if words in sentence), sentence)
+
     def lines(self):
         """What was found, as lines of text."""
         lines = [f"refused: {sentence}" for sentence in self.refusals]
@@ -72,7 +81,7 @@ def check_part(data_dir, name, config, quick=False):
     try:
         split = find_split(data_dir, name, options)
         part.annotation = split.annotation
-        coco = part.coco = read_coco(split.annotation)
+        coco = part.coco = read_coco(split.annotation, split.image_dir)
         part.classes, category_ids = class_list(coco)
         check_expected(config, part.classes, category_ids, split.annotation)
         if name == "val":
@@ -84,13 +93,15 @@ def check_part(data_dir, name, config, quick=False):
     for note in coco.notes:
         part.add("notes on the annotation file", note)
     for sentence in coco.skipped:
-        part.add("annotations cannot be used, and are left out", sentence)
+        part.add_left_out(sentence)
     _check_images(part, split, options, quick)
     for path, number in Counter(os.path.normpath(path) for _, path, *_ in part.images).items():
         if number > 1:
             part.add("image files are listed under more than one id", f"{path}: {number} times")
     if not part.images:
         part.refusals.append(f"{split.annotation}: no usable image in {split.image_dir} ({len(coco.dataset['images'])} listed)")
+    elif name == "train" and not len(part.boxes.labels):
+        part.refusals.append(f"{split.annotation}: no object in any of {len(part.images)} usable images")
     return part
 
 
@@ -116,9 +127,12 @@ def _check_images(part, split, options, quick):
             size, what, remark = read
             if what:
                 part.add(what, f"{name}: {remark}")
-            boxes, labels, problems = usable_boxes(annotations, labels_of_ids, *size)
+            boxes, labels, problems = usable_boxes(annotations, labels_of_ids, size)
             for sentence in problems:
-                part.add(NO_AREA if "without area" in sentence else OUTSIDE, sentence)
+                part.add_left_out(sentence)
+            if annotations and not len(boxes):
+                part.add_left_out(f"{name}: {without_objects(len(annotations))}")
+                continue
             for box in boxes[((boxes[:, :2] < -1) | (boxes[:, 2:] > np.array(size) + 1)).any(1)]:
                 part.add(BEYOND, f"{name} of {size[0]}x{size[1]}: {box.round(1).tolist()}")
             if part.name == "train" and not annotations and not options.keep_empty:
@@ -151,7 +165,7 @@ def _read_header(path, size, max_pixels):
 
 def _kind(error):
     """What is wrong with an image that gave an error."""
-    missing, resized, unreadable = LEFT_OUT_IMAGES
+    missing, resized, unreadable, *_ = LEFT_OUT_IMAGES
     return missing if isinstance(error, FileNotFoundError) else resized if isinstance(error, image_files.WrongSize) else unreadable
 
 

@@ -31,7 +31,7 @@ class Part:
 
 def read_part(split, description, config):
     """The Part of a Split for a model's description. Raises UserError if the model's classes are others, or there is nothing to do."""
-    coco = read_coco(split.annotation) if split.annotation else None
+    coco = read_coco(split.annotation, split.image_dir) if split.annotation else None
     images = image_list(split, coco)
     if coco:
         log_notes(coco)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from src.image_headers import IMAGE_ENDINGS
 from src.project import command
-from src.utils import spread
 
 PARTS = ("train", "val", "test")
 PART_OF_WORD = {"train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
@@ -90,63 +89,6 @@ def part_of(path):
     return None
 
 
-def normalized(name):
-    """A path as a label file names it, with / and without "." and ".."; one that leads out of the folder begins there."""
-    kept = []
-    for component in name.replace("\\", "/").split("/"):
-        if component == "..":
-            kept[-1:] = []
-        elif component not in ("", "."):
-            kept.append(component)
-    return "/".join(kept)
-
-
-def shared(path, other):
-    """How many folders of a path another path has, too."""
-    return sum((collections.Counter(path.split("/")[:-1]) & collections.Counter(other.split("/")[:-1])).values())
-
-
-def match_names(names, files, owner):
-    """The file that each of the names means, or None; the names stand in the file `owner`, and were perhaps written on another machine.
-
-    All are taken alike: the folder that they begin in and the number of their first folders that are left out are those that most of them
-    are found with. Of several such, the part of the data set decides that the folder and `owner` belong to. What then is not found is the
-    only file of its name, unless that is of another part.
-    """
-    by_name = collections.defaultdict(list)
-    for path in files:
-        by_name[name_of(path)].append(path)
-    votes, known = collections.Counter(), set(files)
-    cleaned = [normalized(name) for name in names]
-    for name in spread([name for name in cleaned if name_of(name) in by_name], SAMPLE * 10):
-        for path in by_name[name_of(name)]:
-            for strip, tail in _tails(name):
-                if path == tail or path.endswith(f"/{tail}"):
-                    votes[path[: len(path) - len(tail)], strip] += 1
-    if not votes:
-        return [None] * len(names)
-    most = max(votes.values())
-
-    def rank(choice):
-        begin, strip = choice
-        return votes[choice] * 2 >= most, -strip, part_of(begin) == part_of(owner), shared(begin, owner), votes[choice], begin
-
-    begin, strip = max(votes, key=rank)
-    found = []
-    for name in cleaned:
-        path = begin + dict(_tails(name)).get(strip, "")
-        others = [] if path in known else [other for other in by_name[name_of(name)] if f"/{other}".endswith(f"/{name}")]
-        alone = len(others) == 1 and None in (part_of(owner), part_of(folder_of(others[0])))
-        found.append(path if path in known else others[0] if alone else None)
-    return found
-
-
-def _tails(name):
-    """[(folders left out, the rest of a name)]"""
-    components = name.split("/")[-16:]  # no honest path is deeper
-    return [(strip, "/".join(components[strip:])) for strip in range(len(components))]
-
-
 # ---------------------------------------------------------------- forms
 
 
@@ -191,16 +133,20 @@ def _yolo_detail(folder, files):
     if descriptions:
         return ", ".join(descriptions)
     texts = [path for path in files if path.lower().endswith(".txt") and name_of(path) not in CLASS_FILES]
-    heads = [(path, _head(folder, path).split(b"\n")) for path in texts[:: max(1, len(texts) // SAMPLE)]]
-    lines = [next((line for line in lines if line.strip()), b"") for _, lines in heads]
-    if any(map(_is_label, lines)):
+    lines = [first_line(folder, path) for path in texts[:: max(1, len(texts) // SAMPLE)]]
+    if any(map(is_label, lines)):
         return "txt without data.yaml"
     labels = any(folder_of(path).lower().split("/")[-1] == "labels" for path in texts)
     return "empty txt in a folder labels" if labels and not any(lines) else ""
 
 
-def _is_label(line):
-    """Whether a line of bytes is a class number and at least four numbers."""
+def first_line(folder, path):
+    """The first line of a file that is not empty, in bytes; b"" without one."""
+    return next((line for line in _head(folder, path).split(b"\n") if line.strip()), b"")
+
+
+def is_label(line):
+    """Whether a line of bytes is a class number and at least four numbers, as YOLO has it."""
     try:
         values = [float(word) for word in line.split()]
     except ValueError:

@@ -4,11 +4,11 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 
-from src.boxes import box_problem
+from src.boxes import object_problem, without_objects
 from src.errors import UserError
 from src.image_files import read_sizes
 from src.label_formats import PARTS, name_of
-from src.text_table import table
+from src.text_table import some, table
 
 
 @dataclass
@@ -43,15 +43,21 @@ class Labels:
         self.skipped.append(f"image {path}: it has {sizes[0][0]}x{sizes[0][1]} pixels, its labels say {stated[0]}x{stated[1]}")
         return None
 
-    def add(self, part, path, size, objects):
-        """Add an image with objects [(what it is called, class name, COCO annotation without ids)]; boxes of no use are left out."""
-        kept = []
+    def add(self, part, path, size, objects, lost=0):
+        """Add an image with objects [(what it is called, class name, COCO annotation without ids)], and `lost` labels that are none.
+
+        What is no object (boxes.py) is left out; with the image, if its labels all are none.
+        """
+        kept, seen = [], {}
         for where, name, annotation in objects:
-            if problem := box_problem(annotation["bbox"], *size):
+            if problem := object_problem(where, (name, annotation["iscrowd"]), annotation["bbox"], size, seen):
                 self.skipped.append(f"{where}: {problem}")
             else:
                 kept.append((name, annotation))
-        self.parts[part].append(LabeledImage(path, size, kept))
+        if kept or not objects and not lost:
+            self.parts[part].append(LabeledImage(path, size, kept))
+        else:
+            self.skipped.append(f"image {path}: {without_objects(len(objects) + lost)}")
 
     def note_unused(self, images, used):
         """Say which of the folder's images no label file and no part has."""
@@ -66,8 +72,8 @@ class Labels:
 
 def settle_parts(labels, fraction, seed):
     """Let every image be in one part alone, and every part that is needed have one: without a validation part, a fraction of the training
-    images, chosen by the seed. Raises UserError if there are too few images, or no objects."""
-    parts = {part: _each_once(labels, images) for part, images in labels.parts.items()}
+    images, chosen by the seed. Raises UserError if there are too few images, or no objects in a part that needs them."""
+    parts = {part: each_once(labels, images) for part, images in labels.parts.items()}
     same = [("val", "train"), ("test", "train"), ("test", "val")]
     for part, other in same:
         if parts[part] and set(parts[part]) == set(parts[other]):
@@ -78,40 +84,52 @@ def settle_parts(labels, fraction, seed):
         if twice:
             labels.notes.append(f"{len(twice)} images of {part} are also in {' or '.join(others)}, and stay there alone")
             parts[part] = {key: image for key, image in parts[part].items() if key not in twice}
-    if not parts["train"]:
+    if not parts["train"] and any(parts.values()):
         labels.notes.append(f"there are no training images: those of {' and '.join(part for part in PARTS if parts[part])} are divided")
         parts = {"train": {**parts["val"], **parts["test"]}, "val": {}, "test": {}}
     labels.parts = {part: sorted(images.values(), key=lambda image: image.path) for part, images in parts.items()}
-    if not any(image.objects for images in labels.parts.values() for image in images):
-        count = sum(map(len, labels.parts.values()))
-        raise UserError(f"{labels.folder}: no object of its {count} usable images can be used"
-                        f"{f'; {labels.skipped[0]}' if labels.skipped else ''}")
+    for part in ("train", "val"):
+        images = labels.parts[part]
+        if (images or part == "train") and not any(image.objects for image in images):
+            what = f"none of the {len(images)} usable images for {part} has an object" if images else "no image can be used"
+            raise UserError(f"{labels.folder}: {what}{f'; {labels.skipped[0]}' if labels.skipped else ''}")
     if not labels.parts["val"]:
         labels.parts["train"], labels.parts["val"] = divided(labels.parts["train"], fraction, seed, labels.folder)
         labels.notes.append(f"there is no validation part: {len(labels.parts['val'])} of {sum(map(len, labels.parts.values()))} images are "
                             f"split off (--val_fraction {fraction:g} of those for training, --seed {seed})")
 
 
-def _each_once(labels, images):
-    """{real path: image} of a part; of several entries for one file the first counts."""
-    kept = {}
+def each_once(labels, images):
+    """{real path: image} of a part; an image that is listed more than once, as by a file for each class, has all of its objects."""
+    kept, joined = {}, []
     for image in images:
-        key = os.path.realpath(os.path.join(labels.folder, image.path))
-        if key in kept:
-            labels.skipped.append(f"image {image.path}: listed a second time")
-        else:
-            kept[key] = image
+        first = kept.setdefault(os.path.realpath(os.path.join(labels.folder, image.path)), image)
+        if first is image:
+            continue
+        if first.size != image.size:
+            labels.skipped.append(f"image {image.path}: listed a second time, as an image of another size")
+            continue
+        known = [(name, annotation["bbox"], annotation["iscrowd"]) for name, annotation in first.objects]
+        first.objects += [entry for entry in image.objects if (entry[0], entry[1]["bbox"], entry[1]["iscrowd"]) not in known]
+        joined.append(image.path)
+    if joined:
+        labels.notes.append(f"{len(joined)} images are listed more than once, and have the objects of all their lists: {some(joined, 3)}")
     return kept
 
 
 def divided(images, fraction, seed, folder):
-    """(training, validation images). An image's path and the seed decide: not the order, and hardly the other images."""
-    if len(images) < 2:
-        raise UserError(f"{folder}: {len(images)} usable image cannot be divided into a training and a validation part; at least two are "
-                        "needed")
-    count = min(max(round(fraction * len(images)), 1), len(images) - 1)
-    drawn = sorted(images, key=lambda image: hashlib.sha256(os.fsencode(f"{seed}/{image.path}")).digest())[:count]
-    chosen = {image.path for image in drawn}
+    """(training, validation images), both with objects. An image's path and the seed decide: not the order, and hardly the other images.
+
+    Images with objects and without are divided apart.
+    """
+    with_objects = [image for image in images if image.objects]
+    if len(with_objects) < 2:
+        raise UserError(f"{folder}: {len(with_objects)} usable image with objects cannot be divided into a training and a validation part; "
+                        "at least two are needed")
+    count = min(max(round(fraction * len(with_objects)), 1), len(with_objects) - 1)
+    without = [image for image in images if not image.objects]
+    chosen = {image.path for part, number in ((with_objects, count), (without, round(fraction * len(without))))
+              for image in sorted(part, key=lambda image: hashlib.sha256(os.fsencode(f"{seed}/{image.path}")).digest())[:number]}
     return [image for image in images if image.path not in chosen], [image for image in images if image.path in chosen]
 
 

@@ -8,11 +8,14 @@ import yaml
 
 from src import errors
 from src.errors import UserError
-from src.label_formats import CLASS_FILES, folder_of, images_of, match_names, name_of, normalized, part_of, yaml_files
+from src.label_formats import CLASS_FILES, folder_of, images_of, name_of, part_of, yaml_files
+from src.label_names import alike, match_names, normalized
 from src.labels import Labels
 from src.utils import progress, read_text
+from src.yolo_files import match_labels
 
 LARGEST_CLASS = 2**31 - 1
+TOLERANCE = 0.01  # of the image, by which a coordinate may lie outside
 PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 LISTS = [f"{name}.txt" for names in PART_NAMES.values() for name in names]
 
@@ -23,8 +26,8 @@ LISTS = [f"{name}.txt" for names in PART_NAMES.values() for name in names]
 def parse_line(line, keypoints=False):
     """(class id, [x, y, width, height] of the box in fractions of the image, from its upper left corner) of a line.
 
-    A line of more than five numbers is a polygon, whose box is taken, or with keypoints a box and points. Raises ValueError that says why
-    it is no label.
+    A line of more than five numbers is a polygon, whose box is taken, or with keypoints a box and points. Coordinates may be outside of 0
+    to 1 by TOLERANCE, as in YOLO's own loader; the box is cut to the image. Raises ValueError that says why it is no label.
     """
     try:
         values = [float(word) for word in line.split()]
@@ -36,13 +39,23 @@ def parse_line(line, keypoints=False):
     if not 0 <= label <= LARGEST_CLASS or not label.is_integer():
         raise ValueError(f"class {line.split()[0][:50]}; expected a whole number from 0")
     values = values[1:5] if keypoints else values[1:]
-    if not all(0 <= value <= 1 for value in values):
-        raise ValueError("coordinates outside of 0 to 1")
+    outside = next((value for value in values if not -TOLERANCE <= value <= 1 + TOLERANCE), None)
+    if outside is not None:
+        raise ValueError(f"coordinates outside of 0 to 1 ({outside:g})")
     if len(values) == 4:
         x, y, width, height = values
-        return int(label), [x - width / 2, y - height / 2, width, height]
+        return int(label), _inside(x - width / 2, y - height / 2, width, height)
     left, top = min(values[::2]), min(values[1::2])
-    return int(label), [left, top, max(values[::2]) - left, max(values[1::2]) - top]
+    return int(label), _inside(left, top, max(values[::2]) - left, max(values[1::2]) - top)
+
+
+def _inside(x, y, width, height):
+    """The part of a box, in fractions, that lies in the image; a box that does stays as it is to the last digit."""
+    if x < 0:
+        x, width = 0.0, width + x
+    if y < 0:
+        y, height = 0.0, height + y
+    return [x, y, min(width, 1 - x) if x + width > 1 else width, min(height, 1 - y) if y + height > 1 else height]
 
 
 def read_lines(folder, path, what):
@@ -92,7 +105,7 @@ def read(folder, files):
     """The Labels of a folder with YOLO's labels.
 
     data.yaml names the parts; without it, lists train.txt, val.txt, test.txt, or folders that are called train, valid, test or the like.
-    An image without a label file has no objects.
+    An image without a label file has no objects; one whose label file lies elsewhere, or may be another's, is left out.
     """
     labels, images = Labels(folder), images_of(files)
     path = _description_path(folder, files)
@@ -104,38 +117,45 @@ def read(folder, files):
         names = class_names(description)
         count = class_count(description)
     names = names or _names_beside(folder, files, labels)
-    known, used = set(files), set()
+    texts = [path for path in files if path.lower().endswith(".txt") and name_of(path) not in (*CLASS_FILES, *LISTS)]
+    owned, unclear, stray = match_labels(folder, parts, images, texts)
+    used = set()
     for part, image in progress(parts, "reading labels"):
-        objects, good = _read_labels(folder, image, known, labels, bool(description.get("kpt_shape")))
-        size = labels.size_of(image) if good else None
+        if image in unclear:
+            labels.skipped.append(f"image {image}: {unclear[image]}")
+            continue
+        objects, lost = _read_labels(folder, image, owned.get(image), labels, bool(description.get("kpt_shape")))
+        size = labels.size_of(image) if objects is not None else None
         if size is None:
             continue
         kept = []
         for where, label, box in objects:
             if names and label not in names and label >= count:
                 labels.skipped.append(f"{where}: class {label}, and there are {max(len(names), count)} classes")
+                lost += 1
                 continue
             used.add(label)
             box = [value * side for value, side in zip(box, size * 2)]
             kept.append((where, names.get(label) or f"class_{label}", {"bbox": box, "area": box[2] * box[3], "iscrowd": 0}))
-        labels.add(part, image, size, kept)
+        labels.add(part, image, size, kept, lost)
     labels.note_unused(images, {image for _, image in parts})
-    labels.skipped += _without_image(files, images)
+    labels.skipped += [f"{path}: no image of this name" for path in stray]
     labels.categories = _categories(names, used, labels)
+    labels.notes += alike(labels.categories)
     return labels
 
 
-def _read_labels(folder, image, known, labels, keypoints):
-    """([(what it is called, class id, box in fractions)], whether the file could be read) of an image."""
-    path = next((path for path in _label_paths(image) if path in known), None)
+def _read_labels(folder, image, path, labels, keypoints):
+    """([(what it is called, class id, box in fractions)], how many lines are none) of an image's label file, None and 0 if it cannot be
+    read."""
+    objects, lost = [], 0
     if path is None:
-        return [], True
-    objects = []
+        return objects, lost
     try:
         lines = read_lines(folder, path, "labels")
     except (UserError, OSError) as error:
         labels.skipped.append(f"image {image}: {errors.reason(error)}")
-        return [], False
+        return None, 0
     for number, line in enumerate(lines, 1):
         if not line:
             continue
@@ -144,28 +164,11 @@ def _read_labels(folder, image, known, labels, keypoints):
             objects.append((where, *parse_line(line, keypoints)))
         except ValueError as error:
             labels.skipped.append(f"{where}: {error}")
-    return objects, True
+            lost += 1
+    return objects, lost
 
 
-def _label_paths(image):
-    """Where the label file of an image may be: in the folder labels for its folder images, beside it, or in a folder labels there."""
-    root = os.path.splitext(image)[0]
-    components = root.split("/")
-    for index in range(len(components) - 2, -1, -1):
-        if components[index].lower() in ("images", "jpegimages"):
-            for name in ("labels", "Labels"):
-                yield "/".join([*components[:index], name, *components[index + 1 :]]) + ".txt"
-            break
-    yield f"{root}.txt"
-    yield "/".join([*components[:-1], "labels", components[-1]]) + ".txt"
-
-
-def _without_image(files, images):
-    """Sentences about the label files that no image belongs to, in folders where others do."""
-    expected = {path for image in images for path in _label_paths(image)}
-    folders = {folder_of(path) for path in files if path in expected}
-    return [f"{path}: no image of this name" for path in files if path.lower().endswith(".txt") and path not in expected
-            and folder_of(path) in folders and name_of(path) not in (*CLASS_FILES, *LISTS)]
+# ---------------------------------------------------------------- classes
 
 
 def _categories(names, used, labels):

@@ -1,4 +1,6 @@
 """src/coco.py: where data sets are found, which annotations are mended, left out, refused."""
+import contextlib
+import io
 import json
 
 import cv2
@@ -7,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import evaluation
+from src import evaluation, voc_eval
 from src.boxes import ground_truth_boxes, usable_boxes
 from src.coco import Split, find_split, image_list, read_coco
 from src.errors import UserError
@@ -89,7 +91,8 @@ def test_new_ids_are_not_the_names_of_annotations(rewrite, tmp_path):
     assert manifest["skipped"] == ["annotation 41 of image 2: box without area [1, 1, 0, 5]"]
 
 
-@pytest.mark.parametrize("box", [None, "x", [1, 2, 3], [1, 2, "3", 4], [1, 2, float("nan"), 4], [1e300, 0, 1e300, 5], {"x": 1}, [True] * 4])
+@pytest.mark.parametrize("box", [None, "x", [1, 2, 3], [1, 2, "3 px", 4], [1, 2, float("nan"), 4], [1e300, 0, 1e300, 5], {"x": 1},
+                                 [True] * 4])
 def test_what_is_no_box_is_left_out_and_named(box, rewrite):
     path = rewrite(lambda content: content["annotations"][1].update(bbox=box))
     coco = read_coco(path)
@@ -153,6 +156,173 @@ def test_annotations_of_unknown_images_and_categories(rewrite):
     evaluation.confusion_matrix(coco, perfect(coco), 0.5)
 
 
+# ---------------------------------------------------------------- what an object is
+
+
+def published(path, records):
+    """pycocotools' own AP of records, without this project."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        plain = COCO(path)
+        scoring = COCOeval(plain, plain.loadRes(records), "bbox")
+        scoring.evaluate()
+        scoring.accumulate()
+        scoring.summarize()
+    return scoring.stats
+
+
+def spoil(content):
+    """Add to each image a box without area, one outside of it, and its first box once more."""
+    for number, image_id in ((10, 1), (20, 2)):
+        first = next(entry for entry in content["annotations"] if entry["image_id"] == image_id)
+        for offset, box in enumerate([[40.5, 30.2, 5.54, 0.0], [500, 1, 20, 16], first["bbox"]]):
+            content["annotations"].append({**first, "id": number + offset, "bbox": box})
+
+
+def test_evaluation_counts_what_training_learns(rewrite, tmp_path):
+    """Perfect detections of the real objects score 1, and the numbers are those of pycocotools on a file that has them alone."""
+    clean = rewrite()
+    real = perfect(read_coco(clean))
+    expected = published(clean, real)
+    path = rewrite(spoil)
+    coco = read_coco(path)
+    assert [line.split(": ")[1].partition(" [")[0] for line in coco.skipped] == [
+        "box without area", "box", "the same box and class as annotation 1 of image 1",
+        "box without area", "box", "the same box and class as annotation 3 of image 2"]
+    _, metrics = evaluation.score(coco, real)
+    np.testing.assert_array_equal([metrics[name] for name in evaluation.METRIC_NAMES], expected)
+    assert metrics["AP"] == pytest.approx(1.0) and metrics["objects_per_class"] == {"disc": 2, "square": 2}
+    assert published(path, real)[0] < 0.7  # which is why they are left out
+    assert voc_eval.score(coco, real)[1] == {"disc": 2, "square": 2}
+    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, real, 0.5), np.diag([2, 2, 0]))
+    assert evaluation.image_quality(coco, real, 0.5) == {1: pytest.approx(1.0), 2: pytest.approx(1.0)}
+    assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["objects"] == 4
+
+
+def test_cocos_own_files_keep_pycocotools_count(rewrite, tmp_path):
+    """Published numbers are of all their boxes; what training then leaves out is said."""
+    def change(content):
+        spoil(content)
+        content["info"] = {"description": "COCO 2017 Dataset"}
+        content["annotations"][1]["area"] = 9999
+
+    path = rewrite(change)
+    coco, plain = read_coco(path), COCO(path)
+    assert coco.dataset["annotations"] == plain.dataset["annotations"] and not coco.skipped
+    assert len(coco.notes) == 1 and coco.notes[0].startswith("6 boxes of COCO's own file that training leaves out"), coco.notes
+    real = perfect(coco)[:4]
+    _, metrics = evaluation.score(coco, real)
+    np.testing.assert_array_equal([metrics[name] for name in evaluation.METRIC_NAMES], published(path, real))
+    manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)
+    assert manifest["objects"] == 4 and len(manifest["skipped"]) == 6
+
+
+def test_a_size_that_the_file_does_not_state_is_the_images(rewrite, tmp_path):
+    def change(content):
+        spoil(content)
+        for info in content["images"]:
+            del info["width"], info["height"]
+
+    path = rewrite(change)
+    assert len(read_coco(path).dataset["annotations"]) == 6  # nobody knows what lies outside
+    assert len(read_coco(path, str(tmp_path / "val2017")).dataset["annotations"]) == 4
+
+
+@pytest.mark.parametrize("area, expected", [(750, 750), (300.5, 300.5), (31 * 26, 31 * 26), (31 * 26 + 1, 750), (0, 750), (-1, 750)])
+def test_an_area_larger_than_its_box_is_the_boxs(area, expected, rewrite):
+    """An outline's is smaller, and that of pixels with both borders (w + 1) x (h + 1); the box is 30 x 25."""
+    coco = read_coco(rewrite(lambda content: content["annotations"][0].update(area=area)))
+    assert coco.dataset["annotations"][0]["area"] == expected
+    assert coco.notes == ([] if area == expected else [
+        "1 areas are not above 0, or larger than their box, and are taken as width x height"])
+
+
+def test_an_image_whose_annotations_are_all_lost_is_no_negative(rewrite, tmp_path):
+    def change(content):
+        content["annotations"][2]["bbox"] = [1, 1, 0, 5]
+        content["annotations"][3]["category_id"] = 77
+        content["images"].append({**content["images"][0], "id": 3})
+        content["images"].append({**content["images"][0], "id": 4, "file_name": "000000000002.jpg"})
+
+    path = rewrite(change)
+    coco = read_coco(path)
+    assert [line for line in coco.skipped if line.startswith("image ")] == [
+        "image 2 (000000000002.jpg): none of its 2 annotations can be used, so it cannot count as an image without objects"]
+
+
+def test_several_files_of_one_id_are_left_out_with_their_boxes(rewrite, tmp_path):
+    path = rewrite(lambda content: content["images"].append({**content["images"][0], "file_name": "other.png"}))
+    coco = read_coco(path)
+    assert [*coco.imgs] == [2] and {entry["image_id"] for entry in coco.dataset["annotations"]} == {2}
+    assert coco.skipped == [
+        "image 1: 2 files have this id (000000000001.jpg, other.png), and their boxes cannot be told apart: all are left out",
+        "annotation 1 of image 1: several files have this image id", "annotation 2 of image 1: several files have this image id"]
+    assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
+
+
+def test_several_ids_of_one_file(rewrite):
+    """Each with some of the boxes: one image with all. Each with all of them, as in a set that repeats images: as they are."""
+    def part(content):
+        content["images"].append({**content["images"][0], "id": 9, "file_name": "./000000000001.jpg"})
+        content["annotations"][1]["image_id"] = 9
+
+    coco = read_coco(rewrite(part))
+    assert [*coco.imgs] == [1, 2] and len(coco.imgToAnns[1]) == 2
+    assert coco.notes == ["1 image files have several ids, each with other boxes: all boxes go to the first id (000000000001.jpg)"]
+
+    def repeat(content):
+        content["images"].append({**content["images"][0], "id": 9})
+        content["annotations"] += [{**entry, "id": 90 + entry["id"], "image_id": 9} for entry in content["annotations"][:2]]
+
+    coco = read_coco(rewrite(repeat))
+    assert [*coco.imgs] == [1, 2, 9] and len(coco.imgToAnns[9]) == 2 and coco.notes == []
+
+
+def test_numbers_that_are_written_as_texts(rewrite):
+    def change(content):
+        content["images"][0]["id"], content["categories"][1]["id"] = "1", "2"
+        content["annotations"][0].update(image_id="1", bbox=["10", "20.0", " 3e1 ", 25])
+        content["annotations"][2].update(iscrowd="1", category_id="1.0")
+
+    coco = read_coco(rewrite(change))
+    entries = coco.dataset["annotations"]
+    assert len(entries) == 4 and entries[0]["bbox"] == [10, 20, 30, 25] and entries[2]["iscrowd"] == 1 and coco.skipped == []
+    assert coco.notes == ["4 entries have numbers that are written as texts, which are read as numbers"]
+
+
+@pytest.mark.parametrize("box, degrees, expected", [
+    ([28, 27, 40, 10], 90, [43, 12, 10, 40]), ([28, 27, 40, 10], 270.0, [43, 12, 10, 40]), ([28, 27, 40, 10], 180, [28, 27, 40, 10]),
+    ([0, 0, 10, 10], 45, [5 - 50**0.5, 5 - 50**0.5, 200**0.5, 200**0.5]),
+])
+def test_the_box_around_a_turned_one(box, degrees, expected, rewrite):
+    """As the corners turned one by one lie."""
+    x, y, w, h = box
+    turn = np.exp(1j * np.radians(degrees))
+    corners = [turn * complex(a, b) for a in (-w / 2, w / 2) for b in (-h / 2, h / 2)] + np.array(complex(x + w / 2, y + h / 2))
+    by_hand = [corners.real.min(), corners.imag.min(), np.ptp(corners.real), np.ptp(corners.imag)]
+    np.testing.assert_allclose(by_hand, expected, atol=1e-6)
+    attributes = {"occluded": False, "rotation": degrees}
+    coco = read_coco(rewrite(lambda content: content["annotations"][0].update(
+        bbox=box, area=w * h, segmentation=[], attributes=attributes)))
+    np.testing.assert_allclose(coco.dataset["annotations"][0]["bbox"], expected, atol=1e-5)
+    assert coco.dataset["annotations"][0]["attributes"] == {"occluded": False}  # a file that is written of it is not turned again
+    assert coco.notes == ["1 boxes are turned (attributes.rotation): the upright box around each counts"]
+
+
+def test_a_rotation_of_something_else_turns_nothing(rewrite):
+    """A polygon, whose box is upright, with an attribute of that name; an attribute that is no angle."""
+    def change(content):
+        content["annotations"][0].update(attributes={"rotation": 90}, segmentation=[[1, 2, 3, 4, 5, 6]])
+        content["annotations"][1].update(attributes={"rotation": "left"})
+
+    coco = read_coco(rewrite(change))
+    assert [entry["bbox"] for entry in coco.dataset["annotations"][:2]] == BOXES[:2] and coco.notes == []
+
+
+def test_class_names_that_hardly_differ_are_named(rewrite):
+    coco = read_coco(rewrite(lambda content: content["categories"].append({"id": 3, "name": "Square "})))
+    assert len(coco.notes) == 1 and "the classes 'square' and 'Square ' differ in capitals, spaces or hyphens alone" in coco.notes[0]
+
+
 @pytest.mark.parametrize("text", ["", "[", "[]", "3", "{\"images\": " + "[" * 100_000, "\xff"])
 def test_what_is_no_annotation_file(text, tmp_path):
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
@@ -172,18 +342,19 @@ def test_where_images_may_lie(folder, tmp_path, make_config):
 def test_usable_boxes_names_what_it_leaves_out():
     annotations = [
         {"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]},
-        {"id": 2, "image_id": 5, "category_id": 8, "bbox": [1, 2, 3, 4]},
+        {"id": 2, "image_id": 5, "category_id": 7, "bbox": [1.0, 2, 3, 4]},
         {"id": 3, "image_id": 5, "category_id": 7, "bbox": [1, 2, 0, 4]},
         {"id": 4, "image_id": 5, "category_id": 7, "bbox": [200, 2, 3, 4]},
-        {"id": 5, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3]},
-        {"id": 6, "image_id": 5, "category_id": 7, "bbox": [1, 2, float("nan"), 4]},
+        {"id": 5, "image_id": 5, "category_id": 8, "bbox": [1, 2, 3, 4]},
+        {"id": 6, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4], "iscrowd": 1},
         {"id": 7, "image_id": 5, "category_id": 7, "bbox": [90, 90, 30, 30]},
     ]
-    boxes, labels, skipped = usable_boxes(annotations, {7: 0}, 100, 100)
-    np.testing.assert_array_equal(boxes, [[1, 2, 4, 6], [90, 90, 120, 120]])
-    np.testing.assert_array_equal(labels, [0, 0])
-    assert [line.split(":")[0] for line in skipped] == [f"annotation {n} of image 5" for n in (2, 3, 4, 5, 6)]
-    assert "unknown category id 8" in skipped[0] and "without area" in skipped[1] and "outside" in skipped[2]
+    boxes, labels, skipped = usable_boxes(annotations, {7: 0, 8: 1}, (100, 100))
+    np.testing.assert_array_equal(boxes, [[1, 2, 4, 6], [1, 2, 4, 6], [1, 2, 4, 6], [90, 90, 120, 120]])
+    np.testing.assert_array_equal(labels, [0, 1, 0, 0])
+    assert skipped == ["annotation 2 of image 5: the same box and class as annotation 1 of image 5",
+                       "annotation 3 of image 5: box without area [1, 2, 0, 4]",
+                       "annotation 4 of image 5: box [200, 2, 3, 4] outside the 100x100 image"]
 
 
 @pytest.mark.parametrize("layout", [

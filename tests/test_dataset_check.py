@@ -145,15 +145,19 @@ def test_what_is_wrong_with_boxes_is_counted_and_named(sound):
 
 def test_what_is_doubled_is_counted_and_named(sound):
     def change(content):
-        content["images"] += [dict(content["images"][2]), {**content["images"][0], "id": 77}]
+        first, second = (entry for entry in content["annotations"] if entry["image_id"] == 1)
+        content["images"] += [dict(content["images"][2]), {**content["images"][0], "id": 77}, {**content["images"][1], "id": 78}]
+        content["annotations"] += [{**first, "image_id": 77}, {**second, "image_id": 77}, dict(first)]
         for entry in content["annotations"]:
             entry["id"] = 5
 
     rewrite(sound / "annotations" / "instances_train2017.json", change)
     done = check(sound, "--dataset_config.keep_empty", "true")
     assert "1 images are listed more than once; each counts once (id 3)" in done.stdout
-    assert "5 annotation ids are 0, equal, missing or no whole numbers (5, 5, 5 and 2 more)" in done.stdout
+    assert "7 annotation ids are 0, equal, missing or no whole numbers (5, 5, 5 and 4 more)" in done.stdout
     assert "1 image files are listed under more than one id:\n  " in done.stdout and "000000000001.jpg: 2 times" in done.stdout
+    assert "1 image files have several ids, each with other boxes: all boxes go to the first id (000000000002.jpg)" in done.stdout
+    assert "1 boxes are there twice, and count once:\n  annotation 5 of image 1: the same box and class as annotation 5" in done.stdout
 
 
 def test_images_without_objects(sound):

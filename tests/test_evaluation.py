@@ -195,8 +195,8 @@ def test_of_very_many_classes_the_best_and_the_worst_are_printed():
 
 def test_images_are_drawn_by_their_names(lively_checkpoint, tmp_path, make_config, capsys):
     """One name in two folders, in one file twice, one that leaves the folder, one that cannot be written."""
-    path = write_coco(tmp_path / "d", "val", dict.fromkeys(range(1, 7), noise_image(1)), [(1, 1, [1, 1, 20, 20])],
-                      ("rectangle", "ellipse", "triangle"))
+    path = write_coco(tmp_path / "d", "val", dict.fromkeys(range(1, 7), noise_image(1)),
+                      [(number, 1, [1, 1, 20, 20]) for number in range(1, 7)], ("rectangle", "ellipse", "triangle"))
     content = json.loads(open(path, encoding="utf-8").read())
     outside = tmp_path / "outside.jpg"
     names = ["a/x.jpg", "b/x.jpg", "a/x.jpg", "../../outside.jpg", str(outside), "a/x"]

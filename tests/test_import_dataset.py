@@ -10,7 +10,8 @@ from PIL import Image
 
 from src.coco import find_split, read_coco
 from src.errors import UserError
-from src.label_formats import match_names, part_of, recognize
+from src.label_formats import part_of, recognize
+from src.label_names import match_names
 from src.manifest import read_manifest
 from tests.conftest import assert_user_error, call_script, convert, noise_image
 from tools import import_dataset
@@ -157,18 +158,20 @@ def test_key_points_follow_a_box(tmp_path, run):
 
 def test_bad_label_lines_are_counted_and_named(tmp_path, run):
     bad = ["2 .5 .5 .1 .1", "0 1.5 .5 .1 .1", "0 .5 .5 .1 -.1", "cat .5 .5 .1 .1", "0 .5 .5 .1", "-1 .5 .5 .1 .1", "0.5 .5 .5 .1 .1",
-           "0 nan .5 .1 .1", "0 .5 .5 0 .1", "0 .5 .5 .1 .1 .9", "inf .5 .5 .1 .1", "0 .1 .1 .2 .2 .3 1.01"]
+           "0 nan .5 .1 .1", "0 .5 .5 0 .1", "0 .5 .5 .1 .1 .9", "inf .5 .5 .1 .1", "0 .1 .1 .2 .2 .3 1.0101"]
     write_yolo(tmp_path / "in", {"images/train/a.jpg": "\n".join(["0 .5 .5 .1 .1", "", *bad, "1 .5 .5 .1 .1"]), "images/val/b.jpg": "",
-                                 "images/val/c.jpg": None}, "train: images/train\nval: images/val\nnc: 2\nnames: [x, y]")
+                                 "images/val/c.jpg": None, "images/val/d.jpg": "0 .5 .5 .1 .1", "images/val/e.jpg": "\n".join(bad)},
+               "train: images/train\nval: images/val\nnc: 2\nnames: [x, y]")
     write(tmp_path / "in/labels/val/lost.txt", "0 .5 .5 .1 .1")
     (tmp_path / "in/labels/val/c.txt").write_bytes(b"0 .5 .5 .1 .1 \xff\xfe")
     boxes, output = run()
-    assert [name for name, _ in boxes["train"]["a.jpg"]] == ["x", "y"] and boxes["val"] == {"b.jpg": []}
+    assert [name for name, _ in boxes["train"]["a.jpg"]] == ["x", "y"] and boxes["val"] == {"b.jpg": [], "d.jpg": [("x", [45, 36, 10, 8])]}
+    assert f"skipped image images/val/e.jpg: none of its {len(bad)} annotations can be used" in output
     for number in range(3, 3 + len(bad)):
         assert output.count(f"skipped labels/train/a.txt, line {number}: ") == 1
     for part in ("class 2, and there are 2 classes", "coordinates outside of 0 to 1", "not only numbers", "4 numbers; expected",
                  "class -1;", "box without area", "labels/val/lost.txt: no image of this name", "image images/val/c.jpg: ",
-                 f"{len(bad) + 2} images or objects skipped"):
+                 f"{2 * len(bad) + 3} images or objects skipped"):
         assert part in output, part
 
 
@@ -239,7 +242,7 @@ DOG = [("dog", [10, 20, 20, 20])]
 def test_voc_with_image_sets(tmp_path, run, parts, expected):
     write_voc(tmp_path / "in", parts)
     if "default" in parts:  # a validation list alone: one image cannot be divided
-        with pytest.raises(UserError, match="1 usable image cannot be divided"):
+        with pytest.raises(UserError, match="1 usable image with objects cannot be divided"):
             run()
         return
     boxes, output = run()
@@ -296,12 +299,13 @@ def test_bad_xml_files_are_counted_and_named(tmp_path, run):
                                             ("dog", 201, 1, 220, 9)])
     (tmp_path / "in/unreadable.jpg").write_bytes(b"no image")
     boxes, output = run()
-    assert sorted(boxes["train"] | boxes["val"]) == ["good.jpg", "objects.jpg", "other.jpg"]
+    assert sorted(boxes["train"] | boxes["val"]) == ["good.jpg", "other.jpg"]
     for part in ("skipped broken.xml: no element found", "skipped bomb.xml: it declares a document type",
                  "image size.jpg: it has 100x80 pixels, its labels say 50x50", "object 1 of objects.xml: box without area",
                  "object 2 of objects.xml: it names no class",
                  "object 3 of objects.xml: no box of four", "object 4 of objects.xml: box without", "object 5 of objects.xml: box [200.0",
-                 "image unreadable.jpg: not an image", "9 images or objects skipped"):
+                 "image objects.jpg: none of its 5 annotations can be used", "image unreadable.jpg: not an image",
+                 "10 images or objects skipped"):
         assert part in output, part
 
 
@@ -435,10 +439,13 @@ class _Backwards:
 
 def test_one_image_or_none_is_refused(tmp_path, run):
     write_many(tmp_path / "in", [1])
-    with pytest.raises(UserError, match="1 usable image cannot be divided"):
+    with pytest.raises(UserError, match="1 usable image with objects cannot be divided"):
         run()
     write(tmp_path / "in/labels/1.txt", "9 .5 .5 .1 .1")
-    with pytest.raises(UserError, match="no object of its 1 usable images can be used; labels/1.txt, line 1: class 9, and there are 1"):
+    with pytest.raises(UserError, match="in: no image can be used; labels/1.txt, line 1: class 9, and there are 1"):
+        run()
+    write(tmp_path / "in/labels/1.txt", "")
+    with pytest.raises(UserError, match="in: none of the 1 usable images for train has an object"):
         run()
     os.remove(tmp_path / "in/images/1.jpg")
     with pytest.raises(UserError, match="it holds no images"):

@@ -104,17 +104,20 @@ def test_names_whose_digits_are_no_id():
 
 
 def test_nothing_is_lost_silently(tmp_path, capsys):
-    boxes = [("cat", (5, 5, 5, 5)), ("unicorn", (1, 1, 9, 9)), ("dog", ("x", 1, 9, 9)), ("dog", (1, 1, 9, 9))]
-    objects = {"1": [(name, box, 0, 0) for name, box in boxes], "2": b"<annotation><size>", "3": []}
-    write_voc(tmp_path, {"train": ["1", "2", "3", "4"]}, objects)
+    boxes = [("cat", (5, 5, 5, 5)), ("unicorn", (1, 1, 9, 9)), ("dog", ("x", 1, 9, 9)), ("dog", (1, 1, 9, 9)), ("dog", (1, 1, 9, 9))]
+    objects = {"1": [(name, box, 0, 0) for name, box in boxes], "2": b"<annotation><size>", "3": [], "5": [(*boxes[0], 0, 0)]}
+    write_voc(tmp_path, {"train": ["1", "2", "3", "4", "5", "1"]}, objects)
     os.remove(tmp_path / "Annotations" / "3.xml")
     content = convert(tmp_path, "train", "--classes", "cat,dog")
     output = capsys.readouterr().out
-    for part in ("object 1 of image 1 (", "box without area [5.0, 5.0, 5.0, 5.0]", "unknown class 'unicorn'", "object 3 of image 1",
-                 "no box of four numbers", "image 2 (", "image 3 (", "No such file", "image 4: not in",
-                 "1 images, 1 objects (0 difficult), 2 classes, 6 images or objects skipped"):
+    for part in ("object 1 of Annotations/1.xml: box without area [5.0, 5.0, 5.0, 5.0]",
+                 "an object of JPEGImages/1.jpg: unknown class 'unicorn'", "object 3 of Annotations/1.xml: no box of four numbers",
+                 "object 5 of Annotations/1.xml: the same box and class as object 4 of",
+                 "Annotations/2.xml: no element found", "Annotations/3.xml: No such file", "Annotations/4.xml: No such file",
+                 "image JPEGImages/5.jpg: none of its 1 annotations can be used",
+                 "1 images, 1 objects (0 difficult), 2 classes, 9 images or objects skipped"):
         assert part in output, part
-    assert len(content["info"]["skipped"]) == 6 and content["annotations"][0]["id"] == 10004
+    assert len(content["info"]["skipped"]) == 9 and content["annotations"][0]["id"] == 10002
 
 
 def test_classes_of_ones_own_and_boxes_that_count_from_zero(tmp_path, capsys):
@@ -144,7 +147,8 @@ def test_the_images_are_put_in_place_and_training_reads_them(tmp_path):
 
 @pytest.mark.parametrize("words, part", [
     (["--voc_dir", "/nowhere", "--split", "x"], "/nowhere/Annotations"), (["--voc_dir", "v", "--split", "x"], "Main/x.txt"),
-    (["--voc_dir", "v", "--split", "none"], "the list is empty"),
+    (["--voc_dir", "v", "--split", "none"], "no image of none can be used; there are none"),
+    (["--voc_dir", "v", "--split", "t", "--classes", "cat"], "no object of t can be used; an object of JPEGImages/1.jpg: unknown"),
 ])
 def test_conversion_mistakes(words, part, tmp_path):
     write_voc(tmp_path / "v", {"t": ["1"], "none": []}, {"1": [("dog", (1, 1, 9, 9), 0, 0)]})

@@ -10,6 +10,7 @@ if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from src import errors
+from src.errors import UserError
 from src.model_utils.config import get_config
 from src.options import OptionParser
 
@@ -37,6 +38,8 @@ def main(argv=None):
         elif part.images:
             log(look.describe(part.boxes, part.classes, recipe.input_size))
     log("")
+    if not train.images and not val.images:
+        raise UserError(f"{config.data_dir}: no image of either part can be used; {(train.refusals + val.refusals)[0]}")
     path = os.path.join(config.save_result_dir, look.IMAGE)
     if train.images:
         with look.going_on(path):  # of images of which --quick has read the headers alone
@@ -53,7 +56,8 @@ def parse(argv):
     """(the options of this script, the words for get_config) of the command line."""
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                           epilog="Exit code 0 if conversion and eval.py take the data set and all of its images but those without "
-                                 "objects, 1 if not, 2 for a mistake in the options.")
+                                 "objects, 1 if not, 2 for a mistake in the options, and where no image "
+                                 "can be used.")
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the data set")
     parser.add_argument("--config_path", metavar="FILE", action="append", help="configuration that it is to be trained with")
     parser.add_argument("--quick", action="store_true",

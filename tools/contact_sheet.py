@@ -44,7 +44,7 @@ def main():
 
     predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     split = find_split(options.data_dir, "val", config.dataset_config)
-    coco = read_coco(split.annotation)
+    coco = read_coco(split.annotation, split.image_dir)
     category_ids = evaluation.check_classes(predictor.detector.description, coco, split.annotation)
     images = image_list(split, coco)
     sheet = []

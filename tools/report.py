@@ -105,7 +105,7 @@ def ground_truth(result, options, config):
 
     if options.data_dir:
         split = find_split(options.data_dir, "val", config.dataset_config)
-        coco = read_coco(split.annotation)
+        coco = read_coco(split.annotation, split.image_dir)
         images = dict(image_list(split, coco))
     else:
         if not os.path.isfile(result["annotation"]):

@@ -13,9 +13,11 @@ if __name__ == "__main__":
 
 from src import errors
 from src.errors import UserError
+from src.label_formats import images_of, name_of, stem
+from src.labels import Labels, each_once
 from src.options import OptionParser
-from src.utils import link_or_copy
-from src.voc_labels import read_list, read_objects, read_xml, stated_size
+from src.utils import MARK, link_or_copy, log, log_skipped, require_ours, says, write_json
+from src.voc_labels import read_files, read_list, read_xml
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
                "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -34,30 +36,31 @@ def main(argv=None):
     parser.add_argument("--zero_based", action="store_true", help="the boxes count pixels from 0")
     options = parser.parse_args(argv)
 
-    from src.utils import MARK, log, log_skipped, require_ours, says, write_json
-
     require_ours(options.output, says(), option="--output")
-
     for folder in ("Annotations", "JPEGImages"):
         errors.require_dir(os.path.join(options.voc_dir, folder), f"VOC folder's {folder}")
-    files = {os.path.splitext(file)[0]: file for file in sorted(os.listdir(os.path.join(options.voc_dir, "JPEGImages")))}
-    names = read_list(os.path.join(options.voc_dir, "ImageSets", "Main", f"{options.split}.txt"), files)
-    ids = image_ids(set(files) | set(names))
+    images = images_of(f"JPEGImages/{file}" for file in sorted(os.listdir(os.path.join(options.voc_dir, "JPEGImages"))))
+    stems = set(map(stem, images))
+    names = read_list(os.path.join(options.voc_dir, "ImageSets", "Main", f"{options.split}.txt"), stems)
+    ids = image_ids(stems.union(names))
     classes = [name.strip() for name in options.classes.split(",")] if options.classes else find_classes(options.voc_dir)
-    dataset, skipped, begin_at_0 = convert(options.voc_dir, names, files, ids, classes, 0 if options.zero_based else 1)
-    if not dataset["images"]:
-        raise UserError(f"{options.voc_dir}: no image of {options.split} can be used; {skipped[0] if skipped else 'the list is empty'}")
+    labels = Labels(options.voc_dir)
+    read_files(labels, [("train", f"Annotations/{name}.xml") for name in names], images, 0 if options.zero_based else 1)
+    dataset = convert(labels, ids, classes)
+    for note in labels.notes:
+        log(note)
+    log_skipped(labels.skipped)
+    if not dataset["annotations"]:
+        what = "object" if dataset["images"] else "image"
+        raise UserError(f"{options.voc_dir}: no {what} of {options.split} can be used; {[*labels.skipped, 'there are none'][0]}")
     name = f"{os.path.basename(os.path.abspath(options.voc_dir))} {options.split}"
-    dataset = {"info": {"written_by": MARK, "description": name, "skipped": skipped}, **dataset}
-    log_skipped(skipped)
-    if begin_at_0 and not options.zero_based:
-        log(f"{begin_at_0} boxes begin before the first pixel: if these annotations count from 0, give --zero_based")
+    dataset["info"] = {"written_by": MARK, "description": name, "skipped": labels.skipped}
     if options.image_dir:
         link_images(options.voc_dir, [info["file_name"] for info in dataset["images"]], options.image_dir)
     write_json(options.output, dataset, says())
     difficult = sum(annotation["difficult"] for annotation in dataset["annotations"])
     log(f"{len(dataset['images'])} images, {len(dataset['annotations'])} objects ({difficult} difficult), {len(classes)} classes, "
-        f"{len(skipped)} images or objects skipped: {options.output}")
+        f"{len(labels.skipped)} images or objects skipped: {options.output}")
 
 
 def image_ids(names):
@@ -77,7 +80,7 @@ def find_classes(voc_dir):
     folder = os.path.join(voc_dir, "Annotations")
     found = set()
     for file in sorted(os.listdir(folder)):
-        if file.endswith(".xml"):
+        if file.lower().endswith(".xml"):
             try:
                 found |= {(entry.findtext("name") or "").strip() for entry in read_xml(os.path.join(folder, file)).iter("object")}
             except ValueError:
@@ -88,34 +91,21 @@ def find_classes(voc_dir):
     return list(VOC_CLASSES) if found <= set(VOC_CLASSES) else sorted(found)
 
 
-def convert(voc_dir, names, files, ids, classes, first):
-    """(COCO dictionary, sentences about what was left out, boxes that begin before pixel `first`) of the images named."""
-    labels = {name: number for number, name in enumerate(classes, 1)}
-    images, annotations, skipped = [], [], []
-    begin_before = 0
-
-    def refuse(class_name):
-        return "" if class_name in labels else f"unknown class {class_name!r}"
-
-    for name in names:
-        path = os.path.join(voc_dir, "Annotations", f"{name}.xml")
-        if name not in files:
-            skipped.append(f"image {name}: not in {os.path.join(voc_dir, 'JPEGImages')}")
-            continue
-        try:
-            root = read_xml(path)
-            width, height = stated_size(root)
-        except (OSError, ValueError) as error:
-            skipped.append(f"image {name} ({path}): {errors.reason(error)}")
-            continue
-        images.append({"id": ids[name], "file_name": files[name], "width": width, "height": height})
-        objects = read_objects(root, first, f"image {name} ({path})", refuse, skipped)
-        begin_before += sum(min(annotation["bbox"][:2]) < 0 for _, _, annotation in objects)
-        for number, class_name, annotation in objects:
-            own = {"id": ids[name] * OBJECTS_AN_IMAGE + number, "image_id": ids[name], "category_id": labels[class_name]}
-            annotations.append({**own, **annotation})
-    categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in labels.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}, skipped, begin_before
+def convert(labels, ids, classes):
+    """The COCO dictionary of the images of Labels, in the order of their list; objects of other classes are named in labels.skipped."""
+    numbers = {name: number for number, name in enumerate(classes, 1)}
+    images, annotations = [], []
+    for image in each_once(labels, labels.parts["train"]).values():
+        image_id, (width, height) = ids[stem(image.path)], image.size
+        images.append({"id": image_id, "file_name": name_of(image.path), "width": width, "height": height})
+        for number, (name, annotation) in enumerate(image.objects, 1):
+            if name in numbers:
+                own = {"id": image_id * OBJECTS_AN_IMAGE + number, "image_id": image_id, "category_id": numbers[name]}
+                annotations.append({**own, **annotation})
+            else:
+                labels.skipped.append(f"an object of {image.path}: unknown class {name!r}")
+    categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in numbers.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def link_images(voc_dir, files, folder):
