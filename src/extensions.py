@@ -3,6 +3,7 @@ import functools
 import glob
 import importlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,4 +68,4 @@ def _cause(output):
 
 def _unbuilt(cause):
     return UserError(f"the Cython extensions are missing and could not be built ({cause}); with a C compiler, Cython and a folder that can "
-                     f"be written, run: cd {ROOT} && {sys.executable} setup.py build_ext --inplace")
+                     f"be written, run: {shlex.join(['cd', ROOT])} && {shlex.join([sys.executable, 'setup.py', 'build_ext', '--inplace'])}")

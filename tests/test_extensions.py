@@ -1,6 +1,7 @@
 """The Cython extensions are built on first use, by any number of processes, or refused in one sentence."""
 import errno
 import os
+import shlex
 import subprocess
 import sys
 
@@ -100,6 +101,13 @@ def test_a_folder_that_cannot_be_written(monkeypatch):
     monkeypatch.setattr(extensions.tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(UserError, match=r"could not be built \(.*/src: Read-only file system\); .* a folder that can be written, run: cd "):
         extensions.build()
+
+
+def test_the_command_is_whole_in_a_folder_with_a_space(monkeypatch):
+    monkeypatch.setattr(extensions, "ROOT", "/my clones/a")
+    monkeypatch.setattr(extensions.sys, "executable", "/my venv/bin/python")
+    words = shlex.split(str(extensions._unbuilt("x")).partition("run: ")[2])
+    assert words == ["cd", "/my clones/a", "&&", "/my venv/bin/python", "setup.py", "build_ext", "--inplace"]
 
 
 def test_the_warp_is_the_extensions():
