@@ -30,8 +30,13 @@ def judge(ground_truth, detections):
     """Judge the detections of one class: (true positives, false positives), bool [M] each, best score first, and the number of objects.
 
     Args: ground_truth {image id: annotations}, detections the class's records. A detection belongs to the object it overlaps most, by
-    0.5 at least; the first of an object is a true positive, the next are false positives; one of a difficult object counts as neither.
+    0.5 at least; the first of an object is a true positive, the next are false positives; one of a difficult object counts as neither,
+    and so does one of no object of which half lies in a crowd, which VOC does not have and COCO ignores.
     """
+    crowds = {image_id: [annotation["bbox"] for annotation in annotations if annotation.get("iscrowd")]
+              for image_id, annotations in ground_truth.items()}
+    ground_truth = {image_id: [annotation for annotation in annotations if not annotation.get("iscrowd")]
+                    for image_id, annotations in ground_truth.items()}
     order = np.argsort([-record["score"] for record in detections], kind="stable")
     true_positives, false_positives = np.zeros(len(order), bool), np.zeros(len(order), bool)
     boxes = {image_id: [annotation["bbox"] for annotation in annotations] for image_id, annotations in ground_truth.items()}
@@ -48,7 +53,8 @@ def judge(ground_truth, detections):
         image_id = detections[index]["image_id"]
         best = int(np.argmax(overlaps[index])) if index in overlaps else None
         if best is None or overlaps[index][best] < IOU:
-            false_positives[rank] = True
+            regions = crowds.get(image_id)
+            false_positives[rank] = not regions or mask.iou([detections[index]["bbox"]], regions, [1] * len(regions)).max() < IOU
         elif not difficult[image_id][best]:
             true_positives[rank] = (image_id, best) not in taken
             false_positives[rank] = not true_positives[rank]

@@ -114,7 +114,7 @@ def read_list(path, known=()):
     names = []
     for line in filter(None, map(str.strip, read_text(path, "list of images").splitlines())):
         row = line.split()
-        if line in known or len(row) == 1:
+        if line in known or plain_name(line) in known or len(row) == 1:
             names.append(line)
         elif row[1] != "-1":
             names.append(row[0])
@@ -212,7 +212,7 @@ def _listed_parts(folder, files, labels):
         chosen = _choose_lists(named)
         listed = set()
         for part, path in chosen:
-            for name in read_list(os.path.join(folder, path), known):
+            for name in read_list(os.path.join(folder, path), {*known, *plain}):
                 name = name if name in known else plain.get(plain_name(name), name)
                 listed.add(name)
                 if name in known:

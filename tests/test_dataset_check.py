@@ -160,6 +160,21 @@ def test_what_is_doubled_is_counted_and_named(sound):
     assert "1 boxes are there twice, and count once:\n  annotation 5 of image 1: the same box and class as annotation 5" in done.stdout
 
 
+def test_nothing_to_check_or_to_learn_is_an_error(sound):
+    """No object in train, kept empty or not; no image in either part."""
+    rewrite(sound / "annotations" / "instances_train2017.json", lambda content: content.update(annotations=[]))
+    done = check(sound, "--dataset_config.keep_empty", "true")
+    assert done.returncode == 1 and "no object in any of 3 usable images" in done.stdout
+    done = check(sound)
+    assert done.returncode == 1 and "no usable image" in done.stdout
+    for keep_empty, what in (("true", "no object in any of 3 usable images"), ("false", "no usable image")):
+        words = ["--coco_data_dir", sound, "--mindrecord_dir", sound.parent / "m", "--dataset_config.keep_empty", keep_empty]
+        assert_user_error(call_script("src/dataset.py", *words, check=False), what)
+    assert not list((sound.parent / "m").iterdir())
+    shutil.rmtree(sound / "val2017")
+    assert_user_error(check(sound), "no image of either part can be used; ")
+
+
 def test_images_without_objects(sound):
     rewrite(sound / "annotations" / "instances_train2017.json", lambda content: content["annotations"].__delitem__(slice(2)))
     done = check(sound)

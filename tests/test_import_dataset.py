@@ -175,6 +175,97 @@ def test_bad_label_lines_are_counted_and_named(tmp_path, run):
         assert part in output, part
 
 
+@pytest.mark.parametrize("line, box", [
+    ("0 0.304 0.5003 0.608 1.0004", [0, 0.008, 60.8, 79.992]), ("0 0.1 0.1 0.3 0.1 0.3 1.0099 0.1 0.35", [10, 8, 20, 72]),
+    ("0 -0.0099 .5 .1 .5", [0, 20, 4.01, 40]), ("0 .9 .5 .4 .5", [70, 20, 30, 40]), ("0 .5 .5 1 1", [0, 0, 100, 80]),
+    ("0 .1 .1 .2 .1 .2 .3 .1 .3", [10, 8, 10, 16]),
+])
+def test_a_hair_outside_is_cut_to_the_image(line, box, tmp_path, run):
+    """In 100x80 pixels; the last are the four corners of an oriented box."""
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": line, "images/val/b.jpg": line}, "train: images/train\nval: images/val\nnames: [x]")
+    boxes, output = run()
+    assert boxes == {"train": {"a.jpg": [("x", box)]}, "val": {"b.jpg": [("x", box)]}} and "0 images or objects skipped" in output
+
+
+@pytest.mark.parametrize("image, label", [
+    ("my image", "my%20image"), ("my%20image", "my image"), ("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9"), ("IMG_1", "img_1"),
+])
+def test_names_that_are_written_in_another_way(image, label, tmp_path, run):
+    """In YOLO's label files, in its lists, in COCO's file_name and in VOC's XML files and lists."""
+    for part, ending in (("train", "jpg"), ("val", "png")):
+        write_image(tmp_path / f"yolo/images/{part}/{image}.{ending}")
+        write(tmp_path / f"yolo/labels/{part}/{label}.txt", "0 .5 .5 .2 .2")
+        write(tmp_path / f"yolo/{part}.txt", f"images/{part}/{label}.{ending}\n")
+        write_image(tmp_path / f"coco/images/{part}/{image}.{ending}")
+        write(tmp_path / f"coco/{part}.json", coco_content({1: f"{label}.{ending}"}, [(1, 1, [1, 2, 3, 4])]))
+        write_image(tmp_path / f"voc/JPEGImages/{image}{part}.{ending}")
+        write_xml(tmp_path / f"voc/Annotations/{label}{part}.xml", [("dog", 11, 21, 30, 40)], f"{label}.{ending}")
+        write(tmp_path / f"voc/ImageSets/Main/{part}.txt", f"{image}{part}\n")
+    write(tmp_path / "yolo/data.yaml", "train: train.txt\nval: val.txt\nnames: [x]")
+    for form in ("yolo", "coco", "voc"):
+        import_dataset.main(["--input", str(tmp_path / form), "--output", str(tmp_path / f"out_{form}")])
+        boxes = boxes_of(tmp_path / f"out_{form}")
+        assert [len(objects) for part in ("train", "val") for objects in boxes[part].values()] == [1, 1], form
+
+
+def test_names_that_two_files_share_but_for_their_writing(tmp_path, run):
+    """a.txt belongs to a.jpg; A.jpg has no labels, and none of a.jpg's."""
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2", "images/train/A.jpg": None, "images/val/b.jpg": "0 .5 .5 .2 .2"},
+               "train: images/train\nval: images/val\nnames: [x]")
+    train = json.dumps(run()[0]["train"], default=str)
+    assert train.count("[]") == 1 and train.count("40") == 1
+
+
+def test_a_label_file_that_several_images_look_for(tmp_path, run):
+    """The picture a.jpg may be the one that a.txt describes, or a.png; an image deeper in the folder is not."""
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2", "images/train/a.png": None, "images/train/c.jpg": "0 .5 .5 .2 .2",
+                                 "images/val/b.jpg": "0 .5 .5 .2 .2"}, "train: images/train\nval: images/val\nnames: [x]")
+    boxes, output = run()
+    assert [*boxes["train"]] == ["c.jpg"] and [*boxes["val"]] == ["b.jpg"]
+    assert "image images/train/a.jpg: its label file may be labels/train/a.txt, which may also be that of images/train/a.png" in output
+
+
+def test_label_files_in_a_folder_of_another_name(tmp_path, run):
+    """Images whose labels are lost are no background: most of a folder's are refused, single ones left out; of a test part all are."""
+    labels = {f"images/{part}/{part}{number}.jpg": "0 .5 .5 .2 .2" for part in ("train", "val", "test") for number in range(3)}
+    write_yolo(tmp_path / "in", labels, "train: images/train\nval: images/val\ntest: images/test\nnames: [x]")
+    os.rename(tmp_path / "in/labels/test", tmp_path / "in/labels/testing")
+    os.makedirs(tmp_path / "in/old")
+    os.rename(tmp_path / "in/labels/train/train1.txt", tmp_path / "in/old/train1.txt")
+    boxes, output = run()
+    assert {part: [*images] for part, images in boxes.items()} == {
+        "train": ["train0.jpg", "train2.jpg"], "val": ["val0.jpg", "val1.jpg", "val2.jpg"]}
+    assert ("skipped image images/train/train1.jpg: its label file is not where it is looked for (labels/train/train1.txt), and "
+            "old/train1.txt has its name") in output and output.count("skipped image images/test/") == 3
+    os.rename(tmp_path / "in/labels/val", tmp_path / "in/labels/valid")
+    with pytest.raises(UserError, match="3 of 3 images in images/val have no label file in labels/val or Labels/val or images/val or "
+                                        "images/val/labels, where it is looked for, and label files of their names are in labels/valid"):
+        run()
+
+
+def test_empty_label_files_are_background_wherever_they_lie(tmp_path, run):
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2", "images/val/b.jpg": "0 .5 .5 .2 .2", "images/train/c.jpg": "\n"},
+               "train: images/train\nval: images/val\nnames: [x]")
+    boxes, output = run()
+    assert boxes["train"] == {"a.jpg": [("x", [40, 32, 20, 16])], "c.jpg": []} and "0 images or objects skipped" in output
+
+
+def test_a_part_without_objects_is_an_error(tmp_path, run):
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2", "images/val/b.jpg": ""},
+               "train: images/train\nval: images/val\nnames: [x]")
+    with pytest.raises(UserError, match="none of the 1 usable images for val has an object"):
+        run()
+
+
+def test_doubled_boxes_count_once(tmp_path, run):
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2\n1 .5 .5 .2 .2\n0 .5 .5 .2 .2", "images/val/b.jpg": "0 .5 .5 .2 .2"},
+               "train: images/train\nval: images/val\nnames: [x, X]")
+    boxes, output = run()
+    assert [name for name, _ in boxes["train"]["a.jpg"]] == ["x", "X"]
+    assert "labels/train/a.txt, line 3: the same box and class as labels/train/a.txt, line 1" in output
+    assert "the classes 'x' and 'X' differ in capitals" in output
+
+
 @pytest.mark.parametrize("extra, names, said", [
     ({"classes.txt": "hat\nshoe\n"}, ["hat", "shoe"], "class names: classes.txt"),
     ({"obj.names": "hat\nshoe\n", "obj.data": "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/"},
@@ -257,6 +348,28 @@ def test_a_cvat_list_of_another_name_and_names_with_a_space(tmp_path, run):
     boxes, output = run()
     assert boxes["train"] | boxes["val"] == {"photo 1.jpg": DOG, "photo 2.jpg": DOG}
     assert "image missing of ImageSets/Main/default.txt" in output and "skipped Annotations/unlisted.xml: in no list" in output
+
+
+def test_voc_as_it_is_distributed(tmp_path, run):
+    """Masks have the images' names; the XML file names its image, or only the folder tells."""
+    write_voc(tmp_path / "in", {"train": ["1", "2"], "val": ["3", "4"]})
+    for name in "1234":
+        for kind in ("SegmentationClass", "SegmentationObject", "masks"):
+            write_image(tmp_path / "in" / kind / f"{name}.png")
+    write_xml(tmp_path / "in/Annotations/2.xml", [("dog", 11, 21, 30, 40)], "2")
+    os.rename(tmp_path / "in/Annotations/3.xml", tmp_path / "in/Annotations/3.XML")
+    boxes, output = run()
+    assert boxes == {"train": {"1.jpg": DOG, "2.jpg": DOG}, "val": {"3.jpg": DOG, "4.jpg": DOG}} and "0 images or objects skipped" in output
+
+
+def test_an_xml_file_that_may_be_of_two_images(tmp_path, run):
+    for name in ("a.jpg", "a.png", "b.jpg", "b.png", "c.jpg", "d.jpg"):
+        write_image(tmp_path / "in" / name)
+    for name, filename in (("a", "a.png"), ("b", "other.jpg"), ("c", "c.jpg"), ("d", "d.jpg")):
+        write_xml(tmp_path / f"in/{name}.xml", [("dog", 11, 21, 30, 40)], filename)
+    boxes, output = run()
+    assert sorted(boxes["train"] | boxes["val"]) == ["a.png", "c.jpg", "d.jpg"]
+    assert "skipped b.xml: its image can be b.jpg or b.png" in output
 
 
 def test_voc_without_image_sets(tmp_path, run):
@@ -369,6 +482,41 @@ def test_cocos_own_layout(tmp_path, run):
     assert "COCO labels (annotations/instances_train2017.json, annotations/instances_val2017.json)" in output
 
 
+def test_one_image_in_the_lists_of_several_classes_has_all_their_boxes(tmp_path, run):
+    for name, category in (("cats", 1), ("dogs", 2)):
+        write(tmp_path / f"in/{name}.json", coco_content({1: "a.jpg", 2: "b.jpg"}, [
+            (1, category, [category, 2, 30, 40]), (2, 1, [5, 5, 9, 9])]))
+    for name in "ab":
+        write_image(tmp_path / f"in/{name}.jpg")
+    boxes, output = run()
+    assert boxes["train"] | boxes["val"] == {"a.jpg": [("cat", [1, 2, 30, 40]), ("dog", [2, 2, 30, 40])], "b.jpg": [("cat", [5, 5, 9, 9])]}
+    assert "2 images are listed more than once, and have the objects of all their lists: a.jpg, b.jpg" in output
+
+
+def test_turned_rectangles_of_cvat(tmp_path, run):
+    """The box 28, 27, 40, 10 turned by 90 degrees is 43, 12, 10, 40; it is not turned again when the result is read."""
+    content = coco_content({1: "a.jpg", 2: "b.jpg"}, [(1, 1, [28, 27, 40, 10]), (2, 1, [28, 27, 40, 10])])
+    for entry in content["annotations"]:
+        entry.update(segmentation=[], attributes={"rotation": 90.0})
+    write(tmp_path / "in/annotations/instances_default.json", content)
+    for name in "ab":
+        write_image(tmp_path / f"in/images/{name}.jpg")
+    boxes, output = run()
+    assert boxes["train"] | boxes["val"] == {f"{name}.jpg": [("cat", [43, 12, 10, 40])] for name in "ab"}
+    assert "2 boxes are turned (attributes.rotation)" in output
+    for part in ("train", "val"):
+        coco = read_coco(str(tmp_path / f"out/annotations/{part}.json"))
+        assert coco.notes == [] and coco.dataset["annotations"][0]["bbox"] == pytest.approx([43, 12, 10, 40])
+
+
+def test_where_no_image_is_found_nothing_is_divided(tmp_path, capsys):
+    write_image(tmp_path / "in/a.jpg")
+    write(tmp_path / "in/labels.json", coco_content({1: "x.jpg"}, [(1, 1, [1, 2, 3, 4])]))
+    with pytest.raises(UserError, match="in: no image can be used; image 1 of labels.json: 'x.jpg' is not in "):
+        import_dataset.main(["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")])
+    assert "divided" not in capsys.readouterr().out
+
+
 def test_parts_with_other_classes_get_one_list(tmp_path, run):
     for part, classes in (("train", ((1, "cat"), (2, "dog"))), ("val", ((1, "dog"), (2, "bird")))):
         write_image(tmp_path / f"in/images/{part}.jpg")
@@ -402,6 +550,13 @@ def test_names_that_lead_out_of_the_folder_are_not_read(tmp_path, run):
 
 def write_many(folder, names):
     write_yolo(folder, {f"images/{name}.jpg": "0 .5 .5 .2 .2" for name in names}, "names: [a]")
+
+
+def test_both_parts_get_images_with_objects(tmp_path, run):
+    """Of many images without objects and two with."""
+    write_yolo(tmp_path / "in", {f"images/{number}.jpg": "0 .5 .5 .2 .2" if number in (3, 8) else "" for number in range(20)}, "names: [a]")
+    boxes, _ = run()
+    assert [sum(map(len, boxes[part].values())) for part in ("train", "val")] == [1, 1] and len(boxes["val"]) == 5
 
 
 @pytest.mark.parametrize("count, fraction, expected", [(10, 0.2, 2), (2, 0.01, 1), (2, 0.99, 1), (10, 0.99, 9), (15, 0.1, 2)])

@@ -182,6 +182,35 @@ def test_parts_that_cannot_be_merged(second, part):
         merge_pascal_json.merge([("first", part_of({1: "a.jpg"}, [])), ("second", second)])
 
 
+def test_merging_says_what_it_leaves_out(tmp_path, capsys):
+    content = part_of({1: "a.jpg"}, [(1, 1), (2, 1)])
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    merge_pascal_json.main(["--inputs", str(tmp_path / "a.json"), "--output", str(tmp_path / "m.json")])
+    output = capsys.readouterr().out
+    assert "skipped annotation 2 of image 1: the same box and class as annotation 1 of image 1" in output
+    assert "1 images, 1 objects" in output
+
+
+@pytest.mark.parametrize("sides", [("30", "40", "11", "21"), ("11", "40.0", "3e1", "21"), (" 11 ", "21", "30", "40")])
+def test_swapped_corners_and_numbers_in_any_writing(sides, tmp_path, capsys):
+    write_voc(tmp_path, {"t": ["1"]}, {"1": [("dog", sides, 0, 0)]})
+    assert convert(tmp_path, "t")["annotations"][0]["bbox"] == [10, 20, 20, 20]
+    assert ("1 boxes have their corners swapped" in capsys.readouterr().out) == (float(sides[1]) == 40)
+
+
+@pytest.mark.parametrize("part, expected", [
+    ("<bndbox><xmin>29</xmin><ymin>28</ymin><xmax>68</xmax><ymax>37</ymax></bndbox>"
+     "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>", [43, 12, 10, 40]),
+    ("<robndbox><cx>48</cx><cy>32</cy><w>40</w><h>10</h><angle>1.5707963</angle></robndbox>", [43, 12, 10, 40]),
+    ("<robndbox><cx>48</cx><cy>32</cy><w>40</w><h>10</h><angle>0</angle></robndbox>", [28, 27, 40, 10]),
+])
+def test_turned_boxes_of_cvat_and_rolabelimg(part, expected, tmp_path):
+    """The box 28, 27, 40, 10 turned by a quarter about its center 48, 32."""
+    write_voc(tmp_path, {"t": ["1"]}, {"1": TEMPLATE.format(
+        name="1", width=100, height=80, objects=f"<object><name>dog</name>{part}</object>").encode()})
+    assert convert(tmp_path, "t")["annotations"][0]["bbox"] == pytest.approx(expected, abs=1e-4)
+
+
 # ---------------------------------------------------------------- download
 
 ARCHIVES = ("voc2007/VOCtrainval_06-Nov-2007.tar", "voc2007/VOCtest_06-Nov-2007.tar", "voc2012/VOCtrainval_11-May-2012.tar")
@@ -351,6 +380,17 @@ def test_average_precision_by_hand(truths, records, eleven, area):
     result, objects = voc_eval.score(coco_of(truths), records)
     assert result["11 points"]["a"] == pytest.approx(eleven) and result["area"]["a"] == pytest.approx(area)
     assert objects == {"a": sum(not flag for *_, flag in truths)}
+
+
+def test_a_crowd_is_no_object_and_what_lies_in_it_no_false_alarm():
+    """Of two detections without an object one lies in the crowd by exactly half, one by less: precision 1, 1, 1/2, or 1 and 1/2 counted."""
+    coco = coco_of([(1, 1, BOX, 0), (1, 1, FAR, 0)])
+    coco.dataset["annotations"][1]["iscrowd"] = 1
+    inside, by_half, outside = [62, 62, 4, 4], [50, 60, 20, 20], [49, 60, 20, 20]
+    assert voc_eval.score(coco, [found(1, inside, 0.9), found(1, by_half, 0.8), found(1, BOX, 0.7)]) == (
+        {"11 points": {"a": 1.0}, "area": {"a": 1.0}}, {"a": 1})
+    result, _ = voc_eval.score(coco, [found(1, outside, 0.9), found(1, BOX, 0.7)])
+    assert result["area"]["a"] == pytest.approx(0.5)
 
 
 def test_a_class_without_objects_has_no_score():

@@ -18,12 +18,14 @@ def main(argv=None):
     parser.add_argument("--output", required=True, metavar="FILE", help="annotation file to write")
     options = parser.parse_args(argv)
 
-    from src.coco import read_coco
+    from src.coco import log_notes, read_coco
     from src.utils import log, require_ours, says, write_json
 
     require_ours(options.output, says(), option="--output")
-
-    merged, renumbered = merge([(path, read_coco(errors.require_file(path, "annotation file")).dataset) for path in options.inputs])
+    parts = [(path, read_coco(path)) for path in options.inputs]
+    for _, coco in parts:
+        log_notes(coco)
+    merged, renumbered = merge([(path, coco.dataset) for path, coco in parts])
     write_json(options.output, merged, says())
     log(f"{len(merged['images'])} images, {len(merged['annotations'])} objects, {len(merged['categories'])} classes, "
         f"{renumbered} ids were taken and got new ones: {options.output}")
