@@ -294,11 +294,11 @@ def labels(folder):
 KINDS = {  # (what prepares it, its share of all, what changes an input, unless the preparation says that)
     "photographs": (photographs, 0.2, None), "annotations": (annotations, 0.075, damage), "settings": (settings, 0.075, damage),
     "rank_tables": (rank_tables, 0.05, damage), "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
-    "onnx_files": (onnx_files, 0.025, None), "labels": (labels, 0.05, None),
+    "onnx_files": (onnx_files, 0.025, None), "labels": (labels, 0.05, None), "ids": (well_formed.ids, 0.05, None),
     "all_through": (well_formed.all_through, 0.15, hostile.hostile_json),
     "settings_in_use": (well_formed.settings_in_use, 0.1, hostile.hostile_yaml),
     "written_files": (well_formed.written_files, 0.05, hostile.hostile_json),
-    "command_lines": (well_formed.command_lines, 0.2, None),
+    "command_lines": (well_formed.command_lines, 0.15, None),
 }
 
 

@@ -82,6 +82,40 @@ def hostile_json(data, rng):
     return json.dumps(tree.get("")).encode()
 
 
+def mixed_ids(data, rng):
+    """A COCO file's bytes in which one to three ids, names or boxes are mixed up, as exporters do."""
+    content = json.loads(data)
+    images, annotations, categories = (content[name] for name in ("images", "annotations", "categories"))
+
+    def one(entries):
+        return entries[rng.integers(len(entries))]
+
+    def written(value):
+        return [str(value), float(value), f" {value} ", f"{value}.0", value][rng.integers(5)]
+
+    mix = [
+        lambda: one(images).update(id=one(images)["id"]), lambda: one(images).update(file_name=one(images)["file_name"]),
+        lambda: images.append({**one(images), "id": 9000}), lambda: images.append({**one(images), "file_name": "gone.jpg"}),
+        lambda: images.append({**(entry := one(images)), "file_name": f"./{entry['file_name']}"}),
+        lambda: (entry := one(images)).update(id=written(entry["id"])), lambda: one(images).pop("width", None),
+        lambda: (entry := one(annotations)).update(image_id=written(entry["image_id"])),
+        lambda: one(annotations).update(image_id=one(images)["id"]), lambda: one(annotations).update(image_id=77_777),
+        lambda: one(annotations).update(id=one([0, one(annotations)["id"], "x", None])), lambda: annotations.append(dict(one(annotations))),
+        lambda: annotations.extend({**entry, "id": entry["id"]} for entry in list(annotations)),
+        lambda: annotations.append({**one(annotations), "id": 8000, "image_id": one(images)["id"]}),
+        lambda: one(annotations).update(bbox=one([[3, 3, 0, 5], [900, 3, 9, 9], [9, 9, -4, -4], ["1", "2", "3", "4.5"], [1, 2, 3], None])),
+        lambda: one(annotations).update(segmentation=[], attributes={"rotation": one([90, 45.0, "30", 360, "left"])}),
+        lambda: (entry := one(annotations)).update(category_id=one([written(entry["category_id"]), 7777, None])),
+        lambda: one(categories).update(id=written(one(categories)["id"])),
+        lambda: one(annotations).update(area=one([0, -1, 1e9, "9", None])),
+        lambda: one(annotations).update(iscrowd=one([1, "1", True, 2])),
+        lambda: content.update(annotations=[entry for entry in annotations if entry["image_id"] != one(images)["id"]]),
+    ]
+    for _ in range(how_many(rng)):
+        one(mix)()
+    return json.dumps(content).encode()
+
+
 def hostile_yaml(data, rng):
     """The bytes of a YAML file, whose first document counts, changed in one to three places."""
     tree = next(yaml.safe_load_all(data))

@@ -70,6 +70,47 @@ def all_through(folder):
         return {"a.json": file.read()}, use
 
 
+def ids(folder):
+    """COCO annotation files whose ids, names and boxes are mixed up: an image with labels is not read as one without objects, objects are
+    told apart, perfect detections of them score 1, and conversion takes as many."""
+    from src import evaluation
+    from src.coco import Split, read_coco
+    from tests.conftest import convert
+    from tools.benchmark_inputs import write_coco
+
+    write_coco(os.path.join(folder, "coco"), 5, 160, 120, 3)
+    image_dir = os.path.join(folder, "coco", "train2017")
+    with open(os.path.join(folder, "coco", "annotations", "instances_train2017.json"), "rb") as file:
+        original = file.read()
+
+    def use(path):
+        place = os.path.dirname(path)
+        with open(path, encoding="utf-8") as file:
+            named = {whole(entry.get("image_id")) for entry in json.load(file)["annotations"]}
+        coco = read_coco(path, image_dir)
+        for image_id in coco.imgs:
+            entries = coco.imgToAnns[image_id]
+            assert entries or image_id not in named, f"image {image_id} has lost its labels"
+            assert len({(entry["category_id"], entry["iscrowd"], *entry["bbox"]) for entry in entries}) == len(entries)
+        objects = [entry for entry in coco.dataset["annotations"] if not entry["iscrowd"]]
+        records = [{**{name: entry[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.5} for entry in objects]
+        if objects:
+            _, metrics = evaluation.score(coco, records)
+            assert metrics["AP"] > 0.9999 and sum(metrics["objects_per_class"].values()) == len(objects), metrics
+        manifest = convert(Split(path, image_dir), os.path.join(place, "records"), "p", place)
+        lost = {int(text.split()[1]) for text in manifest["skipped"] if text.startswith("image ") and image_dir in text}
+        assert manifest["objects"] == sum(entry["image_id"] not in lost for entry in coco.dataset["annotations"]), manifest["skipped"]
+        return "skip" if coco.skipped else "result"
+
+    return {"a.json": original}, use, hostile.mixed_ids
+
+
+def whole(value):
+    """An id as a number, None if it is none."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return int(value) if not isinstance(value, str) else int(float(value))
+
+
 def settings_in_use(folder):
     """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
     import numpy as np
