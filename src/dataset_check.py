@@ -22,7 +22,7 @@ from src.utils import progress
 
 FIRST = 3  # of what is found, these are named
 LEFT_OUT_IMAGES = ("image files are missing", "images have another size than the annotation file says", "images cannot be read",
-                    "images have annotations that can all not be used, and are left out", "ids stand for several images, which are left out")
+                    "images have no annotation that can be used, and are left out", "ids stand for several images, which are left out")
 NEARLY = 64  # of 255: an image whose values are all below it is nearly black, and one of the opposite nearly white
 DULL, DEEP = ("images are nearly black or nearly white; is that what they show?",
               "images have more than 8 bits a channel: whether they use them all is seen without --quick")
