@@ -3,7 +3,7 @@ import collections
 import os
 
 from src.errors import UserError
-from src.label_formats import first_line, folder_of, is_label, stem
+from src.label_formats import first_line, folder_of, images_of, is_label, stem
 from src.label_names import plain_name, plain_names
 from src.text_table import some
 
@@ -19,15 +19,15 @@ def label_paths(image):
     return [*paths, f"{root}.txt", "/".join([*components[:-1], "labels", components[-1]]) + ".txt"]
 
 
-def match_labels(folder, parts, images, texts):
+def match_labels(folder, parts, files):
     """Which label file is whose: ({image: its label file}, {image: why it is left out}, label files of no image).
 
-    Args: parts [(part, image)], all images of the folder, its text files. An image without a label file has no objects, unless a label file
-    of its name lies elsewhere. Raises UserError if most images of a folder are such: that is the folder's name, not the labels.
+    Args: parts [(part, image)], the files of the folder. An image without a label file has no objects, unless a label file of its name lies
+    elsewhere. Raises UserError if most images of a folder are such: that is the folder's name, not the labels.
     """
-    wanted = list(dict.fromkeys(image for _, image in parts))
+    wanted, texts = list(dict.fromkeys(image for _, image in parts)), [path for path in files if path.lower().endswith(".txt")]
     owned, unclear = _owners(wanted, texts)
-    known = {path for image in images for path in label_paths(image)}.union(owned.values())
+    known = {path for image in images_of(files) for path in label_paths(image)}.union(owned.values())
     folders = {folder_of(path) for path in owned.values()}
     stray = [path for path in texts if path not in known and (folder_of(path) in folders or is_label(first_line(folder, path)))]
     by_stem = {plain_name(stem(path)): path for path in reversed(stray)}
@@ -46,15 +46,16 @@ def _owners(images, texts):
     A file goes to the image that looks for it by its very letters, then to one whose name is only written in another way (plain_name).
     What several images look for, a.jpg and a.png, goes to the one that looks there first, if it is one.
     """
-    owned, unclear = {}, {}
+    owned, unclear, taken = {}, {}, set()
     for key in (str, plain_name):
-        known = dict(zip(texts, texts)) if key is str else plain_names(set(texts) - set(owned.values()))
+        known = dict(zip(texts, texts)) if key is str else plain_names(path for path in texts if path not in taken)
         seekers = collections.defaultdict(list)
         for image in images:
             if image not in owned and image not in unclear:
                 found = next(((rank, known[key(path)]) for rank, path in enumerate(label_paths(image)) if key(path) in known), None)
                 if found:
                     seekers[found[1]].append((found[0], image))
+        taken.update(seekers)
         for path, several in seekers.items():
             nearest = min(rank for rank, _ in several)
             first = [image for rank, image in several if rank == nearest]

@@ -117,8 +117,7 @@ def read(folder, files):
         names = class_names(description)
         count = class_count(description)
     names = names or _names_beside(folder, files, labels)
-    texts = [path for path in files if path.lower().endswith(".txt") and name_of(path) not in (*CLASS_FILES, *LISTS)]
-    owned, unclear, stray = match_labels(folder, parts, images, texts)
+    owned, unclear, stray = match_labels(folder, parts, files)
     used = set()
     for part, image in progress(parts, "reading labels"):
         if image in unclear:
@@ -139,7 +138,7 @@ def read(folder, files):
             kept.append((where, names.get(label) or f"class_{label}", {"bbox": box, "area": box[2] * box[3], "iscrowd": 0}))
         labels.add(part, image, size, kept, lost)
     labels.note_unused(images, {image for _, image in parts})
-    labels.skipped += [f"{path}: no image of this name" for path in stray]
+    labels.skipped += [f"{path}: no image of this name" for path in stray if name_of(path) not in (*CLASS_FILES, *LISTS)]
     labels.categories = _categories(names, used, labels)
     labels.notes += alike(labels.categories)
     return labels

@@ -247,6 +247,8 @@ def test_an_image_whose_annotations_are_all_lost_is_no_negative(rewrite, tmp_pat
     coco = read_coco(path)
     assert [line for line in coco.skipped if line.startswith("image ")] == [
         "image 2 (000000000002.jpg): none of its 2 annotations can be used, so it cannot count as an image without objects"]
+    assert [*coco.imgs] == [1]  # the ids 3 and 4 are of the same files
+    assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
 
 
 def test_several_files_of_one_id_are_left_out_with_their_boxes(rewrite, tmp_path):

@@ -217,11 +217,12 @@ def test_names_that_two_files_share_but_for_their_writing(tmp_path, run):
 
 
 def test_a_label_file_that_several_images_look_for(tmp_path, run):
-    """The picture a.jpg may be the one that a.txt describes, or a.png; an image deeper in the folder is not."""
-    write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2", "images/train/a.png": None, "images/train/c.jpg": "0 .5 .5 .2 .2",
-                                 "images/val/b.jpg": "0 .5 .5 .2 .2"}, "train: images/train\nval: images/val\nnames: [x]")
+    """The picture a.jpg may be the one that a.txt describes, or a.png; A.jpg has no labels. train.txt is that of an image train.jpg."""
+    write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2", "images/train/a.png": None, "images/train/A.jpg": None,
+                                 "images/train/train.jpg": "0 .5 .5 .2 .2", "images/val/b.jpg": "0 .5 .5 .2 .2"},
+               "train: images/train\nval: images/val\nnames: [x]")
     boxes, output = run()
-    assert [*boxes["train"]] == ["c.jpg"] and [*boxes["val"]] == ["b.jpg"]
+    assert boxes["train"] == {"A.jpg": [], "train.jpg": [("x", [40, 32, 20, 16])]} and [*boxes["val"]] == ["b.jpg"]
     assert "image images/train/a.jpg: its label file may be labels/train/a.txt, which may also be that of images/train/a.png" in output
 
 
