@@ -78,7 +78,7 @@ def ids(folder):
     from tests.conftest import convert
     from tools.benchmark_inputs import write_coco
 
-    write_coco(os.path.join(folder, "coco"), 5, 160, 120, 3)
+    write_coco(os.path.join(folder, "coco"), 6, 160, 120, 1)  # one object an image: what loses it is seen
     image_dir = os.path.join(folder, "coco", "train2017")
     with open(os.path.join(folder, "coco", "annotations", "instances_train2017.json"), "rb") as file:
         original = file.read()
