@@ -361,6 +361,9 @@ def test_voc_as_it_is_distributed(tmp_path, run):
     os.rename(tmp_path / "in/Annotations/3.xml", tmp_path / "in/Annotations/3.XML")
     boxes, output = run()
     assert boxes == {"train": {"1.jpg": DOG, "2.jpg": DOG}, "val": {"3.jpg": DOG, "4.jpg": DOG}} and "0 images or objects skipped" in output
+    for folder in ("ImageSets", "masks"):
+        shutil.rmtree(tmp_path / "in" / folder)
+    assert "0 images or objects skipped" in run()[1]  # masks are no images that lack their XML files
 
 
 def test_an_xml_file_that_may_be_of_two_images(tmp_path, run):
