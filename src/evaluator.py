@@ -90,7 +90,7 @@ def evaluate(detector, part, config):
             name = dataset_name(config.data_dir, part.coco)
             log(evaluation.score_and_write(folder, part.coco, results.records, name, extra, config.eval_config.voc_metric))
     if results.skipped:
-        log(f"warning: {len(results.skipped)} of {len(part.images)} images could not be read"
+        log(f"warning: {len(results.skipped)} of {len(part.images)} images were skipped"
             f"{', and count as images without detections' if part.scoring else ''}")
     log(f"results: {target}")
 

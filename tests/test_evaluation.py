@@ -138,7 +138,7 @@ def test_the_annotation_files_size_holds_in_evaluation(tiny_checkpoint, tmp_path
         drawn = cv2.imread(str(tmp_path / "val" / "images" / f"{number:012d}.jpg"))
         assert drawn.shape[1] == 2 * width and drawn.shape[0] > height  # prediction and ground truth, with captions
     assert done.stdout.count("skipped image 3 (") == 1 and "its entry in the annotation file says 50x50" in done.stdout
-    assert "warning: 1 of 7 images could not be read, and count as images without detections" in done.stdout
+    assert "warning: 1 of 3 images were skipped, and count as images without detections" in done.stdout
     done = call_script("preprocess.py", "--val_data_dir", tmp_path, "--predict_dir", tmp_path / "p")
     meta = json.loads((tmp_path / "p" / "meta" / "inputs.json").read_text())
     assert [(entry["id"], entry["center"]) for entry in meta["images"]] == [(1, [64, 48]), (2, [48, 64])] and len(meta["skipped"]) == 1
@@ -295,7 +295,7 @@ def test_an_evaluation_of_which_no_image_can_be_read_is_an_error(evaluate, tmp_p
     evaluate()
     (tmp_path / "val2017" / "000000000002.jpg").write_bytes(b"no image")
     evaluate()
-    assert "warning: 1 of 3 images could not be read, and count as images without detections" in capsys.readouterr().out
+    assert "warning: 1 of 3 images were skipped, and count as images without detections" in capsys.readouterr().out
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("val.1", "val")]
     assert [found["skipped"] for found in metrics] == [0, 1]
     assert metrics[0]["AR_100"] == pytest.approx(1) and metrics[1]["AR_100"] == pytest.approx(2 / 3)
