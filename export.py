@@ -33,7 +33,7 @@ def export(config):
         config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))
     if options.export_format != "ONNX" or not options.onnx_dynamic:
         taken = "" if config.eval_config.keep_res else ", from dataset_config.input_res_test,"
-        check_input(description["arch"], options.input_res, f"export_config.input_res{taken}")
+        check_input(description, options.input_res, f"export_config.input_res{taken}")
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     if options.export_format == "AIR" and target != "Ascend":
         raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")

@@ -7,7 +7,7 @@ from src.model_utils.config import get_config
 def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
-    from src.architectures import check_exact_input
+    from src.architectures import check_detected_input, network_facts
     from src.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
     from src.models import is_exported, read_model
     from src.utils import log, log_skipped
@@ -23,8 +23,8 @@ def main():
     if description and not is_exported(config.mindir_path):
         raise UserError(f"mindir_path is no exported file (.mindir or .onnx): {config.mindir_path}")
     if not description or description["input_res"] is None:
-        arch = description["arch"] if description else config.net_config.arch
-        check_exact_input(arch, config.export_config.input_res, "export_config.input_res")
+        facts = description or network_facts(config.net_config.as_dict())
+        check_detected_input(facts, config.export_config.input_res, "export_config.input_res")
         if description:
             description["input_res"] = config.export_config.input_res
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.

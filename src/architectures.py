@@ -90,17 +90,29 @@ def resolved(net_config):
     return SimpleNamespace(**net_config | {key: net_config[key] or value for key, value in own.items()})
 
 
-def check_input(arch, size, name):
-    """Raise UserError unless an architecture takes inputs of a size [width, height], which is that of the parameter `name`."""
-    stride = ARCHITECTURES[arch].stride
-    if any(side % stride for side in size):
-        raise UserError(f"{name} is {list(size)}; {arch} takes multiples of {stride}")
+def network_facts(net_config):
+    """What a model's description says of its network: architecture, stride, and input pixels per output pixel."""
+    return {"arch": net_config["arch"], "stride": ARCHITECTURES[net_config["arch"]].stride, "down_ratio": net_config["down_ratio"]}
 
 
-def check_exact_input(arch, size, name):
-    """check_input for a network that detects, of an architecture that may be unknown: most round a size up."""
+def check_input(facts, size, name):
+    """Raise UserError unless a network trains, and is exported for, inputs of a size [width, height], that of the parameter `name`."""
+    _check_sides(size, facts["stride"], name, facts["arch"])
+
+
+def check_detected_input(facts, size, name):
+    """The same for inputs that a network detects in, of an architecture that may be unknown (""): most round their maps up, and only the
+    boxes want whole output pixels."""
+    arch, ratio = facts["arch"], facts["down_ratio"]
     if arch in ARCHITECTURES and ARCHITECTURES[arch].exact:
-        check_input(arch, size, name)
+        check_input(facts, size, name)
+    else:
+        _check_sides(size, ratio, name, f"{arch or 'the network'} with down_ratio {ratio}")
+
+
+def _check_sides(size, multiple, name, what):
+    if any(side % multiple for side in size):
+        raise UserError(f"{name} is {list(size)}; {what} takes multiples of {multiple}")
 
 
 def counted(has, *names):

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from src import errors
-from src.architectures import STRIDE
 from src.model_utils.config import Config
 from src.post_process import merge, to_image
 from src.pre_process import View, kept_size, make_input, normalize, scaled_size
@@ -35,16 +34,12 @@ def make_inputs(image: np.ndarray, detector: Any, config: Config) -> list[tuple[
     size = detector.input_res or config.dataset_config.input_res_test
     inputs = []
     for scale in options.multi_scales:
-        pixels, view = make_input(image, scale, keep_res, size, detector.down_ratio, options.pad_multiple, stride_of(detector))
+        pixels, view = make_input(image, scale, keep_res, size, detector.down_ratio, options.pad_multiple,
+                                  detector.description["stride"])
         if not detector.from_bytes:
             pixels = normalize(pixels, detector.description["mean"], detector.description["std"])
         inputs.append((pixels, view))
     return inputs
-
-
-def stride_of(detector: Any) -> int:
-    """What the sides of a detector's inputs are multiples of."""
-    return detector.description.get("stride", STRIDE)
 
 
 def join_scales(outputs: Sequence[np.ndarray], inputs: list[tuple[np.ndarray, View]], use_soft_nms: bool) -> np.ndarray:
@@ -100,7 +95,7 @@ def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray]
     images wait for others of their shape.
     """
     if size_of and config.eval_config.keep_res and detector.input_res is None:
-        items = by_shape(items, size_of, config.eval_config, stride_of(detector))
+        items = by_shape(items, size_of, config.eval_config, detector.description["stride"])
     times = times or StageTimes()
     workers = config.dataset_config.num_workers
     batch_size = detector.batch_size or config.eval_config.batch_size
@@ -137,7 +132,7 @@ def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray]
             yield from future.result()
 
 
-def by_shape(items: Iterable, size_of: Callable[[Any], tuple[int, int] | None] | None, options: Config, stride: int = STRIDE) -> list:
+def by_shape(items: Iterable, size_of: Callable[[Any], tuple[int, int] | None] | None, options: Config, stride: int) -> list:
     """The items in an order in which those whose inputs have one shape follow each other; those of unknown size come last."""
 
     def shape(item):

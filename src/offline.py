@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from src import errors
+from src.architectures import check_detected_input
 from src.errors import UserError
 from src.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
 from src.pre_process import View, batch_kind, make_input, normalize
@@ -89,13 +90,20 @@ def read_result(path, k, classes):
     return detections
 
 
+def size_of_inputs(meta_path, detector):
+    """[width, height] of the inputs that a folder's metadata describe. Raises UserError if the detector takes no such size."""
+    size = read_meta(meta_path)["input_res"]
+    check_detected_input(detector.description, size, f"{meta_path}: input_res")
+    return size
+
+
 def run_inputs(detector, input_dir, result_path):
     """Run a Detector of an exported file over a folder of inputs; returns (files done, sentences about those left out).
 
     Each result is [1, K, 6] float32; a folder of earlier results is kept aside. Where the file leaves the inputs' size free,
     preprocess.py's metadata, in the folder meta beside them, say it.
     """
-    width, height = detector.input_res or read_meta(os.path.join(os.path.dirname(os.path.abspath(input_dir)), "meta"))["input_res"]
+    width, height = detector.input_res or size_of_inputs(os.path.join(os.path.dirname(os.path.abspath(input_dir)), "meta"), detector)
     batch_size = detector.batch_size or 1
     dtype, (_, *shape) = batch_kind(detector.from_bytes, batch_size, height, width)
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -5,7 +5,7 @@ import re
 import shlex
 
 from src import errors
-from src.architectures import ARCHITECTURES, STRIDE, resolved
+from src.architectures import STRIDE, network_facts, resolved
 from src.errors import UserError
 from src.kinds import is_boolean, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of, one_of
 from src.model_utils.config import Config, checked_section, load_defaults
@@ -121,7 +121,7 @@ def describe_model(config: Config, manifest: dict) -> dict:
 
     Raises UserError if that cannot be.
     """
-    check_evaluation(config, config.net_config.arch)
+    check_evaluation(config, network_facts(config.net_config.as_dict()))
     options = config.dataset_config
     return {
         "dataset": manifest["dataset"], "classes": manifest["classes"], "category_ids": manifest["category_ids"],
@@ -142,7 +142,7 @@ def adopt_evaluation(config: Config, description: dict, path: str) -> str:
     Returns the words for what holds, and where it comes from. Raises UserError if the side file's cannot be.
     """
     config.take(description.get("evaluation", {}), path)
-    check_evaluation(config, description.get("arch"))
+    check_evaluation(config, description)
     options = config.eval_config
     shown = {"dataset_config.input_res_test": "x".join(map(str, config.dataset_config.input_res_test)),
              **{f"eval_config.{name}": getattr(options, name) for name in EVALUATION}}
@@ -155,7 +155,7 @@ def adopt_evaluation(config: Config, description: dict, path: str) -> str:
 
 
 def read_side_file(checkpoint: str, what: str = "checkpoint (--load_checkpoint_path)") -> dict:
-    """The dictionary of the side file of a checkpoint, which messages call `what`, with its architecture and stride.
+    """The dictionary of the side file of a checkpoint, which messages call `what`, with its network_facts.
 
     Raises UserError if either file is missing or broken.
     """
@@ -167,8 +167,7 @@ def read_side_file(checkpoint: str, what: str = "checkpoint (--load_checkpoint_p
         description["net_config"] = checked_section("net_config", description["net_config"], side_file(checkpoint))
         checked_section("dataset_config", {"input_res_train": description["input_res_train"]}, side_file(checkpoint))
         description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(checkpoint))
-        description["arch"] = description["net_config"]["arch"]
-        description["stride"] = ARCHITECTURES[description["arch"]].stride
+        description |= network_facts(description["net_config"])
         with errors.about(side_file(checkpoint)):
             resolved(description["net_config"])
     except (TypeError, ValueError, AttributeError) as error:

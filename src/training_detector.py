@@ -4,6 +4,7 @@ import contextlib
 import mindspore as ms
 
 from src import folding
+from src.architectures import network_facts
 from src.centernet_det import build_network
 from src.deform_conv import resolve_dcn_impl
 from src.detector import build_detector, takes_any_size
@@ -19,7 +20,8 @@ class TrainingDetector:
     """
 
     def __init__(self, network, average, description, config, device_target):
-        self.network, self.average, self.description, self.config = network, average, description, config
+        self.network, self.average, self.config = network, average, config
+        self.description = {**description, **network_facts(description["net_config"])}
         self.dcn_impl = resolve_dcn_impl(config.net_config.dcn_impl, device_target)
         self.any_size = takes_any_size(config.eval_config, device_target, self.dcn_impl)
         self.foldable, self.pairs, self.detector = [], [], None

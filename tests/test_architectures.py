@@ -1,20 +1,28 @@
 """The table of networks: its facts, what goes together with them, and how a checkpoint of another one is refused."""
+import contextlib
 import json
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
 
-from src.architectures import ARCHITECTURES, architecture_of, check_input, hourglasses, resolved
+from src.architectures import ARCHITECTURES, architecture_of, check_input, hourglasses, network_facts, resolved
 from src.checkpoint import load_weights, save_weights
 from src.errors import UserError
-from src.inference import by_shape
+from src.inference import by_shape, make_inputs
 from src.model_utils.config import get_config, load_defaults
 from src.pre_process import kept_size
 from src.predictor import Predictor
-from src.side_file import adopt_evaluation, read_side_file
+from src.side_file import adopt_evaluation, describe_model, read_side_file
 from src.torch_weights import recognize
+from src.training_detector import TrainingDetector
 from tests.conftest import GOLDEN, assert_user_error, call_script, network_of
+
+
+def facts(arch, down_ratio=4):
+    return network_facts({"arch": arch, "down_ratio": down_ratio})
+
 
 NAMES = [*(f"{name}_{depth}" for name in ("resdcn", "res") for depth in (18, 34, 50, 101)), "dla_34", "hourglass"]
 
@@ -54,21 +62,38 @@ def test_what_does_not_go_together(words, part):
 
 
 def test_an_input_is_a_multiple_of_the_stride():
-    check_input("hourglass", (384, 128), "x")
-    check_input("dla_34", (96, 32), "x")
+    check_input(facts("hourglass"), (384, 128), "x")
+    check_input(facts("dla_34"), (96, 32), "x")
     with pytest.raises(UserError, match=r"x is \[96, 48\]; dla_34 takes multiples of 32"):
-        check_input("dla_34", (96, 48), "x")
+        check_input(facts("dla_34"), (96, 48), "x")
 
 
-@pytest.mark.parametrize("arch, fits", [("resdcn_18", True), ("dla_34", False), ("hourglass", False)])
-def test_an_evaluation_at_one_size(arch, fits):
-    """A ResNet rounds 680x680 up; where features of several strides are added, sizes have to fit."""
-    config = get_config("t", ["--eval_config.keep_res", "false"])
-    if fits:
-        adopt_evaluation(config, {"arch": arch}, "a.json")
-        return
-    with pytest.raises(UserError, match=rf"input_res_test is \[680, 680\]; {arch} takes multiples of {ARCHITECTURES[arch].stride}"):
-        adopt_evaluation(config, {"arch": arch}, "a.json")
+@pytest.mark.parametrize("arch, ratio, multiple", [("resdcn_18", 4, 8), ("resdcn_18", 8, 8), ("resdcn_18", 16, 16), ("res_50", 16, 16),
+                                                   ("dla_34", 4, 32), ("dla_34", 16, 32), ("hourglass", 4, 128), ("", 16, 16)])
+def test_an_evaluation_at_one_size(arch, ratio, multiple):
+    """A ResNet rounds its maps up, and boxes want whole output pixels; where features of several strides are added, sizes have to fit."""
+    described = facts(arch, ratio) if arch else {"arch": "", "stride": 32, "down_ratio": ratio}  # a file of an older version
+    for width in range(632, 769, 8):  # what input_res_test may be
+        config = get_config("t", ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", f"[{width}, 640]"])
+        with contextlib.nullcontext() if width % multiple == 0 else pytest.raises(UserError, match=f"takes multiples of {multiple}$"):
+            adopt_evaluation(config, described, "a.json")
+
+
+def test_a_training_that_would_evaluate_at_no_size_of_its_network(make_config):
+    """The default 680x680 is 42.5 output pixels of 16: before there is a checkpoint, and not after."""
+    words = ["--net_config.down_ratio", "16", "--eval_config.keep_res", "false"]
+    with pytest.raises(UserError, match=r"input_res_test is \[680, 680\]; resdcn_18 with down_ratio 16 takes multiples of 16"):
+        describe_model(make_config(*words), {"dataset": "d", "classes": ["a"], "category_ids": [1]})
+
+
+def test_an_hourglass_is_scored_in_training_at_its_own_stride(make_config):
+    """Its images are padded to 128, as by eval.py, and not to the 32 of the others."""
+    config = make_config("--net_config.arch", "hourglass", "--dataset_config.input_res_train", "[128, 128]")
+    description = describe_model(config, {"dataset": "d", "classes": ["a"], "category_ids": [1]})
+    trained = TrainingDetector(None, None, description, config, "CPU")
+    detector = SimpleNamespace(description=trained.description, input_res=None, down_ratio=4, from_bytes=True)
+    (pixels, _), = make_inputs(np.zeros((130, 100, 3), np.uint8), detector, config)
+    assert pixels.shape == (256, 128, 3)
 
 
 def test_a_size_that_a_checkpoint_does_not_take(tmp_path):

@@ -86,7 +86,7 @@ def test_flip_test_averages_image_and_mirror_image(lively_checkpoint, by_operati
 class Shapes:
     """A stand-in detector: its one detection tells what it was fed."""
 
-    description, down_ratio, from_bytes, input_res, batch_size = {"mean": [0, 0, 0], "std": [1, 1, 1]}, 4, True, None, None
+    description, down_ratio, from_bytes, input_res, batch_size = {"mean": [0, 0, 0], "std": [1, 1, 1], "stride": 32}, 4, True, None, None
 
     def __init__(self):
         self.batches = []

@@ -1,8 +1,10 @@
 """Offline inference: preprocess.py, tools/infer_mindir.py, postprocess.py."""
+import contextlib
 import json
 import os
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +92,16 @@ def test_inputs_of_another_size_are_named(results, export_mindir, tmp_path):
                       "--device_target", "CPU", cwd=tmp_path)
     assert "eval2017_image_2.bin: 100 bytes, and the exported file takes 110592" in done.stdout and "5 results, 1 skipped" in done.stdout
     assert len(os.listdir(tmp_path / "r")) == 5
+
+
+def test_inputs_of_a_size_that_a_free_file_does_not_decode(tmp_path):
+    """Those that preprocess.py made without naming the file."""
+    entry = {"id": 1, "file_name": "a", "center": [1, 1], "width": 1.0, "out_hw": [26, 18], "scale": 1.0}
+    (tmp_path / "inputs.json").write_text(json.dumps({"input_res": [104, 72], "K": 1, "classes": ["a"], "skipped": [], "images": [entry]}))
+    for arch, ratio, multiple in (("resdcn_18", 4, None), ("resdcn_18", 16, 16), ("dla_34", 4, 32)):
+        detector = SimpleNamespace(description={"arch": arch, "stride": 32, "down_ratio": ratio})
+        with pytest.raises(UserError, match=f"takes multiples of {multiple}$") if multiple else contextlib.nullcontext():
+            assert offline.size_of_inputs(str(tmp_path), detector) == [104, 72]
 
 
 def test_an_unreadable_image_is_skipped_to_the_end(tiny_data, tmp_path):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from src.architectures import resolved
+from src.architectures import network_facts, resolved
 from src.model_utils.config import get_config
 from src.model_utils.together import check_evaluation
 from tests.conftest import ROOT
@@ -28,7 +28,7 @@ def read(name):
 def test_a_recipe_is_read(name):
     config = read(name)
     resolved(config.net_config.as_dict())
-    check_evaluation(config, config.net_config.arch)
+    check_evaluation(config, network_facts(config.net_config.as_dict()))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
