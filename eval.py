@@ -41,6 +41,7 @@ def evaluate(config):
     # What is slow to load is not needed for --help, a wrong option or a wrong path.
     from src import evaluator
     from src.extensions import require_extensions
+    from src.locks import locked
     from src.models import check_fixed, description_source, load_model
     from src.side_file import adopt_evaluation
     from src.utils import log
@@ -50,7 +51,9 @@ def evaluate(config):
     check_fixed(config, description, config.load_checkpoint_path)
     detector = load_model(config.load_checkpoint_path, config)
     log(f"loaded {config.load_checkpoint_path}{detector.weights}")
-    evaluator.evaluate(detector, evaluator.read_part(split, detector.description, config), config)
+    part = evaluator.read_part(split, detector.description, config)
+    with locked([config.save_result_dir], "evaluation"):
+        evaluator.evaluate(detector, part, config)
 
 
 def command() -> None:

@@ -1,4 +1,5 @@
 """Train CenterNet on MindRecord files, which the conversion of a COCO-format data set writes."""
+import contextlib
 import os
 
 from src import errors
@@ -10,13 +11,15 @@ def check_paths(config, folder=""):
     """The evaluator.Part to score on while training, None without eval_epochs; a run's best or last checkpoint is put in config by its own
     name. folder is where the training is to run, if not here.
 
-    Raises UserError for data or a checkpoint that is not there, for a part that is to stay as it is without weights, and where what a new
-    run writes would take the place of what is not this project's.
+    Raises UserError for data or a checkpoint that is not there, for a folder that another training writes into, for a part that is to stay
+    as it is without weights, and where what a new run writes would take the place of what is not this project's.
     """
     from src.evaluator import scored_part
+    from src.locks import require_free
     from src.manifest import read_manifest
     from src.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
 
+    require_free(written_folders(config, folder), "training")
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     if not folder:  # the launcher's is new: an earlier one makes room as a whole
         require_room(config)
@@ -49,6 +52,12 @@ def require_room(config):
         require_ours(os.path.join(config.save_result_dir, "tensorboard"), EVENTS, option="--save_result_dir")
 
 
+def written_folders(config, folder=""):
+    """The folders that a training in `folder` writes checkpoints and records into."""
+    checkpoints = [config.save_checkpoint_path] if config.enable_save_ckpt else []
+    return [os.path.join(folder, path) for path in [*checkpoints, config.save_result_dir]]
+
+
 def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
@@ -57,6 +66,7 @@ def main():
         from src.summaries import require_writer
 
         require_writer()
+    from src.locks import locked
     from src.model_utils.local_adapter import is_scheduler, train_alone
     from src.model_utils.moxing_adapter import modelarts
 
@@ -67,7 +77,9 @@ def main():
         return
     with modelarts(config, "mindrecord_dir"):
         part = check_paths(config)
-        train(config, part)
+        place = join(config)
+        with locked(written_folders(config), "training") if place[1] == 0 else contextlib.nullcontext():  # rank 0 writes for all
+            train(config, part, *place)
 
 
 def join(config):
@@ -79,8 +91,8 @@ def join(config):
     return target, *init_ranks(config.distribute, config.device_num)
 
 
-def train(config, part):
-    """Train as config says, scored on an evaluator.Part, and say what is written."""
+def train(config, part, target, rank, rank_size):
+    """Train as config says, scored on an evaluator.Part, as one of the processes that joined, and say what is written."""
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import engine
     from src.dataset import TrainSet
@@ -93,7 +105,6 @@ def train(config, part):
     from src.utils import log
     from src.visual import plot_losses
 
-    target, rank, rank_size = join(config)
     train_set = TrainSet(config, rank, rank_size, target)
     look(config, train_set, rank)
     try:

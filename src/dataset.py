@@ -29,6 +29,7 @@ from src.data_summary import collect
 from src.epochs import Steps, epoch_order, rank_share
 from src.errors import UserError
 from src.extensions import require_extensions
+from src.locks import locked
 from src.manifest import COLUMNS, ZOO_COLUMNS, boxes_path, damaged, is_empty, manifest_path, read_manifest, write_boxes
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
@@ -284,7 +285,8 @@ def main():
     with modelarts(config, "coco_data_dir"):
         split = check_paths(config)
         try:
-            manifest = convert(split, config)
+            with locked([config.mindrecord_dir], "conversion"):
+                manifest = convert(split, config)
         except KeyboardInterrupt:
             raise errors.Interrupted(f"{config.mindrecord_dir} holds nothing of this conversion; the same command starts it anew") from None
     log(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "
