@@ -23,6 +23,7 @@ from src.side_file import (
 )
 from src.utils import free_name, keep_earlier, link_or_copy, log, whole_file, write_json
 
+PARTS = ("backbone", "deconv_layers", "hm", "wh", "reg")  # of a network, which the names of its parameters begin with
 LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters that the number of classes shapes; of several stacks each
 
 
@@ -61,15 +62,24 @@ def check_architecture(names, found, source):
                         "(and num_stacks, where they are not its own) says which")
 
 
-def load_weights(cell, parameters, source, skip_reshaped_heads=False, use_ema=True):
-    """Copy parameters {name: Parameter} into a cell; every one of the cell's must be there in its shape.
+def layers_left_out(names, found):
+    """The layers ("deconv_layers.6") of which a checkpoint has parameters, `found`, and a network, or a backbone, with these names none."""
+    parts = PARTS if any(name.startswith("hm.") for name in names) else PARTS[:1]
+    there, wanted = ({".".join(name.split(".")[:2]) for name in group if name.split(".")[0] in parts} for group in (found, names))
+    return sorted(there - wanted)
+
+
+def load_weights(cell, parameters, source, fine_tuning=False, use_ema=True):
+    """Copy parameters {name: Parameter} into a cell, which has all layers of theirs; every one of the cell's must be there in its shape.
 
     With use_ema an average of the weights is taken where the checkpoint has one (averaging.py).
 
-    With skip_reshaped_heads the heads' last layers may differ in shape (another number of classes): they keep their
-    start values. Returns their names. Raises UserError that names both architectures, or the first thing that does not fit.
+    With fine_tuning the heads' last layers may differ in shape (another number of classes): they keep their start values; and layers may
+    be left out. Returns those parameters' names. Raises UserError that names both architectures, or the first thing that does not fit.
     """
     check_architecture(parameter_shapes(cell), parameters, source)
+    if not fine_tuning and (lost := layers_left_out(parameter_shapes(cell), parameters)):
+        raise UserError(f"{source}: it has {lost[0]}, which the network lacks; is it a checkpoint of this network (net_config)?")
     kept = []
     found = {}
     for parameter in cell.get_parameters():
@@ -79,7 +89,7 @@ def load_weights(cell, parameters, source, skip_reshaped_heads=False, use_ema=Tr
             raise UserError(f"{source}: it has no {name}; is it a checkpoint of this network (net_config)?")
         if tuple(stored.shape) == tuple(parameter.shape):
             found[name] = stored
-        elif skip_reshaped_heads and LAST_OF_HEADS.fullmatch(name):
+        elif fine_tuning and LAST_OF_HEADS.fullmatch(name):
             kept.append(name)
         else:
             raise UserError(f"{source}: {name} is {tuple(stored.shape)}, the network wants {tuple(parameter.shape)}; "

@@ -3,21 +3,21 @@ import contextlib
 import os
 
 import mindspore as ms
-import numpy as np
 from mindspore import nn, ops
 
 from src.averaging import WeightAverage
 from src.centernet_det import build_network
-from src.checkpoint import CheckpointFolder, load_weights, newest_checkpoint, read_checkpoint, weights_taken
+from src.checkpoint import CheckpointFolder, newest_checkpoint
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
 from src.errors import UserError
+from src.fine_tuning import start_weights
 from src.model_utils.device_adapter import keep_graphs
 from src.optimizer import build_optimizer, freeze
 from src.pre_process import output_size
 from src.resume import record_beside, require_same_start, restore, training_settings
 from src.scoring import start_scoring
-from src.side_file import describe_model, read_side_file, side_file
+from src.side_file import describe_model
 from src.summaries import Summaries
 from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 from src.training_detector import TrainingDetector
@@ -63,29 +63,6 @@ def build_train_step(network, config, optimizer, rank_size=1, device_input=None)
                      average=average)
     step.set_train()
     return step
-
-
-def start_weights(network, config):
-    """Load what the configuration names: a whole checkpoint (fine-tuning), else a pretrained backbone, else nothing."""
-    if config.load_checkpoint_path:
-        parameters = read_checkpoint(config.load_checkpoint_path)
-        kept = load_weights(network, parameters, config.load_checkpoint_path, skip_reshaped_heads=True, use_ema=config.use_ema)
-        log(f"loaded {config.load_checkpoint_path}{weights_taken(parameters, config.use_ema)}")
-        if kept:
-            log(f"another number of classes, so these start anew: {', '.join(kept)}")
-        if os.path.exists(side_file(config.load_checkpoint_path)):
-            compare_normalization(read_side_file(config.load_checkpoint_path), config.dataset_config)
-    elif path := config.net_config.load_backbone_path:
-        load_weights(network.backbone, read_checkpoint(path, "backbone checkpoint (net_config.load_backbone_path)"), path)
-        log(f"loaded the backbone {path}")
-
-
-def compare_normalization(description, dataset_config):
-    """Say so if the weights to start from were trained on images normalized in another way than this run's."""
-    for name in ("mean", "std"):
-        if not np.allclose(description[name], getattr(dataset_config, name), atol=1e-6):
-            log(f"the checkpoint was trained with {name} {description[name]}, this run has {getattr(dataset_config, name)}: "
-                f"to keep the checkpoint's, set dataset_config.{name}")
 
 
 def graph_settings(config, train_set, device_target):
@@ -135,7 +112,7 @@ def train(config, train_set, device_target, rank=0, part=None):
     average = step_cell.average
     parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
     state = {parameter.name: parameter for parameter in [*parameters, *(average.averages if average else [])]}
-    description = {**describe_model(config, train_set.manifest), "training": training_settings(config)}
+    description = {**describe_model(config, train_set.manifest), "training": training_settings(config, train_set)}
     trained = TrainingDetector(network, average if config.use_ema else None, description, config, device_target)
     scoring = start_scoring(trained, part, train_set, SumOverRanks() if train_set.rank_size > 1 else None)
 
@@ -145,7 +122,7 @@ def train(config, train_set, device_target, rank=0, part=None):
         resumed = config.load_checkpoint_path or newest_checkpoint(folder)
         done, counted_anew = restore(state, resumed, train_set, config)
     else:
-        start_weights(network, config)
+        start_weights(network, config, train_set.manifest["classes"])
         if average:
             average.restart()
     steps = range(done, steps_to_do(config, train_set, done))

@@ -1,6 +1,4 @@
 """Which images and steps make an epoch, on each rank."""
-import math
-
 import numpy as np
 
 
@@ -30,11 +28,13 @@ class Steps:
         return len(self.numbers)
 
 
-def convert_steps(steps, images_then, images_now, images):
-    """The step, in steps of images_now images, at which to go on after `steps` of images_then, of a set of `images`.
+def convert_steps(steps, then, now):
+    """The step at which to go on after `steps`; then and now are (images in a step, images in all).
 
-    The same epoch, and in it the first step that reads none of the images read: less than one step of them is left out.
+    The same part of the same epoch. Of the same images that is the first step that reads none of the images read: less than one step of
+    them is left out.
     """
-    epoch, in_epoch = divmod(steps, images // images_then)
-    per_epoch = images // images_now
-    return epoch * per_epoch + min(math.ceil(in_epoch * images_then / images_now), per_epoch)
+    (step_then, all_then), (step_now, all_now) = then, now
+    epoch, in_epoch = divmod(steps, all_then // step_then)
+    per_epoch = all_now // step_now
+    return epoch * per_epoch + min(-(-in_epoch * step_then * all_now // (all_then * step_now)), per_epoch)

@@ -83,7 +83,7 @@ class Scoring:
             elif state["best"]:
                 log("the best score so far is another metric's, or of other images or settings: the next evaluation is the best one")
         best = self.state["best"]
-        if best and checkpoints and best["step"] == side.get("step"):
+        if best and checkpoints and side.get("best", best["step"] == side.get("step")):  # files of earlier versions do not say it
             checkpoints.keep_best(checkpoint)  # which a kill may have come before
         elif checkpoints and checkpoints.best_step() != (best["step"] if best else 0):
             keep_earlier(checkpoints.best, lambda path: True, side_file)  # it lies in the run's own folder

@@ -75,7 +75,8 @@ def named_checkpoint(path: str) -> str:
     for place in places:
         if found := _best_in(place) if name == "best" else find_checkpoints(place):
             return os.path.normpath(found[-1])
-    hint = ""
+    aside = _newest_set_aside(os.path.join(folder, "ckpt_0"))
+    hint = f"; {aside} is the newest of the run before" if aside else ""
     if name == "best":
         newest = any(map(find_checkpoints, places))
         hint = "; eval_epochs keeps one" + (f", and {os.path.join(folder, 'last')} is the newest" if newest else "")
@@ -100,8 +101,23 @@ def checkpoints_to_resume(folder: str) -> list[str]:
     """Paths of the checkpoints in a run's folder, the newest first, the best one last. Raises UserError if there is none."""
     found = [*reversed(find_checkpoints(folder)), *_best_in(folder)]
     if not found:
-        raise UserError(f"no checkpoint in {folder} to go on from; set --load_checkpoint_path or --save_checkpoint_path")
+        aside = _newest_set_aside(folder)
+        hint = f"; {aside} is the newest of the run before: --load_checkpoint_path {shlex.quote(aside)} goes on with it" if aside else ""
+        raise UserError(f"no checkpoint in {folder} to go on from{hint or '; set --load_checkpoint_path or --save_checkpoint_path'}")
     return found
+
+
+def _newest_set_aside(folder: str) -> str:
+    """The newest checkpoint in the last of the folders that runs have set aside as folder.1, folder.2, ...; "" without."""
+    inside = {number: find_checkpoints(f"{folder}.{number}") for number in _numbers_aside(folder)}
+    return next((found[-1] for _, found in sorted(inside.items(), reverse=True) if found), "")
+
+
+def _numbers_aside(folder: str) -> list[int]:
+    """The numbers of what utils.keep_earlier has called folder.1, folder.2, ..."""
+    place, name = os.path.split(folder)
+    names = os.listdir(place or ".") if os.path.isdir(place or ".") else []
+    return [int(match[1]) for other in names if (match := re.fullmatch(re.escape(name) + r"\.(\d+)", other))]
 
 
 def written_as(checkpoint: str) -> int:

@@ -60,7 +60,7 @@ class Saving:
         self.steps, self.seconds = config.save_checkpoint_steps, 60 * config.save_checkpoint_minutes
         self.checkpoints, self.state, self.scoring = checkpoints, state, scoring
         self.steps_per_epoch = train_set.steps_per_epoch
-        self.numbers = {"images_per_step": train_set.images_per_step, "loss_scale_start": start_scale(config)}
+        self.numbers = {"images_per_step": train_set.images_per_step, "images": train_set.images, "loss_scale_start": start_scale(config)}
         self.saved, self.last = "", time.monotonic()
 
     def due(self, done, count):
@@ -71,7 +71,7 @@ class Saving:
         """Save the state after `done` steps, the best one so far also as centernet-best.ckpt; rotate as in CheckpointFolder.save."""
         if self.checkpoints is None:
             return
-        told = {"scores": self.scoring.state} if self.scoring else {}
+        told = {"scores": self.scoring.state, "best": best} if self.scoring else {}
         self.saved = self.checkpoints.save(self.state, (done - 1) // self.steps_per_epoch, done, self.numbers, rotate, told)
         self.last = time.monotonic()
         if best:

@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name():
     networks = {arch: network_of(3, arch=arch, head_conv=8) for arch in ("resdcn_18", "res_18", "dla_34")}
     for arch, other in (("resdcn_18", "res_18"), ("res_18", "dla_34"), ("dla_34", "resdcn_18")):
         with pytest.raises(UserError, match=f"a.ckpt is a checkpoint of {other}, and the network is {arch}"):
-            load_weights(networks[arch], parameters(networks[other]), "a.ckpt", skip_reshaped_heads=True)
+            load_weights(networks[arch], parameters(networks[other]), "a.ckpt", fine_tuning=True)
     small = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=8)
     with pytest.raises(UserError, match=r"is a checkpoint of resdcn_18 with num_stacks \[1, 1, 1, 1\], and the network is resdcn_18: "):
         load_weights(networks["resdcn_18"], parameters(small), "a.ckpt")

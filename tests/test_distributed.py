@@ -63,7 +63,19 @@ def test_shards_of_an_epoch(images, batch, ranks):
     (9, 4, 8, 20, 4),  # 4 steps of the second epoch: 16 images
 ])
 def test_steps_counted_anew_for_another_number_of_ranks(steps, then, now, images, expected):
-    assert epochs.convert_steps(steps, then, now, images) == expected
+    assert epochs.convert_steps(steps, (then, images), (now, images)) == expected
+
+
+@pytest.mark.parametrize("steps, then, now, expected", [
+    (10, (4, 20), (4, 12), 6),  # two whole epochs: of 5 steps then, of 3 now
+    (10, (4, 20), (4, 40), 20),  # and not the second one again
+    (12, (4, 20), (4, 40), 24),  # two fifths of the third, of 10 steps
+    (12, (4, 20), (4, 12), 8),  # of 3 steps: two fifths are more than one
+    (12, (4, 20), (8, 40), 12), (3, (16, 50), (4, 10), 2), (7, (1, 7), (1, 7), 7),
+])
+def test_steps_counted_anew_for_another_number_of_images(steps, then, now, expected):
+    """The same part of the same epoch."""
+    assert epochs.convert_steps(steps, then, now) == expected
 
 
 @pytest.mark.parametrize("environment, expected", [

@@ -99,7 +99,7 @@ def test_other_classes_keep_all_but_the_heads_last_layers():
     network = parity.converted_network(parity.arrays(torch_family.HourglassNet(5, *NARROW)), "native")
     others = parity.converted_network(parity.arrays(reference_network()), "native")
     parameters = {parameter.name: parameter for parameter in others.get_parameters()}
-    kept = load_weights(network, parameters, "a.ckpt", skip_reshaped_heads=True)
+    kept = load_weights(network, parameters, "a.ckpt", fine_tuning=True)
     assert kept == [f"hm.{stack}.2.{part}" for stack in (0, 1) for part in ("weight", "bias")]
     assert architecture_of(parameters) == "hourglass"
     one = parity.converted_network(parity.arrays(torch_family.HourglassNet(3, 1, *NARROW[1:])), "native")

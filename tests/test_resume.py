@@ -1,11 +1,11 @@
 """src/resume.py: a training that stops and goes on."""
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +14,11 @@ from mindspore import Parameter, Tensor
 from src import resume
 from src.checkpoint import CheckpointFolder, read_checkpoint
 from src.errors import UserError
-from src.side_file import find_checkpoints
+from src.side_file import checkpoints_to_resume, find_checkpoints, named_checkpoint
 from src.training_log import read_training_log
 from tests.conftest import ROOT, TINY
+
+DATA = SimpleNamespace(images=20, images_per_step=4, manifest={"classes": ["a", "b"], "objects": 30})
 
 
 def test_stopped_and_resumed_equals_never_stopped(tiny_run, tiny_records, train, tmp_path):
@@ -42,9 +44,6 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_run, tiny_records, train,
 @pytest.fixture
 def train_state(tmp_path, make_config):
     """Call it with command-line words: restore a checkpoint of a run that had a fixed scale of 64 or, dynamic, one that has fallen to 8."""
-    class Set:
-        images_per_step, images = 4, 20
-
     def state(scale, good_steps):
         values = {"global_step": np.full(1, 3, np.int32), "w": np.full(1, 3, np.int32), "loss_scale": np.float32(scale),
                   "good_steps": np.int32(good_steps)}
@@ -53,10 +52,11 @@ def train_state(tmp_path, make_config):
     def restored(*words, lacks=(), start=64.0):
         config = make_config(*words)
         then = {name: parameter for name, parameter in state(8, 5).items() if name not in lacks}
-        path = CheckpointFolder(str(tmp_path / "c"), 1, {}).save(then, 1, 7, {"images_per_step": 4, "loss_scale_start": start})
+        numbers = {"images_per_step": 4, "images": 20, "loss_scale_start": start}
+        path = CheckpointFolder(str(tmp_path / "c"), 1, {}).save(then, 1, 7, numbers)
         now = state(config.train_config.loss_scale_value if config.enable_lossscale else 1.0, 0)
         now["w"].set_data(Tensor(np.zeros(1, np.int32)))
-        assert resume.restore(now, path, Set, config) == (7, False)
+        assert resume.restore(now, path, DATA, config) == (7, False)
         return {name: float(np.squeeze(parameter.asnumpy())) for name, parameter in now.items()}
 
     return restored
@@ -82,13 +82,113 @@ def test_the_configurations_loss_scale_wins(words, scale, train_state, capsys):
 
 
 def test_what_the_configuration_changes_is_said(make_config, tmp_path, capsys):
-    then = resume.training_settings(make_config("--train_config.MultiDecay.learning_rate", 0.25))
-    (tmp_path / "c.json").write_text(json.dumps({"training": then}))
-    resume.say_changes(str(tmp_path / "c.ckpt"), resume.training_settings(make_config("--train_config.batch_size", 3)))
+    then = resume.training_settings(make_config("--train_config.MultiDecay.learning_rate", 0.25), DATA)
+    resume.say_changes(then, resume.training_settings(make_config("--train_config.batch_size", 3), DATA))
     first, second, *others = capsys.readouterr().out.splitlines()
     assert first == "train_config.batch_size was 16, and is 3 from here on" and "0.25" in second and not others
-    resume.say_changes(str(tmp_path / "none.ckpt"), then)
+    resume.say_changes({}, then)
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def resumed(tmp_path, make_config):
+    """Call it to restore a checkpoint after 12 steps of 4 images, 5 an epoch.
+
+    described: what differs in its side file; words: the run's command line; images, per_step: the run's; numbers: what the checkpoint says;
+    lacks: whether it has no side file; parameters: names of more of its parameters, of which the run has the first.
+    """
+    def state_of(*names, value):
+        values = {"loss_scale": np.float32(8)} | {name: np.full(1, value, np.int32) for name in names}
+        return {name: Parameter(Tensor(array), name=name) for name, array in values.items()}
+
+    def restored(described=None, words=(), images=20, per_step=4, numbers=None, lacks=False, parameters=()):
+        config = make_config(*words)
+        described = {"classes": ["a", "b"], "net_config": make_config().net_config.as_dict(), **(described or {})}
+        state = state_of("global_step", *parameters, value=12)
+        numbers = {"images_per_step": 4, "images": 20} if numbers is None else numbers
+        path = CheckpointFolder(str(tmp_path / "c"), 1, described).save(state, 2, 12, numbers)
+        if lacks:
+            os.remove(f"{path[:-5]}.json")
+        state = state_of("global_step", *parameters[:1], value=0)
+        data = SimpleNamespace(manifest=DATA.manifest, images=images, images_per_step=per_step)
+        return (*resume.restore(state, path, data, config), int(state["global_step"].asnumpy()[0]))
+
+    return restored
+
+
+@pytest.mark.parametrize("classes, part", [
+    (["b", "a"], r"its classes are b, a, in this order, and those of mindrecord_dir a, b; without --resume its weights are loaded"),
+    (["a", "c"], r"its classes are a, c, and those of mindrecord_dir a, b; "), (["a"], "its classes are a, and those"),
+])
+def test_other_classes_are_refused(classes, part, resumed):
+    with pytest.raises(UserError, match=part):
+        resumed({"classes": classes})
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--net_config.down_ratio", 8], "net_config.down_ratio was 4, and is 8, which is another network; without --resume"),
+    (["--net_config.arch", "res_18"], "net_config.arch was resdcn_18, and is res_18"),
+    (["--net_config.reg_offset", "false"], "net_config.reg_offset was True, and is False"),
+    (["--net_config.cat_spec_wh", "true"], "net_config.cat_spec_wh was False, and is True"),
+    (["--net_config.head_conv", 32], "net_config.head_conv was 64, and is 32"),
+])
+def test_another_network_is_refused_by_what_makes_it_one(words, part, resumed):
+    with pytest.raises(UserError, match=part):
+        resumed(words=words)
+
+
+def test_what_is_the_same_network_goes_on_and_the_rest_of_net_config_is_said(resumed, capsys):
+    """head_conv 0 is this architecture's 64."""
+    assert resumed(words=["--net_config.head_conv", 64, "--net_config.hm_weight", 2, "--net_config.mse_loss", "true"]) == (12, False, 12)
+    said = capsys.readouterr().out.splitlines()
+    assert "net_config.hm_weight was 1.0, and is 2.0 from here on" in said
+    assert "net_config.mse_loss was False, and is True from here on" in said
+    assert resumed(lacks=True) == (12, False, 12)
+
+
+def test_a_layer_that_the_run_has_not_is_not_dropped(resumed):
+    """As one of another down_ratio, where no side file says it."""
+    with pytest.raises(UserError, match="it has deconv_layers.6, which this run's network lacks"):
+        resumed(lacks=True, parameters=["hm.0.weight", "deconv_layers.6.weight"])
+
+
+@pytest.mark.parametrize("images, per_step, expected, said", [
+    (20, 4, (12, False, 12), None),
+    (40, 4, (24, True, 24), "its data set had 20 images, this run's has 40: going on after step 24"),  # two epochs of 10, and two fifths
+    (12, 4, (8, True, 8), "its data set had 20 images, this run's has 12: going on after step 8"),
+    (40, 8, (12, True, 12), "its steps had 4 images, this run's have 8; its data set had 20 images, this run's has 40: going on after "
+                            "step 12"),
+])
+def test_another_number_of_images_goes_on_in_the_same_part_of_the_epoch(images, per_step, expected, said, resumed, capsys):
+    """By hand: 12 steps of 5 an epoch are two epochs and two fifths of the third."""
+    assert resumed(images=images, per_step=per_step) == expected
+    out = capsys.readouterr().out.splitlines()
+    assert said is None or said in out
+
+
+def test_a_checkpoint_that_does_not_say_how_many_images_there_were(resumed):
+    """Of an earlier version, whose steps had more images than there now are in all."""
+    assert resumed(numbers={"images_per_step": 4}) == (12, False, 12) and resumed(numbers={}) == (12, False, 12)
+    with pytest.raises(UserError, match="its steps had 32 images, and mindrecord_dir has 20: it is another data set"):
+        resumed(numbers={"images_per_step": 32})
+
+
+def test_the_newest_checkpoint_that_was_set_aside_is_named(tmp_path, monkeypatch):
+    """A new run that was stopped before its first checkpoint has put the other's aside."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no checkpoint in ckpt_0 to go on from; set --load_checkpoint_path or --save_checkpoint_path"):
+        checkpoints_to_resume("ckpt_0")
+    for number in (2, 10):
+        for step in (3, 4):
+            CheckpointFolder(f"ckpt_0.{number}", 9, {}).save({"w": Parameter(Tensor(1.0), name="w")}, 0, step, {})
+    for name in ("ckpt_0", "ckpt_0.11", "ckpt_0.old"):
+        os.mkdir(name)
+    last = os.path.join("ckpt_0.10", "centernet-1_4.ckpt")
+    with pytest.raises(UserError, match=f"no checkpoint in ckpt_0 to go on from; {last} is the newest of the run before: "
+                                        f"--load_checkpoint_path {last} goes on with it"):
+        checkpoints_to_resume("ckpt_0")
+    with pytest.raises(UserError, match=f"there is none; {last} is the newest of the run before"):
+        named_checkpoint("last")
 
 
 def test_an_interrupted_training_goes_on_with_the_command_it_prints(tiny_run, tiny_records, tmp_path, tmp_path_factory):

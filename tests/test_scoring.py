@@ -267,6 +267,20 @@ def test_a_resumed_run_knows_the_best_one(scoring, lively_checkpoint, folder):
     assert os.path.exists(os.path.join(folder.folder, "centernet-best.1.ckpt"))
 
 
+def test_steps_counted_anew_leave_the_best_one_alone(scoring, lively_checkpoint, folder):
+    """A checkpoint may come by the number of the best one, which counted other steps: it is not the best for that."""
+    _, _, scores = scoring(lively_checkpoint)
+    first, last = find_checkpoints(folder.folder)
+    scores.go_on(last, folder, counted_anew=True)
+    state = {**STATE, "of": scores.state["of"], "step": 0}
+    later = folder.save({"w": Parameter(Tensor([7.0]), name="w")}, 0, 5, {}, told={"scores": state, "best": False})
+    scores.go_on(later, folder)
+    assert folder.best_step() == 5 and read_checkpoint(folder.best)["w"].asnumpy() == [5.0]
+    later = folder.save({"w": Parameter(Tensor([8.0]), name="w")}, 0, 5, {}, told={"scores": state, "best": True})
+    scores.go_on(later, folder)  # a kill came before it was made the best
+    assert read_checkpoint(folder.best)["w"].asnumpy() == [8.0]
+
+
 @pytest.mark.parametrize("damage", [5, {"best": 5}, {"best": {"step": "x", "value": 1}}, {"step": None}, {"metric": "AP50"}, {"of": 7}])
 def test_a_damaged_or_foreign_state_is_not_taken(damage, scoring, lively_checkpoint, folder):
     _, _, scores = scoring(lively_checkpoint)

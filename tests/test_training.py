@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import train
-from src import engine
+from src import engine, fine_tuning
 from src.centernet_det import build_network
 from src.checkpoint import load_weights, read_checkpoint
 from src.errors import UserError
@@ -148,7 +148,7 @@ def test_checkpoints_of_another_shape(tiny_run, make_config):
     other_classes = build_network(config.net_config, 5, "composite")
     with pytest.raises(UserError, match="hm.2.weight.*another number of classes"):
         load_weights(other_classes, parameters, "c")
-    kept = load_weights(other_classes, parameters, "c", skip_reshaped_heads=True)
+    kept = load_weights(other_classes, parameters, "c", fine_tuning=True)
     assert kept == ["hm.2.weight", "hm.2.bias"]
     np.testing.assert_array_equal(other_classes.hm[0].weight.asnumpy(), parameters["hm.0.weight"].asnumpy())
     resnet18 = build_network(make_config().net_config, 3, "composite")
@@ -161,5 +161,5 @@ def test_a_backbone_can_be_loaded_alone(tmp_path, make_config):
     source = build_network(config.net_config, 2, "composite")
     ms.save_checkpoint([{"name": p.name, "data": p} for p in source.backbone.get_parameters()], str(tmp_path / "b.ckpt"))
     network = build_network(config.net_config, 2, "composite")
-    engine.start_weights(network, config)
+    fine_tuning.start_weights(network, config, ["a", "b"])
     np.testing.assert_array_equal(network.backbone.conv1.weight.asnumpy(), source.backbone.conv1.weight.asnumpy())

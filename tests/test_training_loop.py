@@ -77,7 +77,7 @@ def test_sinking_is_for_ascend(make_config, capsys):
 class LoopStandIn:
     """What run_training needs of a training: a pipeline, a cell that gives losses, a record, checkpoints."""
 
-    images_per_step, steps_per_epoch, rank_size, summaries = 4, 5, 1, None
+    images, images_per_step, steps_per_epoch, rank_size, summaries = 20, 4, 5, 1, None
 
     def __init__(self, losses, interrupt_at=None, overflows=()):
         self.losses, self.interrupt_at, self.overflows = losses, interrupt_at, overflows

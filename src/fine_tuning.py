@@ -1,0 +1,69 @@
+"""What a new training starts from: a whole checkpoint, of these or of other classes, or a backbone's."""
+import os
+
+import numpy as np
+from mindspore import Parameter, Tensor
+
+from src.averaging import PREFIX
+from src.checkpoint import LAST_OF_HEADS, layers_left_out, load_weights, parameter_shapes, read_checkpoint, weights_taken
+from src.side_file import read_side_file, side_file
+from src.text_table import some
+from src.utils import log
+
+
+def start_weights(network, config, classes):
+    """Load what the configuration names into a network of these classes: a whole checkpoint, else a pretrained backbone, else nothing.
+
+    The last layers of the heads take a checkpoint's classes by their names, where its side file says them.
+    """
+    if path := config.load_checkpoint_path:
+        parameters = read_checkpoint(path)
+        log(f"loaded {path}{weights_taken(parameters, config.use_ema)}")
+        if os.path.exists(side_file(path)):
+            then = read_side_file(path)
+            compare_normalization(then, config.dataset_config)
+            both_specific = config.net_config.cat_spec_wh and then["net_config"]["cat_spec_wh"]
+            parameters = take_classes(network, parameters, then["classes"], classes, both_specific)
+        else:
+            log(f"no side file says the checkpoint's classes: where their number fits, they are taken in this run's order, {some(classes)}")
+        if lost := layers_left_out(parameter_shapes(network), parameters):
+            log(f"this network (net_config) has no {some(lost)}, and goes without the checkpoint's")
+        if kept := load_weights(network, parameters, path, fine_tuning=True, use_ema=config.use_ema):
+            log(f"another number of classes, so these start anew: {', '.join(kept)}")
+    elif path := config.net_config.load_backbone_path:
+        load_weights(network.backbone, read_checkpoint(path, "backbone checkpoint (net_config.load_backbone_path)"), path)
+        log(f"loaded the backbone {path}")
+
+
+def compare_normalization(description, dataset_config):
+    """Say so if the weights to start from were trained on images normalized in another way than this run's."""
+    for name in ("mean", "std"):
+        if not np.allclose(description[name], getattr(dataset_config, name), atol=1e-6):
+            log(f"the checkpoint was trained with {name} {description[name]}, this run has {getattr(dataset_config, name)}: "
+                f"to keep the checkpoint's, set dataset_config.{name}")
+
+
+def take_classes(network, parameters, then, now, sizes_by_class):
+    """A checkpoint's parameters {name: Parameter}, the heads' last layers as a network of other classes has them: of `then`, for `now`.
+
+    A class that the checkpoint lacks has the network's start values. With sizes_by_class both have a size head for each class.
+    """
+    if then == now:
+        return parameters
+    known = [name for name in now if name in then]
+    new = [name for name in now if name not in then]
+    log(f"the heads take the checkpoint's classes by name ({some(known)})" + (f", and start anew for others ({some(new)})" if new else "")
+        if known else f"the checkpoint has none of this run's classes: the heads' last layers start anew for {some(now)}")
+    parameters = dict(parameters)
+    for parameter in network.get_parameters():
+        head = LAST_OF_HEADS.fullmatch(parameter.name)
+        if not head or head[1] == "wh" and not sizes_by_class:
+            continue
+        start = parameter.asnumpy().reshape(len(now), -1)
+        for stored in {parameter.name, f"{PREFIX}{parameter.name}"} & set(parameters):
+            values = parameters[stored].asnumpy()
+            if values.size == len(then) * start.shape[1]:
+                values = values.reshape(len(then), -1)
+                rows = [values[then.index(name)] if name in then else start[row] for row, name in enumerate(now)]
+                parameters[stored] = Parameter(Tensor(np.stack(rows).reshape(parameter.shape)), name=stored)
+    return parameters
