@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from src.errors import UserError
-from src.model_utils.config import DEFAULT_CONFIG, get_config, load_defaults
+from src.model_utils.config import DEFAULT_CONFIG, as_text, get_config, load_defaults
 from src.model_utils.device_adapter import cpu_environment
 from src.model_utils.rules import checked
 from tests.conftest import ROOT, assert_user_error, call_script, run_script
@@ -110,13 +110,41 @@ def test_mistakes_are_answered(argv, words):
     ("seed: {a: 1}", "seed is a value, not a section"),
     ("seed: 1\nseed: 2", "line 2, column 1.*|seed stands there twice"),
     ("train_config:\n  batch_size: 2\nepoch_size: 1\ntrain_config:\n  batch_size: 3", "train_config stands there twice"),
-    ("seed: .inf", "seed is inf"), ("1: 2", "no parameter 1"), ("seed: 2001-01-01", "a whole number"), ("[" * 5000, "not readable"),
+    ("seed: .inf", "seed is '.inf'"), ("1: 2", "no parameter 1"), ("seed: 2001-01-01", "a whole number"), ("[" * 5000, "not readable"),
 ])
 def test_broken_files_are_answered(tmp_path, text, word):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=word):
         get_config("t", ["--config_path", str(path)])
+
+
+NAMES = ["no", "Yes", "on", "off", "0123", "1.10", "1e3", "2001-01-01", "12:30", "~x", "it's", 'a "b"', "c\\d", "Größe", "矩"]
+
+
+def test_names_stay_as_they_are_written(tmp_path):
+    """YAML 1.1 takes them for booleans, octal numbers, dates and seconds; the command line and the processes of a launcher get the same."""
+    path = tmp_path / "c.yaml"
+    path.write_text("dataset_config:\n  coco_classes:\n" + "".join(f"    - {name}\n" for name in NAMES) + "mindrecord_prefix: no\n"
+                    "export_config: {export_name: 0123}\ndata_url: null\ntrain_url: ~\n", encoding="utf-8")
+    config = get_config("t", ["--config_path", str(path)])
+    assert config.dataset_config.coco_classes == NAMES
+    assert (config.mindrecord_prefix, config.export_config.export_name, config.data_url, config.train_url) == ("no", "0123", "", "")
+    again = get_config("t", ["--dataset_config.coco_classes", as_text(NAMES)])
+    assert again.dataset_config.coco_classes == NAMES
+    words = ["--dataset_config.coco_classes", "[no, on, 0123, 1.10]"]
+    assert get_config("t", words).dataset_config.coco_classes == ["no", "on", "0123", "1.10"]
+    path.write_text("dataset_config: {coco_classes: [a, ~]}")
+    with pytest.raises(UserError, match="expected a list of texts"):
+        get_config("t", ["--config_path", str(path)])
+
+
+@pytest.mark.parametrize("text, value", [("0140", 140), ("1_000", 1000), ("+7", 7), ("3.0", 3), ("1e2", 100)])
+def test_whole_numbers_are_read_as_people_do(text, value, tmp_path):
+    """YAML 1.1 takes 0140 for octal, 96."""
+    (tmp_path / "c.yaml").write_text(f"epoch_size: {text}")
+    assert get_config("t", ["--config_path", str(tmp_path / "c.yaml")]).epoch_size == value
+    assert get_config("t", ["--epoch_size", text]).epoch_size == value
 
 
 def test_an_empty_file_changes_nothing(tmp_path):

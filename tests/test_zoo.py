@@ -176,7 +176,7 @@ def test_the_defaults_are_the_published_schedule():
     ("dataset_config: {mean: 'np.array([0.1, 0.5, 0.9], dtype=np.int32)'}", "a list of 3 numbers"),
     ("dataset_config:\n\tmax_objs: 3", "c.yaml, line 2, column 1: not readable as YAML: found character '\\t'"),
     ("seed: 1\nseed: 2", "c.yaml, line 2, column 1: not readable as YAML: seed stands there twice"),
-    ("dataset_config: {down_ratio: 5}", "net_config.down_ratio is 5"), ("COCO_ROOT: x", "no parameter COCO_ROOT"),
+    ("dataset_config: {down_ratio: 5}", "net_config.down_ratio is '5'"), ("COCO_ROOT: x", "no parameter COCO_ROOT"),
     ("data_pth: x", "no parameter data_pth"), ("visual_image: 'yes!'", "true or false"),
     ("device_target: GPU", "choose from auto, Ascend, CPU"),
     ("export_config: {input_res: dataset_config.mean}", "export_config.input_res"),

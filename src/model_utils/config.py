@@ -2,13 +2,14 @@
 import argparse
 import difflib
 import functools
+import json
 import os
 
 import yaml
 
 from src.errors import UserError
 from src.model_utils import zoo
-from src.model_utils.rules import checked, expected, shortened
+from src.model_utils.rules import SettingsLoader, checked, expected, shortened
 from src.model_utils.together import check_network
 from src.project import ROOT
 from src.version import version
@@ -147,6 +148,8 @@ def _merged(values, references, settings, rules, where):
 
 def as_text(value):
     """A value as the command line has it."""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)  # which YAML reads, whatever letters the texts have
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -184,7 +187,7 @@ def merge(values, changes, rules, where):
     sections = {name.rpartition(".")[0] for name in rules} | {name.split(".")[0] for name in rules if "." in name}
     for name, value in changes.items():
         if name in sections:
-            problem = "is an empty section; leave it out" if value in (None, {}) else f"is a section, not {value!r}"
+            problem = "is an empty section; leave it out" if value in (None, {}) else f"is a section, not {value}"
             raise UserError(f"{where}: {name} {problem}; its parameters are {', '.join(_parameters(name, rules))}")
         if name not in rules:
             outer = name.rpartition(".")[0]
@@ -265,23 +268,10 @@ def _nest(flat):
     return nested
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which takes no name twice: otherwise the last one would win without a word."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path):
     try:
         with open(path, encoding="utf-8") as file:
-            return list(yaml.load_all(file, _Loader))
+            return list(yaml.load_all(file, SettingsLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise UserError(f"{path}, line {mark.line + 1}, column {mark.column + 1}: not readable as YAML: {error.problem}") from error

@@ -8,8 +8,41 @@ import yaml
 
 from src.errors import UserError
 
+BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
 ONE = {"bool": "true or false", "int": "a whole number", "float": "a number", "text": "text", "path": "a path", "output": "a path"}
 MANY = {"int": "whole numbers", "float": "numbers", "text": "texts"}
+
+
+class SettingsLoader(yaml.SafeLoader):
+    """YAML's safe loader for settings, the first document of a file: all values are texts, or null, and what they mean their rules say.
+
+    So a class may be called no, on or 0123, which YAML 1.1 takes for False, True and 83. No name may be there twice: the last one would win
+    without a word.
+    """
+
+    LITERAL = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+    first = True
+
+    def resolve(self, kind, value, implicit):
+        """The tag of a node without one."""
+        tag = super().resolve(kind, value, implicit)
+        return "tag:yaml.org,2002:str" if self.first and kind is yaml.ScalarNode and tag not in self.LITERAL else tag
+
+    def get_data(self):
+        """The next document."""
+        document = super().get_data()
+        self.first = False
+        return document
+
+    def construct_mapping(self, node, deep=False):
+        """A dictionary."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 class _Unfit(Exception):
@@ -17,7 +50,10 @@ class _Unfit(Exception):
 
 
 def checked(name, value, rule, where):
-    """The value (from YAML, or text from the command line) as its rule's kind. Raises UserError, which names `where` and the parameter."""
+    """The value (text of a file or the command line, or what a caller gives) as its rule's kind.
+
+    Raises UserError, which names `where` and the parameter.
+    """
     kind, _, item_kind = rule["kind"].partition(" of ")
     try:
         if kind == "list":
@@ -29,7 +65,7 @@ def checked(name, value, rule, where):
 
 def shortened(value, limit=80):
     """A value as a message shows it."""
-    text = repr(value)
+    text = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
@@ -50,19 +86,19 @@ def expected(rule):
 
 
 def _parsed(value):
-    """Text as what YAML reads in it, anything else as it is."""
+    """Text as the list that YAML reads in it, anything else as it is."""
     if not isinstance(value, str):
         return value
     try:
-        return yaml.safe_load(value)
+        return yaml.load(value, SettingsLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise _Unfit from None
 
 
 def _as_list(value, item_kind, shape, rule):
-    if rule.get("single") and isinstance(value, int):
+    if rule.get("single") and not isinstance(value, list):
         value = [value]
-    if not isinstance(value, list) or shape[0] not in (None, len(value)) or len(value) < rule.get("least", 0):
+    if not isinstance(value, list) or None in value or shape[0] not in (None, len(value)) or len(value) < rule.get("least", 0):
         raise _Unfit
     if len(shape) > 1:
         return [_as_list(item, item_kind, shape[1:], rule) for item in value]
@@ -75,9 +111,9 @@ def _as_one(value, kind, rule):
         if kind != "text" and not value.strip():  # " " is how the model zoo's users say that there is none
             value = ""
     elif kind == "bool":
-        value = _as_bool(_parsed(value))
+        value = _as_bool(value)
     else:
-        value = _as_number(_parsed(value), kind)
+        value = _as_number(value, kind)
         _check_bounds(value, rule)
     if "choices" in rule and value not in rule["choices"]:
         raise _Unfit
@@ -94,15 +130,17 @@ def _as_text(value):
 
 
 def _as_bool(value):
+    if isinstance(value, str):
+        value = BOOLEANS.get(value.strip().lower())
     if not isinstance(value, (int, float)) or value not in (0, 1):
         raise _Unfit
     return bool(value)
 
 
 def _as_number(value, kind):
-    if isinstance(value, str):  # YAML 1.1 takes 5e-4, without a point, for text
+    if isinstance(value, str):
         try:
-            value = float(value)
+            value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
         except ValueError:
             raise _Unfit from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
