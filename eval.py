@@ -42,12 +42,15 @@ def evaluate(config):
     from src import evaluator
     from src.extensions import require_extensions
     from src.locks import locked
-    from src.models import check_fixed, description_source, load_model
+    from src.model_utils.together import idle_in_evaluation
+    from src.models import check_fixed, description_source, ending, load_model
     from src.side_file import adopt_evaluation
     from src.utils import log
 
     require_extensions()
     log(adopt_evaluation(config, description, description_source(config.load_checkpoint_path)))
+    for sentence in idle_in_evaluation(config, description["arch"], ending(config.load_checkpoint_path) == ".onnx"):
+        log(sentence)
     check_fixed(config, description, config.load_checkpoint_path)
     detector = load_model(config.load_checkpoint_path, config)
     log(f"loaded {config.load_checkpoint_path}{detector.weights}")

@@ -26,9 +26,12 @@ def export(config):
     from src.architectures import check_input
     from src.detector import export_detector, export_onnx, load_detector, require_room
     from src.model_utils.device_adapter import set_device
+    from src.model_utils.together import idle_in_export
 
     require_room(options)
     log(adopt_evaluation(config, description, "the side file"))
+    for sentence in idle_in_export(config, description["arch"]):
+        log(sentence)
     if not config.eval_config.keep_res:
         config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))
     if options.export_format != "ONNX" or not options.onnx_dynamic:

@@ -12,13 +12,16 @@ def check_paths(config, folder=""):
     name. folder is where the training is to run, if not here.
 
     Raises UserError for data or a checkpoint that is not there, for a folder that another training writes into, for a part that is to stay
-    as it is without weights, and where what a new run writes would take the place of what is not this project's.
+    as it is without weights, for a learning rate that would rise, and where what a new run writes would take the place of what is not this
+    project's.
     """
     from src.evaluator import scored_part
     from src.locks import require_free
     from src.manifest import read_manifest
+    from src.model_utils.together import check_schedule
     from src.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
 
+    check_schedule(config.train_config)
     require_free(written_folders(config, folder), "training")
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     if not folder:  # the launcher's is new: an earlier one makes room as a whole
@@ -69,6 +72,8 @@ def main():
     from src.locks import locked
     from src.model_utils.local_adapter import is_scheduler, train_alone
     from src.model_utils.moxing_adapter import modelarts
+    from src.model_utils.together import idle_in_training
+    from src.utils import log
 
     if not config.distribute and config.origin("distribute") == COMMAND_LINE and (unused := train_alone()):
         print(f"{', '.join(unused)} in the environment are not used: distribute is false on the command line, so this process trains alone")
@@ -77,6 +82,8 @@ def main():
         return
     with modelarts(config, "mindrecord_dir"):
         part = check_paths(config)
+        for sentence in idle_in_training(config):
+            log(sentence)
         place = join(config)
         with locked(written_folders(config), "training") if place[1] == 0 else contextlib.nullcontext():  # rank 0 writes for all
             train(config, part, *place)

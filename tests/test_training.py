@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import train
-from src import engine, fine_tuning
+from src import fine_tuning
 from src.centernet_det import build_network
 from src.checkpoint import load_weights, read_checkpoint
 from src.errors import UserError

@@ -44,10 +44,14 @@ class Config:
         """Where a parameter's value comes from, named as "eval_config.K": "default_config.yaml", a file's path, "the command line"."""
         return self._origins[name]
 
+    def changed(self):
+        """{"eval_config.K": 10, ...}, the values that a file or the command line gives and that differ from default_config.yaml's."""
+        return {name: value for name, value in self.parameters().items()
+                if self._origins[name] != DEFAULTS and value != self._defaults[name]}
+
     def summary(self):
         """Lines that say which files the values come from, each value that differs from default_config.yaml's, and what was left out."""
-        changed = [f"{name} {_shown(value)} ({self._origins[name]})" for name, value in self.parameters().items()
-                   if self._origins[name] != DEFAULTS and value != self._defaults[name]]
+        changed = [f"{name} {_shown(value)} ({self._origins[name]})" for name, value in self.changed().items()]
         files = [DEFAULTS, *self._files]
         return "\n".join([f"configuration: {', '.join(files)}; {', '.join(changed) or 'all values are its own'}", *self._notes])
 

@@ -65,6 +65,9 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
             ms.set_context(jit_config={"jit_level": jit_level})
     else:
         _use_device(target)
+        for name, value in {"conv_allow_hf32": conv_allow_hf32, "jit_level": jit_level}.items():
+            if value:
+                log(f"without effect, since the device is no Ascend: {name}")
     return target
 
 

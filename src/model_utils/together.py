@@ -1,13 +1,28 @@
-"""What parameters may be together; what each may be alone, rules.py checks."""
+"""What parameters may be together, and which of them then do nothing; what each may be alone, rules.py checks."""
 from src.architectures import check_detected_input, check_input, network_facts, resolved
 from src.errors import UserError
+from src.model_utils.local_adapter import launched
 
 
 def check_network(config):
     """Raise UserError for a network that net_config cannot describe, or that does not take the training's inputs."""
-    net_config = config.net_config.as_dict()
+    options = config.net_config
+    net_config = options.as_dict()
     resolved(net_config)
     check_input(network_facts(net_config), config.dataset_config.input_res_train, "dataset_config.input_res_train")
+    if options.dense_wh and options.cat_spec_wh:
+        raise UserError("net_config.dense_wh and cat_spec_wh are both true: a size is learned in the whole gaussian, or for each class; "
+                        "set one of them to false")
+
+
+def check_schedule(train_config):
+    """Raise UserError for a learning rate that would rise."""
+    name = train_config.lr_schedule
+    options = getattr(train_config, name)
+    end = getattr(options, "end_learning_rate", 0.0)
+    if end > options.learning_rate:
+        raise UserError(f"train_config.{name}.end_learning_rate {end} is above its learning_rate {options.learning_rate}: the rate would "
+                        "rise; lower the first, or raise the second")
 
 
 def check_evaluation(config, facts):
@@ -19,3 +34,105 @@ def check_evaluation(config, facts):
     if options.flip_test and size[0] % facts["stride"]:
         raise UserError(f"eval_config.flip_test needs an input whose mirror image lies on the same grid: the width of "
                         f"dataset_config.input_res_test is {size[0]}, no multiple of {facts['stride']}")
+
+
+# ---------------------------------------------------------------- what does nothing
+
+
+def idle_in_training(config):
+    """Sentences about the parameters that were set, and that do nothing in a training with the others as they are."""
+    network, options, data = config.net_config, config.train_config, config.dataset_config
+    weights = config.load_checkpoint_path or config.resume
+    optimizer, schedule = f"train_config.{options.optimizer}", f"train_config.{options.lr_schedule}"
+    others = [f"train_config.{name}." for name in ("Adam", "AdamW", "SGD") if name != options.optimizer]
+    other_schedules = [f"train_config.{name}." for name in ("MultiDecay", "PolyDecay", "CosineDecay") if name != options.lr_schedule]
+    sizes_are_l1 = network.dense_wh or network.norm_wh or network.cat_spec_wh
+    return _idle(config, [
+        *_idle_anywhere(config, network.arch), *_idle_sizes(config),
+        (not config.distribute and not launched(), "distribute is false", ["device_num"]),
+        (not config.enable_data_sink, "enable_data_sink is false", ["data_sink_steps"]),
+        (not config.enable_save_ckpt, "enable_save_ckpt is false",
+         ["save_checkpoint_steps", "save_checkpoint_num", "save_checkpoint_minutes", *([] if config.resume else ["save_checkpoint_path"])]),
+        (config.resume, "resume is true", ["net_config.load_backbone_path"]),
+        (config.load_checkpoint_path, "load_checkpoint_path names a whole checkpoint", ["net_config.load_backbone_path"]),
+        (not config.eval_epochs, "eval_epochs is 0", ["best_metric"]),
+        (not options.ema_decay and not weights, "train_config.ema_decay is 0, and no checkpoint is loaded", ["use_ema"]),
+        (not config.need_profiler, "need_profiler is false", ["profiler_path"]),
+        (network.dense_wh and data.heatmap_on == "device", "net_config.dense_wh is drawn on the host", ["dataset_config.heatmap_on"]),
+        (data.rand_crop, "dataset_config.rand_crop is true", ["dataset_config.shift"]),
+        (not data.rotate, "dataset_config.rotate is 0", ["dataset_config.aug_rot"]),
+        (not data.aug_rot, "dataset_config.aug_rot is 0", ["dataset_config.rotate"]),
+        (not data.color_aug, "dataset_config.color_aug is false", ["dataset_config.eig_val", "dataset_config.eig_vec"]),
+        (network.dense_wh, "net_config.dense_wh is true", ["net_config.norm_wh"]),
+        (not network.reg_offset, "net_config.reg_offset is false",
+         ["net_config.off_weight", *(["net_config.reg_loss"] if sizes_are_l1 else [])]),
+        (not config.enable_lossscale, "enable_lossscale is false",
+         [f"train_config.{name}" for name in ("loss_scale_value", "dynamic_loss_scale", "max_overflows")]),
+        (not config.enable_lossscale or not options.dynamic_loss_scale, "no loss scale is dynamic", ["train_config.loss_scale_window"]),
+        (options.freeze == "backbone", "train_config.freeze is backbone", ["train_config.backbone_lr_factor"]),
+        (True, f"train_config.optimizer is {options.optimizer}", others),
+        (True, f"train_config.lr_schedule is {options.lr_schedule}", other_schedules),
+        (options.optimizer == "SGD", "train_config.optimizer is SGD", [f"{schedule}.eps"]),
+        (not getattr(options, options.optimizer).weight_decay, f"{optimizer}.weight_decay is 0", [f"{optimizer}.decay_filter"]),
+    ]) + _never_divided(config)
+
+
+def idle_in_evaluation(config, arch, of_onnx):
+    """The same in an evaluation of a model of an architecture, in an ONNX file or another."""
+    scored = config.run_mode == "val" and config.enable_eval
+    several = len(config.eval_config.multi_scales) > 1
+    return _idle(config, [
+        *_idle_anywhere(config, arch), *_idle_sizes(config),
+        (of_onnx, "onnx_provider computes an ONNX file",
+         ["device_target", "device_id", "conv_allow_hf32", "jit_level", "net_config.dcn_impl"]),
+        (not of_onnx, "the model is no ONNX file", ["onnx_provider"]),
+        (several, "several eval_config.multi_scales always have it", ["eval_config.SOFT_NMS"]),
+        (not scored, f"run_mode is {config.run_mode}, and enable_eval {str(config.enable_eval).lower()}", ["eval_config.voc_metric"]),
+        (not config.visual_image, "visual_image is false", ["eval_config.score_thresh"]),
+    ])
+
+
+def idle_in_export(config, arch):
+    """The same in an export of a model of an architecture."""
+    options = config.export_config
+    onnx = options.export_format == "ONNX"
+    return _idle(config, [
+        *_idle_anywhere(config, arch),
+        (not onnx, f"export_config.export_format is {options.export_format}", ["export_config.onnx_dcn", "export_config.onnx_dynamic"]),
+        (onnx and options.onnx_dynamic, "an ONNX file leaves it free (export_config.onnx_dynamic)",
+         ["export_config.batch_size", "export_config.input_res"]),
+    ])
+
+
+def _idle_anywhere(config, arch):
+    modelarts = ["data_url", "train_url", "checkpoint_url", "modelarts_local_path", "modelarts_timeout"]
+    return [(not config.enable_modelarts, "enable_modelarts is false", modelarts),
+            (arch.startswith(("res_", "hourglass")), f"{arch} has no deformable convolutions",
+             ["net_config.dcn_impl", "export_config.onnx_dcn"])]
+
+
+def _idle_sizes(config):
+    return [(config.eval_config.keep_res, "eval_config.keep_res is true", ["dataset_config.input_res_test"]),
+            (not config.eval_config.keep_res, "eval_config.keep_res is false", ["eval_config.pad_multiple"])]
+
+
+def _never_divided(config):
+    """A sentence in a list if a training ends before its rate is divided for the first time."""
+    options, epochs = config.train_config, config.epoch_size
+    after = options.MultiDecay.multi_epochs
+    if options.lr_schedule != "MultiDecay" or not after or min(after) < epochs:
+        return []
+    return [f"the learning rate is never divided: epoch_size is {epochs}, and train_config.MultiDecay.multi_epochs {after}"]
+
+
+def _idle(config, rows):
+    """A sentence for each of the rows (whether it is so, why nothing comes of parameters then, their names) that has some that were set.
+
+    A section's name, with its dot, stands for all in it. Set is what a file or the command line gives, unless it is the default.
+    """
+    sentences = []
+    for holds, why, names in rows:
+        idle = [name for name in config.changed() if name in names or f"{name.rpartition('.')[0]}." in names]
+        if holds and idle:
+            sentences.append(f"without effect, since {why}: {', '.join(idle)}")
+    return sentences
