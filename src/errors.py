@@ -1,6 +1,7 @@
 """Errors that a person can act on, and the frame every entry script runs in."""
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -106,7 +107,8 @@ def until_interrupted(items: Iterable) -> Iterator:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130.
+    """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130, an
+    output that nobody reads any more (`| head`) in 141 without a word, as in other programs.
 
     Letters that the terminal's encoding lacks are printed as their numbers (\\u77e9). Where standard output or standard error is closed
     (`>&-`), what goes there goes nowhere. A launcher gets the exit code through a new file, too, which it names in the variable
@@ -119,6 +121,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     sys.stdout.reconfigure(errors="backslashreplace")
     code = _call(main)
+    _unread()
     if told:
         # Without the file the process's own exit code is taken.
         with INTERRUPTS.noted(), contextlib.suppress(OSError), open(told, "x", encoding="utf-8") as file:
@@ -129,17 +132,21 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 def _call(main):
     """What run does with main: the exit code."""
     try:
-        code = main()
+        try:
+            code = main()
+        except SystemExit as end:  # of argparse, after --help
+            code = end.code
         sys.stdout.flush()
         return code or 0
+    except BrokenPipeError as error:
+        return 128 + signal.SIGPIPE if _unread() else _say(f"error: {error.strerror}")
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
-        return 130
+        return _say(f"interrupted{f': {error}' if str(error) else ''}", 130)
     except UserError as error:
-        return _say(error)
+        return _say(f"error: {error}")
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        return _say(f"{error.strerror or error}{where}")
+        return _say(f"error: {error.strerror or error}{where}")
 
 
 def reason(error: BaseException) -> str:
@@ -147,9 +154,26 @@ def reason(error: BaseException) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
-def _say(message):
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+def _say(message, code=2):
+    """Print a message, if anybody reads it; returns the exit code."""
+    with contextlib.suppress(BrokenPipeError):
+        print(message, file=sys.stderr)
+    return code
+
+
+def _unread():
+    """Whether standard output or standard error is a pipe that nobody reads any more; what is left for it goes nowhere then."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a stream of a caller's that is no file
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            if any(event & select.POLLERR for _, event in poll.poll(0)):
+                gone = True
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), stream.fileno())
+                stream.flush()
+    return gone
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
 """How scripts end: mistakes and interrupts."""
+import glob
 import os
 import signal
 import subprocess
@@ -9,6 +10,10 @@ import pytest
 from src import errors
 from tests.conftest import ROOT, call_script, run_script
 
+SCRIPTS = ["train.py", "eval.py", "export.py", "preprocess.py", "postprocess.py", "src/dataset.py",
+           "scripts/ascend_distributed_launcher/get_distribute_train_cmd.py",
+           *(os.path.relpath(path, ROOT) for path in sorted(glob.glob(f"{ROOT}/tools/*.py"))
+             if "errors.run(" in open(path, encoding="utf-8").read())]
 SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
@@ -38,6 +43,42 @@ def test_closed_streams_take_what_is_said(closed, code, said):
     script = SCRIPT.format(root=ROOT, body="print('said', flush=True); print('told', file=sys.stderr)")
     done = subprocess.run(["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (code, said)
+
+
+def unread(command, streams=("stdout",)):
+    """(exit code, what the other stream got) of a command of which nobody reads these streams."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ends = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **dict.fromkeys(streams, writer)}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, text=True, timeout=100, env=environment, **ends)
+    os.close(writer)
+    return done.returncode, "".join(text or "" for text in (done.stdout, done.stderr))
+
+
+@pytest.mark.parametrize("body, streams, code, said", [
+    ("print('said')", ["stdout"], 141, ""), ("print('said', flush=True)", ["stdout"], 141, ""), ("print('x' * 10**6)", ["stdout"], 141, ""),
+    ("sys.stdout.write('said'); raise errors.UserError('wrong')", ["stdout"], 2, "error: wrong\n"),
+    ("raise errors.UserError('wrong')", ["stderr"], 2, ""), ("raise errors.Interrupted('x')", ["stdout", "stderr"], 130, ""),
+    ("print('said')", ["stdout", "stderr"], 141, ""), ("raise BrokenPipeError(32, 'Broken pipe')", [], 2, "error: Broken pipe\n"),
+    ("raise SystemExit(3)", [], 3, ""), ("raise SystemExit('text')", [], 1, "text\n"),
+])
+def test_an_output_that_nobody_reads_ends_without_a_word(body, streams, code, said):
+    """As with `| head`; a pipe of the work's own that breaks is an error."""
+    assert unread([sys.executable, "-c", SCRIPT.format(root=ROOT, body=body)], streams) == (code, said)
+
+
+def test_an_output_that_nobody_reads_as_it_is_written():
+    """As the launchers have Python write."""
+    command = [sys.executable, "-u", "-c", SCRIPT.format(root=ROOT, body="print('said'); raise errors.UserError('wrong')")]
+    assert unread(command) == (141, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_ends_so(script):
+    code, said = unread([sys.executable, os.path.join(ROOT, script), "--help"])
+    assert code in (0, 141) and said == ""  # argparse passes over it while it writes
 
 
 def test_what_was_written_is_said():
