@@ -30,7 +30,18 @@ from src.epochs import Steps, epoch_order, rank_share
 from src.errors import UserError
 from src.extensions import require_extensions
 from src.locks import locked
-from src.manifest import COLUMNS, ZOO_COLUMNS, boxes_path, damaged, is_empty, manifest_path, read_manifest, write_boxes
+from src.manifest import (
+    COLUMNS,
+    ZOO_COLUMNS,
+    boxes_path,
+    cause_of,
+    damaged,
+    is_empty,
+    manifest_path,
+    read_manifest,
+    write_boxes,
+    writing_records,
+)
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import modelarts
@@ -78,8 +89,9 @@ def convert(split, config):
     load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids,
                              max_pixels=options.max_pixels)
     with tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial, ThreadPoolExecutor(options.num_workers) as pool:
-        writer = FileWriter(os.path.join(partial, prefix), num_shards)
-        writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
+        with writing_records(mindrecord_dir):
+            writer = FileWriter(os.path.join(partial, prefix), num_shards)
+            writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
         for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
             records = []
             for record, size, problems in pool.map(load, chunk):
@@ -88,24 +100,25 @@ def convert(split, config):
                     records.append(record)
                     boxes.append((size, record["boxes"], record["labels"]))
             if records:
-                writer.write_raw_data(records)  # together: one by one they are spread unevenly, and some files stay empty
+                with writing_records(mindrecord_dir):
+                    writer.write_raw_data(records)  # together: one by one they are spread unevenly, and some files stay empty
         log_skipped(skipped)
         if not any(len(labels) for _, _, labels in boxes):
             what = "no usable image" if not boxes else f"no object in any of {len(boxes)} usable images"
             raise UserError(f"{split.annotation}: {what} in {split.image_dir} ({len(listed)} listed)")
-        writer.commit()
-        files = sorted(os.listdir(partial))
-        for file in files:
-            settle(os.path.join(partial, file), os.path.join(mindrecord_dir, file))
-    boxes = collect(boxes)
-    write_boxes(boxes_path(mindrecord_dir, prefix), boxes)
-    manifest = {
-        "dataset": dataset_name(config.coco_data_dir, coco), "classes": classes, "category_ids": category_ids, "images": boxes.images,
-        "objects": len(boxes.labels), "images_without_objects": int((boxes.counts == 0).sum()), "images_left_out": len(listed) - len(infos),
-        "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
-        "sizes": {file: os.path.getsize(os.path.join(mindrecord_dir, file)) for file in files},
-    }
-    write_json(manifest_path(mindrecord_dir, prefix), manifest)
+        with writing_records(mindrecord_dir):
+            writer.commit()
+        files, boxes = sorted(os.listdir(partial)), collect(boxes)
+        manifest = {
+            "dataset": dataset_name(config.coco_data_dir, coco), "classes": classes, "category_ids": category_ids, "images": boxes.images,
+            "objects": len(boxes.labels), "images_without_objects": int((boxes.counts == 0).sum()),
+            "images_left_out": len(listed) - len(infos), "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
+            "sizes": {file: os.path.getsize(os.path.join(partial, file)) for file in files},
+        }
+        write_boxes(boxes_path(partial, prefix), boxes)
+        write_json(manifest_path(partial, prefix), manifest)
+        for place in [*(os.path.join(partial, file) for file in files), boxes_path(partial, prefix), manifest_path(partial, prefix)]:
+            settle(place, os.path.join(mindrecord_dir, os.path.basename(place)))
     return manifest
 
 
@@ -171,8 +184,7 @@ class TrainSet:
             self.rows = ds.MindDataset(files, columns_list=self.columns, shuffle=False)
             self.rows[0]  # opens the files, before there are threads
         except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines()]
-            raise damaged(config.mindrecord_dir, next((line for line in lines if line.startswith("[ERROR]")), lines[0])) from error
+            raise damaged(config.mindrecord_dir, cause_of(error)) from error
         self.failure = None  # of make_batch, of which MindSpore passes on the text alone
         self.row_of_image = np.argsort(ids, kind="stable")
         self.images = len(ids)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import sqlite3
 import zipfile
 import zlib
@@ -164,3 +165,20 @@ def damaged(mindrecord_dir, why):
     """The UserError that MindRecord files are damaged."""
     return UserError(f"{mindrecord_dir}: its MindRecord files are damaged, or do not belong together; convert the data set again, "
                      f"into another folder ({why})")
+
+
+@contextlib.contextmanager
+def writing_records(folder):
+    """Turn MindSpore's error of the block, which writes MindRecord files for a folder, into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        free = shutil.disk_usage(folder).free / 2**20
+        raise UserError(f"the MindRecord files in {folder} could not be written ({cause_of(error)}); its disk had {free:.0f} MB left, and "
+                        "nothing of this conversion stays") from error
+
+
+def cause_of(error):
+    """The line of MindSpore's RuntimeError that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line.startswith("[ERROR]")), lines[0])

@@ -87,6 +87,24 @@ def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monke
     assert convert(split, tmp_path / "out", "p", "again")["images"] == 2
 
 
+@pytest.mark.parametrize("where", ["write_raw_data", "commit", "boxes", "manifest"])
+def test_a_full_disk_ends_a_conversion_in_a_sentence(where, tmp_path, monkeypatch):
+    """MindSpore writes pages about it; half files do not stay."""
+    annotation = write_coco(tmp_path, "train", {1: noise_image(1), 2: noise_image(2)}, [(1, 1, [1, 2, 30, 40])])
+
+    def full(*_, **__):
+        if where in ("boxes", "manifest"):
+            raise OSError(28, "No space left on device")
+        raise RuntimeError("Exception thrown from dataset pipeline.\n\n---\n[ERROR] Failed to seekp file.\n\nshard_writer.cc(1)")
+
+    places = {"boxes": "numpy.savez_compressed", "manifest": "json.dump"}
+    monkeypatch.setattr(places.get(where, f"mindspore.mindrecord.FileWriter.{where}"), full)
+    said = "could not be written" + ("" if where in places else r" \(\[ERROR\] Failed to seekp file\.\); its disk had \d+ MB left")
+    with pytest.raises(UserError, match=said):
+        convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "full")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_finished_conversion_is_not_overwritten(tiny_data, tiny_records):
     before = {path: path.read_bytes() for path in tiny_records.iterdir()}
     done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", tiny_records, check=False)
