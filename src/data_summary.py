@@ -25,14 +25,26 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What of a configuration has to fit the data: input_size (width, height) in pixels; batch_size of each of so many ranks; whether
-    no weights are given to start from; max_objs."""
+    """What of a configuration has to fit the data: input_size (width, height) in pixels; batch_size of each of so many ranks, and how many
+    such batches make a step; whether no weights are given to start from; max_objs."""
 
     input_size: tuple
     batch_size: int
     ranks: int
     from_scratch: bool
     max_objs: int
+    accumulate_steps: int = 1
+
+    @property
+    def images_per_step(self):
+        """The images of a step, of all ranks."""
+        return self.batch_size * self.accumulate_steps * self.ranks
+
+    @property
+    def product(self):
+        """The words for how they come together."""
+        more = f" x accumulate_steps {self.accumulate_steps}" if self.accumulate_steps > 1 else ""
+        return f"train_config.batch_size {self.batch_size}{more} x {self.ranks} devices"
 
 
 def collect(rows, images=None):
@@ -85,6 +97,12 @@ def _row(name, sides, images):
     return [name, str(len(sides)), str(images), *quantiles, *(f"{100 * share_below(sides, limit):.0f} %" for limit in SMALL)]
 
 
+def describe_epoch(images, recipe):
+    """The line that says how many steps an epoch of so many images has, "" if they make none."""
+    steps, left = divmod(images, recipe.images_per_step)
+    return f"an epoch: {steps} steps of {recipe.images_per_step} images ({recipe.product}), {left} images left over" if steps else ""
+
+
 def find_misfits(boxes, classes, recipe):
     """Sentences about where a Recipe does not fit the data, each with what to change."""
     found = [_small_boxes(boxes, classes, recipe)]
@@ -92,9 +110,8 @@ def find_misfits(boxes, classes, recipe):
         found.append(f"train_config.batch_size is {recipe.batch_size}, from scratch: batch norm's statistics are noisy below {LEAST_BATCH} "
                      "images; raise it, or start from a backbone (net_config.load_backbone_path), unless the images are so few that "
                      "the number of updates is what is short")
-    if boxes.images < recipe.batch_size * recipe.ranks:
-        found.append(f"{boxes.images} images are fewer than a batch, train_config.batch_size {recipe.batch_size} x {recipe.ranks} devices, "
-                     "and train.py refuses them: lower it, or add images")
+    if boxes.images < recipe.images_per_step:
+        found.append(f"{boxes.images} images are fewer than a step's, {recipe.product}, and train.py refuses them: lower it, or add images")
     numbers = np.bincount(boxes.labels, minlength=len(classes))[: len(classes)]
     if len(boxes.counts) == boxes.images and (numbers < FEW_BOXES).any():
         few = [f"{shown(classes[label])} ({numbers[label]})" for label in np.flatnonzero(numbers < FEW_BOXES)]

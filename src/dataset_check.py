@@ -190,7 +190,8 @@ def first_batch(part, config):
     """
     layout = sample_layout(config, len(part.classes))
     images = sorted(part.images, key=lambda image: image[0])
-    order = epoch_order(len(images), config.seed, 0, config.do_shuffle)[: min(config.train_config.batch_size, MOST_IMAGES)]
+    order = epoch_order(len(images), config.seed, 0, config.do_shuffle)
+    order = order[: min(config.train_config.batch_size * config.train_config.accumulate_steps, MOST_IMAGES)]
     chosen = [images[index] for index in order]
     loaded = ((image_files.read_image(path, size, config.dataset_config.max_pixels), image_id, boxes, labels)
               for image_id, path, boxes, labels, size in chosen)

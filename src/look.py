@@ -19,7 +19,7 @@ def recipe_of(config, ranks):
     """The data_summary.Recipe of a configuration on so many ranks."""
     given = config.resume or config.load_checkpoint_path or config.net_config.load_backbone_path
     return Recipe(tuple(config.dataset_config.input_res_train), config.train_config.batch_size, ranks, not given,
-                  config.dataset_config.max_objs)
+                  config.dataset_config.max_objs, config.train_config.accumulate_steps)
 
 
 def report(boxes, classes, recipe):

@@ -4,7 +4,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from src.data_summary import Boxes, Recipe, collect, describe, find_misfits, long_sides
+from src.data_summary import Boxes, Recipe, collect, describe, describe_epoch, find_misfits, long_sides
 from src.targets import Layout, make_sample, whole_image
 
 SIZES = [(200, 100), (100, 400), (50, 50)]
@@ -84,13 +84,22 @@ def test_what_fits_is_not_warned_of():
     (boxes_of([30] * 20 + [12] * 10, [0] * 20 + [1] * 10), {}, ["100 % of the boxes of b are shorter than 20 pixels"]),
     (boxes_of([30] * 20, [0] * 11 + [1] * 9), {}, ["fewer than 10 boxes of b (9)"]),
     (FITTING, {"batch_size": 7}, ["train_config.batch_size is 7, from scratch", "load_backbone_path"]),
-    (FITTING, {"batch_size": 9}, ["8 images are fewer than a batch, train_config.batch_size 9 x 1 devices"]),
-    (FITTING, {"ranks": 2}, ["8 images are fewer than a batch, train_config.batch_size 8 x 2 devices"]),
+    (FITTING, {"batch_size": 9}, ["8 images are fewer than a step's, train_config.batch_size 9 x 1 devices"]),
+    (FITTING, {"ranks": 2}, ["8 images are fewer than a step's, train_config.batch_size 8 x 2 devices"]),
+    (FITTING, {"accumulate_steps": 2}, ["8 images are fewer than a step's, train_config.batch_size 8 x accumulate_steps 2 x 1 devices"]),
     (FITTING, {"max_objs": 19}, ["1 images have more boxes than dataset_config.max_objs, 19", "to 20 at most"]),
 ])
 def test_each_misfit_is_one_sentence(boxes, changes, parts):
     found = find_misfits(boxes, ["a", "b"], dataclasses.replace(RECIPE, **changes))
     assert len(found) == 1 and all(part in found[0] for part in parts), found
+
+
+def test_the_steps_of_an_epoch():
+    recipe = dataclasses.replace(RECIPE, batch_size=4, accumulate_steps=3, ranks=2)
+    assert describe_epoch(100, recipe) == ("an epoch: 4 steps of 24 images (train_config.batch_size 4 x accumulate_steps 3 x 2 devices), "
+                                           "4 images left over")
+    assert describe_epoch(20, recipe) == ""
+    assert describe_epoch(16, RECIPE) == "an epoch: 2 steps of 8 images (train_config.batch_size 8 x 1 devices), 0 images left over"
 
 
 def test_half_of_the_boxes_is_not_most():

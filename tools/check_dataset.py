@@ -20,6 +20,7 @@ def main(argv=None):
     config = get_config(__doc__, words)
 
     from src import look  # what is slow to load is loaded when there is something to do
+    from src.data_summary import describe_epoch
     from src.dataset_check import check_part, compare_parts, first_batch
     from src.extensions import require_extensions
     from src.utils import log
@@ -35,6 +36,8 @@ def main(argv=None):
             log(line)
         if part.images and part is train:
             look.report(part.boxes, part.classes, recipe)
+            if line := describe_epoch(part.boxes.images, recipe):
+                log(line)
         elif part.images:
             log(look.describe(part.boxes, part.classes, recipe.input_size))
     log("")
