@@ -40,7 +40,10 @@ def ended(processes, seconds):
 
 
 def one_round(place, records, chance, seconds):
-    """Start some at once, wait up to twice the seconds, and kill the one at work: (step it saved, what went wrong as sentences)."""
+    """Start some at once, and kill the one at work, after up to twice the seconds, or when it has saved again.
+
+    Returns (step that is saved, what went wrong as sentences).
+    """
     from tests.soak.kills import saved_step
 
     before = saved_step(place)
@@ -53,8 +56,9 @@ def one_round(place, records, chance, seconds):
             problems.append(f"exit code {process.returncode}: {said[-1:]}")
     if len(working) != 1:
         problems.append(f"{len(working)} of {len(processes)} train")
+    at_least = before + chance.choice((0, 1, SAVE_EVERY + 1))  # not only starts are to be killed
     end = time.monotonic() + chance.uniform(0, 2 * seconds)
-    while time.monotonic() < end and all(process.poll() is None for process in working):
+    while (time.monotonic() < end or saved_step(place) < at_least) and all(process.poll() is None for process in working):
         time.sleep(0.1)
     for process in working:
         process.send_signal(signal.SIGKILL)
