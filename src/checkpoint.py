@@ -21,6 +21,7 @@ from src.side_file import (
     side_file,
     written_as,
 )
+from src.torch_weights import ZOO_PREFIX
 from src.utils import free_name, keep_earlier, link_or_copy, log, whole_file, write_json
 
 PARTS = ("backbone", "deconv_layers", "hm", "wh", "reg")  # of a network, which the names of its parameters begin with
@@ -30,6 +31,12 @@ LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters t
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
     """{name: Parameter} of a checkpoint of this project, step and epoch among them. Raises UserError that calls the file `what`."""
     return read_parameters(require_checkpoint(path, what))
+
+
+def read_backbone(path):
+    """{name: Parameter} of a backbone's checkpoint, by our names; the model zoo's has a cell's name before each."""
+    parameters = read_checkpoint(path, "backbone checkpoint (net_config.load_backbone_path)")
+    return {name.removeprefix(ZOO_PREFIX): parameter for name, parameter in parameters.items()}
 
 
 def read_parameters(path):
@@ -84,7 +91,7 @@ def load_weights(cell, parameters, source, fine_tuning=False, use_ema=True):
     found = {}
     for parameter in cell.get_parameters():
         name = parameter.name
-        stored = parameters.get(f"{EMA_PREFIX}{name}", parameters.get(name)) if use_ema else parameters.get(name)
+        stored = parameters.get(stored_name(name, parameters) if use_ema else name)
         if stored is None:
             raise UserError(f"{source}: it has no {name}; is it a checkpoint of this network (net_config)?")
         if tuple(stored.shape) == tuple(parameter.shape):
@@ -96,6 +103,12 @@ def load_weights(cell, parameters, source, fine_tuning=False, use_ema=True):
                             "another number of classes or another net_config?")
     ms.load_param_into_net(cell, found)
     return kept
+
+
+def stored_name(name, parameters):
+    """The name of the values that inference takes for a parameter of the network: its average, where a checkpoint's parameters have one."""
+    average = f"{EMA_PREFIX}{name}"
+    return average if average in parameters else name
 
 
 def weights_taken(parameters, use_ema):

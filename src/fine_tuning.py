@@ -5,7 +5,7 @@ import numpy as np
 from mindspore import Parameter, Tensor
 
 from src.averaging import PREFIX
-from src.checkpoint import LAST_OF_HEADS, layers_left_out, load_weights, parameter_shapes, read_checkpoint, weights_taken
+from src.checkpoint import LAST_OF_HEADS, layers_left_out, load_weights, parameter_shapes, read_backbone, read_checkpoint, weights_taken
 from src.side_file import read_side_file, side_file
 from src.text_table import some
 from src.utils import log
@@ -31,7 +31,7 @@ def start_weights(network, config, classes):
         if kept := load_weights(network, parameters, path, fine_tuning=True, use_ema=config.use_ema):
             log(f"another number of classes, so these start anew: {', '.join(kept)}")
     elif path := config.net_config.load_backbone_path:
-        load_weights(network.backbone, read_checkpoint(path, "backbone checkpoint (net_config.load_backbone_path)"), path)
+        load_weights(network.backbone, read_backbone(path), path)
         log(f"loaded the backbone {path}")
 
 

@@ -7,8 +7,9 @@ them, ours differ in the channels of conv_offset_mask: [all x, all y, mask] wher
 in the names of batch norm's parts and in what stands before the names.
 MMDetection's have other names, no bias in the deformable convolutions, and a first convolution that takes red, green, blue. Where
 they have a plain convolution, ours is a deformable one without offsets: its masks are a half, so its weights are doubled.
-The model zoo's name conv_offset_mask conv_offset and a head hm hm_fn, have no bias in the deformable convolutions either, and stand
-behind the name of a training cell, "network."; a training's checkpoint holds the optimizer's state, too.
+The model zoo's name conv_offset_mask conv_offset and a head hm hm_fn, and stand behind the name of a training cell, "network."; a
+training's checkpoint holds the optimizer's state, too. Its training has no bias in the deformable convolutions either; what its converter
+makes of the original's weights has one.
 """
 import re
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from src.errors import UserError
 
 BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 SOURCES = {"original": "the original", "mmdet": "MMDetection", "mmdet_plain": "MMDetection", "zoo": "the model zoo"}  # of detectors
-WITHOUT_DCN_BIAS = ("mmdet", "mmdet_plain", "zoo")
+WITHOUT_DCN_BIAS = ("mmdet", "mmdet_plain", "zoo")  # whose trainings write none; where a file has them, they are used
 # Our names as the original's, after those of batch norm's parts; each pattern is replaced in turn.
 ORIGINAL_NAMES = (
     (r"^backbone\.(?=base_layer\.|level\d\.)", "base."), (r"^backbone\.", ""), (r"^deconv_layers\.(?=dla_up\.|ida_up\.)", ""),
@@ -87,9 +88,16 @@ def zoo_prefix(names):
 
 
 def without_prefix(state):
-    """The state with what stands before every name taken off: PyTorch's DataParallel puts "module." there, the model zoo "network."."""
+    """The state with what stands before every name taken off: PyTorch's DataParallel puts "module." there, the model zoo "network.".
+
+    Raises UserError if that makes one name of two.
+    """
     prefix = zoo_prefix(state) or "module."
-    return {name.removeprefix(prefix): value for name, value in state.items()}
+    bare = {name.removeprefix(prefix): value for name, value in state.items()}
+    if len(bare) < len(state):
+        twice = next(name for name in state if f"{prefix}{name}" in state)
+        raise UserError(f"it holds {twice} twice, with and without {prefix!r} before it")
+    return bare
 
 
 def describe_backbone(state, kind):
@@ -152,30 +160,34 @@ def from_source(state, shapes, kind, names=None):
     """
     names = names or {name: source_name(name, kind) for name in shapes}
     remarks = []
-    absent = _dcn_biases(shapes) if kind in WITHOUT_DCN_BIAS else []
-    if absent:
-        remarks.append(f"zero, since {SOURCES[kind]}'s deformable convolutions have no bias: {', '.join(absent)}")
-    doubled = [bias.replace(".bias", ".weight") for bias in absent] if kind == "mmdet_plain" else []
-    if doubled:
-        absent += [name for name in shapes if ".conv_offset_mask." in name]
+    layers = _dcn_layers(shapes)
+    biases, offsets = [f"{layer}.bias" for layer in layers], [name for name in shapes if ".conv_offset_mask." in name]
+    absent, doubled = [], []
+    if kind in WITHOUT_DCN_BIAS and not any(names[bias] in state for bias in biases):
+        absent += biases
+        remarks.append(f"zero, since {SOURCES[kind]}'s deformable convolutions have no bias: {', '.join(biases)}")
+    if kind == "mmdet_plain":
+        absent += offsets
+        doubled = [f"{layer}.weight" for layer in layers]
         remarks.append(f"doubled, since they are plain convolutions there, and masks are a half here: {', '.join(doubled)}")
-    missing = [source for name, source in names.items() if source not in state and name not in absent]
+    used = {name: source for name, source in names.items() if name not in absent}
+    missing = [source for source in used.values() if source not in state]
     if missing:
         raise UserError(f"it lacks {_some(missing)}")
-    wanted = set(names.values())
-    left_out = {name: _reason(name, kind, state) for name in state if name not in wanted}
+    taken = set(used.values())
+    left_out = {name: _reason(name, kind, state) for name in state if name not in taken}
     unknown = [name for name, reason in left_out.items() if not reason]
     if unknown:
         raise UserError(f"the network has no place for {_some(unknown)}")
-    broken = [source for name, source in names.items() if name not in absent and not np.isfinite(state[source]).all()]
+    broken = [source for source in used.values() if not np.isfinite(state[source]).all()]
     if broken:
         raise UserError(f"it holds numbers that are not finite: {_some(broken)}")
-    cast = [source for name, source in names.items() if name not in absent and state[source].dtype != np.float32]
+    cast = [source for source in used.values() if state[source].dtype != np.float32]
     if cast:
         remarks.append(f"made float32: {_some(cast)}")
     weights = {}
     for name, shape in shapes.items():
-        value = np.zeros(shape, np.float32) if name in absent else state[names[name]].astype(np.float32)
+        value = state[used[name]].astype(np.float32) if name in used else np.zeros(shape, np.float32)
         if value.shape != tuple(shape):
             raise UserError(f"{names[name]} is {value.shape}, the network wants {tuple(shape)}")
         if name in doubled:
@@ -214,13 +226,13 @@ def to_zoo(weights):
     if not (found := architecture_of(weights)).startswith("resdcn_"):
         raise UserError(f"the model zoo's CenterNet is a ResNet with deformable convolutions, and this is {found}")
     weights, folded = dict(weights), []
-    for bias in _dcn_biases(weights):
-        value = weights.pop(bias)
+    for cell in _dcn_layers(weights):
+        value = weights.pop(f"{cell}.bias")
         if value.any():
-            group, layer, _ = bias.split(".")
+            group, layer = cell.split(".")
             mean = f"{group}.{int(layer) + 1}.moving_mean"
             weights[mean] = (weights[mean] - value.astype(np.float64)).astype(np.float32)
-            folded.append(bias)
+            folded.append(f"{cell}.bias")
     remarks = [f"put into the moving mean of the batch norm behind it, since {SOURCES['zoo']}'s deformable convolutions have no bias: "
                f"{', '.join(folded)}"] if folded else []
     return {ZOO_PREFIX + source_name(name, "zoo"): _offsets_back(name, value) for name, value in weights.items()}, remarks
@@ -237,10 +249,9 @@ def offset_order(channels):
     return np.concatenate([np.arange(1, 2 * taps, 2), np.arange(0, 2 * taps, 2), np.arange(2 * taps, 3 * taps)])
 
 
-def _dcn_biases(shapes):
-    """The biases of the deformable convolutions, by our names."""
-    cells = [name.removesuffix(".conv_offset_mask.weight") for name in shapes if name.endswith(".conv_offset_mask.weight")]
-    return [f"{cell}.bias" for cell in cells]
+def _dcn_layers(shapes):
+    """The deformable convolutions, by our names, "deconv_layers.0"."""
+    return [name.removesuffix(".conv_offset_mask.weight") for name in shapes if name.endswith(".conv_offset_mask.weight")]
 
 
 def _offsets_back(name, value):

@@ -1,10 +1,10 @@
-"""Which checkpoint files are the model-zoo CenterNet's: known by the names in them, without loading MindSpore."""
+"""What a MindSpore checkpoint is, the model-zoo CenterNet's above all: known by the names in it, without loading MindSpore."""
 import os
 import shlex
 
 from src.errors import UserError
 from src.project import command
-from src.torch_weights import zoo_prefix
+from src.torch_weights import ZOO_PREFIX, zoo_prefix
 
 FIELD_1 = b"\n"  # protobuf's key of a field that comes first and has a length: an entry of the file, and in it its name
 LONGEST_NAME = 1000
@@ -54,3 +54,15 @@ def refuse_zoo_checkpoint(path):
         converted = f"{os.path.splitext(path)[0]}_converted.ckpt"
         raise UserError(f"{path} is a checkpoint of the model zoo's CenterNet; convert it, and use what that writes: "
                         f"{command('tools/convert_centernet.py')} --ckpt_file {shlex.quote(path)} --output_file {shlex.quote(converted)}")
+
+
+def refuse_checkpoint(path):
+    """Raise UserError that says what takes a file if it is a checkpoint of MindSpore, which a converter of PyTorch's files was given."""
+    refuse_zoo_checkpoint(path)
+    names = parameter_names(path)
+    if names and all(name.removeprefix(ZOO_PREFIX).startswith("backbone.") for name in names):
+        raise UserError(f"{path} is a backbone's checkpoint, which needs no conversion; train from it with "
+                        f"--net_config.load_backbone_path {shlex.quote(path)}")
+    if names:
+        raise UserError(f"{path}: a MindSpore checkpoint that is not the model zoo's ({', '.join(names[:3])}, ...); "
+                        "one of this project is used as it is, or converted with tools/convert_centernet.py --reverse")

@@ -1,7 +1,9 @@
 """The converters: every source, both ways, and what they refuse."""
 import collections
 import io
+import json
 import os
+import pathlib
 import pickle
 import re
 import runpy
@@ -18,7 +20,7 @@ import torch
 from mindspore import Tensor, nn, ops
 
 from src import image, torch_weights
-from src.checkpoint import load_weights, read_checkpoint
+from src.checkpoint import load_weights, parameter_shapes, read_checkpoint
 from src.coco import class_list, read_coco
 from src.detector import load_detector
 from src.errors import UserError
@@ -198,6 +200,28 @@ def test_name_files_that_do_not_fit(change, part, classifier, tmp_path):
     assert not (tmp_path / "o.ckpt").exists()
 
 
+def test_the_model_zoos_list_of_names(tmp_path):
+    """Its 151 names of the whole network, of which its converter takes the backbone's, in the shipped list's order."""
+    state = json.loads(pathlib.Path(GOLDEN, "zoo_names.json").read_text())
+    biases = [f"network.deconv_layers.{layer}.bias" for layer in (0, 6, 12)]
+    (tmp_path / "zoo.txt").write_text("\n".join([*state, *biases]))
+    with open(f"{NAMES}/resnet18_torch.txt") as file:
+        theirs = file.read().split()
+    shipped = convert_resnet18.read_names(f"{NAMES}/resnet18_torch.txt", f"{NAMES}/resnet18_mindspore.txt")
+    assert convert_resnet18.read_names(f"{NAMES}/resnet18_torch.txt", tmp_path / "zoo.txt") == shipped
+    (tmp_path / "t.txt").write_text("\n".join(theirs[:-1]))
+    with pytest.raises(UserError, match="has 99 names, .*zoo.txt 100 of the backbone, and 51 others that do not count"):
+        convert_resnet18.read_names(tmp_path / "t.txt", tmp_path / "zoo.txt")
+
+
+def test_lists_in_different_orders(classifier, tmp_path):
+    """A state_dict's order is weight, bias, mean, variance; the shipped list's is mean, variance, gamma, beta: of equal shapes."""
+    (tmp_path / "t.txt").write_text("\n".join(name for name in classifier if not name.startswith("fc.")))
+    words = "--torch_name_file", tmp_path / "t.txt", "--ms_name_file", f"{NAMES}/resnet18_mindspore.txt"
+    with pytest.raises(UserError, match="backbone.bn1.moving_mean with bn1.weight; batch norm's moving_mean is PyTorch's running_mean, so"):
+        call(convert_resnet18.main, "--ckpt_file", save(tmp_path / "r.pth", classifier), *words, "--output_file", tmp_path / "o.ckpt")
+
+
 @pytest.mark.slow
 def test_a_deeper_backbone(tmp_path, capsys):
     """ResNet50 by the same tool; its report names the options that training needs."""
@@ -281,6 +305,76 @@ def save_checkpoint(path, state, **numbers):
     return path
 
 
+def by_zoo_names(state):
+    """A state of the original's, its biases of deformable convolutions among it, by the names of the model zoo's own converter."""
+    names = torch_reference.zoo_names(torch_reference.CenterNet(80))
+    biases = {name: f"network.{name}" for name in state if re.fullmatch(r"deconv_layers\.(0|6|12)\.bias", name)}
+    return {theirs: state[name] for name, theirs in {**names, **biases}.items()}
+
+
+@pytest.mark.slow
+def test_biases_in_a_file_of_the_model_zoos_converter(by_operation):
+    """Its list has 151 names, three biases of deformable convolutions among them: used, the outputs are the original's."""
+    golden = load_golden("network.npz")
+    seed = int(golden["seed"])
+    state, recipe = parity.golden_weights(GOLDEN, seed)
+    state = by_zoo_names(state)
+    assert len(state) == 151
+    network = parity.converted_network(state, "composite").set_train(False)
+    for name, output in zip(("hm", "wh", "reg"), network(Tensor(recipe["make_input"](seed, (2, 3, 128, 160))))):
+        assert np.abs(output.asnumpy() - golden[name]).max() <= 1e-4 * np.abs(golden[name]).max(), name
+
+
+def convertible(kind, **changes):
+    """(a small state of a kind, the shapes that it is converted to), with entries changed, or left out where the change is None."""
+    reference = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1))
+    shapes = parameter_shapes(network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16))
+    if kind == "mmdet_plain":
+        reference = with_plain_convolutions(reference)
+    if kind == "zoo":
+        state = reference.state_dict()
+        state = {theirs.removeprefix("network."): state[name].numpy() for name, theirs in torch_reference.zoo_names(reference).items()}
+    else:
+        state = mmdet_state(reference)
+    state.update({name.replace("__", "."): value for name, value in changes.items()})
+    return {name: value for name, value in state.items() if value is not None}, shapes
+
+
+BIASES = {"zoo": ["deconv_layers__0__bias", "deconv_layers__6__bias", "deconv_layers__12__bias"],
+          **dict.fromkeys(("mmdet", "mmdet_plain"), [f"neck__deconv_layers__{layer}__conv__bias" for layer in (0, 2, 4)])}
+
+
+@pytest.mark.parametrize("kind", BIASES)
+def test_what_is_counted_as_used_is_used(kind):
+    """Biases of deformable convolutions, which these sources' trainings do not have: all are used, or none, in which case they are zero."""
+    values = [np.full(size, number, np.float32) for number, size in enumerate((256, 128, 64), 1)]
+    plain, with_biases = ({}, dict(zip(BIASES[kind], values)))
+    for changes in (plain, with_biases):
+        state, shapes = convertible(kind, **changes)
+        assert torch_weights.recognize(state) == kind
+        conversion = torch_weights.from_source(state, shapes, kind)
+        used = sum(not name.endswith("num_batches_tracked") for name in state)
+        assert torch_weights.report(state, {}, conversion).startswith(f"used: {used} of {len(state)} tensors")
+        assert ("have no bias" in "".join(conversion.remarks)) == (changes is plain)
+        for layer, value in zip((0, 6, 12), values):
+            np.testing.assert_array_equal(conversion.weights[f"deconv_layers.{layer}.bias"], value if changes else 0 * value)
+    state, shapes = convertible(kind, **{BIASES[kind][0]: values[0]})
+    with pytest.raises(UserError, match=f"it lacks {BIASES[kind][1].replace('__', '.')}, "):
+        torch_weights.from_source(state, shapes, kind)
+
+
+def test_offsets_of_one_layer_alone():
+    """A file without the first layer's offsets is one of plain convolutions, and has no offsets elsewhere."""
+    state, shapes = convertible("mmdet_plain", neck__deconv_layers__2__conv__conv_offset__weight=np.zeros((27, 256, 3, 3), np.float32))
+    with pytest.raises(UserError, match="no place for neck.deconv_layers.2.conv.conv_offset.weight"):
+        torch_weights.from_source(state, shapes, torch_weights.recognize(state))
+
+
+def test_one_name_with_and_without_what_stands_before():
+    with pytest.raises(UserError, match="it holds a.weight twice, with and without 'module.'"):
+        torch_weights.without_prefix({"module.a.weight": 1, "b": 2, "a.weight": 3})
+
+
 def run_without_torch(script, *words, cwd, check=True):
     """The finished process of a script where PyTorch cannot be imported."""
     code = ("import runpy, sys; sys.path.insert(0, sys.argv[1]); sys.argv = sys.argv[2:]; "
@@ -307,6 +401,7 @@ def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation):
         np.testing.assert_allclose(output.asnumpy(), golden[name], rtol=0, atol=1e-5, err_msg=name)
 
     done = run_without_torch("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.ckpt", cwd=tmp_path)
+    assert "c.ckpt: this project's detector, 80 classes, resdcn_18\nused: 151 of 151 tensors\nwrote" in done.stdout
     assert "148 parameters by the model zoo's names" in done.stdout and "moving mean" not in done.stdout
     back = ms.load_checkpoint(str(tmp_path / "back.ckpt"))
     assert set(back) == set(state)
@@ -424,6 +519,20 @@ def test_names_in_a_file(zoo_checkpoint, classifier, tmp_path):
     for content in (b"", b"\n", b"\n\x05\n", b"\n" + 20 * b"\xff", b"\n\x09\n\xff\xff\xff\x7f", b"\n\x04\n\x02\xff\xff", b"hello"):
         (tmp_path / "other").write_bytes(content)
         assert parameter_names(tmp_path / "other") in ([], [""])
+
+
+@pytest.mark.parametrize("main", [convert_resnet18.main, convert_centernet.main])
+@pytest.mark.parametrize("prefix", ["", "network."])
+def test_a_backbones_checkpoint_needs_no_conversion(main, prefix, tmp_path):
+    path = save_checkpoint(tmp_path / "b.ckpt", {f"{prefix}backbone.{name}.weight": np.zeros(1, np.float32) for name in "ab"})
+    with pytest.raises(UserError, match=f"{path} is a backbone's checkpoint, .* --net_config.load_backbone_path {path}$"):
+        call(main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
+
+
+def test_a_detector_of_ours_is_no_pytorch_file(zoo_checkpoint, lively_checkpoint, tmp_path):
+    for path, words in ((lively_checkpoint, "not the model zoo's"), (zoo_checkpoint, "of the model zoo's CenterNet; convert it")):
+        with pytest.raises(UserError, match=words):
+            call(convert_resnet18.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
 
 
 def test_checkpoints_that_are_not_to_be_converted(zoo_checkpoint, lively_checkpoint, tmp_path):
@@ -744,10 +853,14 @@ def test_a_file_that_cannot_say_whose_it_is_stays(classifier, tmp_path):
     assert (tmp_path / "o.ckpt").read_bytes() == before and sorted(file.name for file in tmp_path.iterdir()) == ["o.ckpt", "r.pth"]
 
 
-def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path, by_operation):
-    """What train.py wrote, with its optimizer's state: the heads agree, the counters are zero."""
+def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path, capsys, by_operation):
+    """What train.py wrote, with its optimizer's state, which is named: the heads agree, the counters are zero."""
     checkpoint = tiny_run / "ckpt_0" / "centernet-2_7.ckpt"
     call(convert_centernet.main, "--reverse", "--ckpt_file", tiny_run / "last", "--output_file", tmp_path / "t.pth")
+    stored, network = read_checkpoint(str(checkpoint)), network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
+    used = len(parameter_shapes(network))
+    output = capsys.readouterr().out
+    assert f"used: {used} of {len(stored)} tensors" in output and f"({len(stored) - used} tensors)" in output
     content = torch.load(tmp_path / "t.pth", weights_only=True)
     assert content["epoch"] == read_side_file(str(checkpoint))["epoch"] + 1
     reference = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)).eval()

@@ -156,10 +156,13 @@ def test_checkpoints_of_another_shape(tiny_run, make_config):
         load_weights(resnet18, parameters, "c")
 
 
-def test_a_backbone_can_be_loaded_alone(tmp_path, make_config):
+@pytest.mark.parametrize("prefix", ["", "network."])
+def test_a_backbone_can_be_loaded_alone(prefix, tmp_path, make_config):
+    """Ours, and the model zoo's, whose names stand behind a cell's."""
     config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.load_backbone_path", tmp_path / "b.ckpt")
     source = build_network(config.net_config, 2, "composite")
-    ms.save_checkpoint([{"name": p.name, "data": p} for p in source.backbone.get_parameters()], str(tmp_path / "b.ckpt"))
+    entries = [{"name": f"{prefix}{p.name}", "data": p} for p in source.backbone.get_parameters()]
+    ms.save_checkpoint(entries, str(tmp_path / "b.ckpt"))
     network = build_network(config.net_config, 2, "composite")
     fine_tuning.start_weights(network, config, ["a", "b"])
     np.testing.assert_array_equal(network.backbone.conv1.weight.asnumpy(), source.backbone.conv1.weight.asnumpy())

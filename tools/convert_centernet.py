@@ -74,8 +74,8 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
 
     defaults = get_config("", ["--config_path", recipe] if recipe else [])
     state, others = read_source(ckpt_file)
-    state = torch_weights.without_prefix(state)
     with errors.about(ckpt_file):
+        state = torch_weights.without_prefix(state)
         kind = torch_weights.recognize(state)
         if kind in ("resnet", "dla"):
             raise UserError("an ImageNet classifier, not a detector; tools/convert_resnet18.py makes a backbone of it")
@@ -112,15 +112,13 @@ def read_source(path):
     """(state {name: NumPy array}, the file's other entries {name: value}) of a PyTorch file or a model-zoo checkpoint."""
     from src.checkpoint import read_parameters
     from src.torch_files import read_torch_file
-    from src.zoo_files import is_zoo_checkpoint, parameter_names
+    from src.zoo_files import is_zoo_checkpoint, refuse_checkpoint
 
     if is_zoo_checkpoint(path):
         content = read_parameters(path)
         state = {name: value.asnumpy() for name, value in content.items() if hasattr(value, "asnumpy")}
         return state, {name: value for name, value in content.items() if name not in state}
-    if names := parameter_names(path):
-        raise UserError(f"{path}: a MindSpore checkpoint that is not the model zoo's ({', '.join(names[:3])}, ...); "
-                        "one of this project is used as it is, or converted with --reverse")
+    refuse_checkpoint(path)
     return read_torch_file(path)
 
 
@@ -174,23 +172,30 @@ def reverse(ckpt_file, output_file):
     if not to_zoo:
         import_torch()  # which may be missing: say so first
     weights, description = read_weights(ckpt_file)
-    print(f"{ckpt_file}: {len(weights)} parameters")
     (write_zoo if to_zoo else write_original)(output_file, weights, description)
 
 
 def read_weights(ckpt_file):
-    """(weights {name: NumPy array}, the side file's dictionary) of a checkpoint of this project."""
+    """(weights {name: NumPy array}, the side file's dictionary) of a checkpoint of this project; says what became of every parameter."""
+    from src import torch_weights
     from src.side_file import read_side_file
 
     description = read_side_file(ckpt_file, "checkpoint (--ckpt_file)")
     # MindSpore is slow to load, and not needed for a wrong path.
     from src.centernet_det import build_network
-    from src.checkpoint import load_weights, read_checkpoint
+    from src.checkpoint import load_weights, read_checkpoint, stored_name
     from src.model_utils.config import Config
 
     network = build_network(Config(description["net_config"]), len(description["classes"]), "composite")
-    load_weights(network, read_checkpoint(ckpt_file, "checkpoint (--ckpt_file)"), ckpt_file)
-    return {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}, description
+    parameters = read_checkpoint(ckpt_file, "checkpoint (--ckpt_file)")
+    load_weights(network, parameters, ckpt_file)
+    weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    used = {stored_name(name, parameters) for name in weights}
+    left_out = {name: "the weights of the last step, whose average is taken" if name in weights else "the training's state"
+                for name in parameters if name not in used}
+    print(f"{ckpt_file}: this project's detector, {len(description['classes'])} classes, {description['arch']}")
+    print(torch_weights.report(parameters, {}, torch_weights.Conversion(weights, left_out, [])))
+    return weights, description
 
 
 def write_original(output_file, weights, description):

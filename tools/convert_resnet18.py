@@ -37,10 +37,12 @@ def main(argv=None):
     from src.architectures import architecture_of
     from src.checkpoint import parameter_shapes, save_weights
     from src.torch_files import read_torch_file
+    from src.zoo_files import refuse_checkpoint
 
+    refuse_checkpoint(options.ckpt_file)
     state, others = read_torch_file(options.ckpt_file)
-    state = torch_weights.without_prefix(state)
     with errors.about(options.ckpt_file):
+        state = torch_weights.without_prefix(state)
         kind = "resnet" if names else torch_weights.recognize(state)
         if kind not in ("resnet", "dla"):
             raise UserError("a whole detector; tools/convert_centernet.py converts it")
@@ -72,24 +74,37 @@ def make_backbone(names, kind):
 
 
 def read_names(torch_name_file, ms_name_file):
-    """{our name: source name} of two files whose lines pair. Raises UserError unless they have as many, and each once."""
+    """{our name: source name} of two files whose lines pair. Raises UserError unless they have as many, and each once.
+
+    The second file may be the model zoo's list of its whole network, network.backbone.conv1.weight, ...: the backbone's lines count.
+    """
+    from src.torch_weights import ZOO_PREFIX
+
     columns = []
     for path in (torch_name_file, ms_name_file):
         columns.append([line.strip() for line in read_text(path, "name file").splitlines() if line.strip()])
         twice = {name for name in columns[-1] if columns[-1].count(name) > 1}
         if twice:
             raise UserError(f"{path}: {sorted(twice)[0]} is there twice")
-    theirs, ours = columns
+    theirs, lines = columns
+    ours = [name.removeprefix(ZOO_PREFIX) for name in lines if name.startswith(f"{ZOO_PREFIX}backbone.") or not name.startswith(ZOO_PREFIX)]
     if len(theirs) != len(ours):
-        raise UserError(f"{torch_name_file} has {len(theirs)} names, {ms_name_file} {len(ours)}; their lines must pair")
+        others = f" of the backbone, and {len(lines) - len(ours)} others that do not count" if len(ours) < len(lines) else ""
+        raise UserError(f"{torch_name_file} has {len(theirs)} names, {ms_name_file} {len(ours)}{others}; their lines must pair")
     return dict(zip(ours, theirs))
 
 
 def check_names(names, shapes, ms_name_file):
-    """Raise UserError unless the names are those of the backbone's parameters."""
-    for name in names:
+    """Raise UserError unless the names are those of the backbone's parameters, each batch norm's parts paired with the like."""
+    from src.torch_weights import BATCH_NORM_NAMES
+
+    for name, source in names.items():
         if name not in shapes:
             raise UserError(f"{ms_name_file} names {name}, which the backbone does not have (its names are like {next(iter(shapes))})")
+        part, wanted = source.rpartition(".")[2], BATCH_NORM_NAMES.get(name.rpartition(".")[2])
+        if wanted and part != wanted and part in BATCH_NORM_NAMES.values():
+            raise UserError(f"{ms_name_file} pairs {name} with {source}; batch norm's {name.rpartition('.')[2]} is PyTorch's {wanted}, so "
+                            "the lists are in different orders; without both the built-in mapping is used")
     for name in shapes:
         if name not in names:
             raise UserError(f"{ms_name_file} lacks {name}")
