@@ -23,6 +23,7 @@ from src.side_file import (
 )
 from src.torch_weights import ZOO_PREFIX
 from src.utils import free_name, keep_earlier, link_or_copy, log, whole_file, write_json
+from src.zoo_files import CHECKSUM, check_sizes
 
 PARTS = ("backbone", "deconv_layers", "hm", "wh", "reg")  # of a network, which the names of its parameters begin with
 LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters that the number of classes shapes; of several stacks each
@@ -45,6 +46,7 @@ def read_parameters(path):
     Where the file ends in a checksum, as this project's do, it must be right.
     """
     try:
+        check_sizes(path)
         return ms.load_checkpoint(path, crc_check=has_checksum(path))
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         cause = error.__cause__ or error  # MindSpore says of a wrong checksum that the file may not be read
@@ -55,7 +57,7 @@ def has_checksum(path):
     """Whether a checkpoint file ends in MindSpore's checksum: "crc_num" and ten bytes."""
     with open(path, "rb") as file:
         file.seek(-min(os.path.getsize(path), 17), os.SEEK_END)
-        return file.read(7) == b"crc_num"
+        return file.read(len(CHECKSUM)) == CHECKSUM
 
 
 def check_architecture(names, found, source):

@@ -1,4 +1,6 @@
 """What a MindSpore checkpoint is, the model-zoo CenterNet's above all: known by the names in it, without loading MindSpore."""
+import contextlib
+import math
 import os
 import shlex
 
@@ -6,8 +8,12 @@ from src.errors import UserError
 from src.project import command
 from src.torch_weights import ZOO_PREFIX, zoo_prefix
 
-FIELD_1 = b"\n"  # protobuf's key of a field that comes first and has a length: an entry of the file, and in it its name
-LONGEST_NAME = 1000
+# Protobuf's keys of fields: a number, or bytes behind their length.
+FIELD_1, FIELD_2, FIELD_3, NUMBER_1 = b"\x0a", b"\x12", b"\x1a", b"\x08"
+LONGEST_NAME, MOST_DIMENSIONS = 1000, 32
+CHECKSUM = b"crc_num"  # with ten bytes more the end of a file that has one
+SIZES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Int16": 2, "UInt16": 2, "Float16": 2, "BFloat16": 2, "Int32": 4, "UInt32": 4, "Float32": 4,
+         "Int64": 8, "UInt64": 8, "Float64": 8}  # bytes of a number
 
 
 def parameter_names(path):
@@ -16,18 +22,81 @@ def parameter_names(path):
     Source: MindSpore's checkpoint.proto. The file is a list of entries; an entry is a name and a tensor, or a slice of a large one.
     """
     names = {}
-    with open(path, "rb") as file:
-        try:
-            while file.read(1) == FIELD_1:
-                length = _varint(file)
-                end = file.tell() + length
-                if file.read(1) != FIELD_1 or (length := _varint(file)) > LONGEST_NAME:
-                    break
-                names[file.read(length).decode()] = None
-                file.seek(end)
-        except (ValueError, OverflowError):
-            pass  # no checkpoint, or a damaged one, which MindSpore explains
+    with open(path, "rb") as file, contextlib.suppress(ValueError, OverflowError):
+        for name, end in _entries(file):
+            names[name] = None
+            file.seek(end)
     return list(names)
+
+
+def check_sizes(path):
+    """Raise ValueError unless a file is a MindSpore checkpoint in which each tensor has as many bytes as its shape and type want.
+
+    MindSpore takes the shape's memory, fills it with what bytes there are, and says nothing.
+    """
+    found = {}  # {name: (bytes of its slices, bytes wanted)}
+    with open(path, "rb") as file:
+        for name, end in _entries(file):
+            wanted, there = _tensor_sizes(file, name, end)
+            if name in found and name != next(reversed(found)):
+                raise ValueError(f"{name} stands there twice")
+            found[name] = found.get(name, (0,))[0] + there, wanted
+    for name, (there, wanted) in found.items():
+        if wanted not in (None, there):
+            raise ValueError(f"{name} has {there} bytes, and its shape wants {wanted}")
+
+
+def _entries(file):
+    """(name, where the entry ends) for each entry of a MindSpore checkpoint, the file standing behind the name. Raises ValueError where it
+    is none."""
+    size = os.fstat(file.fileno()).st_size
+    while (key := file.read(1)) == FIELD_1:
+        end = _end(file, size)
+        _expect(file, FIELD_1)
+        length = _end(file, end) - file.tell()
+        if length > LONGEST_NAME:
+            raise ValueError("a name is too long")
+        yield file.read(length).decode(), end
+    if key and (key + file.read(len(CHECKSUM) - 1) != CHECKSUM or file.tell() + 10 != size):
+        raise ValueError("an entry is not one of a checkpoint")
+
+
+def _tensor_sizes(file, name, end):
+    """(bytes that the shape of an entry's tensor wants, None for a text; bytes it has) from behind the entry's name up to its end."""
+    _expect(file, FIELD_2)
+    if _end(file, end) != end:
+        raise ValueError(f"{name} is not a tensor alone")
+    dims = []
+    while (key := file.read(1)) == NUMBER_1 and len(dims) < MOST_DIMENSIONS:
+        dims.append(_varint(file))
+    if key != FIELD_2:
+        raise ValueError(f"{name} has no type")
+    kind = file.read(_end(file, end) - file.tell()).decode()
+    _expect(file, FIELD_3)
+    if _end(file, end) != end:
+        raise ValueError(f"{name} is more than a tensor")
+    there = end - file.tell()
+    file.seek(end)
+    if kind == "str":
+        return None, there
+    if kind not in SIZES:
+        raise ValueError(f"{name} is of type {kind[:20]!r}")
+    if 0 in dims and dims != [0]:  # which stands for a number alone
+        raise ValueError(f"{name} is empty")
+    return SIZES[kind] * (1 if dims == [0] else math.prod(dims)), there
+
+
+def _expect(file, key):
+    if file.read(1) != key:
+        raise ValueError("a field is not one of a checkpoint")
+
+
+def _end(file, most):
+    """Where the bytes end whose length stands at the file's position. Raises ValueError if that is behind `most`."""
+    length = _varint(file)
+    if file.tell() + length > most:
+        raise ValueError("it ends in the middle of an entry")
+    return file.tell() + length
 
 
 def _varint(file):

@@ -10,8 +10,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
+from mindspore.train import checkpoint_pb2
 
-from src.checkpoint import CheckpointFolder, newest_checkpoint, read_checkpoint, save_weights
+from src.checkpoint import CheckpointFolder, newest_checkpoint, read_checkpoint, read_parameters, save_weights
 from src.errors import UserError
 from src.side_file import find_checkpoints, named_checkpoint
 from tests.conftest import ROOT, assert_user_error
@@ -291,3 +292,53 @@ def test_a_file_of_pytorchs_is_told_with_what_converts_it(tmp_path):
     (tmp_path / "my net.pth").touch()
     with pytest.raises(UserError, match="convert_centernet.py --ckpt_file '.*/my net.pth' --output_file NAME.ckpt makes .* of a detector"):
         read_checkpoint(str(tmp_path / "my net.pth"))
+
+
+# ---------------------------------------------------------------- hostile files
+
+
+def write_entries(path, *entries, end=b""):
+    """Write a checkpoint by MindSpore's own description of the format: entries (name, dims, type, bytes)."""
+    content = checkpoint_pb2.Checkpoint()
+    for name, dims, kind, data in entries:
+        entry = content.value.add()
+        entry.tag, entry.tensor.tensor_type, entry.tensor.tensor_content = name, kind, data
+        entry.tensor.dims.extend(dims)
+    path.write_bytes(content.SerializeToString() + end)
+    return str(path)
+
+
+@pytest.mark.parametrize("dims, kind, data, part", [
+    ([1 << 28], "Float32", bytes(4), "a has 4 bytes, and its shape wants 1073741824"), ([4], "Float32", b"", "a has 0 bytes"),
+    ([1], "Float32", bytes(400), "a has 400 bytes, and its shape wants 4"), ([-2, -2], "Float32", bytes(16), "a has 16 bytes"),
+    ([1 << 62, 8], "Float32", bytes(4), "a has 4 bytes"), ([2**31 - 1, 0], "Float32", b"", "a is empty"),
+    ([], "Float32", b"", "a has 0 bytes"), ([0], "Float32", b"", "a has 0 bytes"), ([1], "Float32", bytes(3), "a has 3 bytes"),
+    ([8], "Int4", bytes(4), "a is of type 'Int4'"),
+    ([1] * 100, "Float32", bytes(4), "a has no type"),
+])
+def test_a_shape_that_the_bytes_do_not_fill(dims, kind, data, part, tmp_path):
+    """MindSpore takes what memory the shape wants, and gives numbers that are not in the file."""
+    path = write_entries(tmp_path / "x.ckpt", ("a", dims, kind, data))
+    with pytest.raises(UserError, match=f"x.ckpt: not a MindSpore checkpoint, or a damaged one .{part}"):
+        read_parameters(path)
+
+
+def test_entries_that_are_refused(tmp_path):
+    a, b = ("a", [2], "Float32", bytes(4)), ("b", [1], "Float32", bytes(4))
+    for entries, end, part in (([a, b, a], b"", "a stands there twice"), ([b], b"crc_num" + bytes(11), "not one of a checkpoint"),
+                               ([b], b"\x12\x00", "not one of a checkpoint"), ([("n" * 1001, [1], "Int8", b"1")], b"", "too long")):
+        with pytest.raises(UserError, match=part):
+            read_parameters(write_entries(tmp_path / "x.ckpt", *entries, end=end))
+
+
+def test_slices_numbers_and_texts_are_read(tmp_path):
+    """A large tensor's entries, one behind the other; what MindSpore writes beside the weights."""
+    slices = [("a", [4], "Float16", number.tobytes()) for number in np.array([[1, 1], [2, 2]], np.float16)]
+    read = read_parameters(write_entries(tmp_path / "x.ckpt", *slices, ("n", [0], "Int8", b"7")))
+    np.testing.assert_array_equal(read["a"].asnumpy(), [1, 1, 2, 2])
+    assert read["n"].asnumpy() == ord("7")
+    values = {"w": ms.Tensor(np.arange(300_000, dtype=np.float32)), "half": ms.Tensor([1.5], ms.bfloat16)}
+    state = [{"name": name, "data": value} for name, value in values.items()]
+    ms.save_checkpoint(state, str(tmp_path / "y.ckpt"), append_dict={"lr": 0.5, "n": 3, "yes": True, "text": "words"}, crc_check=True)
+    read = read_parameters(str(tmp_path / "y.ckpt"))
+    assert list(read) == ["w", "half", "lr", "n", "yes", "text"] and read["text"] == "words" and read["w"].asnumpy()[-1] == 299_999

@@ -1,17 +1,12 @@
 """The converters: every source, both ways, and what they refuse."""
-import collections
-import io
 import json
 import os
 import pathlib
-import pickle
 import re
 import runpy
 import shlex
-import struct
 import subprocess
 import sys
-import tarfile
 
 import mindspore as ms
 import numpy as np
@@ -27,10 +22,10 @@ from src.errors import UserError
 from src.model_utils.config import get_config
 from src.predictor import Predictor
 from src.side_file import read_side_file
-from src.torch_files import read_torch_file
 from src.zoo_files import parameter_names
 from tests import parity, torch_family, torch_reference
 from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, network_of, noise_image
+from tests.test_torch_files import write_tar
 from tools import convert_centernet, convert_resnet18
 
 NAMES = os.path.join(ROOT, "tools", "names")
@@ -44,56 +39,6 @@ def call(main, *words):
 def save(path, state, **options):
     """Write {name: array} with PyTorch."""
     torch.save({name: torch.tensor(value) for name, value in state.items()}, path, **options)
-    return path
-
-
-def write_tar(path, state):
-    """Write {name: array} in PyTorch's format of 2016: trained tensors as Parameters, the rest as plain tensors."""
-    def pickled(value):
-        return pickle.dumps(value, protocol=2)
-
-    storages, tensors = io.BytesIO(), io.BytesIO()
-    storages.write(pickled(len(state)))
-    tensors.write(pickled(len(state)))
-    keys = {}
-    for key, (name, value) in enumerate(state.items(), 100):
-        value = np.asarray(value)
-        kind = {np.dtype("float32"): "Float", np.dtype("int64"): "Long"}[value.dtype]
-        strides = [stride // value.itemsize for stride in value.strides]
-        storages.write(pickled((key, "cpu", getattr(torch, f"{kind}Storage"))))
-        storages.write(struct.pack("<q", value.size) + value.tobytes())
-        tensors.write(pickled((1000 + key, key, getattr(torch, f"{kind}Storage"))))
-        tensors.write(struct.pack("<q", value.ndim))
-        tensors.write(struct.pack(f"<{2 * value.ndim}q", *value.shape, *strides) + struct.pack("<q", 0))
-        keys[name] = 1000 + key
-    storages.write(pickled([]))
-
-    class Reference:
-        def __init__(self, key):
-            self.key = key
-
-    class Trained:
-        def __init__(self, key):
-            self.key = key
-
-        def __reduce__(self):
-            return torch.nn.Parameter, (Reference(self.key),), (True, False, collections.OrderedDict())
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, obj):
-            return str(obj.key) if isinstance(obj, Reference) else None
-
-    main = io.BytesIO()
-    content = collections.OrderedDict(
-        (name, Trained(key) if name.endswith((".weight", ".bias")) else Reference(key)) for name, key in keys.items()
-    )
-    Pickler(main, protocol=2).dump(content)
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        for name, data in (("sys_info", pickled({"little_endian": True})), ("pickle", main.getvalue()),
-                           ("tensors", tensors.getvalue()), ("storages", storages.getvalue())):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
     return path
 
 
@@ -140,25 +85,6 @@ def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
     expected = reference_features(classifier, pixels)
     np.testing.assert_allclose(network.backbone(Tensor(pixels)).asnumpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-def test_the_tar_files_of_these_tests_are_pytorchs(classifier, tmp_path):
-    path = write_tar(tmp_path / "a.pth", classifier)
-    expected = torch.load(path, weights_only=False)  # PyTorch reads this format in no other way
-    ours, _ = read_torch_file(str(path))
-    assert list(ours) == list(expected)
-    for name, value in expected.items():
-        np.testing.assert_array_equal(ours[name], value.detach().numpy())
-
-
-def test_tar_views_and_strides(tmp_path):
-    state = {"a.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "count": np.array([3, 4])}
-    path = write_tar(tmp_path / "a.pth", {"a.weight": state["a.weight"].T, "count": state["count"]})
-    # The bytes of a transposed array in its own order, with the strides that go with them.
-    ours = read_torch_file(str(path))[0]
-    expected = torch.load(path, weights_only=False)
-    np.testing.assert_array_equal(ours["a.weight"], expected["a.weight"].detach().numpy())
-    np.testing.assert_array_equal(ours["count"], [3, 4])
 
 
 def test_shipped_names_are_the_built_in_mapping():
@@ -744,6 +670,24 @@ def test_one_missing_tensor_of_another_architecture_is_the_one_named(make, missi
         call(convert_centernet.main, "--ckpt_file", save(tmp_path / "x.pth", state), "--output_file", tmp_path / "o.ckpt")
 
 
+@pytest.mark.parametrize("changes, part", [
+    ({"hm__0__weight": np.zeros((5000, 1, 1, 1), np.float32)}, "net_config.head_conv is 5000"),
+    ({f"layer4__{number}__conv1__weight": np.zeros(1, np.float32) for number in range(1, 200)}, "net_config.num_stacks is .1, 1, 1, 200"),
+    ({f"kps__{number}__up1__0__conv1__weight": np.zeros(1, np.float32) for number in range(100)}, "100 stacked hourglasses"),
+])
+def test_small_files_that_name_large_networks(changes, part, tmp_path):
+    """The network that the names describe is made to know its shapes: a few bytes are not to make gigabytes."""
+    path = save(tmp_path / "x.pth", small_state(**changes))
+    with pytest.raises(UserError, match=f"x.pth: .*{part}"):
+        call(convert_centernet.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
+
+
+@pytest.mark.parametrize("meta", [None, 3, {"CLASSES": [[1], [2]]}, {"dataset_meta": 3}, {"CLASSES": 5}, {"dataset_meta": {"classes": {}}}])
+def test_class_names_that_are_none(meta):
+    assert convert_centernet.names_in(meta) == []
+    assert convert_centernet.names_in({"dataset_meta": {"classes": ("a", "b")}}) == ["a", "b"]
+
+
 def test_bfloat16_is_read(tmp_path, capsys):
     state = small_state()
     kinds = {np.dtype("float32"): torch.bfloat16}
@@ -780,55 +724,14 @@ def test_a_detector_is_no_backbone(tmp_path):
         call(convert_resnet18.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
 
 
-class Unsafe:
-    def __reduce__(self):
-        return os.system, ("touch pwned",)
-
-
-@pytest.mark.parametrize("file_format", ["zip", "pickle", "tar"])
-def test_nothing_in_a_file_is_run(file_format, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "x.pth"
-    if file_format == "tar":
-        write_tar(path, {"a": np.zeros(1, np.float32)})
-        data = pickle.dumps({"a": Unsafe()}, protocol=2)
-        with tarfile.open(path, "a") as tar:
-            info = tarfile.TarInfo("pickle")
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    else:
-        torch.save({"a": Unsafe()}, path, _use_new_zipfile_serialization=file_format == "zip")
-    with pytest.raises(UserError, match="more than weights.*(posix|os).system"):
-        read_torch_file(str(path))
-    assert not (tmp_path / "pwned").exists()
-
-
-@pytest.mark.parametrize("damage", ["text", "half zip", "half pickle", "half tar", "empty", "list"])
-def test_files_that_hold_no_weights(damage, classifier, tmp_path):
-    path = tmp_path / "x.pth"
-    if damage == "text":
-        path.write_text("hello")
-    elif damage == "empty":
-        path.write_bytes(b"")
-    elif damage == "list":
-        torch.save([1, 2], path)
-    else:
-        if damage == "half tar":
-            write_tar(path, classifier)
-        else:
-            save(path, classifier, _use_new_zipfile_serialization=damage == "half zip")
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="x.pth: (not a PyTorch|it holds no state dict)"):
-        read_torch_file(str(path))
-
-
 @pytest.mark.slow
 def test_without_pytorch(tmp_path):
-    """One sentence, and exit code 2, in a process that cannot import it."""
-    (tmp_path / "x.pth").write_bytes(b"")
-    for tool in ("convert_resnet18", "convert_centernet"):
-        done = run_without_torch(f"tools/{tool}.py", "--ckpt_file", "x.pth", "--output_file", "o.ckpt", cwd=tmp_path, check=False)
-        assert_user_error(done, "pip install -r requirements-torch.txt")
+    """In a process that cannot import it its files are read; writing one ends in one sentence, and exit code 2."""
+    save(tmp_path / "x.pth", small_state())
+    run_without_torch("tools/convert_centernet.py", "--ckpt_file", "x.pth", "--output_file", "o.ckpt", cwd=tmp_path)
+    words = "--reverse", "--ckpt_file", "o.ckpt", "--output_file", "back.pth"
+    done = run_without_torch("tools/convert_centernet.py", *words, cwd=tmp_path, check=False)
+    assert_user_error(done, "pip install -r requirements-torch.txt")
 
 
 def test_converter_mistakes(tmp_path):

@@ -68,8 +68,8 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
     from src.architectures import architecture_of
     from src.centernet_det import build_network
     from src.checkpoint import parameter_shapes, save_weights
-    from src.model_utils.config import Config, get_config
-    from src.side_file import evaluation_settings
+    from src.model_utils.config import Config, checked_section, get_config
+    from src.side_file import evaluation_settings, side_file
     from src.utils import write_json
 
     defaults = get_config("", ["--config_path", recipe] if recipe else [])
@@ -81,7 +81,7 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
             raise UserError("an ImageNet classifier, not a detector; tools/convert_resnet18.py makes a backbone of it")
         num_classes, network = torch_weights.describe_detector(state, kind)
         dataset, classes, category_ids = class_list(num_classes, annotation, others)
-        net_config = {**defaults.net_config.as_dict(), **network}
+        net_config = checked_section("net_config", {**defaults.net_config.as_dict(), **network}, ckpt_file)
         shapes = parameter_shapes(build_network(Config(net_config), num_classes, "composite"))
         conversion = torch_weights.from_source(state, shapes, kind)
     options = defaults.dataset_config
@@ -136,8 +136,7 @@ def class_list(num_classes, annotation, others):
     else:
         with open(COCO_CLASSES, encoding="utf-8") as file:
             coco = dict(reversed(line.strip().split(" ", 1)) for line in file)
-        meta = others.get("meta") if isinstance(others.get("meta"), dict) else {}
-        names = list(meta.get("CLASSES") or (meta.get("dataset_meta") or {}).get("classes") or [])
+        names = names_in(others.get("meta"))
         if num_classes == len(coco) and (not names or set(names) == set(coco)):
             found = "coco2017", names or list(coco), [int(coco[name]) for name in names or coco]
         elif names:
@@ -147,6 +146,14 @@ def class_list(num_classes, annotation, others):
     if len(found[1]) != num_classes:
         raise UserError(f"it knows {num_classes} classes, {annotation or 'its own list'} has {len(found[1])}")
     return found
+
+
+def names_in(meta):
+    """The class names in what MMDetection writes beside the weights; [] if it is something else."""
+    meta = meta if isinstance(meta, dict) else {}
+    newer = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else {}
+    names = meta.get("CLASSES") or newer.get("classes")
+    return list(names) if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names) else []
 
 
 def train_options(net_config, mean, std, defaults, recipe):

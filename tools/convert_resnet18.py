@@ -63,12 +63,13 @@ def make_backbone(names, kind):
     from src import torch_weights
     from src.architectures import resnet_config
     from src.dla import DLA
+    from src.model_utils.config import checked_section
     from src.resnet import ResNet
 
     if kind == "dla":
         return "--net_config.arch dla_34", DLA()
     block_class, num_stacks = torch_weights.describe_backbone(names, kind)
-    settings = resnet_config(block_class, num_stacks, dcn=True)
+    settings = checked_section("net_config", resnet_config(block_class, num_stacks, dcn=True), "the network that its names describe")
     words = [f"--net_config.{name} {shlex.quote(str(value))}" for name, value in settings.items() if value]
     return " ".join(words), ResNet(block_class, num_stacks)
 

@@ -11,6 +11,7 @@ import io
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -173,6 +174,48 @@ def checkpoints(folder):
     return originals, use
 
 
+def weight_files(folder):
+    """Other people's weights: PyTorch's three formats and MindSpore's; three damages in four fall on what describes the tensors."""
+    import numpy as np
+    import torch
+
+    from src.checkpoint import read_parameters, save_weights
+    from src.torch_files import read_torch_file
+    from tests.test_torch_files import write_tar
+
+    state = {f"layer{number}.weight": np.arange(64, dtype=np.float32).reshape(4, 16) for number in range(3)}
+    tensors = {name: torch.tensor(value).T for name, value in state.items()}
+    for name, new in (("zip", True), ("pickles", False)):
+        torch.save({"epoch": 3, "state_dict": tensors}, os.path.join(folder, f"{name}.pth"), _use_new_zipfile_serialization=new)
+    write_tar(os.path.join(folder, "tar.pth"), state)
+    save_weights(os.path.join(folder, "mindspore.ckpt"), state)
+    originals = {}
+    for name in ("zip.pth", "pickles.pth", "tar.pth", "mindspore.ckpt"):
+        with open(os.path.join(folder, name), "rb") as file:
+            originals[name] = file.read()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def use(path):
+        weights = read_parameters(path) if path.endswith(".ckpt") else read_torch_file(path)[0]
+        for value in weights.values():
+            np.sum(value if isinstance(value, np.ndarray) else value.asnumpy())
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < memory + 300_000, "more than 300 MB"
+        return "result"
+
+    def change(data, rng):
+        if rng.integers(4) == 0:
+            return damage(data, rng)
+        numbers = bytearray(data)
+        for _ in range(rng.integers(1, 4)):  # a number becomes a large one, or a small one
+            start, size = int(rng.integers(len(data))), int(rng.choice([1, 2, 4, 8]))
+            value = int(rng.choice([0, 1, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**63])) if size > 1 else int(rng.integers(256))
+            numbers[start : start + size] = (value % 256**size).to_bytes(size, "little")
+        data = bytes(numbers)
+        return data[:-17] if data[-17:-10] == b"crc_num" else data  # a checksum would end every try
+
+    return originals, use, change
+
+
 def records(folder):
     """MindRecord files, read by the training pipeline."""
     from src import dataset
@@ -292,9 +335,10 @@ def labels(folder):
 
 
 KINDS = {  # (what prepares it, its share of all, what changes an input, unless the preparation says that)
-    "photographs": (photographs, 0.2, None), "annotations": (annotations, 0.075, damage), "settings": (settings, 0.075, damage),
+    "photographs": (photographs, 0.175, None), "annotations": (annotations, 0.075, damage), "settings": (settings, 0.075, damage),
     "rank_tables": (rank_tables, 0.05, damage), "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
-    "onnx_files": (onnx_files, 0.025, None), "labels": (labels, 0.05, None), "ids": (well_formed.ids, 0.05, None),
+    "weight_files": (weight_files, 0.025, None), "onnx_files": (onnx_files, 0.025, None), "labels": (labels, 0.05, None),
+    "ids": (well_formed.ids, 0.05, None),
     "all_through": (well_formed.all_through, 0.15, hostile.hostile_json),
     "settings_in_use": (well_formed.settings_in_use, 0.1, hostile.hostile_yaml),
     "written_files": (well_formed.written_files, 0.05, hostile.hostile_json),

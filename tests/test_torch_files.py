@@ -1,0 +1,308 @@
+"""PyTorch's weight files: what is read of each format, and that neither a file's words nor its numbers are trusted."""
+import collections
+import gzip
+import io
+import os
+import pickle
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from src.errors import UserError
+from src.torch_files import read_torch_file
+
+FORMATS = ("zip", "pickle", "tar")
+STATE = {"a.weight": np.arange(600, dtype=np.float32).reshape(2, 3, 100), "a.bias": np.arange(3, dtype=np.float32), "count": np.array(7)}
+
+
+def write_tar(path, state, geometry=None):
+    """Write {name: array} in PyTorch's format of 2016: trained tensors as Parameters, the rest as plain tensors.
+
+    geometry (shape, strides, offset) is what the file says of every tensor, whatever the arrays are.
+    """
+    def pickled(value):
+        return pickle.dumps(value, protocol=2)
+
+    storages, tensors = io.BytesIO(), io.BytesIO()
+    storages.write(pickled(len(state)))
+    tensors.write(pickled(len(state)))
+    keys = {}
+    for key, (name, value) in enumerate(state.items(), 100):
+        value = np.asarray(value)
+        kind = {np.dtype("float32"): "Float", np.dtype("int64"): "Long"}[value.dtype]
+        shape, strides, offset = geometry or (value.shape, [stride // value.itemsize for stride in value.strides], 0)
+        storages.write(pickled((key, "cpu", getattr(torch, f"{kind}Storage"))))
+        storages.write(struct.pack("<q", value.size) + value.tobytes())
+        tensors.write(pickled((1000 + key, key, getattr(torch, f"{kind}Storage"))))
+        tensors.write(struct.pack("<q", len(shape)))
+        tensors.write(struct.pack(f"<{2 * len(shape)}q", *shape, *strides) + struct.pack("<q", offset))
+        keys[name] = 1000 + key
+    storages.write(pickled([]))
+
+    class Reference:
+        def __init__(self, key):
+            self.key = key
+
+    class Trained:
+        def __init__(self, key):
+            self.key = key
+
+        def __reduce__(self):
+            return torch.nn.Parameter, (Reference(self.key),), (True, False, collections.OrderedDict())
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj):
+            return str(obj.key) if isinstance(obj, Reference) else None
+
+    main = io.BytesIO()
+    content = collections.OrderedDict(
+        (name, Trained(key) if name.endswith((".weight", ".bias")) else Reference(key)) for name, key in keys.items()
+    )
+    Pickler(main, protocol=2).dump(content)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in (("sys_info", pickled({"little_endian": True})), ("pickle", main.getvalue()),
+                           ("tensors", tensors.getvalue()), ("storages", storages.getvalue())):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+class Described:
+    """A tensor that a file says to be a view of a storage of four numbers, whatever it has."""
+
+    def __init__(self, shape, strides, offset):
+        self.words = torch.arange(4.0).untyped_storage(), offset, shape, strides
+
+    def __reduce__(self):
+        storage, *words = self.words
+        typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True)
+        return torch._utils._rebuild_tensor_v2, (typed, *words, False, collections.OrderedDict())
+
+
+def write_described(path, file_format, geometry):
+    """Write a file with one tensor, a.weight, of (shape, strides, offset) in a storage of four numbers."""
+    if file_format == "tar":
+        write_tar(path, {"a.weight": np.arange(4, dtype=np.float32)}, geometry)
+    else:
+        torch.save({"a.weight": Described(*geometry)}, path, _use_new_zipfile_serialization=file_format == "zip")
+    return str(path)
+
+
+def memory_of(function, *words):
+    """The most memory that a function takes, which ends in a UserError, and the error's text."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError) as error:
+            function(*words)
+        return tracemalloc.get_traced_memory()[1], str(error.value)
+    finally:
+        tracemalloc.stop()
+
+
+# ---------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_tensors_of_every_kind_are_pytorchs(new, tmp_path):
+    """Against torch.load: types, views, shared storages, parameters, no dimensions; an optimizer's state beside them is not read."""
+    base = torch.arange(24.0).reshape(4, 6)
+    state = {
+        "view": base[1:, ::2], "turned": base.T, "same": base, "scalar": torch.tensor(5), "parameter": torch.nn.Parameter(base[0]),
+        **{str(kind): torch.tensor([1, 0, 3]).to(kind) for kind in (
+            torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)},
+    }
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    content = {"state_dict": {**state, **layer.state_dict()}, "optimizer": optimizer.state_dict(), "meta": {"CLASSES": ("a", "b")}}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+    ours, others = read_torch_file(str(tmp_path / "x.pth"))
+    expected = torch.load(tmp_path / "x.pth", weights_only=True)["state_dict"]
+    assert list(ours) == list(expected) and set(others) == {"optimizer", "meta"} and others["meta"] == {"CLASSES": ("a", "b")}
+    for name, value in expected.items():
+        np.testing.assert_array_equal(ours[name], (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy(), name)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_modules_own_state(new, tmp_path):
+    """An OrderedDict with attributes, of the modules' versions; and with a list of its entries, as Python 2 wrote it."""
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    torch.save(module.state_dict(), tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+    assert list(read_torch_file(str(tmp_path / "x.pth"))[0]) == list(module.state_dict())
+
+    class OfPython2:
+        def __reduce__(self):
+            return collections.OrderedDict, ([[name, value] for name, value in module.state_dict().items()],)
+
+    torch.save(OfPython2(), tmp_path / "y.pth", _use_new_zipfile_serialization=new)
+    assert list(read_torch_file(str(tmp_path / "y.pth"))[0]) == list(module.state_dict())
+
+
+def test_the_tar_files_of_these_tests_are_pytorchs(tmp_path):
+    path = write_tar(tmp_path / "a.pth", STATE)
+    expected = torch.load(path, weights_only=False)  # PyTorch reads this format in no other way
+    ours, _ = read_torch_file(str(path))
+    assert list(ours) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(ours[name], value.detach().numpy())
+
+
+def test_tar_views_and_strides(tmp_path):
+    state = {"a.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "count": np.array([3, 4])}
+    path = write_tar(tmp_path / "a.pth", {"a.weight": state["a.weight"].T, "count": state["count"]})
+    # The bytes of a transposed array in its own order, with the strides that go with them.
+    ours = read_torch_file(str(path))[0]
+    expected = torch.load(path, weights_only=False)
+    np.testing.assert_array_equal(ours["a.weight"], expected["a.weight"].detach().numpy())
+    np.testing.assert_array_equal(ours["count"], [3, 4])
+
+
+# ---------------------------------------------------------------- what is not trusted
+
+
+class Unsafe:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize("file_format", ["zip", "pickle", "tar"])
+def test_nothing_in_a_file_is_run(file_format, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pth"
+    if file_format == "tar":
+        write_tar(path, {"a": np.zeros(1, np.float32)})
+        data = pickle.dumps({"a": Unsafe()}, protocol=2)
+        with tarfile.open(path, "a") as tar:
+            info = tarfile.TarInfo("pickle")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    else:
+        torch.save({"a": Unsafe()}, path, _use_new_zipfile_serialization=file_format == "zip")
+    with pytest.raises(UserError, match="more than weights.*(posix|os).system"):
+        read_torch_file(str(path))
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("damage", ["text", "half zip", "half pickle", "half tar", "empty", "list"])
+def test_files_that_hold_no_weights(damage, tmp_path):
+    path = tmp_path / "x.pth"
+    if damage == "text":
+        path.write_text("hello")
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "list":
+        torch.save([1, 2], path)
+    else:
+        if damage == "half tar":
+            write_tar(path, STATE)
+        else:
+            tensors = {name: torch.tensor(value) for name, value in STATE.items()}
+            torch.save(tensors, path, _use_new_zipfile_serialization=damage == "half zip")
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="x.pth: (not a PyTorch|it holds no state dict)"):
+        read_torch_file(str(path))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("shape, strides, offset", [
+    ((2,), (3,), 2), ((5,), (1,), 0), ((2, 2), (1, 2), 1), ((1 << 28,), (1,), 0), ((1 << 40,), (1,), 0),
+    ((1 << 16, 1 << 16), (0, 0), 0), ((5,), (0,), 0), ((4, 2), (1, 0), 0), ((1 << 62, 8), (0, 0), 0),
+    ((2,), (-1,), 3), ((2,), (1,), -1), ((-1,), (1,), 0), ((0,), (1,), 0), ((1 << 40, 0), (0, 0), 0), ((2,), (1, 1), 0),
+    ((1,) * 40, (1,) * 40, 0),
+])
+def test_a_tensor_that_its_storage_has_no_room_for(file_format, shape, strides, offset, tmp_path):
+    if file_format == "tar" and len(shape) != len(strides):
+        pytest.skip("this format has one number for both")
+    path = write_described(tmp_path / "x.pth", file_format, (shape, strides, offset))
+    memory, text = memory_of(read_torch_file, path)
+    assert memory < 2e6 and "x.pth: not a PyTorch weight file, or a damaged one (" in text and "\n" not in text
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_tensor_that_just_fits(file_format, tmp_path):
+    path = write_described(tmp_path / "x.pth", file_format, ((2, 2), (1, 2), 0))
+    np.testing.assert_array_equal(read_torch_file(path)[0]["a.weight"], [[0, 2], [1, 3]])
+    path = write_described(tmp_path / "x.pth", file_format, ((2, 1), (3, 9), 0))
+    np.testing.assert_array_equal(read_torch_file(path)[0]["a.weight"], [[0], [3]])
+
+
+def nested(depth, wrap):
+    """The pickle of a value that is wrapped again and again, and each time stands twice in it: 2^depth parts in a few bytes."""
+    return b"\x80\x02}" + b"N" + b"".join(b"q" + bytes([number]) + b"h" + bytes([number]) + wrap for number in range(depth))
+
+
+MANY = b"\x8a\x05" + struct.pack("<Q", 1 << 36)[:5]  # a number
+HUGE = {  # pickles, of a dictionary or less
+    "memo": b"\x80\x02}r\xff\xff\xff\xff.", "bytearray8": b"\x80\x05\x96" + struct.pack("<Q", 1 << 28) + b".",
+    "bytes8": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 36) + b".", "text": b"\x80\x02X\xff\xff\xff\x7fa.",
+    "number": b"\x80\x02\x8b\xff\xff\xff\x7fa.", "bytearray": b"\x80\x02cbuiltins\nbytearray\n" + MANY + b"\x85R.",
+    "tensor": b"\x80\x02ctorch\nTensor\n" + MANY + b"\x85R.",
+    "key that takes for ever to hash": nested(60, b"\x86") + b"N" + b"s.", "deep key": b"\x80\x02}N" + b"\x85" * 100_000 + b"Ns.",
+    "deep list": b"\x80\x02}U\x01a" + b"]" * 100_000 + b"a" * 99_999 + b"s.", "digits": b"I" + b"9" * 100_000 + b"\n.",
+    "one list as many dictionaries": b"\x80\x02]q\x00(" + b"".join(b"]M" + struct.pack("<H", n) + b"aNa" for n in range(9000)) + b"e("
+                                     b"ccollections\nOrderedDict\nq\x010" + b"h\x01h\x00\x85R" * 9000 + b"l.",
+}
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("what", HUGE)
+def test_a_pickle_that_asks_for_the_machine(what, file_format, tmp_path):
+    path = tmp_path / "x.pth"
+    if file_format == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x/data.pkl", HUGE[what])
+    elif file_format == "pickle":
+        path.write_bytes(b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})) + HUGE[what])
+    else:
+        write_tar(path, STATE)
+        replace_member(path, "pickle", HUGE[what])
+    memory, text = memory_of(read_torch_file, str(path))
+    assert memory < 3e7 and "x.pth: " in text and "\n" not in text
+
+
+def replace_member(path, name, data, **facts):
+    """Add a file of this name to a tar archive, which is then the one that counts."""
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        for fact, value in facts.items():
+            setattr(info, fact, value)
+        tar.addfile(info, io.BytesIO(data))
+
+
+def test_a_zip_archive_that_unpacks_to_more_than_itself(tmp_path):
+    torch.save({"a.weight": torch.zeros(2_000_000)}, tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth") as source, zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    memory, text = memory_of(read_torch_file, str(tmp_path / "y.pth"))
+    assert memory < 1e6 and "its parts are larger than the file" in text
+
+
+def test_a_tar_archive_with_holes_or_beyond_its_end(tmp_path):
+    path = write_tar(tmp_path / "x.pth", STATE)
+    replace_member(path, "storages", b"", pax_headers={"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,0",
+                                                       "GNU.sparse.size": str(1 << 36)})
+    memory, text = memory_of(read_torch_file, str(path))
+    assert memory < 1e6 and "with holes" in text
+    path = write_tar(tmp_path / "y.pth", STATE)
+    data = path.read_bytes()
+    with tarfile.open(path) as tar:
+        info = tar.getmember("storages")
+    info.size = 1 << 32
+    path.write_bytes(data[: info.offset] + info.tobuf() + data[info.offset_data :])
+    assert memory_of(read_torch_file, str(path))[0] < 1e6
+
+
+def test_a_compressed_archive_is_none_of_pytorchs(tmp_path):
+    """Python's tarfile would unpack it to see what it is."""
+    (tmp_path / "x.pth").write_bytes(gzip.compress(write_tar(tmp_path / "a.pth", STATE).read_bytes()))
+    with pytest.raises(UserError, match="not a PyTorch weight file"):
+        read_torch_file(str(tmp_path / "x.pth"))
