@@ -15,14 +15,13 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 PACKAGES = {"src": "centernet", "tools": "centernet.tools"}  # names in a checkout, and installed
-CONTENT = {  # files of a checkout -> folder of the package; the tools that work on a checkout stay in it
+CONTENT = {  # files of a checkout -> folder of the package
     "src/*.py": "", "src/*.pyx": "", "src/py.typed": "", "src/model_utils/*.py": "model_utils", "src/pages/*.html": "pages",
     "train.py": "", "eval.py": "", "export.py": "", "preprocess.py": "", "postprocess.py": "", "default_config.yaml": "",
-    "configs/*.yaml": "configs", "tools/names/*.txt": "tools/names",
-    **{f"tools/{name}.py": "tools" for name in (
-        "check_dataset", "contact_sheet", "convert_centernet", "convert_resnet18", "import_dataset", "infer_mindir", "loss",
-        "make_rank_table", "make_shapes_dataset", "merge_pascal_json", "predict", "quantize_onnx", "report", "serve", "voc_to_coco")},
+    "configs/*.yaml": "configs", "tools/names/*.txt": "tools/names", "tools/*.py": "tools",
 }
+IN_A_CHECKOUT = {f"tools/{name}.py" for name in (  # tools that work on a checkout, and stay in it
+    "benchmark", "benchmark_cases", "benchmark_inputs", "benchmark_service", "document_parameters", "eval", "train_full")}
 # lrintf as one instruction; and no fused multiply-add, which ARM compilers choose and which rounds otherwise.
 FLAGS = ["-O3", "-fno-math-errno", "-ffp-contract=off"]
 EXTENSIONS = [Extension(f"centernet.{name}", [f"src/{name}.pyx"], extra_compile_args=FLAGS) for name in ("soft_nms", "resample")]
@@ -42,24 +41,31 @@ def packaged(source):
     return "".join(lines)
 
 
+def content():
+    """{file of the checkout in the current folder: its place in the package}."""
+    found = {}
+    for pattern, folder in CONTENT.items():
+        paths = sorted(set(glob.glob(pattern)) - IN_A_CHECKOUT)
+        if not paths:
+            raise SystemExit(f"error: no {pattern} in {os.getcwd()}: the package would lack it")
+        found.update({path: os.path.join(folder, os.path.basename(path)) for path in paths})
+    return found
+
+
 class BuildPackage(build_py):
-    """Copies CONTENT into the package."""
+    """Copies the content into the package."""
 
     def run(self):
         package = os.path.join(self.build_lib, "centernet")
         shutil.rmtree(package, ignore_errors=True)  # of an earlier build: what has been removed since would be installed, too
-        for pattern, folder in CONTENT.items():
-            os.makedirs(os.path.join(package, folder), exist_ok=True)
-            found = glob.glob(pattern)
-            if not found:
-                raise SystemExit(f"error: no {pattern} in {os.getcwd()}: the package would lack it")
-            for path in found:
-                made = os.path.join(package, folder, os.path.basename(path))
-                if path.endswith(".py"):
-                    with open(path, encoding="utf-8") as source, open(made, "w", encoding="utf-8") as target:
-                        target.write(packaged(source.read()))
-                else:
-                    shutil.copy(path, made)
+        for path, place in content().items():
+            made = os.path.join(package, place)
+            os.makedirs(os.path.dirname(made), exist_ok=True)
+            if path.endswith(".py"):
+                with open(path, encoding="utf-8") as source, open(made, "w", encoding="utf-8") as target:
+                    target.write(packaged(source.read()))
+            else:
+                shutil.copy(path, made)
 
 
 class NoEditable(editable_wheel):

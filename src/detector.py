@@ -17,8 +17,9 @@ from src.errors import UserError
 from src.folding import make_for_inference
 from src.graphs import Graphs
 from src.model_utils.config import Config
-from src.onnx_detector import HAS_ONNX_SIDE_FILE, INSTALL, onnx_side_file
+from src.onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
 from src.pre_process import batch_kind, filled
+from src.project import how_to_install
 from src.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
 from src.utils import log, require_ours, whole_file, write_json
 from src.version import version
@@ -153,7 +154,7 @@ def export_onnx(detector, export_config, eval_config):
     try:
         from src.onnx_export import build_model
     except ImportError as error:
-        raise UserError(f"{error.name} {INSTALL}") from error
+        raise UserError(f"{error.name} is not installed; {how_to_install('onnx')}") from error
     path = exported_path(export_config)
     width, height = export_config.input_res
     sizes = ("batch", "height", "width") if export_config.onnx_dynamic else (export_config.batch_size, height, width)

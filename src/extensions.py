@@ -42,7 +42,8 @@ def build() -> None:
     Each process builds in a folder of its own and renames what is whole: any number may do so at the same time.
     """
     if INSTALLED:
-        raise UserError(f"the compiled modules of {PACKAGE} are missing, or are for another Python; install centernet-mindspore anew")
+        raise UserError(f"the compiled modules of {PACKAGE} are missing, or are for another Python; install the package's "
+                        "wheel for this one, or build it: pip install /path/to/the/checkout")
     log("building the Cython extensions, once; it takes some seconds")
     try:
         with tempfile.TemporaryDirectory(prefix=".extensions.", dir=PACKAGE) as folder:

@@ -21,7 +21,6 @@ METADATA = {"dataset": is_string, **MODEL, **EXPORTED, "input_res": or_none(list
             "input_res_train": list_of(is_count, 2)}
 LARGEST = 2**31 - 1  # bytes of a protobuf message
 OLD_RUNTIME = "install onnxruntime 1.25 or later, or export the file with --export_config.onnx_dcn grid_sample"
-INSTALL = f"is not installed; {how_to_install('onnx')}"
 
 
 class OnnxDetector:
@@ -98,7 +97,7 @@ def _package(name):
     try:
         return __import__(name)
     except ImportError as error:
-        raise UserError(f"{error.name or name} {INSTALL}") from error
+        raise UserError(f"{error.name or name} is not installed; {how_to_install('onnx')}") from error
 
 
 def _load(path):

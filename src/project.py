@@ -1,8 +1,11 @@
 """Where this project lies and how its scripts start: from a checkout, or installed as the package `centernet`."""
+import importlib.metadata
+import importlib.util
 import os
 import shlex
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
+DISTRIBUTION = "centernet-mindspore"  # on no index: pip is given its files, never its name
 INSTALLED = __package__ != "src"
 ROOT = PACKAGE if INSTALLED else os.path.dirname(PACKAGE)  # the folder of default_config.yaml, configs/ and tools/
 COMMANDS = {"train.py": "centernet-train", "eval.py": "centernet-eval", "export.py": "centernet-export",
@@ -30,7 +33,40 @@ def command(script: str, installed: bool = INSTALLED) -> str:
 
 
 def how_to_install(extra: str = "", installed: bool = INSTALLED) -> str:
-    """The command that installs what requirements.txt lists, or with extra "onnx" requirements-onnx.txt."""
-    if installed:
-        return f"pip install 'centernet-mindspore[{extra}]'" if extra else "pip install centernet-mindspore"
-    return f"pip install -r requirements{extra and f'-{extra}'}.txt"
+    """The command that installs what requirements.txt lists, or with extra "onnx" requirements-onnx.txt.
+
+    It names files, or the packages themselves: what pip looks up under this package's name is not ours. Beside MindSpore, which needs an
+    older NumPy, it is one that keeps that NumPy; without MindSpore, it does not bring it.
+    """
+    beside_mindspore = importlib.util.find_spec("mindspore") is not None
+    if extra == "onnx" and beside_mindspore:
+        extra = ""
+    if not installed:
+        path = os.path.join(ROOT, f"requirements{extra and f'-{extra}'}.txt")
+        return f"pip install -r {shlex.quote(min(os.path.relpath(path), path, key=len))}"
+    wanted = _required(extra)
+    words = [str(requirement) for requirement in wanted if not _is_met(requirement)] or list(map(str, wanted))
+    if beside_mindspore and extra:
+        words += [str(requirement) for requirement in _required("") if requirement.name == "numpy"][-1:]
+    return f"pip install {shlex.join(words)}"
+
+
+def _required(extra):
+    """What the installed package wants, Requirements without markers: for an extra, or for all with ""."""
+    from packaging.requirements import Requirement
+
+    found = []
+    for requirement in map(Requirement, importlib.metadata.requires(DISTRIBUTION)):
+        marker, requirement.marker = requirement.marker, None
+        plain = marker is None or marker.evaluate({"extra": ""})
+        if plain if not extra else not plain and marker.evaluate({"extra": extra}):
+            found.append(requirement)
+    return found
+
+
+def _is_met(requirement):
+    """Whether what a Requirement wants is installed."""
+    try:
+        return importlib.metadata.version(requirement.name) in requirement.specifier
+    except importlib.metadata.PackageNotFoundError:
+        return False

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import runpy
+import shlex
 import shutil
 import signal
 import struct
@@ -207,7 +208,8 @@ def bomb_tiff():
     return b"II+\0" + struct.pack("<HHQ", 8, 0, 24) + bytes(8) + struct.pack("<Q", len(entries)) + body + bytes(8 + 400_000)
 
 
-SLOW = {"graphs", "export_mindir", "evaluated", "predicted", "server"}  # fixtures that train, export, evaluate or start a process
+# Fixtures that train, export, evaluate, start a process or install packages.
+SLOW = {"graphs", "export_mindir", "evaluated", "predicted", "server", "wheel", "installed", "onnx_alone"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -311,6 +313,61 @@ def made_once(tmp_path_factory, name, make):
             make(base / name)
             (base / f"{name}.made").touch()
     return base / name
+
+
+def run(*words, cwd, check=True, **environment):
+    """Run a command as from a shell without the project's path; with check it must end well."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run([*map(str, words)], cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, timeout=1200)
+    assert not check or done.returncode == 0, (words, done.stdout[-3000:], done.stderr[-3000:])
+    return done
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """A copy of the project, nothing built in it, in a folder whose name has a space."""
+    folder = copy_project(tmp_path_factory.mktemp("a checkout") / "p", "*.so", "*.c")
+    for pattern in ("pyproject.toml", "MANIFEST.in", "requirements*.txt", "LICENSE", "NOTICE"):
+        for path in glob.glob(os.path.join(ROOT, pattern)):
+            shutil.copy(path, folder)
+    stale = folder / "build" / "lib" / "centernet"  # of an earlier build
+    stale.mkdir(parents=True)
+    (stale / "removed.py").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(checkout, tmp_path_factory):
+    """The wheel of the project."""
+    def make(folder):
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, checkout, cwd=folder)
+
+    return next(made_once(tmp_path_factory, "wheel", make).iterdir())
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
+    """The bin folder of a virtual environment with the wheel, what it depends on and a type checker; nothing else."""
+    def make(folder):
+        run(sys.executable, "-m", "venv", folder, cwd=folder)
+        run(folder / "bin" / "pip", "install", "--quiet", "--no-compile", wheel, "mypy", cwd=folder)
+
+    return made_once(tmp_path_factory, "environment", make) / "bin"
+
+
+@pytest.fixture(scope="session")
+def onnx_alone(wheel, tmp_path_factory):
+    """The bin folder of a virtual environment as the Dockerfile makes it: ONNX Runtime, the service and the wheel, without MindSpore."""
+    from tests.test_dockerfile import pip_steps
+
+    def make(folder):
+        run(sys.executable, "-m", "venv", folder, cwd=folder)
+        for step in pip_steps():
+            if not step.startswith("pip wheel"):  # the tests have one wheel for all
+                step = step.replace("/wheels", shlex.quote(str(wheel.parent))).replace("--no-cache-dir ", "")  # tests may keep them
+                run("sh", "-c", f"{shlex.quote(str(folder / 'bin'))}/{step}", cwd=ROOT)
+
+    return made_once(tmp_path_factory, "onnx_alone", make) / "bin"
 
 
 @pytest.fixture(scope="session")

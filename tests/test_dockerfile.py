@@ -3,7 +3,6 @@ import glob
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from setup import CONTENT
 from src.project import COMMANDS
-from tests.conftest import ROOT, call_script, copy_project, noise_image
+from tests.conftest import ROOT, call_script, noise_image
 from tests.test_connections import make_certificate, running
 from tests.test_serve import encoded, send
 
@@ -81,32 +80,22 @@ def test_the_builder_gets_what_setup_py_packs():
     assert copied and {*copied, "setup.py", "pyproject.toml", "requirements.txt", "LICENSE", "NOTICE"} <= passed
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    """The bin folder of a virtual environment in which the Dockerfile's steps that call pip have run."""
-    folder = tmp_path_factory.mktemp("image")
-    project = copy_project(folder / "project", "*.so", "*.c")
-    for pattern in ("pyproject.toml", "requirements*.txt"):
-        for path in glob.glob(os.path.join(ROOT, pattern)):
-            with open(path, encoding="utf-8") as source:
-                (project / os.path.basename(path)).write_text(source.read(), encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True, timeout=120)
-    for stage in stages():
-        for step in (part.strip() for words in words_of(stage, "RUN") for part in words.split("&&")):
-            if step.startswith("pip "):
-                step = step.replace("/wheels", shlex.quote(str(folder / "wheels"))).replace("--no-cache-dir ", "")  # tests may keep them
-                done = subprocess.run(f"{shlex.quote(str(folder / 'venv' / 'bin'))}/{step}", shell=True, cwd=project, capture_output=True,
-                                      text=True, timeout=580)
-                assert done.returncode == 0, (step, done.stderr[-2000:])
-    return folder / "venv" / "bin"
+def pip_steps():
+    """The Dockerfile's steps that call pip, in their order."""
+    steps = (part.strip() for stage in stages() for words in words_of(stage, "RUN") for part in words.split("&&"))
+    return [step for step in steps if step.startswith("pip ")]
+
+
+def test_its_first_step_makes_the_wheel_of_the_tests():
+    assert pip_steps()[0] == "pip wheel --no-cache-dir --no-deps --wheel-dir /wheels ."
 
 
 @pytest.mark.slow
-def test_its_steps_make_a_service_without_mindspore(image, lively_checkpoint, tmp_path):
+def test_its_steps_make_a_service_without_mindspore(onnx_alone, lively_checkpoint, tmp_path):
     """Served as ENTRYPOINT says, on a free port; HEALTHCHECK's command tells whether it runs."""
     call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", lively_checkpoint, "--export_config.export_format",
                 "ONNX", "--export_config.export_name", tmp_path / "centernet", "--export_config.input_res", "[96, 96]")
-    listed = subprocess.run([image / "pip", "list"], capture_output=True, text=True, timeout=60).stdout.lower()
+    listed = subprocess.run([onnx_alone / "pip", "list"], capture_output=True, text=True, timeout=60).stdout.lower()
     names = {line.split()[0] for line in listed.splitlines()}
     assert {"onnxruntime", "fastapi", "centernet-mindspore"} <= names and not {"mindspore", "torch"} & names
     last = stages()[-1]
@@ -114,10 +103,10 @@ def test_its_steps_make_a_service_without_mindspore(image, lively_checkpoint, tm
     here = {"/models/centernet.onnx": str(tmp_path / "centernet.onnx"), "0.0.0.0": "127.0.0.1", "8000": "0",
             "/dev/shm/centernet": str(tmp_path / "address")}
     words, check = [here.get(word, word) for word in words], health_check(tmp_path / "address")
-    process = subprocess.Popen([image / name, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    process = subprocess.Popen([onnx_alone / name, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
     try:
         address = next(line.split()[2] for line in process.stdout if line.startswith("serving on "))
-        assert subprocess.run([image / "python", *check], timeout=60).returncode == 0
+        assert subprocess.run([onnx_alone / "python", *check], timeout=60).returncode == 0
         status, found = send(f"{address.rstrip('/')}/predict", encoded(noise_image(1)))
         assert status == 200 and found["width"] == 128
         process.send_signal(signal.SIGTERM)  # as docker stop does
@@ -125,4 +114,4 @@ def test_its_steps_make_a_service_without_mindspore(image, lively_checkpoint, tm
     finally:
         process.kill()
         process.communicate()
-    assert subprocess.run([image / "python", *check], capture_output=True, timeout=60).returncode != 0
+    assert subprocess.run([onnx_alone / "python", *check], capture_output=True, timeout=60).returncode != 0

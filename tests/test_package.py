@@ -5,19 +5,17 @@ import glob
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 import zipfile
 
 import numpy as np
 import pytest
 
-from setup import packaged
+from setup import content, dependencies, packaged
 from src.predictor import Predictor
 from src.project import COMMANDS
 from src.version import version
-from tests.conftest import ROOT, TINY, copy_project, made_once
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, run
 
 # A program of a user's; every line that is wrong for a type checker says so.
 TYPED = """from centernet import Prediction, Predictor, UserError
@@ -32,46 +30,6 @@ found.nothing  # wrong
 Predictor(3)  # wrong
 raise UserError("x")
 """
-
-
-def run(*words, cwd, check=True, **environment):
-    """Run a command; with check it must end well."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run([*map(str, words)], cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, timeout=1200)
-    assert not check or done.returncode == 0, (words, done.stdout[-3000:], done.stderr[-3000:])
-    return done
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """A copy of the project, nothing built in it, in a folder whose name has a space."""
-    folder = copy_project(tmp_path_factory.mktemp("a checkout") / "p", "*.so", "*.c")
-    for pattern in ("pyproject.toml", "MANIFEST.in", "requirements*.txt", "LICENSE", "NOTICE"):
-        for path in glob.glob(os.path.join(ROOT, pattern)):
-            shutil.copy(path, folder)
-    stale = folder / "build" / "lib" / "centernet"  # of an earlier build
-    stale.mkdir(parents=True)
-    (stale / "removed.py").touch()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(checkout, tmp_path_factory):
-    """The wheel of the project."""
-    def make(folder):
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, checkout, cwd=folder)
-
-    return next(made_once(tmp_path_factory, "wheel", make).iterdir())
-
-
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
-    """The bin folder of a virtual environment with the wheel, what it depends on and a type checker; nothing else."""
-    def make(folder):
-        run(sys.executable, "-m", "venv", folder, cwd=folder)
-        run(folder / "bin" / "pip", "install", "--quiet", "--no-compile", wheel, "mypy", cwd=folder)
-
-    return made_once(tmp_path_factory, "environment", make) / "bin"
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +58,35 @@ def test_only_import_statements_are_renamed(line, becomes):
 
 
 def imported(source):
-    """First parts of the names that a module imports."""
+    """The names that a module imports, wherever in it: "numpy", "src.coco", "src.coco.read_coco"."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module.partition(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+PROVIDED_BY = {  # an imported name: the package that brings it, where that has another name or brings it along
+    "PIL": "pillow", "cv2": "opencv-python-headless", "h11": "uvicorn", "jinja2": "Jinja2", "markupsafe": "Jinja2", "moxing": "ModelArts",
+    "prometheus_client": "prometheus-client", "pydantic": "fastapi", "starlette": "fastapi", "yaml": "PyYAML",
+}
+
+
+def test_what_the_package_imports_is_in_it_or_in_its_requirements(monkeypatch):
+    """Wherever in a module it is imported: what an import names that is reached once in a while, too."""
+    monkeypatch.chdir(ROOT)
+    wanted = dependencies()
+    texts = [text for texts in (wanted["install_requires"], *wanted["extras_require"].values()) for text in texts]
+    names = {re.match(r"[\w-]+", text)[0] for text in texts} | {"ModelArts"}
+    modules = {os.path.splitext(path)[0].replace("/", ".") for path in content() if path.endswith((".py", ".pyx"))}
+    for path in (path for path in content() if path.endswith(".py")):
+        with open(path, encoding="utf-8") as file:
+            for name in imported(file.read()):
+                first = name.partition(".")[0]
+                if first in ("src", "tools"):
+                    assert {name, name.rpartition(".")[0]} & modules, (path, name)
+                elif first not in sys.stdlib_module_names:
+                    assert PROVIDED_BY.get(first, first) in names, (path, name)
 
 
 @pytest.mark.slow
@@ -115,7 +96,7 @@ def test_the_wheel_has_one_name_of_its_own(wheel):
         modules = {name: file.read(name).decode() for name in names if name.endswith(".py")}
     assert {name.split("/")[0] for name in names} == {"centernet", f"centernet_mindspore-{version()}.dist-info"}
     for name, text in modules.items():
-        assert not {"src", "tools"} & set(imported(text)) and "sys.path[0]" not in text, name
+        assert not {"src", "tools"} & {found.partition(".")[0] for found in imported(text)} and "sys.path[0]" not in text, name
     sources = {os.path.relpath(path, os.path.join(ROOT, "src")) for path in glob.glob(f"{ROOT}/src/**/*.py", recursive=True)}
     data = {"default_config.yaml", "py.typed", "pages/report.html", "configs/voc.yaml", "tools/names/coco_classes.txt"}
     assert {f"centernet/{name}" for name in sources | data | set(COMMANDS)} <= names
@@ -131,7 +112,7 @@ def test_the_wheel_depends_on_what_the_requirements_say(wheel):
     required = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", metadata, re.M)
     assert {name for name, rest in required if "extra ==" not in rest} == {
         "mindspore", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "pillow", "pycocotools", "PyYAML", "tqdm", "psutil",
-        "matplotlib", "Jinja2", "Cython", "setuptools"}
+        "matplotlib", "Jinja2", "Cython", "setuptools", "packaging"}
     assert set(re.findall(r"^Provides-Extra: (\S+)$", metadata, re.M)) == {"onnx", "serve", "tensorboard", "torch"}
     assert {name for name, rest in required if 'extra == "serve"' in rest} == {
         "fastapi", "uvicorn", "python-multipart", "Jinja2", "prometheus-client"}
@@ -159,13 +140,66 @@ def test_an_editable_installation_is_refused_in_one_sentence(checkout, installed
 # ---------------------------------------------------------------- installed
 
 
+IMPORT_ALL = """
+import importlib, json, sys
+missing = {}
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing[name] = error.name.partition(".")[0]
+print(json.dumps(missing))
+"""
+
+
+def modules_of(wheel):
+    """The names of a wheel's modules, "centernet.tools.timing"."""
+    with zipfile.ZipFile(wheel) as file:
+        return sorted(name[:-3].replace("/", ".").removesuffix(".__init__") for name in file.namelist() if name.endswith(".py"))
+
+
 @pytest.mark.slow
-def test_every_command_says_its_version_and_its_mistakes(installed, tmp_path):
-    for name in COMMANDS.values():
-        assert run(installed / name, "--version", cwd=tmp_path).stdout == f"centernet {version()}\n"
-        done = run(installed / name, "--no_such_option", "1", cwd=tmp_path, check=False)
-        assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+def test_every_module_is_imported(installed, onnx_alone, wheel, tmp_path):
+    """With MindSpore, and as the service's image has the package; what is missing is only what neither of them has, and none lacks both."""
+    missing = [json.loads(run(place / "python", "-c", IMPORT_ALL, *modules_of(wheel), cwd=tmp_path).stdout.splitlines()[-1])
+               for place in (installed, onnx_alone)]
+    assert set(missing[0].values()) <= {"fastapi", "starlette", "uvicorn", "prometheus_client"}
+    assert set(missing[1].values()) == {"mindspore"}
+    assert not set(missing[0]) & set(missing[1])
+
+
+@pytest.mark.slow
+def test_every_command_says_its_version_and_its_mistakes(installed, onnx_alone, wheel, tmp_path):
+    """Those that are in the bin folder, and every tool as a module; with MindSpore and without."""
+    tools = [name for name in modules_of(wheel) if name.startswith("centernet.tools.") and name != "centernet.tools.timing"]
+    assert len(tools) > 10
+    for place in (installed, onnx_alone):
+        modules = ["centernet.dataset", "centernet.preprocess", "centernet.postprocess", *tools]
+        for start in [*([place / name] for name in COMMANDS.values()), *([place / "python", "-m", name] for name in modules)]:
+            assert run(*start, "--version", cwd=tmp_path).stdout == f"centernet {version()}\n", start
+            done = run(*start, "--no_such_option", "1", cwd=tmp_path, check=False)
+            assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, (start, done.stderr)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_int8_without_mindspore(onnx_alone, lively_checkpoint, tiny_data, tmp_path):
+    call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", lively_checkpoint, "--export_config.export_format",
+                "ONNX", "--export_config.export_name", tmp_path / "centernet", "--export_config.input_res", "[96, 96]")
+    words = "--onnx", "centernet.onnx", "--images", tiny_data / "val2017", "--count", 2, "--output", "int8.onnx"
+    done = run(onnx_alone / "python", "-m", "centernet.tools.quantize_onnx", *words, cwd=tmp_path)
+    assert "int8" in done.stdout and (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.slow
+def test_hints_of_the_installed_package(onnx_alone, lively_checkpoint, tmp_path):
+    """What needs MindSpore names it, with the NumPy and OpenCV that go with it; no package of ours is named, and no file of a checkout."""
+    (tmp_path / "x.jpg").touch()
+    done = run(onnx_alone / "centernet-predict", "--load_checkpoint_path", lively_checkpoint, "--input", "x.jpg", "--output", "out",
+                       cwd=tmp_path, check=False)
+    assert_user_error(done, "MindSpore is not installed", "pip install ", " 'mindspore<2.11,>=2.3'", " 'numpy<2,>=1.24'",
+                      " 'opencv-python-headless<4.12,>=4.8'")
+    assert "requirements" not in done.stderr and "centernet-mindspore" not in done.stderr
 
 
 @pytest.mark.slow

@@ -1,8 +1,13 @@
 """How scripts start, from a checkout and installed; tests/test_package.py has the installed package itself."""
+import glob
+import importlib.metadata
+import importlib.util
 import os
+import re
 
 import pytest
 
+from setup import dependencies
 from src.project import INSTALLED, command, how_to_install
 from src.project import ROOT as PROJECT
 from tests.conftest import ROOT
@@ -28,7 +33,73 @@ def test_an_installed_script_is_a_command_or_a_module(script, started):
     assert command(script, installed=True) == started
 
 
-def test_what_is_missing_is_installed_by_file_or_extra():
-    for extra in ("", "onnx", "serve", "tensorboard", "torch"):
-        assert os.path.exists(os.path.join(ROOT, how_to_install(extra, installed=False).rpartition(" ")[2]))
-    assert how_to_install("onnx", installed=True) == "pip install 'centernet-mindspore[onnx]'"
+EXTRAS = ("", "onnx", "serve", "tensorboard", "torch")
+
+
+def without(monkeypatch, *missing):
+    """Packages are not to be found, neither to import nor to ask for their version."""
+    find_spec, version = importlib.util.find_spec, importlib.metadata.version
+
+    def version_of(name):
+        if name.lower() in missing:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find_spec(name))
+    monkeypatch.setattr(importlib.metadata, "version", version_of)
+
+
+@pytest.fixture
+def required(monkeypatch):
+    """What the package's metadata say, made of the requirements files as setup.py does."""
+    with monkeypatch.context() as patch:
+        patch.chdir(ROOT)
+        found = dependencies()
+    texts = [*found["install_requires"], *(add_extra(text, extra) for extra, texts in found["extras_require"].items() for text in texts)]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: texts)
+
+
+def add_extra(text, extra):
+    requirement, _, marker = text.partition(";")
+    return f'{requirement} ; {f"({marker.strip()}) and " if marker else ""}extra == "{extra}"'
+
+
+@pytest.mark.parametrize("place", [".", "docs"])
+def test_a_checkouts_hints_name_files_that_are_there(place, monkeypatch):
+    """From any folder; without MindSpore those that do not bring it, beside it the one that keeps its NumPy."""
+    monkeypatch.chdir(os.path.join(ROOT, place))
+    for extra in EXTRAS:
+        assert os.path.exists(how_to_install(extra, installed=False).rpartition(" ")[2])
+    assert how_to_install("onnx", installed=False).endswith("requirements.txt")
+    without(monkeypatch, "mindspore")
+    assert how_to_install("onnx", installed=False).endswith("requirements-onnx.txt")
+
+
+def test_an_installed_packages_hints_name_known_packages(required, monkeypatch):
+    """Those alone that are missing, never the package itself, which is on no index; MindSpore and an older NumPy for MindSpore alone."""
+    without(monkeypatch, "mindspore", "onnxruntime", "onnx", "fastapi", "torch", "tensorboardx", "packaging")
+    assert re.fullmatch(r"pip install 'onnx>=1.17' 'onnxruntime>=1\.\d+' 'packaging>=\d+'", how_to_install("onnx", installed=True))
+    assert how_to_install("serve", installed=True) == "pip install 'fastapi>=0.115'"
+    assert how_to_install("torch", installed=True) == "pip install torch==2.13.0"
+    assert " 'mindspore<2.11,>=2.3'" in how_to_install(installed=True)
+    for extra in EXTRAS:
+        hint = how_to_install(extra, installed=True)
+        assert "centernet" not in hint and ("mindspore" in hint or "numpy<2" in hint) == (extra == "")
+
+
+def test_beside_mindspore_its_numpy_stays(required, monkeypatch):
+    without(monkeypatch, "onnxruntime", "tensorboardx")
+    for extra, wanted in (("onnx", "'onnxruntime>=1.25'"), ("tensorboard", "'tensorboardX>=2.6.2.2' 'numpy<2,>=1.24'")):
+        assert how_to_install(extra, installed=True) == f"pip install {wanted}"
+
+
+def test_what_is_there_and_does_not_work_is_named(required):
+    assert how_to_install("torch", installed=True) == "pip install torch==2.13.0 'numpy<2,>=1.24'"
+
+
+def test_nothing_tells_to_install_a_name_that_is_on_no_index():
+    """Anybody could register it: documents, messages and scripts give pip files and folders."""
+    patterns = ("*", "docs/*.md", "src/**/*.py", "tools/*.*", "scripts/**/*.*", "configs/*.yaml")
+    for path in (path for pattern in patterns for path in glob.glob(os.path.join(ROOT, pattern), recursive=True) if os.path.isfile(path)):
+        with open(path, encoding="utf-8") as file:
+            assert not re.search(r"install[^\n`#]*\bcenternet[-_]mindspore", file.read()), path

@@ -174,7 +174,7 @@ def test_mistakes_are_told(float_file, tiny_data, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is quantized already"):
         quantized(made, tiny_data, tmp_path / "twice.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
-    with pytest.raises(UserError, match="is not installed; pip install -r requirements-onnx.txt"):
+    with pytest.raises(UserError, match="is not installed; pip install -r requirements.txt"):
         quantized(float_file, tiny_data, tmp_path / "without.onnx")
 
 

@@ -11,6 +11,7 @@ from src.errors import UserError
 from src.model_utils.config import get_config
 from src.models import ending
 from src.options import OptionParser
+from src.project import how_to_install
 from src.utils import says
 
 # What int8 kernels compute; a ConvTranspose and a DeformConv have none. Adds in int8 cost AP and save no time (docs/onnx-int8.md).
@@ -160,13 +161,11 @@ def quantize(model, batches, left):
 
     import onnx
 
-    from src.onnx_detector import INSTALL
-
     try:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.quant_utils import add_pre_process_metadata
     except ImportError as error:
-        raise UserError(f"{error.name} {INSTALL}") from error
+        raise UserError(f"{error.name} is not installed; {how_to_install('onnx')}") from error
 
     class Reader(CalibrationDataReader):
         def get_next(self):
