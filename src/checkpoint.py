@@ -65,6 +65,8 @@ def check_architecture(names, found, source):
     names."""
     if all(name.startswith("backbone.") for name in names):  # which a whole network's checkpoint has, too
         found = [name for name in found if name.startswith("backbone.")]
+    elif all(name.removeprefix(ZOO_PREFIX).startswith("backbone.") for name in found):
+        raise UserError(f"{source} is a backbone's checkpoint; --net_config.load_backbone_path takes it")
     wanted, there = architecture_of(names), architecture_of(found)
     if there and wanted != there:
         raise UserError(f"{source} is a checkpoint of {there}, and the network is {wanted or 'another one'}: --net_config.arch "

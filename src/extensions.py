@@ -43,7 +43,7 @@ def build() -> None:
     """
     if INSTALLED:
         raise UserError(f"the compiled modules of {PACKAGE} are missing, or are for another Python; install the package's "
-                        "wheel for this one, or build it: pip install /path/to/the/checkout")
+                        "wheel for this one, or build it: pip install --no-deps --force-reinstall /path/to/the/checkout")
     log("building the Cython extensions, once; it takes some seconds")
     try:
         with tempfile.TemporaryDirectory(prefix=".extensions.", dir=PACKAGE) as folder:

@@ -166,3 +166,5 @@ def test_a_backbone_can_be_loaded_alone(prefix, tmp_path, make_config):
     network = build_network(config.net_config, 2, "composite")
     fine_tuning.start_weights(network, config, ["a", "b"])
     np.testing.assert_array_equal(network.backbone.conv1.weight.asnumpy(), source.backbone.conv1.weight.asnumpy())
+    with pytest.raises(UserError, match="b.ckpt is a backbone's checkpoint; --net_config.load_backbone_path takes it"):
+        load_weights(network, read_checkpoint(str(tmp_path / "b.ckpt")), "b.ckpt")
