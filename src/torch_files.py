@@ -89,7 +89,9 @@ class _Storage:
     """Numbers of a type, "FloatStorage", that lie somewhere in a file; read() brings their bytes."""
 
     def __init__(self, kind, read=None):
-        self.kind, self.dtype, self.read = kind, np.dtype(STORAGE_TYPES[_key(kind)]), read
+        if _key(kind) not in STORAGE_TYPES:
+            raise pickle.UnpicklingError(f"unsupported type torch.{kind}")
+        self.kind, self.dtype, self.read = kind, np.dtype(STORAGE_TYPES[kind]), read
 
     @functools.cached_property
     def flat(self):
