@@ -159,27 +159,56 @@ def modules_of(wheel):
 
 
 @pytest.mark.slow
-def test_every_module_is_imported(installed, onnx_alone, wheel, tmp_path):
-    """With MindSpore, and as the service's image has the package; what is missing is only what neither of them has, and none lacks both."""
+def test_every_module_is_imported(installed, onnx_alone, wheel, tmp_path, monkeypatch):
+    """With MindSpore, and as the service's image has the package: the one lacks what serves alone, the other MindSpore."""
+    monkeypatch.chdir(ROOT)
+    serving = {re.match(r"[\w-]+", text)[0] for text in dependencies()["extras_require"]["serve"]}
     missing = [json.loads(run(place / "python", "-c", IMPORT_ALL, *modules_of(wheel), cwd=tmp_path).stdout.splitlines()[-1])
                for place in (installed, onnx_alone)]
-    assert set(missing[0].values()) <= {"fastapi", "starlette", "uvicorn", "prometheus_client"}
+    assert {PROVIDED_BY.get(name, name) for name in missing[0].values()} <= serving
     assert set(missing[1].values()) == {"mindspore"}
     assert not set(missing[0]) & set(missing[1])
 
 
+START_ALL = """
+import contextlib, io, json, runpy, sys
+said = {}
+for name in sys.argv[1:]:
+    for words in (["--version"], ["--no_such_option", "1"]):
+        sys.argv = [name, *words]
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = runpy.run_module(name, run_name="__main__", alter_sys=True)
+            except SystemExit as error:
+                code = error.code
+        texts = [file.flush() or file.buffer.getvalue().decode() for file in (out, err)]
+        said.setdefault(name, []).append([code, *texts])
+print(json.dumps(said))
+"""
+
+
+def assert_started(version_said, mistake_said):
+    """What a command says, (exit code, standard output, standard error), of its version and of an option that there is not."""
+    assert tuple(version_said) == (0, f"centernet {version()}\n", "")
+    code, out, err = mistake_said
+    assert code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1, err
+
+
 @pytest.mark.slow
-def test_every_command_says_its_version_and_its_mistakes(installed, onnx_alone, wheel, tmp_path):
-    """Those that are in the bin folder, and every tool as a module; with MindSpore and without."""
+@pytest.mark.parametrize("environment", ["installed", "onnx_alone"])
+def test_every_command_says_its_version_and_its_mistakes(environment, wheel, tmp_path, request):
+    """Those of the bin folder, and every tool as a module, one after the other in a process; with MindSpore and without."""
+    place = request.getfixturevalue(environment)
+    for name in COMMANDS.values():
+        done = [run(place / name, *words, cwd=tmp_path, check=False) for words in (["--version"], ["--no_such_option", "1"])]
+        assert_started(*((each.returncode, each.stdout, each.stderr) for each in done))
     tools = [name for name in modules_of(wheel) if name.startswith("centernet.tools.") and name != "centernet.tools.timing"]
-    assert len(tools) > 10
-    for place in (installed, onnx_alone):
-        modules = ["centernet.dataset", "centernet.preprocess", "centernet.postprocess", *tools]
-        for start in [*([place / name] for name in COMMANDS.values()), *([place / "python", "-m", name] for name in modules)]:
-            assert run(*start, "--version", cwd=tmp_path).stdout == f"centernet {version()}\n", start
-            done = run(*start, "--no_such_option", "1", cwd=tmp_path, check=False)
-            assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, (start, done.stderr)
-    assert not list(tmp_path.iterdir())
+    words = ["centernet.dataset", "centernet.preprocess", "centernet.postprocess", *tools]
+    said = json.loads(run(place / "python", "-c", START_ALL, *words, cwd=tmp_path).stdout.splitlines()[-1])
+    assert len(said) == len(words) > 12 and not list(tmp_path.iterdir())
+    for each in said.values():
+        assert_started(*each)
 
 
 @pytest.mark.slow
