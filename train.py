@@ -102,6 +102,7 @@ def train(config, part, target, rank, rank_size):
     """Train as config says, scored on an evaluator.Part, as one of the processes that joined, and say what is written."""
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import engine
+    from src.curves import plot_losses
     from src.dataset import TrainSet
     from src.look import look
     from src.model_utils.device_adapter import leave_ranks, peak_memory, profiling
@@ -110,7 +111,6 @@ def train(config, part, target, rank, rank_size):
     from src.side_file import BEST_NAME
     from src.training_log import loss_curve
     from src.utils import log
-    from src.visual import plot_losses
 
     train_set = TrainSet(config, rank, rank_size, target)
     look(config, train_set, rank)

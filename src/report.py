@@ -13,6 +13,7 @@ from markupsafe import Markup
 from src import evaluation
 from src.boxes import ground_truth_boxes
 from src.coco import class_list, image_size
+from src.curves import draw_curve, draw_scores
 from src.errors import UserError
 from src.image_files import read_image
 from src.post_process import detections_of
@@ -20,7 +21,7 @@ from src.text_table import shown as short
 from src.training_log import best_score, epochs_trained, read_record
 from src.utils import log, says, whole_file
 from src.version import version
-from src.visual import class_color, compare, draw_curve, draw_scores, fit
+from src.visual import class_color, compare, fit
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"

@@ -1,4 +1,4 @@
-"""Drawing: loss curves, boxes with labels, images side by side."""
+"""Drawing on images: boxes with labels, images side by side."""
 import colorsys
 import functools
 import math
@@ -13,93 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.image import affine_matrix
 from src.pre_process import View
-from src.training_log import epochs_trained, read_record
 from src.utils import MARK, whole_file
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LONGEST_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have
 LONGEST_LABEL = 60  # letters
 LONGEST_STEM = 200  # bytes of a drawing's name; file systems take 255, and it has a longer one while it is written
-
-
-def plot_losses(record_path: str, path: str) -> str:
-    """Draw the loss, its parts and the learning rate of a training record over the steps as a PNG, and below them the scores, if there
-    are any, over the epochs; returns path."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    records, scores = read_record(record_path)
-    figure, (losses, *below) = pyplot.subplots(2 if scores else 1, figsize=(9, 7.5 if scores else 5), dpi=110, layout="constrained",
-                                               squeeze=False, height_ratios=(2, 1) if scores else None)
-    _draw_losses(losses[0], records)
-    if scores:
-        axes, epochs = below[0][0], epochs_trained(records)
-        draw_scores(axes, scores, epochs)
-        axes.set(xlabel="epochs trained", ylabel="score")
-        axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
-        if (last := max(epochs, default=0)) > 0:  # the same place in training lies one below the other
-            axes.set_xlim(*(step * epochs[last] / last for step in losses[0].get_xlim()))
-    save_figure(path, figure)
-    return path
-
-
-def save_figure(path: str, figure: Any, ours: Callable[[str], bool] | None = None) -> None:
-    """Write a figure of matplotlib as a PNG that says whose it is, and close it; an earlier file makes room as whole_file has it."""
-    from matplotlib import pyplot
-
-    with whole_file(path, ours) as partial:
-        figure.savefig(partial, metadata={"Software": MARK})
-    pyplot.close(figure)
-
-
-def _draw_losses(axes, records):
-    steps = np.array([record["step"] for record in records])
-    parts = {
-        "loss": ("loss", "black"), "hm_loss": ("heatmap", "tab:red"), "wh_loss": ("size (before its weight)", "tab:blue"),
-        "off_loss": ("offset", "tab:green"),
-    }
-    for name, (label, color) in parts.items():
-        draw_curve(axes, steps, np.array([record[name] for record in records], np.float64), color, label)
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
-    axes.grid(alpha=0.3)
-    rate = axes.twinx()
-    rate.plot(steps, [record["lr"] for record in records], color="tab:orange", linestyle="--", label="learning rate")
-    rate.set_ylabel("learning rate")
-    lines = [line for a in (axes, rate) for line in a.get_legend_handles_labels()[0]]
-    axes.legend(lines, [line.get_label() for line in lines], loc="upper right")
-
-
-def draw_scores(axes: Any, scores: list, epochs: dict) -> None:
-    """Draw AP and AP50 of scores, as read_scores gives them, over the epochs trained, {step: epochs}."""
-    for name, color in (("AP", "tab:purple"), ("AP50", "tab:cyan")):
-        draw_score(axes, scores, epochs, name, color=color, label=name)
-    axes.set_ylim(bottom=0)
-
-
-def draw_score(axes: Any, scores: list, epochs: dict, name: str, **line: Any) -> None:
-    """Draw one of the scores; evaluations without it, or without objects (-1), are left out."""
-    points = [(epochs.get(step, epoch + 1), values[name]) for step, epoch, values in scores if values.get(name, -1) >= 0]
-    axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3.5, linewidth=1.8, **line)
-
-
-def draw_curve(axes: Any, steps: Sequence[int], values: Sequence[float], color: Any, label: Any = None, parts: int = 40) -> None:
-    """Draw values over the steps: each of them pale, their mean over one of so many parts of the run dark."""
-    axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
-    axes.plot(steps, smooth(values, max(1, len(values) // parts)), color=color, label=label, linewidth=1.8)
-
-
-def smooth(values: Sequence[float], window: int) -> np.ndarray:
-    """Mean over the finite ones of the last `window` values (fewer at the start): float64 [M], NaN where there are none."""
-    values = np.asarray(values, np.float64)
-    finite = np.isfinite(values)
-    sums, counts = (np.cumsum(np.concatenate([[0.0], part])) for part in (np.where(finite, values, 0), finite))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    with np.errstate(invalid="ignore"):
-        return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])
 
 
 def class_color(label: Any) -> tuple[int, int, int]:

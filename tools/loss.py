@@ -124,8 +124,8 @@ def plot(candidate, reference, last, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    from src.curves import draw_curve, save_figure
     from src.utils import says
-    from src.visual import draw_curve, save_figure
 
     figure, axes = pyplot.subplots(figsize=(9, 5), dpi=110, layout="constrained")
     for losses, label, color in ((reference, "reference", "tab:blue"), (candidate, "candidate", "tab:orange")):
