@@ -13,7 +13,7 @@ from tqdm import tqdm
 from src import errors
 from src.errors import UserError
 from src.kinds import dictionary_of, is_measure
-from src.utils import free_name, keep_earlier, log, says, whole_file
+from src.utils import MARK, free_name, keep_earlier, log, says, whole_file
 
 
 def loss_curve(record):
@@ -23,9 +23,14 @@ def loss_curve(record):
 
 
 def is_record(path):
-    """The test for utils.keep_earlier whether a record and the picture beside it are this project's, as far as they are there."""
-    tests = {path: says('"hm_loss": ', '"scores": '), loss_curve(path): says()}
-    return all(test(file) for file, test in tests.items() if os.path.lexists(file))
+    """The test for utils.keep_earlier whether a record and the picture beside it are this project's, as far as they are there.
+
+    Earlier versions' pictures say no more than that matplotlib drew them: beside a record of ours they are ours.
+    """
+    has_record, picture = os.path.lexists(path), loss_curve(path)
+    if has_record and not says('"hm_loss": ', '"scores": ')(path):
+        return False
+    return not os.path.lexists(picture) or says(MARK, *["Matplotlib version"] * has_record)(picture)
 
 
 class TrainingLog:

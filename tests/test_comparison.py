@@ -132,8 +132,8 @@ def test_one_page_about_several_runs(tmp_path):
     assert text.count("<svg") == 3 and "$a_$b, <i>, _bare run" in page.text
     rows = [re.sub(r"<[^>]*>", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", text, re.S)]
     assert ["AP", "0.500", "0.625", "–"] in rows and ["best", "AP", "during", "training", "0.300", "–", "0.300"] in rows
-    escaped = "[&#39;&lt;script&gt;alert(1)&lt;/script&gt;&#39;]"
-    assert [row for row in rows if row[0] == "classes"] == [["classes", "[&#39;disc&#39;]", escaped, "–"]]
+    escaped = "[&#34;&lt;script&gt;alert(1)&lt;/script&gt;&#34;]"
+    assert [row for row in rows if row[0] == "classes"] == [["classes", "[&#34;disc&#34;]", escaped, "–"]]
     assert "without metrics.json, ckpt_0" in page.text and "head_conv" not in text
     call_script("tools/report.py", *folders, "--title", "again", cwd=tmp_path)
     assert (tmp_path / "report.1.html").exists() and "again" in (tmp_path / "report.html").read_text()
