@@ -14,134 +14,26 @@ if __name__ == "__main__":
 import contextlib
 import functools
 import glob
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
 
 # MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
 from src import errors, image_files
-from src.boxes import usable_boxes, without_objects
-from src.coco import check_expected, class_list, dataset_name, find_split, image_size, read_coco
-from src.data_summary import collect
+from src.coco import find_split
+from src.conversion import convert
 from src.epochs import Steps, epoch_order, rank_share
 from src.errors import UserError
 from src.extensions import require_extensions
 from src.locks import locked
-from src.manifest import (
-    COLUMNS,
-    ZOO_COLUMNS,
-    boxes_path,
-    cause_of,
-    damaged,
-    is_empty,
-    manifest_path,
-    read_manifest,
-    write_boxes,
-    writing_records,
-)
+from src.manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import modelarts
 from src.samples import augmented_batch, sample_layout
 from src.targets import columns, draws_on_host
-from src.utils import log, log_skipped, progress, settle, write_json
-
-RECORD_SCHEMA = {
-    "image": {"type": "bytes"},
-    "image_id": {"type": "int64"},
-    "boxes": {"type": "float32", "shape": [-1, 4]},
-    "labels": {"type": "int32", "shape": [-1]},
-}
-
-
-# ---------------------------------------------------------------- MindRecord
-
-
-def convert(split, config):
-    """Write the images and boxes of a part of a COCO data set to MindRecord files; returns the manifest.
-
-    Images go in as the bytes they are on disk; one whose size in the annotation file is that without its EXIF orientation goes in without
-    that. Images without annotations (unless dataset_config.keep_empty), unreadable images, those of more than max_pixels, and what is no
-    object (boxes.py) are left out, counted and logged.
-    The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if the configuration names other classes, or
-    if no image or no object is left.
-    """
-    from mindspore.mindrecord import FileWriter
-
-    mindrecord_dir, prefix, options = config.mindrecord_dir, config.mindrecord_prefix, config.dataset_config
-    coco = read_coco(split.annotation, split.image_dir)
-    classes, category_ids = class_list(coco)
-    check_expected(config, classes, category_ids, split.annotation)
-    os.makedirs(mindrecord_dir, exist_ok=True)
-    listed = coco.dataset["images"]
-    infos = listed if options.keep_empty else [info for info in listed if coco.imgToAnns[info["id"]]]
-    if len(infos) < len(listed):
-        log(f"{len(listed) - len(infos)} of {len(listed)} images have no objects and are left out (dataset_config.keep_empty keeps them)")
-    num_shards = max(1, min(options.num_shards, len(infos)))
-    skipped = list(coco.skipped)
-    for note in coco.notes:
-        log(note)
-    boxes = []
-    labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
-    load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids,
-                             max_pixels=options.max_pixels)
-    with tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial, ThreadPoolExecutor(options.num_workers) as pool:
-        with writing_records(mindrecord_dir):
-            writer = FileWriter(os.path.join(partial, prefix), num_shards)
-            writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
-        for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
-            records = []
-            for record, size, problems in pool.map(load, chunk):
-                skipped += problems
-                if record is not None:
-                    records.append(record)
-                    boxes.append((size, record["boxes"], record["labels"]))
-            if records:
-                with writing_records(mindrecord_dir):
-                    writer.write_raw_data(records)  # together: one by one they are spread unevenly, and some files stay empty
-        log_skipped(skipped)
-        if not any(len(labels) for _, _, labels in boxes):
-            what = "no usable image" if not boxes else f"no object in any of {len(boxes)} usable images"
-            raise UserError(f"{split.annotation}: {what} in {split.image_dir} ({len(listed)} listed)")
-        with writing_records(mindrecord_dir):
-            writer.commit()
-        files, boxes = sorted(os.listdir(partial)), collect(boxes)
-        manifest = {
-            "dataset": dataset_name(config.coco_data_dir, coco), "classes": classes, "category_ids": category_ids, "images": boxes.images,
-            "objects": len(boxes.labels), "images_without_objects": int((boxes.counts == 0).sum()),
-            "images_left_out": len(listed) - len(infos), "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
-            "sizes": {file: os.path.getsize(os.path.join(partial, file)) for file in files},
-        }
-        write_boxes(boxes_path(partial, prefix), boxes)
-        write_json(manifest_path(partial, prefix), manifest)
-        for place in [*(os.path.join(partial, file) for file in files), boxes_path(partial, prefix), manifest_path(partial, prefix)]:
-            settle(place, os.path.join(mindrecord_dir, os.path.basename(place)))
-    return manifest
-
-
-def _chunks(items, size):
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
-    """(record or None, (width, height) of the image, sentences about what was left out) of one image."""
-    path = os.path.join(image_dir, info["file_name"])
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-        height, width = image_files.decode_whole_image(data, image_size(info), max_pixels).shape[:2]
-        if image_files.header_size(data) != (width, height):
-            data = image_files.without_orientation(data)
-    except (OSError, ValueError) as error:
-        return None, None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
-    annotations = coco.imgToAnns[info["id"]]
-    boxes, labels, problems = usable_boxes(annotations, labels_of_ids, (width, height))
-    if annotations and not len(boxes):
-        return None, None, [*problems, f"image {info['id']} ({path}): {without_objects(len(annotations))}"]
-    return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, (width, height), problems
+from src.utils import log
 
 
 class DamagedRecord(Exception):

@@ -96,7 +96,7 @@ def annotations(folder):
     """COCO annotation files, converted to MindRecord's records."""
     import functools
 
-    from src import dataset
+    from src import conversion
     from src.coco import class_list, read_coco
     from src.image_files import LARGEST
     from tools.benchmark_inputs import write_coco
@@ -109,8 +109,8 @@ def annotations(folder):
         coco = read_coco(path)
         _, ids = class_list(coco)
         labels = {number: label for label, number in enumerate(ids)}
-        load = functools.partial(dataset._load_record, coco=coco, image_dir=os.path.join(folder, "coco", "train2017"), labels_of_ids=labels,
-                                 max_pixels=LARGEST)
+        load = functools.partial(conversion._load_record, coco=coco, image_dir=os.path.join(folder, "coco", "train2017"),
+                                 labels_of_ids=labels, max_pixels=LARGEST)
         return "skip" if any(load(info)[-1] for info in coco.dataset["images"]) else "result"
 
     return originals, use
