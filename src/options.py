@@ -11,7 +11,10 @@ from src.version import version
 
 # Options of other detectors that no spelling leads to.
 OTHERS = {"--conf": "--score_thresh", "--source": "--input", "--weights": "--load_checkpoint_path", "--imgsz": "--input_res",
-          "--project": "--output", "--name": "--output", "--device": "--device_target"}
+          "--project": "--output", "--name": "--output", "--device": "--device_target", "--max_requests": "--queue"}
+BY_PROXY = "a proxy in front of the service does that: docs/serving.md"
+GONE = {"--body_seconds": BY_PROXY, "--header_seconds": BY_PROXY, "--allow_urls": "the service takes images, not their addresses",
+        "--address_file": "the line `serving on` of the output has the address"}
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -39,7 +42,7 @@ class OptionParser(argparse.ArgumentParser):
         near = [OTHERS[name]] if OTHERS.get(name) in self._option_string_actions else []
         lower = {option.lower(): option for option in self._option_string_actions}  # capitals aside
         near = near or [lower[match] for match in difflib.get_close_matches(name.lower(), lower, 1, 0.6)]
-        hint = f"did you mean {near[0]}?" if near else "--help lists all options"
+        hint = GONE.get(name) or (f"did you mean {near[0]}?" if near else "--help lists all options")
         raise UserError(f"{message}; {hint}")
 
 

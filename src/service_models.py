@@ -1,5 +1,4 @@
 """What the web service takes and answers, as types of which its OpenAPI document is made."""
-import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,33 +9,7 @@ class Sent(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     score: float | None = Field(None, ge=0, le=1, description="smallest score; by default the service's score_thresh")
-    format: Literal["json", "image"] | None = Field(
-        None, description="json, or image: a JPEG with the boxes drawn; by default what Accept prefers, json or image/jpeg")
-    url: str | None = Field(None, max_length=2000, description="address of the image, instead of a body; of a host that --allow_urls names")
-
-
-def wants_image(sent: Sent, accept: str) -> bool:
-    """Whether a request wants a JPEG rather than JSON: by its format, else by its header Accept (RFC 9110, 12.5.1). Of two kinds of one
-    quality that counts which is named more exactly, and then which is named first."""
-    if sent.format is not None:
-        return sent.format == "image"
-    ranges = [parsed for part in accept.split(",") if (parsed := media_range(part))]
-    return preference("image/jpeg", ranges) > preference("application/json", ranges)
-
-
-def media_range(part):
-    """(name, quality) of a part of Accept such as image/*;q=0.5; None if it is none."""
-    name, *parameters = (word.strip().lower() for word in part.split(";"))
-    quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
-    return (name, float(quality)) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else None
-
-
-def preference(kind, ranges):
-    """What kinds are compared by: (quality, how exactly it is named, how early); the most exact of the ranges counts."""
-    names = ("*/*", f"{kind.partition('/')[0]}/*", kind)
-    exact, early, quality = max(((names.index(name), -place, quality) for place, (name, quality) in enumerate(ranges) if name in names),
-                                default=(0, -len(ranges), 0.0))
-    return quality, exact, early
+    format: Literal["json", "image"] = Field("json", description="json, or image: a JPEG with the boxes drawn")
 
 
 class Object(BaseModel):
@@ -60,64 +33,27 @@ class Answer(BaseModel):
     objects: list[Object]
 
 
-class FileAnswer(BaseModel):
-    """The answer for one of several files: its result, or why there is none."""
-
-    file: str
-    status: int = Field(description="the status it would have had alone")
-    detail: str | None = None
-    result: Answer | None = None
-
-
-class Answers(BaseModel):
-    """The answers for several files, in their order."""
-
-    files: list[FileAnswer]
-
-
-class WrongField(BaseModel):
-    """A parameter that cannot be."""
-
-    loc: list[str | int]
-    msg: str
-    type: str
-
-
 class Problem(BaseModel):
-    """Why a request was refused: a sentence, or a sentence for each wrong parameter."""
+    """Why a request was refused."""
 
-    detail: str | list[WrongField]
+    detail: str = Field(description="a sentence")
 
 
-class ServedLimits(BaseModel):
-    """What a request may ask for."""
+class Limits(BaseModel):
+    """What a request may ask for: bytes of its body, pixels of its image, images at a time, seconds until its answer."""
 
     max_bytes: int
     max_pixels: int
     queue: int
     deadline: float
-    body_seconds: float
 
 
 class Health(BaseModel):
     """That the service runs, and what it serves."""
 
     status: str
+    version: str
     model: str
     classes: list[str]
     score_thresh: float
-    limits: ServedLimits
-
-
-class Ready(BaseModel):
-    """Whether the graphs are compiled, and for which batch sizes."""
-
-    ready: bool
-    batch_sizes: list[int]
-
-
-class Version(BaseModel):
-    """What answers."""
-
-    version: str
-    model: str
+    limits: Limits

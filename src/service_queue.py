@@ -1,31 +1,58 @@
-"""The web service's queue: a bounded number of images waits for the network, which computes those of one size together."""
-import asyncio
+"""The web service's queue: which requests are taken, and the network's thread, which computes images of one size together."""
 import collections
 import contextlib
 import itertools
 import math
-import os
 import threading
 import time
-from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
-from src.predictor import Prediction, Predictor
+from src.predictor import Predictor
 
 GRAPHS = 4  # batch sizes that are used: as many graphs as graphs.py holds
-MARGIN = 0.75  # part of the deadline that decoding and computing what waits may take; their speed varies
-UNKNOWN = 1.0  # seconds that an image is said to take before one was computed
+MARGIN = 0.75  # part of the deadline that what is taken may need; speeds vary
 AVERAGED = 0.2  # part of the newest image in the running average of the time of one
 
 
-class QueueFull(Exception):
-    """There is no place; retry_after are the seconds in which those now taken come free."""
+class Places:
+    """The places for requests: at most `most`, those that are answered before the deadline (seconds), and bodies of `room` bytes."""
 
-    def __init__(self, retry_after):
-        super().__init__(f"every place is taken for {retry_after} s")
-        self.retry_after = retry_after
+    def __init__(self, most: int, deadline: float, room: int):
+        self.most, self.deadline, self.room = most, deadline, room
+        self.taken = self.bytes = 0
+        self.seconds_each = 0.0  # between two answers, while others wait
+
+    @contextlib.contextmanager
+    def take(self):
+        """A place until the block ends, which gets a function that makes room for so many bytes more. Both raise HTTPException (503)."""
+        if self.taken >= self.most or self.taken * self.seconds_each > MARGIN * self.deadline:
+            raise self.full()
+        held = 0
+
+        def hold(size):
+            nonlocal held
+            if self.bytes + size > self.room:
+                raise self.full()
+            self.bytes, held = self.bytes + size, held + size
+
+        self.taken += 1
+        try:
+            yield hold
+        finally:
+            self.taken, self.bytes = self.taken - 1, self.bytes - held
+
+    def full(self):
+        """The answer that there is no place, and when there is."""
+        seconds = max(1, math.ceil(self.taken * self.seconds_each))
+        return HTTPException(503, f"the queue is full; try again in {seconds} s", {"Retry-After": str(seconds)})
+
+    def note(self, seconds, taken):
+        """Note that an answer took so long, where so many places were taken when it was begun."""
+        self.seconds_each += (AVERAGED if self.seconds_each else 1) * (seconds / taken - self.seconds_each)
 
 
 @dataclass(eq=False)
@@ -69,18 +96,12 @@ class Network:
 
     def __init__(self, predictor: Predictor, largest: int, batch_wait: float, tolerance: float):
         self.predictor, self.largest, self.batch_wait, self.tolerance = predictor, largest, batch_wait, tolerance
-        self.sizes = []  # until it is ready
-        self.seconds_each = 0.0  # of the network, for an image
+        self.sizes = []  # of batches that are in use; none until the graphs are compiled, and after the thread has failed
         self.error = None  # what ended it
         self.images = self.batches = 0
         self._jobs = collections.deque()
         self._changed = threading.Condition()
         self._ended = False
-
-    @property
-    def ready(self):
-        """Whether the graphs are compiled, and the thread has not failed since."""
-        return bool(self.sizes)
 
     def start(self, when_done):
         """Compile the graphs and then compute, in a thread; when_done() is called when they are compiled, and when the thread fails."""
@@ -104,20 +125,13 @@ class Network:
 
     def _run(self, when_done):
         try:
-            self._compile()
+            self.sizes = equal_sizes(self.predictor, self.largest, self.tolerance)
             when_done()
             while batch := self._next_batch():
                 self._compute([job for job in batch if job.future.set_running_or_notify_cancel()])
         except BaseException as error:  # told by the main thread
             self.error, self.sizes = error, []
             when_done()
-
-    def _compile(self):
-        sizes = equal_sizes(self.predictor, self.largest, self.tolerance)
-        start = time.perf_counter()
-        self.predictor.compute([self.predictor.prepare(np.zeros((64, 64, 3), np.uint8))])
-        self.seconds_each = time.perf_counter() - start
-        self.sizes = sizes
 
     def _next_batch(self):
         """The jobs to compute next; none at the end."""
@@ -148,84 +162,5 @@ class Network:
                 continue
             seconds = time.perf_counter() - start
             self.images, self.batches = self.images + len(part), self.batches + 1
-            self.seconds_each += AVERAGED * (seconds / len(part) - self.seconds_each)
             for job, output in zip(part, outputs):
-                with contextlib.suppress(InvalidStateError, CancelledError):
-                    job.future.set_result((output, start, seconds))
-
-
-@dataclass(frozen=True)
-class Detected:
-    """What came of an image: its size (width, height), its Prediction, and the seconds it waited and was computed."""
-
-    size: tuple
-    prediction: Prediction
-    queue_seconds: float
-    network_seconds: float
-
-
-class Threads:
-    """Threads for one kind of work, so that it does not wait for other kinds; notes how long all of them need for an image."""
-
-    def __init__(self, count: int):
-        self.count, self.pool, self.lock = count, ThreadPoolExecutor(count), threading.Lock()
-        self.seconds_each = 0.0
-
-    async def run(self, function, *words):
-        """Call a function in one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, self._timed, function, *words)
-
-    def _timed(self, function, *words):  # also where nobody waits for it any more
-        start = time.perf_counter()
-        try:
-            return function(*words)
-        finally:
-            with self.lock:
-                part = AVERAGED if self.seconds_each else 1
-                self.seconds_each += part * ((time.perf_counter() - start) / self.count - self.seconds_each)
-
-
-class Queue:
-    """The places for images from the moment their bytes are there until they are answered, and the way through the network.
-
-    decode(body) gives an image or raises. room bounds the bytes of all bodies in it. No more places are given than images that are
-    decoded and computed before the deadline.
-    """
-
-    def __init__(self, network: Network, decode, places: int, deadline: float, room: int):
-        self.network, self.decode, self.places, self.deadline, self.room = network, decode, places, deadline, room
-        self.taken = self.drawings = self.bytes = 0
-        threads = max(2, len(os.sched_getaffinity(0)))
-        self.decoding, self.finishing, self.drawing = Threads(threads), Threads(threads), Threads(threads // 2)
-
-    def seconds(self, images, drawings):
-        """The time that so many images and drawings take, by what they took so far."""
-        return images * (self.network.seconds_each + self.decoding.seconds_each) + drawings * self.drawing.seconds_each
-
-    @contextlib.contextmanager
-    def place(self, bodies: list, drawn: bool = False):
-        """Places for several bodies until the block ends; drawn, where an image is to be drawn. Raises QueueFull; where all places are
-        free, there is room for any."""
-        images, drawings, size = len(bodies), int(drawn), sum(map(len, bodies))
-        late = self.seconds(self.taken + images, self.drawings + drawings) > MARGIN * self.deadline
-        if self.taken and (late or self.taken + images > self.places or self.bytes + size > self.room):
-            known = self.network.seconds_each > 0
-            raise QueueFull(max(1, math.ceil(self.seconds(self.taken, self.drawings) if known else self.taken * UNKNOWN)))
-        self.taken, self.drawings, self.bytes = self.taken + images, self.drawings + drawings, self.bytes + size
-        try:
-            yield
-        finally:
-            self.taken, self.drawings, self.bytes = self.taken - images, self.drawings - drawings, self.bytes - size
-
-    async def detect(self, body: bytes) -> Detected:
-        """Detect in the image of a body that has a place. Raises what decode raises."""
-        entered = time.perf_counter()
-        size, job, began = await self.decoding.run(self._prepare, body)
-        outputs, start, seconds = await asyncio.wrap_future(self.network.submit(job))
-        prediction = await self.finishing.run(self.network.predictor.finish, outputs, job.inputs)
-        return Detected(size, prediction, began - entered + start - job.entered, seconds)
-
-    def _prepare(self, body):
-        began = time.perf_counter()
-        image = self.decode(body)
-        return image.shape[1::-1], Job(self.network.predictor.prepare(image)), began
+                job.future.set_result((output, start, seconds))

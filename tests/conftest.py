@@ -438,6 +438,17 @@ def tiny_checkpoint(tiny_run):
     return tiny_run / "ckpt_0" / "centernet-2_7.ckpt"
 
 
+@pytest.fixture(scope="session")
+def lively_onnx(lively_checkpoint, tmp_path_factory):
+    """The ONNX file of lively_checkpoint: a process that reads it starts in a second."""
+    words = ["--export_config.export_format", "ONNX", "--export_config.input_res", "[96, 96]"]
+
+    def make(folder):
+        exporter(lively_checkpoint, folder, ".onnx", *words)("lively")
+
+    return made_once(tmp_path_factory, "lively_onnx", make) / "lively.onnx"
+
+
 NARROW = ("--export_config.input_res", "[128, 96]", "--export_config.batch_size", 2)
 SQUARE = ("--export_config.input_res", "[96, 96]", "--export_config.batch_size", 4)
 

@@ -119,15 +119,16 @@ def test_an_empty_value_is_a_mistake(script, words, name, value):
 
 def test_an_option_that_is_empty_by_default_may_be_so():
     parser = OptionParser()
-    parser.add_argument("--allow_urls", default="")
+    parser.add_argument("--cors_origins", default="")
     parser.add_argument("words", nargs="*")
-    options = parser.parse_args(["--allow_urls=", "--", "--load_checkpoint_path", ""])
-    assert options.allow_urls == "" and options.words == ["--load_checkpoint_path", ""]
+    options = parser.parse_args(["--cors_origins=", "--", "--load_checkpoint_path", ""])
+    assert options.cors_origins == "" and options.words == ["--load_checkpoint_path", ""]
 
 
 WRONG_NAMES = [
     ("tools/predict.py", ["--load_checkpoint_path", "x", "--input", "x", "--output", "x", "--score_tresh", "1"], "--score_thresh"),
     ("tools/serve.py", ["--mindir", "x", "--prot=1"], "--port"),
+    ("tools/serve.py", ["--mindir", "x", "--max_requests=1"], "--queue"),
     ("tools/predict.py", ["--onnx", "x", "--input", "x", "--output", "x", "--conf", "0.2"], "--score_thresh"),
     ("tools/predict.py", ["--onnx", "x", "--output", "x", "--source=x", "--input", "x"], "--input"),
     ("tools/infer_mindir.py", ["--mindir", "x", "--input_dir", "x", "--result_path", "x", "--device_targt", "CPU"], "--device_target"),
@@ -149,6 +150,13 @@ def test_a_wrong_name_gets_the_nearest(script, words, nearest):
     result = run_without(script, *words)
     assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert f"did you mean {nearest}?" in result.stderr
+
+
+@pytest.mark.parametrize("option, part", [("--body_seconds", "proxy"), ("--header_seconds", "proxy"), ("--allow_urls", "takes images"),
+                                          ("--address_file", "serving on")])
+def test_an_option_that_has_gone_says_what_does_it_now(option, part):
+    with pytest.raises(UserError, match=f"unrecognized arguments: {option} 3; .*{part}"):
+        OptionParser().parse_args([option, "3"])
 
 
 ZOO_USES = [

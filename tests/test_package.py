@@ -115,7 +115,7 @@ def test_the_wheel_depends_on_what_the_requirements_say(wheel):
         "matplotlib", "Jinja2", "Cython", "setuptools", "packaging"}
     assert set(re.findall(r"^Provides-Extra: (\S+)$", metadata, re.M)) == {"onnx", "serve", "tensorboard", "torch"}
     assert {name for name, rest in required if 'extra == "serve"' in rest} == {
-        "fastapi", "uvicorn", "python-multipart", "Jinja2", "prometheus-client"}
+        "fastapi", "uvicorn", "pebble", "python-multipart", "Jinja2", "prometheus-client"}
     assert f"\nVersion: {version()}\n" in metadata
     assert dict(entries["console_scripts"]) == {
         name: f"centernet.{os.path.splitext(script)[0].replace('/', '.')}:command" for script, name in COMMANDS.items()}

@@ -1,25 +1,25 @@
 """src/service_queue.py, with a network that is waited for."""
-import asyncio
-import math
-import os
+import contextlib
 import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from starlette.exceptions import HTTPException
 
-from src import service_queue
+from src.model_utils.config import make_config
 from src.predictor import as_prediction
-from src.service_queue import Job, Network, Queue, QueueFull, Threads, batch_sizes, equal_sizes
+from src.service_queue import Job, Network, Places, batch_sizes, equal_sizes
 
 
 class Held:
     """Stands in for a Predictor: the score of an image is its mean; `gate` holds the network; batches notes how many it got at a time."""
 
     classes = ["thing"]
+    config = make_config()  # images are fitted into 8x8
 
     def __init__(self, error_from=None, batch_size=None):
-        self.detector = SimpleNamespace(batch_size=batch_size)
+        self.detector = SimpleNamespace(batch_size=batch_size, input_res=[8, 8], down_ratio=4, from_bytes=True, description={})
         self.error_from, self.batches, self.gate = error_from, [], threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -132,84 +132,37 @@ def test_a_network_that_cannot_be_compiled_says_so():
     network = Network(predictor, 8, 0, 0)
     network.start(done.set)
     assert done.wait(10)
-    assert isinstance(network.error, ZeroDivisionError) and not network.ready
+    assert isinstance(network.error, ZeroDivisionError) and not network.sizes
+
+
+def full(places):
+    """The seconds after which a queue that is full says to come again."""
+    with pytest.raises(HTTPException, match="queue is full") as refused, places.take():
+        pass
+    assert refused.value.status_code == 503
+    return int(refused.value.headers["Retry-After"])
 
 
 def test_the_queue_is_full_when_its_places_its_bytes_or_its_time_are():
-    network = SimpleNamespace(seconds_each=0.4)
-    queue = Queue(network, None, 4, 60, 1000)
-    with queue.place([b"x"] * 3):
-        with queue.place([b"x"]), pytest.raises(QueueFull) as full, queue.place([b"x"]):
-            pass
-        assert full.value.retry_after == math.ceil(4 * 0.4)
-        with pytest.raises(QueueFull), queue.place([bytes(998)]):
-            pass
-        network.seconds_each = 12  # 4 x 12 s > 0.75 x 60 s
-        with pytest.raises(QueueFull) as full, queue.place([b"x"]):
-            pass
-        assert full.value.retry_after == 36
-    assert queue.taken == queue.bytes == 0
-    with queue.place([bytes(2000)]):
-        assert queue.taken == 1
-
-
-def test_decoding_and_drawing_count_in_the_time_of_what_waits():
-    queue = Queue(SimpleNamespace(seconds_each=0.5), None, 100, 60, 1000)
-    queue.decoding.seconds_each, queue.drawing.seconds_each = 4.1, 9.0
-    with queue.place([b"x"] * 6), queue.place([b"x"], drawn=True):  # 7 x 4.6 s + 9 s are within 0.75 x 60 s, 8 x 4.6 s + 9 s are not
-        assert queue.taken == 7
-        with pytest.raises(QueueFull) as full, queue.place([b"x"]):
-            pass
-        assert full.value.retry_after == math.ceil(7 * 4.6 + 9)
-    with queue.place([b"x"] * 9), pytest.raises(QueueFull), queue.place([b"x"], drawn=True):
-        pass
-    assert queue.taken == queue.drawings == 0
-
-
-def test_the_time_of_the_threads_is_noted(monkeypatch):
-    times = iter([0, 3, 10, 11, 20, 21])  # 3 s, and two times 1 s, of which one ends in an error
-    monkeypatch.setattr(service_queue.time, "perf_counter", lambda: next(times))
-    threads = Threads(2)
-    for function in (int, str):
-        asyncio.run(threads.run(function))
-    with pytest.raises(ValueError):
-        asyncio.run(threads.run(int, "x"))
-    assert threads.seconds_each == pytest.approx((1.5 * 0.8 + 0.5 * 0.2) * 0.8 + 0.5 * 0.2)
-
-
-def test_an_answer_does_not_wait_for_the_decoding_of_others():
-    predictor, decoded = Held(), threading.Event()
-    network = started(predictor)
-    queue = Queue(network, lambda body: plain(51) if body == b"fast" or decoded.wait(20) else None, 100, 60, 1000)
-
-    async def both():
-        predictor.gate.clear()
-        predictor.entered.clear()
-        first = asyncio.create_task(queue.detect(b"fast"))
-        while not predictor.entered.is_set():
-            await asyncio.sleep(0.001)
-        others = [asyncio.create_task(queue.detect(b"slow")) for _ in range(2 * os.cpu_count() + 2)]  # more than there are threads
-        await asyncio.sleep(0)
-        predictor.gate.set()
-        try:
-            found = await asyncio.wait_for(first, 10)
-        finally:
-            decoded.set()
-        return [found, *await asyncio.gather(*others)]
-
-    found = asyncio.run(both())
-    assert all(one.prediction.scores == pytest.approx([0.2]) for one in found)
-    network.end()
-
-
-def test_an_image_goes_through():
-    predictor = Held()
-    network = started(predictor)
-    queue = Queue(network, lambda body: plain(body[0]), 4, 60, 1000)
-    found = asyncio.run(queue.detect(bytes([51])))
-    assert found.size == (8, 8) and found.prediction.scores == pytest.approx([0.2])
-    assert found.queue_seconds >= 0 and found.network_seconds > 0
-    network.end()
+    places = Places(4, 60, 1000)
+    with contextlib.ExitStack() as taken:
+        hold = [taken.enter_context(places.take()) for _ in range(4)][0]
+        assert full(places) == 1  # nothing is known yet
+        hold(600)
+        hold(400)
+        with pytest.raises(HTTPException, match="queue is full"):
+            hold(1)
+        places.note(1.6, 4)
+        assert places.seconds_each == pytest.approx(0.4) and full(places) == 2
+    assert places.taken == places.bytes == 0
+    places.note(58.3, 1)
+    assert places.seconds_each == pytest.approx(0.8 * 0.4 + 0.2 * 58.3)
+    with contextlib.ExitStack() as taken:  # 4 x 11.98 s > 0.75 x 60 s
+        for _ in range(4):
+            taken.enter_context(places.take())
+        assert full(places) == 48
+    with places.take() as hold:
+        hold(1000)
 
 
 def test_a_thread_that_dies_is_told():
@@ -218,14 +171,14 @@ def test_a_thread_that_dies_is_told():
     network, told = Network(predictor, 1, 0.0, 0.0), threading.Event()
 
     def when_done():
-        calls.append(network.ready)
+        calls.append(network.sizes)
         if network.error:
             told.set()
         else:
             raise BrokenPipeError("nobody reads")
 
     network.start(when_done)
-    assert told.wait(10) and calls == [True, False] and isinstance(network.error, BrokenPipeError) and not network.ready
+    assert told.wait(10) and calls == [[1], []] and isinstance(network.error, BrokenPipeError) and not network.sizes
 
 
 def test_the_end_says_whether_something_is_still_computed():

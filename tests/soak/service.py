@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+import psutil
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from tests.soak.damage import damage
 
 WORDS = [b"GET /%s HTTP/1.1", b"POST /predict?%s HTTP/1.1", b"PUT /predict HTTP/1.1",
-         b"POST /predict?url=http://169.254.169.254/%s HTTP/1.1", b"OPTIONS /predict HTTP/1.1",
+         b"OPTIONS /predict HTTP/1.1",
          b"HEAD /../../etc/passwd HTTP/1.1", b"POST http://x/predict HTTP/1.1", b"%s", b"POST /predict HTTP/9.9"]
 HEADERS = [b"Transfer-Encoding: chunked", b"Content-Length: -5", b"Content-Length: 99999999999", b"Expect: 100-continue",
            b"X-Request-ID: \x01",
@@ -63,9 +64,9 @@ def ask(address, data):
 
 
 def memory(pid):
-    """The memory of a process, in MB."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
+    """The memory of a process and of its workers, in MB."""
+    service = psutil.Process(pid)
+    return sum(process.memory_info().rss for process in (service, *service.children())) / 2**20
 
 
 def main():

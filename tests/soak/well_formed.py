@@ -316,7 +316,7 @@ COMMANDS = [
     ["tools.predict", "--load_checkpoint_path", "m.ckpt", "--input", "image.jpg", "--output", "out", "--device_target", "CPU",
      "--input_res", "64", "64", "--multi_scales", "[1]", "--score_thresh", "0.3", "--max_pixels", "9999", "--max_frames", "3"],
     ["tools.predict", "--mindir", "e.mindir", "--input", "data/val2017", "--output", "out", "--batch_size", "2", "--classes", "class 1"],
-    ["tools.serve", "--load_checkpoint_path", "m.ckpt", "--port", "0", "--host", "127.0.0.1", "--max_bytes", "9", "--body_seconds", "3"],
+    ["tools.serve", "--load_checkpoint_path", "m.ckpt", "--port", "0", "--host", "127.0.0.1", "--max_bytes", "9", "--deadline", "3"],
     ["tools.infer_mindir", "--mindir", "e.mindir", "--input_dir", "inputs", "--result_path", "out", "--device_target", "CPU"],
     ["tools.contact_sheet", "--mindir", "e.mindir", "--data_dir", "data", "--output", "s.png", "--count", "2", "--columns", "1",
      "--width", "99"],

@@ -1,0 +1,105 @@
+"""What the web service does with an image's bytes, in processes that can be killed: some files occupy a decoder for minutes.
+
+The processes load this module, and neither MindSpore nor the web service.
+"""
+import asyncio
+import ctypes
+import multiprocessing
+import multiprocessing.resource_tracker
+import os
+import signal
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+
+import cv2
+import pebble
+from starlette.exceptions import HTTPException  # is raised with positional arguments alone: others are lost between processes
+
+from src import image_files
+from src.inference import make_inputs
+from src.visual import draw_detections
+
+HOW = "send an image's bytes as the body (curl --data-binary @image.jpg URL) or as a form's file (curl -F file=@image.jpg URL)"
+LONGEST_SIDE = 65_500  # pixels of a JPEG, as OpenCV writes it
+MOST_WORKERS = 8  # each has 60 MB, and decodes hundreds of photos a second
+PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
+
+pebble.CONSTS.term_timeout = 0  # a process that is to go is killed; by default it has 3 s to end by itself
+
+# ---------------------------------------------------------------- in the processes
+
+
+def prepare(body, max_pixels, detector, config):
+    """(size (width, height), inputs as make_inputs gives them, seconds it took) of an image's bytes. Raises HTTPException."""
+    start = time.perf_counter()
+    image = decode(body, max_pixels)
+    return image.shape[1::-1], make_inputs(image, detector, config), time.perf_counter() - start
+
+
+def draw(body, max_pixels, detections, classes):
+    """An image's bytes with detections [M, 6] drawn, as a JPEG. Raises HTTPException."""
+    image = decode(body, max_pixels)
+    if max(image.shape) > LONGEST_SIDE:
+        raise HTTPException(422, f"a JPEG has at most {LONGEST_SIDE} pixels a side; leave format=image out")
+    return cv2.imencode(".jpg", draw_detections(image, detections, classes))[1].tobytes()
+
+
+def decode(body, max_pixels):
+    """The image of a file's bytes. Raises HTTPException: 415 if they are none, 413 if it is too large, 422 if damaged."""
+    try:
+        return image_files.decode_whole_image(body, max_pixels=max_pixels)
+    except image_files.UnknownFormat:
+        raise HTTPException(415, f"not an image ({', '.join(image_files.FORMATS)}); {HOW}") from None
+    except image_files.TooManyPixels:
+        raise HTTPException(413, f"the image has more than {max_pixels} pixels") from None
+    except (ValueError, MemoryError) as error:
+        raise HTTPException(422, f"a damaged image: {error or type(error).__name__}") from None
+
+
+def begin_worker():
+    """A process manager that ends a service sends its signal to all of its processes: these work on until the service has ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    cv2.setNumThreads(1)
+
+
+# ---------------------------------------------------------------- in the service
+
+
+class Workers:
+    """The processes that call prepare and draw."""
+
+    def __init__(self):
+        self.count = max(2, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+        self.start()
+
+    def start(self):
+        """Start the processes. Ctrl-C, which a terminal sends to all of them, is kept from them while they load, too."""
+        multiprocessing.resource_tracker.ensure_running()  # which lets the signal through
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            # A process with threads is not to be forked.
+            self.pool = pebble.ProcessPool(self.count, initializer=begin_worker, context=multiprocessing.get_context("spawn"))
+            assert self.pool.active  # asking starts it
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    async def run(self, function, *words):
+        """Call a function of this module in one of the processes, which is killed if the caller is cancelled. Raises HTTPException."""
+        if not self.pool.active:  # a process was killed from outside while it had no work
+            self.end()
+            self.start()
+        try:
+            return await asyncio.wrap_future(self.pool.schedule(function, words))
+        except pebble.ProcessExpired:
+            raise HTTPException(422, "the image ended the process that decoded it") from None
+        except BrokenProcessPool:
+            raise HTTPException(503, "the process that decoded the image was ended; try again", {"Retry-After": "1"}) from None
+
+    def end(self):
+        """Kill the processes, whatever they do."""
+        self.pool.stop()
+        killing = threading.Thread(target=self.pool.join, daemon=True)
+        killing.start()
+        killing.join(2)

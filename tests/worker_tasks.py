@@ -1,0 +1,30 @@
+"""What the tests let the web service's workers do; its own imports are none but the library's, so that theirs are seen."""
+import ctypes
+import os
+import signal
+import sys
+
+
+def hang(*_):
+    """Wait in C with Python's lock held, as a decoder may that never looks up."""
+    ctypes.PyDLL(None).sleep(600)
+
+
+def modules():
+    """The modules that are loaded."""
+    return sorted(sys.modules)
+
+
+def process():
+    """The number of the process."""
+    return os.getpid()
+
+
+def crash():
+    """End the process as the system does where there is no memory left."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail():
+    """Raise what is no HTTPException."""
+    raise ZeroDivisionError("zero")
