@@ -3,7 +3,6 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import tempfile
 import threading
 import time
 import urllib.parse
+
+import psutil
 
 from src.errors import UserError
 from tools.benchmark_inputs import CLASSES, build_detector, jpeg, photograph, settings
@@ -20,7 +21,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SIDE = 512  # pixels of the network's input
 SECONDS = 20  # of each turn
 CLIENTS = 100
-IDLE = 1000  # connections that say nothing
 IMAGES = 16  # different ones that are sent
 
 
@@ -74,20 +74,16 @@ def cases(runs, model, address, process):
     inputs = [predictor.prepare(photograph())]
     load = Load(address, bodies, expected)
     load.run(2 * CLIENTS, clients=CLIENTS)  # what is slow the first time
-    start, bare, rates, idle_rates = memory(process), [], [], []
+    start, bare, rates = memory(process), [], []
     for _ in range(runs):
         bare.append(rate_of(lambda: predictor.compute(inputs)))
         rates.append(load.for_seconds(SECONDS))
-        with idle_connections(address):
-            idle_rates.append(load.for_seconds(SECONDS))
     alone = [load.one(0) for _ in range(20)]
     load.times.clear()
     load.paced(statistics.median(rates) / 2, SECONDS)
     yield Case("the bare network in a loop", unit="images a second", seconds=bare)
     yield Case(f"the service, {CLIENTS} clients", unit="images a second", seconds=rates)
     yield Case("  of the bare network's", unit="ratio", seconds=[one / other for one, other in zip(rates, bare)])
-    yield Case(f"  with {IDLE} silent connections beside, of that without", unit="ratio",
-               seconds=[one / other for one, other in zip(idle_rates, rates)])
     yield Case("one image alone", unit="s", seconds=alone)
     yield Case("99th percentile at half the rate, of that", unit="ratio",
                seconds=[sorted(load.times)[int(0.99 * len(load.times))] / statistics.median(alone)])
@@ -114,19 +110,9 @@ def rate_of(function):
 
 
 def memory(process):
-    """The memory of a process, in MB."""
-    with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
-
-
-@contextlib.contextmanager
-def idle_connections(address):
-    """Connections that say nothing, while the block lasts."""
-    host, port = address.split(":")
-    with contextlib.ExitStack() as stack:
-        for _ in range(IDLE):
-            stack.enter_context(socket.create_connection((host, int(port))))
-        yield
+    """The memory of a service and of its workers, in MB."""
+    service = psutil.Process(process.pid)
+    return sum(one.memory_info().rss for one in (service, *service.children())) / 2**20
 
 
 class Load:
