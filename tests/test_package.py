@@ -67,8 +67,9 @@ def imported(source):
 
 
 PROVIDED_BY = {  # an imported name: the package that brings it, where that has another name or brings it along
-    "PIL": "pillow", "cv2": "opencv-python-headless", "h11": "uvicorn", "jinja2": "Jinja2", "markupsafe": "Jinja2", "moxing": "ModelArts",
-    "prometheus_client": "prometheus-client", "pydantic": "fastapi", "starlette": "fastapi", "yaml": "PyYAML",
+    "PIL": "pillow", "cv2": "opencv-python-headless", "jinja2": "Jinja2", "markupsafe": "Jinja2", "moxing": "ModelArts",
+    "prometheus_client": "prometheus-client", "pydantic": "fastapi",
+    "python_multipart": "python-multipart", "starlette": "fastapi", "yaml": "PyYAML",
 }
 
 

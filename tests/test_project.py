@@ -101,5 +101,5 @@ def test_nothing_tells_to_install_a_name_that_is_on_no_index():
     """Anybody could register it: documents, messages and scripts give pip files and folders."""
     patterns = ("*", "docs/*.md", "src/**/*.py", "tools/*.*", "scripts/**/*.*", "configs/*.yaml")
     for path in (path for pattern in patterns for path in glob.glob(os.path.join(ROOT, pattern), recursive=True) if os.path.isfile(path)):
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             assert not re.search(r"install[^\n`#]*\bcenternet[-_]mindspore", file.read()), path

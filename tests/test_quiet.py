@@ -57,7 +57,7 @@ def test_empty_files_are_not_opened(sparse_records, make_config):
 
 
 def test_records_are_spread_evenly(tmp_path):
-    write_coco(tmp_path, "train", {number: noise_image(number) for number in range(1, 11)}, [])
+    write_coco(tmp_path, "train", {number: noise_image(number) for number in range(1, 11)}, [(1, 1, [10, 10, 30, 30])])
     split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
     convert(split, tmp_path / "m", "p", tmp_path, num_shards=5)
     assert not any(manifest.is_empty(path[:-3]) for path in glob.glob(str(tmp_path / "m" / "*.db")))

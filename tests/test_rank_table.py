@@ -209,7 +209,8 @@ def test_servers_that_share_a_folder_leave_each_others_alone(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     for name in ("LOG_scheduler", "LOG0", "LOG1", "LOG2", "LOG3", "LOG4"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "earlier").touch()
+        for file in ("earlier", "env.log"):
+            (tmp_path / name / file).touch()
     cmd_file = str(tmp_path / "cmd{rank}.sh")
     shared = ["--keep_earlier", "--device_target", "CPU"]
     _, first = plan(tmp_path, table(), "--server_id", "10.0.0.0", *shared, "--cmd_file", cmd_file)
@@ -225,7 +226,8 @@ def test_servers_that_share_a_folder_leave_each_others_alone(tmp_path, monkeypat
 def test_what_servers_read_does_not_lie_where_one_of_them_moves_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "LOG0").mkdir()
-    (tmp_path / "LOG0" / "c.ckpt").touch()
+    for file in ("c.ckpt", "env.log"):
+        (tmp_path / "LOG0" / file).touch()
     for words in (["--load_checkpoint_path", "LOG0/last"], ["--", "--net_config.load_backbone_path", str(tmp_path / "LOG0" / "c.ckpt")]):
         with pytest.raises(UserError, match=r"moves LOG0 aside: .*mv LOG0 earlier"):
             plan(tmp_path, table(), "--server_id", "10.0.0.0", *words)

@@ -102,7 +102,7 @@ class LoopStandIn:
     def __call__(self, step):
         if step == self.interrupt_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        results = [self.losses[step], self.losses[step] / 2, 0.0, 0.0, step in self.overflows, 1.0, 0.1, False]
+        results = [self.losses[step], self.losses[step] / 2, 0.5, 0.0, step in self.overflows, 1.0, 0.1, False]
         return [Tensor(value) for value in results]
 
     def set_data(self, value):
@@ -137,7 +137,7 @@ def scoring(make_config, monkeypatch):
     """Call it with APs, None for an interrupt, and command-line words: a Scoring that finds one after the other, every five steps."""
     def made(scores, *words):
         coming = iter(scores)
-        part = types.SimpleNamespace(coco=types.SimpleNamespace(anns={}), images=[])
+        part = types.SimpleNamespace(coco=types.SimpleNamespace(dataset={"annotations": []}), images=[], category_ids=[])
         made = Scoring(TrainedStandIn(make_config(*words)), part, 5)
 
         def detect():

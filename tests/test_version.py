@@ -5,7 +5,7 @@ import re
 import pytest
 
 from src.detector import consumer_description
-from src.report import Run, write_report
+from src.report import METRIC_WORDS, Run, write_report
 from src.side_file import read_side_file, side_file
 from src.version import __version__, version
 from tests.conftest import call_script
@@ -35,5 +35,6 @@ def test_side_files_say_it(tiny_checkpoint, make_config):
 
 
 def test_reports_say_it(tmp_path):
-    write_report(str(tmp_path / "report.html"), "a run", Run())
+    metrics = {**dict.fromkeys(METRIC_WORDS, 0.5), "AP_per_class": {}, "AP50_per_class": {}}
+    write_report(str(tmp_path / "report.html"), "a run", Run(metrics=metrics))
     assert f"CenterNet on MindSpore {version()} · " in (tmp_path / "report.html").read_text(encoding="utf-8")
