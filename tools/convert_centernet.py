@@ -15,6 +15,7 @@ from src.mindspore_version import require_mindspore
 from src.options import OptionParser
 from src.project import command
 from src.side_file import HAS_SIDE_FILE, checkpoint_path, named_checkpoint, side_file
+from src.text_table import some
 from src.utils import require_ours, unmarked
 from src.version import version
 
@@ -100,7 +101,7 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
     if kind == "original":  # for the way back
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
-    print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {', '.join(classes[:3])}, ...)")
+    print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {some(classes, 3)})")
     file = shlex.quote(path)
     print(f"""next:
   {command("eval.py")} --data_dir DATA --load_checkpoint_path {file}
