@@ -57,7 +57,8 @@ def _first_existing(data_dir, chosen, usual, option, optional=False):
             return path
     if optional and not chosen:
         return ""
-    raise UserError(f"none of these exists: {', '.join(candidates)}; set {option}{'' if chosen else import_hint(data_dir)}")
+    way = f"correct {option}" if chosen else f"set {option}{import_hint(data_dir)}"
+    raise UserError(f"none of these exists: {', '.join(candidates)}; {way}")
 
 
 def read_coco(path, image_dir=""):

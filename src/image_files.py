@@ -158,18 +158,17 @@ def header_size(data: bytes | BinaryIO, size: tuple[int, int] | None = None, max
 
 def read_size(path: str) -> tuple[int, int] | None:
     """(width, height) that read_image gives, from the file's header; None if that cannot be read."""
-    sizes = read_sizes(path)
-    return sizes[0] if sizes else None
-
-
-def read_sizes(path: str) -> list[tuple[int, int]] | None:
-    """The sizes (width, height) that read_image can give, from the file's header: first as the image is shown, then, if that lays it on
-    its side, as it is stored. None if the header cannot be read."""
     try:
-        with open(path, "rb") as file:
-            header = read_header(file)
+        return read_sizes(path)[0]
     except (OSError, ValueError):  # read_image says which
         return None
+
+
+def read_sizes(path: str) -> list[tuple[int, int]]:
+    """The sizes (width, height) that read_image can give, from the file's header: first as the image is shown, then, if that lays it on
+    its side, as it is stored. Raises OSError, or ValueError if the header cannot be read."""
+    with open(path, "rb") as file:
+        header = read_header(file)
     return [header.shown_size, header.size] if header.orientation > 4 else [header.size]
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 
+from src import errors
 from src.boxes import object_problem, without_objects
 from src.errors import UserError
 from src.image_files import read_sizes
@@ -34,9 +35,10 @@ class Labels:
     def size_of(self, path, stated=None):
         """The size (width, height) of an image that its boxes refer to: what its labels state if the file has that size, turned as EXIF
         says or not; without a statement that of the turned image. None, and a sentence in skipped, if there is none."""
-        sizes = read_sizes(os.path.join(self.folder, path))
-        if sizes is None:
-            self.skipped.append(f"image {path}: not an image that can be read")
+        try:
+            sizes = read_sizes(os.path.join(self.folder, path))
+        except (OSError, ValueError) as error:
+            self.skipped.append(f"image {path}: {errors.reason(error)}")
             return None
         if stated is None or tuple(stated) in sizes:
             return tuple(stated or sizes[0])
@@ -113,7 +115,8 @@ def each_once(labels, images):
         first.objects += [entry for entry in image.objects if (entry[0], entry[1]["bbox"], entry[1]["iscrowd"]) not in known]
         joined.append(image.path)
     if joined:
-        labels.notes.append(f"{len(joined)} images are listed more than once, and have the objects of all their lists: {some(joined, 3)}")
+        labels.notes.append(f"{len(joined)} images are listed more than once, or have several label files: each has all of their objects, "
+                            f"the same ones once ({some(joined, 3)})")
     return kept
 
 

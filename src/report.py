@@ -3,6 +3,7 @@ import base64
 import datetime
 import io
 import os
+import warnings
 from dataclasses import dataclass
 
 import cv2
@@ -21,7 +22,7 @@ from src.text_table import shown as short
 from src.training_log import best_score, epochs_trained, read_record
 from src.utils import log, says, whole_file
 from src.version import version
-from src.visual import class_color, compare, fit
+from src.visual import class_color, compare, east_asian_font, fit, is_east_asian
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"
@@ -81,8 +82,8 @@ def write_page(path: str, template: str, **content: object) -> None:
 # ---------------------------------------------------------------- charts
 
 
-def chart(width, height, draw, **subplots):
-    """An SVG of matplotlib, as text to put into a page: draw(axes) draws on it."""
+def chart(width, height, draw, names=(), **subplots):
+    """An SVG of matplotlib, as text to put into a page: draw(axes) draws on it, and writes these names of classes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -93,7 +94,10 @@ def chart(width, height, draw, **subplots):
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True,
         "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "svg.fonttype": "path",
     }
-    with pyplot.rc_context(style):
+    font = east_asian_font() if any(map(is_east_asian, names)) else None
+    families = {"font.family": ["DejaVu Sans", font.name] if font else "DejaVu Sans"}
+    with pyplot.rc_context({**style, **families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # east_asian_font has said it
         figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained", **subplots)
         draw(axes)
         data = io.StringIO()
@@ -188,7 +192,7 @@ def error_section(coco, records, score_thresh):
         for text, index in zip(legend.get_texts(), shown):  # given as labels, names that begin with _ would be hidden
             text.set(parse_math=False, text=short(names[index]))
 
-    curves = [chart(4.3, 3.4, draw_mean), chart(5.2, 3.4, draw_classes)] if known else []
+    curves = [chart(4.3, 3.4, draw_mean), chart(5.2, 3.4, draw_classes, names)] if known else []
     matrix = evaluation.confusion_matrix(coco, records, score_thresh)
     mixed = [(int(matrix[a, b]), names[a], names[b]) for a in range(len(names)) for b in range(len(names)) if a != b and matrix[a, b]]
     return {
@@ -214,7 +218,7 @@ def confusion_chart(matrix, names):
         axes.grid(False)
 
     side = 2.2 + 0.42 * len(names)
-    return chart(side + 0.8, side, draw)
+    return chart(side + 0.8, side, draw, names)
 
 
 # ---------------------------------------------------------------- images and speed

@@ -49,8 +49,8 @@ def decode(body, max_pixels):
     """The image of a file's bytes. Raises HTTPException: 415 if they are none, 413 if it is too large, 422 if damaged."""
     try:
         return image_files.decode_whole_image(body, max_pixels=max_pixels)
-    except image_files.UnknownFormat:
-        raise HTTPException(415, f"not an image ({', '.join(image_files.FORMATS)}); {HOW}") from None
+    except image_files.UnknownFormat as error:
+        raise HTTPException(415, f"{error} ({', '.join(image_files.FORMATS)}); {HOW}") from None
     except image_files.TooManyPixels:
         raise HTTPException(413, f"the image has more than {max_pixels} pixels") from None
     except (ValueError, MemoryError) as error:

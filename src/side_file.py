@@ -79,7 +79,7 @@ def named_checkpoint(path: str) -> str:
     hint = f"; {aside} is the newest of the run before" if aside else ""
     if name == "best":
         newest = any(map(find_checkpoints, places))
-        hint = "; eval_epochs keeps one" + (f", and {os.path.join(folder, 'last')} is the newest" if newest else "")
+        hint = "; eval_epochs keeps one" + (f", and {os.path.join(folder, 'last')} is the newest" if newest else hint)
     raise UserError(f"{path} names the {'best' if name == 'best' else 'newest'} checkpoint in {folder or 'this folder'} or its ckpt_0, "
                     f"and there is none{hint}")
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.image import affine_matrix
 from src.pre_process import View
-from src.utils import MARK, whole_file
+from src.utils import MARK, log, whole_file
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LONGEST_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have
@@ -98,7 +98,7 @@ def text_mask(text: str, size: int) -> np.ndarray:
     """A text of a height in pixels with a margin around it, as uint8 [h, w]: 255 where there is ink, none for control characters."""
     text = text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
     text = "".join(letter if letter.isprintable() else " " for letter in text)
-    font = ImageFont.truetype(_font_file(any(ord(letter) > 0x2E7F for letter in text)), size)
+    font = ImageFont.truetype(_font_file(is_east_asian(text)), size)
     ascent, descent = font.getmetrics()
     margin = max(2, size // 5)
     mask = Image.new("L", (math.ceil(font.getlength(text)) + 2 * margin, ascent + descent + margin))
@@ -106,16 +106,29 @@ def text_mask(text: str, size: int) -> np.ndarray:
     return np.asarray(mask)
 
 
-@functools.cache
 def _font_file(east_asian):
-    """A font file: matplotlib's own, or for Chinese, Japanese and Korean the first one of this machine that has them."""
-    from matplotlib import font_manager, get_data_path
+    """A font file: matplotlib's own, or for Chinese, Japanese and Korean one of this machine's, if it has any."""
+    from matplotlib import get_data_path
 
-    if east_asian:
-        for font in font_manager.fontManager.ttflist:
-            if any(name in font.name for name in ("CJK", "Source Han", "WenQuanYi", "SimHei", "YaHei", "PingFang", "Droid Sans Fallback")):
-                return font.fname
-    return os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    font = east_asian_font() if east_asian else None
+    return font.fname if font else os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+@functools.cache
+def east_asian_font() -> Any:
+    """matplotlib's entry of the first font of this machine that has Chinese, Japanese and Korean; None, and a log line, without one."""
+    from matplotlib import font_manager
+
+    for font in font_manager.fontManager.ttflist:
+        if any(name in font.name for name in ("CJK", "Source Han", "WenQuanYi", "SimHei", "YaHei", "PingFang", "Droid Sans Fallback")):
+            return font
+    log("no font here has Chinese, Japanese and Korean characters, so they are drawn as squares; Debian's fonts-noto-cjk has them")
+    return None
+
+
+def is_east_asian(text: str) -> bool:
+    """Whether a text has Chinese, Japanese or Korean characters."""
+    return any(character > "\u2e7f" for character in text)
 
 
 def overlay_heatmap(image: np.ndarray, heat: np.ndarray, view: View) -> np.ndarray:

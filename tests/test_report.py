@@ -363,3 +363,18 @@ def test_files_that_hold_something_else_are_named(name, change, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"{name}: not results"):
         read_json(str(path), "results", tests)
+
+
+def test_names_that_no_font_has_are_said_once(tmp_path, monkeypatch, capsys, recwarn):
+    """Neither matplotlib's warnings nor silence: one line, for all charts and drawings."""
+    from matplotlib import font_manager
+
+    ours = [font for font in font_manager.fontManager.ttflist if "DejaVu" in font.name]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", ours)
+    visual.east_asian_font.cache_clear()
+    for _ in range(2):
+        report.confusion_chart(np.ones((2, 2), int), ["红框"])
+        visual.text_mask("红框 0.5", 20)
+    visual.east_asian_font.cache_clear()
+    assert capsys.readouterr().out.count("no font here has Chinese, Japanese and Korean") == 1
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
