@@ -45,6 +45,9 @@ def _locked(folder, work):
     try:
         descriptor = _open_locked(path, folder, work)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            if os.path.getsize(path) == 0:  # made for nothing; a holder's says who that is
+                os.remove(path)
         log(f"warning: {folder} cannot be locked ({reason(error)}): nothing keeps a second {work} from it")
         yield
         return

@@ -70,7 +70,7 @@ def test_where_nothing_can_be_locked_the_work_goes_on(number, tmp_path, monkeypa
     monkeypatch.setattr(fcntl, "flock", refuse)
     require_free([str(tmp_path)], "training")
     with locked([str(tmp_path)], "training"), locked([str(tmp_path)], "training"):
-        pass
+        assert os.listdir(tmp_path) == []
     warning = f"warning: {tmp_path} cannot be locked ({os.strerror(number)}): nothing keeps a second training from it\n"
     assert capsys.readouterr().out == 2 * warning
 
