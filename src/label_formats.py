@@ -105,10 +105,18 @@ def _head(folder, path, tail=False):
         return b""
 
 
+def _is_coco(data):
+    """Whether a file's bytes, all or its first and last ones, are those of an annotation file in COCO format.
+
+    A whole file without images and annotations is none, such as Label Studio's notes.json beside its YOLO labels, which has categories.
+    """
+    sections = "images|annotations" if len(data) < HEAD else "images|annotations|categories"
+    return re.search(rf'"({sections})"\s*:\s*\['.encode(), data) is not None
+
+
 def coco_files(folder, files):
     """The annotation files of boxes in COCO format; of COCO's own those of key points, captions and the like are none."""
-    found = [path for path in files if path.lower().endswith(".json")
-             and re.search(rb'"(images|annotations|categories)"\s*:\s*\[', _head(folder, path, tail=True))]
+    found = [path for path in files if path.lower().endswith(".json") and _is_coco(_head(folder, path, tail=True))]
     boxes = [path for path in found if name_of(path).startswith("instances_")]
     others = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
     return [path for path in found if not (boxes and name_of(path).startswith(others))]

@@ -106,6 +106,16 @@ def test_the_table_of_names_that_are_wide_or_hostile(tmp_path, run):
     assert classes_of(tmp_path / "out") == ["车", hostile]
 
 
+def test_label_studios_yolo_export(tmp_path, run):
+    """Its notes.json has the categories that a COCO file would have, and no images."""
+    lines = {f"images/a1b2-my photo {number}.jpg": "1 0.5 0.5 0.2 0.5" for number in range(2)}
+    write_yolo(tmp_path / "in", lines)
+    write(tmp_path / "in/classes.txt", "cat\ndog\n")
+    write(tmp_path / "in/notes.json", {"categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+                                       "info": {"year": 2024, "version": "1.0", "contributor": "Label Studio"}})
+    assert [box for images in run()[0].values() for boxes in images.values() for box in boxes] == [("dog", [40, 20, 20, 40])] * 2
+
+
 def test_roboflows_yolo_export(tmp_path, run):
     """A box of the center 0.5, 0.25 and the size 0.2, 0.5 of 100x80 pixels begins at 40, 0 and is 20 wide and 40 high."""
     write_yolo(tmp_path / "in", {"train/images/a.jpg": "1 0.5 0.25 0.2 0.5\n0 0.1 0.1 0.2 0.2\n", "valid/images/a.jpg": "0 0.5 0.5 1 1",
