@@ -81,7 +81,8 @@ class Scoring:
             if all(state.get(name, self.state[name]) == self.state[name] for name in ("metric", "of")):  # earlier versions have no of
                 self.state = {**self.state, **state, "step": 0 if counted_anew else state["step"]}
             elif state["best"]:
-                log("the best score so far is another metric's, or of other images or settings: the next evaluation is the best one")
+                log("the best score so far is another metric's, of other images or settings, or an earlier version's: the next evaluation "
+                    "is the best one")
         best = self.state["best"]
         if best and checkpoints and side.get("best", best["step"] == side.get("step")):  # files of earlier versions do not say it
             checkpoints.keep_best(checkpoint)  # which a kill may have come before
