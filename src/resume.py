@@ -91,16 +91,16 @@ def network_settings(net_config):
 
 def check_same_run(path, then, classes, net_config):
     """Raise UserError if a side file, `then`, is of a network that a run of these classes and this net_config cannot go on with."""
-    remedy = "without --resume its weights are loaded, where they fit, and its classes by their names"
     if then.get("classes", classes) != classes:
         order = ", in this order" if sorted(then["classes"]) == sorted(classes) else ""
-        raise UserError(f"{path}: its classes are {some(then['classes'])}{order}, and those of mindrecord_dir {some(classes)}; {remedy}")
+        raise UserError(f"{path}: its classes are {some(then['classes'])}{order}, and those of mindrecord_dir {some(classes)}; "
+                        "without --resume its weights are loaded, and its classes by their names")
     if "net_config" in then:
         before, now = resolved(checked_section("net_config", then["net_config"], side_file(path))), resolved(net_config)
         for name in LAYERS:
             if getattr(before, name) != getattr(now, name):
                 raise UserError(f"{path}: net_config.{name} was {getattr(before, name)}, and is {getattr(now, name)}, which is another "
-                                f"network; {remedy}")
+                                "network: set it to what it was, or start a new run")
 
 
 def check_state(state, parameters, path, then, config):
@@ -126,11 +126,15 @@ def go_on_after(state, parameters, path, train_set):
     then = tuple(int(parameters[name].asnumpy()) if name in parameters else value
                  for name, value in zip(("images_per_step", "images"), now))  # checkpoints of earlier versions lack them
     done, updates = int(parameters["step"].asnumpy()), int(state["global_step"].asnumpy()[0])
-    if then == now:
-        return done, False
     if then[0] > then[1]:
         raise UserError(f"{path}: its steps had {then[0]} images, and mindrecord_dir has {now[1]}: it is another data set, and how many "
                         "images there were this checkpoint, of an earlier version, does not say; without --resume its weights are loaded")
+    epoch = (done - 1) // (then[1] // then[0])
+    if "images" not in parameters and "epoch" in parameters and epoch != (before := int(parameters["epoch"].asnumpy())):
+        log(f"warning: step {done} was in epoch {before}, and is in epoch {epoch} of mindrecord_dir: it is another data set, and how many "
+            "images there were this checkpoint, of an earlier version, does not say; the steps are counted as if there had been as many")
+    if then == now:
+        return done, False
     state["global_step"].set_data(ms.Tensor([convert_steps(updates, then, now)], ms.int32))
     done = convert_steps(done, then, now)
     said = [f"its {what} had {before} images, this run's {has} {after}" for what, has, before, after in

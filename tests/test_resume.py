@@ -126,7 +126,7 @@ def test_other_classes_are_refused(classes, part, resumed):
 
 
 @pytest.mark.parametrize("words, part", [
-    (["--net_config.down_ratio", 8], "net_config.down_ratio was 4, and is 8, which is another network; without --resume"),
+    (["--net_config.down_ratio", 8], "net_config.down_ratio was 4, and is 8, which is another network: set it to what it was, or start"),
     (["--net_config.arch", "res_18"], "net_config.arch was resdcn_18, and is res_18"),
     (["--net_config.reg_offset", "false"], "net_config.reg_offset was True, and is False"),
     (["--net_config.cat_spec_wh", "true"], "net_config.cat_spec_wh was False, and is True"),
@@ -171,6 +171,14 @@ def test_a_checkpoint_that_does_not_say_how_many_images_there_were(resumed):
     assert resumed(numbers={"images_per_step": 4}) == (12, False, 12) and resumed(numbers={}) == (12, False, 12)
     with pytest.raises(UserError, match="its steps had 32 images, and mindrecord_dir has 20: it is another data set"):
         resumed(numbers={"images_per_step": 32})
+
+
+@pytest.mark.parametrize("images, epoch", [(16, None), (20, None), (23, None), (24, 1), (40, 1), (15, 3), (4, 11)])
+def test_an_earlier_versions_epoch_tells_other_data(images, epoch, resumed, capsys):
+    """Step 12 was in epoch 2, as it is where an epoch has 4 or 5 steps of 4 images."""
+    assert resumed(images=images, numbers={"images_per_step": 4}) == (12, False, 12)
+    said = capsys.readouterr().out
+    assert (f"step 12 was in epoch 2, and is in epoch {epoch} of mindrecord_dir: it is another data set" in said) == (epoch is not None)
 
 
 def test_the_newest_checkpoint_that_was_set_aside_is_named(tmp_path, monkeypatch):
