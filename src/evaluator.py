@@ -63,6 +63,9 @@ def scored_part(config, description):
         raise errors.UserError(f"eval_epochs is {config.eval_epochs}, which scores, and run_mode is {config.run_mode}, enable_eval "
                         f"{config.enable_eval}; scores need val and true")
     part = read_part(find_split(config.data_dir, "val", config.dataset_config), description, config)
+    if not any(os.path.isfile(path) for _, path in part.images):
+        raise errors.UserError(f"none of the {len(part.images)} images of {part.annotation} is in {part.image_dir}; "
+                               "dataset_config.val_image_dir names another folder")
     if config.best_metric.endswith(("small", "medium", "large")) and evaluation.score(part.coco, [])[1][config.best_metric] < 0:
         raise errors.UserError(f"best_metric is {config.best_metric}, and {part.annotation} has no objects of that size; name another")
     return part

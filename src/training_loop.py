@@ -81,7 +81,8 @@ class Saving:
 def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch):
     """Train a range of steps, counted from 0 over all epochs.
 
-    Args: saving, a Saving; record, a TrainingLog; watch, a Watch. Raises Interrupted after a signal, with the work so far saved.
+    Args: saving, a Saving; record, a TrainingLog; watch, a Watch. Raises Interrupted after a signal, and UserError where an evaluation
+    cannot be made, with the work so far saved.
     """
     scoring, done = saving.scoring, steps.start
     if scoring and scoring.due(done, steps.stop):  # which the run that saved this did not come to
@@ -108,7 +109,12 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
             stop = stop_requested(step_cell, train_set.rank_size, group[-1][-1]) and done < steps.stop
             scored = False
             if scoring and not stop and scoring.due(done, steps.stop):
-                scored = evaluate(scoring, done, record, train_set)
+                try:
+                    scored = evaluate(scoring, done, record, train_set)
+                except UserError as error:  # the training itself went well
+                    saving.save(done, not watch.protects)
+                    raise UserError(f"{error}; {done} of {steps.stop} steps are done; "
+                                    f"{how_to_go_on(saving.saved, train_set.rank_size)}") from error
                 stop = not scored
                 start = time.time()
             finished, best = scored and scoring.finished(), scored and scoring.better

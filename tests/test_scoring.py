@@ -330,6 +330,12 @@ def test_images_of_which_none_can_be_read_are_an_error(rank_size, scoring, livel
     assert scores._detect() == []
 
 
+def test_a_folder_without_the_images_is_noticed_before_the_training(tiny_data, lively_checkpoint, make_config):
+    config = make_config("--data_dir", tiny_data, "--eval_epochs", 1, "--dataset_config.val_image_dir", "annotations")
+    with pytest.raises(UserError, match="none of the 6 images of .*json is in .*annotations; dataset_config.val_image_dir names another"):
+        evaluator.scored_part(config, read_side_file(str(lively_checkpoint)))
+
+
 def test_evaluations_while_training_draw_no_files(scoring, lively_checkpoint, tmp_path, monkeypatch, capsys):
     """Whatever visual_image says, which is told."""
     monkeypatch.chdir(tmp_path)

@@ -144,6 +144,8 @@ def scoring(make_config, monkeypatch):
             value = next(coming)
             if value is None:
                 raise Interrupted("now")
+            if isinstance(value, UserError):
+                raise value
             return value
 
         monkeypatch.setattr(made, "_detect", detect)
@@ -246,6 +248,15 @@ def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_evaluates(loop, sco
     loop(again, range(10, 20), *NEVER, scoring=second)
     assert again.scored == [(10, 0.5), (15, 0.3), (20, 0.1)] and again.recorded[0][0] == 11
     assert again.best == ["c/10.ckpt"] and again.saved[0] == (10, True) and again.told[0]["scores"]["best"]["step"] == 10
+
+
+def test_an_evaluation_that_cannot_be_made_loses_no_steps(loop, scoring):
+    """As where the images' disk has gone; the resumed run evaluates first."""
+    part = LoopStandIn(falling(20))
+    with pytest.raises(UserError, match="no image could be read; 10 of 20 steps are done; go on with: .* --resume true .*c/10.ckpt"):
+        loop(part, range(20), *NEVER, scoring=scoring([0.1, UserError("no image could be read")]))
+    assert part.saved[-1] == (10, True) and part.told[-1] == {"scores": part.told[-1]["scores"], "best": False}
+    assert part.told[-1]["scores"]["step"] == 5 and part.best == ["c/5.ckpt"]
 
 
 def test_a_signal_in_the_evaluation_before_the_first_step_ends_the_run(loop, scoring):
