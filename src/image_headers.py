@@ -27,6 +27,7 @@ MOST_PARTS = 10_000  # of a file's parts, beyond one for each kilobyte
 MOST_SCANS = 100  # of a JPEG, as libtiff has it: progressive ones have about 10, and each costs as much as a whole image
 MOST_PASSES = 20  # over as many pixels as an image may have
 ABOUT_JPEGS = {0xFE, *range(0xE0, 0xF0)} - {0xE0, 0xEE}  # markers of segments that no decoder needs: JFIF's and Adobe's name the colors
+MARKER = re.compile(rb"\xff[^\x00\xff]")
 NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # behind the pixels of a scan
 
 
@@ -99,13 +100,10 @@ def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int, int]]:
     """Yield (marker, start, start of the content, end) of a JPEG's segments up to that of its first scan. Raises ValueError."""
     length, end = file_length(file), 2
     while True:
-        place = end
+        place = _next_marker(file, end)
         file.seek(place)
         head = file.read(2)
-        while head == b"\xff\xff" and place < end + MOST_PARTS:  # fill bytes
-            place += 1
-            head = head[1:] + file.read(1)
-        if len(head) < 2 or head[0] != 0xFF or head[1] in (0, 0xD8, 0xD9, 0xFF):
+        if head[1:] in (b"", b"\xd8", b"\xd9"):
             raise ValueError("its header is damaged, or not whole")
         if 0xD0 <= head[1] <= 0xD7 or head[1] == 1:  # without content
             end = place + 2
@@ -116,6 +114,18 @@ def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int, int]]:
         yield head[1], place, place + 4, end
         if head[1] == 0xDA:
             return
+
+
+def _next_marker(file, place):
+    """Where the first marker from a place on is: decoders skip fill bytes, and what else is between two segments. The file's end without."""
+    file.seek(place)
+    rest = b""
+    while part := file.read(1024):
+        rest += part
+        if found := MARKER.search(rest):
+            return place + found.start()
+        place, rest = place + len(rest) - 1, rest[-1:]
+    return place + len(rest)
 
 
 def _read_jpeg(file):

@@ -416,3 +416,15 @@ def test_a_damaged_header_is_a_value_error(name):
                 read_header(io.BytesIO(data[:place] + changed))
             except ValueError:
                 pass
+
+
+@pytest.mark.parametrize("junk", [bytes(3), b"ab\xff", b"\xff\x00" * 2000, b"\xff" * 30_000, bytes(range(254)) * 100])
+def test_what_no_decoder_reads_between_segments(junk):
+    """Bytes between two segments of a JPEG, as OpenCV, Pillow and libjpeg skip them; before the end, they are a damaged file."""
+    data = saved("JPEG", exif=exif(6))
+    place = 4 + int.from_bytes(data[4:6], "big")
+    changed = data[:place] + junk + data[place:]
+    assert read_header(io.BytesIO(changed)) == read_header(io.BytesIO(data))
+    np.testing.assert_array_equal(image_files.decode_whole_image(changed), image_files.decode_whole_image(data))
+    with pytest.raises(ValueError, match="not whole"):
+        read_header(io.BytesIO(data[:place] + junk))
