@@ -64,11 +64,11 @@ def _tiff_kind(file):
 
 
 def _tiff_values(file, entry):
-    """The values of an entry of tiff_entries, if they are a few numbers, else ()."""
+    """The values of an entry of tiff_entries, of many the first MOST_VALUES, if they are numbers, else ()."""
     _, kind, count, _, place = entry
-    if kind not in NUMBERS or not 0 < count <= MOST_VALUES or place >= file_length(file):
+    if kind not in NUMBERS or not count or place >= file_length(file):
         return ()
-    code = f"{_tiff_kind(file)[0]}{count}{NUMBERS[kind]}"
+    code = f"{_tiff_kind(file)[0]}{min(count, MOST_VALUES)}{NUMBERS[kind]}"
     file.seek(place)
     return struct.unpack(code, file.read(struct.calcsize(code)))
 

@@ -428,3 +428,16 @@ def test_what_no_decoder_reads_between_segments(junk):
     np.testing.assert_array_equal(image_files.decode_whole_image(changed), image_files.decode_whole_image(data))
     with pytest.raises(ValueError, match="not whole"):
         read_header(io.BytesIO(data[:place] + junk))
+
+
+def test_a_tiff_of_more_bands_than_are_read():
+    """Its tags are no damaged ones: it is of a kind that Pillow cannot read."""
+    data = io.BytesIO()
+    values = struct.pack("<20H", *(16,) * 20)
+    entries = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 20, 8), (262, 3, 1, 1), (277, 3, 1, 20)]
+    data.write(struct.pack("<2sHI", b"II", 42, 8 + len(values)) + values + struct.pack("<H", len(entries)))
+    data.write(b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4))
+    header = read_header(data)
+    assert (header.size, header.bits) == ((8, 8), 16)
+    with pytest.raises(ValueError, match="of a kind that Pillow cannot read"):
+        image_files.decode_whole_image(data.getvalue())
