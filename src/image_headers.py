@@ -117,7 +117,7 @@ def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _next_marker(file, place):
-    """Where the first marker from a place on is: decoders skip fill bytes, and what else is between two segments. The file's end without."""
+    """Where the first marker from a place on is, as decoders skip whatever is between two segments; the file's end without one."""
     file.seek(place)
     rest = b""
     while part := file.read(1024):
