@@ -19,7 +19,7 @@ class Held:
     config = make_config()  # images are fitted into 8x8
 
     def __init__(self, error_from=None, batch_size=None):
-        self.detector = SimpleNamespace(batch_size=batch_size, input_res=[8, 8], down_ratio=4, from_bytes=True, description={"stride": 32})
+        self.detector = SimpleNamespace(batch_size=batch_size, input_res=[8, 8], down_ratio=4, from_bytes=True, description={"stride": 4})
         self.error_from, self.batches, self.gate = error_from, [], threading.Event()
         self.gate.set()
         self.entered = threading.Event()
