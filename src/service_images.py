@@ -24,6 +24,7 @@ HOW = "send an image's bytes as the body (curl --data-binary @image.jpg URL) or 
 LONGEST_SIDE = 65_500  # pixels of a JPEG, as OpenCV writes it
 MOST_WORKERS = 8  # each has 60 MB, and decodes hundreds of photos a second
 PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
+MOST_HELD = 5  # seconds for which a process may hold what all of them share; taking an image or giving its inputs takes far less
 
 pebble.CONSTS.term_timeout = 0  # a process that is to go is killed; by default it has 3 s to end by itself
 
@@ -71,6 +72,7 @@ class Workers:
     """The processes that call prepare and draw."""
 
     def __init__(self):
+        self.checking = threading.Lock()
         self.count = max(2, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
         self.start()
 
@@ -92,10 +94,31 @@ class Workers:
             self.start()
         try:
             return await asyncio.wrap_future(self.pool.schedule(function, words))
+        except asyncio.CancelledError:
+            self.check()
+            raise
         except pebble.ProcessExpired:
+            self.check()
             raise HTTPException(422, "the image ended the process that decoded it") from None
         except BrokenProcessPool:
             raise HTTPException(503, "the process that decoded the image was ended; try again", {"Retry-After": "1"}) from None
+
+    def check(self):
+        """Give up the processes, in a thread, if none of them can take an image: one that is killed from outside (as when memory is short)
+        while it takes an image or gives its inputs leaves the lock of all of them taken. Pebble sees that after a minute, or never."""
+        if self.checking.acquire(blocking=False):
+            threading.Thread(target=self._check, args=(self.pool._pool_manager,), daemon=True).start()
+
+    def _check(self, manager):
+        try:
+            with manager.worker_manager.workers_channel.lock(timeout=MOST_HELD) as is_free:
+                pass
+            if not is_free:
+                manager.handle_broken_pool(BrokenProcessPool())
+        except AttributeError:  # the pool has ended meanwhile
+            pass
+        finally:
+            self.checking.release()
 
     def end(self):
         """Kill the processes, whatever they do."""

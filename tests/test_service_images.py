@@ -131,6 +131,29 @@ def test_processes_that_were_killed_while_idle_are_started_again():
         workers.end()
 
 
+@pytest.mark.parametrize("function, words", [(worker_tasks.give_and_crash, ()), (worker_tasks.process, (worker_tasks.Deadly(),))],
+                         ids=["gives", "takes"])
+def test_a_process_that_was_killed_with_the_lock_of_all(function, words, monkeypatch):
+    """While it gives a result, or takes an image: others are started, and what waits is answered."""
+    monkeypatch.setattr(service_images, "MOST_HELD", 0.5)
+    workers = Workers()
+
+    async def several():
+        first = asyncio.create_task(workers.run(function, *words))
+        await asyncio.wait([first], timeout=3)
+        waiting = asyncio.create_task(workers.run(worker_tasks.process))
+        await asyncio.sleep(0.3)
+        first.cancel()
+        return await asyncio.wait_for(asyncio.gather(first, waiting, return_exceptions=True), 20)
+
+    try:
+        assert run(workers, worker_tasks.process)
+        assert all(isinstance(answer, (HTTPException, asyncio.CancelledError, int)) for answer in asyncio.run(several()))
+        assert run(workers, worker_tasks.process, seconds=20)
+    finally:
+        workers.end()
+
+
 def test_they_end_with_a_service_that_is_killed(tmp_path):
     """Also where they hang."""
     script = """

@@ -28,3 +28,22 @@ def crash():
 def fail():
     """Raise what is no HTTPException."""
     raise ZeroDivisionError("zero")
+
+
+class Deadly:
+    """What ends the process that unpickles it."""
+
+    def __reduce__(self):
+        return crash, ()
+
+
+class DeadlyResult:
+    """What ends the process that pickles it."""
+
+    def __reduce__(self):
+        crash()
+
+
+def give_and_crash():
+    """End the process while it gives its result, with the lock that all processes share."""
+    return DeadlyResult()
