@@ -11,6 +11,7 @@ import mmap
 import os
 import pickle
 import pickletools
+import re
 import struct
 import tarfile
 import zipfile
@@ -30,6 +31,7 @@ STORAGE_TYPES = {
 }
 MAGIC = 0x1950A86A20F9469CFC6C  # what the format of one pickle after another begins with
 MOST_DIMENSIONS = 32
+NUMBER_TYPE = re.compile(r"(b?float|complex|u?int)\d+|bool")  # "float32": settings of an optimizer, or of a training, may name one
 
 
 def read_torch_file(path):
@@ -140,6 +142,13 @@ def _first(data=None, *_):
     return data
 
 
+def _bytes(text, encoding):
+    """Bytes, which protocol 2 has as the letters of the same numbers."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"unsupported encoding {encoding}")
+    return text.encode(encoding)
+
+
 def _key(key):
     """A dictionary's key. Raises UnpicklingError unless it is a name or a number: nested tuples take for ever to hash."""
     if type(key) not in (str, int):
@@ -160,7 +169,7 @@ class _Unpickler(pickle._Unpickler):
         ("torch._utils", "_rebuild_tensor"): _Tensor, ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
         ("torch._utils", "_rebuild_parameter"): _first, ("torch._utils", "_rebuild_parameter_with_state"): _first,
         ("torch.nn.parameter", "Parameter"): _first, ("torch.autograd.variable", "Variable"): _first, ("torch", "Size"): _first,
-        ("torch", "device"): _first, ("builtins", "set"): _first,
+        ("torch", "device"): _first, ("builtins", "set"): _first, ("_codecs", "encode"): _bytes,
     }
 
     def __init__(self, file, persistent_load=None):
@@ -170,11 +179,15 @@ class _Unpickler(pickle._Unpickler):
 
     def find_class(self, module, name):
         module = {"__builtin__": "builtins"}.get(module, module)  # Python 2's
-        if module == "torch" and name.endswith(("Storage", "Tensor")):
+        if module == "torch" and (name.endswith(("Storage", "Tensor")) or NUMBER_TYPE.fullmatch(name)):
             return name
         if (module, name) not in self.MADE_BY:
             raise pickle.UnpicklingError(f"unsupported type {module}.{name}")
         return self.MADE_BY[module, name]
+
+    def load_proto(self):
+        if (protocol := self.read(1)[0]) > 2:
+            raise pickle.UnpicklingError(f"a pickle of protocol {protocol}; that of PyTorch's own is 2")
 
     def load_build(self):
         """Drop the attributes of an object: hooks, versions of modules."""
@@ -188,7 +201,8 @@ class _Unpickler(pickle._Unpickler):
         items = self.pop_mark()
         self.stack[-1].update(zip(map(_key, items[::2]), items[1::2]))
 
-    dispatch |= {pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
+    dispatch |= {pickle.PROTO[0]: load_proto, pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem,
+                 pickle.SETITEMS[0]: load_setitems}
 
 
 # ---------------------------------------------------------------- the formats

@@ -145,6 +145,25 @@ def test_a_modules_own_state(new, tmp_path):
     assert list(read_torch_file(str(tmp_path / "y.pth"))[0]) == list(module.state_dict())
 
 
+@pytest.mark.parametrize("new", [True, False])
+def test_what_stands_beside_weights(new, tmp_path):
+    """All that torch.load takes with weights_only: bytes and types of numbers, too."""
+    beside = {"bytes": b"a\xff", "random": torch.get_rng_state(), "size": torch.Size([1, 2]), "set": {1, 2}, "none": None}
+    content = {"state_dict": {"a": torch.ones(2)}, **beside, "types": [torch.float32, torch.bfloat16, torch.int64, torch.bool]}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+    torch.load(tmp_path / "x.pth", weights_only=True)
+    state, others = read_torch_file(str(tmp_path / "x.pth"))
+    assert state["a"].tolist() == [1, 1] and others["bytes"] == b"a\xff" and set(others) == {*beside, "types"}
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_other_protocols_are_named(protocol, new, tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    with pytest.raises(UserError, match=f"a pickle of protocol {protocol}; that of PyTorch's own is 2"):
+        read_torch_file(str(tmp_path / "x.pth"))
+
+
 def test_the_tar_files_of_these_tests_are_pytorchs(tmp_path):
     path = write_tar(tmp_path / "a.pth", STATE)
     expected = torch.load(path, weights_only=False)  # PyTorch reads this format in no other way
