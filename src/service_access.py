@@ -56,7 +56,9 @@ def key_dependency(keys):
 
     async def require_key(bearer: Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False))],
                           key: Annotated[str | None, Security(APIKeyHeader(name="X-API-Key", auto_error=False))]):
-        given = [digest(word) for word in (bearer and bearer.credentials, key) if word]
+        # A header's bytes come as Latin-1, in which browsers send them; curl sends those of the terminal, UTF-8.
+        given = [digest(form) for word in (bearer and bearer.credentials, key) if word
+                 for form in {word, word.encode("latin-1").decode("utf-8", "surrogateescape")}]
         if not sum(hmac.compare_digest(one, known) for one in given for known in keys):
             what = "the key is none of this service's" if given else "this service needs a key"
             raise HTTPException(401, f"{what}: send Authorization: Bearer KEY, or X-API-Key: KEY", {"WWW-Authenticate": "Bearer"})

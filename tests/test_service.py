@@ -435,6 +435,24 @@ def test_keys(tmp_path):
         assert service.call("POST", "/predict", png(), **headers)[0] == 200
 
 
+class Latin1(str):
+    """Words as browsers send them in a header."""
+
+    def encode(self, *_):
+        return super().encode("latin-1")
+
+
+def test_a_key_with_other_letters(tmp_path):
+    """In UTF-8, as curl sends it from a terminal, and in Latin-1."""
+    key = "schlüssel-der-werkstatt"
+    service = Service(keys=read_keys(written(tmp_path / "keys", key)))
+    for sent in (key, Latin1(key)):
+        assert service.call("POST", "/predict", png(), x_api_key=sent)[0] == 200
+    assert service.call("POST", "/predict", png(), authorization=f"Bearer {key}")[0] == 200
+    for wrong in ("schlussel-der-werkstatt", Latin1("schl\xff\xfe-der-werkstatt")):
+        assert service.call("POST", "/predict", png(), x_api_key=wrong)[0] == 401
+
+
 @pytest.mark.parametrize("text, part", [("", "no key"), ("# only this\n", "no key"), ("short\n", "line 1 .* fewer than 16"),
                                         (f"# x\n{KEY}  # of the shop\n", "line 2 .* blanks"), (f"{KEY}\n{KEY} {KEY}", "line 2 .* blanks")])
 def test_wrong_files_of_keys(text, part, tmp_path):
