@@ -162,7 +162,7 @@ def count_scans(data: bytes, most: int) -> int:
 
 
 def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (kind, start, end) of the content of a PNG's chunks. Raises ValueError if one is longer than the file."""
+    """Yield (kind, start, end) of the content of a PNG's chunks. Raises ValueError if one is longer than the file, or no IEND ends it."""
     length, place, kind = file_length(file), 8, b""
     while kind != b"IEND" and place + 8 <= length:
         file.seek(place)
@@ -171,6 +171,8 @@ def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
             raise ValueError("a part of it is longer than the file")
         yield kind, place + 8, place + 8 + size
         place += 12 + size
+    if kind != b"IEND":
+        raise ValueError("its end is missing")
 
 
 def _read_png(file):

@@ -441,3 +441,13 @@ def test_a_tiff_of_more_bands_than_are_read():
     assert (header.size, header.bits) == ((8, 8), 16)
     with pytest.raises(ValueError, match="of a kind that Pillow cannot read"):
         image_files.decode_whole_image(data.getvalue())
+
+
+def test_a_png_is_whole_with_its_last_chunk():
+    """Its pixels may be there without it; OpenCV takes none without, either. What stands behind it is no part of it."""
+    data = saved("PNG")
+    np.testing.assert_array_equal(image_files.decode_whole_image(data + b"more"), picture()[:, :, ::-1])
+    for length in (*range(len(data) - 12, len(data)), 33):
+        for read in (image_files.decode_whole_image, image_files.header_size):
+            with pytest.raises(ValueError):
+                read(data[:length])
