@@ -23,7 +23,8 @@ def match_labels(folder, parts, files):
     """Which label file is whose: ({image: its label file}, {image: why it is left out}, label files of no image).
 
     Args: parts [(part, image)], the files of the folder. An image without a label file has no objects, unless a label file of its name lies
-    elsewhere. Raises UserError if most images of a folder are such: that is the folder's name, not the labels.
+    elsewhere, or its folder is one of masks or thumbnails of labelled images. Raises UserError if most images of a folder have theirs
+    elsewhere: that is the folder's name, not the labels.
     """
     wanted, texts = list(dict.fromkeys(image for _, image in parts)), [path for path in files if path.lower().endswith(".txt")]
     owned, unclear = _owners(wanted, texts)
@@ -36,6 +37,8 @@ def match_labels(folder, parts, files):
     _refuse_folders(folder, parts, elsewhere)
     unclear.update((image, f"its label file is not where it is looked for ({label_paths(image)[0]}), and {path} has its name")
                    for image, path in elsewhere.items())
+    unclear.update((image, f"it has no label file, as none of its folder has, and {twin} of its name has one")
+                   for image, twin in _twins(parts, owned).items() if image not in unclear)
     named = set(elsewhere.values())
     return owned, unclear, [path for path in stray if path not in named]
 
@@ -64,6 +67,21 @@ def _owners(images, texts):
             unclear.update((image, f"its label file may be {path}, which may also be that of "
                             f"{some((other for _, other in several if other != image), 3)}") for _, image in several if image not in owned)
     return owned, unclear
+
+
+def _twins(parts, owned):
+    """{image: the labelled image of its name} of the folders for training or validation without any label file, most of whose images have
+    the name of a labelled one elsewhere."""
+    labelled, folders = {plain_name(stem(image)): image for image in owned}, collections.defaultdict(set)
+    for part, image in parts:
+        if part != "test":
+            folders[folder_of(image)].add(image)
+    twins = {}
+    for images in folders.values():
+        found = {image: labelled[plain_name(stem(image))] for image in images if plain_name(stem(image)) in labelled}
+        if not images.intersection(owned) and 2 * len(found) > len(images):
+            twins.update(found)
+    return twins
 
 
 def _refuse_folders(folder, parts, elsewhere):

@@ -254,6 +254,18 @@ def test_label_files_in_a_folder_of_another_name(tmp_path, run):
         run()
 
 
+def test_masks_and_thumbnails_of_labelled_images_are_no_background(tmp_path, run):
+    """A folder without labels whose images have other names is background."""
+    write_yolo(tmp_path / "in", {f"images/{name}.jpg": "0 .5 .5 .2 .2" for name in "abcd"})
+    for path in ("masks/a.png", "masks/b.png", "streets/e.jpg", "streets/f.jpg"):
+        write_image(tmp_path / "in" / path)
+    boxes, output = run()
+    found = {name: objects for images in boxes.values() for name, objects in images.items()}
+    assert sorted(name for name, objects in found.items() if not objects) == ["e.jpg", "f.jpg"]
+    assert "a.png" not in found and output.count("skipped image masks/") == 2
+    assert "masks/a.png: it has no label file, as none of its folder has, and images/a.jpg of its name has one" in output
+
+
 def test_empty_label_files_are_background_wherever_they_lie(tmp_path, run):
     write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2", "images/val/b.jpg": "0 .5 .5 .2 .2", "images/train/c.jpg": "\n"},
                "train: images/train\nval: images/val\nnames: [x]")
