@@ -1,8 +1,7 @@
-"""What an image file says of itself before it is decoded: format, size, orientation, levels, and what decoding would take.
+"""What an image file says of itself before it is decoded: format, size, orientation, levels.
 
 Everything else that asks one of these asks here. Nothing here decodes pixels, or trusts a number of the file beyond the file's length.
 """
-import io
 import re
 import struct
 import zlib
@@ -24,11 +23,7 @@ OTHERS = (  # first bytes of images that are not read
     (rb"\0\0\0\x0cjP  |\xffO\xffQ", "JPEG 2000"), (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL"), (rb"P[1-7]\s", "PNM"),
 )
 MOST_PARTS = 10_000  # of a file's parts, beyond one for each kilobyte
-MOST_SCANS = 100  # of a JPEG, as libtiff has it: progressive ones have about 10, and each costs as much as a whole image
-MOST_PASSES = 20  # over as many pixels as an image may have
-ABOUT_JPEGS = {0xFE, *range(0xE0, 0xF0)} - {0xE0, 0xEE}  # markers of segments that no decoder needs: JFIF's and Adobe's name the colors
 MARKER = re.compile(rb"\xff[^\x00\xff]")
-NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # behind the pixels of a scan
 
 
 class UnknownFormat(ValueError):
@@ -84,7 +79,7 @@ def _format(start):
     raise UnknownFormat("not an image of a known format")
 
 
-def _counted(parts, file):
+def counted(parts: Iterator, file: BinaryIO) -> Iterator:
     """The parts of a file. Raises ValueError if they are many and tiny, which costs time alone."""
     most = MOST_PARTS + file_length(file) // 1024
     for number, part in enumerate(parts):
@@ -130,7 +125,7 @@ def _next_marker(file, place):
 
 def _read_jpeg(file):
     frame, exif, xmp = None, None, None
-    for marker, _, start, end in _counted(jpeg_segments(file), file):
+    for marker, _, start, end in counted(jpeg_segments(file), file):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if frame:
                 raise ValueError("it has two headers")
@@ -145,17 +140,6 @@ def _read_jpeg(file):
         raise ValueError("its header is damaged, or not whole")
     bits, height, width = frame
     return Header("JPEG", (width, height), orientation_of(exif, xmp), bits)
-
-
-def count_scans(data: bytes, most: int) -> int:
-    """The scans of a JPEG file, or most + 1 if they are more."""
-    *_, (_, _, _, place) = jpeg_segments(io.BytesIO(data))
-    markers = _counted(iter(lambda: NEXT_MARKER.search(data, place), None), io.BytesIO(data))
-    scans = 1
-    while scans <= most and (found := next(markers, None)) and found[1] != b"\xd9":
-        scans += found[1] == b"\xda"
-        place = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
-    return scans
 
 
 # ---------------------------------------------------------------- PNG, WebP, BMP
@@ -177,7 +161,7 @@ def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 def _read_png(file):
     frame, exif, profile, xmp = None, None, None, None
-    for kind, start, end in _counted(png_chunks(file), file):
+    for kind, start, end in counted(png_chunks(file), file):
         if frame is None:
             if kind != b"IHDR":
                 raise ValueError("its header is damaged, or not whole")
@@ -223,7 +207,7 @@ def webp_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 def _read_webp(file):
     size, exif, xmp = None, None, None
-    for kind, start, end in _counted(webp_chunks(file), file):
+    for kind, start, end in counted(webp_chunks(file), file):
         if size is None:
             size = _webp_size(kind, read_part(file, start, start + 10))
         elif kind == b"EXIF":
@@ -256,52 +240,3 @@ def _read_bmp(file):
     else:
         width, height, _, bits = struct.unpack("<iiHH", start[18:30])
     return Header("BMP", (width, abs(height)), 1, min(bits, 8))
-
-
-# ---------------------------------------------------------------- what decoding takes
-
-
-def check_effort(data: bytes, header: Header, max_pixels: int) -> None:
-    """Raise ValueError if decoding a file takes far more than an image of max_pixels does: a JPEG with many scans."""
-    def takes_long(scans):
-        return scans > MOST_SCANS or scans * header.size[0] * header.size[1] > MOST_PASSES * max_pixels
-
-    # What looks like a scan may be a part of something else, but no scan looks like anything else.
-    if header.format == "JPEG" and takes_long(data.count(b"\xff\xda")) and takes_long(scans := count_scans(data, MOST_SCANS)):
-        many = f"more than {MOST_SCANS}" if scans > MOST_SCANS else scans
-        raise ValueError(f"it has {header.size[0]}x{header.size[1]} pixels in {many} scans, which take too long; save it anew as a JPEG "
-                         "that is not progressive")
-
-
-def pixels_alone(data: bytes, header: Header) -> bytes:
-    """A file's bytes without what does not concern its pixels, an orientation above all: what decodes them does not turn them.
-
-    So no two decoders differ in what they make of it, and none spends time on it.
-    """
-    file = io.BytesIO(data)
-    if header.format == "JPEG":
-        segments = list(jpeg_segments(file))
-        kept = [data[start:end] for marker, start, _, end in segments if marker not in ABOUT_JPEGS]
-        return b"".join([data[:2], *kept, data[segments[-1][-1] :]])
-    if header.format == "PNG":
-        chunks = list(png_chunks(file))
-        kept = [data[start - 8 : end + 4] for number, (kind, start, end) in enumerate(chunks)
-                if kind in (b"PLTE", b"tRNS", b"IDAT", b"IEND") or number == 0]
-        return b"".join([data[:8], *kept])
-    if header.format == "WEBP":
-        return _webp_pixels(data, file)
-    if header.format == "TIFF":
-        return tiff_tags.without_orientation(data)
-    return data
-
-
-def _webp_pixels(data, file):
-    kept = []
-    for kind, start, end in webp_chunks(file):
-        if kind == b"VP8X":
-            flags = data[start] & ~0x2C  # neither ICC profile nor EXIF nor XMP
-            kept.append(data[start - 8 : start] + bytes([flags]) + data[start + 1 : end])
-        elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
-            kept.append(data[start - 8 : end + (end - start) % 2])
-    body = b"WEBP" + b"".join(kept)
-    return b"RIFF" + struct.pack("<I", len(body)) + body

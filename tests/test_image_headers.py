@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from src import image_files
-from src.image_headers import IMAGE_ENDINGS, MOST_SCANS, UnknownFormat, count_scans, pixels_alone, read_header
+from src.image_bytes import MOST_SCANS, count_scans, pixels_alone
+from src.image_headers import IMAGE_ENDINGS, UnknownFormat, read_header
 
 
 def picture():

@@ -1,0 +1,69 @@
+"""The bytes of an image file before they are decoded: whether that takes too long, and those that the pixels are made of."""
+import io
+import re
+import struct
+
+from src import tiff_tags
+from src.image_headers import Header, counted, jpeg_segments, png_chunks, webp_chunks
+
+MOST_SCANS = 100  # of a JPEG, as libtiff has it: progressive ones have about 10, and each costs as much as a whole image
+MOST_PASSES = 20  # over as many pixels as an image may have
+ABOUT_JPEGS = {0xFE, *range(0xE0, 0xF0)} - {0xE0, 0xEE}  # markers of segments that no decoder needs: JFIF's and Adobe's name the colors
+NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # behind the pixels of a scan
+
+
+def check_effort(data: bytes, header: Header, max_pixels: int) -> None:
+    """Raise ValueError if decoding a file takes far more than an image of max_pixels does: a JPEG with many scans."""
+    def takes_long(scans):
+        return scans > MOST_SCANS or scans * header.size[0] * header.size[1] > MOST_PASSES * max_pixels
+
+    # What looks like a scan may be a part of something else, but no scan looks like anything else.
+    if header.format == "JPEG" and takes_long(data.count(b"\xff\xda")) and takes_long(scans := count_scans(data, MOST_SCANS)):
+        many = f"more than {MOST_SCANS}" if scans > MOST_SCANS else scans
+        raise ValueError(f"it has {header.size[0]}x{header.size[1]} pixels in {many} scans, which take too long; save it anew as a JPEG "
+                         "that is not progressive")
+
+
+def count_scans(data: bytes, most: int) -> int:
+    """The scans of a JPEG file, or most + 1 if they are more."""
+    *_, (_, _, _, place) = jpeg_segments(io.BytesIO(data))
+    markers = counted(iter(lambda: NEXT_MARKER.search(data, place), None), io.BytesIO(data))
+    scans = 1
+    while scans <= most and (found := next(markers, None)) and found[1] != b"\xd9":
+        scans += found[1] == b"\xda"
+        place = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+    return scans
+
+
+def pixels_alone(data: bytes, header: Header) -> bytes:
+    """A file's bytes without what does not concern its pixels, an orientation above all: what decodes them does not turn them.
+
+    So no two decoders differ in what they make of it, and none spends time on it.
+    """
+    file = io.BytesIO(data)
+    if header.format == "JPEG":
+        segments = list(jpeg_segments(file))
+        kept = [data[start:end] for marker, start, _, end in segments if marker not in ABOUT_JPEGS]
+        return b"".join([data[:2], *kept, data[segments[-1][-1] :]])
+    if header.format == "PNG":
+        chunks = list(png_chunks(file))
+        kept = [data[start - 8 : end + 4] for number, (kind, start, end) in enumerate(chunks)
+                if kind in (b"PLTE", b"tRNS", b"IDAT", b"IEND") or number == 0]
+        return b"".join([data[:8], *kept])
+    if header.format == "WEBP":
+        return _webp_pixels(data, file)
+    if header.format == "TIFF":
+        return tiff_tags.without_orientation(data)
+    return data
+
+
+def _webp_pixels(data, file):
+    kept = []
+    for kind, start, end in webp_chunks(file):
+        if kind == b"VP8X":
+            flags = data[start] & ~0x2C  # neither ICC profile nor EXIF nor XMP
+            kept.append(data[start - 8 : start] + bytes([flags]) + data[start + 1 : end])
+        elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
+            kept.append(data[start - 8 : end + (end - start) % 2])
+    body = b"WEBP" + b"".join(kept)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
