@@ -21,18 +21,25 @@ def check_paths(config):
     """
     from src.coco import find_split
     from src.evaluation import results_of
+    from src.locks import require_free
     from src.models import read_model, require_runtime
     from src.side_file import named_checkpoint
     from src.utils import require_ours
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     require_runtime(config.load_checkpoint_path)
+    require_free([config.save_result_dir], lock_name(config))
     require_ours(os.path.join(config.save_result_dir, config.run_mode), results_of(config.run_mode), option="--save_result_dir")
     description = read_model(config.load_checkpoint_path)
     try:
         return description, find_split(config.data_dir, config.run_mode, config.dataset_config)
     except errors.UserError as error:
         raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
+
+
+def lock_name(config):
+    """What an evaluation's lock is called: one in validation images and one in test images write into folders of their own."""
+    return f"{config.run_mode} evaluation"
 
 
 def evaluate(config):
@@ -55,7 +62,7 @@ def evaluate(config):
     detector = load_model(config.load_checkpoint_path, config)
     log(f"loaded {config.load_checkpoint_path}{detector.weights}")
     part = evaluator.read_part(split, detector.description, config)
-    with locked([config.save_result_dir], "evaluation"):
+    with locked([config.save_result_dir], lock_name(config)):
         evaluator.evaluate(detector, part, config)
 
 

@@ -16,7 +16,7 @@ def lock_file(folder: str, work: str) -> str:
 
     It is removed at the end; what a killed process leaves holds no lock, for that is the kernel's.
     """
-    return os.path.join(folder, f".centernet-{work}.lock")
+    return os.path.join(folder, f".centernet-{work.replace(' ', '-')}.lock")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from src.errors import INTERRUPTS
 from src.image_files import header_size
 from src.manifest import boxes_path, read_boxes
 from src.targets import columns
+from src.training_log import is_record
 from src.utils import log, says, spread
 from src.visual import save_image
 
@@ -32,8 +33,15 @@ def report(boxes, classes, recipe):
 def save_batch(path, batch, image_ids, classes, layout, reg_offset):
     """Draw a batch {column: array} as DeviceInput makes it; an earlier image is kept aside."""
     drawn = draw_batch(batch, [f"image {image_id}" for image_id in image_ids], classes, layout, reg_offset)
-    save_image(path, drawn, says())
+    save_image(path, drawn, is_first_batch)
     log(f"the first {len(image_ids)} training images, as the network gets them with their targets: {path}")
+
+
+def is_first_batch(path):
+    """The test for utils.keep_earlier whether an image is a training's: by its mark, or, as earlier versions set none, by the record
+    beside it."""
+    record = os.path.join(os.path.dirname(path), "train_record.jsonl")
+    return says()(path) or os.path.exists(record) and is_record(record)
 
 
 def look(config, train_set, rank=0):

@@ -80,10 +80,12 @@ def _state(content):
 
 def _reader(file):
     """What reads an open file: it returns the content, with _Tensors in it, which read from the file."""
-    start = file.read(4)
+    start = file.read(9)
     file.seek(0)
-    if start == b"PK\3\4":
+    if start[:4] == b"PK\3\4":
         return _read_zip
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(file.name):
+        raise UserError("a safetensors file, which is not read; load it with the library safetensors, and save its tensors with torch.save")
     with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=file, mode="r:"):
         file.seek(0)
         return _read_tar

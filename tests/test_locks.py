@@ -116,11 +116,11 @@ def test_the_launcher_says_so_before_it_moves_the_log(tiny_records, tmp_path):
 def test_other_work_in_the_same_folder_is_refused(tiny_data, lively_checkpoint, tmp_path):
     """Two conversions, two evaluations; an evaluation beside a training goes on."""
     os.mkdir(tmp_path / "m")
-    with locked([str(tmp_path), str(tmp_path / "m")], "conversion"), locked([str(tmp_path)], "evaluation"):
+    with locked([str(tmp_path), str(tmp_path / "m")], "conversion"), locked([str(tmp_path)], "val evaluation"):
         done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", "m", cwd=tmp_path, check=False)
         assert_user_error(done, "another conversion is at work there")
         words = ["--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint]
-        assert_user_error(call_script("eval.py", *words, cwd=tmp_path, check=False), "another evaluation is at work there")
+        assert_user_error(call_script("eval.py", *words, cwd=tmp_path, check=False), "another val evaluation is at work there")
     with locked([str(tmp_path)], "training"):
         call_script("eval.py", *words, cwd=tmp_path)
     assert os.listdir(tmp_path / "m") == [] and "val" in os.listdir(tmp_path)

@@ -185,3 +185,11 @@ def test_a_second_training_keeps_the_first_ones_image(tiny_run, tiny_records, tm
     done = call_script("train.py", *TINY, *words, cwd=tmp_path)
     assert (tmp_path / "train_batch.1.jpg").read_bytes() == first
     assert "have more boxes than dataset_config.max_objs, 1" in done.stdout and "step: 1 |" in done.stdout
+
+
+@pytest.mark.parametrize("record, ours", [('{"hm_loss": 1.0}', True), ("my notes", False), (None, False)])
+def test_an_earlier_versions_image_is_known_by_the_record_beside_it(record, ours, tmp_path):
+    cv2.imwrite(str(tmp_path / "train_batch.jpg"), np.zeros((8, 8, 3), np.uint8))
+    if record:
+        (tmp_path / "train_record.jsonl").write_text(record)
+    assert look.is_first_batch(str(tmp_path / "train_batch.jpg")) == ours

@@ -340,3 +340,11 @@ def test_a_compressed_archive_is_none_of_pytorchs(tmp_path):
     (tmp_path / "x.pth").write_bytes(gzip.compress(write_tar(tmp_path / "a.pth", STATE).read_bytes()))
     with pytest.raises(UserError, match="not a PyTorch weight file"):
         read_torch_file(str(tmp_path / "x.pth"))
+
+
+def test_a_safetensors_file_is_named(tmp_path):
+    import safetensors.torch
+
+    safetensors.torch.save_file({"hm.weight": torch.zeros(2)}, str(tmp_path / "a.safetensors"))
+    with pytest.raises(UserError, match="a safetensors file, which is not read"):
+        read_torch_file(str(tmp_path / "a.safetensors"))
