@@ -69,7 +69,8 @@ def make_backbone(names, kind):
     if kind == "dla":
         return "--net_config.arch dla_34", DLA()
     block_class, num_stacks = torch_weights.describe_backbone(names, kind)
-    settings = checked_section("net_config", resnet_config(block_class, num_stacks, dcn=True), "the network that its names describe")
+    settings = resnet_config(block_class, num_stacks, dcn=True)
+    checked_section("net_config", settings, "the network that its names describe")
     words = [f"--net_config.{name} {shlex.quote(str(value))}" for name, value in settings.items() if value]
     return " ".join(words), ResNet(block_class, num_stacks)
 
