@@ -73,7 +73,6 @@ keep_earlier() {
 in_background() {
     local log=$1 script=$2
     shift 2
-    require_ours "$log"
     "$PYTHON" -c '
 import sys
 sys.path[0], script = sys.argv.pop(1), sys.argv.pop(1)  # not the current folder, which may have a src/ of its own
