@@ -1,4 +1,5 @@
 """Shared by all tests: golden vectors, configurations, small data sets."""
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -15,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
@@ -34,6 +36,7 @@ from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.model_utils.device_adapter import set_device
 from src.side_file import side_file
+from tests import prepared
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
@@ -52,10 +55,38 @@ def load_golden(name):
         return dict(file)
 
 
+@functools.cache
+def prepared_server():
+    """The prepared.Server of this process."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return prepared.Server(folder.name)
+
+
+def start_script(script, *words, cwd=None, stdout=None, stderr=None):
+    """Start one of the project's Python scripts in a process of its own, its output in files, stderr's in stdout's if there is no other.
+
+    Returns what has pid, returncode, wait, send_signal and kill, as a subprocess.Popen.
+    """
+    path, streams = os.path.join(ROOT, script), (stdout, stderr or stdout)
+    if prepared_server().fits():
+        return prepared_server().start(path, words, cwd, *streams)
+    return subprocess.Popen([sys.executable, path, *map(str, words)], cwd=cwd, stdin=subprocess.DEVNULL, stdout=streams[0], stderr=streams[1])
+
+
 def run_script(script, *words, cwd=None, check=True):
     """Run one of the project's Python scripts in a process of its own; returns the CompletedProcess, output as text."""
-    command = [sys.executable, os.path.join(ROOT, script), *map(str, words)]
-    return _finished(subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900), check)
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as complaints:
+        process = start_script(script, *words, cwd=cwd, stdout=output, stderr=complaints)
+        try:
+            code = process.wait(timeout=900)
+        finally:
+            process.kill()
+        said = []
+        for file in (output, complaints):
+            file.seek(0)
+            said.append(file.read())
+    return _finished(subprocess.CompletedProcess(process.args, code, *said), check)
 
 
 def call_script(script, *words, cwd=None, check=True):
