@@ -63,15 +63,15 @@ def prepared_server():
     return prepared.Server(folder.name)
 
 
-def start_script(script, *words, cwd=None, stdout=None, stderr=None):
+def start_script(script, *words, stdout, stderr=None, cwd=None):
     """Start one of the project's Python scripts in a process of its own, its output in files, stderr's in stdout's if there is no other.
 
     Returns what has pid, returncode, wait, send_signal and kill, as a subprocess.Popen.
     """
-    path, streams = os.path.join(ROOT, script), (stdout, stderr or stdout)
+    path, stderr = os.path.join(ROOT, script), stderr or stdout
     if prepared_server().fits():
-        return prepared_server().start(path, words, cwd, *streams)
-    return subprocess.Popen([sys.executable, path, *map(str, words)], cwd=cwd, stdin=subprocess.DEVNULL, stdout=streams[0], stderr=streams[1])
+        return prepared_server().start(path, words, cwd, stdout, stderr)
+    return subprocess.Popen([sys.executable, path, *map(str, words)], cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
 
 
 def run_script(script, *words, cwd=None, check=True):

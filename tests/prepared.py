@@ -90,15 +90,20 @@ def _serve(path):
         sys.stdin.read()
         os.kill(os.getppid(), signal.SIGTERM)
         os._exit(0)
+    signal.signal(signal.SIGCHLD, _reap)
     while True:
         connection, _ = listener.accept()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
         if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
             return _receive(connection)
         connection.close()
+
+
+def _reap(*_):
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _receive(connection):
