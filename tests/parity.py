@@ -4,8 +4,12 @@ DIR is laid out as tests/golden: the arrays that the paper authors' code, or the
 made by its recipe.py; those of other networks than ResNet18-DCN lie in its folder family/, if there is one. Prints a table; exit code 1
 if a comparison fails, or if an array of the folder took part in none. Where PyTorch is installed, the deformable convolution, batch norm
 and ten training steps are compared with PyTorch's own, too.
+
+Compiled, as in deployment and training, are ResNet18-DCN and the folded networks with native deformable convolutions, and the training
+steps with native and with composed ones. The rest is computed operation by operation, by the same kernels: compiling all takes minutes.
 """
 import argparse
+import contextlib
 import functools
 import itertools
 import json
@@ -47,6 +51,17 @@ EXACT = 0.0
 
 # Beside the .npz files: what is no array, or makes arrays.
 NO_VECTORS = {"README.md", "recipe.py", "state_dict_shapes.json", "zoo_names.json", "family", "__init__.py", "__pycache__"}
+
+
+@contextlib.contextmanager
+def as_a_graph():
+    """What is called in the block is compiled as one graph, whatever holds around it."""
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)
 
 
 @dataclass
@@ -114,8 +129,8 @@ def zoo_weights(folder, seed):
     return golden_weights(folder, seed, "zoo_names.json", "make_zoo_state")
 
 
-def converted_network(state, dcn_impl):
-    """The network of another source's weights, through the converter."""
+def converted(state, dcn_impl):
+    """(a new network for another source's weights, {parameter: array} that the converter makes of them)."""
     state = torch_weights.without_prefix(state)
     kind = torch_weights.recognize(state)
     num_classes, described = torch_weights.describe_detector(state, kind)
@@ -123,9 +138,19 @@ def converted_network(state, dcn_impl):
         network = hourglass_of(state, num_classes, described)
     else:
         network = build_network(Config(described), num_classes, dcn_impl)
-    conversion = torch_weights.from_source(state, parameter_shapes(network), kind)
-    load_weights(network, {name: ms.Parameter(Tensor(value), name=name) for name, value in conversion.weights.items()}, "golden")
+    return network, torch_weights.from_source(state, parameter_shapes(network), kind).weights
+
+
+def converted_network(state, dcn_impl):
+    """The network with another source's weights."""
+    network, weights = converted(state, dcn_impl)
+    load_weights(network, {name: ms.Parameter(Tensor(value), name=name) for name, value in weights.items()}, "golden")
     return network
+
+
+def weights_of(network):
+    """{name: array} of a network's parameters."""
+    return {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
 
 
 def hourglass_of(state, num_classes, described):
@@ -142,42 +167,62 @@ def hourglass_of(state, num_classes, described):
     return CenterNet(num_classes, backbone, StackFeatures(stacks, backbone.out_channels), **options)
 
 
-def there_and_back(name, network, state):
-    """A Row: how many of the original's tensors differ from what a network that was given them gives back."""
-    weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+def there_and_back(name, weights, state):
+    """A Row: how many of the original's tensors differ from what the weights that were made of them give back."""
     back = torch_weights.to_original(weights, torch_weights.step_counters(state))
     wrong = [other for other in {**state, **back} if not np.array_equal(state.get(other), back.get(other))]
     return compare(f"{name}: {len(state)} tensors there and back, how many differ", len(wrong), 0, EXACT)
 
 
-def family_rows(folder):
-    """Heads of every stack of the original's other networks, with and without folded batch norm; the way there and back."""
-    for file in sorted(os.listdir(folder)):
+def counting(shapes):
+    """A state for {name: shape}: no two numbers of a tensor are equal, nor two tensors; that is quicker than drawing 190 million."""
+    return {name: np.int64(0) if name.endswith("num_batches_tracked") else
+            np.arange(first, first + np.prod(shape), dtype=np.float32).reshape(shape) for first, (name, shape) in enumerate(shapes.items())}
+
+
+def family_parts(folder):
+    """folder_parts of the original's other networks: recorded maps, or names and shapes alone."""
+    files = sorted(os.listdir(folder))
+    for file in files:
         name = file.removesuffix(".npz").removesuffix("_shapes.json")
-        if file.endswith("_shapes.json") and not os.path.exists(os.path.join(folder, f"{name}.npz")):
-            state, _ = golden_weights(os.path.dirname(folder), 1, os.path.join("family", file))
-            yield there_and_back(name, converted_network(state, "native"), state)
+        path = os.path.join(folder, file)
+        if file.endswith("_shapes.json"):
+            if f"{name}.npz" not in files:
+                yield f"family/{file}", functools.partial(names_rows, path, name)
         elif file.endswith(".npz") and name in FAMILY:
-            vectors = Vectors(os.path.join(folder, file))
-            yield from family_network_rows(vectors, name, os.path.dirname(folder))
-            yield from not_compared(vectors, file)
-        elif not file.endswith("_shapes.json"):
-            yield Row(f"family/{file} was not compared", np.inf, np.inf, "", False)
+            component = functools.partial(family_rows, name=name)
+            yield f"family/{file}", functools.partial(file_rows, path, component, os.path.dirname(folder))
+        else:
+            yield f"family/{file}", functools.partial(failed, f"family/{file} was not compared")
 
 
-def family_network_rows(vectors, name, folder):
-    """family_rows of one network: with native and composed deformable convolutions, as it was converted and with its batch norm folded."""
+def names_rows(path, name):
+    """The way there and back of a network of which names and shapes alone are recorded."""
+    with open(path, encoding="utf-8") as file:
+        state = counting(json.load(file))
+    yield there_and_back(name, converted(state, "native")[1], state)
+
+
+def family_rows(vectors, folder, name):
+    """Heads of every stack of one of the original's other networks; the way there and back.
+
+    With native and composed deformable convolutions, as it was converted and with its batch norm folded.
+    """
     seed = int(vectors["seed"])
     state, recipe = golden_weights(folder, seed, os.path.join("family", f"{name}_shapes.json"))
     pixels = Tensor(recipe["make_input"](seed, (1, 3, *vectors["size"])))
-    yield there_and_back(name, converted_network(state, "native"), state)
     deformable = any("conv_offset_mask" in parameter for parameter in state)
     for dcn_impl, folded in itertools.product(("native", "composite") if deformable else ("native",), (False, True)):
-        network = converted_network(state, dcn_impl)
+        if not folded:
+            network = converted_network(state, dcn_impl).set_train(False)
+            if dcn_impl == "native":
+                yield there_and_back(name, weights_of(network), state)
+        elif left := make_for_inference(network):
+            yield from failed(f"{name}: {left} batch norms were not folded")
         label = f"{name}{', ' + dcn_impl if deformable else ''}, {'folded' if folded else 'not folded'}"
-        if folded and (left := make_for_inference(network)):
-            yield Row(f"{name}: {left} batch norms were not folded", np.inf, np.inf, "", False)
-        for number, output in enumerate(network.set_train(False)(pixels)):
+        with as_a_graph() if folded and dcn_impl == "native" else contextlib.nullcontext():
+            outputs = network(pixels)
+        for number, output in enumerate(outputs):
             key = f"{('hm', 'wh', 'reg')[number % 3]}_{number // 3}"
             yield compare(f"{label}: {key}", output.asnumpy(), vectors[key], NETWORK)
 
@@ -189,7 +234,9 @@ def network_rows(vectors, folder):
     batch, _, height, width = vectors["hm"].shape
     pixels = recipe["make_input"](seed, (batch, 3, 4 * height, 4 * width))
     for dcn_impl in ("native", "composite"):
-        outputs = converted_network(state, dcn_impl).set_train(False)(Tensor(pixels))
+        network = converted_network(state, dcn_impl).set_train(False)
+        with as_a_graph() if dcn_impl == "native" else contextlib.nullcontext():
+            outputs = network(Tensor(pixels))
         for head, output in zip(("hm", "wh", "reg"), outputs):
             yield compare(f"network, {dcn_impl}: {head}", output.asnumpy(), vectors[head], NETWORK)
 
@@ -205,7 +252,7 @@ def zoo_rows(vectors, folder):
         outputs = HeatmapNetwork(network, nn.Identity()).set_train(False)(pixels)
         for head, output in zip(("hm", "wh", "reg"), outputs):
             yield compare(f"model zoo, {dcn_impl}: {head}", output.asnumpy(), vectors[head], USUAL, USUAL)
-    back, _ = torch_weights.to_zoo({parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
+    back, _ = torch_weights.to_zoo(weights_of(network))
     wrong = [name for name in {**state, **back} if not np.array_equal(state.get(name), back.get(name))]
     yield compare(f"model zoo: {len(state)} parameters there and back, how many differ", len(wrong), 0, EXACT)
 
@@ -382,23 +429,30 @@ COMPONENTS = {
 def not_compared(vectors, file):
     """A failed Row for each array of a file that took part in no comparison."""
     for name in sorted(set(vectors.arrays) - vectors.used):
-        yield Row(f"{file}: {name} was not compared", np.inf, np.inf, "", False)
+        yield from failed(f"{file}: {name} was not compared")
 
 
-def folder_rows(folder):
-    """Rows for every file of the folder; also for what is missing there, and for files and arrays that were not compared."""
+def failed(component):
+    """A Row that says what could not be compared."""
+    yield Row(component, np.inf, np.inf, "", False)
+
+
+def file_rows(path, component, folder):
+    """Rows for a file of vectors, also for arrays that were not compared."""
+    vectors = Vectors(path)
+    yield from component(vectors, folder)
+    yield from not_compared(vectors, os.path.basename(path))
+
+
+def folder_parts(folder):
+    """{file: a function that gives its rows} of all files in the folder; also of what is missing there, and of what nothing compares."""
     present = set(os.listdir(folder))
-    for file, component in COMPONENTS.items():
-        if file not in present:
-            yield Row(f"{file} is missing", np.inf, np.inf, "", False)
-            continue
-        vectors = Vectors(os.path.join(folder, file))
-        yield from component(vectors, folder)
-        yield from not_compared(vectors, file)
+    parts = {file: functools.partial(file_rows, os.path.join(folder, file), component, folder) if file in present else
+             functools.partial(failed, f"{file} is missing") for file, component in COMPONENTS.items()}
     if "family" in present:
-        yield from family_rows(os.path.join(folder, "family"))
-    for file in sorted(present - set(COMPONENTS) - NO_VECTORS):
-        yield Row(f"{file} was not compared", np.inf, np.inf, "", False)
+        parts.update(family_parts(os.path.join(folder, "family")))
+    unknown = sorted(present - set(COMPONENTS) - NO_VECTORS)
+    return parts | {file: functools.partial(failed, f"{file} was not compared") for file in unknown}
 
 
 # ---------------------------------------------------------------- against PyTorch itself
@@ -480,7 +534,7 @@ def on_the_device(samples, config, num_classes, draw):
     return {name: value.asnumpy() for name, value in zip(names, build_device_input(config, num_classes, draw)(*batch))}
 
 
-def drawn_batch(n=4, size=128):
+def drawn_batch(n, size):
     """A batch as the network with its loss takes it, {name: array}: images of three colored boxes each, with their targets."""
     rng = np.random.default_rng(1)
     config = get_config("", ["--dataset_config.input_res_train", f"[{size}, {size}]", "--dataset_config.max_objs", "8"])
@@ -514,7 +568,7 @@ def batch_norm_rows():
     import torch
 
     reference = reference_network(3).train()
-    network = converted_network(arrays(reference), "composite").set_train()
+    network = converted_network(arrays(reference), "native").set_train()
     rng = np.random.default_rng(2)
     for _ in range(3):
         pixels = rng.standard_normal((2, 3, 128, 128)).astype(np.float32)
@@ -522,7 +576,7 @@ def batch_norm_rows():
         with torch.no_grad():
             reference(torch.tensor(pixels))
     expected = arrays(reference)
-    ours = torch_weights.to_original({parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
+    ours = torch_weights.to_original(weights_of(network))
     for part, what in (("running_mean", "means"), ("running_var", "variances")):
         names = [name for name in expected if name.endswith(part)]
         rows = [compare(f"batch norm: running {what} after 3 steps ({len(names)} layers)", ours[name], expected[name]) for name in names]
@@ -538,7 +592,7 @@ def training_rows(steps=10):
     """
     import torch
 
-    batch = drawn_batch()
+    batch = drawn_batch(2, 96)
     config = get_config("", ["--train_config.MultiDecay.warmup_steps", "0", "--train_config.MultiDecay.learning_rate", "2.5e-7"])
     options = config.train_config.MultiDecay
     reference = reference_network(3).train()
@@ -555,7 +609,8 @@ def training_rows(steps=10):
         network = converted_network(start, dcn_impl)
         step = build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
         tensors = [Tensor(value) for value in batch.values()]
-        ours = [float(step(*tensors)[0].asnumpy()) for _ in range(steps)]
+        with as_a_graph():
+            ours = [float(step(*tensors)[0].asnumpy()) for _ in range(steps)]
         # Each step against its own loss: the first ones are many times larger.
         relative = np.abs(np.array(ours) / expected - 1)
         name = f"training, {dcn_impl}: {steps} losses, {expected[0]:.4g} to {expected[-1]:.4g}"
@@ -563,15 +618,13 @@ def training_rows(steps=10):
                   bool((relative <= TRAINING).all()))
 
 
-def pytorch_rows():
-    """Rows against PyTorch; none without it."""
+def pytorch_parts():
+    """{name: a function that gives rows} of the comparisons with PyTorch; none without it."""
     try:
         import torch  # noqa: F401
     except ImportError:
-        return
-    yield from deform_conv_rows()
-    yield from batch_norm_rows()
-    yield from training_rows()
+        return {}
+    return {"deformable convolution": deform_conv_rows, "batch norm": batch_norm_rows, "training": training_rows}
 
 
 # ---------------------------------------------------------------- the table
@@ -583,21 +636,19 @@ def main():
     parser.add_argument("folder", metavar="DIR", help="golden vectors, laid out as tests/golden")
     folder = errors.require_dir(parser.parse_args().folder, "folder of golden vectors")
     set_device("CPU", 0)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
     print(f"{'component':<60} {'difference':>10} {'relative':>10} {'tolerance':>16}")
-    total = failed = of_pytorch = 0
-    for rows in (folder_rows(folder), pytorch_rows()):
-        of_pytorch = 0
-        for row in rows:
-            verdict = "pass" if row.passed else "FAIL"
-            print(f"{row.component:<60} {row.difference:>10.2e} {row.relative:>10.2e} {row.tolerance:>16} {verdict}", flush=True)
-            total += 1
-            of_pytorch += 1
-            failed += not row.passed
+    rows, of_pytorch = [], pytorch_parts()
+    for row in itertools.chain.from_iterable(part() for part in (*folder_parts(folder).values(), *of_pytorch.values())):
+        verdict = "pass" if row.passed else "FAIL"
+        print(f"{row.component:<60} {row.difference:>10.2e} {row.relative:>10.2e} {row.tolerance:>16} {verdict}", flush=True)
+        rows.append(row)
     if not of_pytorch:
         print("PyTorch is not installed: the deformable convolution, batch norm and training were not compared with it")
     print("relative: to the largest value of what is compared (in training, to each step's loss); so are the tolerances")
-    print(f"{total} comparisons, {failed} failed")
-    return 1 if failed else 0
+    wrong = sum(not row.passed for row in rows)
+    print(f"{len(rows)} comparisons, {wrong} failed")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+torch.set_num_threads(1)  # tests run in as many processes as there are cores, whose threads would wait for one another busily
+
 
 def deform_conv(x, offset, mask, weight, bias=None):
     """Modulated deformable convolution, stride 1, same size, by grid_sample.
