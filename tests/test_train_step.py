@@ -100,6 +100,7 @@ def test_in_float16_a_loss_that_is_not_finite_is_an_overflow():
         assert [mean for _, mean in seen] == pytest.approx([0, 0.15] if float16 else [0.15, 0.285])
 
 
+@pytest.mark.slow
 def test_an_overflow_elsewhere_skips_the_step_here():
     """Ranks decide together: a stand-in adds what another rank says, that its gradients are not finite."""
     class OtherRank(nn.Cell):
@@ -127,6 +128,7 @@ def test_the_dynamic_loss_scale():
     assert float(step.scale.asnumpy()) == 1  # and no lower
 
 
+@pytest.mark.slow
 def test_a_fixed_loss_scale_stays():
     _, _, step = quadratic_step(scaling=LossScaling(8.0))
     for x in (Tensor([1e19, 1.0]), Tensor([0.0, 0.0])):
@@ -137,9 +139,9 @@ def test_a_fixed_loss_scale_stays():
 @pytest.mark.slow
 @pytest.mark.parametrize("level, features, heads", [("O0", ms.float32, ms.float32), ("O2", ms.float16, ms.float32),
                                                     ("O3", ms.float16, ms.float16)])
-def test_what_computes_in_float16(level, features, heads, make_config, by_operation):
+def test_what_computes_in_float16(level, features, heads, make_config, small, by_operation):
     """Convolutions do, heads only with O3, batch norm and parameters never."""
-    network = build_network(make_config("--net_config.num_stacks", "[1, 1, 1, 1]").net_config, 2, "composite")
+    network = build_network(make_config().net_config, 2, "composite")
     set_precision(network, level).set_train(False)
     image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32))
     convolved = network.backbone.conv1(image)
@@ -149,15 +151,15 @@ def test_what_computes_in_float16(level, features, heads, make_config, by_operat
     assert {parameter.dtype for parameter in network.get_parameters()} == {ms.float32}
 
 
+@pytest.mark.slow
 def test_clipping_limits_the_global_norm():
     cell, _, step = quadratic_step(scaling=LossScaling(1024.0), clip_grad_norm=1.0)
     step(Tensor([1.0, 1.0]))  # the gradient (3, 4) has norm 5
     np.testing.assert_allclose(cell.w.asnumpy(), [3 - 0.1 * 3 / 5, 4 - 0.1 * 4 / 5], rtol=1e-5)
 
 
-def test_weight_decay_spares_what_decay_filter_names(make_config):
-    words = ["--train_config.Adam.weight_decay", 0.01, "--train_config.Adam.decay_filter", "[.bias, .gamma]"]
-    config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", *words)
+def test_weight_decay_spares_what_decay_filter_names(make_config, small):
+    config = make_config("--train_config.Adam.weight_decay", 0.01, "--train_config.Adam.decay_filter", "[.bias, .gamma]")
     network = build_network(config.net_config, 2, "composite")
     optimizer = build_optimizer(network, config.train_config, 10, 1)
     decay = {parameter.name: float(np.asarray(value)) for parameter, value in zip(optimizer.parameters, optimizer.weight_decay)}
@@ -182,19 +184,27 @@ def random_batch(rng, size, classes, n=2, slots=4, wh_columns=2, dense=False):
     }
 
 
+MSE, NORM, DENSE, CLASSES = (("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1"), ("--net_config.norm_wh", "true"),
+                             ("--net_config.dense_wh", "true"), ("--net_config.cat_spec_wh", "true"))
+CLIPPED = ("--net_config.reg_offset", "false", "--train_config.clip_grad_norm", 5, "--enable_lossscale", "false")
+
+
+def precision(level, *words):
+    return ("--train_config.amp_level", level, *words)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [
-    ("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1"), ("--net_config.norm_wh", "true"),
-    ("--net_config.dense_wh", "true"), ("--net_config.cat_spec_wh", "true"),
-    ("--train_config.amp_level", "O2"), ("--train_config.amp_level", "O3", "--train_config.dynamic_loss_scale", "true"),
-    ("--train_config.amp_level", "auto"),
-    *(("--net_config.dcn_impl", "native", "--train_config.amp_level", level) for level in ("O2", "O3", "auto")),
-    ("--net_config.reg_offset", "false", "--train_config.clip_grad_norm", 5, "--enable_lossscale", "false"),
+    precision("O2", *MSE), precision("O3", *NORM, "--train_config.dynamic_loss_scale", "true"), precision("auto", *CLASSES),
+    precision("O2", *DENSE, "--net_config.dcn_impl", "native"), precision("O3", "--net_config.dcn_impl", "native"),
+    precision("auto", *CLIPPED, "--net_config.dcn_impl", "native"),
 ])
-def test_every_variant_trains(words, make_config):
-    """A few steps on one batch lower its loss, whatever heads and losses are chosen."""
-    config = make_config(*words, "--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 8,
-                         "--train_config.MultiDecay.warmup_steps", 0)
+def test_every_variant_trains(words, make_config, small):
+    """A few steps on one batch lower its loss, whatever heads and losses are chosen, and whatever computes in float16.
+
+    The losses are float32 in any case: so a choice of them shares a graph with one of precision.
+    """
+    config = make_config(*words, "--train_config.MultiDecay.warmup_steps", 0)
     ms.set_seed(3)
     network = build_network(config.net_config, 3, resolve_dcn_impl(config.net_config.dcn_impl, "CPU"))
     step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
@@ -207,8 +217,8 @@ def test_every_variant_trains(words, make_config):
 
 
 @pytest.mark.slow
-def test_loss_and_gradients_are_pytorchs(make_config):
-    """Forward and backward through the whole ResNet18-DCN in training mode, same weights, same batch."""
+def test_loss_and_gradients_are_pytorchs(make_config, undrawn, by_operation):
+    """Forward and backward through the whole ResNet18-DCN in training mode, same weights, same batch; parity.py compiles it."""
     reference = parity.reference_network(3)
     weights = parity.arrays(reference)
     config = make_config()
@@ -243,7 +253,7 @@ def test_loss_and_gradients_are_pytorchs(make_config):
 @pytest.mark.parametrize("words", [
     (), ("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1", "--enable_lossscale", "false"),
 ])
-def test_accumulated_steps_are_those_of_the_large_batch(words, make_config):
+def test_accumulated_steps_are_those_of_the_large_batch(words, make_config, small):
     """Three parts with unlike numbers of objects, one with none: losses, and gradients as descent shows them; no batch norm trains."""
     batch = random_batch(np.random.default_rng(4), 64, 2, n=6)
     for row in (0, 1, 3):
@@ -252,7 +262,7 @@ def test_accumulated_steps_are_those_of_the_large_batch(words, make_config):
     results = []
     for parts in (1, 3):
         config = make_config(*words, "--train_config.accumulate_steps", parts, "--train_config.optimizer", "SGD",
-                             "--train_config.MultiDecay.learning_rate", 0.1, "--net_config.num_stacks", "[1, 1, 1, 1]")
+                             "--train_config.MultiDecay.learning_rate", 0.1)
         ms.set_seed(3)
         network = build_network(config.net_config, 2, "composite")
         for _, cell in network.cells_and_names():
