@@ -29,7 +29,7 @@ NAMES = [*(f"{name}_{depth}" for name in ("resdcn", "res") for depth in (18, 34,
 
 def test_the_configuration_has_the_tables_names(capsys):
     assert sorted(ARCHITECTURES) == sorted(NAMES) == sorted(load_defaults()[2]["net_config.arch"]["choices"])
-    with pytest.raises(UserError, match=f"net_config.arch is 'dla'; choose from {', '.join(NAMES)}"):
+    with pytest.raises(UserError, match=f"net_config.arch .*'dla'.*{', '.join(NAMES)}"):
         get_config("t", ["--net_config.arch", "dla"])
 
 
@@ -48,13 +48,13 @@ def test_what_is_left_open_is_the_architectures(words, head_conv, block_class, n
 
 
 @pytest.mark.parametrize("words, part", [
-    (["--net_config.arch", "dla_34", "--net_config.num_stacks", "[2, 2, 2, 2]"], "arch is dla_34, which takes none"),
-    (["--net_config.arch", "hourglass", "--net_config.num_stacks", "[2, 2]"], "takes a list of one whole number, the hourglasses"),
-    (["--net_config.arch", "res_18", "--net_config.num_stacks", "2"], "takes a list of 4 whole numbers"),
-    (["--net_config.arch", "hourglass", "--net_config.block_class", "BasicBlock"], "block_class is BasicBlock, which is for ResNets"),
-    (["--net_config.arch", "hourglass", "--net_config.down_ratio", "8"], "for net_config.arch hourglass choose from 4"),
+    (["--net_config.arch", "dla_34", "--net_config.num_stacks", "[2, 2, 2, 2]"], r"num_stacks .*\[2, 2, 2, 2\].*arch .*dla_34"),
+    (["--net_config.arch", "hourglass", "--net_config.num_stacks", "[2, 2]"], r"num_stacks .*\[2, 2\].*arch .*hourglass.*\bone\b"),
+    (["--net_config.arch", "res_18", "--net_config.num_stacks", "2"], r"num_stacks .*\[2\].*arch .*res_18.*\b4\b"),
+    (["--net_config.arch", "hourglass", "--net_config.block_class", "BasicBlock"], "block_class .*BasicBlock.*arch .*hourglass"),
+    (["--net_config.arch", "hourglass", "--net_config.down_ratio", "8"], r"down_ratio .*\b8\b.*hourglass.*\b4$"),
     (["--net_config.arch", "hourglass", "--dataset_config.input_res_train", "[512, 96]"],
-     r"dataset_config.input_res_train is \[512, 96\]; hourglass takes multiples of 128"),
+     r"dataset_config.input_res_train .*\[512, 96\].*hourglass.*\b128$"),
 ])
 def test_what_does_not_go_together(words, part):
     with pytest.raises(UserError, match=part):
@@ -64,7 +64,7 @@ def test_what_does_not_go_together(words, part):
 def test_an_input_is_a_multiple_of_the_stride():
     check_input(facts("hourglass"), (384, 128), "x")
     check_input(facts("dla_34"), (96, 32), "x")
-    with pytest.raises(UserError, match=r"x is \[96, 48\]; dla_34 takes multiples of 32"):
+    with pytest.raises(UserError, match=r"^x .*\[96, 48\].*dla_34.*\b32$"):
         check_input(facts("dla_34"), (96, 48), "x")
 
 
@@ -75,14 +75,14 @@ def test_an_evaluation_at_one_size(arch, ratio, multiple):
     described = facts(arch, ratio) if arch else {"arch": "", "stride": 32, "down_ratio": ratio}  # a file of an older version
     for width in range(632, 769, 8):  # what input_res_test may be
         config = get_config("t", ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", f"[{width}, 640]"])
-        with contextlib.nullcontext() if width % multiple == 0 else pytest.raises(UserError, match=f"takes multiples of {multiple}$"):
+        with contextlib.nullcontext() if width % multiple == 0 else pytest.raises(UserError, match=rf"\b{multiple}$"):
             adopt_evaluation(config, described, "a.json")
 
 
 def test_a_training_that_would_evaluate_at_no_size_of_its_network(make_config):
     """The default 680x680 is 42.5 output pixels of 16: before there is a checkpoint, and not after."""
     words = ["--net_config.down_ratio", "16", "--eval_config.keep_res", "false"]
-    with pytest.raises(UserError, match=r"input_res_test is \[680, 680\]; resdcn_18 with down_ratio 16 takes multiples of 16"):
+    with pytest.raises(UserError, match=r"input_res_test .*\[680, 680\].*resdcn_18.*down_ratio 16.*\b16$"):
         describe_model(make_config(*words), {"dataset": "d", "classes": ["a"], "category_ids": [1]})
 
 
@@ -100,7 +100,7 @@ def test_a_size_that_a_checkpoint_does_not_take(tmp_path):
     side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0.4] * 3, "std": [0.2] * 3, "input_res_train": [128, 128]}
     (tmp_path / "a.ckpt").touch()
     (tmp_path / "a.json").write_text(json.dumps({**side, "net_config": {"arch": "hourglass"}}))
-    with pytest.raises(UserError, match=r"input_res_test is \[160, 160\]; hourglass takes multiples of 128"):
+    with pytest.raises(UserError, match=r"input_res_test .*\[160, 160\].*hourglass.*\b128$"):
         Predictor(str(tmp_path / "a.ckpt"), input_res=[160, 160])
 
 
@@ -115,7 +115,8 @@ def test_an_image_that_keeps_its_size_is_padded_to_the_stride():
     assert by_shape(["b", "a", "c"], sizes.get, options, 128) == ["a", "c", "b"]
 
 
-def test_names_tell_the_architecture():
+@pytest.mark.slow
+def test_names_tell_the_architecture(undrawn):
     with open(f"{GOLDEN}/family/hourglass_shapes.json", encoding="utf-8") as file:
         assert recognize(json.load(file)) == "original"
     for arch in ("resdcn_18", "res_34", "resdcn_50", "dla_34"):
@@ -128,19 +129,20 @@ def test_names_tell_the_architecture():
     assert architecture_of(["a", "b"]) == architecture_of([]) == ""
 
 
-def test_a_checkpoint_of_another_architecture_is_refused_by_name():
+@pytest.mark.slow
+def test_a_checkpoint_of_another_architecture_is_refused_by_name(undrawn):
     """Before a tensor is compared: these have none that fits, and one that is missing."""
     def parameters(network):
         return {value.name: value for value in network.get_parameters()}
 
     networks = {arch: network_of(3, arch=arch, head_conv=8) for arch in ("resdcn_18", "res_18", "dla_34")}
     for arch, other in (("resdcn_18", "res_18"), ("res_18", "dla_34"), ("dla_34", "resdcn_18")):
-        with pytest.raises(UserError, match=f"a.ckpt is a checkpoint of {other}, and the network is {arch}"):
+        with pytest.raises(UserError, match=rf"a.ckpt .*\b{other}\b.*\b{arch}\b"):
             load_weights(networks[arch], parameters(networks[other]), "a.ckpt", fine_tuning=True)
     small = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=8)
-    with pytest.raises(UserError, match=r"is a checkpoint of resdcn_18 with num_stacks \[1, 1, 1, 1\], and the network is resdcn_18: "):
+    with pytest.raises(UserError, match=r"a.ckpt .*resdcn_18 .*num_stacks \[1, 1, 1, 1\].*\bresdcn_18\b"):
         load_weights(networks["resdcn_18"], parameters(small), "a.ckpt")
-    with pytest.raises(UserError, match="is a checkpoint of the backbone of dla_34, and the network is the backbone of ResNet18"):
+    with pytest.raises(UserError, match="a.ckpt .*dla_34.*ResNet18"):
         load_weights(networks["res_18"].backbone, parameters(networks["dla_34"]), "a.ckpt")
     load_weights(networks["res_18"].backbone, parameters(networks["resdcn_18"]), "a.ckpt")  # a whole network has a backbone, too
 
@@ -152,13 +154,14 @@ def test_a_part_that_lacks_a_parameter_is_counted():
     assert hourglasses(set().__contains__) == 0
 
 
-def test_a_run_is_refused_by_name(tiny_records, tmp_path):
+@pytest.mark.slow
+def test_a_run_is_refused_by_name(tiny_records, tmp_path, undrawn):
     """train.py, fine-tuning and resuming."""
     network = network_of(3, arch="res_18", head_conv=8)
     path = save_weights(str(tmp_path / "res.ckpt"), {value.name: value.asnumpy() for value in network.get_parameters()})
     words = ["--device_target", "CPU", "--mindrecord_dir", tiny_records, "--net_config.arch", "dla_34", "--dataset_config.input_res_train",
              "[96, 96]", "--load_checkpoint_path", path]
-    assert_user_error(call_script("train.py", *words, check=False), f"{path} is a checkpoint of res_18, and the network is dla_34")
+    assert_user_error(call_script("train.py", *words, check=False), path, "res_18", "dla_34")
 
 
 def test_a_side_file_of_today_and_of_an_earlier_version(tmp_path):
@@ -172,17 +175,18 @@ def test_a_side_file_of_today_and_of_an_earlier_version(tmp_path):
         assert (found["net_config"]["arch"], found["stride"]) == (arch, stride)
     assert resolved({**get_config("t", []).net_config.as_dict(), "block_class": "Bottleneck"}).num_stacks == [2, 2, 2, 2]
     (tmp_path / "a.json").write_text(json.dumps({**side, "net_config": {"arch": "dla_34", "num_stacks": [1]}}))
-    with pytest.raises(UserError, match=r"a.json: net_config.num_stacks is \[1\]"):
+    with pytest.raises(UserError, match=r"a.json: .*net_config.num_stacks .*\[1\]"):
         read_side_file(str(tmp_path / "a.ckpt"))
 
 
-@pytest.mark.parametrize("arch, millions", [("res_18", 15.3), ("resdcn_101", 50.6), ("dla_34", 20.2)])
-def test_parameters(arch, millions):
-    """Those of the original's state for 80 classes (golden/family), without the running statistics."""
+@pytest.mark.slow
+@pytest.mark.parametrize("arch, millions", [("res_18", 15.8), ("resdcn_101", 49.7), ("dla_34", 19.7)])
+def test_parameters(arch, millions, undrawn):
+    """Those of the original's state for 80 classes (golden/family), without the running statistics, as docs/architectures.md has them."""
     with open(f"{GOLDEN}/family/{arch}_shapes.json", encoding="utf-8") as file:
         shapes = json.load(file)
     expected = sum(int(np.prod(shape)) for name, shape in shapes.items() if "running_" not in name and "num_batches" not in name)
     network = network_of(80, arch=arch)
     found = sum(value.size for value in network.get_parameters() if "moving_" not in value.name)
-    assert found == expected
+    assert found == expected and round(found / 1e6, 1) == millions
     assert isinstance(network.hm[2].bias, ms.Parameter)

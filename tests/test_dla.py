@@ -71,20 +71,20 @@ def test_the_upsampling_starts_bilinear(factor):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("down_ratio", [4, 8, 16])
-def test_down_ratio(down_ratio, by_operation):
-    network = network_of(3, arch="dla_34", down_ratio=down_ratio, head_conv=8).set_train(False)
+def test_down_ratio(down_ratio, undrawn, by_operation):
+    network = network_of(3, "native", arch="dla_34", down_ratio=down_ratio, head_conv=8).set_train(False)
     hm, wh, reg = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
     assert hm.shape == (1, 3, 64 // down_ratio, 96 // down_ratio) and wh.shape == reg.shape == (1, 2, *hm.shape[2:])
 
 
-def test_what_the_original_never_uses_is_not_trained():
+def test_what_the_original_never_uses_is_not_trained(undrawn):
     names = [parameter.name for parameter in DLA().get_parameters() if not parameter.requires_grad and "moving" not in parameter.name]
     assert names == [f"level{level}.project.{part}" for level in (3, 4) for part in ("0.weight", "1.gamma", "1.beta")]
     assert all(parameter.requires_grad for parameter in DLAUpsampling((8, 16, 32, 64), "native").trainable_params())
 
 
 @pytest.mark.slow
-def test_a_training_step_is_pytorchs(by_operation):
+def test_a_training_step_is_pytorchs(undrawn, by_operation):
     """Loss and the gradients of one layer of every part, in training mode."""
     torch.manual_seed(0)
     reference = torch_family.DLANet(3)

@@ -1,5 +1,6 @@
 """src/fine_tuning.py: what a new training starts from."""
 import json
+import re
 
 import mindspore as ms
 import numpy as np
@@ -13,8 +14,7 @@ from src.errors import UserError
 from src.side_file import describe_model, side_file
 from tests.conftest import network_of
 
-SMALL = {"num_stacks": [1, 1, 1, 1], "head_conv": 8}
-WORDS = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 8]
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture
@@ -25,17 +25,17 @@ def fine_tune(tmp_path, make_config):
     """
     def started(then, now, *words, average=None, then_specific=False):
         ms.set_seed(3)
-        before = network_of(len(then), **SMALL, cat_spec_wh=then_specific)
+        before = network_of(len(then), cat_spec_wh=then_specific)
         weights = {parameter.name: parameter.asnumpy() for parameter in before.get_parameters()}
         if average is not None:
             weights |= {f"{PREFIX}{name}": value + average for name, value in weights.items()}
         path = save_weights(str(tmp_path / "before.ckpt"), weights)
         if then[0]:
-            config = make_config(*WORDS, "--net_config.cat_spec_wh", str(then_specific).lower())
+            config = make_config("--net_config.cat_spec_wh", str(then_specific).lower())
             side = describe_model(config, {"dataset": "d", "classes": then, "category_ids": list(range(len(then)))})
             with open(side_file(path), "w", encoding="utf-8") as file:
                 json.dump(side, file)
-        config = make_config(*WORDS, "--load_checkpoint_path", path, *words)
+        config = make_config("--load_checkpoint_path", path, *words)
         network = build_network(config.net_config, len(now), "composite")
         fine_tuning.start_weights(network, config, now)
         return weights, network
@@ -60,15 +60,16 @@ def test_classes_are_taken_by_their_names(fine_tune, capsys):
     for parameter in network.get_parameters():
         if not parameter.name.startswith("hm.2."):
             np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name])
-    assert "the heads take the checkpoint's classes by name (cow, cat), and start anew for others (emu)\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.index("cow, cat") < said.index("emu")
 
 
 def test_the_same_classes_in_another_order_mean_the_same(fine_tune):
     """A fine-tuned network answers as the one before did, its channels in the new order."""
     before, network = fine_tune(["cat", "dog", "cow"], ["dog", "cow", "cat"])
-    old = network_of(3, **SMALL)
+    old = network_of(3)
     load_weights(old, {name: ms.Parameter(ms.Tensor(value), name=name) for name, value in before.items()}, "before")
-    features = ms.Tensor(np.random.default_rng(0).standard_normal((1, 64, 4, 4)).astype(np.float32))
+    features = ms.Tensor(np.random.default_rng(0).standard_normal((1, 16, 4, 4)).astype(np.float32))
     expected = old.hm(features).asnumpy()
     np.testing.assert_allclose(network.hm(features).asnumpy(), expected[:, [1, 2, 0]], rtol=1e-6)
 
@@ -91,24 +92,22 @@ def test_an_average_goes_with_it(fine_tune):
 
 @pytest.mark.parametrize("then, now, said, taken", [
     (["a", "b"], ["a", "b"], None, True),
-    (["a", "b"], ["c", "d"], "the checkpoint has none of this run's classes: the heads' last layers start anew for c, d", False),
-    (["a", "b"], ["c"], "the checkpoint has none of this run's classes: the heads' last layers start anew for c", False),
-    (["a", "b"], ["b"], "the heads take the checkpoint's classes by name (b)", False),
-    (["", ""], ["a", "b"], "no side file says the checkpoint's classes: where their number fits, they are taken in this run's order, a, b",
-     True),
+    (["a", "b"], ["c", "d"], r"\bc, d\b", False), (["a", "b"], ["c"], r"\bc\b", False), (["a", "b"], ["b"], r"\bb\b", False),
+    (["", ""], ["a", "b"], r"side file.*\ba, b\b", True),
 ])
 def test_what_is_said_of_the_classes(then, now, said, taken, fine_tune, capsys):
     before, network = fine_tune(then, now)
-    out = capsys.readouterr().out.splitlines()
-    assert said in out if said else not any("classes" in line for line in out)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "classes" in line]
+    assert len(lines) == bool(said) and (not said or re.search(said, lines[0]))
     weight = last_of(network, "hm")[0]
     assert taken == (weight.shape == (2, 8) and np.array_equal(weight, before["hm.2.weight"].reshape(-1, 8)))
 
 
 def test_layers_that_the_network_has_not_are_named(fine_tune, tmp_path, capsys):
     fine_tune(["a"], ["a"], "--net_config.reg_offset", "false")
-    assert "this network (net_config) has no reg.0, reg.2, and goes without the checkpoint's" in capsys.readouterr().out
-    network, path = network_of(1, **SMALL, reg_offset=False), str(tmp_path / "before.ckpt")
-    with pytest.raises(UserError, match="before.ckpt: it has reg.0, which the network lacks"):
+    said = capsys.readouterr().out
+    assert "reg.0, reg.2" in said and "net_config" in said
+    network, path = network_of(1, reg_offset=False), str(tmp_path / "before.ckpt")
+    with pytest.raises(UserError, match="before.ckpt: .*reg.0"):
         load_weights(network, read_checkpoint(path), path)
     assert load_weights(network, read_checkpoint(path), path, fine_tuning=True) == []
