@@ -1,4 +1,5 @@
 """The converters: every source, both ways, and what they refuse."""
+import functools
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ from src.checkpoint import load_weights, parameter_shapes, read_checkpoint
 from src.coco import class_list, read_coco
 from src.detector import load_detector
 from src.errors import UserError
+from src.fine_tuning import start_weights
 from src.model_utils.config import get_config
 from src.predictor import Predictor
 from src.side_file import read_side_file
@@ -29,6 +31,7 @@ from tests.test_torch_files import write_tar
 from tools import convert_centernet, convert_resnet18
 
 NAMES = os.path.join(ROOT, "tools", "names")
+pytestmark = pytest.mark.usefixtures("undrawn")  # all weights come from files
 
 
 def call(main, *words):
@@ -67,7 +70,7 @@ def reference_features(state, pixels):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["zip", "pickle", "tar"])
-def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys):
+def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys, by_operation):
     path = tmp_path / "resnet18-5c106cde.pth"
     if file_format == "tar":
         write_tar(path, classifier)
@@ -77,11 +80,17 @@ def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys
                                              f"{NAMES}/resnet18_mindspore.txt")
     call(convert_resnet18.main, "-ckpt_file" if names else "--ckpt_file", path, *names, "--output_file", tmp_path / "backbone.ckpt")
     output = capsys.readouterr().out
-    assert "used: 100 of 102 tensors" in output
-    assert "left out, the classifier, which a detector has no use for: fc.weight, fc.bias" in output
+    assert "100 of 102 tensors" in output
+    assert "fc.weight, fc.bias" in output
+    weights = read_checkpoint(str(tmp_path / "backbone.ckpt"))
+    assert len(weights) == 100
+    for name, value in weights.items():
+        np.testing.assert_array_equal(value.asnumpy(), classifier[torch_weights.source_name(name, "resnet")], name)
+    if names:
+        return
     # As a user loads it: into the backbone of a detector.
     network = network_of(2).set_train(False)
-    load_weights(network.backbone, read_checkpoint(str(tmp_path / "backbone.ckpt")), "backbone")
+    load_weights(network.backbone, weights, "backbone")
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
     expected = reference_features(classifier, pixels)
     np.testing.assert_allclose(network.backbone(Tensor(pixels)).asnumpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
@@ -108,12 +117,13 @@ def test_name_files_decide(classifier, tmp_path):
     np.testing.assert_array_equal(weights["backbone.layer1.1.conv1.weight"].asnumpy(), classifier["layer1.0.conv1.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change, part", [
-    (lambda torch_names, names: (torch_names[:-1], names), "99 names"),
-    (lambda torch_names, names: (["conv9.weight", *torch_names[1:]], names), "it lacks conv9.weight"),
-    (lambda torch_names, names: (torch_names, ["conv9.weight", *names[1:]]), "conv9.weight, which the backbone does not have"),
-    (lambda torch_names, names: (torch_names[1:], names[1:]), "lacks backbone.conv1.weight"),
-    (lambda torch_names, names: (torch_names, [*names[:-1], names[0]]), "is there twice"),
+    (lambda torch_names, names: (torch_names[:-1], names), r"t.txt .*\b99\b.*m.txt .*\b100\b"),
+    (lambda torch_names, names: (["conv9.weight", *torch_names[1:]], names), "r.pth: .*conv9.weight"),
+    (lambda torch_names, names: (torch_names, ["conv9.weight", *names[1:]]), "m.txt .*conv9.weight"),
+    (lambda torch_names, names: (torch_names[1:], names[1:]), "m.txt .*backbone.conv1.weight"),
+    (lambda torch_names, names: (torch_names, [*names[:-1], names[0]]), "m.txt: .*twice"),
 ])
 def test_name_files_that_do_not_fit(change, part, classifier, tmp_path):
     lists = [open(f"{NAMES}/resnet18_{kind}.txt").read().split() for kind in ("torch", "mindspore")]
@@ -136,7 +146,7 @@ def test_the_model_zoos_list_of_names(tmp_path):
     shipped = convert_resnet18.read_names(f"{NAMES}/resnet18_torch.txt", f"{NAMES}/resnet18_mindspore.txt")
     assert convert_resnet18.read_names(f"{NAMES}/resnet18_torch.txt", tmp_path / "zoo.txt") == shipped
     (tmp_path / "t.txt").write_text("\n".join(theirs[:-1]))
-    with pytest.raises(UserError, match="has 99 names, .*zoo.txt 100 of the backbone, and 51 others that do not count"):
+    with pytest.raises(UserError, match=r"t.txt .*\b99\b.*zoo.txt .*\b100\b.*\b51\b"):
         convert_resnet18.read_names(tmp_path / "t.txt", tmp_path / "zoo.txt")
 
 
@@ -144,7 +154,7 @@ def test_lists_in_different_orders(classifier, tmp_path):
     """A state_dict's order is weight, bias, mean, variance; the shipped list's is mean, variance, gamma, beta: of equal shapes."""
     (tmp_path / "t.txt").write_text("\n".join(name for name in classifier if not name.startswith("fc.")))
     words = "--torch_name_file", tmp_path / "t.txt", "--ms_name_file", f"{NAMES}/resnet18_mindspore.txt"
-    with pytest.raises(UserError, match="backbone.bn1.moving_mean with bn1.weight; batch norm's moving_mean is PyTorch's running_mean, so"):
+    with pytest.raises(UserError, match=r"backbone.bn1.moving_mean .*\bbn1.weight\b.*running_mean"):
         call(convert_resnet18.main, "--ckpt_file", save(tmp_path / "r.pth", classifier), *words, "--output_file", tmp_path / "o.ckpt")
 
 
@@ -168,8 +178,8 @@ def test_dlas_classifier(tmp_path, capsys, by_operation):
     words = "--ckpt_file", save(tmp_path / "dla34-ba72cf86.pth", classifier), "--output_file", tmp_path / "dla.ckpt"
     call(convert_resnet18.main, *words)
     output = capsys.readouterr().out
-    assert "the backbone of dla_34" in output and "--net_config.arch dla_34" in output
-    assert f"used: {len(state)} of {len(classifier)} tensors" in output
+    assert "--net_config.arch dla_34" in output
+    assert f"{len(state)} of {len(classifier)} tensors" in output
     network = network_of(2, arch="dla_34").set_train(False)
     load_weights(network.backbone, read_checkpoint(str(tmp_path / "dla.ckpt")), "dla")
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
@@ -177,7 +187,7 @@ def test_dlas_classifier(tmp_path, capsys, by_operation):
         expected = reference.base(torch.tensor(pixels))
     for ours, theirs in zip(network.backbone(Tensor(pixels)), expected):
         np.testing.assert_allclose(ours.asnumpy(), theirs.numpy(), rtol=0, atol=1e-5 * theirs.abs().max().item())
-    with pytest.raises(UserError, match="convert_resnet18.py makes a backbone of it"):
+    with pytest.raises(UserError, match="dla34-ba72cf86.pth: .*convert_resnet18.py"):
         call(convert_centernet.main, *words[:3], tmp_path / "other.ckpt")
 
 
@@ -185,8 +195,11 @@ def test_dlas_classifier(tmp_path, capsys, by_operation):
 
 
 def heads(checkpoint):
-    """(the network of a checkpoint as inference has it, its side file's dictionary)."""
-    detector = load_detector(str(checkpoint), get_config("", []).eval_config, "CPU")
+    """(the network of a checkpoint as inference has it, its side file's dictionary).
+
+    With native deformable convolutions, which are quicker; parity.py has the composed ones, too.
+    """
+    detector = load_detector(str(checkpoint), get_config("", []).eval_config, "CPU", "native")
     return detector.network.maps.network, detector.description
 
 
@@ -203,10 +216,10 @@ def test_the_originals_detector_there_and_back(tmp_path, by_operation):
     tensors = {f"module.{name}": torch.tensor(value) for name, value in state.items()}
     torch.save({"epoch": 140, "state_dict": tensors, "optimizer": {"state": {}}}, tmp_path / "ctdet_coco_resdcn18.pth")
     done = call_script("tools/convert_centernet.py", "--ckpt_file", "ctdet_coco_resdcn18.pth", "--output_file", "c.ckpt", cwd=tmp_path)
-    assert "the original's detector, 80 classes" in done.stdout
+    assert "80 classes, resdcn_18" in done.stdout
     counters = next(line for line in done.stdout.splitlines() if "step counter" in line)
     assert set(re.findall(r"[\w.]+\.num_batches_tracked", counters)) == {name for name in state if name.endswith("num_batches_tracked")}
-    assert f"used: {len(state) - 26} of {len(state)}" in done.stdout
+    assert f"{len(state) - 26} of {len(state)} tensors" in done.stdout
 
     network, side = heads(tmp_path / "c.ckpt")
     assert side["classes"][:2] == ["person", "bicycle"] and side["category_ids"][-1] == 90 and len(side["classes"]) == 80
@@ -239,16 +252,15 @@ def by_zoo_names(state):
 
 
 @pytest.mark.slow
-def test_biases_in_a_file_of_the_model_zoos_converter(by_operation):
-    """Its list has 151 names, three biases of deformable convolutions among them: used, the outputs are the original's."""
-    golden = load_golden("network.npz")
-    seed = int(golden["seed"])
-    state, recipe = parity.golden_weights(GOLDEN, seed)
-    state = by_zoo_names(state)
-    assert len(state) == 151
-    network = parity.converted_network(state, "composite").set_train(False)
-    for name, output in zip(("hm", "wh", "reg"), network(Tensor(recipe["make_input"](seed, (2, 3, 128, 160))))):
-        assert np.abs(output.asnumpy() - golden[name]).max() <= 1e-4 * np.abs(golden[name]).max(), name
+def test_biases_in_a_file_of_the_model_zoos_converter():
+    """Its list has 151 names, three biases of deformable convolutions among them: used, the weights are those of the original's file."""
+    state = golden_state()
+    theirs = by_zoo_names(state)
+    assert len(theirs) == 151
+    (_, ours), (_, expected) = (parity.converted(source, "native") for source in (theirs, state))
+    assert set(ours) == set(expected) and {"deconv_layers.0.bias", "deconv_layers.6.bias", "deconv_layers.12.bias"} <= set(ours)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(ours[name], value, name)
 
 
 def convertible(kind, **changes):
@@ -270,6 +282,7 @@ BIASES = {"zoo": ["deconv_layers__0__bias", "deconv_layers__6__bias", "deconv_la
           **dict.fromkeys(("mmdet", "mmdet_plain"), [f"neck__deconv_layers__{layer}__conv__bias" for layer in (0, 2, 4)])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BIASES)
 def test_what_is_counted_as_used_is_used(kind):
     """Biases of deformable convolutions, which these sources' trainings do not have: all are used, or none, in which case they are zero."""
@@ -297,28 +310,21 @@ def test_offsets_of_one_layer_alone():
 
 
 def test_one_name_with_and_without_what_stands_before():
-    with pytest.raises(UserError, match="it holds a.weight twice, with and without 'module.'"):
+    with pytest.raises(UserError, match=r"\ba.weight\b.*module\."):
         torch_weights.without_prefix({"module.a.weight": 1, "b": 2, "a.weight": 3})
 
 
-def run_without_torch(script, *words, cwd, check=True):
-    """The finished process of a script where PyTorch cannot be imported."""
-    code = ("import runpy, sys; sys.path.insert(0, sys.argv[1]); sys.argv = sys.argv[2:]; "
-            "sys.modules['torch'] = None; runpy.run_path(sys.argv[0], run_name='__main__')")
-    return subprocess.run([sys.executable, "-c", code, ROOT, os.path.join(ROOT, script), *map(str, words)], cwd=cwd, capture_output=True,
-                          text=True, check=check)
-
-
 @pytest.mark.slow
-def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation):
+def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation, monkeypatch):
     """Through the command line, without PyTorch: the recorded outputs, COCO's classes, and the same bits back."""
+    monkeypatch.setitem(sys.modules, "torch", None)
     golden = load_golden("zoo_network.npz")
     seed = int(golden["seed"])
     state, recipe = parity.zoo_weights(GOLDEN, seed)
     path = save_checkpoint(tmp_path / "checkpoint_centernet-140_458.ckpt", state)
-    done = run_without_torch("tools/convert_centernet.py", "--ckpt_file", path, "--output_file", "c.ckpt", cwd=tmp_path)
-    assert "the model zoo's detector, 80 classes, resdcn_18" in done.stdout and "used: 148 of 148 tensors" in done.stdout
-    assert "zero, since the model zoo's deformable convolutions have no bias: deconv_layers.0.bias" in done.stdout
+    done = call_script("tools/convert_centernet.py", "--ckpt_file", path, "--output_file", "c.ckpt", cwd=tmp_path)
+    assert "model zoo" in done.stdout and "80 classes, resdcn_18" in done.stdout and "148 of 148 tensors" in done.stdout
+    assert "zero" in next(line for line in done.stdout.splitlines() if "deconv_layers.0.bias" in line)
 
     network, side = heads(tmp_path / "c.ckpt")
     assert side["classes"][:2] == ["person", "bicycle"] and side["category_ids"][-1] == 90 and len(side["classes"]) == 80
@@ -326,9 +332,9 @@ def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation):
     for name, output in (("hm", ops.sigmoid(hm)), ("wh", wh), ("reg", reg)):
         np.testing.assert_allclose(output.asnumpy(), golden[name], rtol=0, atol=1e-5, err_msg=name)
 
-    done = run_without_torch("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.ckpt", cwd=tmp_path)
-    assert "c.ckpt: this project's detector, 80 classes, resdcn_18\nused: 151 of 151 tensors\nwrote" in done.stdout
-    assert "148 parameters by the model zoo's names" in done.stdout and "moving mean" not in done.stdout
+    done = call_script("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.ckpt", cwd=tmp_path)
+    assert "c.ckpt: " in done.stdout and "80 classes, resdcn_18\n" in done.stdout and "151 of 151 tensors" in done.stdout
+    assert "148 parameters" in done.stdout and "moving" not in done.stdout
     back = ms.load_checkpoint(str(tmp_path / "back.ckpt"))
     assert set(back) == set(state)
     for name, value in state.items():
@@ -336,9 +342,18 @@ def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation):
     assert not (tmp_path / "back.json").exists()
 
 
+@pytest.fixture(scope="module")
+def zoo_converted(zoo_checkpoint, tiny_data, tmp_path_factory):
+    """zoo_checkpoint, converted."""
+    path = tmp_path_factory.mktemp("zoo converted") / "t.ckpt"
+    annotation = tiny_data / "annotations" / "instances_val2017.json"
+    call(convert_centernet.main, "--ckpt_file", zoo_checkpoint, "--output_file", path, "--annotation", annotation)
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["network.", "", "net.network."])
-def test_a_trainings_checkpoint_of_the_model_zoo(prefix, zoo_checkpoint, tiny_data, tmp_path, capsys):
+def test_a_trainings_checkpoint_of_the_model_zoo(prefix, zoo_checkpoint, zoo_converted, tiny_data, tmp_path, capsys):
     """Adam's state, as MindSpore's own Adam writes it, loss scale and counts are left out, counted and named.
 
     The last wrapper came after the optimizer was made, whose names lack it.
@@ -356,25 +371,23 @@ def test_a_trainings_checkpoint_of_the_model_zoo(prefix, zoo_checkpoint, tiny_da
     annotation = tiny_data / "annotations" / "instances_val2017.json"
     call(convert_centernet.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt", "--annotation", annotation)
     output = capsys.readouterr().out
-    assert f"used: {len(weights)} of {len(state) + 3} tensors" in output
+    assert f"{len(weights)} of {len(state) + 3} tensors" in output
     copies = 3 * len(trained)
     assert f"({copies} tensors)" in next(line for line in output.splitlines() if "optimizer's copies" in line and "vhat." in line)
     numbers = next(line for line in output.splitlines() if "the training's numbers" in line)
     expected = (set(others) | {"epoch_num", "step_num", "lr"}) - {name for name in others if name.startswith(("moment", "vhat"))}
     assert set(numbers.partition(": ")[2].partition(" (")[0].split(", ")) == expected and f"({len(expected)} tensors)" in numbers
-    call(convert_centernet.main, "--ckpt_file", zoo_checkpoint, "--output_file", tmp_path / "plain.ckpt", "--annotation", annotation)
-    converted, plain = (read_checkpoint(str(tmp_path / f"{name}.ckpt")) for name in ("o", "plain"))
+    converted, plain = (read_checkpoint(str(path)) for path in (tmp_path / "o.ckpt", zoo_converted))
     assert list(converted) == list(plain)
     for name, value in plain.items():
         np.testing.assert_array_equal(converted[name].asnumpy(), value.asnumpy(), name)
 
 
-def test_the_model_zoos_detector_is_used(zoo_checkpoint, tiny_data, tiny_records, train, tmp_path, by_operation):
-    """Converted, it is evaluated, exported, predicts and is fine-tuned; its heads are those of the network in PyTorch."""
-    annotation = tiny_data / "annotations" / "instances_val2017.json"
-    call(convert_centernet.main, "--ckpt_file", zoo_checkpoint, "--output_file", tmp_path / "t.ckpt", "--annotation", annotation)
-    network, side = heads(tmp_path / "t.ckpt")
-    assert side["classes"] == class_list(read_coco(str(annotation)))[0]
+@pytest.mark.slow
+def test_the_model_zoos_detector_is_used(zoo_converted, lively_checkpoint, tiny_data, by_operation):
+    """Converted, it is lively_checkpoint, with which other tests evaluate, export and predict; its heads are the network's in PyTorch."""
+    network, side = heads(zoo_converted)
+    assert side["classes"] == class_list(read_coco(str(tiny_data / "annotations" / "instances_val2017.json")))[0]
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1))))
     pixels = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
     with torch.no_grad():
@@ -382,27 +395,22 @@ def test_the_model_zoos_detector_is_used(zoo_checkpoint, tiny_data, tiny_records
     for ours, theirs in zip(network(Tensor(pixels)), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-5 * np.abs(theirs.numpy()).max()
 
-    done = call_script("eval.py", *TINY, "--data_dir", tiny_data, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
-    assert "6 images, 0 skipped" in done.stdout and "Average Precision" in done.stdout
-    call_script("export.py", *TINY, "--export_config.ckpt_file", "t.ckpt", "--export_config.input_res", "[64, 64]", cwd=tmp_path)
-    assert (tmp_path / "centernet.mindir").stat().st_size > 1e6
-    words = ["--input", tiny_data / "val2017", "--output", "found", "--input_res", 96, 96, "--device_target", "CPU"]
-    call_script("tools/predict.py", "--load_checkpoint_path", "t.ckpt", *words, cwd=tmp_path)
-    assert (tmp_path / "found" / "predictions.json").exists()
-    rate = ["--train_config.MultiDecay.learning_rate", 1e-12, "--train_steps", 1]
-    train(*rate, "--mindrecord_dir", tiny_records, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
-    trained = read_checkpoint(str(next((tmp_path / "ckpt_0").glob("*.ckpt"))))
-    for name, start in read_checkpoint(str(tmp_path / "t.ckpt")).items():
-        if "moving" not in name:
-            np.testing.assert_allclose(trained[name].asnumpy(), start.asnumpy(), atol=1e-6, err_msg=name)
+    converted, lively = (read_checkpoint(str(path)) for path in (zoo_converted, lively_checkpoint))
+    assert list(converted) == list(lively)
+    for name, value in lively.items():
+        biases = name in ("deconv_layers.0.bias", "deconv_layers.6.bias", "deconv_layers.12.bias")
+        np.testing.assert_array_equal(converted[name].asnumpy(), 0 * value.asnumpy() if biases else value.asnumpy(), name)
+    ours, theirs = (json.loads(path.with_suffix(".json").read_text()) for path in (zoo_converted, lively_checkpoint))
+    of_the_test = {"input_res_train": theirs["input_res_train"], "num_batches_tracked": theirs["num_batches_tracked"]}
+    assert {**ours, **of_the_test} == theirs
 
 
 @pytest.mark.slow
-def test_biases_that_the_model_zoo_has_no_place_for(lively_checkpoint, tiny_data, tmp_path, capsys):
+def test_biases_that_the_model_zoo_has_no_place_for(lively_checkpoint, tiny_data, tmp_path, capsys, by_operation):
     """They go into the batch norms behind them: other parameters stay, so do the outputs, and the report says it."""
     call(convert_centernet.main, "--reverse", "--ckpt_file", lively_checkpoint, "--output_file", tmp_path / "z.ckpt")
     output = capsys.readouterr().out
-    assert "put into the moving mean of the batch norm behind it" in output and "deconv_layers.0.bias, deconv_layers.6.bias" in output
+    assert "moving mean" in next(line for line in output.splitlines() if "deconv_layers.0.bias, deconv_layers.6.bias" in line)
     annotation = tiny_data / "annotations" / "instances_val2017.json"
     call(convert_centernet.main, "--ckpt_file", tmp_path / "z.ckpt", "--output_file", tmp_path / "o.ckpt", "--annotation", annotation)
     before, after = (read_checkpoint(str(path)) for path in (lively_checkpoint, tmp_path / "o.ckpt"))
@@ -413,13 +421,14 @@ def test_biases_that_the_model_zoo_has_no_place_for(lively_checkpoint, tiny_data
         np.testing.assert_allclose(other.asnumpy(), one.asnumpy(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes, part", [
-    ({"network.hm_fn.2.weight": None}, "it lacks hm_fn.2.weight"),
-    ({"network.deconv_layers.6.conv_offset.bias": None}, "it lacks deconv_layers.6.conv_offset.bias"),
-    ({"network.backbone.layer4.0.conv1.weight": None}, "it lacks backbone.layer4.0.conv1.weight$"),
-    ({"network.hps_fn.0.weight": np.zeros((4, 4), np.float32)}, "the network has no place for hps_fn.0.weight"),
-    ({"network.wh_fn.0.bias": np.zeros(3, np.float32)}, r"wh_fn.0.bias is \(3,\), the network wants \(16,\)"),
-    ({}, "it knows 3 classes and does not name them.*--annotation"),
+    ({"network.hm_fn.2.weight": None}, r".*\bhm_fn.2.weight\b"),
+    ({"network.deconv_layers.6.conv_offset.bias": None}, r".*\bdeconv_layers.6.conv_offset.bias\b"),
+    ({"network.backbone.layer4.0.conv1.weight": None}, r".*\bbackbone.layer4.0.conv1.weight$"),
+    ({"network.hps_fn.0.weight": np.zeros((4, 4), np.float32)}, r".*\bhps_fn.0.weight\b"),
+    ({"network.wh_fn.0.bias": np.zeros(3, np.float32)}, r"wh_fn.0.bias .*\(3,\).*\(16,\)"),
+    ({}, ".*3 classes.*--annotation"),
 ])
 def test_model_zoo_checkpoints_that_do_not_fit(changes, part, zoo_checkpoint, tiny_data, tmp_path):
     state = {name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(zoo_checkpoint)).items()}
@@ -451,23 +460,23 @@ def test_names_in_a_file(zoo_checkpoint, classifier, tmp_path):
 @pytest.mark.parametrize("prefix", ["", "network."])
 def test_a_backbones_checkpoint_needs_no_conversion(main, prefix, tmp_path):
     path = save_checkpoint(tmp_path / "b.ckpt", {f"{prefix}backbone.{name}.weight": np.zeros(1, np.float32) for name in "ab"})
-    with pytest.raises(UserError, match=f"{path} is a backbone's checkpoint, .* --net_config.load_backbone_path {path}$"):
+    with pytest.raises(UserError, match=f"{path} .*--net_config.load_backbone_path {path}$"):
         call(main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
 
 
 def test_a_detector_of_ours_is_no_pytorch_file(zoo_checkpoint, lively_checkpoint, tmp_path):
-    for path, words in ((lively_checkpoint, "not the model zoo's"), (zoo_checkpoint, "of the model zoo's CenterNet; convert it")):
+    for path, words in ((lively_checkpoint, "model zoo"), (zoo_checkpoint, "model zoo.*convert_centernet.py")):
         with pytest.raises(UserError, match=words):
             call(convert_resnet18.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
 
 
 def test_checkpoints_that_are_not_to_be_converted(zoo_checkpoint, lively_checkpoint, tmp_path):
-    with pytest.raises(UserError, match="lively.ckpt: a MindSpore checkpoint that is not the model zoo's .backbone.conv1.weight"):
+    with pytest.raises(UserError, match="lively.ckpt: .*model zoo.*backbone.conv1.weight"):
         call(convert_centernet.main, "--ckpt_file", lively_checkpoint, "--output_file", tmp_path / "o.ckpt")
     (tmp_path / "half.ckpt").write_bytes(zoo_checkpoint.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="half.ckpt: not a MindSpore checkpoint, or a damaged one"):
+    with pytest.raises(UserError, match="half.ckpt: .*damaged"):
         call(convert_centernet.main, "--ckpt_file", tmp_path / "half.ckpt", "--output_file", tmp_path / "o.ckpt")
-    with pytest.raises(UserError, match="is a checkpoint of the model zoo's CenterNet; convert it"):
+    with pytest.raises(UserError, match=f"{zoo_checkpoint} .*model zoo.*convert_centernet.py"):
         Predictor(str(zoo_checkpoint))
     assert not (tmp_path / "o.ckpt").exists()
 
@@ -476,20 +485,6 @@ def test_coco_classes_are_cocos():
     """As pycocotools' data sets list them: 80 names, ids up to 90 with ten left out."""
     _, names, ids = convert_centernet.class_list(80, None, {})
     assert len(set(names)) == 80 and ids == sorted(ids) and set(range(1, 91)) - set(ids) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-
-
-@pytest.mark.slow
-def test_resdcn_101(tmp_path, capsys, by_operation):
-    reference = torch_reference.lively(torch_reference.CenterNet(80, block=torch_reference.Bottleneck, stacks=(3, 4, 23, 3)))
-    torch.save(reference.state_dict(), tmp_path / "r.pth")
-    call(convert_centernet.main, "--ckpt_file", tmp_path / "r.pth", "--output_file", tmp_path / "out" / "r101")
-    assert "--net_config.arch resdcn_101" in capsys.readouterr().out
-    network, _ = heads(tmp_path / "out" / "r101.ckpt")
-    pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
-    with torch.no_grad():
-        expected = reference(torch.tensor(pixels))
-    for ours, theirs in zip(network(Tensor(pixels)), expected):
-        assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
 
 
 MMDET_LAYERS = {0: "0.conv", 1: "0.bn", 3: "1.conv", 4: "1.bn", 6: "2.conv", 7: "2.bn", 9: "3.conv", 10: "3.bn", 12: "4.conv", 13: "4.bn",
@@ -541,9 +536,9 @@ def test_mmdetections_detector_sees_the_same_image(change, tmp_path, capsys, by_
     torch.save({"meta": {"CLASSES": ("disc", "square", "star")}, "state_dict": tensors}, tmp_path / "m.pth")
     call(convert_centernet.main, "--ckpt_file", tmp_path / "m.pth", "--output_file", tmp_path / "m.ckpt")
     output = capsys.readouterr().out
-    assert "MMDetection's detector, 3 classes" in output and "backbone.conv1.weight: its input channels turned" in output
+    assert "MMDetection" in output and "3 classes" in output and "backbone.conv1.weight: " in output
     assert "deconv_layers.12.bias" in output and "dataset_config.mean" in output
-    assert ("doubled, since they are plain convolutions there" in output) == (change is with_plain_convolutions)
+    assert ("doubled" in output) == (change is with_plain_convolutions)
     network, side = heads(tmp_path / "m.ckpt")
     assert side["classes"] == ["disc", "square", "star"] and side["category_ids"] == [1, 2, 3]
     pixels = noise_image(4, 64, 96)
@@ -563,26 +558,38 @@ def test_mmdetections_detector_sees_the_same_image(change, tmp_path, capsys, by_
 def test_the_architecture_is_found_from_the_names(arch, make, tiny_data, tmp_path, capsys, by_operation):
     """Converted, it is that network with the same outputs; every bit comes back, and not as a model-zoo checkpoint without its like."""
     reference = torch_reference.lively(make())
-    torch.save({"epoch": 3, "state_dict": reference.state_dict()}, tmp_path / "t.pth")
+    state = {name: value.clone() for name, value in reference.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "t.pth")
     annotation = tiny_data / "annotations" / "instances_val2017.json"
-    call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt", "--annotation", annotation)
+    converted = tmp_path / "a folder" / "t.ckpt"
+    words = "--ckpt_file", tmp_path / "t.pth", "--output_file", converted.with_suffix(""), "--annotation", annotation
+    call(convert_centernet.main, *words)
     output = capsys.readouterr().out
-    assert f"the original's detector, 3 classes, {arch}" in output and f"--net_config.arch {arch}" in output
-    network, side = heads(tmp_path / "t.ckpt")
+    assert f"3 classes, {arch}" in output and f"--net_config.arch {arch}" in output
+    network, side = heads(converted)
     assert side["net_config"]["arch"] == arch and side["net_config"]["num_stacks"] == []
     pixels = np.random.default_rng(0).standard_normal((1, 3, 96, 64)).astype(np.float32)
     with torch.no_grad():
         expected = reference(torch.tensor(pixels))
     for ours, theirs in zip(network(Tensor(pixels)), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
-    call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", tmp_path / "back.pth")
+    call(convert_centernet.main, "--reverse", "--ckpt_file", converted, "--output_file", tmp_path / "back.pth")
     back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
-    make().load_state_dict(back)
-    for name, value in reference.state_dict().items():
+    reference.load_state_dict(back)  # which refuses other names and shapes
+    for name, value in state.items():
         assert back[name].numpy().tobytes() == value.numpy().tobytes(), name
     if arch != "resdcn_34":
-        with pytest.raises(UserError, match=f"is a ResNet with deformable convolutions, and this is {arch}"):
-            call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", tmp_path / "zoo.ckpt")
+        with pytest.raises(UserError, match=rf"\b{arch}\b"):
+            call(convert_centernet.main, "--reverse", "--ckpt_file", converted, "--output_file", tmp_path / "zoo.ckpt")
+
+
+@pytest.mark.parametrize("arch", ["res_18", "resdcn_101", "dla_34"])
+def test_names_and_shapes_tell_the_architecture(arch):
+    """Those of the original's states; that the networks are the same, to ResNet101, is in parity.py."""
+    shapes = json.loads(pathlib.Path(GOLDEN, "family", f"{arch}_shapes.json").read_text())
+    state = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    num_classes, described = torch_weights.describe_detector(state, torch_weights.recognize(state))
+    assert (num_classes, described["arch"]) == (80, arch)
 
 
 def test_a_recipe_goes_into_the_side_file(tiny_data, tmp_path, capsys):
@@ -596,62 +603,60 @@ def test_a_recipe_goes_into_the_side_file(tiny_data, tmp_path, capsys):
     assert (side["mean"], side["std"], side["input_res_train"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], [384, 384])
     assert side["evaluation"]["eval_config.flip_test"] and not side["evaluation"]["eval_config.keep_res"]
     assert f"--config_path {shlex.quote(recipe)} --net_config.num_stacks" in capsys.readouterr().out
-    with pytest.raises(UserError, match="--config_path has no use with --reverse"):
+    with pytest.raises(UserError, match="--config_path .*--reverse"):
         call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", "b.pth", "--config_path", recipe)
 
 
 @pytest.mark.slow
-def test_a_converted_detector_is_evaluated_exported_and_sent_back(tiny_data, tmp_path):
-    """Three classes that only an annotation file names, the small network of the other tests."""
-    reference = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
-    torch.save({"state_dict": reference.state_dict()}, tmp_path / "t.pth")
-    annotation = tiny_data / "annotations" / "instances_val2017.json"
-    call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt", "--annotation", annotation)
-    done = call_script("eval.py", *TINY, "--data_dir", tiny_data, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
-    assert "6 images, 0 skipped" in done.stdout and "Average Precision" in done.stdout
-    call_script("export.py", *TINY, "--export_config.ckpt_file", "t.ckpt", "--export_config.input_res", "[64, 64]", cwd=tmp_path)
-    assert (tmp_path / "centernet.mindir").stat().st_size > 1e6
-
-
-def test_fine_tuning_on_other_classes(tiny_records, train, tmp_path, capsys):
+def test_fine_tuning_on_other_classes(tmp_path, make_config, capsys):
     """80 classes, MMDetection's normalization, to three: all but the last layer of the heatmap head is loaded, and said."""
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1))))
     save(tmp_path / "t.pth", mmdet_state(reference))
     call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt")
-    rate = ["--train_config.MultiDecay.learning_rate", 1e-12, "--train_steps", 1]
-    done = train(*rate, "--mindrecord_dir", tiny_records, "--load_checkpoint_path", "t.ckpt", cwd=tmp_path)
-    assert "the checkpoint has none of this run's classes: the heads' last layers start anew for " in done.stdout
-    assert "the checkpoint was trained with mean [0.406, 0.456, 0.485]" in done.stdout
-    trained = read_checkpoint(str(next((tmp_path / "ckpt_0").glob("*.ckpt"))))
-    for name, start in read_checkpoint(str(tmp_path / "t.ckpt")).items():
-        if name not in ("hm.2.weight", "hm.2.bias") and "moving" not in name:
-            np.testing.assert_allclose(trained[name].asnumpy(), start.asnumpy(), atol=1e-6, err_msg=name)
-    assert trained["hm.2.weight"].shape[0] == 3
+    config = make_config(*TINY, "--load_checkpoint_path", tmp_path / "t.ckpt")
+    network = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
+    capsys.readouterr()
+    start_weights(network, config, ["disc", "square", "star"])
+    said = capsys.readouterr().out
+    assert "disc, square, star" in said and "[0.406, 0.456, 0.485]" in said and "dataset_config.mean" in said
+    started, stored = network.parameters_dict(), read_checkpoint(str(tmp_path / "t.ckpt"))
+    assert set(started) == set(stored)
+    for name, value in stored.items():
+        if name not in ("hm.2.weight", "hm.2.bias"):
+            np.testing.assert_array_equal(started[name].asnumpy(), value.asnumpy(), name)
+    assert started["hm.2.weight"].shape[0] == 3
 
 
 # ---------------------------------------------------------------- refusals
 
 
+@functools.cache
+def small_detector():
+    """The state of a small detector, {name: array}; not to be changed."""
+    return parity.arrays(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1)))
+
+
 def small_state(**changes):
     """A small detector's state with entries changed, or left out where the change is None."""
-    state = parity.arrays(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1)))
+    state = dict(small_detector())
     state.update({name.replace("__", "."): value for name, value in changes.items()})
     return {name: value for name, value in state.items() if value is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes, part", [
-    ({"layer2__0__bn1__bias": None}, "it lacks layer2.0.bn1.bias"),
-    ({"deconv_layers__6__bias": None}, "it lacks deconv_layers.6.bias"),
-    ({"extra__weight": np.zeros(3, np.float32)}, "no place for extra.weight"),
-    ({"fc__weight": np.zeros((3, 3), np.float32)}, "no place for fc.weight"),
-    ({"layer2__0__conv1__weight": np.zeros((128, 64, 1, 1), np.float32)}, r"layer2.0.conv1.weight is \(128, 64, 1, 1\), the network wants"),
-    ({"hm__2__weight": np.zeros((5, 16, 1, 1), np.float32)}, "knows 5 classes and does not name them.*--annotation"),
-    ({"wh__2__weight": None}, "it lacks wh.2.weight"),
-    ({"layer4__0__conv1__weight": None, "layer4__0__conv2__weight": None}, "it lacks layer4.0.conv1.weight, so its backbone is no ResNet"),
-    ({"layer4__0__conv1__weight": None}, "it lacks layer4.0.conv1.weight$"),  # and not all that comes behind
-    ({"deconv_layers__3__weight": None}, "it lacks deconv_layers.3.weight$"), ({"reg__0__weight": None}, "it lacks reg.0.weight$"),
-    ({"bn1__weight": np.full(64, np.nan, np.float32)}, "it holds numbers that are not finite: bn1.weight"),
-    ({"deconv_layers__0__conv_offset_mask__weight": None}, "it lacks deconv_layers.0.conv_offset_mask.weight"),
+    ({"layer2__0__bn1__bias": None}, r"\blayer2.0.bn1.bias\b"),
+    ({"deconv_layers__6__bias": None}, r"\bdeconv_layers.6.bias\b"),
+    ({"extra__weight": np.zeros(3, np.float32)}, r"\bextra.weight\b"),
+    ({"fc__weight": np.zeros((3, 3), np.float32)}, r"\bfc.weight\b"),
+    ({"layer2__0__conv1__weight": np.zeros((128, 64, 1, 1), np.float32)}, r"layer2.0.conv1.weight .*\(128, 64, 1, 1\).*\(128, 64, 3, 3\)"),
+    ({"hm__2__weight": np.zeros((5, 16, 1, 1), np.float32)}, r"\b5 classes.*--annotation"),
+    ({"wh__2__weight": None}, r"\bwh.2.weight\b"),
+    ({"layer4__0__conv1__weight": None, "layer4__0__conv2__weight": None}, r"\blayer4.0.conv1.weight, .*ResNet"),
+    ({"layer4__0__conv1__weight": None}, r"\blayer4.0.conv1.weight$"),  # and not all that comes behind
+    ({"deconv_layers__3__weight": None}, r"\bdeconv_layers.3.weight$"), ({"reg__0__weight": None}, r"\breg.0.weight$"),
+    ({"bn1__weight": np.full(64, np.nan, np.float32)}, r"finite.*\bbn1.weight\b"),
+    ({"deconv_layers__0__conv_offset_mask__weight": None}, r"\bdeconv_layers.0.conv_offset_mask.weight\b"),
 ])
 def test_states_that_do_not_fit(changes, part, tmp_path):
     path = save(tmp_path / "x.pth", small_state(**changes))
@@ -660,20 +665,21 @@ def test_states_that_do_not_fit(changes, part, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["x.pth"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make, missing", [
     (lambda: torch_family.DLANet(80), "dla_up.ida_2.proj_1.conv.weight"), (lambda: torch_family.DLANet(80), "base.base_layer.0.weight"),
 ])
 def test_one_missing_tensor_of_another_architecture_is_the_one_named(make, missing, tmp_path):
     state = parity.arrays(make())
     del state[missing]
-    with pytest.raises(UserError, match=f"x.pth: it lacks {missing}$"):
+    with pytest.raises(UserError, match=rf"x.pth: .*\b{missing}$"):
         call(convert_centernet.main, "--ckpt_file", save(tmp_path / "x.pth", state), "--output_file", tmp_path / "o.ckpt")
 
 
 @pytest.mark.parametrize("changes, part", [
-    ({"hm__0__weight": np.zeros((5000, 1, 1, 1), np.float32)}, "net_config.head_conv is 5000"),
-    ({f"layer4__{number}__conv1__weight": np.zeros(1, np.float32) for number in range(1, 200)}, "net_config.num_stacks is .1, 1, 1, 200"),
-    ({f"kps__{number}__up1__0__conv1__weight": np.zeros(1, np.float32) for number in range(100)}, "100 stacked hourglasses"),
+    ({"hm__0__weight": np.zeros((5000, 1, 1, 1), np.float32)}, "net_config.head_conv .*5000"),
+    ({f"layer4__{number}__conv1__weight": np.zeros(1, np.float32) for number in range(1, 200)}, "net_config.num_stacks .*1, 1, 1, 200"),
+    ({f"kps__{number}__up1__0__conv1__weight": np.zeros(1, np.float32) for number in range(100)}, r"\b100\b.*hourglass"),
 ])
 def test_small_files_that_name_large_networks(changes, part, tmp_path):
     """The network that the names describe is made to know its shapes: a few bytes are not to make gigabytes."""
@@ -698,6 +704,7 @@ def test_bfloat16_is_read(tmp_path, capsys):
     np.testing.assert_array_equal(weight, half["conv1.weight"].float().numpy())
 
 
+@pytest.mark.slow
 def test_a_recipe_of_another_architecture(tmp_path, capsys):
     """What is to be typed takes the recipe's own choices back."""
     (tmp_path / "r.yaml").write_text("net_config: {block_class: Bottleneck, num_stacks: [3, 4, 6, 3]}")
@@ -710,7 +717,7 @@ def test_a_recipe_of_another_architecture(tmp_path, capsys):
 
 @pytest.mark.parametrize("names, part", [
     (["base.base_layer.0.weight"], "DLA"), (["bbox_head.heatmap_head.0.weight"], "centernet_r18-dcnv2"),
-    (["a", "b"], r"known source \(a, b"), (["conv1.weight", "layer1.0.conv1.weight"], "convert_resnet18.py"),
+    (["a", "b"], r"\(a, b"), (["conv1.weight", "layer1.0.conv1.weight"], "convert_resnet18.py"),
 ])
 def test_other_networks(names, part, tmp_path):
     path = save(tmp_path / "x.pth", {name: np.zeros(1, np.float32) for name in names})
@@ -720,17 +727,32 @@ def test_other_networks(names, part, tmp_path):
 
 def test_a_detector_is_no_backbone(tmp_path):
     path = save(tmp_path / "x.pth", small_state())
-    with pytest.raises(UserError, match="a whole detector; tools/convert_centernet.py"):
+    with pytest.raises(UserError, match="tools/convert_centernet.py"):
         call(convert_resnet18.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
+
+
+WITHOUT_TORCH = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+sys.modules["torch"] = None  # as where it is not installed
+script = sys.argv[2]
+for words in (["--ckpt_file", "x.pth", "--output_file", "o.ckpt"], ["--reverse", "--ckpt_file", "o.ckpt", "--output_file", "back.pth"]):
+    sys.argv = [script, *words]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
 
 
 @pytest.mark.slow
 def test_without_pytorch(tmp_path):
     """In a process that cannot import it its files are read; writing one ends in one sentence, and exit code 2."""
     save(tmp_path / "x.pth", small_state())
-    run_without_torch("tools/convert_centernet.py", "--ckpt_file", "x.pth", "--output_file", "o.ckpt", cwd=tmp_path)
-    words = "--reverse", "--ckpt_file", "o.ckpt", "--output_file", "back.pth"
-    done = run_without_torch("tools/convert_centernet.py", *words, cwd=tmp_path, check=False)
+    words = [sys.executable, "-c", WITHOUT_TORCH, ROOT, os.path.join(ROOT, "tools", "convert_centernet.py")]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert "wrote o.ckpt" in done.stdout and (tmp_path / "o.ckpt").exists()
     assert_user_error(done, "pip install -r ", "requirements-torch.txt")
 
 
@@ -742,7 +764,7 @@ def test_converter_mistakes(tmp_path):
     ):
         assert_user_error(call_script("tools/convert_centernet.py", *words, cwd=tmp_path, check=False), *parts)
     words = ["--ckpt_file", "x", "--output_file", "o", "--ms_name_file", "m"]
-    assert_user_error(call_script("tools/convert_resnet18.py", *words, cwd=tmp_path, check=False), "go together")
+    assert_user_error(call_script("tools/convert_resnet18.py", *words, cwd=tmp_path, check=False), "--torch_name_file", "--ms_name_file")
 
 
 def test_a_file_that_cannot_say_whose_it_is_stays(classifier, tmp_path):
@@ -751,7 +773,7 @@ def test_a_file_that_cannot_say_whose_it_is_stays(classifier, tmp_path):
     call(convert_resnet18.main, *words)
     before = (tmp_path / "o.ckpt").read_bytes()
     for convert, more in ((convert_resnet18.main, []), (convert_centernet.main, []), (convert_centernet.main, ["--reverse"])):
-        with pytest.raises(UserError, match="o.ckpt is there already, and is not known as this project's"):
+        with pytest.raises(UserError, match="o.ckpt .*--output_file"):
             call(convert, *words, *more)
     assert (tmp_path / "o.ckpt").read_bytes() == before and sorted(file.name for file in tmp_path.iterdir()) == ["o.ckpt", "r.pth"]
 
@@ -763,7 +785,7 @@ def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path, capsys, by_ope
     stored, network = read_checkpoint(str(checkpoint)), network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
     used = len(parameter_shapes(network))
     output = capsys.readouterr().out
-    assert f"used: {used} of {len(stored)} tensors" in output and f"({len(stored) - used} tensors)" in output
+    assert f"{used} of {len(stored)} tensors" in output and f"({len(stored) - used} tensors)" in output
     content = torch.load(tmp_path / "t.pth", weights_only=True)
     assert content["epoch"] == read_side_file(str(checkpoint))["epoch"] + 1
     reference = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)).eval()
