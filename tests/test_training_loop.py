@@ -1,6 +1,7 @@
 """src/training_loop.py with stand-ins for the network, the checkpoints, the scores, and for MindSpore's sink."""
 import contextlib
 import os
+import re
 import shlex
 import signal
 import types
@@ -70,7 +71,8 @@ def test_sinking_is_for_ascend(make_config, capsys):
     assert training_loop.choose_sink_steps(make_config("--data_sink_steps", -1), "Ascend", 916) == 916
     assert capsys.readouterr().out == ""
     assert training_loop.choose_sink_steps(config, "CPU", 916) == 0
-    assert "works on Ascend only" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "enable_data_sink" in said and "Ascend" in said
     assert training_loop.choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend", 916) == 0
 
 
@@ -173,7 +175,7 @@ def test_an_interrupt_saves_the_last_step(loop):
     with pytest.raises(Interrupted) as raised:
         loop(part, range(2, 8), "--save_checkpoint_steps", 100)
     assert part.recorded[-1] == (5, pytest.approx(1.2)) and part.saved == [(5, True)]
-    assert "5 of 8 steps are done" in str(raised.value)
+    assert "5 of 8 steps" in str(raised.value)
     assert str(raised.value).endswith(f"--resume true --load_checkpoint_path {shlex.quote(os.path.abspath('c/5.ckpt'))}")
 
 
@@ -184,8 +186,7 @@ def test_an_interrupt_in_the_last_step_ends_as_without(loop):
 
 def test_a_loss_that_sticks_ends_training_and_keeps_checkpoints(loop, capsys):
     part = LoopStandIn([60.0, 30.0, *[18.416992] * 60])
-    with pytest.raises(UserError, match=r"heatmap loss has stayed at 9.2085 for 12 steps, up to step 15: .*last checkpoint is c/15.ckpt|"
-                                        r"heatmap loss has stayed at 9.2084"):
+    with pytest.raises(UserError, match=r"9\.2084\d* .*\b12 steps\b.*\bstep 15\b.*c/14.ckpt"):
         loop(part, range(60), "--save_checkpoint_steps", 1, "--train_config.max_diverged", 12)
     assert len(part.recorded) == 15
     assert part.saved[6:9] == [(7, True), (8, False), (9, False)]  # noticed at the fifth such step
@@ -195,20 +196,20 @@ def test_a_loss_that_sticks_ends_training_and_keeps_checkpoints(loop, capsys):
 def test_many_overflows_end_training_and_few_are_counted(loop, capsys):
     losses = [2.0 + 0.1 * (step % 3) for step in range(40)]
     assert loop(LoopStandIn(losses, overflows=range(5, 12)), range(40), "--train_config.max_overflows", 8) == "c/40.ckpt"
-    assert "7 of 40 steps overflowed and were skipped" in capsys.readouterr().out
-    with pytest.raises(UserError, match="the last 8 steps, up to step 13, overflowed .*loss_scale_value"):
+    assert "7 of 40 steps" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"\b8 steps\b.*\bstep 13\b.*loss_scale_value"):
         loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 8)
     assert loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 0) == "c/40.ckpt"
 
 
 def test_a_short_training_of_overflows_alone_is_no_success(loop, capsys):
     """Fewer steps than max_overflows; a part of a training, or one without a limit, may have them."""
-    with pytest.raises(UserError, match="all 6 steps overflowed and were skipped: nothing is learnt; lower train_config.loss_scale_value"):
+    with pytest.raises(UserError, match=r"\b6 steps\b.*train_config.loss_scale_value"):
         loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(6))
     assert loop(LoopStandIn([2.0] * 6, overflows=range(5)), range(6)) == "c/6.ckpt"
     assert loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(3, 6)) == "c/6.ckpt"
     assert loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(6), "--train_config.max_overflows", 0) == "c/6.ckpt"
-    assert "6 of 6 steps overflowed" in capsys.readouterr().out
+    assert "6 of 6 steps" in capsys.readouterr().out
 
 
 def falling(steps):
@@ -234,13 +235,13 @@ def test_patience_ends_a_training(loop, scoring, capsys):
     scores = scoring([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], "--patience", 3)
     assert loop(part, range(60), *NEVER, scoring=scores) == "c/25.ckpt"
     assert part.best[-1] == "c/20.ckpt" and part.told[-1]["scores"]["since_best"] == 3
-    assert "training ends after 25 of 60 steps: 3 evaluations were no better in AP than the best (patience)" in capsys.readouterr().out
+    assert re.search(r"\b25 of 60 steps\b.*\b3\b.*\bAP\b.*patience", capsys.readouterr().out)
 
 
 def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_evaluates(loop, scoring):
     part = LoopStandIn(falling(20))
     first = scoring([0.1, None])
-    with pytest.raises(Interrupted, match="10 of 20 steps are done"):
+    with pytest.raises(Interrupted, match="10 of 20 steps"):
         loop(part, range(20), *NEVER, scoring=first)
     assert part.saved[-1] == (10, True) and part.told[-1]["scores"]["step"] == 5
     again, second = LoopStandIn(falling(20)), scoring([0.5, 0.3, 0.1])
@@ -253,7 +254,7 @@ def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_evaluates(loop, sco
 def test_an_evaluation_that_cannot_be_made_loses_no_steps(loop, scoring):
     """As where the images' disk has gone; the resumed run evaluates first."""
     part = LoopStandIn(falling(20))
-    with pytest.raises(UserError, match="no image could be read; 10 of 20 steps are done; go on with: .* --resume true .*c/10.ckpt"):
+    with pytest.raises(UserError, match="no image could be read.*10 of 20 steps.* --resume true .*c/10.ckpt"):
         loop(part, range(20), *NEVER, scoring=scoring([0.1, UserError("no image could be read")]))
     assert part.saved[-1] == (10, True) and part.told[-1] == {"scores": part.told[-1]["scores"], "best": False}
     assert part.told[-1]["scores"]["step"] == 5 and part.best == ["c/5.ckpt"]
@@ -261,14 +262,14 @@ def test_an_evaluation_that_cannot_be_made_loses_no_steps(loop, scoring):
 
 def test_a_signal_in_the_evaluation_before_the_first_step_ends_the_run(loop, scoring):
     part = LoopStandIn(falling(20))
-    with pytest.raises(Interrupted, match="10 of 20 steps are done, and the evaluation of that step is not"):
+    with pytest.raises(Interrupted, match="10 of 20 steps.*evaluation"):
         loop(part, range(10, 20), *NEVER, scoring=scoring([None]))
     assert part.recorded == [] and part.saved == []
 
 
 def test_a_signal_before_an_evaluation_leaves_it_to_the_resumed_run(loop, scoring):
     part = LoopStandIn(falling(20), interrupt_at=4)
-    with pytest.raises(Interrupted, match="5 of 20 steps are done"):
+    with pytest.raises(Interrupted, match="5 of 20 steps"):
         loop(part, range(20), *NEVER, scoring=scoring([]))
     assert part.scored == [] and part.told[-1]["scores"]["step"] == 0
 
