@@ -62,6 +62,8 @@ def begin_worker():
     """A process manager that ends a service sends its signal to all of its processes: these work on until the service has ended."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != multiprocessing.parent_process().pid:  # killed while this process was loading: no signal comes any more
+        os._exit(1)
     cv2.setNumThreads(1)
 
 

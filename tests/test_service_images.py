@@ -107,6 +107,13 @@ def test_an_image_that_ends_its_process_is_refused(workers):
     assert refused.value.status_code in (422, 503) and run(workers, worker_tasks.process)
 
 
+def test_a_process_whose_service_was_killed_while_it_loaded_ends(workers):
+    """It would wait for images for ever, with the service's output and socket open."""
+    with pytest.raises(HTTPException, match="the image"):
+        run(workers, worker_tasks.lose_its_service)
+    assert run(workers, worker_tasks.process)
+
+
 def test_another_error_comes_back_as_it_is(workers):
     with pytest.raises(ZeroDivisionError, match="zero"):
         run(workers, worker_tasks.fail)

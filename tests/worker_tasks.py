@@ -25,6 +25,12 @@ def crash():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def lose_its_service():
+    """Begin as a process does whose service has been killed meanwhile: its parent is another."""
+    os.getppid = lambda: 1
+    sys.modules["src.service_images"].begin_worker()
+
+
 def fail():
     """Raise what is no HTTPException."""
     raise ZeroDivisionError("zero")
