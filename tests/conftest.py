@@ -1,14 +1,17 @@
 """Shared by all tests: golden vectors, configurations, small data sets."""
+import ast
 import atexit
 import contextlib
 import fcntl
 import functools
 import glob
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
 import pathlib
+import re
 import runpy
 import shlex
 import shutil
@@ -36,7 +39,7 @@ from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.model_utils.device_adapter import set_device
 from src.side_file import side_file
-from tests import prepared
+from tests import environments, prepared
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
@@ -394,10 +397,19 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def wheel(checkout, tmp_path_factory):
-    """The wheel of the project."""
+def compiler(tmp_path_factory):
+    """A C compiler that does not optimize, as CC names it: where it matters that something is built, not how fast that is."""
+    return environments.plain_compiler(tmp_path_factory.mktemp("compiler") / "cc")
+
+
+@pytest.fixture(scope="session")
+def wheel(checkout, compiler, tmp_path_factory):
+    """The wheel of the project, made where there is what pyproject.toml requires for that, and nothing else."""
     def make(folder):
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, checkout, cwd=folder)
+        needed = ast.literal_eval(re.search(r"^requires = (\[.*\])$", (checkout / "pyproject.toml").read_text(), re.M)[1])
+        python = environments.make(tmp_path_factory.mktemp("builder"), needed) / "python"
+        words = ["--quiet", "--no-deps", "--no-build-isolation", "--check-build-dependencies", "--wheel-dir", folder, checkout]
+        run(python, "-m", "pip", "wheel", *words, cwd=folder, CC=str(compiler))
 
     return next(made_once(tmp_path_factory, "wheel", make).iterdir())
 
@@ -406,23 +418,29 @@ def wheel(checkout, tmp_path_factory):
 def installed(wheel, tmp_path_factory):
     """The bin folder of a virtual environment with the wheel, what it depends on and a type checker; nothing else."""
     def make(folder):
-        run(sys.executable, "-m", "venv", folder, cwd=folder)
-        run(folder / "bin" / "pip", "install", "--quiet", "--no-compile", wheel, "mypy", cwd=folder)
+        needed = [text for text in next(importlib.metadata.distributions(path=[str(wheel)])).requires if "extra ==" not in text]
+        python = environments.make(folder, needed) / "python"
+        run(python, "-m", "pip", "install", "--quiet", "--no-compile", wheel, "mypy", cwd=folder)
 
     return made_once(tmp_path_factory, "environment", make) / "bin"
 
 
 @pytest.fixture(scope="session")
 def onnx_alone(wheel, tmp_path_factory):
-    """The bin folder of a virtual environment as the Dockerfile makes it: ONNX Runtime, the service and the wheel, without MindSpore."""
+    """The bin folder of a virtual environment as the Dockerfile makes it: ONNX Runtime, the service and the wheel, without MindSpore.
+
+    Its NumPy is 2: what the tests have beside MindSpore is not taken.
+    """
+    from setup import requirements
     from tests.test_dockerfile import pip_steps
 
     def make(folder):
-        run(sys.executable, "-m", "venv", folder, cwd=folder)
+        needed = [text for name in ("onnx", "serve") for text in requirements(os.path.join(ROOT, f"requirements-{name}.txt"))]
+        python = environments.make(folder, needed, without=("numpy", "opencv-python-headless")) / "python"
         for step in pip_steps():
             if not step.startswith("pip wheel"):  # the tests have one wheel for all
-                step = step.replace("/wheels", shlex.quote(str(wheel.parent))).replace("--no-cache-dir ", "")  # tests may keep them
-                run("sh", "-c", f"{shlex.quote(str(folder / 'bin'))}/{step}", cwd=ROOT)
+                step = step.replace("/wheels", shlex.quote(str(wheel.parent))).replace("--no-cache-dir ", "--no-compile ")
+                run("sh", "-c", f"{shlex.quote(str(python))} -m {step}", cwd=ROOT)
 
     return made_once(tmp_path_factory, "onnx_alone", make) / "bin"
 
@@ -495,13 +513,74 @@ def tiny_checkpoint(tiny_run):
     return tiny_run / "ckpt_0" / "centernet-2_7.ckpt"
 
 
-@pytest.fixture(scope="session")
-def lively_onnx(lively_checkpoint, tmp_path_factory):
-    """The ONNX file of lively_checkpoint: a process that reads it starts in a second."""
-    words = ["--export_config.export_format", "ONNX", "--export_config.input_res", "[96, 96]"]
+@contextlib.contextmanager
+def small_architecture(deformable=False):
+    """In the block resdcn_18 is a network of a few cells in this process, whose graph compiles in a second; with a deformable convolution
+    if asked for, which takes some more."""
+    from mindspore import nn
 
+    from src.architectures import ARCHITECTURES, Architecture
+    from src.resnet import BasicBlock, conv, upsampling
+
+    def build(options, dcn_impl):
+        block = BasicBlock(16, 32, 2, nn.SequentialCell(conv(16, 32, 1, 2), nn.BatchNorm2d(32)))
+        backbone = nn.SequentialCell(conv(3, 16, 7, 4), nn.BatchNorm2d(16), nn.ReLU(), block)
+        return backbone, upsampling(32, (16,), dcn_impl if deformable else None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "resdcn_18", Architecture(build, 8, 8, "BasicBlock", (1, 1, 1, 1), "nothing"))
+        yield
+
+
+def save_lively(folder, **net_config):
+    """Write lively.ckpt, the network that net_config describes for tiny_data's classes, with weights that carry the image through."""
+    from src.checkpoint import save_weights
+    from src.side_file import describe_model
+
+    recipe = runpy.run_path(os.path.join(GOLDEN, "recipe.py"))
+    shapes = {name: value.shape for name, value in network_of(3, **net_config).parameters_and_names()}
+    weights = recipe["make_zoo_state"](shapes, 3)
+    weights["wh.2.bias"] += 6  # boxes have sizes, in output pixels
+    save_weights(str(folder / "lively.ckpt"), weights)
+    sections = {"net_config": net_config} if net_config else {}
+    config = config_module.make_config(dataset_config={"input_res_train": [96, 96]}, **sections)
+    manifest = {"dataset": "shapes", "classes": ["rectangle", "ellipse", "triangle"], "category_ids": [1, 2, 3]}
+    (folder / "lively.json").write_text(json.dumps(describe_model(config, manifest)))
+
+
+@pytest.fixture(scope="session")
+def small_file(tmp_path_factory):
+    """A checkpoint of small_architecture's network, to be read with that; for tiny_data's classes, as lively_checkpoint is."""
     def make(folder):
-        exporter(lively_checkpoint, folder, ".onnx", *words)("lively")
+        with small_architecture():
+            save_lively(folder)
+
+    return made_once(tmp_path_factory, "small", make) / "lively.ckpt"
+
+
+@pytest.fixture
+def small_checkpoint(small_file):
+    """small_file for tests in whose process resdcn_18 is that network; no checkpoint of another one may be made or read in them."""
+    with small_architecture():
+        yield small_file
+
+
+@pytest.fixture(scope="session")
+def deformable_file(tmp_path_factory):
+    """small_file with a deformable convolution."""
+    def make(folder):
+        with small_architecture(deformable=True):
+            save_lively(folder)
+
+    return made_once(tmp_path_factory, "deformable", make) / "lively.ckpt"
+
+
+@pytest.fixture(scope="session")
+def lively_onnx(deformable_file, tmp_path_factory):
+    """The ONNX file of deformable_file: a process that reads it starts in a second."""
+    def make(folder):
+        with small_architecture(deformable=True):
+            exporter(deformable_file, folder, ".onnx", "--export_config.export_format", "ONNX")("lively")
 
     return made_once(tmp_path_factory, "lively_onnx", make) / "lively.onnx"
 
@@ -511,9 +590,15 @@ SQUARE = ("--export_config.input_res", "[96, 96]", "--export_config.batch_size",
 
 
 @pytest.fixture(scope="session")
-def export_mindir(lively_checkpoint, tmp_path_factory):
-    """export_mindir(name, words...) -> path of the MindIR file of lively_checkpoint, made once for each name."""
-    return exporter(lively_checkpoint, tmp_path_factory.mktemp("export"), ".mindir", "--eval_config.K", 20)
+def export_mindir(small_file, tmp_path_factory):
+    """export_mindir(name, words...) -> path of the MindIR file of small_file, made once for each name."""
+    export = exporter(small_file, tmp_path_factory.mktemp("export"), ".mindir", "--eval_config.K", 20)
+
+    def export_small(name, *words):
+        with small_architecture():
+            return export(name, *words)
+
+    return export_small
 
 
 @pytest.fixture(scope="session")

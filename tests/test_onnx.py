@@ -17,6 +17,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from setup import requirements
 from src import onnx_detector
 from src.centernet_det import DetectionNetwork, HeatmapNetwork
 from src.deform_conv import DeformConv2d
@@ -29,7 +30,7 @@ from src.onnx_detector import load_onnx, read_onnx
 from src.onnx_export import build_model, decode
 from src.onnx_graph import OPSETS, Graph
 from src.predictor import Predictor
-from tests import torch_reference
+from tests import environments, torch_reference
 from tests.conftest import (
     ROOT,
     assert_same_detections,
@@ -498,18 +499,19 @@ def test_mistakes(script, words, part, export, tiny_data, tiny_records, tmp_path
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """environment(name, words for pip...) -> the Python of a new virtual environment; skips where pip cannot reach its packages."""
+    """environment(name, requirements, package) -> the Python of a new virtual environment with what of the requirements is installed here,
+    and a package of pip's; skips where pip cannot reach it."""
 
-    def make(name, *words):
+    def make(name, linked, package):
         folder = tmp_path_factory.mktemp(name)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-        command = [folder / "bin" / "python", "-m", "pip", "install", "-q", *words]
+        python = environments.make(folder, linked, without=[re.match(r"[\w-]+", package)[0]]) / "python"
+        command = [python, "-m", "pip", "install", "-q", "--no-compile", package]
         done = subprocess.run(command, capture_output=True, text=True, timeout=550)
         unreachable = re.search("No matching distribution|Max retries|Temporary failure", done.stderr)
         if done.returncode and unreachable:
-            pytest.skip(f"pip cannot reach {words[-1]}: {unreachable[0]}")
+            pytest.skip(f"pip cannot reach {package}: {unreachable[0]}")
         assert done.returncode == 0, done.stderr[-2000:]
-        return folder / "bin" / "python"
+        return python
 
     return make
 
@@ -534,9 +536,7 @@ def test_predict_in_an_environment_without_mindspore(onnx_alone, export, tiny_da
 @pytest.mark.slow
 def test_a_runtime_without_the_operator(environment, export, tiny_data, tmp_path):
     """ONNX Runtime 1.24 has no DeformConv: the message says what to do, and that works."""
-    with open(os.path.join(ROOT, "requirements-onnx.txt"), encoding="utf-8") as file:
-        packages = [line.split("#")[0].strip() for line in file if line.strip() and not line.startswith("onnxruntime")]
-    python = environment("old_runtime", "onnxruntime==1.24.1", *filter(None, packages))
+    python = environment("old_runtime", requirements(os.path.join(ROOT, "requirements-onnx.txt")), "onnxruntime==1.24.1")
     for form, part in (("deform_conv", "--export_config.onnx_dcn grid_sample"), ("grid_sample", "")):
         command = [python, os.path.join(ROOT, "tools", "predict.py"), "--onnx", export(form, "--export_config.onnx_dcn", form),
                    "--input", tiny_data / "val2017" / "000001.jpg", "--output", tmp_path / form]
@@ -550,7 +550,7 @@ def test_a_runtime_without_the_operator(environment, export, tiny_data, tmp_path
 @pytest.mark.slow
 def test_openvino_takes_the_form_of_grid_sample(environment, lively_network, tmp_path):
     """OpenVINO's maps are ONNX Runtime's if it computes in float32; processors with bfloat16 compute in that unless told."""
-    python = environment("openvino", "openvino")
+    python = environment("openvino", ["numpy"], "openvino")
     model = build_model(lively_network, False, "grid_sample", ("batch", "height", "width"), {})
     maps = with_maps(model)
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("heat", "wh", "reg"))
