@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 import types
 
 import cv2
@@ -16,7 +15,18 @@ from src.detector import export_detector, load_detector, load_mindir
 from src.errors import UserError
 from src.pre_process import make_input, normalize
 from src.predictor import Predictor
-from tests.conftest import NARROW, ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, noise_image
+from tests.conftest import (
+    NARROW,
+    ROOT,
+    SQUARE,
+    assert_same_detections,
+    assert_user_error,
+    call_script,
+    contents,
+    exporter,
+    noise_image,
+    small_architecture,
+)
 
 
 def expected_detections(checkpoint, images, make_config, *words):
@@ -27,60 +37,90 @@ def expected_detections(checkpoint, images, make_config, *words):
     return detector(np.stack([normalize(make_input(image, 1.0, False, (128, 96), 4)[0], options.mean, options.std) for image in images]))
 
 
-@pytest.mark.parametrize("name, words", [
-    ("floats", []), ("bytes", ["--export_config.input_type", "uint8"]), ("flipped", ["--eval_config.flip_test", "true"]),
-])
-def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, words, export_mindir, lively_checkpoint, tmp_path, make_config):
-    """As docs/deployment.md says: no line of this project is imported; the input is made by the side file alone."""
-    path = export_mindir(name, *NARROW, *words)
-    side = json.loads(path.with_suffix(".json").read_text())
-    assert side["input_res"] == [128, 96] and side["batch_size"] == 2 and side["K"] == 20 and side["down_ratio"] == 4
-    assert side["classes"] == ["rectangle", "ellipse", "triangle"] and side["input_type"] == ("uint8" if name == "bytes" else "float32")
-    images = [noise_image(seed, 96, 128) for seed in (5, 6)]
-    np.save(tmp_path / "images.npy", np.stack(images))
-    shutil.copy(path, tmp_path / "net.mindir")
-    shutil.copy(path.with_suffix(".json"), tmp_path / "net.json")
-    (tmp_path / "consumer.py").write_text(textwrap.dedent("""
-        import json, sys
-        import mindspore as ms, numpy as np
-        side = json.load(open("net.json"))
-        batch = np.load("images.npy")
-        if side["input_type"] == "float32":
-            batch = ((batch / 255 - side["mean"]) / side["std"]).transpose(0, 3, 1, 2).astype(np.float32)
-        assert list(batch.shape) == side["input_shape"]
-        net = ms.nn.GraphCell(ms.load("net.mindir"))
-        np.save("detections.npy", net(ms.Tensor(batch)).asnumpy())
-        assert not {"src", "cv2", "torch", "pycocotools"} & set(sys.modules)
-    """))
+FORMS = {"floats": (), "bytes": ("--export_config.input_type", "uint8"), "flipped": ("--eval_config.flip_test", "true")}
+# What an application of a user's does with a file and its side file: no line of this project is imported.
+CONSUMER = """
+import json, os, sys
+import mindspore as ms, numpy as np
+
+def consume(name):
+    side = json.load(open(f"{name}.json"))
+    batch = np.load("images.npy")
+    if side["input_type"] == "float32":
+        batch = ((batch / 255 - side["mean"]) / side["std"]).transpose(0, 3, 1, 2).astype(np.float32)
+    assert list(batch.shape) == side["input_shape"]
+    net = ms.nn.GraphCell(ms.load(f"{name}.mindir"))
+    np.save(f"{name}.npy", net(ms.Tensor(batch)).asnumpy())
+
+for name in ("floats", "bytes", "flipped", "deformable"):
+    consume(name)
+assert not {"src", "cv2", "torch", "pycocotools"} & set(sys.modules)
+"""
+# And the lines of docs/deployment.md, as they stand, each time on its own.
+DOCUMENTED = """
+code = open("documented.py", encoding="utf-8").read()
+for name in ("floats", "bytes"):
+    os.chdir(name)
+    found = {}
+    exec(code, found)
+    np.savez("found.npz", boxes=found["boxes"], scores=found["detections"][:, 4], names=found["names"])
+    os.chdir("..")
+"""
+
+
+@pytest.fixture(scope="module")
+def consumed(export_mindir, deformable_file, tmp_path_factory):
+    """The folder in which a process, without this project, has detected with exported files: as CONSUMER and as DOCUMENTED do."""
+    folder = tmp_path_factory.mktemp("consumer")
+    np.save(folder / "images.npy", np.stack([noise_image(seed, 96, 128) for seed in (5, 6)]))
+    for name, words in FORMS.items():
+        path = export_mindir(name, *NARROW, *words)
+        for ending in (".mindir", ".json"):
+            shutil.copy(path.with_suffix(ending), folder)
+    with small_architecture(deformable=True):
+        exporter(deformable_file, folder, ".mindir", *NARROW, "--eval_config.K", 20)("deformable")
+    image = cv2.resize(noise_image(3, 20, 30), (260, 170), interpolation=cv2.INTER_CUBIC)
+    for name in ("floats", "bytes"):
+        path = export_mindir(f"{name}_one", "--export_config.input_res", "[128, 96]", *FORMS[name])
+        (folder / name).mkdir()
+        for ending in (".mindir", ".json"):
+            shutil.copy(path.with_suffix(ending), folder / name / f"centernet{ending}")
+        cv2.imwrite(str(folder / name / "image.jpg"), image)
+    with open(os.path.join(ROOT, "docs", "deployment.md"), encoding="utf-8") as file:
+        blocks = re.findall(r"```python\n(.*?)```", file.read(), re.S)
+    (folder / "documented.py").write_text(next(block for block in blocks if "GraphCell" in block))
+    (folder / "consumer.py").write_text(CONSUMER + DOCUMENTED)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-I", "consumer.py"], cwd=tmp_path, env={**environment, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    done = subprocess.run([sys.executable, "-I", "consumer.py"], cwd=folder, env={**environment, "ONEDNN_MAX_CPU_ISA": "AVX2"},
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = np.load(tmp_path / "detections.npy")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*FORMS, "deformable"])
+def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, consumed, small_file, deformable_file, make_config):
+    """As docs/deployment.md says: no line of this project is imported; the input is made by the side file alone."""
+    side = json.loads((consumed / f"{name}.json").read_text())
+    assert side["input_res"] == [128, 96] and side["batch_size"] == 2 and side["K"] == 20 and side["down_ratio"] == 4
+    assert side["classes"] == ["rectangle", "ellipse", "triangle"] and side["input_type"] == ("uint8" if name == "bytes" else "float32")
+    found = np.load(consumed / f"{name}.npy")
     assert found.shape == (2, 20, 6)
-    expected = expected_detections(lively_checkpoint, images, make_config, *(words if name == "flipped" else []))
+    images = np.load(consumed / "images.npy")
+    with small_architecture(deformable=name == "deformable"):
+        checkpoint = deformable_file if name == "deformable" else small_file
+        expected = expected_detections(checkpoint, images, make_config, *(FORMS[name] if name == "flipped" else []))
     for ours, theirs in zip(found, expected):
         assert_same_detections(ours, theirs, 1e-3)
     assert np.ptp(expected[:, :, 0], axis=1).min() > 5  # boxes of many places, in their order
 
 
-@pytest.mark.parametrize("name, words", [("floats", []), ("bytes", ["--export_config.input_type", "uint8"])])
-def test_the_application_in_the_documentation(name, words, export_mindir, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["floats", "bytes"])
+def test_the_application_in_the_documentation(name, consumed, export_mindir):
     """The lines of docs/deployment.md, as they stand, give the boxes that the Predictor gives in pixels of an image of another shape."""
-    path = export_mindir(f"{name}_one", "--export_config.input_res", "[128, 96]", *words)
-    shutil.copy(path, tmp_path / "centernet.mindir")
-    shutil.copy(path.with_suffix(".json"), tmp_path / "centernet.json")
-    image = cv2.resize(noise_image(3, 20, 30), (260, 170), interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(tmp_path / "image.jpg"), image)
-    with open(os.path.join(ROOT, "docs", "deployment.md"), encoding="utf-8") as file:
-        text = file.read()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "GraphCell" in block)
-    (tmp_path / "consumer.py").write_text(code + "\nnp.savez('found.npz', boxes=boxes, scores=detections[:, 4], names=names)\n")
-    done = subprocess.run([sys.executable, "-I", "consumer.py"], cwd=tmp_path, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
-                          capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = np.load(tmp_path / "found.npz")
-    expected = Predictor(str(path), "CPU", SOFT_NMS=False)(tmp_path / "image.jpg")
+    found = np.load(consumed / name / "found.npz")
+    expected = Predictor(str(export_mindir(f"{name}_one")), "CPU", SOFT_NMS=False)(consumed / name / "image.jpg")
     assert len(expected) == 20 and set(found["names"]) == set(expected.class_names)
     # OpenCV rounds the places it samples at, so a box may lie elsewhere among equals: most are the same.
     same = [np.abs(found["boxes"] - box).max(1).min() < 1.5 for box in expected.boxes]
@@ -90,8 +130,8 @@ def test_the_application_in_the_documentation(name, words, export_mindir, tmp_pa
 
 def test_bytes_are_a_quarter_of_the_traffic(export_mindir):
     shapes = {}
-    for name, words in (("floats", []), ("bytes", ["--export_config.input_type", "uint8"])):
-        side = json.loads(export_mindir(name, *NARROW, *words).with_suffix(".json").read_text())
+    for name in ("floats", "bytes"):
+        side = json.loads(export_mindir(name, *NARROW, *FORMS[name]).with_suffix(".json").read_text())
         shapes[name] = np.prod(side["input_shape"]) * np.dtype(side["input_type"]).itemsize
     assert shapes["floats"] == 4 * shapes["bytes"]
 
@@ -107,10 +147,10 @@ def test_export_mistakes(words, part, lively_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_export_may_have_characters_mindspore_takes_in_no_name(lively_checkpoint, tiny_data, tmp_path):
+def test_an_export_may_have_characters_mindspore_takes_in_no_name(small_checkpoint, tiny_data, tmp_path):
     """By the model zoo's names of the options; the file is whole, and predicts."""
     (tmp_path / "my nets é").mkdir()
-    words = ["--export_load_ckpt", lively_checkpoint, "--export_name", tmp_path / "my nets é" / "a net", "--export_format", "MINDIR"]
+    words = ["--export_load_ckpt", small_checkpoint, "--export_name", tmp_path / "my nets é" / "a net", "--export_format", "MINDIR"]
     call_script("export.py", "--device_target", "CPU", "--export_config.input_res", "[96, 96]", *words)
     assert sorted(os.listdir(tmp_path / "my nets é")) == ["a net.json", "a net.mindir"]
     call_script("tools/predict.py", "--mindir", tmp_path / "my nets é" / "a net.mindir", "--device_target", "CPU",
@@ -137,10 +177,10 @@ def test_a_side_file_that_lacks_something_is_named(export_mindir, tmp_path):
         load_mindir(str(tmp_path / "x.mindir"))
 
 
-def test_predict_with_an_exported_file(export_mindir, lively_checkpoint, tiny_data, tmp_path):
+def test_predict_with_an_exported_file(export_mindir, small_checkpoint, tiny_data, tmp_path):
     """The tool and the Predictor on a MindIR file of batch 4 find what they find with its checkpoint at that size."""
     path = export_mindir("square", *SQUARE)
-    for name, words in (("m", ["--mindir", path]), ("c", ["--load_checkpoint_path", lively_checkpoint, "--input_res", 96, 96])):
+    for name, words in (("m", ["--mindir", path]), ("c", ["--load_checkpoint_path", small_checkpoint, "--input_res", 96, 96])):
         call_script("tools/predict.py", *words, "--input", tiny_data / "val2017", "--output", tmp_path / name, "--score_thresh", 0,
                    "--device_target", "CPU")
     found = {}
@@ -170,7 +210,7 @@ def test_k_is_the_files(export_mindir, tiny_data, capsys):
     assert "K 150" not in capsys.readouterr().out  # a library prints nothing
 
 
-def test_load_mindir_gives_the_checkpoints_detections(export_mindir, lively_checkpoint, make_config):
+def test_load_mindir_gives_the_checkpoints_detections(export_mindir, small_checkpoint, make_config):
     detector = load_mindir(str(export_mindir("floats_one", *NARROW[:2])))
     consumer = detector.description
     assert consumer["input_res"] == [128, 96] and consumer["K"] == 20 and consumer["down_ratio"] == 4
@@ -179,16 +219,16 @@ def test_load_mindir_gives_the_checkpoints_detections(export_mindir, lively_chec
     tensor = normalize(make_input(noise_image(5), 1.0, False, (128, 96), 4)[0], options.mean, options.std)
     from_mindir = detector(tensor[None])
     assert from_mindir.shape == (1, 20, 6)
-    network = load_detector(str(lively_checkpoint), make_config("--eval_config.K", 20).eval_config, "CPU")
+    network = load_detector(str(small_checkpoint), make_config("--eval_config.K", 20).eval_config, "CPU")
     np.testing.assert_allclose(from_mindir, network(tensor[None]), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_an_export_keeps_an_earlier_one(lively_checkpoint, tmp_path):
+def test_an_export_keeps_an_earlier_one(small_checkpoint, tmp_path):
     earlier = {".mindir": "an earlier file", ".json": '{"input_type": "float32"}'}
     for ending, text in earlier.items():
         (tmp_path / f"net{ending}").write_text(text)
-    words = ["--export_config.ckpt_file", lively_checkpoint, "--export_config.export_name", tmp_path / "net"]
+    words = ["--export_config.ckpt_file", small_checkpoint, "--export_config.export_name", tmp_path / "net"]
     call_script("export.py", "--device_target", "CPU", *words, "--export_config.input_res", "[64, 64]")
     for ending, text in earlier.items():
         assert (tmp_path / f"net.1{ending}").read_text() == text

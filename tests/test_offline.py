@@ -12,16 +12,17 @@ import pytest
 from src import offline
 from src.errors import UserError
 from src.evaluation import METRIC_NAMES
-from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents
+from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, small_architecture
 
 
 @pytest.fixture(scope="module")
-def evaluated(lively_checkpoint, tiny_data, tmp_path_factory):
+def evaluated(small_file, tiny_data, tmp_path_factory):
     """The folder val/ of eval.py on the same checkpoint, at 96x96."""
     folder = tmp_path_factory.mktemp("eval")
     words = ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", "[96, 96]", "--eval_config.K", 20]
-    call_script("eval.py", "--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint,
-               "--save_result_dir", folder, *words)
+    with small_architecture():
+        call_script("eval.py", "--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", small_file,
+                    "--save_result_dir", folder, *words)
     return folder / "val"
 
 

@@ -3,8 +3,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -12,7 +10,17 @@ import pytest
 from PIL import Image
 
 from src.errors import Interrupted, UserError
-from tests.conftest import ROOT, assert_user_error, bomb_tiff, call_script, noise_image, wait_until
+from tests.conftest import (
+    ROOT,
+    SQUARE,
+    assert_user_error,
+    bomb_tiff,
+    call_script,
+    noise_image,
+    small_architecture,
+    start_script,
+    wait_until,
+)
 from tools import predict
 
 
@@ -36,7 +44,7 @@ def save_kinds(folder, image):
 
 
 @pytest.fixture(scope="module")
-def predicted(lively_checkpoint, image, tmp_path_factory):
+def predicted(small_file, image, tmp_path_factory):
     """(input folder, output folder, the finished process) of tools/predict.py on every kind of file, two broken ones among them."""
     folder = tmp_path_factory.mktemp("predict")
     source = folder / "in"
@@ -45,8 +53,9 @@ def predicted(lively_checkpoint, image, tmp_path_factory):
     (source / "half.png").write_bytes((source / "plain.png").read_bytes()[:2000])
     (source / "text.jpg").write_text("no image")
     (source / "notes.txt").write_text("not asked for")
-    done = call_script("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", source, "--output", folder / "out",
-                      "--score_thresh", 0, "--batch_size", 3, "--heatmap", "--device_target", "CPU", check=False)
+    with small_architecture():
+        done = call_script("tools/predict.py", "--load_checkpoint_path", small_file, "--input", source, "--output", folder / "out",
+                           "--score_thresh", 0, "--batch_size", 3, "--heatmap", "--device_target", "CPU", check=False)
     return source, folder / "out", done
 
 
@@ -103,35 +112,35 @@ def call(tmp_path, checkpoint, *words):
     return code, json.loads((tmp_path / "out" / "predictions.json").read_text())
 
 
-def test_larger_images_are_skipped_and_named(lively_checkpoint, image, tmp_path, capsys):
+def test_larger_images_are_skipped_and_named(small_checkpoint, image, tmp_path, capsys):
     """Image files have a limit of pixels, an option; a tiny file that says it is huge is not decoded. Where no file can be read that is an
     error, and an earlier call's results stay where they are."""
     cv2.imwrite(str(tmp_path / "a.png"), image)
     (tmp_path / "b.tif").write_bytes(bomb_tiff())
     limit = image.shape[0] * image.shape[1]
-    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "a.png", "--max_pixels", limit)
+    code, content = call(tmp_path, small_checkpoint, "--input", tmp_path / "a.png", "--max_pixels", limit)
     assert code == 0 and len(content["images"]) == 1
     earlier = (tmp_path / "out" / "predictions.json").read_text()
     for pattern, said in (("*.png", f"a.png: it has 96x96 pixels, more than {limit - 1}"), ("b.tif", "b.tif: ")):
         with pytest.raises(UserError, match="nothing could be read of .* .1 files.: no results are written"):
-            call(tmp_path, lively_checkpoint, "--input", tmp_path / pattern, "--max_pixels", limit - 1)
+            call(tmp_path, small_checkpoint, "--input", tmp_path / pattern, "--max_pixels", limit - 1)
         assert f"skipped {tmp_path}/{said}" in capsys.readouterr().out
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.tif", "out"]
     assert (tmp_path / "out" / "predictions.json").read_text() == earlier
-    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "[ab].*")
+    code, content = call(tmp_path, small_checkpoint, "--input", tmp_path / "[ab].*")
     assert code == 1 and len(content["images"]) == 1 and "b.tif" in content["skipped"][0] and (tmp_path / "out.1").is_dir()
 
 
 @pytest.mark.slow
-def test_only_the_classes_and_scores_asked_for(lively_checkpoint, tiny_data, tmp_path):
+def test_only_the_classes_and_scores_asked_for(small_checkpoint, tiny_data, tmp_path):
     pattern = str(tiny_data / "val2017" / "*[1-3].jpg")
-    code, everything = call(tmp_path, lively_checkpoint, "--input", pattern, "--score_thresh", 0)
+    code, everything = call(tmp_path, small_checkpoint, "--input", pattern, "--score_thresh", 0)
     assert code == 0 and len(everything["images"]) == 3
     scores = sorted(record["score"] for record in everything["annotations"])
     middle = scores[len(scores) // 2]
     found = 0
     for names, ids in (("rectangle", (1,)), ("ellipse, triangle", (2, 3))):
-        _, some = call(tmp_path, lively_checkpoint, "--input", pattern, "--score_thresh", middle, "--classes", names)
+        _, some = call(tmp_path, small_checkpoint, "--input", pattern, "--score_thresh", middle, "--classes", names)
         assert (tmp_path / "out.1" / "predictions.json").exists()  # the first call's
         expected = [record for record in everything["annotations"] if record["score"] >= middle - 1e-9 and record["category_id"] in ids]
         assert len(some["annotations"]) == len(expected)
@@ -140,29 +149,33 @@ def test_only_the_classes_and_scores_asked_for(lively_checkpoint, tiny_data, tmp
 
 
 @pytest.mark.slow
-def test_flip_test_and_scales_change_the_detections(lively_checkpoint, tiny_data, tmp_path):
+def test_flip_test_and_scales_change_the_detections(small_checkpoint, tiny_data, tmp_path):
     path = tiny_data / "val2017" / "000002.jpg"
-    plain = call(tmp_path, lively_checkpoint, "--input", path, "--score_thresh", 0)[1]
+    plain = call(tmp_path, small_checkpoint, "--input", path, "--score_thresh", 0)[1]
     for words in (["--flip_test"], ["--multi_scales", "[0.75, 1]"], ["--keep_res"], ["--input_res", 128, 64]):
-        other = call(tmp_path, lively_checkpoint, "--input", path, "--score_thresh", 0, *words)[1]
+        other = call(tmp_path, small_checkpoint, "--input", path, "--score_thresh", 0, *words)[1]
         assert other["annotations"] != plain["annotations"], words
 
 
 @pytest.mark.slow
-def test_an_interrupted_folder_is_written_whole(lively_checkpoint, image, tmp_path):
+def test_an_interrupted_folder_is_written_whole(export_mindir, image, tmp_path):
     """A real process and a real Ctrl-C, once a graph runs: MindSpore then makes SIGTERM of it."""
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in" / "0.png"), image)
     for number in range(1, 3000):
         os.link(tmp_path / "in" / "0.png", tmp_path / "in" / f"{number}.png")
-    command = [sys.executable, os.path.join(ROOT, "tools", "predict.py"), "--load_checkpoint_path", str(lively_checkpoint), "--input", "in",
-               "--output", "out", "--score_thresh", "0", "--device_target", "CPU"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = ["--mindir", export_mindir("square", *SQUARE), "--input", "in", "--output", "out", "--score_thresh", 0]
+    with open(tmp_path / "said.txt", "w") as output:
+        process = start_script("tools/predict.py", *words, "--device_target", "CPU", cwd=tmp_path, stdout=output)
     table = tmp_path / "out" / "predictions.csv"
-    wait_until(lambda: process.poll() is not None or (table.exists() and table.stat().st_size > 5000), 100, "the first rows")
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted: out holds what was detected until then" in said and "Traceback" not in said
+    try:
+        wait_until(lambda: table.exists() and table.stat().st_size > 5000, 100, "the first rows")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    said = (tmp_path / "said.txt").read_text()
+    assert "interrupted: out " in said and "Traceback" not in said
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     done = {image["file_name"] for image in content["images"]}
     assert 0 < len(done) < 3000 and {row["file"] for row in csv.DictReader(table.open())} == done
@@ -177,16 +190,16 @@ def write_video(path, frames, size=(128, 96)):
     writer.release()
 
 
-def test_a_video(lively_checkpoint, tmp_path):
+def test_a_video(small_checkpoint, tmp_path):
     write_video(tmp_path / "v.mp4", [noise_image(seed) for seed in range(7)])
     (tmp_path / "broken.mp4").write_bytes((tmp_path / "v.mp4").read_bytes()[:200])
-    code, content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "*.mp4", "--score_thresh", 0, "--batch_size", 3)
+    code, content = call(tmp_path, small_checkpoint, "--input", tmp_path / "*.mp4", "--score_thresh", 0, "--batch_size", 3)
     assert code == 1 and len(content["skipped"]) == 1 and "broken.mp4" in content["skipped"][0]
     assert [image["frame"] for image in content["images"]] == list(range(7))
     assert [image["seconds"] for image in content["images"]] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     capture = cv2.VideoCapture(str(tmp_path / "out" / "videos" / "v.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 7 and capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 128
-    content = call(tmp_path, lively_checkpoint, "--input", tmp_path / "v.mp4", "--max_frames", 2)[1]
+    content = call(tmp_path, small_checkpoint, "--input", tmp_path / "v.mp4", "--max_frames", 2)[1]
     assert len(content["images"]) == 2
 
 
@@ -212,18 +225,18 @@ class Camera:
         pass
 
 
-def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monkeypatch, interrupts, capsys):
+def test_a_camera_runs_until_it_is_interrupted(small_checkpoint, tmp_path, monkeypatch, interrupts, capsys):
     real = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     with pytest.raises(Interrupted, match="out holds what was detected until then"):
-        call(tmp_path, lively_checkpoint, "--input", "0", "--score_thresh", 0, "--heatmap")
+        call(tmp_path, small_checkpoint, "--input", "0", "--score_thresh", 0, "--heatmap")
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     for kind in ("videos", "heatmaps"):
         written = real(str(tmp_path / "out" / kind / "camera0.mp4"))
         assert written.get(cv2.CAP_PROP_FRAME_COUNT) == len(content["images"]) > 0
     interrupts.first = None
     with pytest.raises(UserError, match="nothing could be read of 3 "):
-        call(tmp_path, lively_checkpoint, "--input", "3")
+        call(tmp_path, small_checkpoint, "--input", "3")
     assert "no such camera" in capsys.readouterr().out and not (tmp_path / "out.1").exists()
 
 
@@ -235,7 +248,7 @@ def test_a_camera_runs_until_it_is_interrupted(lively_checkpoint, tmp_path, monk
     (["--input", "p.png", "--multi_scales", "[0]"], "a list of numbers, all above 0"),
     (["--input", "p.png", "--max_frames", 0], "at least 1"), (["--input", "p.png", "--batch_size", 0], "at least 1"),
 ])
-def test_mistakes(words, part, lively_checkpoint, image, tmp_path, monkeypatch):
+def test_mistakes(words, part, small_checkpoint, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("p.png", image)
     os.mkdir("empty")
@@ -244,7 +257,7 @@ def test_mistakes(words, part, lively_checkpoint, image, tmp_path, monkeypatch):
     open("out/predictions.json", "w").close()  # of an earlier call, which stays in its place
     words = [*words, *([] if "--output" in words else ["--output", "out"])]
     with pytest.raises(UserError, match=part.replace("(", r"\(").replace(")", r"\)").replace("*", r"\*").replace("[", r"\[")):
-        predict.main(["--load_checkpoint_path", str(lively_checkpoint), "--device_target", "CPU", *map(str, words)])
+        predict.main(["--load_checkpoint_path", str(small_checkpoint), "--device_target", "CPU", *map(str, words)])
     assert sorted(os.listdir(".")) == ["empty", "out", "p.png"]
 
 
@@ -255,19 +268,19 @@ def test_no_model_and_no_such_option(tmp_path):
     assert_user_error(done, "x.mindir")
 
 
-def test_results_of_an_earlier_call_are_no_input(lively_checkpoint, image, tmp_path):
+def test_results_of_an_earlier_call_are_no_input(small_checkpoint, image, tmp_path):
     cv2.imwrite(str(tmp_path / "p.png"), image)
-    call(tmp_path, lively_checkpoint, "--input", tmp_path)
-    assert len(call(tmp_path, lively_checkpoint, "--input", tmp_path)[1]["images"]) == 1
+    call(tmp_path, small_checkpoint, "--input", tmp_path)
+    assert len(call(tmp_path, small_checkpoint, "--input", tmp_path)[1]["images"]) == 1
 
 
-def test_a_file_name_that_is_no_text(lively_checkpoint, image, tmp_path):
+def test_a_file_name_that_is_no_text(small_checkpoint, image, tmp_path):
     """As old systems wrote them: its bytes stand in the CSV, and the file is detected in."""
     (tmp_path / "in").mkdir()
     name = b"gr\xfc\xdf.png"
     with open(os.path.join(os.fsencode(tmp_path / "in"), name), "wb") as file:
         file.write(cv2.imencode(".png", image)[1].tobytes())
-    call_script("tools/predict.py", "--load_checkpoint_path", lively_checkpoint, "--input", tmp_path / "in", "--output", tmp_path / "out",
+    call_script("tools/predict.py", "--load_checkpoint_path", small_checkpoint, "--input", tmp_path / "in", "--output", tmp_path / "out",
                "--device_target", "CPU", "--score_thresh", "0")
     assert name in (tmp_path / "out" / "predictions.csv").read_bytes()
     assert name in os.listdir(os.fsencode(tmp_path / "out" / "images"))

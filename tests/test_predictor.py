@@ -16,18 +16,19 @@ from src.post_process import merge, to_image
 from src.pre_process import make_input, normalize
 from src.predictor import Prediction, Predictor, as_image, as_prediction
 from src.side_file import side_file
-from tests.conftest import NARROW, assert_user_error, call_script
+from tests.conftest import NARROW, assert_user_error, call_script, small_architecture
 
 
 @pytest.fixture(scope="module")
-def predictor(lively_checkpoint):
-    return Predictor(str(lively_checkpoint), "CPU", K=15)
+def predictor(small_file):
+    with small_architecture():
+        return Predictor(str(small_file), "CPU", K=15)
 
 
 @pytest.mark.slow
-def test_a_prediction_is_what_evaluation_finds(predictor, lively_checkpoint, image, make_config):
+def test_a_prediction_is_what_evaluation_finds(predictor, small_checkpoint, image, make_config):
     config = make_config("--eval_config.K", 15)
-    detector = load_detector(str(lively_checkpoint), config.eval_config, "CPU")
+    detector = load_detector(str(small_checkpoint), config.eval_config, "CPU")
     pixels, view = make_input(image, 1.0, False, (96, 96), 4)
     output = detector(normalize(pixels, config.dataset_config.mean, config.dataset_config.std)[None])[0]
     expected = merge([to_image(output, view)], True, 15)
@@ -62,9 +63,9 @@ def test_what_is_no_image(source, error, part, predictor):
         predictor(source)
 
 
-def test_unknown_options_and_models(lively_checkpoint, tmp_path):
+def test_unknown_options_and_models(small_checkpoint, tmp_path):
     with pytest.raises(UserError, match="did you mean eval_config.flip_test"):
-        Predictor(str(lively_checkpoint), "CPU", flip_tets=True)
+        Predictor(str(small_checkpoint), "CPU", flip_tets=True)
     with pytest.raises(UserError, match="nowhere"):
         Predictor("/nowhere.ckpt", "CPU")
     for wrong in (None, 3, ["x.onnx"]):
@@ -99,12 +100,12 @@ def test_an_exported_file_has_its_weights(export_mindir, tiny_data, monkeypatch,
 
 
 @pytest.mark.slow
-def test_the_average_or_the_weights(predictor, lively_checkpoint, image, tmp_path):
+def test_the_average_or_the_weights(predictor, small_checkpoint, image, tmp_path):
     """The average is made to find nothing, so that what is found tells which of both is taken."""
-    stored = {name: values.asnumpy() for name, values in read_checkpoint(str(lively_checkpoint)).items()}
+    stored = {name: values.asnumpy() for name, values in read_checkpoint(str(small_checkpoint)).items()}
     average = {f"ema.{name}": values for name, values in stored.items()} | {"ema.hm.2.bias": np.full(3, -20, np.float32)}
     path = save_weights(str(tmp_path / "both.ckpt"), {**stored, **average})
-    shutil.copy(side_file(str(lively_checkpoint)), side_file(path))
+    shutil.copy(side_file(str(small_checkpoint)), side_file(path))
     average, weights = Predictor(path, "CPU", K=15), Predictor(path, "CPU", K=15, use_ema=False)
     assert average(image).scores.max() < 1e-6
     assert average.settings.endswith(", the average of the weights") and weights.settings.endswith(", the weights, not their average")

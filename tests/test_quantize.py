@@ -11,17 +11,18 @@ import pytest
 from src.errors import UserError
 from src.onnx_detector import read_onnx
 from src.predictor import Predictor
-from tests.conftest import assert_user_error, noise_image, run_script, write_coco
+from tests.conftest import assert_user_error, call_script, noise_image, small_architecture, write_coco
 from tools import quantize_onnx
 
 
 @pytest.fixture(scope="module")
-def exported(lively_checkpoint, tmp_path_factory):
-    """Call it with export_config's words to get an ONNX file of lively_checkpoint for 96x96."""
+def exported(deformable_file, tmp_path_factory):
+    """Call it with export_config's words to get an ONNX file of deformable_file for 96x96."""
     def export(*words):
         name = tmp_path_factory.mktemp("exported") / "centernet"
-        run_script("export.py", "--export_config.ckpt_file", lively_checkpoint, "--export_config.export_name", name,
-                   "--export_config.export_format", "ONNX", "--export_config.input_res", "[96, 96]", *words)
+        with small_architecture(deformable=True):
+            call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", deformable_file, "--export_config.export_name",
+                        name, "--export_config.export_format", "ONNX", "--export_config.input_res", "[96, 96]", *words)
         return f"{name}.onnx"
 
     return export
@@ -89,7 +90,7 @@ def test_an_int8_file_has_nearly_the_same_heatmap(words, exported, tiny_data, tm
 def test_all_convolutions_are_int8_and_the_rest_is_the_same_file(float_file, tiny_data, tmp_path):
     made = quantized(float_file, tiny_data, tmp_path / "new" / "int8.onnx")
     found = convolutions(made)
-    assert len(found) == len(convolutions(float_file)) > 15 and all(found.values())
+    assert len(found) == len(convolutions(float_file)) > 10 and all(found.values())
     before, after = onnx.load(float_file), onnx.load(made)
     assert [(entry.key, entry.value) for entry in after.metadata_props] == [(entry.key, entry.value) for entry in before.metadata_props]
     assert (list(after.graph.input), list(after.graph.output)) == (list(before.graph.input), list(before.graph.output))
@@ -101,8 +102,8 @@ def test_all_convolutions_are_int8_and_the_rest_is_the_same_file(float_file, tin
 
 
 def test_named_convolutions_stay_float(float_file, tiny_data, tmp_path):
-    made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--keep_float", "hm_head", "backbone.conv1", "--count", 3)
-    assert {name for name, int8 in convolutions(made).items() if not int8} == {"hm_head.0", "hm_head.2", "backbone.conv1"}
+    made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--keep_float", "hm_head", "backbone.0", "--count", 3)
+    assert {name for name, int8 in convolutions(made).items() if not int8} == {"hm_head.0", "hm_head.2", "backbone.0"}
 
 
 @pytest.mark.slow
@@ -115,7 +116,7 @@ def test_predictor_takes_it(float_file, tiny_data, tmp_path):
 
 def scores_of_eval(path, data, folder):
     """What eval.py finds with a file: metrics.json's dictionary and the records."""
-    run_script("eval.py", "--data_dir", data, "--load_checkpoint_path", path, "--save_result_dir", folder)
+    call_script("eval.py", "--device_target", "CPU", "--data_dir", data, "--load_checkpoint_path", path, "--save_result_dir", folder)
     return [json.loads((folder / "val" / name).read_text()) for name in ("metrics.json", "val_pred_eval.json")]
 
 
@@ -183,4 +184,4 @@ def test_mistakes_are_told(float_file, tiny_data, tmp_path, monkeypatch):
 
 
 def test_a_mistake_ends_with_code_2():
-    assert_user_error(run_script("tools/quantize_onnx.py", "--onnx", "x.onnx", "--images", "y", "--outptu", "z", check=False), "--output")
+    assert_user_error(call_script("tools/quantize_onnx.py", "--onnx", "x.onnx", "--images", "y", "--outptu", "z", check=False), "--output")
