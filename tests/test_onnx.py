@@ -106,14 +106,13 @@ def lively_network(lively_checkpoint, make_config):
 @pytest.mark.slow
 def test_maps_are_those_of_mindspore(lively_network, by_operation):
     computes = [with_maps(build_model(lively_network, False, form, ("batch", "height", "width"), {})) for form in FORMS]
-    for n in (1, 3):
-        for height, width in ((32, 32), (96, 160), (256, 128)):
-            batch = np.random.default_rng([n, height]).standard_normal((n, 3, height, width)).astype(np.float32)
-            maps = lively_network.maps(ms.Tensor(batch))
-            for found in (compute(batch) for compute in computes):
-                for name, expected in zip(("heat", "wh", "reg"), maps):
-                    assert found[name].shape == expected.shape
-                    assert_near(found[name], expected.asnumpy(), 1e-4)
+    for n, height, width in ((1, 32, 32), (3, 96, 160), (1, 256, 128), (3, 32, 64)):
+        batch = np.random.default_rng([n, height]).standard_normal((n, 3, height, width)).astype(np.float32)
+        maps = lively_network.maps(ms.Tensor(batch))
+        for found in (compute(batch) for compute in computes):
+            for name, expected in zip(("heat", "wh", "reg"), maps):
+                assert found[name].shape == expected.shape
+                assert_near(found[name], expected.asnumpy(), 1e-4)
 
 
 @pytest.mark.slow
@@ -131,7 +130,8 @@ def test_deformable_convolution_is_pytorchs(form, largest):
     assert len(values) == 4
     graph = Graph(form)
     out = add_cell(graph, cell, graph.free("image"), "dcn")
-    model = graph.model("one", {"image": (np.float32, [2, 5, "height", "width"])}, {out: (np.float32, [2, 4, "height", "width"])}, {})
+    inputs, outputs = ({name: (np.float32, ["batch", channels, "height", "width"])} for name, channels in (("image", 5), (out, 4)))
+    model = graph.model("one", inputs, outputs, {})
     for height, width in ((7, 9), (2, 6), (5, 3)):
         x = rng.standard_normal((2, 5, height, width)).astype(np.float32)
         offset_mask = torch.nn.functional.conv2d(*(torch.tensor(value.asnumpy(), dtype=torch.float64) for value in (
@@ -142,8 +142,8 @@ def test_deformable_convolution_is_pytorchs(form, largest):
             torch.tensor(value.asnumpy(), dtype=torch.float64) for value in (cell.weight, cell.bias))).numpy()
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=CPU)
         assert_near(session.run(None, {"image": x})[0], expected, 1e-4)
-        if form == "deform_conv":
-            assert_near(ReferenceEvaluator(model).run(None, {"image": x})[0], expected, 1e-4)
+        if form == "deform_conv" and height < 7:  # it computes in Python: a second for a few places
+            assert_near(ReferenceEvaluator(model).run(None, {"image": x[:1]})[0], expected[:1], 1e-4)
 
 
 def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=4):
