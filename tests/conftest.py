@@ -1,4 +1,7 @@
-"""Shared by all tests: golden vectors, configurations, small data sets."""
+"""Shared by all tests: golden vectors, configurations, small data sets.
+
+MindSpore is loaded by what needs it: the process that hands the tests out to others, and the one of test_options, do without.
+"""
 import ast
 import atexit
 import contextlib
@@ -29,15 +32,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import cv2
-import mindspore as ms
 import numpy as np
 import pytest
 
-from src import detector, errors
+from src import errors
 from src.image import apply_color
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
-from src.model_utils.device_adapter import set_device
 from src.side_file import side_file
 from tests import environments, prepared
 
@@ -97,7 +98,9 @@ def call_script(script, *words, cwd=None, check=True):
 
     The script runs whole, as with `python script`; what it sets in the process is set back.
     """
-    path, environment, seed = os.path.join(ROOT, script), dict(os.environ), ms.get_seed()
+    path, environment = os.path.join(ROOT, script), dict(os.environ)
+    mindspore = sys.modules.get("mindspore")
+    seed = mindspore.get_seed() if mindspore else None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     output, complaints = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     code = 0
@@ -119,7 +122,7 @@ def call_script(script, *words, cwd=None, check=True):
         os.environ.clear()
         os.environ.update(environment)
         if seed is not None:
-            ms.set_seed(seed)
+            mindspore.set_seed(seed)
         for number, handler in handlers.items():
             signal.signal(number, handler)
     said = [stream.buffer.getvalue().decode() for stream in (output, complaints)]
@@ -267,8 +270,12 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session", autouse=True)
 def cpu():
     """Every test computes on the CPU, set up as the entry scripts do."""
+    import mindspore
+
+    from src.model_utils.device_adapter import set_device
+
     set_device("CPU", 0)
-    ms.set_seed(1)
+    mindspore.set_seed(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -277,6 +284,8 @@ def shared_detectors():
 
     A test that imports load_detector by itself gets a detector of its own.
     """
+    from src import detector
+
     load, held = detector.load_detector, {}
 
     def load_shared(checkpoint, eval_config, *words, **options):
@@ -297,6 +306,8 @@ def shared_detectors():
 @contextlib.contextmanager
 def operation_by_operation():
     """MindSpore compiles no graph in the block."""
+    import mindspore as ms
+
     ms.set_context(mode=ms.PYNATIVE_MODE)
     try:
         yield
@@ -604,6 +615,8 @@ def export_mindir(small_file, tmp_path_factory):
 @pytest.fixture(scope="session")
 def zoo_checkpoint(tmp_path_factory):
     """A checkpoint by the model zoo's names for tiny_data's three classes, with lively_checkpoint's weights, where it has them."""
+    import mindspore as ms
+
     from tests import torch_reference
 
     network = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
