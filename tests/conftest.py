@@ -152,12 +152,27 @@ def copy_project(folder, *left_out):
 
 
 def assert_user_error(done, *parts):
-    """A user's mistake: exit code 2, one sentence with these parts, no traceback."""
+    """A user's mistake: exit code 2, one sentence with these names, numbers and paths, no traceback."""
     assert done.returncode == 2, (done.returncode, done.stderr[-2000:])
     assert "Traceback" not in done.stderr, done.stderr[-2000:]
     assert "error: " in done.stderr
     for part in parts:
         assert part in done.stderr, done.stderr[-2000:]
+
+
+@contextlib.contextmanager
+def user_error(*parts):
+    """The block raises UserError, with these names, numbers and paths in its sentence; gives what pytest.raises does."""
+    with pytest.raises(errors.UserError) as raised:
+        yield raised
+    for part in parts:
+        assert str(part) in str(raised.value)
+
+
+def lines_with(text, *parts):
+    """The lines of a text, or of several, that have all of these names, numbers and paths."""
+    lines = text.splitlines() if isinstance(text, str) else text
+    return [line for line in lines if all(str(part) in line for part in parts)]
 
 
 def assert_same_detections(found, expected, atol):
@@ -248,7 +263,8 @@ def bomb_tiff():
 # Fixtures that train, export, evaluate, start a process or install packages.
 SLOW = {"graphs", "export_mindir", "evaluated", "predicted", "server", "wheel", "installed", "onnx_alone"}
 # Of several processes one makes these, so one runs all that needs them; the others would wait. The first that a test needs counts.
-GROUPS = {"onnx_alone": "package", "installed": "package", "wheel": "package", "checkout": "package", "server": "server"}
+GROUPS = {"onnx_alone": "package", "installed": "package", "wheel": "package", "checkout": "package", "server": "server",
+          "run_without": "without"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -301,6 +317,29 @@ def shared_detectors():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detector, "load_detector", load_shared)
         yield
+
+
+# Runs scripts, each as its user does, where neither MindSpore nor PyTorch can be imported. One process for all: starting takes the time.
+WITHOUT = """import json, sys
+sys.modules.update(mindspore=None, torch=None)
+sys.path.insert(0, "")
+from tests.conftest import call_script
+for line in sys.stdin:
+    done = call_script(*json.loads(line), check=False)
+    print(json.dumps([done.returncode, done.stdout, done.stderr]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def run_without():
+    """run_without(script, words...) -> the finished script of the project, where there is no MindSpore."""
+    with subprocess.Popen([sys.executable, "-c", WITHOUT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        def run(*words):
+            print(json.dumps([str(word) for word in words]), file=process.stdin, flush=True)
+            return subprocess.CompletedProcess(words, *json.loads(process.stdout.readline()))
+
+        yield run
+        process.stdin.close()
 
 
 @contextlib.contextmanager

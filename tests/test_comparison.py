@@ -135,7 +135,8 @@ def test_one_page_about_several_runs(tmp_path):
     escaped = "[&#34;&lt;script&gt;alert(1)&lt;/script&gt;&#34;]"
     assert [row for row in rows if row[0] == "classes"] == [["classes", "[&#34;disc&#34;]", escaped, "–"]]
     assert "without metrics.json, ckpt_0" in page.text and "head_conv" not in text
-    call_script("tools/report.py", *folders, "--title", "again", cwd=tmp_path)
+    others = [make_run(tmp_path / name, loss=None, metrics=METRICS) for name in "cd"]
+    call_script("tools/report.py", *others, "--title", "again", cwd=tmp_path)
     assert (tmp_path / "report.1.html").exists() and "again" in (tmp_path / "report.html").read_text()
 
 

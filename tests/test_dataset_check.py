@@ -2,8 +2,6 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -12,7 +10,7 @@ from PIL import Image
 
 from src import dataset, dataset_check, look
 from src.coco import find_split
-from tests.conftest import ROOT, TINY, assert_user_error, call_script, convert, noise_image, write_coco
+from tests.conftest import TINY, assert_user_error, call_script, convert, noise_image, write_coco
 
 CLASSES = ("disc", "square")
 
@@ -49,7 +47,7 @@ def test_a_sound_data_set(tiny_data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["train_batch.jpg"]
 
 
-def test_it_says_and_draws_what_training_will(tiny_data, tiny_records, tmp_path, make_config, capsys):
+def test_it_says_and_draws_what_training_will(by_operation, tiny_data, tiny_records, tmp_path, make_config, capsys):
     """The same table and the same image, but for the last digits of the colors."""
     config = make_config(*TINY, "--mindrecord_dir", tiny_records, "--save_result_dir", tmp_path / "t")
     look.look(config, dataset.TrainSet(config))
@@ -60,11 +58,8 @@ def test_it_says_and_draws_what_training_will(tiny_data, tiny_records, tmp_path,
     assert one.std() > 10 and abs(one - other).mean() < 0.05
 
 
-def test_it_needs_no_mindspore(sound, tmp_path):
-    script = tmp_path / "blocked.py"
-    script.write_text(f"import runpy, sys\nsys.modules['mindspore'] = None\nrunpy.run_path({ROOT!r} + '/tools/check_dataset.py', "
-                      "run_name='__main__')\n")
-    done = subprocess.run([sys.executable, script, "--data_dir", sound, "--save_result_dir", tmp_path], capture_output=True, text=True)
+def test_it_needs_no_mindspore(sound, tmp_path, run_without):
+    done = run_without("tools/check_dataset.py", "--data_dir", sound, "--save_result_dir", tmp_path)
     assert done.returncode == 0 and (tmp_path / "train_batch.jpg").exists(), done.stderr
 
 

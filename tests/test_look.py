@@ -33,7 +33,7 @@ def test_train_says_and_draws_what_it_learns_from(tiny_run):
     assert image.shape[1] == 4 * 480 + 5 * 8 and image.std() > 10
 
 
-def test_the_image_shows_the_first_batch_as_device_input_makes_it(make_set, tmp_path, monkeypatch):
+def test_the_image_shows_the_first_batch_as_device_input_makes_it(by_operation, make_set, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(look, "draw_batch", lambda batch, names, *words: drawn.update(batch, names=names) or np.zeros((9, 9, 3), np.uint8))
     for where in ("host", "device"):
@@ -58,7 +58,7 @@ def test_of_a_large_batch_16_are_drawn(make_set):
     assert len(image_ids) == 16 and all(len(values) == 16 for values in batch)
 
 
-def test_only_rank_0_looks_and_a_resumed_run_keeps_its_image(make_set, tmp_path, capsys):
+def test_only_rank_0_looks_and_a_resumed_run_keeps_its_image(by_operation, make_set, tmp_path, capsys):
     config, train_set = make_set()
     look.look(config, train_set, rank=1)
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
@@ -70,7 +70,7 @@ def test_only_rank_0_looks_and_a_resumed_run_keeps_its_image(make_set, tmp_path,
 
 
 @pytest.mark.parametrize("error", [UserError("no room"), RuntimeError("device"), MemoryError()])
-def test_what_fails_is_said_and_ends_nothing(error, make_set, tmp_path, monkeypatch, capsys):
+def test_what_fails_is_said_and_ends_nothing(error, by_operation, make_set, tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise error
 
@@ -83,7 +83,7 @@ def test_what_fails_is_said_and_ends_nothing(error, make_set, tmp_path, monkeypa
     assert train_set.failure is None and list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_ends_nothing(make_set, capsys):
+def test_a_place_that_cannot_be_written_ends_nothing(by_operation, make_set, capsys):
     config, train_set = make_set("--save_result_dir", "/proc/nowhere")
     look.look(config, train_set)
     assert "warning: /proc/nowhere/train_batch.jpg could not be made" in capsys.readouterr().out

@@ -1,9 +1,6 @@
 """Mistakes on the command line: the nearest name, the option that is wrong, and no wait for MindSpore."""
-import json
 import os
 import runpy
-import subprocess
-import sys
 
 import pytest
 
@@ -11,29 +8,6 @@ from src.errors import UserError
 from src.options import OptionParser
 from src.side_file import require_checkpoint
 from tests.conftest import ROOT, assert_user_error
-
-# Runs scripts, each as its user does, where neither MindSpore nor PyTorch can be imported. One process for all: starting takes the time.
-WITHOUT = """import json, sys
-sys.modules.update(mindspore=None, torch=None)
-sys.path.insert(0, "")
-from tests.conftest import call_script
-for line in sys.stdin:
-    done = call_script(*json.loads(line), check=False)
-    print(json.dumps([done.returncode, done.stdout, done.stderr]), flush=True)
-"""
-pytestmark = pytest.mark.xdist_group("without MindSpore")
-
-
-@pytest.fixture(scope="module")
-def run_without():
-    """run_without(script, words...) -> the finished script of the project, without MindSpore."""
-    with subprocess.Popen([sys.executable, "-c", WITHOUT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        def run(*words):
-            print(json.dumps([str(word) for word in words]), file=process.stdin, flush=True)
-            return subprocess.CompletedProcess(words, *json.loads(process.stdout.readline()))
-
-        yield run
-        process.stdin.close()
 
 
 def assert_one_sentence(done, *parts):
