@@ -13,7 +13,7 @@ from src import evaluation, voc_eval
 from src.boxes import ground_truth_boxes, usable_boxes
 from src.coco import Split, find_split, image_list, read_coco
 from src.errors import UserError
-from tests.conftest import convert, noise_image, write_coco
+from tests.conftest import convert, lines_with, noise_image, user_error, write_coco
 
 BOXES = [[10, 20, 30, 25], [60, 40, 25, 30], [5, 50, 20, 30]]
 
@@ -55,16 +55,17 @@ def remove(*names):
     return change
 
 
-@pytest.mark.parametrize("change, note", [
-    (set_all("id", [0, 1, 2, 3]), "counted anew"), (set_all("id", [7] * 4), "counted anew"),
-    (set_all("id", ["a", None, 1.5, True]), "counted anew"), (set_all("id", [1, 2, 3, 10**400]), "counted anew"),
-    (remove("id"), "counted anew"), (remove("iscrowd"), "4 annotations lack iscrowd or area"), (remove("area"), "4 annotations lack"),
-    (remove("iscrowd", "area"), "4 annotations lack"), (set_all("area", ["wide", None, float("nan"), 3]), "3 annotations lack"),
+@pytest.mark.parametrize("change, parts", [
+    (set_all("id", [0, 1, 2, 3]), ["1 annotation ids", "(0)"]), (set_all("id", [7] * 4), ["3 annotation ids", "(7, 7, 7)"]),
+    (set_all("id", ["a", None, 1.5, True]), ["4 annotation ids", "None"]), (set_all("id", [1, 2, 3, 10**400]), ["1 annotation ids"]),
+    (remove("id"), ["4 annotation ids"]), (remove("iscrowd"), ["4 annotations", "iscrowd"]), (remove("area"), ["4 annotations", "area"]),
+    (remove("iscrowd", "area"), ["4 annotations", "iscrowd", "area"]),
+    (set_all("area", ["wide", None, float("nan"), 3]), ["3 annotations", "area"]),
 ])
-def test_perfect_records_score_one_whatever_the_ids(change, note, rewrite):
+def test_perfect_records_score_one_whatever_the_ids(change, parts, rewrite):
     """pycocotools reads the id 0 as no match, and of equal ids only one."""
     coco = read_coco(rewrite(change))
-    assert len(coco.notes) == 1 and note in coco.notes[0], coco.notes
+    assert len(coco.notes) == len(lines_with(coco.notes, *parts)) == 1, coco.notes
     assert evaluation.score(coco, perfect(coco))[1]["AP"] == pytest.approx(1.0)
     assert [entry["area"] for entry in coco.dataset["annotations"]][:3] == [750, 750, 600]
 
@@ -88,7 +89,7 @@ def test_new_ids_are_not_the_names_of_annotations(rewrite, tmp_path):
 
     split = Split(rewrite(change), str(tmp_path / "val2017"))
     manifest = convert(split, tmp_path / "m", "p", tmp_path)
-    assert manifest["skipped"] == ["annotation 41 of image 2: box without area [1, 1, 0, 5]"]
+    assert len(manifest["skipped"]) == len(lines_with(manifest["skipped"], "annotation 41 of image 2: ", "[1, 1, 0, 5]")) == 1
 
 
 @pytest.mark.parametrize("box", [None, "x", [1, 2, 3], [1, 2, "3 px", 4], [1, 2, float("nan"), 4], [1e300, 0, 1e300, 5], {"x": 1},
@@ -97,7 +98,7 @@ def test_what_is_no_box_is_left_out_and_named(box, rewrite):
     path = rewrite(lambda content: content["annotations"][1].update(bbox=box))
     coco = read_coco(path)
     assert len(coco.dataset["annotations"]) == 3
-    assert coco.skipped[0].startswith("annotation 2 of image 1: ") and "no box of four numbers" in coco.skipped[0]
+    assert len(coco.skipped) == len(lines_with(coco.skipped, "annotation 2 of image 1: ", "four numbers")) == 1
     assert evaluation.score(coco, perfect(coco))[1]["AP"] == pytest.approx(1.0)
 
 
@@ -105,29 +106,26 @@ def test_an_image_listed_twice_counts_once(rewrite, tmp_path):
     path = rewrite(lambda content: content["images"].append(dict(content["images"][0])))
     coco = read_coco(path)
     assert [image_id for image_id, _ in image_list(Split(path, ""), coco)] == [1, 2]
-    assert coco.notes == ["1 images are listed more than once; each counts once (id 1)"]
+    assert len(coco.notes) == len(lines_with(coco.notes, "1 images ", "(id 1)")) == 1
     assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["images"] == 2
 
 
 @pytest.mark.parametrize("change, part", [
-    (lambda c: c["images"][0].update(id="../../../x"), "the id of image entry 1 is '../../../x'; expected a whole number from 0"),
+    (lambda c: c["images"][0].update(id="../../../x"), "image entry 1 is '../../../x'"),
     (lambda c: c["images"][0].update(id=-3), "-3"), (lambda c: c["images"][0].update(id=2**63), "9223372036854775808"),
     (lambda c: c["images"][0].update(id=None), "None"), (lambda c: c["images"][1].pop("id"), "image entry 2"),
     (lambda c: c["images"][0].update(file_name=5), "file_name is 5"), (lambda c: c["images"][0].update(file_name="a\0b"), "file_name"),
-    (lambda c: c["categories"][0].update(id="one"), "the id of category 1 is 'one'"),
-    (lambda c: c["categories"][0].update(name=["disc"]), "the name of category 1 is ['disc']; expected a text"),
-    (lambda c: c["categories"][0].update(name=""), "expected a text"),
-    (lambda c: c["categories"][0].update(name="\ud800"), "expected a text"),
-    (lambda c: c["categories"][1].update(name="disc"), "two categories have the name 'disc'"),
-    (lambda c: c["categories"][1].update(id=1), "two categories have the id 1"),
-    (lambda c: c.update(categories=[]), "names no categories"), (lambda c: c.update(images={}), "no list 'images'"),
-    (lambda c: c.update(annotations=[[1]]), "annotations, entry 1: [1] is no dictionary"), (lambda c: c.pop("categories"), "'categories'"),
+    (lambda c: c["categories"][0].update(id="one"), "category 1 is 'one'"),
+    (lambda c: c["categories"][0].update(name=["disc"]), "category 1 is ['disc']"),
+    (lambda c: c["categories"][0].update(name=""), "category 1"), (lambda c: c["categories"][0].update(name="\ud800"), "category 1"),
+    (lambda c: c["categories"][1].update(name="disc"), "name 'disc'"), (lambda c: c["categories"][1].update(id=1), "id 1"),
+    (lambda c: c.update(categories=[]), "categories"), (lambda c: c.update(images={}), "'images'"),
+    (lambda c: c.update(annotations=[[1]]), "annotations, entry 1: [1]"), (lambda c: c.pop("categories"), "'categories'"),
 ])
 def test_what_cannot_be_scored_is_refused_before_it_is_trained_on(change, part, rewrite, tmp_path):
     path = rewrite(change)
-    with pytest.raises(UserError) as raised:
+    with user_error(part, path):
         read_coco(path)
-    assert part in str(raised.value) and path in str(raised.value)
     with pytest.raises(UserError):
         convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)
     assert not (tmp_path / "m").exists()
@@ -151,8 +149,9 @@ def test_annotations_of_unknown_images_and_categories(rewrite):
 
     coco = read_coco(rewrite(change))
     assert len(coco.dataset["annotations"]) == 4
-    assert "annotation 9 of image 77: the file lists no such image" in coco.skipped[0] and "category_id" in coco.skipped[1]
-    assert coco.skipped[2] == "annotation 11 of image 1: unknown category id 99"
+    assert [line.partition(":")[0] for line in coco.skipped] == [f"annotation {number} of image {image}" for number, image in (
+        (9, 77), (10, 1), (11, 1))]
+    assert "category_id" in coco.skipped[1] and "[1]" in coco.skipped[1] and "category id 99" in coco.skipped[2]
     evaluation.confusion_matrix(coco, perfect(coco), 0.5)
 
 
@@ -185,9 +184,13 @@ def test_evaluation_counts_what_training_learns(rewrite, tmp_path):
     expected = published(clean, real)
     path = rewrite(spoil)
     coco = read_coco(path)
-    assert [line.split(": ")[1].partition(" [")[0] for line in coco.skipped] == [
-        "box without area", "box", "the same box and class as annotation 1 of image 1",
-        "box without area", "box", "the same box and class as annotation 3 of image 2"]
+    for line, parts in zip(coco.skipped, [("annotation 10 of image 1: ", "[40.5, 30.2, 5.54, 0.0]"),
+                                          ("annotation 11 of image 1: ", "[500, 1, 20, 16]", "128x96"),
+                                          ("annotation 12 of image 1: ", "annotation 1 of image 1"),
+                                          ("annotation 20 of image 2: ", "[40.5, 30.2, 5.54, 0.0]"),
+                                          ("annotation 21 of image 2: ", "[500, 1, 20, 16]", "128x96"),
+                                          ("annotation 22 of image 2: ", "annotation 3 of image 2")], strict=True):
+        assert all(part in line for part in parts), line
     _, metrics = evaluation.score(coco, real)
     np.testing.assert_array_equal([metrics[name] for name in evaluation.METRIC_NAMES], expected)
     assert metrics["AP"] == pytest.approx(1.0) and metrics["objects_per_class"] == {"disc": 2, "square": 2}
@@ -208,7 +211,7 @@ def test_cocos_own_files_keep_pycocotools_count(rewrite, tmp_path):
     path = rewrite(change)
     coco, plain = read_coco(path), COCO(path)
     assert coco.dataset["annotations"] == plain.dataset["annotations"] and not coco.skipped
-    assert len(coco.notes) == 1 and coco.notes[0].startswith("6 boxes of COCO's own file that training leaves out"), coco.notes
+    assert len(coco.notes) == 1 and coco.notes[0].startswith("6 boxes "), coco.notes
     real = perfect(coco)[:4]
     _, metrics = evaluation.score(coco, real)
     np.testing.assert_array_equal([metrics[name] for name in evaluation.METRIC_NAMES], published(path, real))
@@ -232,8 +235,7 @@ def test_an_area_larger_than_its_box_is_the_boxs(area, expected, rewrite):
     """An outline's is smaller, and that of pixels with both borders (w + 1) x (h + 1); the box is 30 x 25."""
     coco = read_coco(rewrite(lambda content: content["annotations"][0].update(area=area)))
     assert coco.dataset["annotations"][0]["area"] == expected
-    assert coco.notes == ([] if area == expected else [
-        "1 areas are not above 0, or larger than their box, and are taken as width x height"])
+    assert [note.split()[:2] for note in coco.notes] == ([] if area == expected else [["1", "areas"]])
 
 
 def test_an_image_whose_annotations_are_all_lost_is_no_negative(rewrite, tmp_path):
@@ -245,8 +247,8 @@ def test_an_image_whose_annotations_are_all_lost_is_no_negative(rewrite, tmp_pat
 
     path = rewrite(change)
     coco = read_coco(path)
-    assert [line for line in coco.skipped if line.startswith("image ")] == [
-        "image 2 (000000000002.jpg): none of its 2 annotations can be used, so it cannot count as an image without objects"]
+    assert len(lines_with(coco.skipped, "image 2 (000000000002.jpg): ", " 2 annotations")) == 1
+    assert sum(line.startswith("image ") for line in coco.skipped) == 1
     assert [*coco.imgs] == [1]  # the ids 3 and 4 are of the same files
     assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
 
@@ -255,9 +257,8 @@ def test_several_files_of_one_id_are_left_out_with_their_boxes(rewrite, tmp_path
     path = rewrite(lambda content: content["images"].append({**content["images"][0], "file_name": "other.png"}))
     coco = read_coco(path)
     assert [*coco.imgs] == [2] and {entry["image_id"] for entry in coco.dataset["annotations"]} == {2}
-    assert coco.skipped == [
-        "image 1: 2 files have this id (000000000001.jpg, other.png), and their boxes cannot be told apart: all are left out",
-        "annotation 1 of image 1: several files have this image id", "annotation 2 of image 1: several files have this image id"]
+    assert [line.partition(": ")[0] for line in coco.skipped] == ["image 1", "annotation 1 of image 1", "annotation 2 of image 1"]
+    assert lines_with(coco.skipped, "image 1: 2 files ", "(000000000001.jpg, other.png)")
     assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
 
 
@@ -269,7 +270,7 @@ def test_several_ids_of_one_file(rewrite):
 
     coco = read_coco(rewrite(part))
     assert [*coco.imgs] == [1, 2] and len(coco.imgToAnns[1]) == 2
-    assert coco.notes == ["1 image files have several ids, each with other boxes: all boxes go to the first id (000000000001.jpg)"]
+    assert len(coco.notes) == len(lines_with(coco.notes, "1 image files ", "(000000000001.jpg)")) == 1
 
     def repeat(content):
         content["images"].append({**content["images"][0], "id": 9})
@@ -288,7 +289,7 @@ def test_numbers_that_are_written_as_texts(rewrite):
     coco = read_coco(rewrite(change))
     entries = coco.dataset["annotations"]
     assert len(entries) == 4 and entries[0]["bbox"] == [10, 20, 30, 25] and entries[2]["iscrowd"] == 1 and coco.skipped == []
-    assert coco.notes == ["4 entries have numbers that are written as texts, which are read as numbers"]
+    assert len(coco.notes) == 1 and coco.notes[0].startswith("4 entries ")
 
 
 @pytest.mark.parametrize("box, degrees, expected", [
@@ -307,7 +308,7 @@ def test_the_box_around_a_turned_one(box, degrees, expected, rewrite):
         bbox=box, area=w * h, segmentation=[], attributes=attributes)))
     np.testing.assert_allclose(coco.dataset["annotations"][0]["bbox"], expected, atol=1e-5)
     assert coco.dataset["annotations"][0]["attributes"] == {"occluded": False}  # a file that is written of it is not turned again
-    assert coco.notes == ["1 boxes are turned (attributes.rotation): the upright box around each counts"]
+    assert len(coco.notes) == len(lines_with(coco.notes, "1 boxes ", "attributes.rotation")) == 1
 
 
 def test_a_rotation_of_something_else_turns_nothing(rewrite):
@@ -322,13 +323,13 @@ def test_a_rotation_of_something_else_turns_nothing(rewrite):
 
 def test_class_names_that_hardly_differ_are_named(rewrite):
     coco = read_coco(rewrite(lambda content: content["categories"].append({"id": 3, "name": "Square "})))
-    assert len(coco.notes) == 1 and "the classes 'square' and 'Square ' differ in capitals, spaces or hyphens alone" in coco.notes[0]
+    assert len(coco.notes) == len(lines_with(coco.notes, "'square'", "'Square '")) == 1
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", "3", "{\"images\": " + "[" * 100_000, "\xff"])
 def test_what_is_no_annotation_file(text, tmp_path):
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="a.json: not a COCO annotation file"):
+    with user_error(tmp_path / "a.json", "COCO"):
         read_coco(str(tmp_path / "a.json"))
 
 
@@ -354,9 +355,10 @@ def test_usable_boxes_names_what_it_leaves_out():
     boxes, labels, skipped = usable_boxes(annotations, {7: 0, 8: 1}, (100, 100))
     np.testing.assert_array_equal(boxes, [[1, 2, 4, 6], [1, 2, 4, 6], [1, 2, 4, 6], [90, 90, 120, 120]])
     np.testing.assert_array_equal(labels, [0, 1, 0, 0])
-    assert skipped == ["annotation 2 of image 5: the same box and class as annotation 1 of image 5",
-                       "annotation 3 of image 5: box without area [1, 2, 0, 4]",
-                       "annotation 4 of image 5: box [200, 2, 3, 4] outside the 100x100 image"]
+    for line, parts in zip(skipped, [("annotation 2 of image 5: ", "annotation 1 of image 5"),
+                                     ("annotation 3 of image 5: ", "[1, 2, 0, 4]"),
+                                     ("annotation 4 of image 5: ", "[200, 2, 3, 4]", "100x100")], strict=True):
+        assert all(part in line for part in parts), line
 
 
 @pytest.mark.parametrize("layout", [
@@ -410,15 +412,15 @@ def test_class_folders_below_the_image_folder(tmp_path, make_config):
     assert (manifest["images"], manifest["objects"], manifest["category_ids"]) == (1, 1, [4])
 
 
-@pytest.mark.parametrize("text, words", [
-    ("{", "not a COCO annotation file"), ("[]", "not a COCO annotation file"), ('{"images": []}', "not a COCO annotation file"),
+@pytest.mark.parametrize("text, part", [
+    ("{", "COCO"), ("[]", "COCO"), ('{"images": []}', "COCO"),
     ('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "file_name"),
-    ('{"images": [], "annotations": [], "categories": []}', "no categories"),
+    ('{"images": [], "annotations": [], "categories": []}', "categories"),
 ])
-def test_broken_annotation_files(tmp_path, text, words):
+def test_broken_annotation_files(tmp_path, text, part):
     path = tmp_path / "a.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=words):
+    with user_error(path, part):
         read_coco(str(path))
 
 

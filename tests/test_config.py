@@ -7,11 +7,10 @@ import sys
 import pytest
 import yaml
 
-from src.errors import UserError
 from src.model_utils.config import DEFAULT_CONFIG, as_text, get_config, load_defaults
 from src.model_utils.device_adapter import cpu_environment
-from src.model_utils.rules import checked
-from tests.conftest import ROOT, call_script
+from src.model_utils.rules import checked, expected
+from tests.conftest import ROOT, call_script, user_error
 
 
 def test_every_parameter_is_explained_and_every_choice_allows_its_default():
@@ -63,59 +62,55 @@ def test_lists_and_numbers_from_the_command_line():
     (["--weights", "x"], ["load_checkpoint_path"]), (["--onnx", "x"], ["load_checkpoint_path"]),
     (["--net_config.num_classes", "3"], ["dataset_config.num_classes"]), (["--data_path", "m"], ["data_url"]),
     (["--net_config.dense_hp", "true"], ["dense_hp", "pose"]), (["--config_path", "/nowhere.yaml"], ["/nowhere.yaml"]),
-    (["stray"], ["'stray'"]),
+    (["stray"], ["'stray'"]), (["--net_config.num_stacks", "1"], ["net_config.num_stacks", "resdcn_18", " 4 "]),
+    (["--net_config.num_stacks", "[2, 2]"], ["net_config.num_stacks", "[2, 2]", "resdcn_18", " 4 "]),
 ])
-def test_unknown_names_are_answered(argv, parts):
-    """With the name that was meant, or where it has gone."""
-    with pytest.raises(UserError) as error:
+def test_mistakes_are_answered(argv, parts):
+    """With the name that was meant, or where it has gone, or what does not go together."""
+    with user_error(*parts):
         get_config("t", argv)
-    for part in parts:
-        assert part in str(error.value)
 
 
-@pytest.mark.parametrize("name, value, parts", [
-    ("epoch_size", "many", ["whole number"]), ("epoch_size", "2.5", ["whole number"]), ("epoch_size", "1" * 400, ["whole number"]),
-    ("resume", "perhaps", ["true", "false"]), ("net_config.reg_loss", "l3", ["l1, sl1"]),
-    ("dataset_config.mean", "0.5", ["list", "3", "numbers"]), ("dataset_config.mean", "[1, 2", ["list", "3", "numbers"]),
-    ("dataset_config.mean", "[a, b, c]", ["list", "3", "numbers"]), ("dataset_config.mean", "[0.4, 0.4]", ["list", "3", "numbers"]),
-    ("dataset_config.mean", "[.inf, 0, 0]", ["list", "3", "numbers"]), ("dataset_config.std", "[0, 1, 1]", ["list", "3", "above 0"]),
-    ("dataset_config.eig_val", "[[1], 2, 3]", ["list", "3", "numbers"]), ("dataset_config.eig_vec", "[1, 2, 3]", ["3 x 3"]),
-    ("dataset_config.eig_vec", "[[1, 2, 3], [1, 2, 3], [1, 2]]", ["3 x 3"]), ("dataset_config.flip_prop", "1.5", ["most 1"]),
-    ("dataset_config.input_res_train", "[100, 96]", ["32"]), ("dataset_config.input_res_train", "[True, 96]", ["[width, height]"]),
-    ("export_config.input_res", "[96]", ["[width, height]"]), ("eval_config.multi_scales", "[]", ["above 0"]),
-    ("eval_config.pad_multiple", "33", ["32"]), ("net_config.num_stacks", "1", ["list", "4", "whole numbers"]),
-    ("net_config.num_stacks", "[2, 2]", ["list", "4", "whole numbers"]), ("train_config.batch_size", "0", ["least 1"]),
-    ("seed", "-1", ["least 0"]), ("seed", "99999999999", ["most 4294967295"]), ("device_id", "-1", ["least 0"]),
-    ("train_config.MultiDecay.learning_rate", ".nan", ["number"]), ("train_config.MultiDecay.learning_rate", "inf", ["number"]),
-    ("train_config.MultiDecay.learning_rate", "-1", ["above 0"]), ("train_config.loss_scale_value", "1e39", ["most 3e+38"]),
-    ("train_config.MultiDecay.multi_epochs", "[3, x]", ["list", "whole numbers"]),
-    ("train_config.MultiDecay.multi_epochs", "[1.5]", ["list", "whole numbers"]),
-    ("train_config.Adam.decay_filter", "[[a]]", ["list", "texts"]), ("data_sink_steps", "0", ["least -1", "not 0"]),
+@pytest.mark.parametrize("name, value, facts", [
+    ("epoch_size", "many", ["1"]), ("epoch_size", "2.5", ["1"]), ("epoch_size", "1" * 400, []), ("resume", "perhaps", ["true", "false"]),
+    ("net_config.reg_loss", "l3", ["l1", "sl1"]), ("dataset_config.mean", "0.5", ["3"]), ("dataset_config.mean", "[1, 2", ["3"]),
+    ("dataset_config.mean", "[a, b, c]", ["3"]), ("dataset_config.mean", "[0.4, 0.4]", ["3"]),
+    ("dataset_config.mean", "[.inf, 0, 0]", ["3"]), ("dataset_config.std", "[0, 1, 1]", ["3", "0"]),
+    ("dataset_config.eig_val", "[[1], 2, 3]", ["3"]),
+    ("dataset_config.eig_vec", "[1, 2, 3]", ["3 x 3"]), ("dataset_config.eig_vec", "[[1, 2, 3], [1, 2, 3], [1, 2]]", ["3 x 3"]),
+    ("dataset_config.flip_prop", "1.5", ["1"]), ("dataset_config.input_res_train", "[100, 96]", ["32"]),
+    ("dataset_config.input_res_train", "[True, 96]", ["[width, height]"]), ("export_config.input_res", "[96]", ["[width, height]"]),
+    ("eval_config.multi_scales", "[]", ["0"]), ("eval_config.pad_multiple", "33", ["32"]), ("train_config.batch_size", "0", ["1"]),
+    ("seed", "-1", ["0"]), ("seed", "99999999999", ["4294967295"]), ("device_id", "-1", ["0"]),
+    ("train_config.MultiDecay.learning_rate", ".nan", []),
+    ("train_config.MultiDecay.learning_rate", "inf", []), ("train_config.MultiDecay.learning_rate", "-1", ["0"]),
+    ("train_config.loss_scale_value", "1e39", ["3e+38"]), ("train_config.MultiDecay.multi_epochs", "[3, x]", []),
+    ("train_config.MultiDecay.multi_epochs", "[1.5]", []), ("train_config.Adam.decay_filter", "[[a]]", []),
+    ("data_sink_steps", "0", ["-1", "0"]),
 ])
-def test_values_that_cannot_be_are_answered(name, value, parts):
-    """With the parameter, its value, and what it may be."""
-    with pytest.raises(UserError) as error:
+def test_values_that_cannot_be_are_answered(name, value, facts):
+    """With the parameter, its value, and what its rule says, which has the rule's numbers and choices."""
+    rule = expected(load_defaults()[2][name])
+    with user_error(name, value[:20], rule):
         get_config("t", [f"--{name}", value])
-    for part in (name, value[:20], *parts):
-        assert part in str(error.value)
+    for fact in facts:
+        assert fact in rule
 
 
 @pytest.mark.parametrize("text, parts", [
-    ("epoch_size: [1", ["YAML"]), ("- 1\n", ["name: value"]), ("epochs: 3", ["epochs", "epoch_size"]),
-    ("train_config:\n", ["train_config", "empty"]), ("train_config: {}", ["train_config", "empty"]),
-    ("train_config:\n  Adam:\n", ["train_config.Adam", "empty", "weight_decay, decay_filter"]),
-    ("train_config: 3", ["train_config", "not 3", "batch_size, "]), ("seed: {a: 1}", ["seed", "section"]),
-    ("seed: 1\nseed: 2", ["line 2, column 1", "seed", "twice"]),
-    ("train_config:\n  batch_size: 2\nepoch_size: 1\ntrain_config:\n  batch_size: 3", ["line 4", "train_config", "twice"]),
-    ("seed: .inf", ["seed", "'.inf'"]), ("1: 2", ["parameter 1"]), ("seed: 2001-01-01", ["seed", "whole number"]), ("[" * 1000, ["YAML"]),
+    ("epoch_size: [1", ["line 1, column "]), ("- 1\n", ["name: value"]), ("epochs: 3", [" epochs", "epoch_size"]),
+    ("train_config:\n", ["train_config "]), ("train_config: {}", ["train_config "]),
+    ("train_config:\n  Adam:\n", ["train_config.Adam ", "weight_decay, decay_filter"]),
+    ("train_config: 3", ["train_config ", " 3", "batch_size, "]), ("seed: {a: 1}", ["seed "]),
+    ("seed: 1\nseed: 2", ["line 2, column 1", "seed"]),
+    ("train_config:\n  batch_size: 2\nepoch_size: 1\ntrain_config:\n  batch_size: 3", ["line 4, column 1", "train_config"]),
+    ("seed: .inf", ["seed", "'.inf'"]), ("1: 2", [" 1"]), ("seed: 2001-01-01", ["seed", "2001-01-01"]), ("[" * 1000, ["YAML"]),
 ], ids=lambda value: value[:20] if isinstance(value, str) else "")
 def test_broken_files_are_answered(tmp_path, text, parts):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    with pytest.raises(UserError) as error:
+    with user_error(path, *parts):
         get_config("t", ["--config_path", str(path)])
-    for part in (str(path), *parts):
-        assert part in str(error.value)
 
 
 NAMES = ["no", "Yes", "on", "off", "0123", "1.10", "1e3", "2001-01-01", "12:30", "~x", "it's", 'a "b"', "c\\d", "Größe", "矩"]
@@ -134,7 +129,7 @@ def test_names_stay_as_they_are_written(tmp_path):
     words = ["--dataset_config.coco_classes", "[no, on, 0123, 1.10]"]
     assert get_config("t", words).dataset_config.coco_classes == ["no", "on", "0123", "1.10"]
     path.write_text("dataset_config: {coco_classes: [a, ~]}")
-    with pytest.raises(UserError, match="dataset_config.coco_classes.* list of texts"):
+    with user_error("dataset_config.coco_classes", expected(load_defaults()[2]["dataset_config.coco_classes"])):
         get_config("t", ["--config_path", str(path)])
 
 

@@ -1,6 +1,7 @@
 """src/dataset.py: conversion and the training pipeline."""
 import dataclasses
 import gc
+import re
 import shutil
 
 import cv2
@@ -13,7 +14,7 @@ from src.coco import Split, find_split
 from src.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils.config import get_config
-from tests.conftest import TINY, assert_user_error, batches, call_script, convert, noise_image, run_script, write_coco
+from tests.conftest import TINY, assert_user_error, batches, call_script, convert, noise_image, run_script, user_error, write_coco
 
 # ---------------------------------------------------------------- conversion
 
@@ -60,14 +61,14 @@ def test_bad_records_are_skipped_counted_and_named(tmp_path, capsys):
 
 def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path):
     annotation = write_coco(tmp_path, "train", {1: b"text"}, [])
-    with pytest.raises(UserError, match="no usable image"):
+    with user_error(tmp_path / "train2017"):
         convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_empty_data_set_is_an_error(tmp_path):
     annotation = write_coco(tmp_path, "train", {}, [])
-    with pytest.raises(UserError, match="no usable image"):
+    with user_error(tmp_path / "train2017"):
         convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad")
 
 
@@ -82,7 +83,7 @@ def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monke
         patch.setattr("mindspore.mindrecord.FileWriter.commit", stop)
         with pytest.raises(KeyboardInterrupt):
             convert(split, tmp_path / "out", "p", "stopped")
-    with pytest.raises(UserError, match="no finished conversion"):
+    with user_error(tmp_path / "out", "p.manifest.json"):
         read_manifest(get_config("", ["--mindrecord_dir", str(tmp_path / "out"), "--mindrecord_prefix", "p"]))
     assert convert(split, tmp_path / "out", "p", "again")["images"] == 2
 
@@ -99,25 +100,18 @@ def test_a_full_disk_ends_a_conversion_in_a_sentence(where, tmp_path, monkeypatc
 
     places = {"boxes": "numpy.savez_compressed", "manifest": "json.dump"}
     monkeypatch.setattr(places.get(where, f"mindspore.mindrecord.FileWriter.{where}"), full)
-    said = "could not be written" + ("" if where in places else r" \(\[ERROR\] Failed to seekp file\.\); its disk had \d+ MB left")
-    with pytest.raises(UserError, match=said):
+    with user_error(tmp_path / "out") as raised:
         convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "full")
+    if where not in places:
+        assert re.search(r"\[ERROR\] Failed to seekp file\.\D*\d+ MB", str(raised.value)) and "shard_writer" not in str(raised.value)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_finished_conversion_is_not_overwritten(tiny_data, tiny_records):
     before = {path: path.read_bytes() for path in tiny_records.iterdir()}
     done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", tiny_records, check=False)
-    assert_user_error(done, "this conversion is done")
+    assert_user_error(done, str(tiny_records))
     assert {path: path.read_bytes() for path in tiny_records.iterdir()} == before
-
-
-@pytest.mark.parametrize("words, part", [
-    (["--coco_data_dir", "/nowhere", "--mindrecord_dir", "m"], "data set folder (--coco_data_dir) not found: /nowhere"),
-    ([], "no data set folder (--coco_data_dir) given"),
-])
-def test_conversion_mistakes(tmp_path, words, part):
-    assert_user_error(call_script("src/dataset.py", *words, cwd=tmp_path, check=False), part)
 
 
 def test_conversion_into_a_read_only_folder(tiny_data):
@@ -206,7 +200,7 @@ def test_one_pipeline_serves_many_epochs(tiny_records, make_config):
 
 
 def test_fewer_images_than_a_batch_is_an_error(tiny_records, make_config):
-    with pytest.raises(UserError, match="20 images are fewer than one step's"):
+    with pytest.raises(UserError, match=r"\b20\b.*\b21\b"):
         dataset.TrainSet(make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 21))
 
 
@@ -220,7 +214,7 @@ def test_damaged_mindrecord_files_end_in_words(name, damage, tiny_records, tmp_p
     path = tmp_path / "m" / name
     path.write_bytes(damage(path.read_bytes()))
     done = run_script("train.py", *TINY, "--mindrecord_dir", "m", "--epoch_size", 2, cwd=tmp_path, check=False)
-    assert_user_error(done, "m: its MindRecord files are damaged", "convert the data set again")
+    assert_user_error(done, "m: ", "MindRecord", "damaged")
 
 
 def test_only_damage_is_called_damage(tiny_records, make_config):
@@ -229,7 +223,7 @@ def test_only_damage_is_called_damage(tiny_records, make_config):
     with pytest.raises(RuntimeError, match="something else"), train_set.named_errors():
         raise RuntimeError("something else")
     train_set.layout = dataclasses.replace(train_set.layout, mean=[0.4, 0.4])  # which a configuration may not say
-    with pytest.raises(UserError, match="the training images cannot be made .ValueError: ") as raised, train_set.named_errors():
+    with pytest.raises(UserError, match="ValueError: ") as raised, train_set.named_errors():
         list(train_set.batches(0, 5).create_tuple_iterator(num_epochs=1))
     assert "damaged" not in str(raised.value)
 
@@ -248,7 +242,7 @@ def test_conversions_leave_foreign_folders_alone(tiny_data, tmp_path, make_confi
 def test_mindrecord_files_of_another_make_stay(name, tiny_data, tmp_path, make_config):
     """Such as the model zoo's, by the same names: no manifest says that they are ours."""
     (tmp_path / name).write_text("theirs")
-    with pytest.raises(UserError, match=f"{name} is there already, without a manifest"):
+    with pytest.raises(UserError, match=f"/{name} "):
         dataset.check_paths(make_config("--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path))
     (tmp_path / name).rename(tmp_path / "coco_det.train.minds")
     dataset.check_paths(make_config("--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path))
@@ -258,6 +252,7 @@ def test_files_of_another_size_are_not_opened(tiny_records, tmp_path, make_confi
     """Bytes added to a MindRecord file end MindSpore by signal 11."""
     shutil.copytree(tiny_records, tmp_path / "m")
     with open(tmp_path / "m" / "coco_det.train.mind1", "ab") as file:
+        size = file.tell()
         file.write(b"more")
-    with pytest.raises(UserError, match=r"are damaged.*coco_det.train.mind1 has \d+ bytes, the conversion wrote \d+"):
+    with pytest.raises(UserError, match=rf"coco_det.train.mind1 \D*{size + 4} \D*{size}\b"):
         dataset.TrainSet(make_config("--mindrecord_dir", tmp_path / "m"))

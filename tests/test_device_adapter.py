@@ -34,13 +34,13 @@ def test_device_num_must_be_what_was_started(monkeypatch):
     assert init_ranks(True, 2) == (1, 2)
     assert init_ranks(True, 1) == (1, 2)
     assert init_ranks(False, 8) == (0, 1)
-    with pytest.raises(UserError, match="device_num is 4, and the launcher started 2"):
+    with pytest.raises(UserError, match="device_num.* 4.* 2"):
         init_ranks(True, 4)
 
 
 def test_device_selection():
     assert set_device("auto", 0) == "CPU"
-    with pytest.raises(UserError, match="MindSpore finds none"):
+    with pytest.raises(UserError, match="Ascend"):
         set_device("Ascend", 0)
 
 

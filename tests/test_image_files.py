@@ -1,6 +1,7 @@
 """src/image_files.py: orientation, sizes and limits of image files."""
 import io
 import json
+import re
 import struct
 
 import cv2
@@ -10,7 +11,8 @@ from PIL import Image
 
 from src import dataset, image_files, image_headers
 from src.coco import Split, image_size
-from tests.conftest import bomb_tiff, convert, noise_image, write_coco
+from src.image_files import TooManyPixels
+from tests.conftest import bomb_tiff, convert, lines_with, noise_image, write_coco
 
 
 def half_black(height, width):
@@ -50,11 +52,11 @@ def test_the_header_says_the_size_that_decoding_gives(ending, orientation, state
     try:
         expected = image_files.decode_whole_image(data, stated).shape[1::-1]
     except image_files.WrongSize as error:
-        with pytest.raises(image_files.WrongSize, match=str(error)):
+        with pytest.raises(image_files.WrongSize, match=re.escape(str(error))):
             image_files.header_size(data, stated)
     else:
         assert image_files.header_size(data, stated) == image_files.header_size(io.BytesIO(data), stated) == expected
-    with pytest.raises(ValueError, match="120x80 pixels, more than 9599"):
+    with pytest.raises(TooManyPixels, match="120x80.*9599"):
         image_files.header_size(data, max_pixels=9599)
 
 
@@ -64,7 +66,7 @@ def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, 
     data = encoded(half_black(80, 120), ending, 6)
     assert image_files.decode_whole_image(data, (120, 80)).shape == (80, 120, 3)
     assert image_files.decode_whole_image(data, (80, 120)).shape == (120, 80, 3)
-    with pytest.raises(ValueError, match="the image is 80x120, its entry in the annotation file says 100x100"):
+    with pytest.raises(image_files.WrongSize, match="80x120.*100x100"):
         image_files.decode_whole_image(data, (100, 100))
     bare = image_files.without_orientation(data)
     np.testing.assert_array_equal(image_files.decode_whole_image(bare), image_files.decode_whole_image(data, (120, 80)))
@@ -163,7 +165,7 @@ def png_with_two_headers():
 
 def test_a_png_is_judged_by_its_first_header():
     before = memory()
-    with pytest.raises(ValueError, match="12000x12000 pixels, more than 1000000"):
+    with pytest.raises(TooManyPixels, match="12000x12000.*1000000"):
         image_files.decode_whole_image(png_with_two_headers(), max_pixels=1_000_000)
     assert memory() - before < 100
 
@@ -173,15 +175,16 @@ def test_a_png_with_a_part_longer_than_the_file_is_not_decoded():
     data = bytearray(cv2.imencode(".png", noise_image(1))[1].tobytes())
     data[33:37] = b"\xff\xff\x38\x87"  # the length of the first chunk behind the header
     before = memory()
-    with pytest.raises(ValueError, match="longer than the file|truncated|broken"):
+    with pytest.raises(ValueError) as raised:
         image_files.decode_whole_image(bytes(data))
+    assert raised.type is ValueError  # damaged, not unknown or too large
     assert memory() - before < 100
 
 
 def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
     path = write_coco(tmp_path, "val", {1: noise_image(1), 2: noise_image(2, 20, 20)}, [(2, 1, [1, 1, 9, 9])])
     manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path, max_pixels=1000)
-    assert manifest["images"] == 1 and "128x96 pixels, more than 1000" in manifest["skipped"][0]
+    assert manifest["images"] == 1 and lines_with(manifest["skipped"], "image 1 ", "128x96", "1000")
     assert make_config("--dataset_config.max_pixels", 5).dataset_config.max_pixels == 5
 
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from src import image_files
 from src.image_bytes import MOST_SCANS, count_scans, pixels_alone
+from src.image_files import TooManyPixels
 from src.image_headers import IMAGE_ENDINGS, UnknownFormat, read_header
 
 
@@ -201,15 +202,15 @@ def test_twelve_bits_are_twelve():
 
 
 @pytest.mark.parametrize("values, sample_format, what", [
-    (np.ones((2, 2), np.float32), 3, "floating-point ones of 32 bits"), (np.ones((2, 2), np.int16), 2, "signed ones of 16 bits"),
-    (np.ones((2, 2), np.uint32), 1, "unsigned ones of 32 bits"), (np.ones((2, 2), np.int8), 2, "signed ones of 8 bits"),
+    (np.ones((2, 2), np.float32), 3, "floating-point.* 32 "), (np.ones((2, 2), np.int16), 2, " signed.* 16 "),
+    (np.ones((2, 2), np.uint32), 1, "unsigned.* 32 "), (np.ones((2, 2), np.int8), 2, " signed.* 8 "),
 ])
 def test_values_without_a_meaning_are_refused(values, sample_format, what):
     """By all readers alike, in one sentence."""
     for least_most in (None, (5, 5)):
         data = gray_tiff(values, sample_format=sample_format, least_most=least_most)
         for read in (image_files.decode_image, image_files.decode_whole_image, image_files.header_size):
-            with pytest.raises(ValueError, match=f"its values are {what}, and it does not say .*; convert it to 8 or 16 unsigned bits"):
+            with pytest.raises(ValueError, match=f"{what}.* 8 or 16 "):
                 read(data)
 
 
@@ -238,7 +239,7 @@ def test_bitmaps_of_os2(bits):
     data = os2_bitmap(bits)
     np.testing.assert_array_equal(image_files.decode_whole_image(data), shown(data))
     assert image_files.header_size(data) == (24, 16)
-    with pytest.raises(ValueError, match="24x16 pixels, more than 100"):
+    with pytest.raises(TooManyPixels, match="24x16.* 100"):
         image_files.decode_whole_image(data, max_pixels=100)
 
 
@@ -248,7 +249,7 @@ def test_bitmaps_of_os2(bits):
 ])
 def test_formats_that_are_not_read_are_named(start, name):
     for read in (image_files.decode_image, image_files.decode_whole_image, image_files.header_size):
-        with pytest.raises(UnknownFormat, match=f"{name}, which is not read; convert it to JPEG or PNG"):
+        with pytest.raises(UnknownFormat, match=f"{name}.* JPEG .*PNG"):
             read(start + bytes(100))
     assert {".jfif", ".mpo", ".gif", ".avif", ".heic", ".jp2", ".jxl", ".ppm"} < set(IMAGE_ENDINGS)
 
@@ -282,13 +283,13 @@ def test_of_several_images_the_first_is_read():
     frames[0].save(data, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
     canvas = bytearray(data.getvalue())
     canvas[24:30] = (16_000_000).to_bytes(3, "little") * 2
-    with pytest.raises(ValueError, match="16000001x16000001 pixels, more than"):
+    with pytest.raises(ValueError, match="16000001x16000001"):
         image_files.decode_whole_image(bytes(canvas))
 
 
 def test_a_raw_file_is_not_its_thumbnail():
     data = saved("TIFF", tiffinfo={254: 1})
-    with pytest.raises(ValueError, match="a thumbnail, as in a camera's raw files"):
+    with pytest.raises(ValueError, match="thumbnail"):
         image_files.header_size(data)
 
 
@@ -316,9 +317,9 @@ def test_scans_are_counted(between):
         if count <= MOST_SCANS:
             assert image_files.decode_whole_image(data).shape == (64, 64, 3)
         else:
-            with pytest.raises(ValueError, match="64x64 pixels in more than 100 scans"):
+            with pytest.raises(ValueError, match="64x64.* 100 scans"):
                 image_files.decode_whole_image(data)
-    with pytest.raises(ValueError, match="64x64 pixels in 30 scans"):
+    with pytest.raises(ValueError, match="64x64.* 30 scans"):
         image_files.decode_whole_image(many_scans(30, between=between), max_pixels=64 * 64)
 
 
@@ -361,7 +362,7 @@ def test_tiles_of_a_big_tiff(order):
     codes = {3: "H6x", 4: "I4x", 16: "Q"}
     body = b"".join(struct.pack(f"{order}HHQ{codes[kind]}", tag, kind, 1, value) for tag, kind, value in entries)
     start = {"<": b"II+\0", ">": b"MM\0+"}[order] + struct.pack(order + "HHQQ", 8, 0, 16, len(entries))
-    with pytest.raises(ValueError, match="64x64 pixels in 1 tiles of 40000x40000"):
+    with pytest.raises(ValueError, match="64x64.* 1 tiles.* 40000x40000"):
         image_files.decode_whole_image(start + body + bytes(400))
 
 
@@ -369,7 +370,7 @@ def test_tiles_of_a_big_tiff(order):
 def test_a_tag_that_stands_twice_is_refused(tag):
     data = tiled(64, 64, 64, 64)
     place = data.index(struct.pack("<HHI", 259, 3, 1))
-    with pytest.raises(ValueError, match=f"its tag {tag} stands twice"):
+    with pytest.raises(ValueError, match=f"tag {tag} .*twice"):
         image_files.header_size(data[:place] + struct.pack("<HHII", tag, 4, 1, 9) + data[place + 12 :])
 
 
@@ -427,8 +428,9 @@ def test_what_no_decoder_reads_between_segments(junk):
     changed = data[:place] + junk + data[place:]
     assert read_header(io.BytesIO(changed)) == read_header(io.BytesIO(data))
     np.testing.assert_array_equal(image_files.decode_whole_image(changed), image_files.decode_whole_image(data))
-    with pytest.raises(ValueError, match="not whole"):
+    with pytest.raises(ValueError) as raised:
         read_header(io.BytesIO(data[:place] + junk))
+    assert raised.type is ValueError  # damaged, not unknown
 
 
 def test_a_tiff_of_more_bands_than_are_read():
@@ -440,7 +442,7 @@ def test_a_tiff_of_more_bands_than_are_read():
     data.write(b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4))
     header = read_header(data)
     assert (header.size, header.bits) == ((8, 8), 16)
-    with pytest.raises(ValueError, match="of a kind that Pillow cannot read"):
+    with pytest.raises(ValueError, match="Pillow"):
         image_files.decode_whole_image(data.getvalue())
 
 

@@ -1,6 +1,7 @@
 """tools/import_dataset.py: folders in every form, written by hand; the boxes are computed by hand."""
 import json
 import os
+import re
 import shlex
 import shutil
 
@@ -13,7 +14,7 @@ from src.errors import UserError
 from src.label_formats import part_of, recognize
 from src.label_names import match_names
 from src.manifest import read_manifest
-from tests.conftest import assert_user_error, call_script, convert, noise_image
+from tests.conftest import assert_user_error, call_script, convert, lines_with, noise_image, user_error
 from tools import import_dataset
 
 XML = """<annotation><folder>x</folder><filename>{filename}</filename>{size}{objects}</annotation>"""
@@ -88,6 +89,11 @@ def boxes_of(folder):
     return parts
 
 
+def none_skipped(output):
+    """Whether an import says that it has skipped nothing."""
+    return bool(re.search(r"\b0 .*skipped", output)) and "skipped " not in output
+
+
 def classes_of(folder, part="train"):
     return [category["name"] for category in json.loads((folder / "annotations" / f"{part}.json").read_text())["categories"]]
 
@@ -126,7 +132,7 @@ def test_roboflows_yolo_export(tmp_path, run):
     boxes, output = run()
     assert boxes == {"train": {"a.jpg": [("dog", [40, 0, 20, 40]), ("cat", [0, 0, 20, 16])]}, "val": {"a.jpg": [("cat", [0, 0, 100, 80])]},
                      "test": {"b.jpg": []}}
-    assert "YOLO labels (data.yaml)" in output and "0 images or objects skipped" in output and "split off" not in output
+    assert lines_with(output, "YOLO", "data.yaml") and none_skipped(output) and "--val_fraction" not in output
     assert [line.split() for line in output.splitlines()[-7:-1]] == [
         ["train", "val", "test"], ["images", "1", "1", "1"], ["without", "boxes", "0", "0", "1"], ["boxes", "2", "1", "0"],
         ["cat", "1", "1", "0"], ["dog", "1", "0", "0"]]
@@ -148,7 +154,8 @@ def test_a_description_in_its_forms(tmp_path, run, description):
     boxes, output = run()
     assert boxes == {"train": {"a.jpg": [("no", [25, 20, 50, 40])], "b.png": [("person", [25, 20, 50, 40])]},
                      "val": {"c.jpg": [("yes", [25, 20, 50, 40])]}}
-    assert classes_of(tmp_path / "out")[:1] == ["person"] and ("no.jpg of train_list.txt: not in" in output) == ("list" in description)
+    assert classes_of(tmp_path / "out")[:1] == ["person"]
+    assert bool(lines_with(output, "no.jpg", "train_list.txt")) == ("list" in description)
 
 
 def test_polygons_give_their_box(tmp_path, run):
@@ -176,13 +183,13 @@ def test_bad_label_lines_are_counted_and_named(tmp_path, run):
     (tmp_path / "in/labels/val/c.txt").write_bytes(b"0 .5 .5 .1 .1 \xff\xfe")
     boxes, output = run()
     assert [name for name, _ in boxes["train"]["a.jpg"]] == ["x", "y"] and boxes["val"] == {"b.jpg": [], "d.jpg": [("x", [45, 36, 10, 8])]}
-    assert f"skipped image images/val/e.jpg: none of its {len(bad)} annotations can be used" in output
+    assert lines_with(output, "skipped image images/val/e.jpg: ", f" {len(bad)} annotations")
     for number in range(3, 3 + len(bad)):
         assert output.count(f"skipped labels/train/a.txt, line {number}: ") == 1
-    for part in ("class 2, and there are 2 classes", "coordinates outside of 0 to 1", "not only numbers", "4 numbers; expected",
-                 "class -1;", "box without area", "labels/val/lost.txt: no image of this name", "image images/val/c.jpg: ",
-                 f"{2 * len(bad) + 3} images or objects skipped"):
-        assert part in output, part
+    for number, parts in ((3, ["class 2", "2 classes"]), (4, ["0 to 1"]), (6, ["numbers"]), (7, ["4 numbers"]), (8, ["class -1"])):
+        assert lines_with(output, f"labels/train/a.txt, line {number}: ", *parts), number
+    assert lines_with(output, "skipped", "labels/val/lost.txt") and lines_with(output, "skipped", "image images/val/c.jpg: ")
+    assert lines_with(output, f"{2 * len(bad) + 3} images or objects", "skipped")
 
 
 @pytest.mark.parametrize("line, box", [
@@ -194,7 +201,7 @@ def test_a_hair_outside_is_cut_to_the_image(line, box, tmp_path, run):
     """In 100x80 pixels; the last are the four corners of an oriented box."""
     write_yolo(tmp_path / "in", {"images/train/a.jpg": line, "images/val/b.jpg": line}, "train: images/train\nval: images/val\nnames: [x]")
     boxes, output = run()
-    assert boxes == {"train": {"a.jpg": [("x", box)]}, "val": {"b.jpg": [("x", box)]}} and "0 images or objects skipped" in output
+    assert boxes == {"train": {"a.jpg": [("x", box)]}, "val": {"b.jpg": [("x", box)]}} and none_skipped(output)
 
 
 @pytest.mark.parametrize("image, label", [
@@ -233,7 +240,7 @@ def test_a_label_file_that_several_images_look_for(tmp_path, run):
                "train: images/train\nval: images/val\nnames: [x]")
     boxes, output = run()
     assert boxes["train"] == {"A.jpg": [], "train.jpg": [("x", [40, 32, 20, 16])]} and [*boxes["val"]] == ["b.jpg"]
-    assert "image images/train/a.jpg: its label file may be labels/train/a.txt, which may also be that of images/train/a.png" in output
+    assert lines_with(output, "skipped image images/train/a.jpg: ", "labels/train/a.txt", "images/train/a.png")
 
 
 def test_label_files_in_a_folder_of_another_name(tmp_path, run):
@@ -246,11 +253,10 @@ def test_label_files_in_a_folder_of_another_name(tmp_path, run):
     boxes, output = run()
     assert {part: [*images] for part, images in boxes.items()} == {
         "train": ["train0.jpg", "train2.jpg"], "val": ["val0.jpg", "val1.jpg", "val2.jpg"]}
-    assert ("skipped image images/train/train1.jpg: its label file is not where it is looked for (labels/train/train1.txt), and "
-            "old/train1.txt has its name") in output and output.count("skipped image images/test/") == 3
+    assert lines_with(output, "skipped image images/train/train1.jpg: ", "labels/train/train1.txt", "old/train1.txt")
+    assert output.count("skipped image images/test/") == 3
     os.rename(tmp_path / "in/labels/val", tmp_path / "in/labels/valid")
-    with pytest.raises(UserError, match="3 of 3 images in images/val have no label file in labels/val or Labels/val or images/val or "
-                                        "images/val/labels, where it is looked for, and label files of their names are in labels/valid"):
+    with user_error("3 of 3 images", "images/val ", "labels/val ", "Labels/val ", "images/val/labels", "labels/valid"):
         run()
 
 
@@ -263,20 +269,20 @@ def test_masks_and_thumbnails_of_labelled_images_are_no_background(tmp_path, run
     found = {name: objects for images in boxes.values() for name, objects in images.items()}
     assert sorted(name for name, objects in found.items() if not objects) == ["e.jpg", "f.jpg"]
     assert "a.png" not in found and output.count("skipped image masks/") == 2
-    assert "masks/a.png: it has no label file, as none of its folder has, and images/a.jpg of its name has one" in output
+    assert lines_with(output, "skipped image masks/a.png: ", "images/a.jpg")
 
 
 def test_empty_label_files_are_background_wherever_they_lie(tmp_path, run):
     write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2", "images/val/b.jpg": "0 .5 .5 .2 .2", "images/train/c.jpg": "\n"},
                "train: images/train\nval: images/val\nnames: [x]")
     boxes, output = run()
-    assert boxes["train"] == {"a.jpg": [("x", [40, 32, 20, 16])], "c.jpg": []} and "0 images or objects skipped" in output
+    assert boxes["train"] == {"a.jpg": [("x", [40, 32, 20, 16])], "c.jpg": []} and none_skipped(output)
 
 
 def test_a_part_without_objects_is_an_error(tmp_path, run):
     write_yolo(tmp_path / "in", {"images/train/a.jpg": "0 .5 .5 .2 .2", "images/val/b.jpg": ""},
                "train: images/train\nval: images/val\nnames: [x]")
-    with pytest.raises(UserError, match="none of the 1 usable images for val has an object"):
+    with pytest.raises(UserError, match=f"{tmp_path}/in: .* 1 .*for val "):
         run()
 
 
@@ -285,15 +291,14 @@ def test_doubled_boxes_count_once(tmp_path, run):
                "train: images/train\nval: images/val\nnames: [x, X]")
     boxes, output = run()
     assert [name for name, _ in boxes["train"]["a.jpg"]] == ["x", "X"]
-    assert "labels/train/a.txt, line 3: the same box and class as labels/train/a.txt, line 1" in output
-    assert "the classes 'x' and 'X' differ in capitals" in output
+    assert lines_with(output, "skipped labels/train/a.txt, line 3: ", "labels/train/a.txt, line 1") and lines_with(output, "'x'", "'X'")
 
 
 @pytest.mark.parametrize("extra, names, said", [
-    ({"classes.txt": "hat\nshoe\n"}, ["hat", "shoe"], "class names: classes.txt"),
+    ({"classes.txt": "hat\nshoe\n"}, ["hat", "shoe"], ["classes.txt"]),
     ({"obj.names": "hat\nshoe\n", "obj.data": "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/"},
-     ["hat", "shoe"], "class names: obj.names"),
-    ({}, ["class_1"], "nothing names the classes 1: they are called class_"),
+     ["hat", "shoe"], ["obj.names"]),
+    ({}, ["class_1"], ["classes 1", "class_"]),
 ])
 def test_txt_files_without_a_description(tmp_path, run, extra, names, said):
     """Labels beside the images, as labelImg and CVAT write them; CVAT's list has the folder data, which is not there."""
@@ -304,14 +309,13 @@ def test_txt_files_without_a_description(tmp_path, run, extra, names, said):
     boxes, output = run()
     assert sorted(boxes["train"] | boxes["val"]) == ["a.jpg", "b.jpg"] and len(boxes["train"]) == len(boxes["val"]) == 1
     assert [*boxes["train"].values()] == [[(names[-1], [40, 32, 20, 16])]] and classes_of(tmp_path / "out") == names
-    assert said in output and "txt without data.yaml" in output and "1 images are in no list" in output
+    assert lines_with(output, *said) and lines_with(output, "YOLO", "txt", "data.yaml") and lines_with(output, "1 images ", "list")
 
 
 @pytest.mark.parametrize("description, part", [
-    ("names: [a\n", "not a YAML file"), ("- a\n- b", "it holds no names and values"), ("names: cat\ntrain: images", "names cannot be read"),
-    ("names: {a: b}", "names cannot be read"), ("names: [[a]]", "names cannot be read"), ("nc: many\nnames: [a]", "nc cannot be read"),
-    ("train: ../../other/photos\nnames: [a]", "names '../../other/photos' for train, which is no folder and no list"),
-    ("train: {a: b}\nnames: [a]", "names 'something else' for train"),
+    ("names: [a\n", "data.yaml: "), ("- a\n- b", "data.yaml: "), ("names: cat\ntrain: images", "data.yaml: names "),
+    ("names: {a: b}", "data.yaml: names "), ("names: [[a]]", "data.yaml: names "), ("nc: many\nnames: [a]", "data.yaml: nc "),
+    ("train: ../../other/photos\nnames: [a]", "'../../other/photos' for train"), ("train: {a: b}\nnames: [a]", "for train"),
     ("train: images\nnames: !!python/object/apply:os.system [touch hacked]", None),
 ])
 def test_descriptions_that_cannot_be_used(tmp_path, run, description, part):
@@ -319,7 +323,7 @@ def test_descriptions_that_cannot_be_used(tmp_path, run, description, part):
     if part is None:  # the tag is not looked at, the list is one of class names
         assert run()[0]["train"] and classes_of(tmp_path / "out") == ["touch hacked"] and not os.path.exists("hacked")
         return
-    with pytest.raises(UserError, match=part):
+    with user_error(tmp_path / "in", part):
         run()
     assert not (tmp_path / "out").exists()
 
@@ -356,12 +360,12 @@ DOG = [("dog", [10, 20, 20, 20])]
 def test_voc_with_image_sets(tmp_path, run, parts, expected):
     write_voc(tmp_path / "in", parts)
     if "default" in parts:  # a validation list alone: one image cannot be divided
-        with pytest.raises(UserError, match="1 usable image with objects cannot be divided"):
+        with pytest.raises(UserError, match=f"{tmp_path}/in: 1 "):
             run()
         return
     boxes, output = run()
     assert boxes == {part: {f"{name}.jpg": DOG for name in names} for part, names in expected.items()}
-    assert "Pascal VOC labels (with ImageSets)" in output and classes_of(tmp_path / "out") == ["dog"]
+    assert lines_with(output, "Pascal VOC", "with ImageSets") and classes_of(tmp_path / "out") == ["dog"]
 
 
 def test_a_cvat_list_of_another_name_and_names_with_a_space(tmp_path, run):
@@ -370,7 +374,8 @@ def test_a_cvat_list_of_another_name_and_names_with_a_space(tmp_path, run):
     write_xml(tmp_path / "in/Annotations/unlisted.xml", [])
     boxes, output = run()
     assert boxes["train"] | boxes["val"] == {"photo 1.jpg": DOG, "photo 2.jpg": DOG}
-    assert "image missing of ImageSets/Main/default.txt" in output and "skipped Annotations/unlisted.xml: in no list" in output
+    assert lines_with(output, "skipped", "image missing ", "ImageSets/Main/default.txt")
+    assert lines_with(output, "skipped Annotations/unlisted.xml: ")
 
 
 def test_voc_as_it_is_distributed(tmp_path, run):
@@ -382,10 +387,10 @@ def test_voc_as_it_is_distributed(tmp_path, run):
     write_xml(tmp_path / "in/Annotations/2.xml", [("dog", 11, 21, 30, 40)], "2")
     os.rename(tmp_path / "in/Annotations/3.xml", tmp_path / "in/Annotations/3.XML")
     boxes, output = run()
-    assert boxes == {"train": {"1.jpg": DOG, "2.jpg": DOG}, "val": {"3.jpg": DOG, "4.jpg": DOG}} and "0 images or objects skipped" in output
+    assert boxes == {"train": {"1.jpg": DOG, "2.jpg": DOG}, "val": {"3.jpg": DOG, "4.jpg": DOG}} and none_skipped(output)
     for folder in ("ImageSets", "masks"):
         shutil.rmtree(tmp_path / "in" / folder)
-    assert "0 images or objects skipped" in run()[1]  # masks are no images that lack their XML files
+    assert none_skipped(run()[1])  # masks are no images that lack their XML files
 
 
 def test_an_xml_file_that_may_be_of_two_images(tmp_path, run):
@@ -395,7 +400,7 @@ def test_an_xml_file_that_may_be_of_two_images(tmp_path, run):
         write_xml(tmp_path / f"in/{name}.xml", [("dog", 11, 21, 30, 40)], filename)
     boxes, output = run()
     assert sorted(boxes["train"] | boxes["val"]) == ["a.png", "c.jpg", "d.jpg"]
-    assert "skipped b.xml: its image can be b.jpg or b.png" in output
+    assert lines_with(output, "skipped b.xml: ", "b.jpg", "b.png")
 
 
 def test_voc_without_image_sets(tmp_path, run):
@@ -405,9 +410,9 @@ def test_voc_without_image_sets(tmp_path, run):
         write_xml(tmp_path / f"in/annotations/{part}/0.xml", [("cat", *box)], "0.png")
     boxes, output = run("--zero_based")
     assert boxes == {"train": {"0.png": [("cat", [0, 0, 10, 10])]}, "val": {"0.png": [("cat", [5, 6, 10, 20])]}}
-    assert "Pascal VOC labels (without ImageSets)" in output
+    assert lines_with(output, "Pascal VOC", "without ImageSets")
     boxes, output = run()
-    assert boxes["train"] == {"0.png": [("cat", [-1, -1, 10, 10])]} and "1 boxes begin before the first pixel" in output
+    assert boxes["train"] == {"0.png": [("cat", [-1, -1, 10, 10])]} and lines_with(output, "1 boxes ", "--zero_based")
 
 
 def test_labelimgs_files_beside_the_images(tmp_path, run):
@@ -420,9 +425,9 @@ def test_labelimgs_files_beside_the_images(tmp_path, run):
     write_xml(tmp_path / "in/nothing.xml", [("dog", 11, 21, 30, 40)], "../../../etc/passwd")
     boxes, output = run("--val_fraction", 0.34)
     assert boxes["train"] | boxes["val"] == {"a.jpg": [*DOG, ("cat", [0, 0, 100, 80])], "b.jpg": DOG, "c.jpg": DOG}
-    assert "labelImg's labels (XML beside the images)" in output and "image unlabeled.jpg: it has no XML file" in output
-    assert "skipped nothing.xml: neither an image 'nothing' nor the image '../../../etc/passwd'" in output
-    assert "2 images or objects skipped" in output and classes_of(tmp_path / "out") == ["cat", "dog"]
+    assert lines_with(output, "labelImg") and lines_with(output, "skipped image unlabeled.jpg: ")
+    assert lines_with(output, "skipped nothing.xml: ", "'nothing'", "'../../../etc/passwd'")
+    assert lines_with(output, "2 images or objects", "skipped") and classes_of(tmp_path / "out") == ["cat", "dog"]
 
 
 def test_bad_xml_files_are_counted_and_named(tmp_path, run):
@@ -439,13 +444,11 @@ def test_bad_xml_files_are_counted_and_named(tmp_path, run):
     (tmp_path / "in/unreadable.jpg").write_bytes(b"no image")
     boxes, output = run()
     assert sorted(boxes["train"] | boxes["val"]) == ["good.jpg", "other.jpg"]
-    for part in ("skipped broken.xml: no element found", "skipped bomb.xml: it declares a document type",
-                 "image size.jpg: it has 100x80 pixels, its labels say 50x50", "object 1 of objects.xml: box without area",
-                 "object 2 of objects.xml: it names no class",
-                 "object 3 of objects.xml: no box of four", "object 4 of objects.xml: box without", "object 5 of objects.xml: box [200.0",
-                 "image objects.jpg: none of its 5 annotations can be used", "image unreadable.jpg: not an image",
-                 "10 images or objects skipped"):
-        assert part in output, part
+    for parts in (["broken.xml: "], ["bomb.xml: ", "document type"], ["image size.jpg: ", "100x80", "50x50"], ["object 1 of objects.xml: "],
+                  ["object 2 of objects.xml: ", "class"], ["object 3 of objects.xml: "], ["object 4 of objects.xml: "],
+                  ["object 5 of objects.xml: ", "[200.0"], ["image objects.jpg: ", " 5 annotations"], ["image unreadable.jpg: "],
+                  ["10 images or objects"]):
+        assert lines_with(output, "skipped", *parts), parts
 
 
 # ---------------------------------------------------------------- COCO
@@ -463,7 +466,7 @@ def test_roboflows_coco_export(tmp_path, run):
     boxes, output = run()
     assert boxes == {"train": {"same.jpg": [("dog", [1, 2, 30, 40]), ("cat", [0, 0, 9, 9])]},
                      "val": {"same.jpg": [("dog", [5, 6, 7, 8]), ("cat", [0, 0, 9, 9])]}}
-    assert "Roboflow's COCO export" in output and "class pets has no boxes, and is the supercategory of others: it is left out" in output
+    assert lines_with(output, "Roboflow", "COCO") and lines_with(output, "class pets ")
     content = json.loads((tmp_path / "out/annotations/train.json").read_text())
     assert [(category["id"], category["name"]) for category in content["categories"]] == [(1, "cat"), (2, "dog")]
 
@@ -476,7 +479,7 @@ def test_a_class_that_is_listed_twice_is_one(tmp_path, run):
     boxes, output = run()
     assert boxes["val"] == {"valid.jpg": [("raccoon", [1, 2, 3, 4]), ("raccoon", [5, 6, 7, 8])]}
     assert classes_of(tmp_path / "out") == ["raccoon"]
-    assert "1 classes have the name of another" in output
+    assert lines_with(output, "1 classes ")
 
 
 @pytest.mark.parametrize("folder, prefix", [("images", ""), ("images/default", ""), ("images", "data/images/"), ("images", "images/")])
@@ -488,7 +491,7 @@ def test_cvats_coco_export(tmp_path, run, folder, prefix):
           coco_content({1: prefix + names[0], 2: prefix + names[1]}, [(1, 1, [1, 2, 3, 4]), (2, 2, [5, 6, 7, 8])]))
     boxes, output = run()
     assert boxes["train"] | boxes["val"] == {"a.jpg": [("cat", [1, 2, 3, 4])], "b.jpg": [("dog", [5, 6, 7, 8])]}
-    assert "CVAT's COCO export" in output and "1 of 2 images are split off" in output
+    assert lines_with(output, "CVAT", "COCO") and lines_with(output, "1 of 2 images ", "--val_fraction")
 
 
 def test_cocos_own_layout(tmp_path, run):
@@ -505,7 +508,8 @@ def test_cocos_own_layout(tmp_path, run):
     assert [category["id"] for category in content["categories"]] == [1, 90] and content["annotations"][0]["category_id"] == 90
     assert {name: content["annotations"][0][name] for name in ("iscrowd", "area", "segmentation")} == {
         "iscrowd": 1, "area": 77, "segmentation": [[1, 2, 3, 4, 5, 6]]}
-    assert "COCO labels (annotations/instances_train2017.json, annotations/instances_val2017.json)" in output
+    assert lines_with(output, "COCO", "annotations/instances_train2017.json, annotations/instances_val2017.json")
+    assert "captions" not in output and "keypoints" not in output
 
 
 def test_one_image_in_the_lists_of_several_classes_has_all_their_boxes(tmp_path, run):
@@ -516,7 +520,7 @@ def test_one_image_in_the_lists_of_several_classes_has_all_their_boxes(tmp_path,
         write_image(tmp_path / f"in/{name}.jpg")
     boxes, output = run()
     assert boxes["train"] | boxes["val"] == {"a.jpg": [("cat", [1, 2, 30, 40]), ("dog", [2, 2, 30, 40])], "b.jpg": [("cat", [5, 5, 9, 9])]}
-    assert "2 images are listed more than once" in output and "(a.jpg, b.jpg)" in output
+    assert lines_with(output, "2 images ", "(a.jpg, b.jpg)")
 
 
 def test_turned_rectangles_of_cvat(tmp_path, run):
@@ -529,7 +533,7 @@ def test_turned_rectangles_of_cvat(tmp_path, run):
         write_image(tmp_path / f"in/images/{name}.jpg")
     boxes, output = run()
     assert boxes["train"] | boxes["val"] == {f"{name}.jpg": [("cat", [43, 12, 10, 40])] for name in "ab"}
-    assert "2 boxes are turned (attributes.rotation)" in output
+    assert lines_with(output, "2 boxes ", "attributes.rotation")
     for part in ("train", "val"):
         coco = read_coco(str(tmp_path / f"out/annotations/{part}.json"))
         assert coco.notes == [] and coco.dataset["annotations"][0]["bbox"] == pytest.approx([43, 12, 10, 40])
@@ -538,9 +542,9 @@ def test_turned_rectangles_of_cvat(tmp_path, run):
 def test_where_no_image_is_found_nothing_is_divided(tmp_path, capsys):
     write_image(tmp_path / "in/a.jpg")
     write(tmp_path / "in/labels.json", coco_content({1: "x.jpg"}, [(1, 1, [1, 2, 3, 4])]))
-    with pytest.raises(UserError, match="in: no image can be used; image 1 of labels.json: 'x.jpg' is not in "):
+    with user_error(f"{tmp_path}/in: ", "image 1 of labels.json: ", "'x.jpg'"):
         import_dataset.main(["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")])
-    assert "divided" not in capsys.readouterr().out
+    assert "--val_fraction" not in capsys.readouterr().out
 
 
 def test_parts_with_other_classes_get_one_list(tmp_path, run):
@@ -564,7 +568,7 @@ def test_names_that_lead_out_of_the_folder_are_not_read(tmp_path, run):
     boxes, output = run()
     assert boxes["train"] | boxes["val"] == {name: [("cat", [1, 1, 5, 5])] for name in ("a.jpg", "b.jpg")}
     for name in names[2:]:
-        assert f"{name!r} is not in" in output
+        assert lines_with(output, "skipped", repr(name))
     write_yolo(tmp_path / "in2", {"a.jpg": "0 .5 .5 .1 .1", "b.jpg": "0 .5 .5 .1 .1"}, "train: list.txt\nnames: [a]")
     write(tmp_path / "in2/list.txt", f"a.jpg\nb.jpg\n../outside.jpg\n{tmp_path}/outside.jpg\n")
     import_dataset.main(["--input", str(tmp_path / "in2"), "--output", str(tmp_path / "out2")])
@@ -590,7 +594,7 @@ def test_a_validation_part_is_split_off(tmp_path, run, count, fraction, expected
     write_many(tmp_path / "in", range(count))
     boxes, output = run("--val_fraction", fraction)
     assert len(boxes["val"]) == expected and len(boxes["train"]) == count - expected and not set(boxes["val"]) & set(boxes["train"])
-    assert f"there is no validation part: {expected} of {count} images are split off (--val_fraction {fraction:g}" in output
+    assert lines_with(output, f"{expected} of {count} images ", f"--val_fraction {fraction:g}")
 
 
 def test_the_split_is_the_same_in_any_order_and_place(tmp_path, run, monkeypatch):
@@ -620,16 +624,16 @@ class _Backwards:
 
 def test_one_image_or_none_is_refused(tmp_path, run):
     write_many(tmp_path / "in", [1])
-    with pytest.raises(UserError, match="1 usable image with objects cannot be divided"):
+    with user_error(f"{tmp_path}/in: 1 "):
         run()
     write(tmp_path / "in/labels/1.txt", "9 .5 .5 .1 .1")
-    with pytest.raises(UserError, match="in: no image can be used; labels/1.txt, line 1: class 9, and there are 1"):
+    with user_error(f"{tmp_path}/in: ", "labels/1.txt, line 1: class 9", " 1 "):
         run()
     write(tmp_path / "in/labels/1.txt", "")
-    with pytest.raises(UserError, match="in: none of the 1 usable images for train has an object"):
+    with user_error(f"{tmp_path}/in: ", " 1 ", "for train "):
         run()
     os.remove(tmp_path / "in/images/1.jpg")
-    with pytest.raises(UserError, match="it holds no images"):
+    with user_error(f"{tmp_path}/in: ", "no images"):
         run()
     assert not (tmp_path / "out").exists()
 
@@ -695,37 +699,37 @@ def test_an_interrupted_run_leaves_nothing_and_an_earlier_output_is_kept(tmp_pat
         with pytest.raises(KeyboardInterrupt):
             run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
-    assert "kept the earlier" in run()[1] and (tmp_path / "out.1/annotations/train.json").exists()
+    assert lines_with(run()[1], str(tmp_path / "out.1")) and (tmp_path / "out.1/annotations/train.json").exists()
 
 
 def test_a_data_set_of_another_make_stays(tmp_path, run):
     write_many(tmp_path / "in", range(3))
     write(tmp_path / "out/annotations/train.json", {"images": [], "annotations": [], "categories": []})
-    with pytest.raises(UserError, match="out is there already, and is not known as this project's: it is neither moved nor overwritten"):
+    with user_error(f"{tmp_path}/out "):
         run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
-@pytest.mark.parametrize("words, part", [
-    (["--input", "/nowhere", "--output", "o"], "folder of labels (--input) not found: /nowhere"), (["--input", "in"], "--output"),
-    (["--input", "in", "--output", "in"], "lie in each other"), (["--input", "in", "--output", "in/o"], "lie in each other"),
-    (["--input", "in", "--output", "."], "lie in each other"), (["--input", "in/data.yaml", "--output", "o"], "expected the folder that"),
-    (["--input", "in", "--output", "o", "--val_fraction", "1"], "--val_fraction is 1; expected"),
-    (["--input", "in", "--output", "o", "--val_fraction", "nan"], "--val_fraction is nan; expected"),
-    (["--input", "in", "--output", "o", "--fraction", "0.1"], "did you mean --val_fraction?"),
-    (["--input", "in", "--output", "o", "--format", "coco"], "no annotation file in COCO format"),
-    (["--input", "empty", "--output", "o"], "empty: no labels are recognized; it holds no files; recognized are COCO (also Roboflow's"),
-    (["--input", "other", "--output", "o"], "it holds 2 .jpg, 1 .csv; recognized are COCO"),
-    (["--input", "both", "--output", "o"], "it holds COCO labels (a.json) and YOLO labels (data.yaml); say which are meant with --format"),
+@pytest.mark.parametrize("words, parts", [
+    (["--input", "/nowhere", "--output", "o"], ["--input", "/nowhere"]), (["--input", "in"], ["--output"]),
+    (["--input", "in", "--output", "in"], ["--input", "--output"]), (["--input", "in", "--output", "in/o"], ["--input", "--output"]),
+    (["--input", "in", "--output", "."], ["--input", "--output"]), (["--input", "in/data.yaml", "--output", "o"], ["in/data.yaml"]),
+    (["--input", "in", "--output", "o", "--val_fraction", "1"], ["--val_fraction", " 1"]),
+    (["--input", "in", "--output", "o", "--val_fraction", "nan"], ["--val_fraction", "nan"]),
+    (["--input", "in", "--output", "o", "--fraction", "0.1"], ["--val_fraction"]),
+    (["--input", "in", "--output", "o", "--format", "coco"], ["in: ", "COCO"]),
+    (["--input", "empty", "--output", "o"], ["empty: ", "COCO", "Roboflow", "YOLO", "VOC"]),
+    (["--input", "other", "--output", "o"], ["other: ", "2 .jpg, 1 .csv", "COCO", "YOLO", "VOC"]),
+    (["--input", "both", "--output", "o"], ["both: ", "COCO", "(a.json)", "YOLO", "(data.yaml)", "--format"]),
 ])
-def test_mistakes(words, part, tmp_path):
+def test_mistakes(words, parts, tmp_path):
     write_many(tmp_path / "in", range(3))
     (tmp_path / "empty").mkdir()
     for name in ("1.jpg", "2.jpg", "labels.csv"):
         write(tmp_path / "other" / name, "x")
     write_many(tmp_path / "both", range(3))
     write(tmp_path / "both/a.json", coco_content({1: "1.jpg"}, []))
-    assert_user_error(call_script("tools/import_dataset.py", *words, cwd=tmp_path, check=False), part)
+    assert_user_error(call_script("tools/import_dataset.py", *words, cwd=tmp_path, check=False), *parts)
     assert not (tmp_path / "o").exists()
 
 
@@ -764,15 +768,12 @@ FORMS = ["YOLO labels", "Roboflow's COCO export", "CVAT's COCO export", "labelIm
 @pytest.mark.parametrize("form", FORMS)
 def test_where_such_a_folder_is_met_its_form_is_named(tmp_path, form, make_config):
     folder = in_form(tmp_path, form)
-    hint = f"; this looks like {form}: python tools/import_dataset.py --input '{folder}' --output '{folder}_coco'"
+    hint = f"{form}: python tools/import_dataset.py --input '{folder}' --output '{folder}_coco'"
     for part in ("train", "val"):
-        with pytest.raises(UserError, match="none of these exists") as caught:
+        with user_error(f"instances_{part}2017.json", hint):
             find_split(str(folder), part, make_config().dataset_config)
-        assert hint in str(caught.value)
-    with pytest.raises(UserError, match="no finished conversion") as caught:
+    with user_error(hint, "python src/dataset.py --coco_data_dir DATA --mindrecord_dir MINDRECORD_DIR"):
         read_manifest(make_config("--mindrecord_dir", folder))
-    way = "python src/dataset.py --coco_data_dir DATA --mindrecord_dir MINDRECORD_DIR then converts that"
-    assert hint in str(caught.value) and way in str(caught.value)
 
 
 def test_the_scripts_name_it(tmp_path, lively_checkpoint):
@@ -781,13 +782,13 @@ def test_the_scripts_name_it(tmp_path, lively_checkpoint):
                           ("train.py", ["--mindrecord_dir", folder]), ("tools/train_full.py", ["--data_path", folder]),
                           ("eval.py", ["--data_dir", folder, "--load_checkpoint_path", lively_checkpoint])):
         done = call_script(script, *words, cwd=tmp_path, check=False)
-        assert_user_error(done, "this looks like YOLO labels: python ")
+        assert_user_error(done, "YOLO labels: python ")
         command = shlex.split(done.stderr.partition("labels: ")[2])
         assert (tmp_path / command[1]).is_file() and command[2] == "--input"  # from the folder where the user is
 
 
 def test_a_data_set_that_is_not_yet_converted_is_named(tiny_data, make_config):
-    with pytest.raises(UserError, match=f"this is a data set, not yet converted: .* {tiny_data} .* MINDRECORD_DIR converts it"):
+    with user_error(f"python src/dataset.py --coco_data_dir {tiny_data} --mindrecord_dir MINDRECORD_DIR"):
         read_manifest(make_config("--mindrecord_dir", tiny_data))
 
 
@@ -795,9 +796,9 @@ def test_other_folders_are_called_nothing(tmp_path, make_config):
     write(tmp_path / "notes.txt", "1 2 3 4 5")
     write(tmp_path / "result.json", {"metrics": []})
     write(tmp_path / "page.xml", "<html></html>")
-    with pytest.raises(UserError, match="none of these exists") as caught:
+    with user_error("instances_val2017.json") as caught:
         find_split(str(tmp_path), "val", make_config().dataset_config)
-    assert "looks like" not in str(caught.value)
+    assert "import_dataset" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- rules
@@ -829,7 +830,7 @@ def test_a_loop_of_links_ends(tmp_path, run):
     (tmp_path / "in/set").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "in")
     boxes, output = run()
-    assert sum(map(len, boxes.values())) == 3 and "0 images or objects skipped" in output
+    assert sum(map(len, boxes.values())) == 3 and none_skipped(output)
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
 
 

@@ -16,7 +16,7 @@ from src.errors import UserError
 from src.pre_process import View
 from src.training_log import TrainingLog
 from src.utils import read_json
-from tests.conftest import TINY, assert_user_error, call_script, contents, noise_image, write_coco
+from tests.conftest import TINY, assert_user_error, call_script, contents, lines_with, noise_image, write_coco
 
 
 def coco_of(tmp_path, objects):
@@ -163,7 +163,7 @@ def test_one_self_contained_page(result, tmp_path):
     metrics = json.loads((result / "val" / "metrics.json").read_text())
     for name in ("AP", "AP50", "AR_100"):
         assert f"{metrics[name]:.3f}" in page.text
-    for part in ("Training", "Scores", "Errors", "Images", "Speed", "rectangle", "triangle", "after 7 steps"):
+    for part in ("Training", "Scores", "Errors", "Images", "Speed", "rectangle", "triangle", "7 steps"):
         assert part in page.text
     assert text.count("data:image/jpeg;base64,") == 6 and text.count("<svg") == 6
 
@@ -193,9 +193,9 @@ def test_names_stand_on_the_page_letter_by_letter(tmp_path):
 def test_parts_that_are_missing_are_named(result, tmp_path):
     shutil.copy(result / "train_record.jsonl", tmp_path)
     done = call_script("tools/report.py", tmp_path)
-    assert f"without {tmp_path}/metrics.json" in done.stdout
+    assert lines_with(done.stdout, "without ", tmp_path / "metrics.json")
     page = Page((tmp_path / "report.html").read_text())
-    assert "after 7 steps" in page.text and "Scores" not in page.text
+    assert "7 steps" in page.text and "Scores" not in page.text
     call_script("tools/report.py", tmp_path)
     assert (tmp_path / "report.1.html").exists()
 
@@ -214,7 +214,7 @@ def test_scores_during_training_and_the_best_of_them(tmp_path):
     rows = [re.sub(r"\s*<[^>]*>\s*", " ", row).split() for row in rows]
     assert [row for row in rows if row[-1:] != ["AP75"] and len(row) > 4] == [
         ["1", "5", "0.100", "0.415", "–"], ["2", "10", "0.300", "0.420", "–", "best", "AP"], ["3", "15", "0.200", "0.425", "–"]]
-    assert "The best AP, 0.300, is that after 2 epochs." in page.text and page.open == []
+    assert lines_with(page.text, "best AP", "0.300", "2 epochs") and page.open == []
 
 
 def test_a_data_set_that_has_moved(result, tiny_data, tmp_path):
@@ -230,8 +230,9 @@ def test_a_data_set_that_has_moved(result, tiny_data, tmp_path):
 
 def test_nothing_to_show_is_an_error(tmp_path):
     (tmp_path / "train_record.jsonl").touch()
-    assert_user_error(call_script("tools/report.py", tmp_path, check=False), "train_record.jsonl: no step is recorded")
-    assert_user_error(call_script("tools/report.py", tmp_path, tmp_path / "..", "--output", tmp_path / "r.html", check=False), "neither")
+    assert_user_error(call_script("tools/report.py", tmp_path, check=False), f"{tmp_path}/train_record.jsonl: ")
+    assert_user_error(call_script("tools/report.py", tmp_path, tmp_path / "..", "--output", tmp_path / "r.html", check=False),
+                      f"{tmp_path}/.. ", "train_record.jsonl", "val/")
     assert os.listdir(tmp_path) == ["train_record.jsonl"]
 
 
@@ -253,13 +254,13 @@ def test_a_report_moves_nothing_before_there_is_a_new_one(tmp_path, monkeypatch)
     (tmp_path / "report.html").write_text("<h1>My findings</h1>")
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     done = call_script("tools/report.py", tmp_path, check=False)
-    assert_user_error(done, "report.html is there already, and is not known as this project's")
+    assert_user_error(done, f"{tmp_path}/report.html ")
     assert (tmp_path / "report.html").read_text() == "<h1>My findings</h1>"
 
 
-@pytest.mark.parametrize("place, part", [("/nowhere", "/nowhere"), (".", "neither train_record.jsonl nor val/")])
-def test_mistakes(place, part, tmp_path):
-    assert_user_error(call_script("tools/report.py", place, cwd=tmp_path, check=False), part)
+@pytest.mark.parametrize("place, parts", [("/nowhere", ["/nowhere"]), (".", ["train_record.jsonl", "val/"])])
+def test_mistakes(place, parts, tmp_path):
+    assert_user_error(call_script("tools/report.py", place, cwd=tmp_path, check=False), *parts)
     assert os.listdir(tmp_path) == []
 
 
@@ -361,7 +362,7 @@ def test_files_that_hold_something_else_are_named(name, change, tmp_path):
     assert read_json(str(path), "results", tests) == content
     change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"{name}: not results"):
+    with pytest.raises(UserError, match=f"{name}: .*results"):
         read_json(str(path), "results", tests)
 
 
@@ -376,5 +377,5 @@ def test_names_that_no_font_has_are_said_once(tmp_path, monkeypatch, capsys, rec
         report.confusion_chart(np.ones((2, 2), int), ["红框"])
         visual.text_mask("红框 0.5", 20)
     visual.east_asian_font.cache_clear()
-    assert capsys.readouterr().out.count("no font here has Chinese, Japanese and Korean") == 1
+    assert len(lines_with(capsys.readouterr().out, "font", "Chinese")) == 1
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

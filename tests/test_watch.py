@@ -31,22 +31,22 @@ def test_a_saturated_heatmap():
     stuck = float(np.float32(9.2084951))
     losses = [80.0, 700.0] + [stuck + 0.1 * step for step in range(30)]
     step, sentence = look(Watch(50, 20), losses, hm_losses=[70.0, 600.0] + [stuck] * 30)
-    assert step == 23 and "the heatmap loss has stayed at 9.208495 for 20 steps, up to step 23: training has diverged" in sentence
+    assert step == 23 and all(part in sentence for part in ("heatmap", "9.208495", "20 steps", "step 23"))
     assert look(Watch(50, 0), losses, hm_losses=[70.0, 600.0] + [stuck] * 30) == (None, "")
 
 
 def test_a_loss_that_has_multiplied():
     losses = [3.0 - 0.01 * step for step in range(100)] + [40.0 + step for step in range(100)]
     step, sentence = look(Watch(50, 25), losses)
-    assert step == 125 and "the loss has been more than 10 times its lowest" in sentence
+    assert step == 125 and all(part in sentence for part in ("10 times", " 2.1,", "25 steps", "step 125"))
 
 
 def test_a_loss_that_comes_back_starts_the_count_anew(capsys):
     part = [2.0, 2.1, 1.9] + [50.0, 51.0] * 4
     watch = Watch(50, 10)
     assert look(watch, part * 5) == (None, "")
-    assert watch.diverging and "has diverged" in watch.summary()[0]
-    assert capsys.readouterr().out.count("training diverges") == 5
+    assert watch.diverging and len(watch.summary()) == 1 and "10 times" in watch.summary()[0]
+    assert capsys.readouterr().out.count("warning: ") == 5
     watch.look(99, 2.0, 1.0, 1.0, False)
     assert not watch.diverging and not watch.protects and watch.summary() == []
 
@@ -58,17 +58,19 @@ def test_steps_without_objects_are_not_compared(background, capsys):
     empty = {step for step, loss in enumerate(losses, 1) if loss == background}
     watch = Watch(50, 10)
     assert look(watch, losses, hm_losses=losses, empty=empty) == (None, "") and watch.summary() == []
-    assert not watch.diverging and "diverges" not in capsys.readouterr().out
+    assert not watch.diverging and "warning" not in capsys.readouterr().out
     step, sentence = look(Watch(50, 10), [2.0, *(50.0 + step for step in range(30))], empty={5, 6})
-    assert step == 13 and "more than 10 times its lowest" in sentence  # it still sees what the others do
+    assert step == 13 and "10 times" in sentence  # it still sees what the others do
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite(loss):
-    assert look(Watch(50, 50), [2.0, loss])[1].startswith(f"the loss is {loss} at step 2")
+    sentence = look(Watch(50, 50), [2.0, loss])[1]
+    assert str(loss) in sentence and "step 2" in sentence
     assert look(Watch(50, 50), [2.0, loss], overflows={2})[0] == 2  # float32: the network is broken
     watch = Watch(50, 50, skips=True)
-    assert look(watch, [2.0, loss, 2.0], overflows={2}) == (None, "") and watch.summary() == ["1 of 3 steps overflowed and were skipped"]
+    assert look(watch, [2.0, loss, 2.0], overflows={2}) == (None, "")
+    assert len(watch.summary()) == 1 and "1 of 3 steps" in watch.summary()[0]
     assert look(Watch(50, 50, skips=True), [2.0, loss])[0] == 2  # nothing checked it
 
 
@@ -76,4 +78,4 @@ def test_overflows_in_a_row():
     losses = [2.0] * 20
     assert look(Watch(4, 0), losses, overflows={1, 2, 3, 5, 6, 7}) == (None, "")
     step, sentence = look(Watch(4, 0), losses, overflows=set(range(3, 20)))
-    assert step == 6 and "the last 4 steps, up to step 6, overflowed and were skipped" in sentence
+    assert step == 6 and all(part in sentence for part in ("4 steps", "step 6", "overflow", "max_overflows"))
