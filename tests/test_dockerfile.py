@@ -11,7 +11,6 @@ import threading
 
 import pytest
 
-from setup import CONTENT
 from src.project import COMMANDS
 from tests.conftest import ROOT, noise_image
 from tests.test_serve import encoded, send
@@ -81,6 +80,8 @@ def test_the_health_check_asks_the_container_itself():
 
 def test_the_builder_gets_what_setup_py_packs():
     """.dockerignore lets everything through that the copy instructions and setup.py's CONTENT name."""
+    from setup import CONTENT  # loads setuptools
+
     with open(os.path.join(ROOT, ".dockerignore"), encoding="utf-8") as file:
         let = [line.strip()[1:] for line in file if line.startswith("!")]
     passed = {os.path.relpath(path, ROOT).split(os.sep)[0] for pattern in let for path in glob.glob(os.path.join(ROOT, pattern))}

@@ -9,7 +9,6 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.errors import UserError
 from src.summaries import Summaries
@@ -19,6 +18,8 @@ from tests.conftest import ROOT, TINY, noise_image
 
 def read(folder):
     """What TensorBoard shows of a folder: {tag: [(step, value)]}, images as their encoded bytes."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
     tags = events.Tags()
     shown = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags["scalars"]}

@@ -6,7 +6,6 @@ import shutil
 import mindspore as ms
 import numpy as np
 import pytest
-from matplotlib import pyplot
 
 import train
 from src import fine_tuning
@@ -41,6 +40,8 @@ def test_what_no_training_wrote_stays(name, resume, tmp_path, make_config, monke
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     train.require_room(config)
+    from matplotlib import pyplot
+
     figure = pyplot.figure()
     figure.savefig("loss.png")  # as earlier versions did
     train.require_room(config)

@@ -14,7 +14,6 @@ import tarfile
 import cv2
 import numpy as np
 import pytest
-from mean_average_precision import MetricBuilder
 from pycocotools.coco import COCO
 
 from src import voc_eval
@@ -406,6 +405,8 @@ def test_average_precision_against_another_implementation():
     """The package mean-average-precision, whose boxes hold their last pixel; it knows no difficult objects as VOC means them."""
     rng = np.random.default_rng(5)
     truths, records = [], []
+    from mean_average_precision import MetricBuilder  # loads pandas
+
     metric = MetricBuilder.build_evaluation_metric("map_2d", async_mode=False, num_classes=3)
     for image in range(1, 31):
         boxes = [[*map(int, rng.integers(0, 60, 2)), *map(int, rng.integers(15, 40, 2))] for _ in range(rng.integers(1, 5))]
