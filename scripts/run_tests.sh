@@ -5,4 +5,5 @@
 set -eu
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 bash scripts/setup_env.sh requirements-dev.txt
+unset PYTHONDONTWRITEBYTECODE # some hundred processes read what the first compiles
 exec .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 10 "$@"
