@@ -151,6 +151,39 @@ def copy_project(folder, *left_out):
     return folder
 
 
+SMALL_ARCHITECTURE = """
+
+def _build_small(options, dcn_impl):
+    from src import small_network  # loads MindSpore where it is used
+
+    return small_network.{name}.build(options, dcn_impl)
+
+
+ARCHITECTURES["resdcn_18"] = Architecture(_build_small, {stride}, {head_conv}, {block_class!r}, {num_stacks}, {stacks!r})
+"""
+
+
+def small_project(folder, name="LEAST"):
+    """A copy of the project in which a network of small_network.py is resdcn_18, for launchers: each process of theirs compiles."""
+    from tests import small_network
+
+    copy_project(folder)
+    shutil.copy(small_network.__file__, os.path.join(folder, "src"))
+    with open(os.path.join(folder, "src", "architectures.py"), "a", encoding="utf-8") as file:
+        file.write(SMALL_ARCHITECTURE.format(name=name, **vars(getattr(small_network, name))))
+    os.symlink(sys.prefix, os.path.join(folder, ".venv"))
+    return folder
+
+
+def idle_project(folder):
+    """A copy of the project whose train.py is stand_in_train.py, for launchers whose processes need not train."""
+    copy_project(folder)
+    os.rename(os.path.join(folder, "train.py"), os.path.join(folder, "the_train.py"))
+    shutil.copy(os.path.join(ROOT, "tests", "stand_in_train.py"), os.path.join(folder, "train.py"))
+    os.symlink(sys.prefix, os.path.join(folder, ".venv"))
+    return folder
+
+
 def assert_user_error(done, *parts):
     """A user's mistake: exit code 2, one sentence with these names, numbers and paths, no traceback."""
     assert done.returncode == 2, (done.returncode, done.stderr[-2000:])
@@ -264,7 +297,7 @@ def bomb_tiff():
 SLOW = {"graphs", "export_mindir", "evaluated", "predicted", "server", "wheel", "installed", "onnx_alone"}
 # Of several processes one makes these, so one runs all that needs them; the others would wait. The first that a test needs counts.
 GROUPS = {"onnx_alone": "package", "installed": "package", "wheel": "package", "checkout": "package", "server": "server",
-          "run_without": "without"}
+          "run_without": "without", "scored_run": "scored", "begun_run": "scored", "evaluated": "evaluated"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -358,6 +391,24 @@ def operation_by_operation():
 def by_operation():
     """No graph is compiled in this test, where none is what is tested: that saves time."""
     with operation_by_operation():
+        yield
+
+
+@contextlib.contextmanager
+def least_network():
+    """In the block resdcn_18 is the least network of small_network.py, whose graphs compile in a few seconds."""
+    from src.architectures import ARCHITECTURES
+    from tests import small_network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "resdcn_18", small_network.LEAST)
+        yield
+
+
+@pytest.fixture
+def least():
+    """The least network is this test's resdcn_18: what uses least_run's checkpoints needs it."""
+    with least_network():
         yield
 
 
@@ -674,3 +725,38 @@ def tiny_run(tiny_records, train, tmp_path_factory):
         (folder / "stdout.txt").write_text(done.stdout)
 
     return made_once(tmp_path_factory, "run", make)
+
+
+def train_least(*words, cwd, check=True, script=call_script):
+    """train.py with the settings of TINY and the least network, for two epochs; in this process, or with script=run_script in another."""
+    with least_network():
+        path = "train.py" if script is call_script else "tests/least_train.py"
+        return script(path, *TINY, "--epoch_size", 2, *words, cwd=cwd, check=check)
+
+
+@pytest.fixture(scope="session")
+def least_graphs(graphs):
+    """What graphs is, for the least network, whose settings are another's."""
+    return graphs / "least"
+
+
+@pytest.fixture(scope="session")
+def train_least_again(least_graphs):
+    """train_least in a process that takes its graph from those before, where the settings are theirs, as `graphs` says."""
+    return functools.partial(train_least, "--compile_cache_dir", least_graphs, script=run_script)
+
+
+@pytest.fixture(scope="session")
+def least_run(tiny_records, train_least_again, tmp_path_factory):
+    """What tiny_run is, of the least network."""
+    def make(folder):
+        words = ["--train_steps", 7, "--save_checkpoint_steps", 3, "--save_checkpoint_num", 5]
+        train_least_again(*words, "--mindrecord_dir", tiny_records, cwd=folder)
+
+    return made_once(tmp_path_factory, "least_run", make)
+
+
+@pytest.fixture(scope="session")
+def least_checkpoint(least_run):
+    """The last checkpoint of least_run."""
+    return least_run / "ckpt_0" / "centernet-2_7.ckpt"

@@ -24,3 +24,20 @@ def _build(options, dcn_impl):
 
 
 SMALL = Architecture(_build, stride=8, head_conv=8, block_class="BasicBlock", num_stacks=(1, 1, 1, 1), stacks="nothing")
+
+
+def _build_least(options, dcn_impl):
+    return nn.SequentialCell(conv(3, 16, 7, 4), nn.BatchNorm2d(16), nn.ReLU()), Features()
+
+
+class Features(nn.Cell):
+    """The backbone's own, [N, 16, H/4, W/4]."""
+
+    out_channels = 16
+
+    def construct(self, x):
+        return x
+
+
+# One convolution, for what goes on around a whole training.
+LEAST = Architecture(_build_least, stride=4, head_conv=8, block_class="BasicBlock", num_stacks=(1, 1, 1, 1), stacks="nothing")

@@ -1,0 +1,15 @@
+"""train.py with the least network of small_network.py for resdcn_18, in a process of its own."""
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import train
+from src import errors
+from src.architectures import ARCHITECTURES
+from tests.small_network import LEAST
+
+if __name__ == "__main__":
+    ARCHITECTURES["resdcn_18"] = LEAST
+    errors.run(train.main)
