@@ -39,7 +39,7 @@ def test_the_second_is_told_who_is_there_until_that_is_killed(holder, tmp_path):
     (tmp_path / "link").symlink_to("run")
     for folder in (tmp_path / "run", tmp_path / "link", os.path.relpath(tmp_path / "run")):
         for attempt in (require_free, lambda *words: locked(*words).__enter__()):
-            with pytest.raises(UserError, match=rf"/run: another training is at work there \(process {holder.pid} on .+, since 20.+\); "):
+            with pytest.raises(UserError, match=rf"/run: another training .*\(process {holder.pid} on .+, since 20.+\); "):
                 attempt([str(tmp_path / "other"), str(folder)], "training")
     assert not (tmp_path / "other").exists() or not os.listdir(tmp_path / "other")
     with locked([str(tmp_path / "run")], "evaluation"):  # other work
@@ -97,7 +97,7 @@ def test_a_second_training_is_refused_before_it_touches_anything(words, tiny_rec
     with locked([str(tmp_path)], "training"):
         before = os.listdir(tmp_path)
         done = call_script("train.py", *TINY, "--mindrecord_dir", tiny_records, *words, cwd=tmp_path, check=False)
-        assert_user_error(done, f"error: {tmp_path}: another training is at work there (process {os.getpid()} on ")
+        assert_user_error(done, f"error: {tmp_path}: another training ", f"process {os.getpid()} on ")
         assert os.listdir(tmp_path) == before
 
 
@@ -108,19 +108,19 @@ def test_the_launcher_says_so_before_it_moves_the_log(tiny_records, tmp_path):
         launcher = os.path.join(ROOT, "scripts", "run_standalone_train_ascend.sh")
         done = subprocess.run(["bash", launcher, "0", tiny_records], cwd=tmp_path, capture_output=True, text=True,
                               env={**os.environ, "DEVICE_TARGET": "CPU"})
-    assert_user_error(done, "another training is at work there")
+    assert_user_error(done, f"{tmp_path}: another training ")
     assert os.listdir(tmp_path) == ["training_log.txt"]
 
 
 @pytest.mark.slow
-def test_other_work_in_the_same_folder_is_refused(tiny_data, lively_checkpoint, tmp_path):
+def test_other_work_in_the_same_folder_is_refused(tiny_data, least, least_checkpoint, tmp_path):
     """Two conversions, two evaluations; an evaluation beside a training goes on."""
     os.mkdir(tmp_path / "m")
     with locked([str(tmp_path), str(tmp_path / "m")], "conversion"), locked([str(tmp_path)], "val evaluation"):
         done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", "m", cwd=tmp_path, check=False)
-        assert_user_error(done, "another conversion is at work there")
-        words = ["--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint]
-        assert_user_error(call_script("eval.py", *words, cwd=tmp_path, check=False), "another val evaluation is at work there")
+        assert_user_error(done, ": another conversion ")
+        words = ["--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint]
+        assert_user_error(call_script("eval.py", *words, cwd=tmp_path, check=False), ": another val evaluation ")
     with locked([str(tmp_path)], "training"):
         call_script("eval.py", *words, cwd=tmp_path)
     assert os.listdir(tmp_path / "m") == [] and "val" in os.listdir(tmp_path)

@@ -14,7 +14,7 @@ from src.manifest import read_manifest
 from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import Barrier, modelarts
 from src.training_log import read_scores, read_training_log
-from tests.conftest import ROOT, TINY, assert_user_error, call_script
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, idle_project, train_least
 from tools import make_rank_table
 
 MOXING = """
@@ -52,12 +52,13 @@ def words(bucket, data):
             bucket.parent / "cache"]
 
 
-def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, tiny_run, train, tmp_path):
+def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, least_run, least, tmp_path):
     """Training from a checkpoint with scores, then evaluation, with nothing but addresses in the bucket."""
-    checkpoint = ["--checkpoint_url", tiny_run / "ckpt_0", "--load_checkpoint_path", "last"]
+    checkpoint = ["--checkpoint_url", least_run / "ckpt_0", "--load_checkpoint_path", "last"]
     shutil.copytree(tiny_records, bucket / "data")
     shutil.copytree(tiny_data, bucket / "data" / "shapes")
-    done = train(*words(bucket, bucket / "data"), *checkpoint, "--train_steps", 2, "--data_dir", "shapes", "--eval_epochs", 1, cwd=tmp_path)
+    options = ["--train_steps", 2, "--data_dir", "shapes", "--eval_epochs", 1]
+    done = train_least(*words(bucket, bucket / "data"), *checkpoint, *options, cwd=tmp_path)
     assert "centernet-2_7.ckpt" in done.stdout and len(read_scores(str(bucket / "results" / "train_record.jsonl"))) == 1
     names = {path.name for path in (bucket / "results").rglob("*")}
     assert {"ckpt_0", "centernet-1_2.ckpt", "centernet-1_2.json", "train_record.jsonl", "loss.png"} <= names
@@ -66,7 +67,7 @@ def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, tiny_run, 
     call_script("eval.py", *TINY, *words(bucket, tiny_data), *checkpoint, cwd=tmp_path)
     assert (bucket / "results" / "val" / "metrics.json").exists()
     call_script("export.py", *TINY, "--enable_modelarts", "true", "--train_url", bucket / "results", "--modelarts_local_path",
-               tmp_path / "cache", "--checkpoint_url", tiny_run / "ckpt_0", "--export_config.ckpt_file", "centernet-2_7.ckpt",
+               tmp_path / "cache", "--checkpoint_url", least_run / "ckpt_0", "--export_config.ckpt_file", "centernet-2_7.ckpt",
                "--export_config.input_res", "[64, 64]", cwd=tmp_path)
     assert (bucket / "results" / "centernet.mindir").exists()
 
@@ -90,22 +91,24 @@ def test_the_job_says_the_device(bucket, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_of_several_processes_with_a_scheduler(bucket, tiny_records, graphs, tmp_path):
+def test_a_job_of_several_processes_with_a_scheduler(bucket, tiny_records, tmp_path):
     """The scheduler of MindSpore's own cluster copies nothing, and no one waits for it: what rank 0 wrote is delivered."""
     make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(tmp_path / "hccl.json")])
     (tmp_path / "hp.ini").write_text("[config]\n")
-    options = [*TINY[2:], *words(bucket, tiny_records), "--train_steps", 1, "--compile_cache_dir", graphs]
-    launcher = os.path.join(ROOT, "scripts", "run_distributed_train_ascend.sh")
+    options = [*words(bucket, tiny_records), "--train_steps", 1]
+    launcher = os.path.join(idle_project(tmp_path / "p"), "scripts", "run_distributed_train_ascend.sh")
     done = subprocess.run(["bash", launcher, "--wait", str(tiny_records), "hccl.json", *map(str, options)], cwd=tmp_path, text=True,
                           env={**os.environ, "DEVICE_TARGET": "CPU", "HYPER_PARAMETERS": "hp.ini"}, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {"train_record.jsonl", "loss.png", "centernet-1_1.ckpt"} <= {path.name for path in (bucket / "results").rglob("*")}
+    assert (bucket / "results" / "train_record.jsonl").exists() and list((bucket / "results").rglob("centernet-1_1.ckpt"))
+    assert len((tmp_path / "copies.txt").read_text().splitlines()) == 2  # there and back, once for all
     assert list((tmp_path / "tmp").glob("modelarts-*")) == []
 
 
-def test_what_a_failed_training_wrote_is_saved(bucket, tiny_records, train, tmp_path):
+@pytest.mark.slow
+def test_what_a_failed_training_wrote_is_saved(bucket, tiny_records, tmp_path):
     rate = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0, "--save_checkpoint_steps", 1]
-    done = train(*rate, *words(bucket, tiny_records), cwd=tmp_path, check=False)
+    done = train_least(*rate, *words(bucket, tiny_records), cwd=tmp_path, check=False)
     assert_user_error(done, "training stops")
     assert list((bucket / "results" / "ckpt_0").glob("*.ckpt"))
     assert read_training_log(str(bucket / "results" / "train_record.jsonl"))
@@ -163,7 +166,7 @@ def test_waiting_has_a_limit_and_a_failure_is_passed_on(tmp_path):
         Barrier(str(tmp_path / "barrier"), 0.3).once("fetch", None)
     assert time.monotonic() - start < 30
     (tmp_path / "barrier" / "fetch.failed").touch()
-    with pytest.raises(UserError, match="failed; its log says why"):
+    with pytest.raises(UserError, match="failed"):
         Barrier(str(tmp_path / "barrier"), 0.3).once("fetch", None)
 
 

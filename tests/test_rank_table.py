@@ -67,13 +67,13 @@ def changed(change):
 @pytest.mark.parametrize("content, part", [
     ("no json", "not a rank table"), ("[]", "not a rank table"), ({}, "not a rank table"),
     (table(status="initializing"), "status is 'initializing'"), (table(version="2.0"), "version is 2.0"),
-    (table(server_count="3"), "server_count is 3, and it lists 2"),
+    (table(server_count="3"), "server_count is 3.* 2"),
     (changed(lambda t: t.pop("server_count")), "lacks server_count"),
-    (changed(lambda t: t["server_list"][1]["device"][0].update(rank_id="0")), "rank_id 0 is there twice"),
-    (changed(lambda t: t["server_list"][1]["device"][1].update(rank_id="7")), "not contiguous: 3 is missing"),
-    (changed(lambda t: t["server_list"][1]["device"][1].update(device_id="0")), "device_id 0 is there twice on server 10.0.0.1"),
-    (changed(lambda t: t["server_list"][1].update(server_id="10.0.0.0")), "server_id 10.0.0.0 is there twice"),
-    (changed(lambda t: t["server_list"][1].update(device=[])), "server 10.0.0.1 has no devices"),
+    (changed(lambda t: t["server_list"][1]["device"][0].update(rank_id="0")), "rank_id 0 "),
+    (changed(lambda t: t["server_list"][1]["device"][1].update(rank_id="7")), r"\b3 is missing"),
+    (changed(lambda t: t["server_list"][1]["device"][1].update(device_id="0")), "device_id 0 .* 10.0.0.1"),
+    (changed(lambda t: t["server_list"][1].update(server_id="10.0.0.0")), "server_id 10.0.0.0 "),
+    (changed(lambda t: t["server_list"][1].update(device=[])), "10.0.0.1 "),
     (changed(lambda t: t["server_list"][0]["device"][0].pop("rank_id")), "rank_id"),
 ])
 def test_tables_that_do_not_hold(content, part, tmp_path):
@@ -99,7 +99,7 @@ def servers(tmp_path):
 def test_this_server_by_name(servers):
     assert find_server(servers, "10.0.0.2", "/nowhere", []).server_id == "10.0.0.2"
     assert find_server(servers, "172.16.0.1", "/nowhere", []).server_id == "10.0.0.1"
-    with pytest.raises(UserError, match="no server 10.0.0.9; it has 10.0.0.0, 10.0.0.1, 10.0.0.2"):
+    with pytest.raises(UserError, match="10.0.0.9.* 10.0.0.0, 10.0.0.1, 10.0.0.2"):
         find_server(servers, "10.0.0.9")
 
 
@@ -115,9 +115,9 @@ def test_this_server_by_its_own_address(servers):
 
 
 def test_no_server_matches(servers):
-    with pytest.raises(UserError, match=r"not in the rank table: looked for .*/nowhere \(none there\).*127.0.0.1.* among 10.0.0.0"):
+    with pytest.raises(UserError, match=r"/nowhere .*127.0.0.1.* 10.0.0.0"):
         find_server(servers, None, "/nowhere", ["127.0.0.1"])
-    with pytest.raises(UserError, match="matches 10.0.0.0, 10.0.0.1"):
+    with pytest.raises(UserError, match="10.0.0.0, 10.0.0.1"):
         find_server(servers, None, "/nowhere", ["10.0.0.0", "10.0.0.1"])
 
 
@@ -229,7 +229,7 @@ def test_what_servers_read_does_not_lie_where_one_of_them_moves_it(tmp_path, mon
     for file in ("c.ckpt", "env.log"):
         (tmp_path / "LOG0" / file).touch()
     for words in (["--load_checkpoint_path", "LOG0/last"], ["--", "--net_config.load_backbone_path", str(tmp_path / "LOG0" / "c.ckpt")]):
-        with pytest.raises(UserError, match=r"moves LOG0 aside: .*mv LOG0 earlier"):
+        with pytest.raises(UserError, match="LOG0 .*mv LOG0 earlier"):
             plan(tmp_path, table(), "--server_id", "10.0.0.0", *words)
         plan(tmp_path, table(1), "--server_id", "10.0.0.0", *words)
     (tmp_path / "LOG0").rename(tmp_path / "earlier")
@@ -272,8 +272,8 @@ def test_the_shipped_ini_file_is_valid(tmp_path):
 
 
 @pytest.mark.parametrize("ini, part", [
-    ("[config]\ndevice_id = 3\n", "device_id does not belong there"), ("[config]\ndevice_num = 3\n", "device_num does not belong"),
-    ("[config]\nmindrecord_dir = x\n", "mindrecord_dir does not belong"), ("[other]\na = 1\n", "section"), ("nonsense", "section"),
+    ("[config]\ndevice_id = 3\n", "device_id "), ("[config]\ndevice_num = 3\n", "device_num "),
+    ("[config]\nmindrecord_dir = x\n", "mindrecord_dir "), ("[other]\na = 1\n", "section"), ("nonsense", "section"),
     ("[config]\ntrain_config.batch_sice = 3\n", "did you mean train_config.batch_size"), ("[config]\nepoch_size = many\n", "whole number"),
     ("[config]\nconfig_path = nowhere.yaml\n", "nowhere.yaml"), ("[config]\ndistribute = false\n", "distribute is false .*hp.ini"),
 ])
@@ -309,13 +309,13 @@ def test_a_table_for_cpus_keeps_the_earlier_one(tmp_path, monkeypatch):
         table = json.load(file)
     with open("hccl.json", "w", encoding="utf-8") as file:
         json.dump(table, file, indent=4)  # as a cluster manager's tool may
-    with pytest.raises(UserError, match="hccl.json is there already, and is not known as this project's"):
+    with pytest.raises(UserError, match="^hccl.json .*--output"):
         make_rank_table.main(["--cpu", "--devices", "0", "--server_id", "127.0.0.1"])
     assert sorted(os.listdir(".")) == ["hccl.1.json", "hccl.json"]
 
 
 @pytest.mark.parametrize("words, part", [
-    (["--hccn_conf", "/nowhere"], "/nowhere holds no device addresses"), (["--cpu"], "--devices"),
+    (["--hccn_conf", "/nowhere"], "/nowhere "), (["--cpu"], "--devices"),
     (["--cpu", "--devices", "a-b"], "expected numbers"), (["--merge", "/nowhere.json"], "/nowhere.json"),
 ])
 def test_tables_that_cannot_be_made(words, part, tmp_path, monkeypatch):
