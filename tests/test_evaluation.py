@@ -3,6 +3,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import types
@@ -20,17 +21,18 @@ from src.errors import UserError
 from src.inference import Detected
 from src.predictor import Predictor
 from src.side_file import read_side_file
-from tests.conftest import TINY, assert_same_detections, assert_user_error, call_script, contents, noise_image, write_coco
+from tests.conftest import TINY, assert_same_detections, assert_user_error, call_script, contents, least_network, noise_image, write_coco
 
 
 @pytest.fixture(scope="module")
-def evaluated(tiny_checkpoint, tiny_data, tmp_path_factory):
+def evaluated(least_checkpoint, tiny_data, tmp_path_factory):
     """{keep_res: folder} of eval.py in both modes, and their output in output.txt; two scales, images with keep_res false."""
     folders = {}
     for keep_res, words in ((True, []), (False, ["--visual_image", "true", "--eval_config.multi_scales", "[1.0, 1.25]"])):
         folder = tmp_path_factory.mktemp("eval")
-        words += ["--data_dir", tiny_data, "--load_checkpoint_path", tiny_checkpoint, "--save_result_dir", folder]
-        done = call_script("eval.py", *TINY, "--eval_config.keep_res", keep_res, *words)
+        words += ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", folder]
+        with least_network():
+            done = call_script("eval.py", *TINY, "--eval_config.keep_res", keep_res, *words)
         (folder / "output.txt").write_text(done.stdout)
         folders[keep_res] = folder
     return folders
@@ -71,10 +73,10 @@ def test_images_of_every_image(evaluated):
     assert not (evaluated[True] / "val" / "images").exists()
 
 
-def test_a_second_evaluation_keeps_the_first(evaluated, tiny_checkpoint, tiny_data, tmp_path):
+def test_a_second_evaluation_keeps_the_first(evaluated, least, least_checkpoint, tiny_data, tmp_path):
     shutil.copytree(evaluated[True], tmp_path / "r")
     before = (tmp_path / "r" / "val" / "metrics.json").read_text()
-    words = ["--data_dir", tiny_data, "--load_checkpoint_path", tiny_checkpoint, "--save_result_dir", "r"]
+    words = ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", "r"]
     options = ["--enable_eval", "false", "--eval_config.K", 5, "--eval_config.SOFT_NMS", "false"]
     call_script("tools/eval.py", *TINY, *words, *options, cwd=tmp_path)
     assert (tmp_path / "r" / "val.1" / "metrics.json").read_text() == before
@@ -82,14 +84,14 @@ def test_a_second_evaluation_keeps_the_first(evaluated, tiny_checkpoint, tiny_da
     assert len(json.loads((tmp_path / "r" / "val" / "val_pred_eval.json").read_text())) == 6 * 5
 
 
-def test_test_mode_needs_no_annotations_and_names_bad_images(tiny_checkpoint, tmp_path):
+def test_test_mode_needs_no_annotations_and_names_bad_images(least, least_checkpoint, tmp_path):
     folder = tmp_path / "d" / "images"
     folder.mkdir(parents=True)
     cv2.imwrite(str(folder / "a.png"), noise_image(1))
     cv2.imwrite(str(folder / "c.jpg"), noise_image(2, 64, 200))
     (folder / "b.jpg").write_bytes(b"no image")
     words = ["--run_mode", "test", "--dataset_config.test_image_dir", "images", "--eval_config.K", 7, "--save_result_dir", tmp_path]
-    done = call_script("eval.py", *TINY, "--data_dir", tmp_path / "d", "--load_checkpoint_path", tiny_checkpoint, *words)
+    done = call_script("eval.py", *TINY, "--data_dir", tmp_path / "d", "--load_checkpoint_path", least_checkpoint, *words)
     assert "skipped image 2" in done.stdout and "b.jpg" in done.stdout and "2 images, 1 skipped" in done.stdout
     assert "overall performance" not in done.stdout
     records = json.loads((tmp_path / "test" / "test_pred_eval.json").read_text())
@@ -97,29 +99,29 @@ def test_test_mode_needs_no_annotations_and_names_bad_images(tiny_checkpoint, tm
 
 
 @pytest.mark.parametrize("classes, part", [
-    (("rectangle", "ellipse"), "has no class 'triangle'"),
-    (("rectangle", "ellipse", "triangle", "star"), "not trained on 'star'"),
+    (("rectangle", "ellipse"), "'triangle'"),
+    (("rectangle", "ellipse", "triangle", "star"), "'star'"),
 ])
-def test_other_classes_are_refused(tiny_checkpoint, tmp_path, classes, part):
+def test_other_classes_are_refused(least_checkpoint, tmp_path, classes, part):
     write_coco(tmp_path, "val", {1: noise_image(1)}, [(1, 1, [1, 1, 20, 20])], classes)
-    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", tiny_checkpoint, cwd=tmp_path, check=False)
+    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint, cwd=tmp_path, check=False)
     assert_user_error(done, part)
 
 
 @pytest.mark.parametrize("objects", [[], [(1, 1, [1, 1, 20, 20])]])
-def test_nothing_to_score_against_is_said_before_detecting(objects, tiny_checkpoint, tmp_path):
+def test_nothing_to_score_against_is_said_before_detecting(objects, least_checkpoint, tmp_path):
     """No annotations, or crowds alone: pycocotools' -1 for everything is no score."""
     path = write_coco(tmp_path, "val", {1: noise_image(1)}, objects, ("rectangle", "ellipse", "triangle"))
     content = json.loads(open(path, encoding="utf-8").read())
     for entry in content["annotations"]:
         entry["iscrowd"] = 1
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
-    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", tiny_checkpoint, cwd=tmp_path, check=False)
-    assert_user_error(done, "instances_val2017.json holds no objects", "--enable_eval false")
+    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint, cwd=tmp_path, check=False)
+    assert_user_error(done, "instances_val2017.json", "--enable_eval false")
     assert not (tmp_path / "val").exists()
 
 
-def test_the_annotation_files_size_holds_in_evaluation(tiny_checkpoint, tmp_path):
+def test_the_annotation_files_size_holds_in_evaluation(least, least_checkpoint, tmp_path):
     """Images that EXIF turns: 128x96 as they are stored and as the first entry says, 96x128 as the second says, the third fits neither."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -132,13 +134,13 @@ def test_the_annotation_files_size_holds_in_evaluation(tiny_checkpoint, tmp_path
     for entry, (width, height) in zip(content["images"], sizes):
         entry.update(width=width, height=height)
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
-    words = ["--data_dir", tmp_path, "--load_checkpoint_path", tiny_checkpoint, "--visual_image", "true"]
+    words = ["--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint, "--visual_image", "true"]
     done = call_script("eval.py", *TINY, *words, cwd=tmp_path)
     for number, (width, height) in enumerate(sizes[:2], 1):
         drawn = cv2.imread(str(tmp_path / "val" / "images" / f"{number:012d}.jpg"))
         assert drawn.shape[1] == 2 * width and drawn.shape[0] > height  # prediction and ground truth, with captions
-    assert done.stdout.count("skipped image 3 (") == 1 and "its entry in the annotation file says 50x50" in done.stdout
-    assert "warning: 1 of 3 images were skipped, and count as images without detections" in done.stdout
+    assert done.stdout.count("skipped image 3 (") == 1 and "50x50" in done.stdout
+    assert re.search("^warning: 1 of 3 images ", done.stdout, re.M)
     done = call_script("preprocess.py", "--val_data_dir", tmp_path, "--predict_dir", tmp_path / "p")
     meta = json.loads((tmp_path / "p" / "meta" / "inputs.json").read_text())
     assert [(entry["id"], entry["center"]) for entry in meta["images"]] == [(1, [64, 48]), (2, [48, 64])] and len(meta["skipped"]) == 1
@@ -194,7 +196,8 @@ def test_of_very_many_classes_the_best_and_the_worst_are_printed():
     assert "more classes" not in class_table() and {"c100", "c150", "c199"} <= set(class_table().split())
 
 
-def test_images_are_drawn_by_their_names(lively_checkpoint, tmp_path, make_config, capsys):
+@pytest.mark.slow
+def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make_config, capsys):
     """One name in two folders, in one file twice, one that leaves the folder, one that cannot be written."""
     path = write_coco(tmp_path / "d", "val", dict.fromkeys(range(1, 7), noise_image(1)),
                       [(number, 1, [1, 1, 20, 20]) for number in range(1, 7)], ("rectangle", "ellipse", "triangle"))
@@ -207,7 +210,7 @@ def test_images_are_drawn_by_their_names(lively_checkpoint, tmp_path, make_confi
         entry["file_name"] = name
     open(path, "w", encoding="utf-8").write(json.dumps(content))
     before = outside.read_bytes()
-    run_eval(lively_checkpoint, tmp_path / "d", tmp_path / "r", make_config, capsys, "--visual_image", "true")
+    run_eval(least_checkpoint, tmp_path / "d", tmp_path / "r", make_config, capsys, "--visual_image", "true")
     folder = tmp_path / "r" / "val" / "images"
     drawn = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {"a/x.jpg", "a/x.1.jpg", "b/x.jpg", "a/x.png", "outside.jpg"} < drawn and len(drawn) == 6
@@ -219,13 +222,13 @@ def test_images_are_drawn_by_their_names(lively_checkpoint, tmp_path, make_confi
     (["--load_checkpoint_path", "/nowhere.ckpt"], "/nowhere.ckpt"),
     (["--save_result_dir", "/proc/nowhere"], "/proc/nowhere"),
 ])
-def test_evaluation_mistakes(words, part, tiny_checkpoint, tiny_data, tmp_path):
-    words = ["--data_dir", tiny_data, "--load_checkpoint_path", tiny_checkpoint, *words]
+def test_evaluation_mistakes(words, part, least_checkpoint, tiny_data, tmp_path):
+    words = ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, *words]
     assert_user_error(call_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), part)
 
 
-def test_a_checkpoint_without_its_side_file(tiny_checkpoint, tiny_data, tmp_path):
-    shutil.copy(tiny_checkpoint, tmp_path / "alone.ckpt")
+def test_a_checkpoint_without_its_side_file(least_checkpoint, tiny_data, tmp_path):
+    shutil.copy(least_checkpoint, tmp_path / "alone.ckpt")
     words = ["--data_dir", tiny_data, "--load_checkpoint_path", "alone.ckpt"]
     assert_user_error(call_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), "alone.json")
 
@@ -237,9 +240,9 @@ def test_a_checkpoint_without_its_side_file(tiny_checkpoint, tiny_data, tmp_path
     ({"net_config": {"head_conv": "many"}}, "net_config.head_conv is 'many'"), ({"net_config": 7}, "net_config cannot be 7"),
     ({"input_res_train": [96]}, "input_res_train cannot be [96]"), ({"input_res_train": [712, 512]}, "multiples of 32"),
 ])
-def test_a_damaged_side_file_is_named(change, part, tiny_checkpoint, tmp_path):
-    shutil.copy(tiny_checkpoint, tmp_path / "c.ckpt")
-    side = json.loads(tiny_checkpoint.with_suffix(".json").read_text())
+def test_a_damaged_side_file_is_named(change, part, least_checkpoint, tmp_path):
+    shutil.copy(least_checkpoint, tmp_path / "c.ckpt")
+    side = json.loads(least_checkpoint.with_suffix(".json").read_text())
     (tmp_path / "c.json").write_text(json.dumps({**side, **change}))
     with pytest.raises(UserError) as error:
         read_side_file(str(tmp_path / "c.ckpt"))
@@ -247,7 +250,7 @@ def test_a_damaged_side_file_is_named(change, part, tiny_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
+def test_an_interrupted_evaluation_leaves_no_scores(least, least_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
     import eval as script
 
     def read_image(path, *words):
@@ -257,8 +260,8 @@ def test_an_interrupted_evaluation_leaves_no_scores(lively_checkpoint, tiny_data
 
     real = image_files.read_image
     monkeypatch.setattr(evaluator, "read_image", read_image)
-    words = ["--load_checkpoint_path", lively_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
-    with pytest.raises(errors.Interrupted, match="of 6 images are detected, their records are in .*val.unfinished; nothing is scored"):
+    words = ["--load_checkpoint_path", least_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
+    with pytest.raises(errors.Interrupted, match="of 6 images .*val.unfinished"):
         script.evaluate(make_config(*words, "--dataset_config.num_workers", 1))
     assert [path.name for path in tmp_path.iterdir()] == ["val.unfinished"]
     result = json.loads((tmp_path / "val.unfinished" / "val_pred_result.json").read_text())
@@ -295,14 +298,14 @@ def test_an_evaluation_of_which_no_image_can_be_read_is_an_error(evaluate, tmp_p
     evaluate()
     (tmp_path / "val2017" / "000000000002.jpg").write_bytes(b"no image")
     evaluate()
-    assert "warning: 1 of 3 images were skipped, and count as images without detections" in capsys.readouterr().out
+    assert re.search("^warning: 1 of 3 images ", capsys.readouterr().out, re.M)
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("val.1", "val")]
     assert [found["skipped"] for found in metrics] == [0, 1]
     assert metrics[0]["AR_100"] == pytest.approx(1) and metrics[1]["AR_100"] == pytest.approx(2 / 3)
     for number in (1, 3):
         (tmp_path / "val2017" / f"{number:012d}.jpg").write_bytes(b"no image")
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="none of the 3 images in .*val2017 could be read: nothing is detected, and no results are written"):
+    with pytest.raises(UserError, match="3 images in .*val2017 "):
         evaluate()
     assert contents(tmp_path) == before and "skipped image 3 (" in capsys.readouterr().out
 
@@ -312,7 +315,7 @@ def test_images_in_a_folder_named_val_stay(evaluate, tmp_path):
     for folder in ("val", "images"):
         shutil.copytree(tmp_path / "val2017", tmp_path / folder)
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="val is there already, and is not known as this project's: it is neither moved nor overwritten"):
+    with pytest.raises(UserError, match="^val "):
         evaluate("--visual_image", "true")
     assert contents(tmp_path) == before
     evaluate("--visual_image", "true", "--save_result_dir", "results")
@@ -327,20 +330,25 @@ def test_paths_are_checked_before_a_model_is_loaded(tiny_data, lively_checkpoint
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "1.jpg").touch()
     config = make_config("--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint)
-    with pytest.raises(UserError, match="val is there already"):
+    with pytest.raises(UserError, match="^val .*--save_result_dir"):
         script.check_paths(config)
 
 
-@pytest.fixture
-def recorded(lively_checkpoint, tmp_path):
-    """A copy of lively_checkpoint whose side file says that its recipe evaluates at 128x96, without keep_res and soft-NMS, with K 30."""
-    path = tmp_path / "r.ckpt"
-    shutil.copy(lively_checkpoint, path)
-    side = json.loads(lively_checkpoint.with_suffix(".json").read_text())
-    evaluation = {"dataset_config.input_res_test": [128, 96], "eval_config.keep_res": False, "eval_config.SOFT_NMS": False,
-                  "eval_config.K": 30}
+def with_evaluation(checkpoint, folder, evaluation):
+    """A copy of a checkpoint whose side file says that its recipe evaluates so."""
+    path = folder / "r.ckpt"
+    shutil.copy(checkpoint, path)
+    side = json.loads(checkpoint.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps({**side, "evaluation": evaluation}))
     return path
+
+
+@pytest.fixture
+def recorded(least, least_checkpoint, tmp_path):
+    """A copy of least_checkpoint whose side file says that its recipe evaluates at 128x96, without keep_res and soft-NMS, with K 30."""
+    return with_evaluation(least_checkpoint, tmp_path, {"dataset_config.input_res_test": [128, 96], "eval_config.keep_res": False,
+                                                        "eval_config.SOFT_NMS": False, "eval_config.K": 30})
+
 
 RECIPE = ("--dataset_config.input_res_test", "[128, 96]", "--eval_config.keep_res", "false", "--eval_config.SOFT_NMS", "false",
           "--eval_config.K", 30)
@@ -356,11 +364,11 @@ def run_eval(checkpoint, tiny_data, folder, make_config, capsys, *words):
 
 
 @pytest.mark.slow
-def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, lively_checkpoint, tiny_data, tmp_path, make_config, capsys):
+def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, least_checkpoint, tiny_data, tmp_path, make_config, capsys):
     """And says what it evaluates with, and where each setting comes from."""
-    expected, _ = run_eval(lively_checkpoint, tiny_data, tmp_path / "a", make_config, capsys, *RECIPE)
+    expected, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "a", make_config, capsys, *RECIPE)
     found, said = run_eval(recorded, tiny_data, tmp_path / "b", make_config, capsys)
-    without, _ = run_eval(lively_checkpoint, tiny_data, tmp_path / "c", make_config, capsys)
+    without, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "c", make_config, capsys)
     assert found == expected != without
     assert ("evaluating with input_res_test 128x96 (the side file), keep_res false (the side file), flip_test false (default_config.yaml), "
             "multi_scales [1.0] (default_config.yaml), SOFT_NMS false (the side file), K 30 (the side file)") in said
@@ -388,15 +396,14 @@ def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tin
 @pytest.mark.parametrize("evaluation", [
     3, {"eval_config.K": "many"}, {"eval_config.multi_scales": []}, {"dataset_config.input_res_test": [1]},
 ])
-def test_damaged_evaluation_settings_are_named(evaluation, recorded):
-    side = json.loads(recorded.with_suffix(".json").read_text())
-    recorded.with_suffix(".json").write_text(json.dumps({**side, "evaluation": evaluation}))
+def test_damaged_evaluation_settings_are_named(evaluation, lively_checkpoint, tmp_path):
+    path = with_evaluation(lively_checkpoint, tmp_path, evaluation)
     with pytest.raises(UserError, match="r.json: (evaluation|eval_config|dataset_config)"):
-        Predictor(str(recorded), "CPU")
+        Predictor(str(path), "CPU")
 
 
-def test_train_records_what_its_recipe_evaluates_with(tiny_run):
-    side = json.loads((tiny_run / "ckpt_0" / "centernet-2_7.json").read_text())
+def test_train_records_what_its_recipe_evaluates_with(least_run):
+    side = json.loads((least_run / "ckpt_0" / "centernet-2_7.json").read_text())
     assert side["evaluation"] == {"dataset_config.input_res_test": [96, 96], "eval_config.keep_res": True, "eval_config.pad_multiple": 64,
                                   "eval_config.flip_test": False, "eval_config.multi_scales": [1.0], "eval_config.SOFT_NMS": True,
                                   "eval_config.K": 100}

@@ -16,26 +16,26 @@ from src.checkpoint import CheckpointFolder, read_checkpoint
 from src.errors import UserError
 from src.side_file import checkpoints_to_resume, find_checkpoints, named_checkpoint
 from src.training_log import read_training_log
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, train_least
 
 DATA = SimpleNamespace(images=20, images_per_step=4, manifest={"classes": ["a", "b"], "objects": 30})
 
 
-def test_stopped_and_resumed_equals_never_stopped(tiny_run, tiny_records, train, tmp_path):
+def test_stopped_and_resumed_equals_never_stopped(least_run, tiny_records, train_least_again, tmp_path):
     (tmp_path / "ckpt_0").mkdir()
     for ending in ("ckpt", "json"):
-        shutil.copy(tiny_run / "ckpt_0" / f"centernet-1_3.{ending}", tmp_path / "ckpt_0")
+        shutil.copy(least_run / "ckpt_0" / f"centernet-1_3.{ending}", tmp_path / "ckpt_0")
     # The run was stopped after step 4: that step's record is made anew.
-    (tmp_path / "train_record.jsonl").write_text("".join((tiny_run / "train_record.jsonl").read_text().splitlines(True)[:4]))
-    done = train("--train_steps", 7, "--resume", "true", "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    (tmp_path / "train_record.jsonl").write_text("".join((least_run / "train_record.jsonl").read_text().splitlines(True)[:4]))
+    done = train_least_again("--train_steps", 7, "--resume", "true", "--mindrecord_dir", tiny_records, cwd=tmp_path)
     assert "after step 3" in done.stdout
-    whole, resumed = (read_training_log(str(folder / "train_record.jsonl")) for folder in (tiny_run, tmp_path))
+    whole, resumed = (read_training_log(str(folder / "train_record.jsonl")) for folder in (least_run, tmp_path))
     assert [record["step"] for record in resumed] == list(range(1, 8))
     for a, b in zip(whole, resumed):
         for name in ("epoch", "percent", "lr", "overflow", "scaling_sens"):
             assert a[name] == b[name]
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
-    first, second = (read_checkpoint(str(folder / "ckpt_0" / "centernet-2_7.ckpt")) for folder in (tiny_run, tmp_path))
+    first, second = (read_checkpoint(str(folder / "ckpt_0" / "centernet-2_7.ckpt")) for folder in (least_run, tmp_path))
     assert set(first) == set(second)
     for name in first:
         np.testing.assert_allclose(second[name].asnumpy(), first[name].asnumpy(), rtol=1e-4, atol=1e-6, err_msg=name)
@@ -85,7 +85,7 @@ def test_what_the_configuration_changes_is_said(make_config, tmp_path, capsys):
     then = resume.training_settings(make_config("--train_config.MultiDecay.learning_rate", 0.25), DATA)
     resume.say_changes(then, resume.training_settings(make_config("--train_config.batch_size", 3), DATA))
     first, second, *others = capsys.readouterr().out.splitlines()
-    assert first == "train_config.batch_size was 16, and is 3 from here on" and "0.25" in second and not others
+    assert first.startswith("train_config.batch_size was 16, and is 3") and "0.25" in second and not others
     resume.say_changes({}, then)
     assert capsys.readouterr().out == ""
 
@@ -117,8 +117,8 @@ def resumed(tmp_path, make_config):
 
 
 @pytest.mark.parametrize("classes, part", [
-    (["b", "a"], r"its classes are b, a, in this order, and those of mindrecord_dir a, b; without --resume its weights are loaded"),
-    (["a", "c"], r"its classes are a, c, and those of mindrecord_dir a, b; "), (["a"], "its classes are a, and those"),
+    (["b", "a"], r" b, a, .*mindrecord_dir a, b; .*--resume"),
+    (["a", "c"], r" a, c, .*mindrecord_dir a, b; "), (["a"], " a, .*mindrecord_dir a, b; "),
 ])
 def test_other_classes_are_refused(classes, part, resumed):
     with pytest.raises(UserError, match=part):
@@ -126,7 +126,7 @@ def test_other_classes_are_refused(classes, part, resumed):
 
 
 @pytest.mark.parametrize("words, part", [
-    (["--net_config.down_ratio", 8], "net_config.down_ratio was 4, and is 8, which is another network: set it to what it was, or start"),
+    (["--net_config.down_ratio", 8], "net_config.down_ratio was 4, and is 8, "),
     (["--net_config.arch", "res_18"], "net_config.arch was resdcn_18, and is res_18"),
     (["--net_config.reg_offset", "false"], "net_config.reg_offset was True, and is False"),
     (["--net_config.cat_spec_wh", "true"], "net_config.cat_spec_wh was False, and is True"),
@@ -141,35 +141,34 @@ def test_what_is_the_same_network_goes_on_and_the_rest_of_net_config_is_said(res
     """head_conv 0 is this architecture's 64."""
     assert resumed(words=["--net_config.head_conv", 64, "--net_config.hm_weight", 2, "--net_config.mse_loss", "true"]) == (12, False, 12)
     said = capsys.readouterr().out.splitlines()
-    assert "net_config.hm_weight was 1.0, and is 2.0 from here on" in said
-    assert "net_config.mse_loss was False, and is True from here on" in said
+    assert any(line.startswith("net_config.hm_weight was 1.0, and is 2.0") for line in said)
+    assert any(line.startswith("net_config.mse_loss was False, and is True") for line in said)
     assert resumed(lacks=True) == (12, False, 12)
 
 
 def test_a_layer_that_the_run_has_not_is_not_dropped(resumed):
     """As one of another down_ratio, where no side file says it."""
-    with pytest.raises(UserError, match="it has deconv_layers.6, which this run's network lacks"):
+    with pytest.raises(UserError, match=r"deconv_layers\.6\b.*net_config"):
         resumed(lacks=True, parameters=["hm.0.weight", "deconv_layers.6.weight"])
 
 
 @pytest.mark.parametrize("images, per_step, expected, said", [
     (20, 4, (12, False, 12), None),
-    (40, 4, (24, True, 24), "its data set had 20 images, this run's has 40: going on after step 24"),  # two epochs of 10, and two fifths
-    (12, 4, (8, True, 8), "its data set had 20 images, this run's has 12: going on after step 8"),
-    (40, 8, (12, True, 12), "its steps had 4 images, this run's have 8; its data set had 20 images, this run's has 40: going on after "
-                            "step 12"),
+    (40, 4, (24, True, 24), " 20 images.* 40: .* after step 24$"),  # two epochs of 10, and two fifths
+    (12, 4, (8, True, 8), " 20 images.* 12: .* after step 8$"),
+    (40, 8, (12, True, 12), " 4 images.* 8; .* 20 images.* 40: .* after step 12$"),
 ])
 def test_another_number_of_images_goes_on_in_the_same_part_of_the_epoch(images, per_step, expected, said, resumed, capsys):
     """By hand: 12 steps of 5 an epoch are two epochs and two fifths of the third."""
     assert resumed(images=images, per_step=per_step) == expected
-    out = capsys.readouterr().out.splitlines()
-    assert said is None or said in out
+    out = capsys.readouterr().out
+    assert said is None or re.search(said, out, re.M), out
 
 
 def test_a_checkpoint_that_does_not_say_how_many_images_there_were(resumed):
     """Of an earlier version, whose steps had more images than there now are in all."""
     assert resumed(numbers={"images_per_step": 4}) == (12, False, 12) and resumed(numbers={}) == (12, False, 12)
-    with pytest.raises(UserError, match="its steps had 32 images, and mindrecord_dir has 20: it is another data set"):
+    with pytest.raises(UserError, match="32 images.*mindrecord_dir has 20: "):
         resumed(numbers={"images_per_step": 32})
 
 
@@ -178,13 +177,13 @@ def test_an_earlier_versions_epoch_tells_other_data(images, epoch, resumed, caps
     """Step 12 was in epoch 2, as it is where an epoch has 4 or 5 steps of 4 images."""
     assert resumed(images=images, numbers={"images_per_step": 4}) == (12, False, 12)
     said = capsys.readouterr().out
-    assert (f"step 12 was in epoch 2, and is in epoch {epoch} of mindrecord_dir: it is another data set" in said) == (epoch is not None)
+    assert (f"step 12 was in epoch 2, and is in epoch {epoch} of mindrecord_dir" in said) == (epoch is not None)
 
 
 def test_the_newest_checkpoint_that_was_set_aside_is_named(tmp_path, monkeypatch):
     """A new run that was stopped before its first checkpoint has put the other's aside."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no checkpoint in ckpt_0 to go on from; set --load_checkpoint_path or --save_checkpoint_path"):
+    with pytest.raises(UserError, match="ckpt_0 .*--load_checkpoint_path.*--save_checkpoint_path"):
         checkpoints_to_resume("ckpt_0")
     for number in (2, 10):
         for step in (3, 4):
@@ -192,31 +191,30 @@ def test_the_newest_checkpoint_that_was_set_aside_is_named(tmp_path, monkeypatch
     for name in ("ckpt_0", "ckpt_0.11", "ckpt_0.old"):
         os.mkdir(name)
     last = os.path.join("ckpt_0.10", "centernet-1_4.ckpt")
-    with pytest.raises(UserError, match=f"no checkpoint in ckpt_0 to go on from; {last} is the newest of the run before: "
-                                        f"--load_checkpoint_path {last} goes on with it"):
+    with pytest.raises(UserError, match=f"ckpt_0 .*--load_checkpoint_path {last} "):
         checkpoints_to_resume("ckpt_0")
-    with pytest.raises(UserError, match=f"there is none; {last} is the newest of the run before"):
+    with pytest.raises(UserError, match=f"^last .*; {last} "):
         named_checkpoint("last")
 
 
-def test_an_interrupted_training_goes_on_with_the_command_it_prints(tiny_run, tiny_records, tmp_path, tmp_path_factory):
-    cache = ["--compile_cache_dir", tmp_path_factory.mktemp("graphs")]
-    words = [*TINY, *cache, "--epoch_size", 400, "--save_checkpoint_steps", 10000, "--mindrecord_dir", tiny_records]
-    command = [sys.executable, os.path.join(ROOT, "train.py"), *map(str, words)]
+def test_an_interrupted_training_goes_on_with_the_command_it_prints(least_run, tiny_records, tmp_path):
+    """In processes of their own, which a signal ends and a shell starts."""
+    words = [*TINY, "--epoch_size", 400, "--save_checkpoint_steps", 10000, "--mindrecord_dir", tiny_records]
+    command = [sys.executable, os.path.join(ROOT, "tests", "least_train.py"), *map(str, words)]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "step: 2 " in line:
             process.send_signal(signal.SIGINT)
             break
-    _, said = process.communicate(timeout=100)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in said, said[-2000:]
     match = re.search(r"^interrupted: (\d+) of 2000 steps are done; go on with: (.*)$", said, re.M)
     last = max(int(match[1]) + 1, 7)
-    done = subprocess.run(f"{match[2]} --train_steps {last}", shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(f"{match[2]} --train_steps {last}", shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     records = read_training_log(str(tmp_path / "train_record.jsonl"))
     assert [record["step"] for record in records] == list(range(1, last + 1))
-    for undisturbed, record in zip(read_training_log(str(tiny_run / "train_record.jsonl")), records):
+    for undisturbed, record in zip(read_training_log(str(least_run / "train_record.jsonl")), records):
         assert record["loss"] == pytest.approx(undisturbed["loss"], rel=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt_0", "loss.png", "train_batch.jpg", "train_record.jsonl"]
 
@@ -237,30 +235,30 @@ def test_ranks_that_do_not_start_alike(tmp_path):
     meet((one, 128_240), (same, 128_240), (same, 128_240))
     meet(("", 0), ("", 0))
     for ranks in [((one, 6), (same, 5)), ((one, 6), (other, 6)), ((one, 6), ("", 0)), ((other, 6), (one, 6))]:
-        with pytest.raises(UserError, match=f"do not start alike: this one after step 6, from {ranks[0][0]}"):
+        with pytest.raises(UserError, match=f"after step 6, from {ranks[0][0]}"):
             meet(*ranks)
 
 
-def test_resuming_with_another_batch_size_keeps_what_is_written_last(tiny_run, tiny_records, train, tmp_path):
+def test_resuming_with_another_batch_size_keeps_what_is_written_last(least_run, tiny_records, tmp_path):
     """Its steps are counted anew, with lower numbers: 7 steps of 4 images, 5 an epoch, are 3 of 8, 2 an epoch."""
-    shutil.copytree(tiny_run / "ckpt_0", tmp_path / "ckpt_0")
+    shutil.copytree(least_run / "ckpt_0", tmp_path / "ckpt_0")
     words = ["--train_config.batch_size", 8, "--epoch_size", 3, "--save_checkpoint_num", 1, "--resume", "true"]
-    done = train(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
-    assert "train_config.batch_size was 4, and is 8 from here on" in done.stdout
+    done = train_least(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    assert "train_config.batch_size was 4, and is 8" in done.stdout
     checkpoint, = find_checkpoints(str(tmp_path / "ckpt_0"))
     assert f"checkpoint: {os.path.join('ckpt_0', os.path.basename(checkpoint))}" in done.stdout
     assert int(read_checkpoint(checkpoint)["step"].asnumpy()) == 6
     assert [record["step"] for record in read_training_log(str(tmp_path / "train_record.jsonl"))] == [4, 5, 6]
 
 
-def test_resuming_from_an_earlier_checkpoint_sets_the_branch_aside(tiny_run, tiny_records, train, tmp_path):
+def test_resuming_from_an_earlier_checkpoint_sets_the_branch_aside(least_run, tiny_records, train_least_again, tmp_path):
     for name in ("ckpt_0", "train_record.jsonl"):
-        (shutil.copytree if name == "ckpt_0" else shutil.copy)(tiny_run / name, tmp_path / name)
+        (shutil.copytree if name == "ckpt_0" else shutil.copy)(least_run / name, tmp_path / name)
     words = ["--resume", "true", "--load_checkpoint_path", "ckpt_0/centernet-1_3.ckpt", "--train_steps", 5, "--save_checkpoint_num", 5]
-    done = train(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
+    done = train_least_again(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path)
     assert sorted(path.name for path in (tmp_path / "ckpt_0.1").iterdir()) == [
         "centernet-2_6.ckpt", "centernet-2_6.json", "centernet-2_7.ckpt", "centernet-2_7.json", "train_record.jsonl"]
     assert "kept in ckpt_0.1 (centernet-2_6.ckpt, centernet-2_7.ckpt)" in done.stdout
-    assert (tmp_path / "ckpt_0.1" / "train_record.jsonl").read_bytes() == (tiny_run / "train_record.jsonl").read_bytes()
+    assert (tmp_path / "ckpt_0.1" / "train_record.jsonl").read_bytes() == (least_run / "train_record.jsonl").read_bytes()
     assert [os.path.basename(path) for path in find_checkpoints(str(tmp_path / "ckpt_0"))] == ["centernet-1_3.ckpt", "centernet-1_5.ckpt"]
     assert [record["step"] for record in read_training_log(str(tmp_path / "train_record.jsonl"))] == [1, 2, 3, 4, 5]

@@ -14,7 +14,7 @@ from src.checkpoint import load_weights, read_checkpoint
 from src.errors import UserError
 from src.model_utils.device_adapter import set_device
 from src.training_log import TrainingLog, read_training_log
-from tests.conftest import TINY, assert_user_error, call_script, run_script
+from tests.conftest import TINY, assert_user_error, call_script, run_script, train_least
 
 
 def test_what_training_leaves(tiny_run):
@@ -50,26 +50,27 @@ def test_what_no_training_wrote_stays(name, resume, tmp_path, make_config, monke
         os.mkdir(os.path.dirname(name))
     with open(name, "w", encoding="utf-8") as file:
         file.write("mine")
-    with pytest.raises(UserError, match=f"{name.split('/')[0]} .*is not known as this project's"):
+    with pytest.raises(UserError, match=f"{name.split('/')[0]} .*--save_(checkpoint_path|result_dir)"):
         train.require_room(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words, parts", [
-    (["--train_config.loss_scale_value", 3e38, "--train_config.max_overflows", 4], ["the last 4 steps, up to step 4, overflowed"]),
+    (["--train_config.loss_scale_value", 3e38, "--train_config.max_overflows", 4], [" 4 steps, up to step 4, overflowed"]),
     (["--train_config.MultiDecay.learning_rate", 10, "--train_config.max_diverged", 8], ["training has diverged"]),
 ])
-def test_a_training_that_learns_nothing_is_no_success(words, parts, tiny_records, train, tmp_path):
+def test_a_training_that_learns_nothing_is_no_success(words, parts, tiny_records, tmp_path):
     words = ["--train_config.MultiDecay.warmup_steps", 0, *words, "--epoch_size", 12, "--mindrecord_dir", tiny_records]
-    assert_user_error(train(*words, cwd=tmp_path, check=False), *parts)
+    assert_user_error(train_least(*words, cwd=tmp_path, check=False), *parts)
 
 
-def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_records, train, tmp_path):
+def test_a_second_run_loses_nothing_and_starts_from_weights(least_run, tiny_records, tmp_path):
     """Fine-tuning from a checkpoint in the very folder that the run writes to."""
-    shutil.copytree(tiny_run, tmp_path / "run")
+    shutil.copytree(least_run, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "ckpt_0").iterdir()}
     record = (tmp_path / "run" / "train_record.jsonl").read_text()
     words = ["--train_steps", 1, "--load_checkpoint_path", "ckpt_0/centernet-2_7.ckpt", "--enable_data_sink", "true", "--seed", 9]
-    done = train(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path / "run")
+    done = train_least(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path / "run")
     assert "loaded ckpt_0/centernet-2_7.ckpt" in done.stdout
     assert "enable_data_sink works on Ascend only" in done.stdout
     assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "ckpt_0.1").iterdir()} == before
@@ -77,15 +78,18 @@ def test_a_second_run_loses_nothing_and_starts_from_weights(tiny_run, tiny_recor
     assert len(list((tmp_path / "run" / "ckpt_0").iterdir())) == 2
 
 
-def test_compiled_graphs_are_kept_apart(tiny_run, tiny_records, tmp_path):
-    """The second start takes the first one's graph, with other weights; another weight of a loss or a batch size makes another graph."""
+def test_compiled_graphs_are_kept_apart(least_run, tiny_records, tmp_path):
+    """The second start takes the first one's graph, with other weights; another weight of a loss or a batch size makes another graph.
+
+    Each is a process: MindSpore counts a process's graphs. They compile three.
+    """
     def train(name, *words):
-        words = [*TINY, "--mindrecord_dir", tiny_records, "--enable_save_ckpt", "false", "--train_steps", 2, *words]
-        run_script("train.py", *words, "--save_result_dir", tmp_path / name, cwd=tmp_path)
+        words = ["--mindrecord_dir", tiny_records, "--enable_save_ckpt", "false", "--train_steps", 2, *words]
+        train_least(*words, "--save_result_dir", tmp_path / name, cwd=tmp_path, script=run_script)
         return read_training_log(str(tmp_path / name / "train_record.jsonl"))
 
     cache = ["--compile_cache_dir", "graphs"]
-    start = ["--load_checkpoint_path", tiny_run / "ckpt_0" / "centernet-2_7.ckpt"]
+    start = ["--load_checkpoint_path", least_run / "ckpt_0" / "centernet-2_7.ckpt"]
     train("first", *cache)
     graphs = {path: path.stat().st_mtime_ns for path in (tmp_path / "graphs").rglob("*.mindir")}
     assert graphs
@@ -106,7 +110,8 @@ def test_mindspores_own_switch_for_its_graph_cache_is_left_out(monkeypatch, caps
 @pytest.mark.slow
 def test_training_with_profiler_and_without_checkpoints(tiny_records, tmp_path):
     words = ["--train_steps", 1, "--enable_save_ckpt", "false", "--need_profiler", "true", "--profiler_path", "profile"]
-    done = run_script("train.py", *TINY, *words, "--mindrecord_dir", tiny_records, "--save_result_dir", "results", cwd=tmp_path)
+    words += ["--mindrecord_dir", tiny_records, "--save_result_dir", "results"]
+    done = train_least(*words, cwd=tmp_path, script=run_script)
     table = done.stdout[done.stdout.index("costliest operators"):].splitlines()[1:11]
     shares = [float(line.split()[-1].rstrip("%")) for line in table]
     assert len(table) == 10 and shares == sorted(shares, reverse=True) and "Conv2D" in "".join(table)
@@ -115,10 +120,11 @@ def test_training_with_profiler_and_without_checkpoints(tiny_records, tmp_path):
     assert len(read_training_log(str(tmp_path / "results" / "train_record.jsonl"))) == 1
 
 
-def test_a_loss_that_is_not_finite_stops_training(tiny_run, tiny_records, train, tmp_path):
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_training(tiny_records, tmp_path):
     rate = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0, "--save_checkpoint_steps", 1]
-    done = train(*rate, "--mindrecord_dir", tiny_records, cwd=tmp_path, check=False)
-    assert_user_error(done, "training stops", "the last checkpoint is ckpt_0/centernet-1_")
+    done = train_least(*rate, "--mindrecord_dir", tiny_records, cwd=tmp_path, check=False)
+    assert_user_error(done, " ckpt_0/centernet-1_")
     checkpoints = list((tmp_path / "ckpt_0").glob("*.ckpt"))
     assert len(checkpoints) == 1
     read_checkpoint(str(checkpoints[0]))
@@ -151,13 +157,13 @@ def test_checkpoints_of_another_shape(tiny_run, make_config):
     parameters = read_checkpoint(str(tiny_run / "ckpt_0" / "centernet-2_7.ckpt"))
     config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 16)
     other_classes = build_network(config.net_config, 5, "composite")
-    with pytest.raises(UserError, match="hm.2.weight.*another number of classes"):
+    with pytest.raises(UserError, match="hm.2.weight"):
         load_weights(other_classes, parameters, "c")
     kept = load_weights(other_classes, parameters, "c", fine_tuning=True)
     assert kept == ["hm.2.weight", "hm.2.bias"]
     np.testing.assert_array_equal(other_classes.hm[0].weight.asnumpy(), parameters["hm.0.weight"].asnumpy())
     resnet18 = build_network(make_config().net_config, 3, "composite")
-    with pytest.raises(UserError, match="it has no backbone.layer1.1.conv1.weight|is a checkpoint of"):
+    with pytest.raises(UserError, match="^c: .*(backbone.layer1.1.conv1.weight|num_stacks)"):
         load_weights(resnet18, parameters, "c")
 
 
@@ -171,5 +177,5 @@ def test_a_backbone_can_be_loaded_alone(prefix, tmp_path, make_config):
     network = build_network(config.net_config, 2, "composite")
     fine_tuning.start_weights(network, config, ["a", "b"])
     np.testing.assert_array_equal(network.backbone.conv1.weight.asnumpy(), source.backbone.conv1.weight.asnumpy())
-    with pytest.raises(UserError, match="b.ckpt is a backbone's checkpoint; --net_config.load_backbone_path takes it"):
+    with pytest.raises(UserError, match="b.ckpt .*--net_config.load_backbone_path"):
         load_weights(network, read_checkpoint(str(tmp_path / "b.ckpt")), "b.ckpt")
