@@ -154,16 +154,13 @@ def mean_gray(image):
 def gaussian_radius(height, width, min_overlap=0.7):
     """How far a corner may be off while the box still overlaps the true one by min_overlap; pixels, float.
 
-    The original's formula: two of its three quadratic roots are divided by 2 instead of 2 a. It is kept, since every
-    published number was trained with it.
+    The original's formula, a quadratic root that it divides by 2 instead of 2 a. It is kept, since every published number was
+    trained with it. The original takes the least of three such roots: with its divisions this one is at most a quarter of
+    height + width, and the others are at least a half.
     """
     total, area = height + width, height * width
-    c1 = area * (1 - min_overlap) / (1 + min_overlap)
-    r1 = (total + math.sqrt(total**2 - 4 * c1)) / 2
-    r2 = (2 * total + math.sqrt(4 * total**2 - 16 * (1 - min_overlap) * area)) / 2
-    b3 = -2 * min_overlap * total
-    r3 = (b3 + math.sqrt(b3**2 - 16 * min_overlap * (min_overlap - 1) * area)) / 2
-    return min(r1, r2, r3)
+    b = -2 * min_overlap * total
+    return (b + math.sqrt(b**2 - 16 * min_overlap * (min_overlap - 1) * area)) / 2
 
 
 def gaussian_kernel(radius, sigma):

@@ -112,7 +112,7 @@ def encode_targets(boxes, labels, layout, hm=None):
             continue
         center = np.array([(x1 + x2) / 2, (y1 + y2) / 2], np.float32)
         x, y = center.astype(np.int32)
-        radius = max(0, int(image.gaussian_radius(math.ceil(h), math.ceil(w))))
+        radius = int(image.gaussian_radius(math.ceil(h), math.ceil(w)))
         kernel = _kernel(radius, layout.mse_loss)
         objects[slot] = label, len(kernel) // 2
         if hm is not None:
