@@ -1,7 +1,9 @@
 """The loss of the whole detector; the single losses are compared with the original's in parity.py."""
+import dataclasses
+
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from src import losses
 from src.train_step import build_loss
@@ -22,7 +24,7 @@ def test_weights_and_parts(make_config):
     assert loss == pytest.approx(2.0 * hm_loss + 0.5 * wh_loss + 3.0 * off_loss, rel=1e-6)
 
 
-def test_dense_size_loss_counts_the_whole_gaussian():
+def test_dense_size_loss_counts_the_whole_gaussian(by_operation):
     rng = np.random.default_rng(3)
     pred, target, weight = (rng.random((2, 2, 4, 5)).astype(np.float32) for _ in range(3))
     ind, mask = np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32)
@@ -31,3 +33,101 @@ def test_dense_size_loss_counts_the_whole_gaussian():
     reg = np.zeros((2, 3, 2), np.float32)
     wh_loss = cell(*map(Tensor, (heat, pred, pred, heat, ind, reg, mask, target, weight)))[2]
     assert float(wh_loss.asnumpy()) == pytest.approx(np.abs(pred * weight - target * weight).sum() / (weight.sum() + 1e-4), rel=1e-5)
+
+
+def expected_losses(options, hm, wh, reg, targets):
+    """The four losses, object by object, of the original's formulas: hm_loss, wh_loss, off_loss, and their weighted sum first."""
+    hm_target, ind, reg_target, reg_mask, wh_target, wh_mask = targets
+    width = hm.shape[-1]
+    prob = np.clip(1 / (1 + np.exp(-hm.astype(np.float64))), 1e-4, 1 - 1e-4)
+    focal = np.where(hm_target == 1, (1 - prob) ** 2 * np.log(prob), (1 - hm_target) ** 4 * prob**2 * np.log(1 - prob))
+    hm_loss = ((hm - hm_target) ** 2).mean() if options.mse_loss else -focal.sum() / max((hm_target == 1).sum(), 1)
+
+    def of_objects(maps, target, mask, kind):
+        total = 0.0
+        for i, slot in np.ndindex(ind.shape):
+            for d in np.flatnonzero(mask[i, slot]):
+                found, wanted = maps[i, d, ind[i, slot] // width, ind[i, slot] % width], target[i, slot, d]
+                off = abs(found / (wanted + 1e-4) - 1) if kind == "norm" else abs(found - wanted)
+                total += (off**2 / 2 if off < 1 else off - 0.5) if kind == "sl1" else off
+        return total / ((reg_mask.sum() if kind == "sl1" else mask.sum()) + 1e-4)
+
+    if options.dense_wh:
+        wh_loss = np.abs(wh * wh_mask - wh_target * wh_mask).sum() / (wh_mask.sum() + 1e-4)
+    else:
+        wh_loss = of_objects(wh, wh_target, wh_mask, "norm" if options.norm_wh else "l1" if options.cat_spec_wh else options.reg_loss)
+    off_loss = of_objects(reg, reg_target, np.repeat(reg_mask[..., None], 2, -1), options.reg_loss) if options.reg_offset else 0
+    return options.hm_weight * hm_loss + options.wh_weight * wh_loss + options.off_weight * off_loss, hm_loss, wh_loss, off_loss
+
+
+class Twice(nn.Cell):
+    """The sum over two ranks that have the same batch."""
+
+    def construct(self, value):
+        return value * 2
+
+
+def random_batch(columns, objects, dense=False):
+    """Maps and targets of three images with up to five objects each; sizes in so many columns."""
+    rng = np.random.default_rng(5)
+    n, slots, height, width = 3, 5, 4, 6
+    hm, wh, reg = (rng.normal(scale=3, size=(n, depth, height, width)).astype(np.float32) for depth in (2, 2 if dense else columns, 2))
+    reg_mask = np.zeros((n, slots), np.float32)
+    reg_mask.ravel()[rng.permutation(n * slots)[:objects]] = 1
+    ind = rng.integers(0, height * width, (n, slots)).astype(np.int32)
+    hm_target = rng.uniform(0, 0.99, hm.shape).astype(np.float32)
+    hm_target.ravel()[rng.permutation(hm.size)[:objects]] = 1
+    reg_target, wh_target = (rng.uniform(0, 4, (n, slots, depth)).astype(np.float32) for depth in (2, columns))
+    wh_mask = np.repeat(reg_mask[..., None], columns, -1)
+    if columns > 2:
+        wh_mask[:, ::2, 2:] = wh_mask[:, 1::2, :2] = 0  # one class of each object
+    if dense:
+        wh_target, wh_mask = (rng.uniform(0, 4, wh.shape).astype(np.float32) for _ in range(2))
+    return (hm, wh, reg), (hm_target, ind, reg_target, reg_mask, wh_target, wh_mask)
+
+
+def values(parts):
+    """Tensors of one number as floats."""
+    return [float(part.asnumpy()) for part in parts]
+
+
+@pytest.mark.parametrize("options, objects", [
+    ({}, 8), ({}, 0), ({"mse_loss": True, "reg_offset": False, "wh_weight": 0.3}, 8), ({"norm_wh": True, "reg_loss": "sl1"}, 8),
+    ({"cat_spec_wh": True, "reg_loss": "sl1", "hm_weight": 2, "off_weight": 3}, 8), ({"cat_spec_wh": True, "norm_wh": True}, 8),
+    ({"dense_wh": True, "norm_wh": True, "reg_loss": "sl1"}, 8),
+], ids=str)
+def test_losses_object_by_object(options, objects, by_operation):
+    options = losses.LossOptions(**options)
+    maps, targets = random_batch(4 if options.cat_spec_wh else 2, objects, options.dense_wh)
+    found = values(losses.CenterNetLoss(options)(*map(Tensor, maps + targets)))
+    np.testing.assert_allclose(found, expected_losses(options, *maps, targets), rtol=2e-5)
+
+
+def test_the_sigmoid_keeps_away_from_its_ends(by_operation):
+    found = losses.clamped_sigmoid(Tensor(np.array([-50, 0, np.log(3), 50], np.float16))).asnumpy()
+    np.testing.assert_allclose(found, [1e-4, 0.5, 0.75, 1 - 1e-4], rtol=2e-4)
+    assert found.dtype == np.float32 and found[3] < 1
+
+
+def test_losses_of_ranks_and_of_parts(by_operation):
+    """One of two ranks with the same objects has the losses of the one; the losses of three parts add up to those of the whole."""
+    options = losses.LossOptions(mse_loss=True, reg_loss="sl1")
+    maps, targets = random_batch(2, 8)
+    expected = expected_losses(options, *maps, targets)
+    maps, targets = [*map(Tensor, maps)], [*map(Tensor, targets)]
+    of_two = losses.CenterNetLoss(options, rank_size=2, sum_over_ranks=Twice())
+    np.testing.assert_allclose(values(of_two(*maps, *targets)), expected, rtol=2e-5)
+    of_three = losses.CenterNetLoss(options, rank_size=3, sum_over_ranks=Twice())  # 16 objects, of which none are on the third
+    np.testing.assert_allclose(values(of_three.norms(*targets)), [16 / 3] * 3, rtol=1e-4)
+    cell = losses.CenterNetLoss(options, parts=3)
+    norms = cell.norms(*targets)
+    parts = [values(cell.of_part(*(x[i : i + 1] for x in maps), norms, *(x[i : i + 1] for x in targets))) for i in range(3)]
+    np.testing.assert_allclose(np.sum(parts, 0), expected, rtol=2e-5)
+
+
+def test_the_defaults_are_the_configurations(make_config):
+    net_config = make_config().net_config
+    for field in dataclasses.fields(losses.LossOptions):
+        assert field.default == getattr(net_config, field.name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        losses.LossOptions().reg_loss = "sl1"
