@@ -39,7 +39,7 @@ def _soft_nms_per_class(detections):
     nms = extension("soft_nms")
     kept = [np.zeros((0, 6), np.float32)]
     for label in np.unique(detections[:, 5]):
-        boxes = nms.soft_nms(detections[detections[:, 5] == label, :5], Nt=0.5, method=nms.METHODS["gaussian"])
+        boxes = nms.soft_nms(detections[detections[:, 5] == label, :5], method=nms.METHODS["gaussian"])
         kept.append(np.hstack([boxes, np.full((len(boxes), 1), label, np.float32)]))
     return np.concatenate(kept)
 

@@ -28,7 +28,7 @@ def whole_view(width: int, height: int, input_size: tuple[int, int]) -> tuple[np
 
     The original's longest side, for inputs that are not square too.
     """
-    return np.array([width / 2, height / 2], np.float32), max(width, height * input_size[0] / input_size[1]) * 1.0
+    return np.array([width / 2, height / 2], np.float32), float(max(width, height * input_size[0] / input_size[1]))
 
 
 def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from src.extensions import extension
-from src.post_process import coco_records, detections_of, merge
+from src.post_process import coco_records, detections_of, merge, to_image
+from src.pre_process import View
 
 METHODS, soft_nms = extension("soft_nms").METHODS, extension("soft_nms").soft_nms
 
@@ -41,9 +42,38 @@ def test_merge_keeps_k_and_lets_classes_alone():
     assert len(merge([same_place], use_soft_nms=False, k=10)) == 3
 
 
+def test_merge_of_one_scale_orders_by_class_and_changes_nothing():
+    """Two boxes of one class in one place keep their scores; within a class the order stays."""
+    found = np.array([[0, 0, 9, 9, 0.2, 1], [0, 0, 9, 9, 0.5, 0], [0, 0, 9, 9, 0.9, 1], [0, 0, 9, 9, 0.6, 0]], np.float32)
+    np.testing.assert_array_equal(merge([found], use_soft_nms=False, k=10), found[[1, 3, 0, 2]])
+    softened = merge([found], use_soft_nms=True, k=10)
+    least = np.exp(-1 / 0.5)  # of boxes that lie in one place
+    np.testing.assert_allclose(softened[:, 4], [0.6, 0.5 * least, 0.9, 0.2 * least], rtol=1e-6)
+    np.testing.assert_array_equal(softened[:, 5], [0, 0, 1, 1])
+
+
+def test_merge_keeps_the_best_and_what_is_equal_to_the_last_of_them():
+    scores = np.random.default_rng(0).permutation(np.arange(1, 41)).astype(np.float32) / 64
+    found = np.zeros((40, 6), np.float32)
+    found[:, 4] = scores
+    for k in (1, 7, 15, 39, 40):
+        assert sorted(merge([found], use_soft_nms=False, k=k)[:, 4]) == sorted(scores)[40 - k :]
+    found[scores == 31 / 64, 4] = 30 / 64
+    assert len(merge([found], use_soft_nms=False, k=10)) == 11
+
+
+def test_boxes_of_a_scaled_image():
+    """By hand: an output of 16x16 shows 32 pixels around (20, 24) of an image that was halved: an output pixel is four of the image."""
+    view = View(np.array([20, 24], np.float32), 32.0, (16, 16), 0.5)
+    found = to_image(np.array([[8, 8, 10, 9, 0.25, 3], [0, 0, 16, 16, 0.5, 1]], np.float32), view)
+    np.testing.assert_allclose(found, [[40, 48, 48, 52, 0.25, 3], [8, 16, 72, 80, 0.5, 1]], atol=1e-4)
+    assert found.dtype == np.float32
+
+
 def test_records_become_detections_again():
-    records = [{"image_id": image_id, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 6.0], "score": 0.5} for image_id in (7, 8)]
-    np.testing.assert_array_equal(detections_of(records, 7, [3, 90]), np.array([[1, 2, 4, 8, 0.5, 1]], np.float32))
+    records = [{"image_id": image_id, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 6.0], "score": image_id / 16}
+               for image_id in (7, 8, 6)]
+    np.testing.assert_array_equal(detections_of(records, 7, [3, 90]), np.array([[1, 2, 4, 8, 7 / 16, 1]], np.float32))
     assert detections_of(records, 9, [3, 90]).shape == (0, 6)
 
 

@@ -1,5 +1,4 @@
 """src/pre_process.py: an image on its way into the network, a box on its way out."""
-
 import numpy as np
 import pytest
 
@@ -7,8 +6,26 @@ from src import image
 from src.architectures import check_detected_input
 from src.errors import UserError
 from src.post_process import to_image
-from src.pre_process import make_input
+from src.pre_process import batch_kind, filled, kept_size, make_input, scaled_size, whole_view
 from tests.conftest import noise_image
+
+
+def test_the_region_that_shows_a_whole_image():
+    """By hand: what is wider than the input by shape is as wide as the image, what is higher as wide as the input that is as high."""
+    for size, input_size, width in (((640, 480), (512, 512), 640), ((301, 401), (512, 512), 401), ((300, 500), (384, 288), 500 * 4 / 3),
+                                    ((501, 300), (384, 288), 501), ((300, 400), (256, 512), 300)):
+        center, found = whole_view(*size, input_size)
+        np.testing.assert_array_equal(center, np.array(size) / 2)
+        assert center.dtype == np.float32 and found == pytest.approx(width, rel=1e-12)
+
+
+def test_sizes_by_hand():
+    assert scaled_size(640, 481, 0.5) == (320, 240)
+    assert scaled_size(3, 2, 0.1) == scaled_size(1, 1, 1.0) == (1, 1)
+    # The next multiple of the stride is above, also of what is one itself.
+    assert kept_size(31, 32, 32) == (32, 64)
+    assert kept_size(33, 100, 48, 32) == (96, 192)  # of 48 and 32 at once
+    assert kept_size(127, 128, 32, 128) == (128, 256)
 
 
 @pytest.mark.parametrize("height, width", [(93, 131), (480, 640), (64, 63), (1, 700)])
@@ -66,3 +83,37 @@ def test_boxes_of_an_image_that_keeps_its_size(height, width, ratio):
     output = (box + (left, top, left, top)) / ratio
     _, view = make_input(np.zeros((height, width, 3), np.uint8), 1.0, True, None, ratio, 64)
     np.testing.assert_allclose(to_image(np.array([[*output, 1, 0]], np.float32), view)[0, :4], box, atol=1e-3)
+
+
+def test_where_an_image_lies_in_a_much_larger_input():
+    """By hand: padding to 256 leaves it where padding to 32 puts it, whose middle is (16, 32): whole pixels of 10x40 lie around (5, 20)."""
+    pixels, view = make_input(np.full((40, 10, 3), 200, np.uint8), 1.0, True, None, 4, 256)
+    assert pixels.shape == (256, 256, 3) and view.out_hw == (64, 64) and view.width == 256
+    np.testing.assert_array_equal(view.center, [5 + (256 - 32) / 2, 20 + (256 - 64) / 2])
+    there = np.zeros((256, 256), bool)
+    there[12:52, 11:21] = True
+    np.testing.assert_array_equal(pixels == 200, np.repeat(there[:, :, None], 3, 2))
+
+
+def test_a_scale_zooms_in_the_fixed_input():
+    """By hand: at half its size an image of 64x64 covers the middle quarter of an input of 64x64."""
+    pixels, view = make_input(np.full((64, 64, 3), 200, np.uint8), 0.5, False, (64, 64), 4)
+    np.testing.assert_array_equal(view.center, [16, 16])
+    assert view.width == 64 and view.out_hw == (16, 16) and view.scale == 0.5
+    there = np.zeros((64, 64, 3), np.uint8)
+    there[16:48, 16:48] = 200
+    np.testing.assert_array_equal(pixels, there)
+
+
+def test_a_batchs_kind():
+    assert batch_kind(True, 2, 32, 48) == (np.uint8, [2, 32, 48, 3])
+    assert batch_kind(False, 2, 32, 48) == (np.float32, [2, 3, 32, 48])
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_a_filled_batch(count):
+    batch = np.full((3, 2, 4), 9, np.uint8)
+    whole = filled(batch, count)
+    assert whole.dtype == np.uint8 and whole.shape == (count, 2, 4)
+    np.testing.assert_array_equal(whole[:3], batch)
+    assert not whole[3:].any()
