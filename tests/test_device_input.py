@@ -8,7 +8,7 @@ import pytest
 from src import engine, image, targets
 from src.centernet_det import build_network
 from src.dataset import TrainSet
-from src.device_input import ApplyColor, DeviceInput, DrawHeatmap
+from src.device_input import ApplyColor, DeviceInput, DrawHeatmap, Normalize, gaussian_table
 from src.optimizer import build_optimizer
 from src.samples import sample_layout
 from tests.conftest import noise_image, operation_by_operation
@@ -22,9 +22,7 @@ def random_objects(rng, count, out_size):
     return np.hstack([corner, corner + size]).astype(np.float32), rng.integers(0, 4, count).astype(np.int32)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mse_loss", [False, True])
-def test_the_device_draws_the_hosts_heatmaps(mse_loss):
+def assert_draws_the_hosts_heatmaps(mse_loss):
     """Four images with 0, 1, 20 and more than max_objs objects, not square, to 1e-6; centers are exactly 1."""
     rng = np.random.default_rng(3)
     out_size, samples, drawn = (40, 24), [], []
@@ -36,18 +34,72 @@ def test_the_device_draws_the_hosts_heatmaps(mse_loss):
         samples.append(targets.encode_targets(boxes, labels, layout))
         assert "hm" not in samples[-1]
     objects, ind = (ms.Tensor(np.stack([sample[name] for sample in samples])) for name in ("objects", "ind"))
-    heat = DrawHeatmap(4, out_size, mse_loss)(objects, ind).asnumpy()
+    heat = (DrawHeatmap(4, out_size, True) if mse_loss else DrawHeatmap(4, out_size))(objects, ind).asnumpy()
     np.testing.assert_allclose(heat, np.stack(drawn), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(heat == 1, np.stack(drawn) == 1)
     assert (heat == 1).sum() > 30 and heat[0].max() == 0
 
 
-def test_the_device_applies_the_hosts_colors():
+@pytest.mark.slow
+@pytest.mark.parametrize("mse_loss", [False, True])
+def test_the_device_draws_the_hosts_heatmaps(mse_loss):
+    assert_draws_the_hosts_heatmaps(mse_loss)
+
+
+@pytest.mark.parametrize("mse_loss", [False, True])
+def test_the_device_draws_the_hosts_heatmaps_operation_by_operation(mse_loss, by_operation):
+    """The same without a graph, in a moment."""
+    assert_draws_the_hosts_heatmaps(mse_loss)
+
+
+def test_the_device_applies_the_hosts_colors(by_operation):
     rng = np.random.default_rng(0)
     images = np.stack([noise_image(seed, 20, 30) for seed in range(3)])
     colors = (rng.normal(size=(3, 3, 4)) * [0.01, 0.01, 0.01, 1]).astype(np.float32)
     expected = np.stack([image.apply_color(pixels, color) for pixels, color in zip(images, colors)])
     np.testing.assert_allclose(ApplyColor()(ms.Tensor(images), ms.Tensor(colors)).asnumpy(), expected, atol=5e-6)
+
+
+def test_normalized_bytes_by_hand(by_operation):
+    images = np.stack([noise_image(seed, 3, 5) for seed in range(2)])
+    mean, std = [0.25, 0.5, 0.75], [0.5, 0.25, 0.2]
+    expected = ((images / 255 - mean) / std).transpose(0, 3, 1, 2)
+    found = Normalize(mean, std)(ms.Tensor(images)).asnumpy()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mse_loss", [False, True])
+def test_the_table_of_gaussians_by_hand(mse_loss):
+    """A row for each radius up to that of a box as large as the output: the original's formula gives 0.7 ** 0.5 - 0.7 of both sides."""
+    table = gaussian_table((100, 100), mse_loss)
+    assert table.shape == (int(200 * (0.7**0.5 - 0.7)) + 2, 100) and table.dtype == np.float32
+    assert not table[0].any()
+    for radius, row in enumerate(table[1:]):
+        sigma = 2 if mse_loss else (2 * radius + 1) / 6
+        distance = np.arange(100)
+        expected = np.where(distance <= radius, np.exp(-(distance**2) / (2 * sigma**2)), 0)
+        np.testing.assert_allclose(row, np.where(expected < np.finfo(np.float64).eps, 0, expected), rtol=1e-6)
+    # By hand, for sides whose sum is 200 and whose product is 6400: (99904 ** 0.5 - 280) / 2 is 18.04.
+    assert gaussian_table((160, 40), mse_loss).shape == (20, 160)
+    # The fixed gaussian of mse_loss reaches 6 pixels in a smaller output, too.
+    assert gaussian_table((5, 3), mse_loss).shape == (8, 7)
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_a_batch_of_the_device(draws, by_operation):
+    """The image takes its colors, objects become heatmaps, and the rest stays; without drawing, the heatmaps are the pipeline's."""
+    images = noise_image(0, 4, 8)[None]
+    color = np.hstack([np.diag([0.5, 1, 2]), [[1], [2], [3]]]).astype(np.float32)[None]
+    objects, ind = np.array([[[1, 0], [-1, -1]]], np.int32), np.array([[5, 0]], np.int32)
+    heat = np.zeros((1, 2, 2, 4), np.float32)
+    heat[0, 1, 1, 1] = 1  # of radius 0, at 5
+    cell = DeviceInput(DrawHeatmap(2, (4, 2)) if draws else None)
+    rest = [ind, np.full((1, 2, 2), 7, np.float32)]
+    pixels, hm, *found = (value.asnumpy() for value in cell(*map(ms.Tensor, (images, color, objects if draws else heat, *rest))))
+    np.testing.assert_allclose(pixels[0].transpose(1, 2, 0), images[0] * [0.5, 1, 2] + [1, 2, 3])
+    np.testing.assert_array_equal(hm, heat)
+    assert len(found) == 2 and all(np.array_equal(*pair) for pair in zip(found, rest))
 
 
 @pytest.mark.parametrize("heatmap_on, dense_wh, target, host", [
