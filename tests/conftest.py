@@ -328,6 +328,15 @@ def cpu():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind():
+    """What the tests make is in folders of their own, and not in the checkout."""
+    before = set(os.listdir(ROOT))
+    yield
+    left = {name for name in os.listdir(ROOT) if not name.startswith(".")} - before - {"__pycache__", "build"}
+    assert not left, f"left in the checkout: {sorted(left)}"
+
+
+@pytest.fixture(scope="session", autouse=True)
 def shared_detectors():
     """What eval.py, export.py and the Predictor load from equal checkpoints with equal options is compiled once for all tests of a process.
 
@@ -395,20 +404,27 @@ def by_operation():
 
 
 @contextlib.contextmanager
-def least_network():
-    """In the block resdcn_18 is the least network of small_network.py, whose graphs compile in a few seconds."""
+def resdcn_18_is(name):
+    """In the block resdcn_18 is another network in this process: SMALL, PLAIN or LEAST of small_network.py, whose graphs compile sooner."""
     from src.architectures import ARCHITECTURES
     from tests import small_network
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "resdcn_18", small_network.LEAST)
+        patch.setitem(ARCHITECTURES, "resdcn_18", getattr(small_network, name))
         yield
 
 
 @pytest.fixture
 def least():
     """The least network is this test's resdcn_18: what uses least_run's checkpoints needs it."""
-    with least_network():
+    with resdcn_18_is("LEAST"):
+        yield
+
+
+@pytest.fixture
+def small():
+    """The small network, with each kind of cell once, is this test's resdcn_18."""
+    with resdcn_18_is("SMALL"):
         yield
 
 
@@ -417,15 +433,6 @@ def undrawn(monkeypatch):
     """New networks hold zeros where they would hold random numbers: of millions that are replaced, or not asked for, none are drawn."""
     for name in ("_random_normal", "_random_uniform"):
         monkeypatch.setattr(f"mindspore.common.initializer.{name}", lambda seed, array, *range: array.fill(0))
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """resdcn_18 is the network of small_network.py: each kind of cell once, whose graphs compile in a third of the time."""
-    from src.architectures import ARCHITECTURES
-    from tests.small_network import SMALL
-
-    monkeypatch.setitem(ARCHITECTURES, "resdcn_18", SMALL)
 
 
 @pytest.fixture
@@ -614,25 +621,6 @@ def tiny_checkpoint(tiny_run):
     return tiny_run / "ckpt_0" / "centernet-2_7.ckpt"
 
 
-@contextlib.contextmanager
-def small_architecture(deformable=False):
-    """In the block resdcn_18 is a network of a few cells in this process, whose graph compiles in a second; with a deformable convolution
-    if asked for, which takes some more."""
-    from mindspore import nn
-
-    from src.architectures import ARCHITECTURES, Architecture
-    from src.resnet import BasicBlock, conv, upsampling
-
-    def build(options, dcn_impl):
-        block = BasicBlock(16, 32, 2, nn.SequentialCell(conv(16, 32, 1, 2), nn.BatchNorm2d(32)))
-        backbone = nn.SequentialCell(conv(3, 16, 7, 4), nn.BatchNorm2d(16), nn.ReLU(), block)
-        return backbone, upsampling(32, (16,), dcn_impl if deformable else None)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "resdcn_18", Architecture(build, 8, 8, "BasicBlock", (1, 1, 1, 1), "nothing"))
-        yield
-
-
 def save_lively(folder, **net_config):
     """Write lively.ckpt, the network that net_config describes for tiny_data's classes, with weights that carry the image through."""
     from src.checkpoint import save_weights
@@ -651,9 +639,9 @@ def save_lively(folder, **net_config):
 
 @pytest.fixture(scope="session")
 def small_file(tmp_path_factory):
-    """A checkpoint of small_architecture's network, to be read with that; for tiny_data's classes, as lively_checkpoint is."""
+    """A checkpoint of the network PLAIN, to be read with that; for tiny_data's classes, as lively_checkpoint is."""
     def make(folder):
-        with small_architecture():
+        with resdcn_18_is("PLAIN"):
             save_lively(folder)
 
     return made_once(tmp_path_factory, "small", make) / "lively.ckpt"
@@ -662,15 +650,15 @@ def small_file(tmp_path_factory):
 @pytest.fixture
 def small_checkpoint(small_file):
     """small_file for tests in whose process resdcn_18 is that network; no checkpoint of another one may be made or read in them."""
-    with small_architecture():
+    with resdcn_18_is("PLAIN"):
         yield small_file
 
 
 @pytest.fixture(scope="session")
 def deformable_file(tmp_path_factory):
-    """small_file with a deformable convolution."""
+    """The same of the network SMALL, which has a deformable convolution."""
     def make(folder):
-        with small_architecture(deformable=True):
+        with resdcn_18_is("SMALL"):
             save_lively(folder)
 
     return made_once(tmp_path_factory, "deformable", make) / "lively.ckpt"
@@ -680,7 +668,7 @@ def deformable_file(tmp_path_factory):
 def lively_onnx(deformable_file, tmp_path_factory):
     """The ONNX file of deformable_file: a process that reads it starts in a second."""
     def make(folder):
-        with small_architecture(deformable=True):
+        with resdcn_18_is("SMALL"):
             exporter(deformable_file, folder, ".onnx", "--export_config.export_format", "ONNX")("lively")
 
     return made_once(tmp_path_factory, "lively_onnx", make) / "lively.onnx"
@@ -696,7 +684,7 @@ def export_mindir(small_file, tmp_path_factory):
     export = exporter(small_file, tmp_path_factory.mktemp("export"), ".mindir", "--eval_config.K", 20)
 
     def export_small(name, *words):
-        with small_architecture():
+        with resdcn_18_is("PLAIN"):
             return export(name, *words)
 
     return export_small
@@ -729,7 +717,7 @@ def tiny_run(tiny_records, train, tmp_path_factory):
 
 def train_least(*words, cwd, check=True, script=call_script):
     """train.py with the settings of TINY and the least network, for two epochs; in this process, or with script=run_script in another."""
-    with least_network():
+    with resdcn_18_is("LEAST"):
         path = "train.py" if script is call_script else "tests/least_train.py"
         return script(path, *TINY, "--epoch_size", 2, *words, cwd=cwd, check=check)
 

@@ -161,7 +161,7 @@ def test_a_run_is_refused_by_name(tiny_records, tmp_path, undrawn):
     path = save_weights(str(tmp_path / "res.ckpt"), {value.name: value.asnumpy() for value in network.get_parameters()})
     words = ["--device_target", "CPU", "--mindrecord_dir", tiny_records, "--net_config.arch", "dla_34", "--dataset_config.input_res_train",
              "[96, 96]", "--load_checkpoint_path", path]
-    assert_user_error(call_script("train.py", *words, check=False), path, "res_18", "dla_34")
+    assert_user_error(call_script("train.py", *words, cwd=tmp_path, check=False), path, "res_18", "dla_34")
 
 
 def test_a_side_file_of_today_and_of_an_earlier_version(tmp_path):

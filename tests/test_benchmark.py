@@ -4,7 +4,7 @@ import json
 import pytest
 
 from src.errors import UserError
-from tests.conftest import assert_user_error, call_script, run_script, small_architecture
+from tests.conftest import assert_user_error, call_script, resdcn_18_is, run_script
 from tools import benchmark, benchmark_cases, benchmark_service, timing
 
 PEER = """
@@ -73,7 +73,7 @@ def test_parts_that_read_a_data_set(part, names, monkeypatch):
 def test_the_load_on_the_service(monkeypatch):
     for name, value in {"SIDE": 64, "SECONDS": 2, "CLIENTS": 8, "IMAGES": 3}.items():
         monkeypatch.setattr(benchmark_service, name, value)
-    with small_architecture(deformable=True):
+    with resdcn_18_is("SMALL"):
         cases = {case.name.strip(): case.seconds for case in benchmark.PARTS["serve"](1)}
     assert cases["answers unlike the Predictor's"] == [0] and cases["answers with status 200"][0] > 20
     names = ("the service, 8 clients", "of the bare network's", "99th percentile at half the rate, of that")

@@ -21,7 +21,7 @@ from src.errors import UserError
 from src.inference import Detected
 from src.predictor import Predictor
 from src.side_file import read_side_file
-from tests.conftest import TINY, assert_same_detections, assert_user_error, call_script, contents, least_network, noise_image, write_coco
+from tests.conftest import TINY, assert_same_detections, assert_user_error, call_script, contents, noise_image, resdcn_18_is, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def evaluated(least_checkpoint, tiny_data, tmp_path_factory):
     for keep_res, words in ((True, []), (False, ["--visual_image", "true", "--eval_config.multi_scales", "[1.0, 1.25]"])):
         folder = tmp_path_factory.mktemp("eval")
         words += ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", folder]
-        with least_network():
+        with resdcn_18_is("LEAST"):
             done = call_script("eval.py", *TINY, "--eval_config.keep_res", keep_res, *words)
         (folder / "output.txt").write_text(done.stdout)
         folders[keep_res] = folder

@@ -25,7 +25,7 @@ from tests.conftest import (
     contents,
     exporter,
     noise_image,
-    small_architecture,
+    resdcn_18_is,
 )
 
 
@@ -77,7 +77,7 @@ def consumed(export_mindir, deformable_file, tmp_path_factory):
         path = export_mindir(name, *NARROW, *words)
         for ending in (".mindir", ".json"):
             shutil.copy(path.with_suffix(ending), folder)
-    with small_architecture(deformable=True):
+    with resdcn_18_is("SMALL"):
         exporter(deformable_file, folder, ".mindir", *NARROW, "--eval_config.K", 20)("deformable")
     image = cv2.resize(noise_image(3, 20, 30), (260, 170), interpolation=cv2.INTER_CUBIC)
     for name in ("floats", "bytes"):
@@ -107,7 +107,7 @@ def test_mindspore_and_numpy_alone_get_the_checkpoints_detections(name, consumed
     found = np.load(consumed / f"{name}.npy")
     assert found.shape == (2, 20, 6)
     images = np.load(consumed / "images.npy")
-    with small_architecture(deformable=name == "deformable"):
+    with resdcn_18_is("SMALL" if name == "deformable" else "PLAIN"):
         checkpoint = deformable_file if name == "deformable" else small_file
         expected = expected_detections(checkpoint, images, make_config, *(FORMS[name] if name == "flipped" else []))
     for ours, theirs in zip(found, expected):

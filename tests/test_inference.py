@@ -19,7 +19,7 @@ from src.graphs import Graphs
 from src.image_files import read_image
 from src.inference import StageTimes, detect_all, make_inputs
 from tests import torch_reference
-from tests.conftest import ROOT, assert_same_detections, network_of, noise_image, operation_by_operation, small_architecture, write_coco
+from tests.conftest import ROOT, assert_same_detections, network_of, noise_image, operation_by_operation, resdcn_18_is, write_coco
 
 
 def build(lively_checkpoint):
@@ -249,7 +249,7 @@ def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, small_chec
 def test_the_native_deformable_convolution_gets_a_graph_for_each_shape(deformable_file, make_config):
     """MindSpore infers no free shape through it."""
     config = make_config("--eval_config.keep_res", "true")
-    with small_architecture(deformable=True):
+    with resdcn_18_is("SMALL"):
         native, composite = (load_detector(str(deformable_file), config.eval_config, "CPU", name) for name in ("native", "composite"))
     for batch in (batch_of(1, (1, 3, 64, 96)), batch_of(2, (1, 3, 96, 64))):
         for one, other in zip(native(batch), composite(batch)):
@@ -263,8 +263,8 @@ SMALL_EVALUATION = """
 import runpy, sys
 root = sys.argv.pop(1)
 sys.path.insert(0, root)
-from tests.conftest import small_architecture
-with small_architecture():
+from tests.conftest import resdcn_18_is
+with resdcn_18_is("PLAIN"):
     runpy.run_path(f"{root}/eval.py", run_name="__main__")
 """
 

@@ -13,7 +13,7 @@ import pytest
 from src import offline
 from src.errors import UserError
 from src.evaluation import METRIC_NAMES
-from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, small_architecture
+from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, resdcn_18_is
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def evaluated(small_file, tiny_data, tmp_path_factory):
     """The folder val/ of eval.py on the same checkpoint, at 96x96."""
     folder = tmp_path_factory.mktemp("eval")
     words = ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", "[96, 96]", "--eval_config.K", 20]
-    with small_architecture():
+    with resdcn_18_is("PLAIN"):
         call_script("eval.py", "--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", small_file,
                     "--save_result_dir", folder, *words)
     return folder / "val"

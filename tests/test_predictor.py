@@ -16,12 +16,12 @@ from src.post_process import merge, to_image
 from src.pre_process import make_input, normalize
 from src.predictor import Prediction, Predictor, as_image, as_prediction
 from src.side_file import side_file
-from tests.conftest import NARROW, assert_user_error, call_script, small_architecture
+from tests.conftest import NARROW, assert_user_error, call_script, resdcn_18_is
 
 
 @pytest.fixture(scope="module")
 def predictor(small_file):
-    with small_architecture():
+    with resdcn_18_is("PLAIN"):
         return Predictor(str(small_file), "CPU", K=15)
 
 

@@ -11,7 +11,7 @@ import pytest
 from src.errors import UserError
 from src.onnx_detector import read_onnx
 from src.predictor import Predictor
-from tests.conftest import assert_user_error, call_script, noise_image, small_architecture, write_coco
+from tests.conftest import assert_user_error, call_script, noise_image, resdcn_18_is, write_coco
 from tools import quantize_onnx
 
 
@@ -20,7 +20,7 @@ def exported(deformable_file, tmp_path_factory):
     """Call it with export_config's words to get an ONNX file of deformable_file for 96x96."""
     def export(*words):
         name = tmp_path_factory.mktemp("exported") / "centernet"
-        with small_architecture(deformable=True):
+        with resdcn_18_is("SMALL"):
             call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", deformable_file, "--export_config.export_name",
                         name, "--export_config.export_format", "ONNX", "--export_config.input_res", "[96, 96]", *words)
         return f"{name}.onnx"

@@ -27,7 +27,7 @@ from src.scoring import Scoring, join_records, measure_of, start_scoring
 from src.side_file import find_checkpoints, read_side_file, side_file
 from src.training_detector import TrainingDetector
 from src.training_log import read_scores, read_training_log
-from tests.conftest import TINY, assert_user_error, call_script, least_network, noise_image, write_coco
+from tests.conftest import TINY, assert_user_error, call_script, noise_image, resdcn_18_is, write_coco
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def scoring(tiny_data, lively_checkpoint, make_config):
     def made(checkpoint=None, average=None, **across):
         config = make_config(*TINY, "--data_dir", tiny_data, "--eval_epochs", 1, "--eval_config.K", 20, "--eval_config.keep_res", "false")
         description = read_side_file(str(lively_checkpoint))
-        with contextlib.nullcontext() if checkpoint else least_network():
+        with contextlib.nullcontext() if checkpoint else resdcn_18_is("LEAST"):
             network = build_network(Config(description["net_config"]), 3, "native")
         if checkpoint:
             load_weights(network, read_checkpoint(str(checkpoint)), "lively", use_ema=False)
