@@ -297,20 +297,28 @@ def bomb_tiff():
 SLOW = {"graphs", "export_mindir", "evaluated", "predicted", "server", "wheel", "installed", "onnx_alone"}
 # Of several processes one makes these, so one runs all that needs them; the others would wait. The first that a test needs counts.
 GROUPS = {"onnx_alone": "package", "installed": "package", "wheel": "package", "checkout": "package", "server": "server",
-          "run_without": "without", "scored_run": "scored", "begun_run": "scored", "evaluated": "evaluated"}
+          "run_without": "without", "least_run": "least", "tiny_run": "tiny"}
+
+
+def group_of(item):
+    """The name of those that one process runs with this test, since they share a costly fixture or one of their module's; "" for none."""
+    for fixture, group in GROUPS.items():
+        if fixture in item.fixturenames:
+            return group
+    scopes = {fixture.scope for fixtures in item._fixtureinfo.name2fixturedefs.values() for fixture in fixtures}
+    return item.path.stem if "module" in scopes else ""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """What needs a slow fixture is slow; what needs one of GROUPS is run by one process.
+    """What needs a slow fixture is slow; what shares a fixture is run by one process.
 
     Several processes begin with the groups, then take the slow tests and at last the quick ones: so all end at about the same time.
     """
     for item in items:
         if SLOW & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-        group = next((group for fixture, group in GROUPS.items() if fixture in item.fixturenames), None)
-        if group and not item.get_closest_marker("xdist_group"):
+        if (group := group_of(item)) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: (item.get_closest_marker("xdist_group") is None, item.get_closest_marker("slow") is None))

@@ -69,3 +69,10 @@ def test_imports_go_downwards():
         lowest = {path for path, imported in graph.items() if not imported & set(graph)}
         assert lowest, f"a circle among {sorted(graph)}"
         graph = {path: imported for path, imported in graph.items() if path not in lowest}
+
+
+@pytest.mark.xdist_group("structure")
+def test_groups_of_tests_reach_the_scheduler(request):
+    """pytest-xdist hands a group out by the names of its tests; there are versions of pytest with which it does not."""
+    if hasattr(request.config, "workerinput") and request.config.option.loadgroup:
+        assert request.node.nodeid.endswith("@structure")
