@@ -253,7 +253,7 @@ def test_loss_and_gradients_are_pytorchs(make_config, undrawn, by_operation):
 @pytest.mark.parametrize("words", [
     (), ("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1", "--enable_lossscale", "false"),
 ])
-def test_accumulated_steps_are_those_of_the_large_batch(words, make_config, small):
+def test_accumulated_steps_are_those_of_the_large_batch(words, make_config, least):
     """Three parts with unlike numbers of objects, one with none: losses, and gradients as descent shows them; no batch norm trains."""
     batch = random_batch(np.random.default_rng(4), 64, 2, n=6)
     for row in (0, 1, 3):
