@@ -8,20 +8,6 @@ from src.architectures import Architecture
 from src.resnet import BasicBlock, conv, upsampling
 
 
-class SmallBackbone(nn.Cell):
-    """Image batch [N, 3, H, W] -> features [N, 32, H/8, W/8]."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = conv(3, 16, 7, 4)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.relu = nn.ReLU()
-        self.block = BasicBlock(16, 32, 2, nn.SequentialCell(conv(16, 32, 1, 2), nn.BatchNorm2d(32)))
-
-    def construct(self, x):
-        return self.block(self.relu(self.bn1(self.conv1(x))))
-
-
 class Features(nn.Cell):
     """The backbone's own, [N, 16, H/4, W/4]."""
 
@@ -31,12 +17,18 @@ class Features(nn.Cell):
         return x
 
 
+def _backbone():
+    """Image batch [N, 3, H, W] -> features [N, 32, H/8, W/8]; of cells that ONNX knows."""
+    block = BasicBlock(16, 32, 2, nn.SequentialCell(conv(16, 32, 1, 2), nn.BatchNorm2d(32)))
+    return nn.SequentialCell(conv(3, 16, 7, 4), nn.BatchNorm2d(16), nn.ReLU(), block)
+
+
 def _build_small(options, dcn_impl):
-    return SmallBackbone(), upsampling(32, (16,), dcn_impl)
+    return _backbone(), upsampling(32, (16,), dcn_impl)
 
 
 def _build_plain(options, dcn_impl):
-    return SmallBackbone(), upsampling(32, (16,), None)
+    return _backbone(), upsampling(32, (16,), None)
 
 
 def _build_least(options, dcn_impl):
