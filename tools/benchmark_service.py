@@ -146,7 +146,7 @@ class Load:
         return seconds if status == 200 else None
 
     def run(self, most=None, clients=CLIENTS, end=None):
-        """Let clients send one image after the other, `most` in all or until a time; returns how many were answered before the end."""
+        """Let clients send one image after the other, `most` in all or until a time; returns how many were answered."""
         numbers, counted = iter(range(most or 10**9)), []
 
         def client():
@@ -157,20 +157,20 @@ class Load:
                     return
                 if self.one(number) is None:
                     time.sleep(0.5)
-                elif end is None or time.perf_counter() < end:
+                else:
                     counted.append(number)
 
         self._threads([client] * clients)
         return len(counted)
 
     def for_seconds(self, seconds):
-        """The images a second that CLIENTS are answered in so many seconds; /health is asked meanwhile."""
-        end = time.perf_counter() + seconds
-        watch = threading.Thread(target=self._watch_health, args=(end,))
+        """The images a second that CLIENTS are answered who send for so many seconds; /health is asked meanwhile."""
+        start = time.perf_counter()
+        watch = threading.Thread(target=self._watch_health, args=(start + seconds,))
         watch.start()
-        count = self.run(end=end)
+        rate = self.run(end=start + seconds) / (time.perf_counter() - start)
         watch.join()
-        return count / seconds
+        return rate
 
     def paced(self, rate, seconds):
         """Send so many images a second, evenly, whatever the answers take."""
