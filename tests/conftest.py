@@ -444,6 +444,26 @@ def undrawn(monkeypatch):
 
 
 @pytest.fixture
+def light_steps(monkeypatch):
+    """Training steps without a graph: they count, and change weights, statistics and moments; for what goes on around them."""
+    from mindspore import Tensor
+
+    from src.train_step import TrainStep
+
+    def take(step, *batch):
+        assert len(batch[0]) and np.isfinite(batch[0].asnumpy()).all()
+        rng = np.random.default_rng(int(step.optimizer.global_step.asnumpy().item()))
+        for parameter in step.get_parameters():
+            value = parameter.asnumpy()
+            if value.ndim and value.dtype == np.float32:
+                parameter.set_data(Tensor(value + 0.01 * rng.random(value.shape, np.float32)))
+        step.optimizer.global_step.set_data(step.optimizer.global_step + 1)
+        return tuple(Tensor(number) for number in np.float32([1, 0.8, 1, 0.1, 0, step.scale.asnumpy(), 5e-4, step.stop.asnumpy()]))
+
+    monkeypatch.setattr(TrainStep, "__call__", take)
+
+
+@pytest.fixture
 def interrupts(monkeypatch):
     """Signals as errors.run handles them, for this test alone."""
     from src import training_loop
@@ -589,12 +609,6 @@ def graphs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def train(graphs):
-    """Call it as run_script, with words for train.py: trains the network of TINY for two epochs."""
-    return functools.partial(run_script, "train.py", *TINY, "--epoch_size", 2, "--compile_cache_dir", graphs)
-
-
-@pytest.fixture(scope="session")
 def lively_checkpoint(tiny_data, tmp_path_factory):
     """A checkpoint for tiny_data's classes and 96x96 whose weights, of no training, carry the image through to varied detections."""
     from tests import torch_reference  # loads PyTorch where it is used
@@ -621,12 +635,6 @@ def exporter(checkpoint, folder, ending, *words):
         return path
 
     return export
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tiny_run):
-    """The last checkpoint of tiny_run."""
-    return tiny_run / "ckpt_0" / "centernet-2_7.ckpt"
 
 
 def save_lively(folder, **net_config):
@@ -712,17 +720,6 @@ def zoo_checkpoint(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tiny_records, train, tmp_path_factory):
-    """A folder in which train.py has trained 7 steps (5 an epoch) and left checkpoints at 3, 6 and 7."""
-    def make(folder):
-        words = ["--train_steps", 7, "--save_checkpoint_steps", 3, "--save_checkpoint_num", 5]
-        done = train(*words, "--mindrecord_dir", tiny_records, cwd=folder)
-        (folder / "stdout.txt").write_text(done.stdout)
-
-    return made_once(tmp_path_factory, "run", make)
-
-
 def train_least(*words, cwd, check=True, script=call_script):
     """train.py with the settings of TINY and the least network, for two epochs; in this process, or with script=run_script in another."""
     with resdcn_18_is("LEAST"):
@@ -744,10 +741,11 @@ def train_least_again(least_graphs):
 
 @pytest.fixture(scope="session")
 def least_run(tiny_records, train_least_again, tmp_path_factory):
-    """What tiny_run is, of the least network."""
+    """A folder in which train.py has trained the least network 7 steps (5 an epoch) and left checkpoints at 3, 6 and 7."""
     def make(folder):
         words = ["--train_steps", 7, "--save_checkpoint_steps", 3, "--save_checkpoint_num", 5]
-        train_least_again(*words, "--mindrecord_dir", tiny_records, cwd=folder)
+        done = train_least_again(*words, "--mindrecord_dir", tiny_records, cwd=folder)
+        (folder / "stdout.txt").write_text(done.stdout)
 
     return made_once(tmp_path_factory, "least_run", make)
 

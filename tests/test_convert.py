@@ -778,21 +778,28 @@ def test_a_file_that_cannot_say_whose_it_is_stays(classifier, tmp_path):
     assert (tmp_path / "o.ckpt").read_bytes() == before and sorted(file.name for file in tmp_path.iterdir()) == ["o.ckpt", "r.pth"]
 
 
-def test_a_trained_checkpoint_goes_to_pytorch(tiny_run, tmp_path, capsys, by_operation):
+@pytest.fixture
+def trained(tiny_records, light_steps, tmp_path):
+    """A checkpoint that train.py has written after two steps, epoch 1."""
+    words = ["--mindrecord_dir", tiny_records, "--epoch_size", 1, "--train_steps", 2, "--save_checkpoint_path", tmp_path / "run"]
+    call_script("train.py", *TINY, *words, cwd=tmp_path)
+    return tmp_path / "run" / "ckpt_0" / "centernet-1_2.ckpt"
+
+
+def test_a_trained_checkpoint_goes_to_pytorch(trained, tmp_path, capsys, by_operation):
     """What train.py wrote, with its optimizer's state, which is named: the heads agree, the counters are zero."""
-    checkpoint = tiny_run / "ckpt_0" / "centernet-2_7.ckpt"
-    call(convert_centernet.main, "--reverse", "--ckpt_file", tiny_run / "last", "--output_file", tmp_path / "t.pth")
-    stored, network = read_checkpoint(str(checkpoint)), network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
+    call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "run" / "last", "--output_file", tmp_path / "t.pth")
+    stored, network = read_checkpoint(str(trained)), network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
     used = len(parameter_shapes(network))
     output = capsys.readouterr().out
     assert f"{used} of {len(stored)} tensors" in output and f"({len(stored) - used} tensors)" in output
     content = torch.load(tmp_path / "t.pth", weights_only=True)
-    assert content["epoch"] == read_side_file(str(checkpoint))["epoch"] + 1
+    assert content["epoch"] == read_side_file(str(trained))["epoch"] + 1
     reference = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)).eval()
     reference.load_state_dict(content["state_dict"])
     assert reference.bn1.num_batches_tracked == 0
     pixels = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
-    network, _ = heads(checkpoint)
+    network, _ = heads(trained)
     with torch.no_grad():
         expected = reference(torch.tensor(pixels))
     for ours, theirs in zip(network(Tensor(pixels)), expected):

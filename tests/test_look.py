@@ -9,7 +9,7 @@ from src import dataset, look, manifest
 from src.coco import Split
 from src.errors import UserError
 from src.training_log import read_training_log
-from tests.conftest import ROOT, TINY, call_script, convert, lines_with, noise_image, run_script, write_coco
+from tests.conftest import ROOT, TINY, convert, lines_with, noise_image, run_script, train_least, write_coco
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def make_set(tiny_records, make_config, tmp_path):
     return make
 
 
-def test_train_says_and_draws_what_it_learns_from(tiny_run):
-    said = (tiny_run / "stdout.txt").read_text()
+def test_train_says_and_draws_what_it_learns_from(least_run):
+    said = (least_run / "stdout.txt").read_text()
     assert lines_with(said, "20 images, 0 without ", "96x96") and lines_with(said, "warning: ", "train_config.batch_size is 4")
     for name in ("rectangle", "ellipse", "triangle", "all"):
         assert sum(line.split()[:1] == [name] for line in said.splitlines()) == 1
     assert lines_with(said, "4 training images", "train_batch.jpg")
-    image = cv2.imread(str(tiny_run / "train_batch.jpg"))
+    image = cv2.imread(str(least_run / "train_batch.jpg"))
     assert image.shape[1] == 4 * 480 + 5 * 8 and image.std() > 10
 
 
@@ -160,29 +160,29 @@ def test_damaged_sizes_are_read_anew(damage, converted, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_is_the_same_with_and_without_a_look(tiny_run, tiny_records, graphs, tmp_path):
-    words = [*TINY, "--epoch_size", 2, "--compile_cache_dir", graphs, "--train_steps", 7, "--save_checkpoint_steps", 3,
+def test_a_training_is_the_same_with_and_without_a_look(least_run, tiny_records, least_graphs, tmp_path):
+    words = [*TINY, "--epoch_size", 2, "--compile_cache_dir", least_graphs, "--train_steps", 7, "--save_checkpoint_steps", 3,
              "--save_checkpoint_num", 5, "--mindrecord_dir", tiny_records]
     script = tmp_path / "blind.py"
-    script.write_text(f"import sys\nsys.path[0] = {ROOT!r}\nfrom src import errors, look\nlook.look = lambda *_: None\n"
-                      "import train\nerrors.run(train.main)\n")
+    script.write_text(f"import sys\nsys.path[0] = {ROOT!r}\nfrom src import look\nlook.look = lambda *_: None\n"
+                      f"import runpy\nrunpy.run_path({ROOT!r} + '/tests/least_train.py', run_name='__main__')\n")
     run_script(script, *words, cwd=tmp_path)
     assert not (tmp_path / "train_batch.jpg").exists()
-    blind, seeing = (read_training_log(str(folder / "train_record.jsonl")) for folder in (tmp_path, tiny_run))
+    blind, seeing = (read_training_log(str(folder / "train_record.jsonl")) for folder in (tmp_path, least_run))
     for one, other in zip(blind, seeing, strict=True):
         assert {**one, "images_per_second": 0} == {**other, "images_per_second": 0}
     for name in ("1_3", "2_6", "2_7"):
-        one, other = ((folder / "ckpt_0" / f"centernet-{name}.ckpt").read_bytes() for folder in (tmp_path, tiny_run))
+        one, other = ((folder / "ckpt_0" / f"centernet-{name}.ckpt").read_bytes() for folder in (tmp_path, least_run))
         assert one == other
 
 
 @pytest.mark.slow
-def test_a_second_training_keeps_the_first_ones_image(tiny_run, tiny_records, tmp_path):
+def test_a_second_training_keeps_the_first_ones_image(tiny_records, light_steps, tmp_path):
     """And a training on a data set that does not fit goes on after the warning."""
     first = b"the first one's, of CenterNet on MindSpore"
     (tmp_path / "train_batch.jpg").write_bytes(first)
     words = ["--mindrecord_dir", tiny_records, "--train_steps", 1, "--enable_save_ckpt", "false", "--dataset_config.max_objs", 1]
-    done = call_script("train.py", *TINY, *words, cwd=tmp_path)
+    done = train_least(*words, cwd=tmp_path)
     assert (tmp_path / "train_batch.1.jpg").read_bytes() == first
     assert lines_with(done.stdout, "warning: ", "dataset_config.max_objs, 1") and "step: 1 |" in done.stdout
 

@@ -16,7 +16,7 @@ from src.errors import UserError
 from src.pre_process import View
 from src.training_log import TrainingLog
 from src.utils import read_json
-from tests.conftest import TINY, assert_user_error, call_script, contents, lines_with, noise_image, write_coco
+from tests.conftest import TINY, assert_user_error, call_script, contents, lines_with, noise_image, resdcn_18_is, write_coco
 
 
 def coco_of(tmp_path, objects):
@@ -117,12 +117,13 @@ def test_duplicates_cost_no_object_in_the_numbers_of_a_data_set(tmp_path):
 METRICS = {**dict.fromkeys(evaluation.METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": 0.5}}
 
 @pytest.fixture(scope="module")
-def result(tiny_run, tiny_data, tmp_path_factory):
+def result(least_run, tiny_data, tmp_path_factory):
     """A result folder with a training record and an evaluation of the same run."""
     folder = tmp_path_factory.mktemp("result")
-    shutil.copy(tiny_run / "train_record.jsonl", folder)
-    words = ["--data_dir", tiny_data, "--load_checkpoint_path", tiny_run / "ckpt_0" / "centernet-2_7.ckpt"]
-    call_script("eval.py", *TINY, *words, "--eval_config.keep_res", "false", "--save_result_dir", folder)
+    shutil.copy(least_run / "train_record.jsonl", folder)
+    words = ["--data_dir", tiny_data, "--load_checkpoint_path", least_run / "ckpt_0" / "centernet-2_7.ckpt"]
+    with resdcn_18_is("LEAST"):
+        call_script("eval.py", *TINY, *words, "--eval_config.keep_res", "false", "--save_result_dir", folder)
     return folder
 
 

@@ -239,7 +239,7 @@ def test_ranks_that_do_not_start_alike(tmp_path):
             meet(*ranks)
 
 
-def test_resuming_with_another_batch_size_keeps_what_is_written_last(least_run, tiny_records, tmp_path):
+def test_resuming_with_another_batch_size_keeps_what_is_written_last(least_run, tiny_records, light_steps, tmp_path):
     """Its steps are counted anew, with lower numbers: 7 steps of 4 images, 5 an epoch, are 3 of 8, 2 an epoch."""
     shutil.copytree(least_run / "ckpt_0", tmp_path / "ckpt_0")
     words = ["--train_config.batch_size", 8, "--epoch_size", 3, "--save_checkpoint_num", 1, "--resume", "true"]

@@ -105,10 +105,10 @@ def test_a_record_on_a_full_disk(tmp_path):
     assert log.file.closed
 
 
-def test_the_log_line_and_its_record(tiny_run):
-    lines = [line for line in (tiny_run / "stdout.txt").read_text().splitlines() if line.startswith("epoch:")]
+def test_the_log_line_and_its_record(least_run):
+    lines = [line for line in (least_run / "stdout.txt").read_text().splitlines() if line.startswith("epoch:")]
     assert len(lines) == 7
-    records = read_training_log(str(tiny_run / "train_record.jsonl"))
+    records = read_training_log(str(least_run / "train_record.jsonl"))
     for number, (line, record) in enumerate(zip(lines, records), 1):
         match = LOG_LINE.fullmatch(line)
         assert match, line

@@ -23,14 +23,14 @@ def test_every_script_says_it(script):
     assert (done.stdout, done.stderr) == (f"centernet {version()}\n", "")
 
 
-def test_side_files_say_it(tiny_checkpoint, make_config):
-    with open(side_file(str(tiny_checkpoint)), encoding="utf-8") as file:
+def test_side_files_say_it(least_checkpoint, make_config):
+    with open(side_file(str(least_checkpoint)), encoding="utf-8") as file:
         assert json.load(file)["version"] == version()
 
     class Detector:
-        description, down_ratio = read_side_file(str(tiny_checkpoint)), 4
+        description, down_ratio = read_side_file(str(least_checkpoint)), 4
 
-    config = make_config("--export_config.ckpt_file", tiny_checkpoint)
+    config = make_config("--export_config.ckpt_file", least_checkpoint)
     assert consumer_description(Detector, config.export_config, config.eval_config, [1, 3, 96, 96])["version"] == version()
 
 

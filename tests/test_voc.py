@@ -509,9 +509,9 @@ def test_logs_that_cannot_be_compared(candidate, reference, part, tmp_path):
     assert not (tmp_path / "loss.png").exists()
 
 
-def test_the_logs_of_a_real_run_agree_with_each_other(tiny_run, tmp_path):
+def test_the_logs_of_a_real_run_agree_with_each_other(least_run, tmp_path):
     """What train.py printed and what it recorded are the same losses; the tool as a user calls it."""
-    words = ["--candidate-log", tiny_run / "stdout.txt", "--reference-log", tiny_run / "train_record.jsonl", "--steps", 7]
+    words = ["--candidate-log", least_run / "stdout.txt", "--reference-log", least_run / "train_record.jsonl", "--steps", 7]
     done = call_script("tools/loss.py", *words, cwd=tmp_path)
     assert "pass mean_relative_error=" in done.stdout and "only" not in done.stdout and (tmp_path / "loss.png").exists()
     assert float(re.search(r"MeanRelativeError: (\S+)", done.stdout)[1]) < 1e-6
