@@ -21,7 +21,24 @@ from src.errors import UserError
 from src.inference import Detected
 from src.predictor import Predictor
 from src.side_file import read_side_file
-from tests.conftest import TINY, assert_same_detections, assert_user_error, call_script, contents, noise_image, resdcn_18_is, write_coco
+from tests.conftest import (
+    TINY,
+    assert_same_detections,
+    assert_user_error,
+    call_script,
+    contents,
+    detections_by_operation,
+    noise_image,
+    resdcn_18_is,
+    write_coco,
+)
+
+
+@pytest.fixture
+def without_graph():
+    """What a test detects is detected operation by operation: an evaluation's graph is tested in test_scoring and test_predictor."""
+    with detections_by_operation():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +48,7 @@ def evaluated(least_checkpoint, tiny_data, tmp_path_factory):
     for keep_res, words in ((True, []), (False, ["--visual_image", "true", "--eval_config.multi_scales", "[1.0, 1.25]"])):
         folder = tmp_path_factory.mktemp("eval")
         words += ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", folder]
-        with resdcn_18_is("LEAST"):
+        with resdcn_18_is("LEAST"), detections_by_operation():
             done = call_script("eval.py", *TINY, "--eval_config.keep_res", keep_res, *words)
         (folder / "output.txt").write_text(done.stdout)
         folders[keep_res] = folder
@@ -73,7 +90,7 @@ def test_images_of_every_image(evaluated):
     assert not (evaluated[True] / "val" / "images").exists()
 
 
-def test_a_second_evaluation_keeps_the_first(evaluated, least, least_checkpoint, tiny_data, tmp_path):
+def test_a_second_evaluation_keeps_the_first(evaluated, least, least_checkpoint, tiny_data, tmp_path, without_graph):
     shutil.copytree(evaluated[True], tmp_path / "r")
     before = (tmp_path / "r" / "val" / "metrics.json").read_text()
     words = ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", "r"]
@@ -84,7 +101,7 @@ def test_a_second_evaluation_keeps_the_first(evaluated, least, least_checkpoint,
     assert len(json.loads((tmp_path / "r" / "val" / "val_pred_eval.json").read_text())) == 6 * 5
 
 
-def test_test_mode_needs_no_annotations_and_names_bad_images(least, least_checkpoint, tmp_path):
+def test_test_mode_needs_no_annotations_and_names_bad_images(least, least_checkpoint, tmp_path, without_graph):
     folder = tmp_path / "d" / "images"
     folder.mkdir(parents=True)
     cv2.imwrite(str(folder / "a.png"), noise_image(1))
@@ -121,7 +138,7 @@ def test_nothing_to_score_against_is_said_before_detecting(objects, least_checkp
     assert not (tmp_path / "val").exists()
 
 
-def test_the_annotation_files_size_holds_in_evaluation(least, least_checkpoint, tmp_path):
+def test_the_annotation_files_size_holds_in_evaluation(least, least_checkpoint, tmp_path, without_graph):
     """Images that EXIF turns: 128x96 as they are stored and as the first entry says, 96x128 as the second says, the third fits neither."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -197,7 +214,7 @@ def test_of_very_many_classes_the_best_and_the_worst_are_printed():
 
 
 @pytest.mark.slow
-def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make_config, capsys):
+def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make_config, capsys, without_graph):
     """One name in two folders, in one file twice, one that leaves the folder, one that cannot be written."""
     path = write_coco(tmp_path / "d", "val", dict.fromkeys(range(1, 7), noise_image(1)),
                       [(number, 1, [1, 1, 20, 20]) for number in range(1, 7)], ("rectangle", "ellipse", "triangle"))
@@ -250,6 +267,7 @@ def test_a_damaged_side_file_is_named(change, part, least_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_graph")
 def test_an_interrupted_evaluation_leaves_no_scores(least, least_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
     import eval as script
 
@@ -323,13 +341,13 @@ def test_images_in_a_folder_named_val_stay(evaluate, tmp_path):
     assert made == before and len(os.listdir(tmp_path / "results" / "val" / "images")) == 3
 
 
-def test_paths_are_checked_before_a_model_is_loaded(tiny_data, lively_checkpoint, tmp_path, make_config, monkeypatch):
+def test_paths_are_checked_before_a_model_is_loaded(tiny_data, small_file, tmp_path, make_config, monkeypatch):
     import eval as script
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "1.jpg").touch()
-    config = make_config("--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint)
+    config = make_config("--data_dir", tiny_data, "--load_checkpoint_path", small_file)
     with pytest.raises(UserError, match="^val .*--save_result_dir"):
         script.check_paths(config)
 
@@ -364,6 +382,7 @@ def run_eval(checkpoint, tiny_data, folder, make_config, capsys, *words):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_graph")
 def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, least_checkpoint, tiny_data, tmp_path, make_config, capsys):
     """And says what it evaluates with, and where each setting comes from."""
     expected, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "a", make_config, capsys, *RECIPE)
@@ -396,8 +415,8 @@ def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tin
 @pytest.mark.parametrize("evaluation", [
     3, {"eval_config.K": "many"}, {"eval_config.multi_scales": []}, {"dataset_config.input_res_test": [1]},
 ])
-def test_damaged_evaluation_settings_are_named(evaluation, lively_checkpoint, tmp_path):
-    path = with_evaluation(lively_checkpoint, tmp_path, evaluation)
+def test_damaged_evaluation_settings_are_named(evaluation, small_file, tmp_path):
+    path = with_evaluation(small_file, tmp_path, evaluation)
     with pytest.raises(UserError, match="r.json: (evaluation|eval_config|dataset_config)"):
         Predictor(str(path), "CPU")
 

@@ -52,7 +52,7 @@ def words(bucket, data):
             bucket.parent / "cache"]
 
 
-def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, least_run, least, tmp_path):
+def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, least_run, least, light_steps, tmp_path):
     """Training from a checkpoint with scores, then evaluation, with nothing but addresses in the bucket."""
     checkpoint = ["--checkpoint_url", least_run / "ckpt_0", "--load_checkpoint_path", "last"]
     shutil.copytree(tiny_records, bucket / "data")

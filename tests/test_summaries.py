@@ -13,7 +13,7 @@ import pytest
 from src.errors import UserError
 from src.summaries import Summaries
 from src.training_log import TrainingLog, read_training_log
-from tests.conftest import ROOT, TINY, noise_image
+from tests.conftest import ROOT, TINY, noise_image, train_least
 
 
 def read(folder):
@@ -137,12 +137,12 @@ runpy.run_path({os.path.join(ROOT, "train.py")!r}, run_name="__main__")
 
 
 @pytest.mark.slow
-def test_training_writes_them(least_run, tiny_records, train_least_again, tmp_path):
+def test_training_writes_them(least_run, tiny_records, light_steps, tmp_path):
     """A run that is resumed with tensorboard, and has been without; its log has a line every so many steps."""
     shutil.copytree(least_run / "ckpt_0", tmp_path / "ckpt_0")
     shutil.copy(least_run / "train_record.jsonl", tmp_path)
     words = ["--mindrecord_dir", tiny_records, "--train_steps", 7, "--load_checkpoint_path", "ckpt_0/centernet-1_3.ckpt"]
-    done = train_least_again(*words, "--resume", "true", "--tensorboard", "true", "--log_interval", 5, cwd=tmp_path)
+    done = train_least(*words, "--resume", "true", "--tensorboard", "true", "--log_interval", 5, cwd=tmp_path)
     assert re.findall(r"^epoch: .* step: (\d+)", done.stdout, re.M) == ["5", "7"]
     shown = read(tmp_path / "tensorboard")
     steps = read_training_log(str(tmp_path / "train_record.jsonl"))
