@@ -424,6 +424,13 @@ def detections_by_operation():
         yield
 
 
+@pytest.fixture
+def without_graph():
+    """What a test detects is detected operation by operation; an evaluation's graph is tested in test_scoring and test_predictor."""
+    with detections_by_operation():
+        yield
+
+
 @contextlib.contextmanager
 def resdcn_18_is(name):
     """In the block resdcn_18 is another network in this process: SMALL, PLAIN or LEAST of small_network.py, whose graphs compile sooner."""

@@ -34,13 +34,6 @@ from tests.conftest import (
 )
 
 
-@pytest.fixture
-def without_graph():
-    """What a test detects is detected operation by operation: an evaluation's graph is tested in test_scoring and test_predictor."""
-    with detections_by_operation():
-        yield
-
-
 @pytest.fixture(scope="module")
 def evaluated(least_checkpoint, tiny_data, tmp_path_factory):
     """{keep_res: folder} of eval.py in both modes, and their output in output.txt; two scales, images with keep_res false."""

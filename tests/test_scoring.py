@@ -31,11 +31,11 @@ from tests.conftest import TINY, assert_user_error, call_script, noise_image, re
 
 
 @pytest.fixture
-def scoring(tiny_data, lively_checkpoint, make_config):
+def scoring(tiny_data, small_file, make_config):
     """Call it with a checkpoint: (the network that trains, with its weights; its average; the Scoring of it); without, it is the least."""
     def made(checkpoint=None, average=None, **across):
         config = make_config(*TINY, "--data_dir", tiny_data, "--eval_epochs", 1, "--eval_config.K", 20, "--eval_config.keep_res", "false")
-        description = read_side_file(str(lively_checkpoint))
+        description = read_side_file(str(checkpoint or small_file))
         with contextlib.nullcontext() if checkpoint else resdcn_18_is("LEAST"):
             network = build_network(Config(description["net_config"]), 3, "native")
         if checkpoint:
@@ -106,8 +106,9 @@ def test_a_batch_norm_that_can_no_longer_be_folded_is_kept(least, least_checkpoi
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_graph")
 def test_the_average_is_what_is_scored(least, least_checkpoint, scoring, tmp_path):
-    """As eval.py takes it from a checkpoint that has one; with use_ema false both take the weights."""
+    """As eval.py takes it from a checkpoint that has one; with use_ema false both take the weights. No graph is compiled."""
     def make_average(network):
         average = WeightAverage(network, 0.9)
         for parameter in average.averages:
@@ -349,10 +350,10 @@ def test_images_of_which_none_can_be_read_are_an_error(rank_size, scoring, monke
     assert scores._detect() == []
 
 
-def test_a_folder_without_the_images_is_noticed_before_the_training(tiny_data, lively_checkpoint, make_config):
+def test_a_folder_without_the_images_is_noticed_before_the_training(tiny_data, small_file, make_config):
     config = make_config("--data_dir", tiny_data, "--eval_epochs", 1, "--dataset_config.val_image_dir", "annotations")
     with pytest.raises(UserError, match="6 images of .*json .*annotations; dataset_config.val_image_dir"):
-        evaluator.scored_part(config, read_side_file(str(lively_checkpoint)))
+        evaluator.scored_part(config, read_side_file(str(small_file)))
 
 
 def test_evaluations_while_training_draw_no_files(scoring, tmp_path, monkeypatch, capsys):
@@ -372,7 +373,7 @@ def test_evaluations_while_training_draw_no_files(scoring, tmp_path, monkeypatch
 def test_kept_graphs_do_not_reach_evaluations(tiny_data, tiny_records, train_least_again, least, tmp_path):
     """MindSpore would take the graph without a flip, kept by the first run, for that of the second."""
     words = ["--eval_epochs", 1, "--data_dir", tiny_data, "--mindrecord_dir", tiny_records,
-             "--eval_config.keep_res", "false", "--train_steps", 5, "--eval_config.K", 20, "--epoch_size", 1]
+             "--eval_config.keep_res", "false", "--train_steps", 5, "--eval_config.K", 20]
     for name, flip in (("plain", "false"), ("flip", "true")):
         (tmp_path / name).mkdir()
         train_least_again(*words, "--eval_config.flip_test", flip, cwd=tmp_path / name)
