@@ -116,6 +116,7 @@ def test_scores_side_by_side(tmp_path):
     assert overview(run) == {"steps": 10, "epochs": 2, "loss": 2, "rate": 8, "best": {"AP": 0.3, "epochs": 2}}
 
 
+@pytest.mark.slow
 def test_one_page_about_several_runs(tmp_path):
     """Names of any letters; what a run lacks is a dash, and said."""
     other = {**DESCRIPTION, "classes": ["<script>alert(1)</script>"]}
@@ -142,6 +143,7 @@ def test_one_page_about_several_runs(tmp_path):
     assert (tmp_path / "report.1.html").exists() and "again" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_as_many_runs_as_one_likes(tmp_path):
     """More than there are colors, some without a record or without anything to compare in their configuration."""
     folders = [make_run(tmp_path / f"run{number}", loss=None if number == 3 else 2.0, metrics=METRICS) for number in range(20)]

@@ -196,6 +196,7 @@ def test_letters_that_the_terminal_lacks_are_printed_as_numbers():
         assert (done.returncode, done.stdout.decode().strip()) == (0, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["--devices", "0-x"], ["--merge", "/nowhere"], []])
 def test_a_script_called_in_this_process_ends_as_in_its_own(words, tmp_path):
     called, run = (start("tools/make_rank_table.py", *words, cwd=tmp_path, check=False) for start in (call_script, run_script))

@@ -79,6 +79,7 @@ def test_an_extension_that_cannot_be_imported_is_built_anew(found, bare):
     assert done.stdout.splitlines() == ["built anew", "resample"], done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_compiler_a_script_ends_in_one_sentence(bare, tiny_data, tmp_path):
     done = run_in(bare, without_compiler(tmp_path), "preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "q")
     assert_user_error(done, "extensions", f"cd {bare} && {sys.executable} setup.py build_ext")
@@ -86,7 +87,7 @@ def test_without_a_compiler_a_script_ends_in_one_sentence(bare, tiny_data, tmp_p
     assert not [name for name in os.listdir(bare / "src") if name.startswith(".extensions")]
 
 
-def test_every_script_needs_the_extensions_before_it_begins(tiny_data, tiny_records, lively_checkpoint, tmp_path, monkeypatch):
+def test_every_script_needs_the_extensions_before_it_begins(tiny_data, tiny_records, small_file, tmp_path, monkeypatch):
     call_script("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "p", "--export_config.input_res", "[96, 96]")
     (tmp_path / "r").mkdir()
     before = contents(tmp_path)
@@ -95,7 +96,7 @@ def test_every_script_needs_the_extensions_before_it_begins(tiny_data, tiny_reco
         raise UserError(f"{name} is missing")
 
     monkeypatch.setattr(extensions, "extension", missing)
-    checkpoint = ["--load_checkpoint_path", lively_checkpoint, "--device_target", "CPU"]
+    checkpoint = ["--load_checkpoint_path", small_file, "--device_target", "CPU"]
     for script, *words in (
         ("train.py", *TINY, "--mindrecord_dir", tiny_records), ("eval.py", *checkpoint, "--data_dir", tiny_data),
         ("preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "q"),

@@ -199,6 +199,7 @@ class Doubled(ms.nn.Cell):
         return x * 2
 
 
+@pytest.mark.slow
 def test_few_graphs_are_held():
     """Each shape has its graph, the last ones stay; a smaller batch is filled up to one that has a graph."""
     sizes = Graphs(Doubled())

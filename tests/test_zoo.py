@@ -199,11 +199,11 @@ def test_files_are_read_in_their_order(tmp_path):
     (["--eval_config.valid_ids", "[1, 2, 4]"], "eval_config.valid_ids (the command line) has 4 where"),
     (["--dataset_config.coco_classes", "[rectangle]"], "dataset_config.coco_classes (the command line) has 1 entries, and"),
 ])
-def test_other_classes_than_the_datas_are_an_error(words, part, tiny_data, tiny_records, lively_checkpoint, tmp_path):
+def test_other_classes_than_the_datas_are_an_error(words, part, tiny_data, tiny_records, small_checkpoint, tmp_path):
     scripts = {
         "src/dataset.py": ["--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path / "m"],
         "train.py": ["--mindrecord_dir", tiny_records],
-        "eval.py": ["--data_dir", tiny_data, "--load_checkpoint_path", lively_checkpoint],
+        "eval.py": ["--data_dir", tiny_data, "--load_checkpoint_path", small_checkpoint],
         "preprocess.py": ["--val_data_dir", tiny_data, "--predict_dir", tmp_path / "p"],
     }
     for script, own in scripts.items():
