@@ -776,11 +776,11 @@ def test_where_such_a_folder_is_met_its_form_is_named(tmp_path, form, make_confi
         read_manifest(make_config("--mindrecord_dir", folder))
 
 
-def test_the_scripts_name_it(tmp_path, lively_checkpoint):
+def test_the_scripts_name_it(tmp_path, small_file):
     folder = in_form(tmp_path, "YOLO labels")
     for script, words in (("src/dataset.py", ["--coco_data_dir", folder, "--mindrecord_dir", tmp_path / "m"]),
                           ("train.py", ["--mindrecord_dir", folder]), ("tools/train_full.py", ["--data_path", folder]),
-                          ("eval.py", ["--data_dir", folder, "--load_checkpoint_path", lively_checkpoint])):
+                          ("eval.py", ["--data_dir", folder, "--load_checkpoint_path", small_file])):
         done = call_script(script, *words, cwd=tmp_path, check=False)
         assert_user_error(done, "YOLO labels: python ")
         command = shlex.split(done.stderr.partition("labels: ")[2])

@@ -79,8 +79,8 @@ def test_what_is_not_there_is_said_before_anything_starts(script, words, said, t
     ("convert_dataset_to_mindrecord.sh", ["DATA", "RECORDS"], "this conversion is done"),
 ])
 @pytest.mark.slow
-def test_what_does_not_fit_is_said_before_anything_starts(script, words, said, tiny_data, tiny_records, lively_checkpoint, tmp_path):
-    given = {"RECORDS": tiny_records, "CHECKPOINT": lively_checkpoint, "DATA": tiny_data}
+def test_what_does_not_fit_is_said_before_anything_starts(script, words, said, tiny_data, tiny_records, small_file, tmp_path):
+    given = {"RECORDS": tiny_records, "CHECKPOINT": small_file, "DATA": tiny_data}
     done = launch(script, *(given.get(word, word) for word in words), cwd=tmp_path, DEVICE_TARGET="CPU")
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert not list(tmp_path.iterdir())
@@ -92,9 +92,9 @@ def test_what_does_not_fit_is_said_before_anything_starts(script, words, said, t
     ("run_standalone_eval_ascend.sh", [0, "val", "DATA", "CHECKPOINT"], "eval_log.txt"),
     ("convert_dataset_to_mindrecord.sh", ["DATA", "out"], "create_dataset.log"), ("run_infer_310.sh", ["m", ".", "y"], "infer.log"),
 ])
-def test_another_programs_log_is_neither_moved_nor_overwritten(script, words, name, tiny_data, tiny_records, lively_checkpoint, tmp_path):
+def test_another_programs_log_is_neither_moved_nor_overwritten(script, words, name, tiny_data, tiny_records, small_file, tmp_path):
     """It is found last: what else is wrong is told before."""
-    words = [{"RECORDS": tiny_records, "CHECKPOINT": lively_checkpoint, "DATA": tiny_data}.get(word, word) for word in words]
+    words = [{"RECORDS": tiny_records, "CHECKPOINT": small_file, "DATA": tiny_data}.get(word, word) for word in words]
     (tmp_path / name).write_text("epoch 1: val_loss 0.3\n")
     (tmp_path / "m").touch()
     done = launch(script, *words, cwd=tmp_path, DEVICE_TARGET="CPU")

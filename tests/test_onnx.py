@@ -315,6 +315,7 @@ def test_evaluation_without_mindspore_scores_as_the_checkpoint(form, export, no_
     np.testing.assert_allclose(*scores, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_offline_inference_without_mindspore(export, no_mindspore, tiny_data, tmp_path):
     """preprocess.py, infer_mindir.py and postprocess.py give the detections of Predictor."""
     path = export("fixed", *FIXED)
@@ -335,6 +336,7 @@ def test_offline_inference_without_mindspore(export, no_mindspore, tiny_data, tm
     np.testing.assert_allclose(np.fromfile(files[0], np.float32).reshape(1, K, 6), detector(batch), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_predict_and_contact_sheet_without_mindspore(export, no_mindspore, tiny_data, tmp_path):
     path = tmp_path / "alone.onnx"
     shutil.copy(export("deform_conv"), path)
@@ -350,6 +352,7 @@ def test_predict_and_contact_sheet_without_mindspore(export, no_mindspore, tiny_
     assert cv2.imread(str(tmp_path / "sheet.png")).std() > 5
 
 
+@pytest.mark.slow
 def test_serving_without_mindspore(export, tiny_data, blocked):
     path, image = export("deform_conv"), tiny_data / "val2017" / "000001.jpg"
     command = [sys.executable, os.path.join(ROOT, "tools", "serve.py"), "--onnx", path, "--port", "0"]
