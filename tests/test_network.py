@@ -118,6 +118,7 @@ def test_down_ratio_and_heads(down_ratio, by_operation):
     np.testing.assert_allclose(1 / (1 + np.exp(-network.hm[2].bias.asnumpy())), 0.1, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_k_is_what_was_asked_for(small, by_operation):
     network = network_of(2)
     for k in (3, 150):

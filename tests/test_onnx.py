@@ -586,6 +586,7 @@ def documented(part):
         return next(block for block in re.findall(r"```python\n(.*?)```", file.read(), re.S) if part in block)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, words", [("deform_conv", []), ("bytes", ["--export_config.input_type", "uint8"]),
                                          ("one", [*FIXED[:4], "--export_config.batch_size", 1])])
 def test_the_application_in_the_documentation(name, words, export, tmp_path):
