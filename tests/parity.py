@@ -513,7 +513,15 @@ def reference_network(num_classes):
     from tests import torch_reference
 
     torch.manual_seed(0)
-    reference = torch_reference.CenterNet(num_classes)
+    return with_offsets(torch_reference.CenterNet(num_classes))
+
+
+def with_offsets(reference):
+    """A network of torch_reference.py's parts whose offsets are not zero, and whose heatmaps start as in training; returns it."""
+    import torch
+
+    from tests import torch_reference
+
     for module in reference.modules():
         if isinstance(module, torch_reference.DCN):
             # Where an offset is a whole number the sampling has a kink, and rounding decides on its gradient.
@@ -583,8 +591,15 @@ def batch_norm_rows():
         yield max(rows, key=lambda row: row.relative)
 
 
-def training_rows(steps=10):
+def whole_networks():
+    """(the original's network in PyTorch, a function: (state, dcn_impl) -> ours with these weights)."""
+    return reference_network(3), converted_network
+
+
+def training_rows(steps=10, of=whole_networks):
     """The losses of ten Adam steps of the whole network on one batch, through the training cell that train.py uses.
+
+    What `of` returns says of which network.
 
     The rate is that of the first step of a warm-up of 2000 steps. Adam's first steps move each of the 14 million weights by
     the rate, whatever its gradient: from 1e-5 on, the losses that PyTorch itself gives in float32 and in float64 part by
@@ -595,8 +610,8 @@ def training_rows(steps=10):
     batch = drawn_batch(2, 96)
     config = get_config("", ["--train_config.MultiDecay.warmup_steps", "0", "--train_config.MultiDecay.learning_rate", "2.5e-7"])
     options = config.train_config.MultiDecay
-    reference = reference_network(3).train()
-    start = arrays(reference)
+    reference, make_ours = of()
+    start = arrays(reference.train())
     optimizer = torch.optim.Adam(reference.parameters(), options.learning_rate, eps=options.eps)
     expected = []
     for _ in range(steps):
@@ -606,7 +621,7 @@ def training_rows(steps=10):
         optimizer.step()
         expected.append(loss.item())
     for dcn_impl in ("native", "composite"):
-        network = converted_network(start, dcn_impl)
+        network = make_ours(start, dcn_impl)
         step = build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
         tensors = [Tensor(value) for value in batch.values()]
         with as_a_graph():
