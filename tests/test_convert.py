@@ -6,7 +6,6 @@ import pathlib
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 
 import mindspore as ms
@@ -26,7 +25,7 @@ from src.predictor import Predictor
 from src.side_file import read_side_file
 from src.zoo_files import parameter_names
 from tests import parity, torch_family, torch_reference
-from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, network_of, noise_image
+from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, network_of, noise_image, run_script
 from tests.test_torch_files import write_tar
 from tools import convert_centernet, convert_resnet18
 
@@ -734,6 +733,7 @@ def test_a_detector_is_no_backbone(tmp_path):
 WITHOUT_TORCH = """
 import runpy, sys
 sys.path.insert(0, sys.argv[1])
+assert not any(name == "torch" or name.startswith("torch.") for name in sys.modules)
 sys.modules["torch"] = None  # as where it is not installed
 script = sys.argv[2]
 for words in (["--ckpt_file", "x.pth", "--output_file", "o.ckpt"], ["--reverse", "--ckpt_file", "o.ckpt", "--output_file", "back.pth"]):
@@ -750,8 +750,9 @@ for words in (["--ckpt_file", "x.pth", "--output_file", "o.ckpt"], ["--reverse",
 def test_without_pytorch(tmp_path):
     """In a process that cannot import it its files are read; writing one ends in one sentence, and exit code 2."""
     save(tmp_path / "x.pth", small_state())
-    words = [sys.executable, "-c", WITHOUT_TORCH, ROOT, os.path.join(ROOT, "tools", "convert_centernet.py")]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "without_torch.py").write_text(WITHOUT_TORCH)
+    converter = os.path.join(ROOT, "tools", "convert_centernet.py")
+    done = run_script(tmp_path / "without_torch.py", ROOT, converter, cwd=tmp_path, check=False)
     assert "wrote o.ckpt" in done.stdout and (tmp_path / "o.ckpt").exists()
     assert_user_error(done, "pip install -r ", "requirements-torch.txt")
 
