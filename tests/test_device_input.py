@@ -122,7 +122,7 @@ def test_bytes_from_host_to_device(make_config):
 
 
 @pytest.mark.slow
-def test_training_is_the_same_wherever_they_are_drawn(tiny_records, make_config, small):
+def test_training_is_the_same_wherever_they_are_drawn(tiny_records, make_config, least):
     """Three steps; the graph is compiled where the device draws, as it otherwise never does on a CPU."""
     losses = {}
     for where in ("host", "device"):
