@@ -15,7 +15,7 @@ def averaged_step(cell, decay, **options):
     return average, TrainStep(cell, nn.SGD(cell.trainable_params(), learning_rate=0.1), average=average, **options).set_train()
 
 
-def test_the_average_follows_the_weights():
+def test_the_average_follows_the_weights(by_operation):
     """Early by its own steps, (1 + n) / (10 + n), later by the decay."""
     cell = Quadratic((3.0, 4.0))
     average, step = averaged_step(cell, 0.3)
@@ -41,7 +41,7 @@ def test_an_overflow_leaves_the_average():
     assert (average.averages[0].asnumpy() < [3.0, 4.0]).all()
 
 
-def test_statistics_of_batch_norm_are_averaged():
+def test_statistics_of_batch_norm_are_averaged(by_operation):
     """They are not trained, and an average of weights needs its own."""
     cell = WithStatistics()
     average, step = averaged_step(cell, 0.5)
