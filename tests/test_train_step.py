@@ -1,4 +1,5 @@
 """The training cell: loss, gradients, loss scale, precision, optimizer."""
+import dataclasses
 
 import mindspore as ms
 import numpy as np
@@ -6,13 +7,15 @@ import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
 from src import engine, torch_weights
+from src.architectures import ARCHITECTURES
 from src.centernet_det import build_network
 from src.checkpoint import parameter_shapes
-from src.deform_conv import resolve_dcn_impl
+from src.deform_conv import DeformConv2d
 from src.lr_schedule import MultiDecay
 from src.optimizer import build_optimizer
+from src.resnet import upsampling
 from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
-from tests import parity
+from tests import parity, small_network
 
 
 class Quadratic(nn.Cell):
@@ -36,7 +39,7 @@ def quadratic_step(start=(3.0, 4.0), **options):
 
 
 @pytest.mark.slow
-def test_a_step_does_not_depend_on_the_loss_scale():
+def test_a_step_does_not_depend_on_the_loss_scale(by_operation):
     for scale in (None, 1.0, 1024.0):
         cell, _, step = quadratic_step(scaling=LossScaling(scale))
         loss, _, _, _, overflow, used, rate, stop = step(Tensor([1.0, 1.0]))
@@ -129,7 +132,7 @@ def test_the_dynamic_loss_scale():
 
 
 @pytest.mark.slow
-def test_a_fixed_loss_scale_stays():
+def test_a_fixed_loss_scale_stays(by_operation):
     _, _, step = quadratic_step(scaling=LossScaling(8.0))
     for x in (Tensor([1e19, 1.0]), Tensor([0.0, 0.0])):
         step(x)
@@ -152,7 +155,8 @@ def test_what_computes_in_float16(level, features, heads, make_config, small, by
 
 
 @pytest.mark.slow
-def test_clipping_limits_the_global_norm():
+def test_clipping_limits_the_global_norm(by_operation):
+    """test_every_variant_trains has it in a graph."""
     cell, _, step = quadratic_step(scaling=LossScaling(1024.0), clip_grad_norm=1.0)
     step(Tensor([1.0, 1.0]))  # the gradient (3, 4) has norm 5
     np.testing.assert_allclose(cell.w.asnumpy(), [3 - 0.1 * 3 / 5, 4 - 0.1 * 4 / 5], rtol=1e-5)
@@ -189,24 +193,33 @@ MSE, NORM, DENSE, CLASSES = (("--net_config.mse_loss", "true", "--net_config.reg
 CLIPPED = ("--net_config.reg_offset", "false", "--train_config.clip_grad_norm", 5, "--enable_lossscale", "false")
 
 
+def build_both_forms(options, dcn_impl):
+    """The network SMALL with a native deformable convolution before the composed one."""
+    native = [DeformConv2d(32, 32, dcn_impl="native"), nn.BatchNorm2d(32), nn.ReLU()]
+    features = nn.SequentialCell(*native, *upsampling(32, (16,), "composite"))
+    features.out_channels = 16
+    return small_network.SmallBackbone(), features
+
+
 def precision(level, *words):
     return ("--train_config.amp_level", level, *words)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [
-    precision("O2", *MSE), precision("O3", *NORM, "--train_config.dynamic_loss_scale", "true"), precision("auto", *CLASSES),
-    precision("O2", *DENSE, "--net_config.dcn_impl", "native"), precision("O3", "--net_config.dcn_impl", "native"),
-    precision("auto", *CLIPPED, "--net_config.dcn_impl", "native"),
+    precision("O2", *MSE, *DENSE), precision("O3", *NORM, "--train_config.dynamic_loss_scale", "true"),
+    precision("auto", *CLASSES, *CLIPPED),
 ])
-def test_every_variant_trains(words, make_config, small):
+def test_every_variant_trains(words, make_config, monkeypatch):
     """A few steps on one batch lower its loss, whatever heads and losses are chosen, and whatever computes in float16.
 
-    The losses are float32 in any case: so a choice of them shares a graph with one of precision.
+    The losses are float32 in any case: so a choice of them shares a graph with one of precision, and with both forms of the deformable
+    convolution.
     """
+    monkeypatch.setitem(ARCHITECTURES, "resdcn_18", dataclasses.replace(small_network.SMALL, build=build_both_forms))
     config = make_config(*words, "--train_config.MultiDecay.warmup_steps", 0)
     ms.set_seed(3)
-    network = build_network(config.net_config, 3, resolve_dcn_impl(config.net_config.dcn_impl, "CPU"))
+    network = build_network(config.net_config, 3, "composite")
     step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
     columns = 6 if config.net_config.cat_spec_wh else 2
     batch = random_batch(np.random.default_rng(0), 64, 3, wh_columns=columns, dense=config.net_config.dense_wh)
