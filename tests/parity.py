@@ -596,19 +596,19 @@ def whole_networks():
     return reference_network(3), converted_network
 
 
-def training_rows(steps=10, of=whole_networks):
+def training_rows(steps=10, of=whole_networks, rate=2.5e-7):
     """The losses of ten Adam steps of the whole network on one batch, through the training cell that train.py uses.
 
-    What `of` returns says of which network.
+    What `of` returns says of which network; a small one takes a larger rate to learn as much.
 
-    The rate is that of the first step of a warm-up of 2000 steps. Adam's first steps move each of the 14 million weights by
+    The whole one's rate is that of the first step of a warm-up of 2000 steps. Adam's first steps move each of the 14 million weights by
     the rate, whatever its gradient: from 1e-5 on, the losses that PyTorch itself gives in float32 and in float64 part by
     1 % within ten steps.
     """
     import torch
 
     batch = drawn_batch(2, 96)
-    config = get_config("", ["--train_config.MultiDecay.warmup_steps", "0", "--train_config.MultiDecay.learning_rate", "2.5e-7"])
+    config = get_config("", ["--train_config.MultiDecay.warmup_steps", "0", "--train_config.MultiDecay.learning_rate", str(rate)])
     options = config.train_config.MultiDecay
     reference, make_ours = of()
     start = arrays(reference.train())
