@@ -456,6 +456,31 @@ def small():
         yield
 
 
+@contextlib.contextmanager
+def no_graphs():
+    """In the block Detectors compute operation by operation: half a second, where a graph of the least network takes two to compile."""
+    import mindspore as ms
+
+    from src.graphs import Graphs
+
+    def call(self, batch):
+        with operation_by_operation():
+            output = self.network(ms.Tensor(batch))
+            return (output[0] if isinstance(output, tuple) else output).asnumpy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Graphs, "compile", lambda self, batch: 0.0)
+        patch.setattr(Graphs, "__call__", call)
+        yield
+
+
+@pytest.fixture
+def graphless():
+    """no_graphs for a test of what goes on around a network."""
+    with no_graphs():
+        yield
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """New networks hold zeros where they would hold random numbers: of millions that are replaced, or not asked for, none are drawn."""

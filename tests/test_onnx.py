@@ -35,10 +35,13 @@ from tests.conftest import (
     ROOT,
     assert_same_detections,
     assert_user_error,
+    call_script,
     exporter,
     network_of,
+    no_graphs,
     noise_image,
     operation_by_operation,
+    resdcn_18_is,
     run_script,
 )
 
@@ -47,11 +50,25 @@ CPU = ["CPUExecutionProvider"]
 K = 20
 
 
+ONNX = ("--export_config.export_format", "ONNX", "--eval_config.K", K)
+
+
 @pytest.fixture(scope="module")
-def export(lively_checkpoint, tmp_path_factory):
-    """export(name, words...) -> path of the ONNX file of lively_checkpoint, made once for each name."""
-    words = ["--export_config.export_format", "ONNX", "--eval_config.K", K]
-    return exporter(lively_checkpoint, tmp_path_factory.mktemp("onnx"), ".onnx", *words)
+def export(deformable_file, tmp_path_factory):
+    """export(name, words...) -> path of the ONNX file of deformable_file, made once for each name."""
+    export = exporter(deformable_file, tmp_path_factory.mktemp("onnx"), ".onnx", *ONNX)
+
+    def export_small(name, *words):
+        with resdcn_18_is("SMALL"):
+            return export(name, *words)
+
+    return export_small
+
+
+@pytest.fixture(scope="module")
+def export_resnet(lively_checkpoint, tmp_path_factory):
+    """The same of lively_checkpoint, a ResNet as users have it."""
+    return exporter(lively_checkpoint, tmp_path_factory.mktemp("resnet"), ".onnx", *ONNX)
 
 
 FIXED = ("--export_config.onnx_dynamic", "false", "--export_config.input_res", "[128, 96]", "--export_config.batch_size", 2)
@@ -150,7 +167,8 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
     """An inference network of three classes with random weights, whose heads differ from place to place."""
     ms.set_seed(3)
     rng = np.random.default_rng(7)
-    network = network_of(3, num_stacks=[1, 1, 1, 1], down_ratio=down_ratio, head_conv=8, cat_spec_wh=cat_spec_wh, reg_offset=reg_offset)
+    with resdcn_18_is("SMALL"):
+        network = network_of(3, down_ratio=down_ratio, cat_spec_wh=cat_spec_wh, reg_offset=reg_offset)
     for name, value in network.parameters_and_names():
         if name.startswith(("hm", "wh", "reg")) or "conv_offset_mask" in name:
             value.set_data(ms.Tensor(rng.standard_normal(value.shape) * (0.3 if name.endswith("weight") else 1), ms.float32))
@@ -161,30 +179,30 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("cat_spec_wh, reg_offset, flip_test, from_bytes, k", [
     (False, True, False, False, 20), (True, True, False, True, 20), (False, False, True, False, 20), (True, False, True, True, 300),
 ])
-def test_detections_are_decoded_from_the_maps(form, cat_spec_wh, reg_offset, flip_test, from_bytes, k, by_operation):
-    """All options of the graph, maps of more cells than K and of fewer; the maps are MindSpore's."""
+def test_detections_are_decoded_from_the_maps(cat_spec_wh, reg_offset, flip_test, from_bytes, k, by_operation):
+    """All options of the graph in each form, maps of more cells than K and of fewer; the maps are MindSpore's."""
     network = small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k)
-    compute = with_maps(build_model(network, from_bytes, form, ("batch", "height", "width"), {}))
+    computes = [with_maps(build_model(network, from_bytes, form, ("batch", "height", "width"), {})) for form in FORMS]
     for n, height, width in ((1, 32, 32), (3, 64, 96)):
         rng = np.random.default_rng(n)
         shape = (n, height, width, 3) if from_bytes else (n, 3, height, width)
         batch = rng.integers(0, 256, shape).astype(np.uint8) if from_bytes else rng.standard_normal(shape).astype(np.float32)
-        found = compute(batch)
-        for name, expected in zip(("heat", "wh", "reg"), network.maps(ms.Tensor(batch))):
-            assert (expected is None) == (name not in found)
-            if expected is not None:
-                assert_near(found[name], expected.asnumpy(), 1e-4)
-        expected = decoded(found["heat"], found["wh"], found.get("reg"), k, cat_spec_wh)
-        detections = found["detections"]
-        assert detections.shape == expected.shape and np.isfinite(detections).all()
-        for ours, theirs in zip(detections, expected):
-            assert (theirs[:, 4] > 0).sum() >= (5 if height == 32 else 20)
-            assert_same_detections(ours[ours[:, 4] > 0], theirs[theirs[:, 4] > 0], 1e-4)
-        assert (detections[..., 4] >= 0).all() and set(detections[..., 5].ravel()) <= {0, 1, 2}
+        maps = network.maps(ms.Tensor(batch))
+        for found in (compute(batch) for compute in computes):
+            for name, expected in zip(("heat", "wh", "reg"), maps):
+                assert (expected is None) == (name not in found)
+                if expected is not None:
+                    assert_near(found[name], expected.asnumpy(), 1e-4)
+            expected = decoded(found["heat"], found["wh"], found.get("reg"), k, cat_spec_wh)
+            detections = found["detections"]
+            assert detections.shape == expected.shape and np.isfinite(detections).all()
+            for ours, theirs in zip(detections, expected):
+                assert (theirs[:, 4] > 0).sum() >= (5 if height == 32 else 20)
+                assert_same_detections(ours[ours[:, 4] > 0], theirs[theirs[:, 4] > 0], 1e-4)
+            assert (detections[..., 4] >= 0).all() and set(detections[..., 5].ravel()) <= {0, 1, 2}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -212,8 +230,8 @@ def test_top_k_of_ties(form, k, height, width):
 
 
 @pytest.mark.parametrize("form, opset", [("deform_conv", 19), ("grid_sample", 16)])
-def test_the_file(form, opset, export, lively_checkpoint):
-    path = export(form, "--export_config.onnx_dcn", form)
+def test_the_file(form, opset, export_resnet):
+    path = export_resnet(form, "--export_config.onnx_dcn", form)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
@@ -236,14 +254,14 @@ def test_the_file(form, opset, export, lively_checkpoint):
     ("deform_conv", []), ("bytes", ["--export_config.input_type", "uint8"]), ("flipped", ["--eval_config.flip_test", "true"]),
     ("fixed", FIXED), ("fixed_bytes", [*FIXED, "--export_config.input_type", "uint8"]),
 ])
-def test_the_file_alone_predicts_as_the_checkpoint(name, words, export, lively_checkpoint, tmp_path):
+def test_the_file_alone_predicts_as_the_checkpoint(name, words, export, deformable_file, small, tmp_path, graphless):
     path = tmp_path / "alone.onnx"
     shutil.copy(export(name, *words), path)  # without its side file
     image = noise_image(3, 90, 140)
     options = {"input_res": [128, 96]} if "fixed" not in name else {}
     flip = {"flip_test": True} if name == "flipped" else {}
     found = Predictor(str(path), SOFT_NMS=False, **options)(image)
-    expected = Predictor(str(lively_checkpoint), "CPU", K=K, input_res=[128, 96], SOFT_NMS=False, **flip)(image)
+    expected = Predictor(str(deformable_file), "CPU", K=K, input_res=[128, 96], SOFT_NMS=False, **flip)(image)
     assert len(expected) == K
     assert_same_detections(found.detections(), expected.detections(), 1e-2)
 
@@ -261,9 +279,9 @@ def test_a_batch_that_is_not_full(export):
 # ---------------------------------------------------------------- the tools, without MindSpore
 
 
-def test_the_sizes_of_a_free_file_are_its_architectures(export, tmp_path):
+def test_the_sizes_of_a_free_file_are_its_architectures(export_resnet, tmp_path):
     """A ResNet rounds 104x72 up; DLA-34 adds maps of several strides, which must fit. Which it is stands in the metadata."""
-    path = export("deform_conv", "--export_config.onnx_dcn", "deform_conv")
+    path = export_resnet("deform_conv", "--export_config.onnx_dcn", "deform_conv")
     assert Predictor(str(path), input_res=[104, 72]).detector.description["arch"] == "resdcn_18"
     model = onnx.load(path)
     next(entry for entry in model.metadata_props if entry.key == "arch").value = '"dla_34"'
@@ -299,20 +317,31 @@ def test_without_mindspore_a_checkpoint_is_no_use(no_mindspore, lively_checkpoin
     assert done.returncode and "mindspore" in done.stderr.lower()
 
 
+EVALUATION = ("--device_target", "CPU", "--eval_config.keep_res", "false", "--eval_config.K", K,
+              "--dataset_config.input_res_test", "[128, 96]")
+
+
+def twelve_numbers(run, model, data, folder):
+    """What eval.py, started by run, prints of a model."""
+    done = run("eval.py", *EVALUATION, "--data_dir", data, "--load_checkpoint_path", model, "--save_result_dir", folder, cwd=folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    numbers = [float(number) for number in re.findall(r"\] = (-?[\d.]+)", done.stdout)]
+    assert len(numbers) == 12
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def of_the_checkpoint(deformable_file, tiny_data, tmp_path_factory):
+    """The numbers of the checkpoint itself, with MindSpore."""
+    with resdcn_18_is("SMALL"), no_graphs():
+        return twelve_numbers(call_script, deformable_file, tiny_data, tmp_path_factory.mktemp("checkpoint"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_evaluation_without_mindspore_scores_as_the_checkpoint(form, export, no_mindspore, lively_checkpoint, tiny_data, tmp_path):
-    words = ["--device_target", "CPU", "--data_dir", tiny_data, "--eval_config.keep_res", "false", "--eval_config.K", K,
-             "--dataset_config.input_res_test", "[128, 96]"]
-    scores = []
-    for run, model in ((no_mindspore, export(form, "--export_config.onnx_dcn", form)), (run_script, lively_checkpoint)):
-        folder = tmp_path / run.__name__
-        folder.mkdir()
-        done = run("eval.py", *words, "--load_checkpoint_path", model, "--save_result_dir", folder, cwd=folder)
-        assert done.returncode == 0, done.stderr[-2000:]
-        scores.append([float(number) for number in re.findall(r"\] = (-?[\d.]+)", done.stdout)])
-    assert len(scores[0]) == 12
-    np.testing.assert_allclose(*scores, atol=1e-3)
+def test_evaluation_without_mindspore_scores_as_the_checkpoint(form, export, no_mindspore, of_the_checkpoint, tiny_data, tmp_path):
+    numbers = twelve_numbers(no_mindspore, export(form, "--export_config.onnx_dcn", form), tiny_data, tmp_path)
+    np.testing.assert_allclose(numbers, of_the_checkpoint, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -589,9 +618,9 @@ def documented(part):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, words", [("deform_conv", []), ("bytes", ["--export_config.input_type", "uint8"]),
                                          ("one", [*FIXED[:4], "--export_config.batch_size", 1])])
-def test_the_application_in_the_documentation(name, words, export, tmp_path):
+def test_the_application_in_the_documentation(name, words, export_resnet, tmp_path):
     """The lines of docs/onnx.md, with ONNX Runtime, OpenCV and NumPy alone, give the Predictor's boxes."""
-    path = export(name, *words)
+    path = export_resnet(name, *words)
     shutil.copy(path, tmp_path / "centernet.onnx")
     cv2.imwrite(str(tmp_path / "image.png"), cv2.resize(noise_image(3, 20, 30), (224, 160), interpolation=cv2.INTER_CUBIC))
     code = documented("InferenceSession(").replace("image.jpg", "image.png")
@@ -612,8 +641,8 @@ def test_the_application_in_the_documentation(name, words, export, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_maps_in_the_documentation(export, lively_network, tmp_path, by_operation):
-    shutil.copy(export("deform_conv"), tmp_path / "centernet.onnx")
+def test_the_maps_in_the_documentation(export_resnet, lively_network, tmp_path, by_operation):
+    shutil.copy(export_resnet("deform_conv"), tmp_path / "centernet.onnx")
     done = subprocess.run([sys.executable, "-I", "-c", documented("heat")], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     batch = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
