@@ -15,6 +15,7 @@ from setup import content, dependencies, packaged
 from src.predictor import Predictor
 from src.project import COMMANDS
 from src.version import version
+from tests import small_network
 from tests.conftest import ROOT, TINY, assert_user_error, run
 
 # A program of a user's; every line that is wrong for a type checker says so.
@@ -31,16 +32,26 @@ Predictor(3)  # wrong
 raise UserError("x")
 """
 
-LEAST = ("--net_config.arch", "res_18", "--net_config.down_ratio", 16)  # with TINY's blocks, a network that soon compiles
+# Runs a command of the bin folder with the least network for resdcn_18, which compiles sooner.
+LEAST = """
+import runpy, sys
+import small_network
+from centernet.architectures import ARCHITECTURES
+ARCHITECTURES["resdcn_18"] = small_network.LEAST
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.fixture(scope="module")
 def trained(installed, tiny_data, tmp_path_factory):
-    """(the folder of a training of two steps with the installed package, what it said)."""
+    """(the folder of a training of two steps with the installed package and the least network, what it said)."""
     folder = tmp_path_factory.mktemp("other folder")
+    with open(small_network.__file__, encoding="utf-8") as file:
+        (folder / "small_network.py").write_text(packaged(file.read()))
     run(installed / "python", "-m", "centernet.dataset", "--coco_data_dir", tiny_data, "--mindrecord_dir", "records", cwd=folder)
-    words = [*TINY, *LEAST, "--mindrecord_dir", "records", "--data_dir", tiny_data, "--train_steps", 2]
-    done = run(installed / "centernet-train", *words, cwd=folder)
+    words = [*TINY, "--mindrecord_dir", "records", "--data_dir", tiny_data, "--train_steps", 2]
+    done = run(installed / "python", "-c", LEAST, installed / "centernet-train", *words, cwd=folder)
     return folder, done.stdout
 
 
@@ -126,7 +137,11 @@ def test_the_wheel_depends_on_what_the_requirements_say(wheel):
 
 
 @pytest.mark.slow
-def test_a_wheel_of_the_source_archive_is_the_same(checkout, compiler, wheel, installed, tmp_path):
+def test_a_wheel_of_the_source_archive_is_the_same(checkout, wheel, installed, tmp_path):
+    """The same files: what the compiler makes of the sources is empty here, which saves the time."""
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n: > "$2"\n')
+    compiler.chmod(0o755)
     run(installed / "python", "setup.py", "--quiet", "sdist", "--dist-dir", tmp_path / "source", cwd=checkout)
     archive = next((tmp_path / "source").iterdir())
     words = ["--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path / "wheel", archive]
@@ -249,18 +264,28 @@ def test_two_steps_and_what_comes_next(trained, installed, tiny_data):
     assert f"CenterNet on MindSpore {version()}" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+# What a program of a user's does with the package, and after it the command of the bin folder whose words follow.
+DETECT = """
+import json, sys
+from centernet import Predictor
+import small_network
+from centernet.architectures import ARCHITECTURES
+ARCHITECTURES["resdcn_18"] = small_network.LEAST
+found = Predictor("last", "CPU", K=7)(sys.argv.pop(1))
+assert not {"src", "tools"} & set(sys.modules)
+json.dump(found.detections().tolist(), open("found.json", "w"))
+"""
+
+
 @pytest.mark.slow
-def test_the_package_detects_what_the_checkout_does(trained, installed, tiny_data):
+def test_the_package_detects_what_the_checkout_does(trained, installed, tiny_data, least, graphless):
     folder, _ = trained
     image = sorted((tiny_data / "val2017").iterdir())[0]
-    code = ("import json, sys; from centernet import Predictor; found = Predictor('last', 'CPU', K=7)(sys.argv[1]); "
-            "assert not {'src', 'tools'} & set(sys.modules); print(json.dumps(found.detections().tolist()))")
-    done = run(installed / "python", "-c", code, image, cwd=folder)
-    found = np.array(json.loads(done.stdout.splitlines()[-1]))
+    words = ["--load_checkpoint_path", "last", "--device_target", "CPU", "--input", image, "--output", "found", "--score_thresh", 0]
+    run(installed / "python", "-c", DETECT + LEAST, image, installed / "centernet-predict", *words, cwd=folder)
+    found = np.array(json.loads((folder / "found.json").read_text()))
     expected = Predictor(str(folder / "last"), "CPU", K=7)(image).detections()
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    run(installed / "centernet-predict", "--load_checkpoint_path", "last", "--device_target", "CPU", "--input", image, "--output", "found",
-        "--score_thresh", 0, cwd=folder)
     with open(folder / "found" / "predictions.json", encoding="utf-8") as file:
         assert len(json.load(file)["annotations"]) == 100
 
