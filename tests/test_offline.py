@@ -13,7 +13,7 @@ import pytest
 from src import offline
 from src.errors import UserError
 from src.evaluation import METRIC_NAMES
-from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, resdcn_18_is
+from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, no_graphs, resdcn_18_is
 
 
 @pytest.fixture(scope="module")
@@ -21,37 +21,51 @@ def evaluated(small_file, tiny_data, tmp_path_factory):
     """The folder val/ of eval.py on the same checkpoint, at 96x96."""
     folder = tmp_path_factory.mktemp("eval")
     words = ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", "[96, 96]", "--eval_config.K", 20]
-    with resdcn_18_is("PLAIN"):
+    with resdcn_18_is("PLAIN"), no_graphs():
         call_script("eval.py", "--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", small_file,
                     "--save_result_dir", folder, *words)
     return folder / "val"
 
 
-@pytest.mark.parametrize("name, words", [("square", SQUARE), ("square_bytes", [*SQUARE, "--export_config.input_type", "uint8"])])
-def test_offline_inference_scores_as_eval_does(name, words, export_mindir, evaluated, tiny_data, tmp_path):
-    """The launcher, as a user starts it: the same 12 numbers and the same boxes as eval.py's."""
-    command = ["bash", os.path.join(ROOT, "scripts", "run_infer_310.sh"), str(export_mindir(name, *words)), str(tiny_data), "y", "0"]
+def assert_scored_as(folder, evaluated, size):
+    """In a folder are inputs of so many bytes, results, the same 12 numbers and the same boxes as eval.py's."""
+    assert {path.name: path.stat().st_size for path in (folder / "preprocess_Result" / "data").iterdir()} == {
+        f"eval2017_image_{number}.bin": size for number in range(1, 7)
+    }
+    result = np.fromfile(folder / "result_Files" / "eval2017_image_3_0.bin", np.float32)
+    assert result.shape == (20 * 6,)
+    ours, theirs = (json.loads((folder / "val_pred_eval.json").read_text()) for folder in (folder / "val", evaluated))
+    for image_id in range(1, 7):
+        rows = [[[*r["bbox"], r["score"], r["category_id"]] for r in records if r["image_id"] == image_id] for records in (ours, theirs)]
+        assert_same_detections(*(np.array(part) for part in rows), 1e-3)
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (folder / "val", evaluated))
+    np.testing.assert_allclose([ours[name] for name in METRIC_NAMES], [theirs[name] for name in METRIC_NAMES], atol=1e-6)
+
+
+def test_offline_inference_scores_as_eval_does(export_mindir, evaluated, tiny_data, tmp_path):
+    """The launcher, as a user starts it."""
+    command = ["bash", os.path.join(ROOT, "scripts", "run_infer_310.sh"), str(export_mindir("square", *SQUARE)), str(tiny_data), "y", "0"]
     environment = {**os.environ, "DEVICE_TARGET": "CPU", "CONFIG_PATH": os.path.join(ROOT, "default_config.yaml")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "overall performance on shapes validation dataset" in done.stdout
-    size = 3 * 96 * 96 * (1 if "bytes" in name else 4)
-    assert {path.name: path.stat().st_size for path in (tmp_path / "preprocess_Result" / "data").iterdir()} == {
-        f"eval2017_image_{number}.bin": size for number in range(1, 7)
-    }
-    result = np.fromfile(tmp_path / "result_Files" / "eval2017_image_3_0.bin", np.float32)
-    assert result.shape == (20 * 6,)
-    ours, theirs = (json.loads((folder / "val_pred_eval.json").read_text()) for folder in (tmp_path / "val", evaluated))
-    for image_id in range(1, 7):
-        rows = [[[*r["bbox"], r["score"], r["category_id"]] for r in records if r["image_id"] == image_id] for records in (ours, theirs)]
-        assert_same_detections(*(np.array(part) for part in rows), 1e-3)
-    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "val", evaluated))
-    np.testing.assert_allclose([ours[name] for name in METRIC_NAMES], [theirs[name] for name in METRIC_NAMES], atol=1e-6)
+    assert_scored_as(tmp_path, evaluated, 3 * 96 * 96 * 4)
+    again = subprocess.run([*command[:-2], "n"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0 and (tmp_path / "val.1").is_dir() and not (tmp_path / "preprocess.log.1").exists()
+    assert (tmp_path / "val" / "val_pred_eval.json").read_text() == (tmp_path / "val.1" / "val_pred_eval.json").read_text()
 
-    if name == "square":  # and again on the inputs that are there
-        again = subprocess.run([*command[:-2], "n"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-        assert again.returncode == 0 and (tmp_path / "val.1").is_dir() and not (tmp_path / "preprocess.log.1").exists()
-        assert (tmp_path / "val" / "val_pred_eval.json").read_text() == (tmp_path / "val.1" / "val_pred_eval.json").read_text()
+
+def test_offline_inference_of_bytes_scores_as_eval_does(export_mindir, evaluated, tiny_data, tmp_path):
+    """The launcher's three commands: it has no part in what the input is made of."""
+    path = export_mindir("square_bytes", *SQUARE, "--export_config.input_type", "uint8")
+    inputs = tmp_path / "preprocess_Result"
+    call_script("preprocess.py", "--mindir_path", path, "--val_data_dir", tiny_data, "--predict_dir", inputs, cwd=tmp_path)
+    call_script("tools/infer_mindir.py", "--mindir", path, "--input_dir", inputs / "data", "--result_path", "result_Files",
+                "--device_target", "CPU", cwd=tmp_path)
+    done = call_script("postprocess.py", "--result_path", "result_Files", "--label_path", tiny_data, "--meta_path", inputs / "meta",
+                       cwd=tmp_path)
+    assert "overall performance on shapes validation dataset" in done.stdout
+    assert_scored_as(tmp_path, evaluated, 3 * 96 * 96)
 
 
 @pytest.fixture(scope="module")
