@@ -4,6 +4,7 @@ import shutil
 import threading
 
 import cv2
+import mindspore as ms
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ from src.post_process import merge, to_image
 from src.pre_process import make_input, normalize
 from src.predictor import Prediction, Predictor, as_image, as_prediction
 from src.side_file import side_file
-from tests.conftest import NARROW, assert_user_error, call_script, resdcn_18_is
+from tests.conftest import NARROW, assert_user_error, call_script, operation_by_operation, resdcn_18_is
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,9 @@ def test_a_prediction_is_what_evaluation_finds(predictor, small_checkpoint, imag
     config = make_config("--eval_config.K", 15)
     detector = load_detector(str(small_checkpoint), config.eval_config, "CPU")
     pixels, view = make_input(image, 1.0, False, (96, 96), 4)
-    output = detector(normalize(pixels, config.dataset_config.mean, config.dataset_config.std)[None])[0]
+    batch = normalize(pixels, config.dataset_config.mean, config.dataset_config.std)[None]
+    with operation_by_operation():
+        output = detector.network(ms.Tensor(batch)).asnumpy()[0]
     expected = merge([to_image(output, view)], True, 15)
     found = predictor(image)
     assert len(found) == len(expected) and (np.diff(found.scores) <= 0).all()
@@ -100,7 +103,7 @@ def test_an_exported_file_has_its_weights(export_mindir, tiny_data, monkeypatch,
 
 
 @pytest.mark.slow
-def test_the_average_or_the_weights(predictor, small_checkpoint, image, tmp_path):
+def test_the_average_or_the_weights(predictor, small_checkpoint, image, tmp_path, graphless):
     """The average is made to find nothing, so that what is found tells which of both is taken."""
     stored = {name: values.asnumpy() for name, values in read_checkpoint(str(small_checkpoint)).items()}
     average = {f"ema.{name}": values for name, values in stored.items()} | {"ema.hm.2.bias": np.full(3, -20, np.float32)}
