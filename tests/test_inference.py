@@ -182,12 +182,13 @@ def test_the_stages_are_summed_up():
 
 
 @pytest.mark.slow
-def test_batches_give_what_single_images_give(small_checkpoint, tiny_data, make_config):
+def test_batches_give_what_single_images_give(small_checkpoint, tiny_data, make_config, graphless):
+    """The network gets whole batches; the graph of all sizes would take them apart."""
     paths = sorted((tiny_data / "val2017").iterdir())
-    results = []
+    config = make_config("--eval_config.K", 30)
+    detector, results = load_detector(str(small_checkpoint), config.eval_config, "CPU"), []
     for batch_size in (1, 4):
-        config = make_config("--eval_config.batch_size", batch_size, "--eval_config.K", 30)
-        detector = load_detector(str(small_checkpoint), config.eval_config, "CPU")
+        config.eval_config.batch_size = batch_size
         results.append([detected.detections for detected in detect_all(detector, paths, read_image, config)])
     assert len(results[0]) == 6
     for single, batched in zip(*results):
@@ -228,7 +229,7 @@ def test_one_graph_computes_all_shapes_until_one_is_frequent(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--eval_config.flip_test", "true"], ["--eval_config.K", 1000]], ids=["plain", "flip", "K 1000"])
+@pytest.mark.parametrize("options", [[], ["--eval_config.flip_test", "true", "--eval_config.K", 1000]], ids=["plain", "flip and K 1000"])
 def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, small_checkpoint, make_config):
     """Also for images whose map has fewer places than K."""
     config = make_config("--eval_config.keep_res", "true", *options)
