@@ -71,7 +71,7 @@ def test_parts_that_read_a_data_set(part, names, monkeypatch):
 
 @pytest.mark.slow
 def test_the_load_on_the_service(monkeypatch):
-    for name, value in {"SIDE": 64, "SECONDS": 2, "CLIENTS": 8, "IMAGES": 3}.items():
+    for name, value in {"SIDE": 64, "SECONDS": 1, "CLIENTS": 8, "IMAGES": 3}.items():
         monkeypatch.setattr(benchmark_service, name, value)
     with resdcn_18_is("SMALL"):
         cases = {case.name.strip(): case.seconds for case in benchmark.PARTS["serve"](1)}
