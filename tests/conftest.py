@@ -297,7 +297,7 @@ def bomb_tiff():
 SLOW = {"graphs", "export_mindir", "evaluated", "predicted", "server", "wheel", "installed", "onnx_alone"}
 # Of several processes one makes these, so one runs all that needs them; the others would wait. The first that a test needs counts.
 GROUPS = {"onnx_alone": "package", "installed": "package", "wheel": "package", "checkout": "package", "server": "server",
-          "run_without": "without", "least_run": "least", "tiny_run": "tiny"}
+          "run_without": "without", "least_run": "least"}
 
 
 def group_of(item):
