@@ -338,9 +338,13 @@ def cpu():
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind():
     """What the tests make is in folders of their own, and not in the checkout."""
-    before = set(os.listdir(ROOT))
+    def files():
+        folders = (ROOT, *(os.path.join(ROOT, name) for name in ("src", "tests", "tools", "scripts", "configs", "docs")))
+        return {os.path.join(folder, name) for folder in folders for name in os.listdir(folder) if name not in ("__pycache__", "build")}
+
+    before = files()
     yield
-    left = {name for name in os.listdir(ROOT) if not name.startswith(".")} - before - {"__pycache__", "build"}
+    left = {path for path in files() - before if not os.path.basename(path).startswith(".")}
     assert not left, f"left in the checkout: {sorted(left)}"
 
 

@@ -71,7 +71,9 @@ class Started:
         return self.returncode
 
     def send_signal(self, number):
-        """Send it a signal; none if it has ended."""
+        """Send it a signal; none if it has ended, as its number may be another's then."""
+        if self.returncode is not None:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 

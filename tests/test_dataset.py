@@ -110,7 +110,7 @@ def test_a_full_disk_ends_a_conversion_in_a_sentence(where, tmp_path, monkeypatc
 def test_a_finished_conversion_is_not_overwritten(tiny_data, tiny_records):
     before = {path: path.read_bytes() for path in tiny_records.iterdir()}
     done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", tiny_records, check=False)
-    assert_user_error(done, str(tiny_records))
+    assert_user_error(done, str(tiny_records), "--mindrecord_prefix")
     assert {path: path.read_bytes() for path in tiny_records.iterdir()} == before
 
 

@@ -1,6 +1,7 @@
 """src/dataset_check.py and tools/check_dataset.py."""
 import io
 import json
+import re
 import shutil
 
 import cv2
@@ -100,11 +101,11 @@ def test_what_is_wrong_with_images_is_counted_and_named(quick, sound):
     assert done.returncode == 1 and not done.stderr, done.stderr
     unreadable = ("12", "17", "18") if quick else ("11", "12", "17")
     kinds = [heading(done.stdout, f"image {number} ", f"{folder}/{number}.jpg") for number in unreadable]
-    assert set(kinds) == {kinds[0]} and kinds[0].startswith(f"{4 if quick else 5} images ")
+    assert set(kinds) == {kinds[0]} and kinds[0].startswith(f"{4 if quick else 5} images ") and " read" in kinds[0]
     assert lines_with(done.stdout, f" {1 if quick else 2} more")
     missing = heading(done.stdout, "image 13 ", f"{folder}/13.jpg")
     turned_sizes = heading(done.stdout, "image 14 ", "128x96", "128x97")
-    assert missing.startswith("1 image") and turned_sizes.startswith("1 images ") and len({kinds[0], missing, turned_sizes}) == 3
+    assert missing.startswith("1 image") and "missing" in missing and turned_sizes.startswith("1 images ") and " size " in turned_sizes
     assert lines_with(done.stdout, f"{6 if quick else 5} images, 0 without ")
 
 
@@ -124,7 +125,7 @@ def test_dark_images_are_noted(quick, sound):
     else:
         dark = heading(done.stdout, "image 1 ", " 0 to 11 of 255", "16 bits", "65535")
         bright = heading(done.stdout, "image 3 ", "250 to 250 of 255")
-        assert dark == bright and dark.startswith("2 images ") and not lines_with(done.stdout, "image 2 ")
+        assert dark == bright and dark.startswith("2 images ") and "black" in dark and not lines_with(done.stdout, "image 2 ")
 
 
 def test_what_is_wrong_with_boxes_is_counted_and_named(sound):
@@ -140,6 +141,7 @@ def test_what_is_wrong_with_boxes_is_counted_and_named(sound):
     kinds = [heading(done.stdout, f"annotation {number} of image 1") for number in (50, 51, 52, 55, 56, 60)]
     assert kinds[0] == kinds[1] and kinds[3] == kinds[4] == kinds[5] and len(set(kinds)) == 3
     assert [kind.split()[0] for kind in kinds] == ["2", "2", "1", "3", "3", "3"]
+    assert " area" in kinds[0] and " outside " in kinds[2] and not any(word in kinds[3] for word in (" area", " outside "))
     assert heading(done.stdout, "image 1 (").startswith("1 boxes ")  # that is cut off; half a pixel is rounding
     assert done.returncode == 0  # conversion and evaluation take the rest
 
@@ -158,7 +160,7 @@ def test_what_is_doubled_is_counted_and_named(sound):
     assert lines_with(done.stdout, "7 annotation ids ", "(5, 5, 5 and 4 more)")
     assert heading(done.stdout, "000000000001.jpg: 2 ").startswith("1 image files ")
     assert lines_with(done.stdout, "1 image files ", "(000000000002.jpg)")
-    assert heading(done.stdout, "annotation 5 of image 1: ", " annotation 5").startswith("1 boxes ")
+    assert re.match("1 boxes .* (once|twice)", heading(done.stdout, "annotation 5 of image 1: ", " annotation 5"))
 
 
 def test_nothing_to_check_or_to_learn_is_an_error(sound):

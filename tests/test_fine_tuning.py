@@ -92,7 +92,8 @@ def test_an_average_goes_with_it(fine_tune):
 
 @pytest.mark.parametrize("then, now, said, taken", [
     (["a", "b"], ["a", "b"], None, True),
-    (["a", "b"], ["c", "d"], r"\bc, d\b", False), (["a", "b"], ["c"], r"\bc\b", False), (["a", "b"], ["b"], r"\bb\b", False),
+    (["a", "b"], ["c", "d"], r"anew\b.*\bc, d\b", False), (["a", "b"], ["c"], r"anew\b.*\bc\b", False),
+    (["a", "b"], ["b"], r"by name\b.*\bb\b", False),
     (["", ""], ["a", "b"], r"side file.*\ba, b\b", True),
 ])
 def test_what_is_said_of_the_classes(then, now, said, taken, fine_tune, capsys):

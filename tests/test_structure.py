@@ -1,6 +1,7 @@
 """The map in CONTRIBUTING.md holds: files and functions of a readable size, imports in one direction."""
 import ast
 import glob
+import math
 import os
 import re
 
@@ -9,6 +10,9 @@ import pytest
 from tests.conftest import ROOT
 
 SOURCES = sorted(os.path.relpath(path, ROOT) for path in glob.glob(f"{ROOT}/src/**/*.py", recursive=True))
+FOLDERS = ("src", "tools", "scripts/*", "tests/soak")
+SCRIPTS = [os.path.relpath(path, ROOT) for path in sorted(path for folder in FOLDERS for path in glob.glob(f"{ROOT}/{folder}/*.py"))]
+SCRIPTS += ["tests/parity.py", "tests/least_train.py", "tests/prepared.py"]
 ENTRY_SCRIPTS = {"train", "eval", "export", "preprocess", "postprocess", "tools", "scripts", "tests"}
 
 
@@ -69,6 +73,31 @@ def test_imports_go_downwards():
         lowest = {path for path, imported in graph.items() if not imported & set(graph)}
         assert lowest, f"a circle among {sorted(graph)}"
         graph = {path: imported for path, imported in graph.items() if path not in lowest}
+
+
+def places(path, own):
+    """(line of the first import of a package of ours, line where sys.path[0] is set) of a script; infinite without."""
+    imports, set_at = [math.inf], [math.inf]
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "sys.path[0]":
+            set_at.append(node.lineno)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            imports += [node.lineno for name in names if name.split(".")[0] in own]
+    return min(imports), min(set_at)
+
+
+def begins(path):
+    """Whether a file is a script."""
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return 'if __name__ == "__main__":' in file.read()
+
+
+@pytest.mark.parametrize("path", [path for path in SCRIPTS if begins(path)])
+def test_a_script_below_the_top_folder_finds_the_project(path):
+    """Python looks in the script's own folder; the tests' processes, which have loaded src, would not notice."""
+    first_import, set_at = places(path, {"src", "tools", "tests"})
+    assert set_at < first_import or first_import == math.inf
 
 
 @pytest.mark.xdist_group("structure")
