@@ -198,7 +198,7 @@ def build_both_forms(options, dcn_impl):
     native = [DeformConv2d(32, 32, dcn_impl="native"), nn.BatchNorm2d(32), nn.ReLU()]
     features = nn.SequentialCell(*native, *upsampling(32, (16,), "composite"))
     features.out_channels = 16
-    return small_network.SmallBackbone(), features
+    return small_network.small_backbone(), features
 
 
 def precision(level, *words):
