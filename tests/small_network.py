@@ -2,8 +2,6 @@
 
 A training step's graph takes 12 s of a core for a ResNet with one block in each stage, 7 s for SMALL, 4 s for LEAST.
 """
-from collections import OrderedDict
-
 from mindspore import nn
 
 from src.architectures import Architecture
@@ -22,7 +20,7 @@ class Features(nn.Cell):
 def small_backbone():
     """Image batch [N, 3, H, W] -> features [N, 32, H/8, W/8]; of cells that ONNX knows."""
     block = BasicBlock(16, 32, 2, nn.SequentialCell(conv(16, 32, 1, 2), nn.BatchNorm2d(32)))
-    return nn.SequentialCell(OrderedDict(conv1=conv(3, 16, 7, 4), bn1=nn.BatchNorm2d(16), relu=nn.ReLU(), block=block))
+    return nn.SequentialCell(conv(3, 16, 7, 4), nn.BatchNorm2d(16), nn.ReLU(), block)
 
 
 def _build_small(options, dcn_impl):

@@ -89,8 +89,10 @@ class SmallNet(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv1, self.bn1 = torch.nn.Conv2d(3, 16, 7, 4, 3, bias=False), torch.nn.BatchNorm2d(16)
-        self.block = torch_reference.BasicBlock(16, 32, 2)
+        backbone = {"0": torch.nn.Conv2d(3, 16, 7, 4, 3, bias=False), "1": torch.nn.BatchNorm2d(16), "2": torch.nn.ReLU(),
+                    "3": torch_reference.BasicBlock(16, 32, 2)}
+        for name, module in backbone.items():
+            self.add_module(name, module)
         self.deconv_layers = torch.nn.Sequential(
             torch_reference.DCN(32, 16), torch.nn.BatchNorm2d(16), torch.nn.ReLU(),
             torch.nn.ConvTranspose2d(16, 16, 4, 2, 1, bias=False), torch.nn.BatchNorm2d(16), torch.nn.ReLU())
@@ -99,7 +101,10 @@ class SmallNet(torch.nn.Module):
             setattr(self, name, torch.nn.Sequential(*head))
 
     def forward(self, image):
-        x = self.deconv_layers(self.block(torch.relu(self.bn1(self.conv1(image)))))
+        x = image
+        for name in "0123":
+            x = self.get_submodule(name)(x)
+        x = self.deconv_layers(x)
         return self.hm(x), self.wh(x), self.reg(x)
 
 

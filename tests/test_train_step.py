@@ -147,9 +147,9 @@ def test_what_computes_in_float16(level, features, heads, make_config, small, by
     network = build_network(make_config().net_config, 2, "composite")
     set_precision(network, level).set_train(False)
     image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32))
-    convolved = network.backbone.conv1(image)
+    convolved = network.backbone[0](image)
     assert convolved.dtype == features
-    assert network.backbone.bn1(convolved).dtype == ms.float32
+    assert network.backbone[1](convolved).dtype == ms.float32
     assert [output.dtype for output in network(image)] == [heads] * 3
     assert {parameter.dtype for parameter in network.get_parameters()} == {ms.float32}
 
@@ -167,9 +167,9 @@ def test_weight_decay_spares_what_decay_filter_names(make_config, small):
     network = build_network(config.net_config, 2, "composite")
     optimizer = build_optimizer(network, config.train_config, 10, 1)
     decay = {parameter.name: float(np.asarray(value)) for parameter, value in zip(optimizer.parameters, optimizer.weight_decay)}
-    assert decay["backbone.conv1.weight"] == pytest.approx(0.01)
-    assert decay["backbone.bn1.beta"] == pytest.approx(0.01)
-    assert decay["hm.2.bias"] == 0 and decay["backbone.bn1.gamma"] == 0
+    assert decay["backbone.0.weight"] == pytest.approx(0.01)
+    assert decay["backbone.1.beta"] == pytest.approx(0.01)
+    assert decay["hm.2.bias"] == 0 and decay["backbone.1.gamma"] == 0
 
 
 def random_batch(rng, size, classes, n=2, slots=4, wh_columns=2, dense=False):
