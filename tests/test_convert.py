@@ -787,6 +787,7 @@ def trained(tiny_records, light_steps, tmp_path):
     return tmp_path / "run" / "ckpt_0" / "centernet-1_2.ckpt"
 
 
+@pytest.mark.slow
 def test_a_trained_checkpoint_goes_to_pytorch(trained, tmp_path, capsys, by_operation):
     """What train.py wrote, with its optimizer's state, which is named: the heads agree, the counters are zero."""
     call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "run" / "last", "--output_file", tmp_path / "t.pth")

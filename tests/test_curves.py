@@ -28,6 +28,7 @@ def drawn_losses(path, monkeypatch):
     return figures[0].axes
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_losses_has_the_scores(tmp_path, monkeypatch):
     """AP and AP50 over the epochs trained, below the losses, at the same places; without scores the losses stand alone."""
     path = tmp_path / "r.jsonl"

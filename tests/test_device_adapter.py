@@ -44,6 +44,7 @@ def test_device_selection():
         set_device("Ascend", 0)
 
 
+@pytest.mark.slow
 def test_profiling_leaves_files(tmp_path):
     with profiling(True, str(tmp_path / "profile")):
         (Tensor(np.ones((8, 8), np.float32)) * 2).asnumpy()

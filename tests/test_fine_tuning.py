@@ -64,6 +64,7 @@ def test_classes_are_taken_by_their_names(fine_tune, capsys):
     assert said.index("cow, cat") < said.index("emu")
 
 
+@pytest.mark.slow
 def test_the_same_classes_in_another_order_mean_the_same(fine_tune):
     """A fine-tuned network answers as the one before did, its channels in the new order."""
     before, network = fine_tune(["cat", "dog", "cow"], ["dog", "cow", "cat"])

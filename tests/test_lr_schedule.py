@@ -32,6 +32,7 @@ def test_poly_decay():
     assert rates(warm, [0])[0] == pytest.approx(5e-5, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_cosine_decay():
     schedule = CosineDecay(5e-4, 1e-4, 100)
     expected = [1e-4 + 4e-4 * (1 + math.cos(math.pi * min(step, 100) / 100)) / 2 for step in (0, 25, 50, 99, 100, 300)]

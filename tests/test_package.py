@@ -87,6 +87,7 @@ PROVIDED_BY = {  # an imported name: the package that brings it, where that has 
 }
 
 
+@pytest.mark.slow
 def test_what_the_package_imports_is_in_it_or_in_its_requirements(monkeypatch):
     """Wherever in a module it is imported: what an import names that is reached once in a while, too."""
     monkeypatch.chdir(ROOT)

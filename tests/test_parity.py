@@ -134,6 +134,7 @@ def test_the_table_has_every_part():
     assert set(parity.folder_parts(GOLDEN)) == set(ROWS) and set(parity.pytorch_parts()) == set(PYTORCH_ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file, array, factor, row", [
     ("gaussian_radius.npz", "radius", 1 + 2e-5, "gaussian radius"),
     ("losses.npz", "smooth_l1_grad", 1 + 2e-5, "loss smooth_l1: gradient"),

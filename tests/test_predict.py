@@ -113,6 +113,7 @@ def call(tmp_path, checkpoint, *words):
     return code, json.loads((tmp_path / "out" / "predictions.json").read_text())
 
 
+@pytest.mark.slow
 def test_larger_images_are_skipped_and_named(small_checkpoint, image, tmp_path, capsys):
     """Image files have a limit of pixels, an option; a tiny file that says it is huge is not decoded. Where no file can be read that is an
     error, and an earlier call's results stay where they are."""
@@ -191,6 +192,7 @@ def write_video(path, frames, size=(128, 96)):
     writer.release()
 
 
+@pytest.mark.slow
 def test_a_video(small_checkpoint, tmp_path):
     write_video(tmp_path / "v.mp4", [noise_image(seed) for seed in range(7)])
     (tmp_path / "broken.mp4").write_bytes((tmp_path / "v.mp4").read_bytes()[:200])
@@ -226,6 +228,7 @@ class Camera:
         pass
 
 
+@pytest.mark.slow
 def test_a_camera_runs_until_it_is_interrupted(small_checkpoint, tmp_path, monkeypatch, interrupts, capsys):
     real = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", Camera)

@@ -172,6 +172,7 @@ def test_one_self_contained_page(result, tmp_path):
 NAMES = ["_hidden", "$a^{$", "5$ or 6$_", "100 %\\x", "<b>&-->"]  # mathtext's letters, and HTML's
 
 
+@pytest.mark.slow
 def test_names_stand_on_the_page_letter_by_letter(tmp_path):
     """In charts, whose texts matplotlib gives as comments beside their shapes, in tables and under images."""
     objects = [(1, number, [10 * number, 10, 9, 9]) for number in range(1, 6)]
@@ -201,6 +202,7 @@ def test_parts_that_are_missing_are_named(result, tmp_path):
     assert (tmp_path / "report.1.html").exists()
 
 
+@pytest.mark.slow
 def test_scores_during_training_and_the_best_of_them(tmp_path):
     log = TrainingLog(str(tmp_path / "train_record.jsonl"), 0, interval=100)
     for step in range(1, 16):

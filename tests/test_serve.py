@@ -316,6 +316,7 @@ def test_another_address_is_warned_of_and_a_signal_ends_it(number, lively_onnx):
         assert_ends_in_order(address, process, number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words, part", [
     (["--load_checkpoint_path", "/nowhere.ckpt", "--port", "0"], "/nowhere.ckpt"), (["--mindir", "x", "--queue", "0"], "above 0"),
     (["--load_checkpoint_path", "CKPT", "--host", "203.0.113.7"], "cannot listen on"),
@@ -329,6 +330,7 @@ def test_mistakes(words, part, lively_checkpoint, tmp_path):
     assert_user_error(run_script("tools/serve.py", *words, cwd=tmp_path, check=False), part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words, part", [
     (["--deadline", "0"], "above 0"), (["--batch_wait_ms", "-1"], "from 0"), (["--tls_cert", "/nowhere.pem"], "/nowhere.pem"),
     (["--tls_cert", "CKPT"], "no PEM file (--tls_key) given"), (["--tls_cert", "CKPT", "--tls_key", "CKPT"], "no certificate and its key"),

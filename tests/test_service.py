@@ -232,6 +232,7 @@ def test_the_bodies_have_a_bounded_memory():
     assert [status for status, _, _ in done] == [503] * 12 and good[0] == 200
 
 
+@pytest.mark.slow
 def test_the_deadline():
     service = Service(deadline=1.0)
     service.predictor.gate.clear()
@@ -348,6 +349,7 @@ def test_the_log_is_written_line_by_line(logged):
     assert is_written() and pipe.getvalue() == "serving 100% on here\n"
 
 
+@pytest.mark.slow
 def test_a_log_that_nobody_reads_holds_nothing_up(logged, monkeypatch, capsys):
     monkeypatch.setattr(service_access, "WAITING_LINES", 100)
     pipe = Pipe()

@@ -127,6 +127,7 @@ def test_a_signal_to_all_processes_leaves_them_to_the_service(workers):
     assert alive([number])
 
 
+@pytest.mark.slow
 def test_processes_that_were_killed_while_idle_are_started_again():
     workers = Workers()
     try:
@@ -138,6 +139,7 @@ def test_processes_that_were_killed_while_idle_are_started_again():
         workers.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function, words", [(worker_tasks.give_and_crash, ()), (worker_tasks.process, (worker_tasks.Deadly(),))],
                          ids=["gives", "takes"])
 def test_a_process_that_was_killed_with_the_lock_of_all(function, words, monkeypatch):
@@ -161,6 +163,7 @@ def test_a_process_that_was_killed_with_the_lock_of_all(function, words, monkeyp
         workers.end()
 
 
+@pytest.mark.slow
 def test_they_end_with_a_service_that_is_killed(tmp_path):
     """Also where they hang."""
     script = """

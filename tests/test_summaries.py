@@ -51,6 +51,7 @@ def test_what_is_written_is_read(tmp_path):
     assert np.abs(decoded.astype(int) - image).mean() < 5  # JPEG; with the colors swapped it is far more
 
 
+@pytest.mark.slow
 def test_a_resumed_run_hides_the_steps_that_it_does_again(tmp_path):
     """Both starts fall into one second, and the first was killed while it wrote."""
     first = Summaries(str(tmp_path), 0)

@@ -275,6 +275,7 @@ HUGE = {  # pickles, of a dictionary or less
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("what", HUGE)
 def test_a_pickle_that_asks_for_the_machine(what, file_format, tmp_path):

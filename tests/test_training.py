@@ -130,6 +130,7 @@ def test_a_loss_that_is_not_finite_stops_training(tiny_records, tmp_path):
     read_checkpoint(str(checkpoints[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words, parts", [
     (["--mindrecord_dir", "/nowhere"], ["/nowhere"]),
     ([], ["no MindRecord folder"]),
@@ -169,6 +170,7 @@ def test_checkpoints_of_another_shape(undrawn, make_config):
         load_weights(resnet18, parameters, "c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "network."])
 def test_a_backbone_can_be_loaded_alone(prefix, tmp_path, make_config):
     """Ours, and the model zoo's, whose names stand behind a cell's."""

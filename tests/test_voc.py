@@ -460,6 +460,7 @@ def check_losses(tmp_path, candidate, reference, *words, kinds=("lines", "jsonl"
     return loss.main([*logs, "--output", str(tmp_path / "loss.png"), *map(str, words)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [("lines", "jsonl"), ("original", "lines"), ("jsonl", "original"), ("lines", "vendor")])
 def test_the_errors_by_hand(kinds, tmp_path, capsys):
     """c - r = 0.2, -0.1, 0.2 and r = 2, 1, 4: signed means 0.1 and (0.1 - 0.1 + 0.05) / 3, unsigned 1/6 and 0.25 / 3."""

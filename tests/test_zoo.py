@@ -260,6 +260,7 @@ def long_header(folder):
         path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + len(text) :])
 
 
+@pytest.mark.slow
 def test_its_records_are_known_by_their_whole_header(zoo_records, tmp_path):
     folder = shutil.copytree(zoo_records, tmp_path / "m")
     long_header(folder)
