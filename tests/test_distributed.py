@@ -252,7 +252,7 @@ def test_two_servers_learn_what_one_rank_learns(tiny_records, tmp_path):
 
 
 def test_a_killed_rank_takes_the_others_down(tiny_records, project, tmp_path):
-    """They wait for it in a step, and the checkpoint before is whole. Three processes load MindSpore."""
+    """They wait for it in a step, and the checkpoint before is whole. Three processes load MindSpore: that takes its time."""
     cpu_table(tmp_path / "hccl.json")
     process = launch(project, tmp_path, tiny_records, ini=f"{INI}epoch_size = 1000\nsave_checkpoint_steps = 1\n")
     folder = str(tmp_path / "LOG0" / "ckpt_0")

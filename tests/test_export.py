@@ -73,7 +73,10 @@ for name in ("floats", "bytes"):
 
 @pytest.fixture(scope="module")
 def consumed(export_mindir, deformable_file, tmp_path_factory):
-    """The folder in which a process, without this project, has detected with exported files: as CONSUMER and as DOCUMENTED do."""
+    """The folder in which a process, without this project, has detected with exported files: as CONSUMER and as DOCUMENTED do.
+
+    Exporting them compiles: that takes its time.
+    """
     folder = tmp_path_factory.mktemp("consumer")
     np.save(folder / "images.npy", np.stack([noise_image(seed, 96, 128) for seed in (5, 6)]))
     for name in ("floats", "bytes"):

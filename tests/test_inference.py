@@ -273,7 +273,10 @@ with resdcn_18_is("PLAIN"):
 
 @pytest.mark.slow
 def test_sixty_shapes_take_hardly_more_memory_than_one(small_file, tmp_path):
-    """Peak memory of eval.py where images keep their sizes, batch 16: with a graph of each shape it would be twice that of one."""
+    """Peak memory of eval.py where images keep their sizes, batch 16: with a graph of each shape it would be more.
+
+    Each of two processes detects in sixty images: that takes its time.
+    """
     sixty = [(40 + 32 * (number // 10), 40 + 32 * (number % 10)) for number in range(60)]
     peaks = {}
     for name, sizes in (("one", [max(sixty)] * 60), ("sixty", sixty)):

@@ -122,7 +122,10 @@ def wait_for(pid_line):
 
 @pytest.mark.slow
 def test_launchers_run_in_the_background(tiny_data, tmp_path):
-    """Conversion, training and evaluation as a user starts them, on the CPU, with CONFIG_PATH; beside another program's src/."""
+    """Conversion, training and evaluation as a user starts them, on the CPU, with CONFIG_PATH; beside another program's src/.
+
+    Three launchers check first, in a process, and start another: that takes its time.
+    """
     project, folder = small_project(tmp_path / "p"), tmp_path / "elsewhere"
     (folder / "src").mkdir(parents=True)
     (folder / "src" / "__init__.py").touch()

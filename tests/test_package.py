@@ -45,7 +45,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture(scope="module")
 def trained(installed, tiny_data, tmp_path_factory):
-    """(the folder of a training of two steps with the installed package and the least network, what it said)."""
+    """(the folder of a training of two steps with the installed package and the least network, what it said).
+
+    Two processes load MindSpore, and one compiles: that takes its time.
+    """
     folder = tmp_path_factory.mktemp("other folder")
     with open(small_network.__file__, encoding="utf-8") as file:
         (folder / "small_network.py").write_text(packaged(file.read()))

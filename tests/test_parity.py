@@ -80,7 +80,7 @@ def assert_passed(rows, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ROWS)
 def test_the_shipped_vectors_pass(part, by_operation):
-    """What the table says of every file."""
+    """What the table says of every file. DLA-34 takes its time: composed deformable convolutions, operation by operation, twice."""
     assert_passed(list(parity.folder_parts(GOLDEN)[part]()), ROWS[part])
 
 
@@ -125,7 +125,10 @@ def small_networks():
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PYTORCH_ROWS)
 def test_what_pytorch_computes_is_the_same(part, by_operation):
-    """Of training, the small network's; parity.py itself trains the whole one, whose gradients test_train_step.py compares."""
+    """Of training, the small network's; parity.py itself trains the whole one, whose gradients test_train_step.py compares.
+
+    Its two graphs, for both deformable convolutions, take their time to compile.
+    """
     rows = parity.training_rows(of=small_networks, rate=1e-4) if part == "training" else parity.pytorch_parts()[part]()
     assert_passed(list(rows), PYTORCH_ROWS[part])
 

@@ -198,7 +198,7 @@ def test_the_newest_checkpoint_that_was_set_aside_is_named(tmp_path, monkeypatch
 
 
 def test_an_interrupted_training_goes_on_with_the_command_it_prints(least_run, tiny_records, tmp_path):
-    """In processes of their own, which a signal ends and a shell starts."""
+    """In processes of their own, which a signal ends and a shell starts: two load MindSpore and compile, which takes its time."""
     words = [*TINY, "--epoch_size", 400, "--save_checkpoint_steps", 10000, "--mindrecord_dir", tiny_records]
     command = [sys.executable, os.path.join(ROOT, "tests", "least_train.py"), *map(str, words)]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -371,7 +371,10 @@ def test_evaluations_while_training_draw_no_files(scoring, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_kept_graphs_do_not_reach_evaluations(tiny_data, tiny_records, train_least_again, least, tmp_path):
-    """MindSpore would take the graph without a flip, kept by the first run, for that of the second."""
+    """MindSpore would take the graph without a flip, kept by the first run, for that of the second.
+
+    Two trainings and two evaluations compile: that takes its time.
+    """
     words = ["--eval_epochs", 1, "--data_dir", tiny_data, "--mindrecord_dir", tiny_records,
              "--eval_config.keep_res", "false", "--train_steps", 5, "--eval_config.K", 20]
     for name, flip in (("plain", "false"), ("flip", "true")):
