@@ -27,7 +27,7 @@ if [ ! -f "$out/loss.png" ]; then # the last thing that training writes
     resume=false
     ! ls "$out"/ckpt_0/*.ckpt > /dev/null 2>&1 || resume=true
     $python train.py $config --mindrecord_dir "$out/mindrecord" --save_checkpoint_path "$out" --save_result_dir "$out" --resume $resume \
-        --log_interval 25 2>&1 | tee -a "$out/training_log.txt"
+        --log_interval 25 2>&1 | tee -ia "$out/training_log.txt"
 fi
 checkpoint=$out/last
 if [ ! -f "$out/metrics.json" ]; then

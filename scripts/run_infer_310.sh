@@ -29,7 +29,7 @@ logged() {
     keep_earlier "$log"
     echo "CenterNet on MindSpore: $log" > "$log"
     set +e
-    "$@" 2>&1 | tee -a "$log"
+    "$@" 2>&1 | tee -ia "$log" # -i: Ctrl-C ends the command, whose last words are written
     local code=${PIPESTATUS[0]}
     set -e
     [ "$code" -eq 0 ] || exit "$code"
