@@ -416,26 +416,6 @@ def by_operation():
 
 
 @contextlib.contextmanager
-def detections_by_operation():
-    """In the block scripts of this process, which choose the mode themselves, detect without a graph, too."""
-    import mindspore as ms
-
-    from src.graphs import OneGraph
-
-    with operation_by_operation(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ms, "GRAPH_MODE", ms.PYNATIVE_MODE)
-        patch.setattr(OneGraph, "compile", lambda *_: None)
-        yield
-
-
-@pytest.fixture
-def without_graph():
-    """What a test detects is detected operation by operation; an evaluation's graph is tested in test_scoring and test_predictor."""
-    with detections_by_operation():
-        yield
-
-
-@contextlib.contextmanager
 def resdcn_18_is(name):
     """In the block resdcn_18 is another network in this process: SMALL, PLAIN or LEAST of small_network.py, whose graphs compile sooner."""
     from src.architectures import ARCHITECTURES

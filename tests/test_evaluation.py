@@ -27,7 +27,7 @@ from tests.conftest import (
     assert_user_error,
     call_script,
     contents,
-    detections_by_operation,
+    no_graphs,
     noise_image,
     resdcn_18_is,
     write_coco,
@@ -41,7 +41,7 @@ def evaluated(least_checkpoint, tiny_data, tmp_path_factory):
     for keep_res, words in ((True, []), (False, ["--visual_image", "true", "--eval_config.multi_scales", "[1.0, 1.25]"])):
         folder = tmp_path_factory.mktemp("eval")
         words += ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", folder]
-        with resdcn_18_is("LEAST"), detections_by_operation():
+        with resdcn_18_is("LEAST"), no_graphs():
             done = call_script("eval.py", *TINY, "--eval_config.keep_res", keep_res, *words)
         (folder / "output.txt").write_text(done.stdout)
         folders[keep_res] = folder
@@ -83,7 +83,7 @@ def test_images_of_every_image(evaluated):
     assert not (evaluated[True] / "val" / "images").exists()
 
 
-def test_a_second_evaluation_keeps_the_first(evaluated, least, least_checkpoint, tiny_data, tmp_path, without_graph):
+def test_a_second_evaluation_keeps_the_first(evaluated, least, least_checkpoint, tiny_data, tmp_path, graphless):
     shutil.copytree(evaluated[True], tmp_path / "r")
     before = (tmp_path / "r" / "val" / "metrics.json").read_text()
     words = ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", "r"]
@@ -94,7 +94,7 @@ def test_a_second_evaluation_keeps_the_first(evaluated, least, least_checkpoint,
     assert len(json.loads((tmp_path / "r" / "val" / "val_pred_eval.json").read_text())) == 6 * 5
 
 
-def test_test_mode_needs_no_annotations_and_names_bad_images(least, least_checkpoint, tmp_path, without_graph):
+def test_test_mode_needs_no_annotations_and_names_bad_images(least, least_checkpoint, tmp_path, graphless):
     folder = tmp_path / "d" / "images"
     folder.mkdir(parents=True)
     cv2.imwrite(str(folder / "a.png"), noise_image(1))
@@ -131,7 +131,7 @@ def test_nothing_to_score_against_is_said_before_detecting(objects, least_checkp
     assert not (tmp_path / "val").exists()
 
 
-def test_the_annotation_files_size_holds_in_evaluation(least, least_checkpoint, tmp_path, without_graph):
+def test_the_annotation_files_size_holds_in_evaluation(least, least_checkpoint, tmp_path, graphless):
     """Images that EXIF turns: 128x96 as they are stored and as the first entry says, 96x128 as the second says, the third fits neither."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -207,7 +207,7 @@ def test_of_very_many_classes_the_best_and_the_worst_are_printed():
 
 
 @pytest.mark.slow
-def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make_config, capsys, without_graph):
+def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make_config, capsys, graphless):
     """One name in two folders, in one file twice, one that leaves the folder, one that cannot be written."""
     path = write_coco(tmp_path / "d", "val", dict.fromkeys(range(1, 7), noise_image(1)),
                       [(number, 1, [1, 1, 20, 20]) for number in range(1, 7)], ("rectangle", "ellipse", "triangle"))
@@ -260,7 +260,7 @@ def test_a_damaged_side_file_is_named(change, part, least_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_graph")
+@pytest.mark.usefixtures("graphless")
 def test_an_interrupted_evaluation_leaves_no_scores(least, least_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
     import eval as script
 
@@ -375,7 +375,7 @@ def run_eval(checkpoint, tiny_data, folder, make_config, capsys, *words):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_graph")
+@pytest.mark.usefixtures("graphless")
 def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, least_checkpoint, tiny_data, tmp_path, make_config, capsys):
     """And says what it evaluates with, and where each setting comes from."""
     expected, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "a", make_config, capsys, *RECIPE)

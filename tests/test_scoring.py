@@ -106,7 +106,7 @@ def test_a_batch_norm_that_can_no_longer_be_folded_is_kept(least, least_checkpoi
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_graph")
+@pytest.mark.usefixtures("graphless")
 def test_the_average_is_what_is_scored(least, least_checkpoint, scoring, tmp_path):
     """As eval.py takes it from a checkpoint that has one; with use_ema false both take the weights. No graph is compiled."""
     def make_average(network):
