@@ -74,7 +74,8 @@ def test_the_entry_scripts_print_no_noise(sparse_records, tmp_path, monkeypatch)
     project = small_project(tmp_path / "project", "SMALL")
 
     def run(script, *words):
-        return subprocess.run([sys.executable, project / script, *map(str, words)], capture_output=True, text=True, timeout=600)
+        command = [sys.executable, project / script, *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
 
     monkeypatch.delenv("GLOG_v", raising=False)
     small = list(map(str, TINY))
