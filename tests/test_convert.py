@@ -297,14 +297,14 @@ def test_what_is_counted_as_used_is_used(kind):
         for layer, value in zip((0, 6, 12), values):
             np.testing.assert_array_equal(conversion.weights[f"deconv_layers.{layer}.bias"], value if changes else 0 * value)
     state, shapes = convertible(kind, **{BIASES[kind][0]: values[0]})
-    with pytest.raises(UserError, match=f"it lacks {BIASES[kind][1].replace('__', '.')}, "):
+    with pytest.raises(UserError, match=re.escape(BIASES[kind][1].replace("__", "."))):
         torch_weights.from_source(state, shapes, kind)
 
 
 def test_offsets_of_one_layer_alone():
     """A file without the first layer's offsets is one of plain convolutions, and has no offsets elsewhere."""
     state, shapes = convertible("mmdet_plain", neck__deconv_layers__2__conv__conv_offset__weight=np.zeros((27, 256, 3, 3), np.float32))
-    with pytest.raises(UserError, match="no place for neck.deconv_layers.2.conv.conv_offset.weight"):
+    with pytest.raises(UserError, match="neck.deconv_layers.2.conv.conv_offset.weight"):
         torch_weights.from_source(state, shapes, torch_weights.recognize(state))
 
 

@@ -244,11 +244,11 @@ def test_a_checkpoint_without_its_side_file(least_checkpoint, tiny_data, tmp_pat
 
 
 @pytest.mark.parametrize("change, part", [
-    ({"classes": "abc"}, "classes cannot be 'abc'"), ({"category_ids": [1]}, "category_ids is no list of 3"),
-    ({"mean": [1, 2]}, "mean cannot be [1, 2]"),
-    ({"std": [1, 1, 0]}, "std cannot be [1, 1, 0]"), ({"net_config": {"down_ration": 4}}, "did you mean net_config.down_ratio"),
-    ({"net_config": {"head_conv": "many"}}, "net_config.head_conv is 'many'"), ({"net_config": 7}, "net_config cannot be 7"),
-    ({"input_res_train": [96]}, "input_res_train cannot be [96]"), ({"input_res_train": [712, 512]}, "multiples of 32"),
+    ({"classes": "abc"}, "'abc'"), ({"category_ids": [1]}, "category_ids"),
+    ({"mean": [1, 2]}, "[1, 2]"),
+    ({"std": [1, 1, 0]}, "[1, 1, 0]"), ({"net_config": {"down_ration": 4}}, "net_config.down_ratio"),
+    ({"net_config": {"head_conv": "many"}}, "net_config.head_conv"), ({"net_config": 7}, "net_config"),
+    ({"input_res_train": [96]}, "[96]"), ({"input_res_train": [712, 512]}, "multiples of 32"),
 ])
 def test_a_damaged_side_file_is_named(change, part, least_checkpoint, tmp_path):
     shutil.copy(least_checkpoint, tmp_path / "c.ckpt")

@@ -120,7 +120,7 @@ def test_without_cython(bare, tmp_path):
     (tmp_path / "blocked" / "Cython").mkdir(parents=True)
     (tmp_path / "blocked" / "Cython" / "__init__.py").write_text("raise ImportError('no Cython here')\n")
     done = run_in(bare, {**os.environ, "PYTHONPATH": str(tmp_path / "blocked")}, "-c", USE)
-    assert done.returncode == 1 and "could not be built (ImportError: no Cython here); with a C compiler, Cython" in done.stderr
+    assert done.returncode == 1 and "ImportError: no Cython here" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch):
@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_written(monkeypatch):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(extensions.tempfile, "TemporaryDirectory", refuse)
-    with pytest.raises(UserError, match=r"could not be built \(.*/src: Read-only file system\); .* a folder that can be written, run: cd "):
+    with pytest.raises(UserError, match=r"/src: Read-only file system.* run: cd "):
         extensions.build()
 
 

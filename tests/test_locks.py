@@ -3,6 +3,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def test_the_second_is_told_who_is_there_until_that_is_killed(holder, tmp_path):
     (tmp_path / "link").symlink_to("run")
     for folder in (tmp_path / "run", tmp_path / "link", os.path.relpath(tmp_path / "run")):
         for attempt in (require_free, lambda *words: locked(*words).__enter__()):
-            with pytest.raises(UserError, match=rf"/run: another training .*\(process {holder.pid} on .+, since 20.+\); "):
+            with pytest.raises(UserError, match=rf"/run.*process {holder.pid} on .+, since 20"):
                 attempt([str(tmp_path / "other"), str(folder)], "training")
     assert not (tmp_path / "other").exists() or not os.listdir(tmp_path / "other")
     with locked([str(tmp_path / "run")], "evaluation"):  # other work
@@ -88,7 +89,7 @@ def test_a_lock_whose_file_was_removed_as_it_was_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", end_holder)
     with locked([str(tmp_path)], "training"):
         monkeypatch.undo()
-        with pytest.raises(UserError, match="another training"):
+        with pytest.raises(UserError, match=re.escape(str(tmp_path))):
             require_free([str(tmp_path)], "training")
 
 
@@ -97,7 +98,7 @@ def test_a_second_training_is_refused_before_it_touches_anything(words, tiny_rec
     with locked([str(tmp_path)], "training"):
         before = os.listdir(tmp_path)
         done = call_script("train.py", *TINY, "--mindrecord_dir", tiny_records, *words, cwd=tmp_path, check=False)
-        assert_user_error(done, f"error: {tmp_path}: another training ", f"process {os.getpid()} on ")
+        assert_user_error(done, f"error: {tmp_path}: ", f"process {os.getpid()} on ")
         assert os.listdir(tmp_path) == before
 
 
@@ -108,7 +109,7 @@ def test_the_launcher_says_so_before_it_moves_the_log(tiny_records, tmp_path):
         launcher = os.path.join(ROOT, "scripts", "run_standalone_train_ascend.sh")
         done = subprocess.run(["bash", launcher, "0", tiny_records], cwd=tmp_path, capture_output=True, text=True,
                               env={**os.environ, "DEVICE_TARGET": "CPU"})
-    assert_user_error(done, f"{tmp_path}: another training ")
+    assert_user_error(done, tmp_path.name, "process ")
     assert os.listdir(tmp_path) == ["training_log.txt"]
 
 

@@ -430,8 +430,7 @@ def _unknown_operator(model):
 
 
 @pytest.mark.parametrize("change, part", [
-    (_foreign, "not an ONNX file of this project"), (_wrong_json, "classes of its metadata is no JSON"), (_wrong_k, "its metadata says"),
-    (_wrong_classes, "classes cannot be 'a'"), (_unknown_operator, "does not take this file"),
+    (_foreign, "wrong.onnx"), (_wrong_json, "classes"), (_wrong_k, "7"), (_wrong_classes, "classes.* 'a'"), (_unknown_operator, "Nonsense"),
 ])
 def test_a_wrong_file_is_named(change, part, export, tmp_path, capfd):
     path = changed(export("deform_conv"), tmp_path / "wrong.onnx", change)
@@ -506,16 +505,16 @@ def test_a_wrong_input_is_named(shape, export):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script, words, part", [
-    ("eval.py", ["--load_checkpoint_path", "{free}", "--data_dir", "{data}", "--eval_config.K", 50], "20"),
+    ("eval.py", ["--load_checkpoint_path", "{free}", "--data_dir", "{data}", "--eval_config.K", 50], "eval_config.K"),
     ("eval.py", ["--load_checkpoint_path", "{fixed}", "--data_dir", "{data}", "--dataset_config.input_res_test", "[64, 64]",
                  "--eval_config.keep_res", "false"], "[128, 96]"),
     ("export.py", ["--export_config.ckpt_file", "{free}"], "{free}"),
     ("train.py", ["--load_checkpoint_path", "{free}", "--mindrecord_dir", "{records}"], "{free}"),
-    ("tools/predict.py", ["--onnx", "{fixed}", "--input", "{image}", "--output", "{out}", "--input_res", 64, 64], "fixed when"),
+    ("tools/predict.py", ["--onnx", "{fixed}", "--input", "{image}", "--output", "{out}", "--input_res", 64, 64], "input_res"),
     ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--input_res", 100, 64], "100"),
-    ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--flip_test"], "fixed when"),
-    ("tools/predict.py", ["--onnx", "{data}/none.onnx", "--input", "{image}", "--output", "{out}"], "not found"),
-    ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--onnx_provider", "CUDA"], "onnx_provider is"),
+    ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--flip_test"], "flip_test"),
+    ("tools/predict.py", ["--onnx", "{data}/none.onnx", "--input", "{image}", "--output", "{out}"], "{data}/none.onnx"),
+    ("tools/predict.py", ["--onnx", "{free}", "--input", "{image}", "--output", "{out}", "--onnx_provider", "CUDA"], "onnx_provider"),
     ("tools/predict.py", ["--onnx", "{image}", "--input", "{image}", "--output", "{out}"], ".mindir or .onnx"),
     ("tools/serve.py", ["--onnx", "{image}"], ".mindir or .onnx"),
 ])
@@ -574,7 +573,7 @@ def test_a_runtime_without_the_operator(environment, export, tiny_data, tmp_path
                    "--input", tiny_data / "val2017" / "000001.jpg", "--output", tmp_path / form]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         if part:
-            assert_user_error(done, "does not take this file", part)
+            assert_user_error(done, part)
         else:
             assert done.returncode == 0, done.stderr[-2000:]
 

@@ -239,7 +239,7 @@ def test_a_camera_runs_until_it_is_interrupted(small_checkpoint, tmp_path, monke
         written = real(str(tmp_path / "out" / kind / "camera0.mp4"))
         assert written.get(cv2.CAP_PROP_FRAME_COUNT) == len(content["images"]) > 0
     interrupts.first = None
-    with pytest.raises(UserError, match="nothing could be read of 3 "):
+    with pytest.raises(UserError, match=" 3 "):
         call(tmp_path, small_checkpoint, "--input", "3")
     assert "no such camera" in capsys.readouterr().out and not (tmp_path / "out.1").exists()
 
@@ -247,8 +247,8 @@ def test_a_camera_runs_until_it_is_interrupted(small_checkpoint, tmp_path, monke
 @pytest.mark.parametrize("words, part", [
     (["--input", "/nowhere/*.jpg"], r"/nowhere/\*\.jpg"), (["--input", "empty"], "empty.* 1 "),
     (["--input", "p.png", "--classes", "elipse"], "'ellipse'"), (["--input", "p.png", "--output", "."], "holds the input"),
-    (["--input", "p.png", "--output", "empty"], "empty is there already"), (["--input", "p.png", "--score_thresh", 2], "from 0 to 1"),
-    (["--input", "p.png", "--output", "p.png"], "p.png is there already"),
+    (["--input", "p.png", "--output", "empty"], r"\bempty\b"), (["--input", "p.png", "--score_thresh", 2], "score_thresh.* 2"),
+    (["--input", "p.png", "--output", "p.png"], r"\bp.png\b"),
     (["--input", "p.png", "--multi_scales", "[0]"], "multi_scales"),
     (["--input", "p.png", "--max_frames", 0], "--max_frames"), (["--input", "p.png", "--batch_size", 0], "batch_size"),
 ])

@@ -67,7 +67,7 @@ def test_what_is_no_image(source, error, part, predictor):
 
 
 def test_unknown_options_and_models(small_checkpoint, tmp_path):
-    with pytest.raises(UserError, match="did you mean eval_config.flip_test"):
+    with pytest.raises(UserError, match=r"eval_config.flip_test\b"):
         Predictor(str(small_checkpoint), "CPU", flip_tets=True)
     with pytest.raises(UserError, match="nowhere"):
         Predictor("/nowhere.ckpt", "CPU")

@@ -65,12 +65,12 @@ def changed(change):
 
 
 @pytest.mark.parametrize("content, part", [
-    ("no json", "not a rank table"), ("[]", "not a rank table"), ({}, "not a rank table"),
-    (table(status="initializing"), "status is 'initializing'"), (table(version="2.0"), "version is 2.0"),
-    (table(server_count="3"), "server_count is 3.* 2"),
-    (changed(lambda t: t.pop("server_count")), "lacks server_count"),
+    ("no json", "t.json"), ("[]", "t.json"), ({}, "t.json"),
+    (table(status="initializing"), "status.* 'initializing'"), (table(version="2.0"), "version.* 2.0"),
+    (table(server_count="3"), "server_count.* 3.* 2"),
+    (changed(lambda t: t.pop("server_count")), "server_count"),
     (changed(lambda t: t["server_list"][1]["device"][0].update(rank_id="0")), "rank_id 0 "),
-    (changed(lambda t: t["server_list"][1]["device"][1].update(rank_id="7")), r"\b3 is missing"),
+    (changed(lambda t: t["server_list"][1]["device"][1].update(rank_id="7")), r"\b3\b"),
     (changed(lambda t: t["server_list"][1]["device"][1].update(device_id="0")), "device_id 0 .* 10.0.0.1"),
     (changed(lambda t: t["server_list"][1].update(server_id="10.0.0.0")), "server_id 10.0.0.0 "),
     (changed(lambda t: t["server_list"][1].update(device=[])), "10.0.0.1 "),
@@ -274,8 +274,8 @@ def test_the_shipped_ini_file_is_valid(tmp_path):
 @pytest.mark.parametrize("ini, part", [
     ("[config]\ndevice_id = 3\n", "device_id "), ("[config]\ndevice_num = 3\n", "device_num "),
     ("[config]\nmindrecord_dir = x\n", "mindrecord_dir "), ("[other]\na = 1\n", "section"), ("nonsense", "section"),
-    ("[config]\ntrain_config.batch_sice = 3\n", "did you mean train_config.batch_size"), ("[config]\nepoch_size = many\n", "whole number"),
-    ("[config]\nconfig_path = nowhere.yaml\n", "nowhere.yaml"), ("[config]\ndistribute = false\n", "distribute is false .*hp.ini"),
+    ("[config]\ntrain_config.batch_sice = 3\n", r"\btrain_config.batch_size\b"), ("[config]\nepoch_size = many\n", "epoch_size.* 'many'"),
+    ("[config]\nconfig_path = nowhere.yaml\n", "nowhere.yaml"), ("[config]\ndistribute = false\n", "distribute .*hp.ini"),
 ])
 def test_parameters_that_do_not_hold(ini, part, tmp_path):
     with pytest.raises(UserError, match=part):
