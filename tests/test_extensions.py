@@ -82,7 +82,7 @@ def test_an_extension_that_cannot_be_imported_is_built_anew(found, bare):
 @pytest.mark.slow
 def test_without_a_compiler_a_script_ends_in_one_sentence(bare, tiny_data, tmp_path):
     done = run_in(bare, without_compiler(tmp_path), "preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "q")
-    assert_user_error(done, "extensions", f"cd {bare} && {sys.executable} setup.py build_ext")
+    assert_user_error(done, "extensions", f"cd {shlex.quote(str(bare))} && {shlex.quote(sys.executable)} setup.py build_ext")
     assert not (tmp_path / "q").exists()
     assert not [name for name in os.listdir(bare / "src") if name.startswith(".extensions")]
 
