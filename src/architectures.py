@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from src.errors import UserError
-
-STRIDE = 32  # of most
+from src.pre_process import STRIDE
 
 
 @dataclass(frozen=True)

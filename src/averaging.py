@@ -2,7 +2,7 @@
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, nn, ops
 
-PREFIX = "ema."  # of the averages' names: ema.<name of the weight>
+from src.checkpoint import EMA_PREFIX
 
 _approach = ops.MultitypeFuncGraph("approach")
 
@@ -23,7 +23,7 @@ class WeightAverage(nn.Cell):
         super().__init__(auto_prefix=False)
         self.decay = decay
         self.weights = ParameterTuple(list(network.get_parameters()))
-        averages = [Parameter(weight.asnumpy().copy(), name=f"{PREFIX}{weight.name}", requires_grad=False) for weight in self.weights]
+        averages = [Parameter(weight.asnumpy().copy(), name=f"{EMA_PREFIX}{weight.name}", requires_grad=False) for weight in self.weights]
         self.averages = ParameterTuple(averages)
         self.map = ops.HyperMap()
 

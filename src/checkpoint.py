@@ -8,7 +8,6 @@ import mindspore as ms
 
 from src import errors
 from src.architectures import architecture_of
-from src.averaging import PREFIX as EMA_PREFIX
 from src.errors import UserError
 from src.side_file import (
     BEST_NAME,
@@ -25,6 +24,7 @@ from src.torch_weights import ZOO_PREFIX
 from src.utils import free_name, keep_earlier, link_or_copy, log, whole_file, write_json
 from src.zoo_files import CHECKSUM, check_sizes
 
+EMA_PREFIX = "ema."  # of the averages' names: ema.<name of the weight>
 PARTS = ("backbone", "deconv_layers", "hm", "wh", "reg")  # of a network, which the names of its parameters begin with
 LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters that the number of classes shapes; of several stacks each
 

@@ -4,8 +4,16 @@ import os
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from src.averaging import PREFIX
-from src.checkpoint import LAST_OF_HEADS, layers_left_out, load_weights, parameter_shapes, read_backbone, read_checkpoint, weights_taken
+from src.checkpoint import (
+    EMA_PREFIX,
+    LAST_OF_HEADS,
+    layers_left_out,
+    load_weights,
+    parameter_shapes,
+    read_backbone,
+    read_checkpoint,
+    weights_taken,
+)
 from src.side_file import read_side_file, side_file
 from src.text_table import some
 from src.utils import log
@@ -60,7 +68,7 @@ def take_classes(network, parameters, then, now, sizes_by_class):
         if not head or head[1] == "wh" and not sizes_by_class:
             continue
         start = parameter.asnumpy().reshape(len(now), -1)
-        for stored in {parameter.name, f"{PREFIX}{parameter.name}"} & set(parameters):
+        for stored in {parameter.name, f"{EMA_PREFIX}{parameter.name}"} & set(parameters):
             values = parameters[stored].asnumpy()
             if values.size == len(then) * start.shape[1]:
                 values = values.reshape(len(then), -1)

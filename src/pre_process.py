@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.architectures import STRIDE
 from src.image import affine_matrix, apply_color, normalizing_matrix, warp
+
+STRIDE = 32  # of most networks: the sides of an input are multiples of it
 
 
 @dataclass

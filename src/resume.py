@@ -6,8 +6,7 @@ import mindspore as ms
 import numpy as np
 
 from src.architectures import resolved
-from src.averaging import PREFIX
-from src.checkpoint import check_architecture, layers_left_out, read_checkpoint
+from src.checkpoint import EMA_PREFIX, check_architecture, layers_left_out, read_checkpoint
 from src.epochs import convert_steps
 from src.errors import UserError
 from src.kinds import having, is_text, list_of
@@ -57,9 +56,9 @@ def restore(state, path, train_set, config):
     check_same_run(path, then, train_set.manifest["classes"], config.net_config.as_dict())
     if lost := layers_left_out(state, parameters):
         raise UserError(f"{path}: it has {lost[0]}, which this run's network lacks; was it another net_config?")
-    for name in [name for name in state if name.startswith(PREFIX) and name not in parameters]:
-        if name.removeprefix(PREFIX) in parameters:
-            parameters[name] = parameters[name.removeprefix(PREFIX)]  # a run without an average begins one
+    for name in [name for name in state if name.startswith(EMA_PREFIX) and name not in parameters]:
+        if name.removeprefix(EMA_PREFIX) in parameters:
+            parameters[name] = parameters[name.removeprefix(EMA_PREFIX)]  # a run without an average begins one
     check_state(state, parameters, path, then, config)
     for name, parameter in state.items():
         if name not in parameters or (name in ("loss_scale", "good_steps") and not goes_on_with_scale(parameters, config)):

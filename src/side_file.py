@@ -5,12 +5,13 @@ import re
 import shlex
 
 from src import errors
-from src.architectures import STRIDE, network_facts, resolved
+from src.architectures import network_facts, resolved
 from src.errors import UserError
 from src.kinds import is_boolean, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of, one_of
 from src.model_utils.config import Config, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.model_utils.together import check_evaluation
+from src.pre_process import STRIDE
 from src.project import command
 from src.utils import has_companion, holds, read_json
 from src.version import version

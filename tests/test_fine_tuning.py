@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from src import fine_tuning
-from src.averaging import PREFIX
 from src.centernet_det import build_network
-from src.checkpoint import load_weights, read_checkpoint, save_weights
+from src.checkpoint import EMA_PREFIX, load_weights, read_checkpoint, save_weights
 from src.errors import UserError
 from src.side_file import describe_model, side_file
 from tests.conftest import network_of
@@ -28,7 +27,7 @@ def fine_tune(tmp_path, make_config):
         before = network_of(len(then), cat_spec_wh=then_specific)
         weights = {parameter.name: parameter.asnumpy() for parameter in before.get_parameters()}
         if average is not None:
-            weights |= {f"{PREFIX}{name}": value + average for name, value in weights.items()}
+            weights |= {f"{EMA_PREFIX}{name}": value + average for name, value in weights.items()}
         path = save_weights(str(tmp_path / "before.ckpt"), weights)
         if then[0]:
             config = make_config("--net_config.cat_spec_wh", str(then_specific).lower())

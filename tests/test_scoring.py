@@ -14,9 +14,9 @@ from mindspore import Parameter, Tensor
 from PIL import Image
 
 from src import evaluation, evaluator
-from src.averaging import PREFIX, WeightAverage
+from src.averaging import WeightAverage
 from src.centernet_det import build_network
-from src.checkpoint import CheckpointFolder, load_weights, read_checkpoint, save_weights
+from src.checkpoint import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
 from src.coco import Split, image_list, read_coco
 from src.detector import load_detector
 from src.errors import UserError
@@ -190,7 +190,7 @@ def test_a_scored_training_is_the_unscored_one(scored, scored_run, tmp_path):
     """Bit for bit: an evaluation leaves no trace in weights, moments, statistics and averages."""
     scored("--eval_epochs", 0, cwd=tmp_path)
     ours, theirs = (read_checkpoint(str(folder / "ckpt_0" / "centernet-2_10.ckpt")) for folder in (scored_run, tmp_path))
-    assert set(ours) == set(theirs) and any(name.startswith(PREFIX) for name in ours)
+    assert set(ours) == set(theirs) and any(name.startswith(EMA_PREFIX) for name in ours)
     for name, value in ours.items():
         np.testing.assert_array_equal(value.asnumpy(), theirs[name].asnumpy(), err_msg=name)
 
