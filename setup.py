@@ -15,11 +15,10 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 PACKAGES = {"src": "centernet", "tools": "centernet.tools"}  # names in a checkout, and installed
-CONTENT = {  # files of a checkout -> folder of the package
-    "src/*.py": "", "src/*.pyx": "", "src/py.typed": "", "src/model_utils/*.py": "model_utils", "src/pages/*.html": "pages",
-    "train.py": "", "eval.py": "", "export.py": "", "preprocess.py": "", "postprocess.py": "", "default_config.yaml": "",
-    "configs/*.yaml": "configs", "tools/names/*.txt": "tools/names", "tools/*.py": "tools",
-}
+CONTENT = (  # of a checkout, in the package by the same paths, but for src/
+    "src/**/*.py", "src/**/*.pyx", "src/py.typed", "src/**/*.html", "train.py", "eval.py", "export.py", "preprocess.py", "postprocess.py",
+    "default_config.yaml", "configs/*.yaml", "tools/names/*.txt", "tools/*.py",
+)
 IN_A_CHECKOUT = {f"tools/{name}.py" for name in (  # tools that work on a checkout, and stay in it
     "benchmark", "benchmark_cases", "benchmark_inputs", "benchmark_service", "document_parameters", "eval", "train_full")}
 # lrintf as one instruction; and no fused multiply-add, which ARM compilers choose and which rounds otherwise.
@@ -44,11 +43,11 @@ def packaged(source):
 def content():
     """{file of the checkout in the current folder: its place in the package}."""
     found = {}
-    for pattern, folder in CONTENT.items():
-        paths = sorted(set(glob.glob(pattern)) - IN_A_CHECKOUT)
+    for pattern in CONTENT:
+        paths = sorted(set(glob.glob(pattern, recursive=True)) - IN_A_CHECKOUT)
         if not paths:
             raise SystemExit(f"error: no {pattern} in {os.getcwd()}: the package would lack it")
-        found.update({path: os.path.join(folder, os.path.basename(path)) for path in paths})
+        found.update({path: path.removeprefix("src/") for path in paths})
     return found
 
 
