@@ -1,7 +1,7 @@
 """Detect on the images of a COCO-format data set and score the detections."""
 import os
 
-from src import errors
+from src.core import errors
 from src.model_utils.config import get_config
 
 
@@ -20,11 +20,11 @@ def check_paths(config):
     Raises UserError if they are not there, or what lies where the results go is not this project's.
     """
     from src.coco import find_split
+    from src.core.kept import require_ours
+    from src.core.locks import require_free
     from src.evaluation import results_of
-    from src.locks import require_free
     from src.models import read_model, require_runtime
     from src.side_file import named_checkpoint
-    from src.utils import require_ours
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     require_runtime(config.load_checkpoint_path)
@@ -47,12 +47,12 @@ def evaluate(config):
     description, split = check_paths(config)
     # What is slow to load is not needed for --help, a wrong option or a wrong path.
     from src import evaluator
+    from src.core.console import log
+    from src.core.locks import locked
     from src.extensions import require_extensions
-    from src.locks import locked
     from src.model_utils.together import idle_in_evaluation
     from src.models import check_fixed, description_source, ending, load_model
     from src.side_file import adopt_evaluation
-    from src.utils import log
 
     require_extensions()
     log(adopt_evaluation(config, description, description_source(config.load_checkpoint_path)))

@@ -1,5 +1,5 @@
 """Export a checkpoint as a MindIR, ONNX or, on Ascend, AIR file that ends in decoded detections."""
-from src import errors
+from src.core import errors
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 
@@ -16,8 +16,8 @@ def main():
 
 def export(config):
     """Write the file that config asks for."""
+    from src.core.console import log
     from src.side_file import adopt_evaluation, named_checkpoint, read_side_file
-    from src.utils import log
 
     options = config.export_config
     options.ckpt_file = named_checkpoint(options.ckpt_file)

@@ -1,8 +1,8 @@
 """Score the result files of offline (Ascend 310) inference: boxes of the original images, COCO table."""
 import os
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
 from src.model_utils.config import get_config
 
 
@@ -12,10 +12,12 @@ def main():
     # Slow to load, and not needed for --help or a wrong option.
     from src import evaluation, offline
     from src.coco import Split, check_expected, class_list, dataset_name, find_split, log_notes, read_coco
+    from src.core.console import log, log_skipped, progress
+    from src.core.files import whole_folder
+    from src.core.kept import require_ours
     from src.extensions import require_extensions
     from src.post_process import coco_records, merge, to_image
     from src.side_file import checked_evaluation
-    from src.utils import log, log_skipped, progress, require_ours, whole_folder
 
     target = os.path.join(config.save_path, "val")
     require_ours(target, evaluation.results_of("val"), option="--save_path")

@@ -1,6 +1,6 @@
 """Write the validation images as input files for offline (Ascend 310) inference, and the metadata that postprocess.py needs."""
-from src import errors
-from src.errors import UserError
+from src.core import errors, interrupts
+from src.core.errors import UserError
 from src.model_utils.config import get_config
 
 
@@ -9,8 +9,8 @@ def main():
     print(config.summary(), flush=True)
     from src.architectures import check_detected_input, network_facts
     from src.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
+    from src.core.console import log, log_skipped
     from src.models import is_exported, read_model
-    from src.utils import log, log_skipped
 
     if not config.predict_dir:
         raise UserError("no folder for the inputs given (--predict_dir)")
@@ -53,7 +53,7 @@ def main():
     try:
         skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers, load)
     except KeyboardInterrupt:
-        raise errors.Interrupted("the inputs are not complete, and none are written; the same command starts anew") from None
+        raise interrupts.Interrupted("the inputs are not complete, and none are written; the same command starts anew") from None
     log_skipped(skipped)
     width, height = description["input_res"]
     log(f"{len(images) - len(skipped)} inputs of {description['input_type']} for {width}x{height}, {len(skipped)} skipped: "

@@ -2,7 +2,7 @@
 import contextlib
 import os
 
-from src import errors
+from src.core import errors, interrupts
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import COMMAND_LINE, get_config
 
@@ -15,8 +15,8 @@ def check_paths(config, folder=""):
     as it is without weights, for a learning rate that would rise, and where what a new run writes would take the place of what is not this
     project's.
     """
+    from src.core.locks import require_free
     from src.evaluator import scored_part
-    from src.locks import require_free
     from src.manifest import read_manifest
     from src.model_utils.together import check_schedule
     from src.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
@@ -42,9 +42,9 @@ def check_paths(config, folder=""):
 
 def require_room(config):
     """Raise UserError unless what lies where a run writes is this project's."""
+    from src.core.kept import require_ours
     from src.side_file import CHECKPOINTS
     from src.training_log import is_record, loss_curve
-    from src.utils import require_ours
 
     require_ours(os.path.join(config.save_result_dir, "train_record.jsonl"), is_record, loss_curve, "--save_result_dir")
     if config.enable_save_ckpt:
@@ -69,11 +69,11 @@ def main():
         from src.summaries import require_writer
 
         require_writer()
-    from src.locks import locked
+    from src.core.console import log
+    from src.core.locks import locked
     from src.model_utils.local_adapter import is_scheduler, train_alone
     from src.model_utils.moxing_adapter import modelarts
     from src.model_utils.together import idle_in_training
-    from src.utils import log
 
     if not config.distribute and config.origin("distribute") == COMMAND_LINE and (unused := train_alone()):
         print(f"{', '.join(unused)} in the environment are not used: distribute is false on the command line, so this process trains alone")
@@ -102,22 +102,22 @@ def train(config, part, target, rank, rank_size):
     """Train as config says, scored on an evaluator.Part, as one of the processes that joined, and say what is written."""
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import engine
+    from src.core.console import log
+    from src.core.project import for_the_user
     from src.curves import plot_losses
     from src.dataset import TrainSet
     from src.look import look
     from src.model_utils.device_adapter import leave_ranks, peak_memory, profiling
     from src.next_commands import commands_for
-    from src.project import for_the_user
     from src.side_file import BEST_NAME
     from src.training_log import loss_curve
-    from src.utils import log
 
     train_set = TrainSet(config, rank, rank_size, target)
     look(config, train_set, rank)
     try:
         with profiling(config.need_profiler, config.profiler_path):
             checkpoint = engine.train(config, train_set, target, rank, part)
-    except errors.Interrupted:  # after a step at which all ranks end
+    except interrupts.Interrupted:  # after a step at which all ranks end
         leave_ranks(rank_size)
         raise
     leave_ranks(rank_size)

@@ -1,10 +1,10 @@
 """CenterNet (Objects as Points) on MindSpore. The names below are loaded when they are first used."""
 from typing import TYPE_CHECKING
 
-from src.version import __version__
+from src.core.version import __version__
 
 if TYPE_CHECKING:
-    from src.errors import UserError
+    from src.core.errors import UserError
     from src.predictor import Prediction, Predictor
 
 __all__ = ["Prediction", "Predictor", "UserError", "__version__"]
@@ -13,7 +13,8 @@ __all__ = ["Prediction", "Predictor", "UserError", "__version__"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from src import errors, predictor  # slow to load, and not needed by all
+    from src import predictor  # slow to load, and not needed by all
+    from src.core import errors
 
     return getattr(errors if name == "UserError" else predictor, name)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.pre_process import STRIDE
 
 

@@ -6,9 +6,12 @@ import shutil
 
 import mindspore as ms
 
-from src import errors
 from src.architectures import architecture_of
-from src.errors import UserError
+from src.core import errors
+from src.core.console import log
+from src.core.errors import UserError
+from src.core.files import link_or_copy, whole_file, write_json
+from src.core.kept import free_name, keep_earlier
 from src.side_file import (
     BEST_NAME,
     CHECKPOINTS,
@@ -21,7 +24,6 @@ from src.side_file import (
     written_as,
 )
 from src.torch_weights import ZOO_PREFIX
-from src.utils import free_name, keep_earlier, link_or_copy, log, whole_file, write_json
 from src.zoo_files import CHECKSUM, check_sizes
 
 EMA_PREFIX = "ema."  # of the averages' names: ema.<name of the weight>

@@ -2,12 +2,12 @@
 import os
 
 from src.coco import check_coco, class_list, image_size, load_json
-from src.errors import UserError
-from src.kinds import having, is_text, is_whole, list_of
+from src.core.console import progress
+from src.core.errors import UserError
+from src.core.kinds import having, is_text, is_whole, list_of
 from src.label_formats import coco_files, images_of, part_of
 from src.label_names import match_names
 from src.labels import Labels
-from src.utils import progress
 
 
 def read(folder, files):

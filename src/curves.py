@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from src.core.files import whole_file
+from src.core.kept import MARK
 from src.training_log import epochs_trained, read_record
-from src.utils import MARK, whole_file
 
 
 def plot_losses(record_path: str, path: str) -> str:

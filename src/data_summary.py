@@ -1,9 +1,10 @@
 """What a data set's boxes look like to a recipe: their table, and warnings where both do not fit. Pure functions on arrays."""
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from src.text_table import shown, some, table, without_middle
+from src.core.tables import shown, some, table, without_middle
 
 SMALL = (16, 20)  # pixels of a longer side at the input
 LEAST_BATCH = 8
@@ -137,3 +138,10 @@ def _small_boxes(boxes, classes, recipe):
     width, height = recipe.input_size
     return (f"{100 * share:.0f} % of the {what} are shorter than {limit} pixels at the input of {width}x{height}, and hard to learn: raise "
             "dataset_config.input_res_train, or cut the images into parts")
+
+
+def spread(items: Sequence, count: int) -> list:
+    """At most count of the items, evenly spread over them, the first and the last among them."""
+    count = min(count, len(items))
+    step = (len(items) - 1) / max(count - 1, 1)
+    return [items[round(number * step)] for number in range(count)]

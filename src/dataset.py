@@ -7,9 +7,9 @@ import sys
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    from src import errors
+    from src.core import errors, interrupts
 
-    errors.INTERRUPTS.install("exit")  # while the rest is loaded
+    interrupts.INTERRUPTS.install("exit")  # while the rest is loaded
 
 import contextlib
 import functools
@@ -19,21 +19,23 @@ from importlib.metadata import version
 
 import numpy as np
 
-# MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
-from src import errors, image_files
+from src import image_files
 from src.coco import find_split
 from src.conversion import convert
+
+# MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
+from src.core import errors, interrupts
+from src.core.console import log
+from src.core.errors import UserError
+from src.core.locks import locked
 from src.epochs import Steps, epoch_order, rank_share
-from src.errors import UserError
 from src.extensions import require_extensions
-from src.locks import locked
 from src.manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import modelarts
 from src.samples import augmented_batch, sample_layout
 from src.targets import columns, draws_on_host
-from src.utils import log
 
 
 class DamagedRecord(Exception):
@@ -192,7 +194,8 @@ def main():
             with locked([config.mindrecord_dir], "conversion"):
                 manifest = convert(split, config)
         except KeyboardInterrupt:
-            raise errors.Interrupted(f"{config.mindrecord_dir} holds nothing of this conversion; the same command starts it anew") from None
+            raise interrupts.Interrupted(f"{config.mindrecord_dir} holds nothing of this conversion; "
+                                         "the same command starts it anew") from None
     log(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "
         f"{len(manifest['classes'])} classes; {len(manifest['skipped'])} images or objects skipped; "
         f"{time.time() - start:.1f} s; {manifest_path(config.mindrecord_dir, config.mindrecord_prefix)}")

@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from src import errors, evaluation, image_files
+from src import evaluation, image_files
 from src.batch_image import MOST_IMAGES
 from src.boxes import usable_boxes, without_objects
 from src.coco import check_expected, class_list, find_split, image_list, image_size, read_coco
+from src.core import errors
+from src.core.console import progress
+from src.core.errors import UserError
 from src.data_summary import Boxes, collect
 from src.epochs import epoch_order
-from src.errors import UserError
 from src.image import apply_color
 from src.image_headers import read_header
 from src.samples import augmented_batch, sample_layout
 from src.targets import columns
-from src.utils import progress
 
 FIRST = 3  # of what is found, these are named
 LEFT_OUT_IMAGES = ("image files are missing", "images have another size than the annotation file says", "images cannot be read",

@@ -8,21 +8,23 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src import errors
 from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network
 from src.checkpoint import load_weights, read_checkpoint, weights_taken
+from src.core import interrupts
+from src.core.console import log
+from src.core.errors import UserError
+from src.core.files import whole_file, write_json
+from src.core.kept import require_ours
+from src.core.project import how_to_install
+from src.core.version import version
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import Normalize
-from src.errors import UserError
 from src.folding import make_for_inference
 from src.graphs import Graphs
 from src.model_utils.config import Config
 from src.onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
 from src.pre_process import batch_kind, filled
-from src.project import how_to_install
 from src.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
-from src.utils import log, require_ours, whole_file, write_json
-from src.version import version
 
 # Evaluation settings that are fixed when a file is exported.
 FIXED_ALWAYS = ("eval_config.flip_test", "eval_config.K")
@@ -73,7 +75,7 @@ class ExportedDetector:
         if self.compiled:
             return 0.0
         start = time.perf_counter()
-        with errors.INTERRUPTS.held():
+        with interrupts.INTERRUPTS.held():
             self(batch)
         return time.perf_counter() - start
 
@@ -140,7 +142,7 @@ def export_detector(detector, export_config, eval_config):
         raise UserError(f"export_config.export_name is {export_config.export_name}, whose side file would take the place of the "
                         f"checkpoint's, {side_file(path)}; name another")
     kind, shape = batch_kind(detector.from_bytes, batch, height, width)
-    with whole_file(path, HAS_SIDE_FILE, side_file) as partial, tempfile.TemporaryDirectory() as plain, errors.INTERRUPTS.held():
+    with whole_file(path, HAS_SIDE_FILE, side_file) as partial, tempfile.TemporaryDirectory() as plain, interrupts.INTERRUPTS.held():
         # MindSpore takes names of a few characters alone, which those of the user's folders may not be: it gets a link's.
         os.symlink(os.path.abspath(os.path.dirname(partial)), os.path.join(plain, "folder"))
         made = os.path.join(plain, "folder", f"network.{ending}")

@@ -8,9 +8,10 @@ from mindspore import nn, ops
 from src.averaging import WeightAverage
 from src.centernet_det import build_network
 from src.checkpoint import CheckpointFolder, newest_checkpoint
+from src.core.console import log
+from src.core.errors import UserError
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
-from src.errors import UserError
 from src.fine_tuning import start_weights
 from src.model_utils.device_adapter import keep_graphs
 from src.optimizer import build_optimizer, freeze
@@ -23,7 +24,6 @@ from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep,
 from src.training_detector import TrainingDetector
 from src.training_log import TrainingLog
 from src.training_loop import Saving, choose_sink_steps, run_training
-from src.utils import log
 from src.watch import Watch
 
 

@@ -11,10 +11,12 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import text_table, voc_eval
-from src.errors import UserError
-from src.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
-from src.utils import holds, write_json
+from src import voc_eval
+from src.core import tables
+from src.core.errors import UserError
+from src.core.files import write_json
+from src.core.kept import holds
+from src.core.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
 from src.voc_eval import score_text
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
@@ -99,7 +101,7 @@ def class_table(metrics):
         names.sort(key=lambda name: math.inf if values[name] is None else -values[name])
     rows = [[name, score_text(values[name]), score_text(metrics["AP50_per_class"][name]), str(metrics["objects_per_class"][name])]
             for name in names]
-    return text_table.table(["class", "AP", "AP50", "objects"], text_table.without_middle(rows, MOST_CLASSES))
+    return tables.table(["class", "AP", "AP50", "objects"], tables.without_middle(rows, MOST_CLASSES))
 
 
 # ---------------------------------------------------------------- where the errors are

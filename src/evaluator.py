@@ -3,13 +3,16 @@ import os
 import time
 from dataclasses import dataclass
 
-from src import errors, evaluation, visual
+from src import evaluation, visual
 from src.boxes import ground_truth_boxes
 from src.coco import check_expected, class_list, dataset_name, find_split, image_list, image_size, log_notes, read_coco
+from src.core import errors, interrupts
+from src.core.console import log, log_skipped, progress
+from src.core.files import whole_folder
+from src.core.kept import free_name
 from src.image_files import read_image, read_size
 from src.inference import StageTimes, detect_all
 from src.post_process import coco_records
-from src.utils import free_name, log, log_skipped, progress, whole_folder
 
 
 @dataclass
@@ -85,8 +88,8 @@ def evaluate(detector, part, config):
         results.write(folder, config.run_mode)
         if len(results.images) < len(part.images):
             os.rename(folder, unfinished := free_name(f"{target}.unfinished"))
-            raise errors.Interrupted(f"{len(results.images)} of {len(part.images)} images are detected, their records are in {unfinished}; "
-                                     "nothing is scored, and the same command starts anew")
+            raise interrupts.Interrupted(f"{len(results.images)} of {len(part.images)} images are detected, their records are in "
+                                         f"{unfinished}; nothing is scored, and the same command starts anew")
         if part.scoring:
             extra = {"images": len(part.images), "skipped": len(results.skipped),
                      "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
@@ -120,7 +123,7 @@ def detect(detector, part, config, folder=None):
         return read_image(item[1], sizes.get(item[0]), config.dataset_config.max_pixels)
 
     detecting = detect_all(detector, part.images, load, config, times, lambda item: sizes.get(item[0]) or read_size(item[1]))
-    for detected in errors.until_interrupted(progress(detecting, "detecting", total=len(part.images))):
+    for detected in interrupts.until_interrupted(progress(detecting, "detecting", total=len(part.images))):
         image_id, path = detected.item
         if detected.problem:
             skipped.append(f"image {image_id} ({path}): {detected.problem}")

@@ -11,9 +11,9 @@ import tempfile
 import threading
 from types import ModuleType
 
-from src.errors import UserError, reason
-from src.project import INSTALLED, PACKAGE, ROOT
-from src.utils import log
+from src.core.console import log
+from src.core.errors import UserError, reason
+from src.core.project import INSTALLED, PACKAGE, ROOT
 
 _ONE_BUILD = threading.Lock()
 

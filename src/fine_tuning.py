@@ -14,9 +14,9 @@ from src.checkpoint import (
     read_checkpoint,
     weights_taken,
 )
+from src.core.console import log
+from src.core.tables import some
 from src.side_file import read_side_file, side_file
-from src.text_table import some
-from src.utils import log
 
 
 def start_weights(network, config, classes):

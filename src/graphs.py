@@ -7,7 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src import errors
+from src.core import interrupts
 from src.pre_process import filled
 
 MOST = 4  # graphs of one shape that are held
@@ -48,7 +48,7 @@ class Graphs:
         cell = OneGraph(self.network)
         if key is None:
             cell.set_inputs(self.any_shape)
-        with errors.INTERRUPTS.held():
+        with interrupts.INTERRUPTS.held():
             cell.compile(ms.Tensor(batch))
         self.cells[key] = cell
         held = [shape for shape in self.cells if shape is not None]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from src import errors
+from src.core import errors
 from src.model_utils.config import Config
 from src.post_process import merge, to_image
 from src.pre_process import View, kept_size, make_input, normalize, scaled_size

@@ -3,13 +3,14 @@ import contextlib
 import os
 
 from src.batch_image import MOST_IMAGES, draw_batch
-from src.data_summary import Recipe, collect, describe, find_misfits
-from src.errors import INTERRUPTS
+from src.core.console import log
+from src.core.interrupts import INTERRUPTS
+from src.core.kept import says
+from src.data_summary import Recipe, collect, describe, find_misfits, spread
 from src.image_files import header_size
 from src.manifest import boxes_path, read_boxes
 from src.targets import columns
 from src.training_log import is_record
-from src.utils import log, says, spread
 from src.visual import save_image
 
 IMAGE = "train_batch.jpg"

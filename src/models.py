@@ -2,7 +2,7 @@
 import os
 from typing import Any
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import COMMAND_LINE, OPTIONS, Config
 from src.onnx_detector import load_onnx, read_onnx

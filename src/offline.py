@@ -8,12 +8,14 @@ from dataclasses import asdict
 
 import numpy as np
 
-from src import errors
 from src.architectures import check_detected_input
-from src.errors import UserError
-from src.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
+from src.core import errors, interrupts
+from src.core.console import log_skipped, progress
+from src.core.errors import UserError
+from src.core.files import read_json, whole_folder, write_json
+from src.core.kept import free_name, holds
+from src.core.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
 from src.pre_process import View, batch_kind, make_input, normalize
-from src.utils import free_name, holds, log_skipped, progress, read_json, whole_folder, write_json
 
 META = "inputs.json"
 # Tests for utils.keep_earlier whether a folder is of an earlier call.
@@ -122,7 +124,7 @@ def run_inputs(detector, input_dir, result_path):
         raise UserError(f"none of the {len(names)} inputs in {input_dir} fits the exported file: no results are written")
     batches = [fitting[start : start + batch_size] for start in range(0, len(fitting), batch_size)]
     with whole_folder(result_path, RESULTS) as folder:
-        for batch in errors.until_interrupted(progress(batches, "detecting")):
+        for batch in interrupts.until_interrupted(progress(batches, "detecting")):
             inputs = np.stack([np.fromfile(os.path.join(input_dir, name), dtype).reshape(shape) for name in batch])
             for name, detections in zip(batch, detector(inputs)):
                 with errors.writing(os.path.join(result_path, result_name(name))):
@@ -130,5 +132,5 @@ def run_inputs(detector, input_dir, result_path):
             done += len(batch)
         if done < len(fitting):
             os.rename(folder, unfinished := free_name(f"{os.path.normpath(result_path)}.unfinished"))
-            raise errors.Interrupted(f"{unfinished} holds the results of {done} of {len(fitting)} inputs; the same command starts anew")
+            raise interrupts.Interrupted(f"{unfinished} holds the results of {done} of {len(fitting)} inputs; the same command starts anew")
     return done, skipped

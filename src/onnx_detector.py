@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from src import errors
-from src.errors import UserError
-from src.kinds import is_count, is_string, list_of, or_none
+from src.core import errors
+from src.core.errors import UserError
+from src.core.kept import has_companion
+from src.core.kinds import is_count, is_string, list_of, or_none
+from src.core.project import how_to_install
 from src.pre_process import batch_kind, filled
-from src.project import how_to_install
 from src.side_file import EXPORTED, MODEL, checked_exported
-from src.utils import has_companion
 
 # Names of ONNX Runtime's execution providers, which take what they can compute; the CPU does the rest.
 PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider",

@@ -8,13 +8,15 @@ import os
 import cv2
 import numpy as np
 
-from src import errors
-from src.errors import UserError
+from src.core import interrupts
+from src.core.console import progress
+from src.core.errors import UserError
+from src.core.files import whole_file, write_json
+from src.core.kept import free_name, holds, keep_earlier
 from src.image_files import read_image, read_size
 from src.inference import detect_all
 from src.post_process import coco_records
 from src.predictor import as_prediction
-from src.utils import free_name, holds, keep_earlier, progress, whole_file, write_json
 from src.visual import draw_detections, drawing_names, overlay_heatmap, save_image
 
 RECORD, TABLE = "predictions.json", "predictions.csv"
@@ -89,7 +91,7 @@ def detect_in_images(files, paths, base, max_pixels, heatmap):
         save_image(os.path.join(files.folder, "images", name), drawn)
         if heatmap:
             save_image(os.path.join(files.folder, "heatmaps", name), files.heatmap(detected.image))
-        if errors.INTERRUPTS.requested:
+        if interrupts.INTERRUPTS.requested:
             return
 
 
@@ -132,7 +134,7 @@ def detect_in_video(files, path, max_frames, heatmap):
             if heatmap:
                 write_heatmap(files.heatmap(detected.image))
             done += 1
-            if errors.INTERRUPTS.requested:
+            if interrupts.INTERRUPTS.requested:
                 return
     if done < 0.9 * total:  # what a file says of its length is not always exact
         files.skipped.append(f"{path}: only {done} of {total} frames can be read")

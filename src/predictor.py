@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from src import image_files
-from src.errors import UserError
+from src.core.errors import UserError
 from src.extensions import require_extensions
 from src.image_files import read_image
 from src.inference import join_scales, make_inputs

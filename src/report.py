@@ -14,14 +14,16 @@ from markupsafe import Markup
 from src import evaluation
 from src.boxes import ground_truth_boxes
 from src.coco import class_list, image_size
+from src.core.console import log
+from src.core.errors import UserError
+from src.core.files import whole_file
+from src.core.kept import says
+from src.core.tables import shown as short
+from src.core.version import version
 from src.curves import draw_curve, draw_scores
-from src.errors import UserError
 from src.image_files import read_image
 from src.post_process import detections_of
-from src.text_table import shown as short
 from src.training_log import best_score, epochs_trained, read_record
-from src.utils import log, says, whole_file
-from src.version import version
 from src.visual import class_color, compare, east_asian_font, fit, is_east_asian
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")

@@ -10,15 +10,18 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src import errors, evaluation, evaluator, visual
+from src import evaluation, evaluator, visual
 from src.coco import image_size
-from src.errors import UserError
+from src.core import interrupts
+from src.core.console import log, log_skipped
+from src.core.errors import UserError
+from src.core.files import read_json
+from src.core.kept import keep_earlier
+from src.core.kinds import having, is_number, is_string, is_whole, or_none
 from src.image_files import read_image
-from src.kinds import having, is_number, is_string, is_whole, or_none
 from src.model_utils.device_adapter import without_kept_graphs
 from src.post_process import detections_of
 from src.side_file import evaluation_settings, side_file
-from src.utils import keep_earlier, log, log_skipped, read_json
 
 DRAWN = 4  # images of predictions for TensorBoard
 RECORD = np.dtype([("image_id", np.int64), ("category_id", np.int64), ("bbox", np.float64, 4), ("score", np.float64)])
@@ -51,7 +54,7 @@ class Scoring:
     def evaluate(self, done):
         """Evaluate after `done` steps: the metrics, on rank 0, else None.
 
-        Raises errors.Interrupted on a signal, with nothing scored.
+        Raises Interrupted on a signal, with nothing scored.
         """
         self.better = False
         records = self._detect()
@@ -124,9 +127,9 @@ class Scoring:
             results, _ = evaluator.detect(detector, mine, self.config)
             skipped = results.skipped
             log_skipped(skipped)
-        interrupted, unread = self._sum([errors.INTERRUPTS.requested, len(skipped)])
+        interrupted, unread = self._sum([interrupts.INTERRUPTS.requested, len(skipped)])
         if interrupted:  # one rank's signal ends the evaluation of all
-            raise errors.Interrupted("the evaluation is not finished")
+            raise interrupts.Interrupted("the evaluation is not finished")
         evaluator.require_read(int(unread), self.part)
         return join_records(results.records, self._gather) if self.rank_size > 1 else results.records
 

@@ -13,12 +13,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from src.core.version import __version__
 from src.predictor import Predictor
 from src.service_access import add_problems, key_dependency
 from src.service_images import HOW, Workers, draw, prepare
 from src.service_models import Answer, Health, Limits, Problem, Sent
 from src.service_queue import Job, Network, Places
-from src.version import __version__
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 POLICY = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"}

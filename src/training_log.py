@@ -10,10 +10,12 @@ import sys
 
 from tqdm import tqdm
 
-from src import errors
-from src.errors import UserError
-from src.kinds import dictionary_of, is_measure
-from src.utils import MARK, free_name, keep_earlier, log, says, whole_file
+from src.core import errors
+from src.core.console import log
+from src.core.errors import UserError
+from src.core.files import whole_file
+from src.core.kept import MARK, free_name, keep_earlier, says
+from src.core.kinds import dictionary_of, is_measure
 
 
 def loss_curve(record):

@@ -4,12 +4,13 @@ import time
 
 import mindspore as ms
 
-from src.errors import INTERRUPTS, Interrupted, UserError
+from src.core.console import log
+from src.core.errors import UserError
+from src.core.interrupts import INTERRUPTS, Interrupted
+from src.core.project import for_the_user
 from src.evaluation import METRIC_NAMES
 from src.next_commands import how_to_go_on
-from src.project import for_the_user
 from src.resume import start_scale
-from src.utils import log
 
 
 def choose_sink_steps(config, device_target, steps_per_epoch):

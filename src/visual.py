@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from src.core.console import log
+from src.core.files import whole_file
+from src.core.kept import MARK
 from src.image import affine_matrix
 from src.pre_process import View
-from src.utils import MARK, log, whole_file
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LONGEST_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have

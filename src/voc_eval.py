@@ -2,7 +2,7 @@
 import numpy as np
 from pycocotools import mask
 
-from src import text_table
+from src.core import tables
 
 IOU = 0.5
 RULES = {"11 points": True, "area": False}  # VOC2007's, and that of 2010 and later
@@ -94,7 +94,7 @@ def table(result, objects):
     """score()'s results as lines of text."""
     rows = [[name, str(count), *(score_text(result[rule][name]) for rule in RULES)] for name, count in objects.items()]
     rows.append(["mAP", str(sum(objects.values())), *(score_text(mean(result[rule])) for rule in RULES)])
-    return text_table.table(["class", "objects", "AP 11 points", "AP area"], rows)
+    return tables.table(["class", "objects", "AP 11 points", "AP area"], rows)
 
 
 def score_text(value):

@@ -2,10 +2,10 @@
 import collections
 import os
 
-from src.errors import UserError
+from src.core.errors import UserError
+from src.core.tables import some
 from src.label_formats import first_line, folder_of, images_of, is_label, stem
 from src.label_names import plain_name, plain_names
-from src.text_table import some
 
 
 def label_paths(image):

@@ -6,12 +6,13 @@ import os
 
 import yaml
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.console import progress
+from src.core.errors import UserError
+from src.core.files import read_text
 from src.label_formats import CLASS_FILES, folder_of, images_of, name_of, part_of, yaml_files
 from src.label_names import alike, match_names, normalized
 from src.labels import Labels
-from src.utils import progress, read_text
 from src.yolo_files import match_labels
 
 LARGEST_CLASS = 2**31 - 1

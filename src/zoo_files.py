@@ -4,8 +4,8 @@ import math
 import os
 import shlex
 
-from src.errors import UserError
-from src.project import command
+from src.core.errors import UserError
+from src.core.project import command
 from src.torch_weights import ZOO_PREFIX, zoo_prefix
 
 # Protobuf's keys of fields: a number, or bytes behind their length.

@@ -35,7 +35,8 @@ import cv2
 import numpy as np
 import pytest
 
-from src import errors
+from src.core import errors
+from src.core.interrupts import INTERRUPTS, Interrupts
 from src.image import apply_color
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
@@ -109,7 +110,7 @@ def call_script(script, *words, cwd=None, check=True):
             patch.setattr(sys, "argv", [path, *map(str, words)])
             patch.setattr(sys, "path", [os.path.dirname(path), *sys.path])
             for name, value in (("first", None), ("mode", "raise")):
-                patch.setattr(errors.INTERRUPTS, name, value)
+                patch.setattr(INTERRUPTS, name, value)
             patch.setattr(os, "execv", _refuse_exec)
             patch.chdir(cwd or os.getcwd())
             runpy.run_path(path, run_name="__main__")
@@ -497,7 +498,7 @@ def interrupts(monkeypatch):
     """Signals as errors.run handles them, for this test alone."""
     from src import training_loop
 
-    fresh = errors.Interrupts()
+    fresh = Interrupts()
     for module in (errors, training_loop):
         monkeypatch.setattr(module, "INTERRUPTS", fresh)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -6,8 +6,9 @@ if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import train
-from src import engine, errors
+from src import engine
 from src.architectures import ARCHITECTURES
+from src.core import errors
 from tests.small_network import LEAST
 
 build_train_step = engine.build_train_step

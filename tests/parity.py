@@ -27,13 +27,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src import architectures, errors, image, losses, pre_process, targets, torch_weights
+from src import architectures, image, losses, pre_process, targets, torch_weights
 from src.centernet_det import CenterNet, HeatmapNetwork, build_network
 from src.checkpoint import load_weights, parameter_shapes
+from src.core import errors
+from src.core.errors import UserError
 from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_device_input, build_optimizer, build_train_step
-from src.errors import UserError
 from src.extensions import extension
 from src.folding import make_for_inference
 from src.hourglass import Hourglass, StackFeatures

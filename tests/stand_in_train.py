@@ -11,7 +11,7 @@ import time
 import the_train
 from the_train import check_paths  # noqa: F401  the launchers check with it
 
-from src import errors
+from src.core import errors
 from src.manifest import read_manifest
 from src.model_utils.local_adapter import is_scheduler
 

@@ -9,7 +9,7 @@ import pytest
 
 from src.architectures import ARCHITECTURES, architecture_of, check_input, hourglasses, network_facts, resolved
 from src.checkpoint import load_weights, save_weights
-from src.errors import UserError
+from src.core.errors import UserError
 from src.inference import by_shape, make_inputs
 from src.model_utils.config import get_config, load_defaults
 from src.pre_process import kept_size

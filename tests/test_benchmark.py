@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from src.errors import UserError
+from src.core.errors import UserError
 from tests.conftest import assert_user_error, call_script, resdcn_18_is, run_script
 from tools import benchmark, benchmark_cases, benchmark_service, timing
 

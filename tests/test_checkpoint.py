@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor
 from mindspore.train import checkpoint_pb2
 
 from src.checkpoint import CheckpointFolder, newest_checkpoint, read_checkpoint, read_parameters, save_weights
-from src.errors import UserError
+from src.core.errors import UserError
 from src.side_file import find_checkpoints, named_checkpoint
 from tests.conftest import ROOT, assert_user_error
 
@@ -88,7 +88,7 @@ DISK_FULL = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 import mindspore as ms, numpy as np
-from src import errors
+from src.core import errors
 from src.checkpoint import CheckpointFolder
 
 def main():

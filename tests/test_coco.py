@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from src import evaluation, voc_eval
 from src.boxes import ground_truth_boxes, usable_boxes
 from src.coco import Split, find_split, image_list, read_coco
-from src.errors import UserError
+from src.core.errors import UserError
 from tests.conftest import convert, lines_with, noise_image, user_error, write_coco
 
 BOXES = [[10, 20, 30, 25], [60, 40, 25, 30], [5, 50, 20, 30]]

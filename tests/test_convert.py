@@ -17,8 +17,8 @@ from mindspore import Tensor, nn, ops
 from src import image, torch_weights
 from src.checkpoint import load_weights, parameter_shapes, read_checkpoint
 from src.coco import class_list, read_coco
+from src.core.errors import UserError
 from src.detector import load_detector
-from src.errors import UserError
 from src.fine_tuning import start_weights
 from src.model_utils.config import get_config
 from src.predictor import Predictor

@@ -11,7 +11,7 @@ import pytest
 
 from src import dataset, epochs, targets
 from src.coco import Split, find_split
-from src.errors import UserError
+from src.core.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils.config import get_config
 from tests.conftest import TINY, assert_user_error, batches, call_script, convert, noise_image, run_script, user_error, write_coco

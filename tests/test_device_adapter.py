@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
 

@@ -13,7 +13,7 @@ import pytest
 from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
 from src import epochs
 from src.checkpoint import read_checkpoint
-from src.errors import UserError
+from src.core.errors import UserError
 from src.model_utils.local_adapter import RANK_TABLE, get_device_id, get_rank_id, launched, train_alone
 from src.side_file import find_checkpoints
 from src.training_log import read_scores, read_training_log
@@ -330,10 +330,10 @@ def test_an_environment_that_cannot_be_written_ends_all(tmp_path):
 WORK = """
 import atexit, os, signal, subprocess, sys
 sys.path[0] = {root!r}
-from src import errors
+from src.core import errors
 
 def main():
-    child = "import sys; sys.path[0] = sys.argv[1]; from src import errors; errors.run(lambda: 7)"
+    child = "import sys; sys.path[0] = sys.argv[1]; from src.core import errors; errors.run(lambda: 7)"
     subprocess.run([sys.executable, "-c", child, sys.path[0]])
     {body}
 

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from src.project import COMMANDS
+from src.core.project import COMMANDS
 from tests.conftest import ROOT, noise_image
 from tests.test_serve import encoded, send
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from src import errors
+from src.core.interrupts import Interrupts
 from tests.conftest import ROOT, call_script, run_script
 
 SCRIPTS = ["train.py", "eval.py", "export.py", "preprocess.py", "postprocess.py", "src/dataset.py",
@@ -17,7 +17,7 @@ SCRIPTS = ["train.py", "eval.py", "export.py", "preprocess.py", "postprocess.py"
 SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
-from src import errors
+from src.core import errors
 
 def main():
     {body}
@@ -98,12 +98,12 @@ def test_an_ignored_signal_stays_ignored():
 def clock(monkeypatch):
     """The time that Interrupts sees, as a list with one number."""
     now = [100.0]
-    monkeypatch.setattr(errors.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("src.core.interrupts.time.monotonic", lambda: now[0])
     return now
 
 
 def test_the_echo_of_a_signal_does_not_count(clock):
-    interrupts = errors.Interrupts()
+    interrupts = Interrupts()
     with pytest.raises(KeyboardInterrupt):
         interrupts._handle()
     clock[0] += 0.5
@@ -114,7 +114,7 @@ def test_the_echo_of_a_signal_does_not_count(clock):
 
 
 def test_a_noted_signal_waits_and_a_second_one_does_not(clock):
-    interrupts = errors.Interrupts()
+    interrupts = Interrupts()
     with interrupts.noted():
         assert not interrupts.requested
         interrupts._handle()
@@ -126,7 +126,7 @@ def test_a_noted_signal_waits_and_a_second_one_does_not(clock):
 
 
 def test_a_held_signal_raises_at_the_end_of_the_block(clock):
-    interrupts = errors.Interrupts()
+    interrupts = Interrupts()
     done = []
     with pytest.raises(KeyboardInterrupt), interrupts.held():
         interrupts._handle()
@@ -144,7 +144,7 @@ def test_a_process_can_end_at_once():
 def test_signals_are_handled_where_nobody_ignores_them():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        interrupts = errors.Interrupts()
+        interrupts = Interrupts()
         interrupts.install()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -157,7 +157,7 @@ def test_signals_are_handled_where_nobody_ignores_them():
 LOADING = """
 import os, signal, sys
 sys.path[:0] = [{root!r}, {folder!r}]
-from src import errors
+from src.core import errors
 
 def main():
     import mindspore.inner

@@ -15,9 +15,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import errors, evaluation, evaluator, image_files
+from src import evaluation, evaluator, image_files
 from src.coco import find_split, read_coco
-from src.errors import UserError
+from src.core.errors import UserError
+from src.core.interrupts import Interrupted
 from src.inference import Detected
 from src.predictor import Predictor
 from src.side_file import read_side_file
@@ -272,7 +273,7 @@ def test_an_interrupted_evaluation_leaves_no_scores(least, least_checkpoint, tin
     real = image_files.read_image
     monkeypatch.setattr(evaluator, "read_image", read_image)
     words = ["--load_checkpoint_path", least_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
-    with pytest.raises(errors.Interrupted, match="of 6 images .*val.unfinished"):
+    with pytest.raises(Interrupted, match="of 6 images .*val.unfinished"):
         script.evaluate(make_config(*words, "--dataset_config.num_workers", 1))
     assert [path.name for path in tmp_path.iterdir()] == ["val.unfinished"]
     result = json.loads((tmp_path / "val.unfinished" / "val_pred_result.json").read_text())

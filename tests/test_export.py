@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from src.core.errors import UserError
 from src.detector import export_detector, load_detector, load_mindir
-from src.errors import UserError
 from src.pre_process import make_input, normalize
 from src.predictor import Predictor
 from tests.conftest import (

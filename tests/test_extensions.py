@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src import extensions
-from src.errors import UserError
+from src.core.errors import UserError
 from tests.conftest import TINY, assert_user_error, call_script, contents, copy_project
 
 # Both extensions in a few lines of Cython, which builds them in a moment; the wheel of test_package is built of the real ones.

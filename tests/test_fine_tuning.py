@@ -9,7 +9,7 @@ import pytest
 from src import fine_tuning
 from src.centernet_det import build_network
 from src.checkpoint import EMA_PREFIX, load_weights, read_checkpoint, save_weights
-from src.errors import UserError
+from src.core.errors import UserError
 from src.side_file import describe_model, side_file
 from tests.conftest import network_of
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from src.coco import find_split, read_coco
-from src.errors import UserError
+from src.core.errors import UserError
 from src.label_formats import part_of, recognize
 from src.label_names import match_names
 from src.manifest import read_manifest
@@ -695,7 +695,7 @@ def test_an_interrupted_run_leaves_nothing_and_an_earlier_output_is_kept(tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("src.utils.link_or_copy", interrupted)
+        patch.setattr("src.core.files.link_or_copy", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]

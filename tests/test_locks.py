@@ -1,4 +1,4 @@
-"""src/locks.py: one training in a folder."""
+"""src/core/locks.py: one training in a folder."""
 import errno
 import fcntl
 import json
@@ -10,15 +10,15 @@ import sys
 
 import pytest
 
-from src.errors import UserError
-from src.locks import lock_file, locked, require_free
+from src.core.errors import UserError
+from src.core.locks import lock_file, locked, require_free
 from tests.conftest import ROOT, TINY, assert_user_error, call_script
 
 HOLD = """
 import sys
 import time
 
-from src.locks import locked
+from src.core.locks import locked
 
 with locked(sys.argv[1:], "training"):
     print("locked", flush=True)

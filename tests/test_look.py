@@ -7,7 +7,7 @@ import pytest
 
 from src import dataset, look, manifest
 from src.coco import Split
-from src.errors import UserError
+from src.core.errors import UserError
 from src.training_log import read_training_log
 from tests.conftest import ROOT, TINY, convert, lines_with, noise_image, run_script, train_least, write_coco
 

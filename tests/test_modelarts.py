@@ -9,7 +9,7 @@ import types
 
 import pytest
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import Barrier, modelarts

@@ -7,8 +7,8 @@ from mindspore import Tensor, nn
 
 from src import deform_conv
 from src.centernet_det import DetectionNetwork
+from src.core.errors import UserError
 from src.deform_conv import DeformConv2d, deform_conv_composite, resolve_dcn_impl
-from src.errors import UserError
 from src.resnet import ResNet
 from src.train_step import set_precision
 from tests import parity, torch_reference

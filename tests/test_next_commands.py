@@ -1,7 +1,7 @@
 """What a training says of how to go on: commands that hold where the person stands who reads it."""
 import pytest
 
-from src import project
+from src.core import project
 from src.next_commands import commands_for, how_to_go_on
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from src import offline
-from src.errors import UserError
+from src.core.errors import UserError
 from src.evaluation import METRIC_NAMES
 from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, no_graphs, resdcn_18_is
 

@@ -20,10 +20,10 @@ from onnx.reference import ReferenceEvaluator
 from setup import requirements
 from src import onnx_detector
 from src.centernet_det import DetectionNetwork, HeatmapNetwork
+from src.core.errors import UserError
 from src.deform_conv import DeformConv2d
 from src.detector import load_detector
 from src.device_input import Normalize
-from src.errors import UserError
 from src.folding import make_for_inference
 from src.onnx_cells import add_cell
 from src.onnx_detector import load_onnx, read_onnx

@@ -4,7 +4,7 @@ import runpy
 
 import pytest
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.options import OptionParser
 from src.side_file import require_checkpoint
 from tests.conftest import ROOT, assert_user_error, user_error

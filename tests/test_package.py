@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from setup import content, dependencies, packaged
+from src.core.project import COMMANDS
+from src.core.version import version
 from src.predictor import Predictor
-from src.project import COMMANDS
-from src.version import version
 from tests import small_network
 from tests.conftest import ROOT, TINY, assert_user_error, run
 

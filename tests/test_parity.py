@@ -10,7 +10,7 @@ import torch
 
 from src import torch_weights
 from src.checkpoint import load_weights, parameter_shapes
-from src.errors import UserError
+from src.core.errors import UserError
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, assert_user_error, call_script, network_of, resdcn_18_is
 

@@ -4,7 +4,7 @@ import pytest
 
 from src import image
 from src.architectures import check_detected_input
-from src.errors import UserError
+from src.core.errors import UserError
 from src.post_process import to_image
 from src.pre_process import batch_kind, filled, kept_size, make_input, scaled_size, whole_view
 from tests.conftest import noise_image

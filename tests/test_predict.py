@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.errors import Interrupted, UserError
+from src.core.errors import UserError
+from src.core.interrupts import Interrupted
 from tests.conftest import (
     ROOT,
     SQUARE,

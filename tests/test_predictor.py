@@ -11,8 +11,8 @@ from PIL import Image
 
 from src import predictor as predictor_module
 from src.checkpoint import read_checkpoint, save_weights
+from src.core.errors import UserError
 from src.detector import load_detector
-from src.errors import UserError
 from src.post_process import merge, to_image
 from src.pre_process import make_input, normalize
 from src.predictor import Prediction, Predictor, as_image, as_prediction

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from setup import dependencies
-from src.project import INSTALLED, command, how_to_install
-from src.project import ROOT as PROJECT
+from src.core.project import INSTALLED, command, how_to_install
+from src.core.project import ROOT as PROJECT
 from tests.conftest import ROOT
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.onnx_detector import read_onnx
 from src.predictor import Predictor
 from tests.conftest import assert_user_error, call_script, noise_image, resdcn_18_is, write_coco

@@ -12,10 +12,10 @@ import pytest
 
 from src import evaluation, report, visual
 from src.coco import read_coco
-from src.errors import UserError
+from src.core.errors import UserError
+from src.core.files import read_json
 from src.pre_process import View
 from src.training_log import TrainingLog
-from src.utils import read_json
 from tests.conftest import TINY, assert_user_error, call_script, contents, lines_with, noise_image, resdcn_18_is, write_coco
 
 

@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor
 
 from src import resume
 from src.checkpoint import CheckpointFolder, read_checkpoint
-from src.errors import UserError
+from src.core.errors import UserError
 from src.side_file import checkpoints_to_resume, find_checkpoints, named_checkpoint
 from src.training_log import read_training_log
 from tests.conftest import ROOT, TINY, lines_with, train_least

@@ -18,8 +18,8 @@ from src.averaging import WeightAverage
 from src.centernet_det import build_network
 from src.checkpoint import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
 from src.coco import Split, image_list, read_coco
+from src.core.errors import UserError
 from src.detector import load_detector
-from src.errors import UserError
 from src.folding import fold_batch_norm
 from src.inference import Detected
 from src.model_utils.config import Config

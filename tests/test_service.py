@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from src import serve, service_access
-from src.errors import UserError
+from src.core.errors import UserError
+from src.core.version import version
 from src.service_access import LOG, Access, read_keys, start_log
 from src.service_models import Answer, Health, Limits, Problem
-from src.version import version
 from tests.test_service_queue import Held, started
 
 KEY = "a-key-of-some-length"

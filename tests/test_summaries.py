@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.summaries import Summaries
 from src.training_log import TrainingLog, read_training_log
 from tests.conftest import ROOT, TINY, noise_image, train_least

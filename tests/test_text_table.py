@@ -1,7 +1,7 @@
-"""src/text_table.py."""
+"""src/core/tables.py."""
 import unicodedata
 
-from src.text_table import ROWS, shown, some, table, without_middle
+from src.core.tables import ROWS, shown, some, table, without_middle
 
 
 def width(text):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.torch_files import read_torch_file
 
 FORMATS = ("zip", "pickle", "tar")

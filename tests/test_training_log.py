@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from src import resume
-from src.errors import UserError
+from src.core.console import log as say
+from src.core.console import progress
+from src.core.errors import UserError
+from src.core.kept import MARK
 from src.training_log import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
-from src.utils import MARK, progress
-from src.utils import log as say
 from tests.conftest import TINY, start_script
 from tools.loss import read_losses
 

@@ -10,7 +10,8 @@ import pytest
 from mindspore import Tensor
 
 from src import training_loop
-from src.errors import Interrupted, UserError
+from src.core.errors import UserError
+from src.core.interrupts import Interrupted
 from src.evaluation import METRIC_NAMES
 from src.scoring import Scoring
 from src.watch import Watch

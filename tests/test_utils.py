@@ -1,4 +1,4 @@
-"""src/utils.py: names of results, and files that are read."""
+"""src/core/console.py: names of results, and files that are read."""
 import os
 import pathlib
 
@@ -6,24 +6,13 @@ import numpy as np
 import pytest
 
 from src.checkpoint import save_weights
-from src.errors import UserError
-from src.kinds import is_text
+from src.core.errors import UserError
+from src.core.files import read_json, read_text, whole_file, whole_folder
+from src.core.kept import MARK, has_companion, holds, keep_earlier, require_ours, says, unmarked
+from src.core.kinds import is_text
 from src.rank_table import read_rank_table
 from src.side_file import side_file
 from src.training_log import read_training_log
-from src.utils import (
-    MARK,
-    has_companion,
-    holds,
-    keep_earlier,
-    read_json,
-    read_text,
-    require_ours,
-    says,
-    unmarked,
-    whole_file,
-    whole_folder,
-)
 from tests.conftest import contents, user_error
 from tools.loss import read_losses
 

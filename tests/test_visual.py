@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from src import visual
-from src.errors import UserError
-from src.utils import MARK, says
+from src.core.errors import UserError
+from src.core.kept import MARK, says
 from tests.conftest import NARROW, call_script, lines_with, noise_image, write_coco
 
 

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 
 from src import voc_eval
 from src.coco import find_split
-from src.errors import UserError
+from src.core.errors import UserError
 from src.model_utils.config import get_config
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, copy_project, noise_image, run_script, small_project
 from tools import loss, merge_pascal_json, train_full, voc_to_coco

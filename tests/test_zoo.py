@@ -12,7 +12,7 @@ from mindspore.mindrecord import FileWriter
 from src import dataset
 from src.architectures import resolved
 from src.coco import find_split, read_coco
-from src.errors import UserError
+from src.core.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config

@@ -21,11 +21,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
     sys.path[0] = ROOT
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
+from src.core.files import write_json
+from src.core.kept import require_ours, says
 from src.mindspore_version import require_mindspore
 from src.options import OptionParser
-from src.utils import require_ours, says, write_json
 from tools.benchmark_cases import PARTS
 from tools.timing import time_cases
 

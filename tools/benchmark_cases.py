@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 
-from src.errors import UserError
+from src.core.errors import UserError
 from tools.benchmark_inputs import (
     CLASSES,
     build_detector,

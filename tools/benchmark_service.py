@@ -13,7 +13,7 @@ import urllib.parse
 
 import psutil
 
-from src.errors import UserError
+from src.core.errors import UserError
 from tools.benchmark_inputs import CLASSES, build_detector, jpeg, photograph, settings
 from tools.timing import Case
 

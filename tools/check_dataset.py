@@ -9,8 +9,8 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
 from src.model_utils.config import get_config
 from src.options import OptionParser
 
@@ -20,10 +20,10 @@ def main(argv=None):
     config = get_config(__doc__, words)
 
     from src import look  # what is slow to load is loaded when there is something to do
+    from src.core.console import log
     from src.data_summary import describe_epoch
     from src.dataset_check import check_part, compare_parts, first_batch
     from src.extensions import require_extensions
-    from src.utils import log
 
     errors.require_dir(config.data_dir, "data set folder (--data_dir)")
     require_extensions()

@@ -5,8 +5,8 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
 from src.model_utils.config import get_config
 from src.options import OptionParser, add_exported_option, check_model_options
 
@@ -36,9 +36,11 @@ def main():
     from src import evaluation, visual
     from src.boxes import ground_truth_boxes
     from src.coco import find_split, image_list, image_size, read_coco
+    from src.core.console import log
+    from src.core.kept import require_ours, says
+    from src.data_summary import spread
     from src.image_files import read_image
     from src.predictor import Predictor
-    from src.utils import log, require_ours, says, spread
 
     require_ours(options.output, says(), option="--output")
 

@@ -9,15 +9,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
     sys.path[0] = ROOT
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
+from src.core.kept import require_ours, unmarked
+from src.core.project import command
+from src.core.tables import some
+from src.core.version import version
 from src.mindspore_version import require_mindspore
 from src.options import OptionParser
-from src.project import command
 from src.side_file import HAS_SIDE_FILE, checkpoint_path, named_checkpoint, side_file
-from src.text_table import some
-from src.utils import require_ours, unmarked
-from src.version import version
 
 TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
 COCO_CLASSES = os.path.join(ROOT, "tools", "names", "coco_classes.txt")
@@ -69,9 +69,9 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
     from src.architectures import architecture_of
     from src.centernet_det import build_network
     from src.checkpoint import parameter_shapes, save_weights
+    from src.core.files import write_json
     from src.model_utils.config import Config, checked_section, get_config
     from src.side_file import evaluation_settings, side_file
-    from src.utils import write_json
 
     defaults = get_config("", ["--config_path", recipe] if recipe else [])
     state, others = read_source(ckpt_file)

@@ -8,12 +8,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
     sys.path[0] = ROOT
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
+from src.core.files import read_text
+from src.core.kept import require_ours
 from src.mindspore_version import require_mindspore
 from src.options import OptionParser
 from src.side_file import HAS_SIDE_FILE, checkpoint_path, side_file
-from src.utils import read_text, require_ours
 
 NAMES = os.path.join("tools", "names")
 

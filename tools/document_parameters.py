@@ -7,11 +7,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
     sys.path[0] = ROOT
 
-from src import errors
+from src.core import errors
+from src.core.files import whole_file
+from src.core.kept import require_ours, says
 from src.model_utils.config import as_text, load_defaults
 from src.model_utils.rules import expected
 from src.options import OptionParser
-from src.utils import require_ours, says, whole_file
 
 PAGE = os.path.join(ROOT, "docs", "parameters.md")
 OPENING = """# Parameters

@@ -12,11 +12,12 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
+from src.core.files import whole_folder
+from src.core.kept import MARK, require_ours, says
+from src.core.project import command
 from src.options import OptionParser
-from src.project import command
-from src.utils import MARK, require_ours, says, whole_folder
 
 
 def main(argv=None):
@@ -34,9 +35,9 @@ def main(argv=None):
         raise UserError(f"--val_fraction is {options.val_fraction:g}; expected a number between 0 and 1")
     check_folders(options.input, options.output)
 
+    from src.core.console import log, log_skipped
     from src.label_formats import list_files  # what is slow to load is loaded when there is something to do
     from src.labels import coco_files, settle_parts, summary
-    from src.utils import log, log_skipped
 
     files = list_files(options.input)
     labels = read_labels(options.input, files, choose_form(options.input, files, options.format), options.zero_based)
@@ -68,8 +69,8 @@ def choose_form(folder, files, wanted):
 
     Raises UserError if none or several are.
     """
+    from src.core.console import log
     from src.label_formats import RECOGNIZED, endings, recognize
-    from src.utils import log
 
     found = [entry for entry in recognize(folder, files) if wanted in ("auto", entry.form)]
     if len(found) == 1:
@@ -102,7 +103,8 @@ def write(source, output, parts):
 
     The images are hard links where the file system can, else copies.
     """
-    from src.utils import link_or_copy, progress, write_json
+    from src.core.console import progress
+    from src.core.files import link_or_copy, write_json
 
     with errors.writing(output), whole_folder(output, is_import) as partial:
         os.makedirs(os.path.join(partial, "annotations"))

@@ -6,12 +6,12 @@ import time
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
+from src.core import errors
+from src.core.kept import require_ours
 from src.model_utils.config import make_config
 from src.models import load_model
 from src.offline import RESULTS, run_inputs
 from src.options import OptionParser, add_device_options, add_exported_option, check_model_options
-from src.utils import require_ours
 
 
 def main(argv=None):

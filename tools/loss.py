@@ -15,8 +15,8 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
 from src.options import OptionParser
 
 RELATIVE_LIMIT = 0.05
@@ -124,8 +124,8 @@ def plot(candidate, reference, last, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    from src.core.kept import says
     from src.curves import draw_curve, save_figure
-    from src.utils import says
 
     figure, axes = pyplot.subplots(figsize=(9, 5), dpi=110, layout="constrained")
     for losses, label, color in ((reference, "reference", "tab:blue"), (candidate, "candidate", "tab:orange")):

@@ -5,11 +5,12 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
+from src.core.files import write_json
+from src.core.kept import require_ours, says
 from src.options import OptionParser
 from src.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
-from src.utils import require_ours, says, write_json
 
 LARGEST_DEVICE = 9999
 OURS = says('{\n "version": "1.0",\n "server_count": ')  # the test for write_json whether a table is one of this script's

@@ -7,9 +7,9 @@ import os
 import sys
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-from src import errors
+from src.core import errors, interrupts
 
-errors.INTERRUPTS.install("exit")  # while the rest is loaded
+interrupts.INTERRUPTS.install("exit")  # while the rest is loaded
 
 import argparse
 import json
@@ -18,7 +18,7 @@ import tempfile
 import cv2
 import numpy as np
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.options import OptionParser
 
 CLASSES = ("rectangle", "ellipse", "triangle")

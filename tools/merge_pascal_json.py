@@ -6,10 +6,10 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
+from src.core.kept import MARK
 from src.options import OptionParser
-from src.utils import MARK
 
 
 def main(argv=None):
@@ -19,7 +19,9 @@ def main(argv=None):
     options = parser.parse_args(argv)
 
     from src.coco import log_notes, read_coco
-    from src.utils import log, require_ours, says, write_json
+    from src.core.console import log
+    from src.core.files import write_json
+    from src.core.kept import require_ours, says
 
     require_ours(options.output, says(), option="--output")
     parts = [(path, read_coco(path)) for path in options.inputs]

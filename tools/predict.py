@@ -7,15 +7,16 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors, interrupts
+from src.core.console import log, log_skipped
+from src.core.errors import UserError
+from src.core.kept import require_ours
 from src.image_headers import IMAGE_ENDINGS
 from src.label_formats import endings
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 from src.prediction_files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
 from src.predictor import Predictor
-from src.utils import log, log_skipped, require_ours
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
@@ -36,22 +37,23 @@ def main(argv=None):
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output
     files = PredictionFiles(folder, predictor, chosen, options.score_thresh)
-    with errors.INTERRUPTS.noted():  # what is detected is written whole
+    with interrupts.INTERRUPTS.noted():  # what is detected is written whole
         detect_in_images(files, [path for path in sources if not is_video(path)], base, options.max_pixels, options.heatmap)
         for path in sources:
-            if is_video(path) and not errors.INTERRUPTS.requested:
+            if is_video(path) and not interrupts.INTERRUPTS.requested:
                 detect_in_video(files, path, options.max_frames, options.heatmap)
         files.close()
     log_skipped(files.skipped)
     if not files.images:
-        if errors.INTERRUPTS.requested:
-            raise errors.Interrupted("nothing was detected until then, and nothing is written")
+        if interrupts.INTERRUPTS.requested:
+            raise interrupts.Interrupted("nothing was detected until then, and nothing is written")
         raise UserError(f"nothing could be read of {options.input} ({len(files.skipped)} files): no results are written")
     log(f"{len(files.images)} images or frames, {len(files.annotations)} objects, {len(files.skipped)} skipped: {folder}")
     if files.images and not files.annotations:
         log(f"no object scores {options.score_thresh} or more; --score_thresh sets the limit")
-    if errors.INTERRUPTS.requested:
-        raise errors.Interrupted(f"{folder} holds what was detected until then; the same command starts anew, and keeps that folder aside")
+    if interrupts.INTERRUPTS.requested:
+        raise interrupts.Interrupted(f"{folder} holds what was detected until then; the same command starts anew, and keeps "
+                                     "that folder aside")
     return 1 if files.skipped else 0
 
 

@@ -6,13 +6,13 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors, interrupts
+from src.core.errors import UserError
+from src.core.kept import says
+from src.core.project import how_to_install
 from src.model_utils.config import get_config
 from src.models import ending
 from src.options import OptionParser
-from src.project import how_to_install
-from src.utils import says
 
 # What int8 kernels compute; a ConvTranspose and a DeformConv have none. Adds in int8 cost AP and save no time (docs/onnx-int8.md).
 OPERATORS = ["Conv", "Relu", "MaxPool"]
@@ -29,10 +29,12 @@ def main(argv=None):
     import itertools
     import json
 
+    from src.core.console import log
+    from src.core.files import whole_file, write_json
+    from src.core.kept import require_ours
     from src.models import check_fixed, description_source, load_model, read_model
     from src.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file
     from src.side_file import adopt_evaluation
-    from src.utils import log, require_ours, whole_file, write_json
 
     require_ours(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file, "--output")
     if options.report:
@@ -106,7 +108,7 @@ def choose_float(model, beginnings):
 def choose_images(folder, count):
     """Paths of at most count images, spread over a folder and those in it. Raises UserError if it has none."""
     from src.coco import Split, image_list
-    from src.utils import spread
+    from src.data_summary import spread
 
     errors.require_dir(folder, "folder of images (--images)")
     images = image_list(Split("", folder), None)
@@ -135,9 +137,9 @@ def calibration_batches(paths, detector, config):
     """
     import numpy as np
 
+    from src.core.console import log, log_skipped, progress
     from src.image_files import read_image
     from src.inference import make_inputs
-    from src.utils import log, log_skipped, progress
 
     skipped = []
     for path in progress(paths, "calibrating"):
@@ -194,7 +196,7 @@ def compare(detectors, batch, part, config):
     Raises Interrupted.
     """
     from src import evaluation, evaluator
-    from src.utils import log
+    from src.core.console import log
     from tools.timing import take_turns
 
     times = take_turns({name: lambda detector=detector: detector(batch) for name, detector in detectors.items()}, RUNS)
@@ -204,8 +206,8 @@ def compare(detectors, batch, part, config):
         log(f"detecting in {len(part.images)} images with the {name} file")
         results, _ = evaluator.detect(detector, part, config)
         evaluator.require_read(len(results.skipped), part)
-        if errors.INTERRUPTS.requested:
-            raise errors.Interrupted("the int8 file is written whole; nothing is scored")
+        if interrupts.INTERRUPTS.requested:
+            raise interrupts.Interrupted("the int8 file is written whole; nothing is scored")
         metrics = evaluation.score(part.coco, results.records)[1]
         for metric in evaluation.METRIC_NAMES:
             report.setdefault(metric, {})[name] = metrics[metric]

@@ -6,8 +6,8 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
 from src.model_utils.config import get_config
 from src.options import OptionParser
 
@@ -29,9 +29,11 @@ def main(argv=None):
 
 def report(folder, options, config):
     """Write the page about one run; returns its path."""
+    from src.core.console import log
+    from src.core.files import read_json
+    from src.core.kept import require_ours, says
     from src.evaluation import FOUND
     from src.report import Run, write_report
-    from src.utils import log, read_json, require_ours, says
 
     output = options.output or os.path.join(folder, "report.html")
     require_ours(output, says(), option="--output")
@@ -50,9 +52,10 @@ def report(folder, options, config):
 def compare(folders, options):
     """Write the page about several runs; returns its path."""
     from src.comparison import ComparedRun, read_settings, run_names, write_comparison
+    from src.core.console import log
+    from src.core.kept import require_ours, says
     from src.side_file import find_checkpoints, side_file
     from src.training_log import read_record
-    from src.utils import log, require_ours, says
 
     if options.data_dir or options.config_path:
         raise UserError("--data_dir and --config_path are for the images of one run: several are compared without images")
@@ -90,8 +93,8 @@ def find_files(folder):
 
 def read_metrics(path):
     """The dictionary of a metrics.json, None if it is not there. Raises UserError."""
+    from src.core.files import read_json
     from src.evaluation import SCORES, TIMES
-    from src.utils import read_json
 
     if not os.path.isfile(path):
         return None

@@ -8,11 +8,11 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.errors import UserError
+from src.core.project import how_to_install
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
-from src.project import how_to_install
 
 KEEP_ALIVE = 75  # seconds that a connection may be silent between two requests; longer than a proxy keeps it
 HEADER_BYTES = 32_768  # of a request

@@ -15,9 +15,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
     sys.path[0] = ROOT
 
-from src import errors
-from src.errors import UserError
-from src.kinds import is_number
+from src.core import errors, interrupts
+from src.core.errors import UserError
+from src.core.kinds import is_number
 from src.manifest import manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import as_parameters, get_config
@@ -107,7 +107,7 @@ def script(name, *words):
 
 def run(command, **options):
     """Run a command; its failure ends this script with its exit code. On a signal it may end in order."""
-    with errors.INTERRUPTS.noted():
+    with interrupts.INTERRUPTS.noted():
         process = subprocess.Popen(command, **options)
         asked = False
         while True:
@@ -115,11 +115,11 @@ def run(command, **options):
                 code = process.wait(timeout=0.5)
                 break
             except subprocess.TimeoutExpired:
-                if errors.INTERRUPTS.requested and not asked:
+                if interrupts.INTERRUPTS.requested and not asked:
                     asked = True
                     process.terminate()  # which a terminal's Ctrl-C has told it already
-    if errors.INTERRUPTS.requested:
-        raise errors.Interrupted(f"what {os.path.basename(command[1])} says above goes on")
+    if interrupts.INTERRUPTS.requested:
+        raise interrupts.Interrupted(f"what {os.path.basename(command[1])} says above goes on")
     if code:
         sys.exit(code)
 
@@ -161,8 +161,8 @@ def performance(records, logs, images):
 
 def summary(folder, checkpoint, images):
     """The lines a run ends with; the same goes into performance.json. images: those that an epoch reads."""
+    from src.core.files import read_json, write_json
     from src.training_log import read_training_log
-    from src.utils import read_json, write_json
 
     logs = []
     for path in glob.glob(os.path.join(folder, "LOG[0-9]*", "training_log.txt")):

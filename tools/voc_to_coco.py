@@ -11,12 +11,14 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from src import errors
-from src.errors import UserError
+from src.core import errors
+from src.core.console import log, log_skipped
+from src.core.errors import UserError
+from src.core.files import link_or_copy, write_json
+from src.core.kept import MARK, require_ours, says
 from src.label_formats import images_of, name_of, stem
 from src.labels import Labels, each_once
 from src.options import OptionParser
-from src.utils import MARK, link_or_copy, log, log_skipped, require_ours, says, write_json
 from src.voc_labels import read_files, read_list, read_xml
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",

@@ -1,6 +1,6 @@
 """What parameters may be together, and which of them then do nothing; what each may be alone, rules.py checks."""
 from src.architectures import check_detected_input, check_input, network_facts, resolved
-from src.errors import UserError
+from src.core.errors import UserError
 from src.model_utils.local_adapter import launched
 
 

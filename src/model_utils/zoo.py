@@ -2,7 +2,7 @@
 import os
 import re
 
-from src.errors import UserError
+from src.core.errors import UserError
 from src.model_utils.rules import checked, shortened
 
 # Parameters of the model-zoo version that nothing here depends on, and what does their work.

@@ -150,10 +150,10 @@ def checkpoints(folder):
     """Checkpoints with their side files, loaded as evaluation does."""
     from src.centernet_det import build_network
     from src.checkpoint import save_weights
+    from src.core.files import write_json
     from src.detector import load_detector
     from src.model_utils.config import get_config
     from src.side_file import describe_model
-    from src.utils import write_json
 
     words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"]
     config = get_config("", words)
@@ -256,11 +256,11 @@ def onnx_files(folder):
 
     from src.centernet_det import build_network
     from src.checkpoint import save_weights
+    from src.core.files import write_json
     from src.detector import export_onnx, load_detector
     from src.model_utils.config import get_config
     from src.onnx_detector import load_onnx
     from src.side_file import describe_model
-    from src.utils import write_json
 
     good = os.path.join(folder, "good")
     words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8", "--export_config.export_name", good,
@@ -353,7 +353,7 @@ def child(kind, seeds, queue):
     """Try the inputs of these seeds; puts (seed, outcome, text) into the queue."""
     import numpy as np
 
-    from src.errors import UserError
+    from src.core.errors import UserError
     from src.model_utils.device_adapter import set_device
 
     set_device("CPU", 0)

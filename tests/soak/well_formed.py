@@ -195,8 +195,8 @@ def use_stand_ins():
         return Stub(side, side["K"], side["input_res"], side["batch_size"], side["input_type"] == "uint8")
 
     def train(config, train_set, target, rank, part=None):
+        from src.core.interrupts import Interrupted
         from src.engine import steps_to_do
-        from src.errors import Interrupted
         from src.optimizer import build_schedule
         from src.side_file import describe_model
 
@@ -210,13 +210,13 @@ def use_stand_ins():
             file.write(b"x")
 
     def run(command, **options):
-        from src.errors import Interrupted
+        from src.core.interrupts import Interrupted
 
         raise Interrupted("another process begins here")
 
     def write_part(folder, part, count, options):
         if count > 10:
-            from src.errors import Interrupted
+            from src.core.interrupts import Interrupted
 
             raise Interrupted("much is to be drawn")
         return real_write_part(folder, part, count, options)
@@ -239,10 +239,10 @@ def make_base(folder):
     from src.centernet_det import build_network
     from src.checkpoint import save_weights
     from src.coco import find_split
+    from src.core.files import write_json
     from src.model_utils.config import get_config
     from src.offline import input_name, result_name
     from src.side_file import describe_model
-    from src.utils import write_json
     from tests.conftest import convert
     from tools import make_rank_table
     from tools.benchmark_inputs import jpeg, photograph, write_coco
@@ -351,7 +351,7 @@ def run(script, words):
 
 def run_in_copy(base, path, script, words, replaced=None):
     """Run a script in a copy of the base folder beside path, which there takes the place of the file `replaced`. Returns "result"."""
-    from src.errors import Interrupted
+    from src.core.interrupts import Interrupted
 
     place = os.path.join(os.path.dirname(path), "a", "b")
     shutil.copytree(base, place)

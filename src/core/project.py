@@ -4,9 +4,9 @@ import importlib.util
 import os
 import shlex
 
-PACKAGE = os.path.dirname(os.path.abspath(__file__))
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DISTRIBUTION = "centernet-mindspore"  # on no index: pip is given its files, never its name
-INSTALLED = __package__ != "src"
+INSTALLED = __package__.partition(".")[0] != "src"
 ROOT = PACKAGE if INSTALLED else os.path.dirname(PACKAGE)  # the folder of default_config.yaml, configs/ and tools/
 COMMANDS = {"train.py": "centernet-train", "eval.py": "centernet-eval", "export.py": "centernet-export",
             "tools/predict.py": "centernet-predict", "tools/serve.py": "centernet-serve", "tools/report.py": "centernet-report"}

@@ -1,0 +1,1 @@
+"""What every other folder uses: errors, signals, files, the log. No MindSpore, no configuration."""
