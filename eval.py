@@ -49,9 +49,9 @@ def evaluate(config):
     from src import evaluator
     from src.core.console import log
     from src.core.locks import locked
-    from src.extensions import require_extensions
     from src.model_utils.together import idle_in_evaluation
     from src.models import check_fixed, description_source, ending, load_model
+    from src.native.extensions import require_extensions
     from src.side_file import adopt_evaluation
 
     require_extensions()

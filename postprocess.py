@@ -15,7 +15,7 @@ def main():
     from src.core.console import log, log_skipped, progress
     from src.core.files import whole_folder
     from src.core.kept import require_ours
-    from src.extensions import require_extensions
+    from src.native.extensions import require_extensions
     from src.post_process import coco_records, merge, to_image
     from src.side_file import checked_evaluation
 

@@ -29,8 +29,8 @@ def main():
             description["input_res"] = config.export_config.input_res
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation
-    from src.extensions import require_extensions
     from src.image_files import read_image
+    from src.native.extensions import require_extensions
     from src.offline import write_inputs
 
     require_extensions()

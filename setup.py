@@ -23,7 +23,8 @@ IN_A_CHECKOUT = {f"tools/{name}.py" for name in (  # tools that work on a checko
     "benchmark", "benchmark_cases", "benchmark_inputs", "benchmark_service", "document_parameters", "eval", "train_full")}
 # lrintf as one instruction; and no fused multiply-add, which ARM compilers choose and which rounds otherwise.
 FLAGS = ["-O3", "-fno-math-errno", "-ffp-contract=off"]
-EXTENSIONS = [Extension(f"centernet.{name}", [f"src/{name}.pyx"], extra_compile_args=FLAGS) for name in ("soft_nms", "resample")]
+NATIVE = {f"centernet.native.{name}": f"src/native/{name}.pyx" for name in ("soft_nms", "resample")}
+EXTENSIONS = [Extension(name, [source], extra_compile_args=FLAGS) for name, source in NATIVE.items()]
 
 
 def packaged(source):
@@ -83,7 +84,7 @@ def requirements(name):
 
 
 def dependencies():
-    """What the package needs, and its extras, as setup takes them; nothing where src/extensions.py builds, with this file and the .pyx."""
+    """What the package needs, and its extras, as setup takes them; nothing where src/native/extensions.py builds."""
     if not os.path.exists("requirements.txt"):
         return {}
     extras = {name: requirements(f"requirements-{name}.txt") for name in ("onnx", "serve", "tensorboard", "torch")}

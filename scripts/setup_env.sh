@@ -29,7 +29,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" > "$stamp"
 fi
 
-for source in src/*.pyx; do
+for source in src/native/*.pyx; do
     built=$(ls "${source%.pyx}".*.so 2>/dev/null | head -n 1)
     if [ -z "$built" ] || [ "$source" -nt "$built" ]; then
         command -v cc gcc > /dev/null || { echo "error: no C compiler found; install gcc" >&2; exit 2; }

@@ -29,11 +29,11 @@ from src.core.console import log
 from src.core.errors import UserError
 from src.core.locks import locked
 from src.epochs import Steps, epoch_order, rank_share
-from src.extensions import require_extensions
 from src.manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import modelarts
+from src.native.extensions import require_extensions
 from src.samples import augmented_batch, sample_layout
 from src.targets import columns, draws_on_host
 

@@ -8,7 +8,7 @@ import math
 import cv2
 import numpy as np
 
-from src.extensions import extension
+from src.native.extensions import extension
 
 # BT.601 gray from BGR, as cv2.cvtColor computes it.
 GRAY_WEIGHTS = np.array([0.114, 0.587, 0.299])

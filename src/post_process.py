@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from src import image
-from src.extensions import extension
+from src.native.extensions import extension
 from src.pre_process import View
 
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from src import image_files
 from src.core.errors import UserError
-from src.extensions import require_extensions
 from src.image_files import read_image
 from src.inference import join_scales, make_inputs
 from src.model_utils.config import make_config
 from src.models import description_source, is_exported, load_model, read_model, require_runtime
+from src.native.extensions import require_extensions
 from src.pre_process import View
 from src.side_file import adopt_evaluation, named_checkpoint
 

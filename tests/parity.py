@@ -35,11 +35,11 @@ from src.core.errors import UserError
 from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_device_input, build_optimizer, build_train_step
-from src.extensions import extension
 from src.folding import make_for_inference
 from src.hourglass import Hourglass, StackFeatures
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
+from src.native.extensions import extension
 from src.post_process import to_image
 from src.samples import sample_layout
 from src.train_step import build_loss

@@ -8,24 +8,24 @@ import sys
 import numpy as np
 import pytest
 
-from src import extensions
 from src.core.errors import UserError
+from src.native import extensions
 from tests.conftest import TINY, assert_user_error, call_script, contents, copy_project
 
 # Both extensions in a few lines of Cython, which builds them in a moment; the wheel of test_package is built of the real ones.
 SOURCES = {"soft_nms": "def made():\n    return 'soft-NMS'\n", "resample": "def made():\n    return 'resampling'\n"}
 USE = """
-from src.extensions import extension, require_extensions
+from src.native.extensions import extension, require_extensions
 require_extensions()
 print(extension("soft_nms").made(), extension("resample").made(), extension("resample").__file__)
 """
 # The same where build() would put what is built already into its place.
 USE_BUILT = """
 import shutil, sys
-from src import extensions
+from src.native import extensions
 def build():
     print("built anew")
-    shutil.copy(sys.argv[1], extensions.PACKAGE)
+    shutil.copy(sys.argv[1], extensions.FOLDER)
 extensions.build = build
 print(extensions.extension("resample").resample.__name__)
 """
@@ -36,7 +36,7 @@ def bare(tmp_path):
     """A copy of the project in which nothing is built, with SOURCES."""
     folder = copy_project(tmp_path / "bare", "*.so", "*.c")
     for name, source in SOURCES.items():
-        (folder / "src" / f"{name}.pyx").write_text(source)
+        (folder / "src" / "native" / f"{name}.pyx").write_text(source)
     return folder
 
 
@@ -54,7 +54,7 @@ def run_in(folder, environment, *words):
 @pytest.mark.slow
 def test_two_processes_build_at_once_and_a_third_finds_what_they_made(bare, compiler):
     """Also in the place of one that is for another processor."""
-    (bare / "src" / os.path.basename(extensions.extension("soft_nms").__file__)).write_bytes(b"not for this machine")
+    (bare / "src" / "native" / os.path.basename(extensions.extension("soft_nms").__file__)).write_bytes(b"not for this machine")
     environment = {**os.environ, "CC": str(compiler)}
     started = [subprocess.Popen([sys.executable, "-c", USE], cwd=bare, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                 env=environment) for _ in range(2)]
@@ -62,19 +62,19 @@ def test_two_processes_build_at_once_and_a_third_finds_what_they_made(bare, comp
     assert [process.returncode for process in started] == [0, 0], outputs
     third = run_in(bare, os.environ, "-c", USE)
     for lines in (*(output.splitlines() for output, _ in outputs), third.stdout.splitlines()):
-        assert lines[-1].startswith(f"soft-NMS resampling {bare}/src/resample.")
+        assert lines[-1].startswith(f"soft-NMS resampling {bare}/src/native/resample.")
     for output, _ in outputs:
         assert output.count("building the Cython extensions") == 1
     assert "building" not in third.stdout and third.returncode == 0
-    made = [name for name in os.listdir(bare / "src") if name.endswith(".so") or name.startswith(".")]
-    assert len(made) == 2 and not list((bare / "src").glob("*.c"))
+    made = [name for name in os.listdir(bare / "src" / "native") if name.endswith(".so") or name.startswith(".")]
+    assert len(made) == 2 and not list((bare / "src" / "native").glob("*.c"))
 
 
 @pytest.mark.parametrize("found", [None, b"not for this machine"], ids=["none", "for another processor"])
 def test_an_extension_that_cannot_be_imported_is_built_anew(found, bare):
     whole = extensions.extension("resample").__file__
     if found:
-        (bare / "src" / os.path.basename(whole)).write_bytes(found)
+        (bare / "src" / "native" / os.path.basename(whole)).write_bytes(found)
     done = run_in(bare, os.environ, "-c", USE_BUILT, whole)
     assert done.stdout.splitlines() == ["built anew", "resample"], done.stderr
 
@@ -84,7 +84,7 @@ def test_without_a_compiler_a_script_ends_in_one_sentence(bare, tiny_data, tmp_p
     done = run_in(bare, without_compiler(tmp_path), "preprocess.py", "--val_data_dir", tiny_data, "--predict_dir", tmp_path / "q")
     assert_user_error(done, "extensions", f"cd {shlex.quote(str(bare))} && {shlex.quote(sys.executable)} setup.py build_ext")
     assert not (tmp_path / "q").exists()
-    assert not [name for name in os.listdir(bare / "src") if name.startswith(".extensions")]
+    assert not [name for name in os.listdir(bare / "src" / "native") if name.startswith(".extensions")]
 
 
 def test_every_script_needs_the_extensions_before_it_begins(tiny_data, tiny_records, small_file, tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_written(monkeypatch):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(extensions.tempfile, "TemporaryDirectory", refuse)
-    with pytest.raises(UserError, match=r"/src: Read-only file system.* run: cd "):
+    with pytest.raises(UserError, match=r"/src/native: Read-only file system.* run: cd "):
         extensions.build()
 
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from src.extensions import extension
+from src.native.extensions import extension
 from src.post_process import coco_records, detections_of, merge, to_image
 from src.pre_process import View
 

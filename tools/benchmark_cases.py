@@ -319,7 +319,7 @@ def postprocess_part(runs):
     """From 100 detections in output pixels to COCO records, on the host."""
     import numpy as np
 
-    from src.extensions import extension
+    from src.native.extensions import extension
     from src.post_process import coco_records, merge, to_image
     from src.pre_process import View
 

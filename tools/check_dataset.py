@@ -23,7 +23,7 @@ def main(argv=None):
     from src.core.console import log
     from src.data_summary import describe_epoch
     from src.dataset_check import check_part, compare_parts, first_batch
-    from src.extensions import require_extensions
+    from src.native.extensions import require_extensions
 
     errors.require_dir(config.data_dir, "data set folder (--data_dir)")
     require_extensions()

@@ -121,7 +121,7 @@ def read_annotated(description, config):
     """The evaluator.Part of the data set's validation images. Raises UserError."""
     from src import evaluator
     from src.coco import find_split
-    from src.extensions import require_extensions
+    from src.native.extensions import require_extensions
 
     require_extensions()
     return evaluator.read_part(find_split(config.data_dir, "val", config.dataset_config), description, config)

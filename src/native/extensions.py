@@ -13,8 +13,9 @@ from types import ModuleType
 
 from src.core.console import log
 from src.core.errors import UserError, reason
-from src.core.project import INSTALLED, PACKAGE, ROOT
+from src.core.project import INSTALLED, ROOT
 
+FOLDER = os.path.dirname(os.path.abspath(__file__))  # of the sources and of what is built
 _ONE_BUILD = threading.Lock()
 
 
@@ -32,7 +33,7 @@ def extension(name: str) -> ModuleType:
 
 def require_extensions() -> None:
     """Build what is missing before the work that needs it has threads, folders and a network. Raises UserError."""
-    for source in sorted(glob.glob(os.path.join(PACKAGE, "*.pyx"))):
+    for source in sorted(glob.glob(os.path.join(FOLDER, "*.pyx"))):
         extension(os.path.splitext(os.path.basename(source))[0])
 
 
@@ -42,23 +43,24 @@ def build() -> None:
     Each process builds in a folder of its own and renames what is whole: any number may do so at the same time.
     """
     if INSTALLED:
-        raise UserError(f"the compiled modules of {PACKAGE} are missing, or are for another Python; install the package's "
+        raise UserError(f"the compiled modules of {FOLDER} are missing, or are for another Python; install the package's "
                         "wheel for this one, or build it: pip install --no-deps --force-reinstall /path/to/the/checkout")
     log("building the Cython extensions, once; it takes some seconds")
     try:
-        with tempfile.TemporaryDirectory(prefix=".extensions.", dir=PACKAGE) as folder:
-            os.mkdir(os.path.join(folder, "src"))
+        with tempfile.TemporaryDirectory(prefix=".extensions.", dir=FOLDER) as folder:
+            sources = os.path.join(folder, os.path.relpath(FOLDER, ROOT))
+            os.makedirs(sources)
             shutil.copy(os.path.join(ROOT, "setup.py"), folder)
-            for source in glob.glob(os.path.join(PACKAGE, "*.pyx")):
-                shutil.copy(source, os.path.join(folder, "src"))
+            for source in glob.glob(os.path.join(FOLDER, "*.pyx")):
+                shutil.copy(source, sources)
             command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             if done.returncode:
                 raise _unbuilt(_cause(done.stderr))
-            for made in glob.glob(os.path.join(folder, "src", "*.so")):
-                os.replace(made, os.path.join(PACKAGE, os.path.basename(made)))
+            for made in glob.glob(os.path.join(sources, "*.so")):
+                os.replace(made, os.path.join(FOLDER, os.path.basename(made)))
     except OSError as error:
-        raise _unbuilt(f"{PACKAGE}: {reason(error)}") from error
+        raise _unbuilt(f"{FOLDER}: {reason(error)}") from error
 
 
 def _cause(output):

@@ -1,0 +1,1 @@
+"""The Cython extensions, and what builds them."""
