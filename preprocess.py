@@ -29,7 +29,7 @@ def main():
             description["input_res"] = config.export_config.input_res
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation
-    from src.image_files import read_image
+    from src.imaging.reading import read_image
     from src.native.extensions import require_extensions
     from src.offline import write_inputs
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from src.core.errors import UserError
-from src.pre_process import STRIDE
+from src.imaging.view import STRIDE
 
 
 @dataclass(frozen=True)

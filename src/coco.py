@@ -14,8 +14,8 @@ from src.boxes import ANY_SIZE
 from src.core import errors
 from src.core.console import log, log_skipped
 from src.core.errors import UserError
-from src.image_files import read_size
-from src.image_headers import IMAGE_ENDINGS
+from src.imaging.headers import IMAGE_ENDINGS
+from src.imaging.reading import read_size
 from src.label_formats import import_hint
 from src.label_names import alike
 

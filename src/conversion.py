@@ -4,7 +4,6 @@ import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
-from src import image_files
 from src.boxes import usable_boxes, without_objects
 from src.coco import check_expected, class_list, dataset_name, image_size, read_coco
 from src.core import errors
@@ -12,6 +11,7 @@ from src.core.console import log, log_skipped, progress
 from src.core.errors import UserError
 from src.core.files import settle, write_json
 from src.data_summary import collect
+from src.imaging import reading
 from src.manifest import boxes_path, manifest_path, write_boxes, writing_records
 
 RECORD_SCHEMA = {
@@ -94,9 +94,9 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
     try:
         with open(path, "rb") as file:
             data = file.read()
-        height, width = image_files.decode_whole_image(data, image_size(info), max_pixels).shape[:2]
-        if image_files.header_size(data) != (width, height):
-            data = image_files.without_orientation(data)
+        height, width = reading.decode_whole_image(data, image_size(info), max_pixels).shape[:2]
+        if reading.header_size(data) != (width, height):
+            data = reading.without_orientation(data)
     except (OSError, ValueError) as error:
         return None, None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
     annotations = coco.imgToAnns[info["id"]]

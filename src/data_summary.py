@@ -63,7 +63,7 @@ def collect(rows, images=None):
 
 
 def long_sides(boxes, input_size):
-    """The longer side of each box [M] in pixels of an input that shows its whole image (pre_process.whole_view)."""
+    """The longer side of each box [M] in pixels of an input that shows its whole image (view.whole_view)."""
     scale = np.min(np.array(input_size) / boxes.image_sizes, 1)
     return boxes.sizes.max(1) * np.repeat(scale, boxes.counts)
 

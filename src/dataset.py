@@ -19,7 +19,6 @@ from importlib.metadata import version
 
 import numpy as np
 
-from src import image_files
 from src.coco import find_split
 from src.conversion import convert
 
@@ -29,6 +28,7 @@ from src.core.console import log
 from src.core.errors import UserError
 from src.core.locks import locked
 from src.epochs import Steps, epoch_order, rank_share
+from src.imaging import reading
 from src.manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, manifest_path, read_manifest
 from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
@@ -148,7 +148,7 @@ class TrainSet:
         """(image as BGR uint8, image id, boxes, labels) of a row. Raises DamagedRecord."""
         data, image_id, boxes, labels = self.read_row(row)
         try:
-            return image_files.decode_image(data), image_id, boxes, labels
+            return reading.decode_image(data), image_id, boxes, labels
         except ValueError as error:
             raise DamagedRecord(f"image {image_id}: {error}") from error
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from src import evaluation, image_files
+from src import evaluation
 from src.batch_image import MOST_IMAGES
 from src.boxes import usable_boxes, without_objects
 from src.coco import check_expected, class_list, find_split, image_list, image_size, read_coco
@@ -16,8 +16,9 @@ from src.core.console import progress
 from src.core.errors import UserError
 from src.data_summary import Boxes, collect
 from src.epochs import epoch_order
-from src.image import apply_color
-from src.image_headers import read_header
+from src.imaging import reading
+from src.imaging.color import apply_color
+from src.imaging.headers import read_header
 from src.samples import augmented_batch, sample_layout
 from src.targets import columns
 
@@ -146,7 +147,7 @@ def _check_images(part, split, options, quick):
 
 def _read_whole(path, size, max_pixels):
     """((width, height), what there is to say of it, of DULL or None, and how) of a decoded image file."""
-    image = image_files.read_image(path, size, max_pixels)
+    image = reading.read_image(path, size, max_pixels)
     least, most = int(image.min()), int(image.max())
     what, remark = None, ""
     if most < NEARLY or least > 255 - NEARLY:
@@ -160,14 +161,14 @@ def _read_whole(path, size, max_pixels):
 def _read_header(path, size, max_pixels):
     """The same, of DEEP, from its header alone."""
     with open(path, "rb") as file:
-        shown, bits = image_files.header_size(file, size, max_pixels), read_header(file).bits
+        shown, bits = reading.header_size(file, size, max_pixels), read_header(file).bits
     return shown, DEEP if bits > 8 else None, f"{bits} bits"
 
 
 def _kind(error):
     """What is wrong with an image that gave an error."""
     missing, resized, unreadable, *_ = LEFT_OUT_IMAGES
-    return missing if isinstance(error, FileNotFoundError) else resized if isinstance(error, image_files.WrongSize) else unreadable
+    return missing if isinstance(error, FileNotFoundError) else resized if isinstance(error, reading.WrongSize) else unreadable
 
 
 def compare_parts(train, val):
@@ -194,7 +195,7 @@ def first_batch(part, config):
     order = epoch_order(len(images), config.seed, 0, config.do_shuffle)
     order = order[: min(config.train_config.batch_size * config.train_config.accumulate_steps, MOST_IMAGES)]
     chosen = [images[index] for index in order]
-    loaded = ((image_files.read_image(path, size, config.dataset_config.max_pixels), image_id, boxes, labels)
+    loaded = ((reading.read_image(path, size, config.dataset_config.max_pixels), image_id, boxes, labels)
               for image_id, path, boxes, labels, size in chosen)
     batch = dict(zip(columns(True), augmented_batch(loaded, len(chosen), 0, config, layout, True)))
     batch["image"] = np.stack([apply_color(view, color) for view, color in zip(batch["image"], batch["color"])])

@@ -21,9 +21,9 @@ from src.deform_conv import resolve_dcn_impl
 from src.device_input import Normalize
 from src.folding import make_for_inference
 from src.graphs import Graphs
+from src.imaging.view import batch_kind, filled
 from src.model_utils.config import Config
 from src.onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
-from src.pre_process import batch_kind, filled
 from src.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
 
 # Evaluation settings that are fixed when a file is exported.

@@ -13,9 +13,9 @@ from src.core.errors import UserError
 from src.deform_conv import resolve_dcn_impl
 from src.device_input import DeviceInput, DrawHeatmap
 from src.fine_tuning import start_weights
+from src.imaging.view import output_size
 from src.model_utils.device_adapter import keep_graphs
 from src.optimizer import build_optimizer, freeze
-from src.pre_process import output_size
 from src.resume import record_beside, require_same_start, restore, training_settings
 from src.scoring import start_scoring
 from src.side_file import describe_model

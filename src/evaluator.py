@@ -3,14 +3,15 @@ import os
 import time
 from dataclasses import dataclass
 
-from src import evaluation, visual
+from src import evaluation
 from src.boxes import ground_truth_boxes
 from src.coco import check_expected, class_list, dataset_name, find_split, image_list, image_size, log_notes, read_coco
 from src.core import errors, interrupts
 from src.core.console import log, log_skipped, progress
 from src.core.files import whole_folder
 from src.core.kept import free_name
-from src.image_files import read_image, read_size
+from src.imaging import drawing
+from src.imaging.reading import read_image, read_size
 from src.inference import StageTimes, detect_all
 from src.post_process import coco_records
 
@@ -115,7 +116,7 @@ def detect(detector, part, config, folder=None):
     results hold only the images that are done.
     """
     sizes = {info["id"]: image_size(info) for info in part.coco.dataset["images"]} if part.coco else {}
-    names = visual.drawing_names([os.path.relpath(path, part.image_dir) for _, path in part.images])
+    names = drawing.drawing_names([os.path.relpath(path, part.image_dir) for _, path in part.images])
     names = {image_id: name for (image_id, _), name in zip(part.images, names)}
     records, skipped, times = {}, [], StageTimes()
 
@@ -130,9 +131,9 @@ def detect(detector, part, config, folder=None):
             continue
         records[image_id] = coco_records(image_id, detected.detections, part.category_ids, config.eval_config.round_scores)
         if config.visual_image and folder:
-            drawn = visual.compare(detected.image, detected.detections, part.ground_truth(image_id), detector.description["classes"],
+            drawn = drawing.compare(detected.image, detected.detections, part.ground_truth(image_id), detector.description["classes"],
                                    config.eval_config.score_thresh)
-            visual.save_image(os.path.join(folder, "images", names[image_id]), drawn)
+            drawing.save_image(os.path.join(folder, "images", names[image_id]), drawn)
     unfinished = len(records) + len(skipped) < len(part.images)
     images = [image for image in part.images if image[0] in records] if unfinished else part.images
     in_order = [record for image_id, _ in images for record in records.get(image_id, [])]

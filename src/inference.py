@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from src.core import errors
+from src.imaging.view import View, kept_size, make_input, normalize, scaled_size
 from src.model_utils.config import Config
 from src.post_process import merge, to_image
-from src.pre_process import View, kept_size, make_input, normalize, scaled_size
 
 # ---------------------------------------------------------------- one image
 

@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass
 
 from src.core.project import command
-from src.image_headers import IMAGE_ENDINGS
+from src.imaging.headers import IMAGE_ENDINGS
 
 PARTS = ("train", "val", "test")
 PART_OF_WORD = {"train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",

@@ -8,7 +8,7 @@ from src.boxes import object_problem, without_objects
 from src.core import errors
 from src.core.errors import UserError
 from src.core.tables import some, table
-from src.image_files import read_sizes
+from src.imaging.reading import read_sizes
 from src.label_formats import PARTS, name_of
 
 

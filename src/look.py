@@ -7,11 +7,11 @@ from src.core.console import log
 from src.core.interrupts import INTERRUPTS
 from src.core.kept import says
 from src.data_summary import Recipe, collect, describe, find_misfits, spread
-from src.image_files import header_size
+from src.imaging.drawing import save_image
+from src.imaging.reading import header_size
 from src.manifest import boxes_path, read_boxes
 from src.targets import columns
 from src.training_log import is_record
-from src.visual import save_image
 
 IMAGE = "train_batch.jpg"
 SAMPLE = 2000  # images that are read where no file says their boxes' sizes

@@ -15,7 +15,7 @@ from src.core.errors import UserError
 from src.core.files import read_json, whole_folder, write_json
 from src.core.kept import free_name, holds
 from src.core.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
-from src.pre_process import View, batch_kind, make_input, normalize
+from src.imaging.view import View, batch_kind, make_input, normalize
 
 META = "inputs.json"
 # Tests for utils.keep_earlier whether a folder is of an earlier call.

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src import image
+from src.imaging import geometry
+from src.imaging.view import View
 from src.native.extensions import extension
-from src.pre_process import View
 
 
 def to_image(detections: np.ndarray, view: View) -> np.ndarray:
     """Detections [K, 6] in output pixels -> [K, 6] float32 in pixels of the original image; view says where they lie."""
     out_h, out_w = view.out_hw
-    matrix = image.affine_matrix(view.center, view.width, 0, (out_w, out_h), inverse=True)
-    boxes = image.transform_points(detections[:, :4].reshape(-1, 2, 2), matrix).reshape(-1, 4) / view.scale
+    matrix = geometry.affine_matrix(view.center, view.width, 0, (out_w, out_h), inverse=True)
+    boxes = geometry.transform_points(detections[:, :4].reshape(-1, 2, 2), matrix).reshape(-1, 4) / view.scale
     return np.hstack([boxes, detections[:, 4:]]).astype(np.float32)
 
 

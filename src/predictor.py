@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from src import image_files
 from src.core.errors import UserError
-from src.image_files import read_image
+from src.imaging import reading
+from src.imaging.reading import read_image
+from src.imaging.view import View
 from src.inference import join_scales, make_inputs
 from src.model_utils.config import make_config
 from src.models import description_source, is_exported, load_model, read_model, require_runtime
 from src.native.extensions import require_extensions
-from src.pre_process import View
 from src.side_file import adopt_evaluation, named_checkpoint
 
 Source = str | os.PathLike | bytes | np.ndarray | Image.Image  # what as_image takes
@@ -67,9 +67,9 @@ def as_image(source: Source) -> np.ndarray:
     if isinstance(source, (str, os.PathLike)):
         return read_image(source)
     if isinstance(source, bytes):
-        return image_files.decode_whole_image(source)
+        return reading.decode_whole_image(source)
     if hasattr(source, "convert"):  # Pillow
-        return image_files.from_pillow(source)
+        return reading.from_pillow(source)
     if not isinstance(source, np.ndarray):
         raise ValueError(f"a {type(source).__name__} is no image; give a path, bytes, a Pillow image or an array")
     known_shape = source.ndim in (2, 3) and 0 not in source.shape and source.shape[2:] in ((), (3,), (4,))
@@ -153,7 +153,7 @@ class Predictor:
         return as_prediction(join_scales(outputs, inputs, self.config.eval_config.SOFT_NMS), self.classes)
 
     def heatmap(self, image: np.ndarray) -> tuple[np.ndarray, View]:
-        """The network's heatmap of a BGR uint8 image: (float32 [C, H/4, W/4] in [0, 1], pre_process.View that says where it lies).
+        """The network's heatmap of a BGR uint8 image: (float32 [C, H/4, W/4] in [0, 1], view.View that says where it lies).
 
         Raises UserError with an exported file, which ends in detections.
         """

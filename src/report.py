@@ -21,10 +21,10 @@ from src.core.kept import says
 from src.core.tables import shown as short
 from src.core.version import version
 from src.curves import draw_curve, draw_scores
-from src.image_files import read_image
+from src.imaging.drawing import class_color, compare, east_asian_font, fit, is_east_asian
+from src.imaging.reading import read_image
 from src.post_process import detections_of
 from src.training_log import best_score, epochs_trained, read_record
-from src.visual import class_color, compare, east_asian_font, fit, is_east_asian
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"

@@ -10,7 +10,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src import evaluation, evaluator, visual
+from src import evaluation, evaluator
 from src.coco import image_size
 from src.core import interrupts
 from src.core.console import log, log_skipped
@@ -18,7 +18,8 @@ from src.core.errors import UserError
 from src.core.files import read_json
 from src.core.kept import keep_earlier
 from src.core.kinds import having, is_number, is_string, is_whole, or_none
-from src.image_files import read_image
+from src.imaging import drawing
+from src.imaging.reading import read_image
 from src.model_utils.device_adapter import without_kept_graphs
 from src.post_process import detections_of
 from src.side_file import evaluation_settings, side_file
@@ -108,9 +109,9 @@ class Scoring:
             with contextlib.suppress(OSError, ValueError):  # an image that cannot be read is named by the evaluation
                 image = read_image(path, image_size(self.part.coco.imgs[image_id]), self.config.dataset_config.max_pixels)
                 found = detections_of(self.records, image_id, self.part.category_ids)
-                drawn = visual.compare(image, found, self.part.ground_truth(image_id), self.trained.description["classes"],
+                drawn = drawing.compare(image, found, self.part.ground_truth(image_id), self.trained.description["classes"],
                                        self.config.eval_config.score_thresh)
-                yield str(image_id), visual.fit_format(drawn, ".jpg")
+                yield str(image_id), drawing.fit_format(drawn, ".jpg")
 
     def finished(self):
         """Whether to end the training, on all ranks: `patience` evaluations were no better than the best."""

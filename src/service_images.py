@@ -16,9 +16,9 @@ import cv2
 import pebble
 from starlette.exceptions import HTTPException  # is raised with positional arguments alone: others are lost between processes
 
-from src import image_files
+from src.imaging import reading
+from src.imaging.drawing import draw_detections
 from src.inference import make_inputs
-from src.visual import draw_detections
 
 HOW = "send an image's bytes as the body (curl --data-binary @image.jpg URL) or as a form's file (curl -F file=@image.jpg URL)"
 LONGEST_SIDE = 65_500  # pixels of a JPEG, as OpenCV writes it
@@ -49,10 +49,10 @@ def draw(body, max_pixels, detections, classes):
 def decode(body, max_pixels):
     """The image of a file's bytes. Raises HTTPException: 415 if they are none, 413 if it is too large, 422 if damaged."""
     try:
-        return image_files.decode_whole_image(body, max_pixels=max_pixels)
-    except image_files.UnknownFormat as error:
-        raise HTTPException(415, f"{error} ({', '.join(image_files.FORMATS)}); {HOW}") from None
-    except image_files.TooManyPixels:
+        return reading.decode_whole_image(body, max_pixels=max_pixels)
+    except reading.UnknownFormat as error:
+        raise HTTPException(415, f"{error} ({', '.join(reading.FORMATS)}); {HOW}") from None
+    except reading.TooManyPixels:
         raise HTTPException(413, f"the image has more than {max_pixels} pixels") from None
     except (ValueError, MemoryError) as error:
         raise HTTPException(422, f"a damaged image: {error or type(error).__name__}") from None

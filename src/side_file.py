@@ -12,10 +12,10 @@ from src.core.kept import has_companion, holds
 from src.core.kinds import is_boolean, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of, one_of
 from src.core.project import command
 from src.core.version import version
+from src.imaging.view import STRIDE
 from src.model_utils.config import Config, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.model_utils.together import check_evaluation
-from src.pre_process import STRIDE
 from src.zoo_files import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src import image
-from src.pre_process import output_size, whole_view
+from src.imaging import gaussians, geometry
+from src.imaging.color import color_matrix, mean_gray, normalizing_matrix, random_color
+from src.imaging.view import output_size, whole_view
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ def whole_image(image_size, input_size):
 def random_augmentation(rng, image_size, input_size, ranges):
     """The Augmentation that a NumPy generator draws within Ranges for an image of image_size (width, height)."""
     center, width = whole_view(*image_size, input_size)
-    center, width = image.random_crop(rng, center, width, image_size, (ranges.rand_crop, ranges.scale, ranges.shift))
-    rotation = image.random_rotation(rng, ranges.aug_rot, ranges.rotate)
+    center, width = geometry.random_crop(rng, center, width, image_size, (ranges.rand_crop, ranges.scale, ranges.shift))
+    rotation = geometry.random_rotation(rng, ranges.aug_rot, ranges.rotate)
     flip = bool(rng.random() < ranges.flip_prop)
-    steps, lighting = image.random_color(rng) if ranges.color_aug else ((), np.zeros(3))
+    steps, lighting = random_color(rng) if ranges.color_aug else ((), np.zeros(3))
     return Augmentation(center, width, rotation, flip, steps, lighting)
 
 
@@ -84,8 +85,8 @@ def random_augmentation(rng, image_size, input_size, ranges):
 def _kernel(radius, mse_loss):
     """The gaussian of a radius; of fixed width with the mean-squared-error option (the original's hm_gauss)."""
     if mse_loss:
-        return image.gaussian_kernel(3 * image.MSRA_SIGMA, image.MSRA_SIGMA)
-    return image.gaussian_kernel(radius, (2 * radius + 1) / 6)
+        return gaussians.gaussian_kernel(3 * gaussians.MSRA_SIGMA, gaussians.MSRA_SIGMA)
+    return gaussians.gaussian_kernel(radius, (2 * radius + 1) / 6)
 
 
 def encode_targets(boxes, labels, layout, hm=None):
@@ -112,19 +113,19 @@ def encode_targets(boxes, labels, layout, hm=None):
             continue
         center = np.array([(x1 + x2) / 2, (y1 + y2) / 2], np.float32)
         x, y = center.astype(np.int32)
-        radius = int(image.gaussian_radius(math.ceil(h), math.ceil(w)))
+        radius = int(gaussians.gaussian_radius(math.ceil(h), math.ceil(w)))
         kernel = _kernel(radius, layout.mse_loss)
         objects[slot] = label, len(kernel) // 2
         if hm is not None:
-            image.draw_gaussian(hm[label], x, y, kernel)
+            gaussians.draw_gaussian(hm[label], x, y, kernel)
         ind[slot] = y * out_w + x
         reg[slot] = center - (x, y)
         reg_mask[slot] = 1
         wh[slot] = w, h
         if layout.dense_wh:
             # The original's draw_dense_reg takes the sigma of the heatmap's fixed gaussian for a radius.
-            dense_kernel = _kernel(image.MSRA_SIGMA, False) if layout.mse_loss else kernel
-            image.draw_dense_value(dense, hm.max(0), x, y, dense_kernel, (w, h))
+            dense_kernel = _kernel(gaussians.MSRA_SIGMA, False) if layout.mse_loss else kernel
+            gaussians.draw_dense_value(dense, hm.max(0), x, y, dense_kernel, (w, h))
     targets = {"objects": objects} if hm is None else {"hm": hm}
     targets |= {"ind": ind, "reg": reg, "reg_mask": reg_mask}
     wh_mask = np.repeat(reg_mask[:, None], 2, 1)
@@ -153,14 +154,14 @@ def make_sample(pixels, boxes, labels, augmentation, layout, hm=None):
     width, center = pixels.shape[1], augmentation.center
     if augmentation.flip:
         pixels = cv2.flip(pixels, 1)
-        boxes = image.flip_boxes(boxes, width)
+        boxes = geometry.flip_boxes(boxes, width)
         center = np.array([width - center[0] - 1, center[1]], np.float32)
     region = center, augmentation.width, augmentation.rotation
-    view = image.warp(pixels, image.affine_matrix(*region, layout.input_size), layout.input_size)
-    gray = image.mean_gray(view) if augmentation.steps else 0.0  # only the contrast step uses it
-    color = image.color_matrix(augmentation.steps, augmentation.lighting, gray, layout.eig_val, layout.eig_vec)
-    color = image.normalizing_matrix(color, layout.mean, layout.std)
-    boxes = image.transform_boxes(boxes, image.affine_matrix(*region, layout.out_size))
+    view = geometry.warp(pixels, geometry.affine_matrix(*region, layout.input_size), layout.input_size)
+    gray = mean_gray(view) if augmentation.steps else 0.0  # only the contrast step uses it
+    color = color_matrix(augmentation.steps, augmentation.lighting, gray, layout.eig_val, layout.eig_vec)
+    color = normalizing_matrix(color, layout.mean, layout.std)
+    boxes = geometry.transform_boxes(boxes, geometry.affine_matrix(*region, layout.out_size))
     return {"image": view, "color": color.astype(np.float32), **encode_targets(boxes, labels, layout, hm)}
 
 

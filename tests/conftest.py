@@ -37,7 +37,7 @@ import pytest
 
 from src.core import errors
 from src.core.interrupts import INTERRUPTS, Interrupts
-from src.image import apply_color
+from src.imaging.color import apply_color
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.side_file import side_file

@@ -27,7 +27,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src import architectures, image, losses, pre_process, targets, torch_weights
+from src import architectures, losses, targets, torch_weights
 from src.centernet_det import CenterNet, HeatmapNetwork, build_network
 from src.checkpoint import load_weights, parameter_shapes
 from src.core import errors
@@ -37,6 +37,8 @@ from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_device_input, build_optimizer, build_train_step
 from src.folding import make_for_inference
 from src.hourglass import Hourglass, StackFeatures
+from src.imaging import color, gaussians
+from src.imaging.view import View, make_input, normalize, whole_view
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.native.extensions import extension
@@ -269,8 +271,8 @@ def preprocess_rows(vectors, folder):
     for case in vectors.cases("fix_res"):
         keep_res, scale = not vectors[f"fix_res_{case}"], float(vectors[f"scale_{case}"])
         name = f"preprocessing {case} ({'original resolution' if keep_res else '128x128'}, scale {scale:g})"
-        pixels, view = pre_process.make_input(vectors["image"], scale, keep_res, (128, 128), 4)
-        tensor = pre_process.normalize(pixels, options.mean, options.std)
+        pixels, view = make_input(vectors["image"], scale, keep_res, (128, 128), 4)
+        tensor = normalize(pixels, options.mean, options.std)
         yield compare(f"{name}: input", tensor[None, :, ::2, ::2], vectors[f"input_{case}"], USUAL, gray_level(options))
         region = np.array([view.width, 4 * view.out_hw[0]]) if vectors[f"s_{case}"].ndim else view.width
         ours = np.concatenate([view.center, np.ravel(region), view.out_hw])
@@ -285,7 +287,7 @@ def sample_rows(vectors, folder, name):
     config = get_config("", words)
     pixels, boxes = vectors["image"], vectors["boxes_xywh"].copy()
     boxes[:, 2:] += boxes[:, :2]
-    center, size = pre_process.whole_view(pixels.shape[1], pixels.shape[0], (128, 128))
+    center, size = whole_view(pixels.shape[1], pixels.shape[0], (128, 128))
     crop_center, crop_scale, flip = vectors["crop_center"], vectors["crop_scale"], bool(vectors["flip"])
     if vectors["train"]:
         center, size = crop_center.astype(np.float32), size * crop_scale
@@ -293,7 +295,7 @@ def sample_rows(vectors, folder, name):
     words = pixels, boxes, vectors["labels"], targets.Augmentation(center, size, flip=flip), layout
     sample = targets.make_sample(*words, np.zeros_like(vectors["ret_hm"], np.float32))
     name = f"sample {name}"
-    view = image.apply_color(sample["image"], sample["color"])
+    view = color.apply_color(sample["image"], sample["color"])
     yield compare(f"{name}: input", view[:, ::2, ::2], vectors["ret_input"], USUAL, gray_level(config.dataset_config))
     yield compare(f"{name}: heatmap", sample["hm"], vectors["ret_hm"])
     if variant != "dense_wh":
@@ -317,16 +319,16 @@ def color_rows(vectors, folder):
     for case in vectors.cases("order"):
         draws = vectors[f"draws_{case}"]
         steps = [(str(name).rstrip("_"), 1 + draw) for name, draw in zip(vectors[f"order_{case}"], draws)]
-        matrix = image.color_matrix(steps, draws[3:], image.mean_gray(pixels), options.eig_val, options.eig_vec)
-        augmented = image.apply_color(pixels, matrix / np.array([255, 255, 255, 1]))
-        normalized = image.apply_color(pixels, image.normalizing_matrix(matrix, options.mean, options.std))
+        matrix = color.color_matrix(steps, draws[3:], color.mean_gray(pixels), options.eig_val, options.eig_vec)
+        augmented = color.apply_color(pixels, matrix / np.array([255, 255, 255, 1]))
+        normalized = color.apply_color(pixels, color.normalizing_matrix(matrix, options.mean, options.std))
         yield compare(f"color {case}: augmented", augmented.transpose(1, 2, 0), vectors[f"out_{case}"])
         yield compare(f"color {case}: normalized", normalized.transpose(1, 2, 0), vectors[f"normalized_{case}"])
 
 
 def radius_rows(vectors, folder):
     """The gaussian's radius for box sizes."""
-    yield compare("gaussian radius", [image.gaussian_radius(height, width) for height, width in vectors["hw"]], vectors["radius"])
+    yield compare("gaussian radius", [gaussians.gaussian_radius(height, width) for height, width in vectors["hw"]], vectors["radius"])
 
 
 def loss_rows(vectors, folder):
@@ -398,7 +400,7 @@ def post_process_rows(vectors, folder):
     """Boxes back in the original image, in class order."""
     for case in vectors.cases("dets"):
         size = float(vectors[f"s_{case}"].ravel()[0])
-        view = pre_process.View(vectors[f"c_{case}"], size, tuple(vectors[f"out_hw_{case}"]), 1.0)
+        view = View(vectors[f"c_{case}"], size, tuple(vectors[f"out_hw_{case}"]), 1.0)
         ours = to_image(vectors[f"dets_{case}"][0], view)
         ours = ours[np.argsort(ours[:, 5], kind="stable")]
         yield from detection_rows(f"post-processing {case}", ours, vectors[f"boxes_{case}"])

@@ -14,12 +14,13 @@ import pytest
 import torch
 from mindspore import Tensor, nn, ops
 
-from src import image, torch_weights
+from src import torch_weights
 from src.checkpoint import load_weights, parameter_shapes, read_checkpoint
 from src.coco import class_list, read_coco
 from src.core.errors import UserError
 from src.detector import load_detector
 from src.fine_tuning import start_weights
+from src.imaging import color
 from src.model_utils.config import get_config
 from src.predictor import Predictor
 from src.side_file import read_side_file
@@ -544,7 +545,7 @@ def test_mmdetections_detector_sees_the_same_image(change, tmp_path, capsys, by_
     normalized = (pixels[:, :, ::-1].astype(np.float64) - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
     with torch.no_grad():
         expected = reference(torch.tensor(normalized.transpose(2, 0, 1)[None].astype(np.float32)))
-    ours = image.apply_color(pixels, image.normalizing_matrix(np.eye(3, 4), side["mean"], side["std"]))
+    ours = color.apply_color(pixels, color.normalizing_matrix(np.eye(3, 4), side["mean"], side["std"]))
     for output, theirs in zip(network(Tensor(ours[None])), expected):
         assert np.abs(output.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
 

@@ -4,8 +4,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src import engine, image, targets
+from src import engine, targets
 from src.device_input import ApplyColor, DeviceInput, DrawHeatmap, Normalize, gaussian_table
+from src.imaging.color import apply_color
 from src.samples import sample_layout
 from tests.conftest import noise_image, train_least
 
@@ -52,7 +53,7 @@ def test_the_device_applies_the_hosts_colors(by_operation):
     rng = np.random.default_rng(0)
     images = np.stack([noise_image(seed, 20, 30) for seed in range(3)])
     colors = (rng.normal(size=(3, 3, 4)) * [0.01, 0.01, 0.01, 1]).astype(np.float32)
-    expected = np.stack([image.apply_color(pixels, color) for pixels, color in zip(images, colors)])
+    expected = np.stack([apply_color(pixels, color) for pixels, color in zip(images, colors)])
     np.testing.assert_allclose(ApplyColor()(ms.Tensor(images), ms.Tensor(colors)).asnumpy(), expected, atol=5e-6)
 
 

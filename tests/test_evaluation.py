@@ -15,10 +15,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import evaluation, evaluator, image_files
+from src import evaluation, evaluator
 from src.coco import find_split, read_coco
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
+from src.imaging import reading
 from src.inference import Detected
 from src.predictor import Predictor
 from src.side_file import read_side_file
@@ -270,7 +271,7 @@ def test_an_interrupted_evaluation_leaves_no_scores(least, least_checkpoint, tin
             os.kill(os.getpid(), signal.SIGTERM)
         return real(path, *words)
 
-    real = image_files.read_image
+    real = reading.read_image
     monkeypatch.setattr(evaluator, "read_image", read_image)
     words = ["--load_checkpoint_path", least_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
     with pytest.raises(Interrupted, match="of 6 images .*val.unfinished"):

@@ -13,7 +13,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.detector import export_detector, load_detector, load_mindir
-from src.pre_process import make_input, normalize
+from src.imaging.view import make_input, normalize
 from src.predictor import Predictor
 from tests.conftest import (
     NARROW,

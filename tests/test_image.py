@@ -1,4 +1,4 @@
-"""src/image.py against hand computations."""
+"""src/imaging/geometry.py against hand computations."""
 import itertools
 import types
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src import image, image_files
+from src.imaging import color, gaussians, geometry, reading
 
 
 def draws(*values, asked=None):
@@ -22,27 +22,28 @@ def draws(*values, asked=None):
 
 
 def test_affine_matrix_and_its_inverse():
-    matrix = image.affine_matrix((320, 240), 640, 0, (160, 160))
+    matrix = geometry.affine_matrix((320, 240), 640, 0, (160, 160))
     np.testing.assert_allclose(matrix, [[0.25, 0, 0], [0, 0.25, 20]], atol=1e-9)
-    inverse = image.affine_matrix((320, 240), 640, 0, (160, 160), inverse=True)
-    np.testing.assert_allclose(image.transform_points(image.transform_points(np.array([[7.0, 9.0]]), matrix), inverse), [[7, 9]], atol=1e-5)
+    inverse = geometry.affine_matrix((320, 240), 640, 0, (160, 160), inverse=True)
+    there = geometry.transform_points(np.array([[7.0, 9.0]]), matrix)
+    np.testing.assert_allclose(geometry.transform_points(there, inverse), [[7, 9]], atol=1e-5)
 
 
 def test_rotation_by_a_right_angle():
-    matrix = image.affine_matrix((50, 50), 100, 90, (100, 100))
+    matrix = geometry.affine_matrix((50, 50), 100, 90, (100, 100))
     # The region's "up" points to the right of the image: what lies right of the center goes above it.
-    np.testing.assert_allclose(image.transform_points(np.array([80.0, 50.0]), matrix), [50, 20], atol=1e-4)
-    np.testing.assert_allclose(image.transform_boxes(np.array([[70, 40, 90, 60.0]], np.float32), matrix), [[40, 10, 60, 30]], atol=1e-3)
+    np.testing.assert_allclose(geometry.transform_points(np.array([80.0, 50.0]), matrix), [50, 20], atol=1e-4)
+    np.testing.assert_allclose(geometry.transform_boxes(np.array([[70, 40, 90, 60.0]], np.float32), matrix), [[40, 10, 60, 30]], atol=1e-3)
 
 
 def test_the_matrix_of_a_shifted_and_rotated_region():
     """By hand: the region's center goes to the middle, an output pixel is width / out width of the image's, "up" turns to the right."""
-    matrix = image.affine_matrix(np.array([30, 70], np.float32), (40, 999), 30, (80, 60))
+    matrix = geometry.affine_matrix(np.array([30, 70], np.float32), (40, 999), 30, (80, 60))
     cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
     points = np.array([[30, 70], [30 + 10 * sin, 70 - 10 * cos], [30 + 10 * cos, 70 + 10 * sin]])
-    np.testing.assert_allclose(image.transform_points(points, matrix), [[40, 30], [40, 10], [60, 30]], atol=1e-4)
-    back = image.affine_matrix(np.array([30, 70], np.float32), 40, 30, (80, 60), inverse=True)
-    np.testing.assert_allclose(image.transform_points(np.array([[40, 30], [40, 10], [60, 30.0]]), back), points, atol=1e-4)
+    np.testing.assert_allclose(geometry.transform_points(points, matrix), [[40, 30], [40, 10], [60, 30]], atol=1e-4)
+    back = geometry.affine_matrix(np.array([30, 70], np.float32), 40, 30, (80, 60), inverse=True)
+    np.testing.assert_allclose(geometry.transform_points(np.array([[40, 30], [40, 10], [60, 30.0]]), back), points, atol=1e-4)
 
 
 def test_a_box_around_its_rotated_corners():
@@ -50,7 +51,7 @@ def test_a_box_around_its_rotated_corners():
     cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
     matrix = np.array([[3 * cos, -3 * sin, 100], [3 * sin, 3 * cos, 50]])
     x, y = 3 * (2 * cos + sin), 3 * (2 * sin + cos)
-    found = image.transform_boxes(np.array([[-2, -1, 2, 1], [0, 0, 0, 0]], np.float32), matrix)
+    found = geometry.transform_boxes(np.array([[-2, -1, 2, 1], [0, 0, 0, 0]], np.float32), matrix)
     np.testing.assert_allclose(found, [[100 - x, 50 - y, 100 + x, 50 + y], [100, 50, 100, 50]], rtol=1e-6)
     assert found.dtype == np.float32
 
@@ -59,7 +60,7 @@ def test_a_box_around_its_rotated_corners():
 def test_warp_turns_an_image(rotation, turns):
     """Right angles move whole pixels, of which those stay in view that lie opposite to one around the center; the others are black."""
     pixels = np.random.default_rng(1).integers(1, 256, (8, 8, 3), np.uint8)
-    found = image.warp(pixels, image.affine_matrix((4, 4), 8, rotation, (8, 8)), (8, 8))
+    found = geometry.warp(pixels, geometry.affine_matrix((4, 4), 8, rotation, (8, 8)), (8, 8))
     expected = np.zeros((9, 9, 3), np.uint8)
     expected[:8, :8] = pixels
     expected = np.rot90(expected, turns)[:8, :8]
@@ -70,7 +71,7 @@ def test_warp_scales_each_axis():
     """By hand: every second pixel along x; the means of two along y, of 1 and 4, 4 and 7; what lies outside is black."""
     pixels = np.repeat(np.array([[1, 0, 2, 0], [4, 0, 6, 0], [7, 0, 8, 0]], np.uint8)[:, :, None], 3, 2)
     matrix = np.array([[0.5, 0, 1], [0, 1, -0.5]])
-    found = image.warp(pixels, matrix, (4, 2))
+    found = geometry.warp(pixels, matrix, (4, 2))
     np.testing.assert_array_equal(found[:, :, 1], [[0, 2, 4, 0], [0, 6, 7, 0]])
 
 
@@ -78,32 +79,32 @@ def test_warp_with_the_least_rotation_is_opencvs():
     pixels = np.random.default_rng(2).integers(0, 256, (40, 40, 3), np.uint8)
     for place in ((0, 1), (1, 0)):
         matrix = np.array([[0.7, 0, 3], [0, 0.7, 2]])
-        exact = image.warp(pixels, matrix, (40, 40))
+        exact = geometry.warp(pixels, matrix, (40, 40))
         matrix[place] = 1e-7
         opencv = cv2.warpAffine(pixels, matrix, (40, 40), flags=cv2.INTER_LINEAR)
-        np.testing.assert_array_equal(image.warp(pixels, matrix, (40, 40)), opencv)
+        np.testing.assert_array_equal(geometry.warp(pixels, matrix, (40, 40)), opencv)
         assert (opencv != exact).any()  # which rounds the places of its samples
 
 
 def test_flip_boxes():
-    np.testing.assert_array_equal(image.flip_boxes(np.array([[0, 1, 10, 5.0]]), 100), [[89, 1, 99, 5]])
+    np.testing.assert_array_equal(geometry.flip_boxes(np.array([[0, 1, 10, 5.0]]), 100), [[89, 1, 99, 5]])
 
 
 @pytest.mark.parametrize("size, margin", [(640, 128), (257, 128), (256, 64), (100, 32), (3, 1), (2, 0), (1, 0)])
 def test_crop_border_leaves_room(size, margin):
-    assert image.crop_border(128, size) == margin
+    assert geometry.crop_border(128, size) == margin
     assert size - margin > margin
 
 
 def test_a_crop_by_given_draws():
     """By hand: scales in steps of 0.1 up to, not with, the largest; centers as far from the edges as crop_border says."""
     asked = []
-    center, width = image.random_crop(draws(0.9, 170, 99, asked=asked), (150, 100), 300.0, (300, 200), (True, 0.4, 0.1))
+    center, width = geometry.random_crop(draws(0.9, 170, 99, asked=asked), (150, 100), 300.0, (300, 200), (True, 0.4, 0.1))
     np.testing.assert_array_equal(center, [170, 99])
     assert width == 270
     np.testing.assert_allclose(asked[0][0], [0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3], rtol=1e-12)
     assert asked[1:] == [(128, 300 - 128), (64, 200 - 64)]
-    assert image.random_crop(draws(170, 99), (150, 100), 300.0, (300, 200), (True, 0.0, 0.1))[1] == 300  # draws no scale
+    assert geometry.random_crop(draws(170, 99), (150, 100), 300.0, (300, 200), (True, 0.0, 0.1))[1] == 300  # draws no scale
 
 
 @pytest.mark.parametrize("normal, center, width", [
@@ -113,7 +114,7 @@ def test_a_shifted_view_by_given_draws(normal, center, width):
     """By hand: the center moves by width * shift * draw, at most twice the shift; the width changes by scale * draw, at most scale."""
     given, asked = np.array([164, 48], np.float32), []
     rng = draws(np.array(normal[:2]), normal[2], asked=asked)
-    found = image.random_crop(rng, given, 100.0, (328, 96), (False, 0.4, 0.1))
+    found = geometry.random_crop(rng, given, 100.0, (328, 96), (False, 0.4, 0.1))
     np.testing.assert_allclose(found[0], center, rtol=1e-6)
     assert found[1] == pytest.approx(width) and asked == [(2,), ()]
     np.testing.assert_array_equal(given, [164, 48])
@@ -124,12 +125,12 @@ def test_a_shifted_view_by_given_draws(normal, center, width):
 ])
 def test_a_rotation_by_given_draws(drawn, angle):
     """By hand: with probability 0.3 half the limit of 20 times a draw, at most the limit."""
-    assert image.random_rotation(draws(*drawn), 0.3, 20) == angle
+    assert geometry.random_rotation(draws(*drawn), 0.3, 20) == angle
 
 
 def test_a_color_by_given_draws():
     asked = []
-    steps, lighting = image.random_color(draws([2, 0, 1], np.array([0.25, -0.25, 0.125]), "lighting", asked=asked))
+    steps, lighting = color.random_color(draws([2, 0, 1], np.array([0.25, -0.25, 0.125]), "lighting", asked=asked))
     assert steps == [("saturation", 1.25), ("brightness", 0.75), ("contrast", 1.125)] and lighting == "lighting"
     assert asked == [(3,), (-0.4, 0.4, 3), (0.1, 3)]
 
@@ -137,7 +138,7 @@ def test_a_color_by_given_draws():
 def test_mean_gray_by_hand():
     pixels = np.zeros((2, 2, 3), np.uint8)
     pixels[0, 0], pixels[1, 1] = (255, 0, 51), (0, 102, 51)  # of which the means are 1 / 4, 1 / 10 and 1 / 10 of the range
-    assert image.mean_gray(pixels) == pytest.approx(0.114 / 4 + 0.587 / 10 + 0.299 / 10, rel=1e-12)
+    assert color.mean_gray(pixels) == pytest.approx(0.114 / 4 + 0.587 / 10 + 0.299 / 10, rel=1e-12)
 
 
 def original_radius(height, width, overlap=0.7):
@@ -151,16 +152,16 @@ def original_radius(height, width, overlap=0.7):
 @pytest.mark.parametrize("overlap", [0.05, 0.3, 0.7, 0.95])
 def test_the_least_of_the_originals_roots_is_always_one(overlap):
     for size in itertools.product((0.01, 1, 2, 3, 10, 31.5, 128, 4000), repeat=2):
-        assert image.gaussian_radius(*size, overlap) == pytest.approx(original_radius(*size, overlap), rel=1e-9)
+        assert gaussians.gaussian_radius(*size, overlap) == pytest.approx(original_radius(*size, overlap), rel=1e-9)
 
 
 def test_a_kernel_by_hand():
     """Squares of distances 0 to 8 over 2 sigma²; what is below the precision of a float64 is 0."""
     squares = np.array([[8, 5, 4, 5, 8], [5, 2, 1, 2, 5], [4, 1, 0, 1, 4], [5, 2, 1, 2, 5], [8, 5, 4, 5, 8]])
-    kernel = image.gaussian_kernel(2, 1.5)
+    kernel = gaussians.gaussian_kernel(2, 1.5)
     np.testing.assert_allclose(kernel, np.exp(-squares / 4.5), rtol=1e-12)
     assert kernel.dtype == np.float64
-    edge = image.gaussian_kernel(9, 1.0)[9]
+    edge = gaussians.gaussian_kernel(9, 1.0)[9]
     np.testing.assert_array_equal(edge == 0, np.abs(np.arange(-9, 10)) == 9)  # exp(-32) is 1e-14, exp(-40.5) 3e-18
 
 
@@ -173,8 +174,8 @@ def test_where_a_kernel_is_drawn(x, y):
     if 0 <= y - 1 and x + 1 < 7:
         before[y - 1, x + 1] = 0.5
     heat, sizes = before.copy(), np.full((2, 5, 7), -1, np.float32)
-    image.draw_gaussian(heat, x, y, kernel)
-    image.draw_dense_value(sizes, before, x, y, kernel, (3, 7))
+    gaussians.draw_gaussian(heat, x, y, kernel)
+    gaussians.draw_dense_value(sizes, before, x, y, kernel, (3, 7))
     for row, column in itertools.product(range(5), range(7)):
         dy, dx = row - y + 2, column - x + 2
         there = kernel[dy, dx] if 0 <= dy < 5 and 0 <= dx < 5 else -1
@@ -184,7 +185,7 @@ def test_where_a_kernel_is_drawn(x, y):
 
 def test_kernel_is_cut_at_the_edges():
     heatmap = np.zeros((5, 6), np.float32)
-    image.draw_gaussian(heatmap, 0, 4, image.gaussian_kernel(2, 1.0))
+    gaussians.draw_gaussian(heatmap, 0, 4, gaussians.gaussian_kernel(2, 1.0))
     assert heatmap[4, 0] == 1
     np.testing.assert_allclose(heatmap[3, 1], np.exp(-1), rtol=1e-6)
     assert heatmap[1, 0] == 0 and heatmap[4, 3] == 0
@@ -193,13 +194,13 @@ def test_kernel_is_cut_at_the_edges():
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0" + bytes(100)])
 def test_decode_refuses_what_is_no_image(data):
     with pytest.raises(ValueError):
-        image_files.decode_image(data)
+        reading.decode_image(data)
     with pytest.raises(ValueError):
-        image_files.decode_whole_image(data)
+        reading.decode_whole_image(data)
 
 
 def test_truncated_jpeg_is_noticed():
     data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
-    image_files.decode_whole_image(data)
+    reading.decode_whole_image(data)
     with pytest.raises(ValueError):
-        image_files.decode_whole_image(data[: len(data) // 2])
+        reading.decode_whole_image(data[: len(data) // 2])

@@ -1,4 +1,4 @@
-"""src/image_files.py: orientation, sizes and limits of image files."""
+"""src/imaging/reading.py: orientation, sizes and limits of image files."""
 import io
 import json
 import re
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import dataset, image_files, image_headers
+from src import dataset
 from src.coco import Split, image_size
-from src.image_files import TooManyPixels
+from src.imaging import reading
+from src.imaging.headers import read_header
+from src.imaging.reading import TooManyPixels
 from tests.conftest import bomb_tiff, convert, lines_with, noise_image, write_coco
 
 
@@ -39,9 +41,9 @@ def test_images_are_turned_as_pillow_turns_them(ending, orientation):
 
     data = encoded(half_black(80, 120), ending, orientation)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))[:, :, ::-1]
-    np.testing.assert_allclose(image_files.decode_whole_image(data).astype(int), expected, atol=3)
+    np.testing.assert_allclose(reading.decode_whole_image(data).astype(int), expected, atol=3)
     if ending == ".jpg":
-        np.testing.assert_array_equal(image_files.decode_image(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+        np.testing.assert_array_equal(reading.decode_image(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
@@ -50,26 +52,26 @@ def test_images_are_turned_as_pillow_turns_them(ending, orientation):
 def test_the_header_says_the_size_that_decoding_gives(ending, orientation, stated):
     data = encoded(half_black(80, 120), ending, orientation)
     try:
-        expected = image_files.decode_whole_image(data, stated).shape[1::-1]
-    except image_files.WrongSize as error:
-        with pytest.raises(image_files.WrongSize, match=re.escape(str(error))):
-            image_files.header_size(data, stated)
+        expected = reading.decode_whole_image(data, stated).shape[1::-1]
+    except reading.WrongSize as error:
+        with pytest.raises(reading.WrongSize, match=re.escape(str(error))):
+            reading.header_size(data, stated)
     else:
-        assert image_files.header_size(data, stated) == image_files.header_size(io.BytesIO(data), stated) == expected
+        assert reading.header_size(data, stated) == reading.header_size(io.BytesIO(data), stated) == expected
     with pytest.raises(TooManyPixels, match="120x80.*9599"):
-        image_files.header_size(data, max_pixels=9599)
+        reading.header_size(data, max_pixels=9599)
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
 def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, make_config):
     """Orientation 6: 120x80 as it is stored, 80x120 turned. Boxes are of one or the other."""
     data = encoded(half_black(80, 120), ending, 6)
-    assert image_files.decode_whole_image(data, (120, 80)).shape == (80, 120, 3)
-    assert image_files.decode_whole_image(data, (80, 120)).shape == (120, 80, 3)
-    with pytest.raises(image_files.WrongSize, match="80x120.*100x100"):
-        image_files.decode_whole_image(data, (100, 100))
-    bare = image_files.without_orientation(data)
-    np.testing.assert_array_equal(image_files.decode_whole_image(bare), image_files.decode_whole_image(data, (120, 80)))
+    assert reading.decode_whole_image(data, (120, 80)).shape == (80, 120, 3)
+    assert reading.decode_whole_image(data, (80, 120)).shape == (120, 80, 3)
+    with pytest.raises(reading.WrongSize, match="80x120.*100x100"):
+        reading.decode_whole_image(data, (100, 100))
+    bare = reading.without_orientation(data)
+    np.testing.assert_array_equal(reading.decode_whole_image(bare), reading.decode_whole_image(data, (120, 80)))
 
     # Conversion, records and the training samples alike.
     path = write_coco(tmp_path, "train", {number: half_black(80, 120) for number in (1, 2, 3)}, [(n, 1, [0, 0, 60, 40]) for n in (1, 2, 3)])
@@ -87,7 +89,7 @@ def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, 
     pixels = dataset.TrainSet(make_config(*words)).make_batch(0)[0]
     for sample, (width, height) in zip(pixels, ((120, 80), (80, 120))):
         scale = 128 / 120
-        shown = cv2.resize(image_files.decode_whole_image(data, (width, height)), None, fx=scale, fy=scale)
+        shown = cv2.resize(reading.decode_whole_image(data, (width, height)), None, fx=scale, fy=scale)
         left, upper = (128 - shown.shape[1]) // 2, (128 - shown.shape[0]) // 2
         part = sample[upper : upper + shown.shape[0], left : left + shown.shape[1]]
         assert (np.abs(part.astype(int) - shown) > 60).mean() < 0.03  # but for the edges of the white quarter
@@ -114,9 +116,9 @@ def with_xmp(exif=b""):
 
 @pytest.mark.parametrize("data", [with_padding(), with_xmp(), with_xmp(Image.Exif().tobytes())])
 def test_no_orientation_is_left(data):
-    assert image_headers.read_header(io.BytesIO(data)).orientation == 6
-    bare = image_files.without_orientation(data)
-    np.testing.assert_array_equal(image_files.decode_image(bare), image_files.decode_image(data, (120, 80)))
+    assert read_header(io.BytesIO(data)).orientation == 6
+    bare = reading.without_orientation(data)
+    np.testing.assert_array_equal(reading.decode_image(bare), reading.decode_image(data, (120, 80)))
 
 
 @pytest.mark.parametrize("kind, count, value", [(2, 2, b"6\0"), (3, 1, b"\x09\0"), (3, 1, b"\0\0"), (7, 4, b"abcd"), (5, 1, b"")])
@@ -127,7 +129,7 @@ def test_an_orientation_that_is_none_turns_nothing(kind, count, value, tmp_path)
     Image.fromarray(half_black(80, 120)).save(data, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4))
     path = write_coco(tmp_path, "train", {1: half_black(80, 120)}, [(1, 1, [0, 0, 60, 40])])
     (tmp_path / "train2017" / "000000000001.jpg").write_bytes(data.getvalue())
-    assert image_files.read_size(tmp_path / "train2017" / "000000000001.jpg") == (120, 80)
+    assert reading.read_size(tmp_path / "train2017" / "000000000001.jpg") == (120, 80)
     assert convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
 
 
@@ -146,7 +148,7 @@ def memory():
 def test_a_file_that_shows_two_sizes_is_not_decoded_at_the_larger():
     before = memory()
     try:
-        assert image_files.decode_whole_image(bomb_tiff(), max_pixels=1000).size <= 3000
+        assert reading.decode_whole_image(bomb_tiff(), max_pixels=1000).size <= 3000
     except ValueError:
         pass
     assert memory() - before < 100  # MB; 12000x12000 takes 432
@@ -166,7 +168,7 @@ def png_with_two_headers():
 def test_a_png_is_judged_by_its_first_header():
     before = memory()
     with pytest.raises(TooManyPixels, match="12000x12000.*1000000"):
-        image_files.decode_whole_image(png_with_two_headers(), max_pixels=1_000_000)
+        reading.decode_whole_image(png_with_two_headers(), max_pixels=1_000_000)
     assert memory() - before < 100
 
 
@@ -176,7 +178,7 @@ def test_a_png_with_a_part_longer_than_the_file_is_not_decoded():
     data[33:37] = b"\xff\xff\x38\x87"  # the length of the first chunk behind the header
     before = memory()
     with pytest.raises(ValueError) as raised:
-        image_files.decode_whole_image(bytes(data))
+        reading.decode_whole_image(bytes(data))
     assert raised.type is ValueError  # damaged, not unknown or too large
     assert memory() - before < 100
 

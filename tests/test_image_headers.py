@@ -1,4 +1,4 @@
-"""src/image_headers.py: what files say of themselves, compared with Pillow's reading, and what is not decoded."""
+"""src/imaging/headers.py: what files say of themselves, compared with Pillow's reading, and what is not decoded."""
 import io
 import struct
 import time
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from src import image_files
-from src.image_bytes import MOST_SCANS, count_scans, pixels_alone
-from src.image_files import TooManyPixels
-from src.image_headers import IMAGE_ENDINGS, UnknownFormat, read_header
+from src.imaging import reading
+from src.imaging.encoded import MOST_SCANS, count_scans, pixels_alone
+from src.imaging.headers import IMAGE_ENDINGS, UnknownFormat, read_header
+from src.imaging.reading import TooManyPixels
 
 
 def picture():
@@ -137,17 +137,17 @@ def check(data, expected, orientation, path):
     path.write_bytes(data)
     size = expected.shape[1::-1]
     assert read_header(io.BytesIO(data)).orientation == orientation
-    for image in (image_files.decode_whole_image(data), image_files.decode_image(data), image_files.read_image(path)):
+    for image in (reading.decode_whole_image(data), reading.decode_image(data), reading.read_image(path)):
         np.testing.assert_allclose(image.astype(int), expected, atol=3)
-    assert image_files.header_size(data) == image_files.read_size(path) == size
-    assert image_files.read_sizes(path) == ([size, size[::-1]] if orientation > 4 else [size])
+    assert reading.header_size(data) == reading.read_size(path) == size
+    assert reading.read_sizes(path) == ([size, size[::-1]] if orientation > 4 else [size])
     if orientation > 4:
-        stored = image_files.decode_whole_image(data, size[::-1])
-        assert image_files.header_size(data, size[::-1]) == size[::-1]
-        bare = image_files.without_orientation(data)
-        np.testing.assert_array_equal(image_files.decode_whole_image(bare), stored)
+        stored = reading.decode_whole_image(data, size[::-1])
+        assert reading.header_size(data, size[::-1]) == size[::-1]
+        bare = reading.without_orientation(data)
+        np.testing.assert_array_equal(reading.decode_whole_image(bare), stored)
         np.testing.assert_allclose(shown(bare), stored, atol=3)
-        np.testing.assert_array_equal(image_files.TURNS[orientation](stored), image_files.decode_image(data))
+        np.testing.assert_array_equal(reading.TURNS[orientation](stored), reading.decode_image(data))
 
 
 def tiff(tags, order="<", pixels=b""):
@@ -190,7 +190,7 @@ def gray_tiff(values, bits=None, sample_format=1, white_is_zero=False, least_mos
     (np.array([[0, 40, 255]], np.uint8), {"white_is_zero": True}, [255, 215, 0]),
 ])
 def test_gray_values_mean_what_the_file_says(values, options, expected):
-    image = image_files.decode_whole_image(gray_tiff(values, **options))
+    image = reading.decode_whole_image(gray_tiff(values, **options))
     assert image[0].tolist() == [[value] * 3 for value in expected]
 
 
@@ -198,7 +198,7 @@ def test_twelve_bits_are_twelve():
     """Two values of 12 bits in three bytes."""
     tags = {256: (3, [2]), 257: (3, [1]), 258: (3, [12]), 259: (3, [1]), 262: (3, [1]), 273: (4, [0]), 277: (3, [1]), 278: (3, [1]),
             279: (4, [3])}
-    assert image_files.decode_whole_image(tiff(tags, pixels=bytes([0x80, 0x0F, 0xFF])))[0, :, 0].tolist() == [128, 255]
+    assert reading.decode_whole_image(tiff(tags, pixels=bytes([0x80, 0x0F, 0xFF])))[0, :, 0].tolist() == [128, 255]
 
 
 @pytest.mark.parametrize("values, sample_format, what", [
@@ -209,7 +209,7 @@ def test_values_without_a_meaning_are_refused(values, sample_format, what):
     """By all readers alike, in one sentence."""
     for least_most in (None, (5, 5)):
         data = gray_tiff(values, sample_format=sample_format, least_most=least_most)
-        for read in (image_files.decode_image, image_files.decode_whole_image, image_files.header_size):
+        for read in (reading.decode_image, reading.decode_whole_image, reading.header_size):
             with pytest.raises(ValueError, match=f"{what}.* 8 or 16 "):
                 read(data)
 
@@ -221,7 +221,7 @@ def test_colors_are_those_that_pillow_shows(kind, mode):
         data = saved(kind, mode)
     except OSError:  # not every format has every mode
         return
-    np.testing.assert_allclose(image_files.decode_whole_image(data).astype(int), shown(data), atol=2)
+    np.testing.assert_allclose(reading.decode_whole_image(data).astype(int), shown(data), atol=2)
 
 
 def os2_bitmap(bits, width=24, height=16):
@@ -237,10 +237,10 @@ def os2_bitmap(bits, width=24, height=16):
 @pytest.mark.parametrize("bits", [1, 4, 8, 24])
 def test_bitmaps_of_os2(bits):
     data = os2_bitmap(bits)
-    np.testing.assert_array_equal(image_files.decode_whole_image(data), shown(data))
-    assert image_files.header_size(data) == (24, 16)
+    np.testing.assert_array_equal(reading.decode_whole_image(data), shown(data))
+    assert reading.header_size(data) == (24, 16)
     with pytest.raises(TooManyPixels, match="24x16.* 100"):
-        image_files.decode_whole_image(data, max_pixels=100)
+        reading.decode_whole_image(data, max_pixels=100)
 
 
 @pytest.mark.parametrize("start, name", [
@@ -248,7 +248,7 @@ def test_bitmaps_of_os2(bits):
     (b"\xff\x0a", "JPEG XL"), (b"P6\n8 8\n255\n", "PNM"),
 ])
 def test_formats_that_are_not_read_are_named(start, name):
-    for read in (image_files.decode_image, image_files.decode_whole_image, image_files.header_size):
+    for read in (reading.decode_image, reading.decode_whole_image, reading.header_size):
         with pytest.raises(UnknownFormat, match=f"{name}.* JPEG .*PNG"):
             read(start + bytes(100))
     assert {".jfif", ".mpo", ".gif", ".avif", ".heic", ".jp2", ".jxl", ".ppm"} < set(IMAGE_ENDINGS)
@@ -275,8 +275,8 @@ def test_of_several_images_the_first_is_read():
     for kind, options in (("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})):
         data = io.BytesIO()
         frames[0].save(data, kind, save_all=True, append_images=frames[1:], **options)
-        assert image_files.header_size(data.getvalue()) == (60, 40)
-        for read in (image_files.decode_image, image_files.decode_whole_image):
+        assert reading.header_size(data.getvalue()) == (60, 40)
+        for read in (reading.decode_image, reading.decode_whole_image):
             image = read(data.getvalue())
             assert image.shape == (40, 60, 3) and (image == 200).all()
     data = io.BytesIO()
@@ -284,13 +284,13 @@ def test_of_several_images_the_first_is_read():
     canvas = bytearray(data.getvalue())
     canvas[24:30] = (16_000_000).to_bytes(3, "little") * 2
     with pytest.raises(ValueError, match="16000001x16000001"):
-        image_files.decode_whole_image(bytes(canvas))
+        reading.decode_whole_image(bytes(canvas))
 
 
 def test_a_raw_file_is_not_its_thumbnail():
     data = saved("TIFF", tiffinfo={254: 1})
     with pytest.raises(ValueError, match="thumbnail"):
-        image_files.header_size(data)
+        reading.header_size(data)
 
 
 # ---------------------------------------------------------------- what is not decoded
@@ -313,14 +313,14 @@ def test_scans_are_counted(between):
     for count in (10, MOST_SCANS, MOST_SCANS + 1):
         data = many_scans(count, between=between)
         assert count_scans(data, MOST_SCANS) == count
-        assert image_files.header_size(data) == (64, 64)
+        assert reading.header_size(data) == (64, 64)
         if count <= MOST_SCANS:
-            assert image_files.decode_whole_image(data).shape == (64, 64, 3)
+            assert reading.decode_whole_image(data).shape == (64, 64, 3)
         else:
             with pytest.raises(ValueError, match="64x64.* 100 scans"):
-                image_files.decode_whole_image(data)
+                reading.decode_whole_image(data)
     with pytest.raises(ValueError, match="64x64.* 30 scans"):
-        image_files.decode_whole_image(many_scans(30, between=between), max_pixels=64 * 64)
+        reading.decode_whole_image(many_scans(30, between=between), max_pixels=64 * 64)
 
 
 def test_what_only_looks_like_a_scan_is_none():
@@ -329,7 +329,7 @@ def test_what_only_looks_like_a_scan_is_none():
     comment = b"\xff\xfe" + struct.pack(">H", 1002) + b"\xff\xda" * 500
     data = data[:2] + comment + data[2:] + many_scans(300)
     assert count_scans(data, MOST_SCANS) == 10
-    assert image_files.decode_whole_image(data).shape == (64, 64, 3)
+    assert reading.decode_whole_image(data).shape == (64, 64, 3)
 
 
 def tiled(width, height, tile_width, tile_height, big=False):
@@ -348,9 +348,9 @@ def tiled(width, height, tile_width, tile_height, big=False):
 def test_tiles_are_not_larger_than_their_image(size, tile, taken):
     data = tiled(*size, *tile)
     if taken:
-        assert image_files.decode_whole_image(data).shape == (*size[::-1], 3)
+        assert reading.decode_whole_image(data).shape == (*size[::-1], 3)
     else:
-        for read in (image_files.decode_image, image_files.decode_whole_image, image_files.header_size):
+        for read in (reading.decode_image, reading.decode_whole_image, reading.header_size):
             with pytest.raises(ValueError, match="tiles"):
                 read(data)
 
@@ -363,7 +363,7 @@ def test_tiles_of_a_big_tiff(order):
     body = b"".join(struct.pack(f"{order}HHQ{codes[kind]}", tag, kind, 1, value) for tag, kind, value in entries)
     start = {"<": b"II+\0", ">": b"MM\0+"}[order] + struct.pack(order + "HHQQ", 8, 0, 16, len(entries))
     with pytest.raises(ValueError, match="64x64.* 1 tiles.* 40000x40000"):
-        image_files.decode_whole_image(start + body + bytes(400))
+        reading.decode_whole_image(start + body + bytes(400))
 
 
 @pytest.mark.parametrize("tag", [256, 257, 322, 323])
@@ -371,14 +371,14 @@ def test_a_tag_that_stands_twice_is_refused(tag):
     data = tiled(64, 64, 64, 64)
     place = data.index(struct.pack("<HHI", 259, 3, 1))
     with pytest.raises(ValueError, match=f"tag {tag} .*twice"):
-        image_files.header_size(data[:place] + struct.pack("<HHII", tag, 4, 1, 9) + data[place + 12 :])
+        reading.header_size(data[:place] + struct.pack("<HHII", tag, 4, 1, 9) + data[place + 12 :])
 
 
 def seconds(data):
     """How long a file is read that may be refused."""
     start = time.process_time()
     try:
-        image_files.decode_whole_image(data)
+        reading.decode_whole_image(data)
     except ValueError:
         pass
     return time.process_time() - start
@@ -405,7 +405,7 @@ def test_what_is_left_of_a_file_decodes_to_the_same(name):
     header = read_header(io.BytesIO(data))
     bare = pixels_alone(data, header)
     assert pixels_alone(bare, read_header(io.BytesIO(bare))) == bare
-    np.testing.assert_array_equal(image_files.decode_whole_image(bare), image_files.decode_whole_image(data))
+    np.testing.assert_array_equal(reading.decode_whole_image(bare), reading.decode_whole_image(data))
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "tiff", "tiff, big"])
@@ -427,7 +427,7 @@ def test_what_no_decoder_reads_between_segments(junk):
     place = 4 + int.from_bytes(data[4:6], "big")
     changed = data[:place] + junk + data[place:]
     assert read_header(io.BytesIO(changed)) == read_header(io.BytesIO(data))
-    np.testing.assert_array_equal(image_files.decode_whole_image(changed), image_files.decode_whole_image(data))
+    np.testing.assert_array_equal(reading.decode_whole_image(changed), reading.decode_whole_image(data))
     with pytest.raises(ValueError) as raised:
         read_header(io.BytesIO(data[:place] + junk))
     assert raised.type is ValueError  # damaged, not unknown
@@ -443,14 +443,14 @@ def test_a_tiff_of_more_bands_than_are_read():
     header = read_header(data)
     assert (header.size, header.bits) == ((8, 8), 16)
     with pytest.raises(ValueError, match="Pillow"):
-        image_files.decode_whole_image(data.getvalue())
+        reading.decode_whole_image(data.getvalue())
 
 
 def test_a_png_is_whole_with_its_last_chunk():
     """Its pixels may be there without it; OpenCV takes none without, either. What stands behind it is no part of it."""
     data = saved("PNG")
-    np.testing.assert_array_equal(image_files.decode_whole_image(data + b"more"), picture()[:, :, ::-1])
+    np.testing.assert_array_equal(reading.decode_whole_image(data + b"more"), picture()[:, :, ::-1])
     for length in (*range(len(data) - 12, len(data)), 33):
-        for read in (image_files.decode_whole_image, image_files.header_size):
+        for read in (reading.decode_whole_image, reading.header_size):
             with pytest.raises(ValueError):
                 read(data[:length])

@@ -16,7 +16,7 @@ from src.detector import ExportedDetector, load_detector
 from src.device_input import Normalize
 from src.folding import fold_batch_norm
 from src.graphs import Graphs
-from src.image_files import read_image
+from src.imaging.reading import read_image
 from src.inference import StageTimes, detect_all, make_inputs
 from tests import torch_reference
 from tests.conftest import ROOT, assert_same_detections, network_of, noise_image, operation_by_operation, resdcn_18_is, write_coco

@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
+from src.imaging.view import View
 from src.native.extensions import extension
 from src.post_process import coco_records, detections_of, merge, to_image
-from src.pre_process import View
 
 METHODS, soft_nms = extension("soft_nms").METHODS, extension("soft_nms").soft_nms
 

@@ -1,12 +1,12 @@
-"""src/pre_process.py: an image on its way into the network, a box on its way out."""
+"""src/imaging/view.py: an image on its way into the network, a box on its way out."""
 import numpy as np
 import pytest
 
-from src import image
 from src.architectures import check_detected_input
 from src.core.errors import UserError
+from src.imaging import geometry
+from src.imaging.view import batch_kind, filled, kept_size, make_input, scaled_size, whole_view
 from src.post_process import to_image
-from src.pre_process import batch_kind, filled, kept_size, make_input, scaled_size, whole_view
 from tests.conftest import noise_image
 
 
@@ -44,9 +44,9 @@ def test_padding_keeps_the_image_on_the_stride_grid(height, width):
 def test_a_box_survives_the_way_in_and_out():
     """An image box, put into output pixels by the sample's matrix and taken back by to_image, is where it was."""
     _, view = make_input(noise_image(0, 300, 500), 0.75, False, (384, 288), 4)
-    matrix = image.affine_matrix(view.center, view.width, 0, view.out_hw[::-1])
+    matrix = geometry.affine_matrix(view.center, view.width, 0, view.out_hw[::-1])
     box = np.array([[40, 30, 200, 210.0]], np.float32)
-    out = image.transform_boxes(box * 0.75, matrix)
+    out = geometry.transform_boxes(box * 0.75, matrix)
     back = to_image(np.hstack([out, [[1, 0]]]), view)
     np.testing.assert_allclose(back[:, :4], box, atol=1e-2)
 

@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from src import evaluation, report, visual
+from src import evaluation, report
 from src.coco import read_coco
 from src.core.errors import UserError
 from src.core.files import read_json
-from src.pre_process import View
+from src.imaging import drawing
+from src.imaging.view import View
 from src.training_log import TrainingLog
 from tests.conftest import TINY, assert_user_error, call_script, contents, lines_with, noise_image, resdcn_18_is, write_coco
 
@@ -289,8 +290,8 @@ def test_labels_are_legible_on_any_background(background):
     """Text and its own field differ by the contrast of 4.5 that WCAG asks for, for 80 classes, whatever lies behind."""
     image = noise_image(0, 240, 320) if background == "noise" else np.full((240, 320, 3), background, np.uint8)
     for label in range(80):
-        drawn = visual.draw_detections(image, np.array([[100, 100, 200, 200, 0.5, label]], np.float32), ["W"] * 80)
-        mask = visual.text_mask("W 0.50", max(11, round(320 / 55)))
+        drawn = drawing.draw_detections(image, np.array([[100, 100, 200, 200, 0.5, label]], np.float32), ["W"] * 80)
+        mask = drawing.text_mask("W 0.50", max(11, round(320 / 55)))
         field = drawn[100 - mask.shape[0] : 100, 100 : 100 + mask.shape[1]]
         assert mask.max() > 200
         assert contrast(field[np.unravel_index(mask.argmax(), mask.shape)], field[0, 0]) >= 4.4, label  # the ink is not quite full
@@ -299,11 +300,11 @@ def test_labels_are_legible_on_any_background(background):
 def test_labels_make_way_for_each_other():
     image = np.zeros((300, 300, 3), np.uint8)
     boxes = np.array([[50, 100, 200, 250, 0.9, 0], [52, 101, 202, 252, 0.8, 1], [51, 99, 198, 249, 0.7, 2]], np.float32)
-    drawn = visual.draw_detections(image, boxes, ["first", "second", "third"])
-    size = visual.text_mask("first 0.90", 11).shape
+    drawn = drawing.draw_detections(image, boxes, ["first", "second", "third"])
+    size = drawing.text_mask("first 0.90", 11).shape
     for label, name in enumerate(["first", "second", "third"]):
-        area = visual.text_mask(f"{name} 0.{9 - label}0", 11)
-        whole = (np.abs(drawn.astype(int) - visual.class_color(label)).max(2) <= 1).sum()
+        area = drawing.text_mask(f"{name} 0.{9 - label}0", 11)
+        whole = (np.abs(drawn.astype(int) - drawing.class_color(label)).max(2) <= 1).sum()
         assert whole > 0.5 * (area < 30).sum(), name  # each label's field can be seen
     assert size[0] > 11
 
@@ -311,7 +312,7 @@ def test_labels_make_way_for_each_other():
 def test_boxes_far_outside_and_one_pixel_images():
     boxes = np.array([[-1e9, -5, 1e9, 5, 0.9, 0], [0, 0, 1, 1, 0.9, 0]], np.float32)
     for shape in ((1, 1, 3), (1, 300, 3), (300, 1, 3)):
-        assert visual.draw_detections(np.zeros(shape, np.uint8), boxes, ["a"]).shape == shape
+        assert drawing.draw_detections(np.zeros(shape, np.uint8), boxes, ["a"]).shape == shape
 
 
 def test_the_heatmap_lies_over_its_object():
@@ -319,7 +320,7 @@ def test_the_heatmap_lies_over_its_object():
     heat = np.zeros((2, 24, 32), np.float32)
     heat[1, 5, 20] = 1
     view = View(np.array([128, 96], np.float32), 256.0, (24, 32), 1.0)
-    drawn = visual.overlay_heatmap(np.full((192, 256, 3), 100, np.uint8), heat, view).astype(int).sum(2)
+    drawn = drawing.overlay_heatmap(np.full((192, 256, 3), 100, np.uint8), heat, view).astype(int).sum(2)
     rows, columns = np.where(drawn > 0.95 * drawn.max())
     assert (rows.mean(), columns.mean()) == pytest.approx((5.5 * 8 - 0.5, 20.5 * 8 - 0.5), abs=1)
     assert 30 < drawn[150, 50] < 300  # elsewhere the image shines through
@@ -327,20 +328,20 @@ def test_the_heatmap_lies_over_its_object():
 
 @pytest.mark.parametrize("text", ["a\0b", "a\nb", "\udcff", "\u202eabc"])
 def test_control_characters_are_not_drawn(text):
-    assert visual.text_mask(text, 12).max() == (0 if text == "\udcff" else 255)
+    assert drawing.text_mask(text, 12).max() == (0 if text == "\udcff" else 255)
 
 
 def test_chinese_names_are_drawn():
-    assert visual.text_mask("猫 0.5", 20).max() == 255
+    assert drawing.text_mask("猫 0.5", 20).max() == 255
 
 
 def test_classes_have_one_color_in_images_and_on_the_page():
-    with open(os.path.join(os.path.dirname(visual.__file__), "pages", "serve.html"), encoding="utf-8") as file:
+    with open(os.path.join(os.path.dirname(drawing.__file__), "pages", "serve.html"), encoding="utf-8") as file:
         page = file.read()
     value, saturation = (float(re.search(rf"{name} = ([\d.]+)", page)[1]) for name in ("value", "saturation"))
     turn, start = map(float, re.search(r"\(\(([\d.]+) \* label \+ ([\d.]+)\) % 1\)", page).groups())
     hsv = np.array([[[360 * ((turn * 7 + start) % 1), saturation, value]]], np.float32)
-    np.testing.assert_allclose(visual.class_color(7), 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0], atol=1.01)
+    np.testing.assert_allclose(drawing.class_color(7), 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0], atol=1.01)
 
 
 @pytest.mark.parametrize("name, change", [
@@ -375,10 +376,10 @@ def test_names_that_no_font_has_are_said_once(tmp_path, monkeypatch, capsys, rec
 
     ours = [font for font in font_manager.fontManager.ttflist if "DejaVu" in font.name]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", ours)
-    visual.east_asian_font.cache_clear()
+    drawing.east_asian_font.cache_clear()
     for _ in range(2):
         report.confusion_chart(np.ones((2, 2), int), ["红框"])
-        visual.text_mask("红框 0.5", 20)
-    visual.east_asian_font.cache_clear()
+        drawing.text_mask("红框 0.5", 20)
+    drawing.east_asian_font.cache_clear()
     assert len(lines_with(capsys.readouterr().out, "font", "Chinese")) == 1
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

@@ -12,9 +12,9 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from src import service_images
+from src.imaging.drawing import draw_detections
 from src.inference import make_inputs
 from src.service_images import Workers
-from src.visual import draw_detections
 from tests import worker_tasks
 from tests.conftest import ROOT, noise_image
 from tests.test_service_queue import Held

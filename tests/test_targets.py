@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from src import image, targets
+from src import targets
 from src.boxes import ground_truth_boxes
 from src.coco import Split, read_coco
+from src.imaging import geometry
 from tests.conftest import batches, convert, network_input, noise_image, write_coco
 
 
@@ -41,7 +42,7 @@ def test_every_augmentation_option_changes_the_samples(tiny_records, make_config
 def test_rotation_stays_within_its_limit(make_config):
     options = make_config("--dataset_config.aug_rot", 0.5, "--dataset_config.rotate", 20).dataset_config
     rng = np.random.default_rng(0)
-    angles = [image.random_rotation(rng, options.aug_rot, options.rotate) for _ in range(400)]
+    angles = [geometry.random_rotation(rng, options.aug_rot, options.rotate) for _ in range(400)]
     assert max(map(abs, angles)) <= 20
     assert 0.4 < np.mean([angle != 0 for angle in angles]) < 0.6
 
@@ -192,5 +193,5 @@ def test_an_image_without_objects_has_an_empty_heatmap(tmp_path, make_config):
 def test_a_random_crop_without_scaling(tiny_records, make_config):
     """scale 0 is no scaling: regions are as wide as the image is long."""
     for seed in range(5):
-        assert image.random_crop(np.random.default_rng(seed), (64, 48), 128.0, (128, 96), (True, 0.0, 0.1))[1] == 128
+        assert geometry.random_crop(np.random.default_rng(seed), (64, 48), 128.0, (128, 96), (True, 0.0, 0.1))[1] == 128
     assert len(batches(tiny_records, make_config, "--dataset_config.scale", 0)) == 5

@@ -1,4 +1,4 @@
-"""src/visual.py and tools/contact_sheet.py."""
+"""src/imaging/drawing.py and tools/contact_sheet.py."""
 import json
 import time
 
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import visual
 from src.core.errors import UserError
 from src.core.kept import MARK, says
+from src.imaging import drawing
 from tests.conftest import NARROW, call_script, lines_with, noise_image, write_coco
 
 
@@ -40,7 +40,7 @@ def test_a_written_image_says_whose_it_is(ending, key, tmp_path):
     """Where its format has a place for it; Pillow finds it there, and the image is what it is without."""
     image = cv2.GaussianBlur(noise_image(3), (0, 0), 3)
     path = tmp_path / f"a{ending}"
-    visual.save_image(str(path), image)
+    drawing.save_image(str(path), image)
     np.testing.assert_array_equal(cv2.imread(str(path)), cv2.imdecode(cv2.imencode(ending, image)[1], cv2.IMREAD_COLOR))
     with Image.open(path) as read:
         read.load()
@@ -49,23 +49,23 @@ def test_a_written_image_says_whose_it_is(ending, key, tmp_path):
     assert says()(str(path)) == (key is not None)
     cv2.imwrite(str(path), image)  # the user's own
     with pytest.raises(UserError, match=str(path)):
-        visual.save_image(str(path), image, says())
+        drawing.save_image(str(path), image, says())
 
 
 def test_boxes_are_drawn_where_they_are():
     image = np.full((100, 120, 3), 127, np.uint8)
     detections = np.array([[20, 30, 80, 90, 0.9, 0], [1, 1, 5, 5, 0.1, 1]], np.float32)
-    drawn = visual.draw_detections(image, detections, ["a", "b"], score_thresh=0.5)
+    drawn = drawing.draw_detections(image, detections, ["a", "b"], score_thresh=0.5)
     assert (image == 127).all()
     for y, x in ((60, 20), (90, 50), (60, 80)):
-        np.testing.assert_allclose(drawn[y, x], visual.class_color(0), atol=20)  # the lines are smoothed
+        np.testing.assert_allclose(drawn[y, x], drawing.class_color(0), atol=20)  # the lines are smoothed
     np.testing.assert_array_equal(drawn[3, 1], [127] * 3)  # below the threshold
 
 
 @pytest.mark.parametrize("box", [[-50, -50, 500, 500], [119, 0, 140, 30], [0, 99, 10, 140], [60, 60, 60, 60]])
 def test_labels_of_boxes_at_the_edges_stay_inside(box):
-    drawn = visual.draw_detections(np.zeros((100, 120, 3), np.uint8), np.array([[*box, 0.9, 0]], np.float32), ["name"])
-    assert (drawn == visual.class_color(0)).all(-1).sum() > 200  # the label's filled rectangle
+    drawn = drawing.draw_detections(np.zeros((100, 120, 3), np.uint8), np.array([[*box, 0.9, 0]], np.float32), ["name"])
+    assert (drawn == drawing.class_color(0)).all(-1).sum() > 200  # the label's filled rectangle
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 30000), (30000, 1), (61, 6500), (2000, 50), (100, 100)])
@@ -75,21 +75,21 @@ def test_images_of_any_shape_are_drawn_in_time(height, width, tmp_path):
     corners = rng.uniform(0, 1, (100, 4)) * [width, height, width, height]
     detections = np.hstack([np.sort(corners.reshape(-1, 2, 2), 1).reshape(-1, 4), rng.uniform(0.3, 1, (100, 1)), np.zeros((100, 1))])
     start = time.process_time()
-    drawn = visual.compare(image, detections, detections[:5], ["x" * 10_000], 0.3)
-    shown = visual.contact_sheet([drawn, visual.fit(image, 300, 300)], 2, 200)
+    drawn = drawing.compare(image, detections, detections[:5], ["x" * 10_000], 0.3)
+    shown = drawing.contact_sheet([drawn, drawing.fit(image, 300, 300)], 2, 200)
     for ending in (".jpg", ".webp", ".png"):
-        visual.save_image(str(tmp_path / f"a{ending}"), drawn)
+        drawing.save_image(str(tmp_path / f"a{ending}"), drawn)
         assert cv2.imread(str(tmp_path / f"a{ending}")) is not None
     assert time.process_time() - start < 8
     assert max(drawn.shape[:2]) < 2 * max(height, width) + 60 and max(shown.shape[:2]) < 500
-    assert height < 50 or visual.text_mask("x", max(11, round(visual.drawing_side(image) / 55))).shape[0] < height / 3
+    assert height < 50 or drawing.text_mask("x", max(11, round(drawing.drawing_side(image) / 55))).shape[0] < height / 3
 
 
 def test_what_a_format_cannot_hold_is_scaled_down(tmp_path):
     image = np.zeros((40, 70_000, 3), np.uint8)
     image[:, 35_000:] = 255
     for ending, longest in ((".jpg", 65500), (".webp", 16383), (".png", 70_000)):
-        visual.save_image(str(tmp_path / f"a{ending}"), image)
+        drawing.save_image(str(tmp_path / f"a{ending}"), image)
         written = cv2.imread(str(tmp_path / f"a{ending}"))
         assert written.shape == (round(40 * longest / 70_000), longest, 3)
         assert written[:, longest // 4].max() < 10 and written[:, -longest // 4].min() > 245
@@ -98,7 +98,7 @@ def test_what_a_format_cannot_hold_is_scaled_down(tmp_path):
 def test_usual_images_are_drawn_as_ever():
     """Letters and lines follow the longer side."""
     for height, width in ((480, 640), (640, 480), (3000, 4000), (500, 2000), (2000, 500)):
-        assert visual.drawing_side(np.empty((height, width, 0))) == max(height, width)
+        assert drawing.drawing_side(np.empty((height, width, 0))) == max(height, width)
 
 
 @pytest.mark.parametrize("names, paths", [
@@ -109,4 +109,4 @@ def test_usual_images_are_drawn_as_ever():
     (["猫" * 84 + ".jpg"], ["猫" * 66 + ".jpg"]), (["a\udcff.jpg", ".jpg"], ["a\udcff.jpg", ".jpg.png"]),
 ])
 def test_names_of_drawings(names, paths):
-    assert visual.drawing_names(names) == paths
+    assert drawing.drawing_names(names) == paths

@@ -45,7 +45,8 @@ def input_part(runs):
     """The training sample on one core, its steps, and the pipeline that makes batches of it."""
     import numpy as np
 
-    from src import image_files, targets
+    from src import targets
+    from src.imaging import reading
     from src.samples import augmentation_ranges, sample_layout
 
     config = settings()
@@ -60,7 +61,7 @@ def input_part(runs):
 
             def sample(draw, data=data, boxes=boxes, labels=labels):
                 hm = np.zeros((CLASSES, 128, 128), np.float32) if draw else None
-                pixels = image_files.decode_image(data)
+                pixels = reading.decode_image(data)
                 augmentation = targets.random_augmentation(np.random.default_rng(1), pixels.shape[1::-1], layout.input_size, ranges)
                 targets.make_sample(pixels, boxes, labels, augmentation, layout, hm)
 
@@ -83,18 +84,20 @@ def sample_steps(data, boxes, labels, layout):
     """The steps of one training sample."""
     import numpy as np
 
-    from src import image, image_files, targets
+    from src import targets
+    from src.imaging import geometry, reading
+    from src.imaging.color import color_matrix, mean_gray, normalizing_matrix, random_color
 
-    pixels = image_files.decode_image(data)
+    pixels = reading.decode_image(data)
     whole = targets.whole_image((640, 480), layout.input_size)
-    matrix = image.affine_matrix(whole.center, whole.width * 0.9, 0, layout.input_size)
-    view = image.warp(pixels, matrix, layout.input_size)
-    steps, lighting = image.random_color(np.random.default_rng(0))
-    out_boxes = image.transform_boxes(boxes, image.affine_matrix(whole.center, whole.width, 0, layout.out_size))
+    matrix = geometry.affine_matrix(whole.center, whole.width * 0.9, 0, layout.input_size)
+    view = geometry.warp(pixels, matrix, layout.input_size)
+    steps, lighting = random_color(np.random.default_rng(0))
+    out_boxes = geometry.transform_boxes(boxes, geometry.affine_matrix(whole.center, whole.width, 0, layout.out_size))
 
     def color():
-        change = image.color_matrix(steps, lighting, image.mean_gray(view), layout.eig_val, layout.eig_vec)
-        image.normalizing_matrix(change, layout.mean, layout.std)
+        change = color_matrix(steps, lighting, mean_gray(view), layout.eig_val, layout.eig_vec)
+        normalizing_matrix(change, layout.mean, layout.std)
 
     def encode(on_host):
         hm = np.zeros((CLASSES, *layout.out_size[::-1]), np.float32) if on_host else None
@@ -102,7 +105,7 @@ def sample_steps(data, boxes, labels, layout):
 
     samples = [targets.make_sample(pixels, boxes, labels, whole, layout) for _ in range(16)]
     for name, function in (
-        ("  decode", lambda: image_files.decode_image(data)), ("  warp", lambda: image.warp(pixels, matrix, layout.input_size)),
+        ("  decode", lambda: reading.decode_image(data)), ("  warp", lambda: geometry.warp(pixels, matrix, layout.input_size)),
         ("  color map", color), ("  targets, heatmap drawn", lambda: encode(True)),
         ("  targets, heatmap left to the device", lambda: encode(False)),
     ):
@@ -319,9 +322,9 @@ def postprocess_part(runs):
     """From 100 detections in output pixels to COCO records, on the host."""
     import numpy as np
 
+    from src.imaging.view import View
     from src.native.extensions import extension
     from src.post_process import coco_records, merge, to_image
-    from src.pre_process import View
 
     rng = np.random.default_rng(0)
     boxes, labels = random_boxes(100, 128, 128)
@@ -343,7 +346,7 @@ def eval_part(runs):
     """From files to boxes, and the network alone on the same inputs."""
     import numpy as np
 
-    from src.image_files import read_image
+    from src.imaging.reading import read_image
     from src.inference import detect_all, make_inputs
     from src.model_utils.device_adapter import set_device
 

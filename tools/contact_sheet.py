@@ -33,13 +33,14 @@ def main():
 
     import numpy as np  # what is slow to load is loaded when there is something to do
 
-    from src import evaluation, visual
+    from src import evaluation
     from src.boxes import ground_truth_boxes
     from src.coco import find_split, image_list, image_size, read_coco
     from src.core.console import log
     from src.core.kept import require_ours, says
     from src.data_summary import spread
-    from src.image_files import read_image
+    from src.imaging import drawing
+    from src.imaging.reading import read_image
     from src.predictor import Predictor
 
     require_ours(options.output, says(), option="--output")
@@ -59,14 +60,14 @@ def main():
         detections = predictor(image).detections()
         ground_truth = ground_truth_boxes(coco, image_id, category_ids)
         # Labels stay legible on small images.
-        shown = visual.fit(image, options.width // 2 + 1, options.width) if image.shape[1] < options.width / 2 else image
+        shown = drawing.fit(image, options.width // 2 + 1, options.width) if image.shape[1] < options.width / 2 else image
         zoom = np.tile(np.divide(shown.shape[1::-1], image.shape[1::-1]), 2)
         detections[:, :4] *= zoom
         ground_truth[:, :4] *= zoom
-        sheet.append(visual.compare(shown, detections, ground_truth, predictor.classes, config.eval_config.score_thresh))
+        sheet.append(drawing.compare(shown, detections, ground_truth, predictor.classes, config.eval_config.score_thresh))
     if not sheet:
         raise UserError(f"none of the chosen images of {split.annotation} can be shown")
-    visual.save_image(options.output, visual.contact_sheet(sheet, options.columns, options.width), says())
+    drawing.save_image(options.output, drawing.contact_sheet(sheet, options.columns, options.width), says())
     print(f"{len(sheet)} images: {options.output}")
 
 

@@ -138,7 +138,7 @@ def calibration_batches(paths, detector, config):
     import numpy as np
 
     from src.core.console import log, log_skipped, progress
-    from src.image_files import read_image
+    from src.imaging.reading import read_image
     from src.inference import make_inputs
 
     skipped = []

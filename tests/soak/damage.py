@@ -58,7 +58,7 @@ def photographs(folder):
 
     import cv2
 
-    from src.image_files import decode_image, header_size, read_image, read_size, without_orientation
+    from src.imaging.reading import decode_image, header_size, read_image, read_size, without_orientation
     from tests.test_image_headers import FILES, HIDING, gray_tiff, many_scans, os2_bitmap, tiled
     from tools.benchmark_inputs import photograph
 
@@ -98,7 +98,7 @@ def annotations(folder):
 
     from src import conversion
     from src.coco import class_list, read_coco
-    from src.image_files import LARGEST
+    from src.imaging.reading import LARGEST
     from tools.benchmark_inputs import write_coco
 
     write_coco(os.path.join(folder, "coco"), 4, 160, 120, 3)

@@ -23,10 +23,10 @@ def all_through(folder):
     from src import evaluation
     from src.boxes import ground_truth_boxes
     from src.coco import Split, class_list, image_list, image_size, read_coco
-    from src.image_files import read_image
+    from src.imaging.drawing import compare
+    from src.imaging.reading import read_image
     from src.post_process import coco_records
     from src.report import Run, write_report
-    from src.visual import compare
     from tests.conftest import convert
     from tools import merge_pascal_json
     from tools.benchmark_inputs import write_coco
@@ -115,9 +115,9 @@ def settings_in_use(folder):
     """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
     import numpy as np
 
+    from src.imaging.view import make_input, normalize
     from src.model_utils.config import DEFAULT_CONFIG, get_config
     from src.optimizer import build_schedule
-    from src.pre_process import make_input, normalize
     from src.samples import augmentation_ranges, sample_layout
     from src.side_file import describe_model
     from src.targets import make_sample, random_augmentation

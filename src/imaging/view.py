@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.image import affine_matrix, apply_color, normalizing_matrix, warp
+from src.imaging.color import apply_color, normalizing_matrix
+from src.imaging.geometry import affine_matrix, warp
 
 STRIDE = 32  # of most networks: the sides of an input are multiples of it
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from src import tiff_tags
-from src.tiff_tags import MOST_TEXT, file_length, orientation_of, read_part
+from src.imaging import tiff
+from src.imaging.tiff import MOST_TEXT, file_length, orientation_of, read_part
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # that are read, whatever a file's name ends in
 IMAGE_ENDINGS = (  # of images' names: those of the formats that are read, and of others, which are found to be named as not read
@@ -230,7 +230,7 @@ def _webp_size(kind, content):
 
 
 def _read_tiff(file):
-    return Header("TIFF", *tiff_tags.read_tiff(file))
+    return Header("TIFF", *tiff.read_tiff(file))
 
 
 def _read_bmp(file):

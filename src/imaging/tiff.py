@@ -74,7 +74,7 @@ def _tiff_values(file, entry):
 
 
 def read_tiff(file: BinaryIO) -> tuple[tuple[int, int], int, int, tuple[float, float] | None]:
-    """The size, orientation, bits and levels of an image_headers.Header. Raises ValueError or struct.error."""
+    """The size, orientation, bits and levels of an headers.Header. Raises ValueError or struct.error."""
     entries = {}
     for entry in tiff_entries(file):
         if entry[0] in entries and entry[0] in ONCE:

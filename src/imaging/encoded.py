@@ -3,8 +3,8 @@ import io
 import re
 import struct
 
-from src import tiff_tags
-from src.image_headers import Header, counted, jpeg_segments, png_chunks, webp_chunks
+from src.imaging import tiff
+from src.imaging.headers import Header, counted, jpeg_segments, png_chunks, webp_chunks
 
 MOST_SCANS = 100  # of a JPEG, as libtiff has it: progressive ones have about 10, and each costs as much as a whole image
 MOST_PASSES = 20  # over as many pixels as an image may have
@@ -53,7 +53,7 @@ def pixels_alone(data: bytes, header: Header) -> bytes:
     if header.format == "WEBP":
         return _webp_pixels(data, file)
     if header.format == "TIFF":
-        return tiff_tags.without_orientation(data)
+        return tiff.without_orientation(data)
     return data
 
 

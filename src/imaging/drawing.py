@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from src.core.console import log
 from src.core.files import whole_file
 from src.core.kept import MARK
-from src.image import affine_matrix
-from src.pre_process import View
+from src.imaging.geometry import affine_matrix
+from src.imaging.view import View
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LONGEST_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have
@@ -136,7 +136,7 @@ def is_east_asian(text: str) -> bool:
 def overlay_heatmap(image: np.ndarray, heat: np.ndarray, view: View) -> np.ndarray:
     """A heatmap [C, h, w] in [0, 1] over its BGR image: the largest value of all classes, from dark to bright.
 
-    view is the pre_process.View that says where the heatmap lies in the image.
+    view is the view.View that says where the heatmap lies in the image.
     """
     matrix = affine_matrix(view.center, view.width, 0, view.out_hw[::-1], inverse=True) / view.scale
     matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # center of an output pixel to center of a pixel

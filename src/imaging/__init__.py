@@ -1,0 +1,1 @@
+"""Images: encoded files, geometry, color, gaussians, the input's view, drawing."""
