@@ -6,7 +6,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
 from src.architectures import ARCHITECTURES, resolved
-from src.decode import decode
+from src.tasks.detection.device import decode
 
 
 class CenterNet(nn.Cell):

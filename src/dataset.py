@@ -35,7 +35,7 @@ from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import modelarts
 from src.native.extensions import require_extensions
 from src.samples import augmented_batch, sample_layout
-from src.targets import columns, draws_on_host
+from src.tasks.detection.targets import columns, draws_on_host
 
 
 class DamagedRecord(Exception):

@@ -20,7 +20,7 @@ from src.imaging import reading
 from src.imaging.color import apply_color
 from src.imaging.headers import read_header
 from src.samples import augmented_batch, sample_layout
-from src.targets import columns
+from src.tasks.detection.targets import columns
 
 FIRST = 3  # of what is found, these are named
 LEFT_OUT_IMAGES = ("image files are missing", "images have another size than the annotation file says", "images cannot be read",

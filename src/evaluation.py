@@ -11,13 +11,13 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import voc_eval
 from src.core import tables
 from src.core.errors import UserError
 from src.core.files import write_json
 from src.core.kept import holds
 from src.core.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
-from src.voc_eval import score_text
+from src.tasks.detection import voc_scores
+from src.tasks.detection.voc_scores import score_text
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 # What is in metrics.json, in it if eval.py wrote it, and in val_pred_result.json.
@@ -212,9 +212,9 @@ def score_and_write(folder, coco, records, name, extra, voc_metric=False):
     text, metrics = score(coco, records)
     text = f"overall performance on {name} validation dataset\n{text}\n{class_table(metrics)}"
     if voc_metric:
-        result, objects = voc_eval.score(coco, records)
+        result, objects = voc_scores.score(coco, records)
         for rule, key in (("11 points", "07"), ("area", "area")):
-            metrics[f"VOC_mAP_{key}"], metrics[f"VOC_AP_{key}_per_class"] = voc_eval.mean(result[rule]), result[rule]
-        text += f"\nPascal VOC, IoU {voc_eval.IOU}, without difficult objects\n{voc_eval.table(result, objects)}"
+            metrics[f"VOC_mAP_{key}"], metrics[f"VOC_AP_{key}_per_class"] = voc_scores.mean(result[rule]), result[rule]
+        text += f"\nPascal VOC, IoU {voc_scores.IOU}, without difficult objects\n{voc_scores.table(result, objects)}"
     write_json(os.path.join(folder, "metrics.json"), {**metrics, **extra})
     return text

@@ -13,7 +13,7 @@ from src.core.kept import free_name
 from src.imaging import drawing
 from src.imaging.reading import read_image, read_size
 from src.inference import StageTimes, detect_all
-from src.post_process import coco_records
+from src.tasks.detection.results import coco_records
 
 
 @dataclass

@@ -19,7 +19,7 @@ import numpy as np
 from src.core import errors
 from src.imaging.view import View, kept_size, make_input, normalize, scaled_size
 from src.model_utils.config import Config
-from src.post_process import merge, to_image
+from src.tasks.detection.results import merge, to_image
 
 # ---------------------------------------------------------------- one image
 

@@ -10,7 +10,7 @@ from src.data_summary import Recipe, collect, describe, find_misfits, spread
 from src.imaging.drawing import save_image
 from src.imaging.reading import header_size
 from src.manifest import boxes_path, read_boxes
-from src.targets import columns
+from src.tasks.detection.targets import columns
 from src.training_log import is_record
 
 IMAGE = "train_batch.jpg"

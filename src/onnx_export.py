@@ -115,6 +115,6 @@ def _unsqueezed(graph, value):
 
 
 def _at_centers(graph, maps, ind, depth):
-    """losses.gather_at_centers: [N, depth, H, W] and ind [N, K] -> [N, K, depth]."""
+    """points.gather_at_centers: [N, depth, H, W] and ind [N, K] -> [N, K, depth]."""
     rows = graph.reshape(graph.add("Transpose", maps, perm=[0, 2, 3, 1]), graph.ints(0, -1, depth))
     return graph.add("GatherND", rows, _unsqueezed(graph, ind), batch_dims=1)

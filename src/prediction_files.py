@@ -16,8 +16,8 @@ from src.core.kept import free_name, holds, keep_earlier
 from src.imaging.drawing import draw_detections, drawing_names, overlay_heatmap, save_image
 from src.imaging.reading import read_image, read_size
 from src.inference import detect_all
-from src.post_process import coco_records
 from src.predictor import as_prediction
+from src.tasks.detection.results import coco_records
 
 RECORD, TABLE = "predictions.json", "predictions.csv"
 PREDICTIONS = holds(RECORD, TABLE)  # the test for keep_earlier whether a folder is of an earlier call

@@ -23,7 +23,7 @@ from src.core.version import version
 from src.curves import draw_curve, draw_scores
 from src.imaging.drawing import class_color, compare, east_asian_font, fit, is_east_asian
 from src.imaging.reading import read_image
-from src.post_process import detections_of
+from src.tasks.detection.results import detections_of
 from src.training_log import best_score, epochs_trained, read_record
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")

@@ -6,7 +6,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.amp import all_finite
 
 from src.deform_conv import DeformConv2d
-from src.losses import CenterNetLoss, LossOptions
+from src.tasks.detection.device import CenterNetLoss, LossOptions
 
 STATISTICS = ("moving_mean", "moving_variance")  # endings of the names of batch norm's
 LARGEST_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow

@@ -27,12 +27,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src import architectures, losses, targets, torch_weights
+from src import architectures, torch_weights
 from src.centernet_det import CenterNet, HeatmapNetwork, build_network
 from src.checkpoint import load_weights, parameter_shapes
 from src.core import errors
 from src.core.errors import UserError
-from src.decode import decode
 from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_device_input, build_optimizer, build_train_step
 from src.folding import make_for_inference
@@ -42,8 +41,11 @@ from src.imaging.view import View, make_input, normalize, whole_view
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.native.extensions import extension
-from src.post_process import to_image
 from src.samples import sample_layout
+from src.tasks import points
+from src.tasks.detection import targets
+from src.tasks.detection.device import decode
+from src.tasks.detection.results import to_image
 from src.train_step import build_loss
 
 USUAL = 1e-5  # tolerance, as the ones below relative to the largest value of what is compared
@@ -341,30 +343,30 @@ def loss_rows(vectors, folder):
     objects = float((vectors["hm"] == 1).sum())
 
     def focal(logits):
-        return losses.focal_loss(losses.clamped_sigmoid(logits), heat, objects)
+        return points.focal_loss(points.clamped_sigmoid(logits), heat, objects)
 
     def focal_no_objects(logits):
-        return losses.focal_loss(losses.clamped_sigmoid(logits), without_objects, 1.0)
+        return points.focal_loss(points.clamped_sigmoid(logits), without_objects, 1.0)
 
     def mse(logits):
-        return losses.mse_loss(logits, heat)
+        return points.mse_loss(logits, heat)
 
     def at_centers(function, target, used, values_per_object=1):
         norm = float(used.sum()) / values_per_object + 1e-4
         target, used = Tensor(target), Tensor(used.astype(np.float32))
 
         def loss(maps):
-            return function(losses.gather_at_centers(maps, ind), target, used, norm)
+            return function(points.gather_at_centers(maps, ind), target, used, norm)
 
         return loss
 
     cases = {
         "focal": (focal, "logits"), "focal_no_objects": (focal_no_objects, "logits"), "mse": (mse, "logits"),
-        "l1": (at_centers(losses.l1_loss, vectors["wh"], mask), "pred2"),
-        "smooth_l1": (at_centers(losses.smooth_l1_loss, vectors["wh"], mask, 2), "pred2"),
-        "norm_l1": (at_centers(losses.norm_l1_loss, vectors["wh"], mask), "pred2"),
-        "cat_spec_l1": (at_centers(losses.l1_loss, vectors["cat_wh"], vectors["cat_mask"]), "predc"),
-        "l1_no_objects": (at_centers(losses.l1_loss, vectors["wh"], 0 * mask), "pred2"),
+        "l1": (at_centers(points.l1_loss, vectors["wh"], mask), "pred2"),
+        "smooth_l1": (at_centers(points.smooth_l1_loss, vectors["wh"], mask, 2), "pred2"),
+        "norm_l1": (at_centers(points.norm_l1_loss, vectors["wh"], mask), "pred2"),
+        "cat_spec_l1": (at_centers(points.l1_loss, vectors["cat_wh"], vectors["cat_mask"]), "predc"),
+        "l1_no_objects": (at_centers(points.l1_loss, vectors["wh"], 0 * mask), "pred2"),
     }
     for name, (function, prediction) in cases.items():
         value, gradient = ms.value_and_grad(function)(Tensor(vectors[prediction]))

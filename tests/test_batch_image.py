@@ -8,7 +8,7 @@ from src.batch_image import decode_targets, denormalize, draw_batch, draw_sample
 from src.imaging.color import apply_color
 from src.imaging.drawing import class_color
 from src.samples import sample_layout
-from src.targets import encode_targets, make_sample, whole_image
+from src.tasks.detection.targets import encode_targets, make_sample, whole_image
 from tests.conftest import noise_image
 
 # In output pixels of 32x24; by hand in input pixels: four times that.

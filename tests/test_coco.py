@@ -9,10 +9,11 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import evaluation, voc_eval
+from src import evaluation
 from src.boxes import ground_truth_boxes, usable_boxes
 from src.coco import Split, find_split, image_list, read_coco
 from src.core.errors import UserError
+from src.tasks.detection import voc_scores
 from tests.conftest import convert, lines_with, noise_image, user_error, write_coco
 
 BOXES = [[10, 20, 30, 25], [60, 40, 25, 30], [5, 50, 20, 30]]
@@ -195,7 +196,7 @@ def test_evaluation_counts_what_training_learns(rewrite, tmp_path):
     np.testing.assert_array_equal([metrics[name] for name in evaluation.METRIC_NAMES], expected)
     assert metrics["AP"] == pytest.approx(1.0) and metrics["objects_per_class"] == {"disc": 2, "square": 2}
     assert published(path, real)[0] < 0.7  # which is why they are left out
-    assert voc_eval.score(coco, real)[1] == {"disc": 2, "square": 2}
+    assert voc_scores.score(coco, real)[1] == {"disc": 2, "square": 2}
     np.testing.assert_array_equal(evaluation.confusion_matrix(coco, real, 0.5), np.diag([2, 2, 0]))
     assert evaluation.image_quality(coco, real, 0.5) == {1: pytest.approx(1.0), 2: pytest.approx(1.0)}
     assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["objects"] == 4

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from src.data_summary import Boxes, Recipe, collect, describe, describe_epoch, find_misfits, long_sides
-from src.targets import Layout, make_sample, whole_image
+from src.tasks.detection.targets import Layout, make_sample, whole_image
 from tests.conftest import lines_with
 
 SIZES = [(200, 100), (100, 400), (50, 50)]

@@ -9,11 +9,12 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 
-from src import dataset, epochs, targets
+from src import dataset, epochs
 from src.coco import Split, find_split
 from src.core.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils.config import get_config
+from src.tasks.detection import targets
 from tests.conftest import TINY, assert_user_error, batches, call_script, convert, noise_image, run_script, user_error, write_coco
 
 # ---------------------------------------------------------------- conversion

@@ -1,11 +1,12 @@
-"""src/decode.py against loops in Python."""
+"""src/tasks/detection/device.py against loops in Python."""
 import itertools
 
 import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.decode import decode, suppress_non_peaks, top_k
+from src.tasks.detection.device import decode
+from src.tasks.points import suppress_non_peaks, top_k
 
 pytestmark = pytest.mark.usefixtures("by_operation")
 

@@ -4,10 +4,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src import engine, targets
+from src import engine
 from src.device_input import ApplyColor, DeviceInput, DrawHeatmap, Normalize, gaussian_table
 from src.imaging.color import apply_color
 from src.samples import sample_layout
+from src.tasks.detection import targets
 from tests.conftest import noise_image, train_least
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src import losses
+from src.tasks import points
+from src.tasks.detection import device
 from src.train_step import build_loss
 from tests.conftest import load_golden
 
@@ -28,7 +29,7 @@ def test_dense_size_loss_counts_the_whole_gaussian(by_operation):
     rng = np.random.default_rng(3)
     pred, target, weight = (rng.random((2, 2, 4, 5)).astype(np.float32) for _ in range(3))
     ind, mask = np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32)
-    cell = losses.CenterNetLoss(losses.LossOptions(dense_wh=True, reg_offset=False))
+    cell = device.CenterNetLoss(device.LossOptions(dense_wh=True, reg_offset=False))
     heat = np.zeros((2, 1, 4, 5), np.float32)
     reg = np.zeros((2, 3, 2), np.float32)
     wh_loss = cell(*map(Tensor, (heat, pred, pred, heat, ind, reg, mask, target, weight)))[2]
@@ -97,29 +98,29 @@ def values(parts):
     ({"dense_wh": True, "norm_wh": True, "reg_loss": "sl1"}, 8),
 ], ids=str)
 def test_losses_object_by_object(options, objects, by_operation):
-    options = losses.LossOptions(**options)
+    options = device.LossOptions(**options)
     maps, targets = random_batch(4 if options.cat_spec_wh else 2, objects, options.dense_wh)
-    found = values(losses.CenterNetLoss(options)(*map(Tensor, maps + targets)))
+    found = values(device.CenterNetLoss(options)(*map(Tensor, maps + targets)))
     np.testing.assert_allclose(found, expected_losses(options, *maps, targets), rtol=2e-5)
 
 
 def test_the_sigmoid_keeps_away_from_its_ends(by_operation):
-    found = losses.clamped_sigmoid(Tensor(np.array([-50, 0, np.log(3), 50], np.float16))).asnumpy()
+    found = points.clamped_sigmoid(Tensor(np.array([-50, 0, np.log(3), 50], np.float16))).asnumpy()
     np.testing.assert_allclose(found, [1e-4, 0.5, 0.75, 1 - 1e-4], rtol=2e-4)
     assert found.dtype == np.float32 and found[3] < 1
 
 
 def test_losses_of_ranks_and_of_parts(by_operation):
     """One of two ranks with the same objects has the losses of the one; the losses of three parts add up to those of the whole."""
-    options = losses.LossOptions(mse_loss=True, reg_loss="sl1")
+    options = device.LossOptions(mse_loss=True, reg_loss="sl1")
     maps, targets = random_batch(2, 8)
     expected = expected_losses(options, *maps, targets)
     maps, targets = [*map(Tensor, maps)], [*map(Tensor, targets)]
-    of_two = losses.CenterNetLoss(options, rank_size=2, sum_over_ranks=Twice())
+    of_two = device.CenterNetLoss(options, rank_size=2, sum_over_ranks=Twice())
     np.testing.assert_allclose(values(of_two(*maps, *targets)), expected, rtol=2e-5)
-    of_three = losses.CenterNetLoss(options, rank_size=3, sum_over_ranks=Twice())  # 16 objects, of which none are on the third
+    of_three = device.CenterNetLoss(options, rank_size=3, sum_over_ranks=Twice())  # 16 objects, of which none are on the third
     np.testing.assert_allclose(values(of_three.norms(*targets)), [16 / 3] * 3, rtol=1e-4)
-    cell = losses.CenterNetLoss(options, parts=3)
+    cell = device.CenterNetLoss(options, parts=3)
     norms = cell.norms(*targets)
     parts = [values(cell.of_part(*(x[i : i + 1] for x in maps), norms, *(x[i : i + 1] for x in targets))) for i in range(3)]
     np.testing.assert_allclose(np.sum(parts, 0), expected, rtol=2e-5)
@@ -127,7 +128,7 @@ def test_losses_of_ranks_and_of_parts(by_operation):
 
 def test_the_defaults_are_the_configurations(make_config):
     net_config = make_config().net_config
-    for field in dataclasses.fields(losses.LossOptions):
+    for field in dataclasses.fields(device.LossOptions):
         assert field.default == getattr(net_config, field.name)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        losses.LossOptions().reg_loss = "sl1"
+        device.LossOptions().reg_loss = "sl1"

@@ -4,7 +4,7 @@ import pytest
 
 from src.imaging.view import View
 from src.native.extensions import extension
-from src.post_process import coco_records, detections_of, merge, to_image
+from src.tasks.detection.results import coco_records, detections_of, merge, to_image
 
 METHODS, soft_nms = extension("soft_nms").METHODS, extension("soft_nms").soft_nms
 

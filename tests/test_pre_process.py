@@ -6,7 +6,7 @@ from src.architectures import check_detected_input
 from src.core.errors import UserError
 from src.imaging import geometry
 from src.imaging.view import batch_kind, filled, kept_size, make_input, scaled_size, whole_view
-from src.post_process import to_image
+from src.tasks.detection.results import to_image
 from tests.conftest import noise_image
 
 

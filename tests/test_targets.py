@@ -1,4 +1,4 @@
-"""src/targets.py: samples of the training pipeline."""
+"""src/tasks/detection/targets.py: samples of the training pipeline."""
 import dataclasses
 import types
 
@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from src import targets
 from src.boxes import ground_truth_boxes
 from src.coco import Split, read_coco
 from src.imaging import geometry
+from src.tasks.detection import targets
 from tests.conftest import batches, convert, network_input, noise_image, write_coco
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from src import voc_eval
 from src.coco import find_split
 from src.core.errors import UserError
 from src.model_utils.config import get_config
+from src.tasks.detection import voc_scores
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, copy_project, noise_image, run_script, small_project
 from tools import loss, merge_pascal_json, train_full, voc_to_coco
 
@@ -380,7 +380,7 @@ BOX, FAR = [10, 10, 20, 20], [60, 60, 20, 20]
     ([(1, 1, BOX, 0)], [], 0, 0),
 ])
 def test_average_precision_by_hand(truths, records, eleven, area):
-    result, objects = voc_eval.score(coco_of(truths), records)
+    result, objects = voc_scores.score(coco_of(truths), records)
     assert result["11 points"]["a"] == pytest.approx(eleven) and result["area"]["a"] == pytest.approx(area)
     assert objects == {"a": sum(not flag for *_, flag in truths)}
 
@@ -390,17 +390,17 @@ def test_a_crowd_is_no_object_and_what_lies_in_it_no_false_alarm():
     coco = coco_of([(1, 1, BOX, 0), (1, 1, FAR, 0)])
     coco.dataset["annotations"][1]["iscrowd"] = 1
     inside, by_half, outside = [62, 62, 4, 4], [50, 60, 20, 20], [49, 60, 20, 20]
-    assert voc_eval.score(coco, [found(1, inside, 0.9), found(1, by_half, 0.8), found(1, BOX, 0.7)]) == (
+    assert voc_scores.score(coco, [found(1, inside, 0.9), found(1, by_half, 0.8), found(1, BOX, 0.7)]) == (
         {"11 points": {"a": 1.0}, "area": {"a": 1.0}}, {"a": 1})
-    result, _ = voc_eval.score(coco, [found(1, outside, 0.9), found(1, BOX, 0.7)])
+    result, _ = voc_scores.score(coco, [found(1, outside, 0.9), found(1, BOX, 0.7)])
     assert result["area"]["a"] == pytest.approx(0.5)
 
 
 def test_a_class_without_objects_has_no_score():
     coco = coco_of([(1, 1, BOX, 0), (1, 2, FAR, 1)], ("a", "b", "c"))
-    result, objects = voc_eval.score(coco, [found(1, BOX, 0.9), found(1, FAR, 0.9, 2)])
-    assert result["area"] == {"a": 1, "b": None, "c": None} and voc_eval.mean(result["area"]) == 1
-    text = voc_eval.table(result, objects).splitlines()
+    result, objects = voc_scores.score(coco, [found(1, BOX, 0.9), found(1, FAR, 0.9, 2)])
+    assert result["area"] == {"a": 1, "b": None, "c": None} and voc_scores.mean(result["area"]) == 1
+    text = voc_scores.table(result, objects).splitlines()
     assert text[0].split() == ["class", "objects", "AP", "11", "points", "AP", "area"] and text[2].split() == ["b", "0", "-", "-"]
     assert text[-1].split() == ["mAP", "1", "1.000", "1.000"]
 
@@ -426,7 +426,7 @@ def test_average_precision_against_another_implementation():
         corners = [[x, y, x + w - 1, y + h - 1, label - 1, 0, 0] for _, label, (x, y, w, h), _ in of_image]
         predictions = [[x, y, x + w - 1, y + h - 1, r["category_id"] - 1, r["score"]] for r in detections for x, y, w, h in [r["bbox"]]]
         metric.add(np.array(predictions, float).reshape(-1, 6), np.array(corners, float))
-    result, objects = voc_eval.score(coco_of(truths, ("a", "b", "c")), records)
+    result, objects = voc_scores.score(coco_of(truths, ("a", "b", "c")), records)
     for rule, options in (("11 points", {"recall_thresholds": np.linspace(0, 1, 11) - 1e-9}), ("area", {})):
         theirs = metric.value(iou_thresholds=0.5, **options)[0.5]
         for label, name in enumerate("abc"):
@@ -435,8 +435,8 @@ def test_average_precision_against_another_implementation():
 
 
 def test_ready_made_files_mark_difficult_objects_as_ignored():
-    assert voc_eval.is_difficult({"ignore": 1})
-    assert not voc_eval.is_difficult({"ignore": 1, "difficult": 0}) and not voc_eval.is_difficult({})
+    assert voc_scores.is_difficult({"ignore": 1})
+    assert not voc_scores.is_difficult({"ignore": 1, "difficult": 0}) and not voc_scores.is_difficult({})
 
 
 # ---------------------------------------------------------------- the loss-curve check

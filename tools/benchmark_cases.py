@@ -45,9 +45,9 @@ def input_part(runs):
     """The training sample on one core, its steps, and the pipeline that makes batches of it."""
     import numpy as np
 
-    from src import targets
     from src.imaging import reading
     from src.samples import augmentation_ranges, sample_layout
+    from src.tasks.detection import targets
 
     config = settings()
     layout, ranges = sample_layout(config, CLASSES), augmentation_ranges(config)
@@ -84,9 +84,9 @@ def sample_steps(data, boxes, labels, layout):
     """The steps of one training sample."""
     import numpy as np
 
-    from src import targets
     from src.imaging import geometry, reading
     from src.imaging.color import color_matrix, mean_gray, normalizing_matrix, random_color
+    from src.tasks.detection import targets
 
     pixels = reading.decode_image(data)
     whole = targets.whole_image((640, 480), layout.input_size)
@@ -301,8 +301,8 @@ def decode_part(runs):
     import mindspore as ms
     import numpy as np
 
-    from src.decode import decode
     from src.model_utils.device_adapter import set_device
+    from src.tasks.detection.device import decode
 
     set_device("CPU", 0)
     rng = np.random.default_rng(0)
@@ -324,7 +324,7 @@ def postprocess_part(runs):
 
     from src.imaging.view import View
     from src.native.extensions import extension
-    from src.post_process import coco_records, merge, to_image
+    from src.tasks.detection.results import coco_records, merge, to_image
 
     rng = np.random.default_rng(0)
     boxes, labels = random_boxes(100, 128, 128)

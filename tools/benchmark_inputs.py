@@ -85,8 +85,8 @@ def training_batch(config, batch_size, heatmap_on_host=True):
     """A batch as the pipeline gives it, with eight objects an image: arrays in the order of targets.columns(heatmap_on_host)."""
     import numpy as np
 
-    from src import targets
     from src.samples import augmentation_ranges, sample_layout
+    from src.tasks.detection import targets
 
     layout, ranges = sample_layout(config, CLASSES), augmentation_ranges(config)
     hm = np.zeros((batch_size, CLASSES, *layout.out_size[::-1]), np.float32) if heatmap_on_host else None

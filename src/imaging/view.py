@@ -1,4 +1,4 @@
-"""The evaluation input of an image, and where it lies in it. On the host, in NumPy; post_process.py takes the detections back.
+"""The evaluation input of an image, and where it lies in it. On the host, in NumPy; tasks/ takes the detections back.
 
 Source: the original's detectors/base_detector.py.
 """

@@ -25,8 +25,8 @@ def all_through(folder):
     from src.coco import Split, class_list, image_list, image_size, read_coco
     from src.imaging.drawing import compare
     from src.imaging.reading import read_image
-    from src.post_process import coco_records
     from src.report import Run, write_report
+    from src.tasks.detection.results import coco_records
     from tests.conftest import convert
     from tools import merge_pascal_json
     from tools.benchmark_inputs import write_coco
@@ -120,7 +120,7 @@ def settings_in_use(folder):
     from src.optimizer import build_schedule
     from src.samples import augmentation_ranges, sample_layout
     from src.side_file import describe_model
-    from src.targets import make_sample, random_augmentation
+    from src.tasks.detection.targets import make_sample, random_augmentation
     from tools.benchmark_inputs import photograph
 
     originals = {}

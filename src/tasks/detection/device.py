@@ -1,68 +1,22 @@
-"""CenterNet's losses (paper, section 3), with the original's normalizations. All return a float32 scalar.
-
-Layouts: heatmaps [N, C, H, W]; regression maps [N, D, H, W]; objects in M slots: ind [N, M] holds y * W + x, targets
-are [N, M, D], masks [N, M, D] with 1 where the slot holds an object.
-"""
+"""Detection on the device: losses, and heatmap -> top K boxes."""
 from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import nn, ops
 
-
-def clamped_sigmoid(logits):
-    """Sigmoid in float32, kept in [1e-4, 1 - 1e-4] so that its logarithms stay finite."""
-    return ops.clamp(ops.sigmoid(logits.astype(ms.float32)), 1e-4, 1 - 1e-4)
-
-
-def _sum(values):
-    """The sum of all values; over one axis it takes a CPU a third of the time that it takes over four."""
-    return values.reshape(-1).sum()
-
-
-def focal_loss(prob, target, norm):
-    """Penalty-reduced pixelwise logistic regression (paper, eq. 1; alpha 2, beta 4), over norm, the number of objects or 1.
-
-    Args: prob, target [N, C, H, W]; target is 1 at the object centers and a gaussian around them.
-    """
-    positive = (target == 1.0).astype(ms.float32)
-    positive_loss = ops.log(prob) * ops.square(1.0 - prob) * positive
-    negative_loss = ops.log(1.0 - prob) * ops.square(prob) * ops.square(ops.square(1.0 - target))  # 0 at the centers
-    return -(_sum(positive_loss) + _sum(negative_loss)) / norm
-
-
-def at_least_one(count):
-    """The count, or 1."""
-    return ops.maximum(count, ops.ones_like(count))
-
-
-def mse_loss(logits, target):
-    """Mean squared error of the raw heatmap output, as the original's `mse_loss` option (no sigmoid)."""
-    return ops.square(logits.astype(ms.float32) - target).mean()
-
-
-def gather_at_centers(regression_map, ind):
-    """[N, D, H, W] and ind [N, M] -> [N, M, D]: the map's values at the objects' centers."""
-    n, depth, height, width = regression_map.shape
-    rows = regression_map.transpose(0, 2, 3, 1).reshape(n * height * width, depth)
-    first_row = (ops.arange(n) * (height * width)).reshape(n, 1).astype(ms.int32)
-    return ops.gather(rows, (ind.astype(ms.int32) + first_row).reshape(-1), 0).reshape(n, -1, depth)
-
-
-def l1_loss(pred, target, mask, norm):
-    """Sum of |pred - target| where mask, over norm, the number of masked values (the original's RegL1Loss)."""
-    return _sum(ops.abs(pred * mask - target * mask)) / norm
-
-
-def smooth_l1_loss(pred, target, mask, norm):
-    """Huber loss, delta 1, over norm, the number of objects, not of values (the original's RegLoss)."""
-    diff = ops.abs(pred * mask - target * mask)
-    huber = ops.select(diff < 1.0, 0.5 * ops.square(diff), diff - 0.5)
-    return _sum(huber) / norm
-
-
-def norm_l1_loss(pred, target, mask, norm):
-    """L1 of pred / target against 1 (the original's NormRegL1Loss)."""
-    return l1_loss(pred / (target + 1e-4), ops.ones_like(target), mask, norm)
+from src.tasks.points import (
+    _sum,
+    at_least_one,
+    clamped_sigmoid,
+    focal_loss,
+    gather_at_centers,
+    l1_loss,
+    mse_loss,
+    norm_l1_loss,
+    smooth_l1_loss,
+    suppress_non_peaks,
+    top_k,
+)
 
 
 @dataclass(frozen=True)
@@ -145,3 +99,30 @@ class CenterNetLoss(nn.Cell):
         wh_count = counts[1] / wh_mask.shape[-1] if self.smooth_size else counts[1]
         off_count = counts[2] / mask.shape[-1] if self.smooth else counts[2]
         return at_least_one(counts[0]) / self.rank_size, (wh_count + 1e-4) / self.rank_size, (off_count + 1e-4) / self.rank_size
+
+
+def decode(heat, wh, reg, k, cat_spec_wh=False):
+    """Detections out of the three heads.
+
+    Args: heat [N, C, H, W] after the sigmoid; wh [N, 2 or 2 C, H, W]; reg [N, 2, H, W] or None (then centers are taken
+    in the middle of their pixel). Returns [N, k, 6] float32: x1, y1, x2, y2 in output pixels, score, class (0-based).
+    """
+    n, classes, _, width = heat.shape
+    scores, ind, labels = top_k(suppress_non_peaks(heat), k)
+    x = (ind % width).astype(ms.float32)
+    y = (ind // width).astype(ms.float32)
+    if reg is None:
+        x = x + 0.5
+        y = y + 0.5
+    else:
+        offset = gather_at_centers(reg, ind)
+        x = x + offset[:, :, 0]
+        y = y + offset[:, :, 1]
+    size = gather_at_centers(wh, ind)
+    if cat_spec_wh:
+        rows = size.reshape(n * k * classes, 2)
+        first_row = ops.arange(n * k) * classes
+        size = ops.gather(rows, first_row.astype(ms.int32) + labels.reshape(-1), 0).reshape(n, k, 2)
+    half_w = size[:, :, 0] / 2
+    half_h = size[:, :, 1] / 2
+    return ops.stack((x - half_w, y - half_h, x + half_w, y + half_h, scores, labels.astype(ms.float32)), -1)

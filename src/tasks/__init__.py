@@ -1,0 +1,1 @@
+"""What is detected: a folder each."""

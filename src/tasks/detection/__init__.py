@@ -1,0 +1,1 @@
+"""Objects with a box and a class."""
