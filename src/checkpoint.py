@@ -6,12 +6,12 @@ import shutil
 
 import mindspore as ms
 
-from src.architectures import architecture_of
 from src.core import errors
 from src.core.console import log
 from src.core.errors import UserError
 from src.core.files import link_or_copy, whole_file, write_json
 from src.core.kept import free_name, keep_earlier
+from src.network.architectures import architecture_of
 from src.side_file import (
     BEST_NAME,
     CHECKPOINTS,

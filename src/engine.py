@@ -6,15 +6,15 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from src.averaging import WeightAverage
-from src.centernet_det import build_network
 from src.checkpoint import CheckpointFolder, newest_checkpoint
 from src.core.console import log
 from src.core.errors import UserError
-from src.deform_conv import resolve_dcn_impl
-from src.device_input import DeviceInput, DrawHeatmap
 from src.fine_tuning import start_weights
 from src.imaging.view import output_size
 from src.model_utils.device_adapter import keep_graphs
+from src.network.centernet import build_network
+from src.network.deform_conv import resolve_dcn_impl
+from src.network.device_input import DeviceInput, DrawHeatmap
 from src.optimizer import build_optimizer, freeze
 from src.resume import record_beside, require_same_start, restore, training_settings
 from src.scoring import start_scoring

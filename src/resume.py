@@ -5,7 +5,6 @@ import zlib
 import mindspore as ms
 import numpy as np
 
-from src.architectures import resolved
 from src.checkpoint import EMA_PREFIX, check_architecture, layers_left_out, read_checkpoint
 from src.core.console import log
 from src.core.errors import UserError
@@ -14,6 +13,7 @@ from src.core.kinds import having, is_text, list_of
 from src.core.tables import some
 from src.epochs import convert_steps
 from src.model_utils.config import checked_section
+from src.network.architectures import resolved
 from src.side_file import side_file
 
 LAYERS = ("arch", "block_class", "num_stacks", "down_ratio", "head_conv", "cat_spec_wh", "reg_offset")  # of net_config, what makes layers

@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 
-from src.architectures import network_facts, resolved
 from src.core import errors
 from src.core.errors import UserError
 from src.core.files import read_json
@@ -16,6 +15,7 @@ from src.imaging.view import STRIDE
 from src.model_utils.config import Config, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.model_utils.together import check_evaluation
+from src.network.architectures import network_facts, resolved
 from src.zoo_files import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections

@@ -5,7 +5,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.amp import all_finite
 
-from src.deform_conv import DeformConv2d
+from src.network.deform_conv import DeformConv2d
 from src.tasks.detection.device import CenterNetLoss, LossOptions
 
 STATISTICS = ("moving_mean", "moving_variance")  # endings of the names of batch norm's

@@ -48,7 +48,7 @@ GOLDEN = os.path.join(ROOT, "tests", "golden")
 
 def network_of(num_classes, dcn_impl="composite", **net_config):
     """The network of so many classes that these values of net_config describe."""
-    from src.centernet_det import build_network
+    from src.network.centernet import build_network
 
     sections = {"net_config": net_config} if net_config else {}
     return build_network(config_module.make_config(**sections).net_config, num_classes, dcn_impl)
@@ -419,7 +419,7 @@ def by_operation():
 @contextlib.contextmanager
 def resdcn_18_is(name):
     """In the block resdcn_18 is another network in this process: SMALL, PLAIN or LEAST of small_network.py, whose graphs compile sooner."""
-    from src.architectures import ARCHITECTURES
+    from src.network.architectures import ARCHITECTURES
     from tests import small_network
 
     with pytest.MonkeyPatch.context() as patch:
@@ -446,7 +446,7 @@ def no_graphs():
     """In the block Detectors compute operation by operation: half a second, where a graph of the least network takes two to compile."""
     import mindspore as ms
 
-    from src.graphs import Graphs
+    from src.network.graphs import Graphs
 
     def call(self, batch):
         with operation_by_operation():

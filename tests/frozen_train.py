@@ -7,8 +7,8 @@ if __name__ == "__main__":
 
 import train
 from src import engine
-from src.architectures import ARCHITECTURES
 from src.core import errors
+from src.network.architectures import ARCHITECTURES
 from tests.small_network import LEAST
 
 build_train_step = engine.build_train_step

@@ -6,8 +6,8 @@ if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import train
-from src.architectures import ARCHITECTURES
 from src.core import errors
+from src.network.architectures import ARCHITECTURES
 from tests.small_network import LEAST
 
 if __name__ == "__main__":

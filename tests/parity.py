@@ -27,20 +27,21 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src import architectures, torch_weights
-from src.centernet_det import CenterNet, HeatmapNetwork, build_network
+from src import torch_weights
 from src.checkpoint import load_weights, parameter_shapes
 from src.core import errors
 from src.core.errors import UserError
-from src.deform_conv import deform_conv_composite, deform_conv_native
 from src.engine import build_device_input, build_optimizer, build_train_step
-from src.folding import make_for_inference
-from src.hourglass import Hourglass, StackFeatures
 from src.imaging import color, gaussians
 from src.imaging.view import View, make_input, normalize, whole_view
 from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.native.extensions import extension
+from src.network import architectures
+from src.network.centernet import CenterNet, HeatmapNetwork, build_network
+from src.network.deform_conv import deform_conv_composite, deform_conv_native
+from src.network.folding import make_for_inference
+from src.network.hourglass import Hourglass, StackFeatures
 from src.samples import sample_layout
 from src.tasks import points
 from src.tasks.detection import targets

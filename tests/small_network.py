@@ -4,8 +4,8 @@ A training step's graph takes 12 s of a core for a ResNet with one block in each
 """
 from mindspore import nn
 
-from src.architectures import Architecture
-from src.resnet import BasicBlock, conv, upsampling
+from src.network.architectures import Architecture
+from src.network.resnet import BasicBlock, conv, upsampling
 
 
 class Features(nn.Cell):

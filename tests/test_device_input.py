@@ -1,12 +1,12 @@
-"""src/device_input.py: what the device computes is what the host would have."""
+"""src/network/device_input.py: what the device computes is what the host would have."""
 
 import mindspore as ms
 import numpy as np
 import pytest
 
 from src import engine
-from src.device_input import ApplyColor, DeviceInput, DrawHeatmap, Normalize, gaussian_table
 from src.imaging.color import apply_color
+from src.network.device_input import ApplyColor, DeviceInput, DrawHeatmap, Normalize, gaussian_table
 from src.samples import sample_layout
 from src.tasks.detection import targets
 from tests.conftest import noise_image, train_least

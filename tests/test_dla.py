@@ -5,8 +5,8 @@ import pytest
 import torch
 from mindspore import Tensor, nn, ops
 
-from src.dla import DLA, DLAUpsampling
-from src.resnet import bilinear_kernel
+from src.network.dla import DLA, DLAUpsampling
+from src.network.resnet import bilinear_kernel
 from src.train_step import NetworkWithLoss, build_loss
 from tests import parity, torch_family, torch_reference
 from tests.conftest import GOLDEN, load_golden, network_of

@@ -5,10 +5,10 @@ import pytest
 import torch
 from mindspore import Tensor, nn, ops
 
-from src.architectures import architecture_of
-from src.centernet_det import DetectionNetwork, HeatmapNetwork
 from src.checkpoint import load_weights
-from src.folding import make_for_inference
+from src.network.architectures import architecture_of
+from src.network.centernet import DetectionNetwork, HeatmapNetwork
+from src.network.folding import make_for_inference
 from src.onnx_detector import start_session
 from src.onnx_export import build_model
 from src.train_step import NetworkWithLoss, build_loss, set_precision

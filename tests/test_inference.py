@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from src import graphs
-from src.centernet_det import HeatmapNetwork
 from src.checkpoint import load_weights, read_checkpoint
 from src.detector import ExportedDetector, load_detector
-from src.device_input import Normalize
-from src.folding import fold_batch_norm
-from src.graphs import Graphs
 from src.imaging.reading import read_image
 from src.inference import StageTimes, detect_all, make_inputs
+from src.network import graphs
+from src.network.centernet import HeatmapNetwork
+from src.network.device_input import Normalize
+from src.network.folding import fold_batch_norm
+from src.network.graphs import Graphs
 from tests import torch_reference
 from tests.conftest import ROOT, assert_same_detections, network_of, noise_image, operation_by_operation, resdcn_18_is, write_coco
 

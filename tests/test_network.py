@@ -5,11 +5,11 @@ import pytest
 import torch
 from mindspore import Tensor, nn
 
-from src import deform_conv
-from src.centernet_det import DetectionNetwork
 from src.core.errors import UserError
-from src.deform_conv import DeformConv2d, deform_conv_composite, resolve_dcn_impl
-from src.resnet import ResNet
+from src.network import deform_conv
+from src.network.centernet import DetectionNetwork
+from src.network.deform_conv import DeformConv2d, deform_conv_composite, resolve_dcn_impl
+from src.network.resnet import ResNet
 from src.train_step import set_precision
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, load_golden, network_of

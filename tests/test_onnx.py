@@ -19,12 +19,12 @@ from onnx.reference import ReferenceEvaluator
 
 from setup import requirements
 from src import onnx_detector
-from src.centernet_det import DetectionNetwork, HeatmapNetwork
 from src.core.errors import UserError
-from src.deform_conv import DeformConv2d
 from src.detector import load_detector
-from src.device_input import Normalize
-from src.folding import make_for_inference
+from src.network.centernet import DetectionNetwork, HeatmapNetwork
+from src.network.deform_conv import DeformConv2d
+from src.network.device_input import Normalize
+from src.network.folding import make_for_inference
 from src.onnx_cells import add_cell
 from src.onnx_detector import load_onnx, read_onnx
 from src.onnx_export import build_model, decode

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.centernet_det import build_network
+from src.network.centernet import build_network
 from src.optimizer import build_optimizer, freeze
 from src.train_step import NetworkWithLoss, TrainStep, build_loss
 from tests.test_train_step import random_batch

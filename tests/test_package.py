@@ -36,7 +36,7 @@ raise UserError("x")
 LEAST = """
 import runpy, sys
 import small_network
-from centernet.architectures import ARCHITECTURES
+from centernet.network.architectures import ARCHITECTURES
 ARCHITECTURES["resdcn_18"] = small_network.LEAST
 sys.argv[:] = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -273,7 +273,7 @@ DETECT = """
 import json, sys
 from centernet import Predictor
 import small_network
-from centernet.architectures import ARCHITECTURES
+from centernet.network.architectures import ARCHITECTURES
 ARCHITECTURES["resdcn_18"] = small_network.LEAST
 found = Predictor("last", "CPU", K=7)(sys.argv.pop(1))
 assert not {"src", "tools"} & set(sys.modules)

@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from src.architectures import check_detected_input
 from src.core.errors import UserError
 from src.imaging import geometry
 from src.imaging.view import batch_kind, filled, kept_size, make_input, scaled_size, whole_view
+from src.network.architectures import check_detected_input
 from src.tasks.detection.results import to_image
 from tests.conftest import noise_image
 

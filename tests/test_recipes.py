@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from src.architectures import network_facts, resolved
 from src.model_utils.config import get_config
 from src.model_utils.together import check_evaluation
+from src.network.architectures import network_facts, resolved
 from tests.conftest import ROOT
 
 # Network, input, epochs, rate, epochs after which it falls, images in all: the original's experiments/*.sh and MODEL_ZOO.md.

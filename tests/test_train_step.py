@@ -7,13 +7,13 @@ import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
 from src import engine, torch_weights
-from src.architectures import ARCHITECTURES
-from src.centernet_det import build_network
 from src.checkpoint import parameter_shapes
-from src.deform_conv import DeformConv2d
 from src.lr_schedule import MultiDecay
+from src.network.architectures import ARCHITECTURES
+from src.network.centernet import build_network
+from src.network.deform_conv import DeformConv2d
+from src.network.resnet import upsampling
 from src.optimizer import build_optimizer
-from src.resnet import upsampling
 from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 from tests import parity, small_network
 

@@ -10,13 +10,13 @@ import pytest
 from mindspore.mindrecord import FileWriter
 
 from src import dataset
-from src.architectures import resolved
 from src.coco import find_split, read_coco
 from src.core.errors import UserError
 from src.manifest import read_manifest
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.model_utils.paths import absolute_paths
+from src.network.architectures import resolved
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, convert, idle_project, noise_image, wait_until, write_coco
 from tools import make_rank_table
 

@@ -180,8 +180,8 @@ def train_part(runs):
 
 def make_step(config, device_input):
     """The training cell of a configuration."""
-    from src.centernet_det import build_network
     from src.engine import build_train_step
+    from src.network.centernet import build_network
     from src.optimizer import build_optimizer
 
     network = build_network(config.net_config, CLASSES, "composite")

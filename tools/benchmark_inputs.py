@@ -103,9 +103,9 @@ def build_detector(*words):
     """An untrained Detector of 80 classes that takes any size; words of a command line choose its network."""
     import mindspore as ms
 
-    from src.centernet_det import DetectionNetwork, HeatmapNetwork, build_network
     from src.detector import Detector
-    from src.folding import make_for_inference
+    from src.network.centernet import DetectionNetwork, HeatmapNetwork, build_network
+    from src.network.folding import make_for_inference
 
     config = settings(*words)
     network = build_network(config.net_config, CLASSES, "composite")

@@ -66,11 +66,11 @@ def check_target(path):
 def convert(ckpt_file, output_file, annotation, recipe=None):
     """Write the checkpoint and its side file, and say what became of every tensor."""
     from src import torch_weights
-    from src.architectures import architecture_of
-    from src.centernet_det import build_network
     from src.checkpoint import parameter_shapes, save_weights
     from src.core.files import write_json
     from src.model_utils.config import Config, checked_section, get_config
+    from src.network.architectures import architecture_of
+    from src.network.centernet import build_network
     from src.side_file import evaluation_settings, side_file
 
     defaults = get_config("", ["--config_path", recipe] if recipe else [])
@@ -159,7 +159,7 @@ def names_in(meta):
 
 def train_options(net_config, mean, std, defaults, recipe):
     """The words that train.py needs for this network and normalization, where they are not the defaults, or the recipe's."""
-    from src.architectures import resolved
+    from src.network.architectures import resolved
 
     usual = defaults.net_config.as_dict()
     own = vars(resolved({**net_config, "block_class": "", "num_stacks": [], "head_conv": 0}))
@@ -190,9 +190,9 @@ def read_weights(ckpt_file):
 
     description = read_side_file(ckpt_file, "checkpoint (--ckpt_file)")
     # MindSpore is slow to load, and not needed for a wrong path.
-    from src.centernet_det import build_network
     from src.checkpoint import load_weights, read_checkpoint, stored_name
     from src.model_utils.config import Config
+    from src.network.centernet import build_network
 
     network = build_network(Config(description["net_config"]), len(description["classes"]), "composite")
     parameters = read_checkpoint(ckpt_file, "checkpoint (--ckpt_file)")

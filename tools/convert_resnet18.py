@@ -35,8 +35,8 @@ def main(argv=None):
     names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
 
     from src import torch_weights
-    from src.architectures import architecture_of
     from src.checkpoint import parameter_shapes, save_weights
+    from src.network.architectures import architecture_of
     from src.torch_files import read_torch_file
     from src.zoo_files import refuse_checkpoint
 
@@ -62,10 +62,10 @@ def make_backbone(names, kind):
     """(words of a command line that choose a network, its backbone) for a classifier of a kind with these names."""
     # MindSpore is slow to load, and not needed for a wrong path.
     from src import torch_weights
-    from src.architectures import resnet_config
-    from src.dla import DLA
     from src.model_utils.config import checked_section
-    from src.resnet import ResNet
+    from src.network.architectures import resnet_config
+    from src.network.dla import DLA
+    from src.network.resnet import ResNet
 
     if kind == "dla":
         return "--net_config.arch dla_34", DLA()

@@ -148,11 +148,11 @@ def rank_tables(folder):
 
 def checkpoints(folder):
     """Checkpoints with their side files, loaded as evaluation does."""
-    from src.centernet_det import build_network
     from src.checkpoint import save_weights
     from src.core.files import write_json
     from src.detector import load_detector
     from src.model_utils.config import get_config
+    from src.network.centernet import build_network
     from src.side_file import describe_model
 
     words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"]
@@ -254,11 +254,11 @@ def onnx_files(folder):
     """ONNX files in both forms, loaded and run; one damage in two falls on nodes and metadata, which are a small part of the bytes."""
     import numpy as np
 
-    from src.centernet_det import build_network
     from src.checkpoint import save_weights
     from src.core.files import write_json
     from src.detector import export_onnx, load_detector
     from src.model_utils.config import get_config
+    from src.network.centernet import build_network
     from src.onnx_detector import load_onnx
     from src.side_file import describe_model
 

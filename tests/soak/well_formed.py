@@ -236,11 +236,11 @@ def make_base(folder):
     """A folder that holds what the commands of command_lines name; returns its path."""
     import numpy as np
 
-    from src.centernet_det import build_network
     from src.checkpoint import save_weights
     from src.coco import find_split
     from src.core.files import write_json
     from src.model_utils.config import get_config
+    from src.network.centernet import build_network
     from src.offline import input_name, result_name
     from src.side_file import describe_model
     from tests.conftest import convert

@@ -5,7 +5,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
-from src.architectures import ARCHITECTURES, resolved
+from src.network.architectures import ARCHITECTURES, resolved
 from src.tasks.detection.device import decode
 
 

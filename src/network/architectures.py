@@ -30,7 +30,7 @@ class Architecture:
 
 
 def _build_resnet(options, dcn_impl, channels):
-    from src.resnet import ResNet, upsampling
+    from src.network.resnet import ResNet, upsampling
 
     backbone = ResNet(options.block_class, options.num_stacks)
     return backbone, upsampling(backbone.out_channels, channels[: int(math.log2(32 // options.down_ratio))], dcn_impl)
@@ -45,14 +45,14 @@ def _build_res(options, dcn_impl):
 
 
 def _build_dla(options, dcn_impl):
-    from src.dla import DLA, DLAUpsampling
+    from src.network.dla import DLA, DLAUpsampling
 
     backbone = DLA(options.down_ratio)
     return backbone, DLAUpsampling(backbone.out_channels, dcn_impl)
 
 
 def _build_hourglass(options, dcn_impl):
-    from src.hourglass import Hourglass, StackFeatures
+    from src.network.hourglass import Hourglass, StackFeatures
 
     backbone = Hourglass(*options.num_stacks)
     return backbone, StackFeatures(*options.num_stacks, backbone.out_channels)
@@ -123,7 +123,7 @@ def counted(has, *names):
 
 
 def resnet_of(has):
-    """(block_class, num_stacks) of the ResNet of which has(name) says whether it has a parameter, named as in src/resnet.py."""
+    """(block_class, num_stacks) of the ResNet of which has(name) says whether it has a parameter, named as in src/network/resnet.py."""
     stacks = [counted(has, f"layer{stage}.{{}}.conv1.weight", f"layer{stage}.{{}}.conv2.weight") for stage in (1, 2, 3, 4)]
     return "Bottleneck" if has("layer1.0.conv3.weight") else "BasicBlock", stacks
 
@@ -139,7 +139,7 @@ def resnet_config(block_class, num_stacks, dcn):
 
 
 def hourglasses(has):
-    """How many hourglasses are stacked in what has(name) says to have a parameter, named as in src/hourglass.py."""
+    """How many hourglasses are stacked in what has(name) says to have a parameter, named as in src/network/hourglass.py."""
     return counted(has, "kps.{}.up1.0.conv1.weight", "kps.{}.up1.0.conv2.weight")
 
 
