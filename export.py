@@ -1,7 +1,7 @@
 """Export a checkpoint as a MindIR, ONNX or, on Ascend, AIR file that ends in decoded detections."""
 from src.core import errors
-from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
+from src.model_utils.mindspore_version import require_mindspore
 
 
 def main():

@@ -3,8 +3,8 @@ import contextlib
 import os
 
 from src.core import errors, interrupts
-from src.mindspore_version import require_mindspore
 from src.model_utils.config import COMMAND_LINE, get_config
+from src.model_utils.mindspore_version import require_mindspore
 
 
 def check_paths(config, folder=""):

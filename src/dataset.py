@@ -30,8 +30,8 @@ from src.core.locks import locked
 from src.epochs import Steps, epoch_order, rank_share
 from src.imaging import reading
 from src.manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, manifest_path, read_manifest
-from src.mindspore_version import require_mindspore
 from src.model_utils.config import get_config
+from src.model_utils.mindspore_version import require_mindspore
 from src.model_utils.moxing_adapter import modelarts
 from src.native.extensions import require_extensions
 from src.samples import augmented_batch, sample_layout

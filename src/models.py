@@ -3,8 +3,8 @@ import os
 from typing import Any
 
 from src.core.errors import UserError
-from src.mindspore_version import require_mindspore
 from src.model_utils.config import COMMAND_LINE, OPTIONS, Config
+from src.model_utils.mindspore_version import require_mindspore
 from src.onnx_detector import load_onnx, read_onnx
 from src.side_file import fixed_settings, read_exported, read_side_file, side_file
 

@@ -2,7 +2,7 @@
 from mindspore import nn, ops
 
 from src.lr_schedule import CosineDecay, MultiDecay, PolyDecay
-from src.quiet import without_warnings
+from src.model_utils.quiet import without_warnings
 
 
 def build_schedule(train_config, steps_per_epoch, epochs):

@@ -7,11 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from src import mindspore_version
 from src.core.errors import UserError
 from src.dataset import TrainSet
-from src.mindspore_version import FIRST, LAST, release, require_mindspore
-from src.model_utils import device_adapter
+from src.model_utils import device_adapter, mindspore_version
+from src.model_utils.mindspore_version import FIRST, LAST, release, require_mindspore
 from tests.conftest import ROOT, assert_user_error, call_script
 
 CHECKPOINT = ["--load_checkpoint_path", "x.ckpt"]

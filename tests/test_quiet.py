@@ -9,7 +9,7 @@ import pytest
 from src import dataset, manifest
 from src.coco import find_split
 from src.manifest import read_manifest
-from src.quiet import without_warnings
+from src.model_utils.quiet import without_warnings
 from tests.conftest import TINY, convert, noise_image, small_project, write_coco
 
 

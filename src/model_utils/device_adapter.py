@@ -13,9 +13,9 @@ import mindspore as ms
 
 from src.core.console import log
 from src.core.errors import UserError
-from src.mindspore_version import release
 from src.model_utils.local_adapter import has_npu, is_scheduler, launched
-from src.quiet import without_warnings
+from src.model_utils.mindspore_version import release
+from src.model_utils.quiet import without_warnings
 
 FLOAT32_SWITCH = "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32"  # of the Pascal VOC document, which trains in PyTorch on another device
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")
