@@ -154,7 +154,7 @@ def export_detector(detector, export_config, eval_config):
 def export_onnx(detector, export_config, eval_config):
     """Write a checkpoint's Detector as an ONNX file, which has in its metadata what its side file says; returns the file's path."""
     try:
-        from src.onnx_export import build_model
+        from src.export.onnx_model import build_model
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; {how_to_install('onnx')}") from error
     path = exported_path(export_config)

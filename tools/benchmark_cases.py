@@ -289,8 +289,8 @@ def onnx_part(runs):
 
 def onnx_session(detector, form, path):
     """ONNX Runtime's session of a Detector, as onnx_detector.py starts it."""
+    from src.export.onnx_model import build_model
     from src.onnx_detector import start_session
-    from src.onnx_export import build_model
 
     model = build_model(detector.network, False, form, ("batch", "height", "width"), {})
     return start_session(model, "CPU", path)

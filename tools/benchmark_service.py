@@ -35,7 +35,7 @@ def serve_part(runs):
 
 def write_model(path):
     """Write an untrained network as an ONNX file."""
-    from src.onnx_export import build_model
+    from src.export.onnx_model import build_model
 
     config = settings()
     size = {"input_res": None, "batch_size": None, "input_type": "float32", "down_ratio": 4, "K": 100, "flip_test": False}
