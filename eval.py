@@ -24,7 +24,7 @@ def check_paths(config):
     from src.core.locks import require_free
     from src.evaluation import results_of
     from src.models import read_model, require_runtime
-    from src.side_file import named_checkpoint
+    from src.weights.side_file import named_checkpoint
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
     require_runtime(config.load_checkpoint_path)
@@ -52,7 +52,7 @@ def evaluate(config):
     from src.model_utils.together import idle_in_evaluation
     from src.models import check_fixed, description_source, ending, load_model
     from src.native.extensions import require_extensions
-    from src.side_file import adopt_evaluation
+    from src.weights.side_file import adopt_evaluation
 
     require_extensions()
     log(adopt_evaluation(config, description, description_source(config.load_checkpoint_path)))

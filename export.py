@@ -17,7 +17,7 @@ def main():
 def export(config):
     """Write the file that config asks for."""
     from src.core.console import log
-    from src.side_file import adopt_evaluation, named_checkpoint, read_side_file
+    from src.weights.side_file import adopt_evaluation, named_checkpoint, read_side_file
 
     options = config.export_config
     options.ckpt_file = named_checkpoint(options.ckpt_file)

@@ -16,8 +16,8 @@ def main():
     from src.core.files import whole_folder
     from src.core.kept import require_ours
     from src.native.extensions import require_extensions
-    from src.side_file import checked_evaluation
     from src.tasks.detection.results import coco_records, merge, to_image
+    from src.weights.side_file import checked_evaluation
 
     target = os.path.join(config.save_path, "val")
     require_ours(target, evaluation.results_of("val"), option="--save_path")

@@ -19,7 +19,7 @@ def check_paths(config, folder=""):
     from src.evaluator import scored_part
     from src.manifest import read_manifest
     from src.model_utils.together import check_schedule
-    from src.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
+    from src.weights.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
 
     check_schedule(config.train_config)
     require_free(written_folders(config, folder), "training")
@@ -43,8 +43,8 @@ def check_paths(config, folder=""):
 def require_room(config):
     """Raise UserError unless what lies where a run writes is this project's."""
     from src.core.kept import require_ours
-    from src.side_file import CHECKPOINTS
     from src.training_log import is_record, loss_curve
+    from src.weights.side_file import CHECKPOINTS
 
     require_ours(os.path.join(config.save_result_dir, "train_record.jsonl"), is_record, loss_curve, "--save_result_dir")
     if config.enable_save_ckpt:
@@ -109,8 +109,8 @@ def train(config, part, target, rank, rank_size):
     from src.look import look
     from src.model_utils.device_adapter import leave_ranks, peak_memory, profiling
     from src.next_commands import commands_for
-    from src.side_file import BEST_NAME
     from src.training_log import loss_curve
+    from src.weights.side_file import BEST_NAME
 
     train_set = TrainSet(config, rank, rank_size, target)
     look(config, train_set, rank)

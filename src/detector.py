@@ -8,7 +8,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.checkpoint import load_weights, read_checkpoint, weights_taken
 from src.core import interrupts
 from src.core.console import log
 from src.core.errors import UserError
@@ -24,7 +23,8 @@ from src.network.device_input import Normalize
 from src.network.folding import make_for_inference
 from src.network.graphs import Graphs
 from src.onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
-from src.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
+from src.weights.checkpoints import load_weights, read_checkpoint, weights_taken
+from src.weights.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
 
 # Evaluation settings that are fixed when a file is exported.
 FIXED_ALWAYS = ("eval_config.flip_test", "eval_config.K")

@@ -6,7 +6,6 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from src.averaging import WeightAverage
-from src.checkpoint import CheckpointFolder, newest_checkpoint
 from src.core.console import log
 from src.core.errors import UserError
 from src.fine_tuning import start_weights
@@ -18,13 +17,14 @@ from src.network.device_input import DeviceInput, DrawHeatmap
 from src.optimizer import build_optimizer, freeze
 from src.resume import record_beside, require_same_start, restore, training_settings
 from src.scoring import start_scoring
-from src.side_file import describe_model
 from src.summaries import Summaries
 from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 from src.training_detector import TrainingDetector
 from src.training_log import TrainingLog
 from src.training_loop import Saving, choose_sink_steps, run_training
 from src.watch import Watch
+from src.weights.checkpoints import CheckpointFolder, newest_checkpoint
+from src.weights.side_file import describe_model
 
 
 class SumOverRanks(nn.Cell):

@@ -4,7 +4,9 @@ import os
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from src.checkpoint import (
+from src.core.console import log
+from src.core.tables import some
+from src.weights.checkpoints import (
     EMA_PREFIX,
     LAST_OF_HEADS,
     layers_left_out,
@@ -14,9 +16,7 @@ from src.checkpoint import (
     read_checkpoint,
     weights_taken,
 )
-from src.core.console import log
-from src.core.tables import some
-from src.side_file import read_side_file, side_file
+from src.weights.side_file import read_side_file, side_file
 
 
 def start_weights(network, config, classes):

@@ -6,7 +6,7 @@ from src.core.errors import UserError
 from src.model_utils.config import COMMAND_LINE, OPTIONS, Config
 from src.model_utils.mindspore_version import require_mindspore
 from src.onnx_detector import load_onnx, read_onnx
-from src.side_file import fixed_settings, read_exported, read_side_file, side_file
+from src.weights.side_file import fixed_settings, read_exported, read_side_file, side_file
 
 
 def ending(path: str) -> str:

@@ -7,7 +7,7 @@ from src.core.errors import UserError
 from src.core.version import version
 from src.model_utils.config import load_defaults
 from src.models import is_exported, read_model, require_runtime
-from src.side_file import named_checkpoint
+from src.weights.side_file import named_checkpoint
 
 # Options of other detectors that no spelling leads to.
 OTHERS = {"--conf": "--score_thresh", "--source": "--input", "--weights": "--load_checkpoint_path", "--imgsz": "--input_res",

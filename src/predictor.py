@@ -16,7 +16,7 @@ from src.inference import join_scales, make_inputs
 from src.model_utils.config import make_config
 from src.models import description_source, is_exported, load_model, read_model, require_runtime
 from src.native.extensions import require_extensions
-from src.side_file import adopt_evaluation, named_checkpoint
+from src.weights.side_file import adopt_evaluation, named_checkpoint
 
 Source = str | os.PathLike | bytes | np.ndarray | Image.Image  # what as_image takes
 

@@ -5,7 +5,6 @@ import zlib
 import mindspore as ms
 import numpy as np
 
-from src.checkpoint import EMA_PREFIX, check_architecture, layers_left_out, read_checkpoint
 from src.core.console import log
 from src.core.errors import UserError
 from src.core.files import read_json
@@ -14,7 +13,8 @@ from src.core.tables import some
 from src.epochs import convert_steps
 from src.model_utils.config import checked_section
 from src.network.architectures import resolved
-from src.side_file import side_file
+from src.weights.checkpoints import EMA_PREFIX, check_architecture, layers_left_out, read_checkpoint
+from src.weights.side_file import side_file
 
 LAYERS = ("arch", "block_class", "num_stacks", "down_ratio", "head_conv", "cat_spec_wh", "reg_offset")  # of net_config, what makes layers
 

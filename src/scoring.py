@@ -21,8 +21,8 @@ from src.core.kinds import having, is_number, is_string, is_whole, or_none
 from src.imaging import drawing
 from src.imaging.reading import read_image
 from src.model_utils.device_adapter import without_kept_graphs
-from src.side_file import evaluation_settings, side_file
 from src.tasks.detection.results import detections_of
+from src.weights.side_file import evaluation_settings, side_file
 
 DRAWN = 4  # images of predictions for TensorBoard
 RECORD = np.dtype([("image_id", np.int64), ("category_id", np.int64), ("bbox", np.float64, 4), ("score", np.float64)])

@@ -40,7 +40,7 @@ from src.core.interrupts import INTERRUPTS, Interrupts
 from src.imaging.color import apply_color
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
-from src.side_file import side_file
+from src.weights.side_file import side_file
 from tests import environments, prepared
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
@@ -669,8 +669,8 @@ def exporter(checkpoint, folder, ending, *words):
 
 def save_lively(folder, **net_config):
     """Write lively.ckpt, the network that net_config describes for tiny_data's classes, with weights that carry the image through."""
-    from src.checkpoint import save_weights
-    from src.side_file import describe_model
+    from src.weights.checkpoints import save_weights
+    from src.weights.side_file import describe_model
 
     recipe = runpy.run_path(os.path.join(GOLDEN, "recipe.py"))
     shapes = {name: value.shape for name, value in network_of(3, **net_config).parameters_and_names()}

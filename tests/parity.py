@@ -27,8 +27,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src import torch_weights
-from src.checkpoint import load_weights, parameter_shapes
 from src.core import errors
 from src.core.errors import UserError
 from src.engine import build_device_input, build_optimizer, build_train_step
@@ -48,6 +46,8 @@ from src.tasks.detection import targets
 from src.tasks.detection.device import decode
 from src.tasks.detection.results import to_image
 from src.train_step import build_loss
+from src.weights import torch_weights
+from src.weights.checkpoints import load_weights, parameter_shapes
 
 USUAL = 1e-5  # tolerance, as the ones below relative to the largest value of what is compared
 NETWORK = 1e-4

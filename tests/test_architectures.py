@@ -7,16 +7,16 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src.checkpoint import load_weights, save_weights
 from src.core.errors import UserError
 from src.imaging.view import kept_size
 from src.inference import by_shape, make_inputs
 from src.model_utils.config import get_config, load_defaults
 from src.network.architectures import ARCHITECTURES, architecture_of, check_input, hourglasses, network_facts, resolved
 from src.predictor import Predictor
-from src.side_file import adopt_evaluation, describe_model, read_side_file
-from src.torch_weights import recognize
 from src.training_detector import TrainingDetector
+from src.weights.checkpoints import load_weights, save_weights
+from src.weights.side_file import adopt_evaluation, describe_model, read_side_file
+from src.weights.torch_weights import recognize
 from tests.conftest import GOLDEN, assert_user_error, call_script, network_of
 
 

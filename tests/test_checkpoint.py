@@ -12,9 +12,9 @@ import pytest
 from mindspore import Parameter, Tensor
 from mindspore.train import checkpoint_pb2
 
-from src.checkpoint import CheckpointFolder, newest_checkpoint, read_checkpoint, read_parameters, save_weights
 from src.core.errors import UserError
-from src.side_file import find_checkpoints, named_checkpoint
+from src.weights.checkpoints import CheckpointFolder, newest_checkpoint, read_checkpoint, read_parameters, save_weights
+from src.weights.side_file import find_checkpoints, named_checkpoint
 from tests.conftest import ROOT, assert_user_error
 
 
@@ -89,7 +89,7 @@ import resource, sys
 sys.path.insert(0, sys.argv[1])
 import mindspore as ms, numpy as np
 from src.core import errors
-from src.checkpoint import CheckpointFolder
+from src.weights.checkpoints import CheckpointFolder
 
 def main():
     folder = CheckpointFolder(sys.argv[2], 1, {"classes": []})

@@ -14,8 +14,6 @@ import pytest
 import torch
 from mindspore import Tensor, nn, ops
 
-from src import torch_weights
-from src.checkpoint import load_weights, parameter_shapes, read_checkpoint
 from src.coco import class_list, read_coco
 from src.core.errors import UserError
 from src.detector import load_detector
@@ -23,8 +21,10 @@ from src.fine_tuning import start_weights
 from src.imaging import color
 from src.model_utils.config import get_config
 from src.predictor import Predictor
-from src.side_file import read_side_file
-from src.zoo_files import parameter_names
+from src.weights import torch_weights
+from src.weights.checkpoints import load_weights, parameter_shapes, read_checkpoint
+from src.weights.side_file import read_side_file
+from src.weights.zoo import parameter_names
 from tests import parity, torch_family, torch_reference
 from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, network_of, noise_image, run_script
 from tests.test_torch_files import write_tar

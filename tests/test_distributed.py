@@ -12,11 +12,11 @@ import pytest
 
 from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
 from src import epochs
-from src.checkpoint import read_checkpoint
 from src.core.errors import UserError
 from src.model_utils.local_adapter import RANK_TABLE, get_device_id, get_rank_id, launched, train_alone
-from src.side_file import find_checkpoints
 from src.training_log import read_scores, read_training_log
+from src.weights.checkpoints import read_checkpoint
+from src.weights.side_file import find_checkpoints
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, idle_project, run_script, small_project, wait_until
 from tools import make_rank_table
 

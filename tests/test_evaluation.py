@@ -22,7 +22,7 @@ from src.core.interrupts import Interrupted
 from src.imaging import reading
 from src.inference import Detected
 from src.predictor import Predictor
-from src.side_file import read_side_file
+from src.weights.side_file import read_side_file
 from tests.conftest import (
     TINY,
     assert_same_detections,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from src import fine_tuning
-from src.checkpoint import EMA_PREFIX, load_weights, read_checkpoint, save_weights
 from src.core.errors import UserError
 from src.network.centernet import build_network
-from src.side_file import describe_model, side_file
+from src.weights.checkpoints import EMA_PREFIX, load_weights, read_checkpoint, save_weights
+from src.weights.side_file import describe_model, side_file
 from tests.conftest import network_of
 
 pytestmark = pytest.mark.usefixtures("small")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoint import load_weights, read_checkpoint
 from src.detector import ExportedDetector, load_detector
 from src.imaging.reading import read_image
 from src.inference import StageTimes, detect_all, make_inputs
@@ -18,6 +17,7 @@ from src.network.centernet import HeatmapNetwork
 from src.network.device_input import Normalize
 from src.network.folding import fold_batch_norm
 from src.network.graphs import Graphs
+from src.weights.checkpoints import load_weights, read_checkpoint
 from tests import torch_reference
 from tests.conftest import ROOT, assert_same_detections, network_of, noise_image, operation_by_operation, resdcn_18_is, write_coco
 

@@ -6,7 +6,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.options import OptionParser
-from src.side_file import require_checkpoint
+from src.weights.side_file import require_checkpoint
 from tests.conftest import ROOT, assert_user_error, user_error
 
 

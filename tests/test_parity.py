@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from src import torch_weights
-from src.checkpoint import load_weights, parameter_shapes
 from src.core.errors import UserError
+from src.weights import torch_weights
+from src.weights.checkpoints import load_weights, parameter_shapes
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, assert_user_error, call_script, network_of, resdcn_18_is
 

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from src import predictor as predictor_module
-from src.checkpoint import read_checkpoint, save_weights
 from src.core.errors import UserError
 from src.detector import load_detector
 from src.imaging.view import make_input, normalize
 from src.predictor import Prediction, Predictor, as_image, as_prediction
-from src.side_file import side_file
 from src.tasks.detection.results import merge, to_image
+from src.weights.checkpoints import read_checkpoint, save_weights
+from src.weights.side_file import side_file
 from tests.conftest import NARROW, assert_user_error, call_script, operation_by_operation, resdcn_18_is
 
 

@@ -12,10 +12,10 @@ import pytest
 from mindspore import Parameter, Tensor
 
 from src import resume
-from src.checkpoint import CheckpointFolder, read_checkpoint
 from src.core.errors import UserError
-from src.side_file import checkpoints_to_resume, find_checkpoints, named_checkpoint
 from src.training_log import read_training_log
+from src.weights.checkpoints import CheckpointFolder, read_checkpoint
+from src.weights.side_file import checkpoints_to_resume, find_checkpoints, named_checkpoint
 from tests.conftest import ROOT, TINY, lines_with, train_least
 
 DATA = SimpleNamespace(images=20, images_per_step=4, manifest={"classes": ["a", "b"], "objects": 30})

@@ -15,7 +15,6 @@ from PIL import Image
 
 from src import evaluation, evaluator
 from src.averaging import WeightAverage
-from src.checkpoint import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
 from src.coco import Split, image_list, read_coco
 from src.core.errors import UserError
 from src.detector import load_detector
@@ -24,9 +23,10 @@ from src.model_utils.config import Config
 from src.network.centernet import build_network
 from src.network.folding import fold_batch_norm
 from src.scoring import Scoring, join_records, measure_of, start_scoring
-from src.side_file import find_checkpoints, read_side_file, side_file
 from src.training_detector import TrainingDetector
 from src.training_log import read_scores, read_training_log
+from src.weights.checkpoints import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
+from src.weights.side_file import find_checkpoints, read_side_file, side_file
 from tests.conftest import TINY, assert_user_error, call_script, noise_image, resdcn_18_is, write_coco
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.torch_files import read_torch_file
+from src.weights.torch_files import read_torch_file
 
 FORMATS = ("zip", "pickle", "tar")
 STATE = {"a.weight": np.arange(600, dtype=np.float32).reshape(2, 3, 100), "a.bias": np.arange(3, dtype=np.float32), "count": np.array(7)}

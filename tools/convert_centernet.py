@@ -17,7 +17,7 @@ from src.core.tables import some
 from src.core.version import version
 from src.model_utils.mindspore_version import require_mindspore
 from src.options import OptionParser
-from src.side_file import HAS_SIDE_FILE, checkpoint_path, named_checkpoint, side_file
+from src.weights.side_file import HAS_SIDE_FILE, checkpoint_path, named_checkpoint, side_file
 
 TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
 COCO_CLASSES = os.path.join(ROOT, "tools", "names", "coco_classes.txt")
@@ -65,13 +65,13 @@ def check_target(path):
 
 def convert(ckpt_file, output_file, annotation, recipe=None):
     """Write the checkpoint and its side file, and say what became of every tensor."""
-    from src import torch_weights
-    from src.checkpoint import parameter_shapes, save_weights
     from src.core.files import write_json
     from src.model_utils.config import Config, checked_section, get_config
     from src.network.architectures import architecture_of
     from src.network.centernet import build_network
-    from src.side_file import evaluation_settings, side_file
+    from src.weights import torch_weights
+    from src.weights.checkpoints import parameter_shapes, save_weights
+    from src.weights.side_file import evaluation_settings, side_file
 
     defaults = get_config("", ["--config_path", recipe] if recipe else [])
     state, others = read_source(ckpt_file)
@@ -111,9 +111,9 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
 
 def read_source(path):
     """(state {name: NumPy array}, the file's other entries {name: value}) of a PyTorch file or a model-zoo checkpoint."""
-    from src.checkpoint import read_parameters
-    from src.torch_files import read_torch_file
-    from src.zoo_files import is_zoo_checkpoint, refuse_checkpoint
+    from src.weights.checkpoints import read_parameters
+    from src.weights.torch_files import read_torch_file
+    from src.weights.zoo import is_zoo_checkpoint, refuse_checkpoint
 
     if is_zoo_checkpoint(path):
         content = read_parameters(path)
@@ -174,7 +174,7 @@ def train_options(net_config, mean, std, defaults, recipe):
 
 def reverse(ckpt_file, output_file):
     """Write a checkpoint's weights as a file of the paper authors' code or, where it is to end in .ckpt, of the model zoo."""
-    from src.torch_files import import_torch
+    from src.weights.torch_files import import_torch
 
     to_zoo = output_file.endswith(".ckpt")
     if not to_zoo:
@@ -185,14 +185,14 @@ def reverse(ckpt_file, output_file):
 
 def read_weights(ckpt_file):
     """(weights {name: NumPy array}, the side file's dictionary) of a checkpoint of this project; says what became of every parameter."""
-    from src import torch_weights
-    from src.side_file import read_side_file
+    from src.weights import torch_weights
+    from src.weights.side_file import read_side_file
 
     description = read_side_file(ckpt_file, "checkpoint (--ckpt_file)")
     # MindSpore is slow to load, and not needed for a wrong path.
-    from src.checkpoint import load_weights, read_checkpoint, stored_name
     from src.model_utils.config import Config
     from src.network.centernet import build_network
+    from src.weights.checkpoints import load_weights, read_checkpoint, stored_name
 
     network = build_network(Config(description["net_config"]), len(description["classes"]), "composite")
     parameters = read_checkpoint(ckpt_file, "checkpoint (--ckpt_file)")
@@ -208,8 +208,8 @@ def read_weights(ckpt_file):
 
 def write_original(output_file, weights, description):
     """Write {name: array} as the original's training does, and say so."""
-    from src import torch_weights
-    from src.torch_files import write_torch_file
+    from src.weights import torch_weights
+    from src.weights.torch_files import write_torch_file
 
     state = torch_weights.to_original(weights, description.get("num_batches_tracked"))
     write_torch_file(output_file, state, description["epoch"] + 1 if "epoch" in description else 0)
@@ -218,8 +218,8 @@ def write_original(output_file, weights, description):
 
 def write_zoo(output_file, weights, description):
     """Write {name: array} as the model zoo's training does, but for the optimizer's state, and say so."""
-    from src import torch_weights
-    from src.checkpoint import save_weights
+    from src.weights import torch_weights
+    from src.weights.checkpoints import save_weights
 
     state, remarks = torch_weights.to_zoo(weights)
     path = save_weights(output_file, state)

@@ -14,7 +14,7 @@ from src.core.files import read_text
 from src.core.kept import require_ours
 from src.model_utils.mindspore_version import require_mindspore
 from src.options import OptionParser
-from src.side_file import HAS_SIDE_FILE, checkpoint_path, side_file
+from src.weights.side_file import HAS_SIDE_FILE, checkpoint_path, side_file
 
 NAMES = os.path.join("tools", "names")
 
@@ -34,11 +34,11 @@ def main(argv=None):
     errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
     names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
 
-    from src import torch_weights
-    from src.checkpoint import parameter_shapes, save_weights
     from src.network.architectures import architecture_of
-    from src.torch_files import read_torch_file
-    from src.zoo_files import refuse_checkpoint
+    from src.weights import torch_weights
+    from src.weights.checkpoints import parameter_shapes, save_weights
+    from src.weights.torch_files import read_torch_file
+    from src.weights.zoo import refuse_checkpoint
 
     refuse_checkpoint(options.ckpt_file)
     state, others = read_torch_file(options.ckpt_file)
@@ -61,11 +61,11 @@ def main(argv=None):
 def make_backbone(names, kind):
     """(words of a command line that choose a network, its backbone) for a classifier of a kind with these names."""
     # MindSpore is slow to load, and not needed for a wrong path.
-    from src import torch_weights
     from src.model_utils.config import checked_section
     from src.network.architectures import resnet_config
     from src.network.dla import DLA
     from src.network.resnet import ResNet
+    from src.weights import torch_weights
 
     if kind == "dla":
         return "--net_config.arch dla_34", DLA()
@@ -81,7 +81,7 @@ def read_names(torch_name_file, ms_name_file):
 
     The second file may be the model zoo's list of its whole network, network.backbone.conv1.weight, ...: the backbone's lines count.
     """
-    from src.torch_weights import ZOO_PREFIX
+    from src.weights.torch_weights import ZOO_PREFIX
 
     columns = []
     for path in (torch_name_file, ms_name_file):
@@ -99,7 +99,7 @@ def read_names(torch_name_file, ms_name_file):
 
 def check_names(names, shapes, ms_name_file):
     """Raise UserError unless the names are those of the backbone's parameters, each batch norm's parts paired with the like."""
-    from src.torch_weights import BATCH_NORM_NAMES
+    from src.weights.torch_weights import BATCH_NORM_NAMES
 
     for name, source in names.items():
         if name not in shapes:

@@ -34,7 +34,7 @@ def main(argv=None):
     from src.core.kept import require_ours
     from src.models import check_fixed, description_source, load_model, read_model
     from src.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file
-    from src.side_file import adopt_evaluation
+    from src.weights.side_file import adopt_evaluation
 
     require_ours(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file, "--output")
     if options.report:

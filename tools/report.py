@@ -54,8 +54,8 @@ def compare(folders, options):
     from src.comparison import ComparedRun, read_settings, run_names, write_comparison
     from src.core.console import log
     from src.core.kept import require_ours, says
-    from src.side_file import find_checkpoints, side_file
     from src.training_log import read_record
+    from src.weights.side_file import find_checkpoints, side_file
 
     if options.data_dir or options.config_path:
         raise UserError("--data_dir and --config_path are for the images of one run: several are compared without images")

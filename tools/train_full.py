@@ -56,8 +56,8 @@ def plan(options, words):
     for part in ("train", "val"):
         find_split(data_dir, part, config.dataset_config, "--data_path")
     # MindSpore is slow to load, and not needed for a wrong path.
-    from src.checkpoint import newest_checkpoint
     from src.model_utils.device_adapter import resolve_target
+    from src.weights.checkpoints import newest_checkpoint
 
     target = resolve_target(options.device_target)
     recipe = os.path.splitext(os.path.basename(options.config_path))[0]

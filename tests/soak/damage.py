@@ -148,12 +148,12 @@ def rank_tables(folder):
 
 def checkpoints(folder):
     """Checkpoints with their side files, loaded as evaluation does."""
-    from src.checkpoint import save_weights
     from src.core.files import write_json
     from src.detector import load_detector
     from src.model_utils.config import get_config
     from src.network.centernet import build_network
-    from src.side_file import describe_model
+    from src.weights.checkpoints import save_weights
+    from src.weights.side_file import describe_model
 
     words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"]
     config = get_config("", words)
@@ -179,8 +179,8 @@ def weight_files(folder):
     import numpy as np
     import torch
 
-    from src.checkpoint import read_parameters, save_weights
-    from src.torch_files import read_torch_file
+    from src.weights.checkpoints import read_parameters, save_weights
+    from src.weights.torch_files import read_torch_file
     from tests.test_torch_files import write_tar
 
     state = {f"layer{number}.weight": np.arange(64, dtype=np.float32).reshape(4, 16) for number in range(3)}
@@ -254,13 +254,13 @@ def onnx_files(folder):
     """ONNX files in both forms, loaded and run; one damage in two falls on nodes and metadata, which are a small part of the bytes."""
     import numpy as np
 
-    from src.checkpoint import save_weights
     from src.core.files import write_json
     from src.detector import export_onnx, load_detector
     from src.model_utils.config import get_config
     from src.network.centernet import build_network
     from src.onnx_detector import load_onnx
-    from src.side_file import describe_model
+    from src.weights.checkpoints import save_weights
+    from src.weights.side_file import describe_model
 
     good = os.path.join(folder, "good")
     words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8", "--export_config.export_name", good,

@@ -41,9 +41,9 @@ def fill(folder, room):
 
 def look(place, code, output, step):
     """What is wrong after a training met a full disk, as sentences; step: the one whose checkpoint there was before."""
-    from src.checkpoint import read_checkpoint
-    from src.side_file import find_checkpoints
     from src.training_log import read_training_log
+    from src.weights.checkpoints import read_checkpoint
+    from src.weights.side_file import find_checkpoints
 
     problems = []
     last = output.strip().splitlines()[-1]

@@ -48,7 +48,7 @@ def start(place, records, steps, save_every, resume):
 
 def saved_step(place):
     """The step of the newest checkpoint, 0 if there is none."""
-    from src.side_file import CHECKPOINT_NAME, find_checkpoints
+    from src.weights.side_file import CHECKPOINT_NAME, find_checkpoints
 
     found = find_checkpoints(os.path.join(place, "ckpt_0"))
     return int(CHECKPOINT_NAME.fullmatch(os.path.basename(found[-1]))[1]) if found else 0
@@ -119,9 +119,9 @@ def compare(places, steps):
     """What differs between the two trainings in these places, as sentences."""
     import numpy as np
 
-    from src.checkpoint import read_checkpoint
-    from src.side_file import find_checkpoints
     from src.training_log import read_training_log
+    from src.weights.checkpoints import read_checkpoint
+    from src.weights.side_file import find_checkpoints
 
     problems = []
     records = [read_training_log(os.path.join(place, "train_record.jsonl")) for place in places]

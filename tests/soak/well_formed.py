@@ -119,8 +119,8 @@ def settings_in_use(folder):
     from src.model_utils.config import DEFAULT_CONFIG, get_config
     from src.optimizer import build_schedule
     from src.samples import augmentation_ranges, sample_layout
-    from src.side_file import describe_model
     from src.tasks.detection.targets import make_sample, random_augmentation
+    from src.weights.side_file import describe_model
     from tools.benchmark_inputs import photograph
 
     originals = {}
@@ -185,7 +185,7 @@ class Stub:
 def use_stand_ins():
     """Replace, for the rest of this process, networks, training and other processes, so that a command is followed to its end at once."""
     from src import detector
-    from src.side_file import read_exported, read_side_file
+    from src.weights.side_file import read_exported, read_side_file
 
     def load_detector(checkpoint, eval_config, target, dcn_impl="auto", from_bytes=False, **options):
         return Stub(read_side_file(checkpoint), eval_config.K, from_bytes=from_bytes)
@@ -198,7 +198,7 @@ def use_stand_ins():
         from src.core.interrupts import Interrupted
         from src.engine import steps_to_do
         from src.optimizer import build_schedule
-        from src.side_file import describe_model
+        from src.weights.side_file import describe_model
 
         describe_model(config, train_set.manifest)
         build_schedule(config.train_config, train_set.steps_per_epoch, config.epoch_size)
@@ -236,13 +236,13 @@ def make_base(folder):
     """A folder that holds what the commands of command_lines name; returns its path."""
     import numpy as np
 
-    from src.checkpoint import save_weights
     from src.coco import find_split
     from src.core.files import write_json
     from src.model_utils.config import get_config
     from src.network.centernet import build_network
     from src.offline import input_name, result_name
-    from src.side_file import describe_model
+    from src.weights.checkpoints import save_weights
+    from src.weights.side_file import describe_model
     from tests.conftest import convert
     from tools import make_rank_table
     from tools.benchmark_inputs import jpeg, photograph, write_coco

@@ -16,7 +16,7 @@ from src.model_utils.config import Config, checked_section, load_defaults
 from src.model_utils.rules import checked
 from src.model_utils.together import check_evaluation
 from src.network.architectures import network_facts, resolved
-from src.zoo_files import refuse_zoo_checkpoint
+from src.weights.zoo import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
 # What a side file says of the model, and what an exported file's says beside it.

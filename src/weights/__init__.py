@@ -1,0 +1,1 @@
+"""Checkpoints and their side files; other people's weights."""
