@@ -19,9 +19,9 @@ def check_paths(config):
 
     Raises UserError if they are not there, or what lies where the results go is not this project's.
     """
-    from src.coco import find_split
     from src.core.kept import require_ours
     from src.core.locks import require_free
+    from src.data.coco import find_split
     from src.evaluation import results_of
     from src.models import read_model, require_runtime
     from src.weights.side_file import named_checkpoint

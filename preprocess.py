@@ -7,8 +7,8 @@ from src.model_utils.config import get_config
 def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
-    from src.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
     from src.core.console import log, log_skipped
+    from src.data.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
     from src.models import is_exported, read_model
     from src.network.architectures import check_detected_input, network_facts
 

@@ -16,8 +16,8 @@ def check_paths(config, folder=""):
     project's.
     """
     from src.core.locks import require_free
+    from src.data.manifest import read_manifest
     from src.evaluator import scored_part
-    from src.manifest import read_manifest
     from src.model_utils.together import check_schedule
     from src.weights.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
 
@@ -105,7 +105,7 @@ def train(config, part, target, rank, rank_size):
     from src.core.console import log
     from src.core.project import for_the_user
     from src.curves import plot_losses
-    from src.dataset import TrainSet
+    from src.data.train_set import TrainSet
     from src.look import look
     from src.model_utils.device_adapter import leave_ranks, peak_memory, profiling
     from src.next_commands import commands_for

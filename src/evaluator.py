@@ -4,12 +4,12 @@ import time
 from dataclasses import dataclass
 
 from src import evaluation
-from src.boxes import ground_truth_boxes
-from src.coco import check_expected, class_list, dataset_name, find_split, image_list, image_size, log_notes, read_coco
 from src.core import errors, interrupts
 from src.core.console import log, log_skipped, progress
 from src.core.files import whole_folder
 from src.core.kept import free_name
+from src.data.coco import check_expected, class_list, dataset_name, find_split, image_list, image_size, log_notes, read_coco
+from src.data.objects import ground_truth_boxes
 from src.imaging import drawing
 from src.imaging.reading import read_image, read_size
 from src.inference import StageTimes, detect_all

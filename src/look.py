@@ -2,14 +2,14 @@
 import contextlib
 import os
 
-from src.batch_image import MOST_IMAGES, draw_batch
 from src.core.console import log
 from src.core.interrupts import INTERRUPTS
 from src.core.kept import says
-from src.data_summary import Recipe, collect, describe, find_misfits, spread
+from src.data.manifest import boxes_path, read_boxes
+from src.data.preview import MOST_IMAGES, draw_batch
+from src.data.summary import Recipe, collect, describe, find_misfits, spread
 from src.imaging.drawing import save_image
 from src.imaging.reading import header_size
-from src.manifest import boxes_path, read_boxes
 from src.tasks.detection.targets import columns
 from src.training_log import is_record
 

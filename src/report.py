@@ -12,8 +12,6 @@ import numpy as np
 from markupsafe import Markup
 
 from src import evaluation
-from src.boxes import ground_truth_boxes
-from src.coco import class_list, image_size
 from src.core.console import log
 from src.core.errors import UserError
 from src.core.files import whole_file
@@ -21,6 +19,8 @@ from src.core.kept import says
 from src.core.tables import shown as short
 from src.core.version import version
 from src.curves import draw_curve, draw_scores
+from src.data.coco import class_list, image_size
+from src.data.objects import ground_truth_boxes
 from src.imaging.drawing import class_color, compare, east_asian_font, fit, is_east_asian
 from src.imaging.reading import read_image
 from src.tasks.detection.results import detections_of

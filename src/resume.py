@@ -10,7 +10,7 @@ from src.core.errors import UserError
 from src.core.files import read_json
 from src.core.kinds import having, is_text, list_of
 from src.core.tables import some
-from src.epochs import convert_steps
+from src.data.epochs import convert_steps
 from src.model_utils.config import checked_section
 from src.network.architectures import resolved
 from src.weights.checkpoints import EMA_PREFIX, check_architecture, layers_left_out, read_checkpoint

@@ -11,13 +11,13 @@ import numpy as np
 from mindspore import nn, ops
 
 from src import evaluation, evaluator
-from src.coco import image_size
 from src.core import interrupts
 from src.core.console import log, log_skipped
 from src.core.errors import UserError
 from src.core.files import read_json
 from src.core.kept import keep_earlier
 from src.core.kinds import having, is_number, is_string, is_whole, or_none
+from src.data.coco import image_size
 from src.imaging import drawing
 from src.imaging.reading import read_image
 from src.model_utils.device_adapter import without_kept_graphs

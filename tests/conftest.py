@@ -254,21 +254,21 @@ def write_coco(folder, part, images, objects, classes=("disc", "square"), ids=No
 
 
 def convert(split, folder, prefix="coco_det.train.mind", name="", **options):
-    """src.dataset.convert into a folder, with options of dataset_config; images without objects are kept unless these say otherwise."""
-    from src import dataset
+    """src.data.conversion.convert into a folder, with options of dataset_config; images without objects are kept unless these say otherwise."""
+    from src.data import conversion
 
     options = {"keep_empty": True, "num_shards": 1, "num_workers": 1, **options}
-    return dataset.convert(split, config_module.make_config(mindrecord_dir=str(folder), mindrecord_prefix=prefix, coco_data_dir=str(name),
-                                                            dataset_config=options))
+    places = {"mindrecord_dir": str(folder), "mindrecord_prefix": prefix, "coco_data_dir": str(name)}
+    return conversion.convert(split, config_module.make_config(**places, dataset_config=options))
 
 
 def batches(records, make_config, *words, first_step=0, epoch=1):
     """The batches of an epoch, {column: array} each, of 96x96 and four samples."""
-    from src import dataset
+    from src.data.train_set import TrainSet
 
     small = ("--dataset_config.input_res_train", "[96, 96]", "--train_config.batch_size", 4)
     config = make_config("--mindrecord_dir", records, *small, *words)
-    train_set = dataset.TrainSet(config)
+    train_set = TrainSet(config)
     start = epoch * train_set.steps_per_epoch
     pipeline = train_set.batches(start + first_step, start + train_set.steps_per_epoch)
     return list(pipeline.create_dict_iterator(num_epochs=1, output_numpy=True))

@@ -29,6 +29,7 @@ from mindspore import Tensor, nn, ops
 
 from src.core import errors
 from src.core.errors import UserError
+from src.data.samples import sample_layout
 from src.engine import build_device_input, build_optimizer, build_train_step
 from src.imaging import color, gaussians
 from src.imaging.view import View, make_input, normalize, whole_view
@@ -40,7 +41,6 @@ from src.network.centernet import CenterNet, HeatmapNetwork, build_network
 from src.network.deform_conv import deform_conv_composite, deform_conv_native
 from src.network.folding import make_for_inference
 from src.network.hourglass import Hourglass, StackFeatures
-from src.samples import sample_layout
 from src.tasks import points
 from src.tasks.detection import targets
 from src.tasks.detection.device import decode

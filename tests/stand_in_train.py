@@ -12,7 +12,7 @@ import the_train
 from the_train import check_paths  # noqa: F401  the launchers check with it
 
 from src.core import errors
-from src.manifest import read_manifest
+from src.data.manifest import read_manifest
 from src.model_utils.local_adapter import is_scheduler
 
 

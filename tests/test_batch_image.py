@@ -1,13 +1,13 @@
-"""src/batch_image.py: what is drawn comes from the targets."""
+"""src/data/preview.py: what is drawn comes from the targets."""
 import dataclasses
 
 import numpy as np
 import pytest
 
-from src.batch_image import decode_targets, denormalize, draw_batch, draw_sample
+from src.data.preview import decode_targets, denormalize, draw_batch, draw_sample
+from src.data.samples import sample_layout
 from src.imaging.color import apply_color
 from src.imaging.drawing import class_color
-from src.samples import sample_layout
 from src.tasks.detection.targets import encode_targets, make_sample, whole_image
 from tests.conftest import noise_image
 

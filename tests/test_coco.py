@@ -1,4 +1,4 @@
-"""src/coco.py: where data sets are found, which annotations are mended, left out, refused."""
+"""src/data/coco.py: where data sets are found, which annotations are mended, left out, refused."""
 import contextlib
 import io
 import json
@@ -10,9 +10,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src import evaluation
-from src.boxes import ground_truth_boxes, usable_boxes
-from src.coco import Split, find_split, image_list, read_coco
 from src.core.errors import UserError
+from src.data.coco import Split, find_split, image_list, read_coco
+from src.data.objects import ground_truth_boxes, usable_boxes
 from src.tasks.detection import voc_scores
 from tests.conftest import convert, lines_with, noise_image, user_error, write_coco
 

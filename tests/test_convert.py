@@ -14,8 +14,8 @@ import pytest
 import torch
 from mindspore import Tensor, nn, ops
 
-from src.coco import class_list, read_coco
 from src.core.errors import UserError
+from src.data.coco import class_list, read_coco
 from src.detector import load_detector
 from src.fine_tuning import start_weights
 from src.imaging import color

@@ -1,10 +1,10 @@
-"""src/data_summary.py: numbers computed by hand."""
+"""src/data/summary.py: numbers computed by hand."""
 import dataclasses
 
 import numpy as np
 import pytest
 
-from src.data_summary import Boxes, Recipe, collect, describe, describe_epoch, find_misfits, long_sides
+from src.data.summary import Boxes, Recipe, collect, describe, describe_epoch, find_misfits, long_sides
 from src.tasks.detection.targets import Layout, make_sample, whole_image
 from tests.conftest import lines_with
 

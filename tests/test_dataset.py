@@ -9,10 +9,12 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 
-from src import dataset, epochs
-from src.coco import Split, find_split
+from src.commands.convert import check_paths
 from src.core.errors import UserError
-from src.manifest import read_manifest
+from src.data import epochs
+from src.data.coco import Split, find_split
+from src.data.manifest import read_manifest
+from src.data.train_set import TrainSet
 from src.model_utils.config import get_config
 from src.tasks.detection import targets
 from tests.conftest import TINY, assert_user_error, batches, call_script, convert, noise_image, run_script, user_error, write_coco
@@ -125,7 +127,7 @@ def test_missing_shard_is_named(tiny_records, tmp_path, make_config):
     shutil.copytree(tiny_records, tmp_path / "m")
     (tmp_path / "m" / "coco_det.train.mind1").unlink()
     with pytest.raises(UserError, match="coco_det.train.mind1"):
-        dataset.TrainSet(make_config("--mindrecord_dir", tmp_path / "m"))
+        TrainSet(make_config("--mindrecord_dir", tmp_path / "m"))
 
 
 # ---------------------------------------------------------------- the training pipeline
@@ -162,11 +164,11 @@ def test_samples_do_not_depend_on_the_number_of_workers(tiny_records, make_confi
 def test_batches_outlive_their_pipeline(tiny_records, make_config):
     """MindSpore takes the arrays without copying them: they must not be freed while a tensor shows them."""
     config = make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 4)
-    train_set = dataset.TrainSet(config)
+    train_set = TrainSet(config)
     made = []
 
     def make_batch(*words):
-        batch = dataset.TrainSet.make_batch(train_set, *words)
+        batch = TrainSet.make_batch(train_set, *words)
         made.append([array.copy() for array in batch])
         return batch
 
@@ -190,7 +192,7 @@ def test_an_epoch_can_start_in_the_middle(tiny_records, make_config):
 def test_one_pipeline_serves_many_epochs(tiny_records, make_config):
     """From the middle of the second epoch to the fourth; what each epoch shuffles is its own."""
     config = make_config("--mindrecord_dir", tiny_records, "--dataset_config.input_res_train", "[96, 96]", "--train_config.batch_size", 4)
-    train_set = dataset.TrainSet(config)
+    train_set = TrainSet(config)
     together = list(train_set.batches(8, 17).create_dict_iterator(num_epochs=1, output_numpy=True))
     apart = [batch for epoch in (1, 2, 3) for batch in batches(tiny_records, make_config, epoch=epoch)][3:12]
     assert len(together) == len(apart) == 9
@@ -202,7 +204,7 @@ def test_one_pipeline_serves_many_epochs(tiny_records, make_config):
 
 def test_fewer_images_than_a_batch_is_an_error(tiny_records, make_config):
     with pytest.raises(UserError, match=r"\b20\b.*\b21\b"):
-        dataset.TrainSet(make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 21))
+        TrainSet(make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 21))
 
 
 @pytest.mark.slow
@@ -220,7 +222,7 @@ def test_damaged_mindrecord_files_end_in_words(name, damage, tiny_records, tmp_p
 
 def test_only_damage_is_called_damage(tiny_records, make_config):
     words = ("--mindrecord_dir", tiny_records, "--train_config.batch_size", 4)
-    train_set = dataset.TrainSet(make_config(*words))
+    train_set = TrainSet(make_config(*words))
     with pytest.raises(RuntimeError, match="something else"), train_set.named_errors():
         raise RuntimeError("something else")
     train_set.layout = dataclasses.replace(train_set.layout, mean=[0.4, 0.4])  # which a configuration may not say
@@ -244,9 +246,9 @@ def test_mindrecord_files_of_another_make_stay(name, tiny_data, tmp_path, make_c
     """Such as the model zoo's, by the same names: no manifest says that they are ours."""
     (tmp_path / name).write_text("theirs")
     with pytest.raises(UserError, match=f"/{name} "):
-        dataset.check_paths(make_config("--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path))
+        check_paths(make_config("--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path))
     (tmp_path / name).rename(tmp_path / "coco_det.train.minds")
-    dataset.check_paths(make_config("--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path))
+    check_paths(make_config("--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path))
 
 
 def test_files_of_another_size_are_not_opened(tiny_records, tmp_path, make_config):
@@ -256,4 +258,4 @@ def test_files_of_another_size_are_not_opened(tiny_records, tmp_path, make_confi
         size = file.tell()
         file.write(b"more")
     with pytest.raises(UserError, match=rf"coco_det.train.mind1 \D*{size + 4} \D*{size}\b"):
-        dataset.TrainSet(make_config("--mindrecord_dir", tmp_path / "m"))
+        TrainSet(make_config("--mindrecord_dir", tmp_path / "m"))

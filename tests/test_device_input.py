@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from src import engine
+from src.data.samples import sample_layout
 from src.imaging.color import apply_color
 from src.network.device_input import ApplyColor, DeviceInput, DrawHeatmap, Normalize, gaussian_table
-from src.samples import sample_layout
 from src.tasks.detection import targets
 from tests.conftest import noise_image, train_least
 

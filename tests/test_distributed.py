@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
-from src import epochs
 from src.core.errors import UserError
+from src.data import epochs
 from src.model_utils.local_adapter import RANK_TABLE, get_device_id, get_rank_id, launched, train_alone
 from src.training_log import read_scores, read_training_log
 from src.weights.checkpoints import read_checkpoint

@@ -16,9 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src import evaluation, evaluator
-from src.coco import find_split, read_coco
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
+from src.data.coco import find_split, read_coco
 from src.imaging import reading
 from src.inference import Detected
 from src.predictor import Predictor

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import dataset
-from src.coco import Split, image_size
+from src.data import train_set
+from src.data.coco import Split, image_size
 from src.imaging import reading
 from src.imaging.headers import read_header
 from src.imaging.reading import TooManyPixels
@@ -86,7 +86,7 @@ def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, 
     words = ["--dataset_config.flip_prop", 0, "--dataset_config.color_aug", "false", "--dataset_config.rand_crop", "false", "--seed", 1,
              "--dataset_config.scale", 0, "--dataset_config.shift", 0, "--do_shuffle", "false", "--mindrecord_dir", tmp_path / "m",
              "--dataset_config.input_res_train", "[128, 128]", "--mindrecord_prefix", "p", "--train_config.batch_size", 2]
-    pixels = dataset.TrainSet(make_config(*words)).make_batch(0)[0]
+    pixels = train_set.TrainSet(make_config(*words)).make_batch(0)[0]
     for sample, (width, height) in zip(pixels, ((120, 80), (80, 120))):
         scale = 128 / 120
         shown = cv2.resize(reading.decode_whole_image(data, (width, height)), None, fx=scale, fy=scale)

@@ -5,9 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from src import dataset, look, manifest
-from src.coco import Split
+from src import look
 from src.core.errors import UserError
+from src.data import manifest, samples
+from src.data.coco import Split
+from src.data.train_set import TrainSet
 from src.training_log import read_training_log
 from tests.conftest import ROOT, TINY, convert, lines_with, noise_image, run_script, train_least, write_coco
 
@@ -17,7 +19,7 @@ def make_set(tiny_records, make_config, tmp_path):
     """make_set(words...) -> (Config, TrainSet) of tiny_records that writes into tmp_path."""
     def make(*words):
         config = make_config(*TINY, "--mindrecord_dir", tiny_records, "--save_result_dir", tmp_path, *words)
-        return config, dataset.TrainSet(config)
+        return config, TrainSet(config)
 
     return make
 
@@ -39,7 +41,7 @@ def test_the_image_shows_the_first_batch_as_device_input_makes_it(by_operation, 
         config, train_set = make_set("--dataset_config.heatmap_on", where)
         look.look(config, train_set)
         first = next(train_set.batches(0, 1).create_dict_iterator(num_epochs=1, output_numpy=True))
-        made = dataset.augmented_batch([train_set._read_image(row) for row in train_set.rows_of_epoch(0)[:4]], 4, 0, config,
+        made = samples.augmented_batch([train_set._read_image(row) for row in train_set.rows_of_epoch(0)[:4]], 4, 0, config,
                                        train_set.layout, True)
         for name in ("ind", "reg", "reg_mask", "wh"):
             np.testing.assert_array_equal(drawn[name], first[name])
@@ -116,7 +118,7 @@ def converted(tmp_path, make_config):
 
 def test_conversion_writes_the_sizes_and_old_files_are_read(converted, tmp_path):
     """The third column by hand: a box that begins at 70 of 80 pixels has 10 inside."""
-    train_set = dataset.TrainSet(converted)
+    train_set = TrainSet(converted)
     written = look.read_train_boxes(train_set)
     assert written.image_sizes.tolist() == [[80, 50], [40, 96], [128, 96]] and written.counts.tolist() == [1, 2, 0]
     assert written.sizes.tolist() == [[10, 20], [10, 90], [3, 4]] and written.labels.tolist() == [0, 1, 0] and written.images == 3
@@ -128,7 +130,7 @@ def test_conversion_writes_the_sizes_and_old_files_are_read(converted, tmp_path)
 def test_of_many_images_without_sizes_a_sample_is_read(converted, tmp_path, monkeypatch):
     os.remove(manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix))
     monkeypatch.setattr(look, "SAMPLE", 2)
-    boxes = look.read_train_boxes(dataset.TrainSet(converted))
+    boxes = look.read_train_boxes(TrainSet(converted))
     assert (len(boxes.counts), boxes.images) == (2, 3)
 
 
@@ -140,7 +142,7 @@ def test_of_many_images_without_sizes_a_sample_is_read(converted, tmp_path, monk
     lambda _, save: save(labels=np.array(["a", "b", "c"])), lambda _, save: save(labels=np.array([{}, (), None], object)),
 ])
 def test_damaged_sizes_are_read_anew(damage, converted, tmp_path):
-    train_set = dataset.TrainSet(converted)
+    train_set = TrainSet(converted)
     written = look.read_train_boxes(train_set)
     path = manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from src.core.errors import UserError
-from src.dataset import TrainSet
+from src.data.train_set import TrainSet
 from src.model_utils import device_adapter, mindspore_version
 from src.model_utils.mindspore_version import FIRST, LAST, release, require_mindspore
 from tests.conftest import ROOT, assert_user_error, call_script

@@ -10,7 +10,7 @@ import types
 import pytest
 
 from src.core.errors import UserError
-from src.manifest import read_manifest
+from src.data.manifest import read_manifest
 from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import Barrier, modelarts
 from src.training_log import read_scores, read_training_log

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
-from src import dataset, manifest
-from src.coco import find_split
-from src.manifest import read_manifest
+from src.data import manifest
+from src.data.coco import find_split
+from src.data.manifest import read_manifest
+from src.data.train_set import TrainSet
+from src.model_utils import config
 from src.model_utils.quiet import without_warnings
 from tests.conftest import TINY, convert, noise_image, small_project, write_coco
 
@@ -46,7 +48,7 @@ def test_only_the_warnings_named_are_dropped_and_only_in_the_block(logger, monke
 def sparse_records(tmp_path):
     """MindRecord files of which two hold nothing: one of three images can be read."""
     write_coco(tmp_path, "train", {1: noise_image(1), 2: b"no image", 3: b"none"}, [(1, 1, [10, 10, 50, 50])])
-    split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
+    split = find_split(str(tmp_path), "train", config.get_config("", []).dataset_config)
     convert(split, tmp_path / "m", "coco_det.train.mind", tmp_path, num_shards=3)
     return tmp_path / "m"
 
@@ -54,13 +56,13 @@ def sparse_records(tmp_path):
 def test_empty_files_are_not_opened(sparse_records, make_config):
     files = read_manifest(make_config("--mindrecord_dir", sparse_records))["files"]
     assert [manifest.is_empty(str(sparse_records / file)) for file in files].count(True) == 2
-    train_set = dataset.TrainSet(make_config("--mindrecord_dir", sparse_records, *TINY, "--train_config.batch_size", 1))
+    train_set = TrainSet(make_config("--mindrecord_dir", sparse_records, *TINY, "--train_config.batch_size", 1))
     assert train_set.images == 1
 
 
 def test_records_are_spread_evenly(tmp_path):
     write_coco(tmp_path, "train", {number: noise_image(number) for number in range(1, 11)}, [(1, 1, [10, 10, 30, 30])])
-    split = find_split(str(tmp_path), "train", dataset.get_config("", []).dataset_config)
+    split = find_split(str(tmp_path), "train", config.get_config("", []).dataset_config)
     convert(split, tmp_path / "m", "p", tmp_path, num_shards=5)
     assert not any(manifest.is_empty(path[:-3]) for path in glob.glob(str(tmp_path / "m" / "*.db")))
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from src import evaluation, report
-from src.coco import read_coco
 from src.core.errors import UserError
 from src.core.files import read_json
+from src.data.coco import read_coco
 from src.imaging import drawing
 from src.imaging.view import View
 from src.training_log import TrainingLog

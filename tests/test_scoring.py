@@ -15,8 +15,8 @@ from PIL import Image
 
 from src import evaluation, evaluator
 from src.averaging import WeightAverage
-from src.coco import Split, image_list, read_coco
 from src.core.errors import UserError
+from src.data.coco import Split, image_list, read_coco
 from src.detector import load_detector
 from src.inference import Detected
 from src.model_utils.config import Config

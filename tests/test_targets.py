@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from src.boxes import ground_truth_boxes
-from src.coco import Split, read_coco
+from src.data.coco import Split, read_coco
+from src.data.objects import ground_truth_boxes
 from src.imaging import geometry
 from src.tasks.detection import targets
 from tests.conftest import batches, convert, network_input, noise_image, write_coco

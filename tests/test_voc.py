@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from src.coco import find_split
 from src.core.errors import UserError
+from src.data.coco import find_split
 from src.model_utils.config import get_config
 from src.tasks.detection import voc_scores
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, copy_project, noise_image, run_script, small_project

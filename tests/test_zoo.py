@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from mindspore.mindrecord import FileWriter
 
-from src import dataset
-from src.coco import find_split, read_coco
 from src.core.errors import UserError
-from src.manifest import read_manifest
+from src.data import train_set
+from src.data.coco import find_split, read_coco
+from src.data.manifest import read_manifest
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.model_utils.paths import absolute_paths
@@ -224,8 +224,8 @@ def test_images_without_objects_may_be_kept(data, tmp_path):
 def test_its_records_give_the_same_batches(records, zoo_records):
     """With the classes of its configuration; they differ from ours in names, types and the first class's number."""
     words = [*TINY, "--config_path", CONFIG]
-    ours = dataset.TrainSet(get_config("", [*map(str, words), "--mindrecord_dir", str(records)]))
-    theirs = dataset.TrainSet(get_config("", [*map(str, words), "--mindrecord_dir", str(zoo_records)]))
+    ours = train_set.TrainSet(get_config("", [*map(str, words), "--mindrecord_dir", str(records)]))
+    theirs = train_set.TrainSet(get_config("", [*map(str, words), "--mindrecord_dir", str(zoo_records)]))
     assert theirs.images == ours.images == 12 and theirs.manifest["classes"] == ours.manifest["classes"] == coco_classes()[0]
     assert theirs.manifest["category_ids"] == coco_classes()[1]
     for step in range(3):

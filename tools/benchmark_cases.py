@@ -45,8 +45,8 @@ def input_part(runs):
     """The training sample on one core, its steps, and the pipeline that makes batches of it."""
     import numpy as np
 
+    from src.data.samples import augmentation_ranges, sample_layout
     from src.imaging import reading
-    from src.samples import augmentation_ranges, sample_layout
     from src.tasks.detection import targets
 
     config = settings()
@@ -115,12 +115,12 @@ def sample_steps(data, boxes, labels, layout):
 
 def pipeline_cases(folder, runs):
     """MindSpore's pipeline into batches of 16, with one and two workers, beside the same batches made without it on one core."""
-    from src import dataset
+    from src.data.train_set import TrainSet
 
     records = convert_photographs(folder, PIPELINE_IMAGES)
     for where in ("host", "device"):
         words = ["--mindrecord_dir", records, "--train_config.batch_size", 16, "--dataset_config.heatmap_on", where]
-        one, two = (dataset.TrainSet(settings(*words, "--dataset_config.num_workers", workers)) for workers in (1, 2))
+        one, two = (TrainSet(settings(*words, "--dataset_config.num_workers", workers)) for workers in (1, 2))
         functions = {"without the pipeline, one core": functools.partial(make_batches, one),
                      "1 worker": functools.partial(read_epoch, one), "2 workers": functools.partial(read_epoch, two)}
         times = take_turns(functions, runs)

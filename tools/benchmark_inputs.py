@@ -65,13 +65,13 @@ def write_coco(folder, count, width, height, boxes=8):
 
 def convert(data_dir, mindrecord_dir, shards):
     """Convert write_coco's data set into so many MindRecord files, without a word."""
-    from src import dataset
-    from src.coco import find_split
+    from src.data import conversion
+    from src.data.coco import find_split
 
     config = settings("--coco_data_dir", data_dir, "--mindrecord_dir", mindrecord_dir, "--dataset_config.num_shards", shards,
                       "--dataset_config.num_workers", 2)
     with contextlib.redirect_stdout(io.StringIO()):
-        dataset.convert(find_split(data_dir, "train", config.dataset_config), config)
+        conversion.convert(find_split(data_dir, "train", config.dataset_config), config)
 
 
 def convert_photographs(folder, count):
@@ -85,7 +85,7 @@ def training_batch(config, batch_size, heatmap_on_host=True):
     """A batch as the pipeline gives it, with eight objects an image: arrays in the order of targets.columns(heatmap_on_host)."""
     import numpy as np
 
-    from src.samples import augmentation_ranges, sample_layout
+    from src.data.samples import augmentation_ranges, sample_layout
     from src.tasks.detection import targets
 
     layout, ranges = sample_layout(config, CLASSES), augmentation_ranges(config)

@@ -21,8 +21,8 @@ def main(argv=None):
 
     from src import look  # what is slow to load is loaded when there is something to do
     from src.core.console import log
-    from src.data_summary import describe_epoch
-    from src.dataset_check import check_part, compare_parts, first_batch
+    from src.data.check import check_part, compare_parts, first_batch
+    from src.data.summary import describe_epoch
     from src.native.extensions import require_extensions
 
     errors.require_dir(config.data_dir, "data set folder (--data_dir)")

@@ -34,11 +34,11 @@ def main():
     import numpy as np  # what is slow to load is loaded when there is something to do
 
     from src import evaluation
-    from src.boxes import ground_truth_boxes
-    from src.coco import find_split, image_list, image_size, read_coco
     from src.core.console import log
     from src.core.kept import require_ours, says
-    from src.data_summary import spread
+    from src.data.coco import find_split, image_list, image_size, read_coco
+    from src.data.objects import ground_truth_boxes
+    from src.data.summary import spread
     from src.imaging import drawing
     from src.imaging.reading import read_image
     from src.predictor import Predictor

@@ -128,7 +128,7 @@ def class_list(num_classes, annotation, others):
 
     Args: annotation, a COCO-format file or None; others, what the file holds beside the weights.
     """
-    from src.coco import class_list, read_coco
+    from src.data.coco import class_list, read_coco
 
     if annotation:
         errors.require_file(annotation, "annotation file (--annotation)")

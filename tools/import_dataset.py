@@ -36,8 +36,8 @@ def main(argv=None):
     check_folders(options.input, options.output)
 
     from src.core.console import log, log_skipped
-    from src.label_formats import list_files  # what is slow to load is loaded when there is something to do
-    from src.labels import coco_files, settle_parts, summary
+    from src.data.labels.common import coco_files, settle_parts, summary
+    from src.data.labels.formats import list_files  # what is slow to load is loaded when there is something to do
 
     files = list_files(options.input)
     labels = read_labels(options.input, files, choose_form(options.input, files, options.format), options.zero_based)
@@ -70,7 +70,7 @@ def choose_form(folder, files, wanted):
     Raises UserError if none or several are.
     """
     from src.core.console import log
-    from src.label_formats import RECOGNIZED, endings, recognize
+    from src.data.labels.formats import RECOGNIZED, endings, recognize
 
     found = [entry for entry in recognize(folder, files) if wanted in ("auto", entry.form)]
     if len(found) == 1:
@@ -87,14 +87,14 @@ def choose_form(folder, files, wanted):
 
 def read_labels(folder, files, form, zero_based):
     """The labels.Labels of a folder. Raises UserError if it holds no images."""
-    from src import coco_labels, voc_labels, yolo_labels
-    from src.label_formats import endings, images_of
+    from src.data.labels import coco, voc, yolo
+    from src.data.labels.formats import endings, images_of
 
     if not images_of(files):
         raise UserError(f"{folder}: it holds no images, which belong into the same folder as the labels; it holds {endings(files)}")
     if form == "voc":
-        return voc_labels.read(folder, files, 0 if zero_based else 1)
-    return {"coco": coco_labels, "yolo": yolo_labels}[form].read(folder, files)
+        return voc.read(folder, files, 0 if zero_based else 1)
+    return {"coco": coco, "yolo": yolo}[form].read(folder, files)
 
 
 def write(source, output, parts):

@@ -18,10 +18,10 @@ def main(argv=None):
     parser.add_argument("--output", required=True, metavar="FILE", help="annotation file to write")
     options = parser.parse_args(argv)
 
-    from src.coco import log_notes, read_coco
     from src.core.console import log
     from src.core.files import write_json
     from src.core.kept import require_ours, says
+    from src.data.coco import log_notes, read_coco
 
     require_ours(options.output, says(), option="--output")
     parts = [(path, read_coco(path)) for path in options.inputs]

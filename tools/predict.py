@@ -11,8 +11,8 @@ from src.core import errors, interrupts
 from src.core.console import log, log_skipped
 from src.core.errors import UserError
 from src.core.kept import require_ours
+from src.data.labels.formats import endings
 from src.imaging.headers import IMAGE_ENDINGS
-from src.label_formats import endings
 from src.model_utils.config import load_defaults
 from src.options import OptionParser, add_model_options, check_model_options
 from src.prediction_files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera

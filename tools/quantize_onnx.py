@@ -107,8 +107,8 @@ def choose_float(model, beginnings):
 
 def choose_images(folder, count):
     """Paths of at most count images, spread over a folder and those in it. Raises UserError if it has none."""
-    from src.coco import Split, image_list
-    from src.data_summary import spread
+    from src.data.coco import Split, image_list
+    from src.data.summary import spread
 
     errors.require_dir(folder, "folder of images (--images)")
     images = image_list(Split("", folder), None)
@@ -120,7 +120,7 @@ def choose_images(folder, count):
 def read_annotated(description, config):
     """The evaluator.Part of the data set's validation images. Raises UserError."""
     from src import evaluator
-    from src.coco import find_split
+    from src.data.coco import find_split
     from src.native.extensions import require_extensions
 
     require_extensions()

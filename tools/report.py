@@ -104,7 +104,7 @@ def read_metrics(path):
 
 def ground_truth(result, options, config):
     """Ground truth, records and images of an evaluation's result: {"coco", "records", "images"}. Raises UserError."""
-    from src.coco import find_split, image_list, read_coco
+    from src.data.coco import find_split, image_list, read_coco
 
     if options.data_dir:
         split = find_split(options.data_dir, "val", config.dataset_config)

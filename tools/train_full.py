@@ -18,7 +18,7 @@ if __name__ == "__main__":
 from src.core import errors, interrupts
 from src.core.errors import UserError
 from src.core.kinds import is_number
-from src.manifest import manifest_path, read_manifest
+from src.data.manifest import manifest_path, read_manifest
 from src.model_utils.config import as_parameters, get_config
 from src.model_utils.mindspore_version import require_mindspore
 from src.model_utils.paths import absolute_paths
@@ -51,7 +51,7 @@ def plan(options, words):
                         f"{options.processes} processes cannot share it equally")
 
     data_dir = find_data(options.data_path)
-    from src.coco import find_split  # what is slow to load is loaded when there is something to do
+    from src.data.coco import find_split  # what is slow to load is loaded when there is something to do
 
     for part in ("train", "val"):
         find_split(data_dir, part, config.dataset_config, "--data_path")
@@ -89,7 +89,7 @@ def find_data(path):
     for folder in (path, os.path.join(path, "voc")):
         if os.path.isdir(os.path.join(folder, "annotations")):
             return os.path.abspath(folder)
-    from src.label_formats import import_hint
+    from src.data.labels.formats import import_hint
 
     raise UserError(f"{os.path.join(path, 'annotations')} is missing; --data_path is the folder that holds annotations/ and images/ "
                     f"(tools/get_pascal_voc.sh makes data/voc){import_hint(path)}")

@@ -16,10 +16,10 @@ from src.core.console import log, log_skipped
 from src.core.errors import UserError
 from src.core.files import link_or_copy, write_json
 from src.core.kept import MARK, require_ours, says
-from src.label_formats import images_of, name_of, stem
-from src.labels import Labels, each_once
+from src.data.labels.common import Labels, each_once
+from src.data.labels.formats import images_of, name_of, stem
+from src.data.labels.voc import read_files, read_list, read_xml
 from src.options import OptionParser
-from src.voc_labels import read_files, read_list, read_xml
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
                "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")

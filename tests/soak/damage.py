@@ -96,8 +96,8 @@ def annotations(folder):
     """COCO annotation files, converted to MindRecord's records."""
     import functools
 
-    from src import conversion
-    from src.coco import class_list, read_coco
+    from src.data import conversion
+    from src.data.coco import class_list, read_coco
     from src.imaging.reading import LARGEST
     from tools.benchmark_inputs import write_coco
 
@@ -218,8 +218,8 @@ def weight_files(folder):
 
 def records(folder):
     """MindRecord files, read by the training pipeline."""
-    from src import dataset
-    from src.coco import find_split
+    from src.data.coco import find_split
+    from src.data.train_set import TrainSet
     from src.model_utils.config import get_config
     from tests.conftest import convert
     from tools.benchmark_inputs import write_coco
@@ -239,7 +239,7 @@ def records(folder):
         try:
             config = get_config("", ["--mindrecord_dir", place, "--mindrecord_prefix", "p", "--train_config.batch_size", "4",
                                      "--dataset_config.input_res_train", "[64, 64]"])
-            train_set = dataset.TrainSet(config)
+            train_set = TrainSet(config)
             with train_set.named_errors():
                 for _ in train_set.batches(0, train_set.steps_per_epoch).create_tuple_iterator(num_epochs=1):
                     pass

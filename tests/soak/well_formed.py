@@ -21,8 +21,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 def all_through(folder):
     """COCO annotation files through conversion, scoring, images, a merge and, one in ten, the report."""
     from src import evaluation
-    from src.boxes import ground_truth_boxes
-    from src.coco import Split, class_list, image_list, image_size, read_coco
+    from src.data.coco import Split, class_list, image_list, image_size, read_coco
+    from src.data.objects import ground_truth_boxes
     from src.imaging.drawing import compare
     from src.imaging.reading import read_image
     from src.report import Run, write_report
@@ -74,7 +74,7 @@ def ids(folder):
     """COCO annotation files whose ids, names and boxes are mixed up: an image with labels is not read as one without objects, objects are
     told apart, perfect detections of them score 1, and conversion takes as many."""
     from src import evaluation
-    from src.coco import Split, read_coco
+    from src.data.coco import Split, read_coco
     from tests.conftest import convert
     from tools.benchmark_inputs import write_coco
 
@@ -115,10 +115,10 @@ def settings_in_use(folder):
     """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
     import numpy as np
 
+    from src.data.samples import augmentation_ranges, sample_layout
     from src.imaging.view import make_input, normalize
     from src.model_utils.config import DEFAULT_CONFIG, get_config
     from src.optimizer import build_schedule
-    from src.samples import augmentation_ranges, sample_layout
     from src.tasks.detection.targets import make_sample, random_augmentation
     from src.weights.side_file import describe_model
     from tools.benchmark_inputs import photograph
@@ -236,8 +236,8 @@ def make_base(folder):
     """A folder that holds what the commands of command_lines name; returns its path."""
     import numpy as np
 
-    from src.coco import find_split
     from src.core.files import write_json
+    from src.data.coco import find_split
     from src.model_utils.config import get_config
     from src.network.centernet import build_network
     from src.offline import input_name, result_name
@@ -312,7 +312,7 @@ COMMANDS = [
     ["export", "--export_config.ckpt_file", "m.ckpt", "--export_config.export_name", "x", "--export_config.input_res", "[64, 64]", *SMALL],
     ["preprocess", "--val_data_dir", "data", "--predict_dir", "out", "--export_config.input_res", "[64, 64]"],
     ["postprocess", "--result_path", "results", "--meta_path", "meta", "--label_path", "data", "--save_path", "out"],
-    ["src.dataset", "--coco_data_dir", "data", "--mindrecord_dir", "out", "--dataset_config.num_workers", "1"],
+    ["src.commands.convert", "--coco_data_dir", "data", "--mindrecord_dir", "out", "--dataset_config.num_workers", "1"],
     ["tools.predict", "--load_checkpoint_path", "m.ckpt", "--input", "image.jpg", "--output", "out", "--device_target", "CPU",
      "--input_res", "64", "64", "--multi_scales", "[1]", "--score_thresh", "0.3", "--max_pixels", "9999", "--max_frames", "3"],
     ["tools.predict", "--mindir", "e.mindir", "--input", "data/val2017", "--output", "out", "--batch_size", "2", "--classes", "class 1"],

@@ -4,8 +4,8 @@ import re
 import unicodedata
 import urllib.parse
 
-from src.data_summary import spread
-from src.label_formats import SAMPLE, folder_of, name_of, part_of
+from src.data.summary import spread
+from src.data.labels.formats import SAMPLE, folder_of, name_of, part_of
 
 
 def plain_name(path):

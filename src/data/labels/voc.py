@@ -9,13 +9,13 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 
-from src.boxes import LARGEST_SIDE, turned_box
+from src.data.objects import LARGEST_SIDE, turned_box
 from src.core import errors
 from src.core.console import progress
 from src.core.files import read_text
-from src.label_formats import folder_of, image_lists, images_of, name_of, part_of, stem, voc_files
-from src.label_names import alike, normalized, plain_name, plain_names, shared
-from src.labels import Labels
+from src.data.labels.formats import folder_of, image_lists, images_of, name_of, part_of, stem, voc_files
+from src.data.labels.names import alike, normalized, plain_name, plain_names, shared
+from src.data.labels.common import Labels
 
 TURNED = "boxes are turned: the upright box around each counts"
 SWAPPED = "boxes have their corners swapped, and count as if they had not"

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 from pycocotools.coco import COCO
 
-from src import coco_entries
-from src.boxes import ANY_SIZE
+from src.data import coco_entries
+from src.data.objects import ANY_SIZE
 from src.core import errors
 from src.core.console import log, log_skipped
 from src.core.errors import UserError
 from src.imaging.headers import IMAGE_ENDINGS
 from src.imaging.reading import read_size
-from src.label_formats import import_hint
-from src.label_names import alike
+from src.data.labels.formats import import_hint
+from src.data.labels.names import alike
 
 # Some documents spell the test set's year 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}

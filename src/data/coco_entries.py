@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 
-from src.boxes import annotation_name, annotation_problem, is_box, turned_box, without_objects
+from src.data.objects import annotation_name, annotation_problem, is_box, turned_box, without_objects
 from src.core.errors import UserError
 from src.core.kinds import is_number, is_text, is_whole
 from src.core.tables import some

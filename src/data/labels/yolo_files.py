@@ -4,8 +4,8 @@ import os
 
 from src.core.errors import UserError
 from src.core.tables import some
-from src.label_formats import first_line, folder_of, images_of, is_label, stem
-from src.label_names import plain_name, plain_names
+from src.data.labels.formats import first_line, folder_of, images_of, is_label, stem
+from src.data.labels.names import plain_name, plain_names
 
 
 def label_paths(image):

@@ -13,14 +13,14 @@ import zlib
 
 import numpy as np
 
-from src.coco import check_expected, class_list, find_split, named_classes, read_coco
+from src.data.coco import check_expected, class_list, find_split, named_classes, read_coco
 from src.core import errors
 from src.core.errors import UserError
 from src.core.files import read_json, whole_file
 from src.core.kinds import dictionary_of, is_string, is_text, is_whole, list_of
 from src.core.project import command
-from src.data_summary import Boxes
-from src.label_formats import import_hint
+from src.data.summary import Boxes
+from src.data.labels.formats import import_hint
 from src.model_utils.paths import training_annotation
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]

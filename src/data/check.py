@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from src import evaluation
-from src.batch_image import MOST_IMAGES
-from src.boxes import usable_boxes, without_objects
-from src.coco import check_expected, class_list, find_split, image_list, image_size, read_coco
+from src.data.preview import MOST_IMAGES
+from src.data.objects import usable_boxes, without_objects
+from src.data.coco import check_expected, class_list, find_split, image_list, image_size, read_coco
 from src.core import errors
 from src.core.console import progress
 from src.core.errors import UserError
-from src.data_summary import Boxes, collect
-from src.epochs import epoch_order
+from src.data.summary import Boxes, collect
+from src.data.epochs import epoch_order
 from src.imaging import reading
 from src.imaging.color import apply_color
 from src.imaging.headers import read_header
-from src.samples import augmented_batch, sample_layout
+from src.data.samples import augmented_batch, sample_layout
 from src.tasks.detection.targets import columns
 
 FIRST = 3  # of what is found, these are named
