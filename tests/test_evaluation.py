@@ -114,14 +114,14 @@ def test_test_mode_needs_no_annotations_and_names_bad_images(least, least_checkp
     (("rectangle", "ellipse"), "'triangle'"),
     (("rectangle", "ellipse", "triangle", "star"), "'star'"),
 ])
-def test_other_classes_are_refused(least_checkpoint, tmp_path, classes, part):
+def test_other_classes_are_refused(least, least_checkpoint, tmp_path, classes, part):
     write_coco(tmp_path, "val", {1: noise_image(1)}, [(1, 1, [1, 1, 20, 20])], classes)
     done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint, cwd=tmp_path, check=False)
     assert_user_error(done, part)
 
 
 @pytest.mark.parametrize("objects", [[], [(1, 1, [1, 1, 20, 20])]])
-def test_nothing_to_score_against_is_said_before_detecting(objects, least_checkpoint, tmp_path):
+def test_nothing_to_score_against_is_said_before_detecting(objects, least, least_checkpoint, tmp_path):
     """No annotations, or crowds alone: pycocotools' -1 for everything is no score."""
     path = write_coco(tmp_path, "val", {1: noise_image(1)}, objects, ("rectangle", "ellipse", "triangle"))
     content = json.loads(open(path, encoding="utf-8").read())
