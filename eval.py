@@ -23,7 +23,7 @@ def check_paths(config):
     from src.core.locks import require_free
     from src.data.coco import find_split
     from src.evaluation import results_of
-    from src.models import read_model, require_runtime
+    from src.inference.models import read_model, require_runtime
     from src.weights.side_file import named_checkpoint
 
     config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
@@ -49,8 +49,8 @@ def evaluate(config):
     from src import evaluator
     from src.core.console import log
     from src.core.locks import locked
+    from src.inference.models import check_fixed, description_source, ending, load_model
     from src.model_utils.together import idle_in_evaluation
-    from src.models import check_fixed, description_source, ending, load_model
     from src.native.extensions import require_extensions
     from src.weights.side_file import adopt_evaluation
 

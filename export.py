@@ -23,7 +23,7 @@ def export(config):
     options.ckpt_file = named_checkpoint(options.ckpt_file)
     description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
-    from src.detector import export_detector, export_onnx, load_detector, require_room
+    from src.inference.detector import export_detector, export_onnx, load_detector, require_room
     from src.model_utils.device_adapter import set_device
     from src.model_utils.together import idle_in_export
     from src.network.architectures import check_input

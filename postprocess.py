@@ -10,11 +10,12 @@ def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
     # Slow to load, and not needed for --help or a wrong option.
-    from src import evaluation, offline
+    from src import evaluation
     from src.core.console import log, log_skipped, progress
     from src.core.files import whole_folder
     from src.core.kept import require_ours
     from src.data.coco import Split, check_expected, class_list, dataset_name, find_split, log_notes, read_coco
+    from src.inference import offline
     from src.native.extensions import require_extensions
     from src.tasks.detection.results import coco_records, merge, to_image
     from src.weights.side_file import checked_evaluation

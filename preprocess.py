@@ -9,7 +9,7 @@ def main():
     print(config.summary(), flush=True)
     from src.core.console import log, log_skipped
     from src.data.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
-    from src.models import is_exported, read_model
+    from src.inference.models import is_exported, read_model
     from src.network.architectures import check_detected_input, network_facts
 
     if not config.predict_dir:
@@ -30,8 +30,8 @@ def main():
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from src import evaluation
     from src.imaging.reading import read_image
+    from src.inference.offline import write_inputs
     from src.native.extensions import require_extensions
-    from src.offline import write_inputs
 
     require_extensions()
     if description:

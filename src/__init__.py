@@ -5,7 +5,7 @@ from src.core.version import __version__
 
 if TYPE_CHECKING:
     from src.core.errors import UserError
-    from src.predictor import Prediction, Predictor
+    from src.inference.predictor import Prediction, Predictor
 
 __all__ = ["Prediction", "Predictor", "UserError", "__version__"]
 
@@ -13,8 +13,8 @@ __all__ = ["Prediction", "Predictor", "UserError", "__version__"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from src import predictor  # slow to load, and not needed by all
     from src.core import errors
+    from src.inference import predictor  # slow to load, and not needed by all
 
     return getattr(errors if name == "UserError" else predictor, name)
 

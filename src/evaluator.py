@@ -12,7 +12,7 @@ from src.data.coco import check_expected, class_list, dataset_name, find_split, 
 from src.data.objects import ground_truth_boxes
 from src.imaging import drawing
 from src.imaging.reading import read_image, read_size
-from src.inference import StageTimes, detect_all
+from src.inference.pipeline import StageTimes, detect_all
 from src.tasks.detection.results import coco_records
 
 

@@ -14,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from src.core.version import __version__
-from src.predictor import Predictor
+from src.inference.predictor import Predictor
 from src.service_access import add_problems, key_dependency
 from src.service_images import HOW, Workers, draw, prepare
 from src.service_models import Answer, Health, Limits, Problem, Sent

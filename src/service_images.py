@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException  # is raised with positional argu
 
 from src.imaging import reading
 from src.imaging.drawing import draw_detections
-from src.inference import make_inputs
+from src.inference.pipeline import make_inputs
 
 HOW = "send an image's bytes as the body (curl --data-binary @image.jpg URL) or as a form's file (curl -F file=@image.jpg URL)"
 LONGEST_SIDE = 65_500  # pixels of a JPEG, as OpenCV writes it

@@ -3,7 +3,7 @@ import contextlib
 
 import mindspore as ms
 
-from src.detector import build_detector, takes_any_size
+from src.inference.detector import build_detector, takes_any_size
 from src.model_utils.config import Config
 from src.network import folding
 from src.network.architectures import network_facts

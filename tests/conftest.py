@@ -254,7 +254,7 @@ def write_coco(folder, part, images, objects, classes=("disc", "square"), ids=No
 
 
 def convert(split, folder, prefix="coco_det.train.mind", name="", **options):
-    """src.data.conversion.convert into a folder, with options of dataset_config; images without objects are kept unless these say otherwise."""
+    """src.data.conversion.convert into a folder, with options of dataset_config; images without objects are kept by default."""
     from src.data import conversion
 
     options = {"keep_empty": True, "num_shards": 1, "num_workers": 1, **options}
@@ -355,7 +355,7 @@ def shared_detectors():
 
     A test that imports load_detector by itself gets a detector of its own.
     """
-    from src import detector
+    from src.inference import detector
     from src.network.architectures import ARCHITECTURES
 
     load, held = detector.load_detector, {}
@@ -498,11 +498,10 @@ def light_steps(monkeypatch):
 @pytest.fixture
 def interrupts(monkeypatch):
     """Signals as errors.run handles them, for this test alone."""
-    from src import training_loop
-
     fresh = Interrupts()
-    for module in (errors, training_loop):
-        monkeypatch.setattr(module, "INTERRUPTS", fresh)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("src.") and hasattr(module, "INTERRUPTS"):
+            monkeypatch.setattr(module, "INTERRUPTS", fresh)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     fresh.install()
     yield fresh

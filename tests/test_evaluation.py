@@ -20,8 +20,8 @@ from src.core.errors import UserError
 from src.core.interrupts import Interrupted
 from src.data.coco import find_split, read_coco
 from src.imaging import reading
-from src.inference import Detected
-from src.predictor import Predictor
+from src.inference.pipeline import Detected
+from src.inference.predictor import Predictor
 from src.weights.side_file import read_side_file
 from tests.conftest import (
     TINY,

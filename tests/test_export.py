@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from src.core.errors import UserError
-from src.detector import export_detector, load_detector, load_mindir
 from src.imaging.view import make_input, normalize
-from src.predictor import Predictor
+from src.inference.detector import export_detector, load_detector, load_mindir
+from src.inference.predictor import Predictor
 from tests.conftest import (
     NARROW,
     ROOT,

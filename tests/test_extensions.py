@@ -111,7 +111,7 @@ def test_every_script_needs_the_extensions_before_it_begins(tiny_data, tiny_reco
 @pytest.mark.slow
 def test_what_needs_no_extension_needs_no_compiler(bare, tiny_data, tmp_path):
     environment = without_compiler(tmp_path)
-    assert run_in(bare, environment, "-c", "import src.predictor").returncode == 0
+    assert run_in(bare, environment, "-c", "import src.inference.predictor").returncode == 0
     done = run_in(bare, environment, "src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path / "m")
     assert done.returncode == 0 and "20 images" in done.stdout and "building" not in done.stdout
 

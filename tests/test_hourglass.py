@@ -6,10 +6,10 @@ import torch
 from mindspore import Tensor, nn, ops
 
 from src.export.onnx_model import build_model
+from src.inference.onnx_detector import start_session
 from src.network.architectures import architecture_of
 from src.network.centernet import DetectionNetwork, HeatmapNetwork
 from src.network.folding import make_for_inference
-from src.onnx_detector import start_session
 from src.train_step import NetworkWithLoss, build_loss, set_precision
 from src.weights.checkpoints import load_weights
 from tests import parity, torch_family, torch_reference

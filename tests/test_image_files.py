@@ -193,7 +193,7 @@ def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
 @pytest.mark.parametrize("mode, dtype", [("I;16", np.uint16), ("I", np.int32)])
 def test_sixteen_bits_are_not_white(mode, dtype):
     """Of 16 bits the upper 8 count, in a Pillow image as in an array."""
-    from src.predictor import as_image
+    from src.inference.predictor import as_image
 
     values = np.array([[0, 256 * 40, 256 * 200 + 7, 65535]], dtype)
     image = as_image(Image.frombytes(mode, (4, 1), values.tobytes()))

@@ -1,4 +1,4 @@
-"""src/inference.py and src/detector.py: folding, flip test, batches, overlapping stages."""
+"""src/inference/pipeline.py and src/inference/detector.py: folding, flip test, batches, overlapping stages."""
 import os
 import subprocess
 import sys
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.detector import ExportedDetector, load_detector
 from src.imaging.reading import read_image
-from src.inference import StageTimes, detect_all, make_inputs
+from src.inference.detector import ExportedDetector, load_detector
+from src.inference.pipeline import StageTimes, detect_all, make_inputs
 from src.network import graphs
 from src.network.centernet import HeatmapNetwork
 from src.network.device_input import Normalize

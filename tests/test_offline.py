@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from src import offline
 from src.core.errors import UserError
 from src.evaluation import METRIC_NAMES
+from src.inference import offline
 from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, no_graphs, resdcn_18_is
 
 

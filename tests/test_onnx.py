@@ -18,18 +18,18 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from setup import requirements
-from src import onnx_detector
 from src.core.errors import UserError
-from src.detector import load_detector
 from src.export.onnx_cells import add_cell
 from src.export.onnx_graph import OPSETS, Graph
 from src.export.onnx_model import build_model, decode
+from src.inference import onnx_detector
+from src.inference.detector import load_detector
+from src.inference.onnx_detector import load_onnx, read_onnx
+from src.inference.predictor import Predictor
 from src.network.centernet import DetectionNetwork, HeatmapNetwork
 from src.network.deform_conv import DeformConv2d
 from src.network.device_input import Normalize
 from src.network.folding import make_for_inference
-from src.onnx_detector import load_onnx, read_onnx
-from src.predictor import Predictor
 from tests import environments, torch_reference
 from tests.conftest import (
     ROOT,

@@ -5,7 +5,7 @@ import runpy
 import pytest
 
 from src.core.errors import UserError
-from src.options import OptionParser
+from src.inference.options import OptionParser
 from src.weights.side_file import require_checkpoint
 from tests.conftest import ROOT, assert_user_error, user_error
 

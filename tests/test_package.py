@@ -14,7 +14,7 @@ import pytest
 from setup import content, dependencies, packaged
 from src.core.project import COMMANDS
 from src.core.version import version
-from src.predictor import Predictor
+from src.inference.predictor import Predictor
 from tests import small_network
 from tests.conftest import ROOT, TINY, assert_user_error, run
 

@@ -1,4 +1,4 @@
-"""src/predictor.py: predictions from Python."""
+"""src/inference/predictor.py: predictions from Python."""
 import json
 import shutil
 import threading
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import predictor as predictor_module
 from src.core.errors import UserError
-from src.detector import load_detector
 from src.imaging.view import make_input, normalize
-from src.predictor import Prediction, Predictor, as_image, as_prediction
+from src.inference import predictor as predictor_module
+from src.inference.detector import load_detector
+from src.inference.predictor import Prediction, Predictor, as_image, as_prediction
 from src.tasks.detection.results import merge, to_image
 from src.weights.checkpoints import read_checkpoint, save_weights
 from src.weights.side_file import side_file

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from src.core.errors import UserError
-from src.onnx_detector import read_onnx
-from src.predictor import Predictor
+from src.inference.onnx_detector import read_onnx
+from src.inference.predictor import Predictor
 from tests.conftest import assert_user_error, call_script, noise_image, resdcn_18_is, write_coco
 from tools import quantize_onnx
 

@@ -17,8 +17,8 @@ from src import evaluation, evaluator
 from src.averaging import WeightAverage
 from src.core.errors import UserError
 from src.data.coco import Split, image_list, read_coco
-from src.detector import load_detector
-from src.inference import Detected
+from src.inference.detector import load_detector
+from src.inference.pipeline import Detected
 from src.model_utils.config import Config
 from src.network.centernet import build_network
 from src.network.folding import fold_batch_norm

@@ -22,7 +22,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from src.predictor import Predictor
+from src.inference.predictor import Predictor
 from tests.conftest import (
     ROOT,
     assert_user_error,
@@ -216,7 +216,7 @@ def test_a_network_that_hangs_does_not_outlive_the_end(lively_onnx, tmp_path):
     (tmp_path / "hanging.py").write_text(f"""
 import sys, threading, time
 sys.path.insert(0, {ROOT!r})
-from src.predictor import Predictor
+from src.inference.predictor import Predictor
 from tools import serve
 
 real, ready = Predictor.compute, threading.Event()

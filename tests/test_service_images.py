@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from src import service_images
 from src.imaging.drawing import draw_detections
-from src.inference import make_inputs
+from src.inference.pipeline import make_inputs
 from src.service_images import Workers
 from tests import worker_tasks
 from tests.conftest import ROOT, noise_image

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from starlette.exceptions import HTTPException
 
+from src.inference.predictor import as_prediction
 from src.model_utils.config import make_config
-from src.predictor import as_prediction
 from src.service_queue import Job, Network, Places, batch_sizes, equal_sizes
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from src.core.version import __version__, version
-from src.detector import consumer_description
+from src.inference.detector import consumer_description
 from src.report import METRIC_WORDS, Run, write_report
 from src.weights.side_file import read_side_file, side_file
 from tests.conftest import call_script

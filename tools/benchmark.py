@@ -25,8 +25,8 @@ from src.core import errors
 from src.core.errors import UserError
 from src.core.files import write_json
 from src.core.kept import require_ours, says
+from src.inference.options import OptionParser
 from src.model_utils.mindspore_version import require_mindspore
-from src.options import OptionParser
 from tools.benchmark_cases import PARTS
 from tools.timing import time_cases
 

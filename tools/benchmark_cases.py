@@ -290,7 +290,7 @@ def onnx_part(runs):
 def onnx_session(detector, form, path):
     """ONNX Runtime's session of a Detector, as onnx_detector.py starts it."""
     from src.export.onnx_model import build_model
-    from src.onnx_detector import start_session
+    from src.inference.onnx_detector import start_session
 
     model = build_model(detector.network, False, form, ("batch", "height", "width"), {})
     return start_session(model, "CPU", path)
@@ -347,7 +347,7 @@ def eval_part(runs):
     import numpy as np
 
     from src.imaging.reading import read_image
-    from src.inference import detect_all, make_inputs
+    from src.inference.pipeline import detect_all, make_inputs
     from src.model_utils.device_adapter import set_device
 
     set_device("CPU", 0)

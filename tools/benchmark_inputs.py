@@ -103,7 +103,7 @@ def build_detector(*words):
     """An untrained Detector of 80 classes that takes any size; words of a command line choose its network."""
     import mindspore as ms
 
-    from src.detector import Detector
+    from src.inference.detector import Detector
     from src.network.centernet import DetectionNetwork, HeatmapNetwork, build_network
     from src.network.folding import make_for_inference
 

@@ -66,7 +66,7 @@ def serving(model):
 
 def cases(runs, model, address, process):
     """The Cases of a running service."""
-    from src.predictor import Predictor
+    from src.inference.predictor import Predictor
 
     predictor = Predictor(model)
     bodies = [jpeg(photograph(seed=seed)) for seed in range(IMAGES)]

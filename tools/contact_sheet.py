@@ -7,8 +7,8 @@ if __name__ == "__main__":
 
 from src.core import errors
 from src.core.errors import UserError
+from src.inference.options import OptionParser, add_exported_option, check_model_options
 from src.model_utils.config import get_config
-from src.options import OptionParser, add_exported_option, check_model_options
 
 MOST = 10_000  # of images, of columns, and of pixels in a row of one
 
@@ -41,7 +41,7 @@ def main():
     from src.data.summary import spread
     from src.imaging import drawing
     from src.imaging.reading import read_image
-    from src.predictor import Predictor
+    from src.inference.predictor import Predictor
 
     require_ours(options.output, says(), option="--output")
 

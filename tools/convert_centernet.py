@@ -15,8 +15,8 @@ from src.core.kept import require_ours, unmarked
 from src.core.project import command
 from src.core.tables import some
 from src.core.version import version
+from src.inference.options import OptionParser
 from src.model_utils.mindspore_version import require_mindspore
-from src.options import OptionParser
 from src.weights.side_file import HAS_SIDE_FILE, checkpoint_path, named_checkpoint, side_file
 
 TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")

@@ -12,8 +12,8 @@ from src.core import errors
 from src.core.errors import UserError
 from src.core.files import read_text
 from src.core.kept import require_ours
+from src.inference.options import OptionParser
 from src.model_utils.mindspore_version import require_mindspore
-from src.options import OptionParser
 from src.weights.side_file import HAS_SIDE_FILE, checkpoint_path, side_file
 
 NAMES = os.path.join("tools", "names")

@@ -10,9 +10,9 @@ if __name__ == "__main__":
 from src.core import errors
 from src.core.files import whole_file
 from src.core.kept import require_ours, says
+from src.inference.options import OptionParser
 from src.model_utils.config import as_text, load_defaults
 from src.model_utils.rules import expected
-from src.options import OptionParser
 
 PAGE = os.path.join(ROOT, "docs", "parameters.md")
 OPENING = """# Parameters

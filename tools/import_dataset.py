@@ -17,7 +17,7 @@ from src.core.errors import UserError
 from src.core.files import whole_folder
 from src.core.kept import MARK, require_ours, says
 from src.core.project import command
-from src.options import OptionParser
+from src.inference.options import OptionParser
 
 
 def main(argv=None):

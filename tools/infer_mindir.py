@@ -8,10 +8,10 @@ if __name__ == "__main__":
 
 from src.core import errors
 from src.core.kept import require_ours
+from src.inference.models import load_model
+from src.inference.offline import RESULTS, run_inputs
+from src.inference.options import OptionParser, add_device_options, add_exported_option, check_model_options
 from src.model_utils.config import make_config
-from src.models import load_model
-from src.offline import RESULTS, run_inputs
-from src.options import OptionParser, add_device_options, add_exported_option, check_model_options
 
 
 def main(argv=None):

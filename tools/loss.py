@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 from src.core import errors
 from src.core.errors import UserError
-from src.options import OptionParser
+from src.inference.options import OptionParser
 
 RELATIVE_LIMIT = 0.05
 ABSOLUTE_LIMIT = 0.0002

@@ -9,7 +9,7 @@ from src.core import errors
 from src.core.errors import UserError
 from src.core.files import write_json
 from src.core.kept import require_ours, says
-from src.options import OptionParser
+from src.inference.options import OptionParser
 from src.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
 
 LARGEST_DEVICE = 9999

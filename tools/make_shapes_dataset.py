@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from src.core.errors import UserError
-from src.options import OptionParser
+from src.inference.options import OptionParser
 
 CLASSES = ("rectangle", "ellipse", "triangle")
 LARGEST_SIZE = 4096  # pixels of a side

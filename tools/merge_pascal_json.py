@@ -9,7 +9,7 @@ if __name__ == "__main__":
 from src.core import errors
 from src.core.errors import UserError
 from src.core.kept import MARK
-from src.options import OptionParser
+from src.inference.options import OptionParser
 
 
 def main(argv=None):

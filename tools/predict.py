@@ -13,10 +13,10 @@ from src.core.errors import UserError
 from src.core.kept import require_ours
 from src.data.labels.formats import endings
 from src.imaging.headers import IMAGE_ENDINGS
+from src.inference.files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
+from src.inference.options import OptionParser, add_model_options, check_model_options
+from src.inference.predictor import Predictor
 from src.model_utils.config import load_defaults
-from src.options import OptionParser, add_model_options, check_model_options
-from src.prediction_files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
-from src.predictor import Predictor
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 

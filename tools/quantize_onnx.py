@@ -10,9 +10,9 @@ from src.core import errors, interrupts
 from src.core.errors import UserError
 from src.core.kept import says
 from src.core.project import how_to_install
+from src.inference.models import ending
+from src.inference.options import OptionParser
 from src.model_utils.config import get_config
-from src.models import ending
-from src.options import OptionParser
 
 # What int8 kernels compute; a ConvTranspose and a DeformConv have none. Adds in int8 cost AP and save no time (docs/onnx-int8.md).
 OPERATORS = ["Conv", "Relu", "MaxPool"]
@@ -32,8 +32,8 @@ def main(argv=None):
     from src.core.console import log
     from src.core.files import whole_file, write_json
     from src.core.kept import require_ours
-    from src.models import check_fixed, description_source, load_model, read_model
-    from src.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file
+    from src.inference.models import check_fixed, description_source, load_model, read_model
+    from src.inference.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file
     from src.weights.side_file import adopt_evaluation
 
     require_ours(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file, "--output")
@@ -139,7 +139,7 @@ def calibration_batches(paths, detector, config):
 
     from src.core.console import log, log_skipped, progress
     from src.imaging.reading import read_image
-    from src.inference import make_inputs
+    from src.inference.pipeline import make_inputs
 
     skipped = []
     for path in progress(paths, "calibrating"):

@@ -8,8 +8,8 @@ if __name__ == "__main__":
 
 from src.core import errors
 from src.core.errors import UserError
+from src.inference.options import OptionParser
 from src.model_utils.config import get_config
-from src.options import OptionParser
 
 
 def main(argv=None):

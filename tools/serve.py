@@ -11,8 +11,8 @@ if __name__ == "__main__":
 from src.core import errors
 from src.core.errors import UserError
 from src.core.project import how_to_install
+from src.inference.options import OptionParser, add_model_options, check_model_options
 from src.model_utils.config import load_defaults
-from src.options import OptionParser, add_model_options, check_model_options
 
 KEEP_ALIVE = 75  # seconds that a connection may be silent between two requests; longer than a proxy keeps it
 HEADER_BYTES = 32_768  # of a request
@@ -92,7 +92,7 @@ def serve(model, options, listener):
         from src.service_queue import Network
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; {how_to_install('serve')}") from error
-    from src.predictor import Predictor
+    from src.inference.predictor import Predictor
 
     keys = read_keys(options.api_key_file) if options.api_key_file else ()
     is_written, workers = start_log(), Workers()  # which load beside the model

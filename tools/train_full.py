@@ -19,10 +19,10 @@ from src.core import errors, interrupts
 from src.core.errors import UserError
 from src.core.kinds import is_number
 from src.data.manifest import manifest_path, read_manifest
+from src.inference.options import OptionParser
 from src.model_utils.config import as_parameters, get_config
 from src.model_utils.mindspore_version import require_mindspore
 from src.model_utils.paths import absolute_paths
-from src.options import OptionParser
 
 
 def main(argv=None):

@@ -19,7 +19,7 @@ from src.core.kept import MARK, require_ours, says
 from src.data.labels.common import Labels, each_once
 from src.data.labels.formats import images_of, name_of, stem
 from src.data.labels.voc import read_files, read_list, read_xml
-from src.options import OptionParser
+from src.inference.options import OptionParser
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
                "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")

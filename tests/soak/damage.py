@@ -149,7 +149,7 @@ def rank_tables(folder):
 def checkpoints(folder):
     """Checkpoints with their side files, loaded as evaluation does."""
     from src.core.files import write_json
-    from src.detector import load_detector
+    from src.inference.detector import load_detector
     from src.model_utils.config import get_config
     from src.network.centernet import build_network
     from src.weights.checkpoints import save_weights
@@ -255,10 +255,10 @@ def onnx_files(folder):
     import numpy as np
 
     from src.core.files import write_json
-    from src.detector import export_onnx, load_detector
+    from src.inference.detector import export_onnx, load_detector
+    from src.inference.onnx_detector import load_onnx
     from src.model_utils.config import get_config
     from src.network.centernet import build_network
-    from src.onnx_detector import load_onnx
     from src.weights.checkpoints import save_weights
     from src.weights.side_file import describe_model
 

@@ -184,7 +184,7 @@ class Stub:
 
 def use_stand_ins():
     """Replace, for the rest of this process, networks, training and other processes, so that a command is followed to its end at once."""
-    from src import detector
+    from src.inference import detector
     from src.weights.side_file import read_exported, read_side_file
 
     def load_detector(checkpoint, eval_config, target, dcn_impl="auto", from_bytes=False, **options):
@@ -238,9 +238,9 @@ def make_base(folder):
 
     from src.core.files import write_json
     from src.data.coco import find_split
+    from src.inference.offline import input_name, result_name
     from src.model_utils.config import get_config
     from src.network.centernet import build_network
-    from src.offline import input_name, result_name
     from src.weights.checkpoints import save_weights
     from src.weights.side_file import describe_model
     from tests.conftest import convert

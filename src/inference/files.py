@@ -15,8 +15,8 @@ from src.core.files import whole_file, write_json
 from src.core.kept import free_name, holds, keep_earlier
 from src.imaging.drawing import draw_detections, drawing_names, overlay_heatmap, save_image
 from src.imaging.reading import read_image, read_size
-from src.inference import detect_all
-from src.predictor import as_prediction
+from src.inference.pipeline import detect_all
+from src.inference.predictor import as_prediction
 from src.tasks.detection.results import coco_records
 
 RECORD, TABLE = "predictions.json", "predictions.csv"

@@ -5,8 +5,8 @@ import re
 
 from src.core.errors import UserError
 from src.core.version import version
+from src.inference.models import is_exported, read_model, require_runtime
 from src.model_utils.config import load_defaults
-from src.models import is_exported, read_model, require_runtime
 from src.weights.side_file import named_checkpoint
 
 # Options of other detectors that no spelling leads to.

@@ -12,9 +12,9 @@ from src.core.errors import UserError
 from src.imaging import reading
 from src.imaging.reading import read_image
 from src.imaging.view import View
-from src.inference import join_scales, make_inputs
+from src.inference.models import description_source, is_exported, load_model, read_model, require_runtime
+from src.inference.pipeline import join_scales, make_inputs
 from src.model_utils.config import make_config
-from src.models import description_source, is_exported, load_model, read_model, require_runtime
 from src.native.extensions import require_extensions
 from src.weights.side_file import adopt_evaluation, named_checkpoint
 

@@ -16,13 +16,13 @@ from src.core.kept import require_ours
 from src.core.project import how_to_install
 from src.core.version import version
 from src.imaging.view import batch_kind, filled
+from src.inference.onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
 from src.model_utils.config import Config
 from src.network.centernet import DetectionNetwork, HeatmapNetwork, build_network
 from src.network.deform_conv import resolve_dcn_impl
 from src.network.device_input import Normalize
 from src.network.folding import make_for_inference
 from src.network.graphs import Graphs
-from src.onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
 from src.weights.checkpoints import load_weights, read_checkpoint, weights_taken
 from src.weights.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
 

@@ -1,0 +1,1 @@
+"""Detecting with a checkpoint or an exported file."""
