@@ -22,7 +22,7 @@ def check_paths(config):
     from src.core.kept import require_ours
     from src.core.locks import require_free
     from src.data.coco import find_split
-    from src.evaluation import results_of
+    from src.evaluation.results import results_of
     from src.inference.models import read_model, require_runtime
     from src.weights.side_file import named_checkpoint
 
@@ -46,9 +46,9 @@ def evaluate(config):
     """Detect, score and write what config asks for."""
     description, split = check_paths(config)
     # What is slow to load is not needed for --help, a wrong option or a wrong path.
-    from src import evaluator
     from src.core.console import log
     from src.core.locks import locked
+    from src.evaluation import evaluator
     from src.inference.models import check_fixed, description_source, ending, load_model
     from src.model_utils.together import idle_in_evaluation
     from src.native.extensions import require_extensions

@@ -10,18 +10,28 @@ def main():
     config = get_config(__doc__)
     print(config.summary(), flush=True)
     # Slow to load, and not needed for --help or a wrong option.
-    from src import evaluation
     from src.core.console import log, log_skipped, progress
     from src.core.files import whole_folder
     from src.core.kept import require_ours
-    from src.data.coco import Split, check_expected, class_list, dataset_name, find_split, log_notes, read_coco
+    from src.data.coco import (
+        Split,
+        check_classes,
+        check_expected,
+        check_objects,
+        class_list,
+        dataset_name,
+        find_split,
+        log_notes,
+        read_coco,
+    )
+    from src.evaluation import results
     from src.inference import offline
     from src.native.extensions import require_extensions
     from src.tasks.detection.results import coco_records, merge, to_image
     from src.weights.side_file import checked_evaluation
 
     target = os.path.join(config.save_path, "val")
-    require_ours(target, evaluation.results_of("val"), option="--save_path")
+    require_ours(target, results.results_of("val"), option="--save_path")
     errors.require_dir(config.result_path, "folder of results (--result_path)")
     meta = offline.read_meta(config.meta_path)
     if os.path.isdir(config.label_path):
@@ -35,8 +45,8 @@ def main():
     log_notes(coco)
     config.take(checked_evaluation(meta.get("evaluation", {}), config.meta_path), "the exported file")
     log(f"soft-NMS {str(config.eval_config.SOFT_NMS).lower()} ({config.origin('eval_config.SOFT_NMS')})")
-    category_ids = evaluation.check_classes(meta, coco, split.annotation)
-    evaluation.check_objects(coco, split.annotation)
+    category_ids = check_classes(meta, coco, split.annotation)
+    check_objects(coco, split.annotation)
     options = config.eval_config
     records, skipped = [], list(meta["skipped"])
     for entry in progress(meta["images"], "post-processing"):
@@ -56,10 +66,10 @@ def main():
     if not records:
         raise UserError(f"{config.result_path}: no result of any of the {len(images)} images")
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
-    with whole_folder(target, evaluation.results_of("val")) as folder:
-        evaluation.Results(split.annotation, images, records, skipped).write(folder, "val")
+    with whole_folder(target, results.results_of("val")) as folder:
+        results.Results(split.annotation, images, records, skipped).write(folder, "val")
         log(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
-        log(evaluation.score_and_write(folder, coco, records, dataset_name(data_dir, coco), extra, options.voc_metric))
+        log(results.score_and_write(folder, coco, records, dataset_name(data_dir, coco), extra, options.voc_metric))
     log(f"results: {target}")
 
 

@@ -28,14 +28,14 @@ def main():
         if description:
             description["input_res"] = config.export_config.input_res
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
-    from src import evaluation
+    from src.data.coco import check_classes
     from src.imaging.reading import read_image
     from src.inference.offline import write_inputs
     from src.native.extensions import require_extensions
 
     require_extensions()
     if description:
-        evaluation.check_classes(description, coco, split.annotation)
+        check_classes(description, coco, split.annotation)
     else:
         options = config.export_config
         description = {

@@ -17,7 +17,7 @@ def check_paths(config, folder=""):
     """
     from src.core.locks import require_free
     from src.data.manifest import read_manifest
-    from src.evaluator import scored_part
+    from src.evaluation.evaluator import scored_part
     from src.model_utils.together import check_schedule
     from src.weights.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
 

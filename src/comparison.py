@@ -8,9 +8,9 @@ from src.core.errors import UserError
 from src.core.files import read_json
 from src.core.kinds import is_number
 from src.curves import draw_score, smooth
-from src.evaluation import METRIC_NAMES
 from src.model_utils.config import as_text, flatten
 from src.report import PARTS, chart, write_page
+from src.tasks.detection.scores import METRIC_NAMES
 from src.training_log import best_score, epochs_trained
 
 COLORS = ("#2260a8", "#b3382c", "#0b6e4f", "#c98500", "#6a4c93", "#0f8b9d", "#8c564b", "#444b59")

@@ -11,7 +11,6 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from src import evaluation
 from src.core.console import log
 from src.core.errors import UserError
 from src.core.files import whole_file
@@ -24,6 +23,7 @@ from src.data.objects import ground_truth_boxes
 from src.imaging.drawing import class_color, compare, east_asian_font, fit, is_east_asian
 from src.imaging.reading import read_image
 from src.tasks.detection.results import detections_of
+from src.tasks.detection.scores import confusion_matrix, evaluate, image_quality
 from src.training_log import best_score, epochs_trained, read_record
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
@@ -169,7 +169,7 @@ def class_bars(metrics):
 def error_section(coco, records, score_thresh):
     """Precision-recall curves, and which class is taken for which."""
     names, _ = class_list(coco)
-    precision = evaluation.evaluate(coco, records).eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class]
+    precision = evaluate(coco, records).eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class]
     recall = np.linspace(0, 1, precision.shape[1])
     known = [index for index in range(len(names)) if (precision[:, :, index] > -1).any()]
 
@@ -195,7 +195,7 @@ def error_section(coco, records, score_thresh):
             text.set(parse_math=False, text=short(names[index]))
 
     curves = [chart(4.3, 3.4, draw_mean), chart(5.2, 3.4, draw_classes, names)] if known else []
-    matrix = evaluation.confusion_matrix(coco, records, score_thresh)
+    matrix = confusion_matrix(coco, records, score_thresh)
     mixed = [(int(matrix[a, b]), names[a], names[b]) for a in range(len(names)) for b in range(len(names)) if a != b and matrix[a, b]]
     return {
         "curves": curves, "matrix": confusion_chart(matrix, names) if len(names) <= MOST_CLASSES else None,
@@ -228,7 +228,7 @@ def confusion_chart(matrix, names):
 
 def image_section(coco, records, images, score_thresh, count=6, width=340):
     """The images with the best and the worst quality, detections beside the ground truth: {"best": [...], "worst": [...]}."""
-    quality = evaluation.image_quality(coco, records, score_thresh)
+    quality = image_quality(coco, records, score_thresh)
     order = sorted(quality, key=lambda image_id: (-quality[image_id], image_id))
     half = min(count, (len(order) + 1) // 2)
     names, category_ids = class_list(coco)

@@ -10,7 +10,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src import evaluation, evaluator
 from src.core import interrupts
 from src.core.console import log, log_skipped
 from src.core.errors import UserError
@@ -18,9 +17,11 @@ from src.core.files import read_json
 from src.core.kept import keep_earlier
 from src.core.kinds import having, is_number, is_string, is_whole, or_none
 from src.data.coco import image_size
+from src.evaluation import evaluator
 from src.imaging import drawing
 from src.imaging.reading import read_image
 from src.model_utils.device_adapter import without_kept_graphs
+from src.tasks.detection import scores
 from src.tasks.detection.results import detections_of
 from src.weights.side_file import evaluation_settings, side_file
 
@@ -63,7 +64,7 @@ class Scoring:
         if self.rank == 0:
             self.records = records
             with contextlib.redirect_stdout(io.StringIO()):
-                _, metrics = evaluation.score(self.part.coco, records)
+                _, metrics = scores.score(self.part.coco, records)
             value, best = metrics[self.config.best_metric], self.state["best"]
             since_best = 0 if best is None or value > best["value"] else self.state["since_best"] + 1
             self.better = best is None or value >= best["value"]  # of equals the one that trained longer

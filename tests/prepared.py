@@ -137,7 +137,7 @@ if __name__ == "__main__":
     sys.path[0] = ROOT
     import src.curves
     import src.engine
-    import src.evaluator  # noqa: F401
+    import src.evaluation.evaluator  # noqa: F401
 
     script, words = _serve(sys.argv[1])
     sys.argv = [script, *words]

@@ -9,11 +9,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import evaluation
 from src.core.errors import UserError
 from src.data.coco import Split, find_split, image_list, read_coco
 from src.data.objects import ground_truth_boxes, usable_boxes
-from src.tasks.detection import voc_scores
+from src.tasks.detection import scores, voc_scores
 from tests.conftest import convert, lines_with, noise_image, user_error, write_coco
 
 BOXES = [[10, 20, 30, 25], [60, 40, 25, 30], [5, 50, 20, 30]]
@@ -67,7 +66,7 @@ def test_perfect_records_score_one_whatever_the_ids(change, parts, rewrite):
     """pycocotools reads the id 0 as no match, and of equal ids only one."""
     coco = read_coco(rewrite(change))
     assert len(coco.notes) == len(lines_with(coco.notes, *parts)) == 1, coco.notes
-    assert evaluation.score(coco, perfect(coco))[1]["AP"] == pytest.approx(1.0)
+    assert scores.score(coco, perfect(coco))[1]["AP"] == pytest.approx(1.0)
     assert [entry["area"] for entry in coco.dataset["annotations"]][:3] == [750, 750, 600]
 
 
@@ -100,7 +99,7 @@ def test_what_is_no_box_is_left_out_and_named(box, rewrite):
     coco = read_coco(path)
     assert len(coco.dataset["annotations"]) == 3
     assert len(coco.skipped) == len(lines_with(coco.skipped, "annotation 2 of image 1: ", "four numbers")) == 1
-    assert evaluation.score(coco, perfect(coco))[1]["AP"] == pytest.approx(1.0)
+    assert scores.score(coco, perfect(coco))[1]["AP"] == pytest.approx(1.0)
 
 
 def test_an_image_listed_twice_counts_once(rewrite, tmp_path):
@@ -139,7 +138,7 @@ def test_whole_numbers_may_be_written_as_floats_and_info_as_anything(rewrite):
             entry["image_id"] = float(entry["image_id"])
 
     coco = read_coco(rewrite(change))
-    assert evaluation.score(coco, perfect(coco))[1]["AP"] == pytest.approx(1.0) and coco.notes == []
+    assert scores.score(coco, perfect(coco))[1]["AP"] == pytest.approx(1.0) and coco.notes == []
 
 
 def test_annotations_of_unknown_images_and_categories(rewrite):
@@ -153,7 +152,7 @@ def test_annotations_of_unknown_images_and_categories(rewrite):
     assert [line.partition(":")[0] for line in coco.skipped] == [f"annotation {number} of image {image}" for number, image in (
         (9, 77), (10, 1), (11, 1))]
     assert "category_id" in coco.skipped[1] and "[1]" in coco.skipped[1] and "category id 99" in coco.skipped[2]
-    evaluation.confusion_matrix(coco, perfect(coco), 0.5)
+    scores.confusion_matrix(coco, perfect(coco), 0.5)
 
 
 # ---------------------------------------------------------------- what an object is
@@ -192,13 +191,13 @@ def test_evaluation_counts_what_training_learns(rewrite, tmp_path):
                                           ("annotation 21 of image 2: ", "[500, 1, 20, 16]", "128x96"),
                                           ("annotation 22 of image 2: ", "annotation 3 of image 2")], strict=True):
         assert all(part in line for part in parts), line
-    _, metrics = evaluation.score(coco, real)
-    np.testing.assert_array_equal([metrics[name] for name in evaluation.METRIC_NAMES], expected)
+    _, metrics = scores.score(coco, real)
+    np.testing.assert_array_equal([metrics[name] for name in scores.METRIC_NAMES], expected)
     assert metrics["AP"] == pytest.approx(1.0) and metrics["objects_per_class"] == {"disc": 2, "square": 2}
     assert published(path, real)[0] < 0.7  # which is why they are left out
     assert voc_scores.score(coco, real)[1] == {"disc": 2, "square": 2}
-    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, real, 0.5), np.diag([2, 2, 0]))
-    assert evaluation.image_quality(coco, real, 0.5) == {1: pytest.approx(1.0), 2: pytest.approx(1.0)}
+    np.testing.assert_array_equal(scores.confusion_matrix(coco, real, 0.5), np.diag([2, 2, 0]))
+    assert scores.image_quality(coco, real, 0.5) == {1: pytest.approx(1.0), 2: pytest.approx(1.0)}
     assert convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)["objects"] == 4
 
 
@@ -214,8 +213,8 @@ def test_cocos_own_files_keep_pycocotools_count(rewrite, tmp_path):
     assert coco.dataset["annotations"] == plain.dataset["annotations"] and not coco.skipped
     assert len(coco.notes) == 1 and coco.notes[0].startswith("6 boxes "), coco.notes
     real = perfect(coco)[:4]
-    _, metrics = evaluation.score(coco, real)
-    np.testing.assert_array_equal([metrics[name] for name in evaluation.METRIC_NAMES], published(path, real))
+    _, metrics = scores.score(coco, real)
+    np.testing.assert_array_equal([metrics[name] for name in scores.METRIC_NAMES], published(path, real))
     manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)
     assert manifest["objects"] == 4 and len(manifest["skipped"]) == 6
 

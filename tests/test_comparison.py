@@ -8,7 +8,7 @@ import pytest
 from src import comparison
 from src.comparison import ComparedRun, class_rows, differences, overview, read_settings, run_names, score_rows
 from src.core.errors import UserError
-from src.evaluation import METRIC_NAMES
+from src.tasks.detection.scores import METRIC_NAMES
 from src.training_log import TrainingLog, read_scores, read_training_log
 from tests.conftest import assert_user_error, call_script, lines_with
 from tests.test_report import Page

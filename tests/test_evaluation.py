@@ -15,13 +15,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src import evaluation, evaluator
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
-from src.data.coco import find_split, read_coco
+from src.data.coco import check_classes, find_split, read_coco
+from src.evaluation import evaluator
 from src.imaging import reading
 from src.inference.pipeline import Detected
 from src.inference.predictor import Predictor
+from src.tasks.detection import scores
 from src.weights.side_file import read_side_file
 from tests.conftest import (
     TINY,
@@ -63,7 +64,7 @@ def test_eval_prints_and_writes_what_pycocotools_says(evaluated, tiny_data, keep
         score.summarize()
     assert table == expected.getvalue().splitlines()[-12:]
     metrics = json.loads((folder / "val" / "metrics.json").read_text())
-    np.testing.assert_allclose([metrics[name] for name in evaluation.METRIC_NAMES], score.stats, atol=1e-9)
+    np.testing.assert_allclose([metrics[name] for name in scores.METRIC_NAMES], score.stats, atol=1e-9)
     assert set(metrics["AP_per_class"]) == {"rectangle", "ellipse", "triangle"}
     assert np.mean(list(metrics["AP_per_class"].values())) == pytest.approx(metrics["AP"], abs=1e-6)
     result = json.loads((folder / "val" / "val_pred_result.json").read_text())
@@ -161,19 +162,19 @@ def test_the_annotation_files_size_holds_in_evaluation(least, least_checkpoint, 
 def test_category_ids_are_matched_by_name():
     coco = COCO()
     coco.dataset = {"categories": [{"id": 90, "name": "a"}, {"id": 3, "name": "b"}]}
-    assert evaluation.check_classes({"classes": ["b", "a"]}, coco, "file") == [3, 90]
+    assert check_classes({"classes": ["b", "a"]}, coco, "file") == [3, 90]
 
 
 def test_scoring_nothing_is_zero(tiny_data):
     coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
-    table, metrics = evaluation.score(coco, [])
+    table, metrics = scores.score(coco, [])
     assert len(table.splitlines()) == 12 and metrics["AP"] == 0
 
 
 def test_perfect_boxes_score_one(tiny_data):
     coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
     records = [{**{name: a[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in coco.dataset["annotations"]]
-    metrics = evaluation.score(coco, records)[1]
+    metrics = scores.score(coco, records)[1]
     assert metrics["AP"] == pytest.approx(1) and set(metrics["AP50_per_class"].values()) == {1.0}
 
 
@@ -183,9 +184,9 @@ def test_the_class_table_counts_what_is_scored(tiny_data):
     crowd = next(entry for entry in coco.dataset["annotations"] if entry["category_id"] == 1)
     for entry in coco.dataset["annotations"]:
         entry["iscrowd"] = int(entry is crowd or entry["category_id"] == 3)
-    metrics = evaluation.score(coco, [])[1]
+    metrics = scores.score(coco, [])[1]
     counts = [sum(entry["category_id"] == number for entry in coco.dataset["annotations"]) for number in (1, 2)]
-    assert [line.split() for line in evaluation.class_table(metrics).splitlines()] == [
+    assert [line.split() for line in scores.class_table(metrics).splitlines()] == [
         ["class", "AP", "AP50", "objects"], ["rectangle", "0.000", "0.000", str(counts[0] - 1)],
         ["ellipse", "0.000", "0.000", str(counts[1])], ["triangle", "-", "-", "0"]]
 
@@ -195,7 +196,7 @@ def test_of_very_many_classes_the_best_and_the_worst_are_printed():
     values = {name: number / 200 for number, name in enumerate(names)}
 
     def class_table():
-        return evaluation.class_table({"AP_per_class": values, "AP50_per_class": values, "objects_per_class": dict.fromkeys(names, 1)})
+        return scores.class_table({"AP_per_class": values, "AP50_per_class": values, "objects_per_class": dict.fromkeys(names, 1)})
 
     table = class_table()
     assert "(80 more classes)" in table and {"c199", "c140", "c59", "c0"} <= set(table.split()) and "c60" not in table.split()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from src.core.errors import UserError
-from src.evaluation import METRIC_NAMES
 from src.inference import offline
+from src.tasks.detection.scores import METRIC_NAMES
 from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, no_graphs, resdcn_18_is
 
 

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from src import evaluation, report
+from src import report
 from src.core.errors import UserError
 from src.core.files import read_json
 from src.data.coco import read_coco
 from src.imaging import drawing
 from src.imaging.view import View
+from src.tasks.detection import scores
 from src.training_log import TrainingLog
 from tests.conftest import TINY, assert_user_error, call_script, contents, lines_with, noise_image, resdcn_18_is, write_coco
 
@@ -40,24 +41,24 @@ RECORDS = [
 
 def test_confusion_by_hand(tmp_path):
     coco = coco_of(tmp_path, OBJECTS)
-    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, RECORDS, 0.3), [[1, 0, 0], [1, 0, 1], [0, 1, 0]])
-    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, RECORDS, 0.2), [[1, 0, 0], [1, 1, 0], [0, 1, 0]])
-    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, RECORDS, 0.2, 0.9), [[1, 0, 0], [0, 0, 2], [1, 2, 0]])
+    np.testing.assert_array_equal(scores.confusion_matrix(coco, RECORDS, 0.3), [[1, 0, 0], [1, 0, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(scores.confusion_matrix(coco, RECORDS, 0.2), [[1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(scores.confusion_matrix(coco, RECORDS, 0.2, 0.9), [[1, 0, 0], [0, 0, 2], [1, 2, 0]])
 
 
 def test_quality_by_hand(tmp_path):
     """Image 1: one hit of IoU 1, among two objects and three detections; image 2: one of IoU 1/2, or none above the score."""
     coco = coco_of(tmp_path, OBJECTS)
-    assert evaluation.image_quality(coco, RECORDS, 0.2) == pytest.approx({1: 1 / 2.5, 2: 0.5})
-    assert evaluation.image_quality(coco, RECORDS, 0.3) == pytest.approx({1: 1 / 2.5, 2: 0})
-    assert evaluation.image_quality(coco_of(tmp_path, OBJECTS[:2]), RECORDS[:1], 0.3) == pytest.approx({1: 1 / 1.5})
+    assert scores.image_quality(coco, RECORDS, 0.2) == pytest.approx({1: 1 / 2.5, 2: 0.5})
+    assert scores.image_quality(coco, RECORDS, 0.3) == pytest.approx({1: 1 / 2.5, 2: 0})
+    assert scores.image_quality(coco_of(tmp_path, OBJECTS[:2]), RECORDS[:1], 0.3) == pytest.approx({1: 1 / 1.5})
 
 
 def test_crowds_are_neither_missed_nor_false_alarms(tmp_path):
     coco = coco_of(tmp_path, OBJECTS)
     coco.dataset["annotations"][2]["iscrowd"] = 1
     records = [record(2, 1, [32, 32, 5, 5], 0.9)]
-    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, records, 0.3), [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(scores.confusion_matrix(coco, records, 0.3), [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
 
 
 def boxes_of(*boxes):
@@ -67,17 +68,17 @@ def boxes_of(*boxes):
 
 def test_one_detection_pairs_with_one_object():
     truth = [{"bbox": [0, 0, 10, 10]}, {"bbox": [0, 1, 10, 10]}]
-    assert evaluation.match(truth, boxes_of([0, 1, 10, 10])) == [(1, 0, 1.0)]
-    assert evaluation.match(truth, []) == [] and evaluation.match([], boxes_of([0, 1, 10, 10])) == []
+    assert scores.match(truth, boxes_of([0, 1, 10, 10])) == [(1, 0, 1.0)]
+    assert scores.match(truth, []) == [] and scores.match([], boxes_of([0, 1, 10, 10])) == []
 
 
 def test_what_follows_a_duplicate_is_paired_all_the_same():
     """A second detection of the first object, better than those of the other objects, is left over, and they are not."""
     truth = [{"bbox": [0, 0, 10, 10]}, {"bbox": [50, 0, 10, 10]}, {"bbox": [0, 50, 10, 10]}]
     found = boxes_of([0, 0, 10, 10], [0, 0, 10, 10], [50, 0, 10, 8], [0, 50, 10, 6])
-    assert evaluation.match(truth, found) == [(0, 0, 1.0), (1, 2, pytest.approx(0.8)), (2, 3, pytest.approx(0.6))]
+    assert scores.match(truth, found) == [(0, 0, 1.0), (1, 2, pytest.approx(0.8)), (2, 3, pytest.approx(0.6))]
     found[1]["score"] = 1.5  # of equal overlaps the higher score
-    assert evaluation.match(truth, found)[0] == (0, 1, 1.0)
+    assert scores.match(truth, found)[0] == (0, 1, 1.0)
 
 
 def overlap(one, other):
@@ -93,7 +94,7 @@ def test_pairs_are_stable(seed):
     rng = np.random.default_rng(seed)
     boxes = np.hstack([rng.integers(0, 25, (16, 2)), rng.integers(15, 40, (16, 2))]).tolist()
     truth, found = [{"bbox": box} for box in boxes[:7]], boxes_of(*boxes[7:])
-    pairs = evaluation.match(truth, found, 0.3)
+    pairs = scores.match(truth, found, 0.3)
     of_target, of_detection = ({pair[index]: pair[2] for pair in pairs} for index in (0, 1))
     assert len(of_target) == len(of_detection) == len(pairs) > 2
     for target, one in enumerate(truth):
@@ -109,13 +110,13 @@ def test_duplicates_cost_no_object_in_the_numbers_of_a_data_set(tmp_path):
     """Every object found, and the first one twice: all of them are on the diagonal, and quality is 2 / (2 + 1 / 2), and 1."""
     coco = coco_of(tmp_path, OBJECTS)
     records = [record(*OBJECTS[0], 0.9), *(record(*entry, 0.8) for entry in OBJECTS)]
-    np.testing.assert_array_equal(evaluation.confusion_matrix(coco, records, 0.3), [[1, 0, 0], [0, 2, 0], [1, 0, 0]])
-    assert evaluation.image_quality(coco, records, 0.3) == pytest.approx({1: 2 / 2.5, 2: 1})
+    np.testing.assert_array_equal(scores.confusion_matrix(coco, records, 0.3), [[1, 0, 0], [0, 2, 0], [1, 0, 0]])
+    assert scores.image_quality(coco, records, 0.3) == pytest.approx({1: 2 / 2.5, 2: 1})
 
 
 # ---------------------------------------------------------------- the page
 
-METRICS = {**dict.fromkeys(evaluation.METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": 0.5}}
+METRICS = {**dict.fromkeys(scores.METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": 0.5}}
 
 @pytest.fixture(scope="module")
 def result(least_run, tiny_data, tmp_path_factory):
@@ -181,7 +182,7 @@ def test_names_stand_on_the_page_letter_by_letter(tmp_path):
     records = [record(1, number % 5 + 1, box, 0.9) for _, number, box in objects] + [record(*entry, 0.8) for entry in objects]
     name = "<img src=x>.jpg"
     os.rename(tmp_path / "val2017" / f"{1:012d}.jpg", tmp_path / name)
-    metrics = {**evaluation.score(coco, records)[1], "images": 1}
+    metrics = {**scores.score(coco, records)[1], "images": 1}
     run = report.Run(metrics=metrics, coco=coco, records=records, images={1: str(tmp_path / name)})
     report.write_report(str(tmp_path / "r.html"), "<Tiny & run>", run)
     text = (tmp_path / "r.html").read_text()
@@ -353,7 +354,8 @@ def test_classes_have_one_color_in_images_and_on_the_page():
     ("val_pred_result.json", lambda content: content["annotations"][0].update(image_id=[1])),
 ])
 def test_files_that_hold_something_else_are_named(name, change, tmp_path):
-    from src.evaluation import FOUND, METRIC_NAMES, SCORES, TIMES
+    from src.evaluation.results import FOUND, SCORES, TIMES
+    from src.tasks.detection.scores import METRIC_NAMES
 
     content = {
         **dict.fromkeys(METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": None}, "annotation": "a.json",

@@ -13,10 +13,10 @@ import pytest
 from mindspore import Parameter, Tensor
 from PIL import Image
 
-from src import evaluation, evaluator
 from src.averaging import WeightAverage
 from src.core.errors import UserError
 from src.data.coco import Split, image_list, read_coco
+from src.evaluation import evaluator, results
 from src.inference.detector import load_detector
 from src.inference.pipeline import Detected
 from src.model_utils.config import Config
@@ -341,7 +341,7 @@ def test_images_of_which_none_can_be_read_are_an_error(rank_size, scoring, monke
     across = {"rank_size": 2, "sum_over_ranks": lambda tensor: tensor * 2} if rank_size == 2 else {}
     _, _, scores = scoring(**across)
     skipped = [f"image {number}: damaged" for number in range(len(scores.part.images) // rank_size)]
-    monkeypatch.setattr(evaluator, "detect", lambda *_: (evaluation.Results("", [], [], skipped), None))
+    monkeypatch.setattr(evaluator, "detect", lambda *_: (results.Results("", [], [], skipped), None))
     monkeypatch.setattr(scores.trained, "borrowed", contextlib.nullcontext)
     monkeypatch.setattr(scores, "_gather", lambda array: [array])
     with pytest.raises(UserError, match="6 images in "):
@@ -376,7 +376,7 @@ def test_kept_graphs_do_not_reach_evaluations(scoring, monkeypatch):
 
     def compiled(*_):
         taken.append("MS_COMPILER_CACHE_ENABLE" not in os.environ)
-        return evaluation.Results("", [], [], []), None
+        return results.Results("", [], [], []), None
 
     def of_both_ranks(tensor):
         compiled()

@@ -12,8 +12,8 @@ from mindspore import Tensor
 from src import training_loop
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
-from src.evaluation import METRIC_NAMES
 from src.scoring import Scoring
+from src.tasks.detection.scores import METRIC_NAMES
 from src.watch import Watch
 
 
@@ -154,7 +154,7 @@ def scoring(make_config, monkeypatch):
         monkeypatch.setattr(made, "_detect", detect)
         return made
 
-    monkeypatch.setattr("src.evaluation.score", lambda coco, value: ("", dict.fromkeys(METRIC_NAMES, value)))
+    monkeypatch.setattr("src.tasks.detection.scores.score", lambda coco, value: ("", dict.fromkeys(METRIC_NAMES, value)))
     return made
 
 

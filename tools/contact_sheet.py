@@ -33,10 +33,9 @@ def main():
 
     import numpy as np  # what is slow to load is loaded when there is something to do
 
-    from src import evaluation
     from src.core.console import log
     from src.core.kept import require_ours, says
-    from src.data.coco import find_split, image_list, image_size, read_coco
+    from src.data.coco import check_classes, find_split, image_list, image_size, read_coco
     from src.data.objects import ground_truth_boxes
     from src.data.summary import spread
     from src.imaging import drawing
@@ -48,7 +47,7 @@ def main():
     predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     split = find_split(options.data_dir, "val", config.dataset_config)
     coco = read_coco(split.annotation, split.image_dir)
-    category_ids = evaluation.check_classes(predictor.detector.description, coco, split.annotation)
+    category_ids = check_classes(predictor.detector.description, coco, split.annotation)
     images = image_list(split, coco)
     sheet = []
     for image_id, path in spread(images, options.count):

@@ -119,8 +119,8 @@ def choose_images(folder, count):
 
 def read_annotated(description, config):
     """The evaluator.Part of the data set's validation images. Raises UserError."""
-    from src import evaluator
     from src.data.coco import find_split
+    from src.evaluation import evaluator
     from src.native.extensions import require_extensions
 
     require_extensions()
@@ -195,8 +195,9 @@ def compare(detectors, batch, part, config):
 
     Raises Interrupted.
     """
-    from src import evaluation, evaluator
     from src.core.console import log
+    from src.evaluation import evaluator
+    from src.tasks.detection import scores
     from tools.timing import take_turns
 
     times = take_turns({name: lambda detector=detector: detector(batch) for name, detector in detectors.items()}, RUNS)
@@ -208,8 +209,8 @@ def compare(detectors, batch, part, config):
         evaluator.require_read(len(results.skipped), part)
         if interrupts.INTERRUPTS.requested:
             raise interrupts.Interrupted("the int8 file is written whole; nothing is scored")
-        metrics = evaluation.score(part.coco, results.records)[1]
-        for metric in evaluation.METRIC_NAMES:
+        metrics = scores.score(part.coco, results.records)[1]
+        for metric in scores.METRIC_NAMES:
             report.setdefault(metric, {})[name] = metrics[metric]
     return report
 

@@ -32,7 +32,7 @@ def report(folder, options, config):
     from src.core.console import log
     from src.core.files import read_json
     from src.core.kept import require_ours, says
-    from src.evaluation import FOUND
+    from src.evaluation.results import FOUND
     from src.report import Run, write_report
 
     output = options.output or os.path.join(folder, "report.html")
@@ -94,7 +94,7 @@ def find_files(folder):
 def read_metrics(path):
     """The dictionary of a metrics.json, None if it is not there. Raises UserError."""
     from src.core.files import read_json
-    from src.evaluation import SCORES, TIMES
+    from src.evaluation.results import SCORES, TIMES
 
     if not os.path.isfile(path):
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from src import evaluation
+from src.data.coco import check_classes, check_objects
 from src.data.preview import MOST_IMAGES
 from src.data.objects import usable_boxes, without_objects
 from src.data.coco import check_expected, class_list, find_split, image_list, image_size, read_coco
@@ -87,7 +87,7 @@ def check_part(data_dir, name, config, quick=False):
         part.classes, category_ids = class_list(coco)
         check_expected(config, part.classes, category_ids, split.annotation)
         if name == "val":
-            evaluation.check_objects(coco, split.annotation)
+            check_objects(coco, split.annotation)
     except UserError as error:
         part.refusals.append(str(error))
     if part.coco is None:
@@ -176,7 +176,7 @@ def compare_parts(train, val):
     if train.coco is None or val.coco is None:
         return
     try:
-        evaluation.check_classes({"classes": train.classes}, val.coco, val.annotation)
+        check_classes({"classes": train.classes}, val.coco, val.annotation)
     except UserError as error:
         val.refusals.append(str(error))
     trained_on = {os.path.realpath(path) for _, path, *_ in train.images}

@@ -18,6 +18,25 @@ from src.imaging.headers import IMAGE_ENDINGS
 from src.imaging.reading import read_size
 from src.data.labels.formats import import_hint
 from src.data.labels.names import alike
+import contextlib
+import io
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from src.core import tables
+from src.core.errors import UserError
+from src.core.files import write_json
+from src.core.kept import holds
+from src.core.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
+from src.tasks.detection import voc_scores
+from src.tasks.detection.voc_scores import score_text
 
 # Some documents spell the test set's year 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
@@ -180,3 +199,28 @@ def dataset_name(data_dir, coco):
     """What the evaluation calls the data set: coco2017, or the name of its folder."""
     description = str(coco.dataset["info"].get("description", ""))
     return "coco2017" if description.startswith("COCO 2017") else os.path.basename(os.path.abspath(data_dir))
+
+
+def check_classes(description, coco, annotation):
+    """The annotation's category id of each of the model's classes. Raises UserError unless both name the same classes."""
+    ids = {category["name"]: category["id"] for category in coco.dataset["categories"]}
+    for name in description["classes"]:
+        if name not in ids:
+            raise UserError(f"{annotation} has no class {name!r}, which the model was trained on; it has {len(ids)} classes: {_some(ids)}")
+    for name in ids:
+        if name not in description["classes"]:
+            raise UserError(f"the model was not trained on {name!r} of {annotation}; "
+                            f"it knows {len(description['classes'])} classes: {_some(description['classes'])}")
+    return [ids[name] for name in description["classes"]]
+
+
+def check_objects(coco, annotation):
+    """Raise UserError unless there is an object to score detections against: pycocotools would give -1 for everything."""
+    if not any(entry["category_id"] in coco.cats and not entry["iscrowd"] for entry in coco.dataset["annotations"]):
+        raise UserError(f"{annotation} holds no objects (but crowds) to score detections against; without scores, eval.py detects with "
+                        "--enable_eval false")
+
+
+def _some(names, limit=8):
+    names = list(names)
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -20,9 +20,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 def all_through(folder):
     """COCO annotation files through conversion, scoring, images, a merge and, one in ten, the report."""
-    from src import evaluation
-    from src.data.coco import Split, class_list, image_list, image_size, read_coco
+    from src.data.coco import Split, check_classes, class_list, image_list, image_size, read_coco
     from src.data.objects import ground_truth_boxes
+    from src.evaluation import results
     from src.imaging.drawing import compare
     from src.imaging.reading import read_image
     from src.report import Run, write_report
@@ -48,7 +48,7 @@ def all_through(folder):
         names, _ = class_list(coco)
         split = Split(path, image_dir)
         manifest = convert(split, os.path.join(place, "records"), "p", place)
-        category_ids = evaluation.check_classes({"classes": manifest["classes"]}, coco, path)
+        category_ids = check_classes({"classes": manifest["classes"]}, coco, path)
         images, records, skipped = dict(image_list(split, coco)), [], []
         for image_id, image_path in images.items():
             truth = ground_truth_boxes(coco, image_id, category_ids)
@@ -57,8 +57,8 @@ def all_through(folder):
                 compare(read_image(image_path, image_size(coco.imgs[image_id])), truth, truth, names, 0.3)
             except (OSError, ValueError) as error:
                 skipped.append(f"image {image_id} ({image_path}): {error}")
-        evaluation.Results(path, list(images.items()), records, skipped).write(place, "val")
-        evaluation.score_and_write(place, coco, records, "x", {}, True)
+        results.Results(path, list(images.items()), records, skipped).write(place, "val")
+        results.score_and_write(place, coco, records, "x", {}, True)
         with open(path, "rb") as file:
             if zlib.crc32(file.read()) % 10 == 0:
                 with open(os.path.join(place, "metrics.json"), encoding="utf-8") as metrics:
@@ -73,8 +73,8 @@ def all_through(folder):
 def ids(folder):
     """COCO annotation files whose ids, names and boxes are mixed up: an image with labels is not read as one without objects, objects are
     told apart, perfect detections of them score 1, and conversion takes as many."""
-    from src import evaluation
     from src.data.coco import Split, read_coco
+    from src.tasks.detection import scores
     from tests.conftest import convert
     from tools.benchmark_inputs import write_coco
 
@@ -95,7 +95,7 @@ def ids(folder):
         objects = [entry for entry in coco.dataset["annotations"] if not entry["iscrowd"]]
         records = [{**{name: entry[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.5} for entry in objects]
         if objects:
-            _, metrics = evaluation.score(coco, records)
+            _, metrics = scores.score(coco, records)
             assert metrics["AP"] > 0.9999 and sum(metrics["objects_per_class"].values()) == len(objects), metrics
         manifest = convert(Split(path, image_dir), os.path.join(place, "records"), "p", place)
         lost = {int(text.split()[1]) for text in manifest["skipped"] if text.startswith("image ") and image_dir in text}

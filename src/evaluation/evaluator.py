@@ -3,16 +3,28 @@ import os
 import time
 from dataclasses import dataclass
 
-from src import evaluation
 from src.core import errors, interrupts
 from src.core.console import log, log_skipped, progress
 from src.core.files import whole_folder
 from src.core.kept import free_name
-from src.data.coco import check_expected, class_list, dataset_name, find_split, image_list, image_size, log_notes, read_coco
+from src.data.coco import (
+    check_classes,
+    check_expected,
+    check_objects,
+    class_list,
+    dataset_name,
+    find_split,
+    image_list,
+    image_size,
+    log_notes,
+    read_coco,
+)
 from src.data.objects import ground_truth_boxes
+from src.evaluation.results import Results, results_of, score_and_write
 from src.imaging import drawing
 from src.imaging.reading import read_image, read_size
 from src.inference.pipeline import StageTimes, detect_all
+from src.tasks.detection import scores
 from src.tasks.detection.results import coco_records
 
 
@@ -44,9 +56,9 @@ def read_part(split, description, config):
             f"{split.image_dir}")
     scoring = config.enable_eval and config.run_mode == "val"
     if scoring:
-        category_ids = evaluation.check_classes(description, coco, split.annotation)
+        category_ids = check_classes(description, coco, split.annotation)
         check_expected(config, *class_list(coco), split.annotation)
-        evaluation.check_objects(coco, split.annotation)
+        check_objects(coco, split.annotation)
     else:
         category_ids = description["category_ids"]
         check_expected(config, description["classes"], category_ids, "the side file")
@@ -70,7 +82,7 @@ def scored_part(config, description):
     if not any(os.path.isfile(path) for _, path in part.images):
         raise errors.UserError(f"none of the {len(part.images)} images of {part.annotation} is in {part.image_dir}; "
                                "dataset_config.val_image_dir names another folder")
-    if config.best_metric.endswith(("small", "medium", "large")) and evaluation.score(part.coco, [])[1][config.best_metric] < 0:
+    if config.best_metric.endswith(("small", "medium", "large")) and scores.score(part.coco, [])[1][config.best_metric] < 0:
         raise errors.UserError(f"best_metric is {config.best_metric}, and {part.annotation} has no objects of that size; name another")
     return part
 
@@ -79,7 +91,7 @@ def evaluate(detector, part, config):
     """Detect on a Part, and write what config asks for into save_result_dir. Raises Interrupted, with the work so far kept, and UserError
     if no image can be read."""
     target = os.path.join(config.save_result_dir, config.run_mode)
-    with whole_folder(target, evaluation.results_of(config.run_mode)) as folder:
+    with whole_folder(target, results_of(config.run_mode)) as folder:
         start = time.perf_counter()
         results, times = detect(detector, part, config, folder)
         seconds = time.perf_counter() - start
@@ -95,7 +107,7 @@ def evaluate(detector, part, config):
             extra = {"images": len(part.images), "skipped": len(results.skipped),
                      "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
             name = dataset_name(config.data_dir, part.coco)
-            log(evaluation.score_and_write(folder, part.coco, results.records, name, extra, config.eval_config.voc_metric))
+            log(score_and_write(folder, part.coco, results.records, name, extra, config.eval_config.voc_metric))
     if results.skipped:
         log(f"warning: {len(results.skipped)} of {len(part.images)} images were skipped"
             f"{', and count as images without detections' if part.scoring else ''}")
@@ -137,4 +149,4 @@ def detect(detector, part, config, folder=None):
     unfinished = len(records) + len(skipped) < len(part.images)
     images = [image for image in part.images if image[0] in records] if unfinished else part.images
     in_order = [record for image_id, _ in images for record in records.get(image_id, [])]
-    return evaluation.Results(part.annotation, images, in_order, skipped), times
+    return Results(part.annotation, images, in_order, skipped), times

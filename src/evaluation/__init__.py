@@ -1,0 +1,1 @@
+"""Scoring a detector on a data set."""

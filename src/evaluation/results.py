@@ -1,0 +1,58 @@
+"""The files of an evaluation."""
+import os
+from dataclasses import dataclass
+
+from src.core.files import write_json
+from src.core.kept import holds
+from src.core.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
+from src.tasks.detection import voc_scores
+from src.tasks.detection.scores import METRIC_NAMES, class_table, score
+
+# What is in metrics.json, in it if eval.py wrote it, and in val_pred_result.json.
+SCORES = {**dict.fromkeys(METRIC_NAMES, is_number), **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}
+STAGES = ("images", "preparing", "computing", "finishing")
+TIMES = {"images_per_second": is_number, "stage_seconds": having(**dict.fromkeys(STAGES, is_number))}
+FOUND = {
+    "annotation": is_string, "images": list_of(having(id=is_whole, file_name=is_string)),
+    "annotations": list_of(having(image_id=is_whole, category_id=is_whole, bbox=list_of(is_number, 4), score=is_number)),
+}
+
+
+def results_of(mode):
+    """The test for utils.keep_earlier whether a folder is that of such an evaluation's results."""
+    return holds(f"{mode}_pred_result.json", f"{mode}_pred_eval.json")
+
+
+@dataclass
+class Results:
+    """What was detected: the annotation file ("" without), images [(id, path)], COCO records, sentences about the images skipped."""
+
+    annotation: str
+    images: list
+    records: list
+    skipped: list
+
+    def write(self, folder, mode):
+        """Write <mode>_pred_result.json (images and records) and <mode>_pred_eval.json (records alone) into a folder."""
+        write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
+            "annotation": os.path.abspath(self.annotation) if self.annotation else "",
+            "images": [{"id": image_id, "file_name": os.path.abspath(path)} for image_id, path in self.images],
+            "annotations": self.records, "skipped": self.skipped,
+        })
+        write_json(os.path.join(folder, f"{mode}_pred_eval.json"), self.records)
+
+
+def score_and_write(folder, coco, records, name, extra, voc_metric=False):
+    """Score records, write metrics.json with `extra` added into a folder; returns the tables, with the data set's name above them.
+
+    voc_metric adds Pascal VOC's table and its numbers, VOC_mAP_07 (11 points) and VOC_mAP_area, with those of each class.
+    """
+    text, metrics = score(coco, records)
+    text = f"overall performance on {name} validation dataset\n{text}\n{class_table(metrics)}"
+    if voc_metric:
+        result, objects = voc_scores.score(coco, records)
+        for rule, key in (("11 points", "07"), ("area", "area")):
+            metrics[f"VOC_mAP_{key}"], metrics[f"VOC_AP_{key}_per_class"] = voc_scores.mean(result[rule]), result[rule]
+        text += f"\nPascal VOC, IoU {voc_scores.IOU}, without difficult objects\n{voc_scores.table(result, objects)}"
+    write_json(os.path.join(folder, "metrics.json"), {**metrics, **extra})
+    return text
