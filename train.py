@@ -43,14 +43,14 @@ def check_paths(config, folder=""):
 def require_room(config):
     """Raise UserError unless what lies where a run writes is this project's."""
     from src.core.kept import require_ours
-    from src.training_log import is_record, loss_curve
+    from src.runs.record import is_record, loss_curve
     from src.weights.side_file import CHECKPOINTS
 
     require_ours(os.path.join(config.save_result_dir, "train_record.jsonl"), is_record, loss_curve, "--save_result_dir")
     if config.enable_save_ckpt:
         require_ours(os.path.join(config.save_checkpoint_path, "ckpt_0"), CHECKPOINTS, option="--save_checkpoint_path")
     if config.tensorboard:
-        from src.summaries import EVENTS
+        from src.runs.tensorboard import EVENTS
 
         require_ours(os.path.join(config.save_result_dir, "tensorboard"), EVENTS, option="--save_result_dir")
 
@@ -66,7 +66,7 @@ def main():
     print(config.summary(), flush=True)
     require_mindspore()
     if config.tensorboard:
-        from src.summaries import require_writer
+        from src.runs.tensorboard import require_writer
 
         require_writer()
     from src.core.console import log
@@ -104,12 +104,12 @@ def train(config, part, target, rank, rank_size):
     from src import engine
     from src.core.console import log
     from src.core.project import for_the_user
-    from src.curves import plot_losses
     from src.data.train_set import TrainSet
     from src.look import look
     from src.model_utils.device_adapter import leave_ranks, peak_memory, profiling
     from src.next_commands import commands_for
-    from src.training_log import loss_curve
+    from src.runs.curves import plot_losses
+    from src.runs.record import loss_curve
     from src.weights.side_file import BEST_NAME
 
     train_set = TrainSet(config, rank, rank_size, target)

@@ -16,11 +16,11 @@ from src.network.deform_conv import resolve_dcn_impl
 from src.network.device_input import DeviceInput, DrawHeatmap
 from src.optimizer import build_optimizer, freeze
 from src.resume import record_beside, require_same_start, restore, training_settings
+from src.runs.record import TrainingLog
+from src.runs.tensorboard import Summaries
 from src.scoring import start_scoring
-from src.summaries import Summaries
 from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 from src.training_detector import TrainingDetector
-from src.training_log import TrainingLog
 from src.training_loop import Saving, choose_sink_steps, run_training
 from src.watch import Watch
 from src.weights.checkpoints import CheckpointFolder, newest_checkpoint

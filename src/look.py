@@ -10,8 +10,8 @@ from src.data.preview import MOST_IMAGES, draw_batch
 from src.data.summary import Recipe, collect, describe, find_misfits, spread
 from src.imaging.drawing import save_image
 from src.imaging.reading import header_size
+from src.runs.record import is_record
 from src.tasks.detection.targets import columns
-from src.training_log import is_record
 
 IMAGE = "train_batch.jpg"
 SAMPLE = 2000  # images that are read where no file says their boxes' sizes

@@ -1,15 +1,15 @@
-"""src/comparison.py: several runs on one page of tools/report.py."""
+"""src/runs/comparison.py: several runs on one page of tools/report.py."""
 import json
 import os
 import re
 
 import pytest
 
-from src import comparison
-from src.comparison import ComparedRun, class_rows, differences, overview, read_settings, run_names, score_rows
 from src.core.errors import UserError
+from src.runs import comparison
+from src.runs.comparison import ComparedRun, class_rows, differences, overview, read_settings, run_names, score_rows
+from src.runs.record import TrainingLog, read_scores, read_training_log
 from src.tasks.detection.scores import METRIC_NAMES
-from src.training_log import TrainingLog, read_scores, read_training_log
 from tests.conftest import assert_user_error, call_script, lines_with
 from tests.test_report import Page
 

@@ -1,10 +1,10 @@
-"""src/curves.py: what is drawn of a training's record."""
+"""src/runs/curves.py: what is drawn of a training's record."""
 import cv2
 import numpy as np
 import pytest
 
-from src import curves
-from src.training_log import TrainingLog
+from src.runs import curves
+from src.runs.record import TrainingLog
 
 
 @pytest.mark.parametrize("values, window, expected", [

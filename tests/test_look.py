@@ -10,7 +10,7 @@ from src.core.errors import UserError
 from src.data import manifest, samples
 from src.data.coco import Split
 from src.data.train_set import TrainSet
-from src.training_log import read_training_log
+from src.runs.record import read_training_log
 from tests.conftest import ROOT, TINY, convert, lines_with, noise_image, run_script, train_least, write_coco
 
 

@@ -1,4 +1,4 @@
-"""src/report.py, tools/report.py, and the parts of evaluation.py and visual.py that they draw on."""
+"""src/runs/report.py, tools/report.py, and the parts of evaluation.py and visual.py that they draw on."""
 import html
 import json
 import os
@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from src import report
 from src.core.errors import UserError
 from src.core.files import read_json
 from src.data.coco import read_coco
 from src.imaging import drawing
 from src.imaging.view import View
+from src.runs import report
+from src.runs.record import TrainingLog
 from src.tasks.detection import scores
-from src.training_log import TrainingLog
 from tests.conftest import TINY, assert_user_error, call_script, contents, lines_with, noise_image, resdcn_18_is, write_coco
 
 

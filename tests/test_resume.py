@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor
 
 from src import resume
 from src.core.errors import UserError
-from src.training_log import read_training_log
+from src.runs.record import read_training_log
 from src.weights.checkpoints import CheckpointFolder, read_checkpoint
 from src.weights.side_file import checkpoints_to_resume, find_checkpoints, named_checkpoint
 from tests.conftest import ROOT, TINY, lines_with, train_least

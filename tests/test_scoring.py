@@ -22,9 +22,9 @@ from src.inference.pipeline import Detected
 from src.model_utils.config import Config
 from src.network.centernet import build_network
 from src.network.folding import fold_batch_norm
+from src.runs.record import read_scores, read_training_log
 from src.scoring import Scoring, join_records, measure_of, start_scoring
 from src.training_detector import TrainingDetector
-from src.training_log import read_scores, read_training_log
 from src.weights.checkpoints import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
 from src.weights.side_file import find_checkpoints, read_side_file, side_file
 from tests.conftest import TINY, assert_user_error, call_script, noise_image, resdcn_18_is, write_coco

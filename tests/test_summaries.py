@@ -1,4 +1,4 @@
-"""src/summaries.py: TensorBoard's own reader finds what was written."""
+"""src/runs/tensorboard.py: TensorBoard's own reader finds what was written."""
 import math
 import os
 import re
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from src.core.errors import UserError
-from src.summaries import Summaries
-from src.training_log import TrainingLog, read_training_log
+from src.runs.record import TrainingLog, read_training_log
+from src.runs.tensorboard import Summaries
 from tests.conftest import ROOT, TINY, noise_image, train_least
 
 

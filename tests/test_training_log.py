@@ -1,4 +1,4 @@
-"""src/training_log.py: the log's lines, the bar on a terminal, the record of steps and scores."""
+"""src/runs/record.py: the log's lines, the bar on a terminal, the record of steps and scores."""
 import contextlib
 import fcntl
 import json
@@ -17,7 +17,7 @@ from src.core.console import log as say
 from src.core.console import progress
 from src.core.errors import UserError
 from src.core.kept import MARK
-from src.training_log import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
+from src.runs.record import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
 from tests.conftest import TINY, start_script
 from tools.loss import read_losses
 

@@ -10,7 +10,7 @@ from src.core.files import read_json, read_text, whole_file, whole_folder
 from src.core.kept import MARK, has_companion, holds, keep_earlier, require_ours, says, unmarked
 from src.core.kinds import is_text
 from src.rank_table import read_rank_table
-from src.training_log import read_training_log
+from src.runs.record import read_training_log
 from src.weights.checkpoints import save_weights
 from src.weights.side_file import side_file
 from tests.conftest import contents, user_error

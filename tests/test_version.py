@@ -6,7 +6,7 @@ import pytest
 
 from src.core.version import __version__, version
 from src.inference.detector import consumer_description
-from src.report import METRIC_WORDS, Run, write_report
+from src.runs.report import METRIC_WORDS, Run, write_report
 from src.weights.side_file import read_side_file, side_file
 from tests.conftest import call_script
 from tests.test_mindspore_versions import WITH_MINDSPORE, WITHOUT

@@ -125,7 +125,7 @@ def plot(candidate, reference, last, path):
     from matplotlib import pyplot
 
     from src.core.kept import says
-    from src.curves import draw_curve, save_figure
+    from src.runs.curves import draw_curve, save_figure
 
     figure, axes = pyplot.subplots(figsize=(9, 5), dpi=110, layout="constrained")
     for losses, label, color in ((reference, "reference", "tab:blue"), (candidate, "candidate", "tab:orange")):

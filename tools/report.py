@@ -33,7 +33,7 @@ def report(folder, options, config):
     from src.core.files import read_json
     from src.core.kept import require_ours, says
     from src.evaluation.results import FOUND
-    from src.report import Run, write_report
+    from src.runs.report import Run, write_report
 
     output = options.output or os.path.join(folder, "report.html")
     require_ours(output, says(), option="--output")
@@ -51,10 +51,10 @@ def report(folder, options, config):
 
 def compare(folders, options):
     """Write the page about several runs; returns its path."""
-    from src.comparison import ComparedRun, read_settings, run_names, write_comparison
     from src.core.console import log
     from src.core.kept import require_ours, says
-    from src.training_log import read_record
+    from src.runs.comparison import ComparedRun, read_settings, run_names, write_comparison
+    from src.runs.record import read_record
     from src.weights.side_file import find_checkpoints, side_file
 
     if options.data_dir or options.config_path:

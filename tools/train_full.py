@@ -162,7 +162,7 @@ def performance(records, logs, images):
 def summary(folder, checkpoint, images):
     """The lines a run ends with; the same goes into performance.json. images: those that an epoch reads."""
     from src.core.files import read_json, write_json
-    from src.training_log import read_training_log
+    from src.runs.record import read_training_log
 
     logs = []
     for path in glob.glob(os.path.join(folder, "LOG[0-9]*", "training_log.txt")):

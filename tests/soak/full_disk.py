@@ -41,7 +41,7 @@ def fill(folder, room):
 
 def look(place, code, output, step):
     """What is wrong after a training met a full disk, as sentences; step: the one whose checkpoint there was before."""
-    from src.training_log import read_training_log
+    from src.runs.record import read_training_log
     from src.weights.checkpoints import read_checkpoint
     from src.weights.side_file import find_checkpoints
 

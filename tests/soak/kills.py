@@ -119,7 +119,7 @@ def compare(places, steps):
     """What differs between the two trainings in these places, as sentences."""
     import numpy as np
 
-    from src.training_log import read_training_log
+    from src.runs.record import read_training_log
     from src.weights.checkpoints import read_checkpoint
     from src.weights.side_file import find_checkpoints
 

@@ -69,7 +69,7 @@ def one_round(place, records, chance, seconds):
 
 
 def main():
-    from src.training_log import read_training_log
+    from src.runs.record import read_training_log
     from tests.soak.kills import make_records, saved_step
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

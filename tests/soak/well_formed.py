@@ -25,7 +25,7 @@ def all_through(folder):
     from src.evaluation import results
     from src.imaging.drawing import compare
     from src.imaging.reading import read_image
-    from src.report import Run, write_report
+    from src.runs.report import Run, write_report
     from src.tasks.detection.results import coco_records
     from tests.conftest import convert
     from tools import merge_pascal_json

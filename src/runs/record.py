@@ -46,7 +46,7 @@ class TrainingLog:
     FIELDS = ("epoch", "step", "loss", "hm_loss", "wh_loss", "off_loss", "lr", "images_per_second")  # what its readers use
 
     def __init__(self, path, done, aside="", branch="", interval=1, last_step=None, summaries=None):
-        """The record at path (None: none) of a run that starts after `done` steps; summaries (src/summaries.py) get the same.
+        """The record at path (None: none) of a run that starts after `done` steps; summaries (src/runs/tensorboard.py) get the same.
 
         A resumed run goes on with an earlier record's steps up to there: those of path, or of the record `branch` if that run was set
         aside once. If path has others, or the run is new, it is kept aside, in the folder `aside` if the checkpoints of the steps beyond

@@ -7,11 +7,11 @@ import numpy as np
 from src.core.errors import UserError
 from src.core.files import read_json
 from src.core.kinds import is_number
-from src.curves import draw_score, smooth
 from src.model_utils.config import as_text, flatten
-from src.report import PARTS, chart, write_page
+from src.runs.curves import draw_score, smooth
+from src.runs.record import best_score, epochs_trained
+from src.runs.report import PARTS, chart, write_page
 from src.tasks.detection.scores import METRIC_NAMES
-from src.training_log import best_score, epochs_trained
 
 COLORS = ("#2260a8", "#b3382c", "#0b6e4f", "#c98500", "#6a4c93", "#0f8b9d", "#8c564b", "#444b59")
 STYLES = ("solid", "dashed", "dotted")  # each with all colors

@@ -6,7 +6,7 @@ import numpy as np
 
 from src.core.files import whole_file
 from src.core.kept import MARK
-from src.training_log import epochs_trained, read_record
+from src.runs.record import epochs_trained, read_record
 
 
 def plot_losses(record_path: str, path: str) -> str:

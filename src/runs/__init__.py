@@ -1,0 +1,1 @@
+"""What a training wrote, and pages and charts of it."""
