@@ -101,15 +101,15 @@ def join(config):
 def train(config, part, target, rank, rank_size):
     """Train as config says, scored on an evaluator.Part, as one of the processes that joined, and say what is written."""
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
-    from src import engine
     from src.core.console import log
     from src.core.project import for_the_user
     from src.data.train_set import TrainSet
-    from src.look import look
     from src.model_utils.device_adapter import leave_ranks, peak_memory, profiling
-    from src.next_commands import commands_for
     from src.runs.curves import plot_losses
     from src.runs.record import loss_curve
+    from src.training import engine
+    from src.training.look import look
+    from src.training.next_commands import commands_for
     from src.weights.side_file import BEST_NAME
 
     train_set = TrainSet(config, rank, rank_size, target)

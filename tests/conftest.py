@@ -480,7 +480,7 @@ def light_steps(monkeypatch):
     """Training steps without a graph: they count, and change weights, statistics and moments; for what goes on around them."""
     from mindspore import Tensor
 
-    from src.train_step import TrainStep
+    from src.training.step import TrainStep
 
     def take(step, *batch):
         assert len(batch[0]) and np.isfinite(batch[0].asnumpy()).all()

@@ -6,9 +6,9 @@ if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import train
-from src import engine
 from src.core import errors
 from src.network.architectures import ARCHITECTURES
+from src.training import engine
 from tests.small_network import LEAST
 
 build_train_step = engine.build_train_step

@@ -30,7 +30,6 @@ from mindspore import Tensor, nn, ops
 from src.core import errors
 from src.core.errors import UserError
 from src.data.samples import sample_layout
-from src.engine import build_device_input, build_optimizer, build_train_step
 from src.imaging import color, gaussians
 from src.imaging.view import View, make_input, normalize, whole_view
 from src.model_utils.config import Config, get_config
@@ -45,7 +44,9 @@ from src.tasks import points
 from src.tasks.detection import targets
 from src.tasks.detection.device import decode
 from src.tasks.detection.results import to_image
-from src.train_step import build_loss
+from src.training.engine import build_device_input, build_train_step
+from src.training.optimizer import build_optimizer
+from src.training.step import build_loss
 from src.weights import torch_weights
 from src.weights.checkpoints import load_weights, parameter_shapes
 

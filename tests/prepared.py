@@ -135,7 +135,6 @@ def _receive(connection):
 
 if __name__ == "__main__":
     sys.path[0] = ROOT
-    import src.engine
     import src.evaluation.evaluator  # noqa: F401
 
     script, words = _serve(sys.argv[1])

@@ -13,7 +13,7 @@ from src.inference.pipeline import by_shape, make_inputs
 from src.inference.predictor import Predictor
 from src.model_utils.config import get_config, load_defaults
 from src.network.architectures import ARCHITECTURES, architecture_of, check_input, hourglasses, network_facts, resolved
-from src.training_detector import TrainingDetector
+from src.training.detector import TrainingDetector
 from src.weights.checkpoints import load_weights, save_weights
 from src.weights.side_file import adopt_evaluation, describe_model, read_side_file
 from src.weights.torch_weights import recognize

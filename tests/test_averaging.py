@@ -1,10 +1,10 @@
-"""src/averaging.py: the average of the weights, by hand."""
+"""src/training/ema.py: the average of the weights, by hand."""
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.averaging import WeightAverage
-from src.train_step import LossScaling, TrainStep
+from src.training.ema import WeightAverage
+from src.training.step import LossScaling, TrainStep
 from tests.test_train_step import Quadratic, WithStatistics
 
 pytestmark = pytest.mark.slow

@@ -16,11 +16,11 @@ from mindspore import Tensor, nn, ops
 
 from src.core.errors import UserError
 from src.data.coco import class_list, read_coco
-from src.fine_tuning import start_weights
 from src.imaging import color
 from src.inference.detector import load_detector
 from src.inference.predictor import Predictor
 from src.model_utils.config import get_config
+from src.training.fine_tuning import start_weights
 from src.weights import torch_weights
 from src.weights.checkpoints import load_weights, parameter_shapes, read_checkpoint
 from src.weights.side_file import read_side_file

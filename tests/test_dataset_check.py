@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import look
 from src.data import train_set
 from src.data.check import check_part
 from src.data.coco import find_split
+from src.training import look
 from tests.conftest import TINY, assert_user_error, call_script, convert, lines_with, noise_image, write_coco
 
 CLASSES = ("disc", "square")

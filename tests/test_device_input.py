@@ -4,11 +4,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src import engine
 from src.data.samples import sample_layout
 from src.imaging.color import apply_color
 from src.network.device_input import ApplyColor, DeviceInput, DrawHeatmap, Normalize, gaussian_table
 from src.tasks.detection import targets
+from src.training import engine
 from tests.conftest import noise_image, train_least
 
 

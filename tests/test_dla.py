@@ -7,7 +7,7 @@ from mindspore import Tensor, nn, ops
 
 from src.network.dla import DLA, DLAUpsampling
 from src.network.resnet import bilinear_kernel
-from src.train_step import NetworkWithLoss, build_loss
+from src.training.step import NetworkWithLoss, build_loss
 from tests import parity, torch_family, torch_reference
 from tests.conftest import GOLDEN, load_golden, network_of
 

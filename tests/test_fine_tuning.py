@@ -1,4 +1,4 @@
-"""src/fine_tuning.py: what a new training starts from."""
+"""src/training/fine_tuning.py: what a new training starts from."""
 import json
 import re
 
@@ -6,9 +6,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src import fine_tuning
 from src.core.errors import UserError
 from src.network.centernet import build_network
+from src.training import fine_tuning
 from src.weights.checkpoints import EMA_PREFIX, load_weights, read_checkpoint, save_weights
 from src.weights.side_file import describe_model, side_file
 from tests.conftest import network_of

@@ -10,7 +10,7 @@ from src.inference.onnx_detector import start_session
 from src.network.architectures import architecture_of
 from src.network.centernet import DetectionNetwork, HeatmapNetwork
 from src.network.folding import make_for_inference
-from src.train_step import NetworkWithLoss, build_loss, set_precision
+from src.training.step import NetworkWithLoss, build_loss, set_precision
 from src.weights.checkpoints import load_weights
 from tests import parity, torch_family, torch_reference
 

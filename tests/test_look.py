@@ -1,16 +1,16 @@
-"""src/look.py: what train.py says and draws of its data."""
+"""src/training/look.py: what train.py says and draws of its data."""
 import os
 
 import cv2
 import numpy as np
 import pytest
 
-from src import look
 from src.core.errors import UserError
 from src.data import manifest, samples
 from src.data.coco import Split
 from src.data.train_set import TrainSet
 from src.runs.record import read_training_log
+from src.training import look
 from tests.conftest import ROOT, TINY, convert, lines_with, noise_image, run_script, train_least, write_coco
 
 

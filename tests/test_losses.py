@@ -7,7 +7,7 @@ from mindspore import Tensor, nn
 
 from src.tasks import points
 from src.tasks.detection import device
-from src.train_step import build_loss
+from src.training.step import build_loss
 from tests.conftest import load_golden
 
 

@@ -1,4 +1,4 @@
-"""src/lr_schedule.py, and what the configuration makes of it."""
+"""src/training/lr_schedule.py, and what the configuration makes of it."""
 import math
 
 import mindspore as ms
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src import engine
-from src.lr_schedule import CosineDecay, MultiDecay, PolyDecay
-from src.optimizer import build_schedule
+from src.training import engine
+from src.training.lr_schedule import CosineDecay, MultiDecay, PolyDecay
+from src.training.optimizer import build_schedule
 
 
 def rates(schedule, steps):

@@ -10,7 +10,7 @@ from src.network import deform_conv
 from src.network.centernet import DetectionNetwork
 from src.network.deform_conv import DeformConv2d, deform_conv_composite, resolve_dcn_impl
 from src.network.resnet import ResNet
-from src.train_step import set_precision
+from src.training.step import set_precision
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, load_golden, network_of
 

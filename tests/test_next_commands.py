@@ -2,7 +2,7 @@
 import pytest
 
 from src.core import project
-from src.next_commands import commands_for, how_to_go_on
+from src.training.next_commands import commands_for, how_to_go_on
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""src/optimizer.py: steps of every optimizer against PyTorch's, and what of a network trains."""
+"""src/training/optimizer.py: steps of every optimizer against PyTorch's, and what of a network trains."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from mindspore import Parameter, Tensor, nn, ops
 
 from src.network.centernet import build_network
-from src.optimizer import build_optimizer, freeze
-from src.train_step import NetworkWithLoss, TrainStep, build_loss
+from src.training.optimizer import build_optimizer, freeze
+from src.training.step import NetworkWithLoss, TrainStep, build_loss
 from tests.test_train_step import random_batch
 
 RATES = [0.1, 0.1, 0.05, 0.05, 0.05]  # of MultiDecay with an epoch of two steps

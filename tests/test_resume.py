@@ -1,4 +1,4 @@
-"""src/resume.py: a training that stops and goes on."""
+"""src/training/resume.py: a training that stops and goes on."""
 import os
 import re
 import shutil
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from src import resume
 from src.core.errors import UserError
 from src.runs.record import read_training_log
+from src.training import resume
 from src.weights.checkpoints import CheckpointFolder, read_checkpoint
 from src.weights.side_file import checkpoints_to_resume, find_checkpoints, named_checkpoint
 from tests.conftest import ROOT, TINY, lines_with, train_least

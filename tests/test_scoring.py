@@ -1,4 +1,4 @@
-"""src/scoring.py and src/training_detector.py: scores while training are those of eval.py on the same weights."""
+"""src/training/scoring.py and src/training/detector.py: scores while training are those of eval.py on the same weights."""
 import contextlib
 import dataclasses
 import functools
@@ -13,7 +13,6 @@ import pytest
 from mindspore import Parameter, Tensor
 from PIL import Image
 
-from src.averaging import WeightAverage
 from src.core.errors import UserError
 from src.data.coco import Split, image_list, read_coco
 from src.evaluation import evaluator, results
@@ -23,8 +22,9 @@ from src.model_utils.config import Config
 from src.network.centernet import build_network
 from src.network.folding import fold_batch_norm
 from src.runs.record import read_scores, read_training_log
-from src.scoring import Scoring, join_records, measure_of, start_scoring
-from src.training_detector import TrainingDetector
+from src.training.detector import TrainingDetector
+from src.training.ema import WeightAverage
+from src.training.scoring import Scoring, join_records, measure_of, start_scoring
 from src.weights.checkpoints import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
 from src.weights.side_file import find_checkpoints, read_side_file, side_file
 from tests.conftest import TINY, assert_user_error, call_script, noise_image, resdcn_18_is, write_coco

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
-from src import engine
-from src.lr_schedule import MultiDecay
 from src.network.architectures import ARCHITECTURES
 from src.network.centernet import build_network
 from src.network.deform_conv import DeformConv2d
 from src.network.resnet import upsampling
-from src.optimizer import build_optimizer
-from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
+from src.training import engine
+from src.training.lr_schedule import MultiDecay
+from src.training.optimizer import build_optimizer
+from src.training.step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 from src.weights import torch_weights
 from src.weights.checkpoints import parameter_shapes
 from tests import parity, small_network

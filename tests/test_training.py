@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import train
-from src import fine_tuning
 from src.core.errors import UserError
 from src.model_utils.device_adapter import set_device
 from src.network.centernet import build_network
 from src.runs.record import TrainingLog, read_training_log
+from src.training import fine_tuning
 from src.weights.checkpoints import load_weights, parameter_shapes, read_checkpoint
 from tests.conftest import TINY, assert_user_error, call_script, run_script, train_least
 

@@ -12,12 +12,12 @@ import termios
 import numpy as np
 import pytest
 
-from src import resume
 from src.core.console import log as say
 from src.core.console import progress
 from src.core.errors import UserError
 from src.core.kept import MARK
 from src.runs.record import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
+from src.training import resume
 from tests.conftest import TINY, start_script
 from tools.loss import read_losses
 

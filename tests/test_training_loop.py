@@ -1,4 +1,4 @@
-"""src/training_loop.py with stand-ins for the network, the checkpoints, the scores, and for MindSpore's sink."""
+"""src/training/loop.py with stand-ins for the network, the checkpoints, the scores, and for MindSpore's sink."""
 import contextlib
 import os
 import re
@@ -9,12 +9,12 @@ import types
 import pytest
 from mindspore import Tensor
 
-from src import training_loop
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
-from src.scoring import Scoring
 from src.tasks.detection.scores import METRIC_NAMES
-from src.watch import Watch
+from src.training.divergence import Watch
+from src.training.loop import Saving, choose_sink_steps, ms, run_steps, run_training, time
+from src.training.scoring import Scoring
 
 
 class SinkStandIn:
@@ -22,7 +22,7 @@ class SinkStandIn:
 
     def __init__(self, monkeypatch):
         self.sinks, self.steps, self.ended = 0, 0, []
-        monkeypatch.setattr(training_loop.ms, "data_sink", self.data_sink)
+        monkeypatch.setattr(ms, "data_sink", self.data_sink)
 
     def data_sink(self, step, data, sink_size):
         assert sink_size == 1
@@ -52,7 +52,7 @@ class Data:
 def test_one_sink_serves_a_run_to_its_last_step(first, last, sink_steps, pause, counts, monkeypatch):
     """It sends for ever: two would both go on making images. What is no multiple of the sink's steps is not overshot, nor is a pause."""
     sink = SinkStandIn(monkeypatch)
-    groups = list(training_loop.run_steps("step", Data(), range(first, last), sink_steps, pause))
+    groups = list(run_steps("step", Data(), range(first, last), sink_steps, pause))
     assert [len(group) for group in groups] == counts
     assert sum(groups, []) == list(range(1, last - first + 1))
     assert (sink.sinks, sink.steps, sink.ended) == (1, last - first, ["stopped", "released"])
@@ -60,7 +60,7 @@ def test_one_sink_serves_a_run_to_its_last_step(first, last, sink_steps, pause, 
 
 def test_a_sink_ends_with_the_training(monkeypatch):
     sink = SinkStandIn(monkeypatch)
-    groups = training_loop.run_steps("step", Data(), range(100), 5)
+    groups = run_steps("step", Data(), range(100), 5)
     next(groups)
     groups.close()
     assert sink.ended == ["stopped", "released"]
@@ -68,13 +68,13 @@ def test_a_sink_ends_with_the_training(monkeypatch):
 
 def test_sinking_is_for_ascend(make_config, capsys):
     config = make_config("--data_sink_steps", 5)
-    assert training_loop.choose_sink_steps(config, "Ascend", 916) == 5
-    assert training_loop.choose_sink_steps(make_config("--data_sink_steps", -1), "Ascend", 916) == 916
+    assert choose_sink_steps(config, "Ascend", 916) == 5
+    assert choose_sink_steps(make_config("--data_sink_steps", -1), "Ascend", 916) == 916
     assert capsys.readouterr().out == ""
-    assert training_loop.choose_sink_steps(config, "CPU", 916) == 0
+    assert choose_sink_steps(config, "CPU", 916) == 0
     said = capsys.readouterr().out
     assert "enable_data_sink" in said and "Ascend" in said
-    assert training_loop.choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend", 916) == 0
+    assert choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend", 916) == 0
 
 
 class LoopStandIn:
@@ -163,9 +163,9 @@ def loop(make_config, interrupts):
     """Call it with a LoopStandIn, a range of steps and command-line words: run_training; gives the last checkpoint's path."""
     def run(part, steps, *words, scoring=None):
         config = make_config("--mindrecord_dir", "m", *words)
-        saving = training_loop.Saving(config, part, {}, part, scoring)
+        saving = Saving(config, part, {}, part, scoring)
         watch = Watch(config.train_config.max_overflows, config.train_config.max_diverged)
-        training_loop.run_training(part, part, saving, part, steps, 0, watch)
+        run_training(part, part, saving, part, steps, 0, watch)
         return saving.saved
 
     return run
@@ -279,6 +279,6 @@ def test_a_signal_before_an_evaluation_leaves_it_to_the_resumed_run(loop, scorin
 def test_a_checkpoint_is_due_after_some_minutes(minutes, saved, loop, monkeypatch):
     """Steps of 50 seconds."""
     part = LoopStandIn(falling(10))
-    monkeypatch.setattr(training_loop.time, "monotonic", lambda: 50.0 * len(part.recorded))
+    monkeypatch.setattr(time, "monotonic", lambda: 50.0 * len(part.recorded))
     loop(part, range(10), "--save_checkpoint_steps", 1000, "--save_checkpoint_minutes", minutes)
     assert [done for done, _ in part.saved] == saved

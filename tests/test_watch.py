@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from src.watch import Watch
+from src.training.divergence import Watch
 
 
 def look(watch, losses, overflows=(), hm_losses=None, empty=()):

@@ -147,8 +147,8 @@ def train_part(runs):
     """Training steps, and the start and the memory of train.py."""
     import mindspore as ms
 
-    from src.engine import build_device_input
     from src.model_utils.device_adapter import set_device
+    from src.training.engine import build_device_input
 
     with tempfile.TemporaryDirectory() as folder:
         records = convert_photographs(folder, 32)
@@ -180,9 +180,9 @@ def train_part(runs):
 
 def make_step(config, device_input):
     """The training cell of a configuration."""
-    from src.engine import build_train_step
     from src.network.centernet import build_network
-    from src.optimizer import build_optimizer
+    from src.training.engine import build_train_step
+    from src.training.optimizer import build_optimizer
 
     network = build_network(config.net_config, CLASSES, "composite")
     return build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), 1, device_input)
@@ -253,7 +253,7 @@ def training_cases(config, batch_size, name):
     """The training step of a configuration's network and input size, after its first one."""
     import mindspore as ms
 
-    from src.engine import build_device_input
+    from src.training.engine import build_device_input
 
     device_input = build_device_input(config, CLASSES, True)
     step = make_step(config, device_input)

@@ -19,11 +19,12 @@ def main(argv=None):
     options, words = parse(argv)
     config = get_config(__doc__, words)
 
-    from src import look  # what is slow to load is loaded when there is something to do
     from src.core.console import log
+    from src.data import summary  # what is slow to load is loaded when there is something to do
     from src.data.check import check_part, compare_parts, first_batch
     from src.data.summary import describe_epoch
     from src.native.extensions import require_extensions
+    from src.training import look
 
     errors.require_dir(config.data_dir, "data set folder (--data_dir)")
     require_extensions()
@@ -39,7 +40,7 @@ def main(argv=None):
             if line := describe_epoch(part.boxes.images, recipe):
                 log(line)
         elif part.images:
-            log(look.describe(part.boxes, part.classes, recipe.input_size))
+            log(summary.describe(part.boxes, part.classes, recipe.input_size))
     log("")
     if not train.images and not val.images:
         raise UserError(f"{config.data_dir}: no image of either part can be used; {(train.refusals + val.refusals)[0]}")

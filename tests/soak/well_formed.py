@@ -118,8 +118,8 @@ def settings_in_use(folder):
     from src.data.samples import augmentation_ranges, sample_layout
     from src.imaging.view import make_input, normalize
     from src.model_utils.config import DEFAULT_CONFIG, get_config
-    from src.optimizer import build_schedule
     from src.tasks.detection.targets import make_sample, random_augmentation
+    from src.training.optimizer import build_schedule
     from src.weights.side_file import describe_model
     from tools.benchmark_inputs import photograph
 
@@ -196,8 +196,8 @@ def use_stand_ins():
 
     def train(config, train_set, target, rank, part=None):
         from src.core.interrupts import Interrupted
-        from src.engine import steps_to_do
-        from src.optimizer import build_schedule
+        from src.training.engine import steps_to_do
+        from src.training.optimizer import build_schedule
         from src.weights.side_file import describe_model
 
         describe_model(config, train_set.manifest)
@@ -225,7 +225,7 @@ def use_stand_ins():
     real_write_part = shapes.write_part
     for patch in (
         mock.patch.object(detector, "load_detector", load_detector), mock.patch.object(detector, "load_mindir", load_mindir),
-        mock.patch("src.engine.train", train), mock.patch("mindspore.export", export), mock.patch("tools.train_full.run", run),
+        mock.patch("src.training.engine.train", train), mock.patch("mindspore.export", export), mock.patch("tools.train_full.run", run),
         mock.patch.object(shapes, "write_part", write_part), mock.patch("tools.benchmark.run_part", lambda part, options: []),
         mock.patch("tools.serve.serve", lambda model, options, listener: listener.close()),
     ):

@@ -86,7 +86,7 @@ def on_device(batch, config, train_set):
     """What training's DeviceInput makes of the values of columns(): {column: array}, with hm in any case."""
     import mindspore as ms
 
-    from src.engine import build_device_input
+    from src.training.engine import build_device_input
 
     with INTERRUPTS.at_once():  # it compiles
         made = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)(*map(ms.Tensor, batch))

@@ -5,24 +5,24 @@ import os
 import mindspore as ms
 from mindspore import nn, ops
 
-from src.averaging import WeightAverage
 from src.core.console import log
 from src.core.errors import UserError
-from src.fine_tuning import start_weights
 from src.imaging.view import output_size
 from src.model_utils.device_adapter import keep_graphs
 from src.network.centernet import build_network
 from src.network.deform_conv import resolve_dcn_impl
 from src.network.device_input import DeviceInput, DrawHeatmap
-from src.optimizer import build_optimizer, freeze
-from src.resume import record_beside, require_same_start, restore, training_settings
 from src.runs.record import TrainingLog
 from src.runs.tensorboard import Summaries
-from src.scoring import start_scoring
-from src.train_step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
-from src.training_detector import TrainingDetector
-from src.training_loop import Saving, choose_sink_steps, run_training
-from src.watch import Watch
+from src.training.detector import TrainingDetector
+from src.training.divergence import Watch
+from src.training.ema import WeightAverage
+from src.training.fine_tuning import start_weights
+from src.training.loop import Saving, choose_sink_steps, run_training
+from src.training.optimizer import build_optimizer, freeze
+from src.training.resume import record_beside, require_same_start, restore, training_settings
+from src.training.scoring import start_scoring
+from src.training.step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 from src.weights.checkpoints import CheckpointFolder, newest_checkpoint
 from src.weights.side_file import describe_model
 

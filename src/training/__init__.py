@@ -1,0 +1,1 @@
+"""The training: steps, updates, checkpoints, scores."""
