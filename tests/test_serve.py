@@ -1,4 +1,4 @@
-"""src/serve.py and tools/serve.py: over real HTTP, and the page in a real browser."""
+"""src/serving/service.py and tools/serve.py: over real HTTP, and the page in a real browser."""
 import collections
 import concurrent.futures
 import contextlib
@@ -222,7 +222,7 @@ from tools import serve
 real, ready = Predictor.compute, threading.Event()
 Predictor.compute = lambda self, batch: time.sleep(600) if ready.is_set() else real(self, batch)
 if __name__ == "__main__":
-    from src.service_queue import Network
+    from src.serving.queue import Network
     start = Network.start
     Network.start = lambda self, when_done: start(self, lambda: (ready.set(), when_done()))
     serve.errors.run(serve.main)

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from src import serve, service_access
 from src.core.errors import UserError
 from src.core.version import version
-from src.service_access import LOG, Access, read_keys, start_log
-from src.service_models import Answer, Health, Limits, Problem
+from src.serving import access
+from src.serving import service as service_module
+from src.serving.access import LOG, Access, read_keys, start_log
+from src.serving.schema import Answer, Health, Limits, Problem
 from tests.test_service_queue import Held, started
 
 KEY = "a-key-of-some-length"
@@ -36,8 +37,8 @@ class Service:
         self.predictor, self.entries = Held(), []
         self.network = started(self.predictor)
         limits = Limits(max_bytes=100_000, max_pixels=1_000_000, queue=queue, deadline=deadline)
-        service = serve.Service(self.predictor, self.network, workers or Threads(), limits, "held.ckpt", 0.1)
-        app = serve.build_app(service, keys)
+        service = service_module.Service(self.predictor, self.network, workers or Threads(), limits, "held.ckpt", 0.1)
+        app = service_module.build_app(service, keys)
         self.api = app.openapi()
         self.app = Access(app, lambda entry: (service.metrics.count(entry), self.entries.append(entry)))
 
@@ -351,7 +352,7 @@ def test_the_log_is_written_line_by_line(logged):
 
 @pytest.mark.slow
 def test_a_log_that_nobody_reads_holds_nothing_up(logged, monkeypatch, capsys):
-    monkeypatch.setattr(service_access, "WAITING_LINES", 100)
+    monkeypatch.setattr(access, "WAITING_LINES", 100)
     pipe = Pipe()
     is_written = logged(pipe)
     for number in range(300):

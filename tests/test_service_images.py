@@ -1,4 +1,4 @@
-"""src/service_images.py: images in processes that are killed when nobody waits for them any more."""
+"""src/serving/images.py: images in processes that are killed when nobody waits for them any more."""
 import asyncio
 import os
 import signal
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from starlette.exceptions import HTTPException
 
-from src import service_images
 from src.imaging.drawing import draw_detections
 from src.inference.pipeline import make_inputs
-from src.service_images import Workers
+from src.serving import images
+from src.serving.images import Workers
 from tests import worker_tasks
 from tests.conftest import ROOT, noise_image
 from tests.test_service_queue import Held
@@ -52,7 +52,7 @@ def png(image):
 
 def test_an_image_is_prepared_as_in_this_process(workers):
     image, held = noise_image(3, 70, 120), Held()
-    size, inputs, seconds = run(workers, service_images.prepare, png(image), 10**6, held.detector, held.config)
+    size, inputs, seconds = run(workers, images.prepare, png(image), 10**6, held.detector, held.config)
     (pixels, view), = inputs
     (expected, where), = make_inputs(image, held.detector, held.config)
     assert size == (120, 70) and seconds > 0 and view.width == where.width and view.out_hw == where.out_hw
@@ -61,7 +61,7 @@ def test_an_image_is_prepared_as_in_this_process(workers):
 
 def test_an_image_is_drawn(workers):
     image, found = np.full((300, 400, 3), 51, np.uint8), np.array([[50, 50, 200, 200, 0.9, 0]], np.float32)
-    drawn = cv2.imdecode(np.frombuffer(run(workers, service_images.draw, png(image), 10**6, found, ["thing"]), np.uint8), cv2.IMREAD_COLOR)
+    drawn = cv2.imdecode(np.frombuffer(run(workers, images.draw, png(image), 10**6, found, ["thing"]), np.uint8), cv2.IMREAD_COLOR)
     expected = draw_detections(image, found, ["thing"]).astype(int)
     assert np.abs(expected - 51).max() > 50 and np.abs(drawn - expected).mean() < 3  # a JPEG
 
@@ -73,13 +73,13 @@ def test_an_image_is_drawn(workers):
 ], ids=["none", "half", "large", "long"])
 def test_a_refusal_comes_back(body, function, words, status, part, workers):
     with pytest.raises(HTTPException, match=part) as refused:
-        run(workers, getattr(service_images, function), body, 1_000_000, *words)
+        run(workers, getattr(images, function), body, 1_000_000, *words)
     assert refused.value.status_code == status
 
 
 def test_the_processes_load_neither_mindspore_nor_the_service(workers):
     loaded = run(workers, worker_tasks.modules)
-    assert "src.service_images" in loaded and not {"mindspore", "torch", "onnxruntime", "fastapi", "uvicorn", "src.serve"} & set(loaded)
+    assert "src.serving.images" in loaded and not {"mindspore", "torch", "onnxruntime", "fastapi", "uvicorn", "src.serving.service"} & set(loaded)
 
 
 def test_what_hangs_is_killed_when_nobody_waits_and_others_go_on(workers):
@@ -144,7 +144,7 @@ def test_processes_that_were_killed_while_idle_are_started_again():
                          ids=["gives", "takes"])
 def test_a_process_that_was_killed_with_the_lock_of_all(function, words, monkeypatch):
     """While it gives a result, or takes an image: others are started, and what waits is answered."""
-    monkeypatch.setattr(service_images, "MOST_HELD", 0.5)
+    monkeypatch.setattr(images, "MOST_HELD", 0.5)
     workers = Workers()
 
     async def several():
@@ -169,7 +169,7 @@ def test_they_end_with_a_service_that_is_killed(tmp_path):
     script = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
-from src.service_images import Workers
+from src.serving.images import Workers
 from tests import worker_tasks
 
 async def all_of_them():

@@ -1,4 +1,4 @@
-"""src/service_queue.py, with a network that is waited for."""
+"""src/serving/queue.py, with a network that is waited for."""
 import contextlib
 import threading
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from src.inference.predictor import as_prediction
 from src.model_utils.config import make_config
-from src.service_queue import Job, Network, Places, batch_sizes, equal_sizes
+from src.serving.queue import Job, Network, Places, batch_sizes, equal_sizes
 
 
 class Held:

@@ -85,11 +85,11 @@ def serve(model, options, listener):
         import uvicorn
         from starlette.middleware.cors import CORSMiddleware
 
-        from src.serve import Service, build_app
-        from src.service_access import HEADERS, LOG, Access, read_keys, start_log
-        from src.service_images import Workers
-        from src.service_models import Limits
-        from src.service_queue import Network
+        from src.serving.access import HEADERS, LOG, Access, read_keys, start_log
+        from src.serving.images import Workers
+        from src.serving.queue import Network
+        from src.serving.schema import Limits
+        from src.serving.service import Service, build_app
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; {how_to_install('serve')}") from error
     from src.inference.predictor import Predictor

@@ -15,10 +15,10 @@ from starlette.requests import ClientDisconnect
 
 from src.core.version import __version__
 from src.inference.predictor import Predictor
-from src.service_access import add_problems, key_dependency
-from src.service_images import HOW, Workers, draw, prepare
-from src.service_models import Answer, Health, Limits, Problem, Sent
-from src.service_queue import Job, Network, Places
+from src.serving.access import add_problems, key_dependency
+from src.serving.images import HOW, Workers, draw, prepare
+from src.serving.queue import Job, Network, Places
+from src.serving.schema import Answer, Health, Limits, Problem, Sent
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 POLICY = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"}

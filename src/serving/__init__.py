@@ -1,0 +1,1 @@
+"""The web service, which stands behind a proxy."""
