@@ -9,7 +9,7 @@ from src.core.errors import UserError
 from src.core.files import read_json, read_text, whole_file, whole_folder
 from src.core.kept import MARK, has_companion, holds, keep_earlier, require_ours, says, unmarked
 from src.core.kinds import is_text
-from src.rank_table import read_rank_table
+from src.launch.rank_table import read_rank_table
 from src.runs.record import read_training_log
 from src.weights.checkpoints import save_weights
 from src.weights.side_file import side_file

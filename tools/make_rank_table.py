@@ -10,7 +10,7 @@ from src.core.errors import UserError
 from src.core.files import write_json
 from src.core.kept import require_ours, says
 from src.inference.options import OptionParser
-from src.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
+from src.launch.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
 
 LARGEST_DEVICE = 9999
 OURS = says('{\n "version": "1.0",\n "server_count": ')  # the test for write_json whether a table is one of this script's

@@ -21,10 +21,10 @@ from src.core.errors import UserError
 from src.core.files import whole_file
 from src.core.kept import free_name, holds, keep_earlier, require_ours, says
 from src.inference.options import OptionParser
+from src.launch.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 from src.model_utils.config import COMMAND_LINE, as_parameters, as_text, compose
 from src.model_utils.local_adapter import has_npu
 from src.model_utils.paths import absolute_paths
-from src.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 from train import check_paths
 
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")

@@ -134,7 +134,7 @@ def settings(folder):
 
 def rank_tables(folder):
     """Rank tables of two servers."""
-    from src.rank_table import read_rank_table
+    from src.launch.rank_table import read_rank_table
     from tools.make_rank_table import rank_table
 
     text = json.dumps(rank_table([(f"10.0.0.{n}", [(d, f"192.168.{n}.{d}") for d in range(4)]) for n in (1, 2)]), indent=1)
