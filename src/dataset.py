@@ -10,3 +10,7 @@ if __name__ == "__main__":
     from src.commands.convert import main
 
     errors.run(main)
+else:
+    from src.model_utils.zoo_names import getter
+
+    __getattr__ = getter(__name__)

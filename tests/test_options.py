@@ -1,5 +1,6 @@
 """Mistakes on the command line: the nearest name, the option that is wrong, and no wait for MindSpore."""
 import os
+import pathlib
 import runpy
 
 import pytest
@@ -22,10 +23,12 @@ def test_what_computes_without_mindspore_loads_without_it(run_without, tmp_path)
                "tools/report.py", "tools/contact_sheet.py", "tools/quantize_onnx.py", "tools/voc_to_coco.py",
                "tools/merge_pascal_json.py", "tools/make_rank_table.py", "tools/make_shapes_dataset.py", "tools/loss.py",
                "tools/train_full.py", "tools/import_dataset.py", "tools/check_dataset.py"]
-    modules = ["batch_image", "coco", "coco_labels", "comparison", "data_summary", "dataset_check", "evaluation", "evaluator",
-               "image_files", "inference", "look", "models", "offline", "onnx_detector", "post_process", "pre_process", "prediction_files",
-               "predictor", "rank_table", "report", "samples", "serve", "side_file", "summaries", "text_table", "training_log", "visual",
-               "voc_eval", "voc_labels", "yolo_labels"]
+    folders = ["core", "imaging", "data", "data.labels", "evaluation", "runs", "launch", "serving", "commands"]
+    modules = [f"{folder}.{path.stem}" for folder in folders for path in pathlib.Path(ROOT, "src", *folder.split(".")).glob("*.py")]
+    modules += ["inference.files", "inference.models", "inference.offline", "inference.onnx_detector", "inference.options",
+                "inference.pipeline", "inference.predictor", "tasks.detection.results", "tasks.detection.scores", "tasks.detection.targets",
+                "training.look", "weights.side_file", "weights.torch_files", "weights.torch_weights", "weights.zoo",
+                "network.architectures"]
     (tmp_path / "load.py").write_text(f"""import importlib, runpy
 for script in {scripts!r}:
     runpy.run_path(script, run_name="imported")

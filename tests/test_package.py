@@ -117,7 +117,8 @@ def test_the_wheel_has_one_name_of_its_own(wheel):
     for name, text in modules.items():
         assert not {"src", "tools"} & {found.partition(".")[0] for found in imported(text)} and "sys.path[0]" not in text, name
     sources = {os.path.relpath(path, os.path.join(ROOT, "src")) for path in glob.glob(f"{ROOT}/src/**/*.py", recursive=True)}
-    data = {"default_config.yaml", "py.typed", "pages/report.html", "configs/voc.yaml", "tools/names/coco_classes.txt"}
+    data = {"default_config.yaml", "py.typed", "runs/pages/report.html", "serving/pages/serve.html", "configs/voc.yaml",
+            "tools/names/coco_classes.txt"}
     assert {f"centernet/{name}" for name in sources | data | set(COMMANDS)} <= names
     assert sum(name.endswith((".so", ".pyd")) for name in names) == 2 and "centernet/removed.py" not in names
 
@@ -305,8 +306,12 @@ def test_a_type_checker_sees_the_types(installed, tmp_path):
 # ---------------------------------------------------------------- type hints
 
 
-TYPED_MODULES = ("__init__", "boxes", "errors", "extensions", "image_files", "inference", "mindspore_version", "models", "next_commands",
-                 "onnx_detector", "post_process", "pre_process", "predictor", "project", "side_file", "utils", "version", "visual")
+TYPED_MODULES = (
+    "__init__", "core/console", "core/errors", "core/files", "core/interrupts", "core/kept", "core/locks", "core/project", "core/version",
+    "data/objects", "imaging/drawing", "imaging/reading", "imaging/view", "inference/models", "inference/onnx_detector",
+    "inference/pipeline", "inference/predictor", "model_utils/mindspore_version", "model_utils/zoo_names", "native/extensions", "tasks/detection/results",
+    "training/next_commands", "weights/side_file",
+)
 
 
 @pytest.mark.parametrize("module", TYPED_MODULES)

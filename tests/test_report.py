@@ -1,4 +1,4 @@
-"""src/runs/report.py, tools/report.py, and the parts of evaluation.py and visual.py that they draw on."""
+"""src/runs/report.py, tools/report.py, and the parts of scores.py and drawing.py that they draw on."""
 import html
 import json
 import os
@@ -18,7 +18,7 @@ from src.imaging.view import View
 from src.runs import report
 from src.runs.record import TrainingLog
 from src.tasks.detection import scores
-from tests.conftest import TINY, assert_user_error, call_script, contents, lines_with, noise_image, resdcn_18_is, write_coco
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, contents, lines_with, noise_image, resdcn_18_is, write_coco
 
 
 def coco_of(tmp_path, objects):
@@ -337,7 +337,7 @@ def test_chinese_names_are_drawn():
 
 
 def test_classes_have_one_color_in_images_and_on_the_page():
-    with open(os.path.join(os.path.dirname(drawing.__file__), "pages", "serve.html"), encoding="utf-8") as file:
+    with open(os.path.join(ROOT, "src", "serving", "pages", "serve.html"), encoding="utf-8") as file:
         page = file.read()
     value, saturation = (float(re.search(rf"{name} = ([\d.]+)", page)[1]) for name in ("value", "saturation"))
     turn, start = map(float, re.search(r"\(\(([\d.]+) \* label \+ ([\d.]+)\) % 1\)", page).groups())

@@ -79,7 +79,8 @@ def test_a_refusal_comes_back(body, function, words, status, part, workers):
 
 def test_the_processes_load_neither_mindspore_nor_the_service(workers):
     loaded = run(workers, worker_tasks.modules)
-    assert "src.serving.images" in loaded and not {"mindspore", "torch", "onnxruntime", "fastapi", "uvicorn", "src.serving.service"} & set(loaded)
+    others = {"mindspore", "torch", "onnxruntime", "fastapi", "uvicorn", "src.serving.service"}
+    assert "src.serving.images" in loaded and not others & set(loaded)
 
 
 def test_what_hangs_is_killed_when_nobody_waits_and_others_go_on(workers):

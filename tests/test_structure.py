@@ -33,17 +33,10 @@ def imports(tree):
                 yield name.replace(".", "/") + ".py"
 
 
-def floors():
-    """{path of a module: number of its floor} as the map in CONTRIBUTING.md has them, 0 for the first."""
+def folders():
+    """The folders of src/ in the order of the map in CONTRIBUTING.md: each imports from those before it."""
     with open(os.path.join(ROOT, "CONTRIBUTING.md"), encoding="utf-8") as file:
-        drawn = file.read().split("\nsrc/\n")[1].split("\nscripts/")[0]
-    floor, placed = -1, {}
-    for line in drawn.splitlines():
-        floor += not line.startswith("    ")
-        listed = [f"src/{name}" for name in re.findall(r"\S+\.py\b|\S+/(?= )", line)]
-        for path in (path for name in listed for path in SOURCES if path == name or path.startswith(name) and name.endswith("/")):
-            assert placed.setdefault(path, floor) == floor, path
-    return placed
+        return re.findall(r"^  (\w+)/ ", file.read().split("\nsrc/\n")[1].split("\nscripts/")[0], re.M)
 
 
 @pytest.mark.parametrize("path", SOURCES)
@@ -62,12 +55,13 @@ def test_imports_go_downwards():
     graph = {path: set(imports(parsed(path))) for path in SOURCES}
     for path, imported in graph.items():
         assert not {name.split("/")[0].removesuffix(".py") for name in imported} & ENTRY_SCRIPTS, path
-    placed = floors()
-    assert sorted({*placed, "src/__init__.py"}) == SOURCES
-    placed["src/__init__.py"] = max(placed.values())  # it gives the package's names to programs
-    for path, imported in graph.items():
-        above = {name for name in imported & set(SOURCES) if placed[name] > placed[path]}
+    order = folders()
+    assert sorted(order) == sorted({path.split("/")[1] for path in SOURCES if path.count("/") > 1})
+    floors = {path: order.index(path.split("/")[1]) for path in SOURCES if path.count("/") > 1}
+    for path in floors:
+        above = {name for name in graph[path] & set(floors) if floors[name] > floors[path]}
         assert not above, f"{path} imports {above}"
+    assert not {name for path in floors for name in graph[path] & set(SOURCES)} - set(floors) - {"src/__init__.py"}, "the model zoo's names"
     graph = {path: imported & set(SOURCES) for path, imported in graph.items()}
     while graph:
         lowest = {path for path, imported in graph.items() if not imported & set(graph)}

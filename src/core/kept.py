@@ -11,7 +11,7 @@ MARK = "CenterNet on MindSpore"  # in the files that this project writes beside 
 NEAR = 2**16  # bytes of a file's start, and of its end
 
 
-def make_folder(folder, path):
+def make_folder(folder: str, path: str) -> None:
     """Make the folder that path is to lie in, if it is missing. Raises UserError that names path."""
     with errors.writing(path):
         os.makedirs(folder or ".", exist_ok=True)

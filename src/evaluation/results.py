@@ -19,7 +19,7 @@ FOUND = {
 
 
 def results_of(mode):
-    """The test for utils.keep_earlier whether a folder is that of such an evaluation's results."""
+    """The test for kept.keep_earlier whether a folder is that of such an evaluation's results."""
     return holds(f"{mode}_pred_result.json", f"{mode}_pred_eval.json")
 
 

@@ -18,7 +18,7 @@ from src.imaging.view import View, batch_kind, make_input, normalize
 from src.network.architectures import check_detected_input
 
 META = "inputs.json"
-# Tests for utils.keep_earlier whether a folder is of an earlier call.
+# Tests for kept.keep_earlier whether a folder is of an earlier call.
 INPUTS, METADATA, RESULTS = holds("eval2017_image_*.bin"), holds(META), holds("eval2017_image_*_0.bin")
 META_TESTS = {
     "input_res": list_of(is_count, 2), "K": is_count, "classes": list_of(is_text, least=1), "skipped": list_of(is_string),

@@ -51,7 +51,7 @@ def onnx_side_file(path: str) -> str:
     return f"{path}.json"
 
 
-HAS_ONNX_SIDE_FILE = has_companion(onnx_side_file, '"input_type"')  # a test for utils.keep_earlier
+HAS_ONNX_SIDE_FILE = has_companion(onnx_side_file, '"input_type"')  # a test for kept.keep_earlier
 
 
 def read_onnx(path: str) -> dict:

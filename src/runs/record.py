@@ -25,7 +25,7 @@ def loss_curve(record):
 
 
 def is_record(path):
-    """The test for utils.keep_earlier whether a record and the picture beside it are this project's, as far as they are there.
+    """The test for kept.keep_earlier whether a record and the picture beside it are this project's, as far as they are there.
 
     Earlier versions' pictures say no more than that matplotlib drew them: beside a record of ours they are ours.
     """

@@ -39,7 +39,7 @@ def save_batch(path, batch, image_ids, classes, layout, reg_offset):
 
 
 def is_first_batch(path):
-    """The test for utils.keep_earlier whether an image is a training's: by its mark, or, as earlier versions set none, by the record
+    """The test for kept.keep_earlier whether an image is a training's: by its mark, or, as earlier versions set none, by the record
     beside it."""
     record = os.path.join(os.path.dirname(path), "train_record.jsonl")
     return says()(path) or os.path.exists(record) and is_record(record)

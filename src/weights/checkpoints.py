@@ -85,7 +85,7 @@ def layers_left_out(names, found):
 def load_weights(cell, parameters, source, fine_tuning=False, use_ema=True):
     """Copy parameters {name: Parameter} into a cell, which has all layers of theirs; every one of the cell's must be there in its shape.
 
-    With use_ema an average of the weights is taken where the checkpoint has one (averaging.py).
+    With use_ema an average of the weights is taken where the checkpoint has one (training/ema.py).
 
     With fine_tuning the heads' last layers may differ in shape (another number of classes): they keep their start values; and layers may
     be left out. Returns those parameters' names. Raises UserError that names both architectures, or the first thing that does not fit.

@@ -56,7 +56,7 @@ def checkpoint_path(path: str) -> str:
     return path if path.endswith(".ckpt") else f"{path}.ckpt"
 
 
-# Tests for utils.keep_earlier: whether a model's file has its side file beside it, and whether a folder is a run's of checkpoints.
+# Tests for kept.keep_earlier: whether a model's file has its side file beside it, and whether a folder is a run's of checkpoints.
 HAS_SIDE_FILE = has_companion(side_file, '"net_config"', '"input_type"')
 CHECKPOINTS = holds("centernet-*", ".centernet-*")
 CHECKPOINT_NAME = re.compile(r"centernet-\d+_(\d+)(\.\d+)?\.ckpt")
@@ -116,7 +116,7 @@ def _newest_set_aside(folder: str) -> str:
 
 
 def _numbers_aside(folder: str) -> list[int]:
-    """The numbers of what utils.keep_earlier has called folder.1, folder.2, ..."""
+    """The numbers of what kept.keep_earlier has called folder.1, folder.2, ..."""
     place, name = os.path.split(folder)
     names = os.listdir(place or ".") if os.path.isdir(place or ".") else []
     return [int(match[1]) for other in names if (match := re.fullmatch(re.escape(name) + r"\.(\d+)", other))]

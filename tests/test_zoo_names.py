@@ -1,0 +1,37 @@
+"""src/model_utils/zoo_names.py: the modules that have the model zoo's names."""
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from src.model_utils.zoo_names import HOMES, SUCCESSORS
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("module", HOMES)
+def test_a_module_gives_what_its_homes_hold(module):
+    zoo = importlib.import_module(f"src.{module}")
+    for home in HOMES[module]:
+        found = importlib.import_module(f"src.{home}")
+        own = [name for name, value in vars(found).items() if getattr(value, "__module__", "") == found.__name__]
+        assert own and all(getattr(zoo, name) is getattr(found, name) for name in own)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        zoo.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("module, name", [(module, name) for module in SUCCESSORS for name in SUCCESSORS[module]])
+def test_a_name_of_the_model_zoos_is_answered_with_its_successor(module, name):
+    home, _, successor = SUCCESSORS[module][name].rpartition(".")
+    assert hasattr(importlib.import_module(f"src.{home}"), successor)
+    with pytest.raises(ImportError, match=f"{home}.{successor}"):
+        getattr(importlib.import_module(f"src.{module}"), name)
+
+
+@pytest.mark.slow
+def test_an_import_ends_in_one_sentence():
+    """Of a module or of the package itself; a name that is nobody's is Python's own error."""
+    successors = {"src.dataset import COCOHP": "src.data.train_set.TrainSet", "src import CenterNetDetEval": "centernet.DetectionNetwork"}
+    for line, part in {**successors, "src import nobody": "nobody"}.items():
+        done = subprocess.run([sys.executable, "-c", f"from {line}"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("ImportError: ") and part in done.stderr
