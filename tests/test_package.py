@@ -309,8 +309,8 @@ def test_a_type_checker_sees_the_types(installed, tmp_path):
 TYPED_MODULES = (
     "__init__", "core/console", "core/errors", "core/files", "core/interrupts", "core/kept", "core/locks", "core/project", "core/version",
     "data/objects", "imaging/drawing", "imaging/reading", "imaging/view", "inference/models", "inference/onnx_detector",
-    "inference/pipeline", "inference/predictor", "model_utils/mindspore_version", "model_utils/zoo_names", "native/extensions", "tasks/detection/results",
-    "training/next_commands", "weights/side_file",
+    "inference/pipeline", "inference/predictor", "model_utils/mindspore_version", "model_utils/zoo_names", "native/extensions",
+    "tasks/detection/results", "training/next_commands", "weights/side_file",
 )
 
 
