@@ -1,56 +1,5 @@
 """Export a checkpoint as a MindIR, ONNX or, on Ascend, AIR file that ends in decoded detections."""
-from src.core import errors
-from src.model_utils.config import get_config
-from src.model_utils.mindspore_version import require_mindspore
-
-
-def main():
-    config = get_config(__doc__)
-    print(config.summary(), flush=True)
-    require_mindspore()
-    from src.model_utils.moxing_adapter import modelarts
-
-    with modelarts(config, None):
-        export(config)
-
-
-def export(config):
-    """Write the file that config asks for."""
-    from src.core.console import log
-    from src.weights.side_file import adopt_evaluation, named_checkpoint, read_side_file
-
-    options = config.export_config
-    options.ckpt_file = named_checkpoint(options.ckpt_file)
-    description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
-    # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
-    from src.inference.detector import export_detector, export_onnx, load_detector, require_room
-    from src.model_utils.device_adapter import set_device
-    from src.model_utils.together import idle_in_export
-    from src.network.architectures import check_input
-
-    require_room(options)
-    log(adopt_evaluation(config, description, "the side file"))
-    for sentence in idle_in_export(config, description["arch"]):
-        log(sentence)
-    if not config.eval_config.keep_res:
-        config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))
-    if options.export_format != "ONNX" or not options.onnx_dynamic:
-        taken = "" if config.eval_config.keep_res else ", from dataset_config.input_res_test,"
-        check_input(description, options.input_res, f"export_config.input_res{taken}")
-    target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
-    if options.export_format == "AIR" and target != "Ascend":
-        raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")
-    from_bytes = options.input_type == "uint8"
-    detector = load_detector(options.ckpt_file, config.eval_config, target, config.net_config.dcn_impl, from_bytes, config.use_ema)
-    log(f"loaded {options.ckpt_file}{detector.weights}")
-    write = export_onnx if options.export_format == "ONNX" else export_detector
-    write(detector, options, config.eval_config)
-
-
-def command() -> None:
-    """What centernet-export runs."""
-    errors.run(main)
-
+from src.commands import start
 
 if __name__ == "__main__":
-    command()
+    start("export")

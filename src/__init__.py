@@ -1,23 +1,23 @@
 """CenterNet (Objects as Points) on MindSpore. The names below are loaded when they are first used."""
 from typing import TYPE_CHECKING
 
-from src.core.version import __version__
+from .core.version import __version__
 
 if TYPE_CHECKING:
-    from src.core.errors import UserError
-    from src.inference.predictor import Prediction, Predictor
+    from .core.errors import UserError
+    from .inference.predictor import Prediction, Predictor
 
 __all__ = ["Prediction", "Predictor", "UserError", "__version__"]
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
-        from src.model_utils.zoo_names import require_no_zoo_name
+        from .model_utils.zoo_names import require_no_zoo_name
 
         require_no_zoo_name(__name__, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from src.core import errors
-    from src.inference import predictor  # slow to load, and not needed by all
+    from .core import errors
+    from .inference import predictor  # slow to load, and not needed by all
 
     return getattr(errors if name == "UserError" else predictor, name)
 

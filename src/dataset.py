@@ -4,13 +4,10 @@ import sys
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    from src.core import errors, interrupts
+    from src.commands import start
 
-    interrupts.INTERRUPTS.install("exit")  # while the rest is loaded
-    from src.commands.convert import main
-
-    errors.run(main)
+    start("dataset")
 else:
-    from src.model_utils.zoo_names import getter
+    from .model_utils.zoo_names import getter
 
     __getattr__ = getter(__name__)

@@ -1,4 +1,4 @@
 """The model zoo's name: zoo_names.py says where its content lives."""
-from src.model_utils.zoo_names import getter
+from .model_utils.zoo_names import getter
 
 __getattr__ = getter(__name__)

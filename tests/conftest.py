@@ -170,7 +170,7 @@ def small_project(folder, name="LEAST"):
 
     copy_project(folder)
     shutil.copy(small_network.__file__, os.path.join(folder, "src"))
-    with open(os.path.join(folder, "src", "architectures.py"), "a", encoding="utf-8") as file:
+    with open(os.path.join(folder, "src", "network", "architectures.py"), "a", encoding="utf-8") as file:
         file.write(SMALL_ARCHITECTURE.format(name=name, **vars(getattr(small_network, name))))
     os.symlink(sys.prefix, os.path.join(folder, ".venv"))
     return folder
@@ -179,7 +179,6 @@ def small_project(folder, name="LEAST"):
 def idle_project(folder):
     """A copy of the project whose train.py is stand_in_train.py, for launchers whose processes need not train."""
     copy_project(folder)
-    os.rename(os.path.join(folder, "train.py"), os.path.join(folder, "the_train.py"))
     shutil.copy(os.path.join(ROOT, "tests", "stand_in_train.py"), os.path.join(folder, "train.py"))
     os.symlink(sys.prefix, os.path.join(folder, ".venv"))
     return folder

@@ -5,7 +5,7 @@ import sys
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import train
+from src.commands import train
 from src.core import errors
 from src.network.architectures import ARCHITECTURES
 from src.training import engine

@@ -1,4 +1,4 @@
-"""train.py without MindSpore, put in its place in a copy of the project: for tests of what starts it. The copy's own is the_train.py.
+"""train.py without MindSpore, put in its place in a copy of the project: for tests of what starts it.
 
 It reads, checks, locks and copies as train.py does, and the ranks wait for each other. A training is a record, a checkpoint and what it
 says.
@@ -8,9 +8,7 @@ import signal
 import socket
 import time
 
-import the_train
-from the_train import check_paths  # noqa: F401  the launchers check with it
-
+from src.commands import train as the_train
 from src.core import errors
 from src.data.manifest import read_manifest
 from src.model_utils.local_adapter import is_scheduler

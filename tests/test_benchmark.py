@@ -3,9 +3,10 @@ import json
 
 import pytest
 
+from src.core import timing
 from src.core.errors import UserError
 from tests.conftest import assert_user_error, call_script, resdcn_18_is, run_script
-from tools import benchmark, benchmark_cases, benchmark_service, timing
+from tools import benchmark, benchmark_cases, benchmark_service
 
 PEER = """
 import json

@@ -14,6 +14,7 @@ import pytest
 import torch
 from mindspore import Tensor, nn, ops
 
+from src.commands import convert_centernet, convert_resnet18
 from src.core.errors import UserError
 from src.data.coco import class_list, read_coco
 from src.imaging import color
@@ -28,7 +29,6 @@ from src.weights.zoo import parameter_names
 from tests import parity, torch_family, torch_reference
 from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, network_of, noise_image, run_script
 from tests.test_torch_files import write_tar
-from tools import convert_centernet, convert_resnet18
 
 NAMES = os.path.join(ROOT, "tools", "names")
 pytestmark = pytest.mark.usefixtures("undrawn")  # all weights come from files

@@ -9,7 +9,7 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 
-from src.commands.convert import check_paths
+from src.commands.dataset import check_paths
 from src.core.errors import UserError
 from src.data import epochs
 from src.data.coco import Split, find_split

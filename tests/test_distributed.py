@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
+from src.commands import make_rank_table
 from src.core.errors import UserError
 from src.data import epochs
 from src.model_utils.local_adapter import RANK_TABLE, get_device_id, get_rank_id, launched, train_alone
@@ -18,7 +19,6 @@ from src.runs.record import read_scores, read_training_log
 from src.weights.checkpoints import read_checkpoint
 from src.weights.side_file import find_checkpoints
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, idle_project, run_script, small_project, wait_until
-from tools import make_rank_table
 
 pytestmark = pytest.mark.slow
 INI = """[config]

@@ -79,13 +79,13 @@ def test_the_health_check_asks_the_container_itself():
 
 
 def test_the_builder_gets_what_setup_py_packs():
-    """.dockerignore lets everything through that the copy instructions and setup.py's CONTENT name."""
-    from setup import CONTENT  # loads setuptools
+    """.dockerignore lets everything through that the copy instructions and setup.py name."""
+    from setup import BESIDE  # loads setuptools
 
     with open(os.path.join(ROOT, ".dockerignore"), encoding="utf-8") as file:
         let = [line.strip()[1:] for line in file if line.startswith("!")]
     passed = {os.path.relpath(path, ROOT).split(os.sep)[0] for pattern in let for path in glob.glob(os.path.join(ROOT, pattern))}
-    assert {pattern.split("/")[0] for pattern in CONTENT} <= passed
+    assert {"src", *(pattern.split("/")[0] for pattern in BESIDE)} <= passed
     copied = [source for words in words_of(stages()[-1], "COPY") if "--from" not in words for source in words.split()[:-1]]
     assert copied and {*copied, "setup.py", "pyproject.toml", "requirements.txt", "LICENSE", "NOTICE"} <= passed
 

@@ -235,7 +235,7 @@ def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make
     (["--load_checkpoint_path", "/nowhere.ckpt"], "/nowhere.ckpt"),
     (["--save_result_dir", "/proc/nowhere"], "/proc/nowhere"),
 ])
-def test_evaluation_mistakes(words, part, least_checkpoint, tiny_data, tmp_path):
+def test_evaluation_mistakes(words, part, least, least_checkpoint, tiny_data, tmp_path):
     words = ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, *words]
     assert_user_error(call_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), part)
 
@@ -265,7 +265,7 @@ def test_a_damaged_side_file_is_named(change, part, least_checkpoint, tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("graphless")
 def test_an_interrupted_evaluation_leaves_no_scores(least, least_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
-    import eval as script
+    from src.commands import eval as script
 
     def read_image(path, *words):
         if path.endswith("000004.jpg"):
@@ -338,7 +338,7 @@ def test_images_in_a_folder_named_val_stay(evaluate, tmp_path):
 
 
 def test_paths_are_checked_before_a_model_is_loaded(tiny_data, small_file, tmp_path, make_config, monkeypatch):
-    import eval as script
+    from src.commands import eval as script
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "val").mkdir()
@@ -370,7 +370,7 @@ RECIPE = ("--dataset_config.input_res_test", "[128, 96]", "--eval_config.keep_re
 
 def run_eval(checkpoint, tiny_data, folder, make_config, capsys, *words):
     """(records, the log) of eval.py in this process."""
-    import eval as script
+    from src.commands import eval as script
 
     words = ["--load_checkpoint_path", checkpoint, "--data_dir", tiny_data, "--save_result_dir", folder, "--device_target", "CPU", *words]
     script.evaluate(make_config(*words))
@@ -395,7 +395,7 @@ def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, least_che
 
 @pytest.mark.slow
 def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tiny_data, tmp_path, make_config, capsys):
-    import export as script
+    from src.commands import export as script
 
     image = str(tiny_data / "val2017" / "000001.jpg")
     expected = Predictor(str(recorded), "CPU", input_res=[128, 96], K=30, SOFT_NMS=False)(image).detections()

@@ -256,9 +256,9 @@ def test_formats_that_are_not_read_are_named(start, name):
 
 def test_one_list_of_endings(tmp_path):
     """What imports, evaluates and detects finds the same files, those that are not read, too."""
+    from src.commands.predict import find_sources
     from src.data.coco import Split, image_list
     from src.data.labels.formats import images_of, list_files
-    from tools.predict import find_sources
 
     names = ["a.JFIF", "b.gif", "c.mpo", "d.heic", "e.jpg", "f.tif"]
     for name in [*names, "g.txt", "h"]:

@@ -9,13 +9,13 @@ import cv2
 import pytest
 from PIL import Image
 
+from src.commands import import_dataset
 from src.core.errors import UserError
 from src.data.coco import find_split, read_coco
 from src.data.labels.formats import part_of, recognize
 from src.data.labels.names import match_names
 from src.data.manifest import read_manifest
 from tests.conftest import assert_user_error, call_script, convert, lines_with, noise_image, user_error
-from tools import import_dataset
 
 XML = """<annotation><folder>x</folder><filename>{filename}</filename>{size}{objects}</annotation>"""
 SIZE = "<size><width>{}</width><height>{}</height><depth>3</depth></size>"

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from src.commands import make_rank_table
 from tests.conftest import ROOT, small_project
-from tools import make_rank_table
 
 
 def launch(script, *words, cwd, shell=("bash",), project=ROOT, **environment):

@@ -9,13 +9,13 @@ import types
 
 import pytest
 
+from src.commands import make_rank_table
 from src.core.errors import UserError
 from src.data.manifest import read_manifest
 from src.model_utils.config import get_config
 from src.model_utils.moxing_adapter import Barrier, modelarts
 from src.runs.record import read_scores, read_training_log
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, idle_project, train_least
-from tools import make_rank_table
 
 MOXING = """
 import os, shutil

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.commands import predict
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
 from tests.conftest import (
@@ -23,7 +24,6 @@ from tests.conftest import (
     start_script,
     wait_until,
 )
-from tools import predict
 
 
 def save_kinds(folder, image):

@@ -26,8 +26,8 @@ def test_a_checkouts_scripts_have_the_shorter_path(folder, started, monkeypatch)
 
 
 @pytest.mark.parametrize("script, started", [
-    ("train.py", "centernet-train"), ("tools/report.py", "centernet-report"), ("src/dataset.py", "python -m centernet.dataset"),
-    ("tools/voc_to_coco.py", "python -m centernet.tools.voc_to_coco"), ("preprocess.py", "python -m centernet.preprocess"),
+    ("train.py", "centernet-train"), ("tools/report.py", "centernet-report"), ("src/dataset.py", "python -m centernet dataset"),
+    ("tools/voc_to_coco.py", "python -m centernet voc_to_coco"), ("preprocess.py", "python -m centernet preprocess"),
 ])
 def test_an_installed_script_is_a_command_or_a_module(script, started):
     assert command(script, installed=True) == started

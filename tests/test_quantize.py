@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
+from src.commands import quantize_onnx
 from src.core.errors import UserError
 from src.inference.onnx_detector import read_onnx
 from src.inference.predictor import Predictor
 from tests.conftest import assert_user_error, call_script, noise_image, resdcn_18_is, write_coco
-from tools import quantize_onnx
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from scripts.ascend_distributed_launcher import get_distribute_train_cmd as launcher
+from src.commands import make_rank_table
 from src.core.errors import UserError
 from src.launch.rank_table import Device, find_server, read_device_ips, read_rank_table, share_cores
-from tools import make_rank_table
 
 
 @pytest.fixture(autouse=True)

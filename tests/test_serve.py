@@ -217,7 +217,7 @@ def test_a_network_that_hangs_does_not_outlive_the_end(lively_onnx, tmp_path):
 import sys, threading, time
 sys.path.insert(0, {ROOT!r})
 from src.inference.predictor import Predictor
-from tools import serve
+from src.commands import serve
 
 real, ready = Predictor.compute, threading.Event()
 Predictor.compute = lambda self, batch: time.sleep(600) if ready.is_set() else real(self, batch)

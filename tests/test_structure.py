@@ -22,15 +22,17 @@ def parsed(path):
         return ast.parse(file.read())
 
 
-def imports(tree):
-    """The modules of src that a tree imports, as paths."""
-    for node in ast.walk(tree):
-        names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        for name in filter(None, names):
-            if name == "src":
-                yield from (f"src/{alias.name}.py" for alias in node.names)
-            else:
-                yield name.replace(".", "/") + ".py"
+def imports(path):
+    """The modules that a file imports, as paths: src/core/errors.py for `from ..core import errors` and `from ..core.errors import x`."""
+    package = os.path.dirname(path).split("/")
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.replace(".", "/") + ".py" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package[: len(package) - node.level + 1] if node.level else []
+            module = "/".join([*parts, *filter(None, (node.module or "").split("."))])
+            yield from (f"{module}/{alias.name}.py" for alias in node.names)
+            yield f"{module}.py"
 
 
 def folders():
@@ -52,7 +54,7 @@ def test_a_file_is_readable(path):
 
 def test_imports_go_downwards():
     """As the map says; no circle among the modules of src, and none of them imports an entry script."""
-    graph = {path: set(imports(parsed(path))) for path in SOURCES}
+    graph = {path: set(imports(path)) for path in SOURCES}
     for path, imported in graph.items():
         assert not {name.split("/")[0].removesuffix(".py") for name in imported} & ENTRY_SCRIPTS, path
     order = folders()

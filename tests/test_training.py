@@ -7,7 +7,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-import train
+from src.commands import train
 from src.core.errors import UserError
 from src.model_utils.device_adapter import set_device
 from src.network.centernet import build_network

@@ -12,6 +12,7 @@ import termios
 import numpy as np
 import pytest
 
+from src.commands.loss import read_losses
 from src.core.console import log as say
 from src.core.console import progress
 from src.core.errors import UserError
@@ -19,7 +20,6 @@ from src.core.kept import MARK
 from src.runs.record import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
 from src.training import resume
 from tests.conftest import TINY, start_script
-from tools.loss import read_losses
 
 LOG_LINE = re.compile(
     r"epoch: (\d+) \| current epoch percent: (\d\.\d{3}) \| step: (\d+) \| loss (\S+) \| "

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from src.commands.loss import read_losses
 from src.core.errors import UserError
 from src.core.files import read_json, read_text, whole_file, whole_folder
 from src.core.kept import MARK, has_companion, holds, keep_earlier, require_ours, says, unmarked
@@ -14,7 +15,6 @@ from src.runs.record import read_training_log
 from src.weights.checkpoints import save_weights
 from src.weights.side_file import side_file
 from tests.conftest import contents, user_error
-from tools.loss import read_losses
 
 
 def test_a_device_is_no_earlier_result(tmp_path):

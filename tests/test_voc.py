@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from src.commands import loss, merge_pascal_json, voc_to_coco
 from src.core.errors import UserError
 from src.data.coco import find_split
 from src.model_utils.config import get_config
 from src.tasks.detection import voc_scores
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, copy_project, noise_image, run_script, small_project
-from tools import loss, merge_pascal_json, train_full, voc_to_coco
+from tools import train_full
 
 TEMPLATE = """<annotation><filename>{name}.jpg</filename><size><width>{width}</width><height>{height}</height><depth>3</depth></size>
 {objects}</annotation>"""

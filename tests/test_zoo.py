@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mindspore.mindrecord import FileWriter
 
+from src.commands import make_rank_table
 from src.core.errors import UserError
 from src.data import train_set
 from src.data.coco import find_split, read_coco
@@ -18,7 +19,6 @@ from src.model_utils.config import get_config
 from src.model_utils.paths import absolute_paths
 from src.network.architectures import resolved
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, convert, idle_project, noise_image, wait_until, write_coco
-from tools import make_rank_table
 
 CONFIG = os.path.join(ROOT, "tests", "zoo", "default_config.yaml")
 INI = os.path.join(ROOT, "tests", "zoo", "hyper_parameter_config.ini")

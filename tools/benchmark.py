@@ -25,10 +25,10 @@ from src.core import errors
 from src.core.errors import UserError
 from src.core.files import write_json
 from src.core.kept import require_ours, says
+from src.core.timing import time_cases
 from src.inference.options import OptionParser
 from src.model_utils.mindspore_version import require_mindspore
 from tools.benchmark_cases import PARTS
-from tools.timing import time_cases
 
 CHILD = "--part"
 TIMES = says('{\n "machine": ')  # the test for write_json whether a file is of an earlier call

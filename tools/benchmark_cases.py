@@ -8,6 +8,7 @@ import tempfile
 import time
 
 from src.core.errors import UserError
+from src.core.timing import Case, take_turns
 from tools.benchmark_inputs import (
     CLASSES,
     build_detector,
@@ -21,7 +22,6 @@ from tools.benchmark_inputs import (
     write_coco,
 )
 from tools.benchmark_service import serve_part
-from tools.timing import Case, take_turns
 
 PIPELINE_IMAGES = 1280  # enough for the first and the last batches not to count
 CONVERTED_IMAGES = 320

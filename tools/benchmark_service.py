@@ -14,8 +14,8 @@ import urllib.parse
 import psutil
 
 from src.core.errors import UserError
+from src.core.timing import Case
 from tools.benchmark_inputs import CLASSES, build_detector, jpeg, photograph, settings
-from tools.timing import Case
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SIDE = 512  # pixels of the network's input

@@ -1,76 +1,9 @@
-"""Look at a COCO-format data set before it is converted: what is wrong with it, its table, what does not fit the recipe, the first batch.
-
-Every parameter of default_config.yaml is an option, too: those of the training say what it is to fit.
-"""
-import argparse
+"""Look at a COCO-format data set before it is converted."""
 import os
 import sys
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from src.commands import start
 
-from src.core import errors
-from src.core.errors import UserError
-from src.inference.options import OptionParser
-from src.model_utils.config import get_config
-
-
-def main(argv=None):
-    options, words = parse(argv)
-    config = get_config(__doc__, words)
-
-    from src.core.console import log
-    from src.data import summary  # what is slow to load is loaded when there is something to do
-    from src.data.check import check_part, compare_parts, first_batch
-    from src.data.summary import describe_epoch
-    from src.native.extensions import require_extensions
-    from src.training import look
-
-    errors.require_dir(config.data_dir, "data set folder (--data_dir)")
-    require_extensions()
-    train, val = (check_part(config.data_dir, name, config, options.quick) for name in ("train", "val"))
-    compare_parts(train, val)
-    recipe = look.recipe_of(config, config.device_num if config.distribute else 1)
-    for part in (train, val):
-        log(f"\n{part.name}: {part.annotation or 'no annotation file'}")
-        for line in part.lines():
-            log(line)
-        if part.images and part is train:
-            look.report(part.boxes, part.classes, recipe)
-            if line := describe_epoch(part.boxes.images, recipe):
-                log(line)
-        elif part.images:
-            log(summary.describe(part.boxes, part.classes, recipe.input_size))
-    log("")
-    if not train.images and not val.images:
-        raise UserError(f"{config.data_dir}: no image of either part can be used; {(train.refusals + val.refusals)[0]}")
-    path = os.path.join(config.save_result_dir, look.IMAGE)
-    if train.images:
-        with look.going_on(path):  # of images of which --quick has read the headers alone
-            batch, image_ids, layout = first_batch(train, config)
-            look.save_batch(path, batch, image_ids, train.classes, layout, config.net_config.reg_offset)
-    if train.is_sound and val.is_sound:
-        log("conversion and evaluation take this data set")
-        return 0
-    log("conversion or evaluation refuses this data set, or leaves out images: see above")
-    return 1
-
-
-def parse(argv):
-    """(the options of this script, the words for get_config) of the command line."""
-    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                          epilog="Exit code 0 if conversion and eval.py take the data set and all of its images but those without "
-                                 "objects, 1 if not, 2 for a mistake in the options, and where no image "
-                                 "can be used.")
-    parser.add_argument("--data_dir", metavar="DIR", help="folder of the data set")
-    parser.add_argument("--config_path", metavar="FILE", action="append", help="configuration that it is to be trained with")
-    parser.add_argument("--quick", action="store_true",
-                        help="read the headers of the images alone, not whole images: damaged ones are not found then")
-    options, words = parser.parse_known_args(argv)
-    given = [("--config_path", path) for path in options.config_path or []]
-    given += [("--data_dir", options.data_dir)] if options.data_dir is not None else []
-    return options, [word for pair in given for word in pair] + words
-
-
-if __name__ == "__main__":
-    errors.run(main)
+    start("check_dataset")

@@ -1,36 +1,9 @@
 """Run an exported file over the input files of preprocess.py, on Ascend or a CPU; writes the files postprocess.py reads."""
 import os
 import sys
-import time
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from src.commands import start
 
-from src.core import errors
-from src.core.kept import require_ours
-from src.inference.models import load_model
-from src.inference.offline import RESULTS, run_inputs
-from src.inference.options import OptionParser, add_device_options, add_exported_option, check_model_options
-from src.model_utils.config import make_config
-
-
-def main(argv=None):
-    parser = OptionParser(description=__doc__)
-    add_exported_option(parser, required=True)
-    parser.add_argument("--input_dir", required=True, help="folder of the inputs, <predict_dir>/data of preprocess.py")
-    parser.add_argument("--result_path", required=True, help="folder for the results")
-    add_device_options(parser)
-    options = parser.parse_args(argv)
-    model = check_model_options(options)
-    errors.require_dir(options.input_dir, "folder of inputs (--input_dir)")
-    require_ours(options.result_path, RESULTS, option="--result_path")
-    config = make_config(device_target=options.device_target, device_id=options.device_id, onnx_provider=options.onnx_provider)
-    detector = load_model(model, config)
-    start = time.perf_counter()
-    done, skipped = run_inputs(detector, options.input_dir, options.result_path)
-    seconds = time.perf_counter() - start
-    print(f"{done} results, {len(skipped)} skipped, {done / seconds:.2f} images/s with compilation: {options.result_path}")
-
-
-if __name__ == "__main__":
-    errors.run(main)
+    start("infer_mindir")

@@ -16,6 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 if __name__ == "__main__":
     sys.path[0] = ROOT
 
+from src.commands.train import check_paths
 from src.core import errors
 from src.core.errors import UserError
 from src.core.files import whole_file
@@ -25,7 +26,6 @@ from src.launch.rank_table import HCCN_CONF, find_server, read_rank_table, share
 from src.model_utils.config import COMMAND_LINE, as_parameters, as_text, compose
 from src.model_utils.local_adapter import has_npu
 from src.model_utils.paths import absolute_paths
-from train import check_paths
 
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
 # What the launcher itself decides, so that it cannot be in the ini file.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from src.core.interrupts import INTERRUPTS, Interrupted
+from .interrupts import INTERRUPTS, Interrupted
 
 
 class UserError(Exception):

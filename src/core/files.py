@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from src.core import errors
-from src.core.errors import UserError
-from src.core.kept import keep_earlier, make_folder, require_ours
+from . import errors
+from .errors import UserError
+from .kept import keep_earlier, make_folder, require_ours
 
 
 @contextlib.contextmanager

@@ -3,9 +3,9 @@ import fnmatch
 import os
 from collections.abc import Callable
 
-from src.core import errors
-from src.core.console import log
-from src.core.errors import UserError
+from . import errors
+from .console import log
+from .errors import UserError
 
 MARK = "CenterNet on MindSpore"  # in the files that this project writes beside a user's
 NEAR = 2**16  # bytes of a file's start, and of its end

@@ -7,8 +7,8 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 
-from src.core.console import log
-from src.core.errors import UserError, reason
+from .console import log
+from .errors import UserError, reason
 
 
 def lock_file(folder: str, work: str) -> str:

@@ -7,7 +7,7 @@ import shlex
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DISTRIBUTION = "centernet-mindspore"  # on no index: pip is given its files, never its name
 INSTALLED = __package__.partition(".")[0] != "src"
-ROOT = PACKAGE if INSTALLED else os.path.dirname(PACKAGE)  # the folder of default_config.yaml, configs/ and tools/
+ROOT = PACKAGE if os.path.exists(os.path.join(PACKAGE, "default_config.yaml")) else os.path.dirname(PACKAGE)  # the folder of that file
 COMMANDS = {"train.py": "centernet-train", "eval.py": "centernet-eval", "export.py": "centernet-export",
             "tools/predict.py": "centernet-predict", "tools/serve.py": "centernet-serve", "tools/report.py": "centernet-report"}
 
@@ -26,8 +26,7 @@ def for_the_user(path: str) -> str:
 def command(script: str, installed: bool = INSTALLED) -> str:
     """What starts a script, "tools/predict.py", where the user stands: by the shorter of its paths, or as the installed package has it."""
     if installed:
-        module = os.path.splitext(script.removeprefix("src/"))[0].replace("/", ".")
-        return COMMANDS.get(script, f"python -m centernet.{module}")
+        return COMMANDS.get(script, f"python -m centernet {os.path.splitext(os.path.basename(script))[0]}")
     root = min(os.path.relpath(ROOT, where_the_user_stands()), ROOT, key=len)
     return f"python {shlex.quote(os.path.normpath(os.path.join(root, script)))}"
 

@@ -4,15 +4,15 @@ import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
-from src.data.objects import usable_boxes, without_objects
-from src.data.coco import check_expected, class_list, dataset_name, image_size, read_coco
-from src.core import errors
-from src.core.console import log, log_skipped, progress
-from src.core.errors import UserError
-from src.core.files import settle, write_json
-from src.data.summary import collect
-from src.imaging import reading
-from src.data.manifest import boxes_path, manifest_path, write_boxes, writing_records
+from .objects import usable_boxes, without_objects
+from .coco import check_expected, class_list, dataset_name, image_size, read_coco
+from ..core import errors
+from ..core.console import log, log_skipped, progress
+from ..core.errors import UserError
+from ..core.files import settle, write_json
+from .summary import collect
+from ..imaging import reading
+from .manifest import boxes_path, manifest_path, write_boxes, writing_records
 
 RECORD_SCHEMA = {
     "image": {"type": "bytes"},

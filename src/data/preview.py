@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from src.imaging.drawing import captioned, class_color, contact_sheet, draw_detections, fit
+from ..imaging.drawing import captioned, class_color, contact_sheet, draw_detections, fit
 
 MOST_IMAGES = 16
 TILE = 480  # pixels of an image's longer side

@@ -3,7 +3,7 @@ import dataclasses
 
 import numpy as np
 
-from src.tasks.detection.targets import Layout, Ranges, collate, make_sample, random_augmentation
+from ..tasks.detection.targets import Layout, Ranges, collate, make_sample, random_augmentation
 
 
 def sample_layout(config, num_classes):

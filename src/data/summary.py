@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.core.tables import shown, some, table, without_middle
+from ..core.tables import shown, some, table, without_middle
 
 SMALL = (16, 20)  # pixels of a longer side at the input
 LEAST_BATCH = 8

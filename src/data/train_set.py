@@ -6,15 +6,15 @@ from importlib.metadata import version
 
 import numpy as np
 
-from src.core import errors, interrupts
-from src.core.errors import UserError
-from src.core.console import log
-from src.data.epochs import Steps, epoch_order, rank_share
-from src.data.manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, manifest_path, read_manifest
-from src.data.samples import augmented_batch, sample_layout
-from src.imaging import reading
-from src.native.extensions import require_extensions
-from src.tasks.detection.targets import columns, draws_on_host
+from ..core import errors, interrupts
+from ..core.errors import UserError
+from ..core.console import log
+from .epochs import Steps, epoch_order, rank_share
+from .manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, manifest_path, read_manifest
+from .samples import augmented_batch, sample_layout
+from ..imaging import reading
+from ..native.extensions import require_extensions
+from ..tasks.detection.targets import columns, draws_on_host
 
 # MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
 

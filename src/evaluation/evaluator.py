@@ -3,11 +3,11 @@ import os
 import time
 from dataclasses import dataclass
 
-from src.core import errors, interrupts
-from src.core.console import log, log_skipped, progress
-from src.core.files import whole_folder
-from src.core.kept import free_name
-from src.data.coco import (
+from ..core import errors, interrupts
+from ..core.console import log, log_skipped, progress
+from ..core.files import whole_folder
+from ..core.kept import free_name
+from ..data.coco import (
     check_classes,
     check_expected,
     check_objects,
@@ -19,13 +19,13 @@ from src.data.coco import (
     log_notes,
     read_coco,
 )
-from src.data.objects import ground_truth_boxes
-from src.evaluation.results import Results, results_of, score_and_write
-from src.imaging import drawing
-from src.imaging.reading import read_image, read_size
-from src.inference.pipeline import StageTimes, detect_all
-from src.tasks.detection import scores
-from src.tasks.detection.results import coco_records
+from ..data.objects import ground_truth_boxes
+from ..imaging import drawing
+from ..imaging.reading import read_image, read_size
+from ..inference.pipeline import StageTimes, detect_all
+from ..tasks.detection import scores
+from ..tasks.detection.results import coco_records
+from .results import Results, results_of, score_and_write
 
 
 @dataclass

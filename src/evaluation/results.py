@@ -2,11 +2,11 @@
 import os
 from dataclasses import dataclass
 
-from src.core.files import write_json
-from src.core.kept import holds
-from src.core.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
-from src.tasks.detection import voc_scores
-from src.tasks.detection.scores import METRIC_NAMES, class_table, score
+from ..core.files import write_json
+from ..core.kept import holds
+from ..core.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
+from ..tasks.detection import voc_scores
+from ..tasks.detection.scores import METRIC_NAMES, class_table, score
 
 # What is in metrics.json, in it if eval.py wrote it, and in val_pred_result.json.
 SCORES = {**dict.fromkeys(METRIC_NAMES, is_number), **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}

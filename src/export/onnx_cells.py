@@ -2,12 +2,12 @@
 import numpy as np
 from mindspore import nn
 
-from src.export.onnx_graph import FLOAT
-from src.network.deform_conv import DeformConv2d
-from src.network.dla import DLA, DeformBlock, DLAUp, DLAUpsampling, IterativeAggregation, Root, Tree, TreeBlock
-from src.network.folding import MaxPoolOfPositive
-from src.network.hourglass import ConvBlock, Hourglass, Level, Residual, StackFeatures
-from src.network.resnet import BasicBlock, Bottleneck, ResNet
+from ..network.deform_conv import DeformConv2d
+from ..network.dla import DLA, DeformBlock, DLAUp, DLAUpsampling, IterativeAggregation, Root, Tree, TreeBlock
+from ..network.folding import MaxPoolOfPositive
+from ..network.hourglass import ConvBlock, Hourglass, Level, Residual, StackFeatures
+from ..network.resnet import BasicBlock, Bottleneck, ResNet
+from .onnx_graph import FLOAT
 
 
 def add_network(graph, cell, image):

@@ -1,9 +1,9 @@
 """The inference network as an ONNX graph, made of its cells and their weights."""
 import numpy as np
 
-from src.export.onnx_cells import add_network
-from src.export.onnx_graph import FLOAT, Graph
-from src.imaging.view import batch_kind
+from ..imaging.view import batch_kind
+from .onnx_cells import add_network
+from .onnx_graph import FLOAT, Graph
 
 
 def build_model(detection, from_bytes, onnx_dcn, sizes, metadata):

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from src.core.console import log
-from src.core.files import whole_file
-from src.core.kept import MARK
-from src.imaging.geometry import affine_matrix
-from src.imaging.view import View
+from ..core.console import log
+from ..core.files import whole_file
+from ..core.kept import MARK
+from .geometry import affine_matrix
+from .view import View
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LONGEST_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have

@@ -3,8 +3,8 @@ import io
 import re
 import struct
 
-from src.imaging import tiff
-from src.imaging.headers import Header, counted, jpeg_segments, png_chunks, webp_chunks
+from . import tiff
+from .headers import Header, counted, jpeg_segments, png_chunks, webp_chunks
 
 MOST_SCANS = 100  # of a JPEG, as libtiff has it: progressive ones have about 10, and each costs as much as a whole image
 MOST_PASSES = 20  # over as many pixels as an image may have

@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from src.native.extensions import extension
+from ..native.extensions import extension
 
 
 def affine_matrix(center, size, rotation, out_size, inverse=False):

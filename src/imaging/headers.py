@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from src.imaging import tiff
-from src.imaging.tiff import MOST_TEXT, file_length, orientation_of, read_part
+from . import tiff
+from .tiff import MOST_TEXT, file_length, orientation_of, read_part
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # that are read, whatever a file's name ends in
 IMAGE_ENDINGS = (  # of images' names: those of the formats that are read, and of others, which are found to be named as not read

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from src.imaging.encoded import check_effort, pixels_alone
-from src.imaging.headers import FORMATS, read_header
-from src.imaging.headers import UnknownFormat as UnknownFormat
+from .encoded import check_effort, pixels_alone
+from .headers import FORMATS, read_header
+from .headers import UnknownFormat as UnknownFormat
 
 LARGEST = 178956970  # pixels; Pillow takes no more
 

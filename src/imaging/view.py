@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.imaging.color import apply_color, normalizing_matrix
-from src.imaging.geometry import affine_matrix, warp
+from .color import apply_color, normalizing_matrix
+from .geometry import affine_matrix, warp
 
 STRIDE = 32  # of most networks: the sides of an input are multiples of it
 

@@ -8,23 +8,23 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.core import interrupts
-from src.core.console import log
-from src.core.errors import UserError
-from src.core.files import whole_file, write_json
-from src.core.kept import require_ours
-from src.core.project import how_to_install
-from src.core.version import version
-from src.imaging.view import batch_kind, filled
-from src.inference.onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
-from src.model_utils.config import Config
-from src.network.centernet import DetectionNetwork, HeatmapNetwork, build_network
-from src.network.deform_conv import resolve_dcn_impl
-from src.network.device_input import Normalize
-from src.network.folding import make_for_inference
-from src.network.graphs import Graphs
-from src.weights.checkpoints import load_weights, read_checkpoint, weights_taken
-from src.weights.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
+from ..core import interrupts
+from ..core.console import log
+from ..core.errors import UserError
+from ..core.files import whole_file, write_json
+from ..core.kept import require_ours
+from ..core.project import how_to_install
+from ..core.version import version
+from ..imaging.view import batch_kind, filled
+from ..model_utils.config import Config
+from ..network.centernet import DetectionNetwork, HeatmapNetwork, build_network
+from ..network.deform_conv import resolve_dcn_impl
+from ..network.device_input import Normalize
+from ..network.folding import make_for_inference
+from ..network.graphs import Graphs
+from ..weights.checkpoints import load_weights, read_checkpoint, weights_taken
+from ..weights.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
+from .onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
 
 # Evaluation settings that are fixed when a file is exported.
 FIXED_ALWAYS = ("eval_config.flip_test", "eval_config.K")
@@ -154,7 +154,7 @@ def export_detector(detector, export_config, eval_config):
 def export_onnx(detector, export_config, eval_config):
     """Write a checkpoint's Detector as an ONNX file, which has in its metadata what its side file says; returns the file's path."""
     try:
-        from src.export.onnx_model import build_model
+        from ..export.onnx_model import build_model
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; {how_to_install('onnx')}") from error
     path = exported_path(export_config)

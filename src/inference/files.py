@@ -8,16 +8,16 @@ import os
 import cv2
 import numpy as np
 
-from src.core import interrupts
-from src.core.console import progress
-from src.core.errors import UserError
-from src.core.files import whole_file, write_json
-from src.core.kept import free_name, holds, keep_earlier
-from src.imaging.drawing import draw_detections, drawing_names, overlay_heatmap, save_image
-from src.imaging.reading import read_image, read_size
-from src.inference.pipeline import detect_all
-from src.inference.predictor import as_prediction
-from src.tasks.detection.results import coco_records
+from ..core import interrupts
+from ..core.console import progress
+from ..core.errors import UserError
+from ..core.files import whole_file, write_json
+from ..core.kept import free_name, holds, keep_earlier
+from ..imaging.drawing import draw_detections, drawing_names, overlay_heatmap, save_image
+from ..imaging.reading import read_image, read_size
+from ..tasks.detection.results import coco_records
+from .pipeline import detect_all
+from .predictor import as_prediction
 
 RECORD, TABLE = "predictions.json", "predictions.csv"
 PREDICTIONS = holds(RECORD, TABLE)  # the test for keep_earlier whether a folder is of an earlier call

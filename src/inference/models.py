@@ -2,11 +2,11 @@
 import os
 from typing import Any
 
-from src.core.errors import UserError
-from src.inference.onnx_detector import load_onnx, read_onnx
-from src.model_utils.config import COMMAND_LINE, OPTIONS, Config
-from src.model_utils.mindspore_version import require_mindspore
-from src.weights.side_file import fixed_settings, read_exported, read_side_file, side_file
+from ..core.errors import UserError
+from ..model_utils.config import COMMAND_LINE, OPTIONS, Config
+from ..model_utils.mindspore_version import require_mindspore
+from ..weights.side_file import fixed_settings, read_exported, read_side_file, side_file
+from .onnx_detector import load_onnx, read_onnx
 
 
 def ending(path: str) -> str:
@@ -63,8 +63,8 @@ def load_model(path: str, config: Config) -> Any:
     if ending(path) == ".onnx":
         return load_onnx(path, config.onnx_provider)
     # MindSpore is slow to load, and an ONNX file does without.
-    from src.inference.detector import load_detector, load_mindir
-    from src.model_utils.device_adapter import set_device
+    from ..model_utils.device_adapter import set_device
+    from .detector import load_detector, load_mindir
 
     target = set_device(config.device_target, config.device_id, config.conv_allow_hf32, config.jit_level)
     if ending(path) == ".mindir":

@@ -8,14 +8,14 @@ from dataclasses import asdict
 
 import numpy as np
 
-from src.core import errors, interrupts
-from src.core.console import log_skipped, progress
-from src.core.errors import UserError
-from src.core.files import read_json, whole_folder, write_json
-from src.core.kept import free_name, holds
-from src.core.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
-from src.imaging.view import View, batch_kind, make_input, normalize
-from src.network.architectures import check_detected_input
+from ..core import errors, interrupts
+from ..core.console import log_skipped, progress
+from ..core.errors import UserError
+from ..core.files import read_json, whole_folder, write_json
+from ..core.kept import free_name, holds
+from ..core.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
+from ..imaging.view import View, batch_kind, make_input, normalize
+from ..network.architectures import check_detected_input
 
 META = "inputs.json"
 # Tests for kept.keep_earlier whether a folder is of an earlier call.

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from src.core import errors
-from src.core.errors import UserError
-from src.core.kept import has_companion
-from src.core.kinds import is_count, is_string, list_of, or_none
-from src.core.project import how_to_install
-from src.imaging.view import batch_kind, filled
-from src.weights.side_file import EXPORTED, MODEL, checked_exported
+from ..core import errors
+from ..core.errors import UserError
+from ..core.kept import has_companion
+from ..core.kinds import is_count, is_string, list_of, or_none
+from ..core.project import how_to_install
+from ..imaging.view import batch_kind, filled
+from ..weights.side_file import EXPORTED, MODEL, checked_exported
 
 # Names of ONNX Runtime's execution providers, which take what they can compute; the CPU does the rest.
 PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider",

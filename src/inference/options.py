@@ -3,11 +3,11 @@ import argparse
 import difflib
 import re
 
-from src.core.errors import UserError
-from src.core.version import version
-from src.inference.models import is_exported, read_model, require_runtime
-from src.model_utils.config import load_defaults
-from src.weights.side_file import named_checkpoint
+from ..core.errors import UserError
+from ..core.version import version
+from ..model_utils.config import load_defaults
+from ..weights.side_file import named_checkpoint
+from .models import is_exported, read_model, require_runtime
 
 # Options of other detectors that no spelling leads to.
 OTHERS = {"--conf": "--score_thresh", "--source": "--input", "--weights": "--load_checkpoint_path", "--imgsz": "--input_res",

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from src.core import errors
-from src.imaging.view import View, kept_size, make_input, normalize, scaled_size
-from src.model_utils.config import Config
-from src.tasks.detection.results import merge, to_image
+from ..core import errors
+from ..imaging.view import View, kept_size, make_input, normalize, scaled_size
+from ..model_utils.config import Config
+from ..tasks.detection.results import merge, to_image
 
 # ---------------------------------------------------------------- one image
 

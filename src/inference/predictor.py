@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from src.core.errors import UserError
-from src.imaging import reading
-from src.imaging.reading import read_image
-from src.imaging.view import View
-from src.inference.models import description_source, is_exported, load_model, read_model, require_runtime
-from src.inference.pipeline import join_scales, make_inputs
-from src.model_utils.config import make_config
-from src.native.extensions import require_extensions
-from src.weights.side_file import adopt_evaluation, named_checkpoint
+from ..core.errors import UserError
+from ..imaging import reading
+from ..imaging.reading import read_image
+from ..imaging.view import View
+from ..model_utils.config import make_config
+from ..native.extensions import require_extensions
+from ..weights.side_file import adopt_evaluation, named_checkpoint
+from .models import description_source, is_exported, load_model, read_model, require_runtime
+from .pipeline import join_scales, make_inputs
 
 Source = str | os.PathLike | bytes | np.ndarray | Image.Image  # what as_image takes
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from src.core import errors
-from src.core.errors import UserError
-from src.core.files import read_text
+from ..core import errors
+from ..core.errors import UserError
+from ..core.files import read_text
 
 HCCN_CONF = "/etc/hccn.conf"
 VERSIONS = ("1.0", "1.2")

@@ -7,12 +7,12 @@ import os
 
 import yaml
 
-from src.core.errors import UserError
-from src.core.project import ROOT
-from src.core.version import version
-from src.model_utils import zoo
-from src.model_utils.rules import SettingsLoader, checked, expected, shortened
-from src.model_utils.together import check_network
+from ..core.errors import UserError
+from ..core.project import ROOT
+from ..core.version import version
+from . import zoo
+from .rules import SettingsLoader, checked, expected, shortened
+from .together import check_network
 
 DEFAULT_CONFIG = os.path.join(ROOT, "default_config.yaml")
 

@@ -11,11 +11,11 @@ from importlib.metadata import version
 
 import mindspore as ms
 
-from src.core.console import log
-from src.core.errors import UserError
-from src.model_utils.local_adapter import has_npu, is_scheduler, launched
-from src.model_utils.mindspore_version import release
-from src.model_utils.quiet import without_warnings
+from ..core.console import log
+from ..core.errors import UserError
+from .local_adapter import has_npu, is_scheduler, launched
+from .mindspore_version import release
+from .quiet import without_warnings
 
 FLOAT32_SWITCH = "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32"  # of the Pascal VOC document, which trains in PyTorch on another device
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")

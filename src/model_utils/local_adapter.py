@@ -2,7 +2,7 @@
 import glob
 import os
 
-from src.core.errors import UserError
+from ..core.errors import UserError
 
 NPUS = "/dev/davinci[0-9]*"
 # What says that a process is one of several, and what only such a process reads, MindSpore itself too.

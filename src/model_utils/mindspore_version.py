@@ -2,9 +2,9 @@
 import re
 from importlib.metadata import PackageNotFoundError, version
 
-from src.core.console import log
-from src.core.errors import UserError
-from src.core.project import how_to_install
+from ..core.console import log
+from ..core.errors import UserError
+from ..core.project import how_to_install
 
 FIRST, LAST = (2, 3), (2, 10)  # docs/mindspore-versions.md says what each has; later ones are untried
 

@@ -10,9 +10,9 @@ import time
 
 import psutil
 
-from src.core.console import log
-from src.core.errors import UserError
-from src.model_utils.local_adapter import get_job_id, get_rank_id
+from ..core.console import log
+from ..core.errors import UserError
+from .local_adapter import get_job_id, get_rank_id
 
 POLL = 0.1  # seconds between two looks for another process's files
 

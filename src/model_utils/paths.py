@@ -1,7 +1,7 @@
 """The paths in a configuration, for processes that work in other folders than their caller."""
 import os
 
-from src.model_utils.config import load_defaults
+from .config import load_defaults
 
 IN_BUCKET = ("load_checkpoint_path", "export_config.ckpt_file", "data_dir")  # with enable_modelarts: inside checkpoint_url and data_url
 

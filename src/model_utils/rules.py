@@ -6,7 +6,7 @@ import math
 
 import yaml
 
-from src.core.errors import UserError
+from ..core.errors import UserError
 
 BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
 ONE = {"bool": "true or false", "int": "a whole number", "float": "a number", "text": "text", "path": "a path", "output": "a path"}

@@ -1,7 +1,7 @@
 """What parameters may be together, and which of them then do nothing; what each may be alone, rules.py checks."""
-from src.core.errors import UserError
-from src.model_utils.local_adapter import launched
-from src.network.architectures import check_detected_input, check_input, network_facts, resolved
+from ..core.errors import UserError
+from ..network.architectures import check_detected_input, check_input, network_facts, resolved
+from .local_adapter import launched
 
 
 def check_network(config):

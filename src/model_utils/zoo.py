@@ -2,8 +2,8 @@
 import os
 import re
 
-from src.core.errors import UserError
-from src.model_utils.rules import checked, shortened
+from ..core.errors import UserError
+from .rules import checked, shortened
 
 # Parameters of the model-zoo version that nothing here depends on, and what does their work.
 WITHOUT_MEANING = {

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 HOMES = {  # module of the model zoo: where its content lives, in this package
     "centernet_det": ("network.centernet",),
-    "dataset": ("data.train_set", "commands.convert"),
+    "dataset": ("data.train_set", "commands.dataset"),
     "decode": ("tasks.detection.device", "tasks.points"),
     "image": ("imaging.geometry", "imaging.color", "imaging.gaussians"),
     "post_process": ("tasks.detection.results",),

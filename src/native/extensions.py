@@ -11,9 +11,9 @@ import tempfile
 import threading
 from types import ModuleType
 
-from src.core.console import log
-from src.core.errors import UserError, reason
-from src.core.project import INSTALLED, ROOT
+from ..core.console import log
+from ..core.errors import UserError, reason
+from ..core.project import ROOT
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))  # of the sources and of what is built
 _ONE_BUILD = threading.Lock()
@@ -42,7 +42,7 @@ def build() -> None:
 
     Each process builds in a folder of its own and renames what is whole: any number may do so at the same time.
     """
-    if INSTALLED:
+    if not os.path.exists(os.path.join(ROOT, "setup.py")):
         raise UserError(f"the compiled modules of {FOLDER} are missing, or are for another Python; install the package's "
                         "wheel for this one, or build it: pip install --no-deps --force-reinstall /path/to/the/checkout")
     log("building the Cython extensions, once; it takes some seconds")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from src.core.errors import UserError
-from src.imaging.view import STRIDE
+from ..core.errors import UserError
+from ..imaging.view import STRIDE
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Architecture:
 
 
 def _build_resnet(options, dcn_impl, channels):
-    from src.network.resnet import ResNet, upsampling
+    from .resnet import ResNet, upsampling
 
     backbone = ResNet(options.block_class, options.num_stacks)
     return backbone, upsampling(backbone.out_channels, channels[: int(math.log2(32 // options.down_ratio))], dcn_impl)
@@ -45,14 +45,14 @@ def _build_res(options, dcn_impl):
 
 
 def _build_dla(options, dcn_impl):
-    from src.network.dla import DLA, DLAUpsampling
+    from .dla import DLA, DLAUpsampling
 
     backbone = DLA(options.down_ratio)
     return backbone, DLAUpsampling(backbone.out_channels, dcn_impl)
 
 
 def _build_hourglass(options, dcn_impl):
-    from src.network.hourglass import Hourglass, StackFeatures
+    from .hourglass import Hourglass, StackFeatures
 
     backbone = Hourglass(*options.num_stacks)
     return backbone, StackFeatures(*options.num_stacks, backbone.out_channels)

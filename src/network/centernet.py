@@ -5,8 +5,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
-from src.network.architectures import ARCHITECTURES, resolved
-from src.tasks.detection.device import decode
+from ..tasks.detection.device import decode
+from .architectures import ARCHITECTURES, resolved
 
 
 class CenterNet(nn.Cell):

@@ -9,7 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import Uniform, initializer
 
-from src.core.errors import UserError
+from ..core.errors import UserError
 
 # The device's operator, of which ops.deformable_conv2d is made; MindSpore announces that function's removal after 2.9.
 DeformableOffsets = getattr(ops.operations, "DeformableOffsets", None)

@@ -3,7 +3,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.imaging.gaussians import MSRA_SIGMA, gaussian_kernel, gaussian_radius
+from ..imaging.gaussians import MSRA_SIGMA, gaussian_kernel, gaussian_radius
 
 
 class Normalize(nn.Cell):

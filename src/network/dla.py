@@ -7,8 +7,8 @@ import math
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.network.deform_conv import DeformConv2d
-from src.network.resnet import bilinear_kernel, conv
+from .deform_conv import DeformConv2d
+from .resnet import bilinear_kernel, conv
 
 CHANNELS = (16, 32, 64, 128, 256, 512)  # of the levels, whose strides are 1, 2, 4, 8, 16, 32
 DEPTHS = {2: 1, 3: 2, 4: 2, 5: 1}  # of the levels that are trees

@@ -7,8 +7,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.core import interrupts
-from src.imaging.view import filled
+from ..core import interrupts
+from ..imaging.view import filled
 
 MOST = 4  # graphs of one shape that are held
 FREQUENT = 24_000_000  # values of one shape, 30 images of 512x512, for which its own graph pays: 3 s to compile, then 1.5 times as fast

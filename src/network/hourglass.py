@@ -7,7 +7,7 @@ import math
 from mindspore import nn
 from mindspore.common.initializer import HeUniform
 
-from src.network.resnet import conv
+from .resnet import conv
 
 DIMS = (256, 256, 384, 384, 384, 512)  # channels from stride 4 to stride 128: Hourglass-104
 STEM = (128, 256)

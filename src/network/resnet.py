@@ -8,7 +8,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from mindspore.common.initializer import HeNormal, HeUniform
 
-from src.network.deform_conv import DeformConv2d
+from .deform_conv import DeformConv2d
 
 
 def conv(in_channels, out_channels, kernel_size, stride=1, weight_init=None):

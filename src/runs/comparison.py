@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.files import read_json
-from src.core.kinds import is_number
-from src.model_utils.config import as_text, flatten
-from src.runs.curves import draw_score, smooth
-from src.runs.record import best_score, epochs_trained
-from src.runs.report import PARTS, chart, write_page
-from src.tasks.detection.scores import METRIC_NAMES
+from ..core.errors import UserError
+from ..core.files import read_json
+from ..core.kinds import is_number
+from ..model_utils.config import as_text, flatten
+from ..tasks.detection.scores import METRIC_NAMES
+from .curves import draw_score, smooth
+from .record import best_score, epochs_trained
+from .report import PARTS, chart, write_page
 
 COLORS = ("#2260a8", "#b3382c", "#0b6e4f", "#c98500", "#6a4c93", "#0f8b9d", "#8c564b", "#444b59")
 STYLES = ("solid", "dashed", "dotted")  # each with all colors

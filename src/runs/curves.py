@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from src.core.files import whole_file
-from src.core.kept import MARK
-from src.runs.record import epochs_trained, read_record
+from ..core.files import whole_file
+from ..core.kept import MARK
+from .record import epochs_trained, read_record
 
 
 def plot_losses(record_path: str, path: str) -> str:

@@ -10,12 +10,12 @@ import sys
 
 from tqdm import tqdm
 
-from src.core import errors
-from src.core.console import log
-from src.core.errors import UserError
-from src.core.files import whole_file
-from src.core.kept import MARK, free_name, keep_earlier, says
-from src.core.kinds import dictionary_of, is_measure
+from ..core import errors
+from ..core.console import log
+from ..core.errors import UserError
+from ..core.files import whole_file
+from ..core.kept import MARK, free_name, keep_earlier, says
+from ..core.kinds import dictionary_of, is_measure
 
 
 def loss_curve(record):

@@ -11,20 +11,20 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from src.core.console import log
-from src.core.errors import UserError
-from src.core.files import whole_file
-from src.core.kept import says
-from src.core.tables import shown as short
-from src.core.version import version
-from src.data.coco import class_list, image_size
-from src.data.objects import ground_truth_boxes
-from src.imaging.drawing import class_color, compare, east_asian_font, fit, is_east_asian
-from src.imaging.reading import read_image
-from src.runs.curves import draw_curve, draw_scores
-from src.runs.record import best_score, epochs_trained, read_record
-from src.tasks.detection.results import detections_of
-from src.tasks.detection.scores import confusion_matrix, evaluate, image_quality
+from ..core.console import log
+from ..core.errors import UserError
+from ..core.files import whole_file
+from ..core.kept import says
+from ..core.tables import shown as short
+from ..core.version import version
+from ..data.coco import class_list, image_size
+from ..data.objects import ground_truth_boxes
+from ..imaging.drawing import class_color, compare, east_asian_font, fit, is_east_asian
+from ..imaging.reading import read_image
+from ..tasks.detection.results import detections_of
+from ..tasks.detection.scores import confusion_matrix, evaluate, image_quality
+from .curves import draw_curve, draw_scores
+from .record import best_score, epochs_trained, read_record
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"

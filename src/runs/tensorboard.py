@@ -5,10 +5,10 @@ import time
 
 import cv2
 
-from src.core import errors
-from src.core.errors import UserError
-from src.core.kept import holds, keep_earlier
-from src.core.project import how_to_install
+from ..core import errors
+from ..core.errors import UserError
+from ..core.kept import holds, keep_earlier
+from ..core.project import how_to_install
 
 CHARTS = {  # group in TensorBoard: what of a step's record it has
     "losses": ("loss", "hm_loss", "wh_loss", "off_loss"), "rates": ("lr", "images_per_second", "scaling_sens"),

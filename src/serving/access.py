@@ -19,8 +19,8 @@ from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from src.core import errors
-from src.core.errors import UserError
+from ..core import errors
+from ..core.errors import UserError
 
 HEADERS = ("X-Request-ID", "Retry-After")  # that a page elsewhere may read
 ID = re.compile(rb"[\x21-\x7e]{1,128}")

@@ -16,9 +16,9 @@ import cv2
 import pebble
 from starlette.exceptions import HTTPException  # is raised with positional arguments alone: others are lost between processes
 
-from src.imaging import reading
-from src.imaging.drawing import draw_detections
-from src.inference.pipeline import make_inputs
+from ..imaging import reading
+from ..imaging.drawing import draw_detections
+from ..inference.pipeline import make_inputs
 
 HOW = "send an image's bytes as the body (curl --data-binary @image.jpg URL) or as a form's file (curl -F file=@image.jpg URL)"
 LONGEST_SIDE = 65_500  # pixels of a JPEG, as OpenCV writes it

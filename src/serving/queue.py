@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from starlette.exceptions import HTTPException
 
-from src.inference.predictor import Predictor
+from ..inference.predictor import Predictor
 
 GRAPHS = 4  # batch sizes that are used: as many graphs as graphs.py holds
 MARGIN = 0.75  # part of the deadline that what is taken may need; speeds vary

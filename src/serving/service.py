@@ -13,12 +13,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from src.core.version import __version__
-from src.inference.predictor import Predictor
-from src.serving.access import add_problems, key_dependency
-from src.serving.images import HOW, Workers, draw, prepare
-from src.serving.queue import Job, Network, Places
-from src.serving.schema import Answer, Health, Limits, Problem, Sent
+from ..core.version import __version__
+from ..inference.predictor import Predictor
+from .access import add_problems, key_dependency
+from .images import HOW, Workers, draw, prepare
+from .queue import Job, Network, Places
+from .schema import Answer, Health, Limits, Problem, Sent
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 POLICY = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"}

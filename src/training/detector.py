@@ -3,12 +3,12 @@ import contextlib
 
 import mindspore as ms
 
-from src.inference.detector import build_detector, takes_any_size
-from src.model_utils.config import Config
-from src.network import folding
-from src.network.architectures import network_facts
-from src.network.centernet import build_network
-from src.network.deform_conv import resolve_dcn_impl
+from ..inference.detector import build_detector, takes_any_size
+from ..model_utils.config import Config
+from ..network import folding
+from ..network.architectures import network_facts
+from ..network.centernet import build_network
+from ..network.deform_conv import resolve_dcn_impl
 
 
 class TrainingDetector:

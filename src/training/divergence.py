@@ -1,7 +1,7 @@
 """Looks at every step of a training for what makes its rest worthless."""
 import math
 
-from src.core.console import log
+from ..core.console import log
 
 FACTOR = 10.0  # so much larger than the lowest loss so far, smoothed, is a step that diverges
 SMOOTHING = 0.1  # weight of a new loss in the smoothed one

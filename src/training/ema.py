@@ -2,7 +2,7 @@
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, nn, ops
 
-from src.weights.checkpoints import EMA_PREFIX
+from ..weights.checkpoints import EMA_PREFIX
 
 _approach = ops.MultitypeFuncGraph("approach")
 

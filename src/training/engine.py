@@ -5,26 +5,26 @@ import os
 import mindspore as ms
 from mindspore import nn, ops
 
-from src.core.console import log
-from src.core.errors import UserError
-from src.imaging.view import output_size
-from src.model_utils.device_adapter import keep_graphs
-from src.network.centernet import build_network
-from src.network.deform_conv import resolve_dcn_impl
-from src.network.device_input import DeviceInput, DrawHeatmap
-from src.runs.record import TrainingLog
-from src.runs.tensorboard import Summaries
-from src.training.detector import TrainingDetector
-from src.training.divergence import Watch
-from src.training.ema import WeightAverage
-from src.training.fine_tuning import start_weights
-from src.training.loop import Saving, choose_sink_steps, run_training
-from src.training.optimizer import build_optimizer, freeze
-from src.training.resume import record_beside, require_same_start, restore, training_settings
-from src.training.scoring import start_scoring
-from src.training.step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
-from src.weights.checkpoints import CheckpointFolder, newest_checkpoint
-from src.weights.side_file import describe_model
+from ..core.console import log
+from ..core.errors import UserError
+from ..imaging.view import output_size
+from ..model_utils.device_adapter import keep_graphs
+from ..network.centernet import build_network
+from ..network.deform_conv import resolve_dcn_impl
+from ..network.device_input import DeviceInput, DrawHeatmap
+from ..runs.record import TrainingLog
+from ..runs.tensorboard import Summaries
+from ..weights.checkpoints import CheckpointFolder, newest_checkpoint
+from ..weights.side_file import describe_model
+from .detector import TrainingDetector
+from .divergence import Watch
+from .ema import WeightAverage
+from .fine_tuning import start_weights
+from .loop import Saving, choose_sink_steps, run_training
+from .optimizer import build_optimizer, freeze
+from .resume import record_beside, require_same_start, restore, training_settings
+from .scoring import start_scoring
+from .step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
 
 
 class SumOverRanks(nn.Cell):

@@ -4,9 +4,9 @@ import os
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from src.core.console import log
-from src.core.tables import some
-from src.weights.checkpoints import (
+from ..core.console import log
+from ..core.tables import some
+from ..weights.checkpoints import (
     EMA_PREFIX,
     LAST_OF_HEADS,
     layers_left_out,
@@ -16,7 +16,7 @@ from src.weights.checkpoints import (
     read_checkpoint,
     weights_taken,
 )
-from src.weights.side_file import read_side_file, side_file
+from ..weights.side_file import read_side_file, side_file
 
 
 def start_weights(network, config, classes):

@@ -2,16 +2,16 @@
 import contextlib
 import os
 
-from src.core.console import log
-from src.core.interrupts import INTERRUPTS
-from src.core.kept import says
-from src.data.manifest import boxes_path, read_boxes
-from src.data.preview import MOST_IMAGES, draw_batch
-from src.data.summary import Recipe, collect, describe, find_misfits, spread
-from src.imaging.drawing import save_image
-from src.imaging.reading import header_size
-from src.runs.record import is_record
-from src.tasks.detection.targets import columns
+from ..core.console import log
+from ..core.interrupts import INTERRUPTS
+from ..core.kept import says
+from ..data.manifest import boxes_path, read_boxes
+from ..data.preview import MOST_IMAGES, draw_batch
+from ..data.summary import Recipe, collect, describe, find_misfits, spread
+from ..imaging.drawing import save_image
+from ..imaging.reading import header_size
+from ..runs.record import is_record
+from ..tasks.detection.targets import columns
 
 IMAGE = "train_batch.jpg"
 SAMPLE = 2000  # images that are read where no file says their boxes' sizes
@@ -86,7 +86,7 @@ def on_device(batch, config, train_set):
     """What training's DeviceInput makes of the values of columns(): {column: array}, with hm in any case."""
     import mindspore as ms
 
-    from src.training.engine import build_device_input
+    from .engine import build_device_input
 
     with INTERRUPTS.at_once():  # it compiles
         made = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)(*map(ms.Tensor, batch))

@@ -4,13 +4,13 @@ import time
 
 import mindspore as ms
 
-from src.core.console import log
-from src.core.errors import UserError
-from src.core.interrupts import INTERRUPTS, Interrupted
-from src.core.project import for_the_user
-from src.tasks.detection.scores import METRIC_NAMES
-from src.training.next_commands import how_to_go_on
-from src.training.resume import start_scale
+from ..core.console import log
+from ..core.errors import UserError
+from ..core.interrupts import INTERRUPTS, Interrupted
+from ..core.project import for_the_user
+from ..tasks.detection.scores import METRIC_NAMES
+from .next_commands import how_to_go_on
+from .resume import start_scale
 
 
 def choose_sink_steps(config, device_target, steps_per_epoch):

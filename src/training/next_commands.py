@@ -3,7 +3,7 @@ import os
 import shlex
 import sys
 
-from src.core.project import command, for_the_user, where_the_user_stands
+from ..core.project import command, for_the_user, where_the_user_stands
 
 
 def how_to_go_on(checkpoint: str, rank_size: int) -> str:

@@ -1,8 +1,8 @@
 """The learning-rate schedule and the optimizer that a configuration describes, and what of a network they train."""
 from mindspore import nn, ops
 
-from src.model_utils.quiet import without_warnings
-from src.training.lr_schedule import CosineDecay, MultiDecay, PolyDecay
+from ..model_utils.quiet import without_warnings
+from .lr_schedule import CosineDecay, MultiDecay, PolyDecay
 
 
 def build_schedule(train_config, steps_per_epoch, epochs):

@@ -5,16 +5,16 @@ import zlib
 import mindspore as ms
 import numpy as np
 
-from src.core.console import log
-from src.core.errors import UserError
-from src.core.files import read_json
-from src.core.kinds import having, is_text, list_of
-from src.core.tables import some
-from src.data.epochs import convert_steps
-from src.model_utils.config import checked_section
-from src.network.architectures import resolved
-from src.weights.checkpoints import EMA_PREFIX, check_architecture, layers_left_out, read_checkpoint
-from src.weights.side_file import side_file
+from ..core.console import log
+from ..core.errors import UserError
+from ..core.files import read_json
+from ..core.kinds import having, is_text, list_of
+from ..core.tables import some
+from ..data.epochs import convert_steps
+from ..model_utils.config import checked_section
+from ..network.architectures import resolved
+from ..weights.checkpoints import EMA_PREFIX, check_architecture, layers_left_out, read_checkpoint
+from ..weights.side_file import side_file
 
 LAYERS = ("arch", "block_class", "num_stacks", "down_ratio", "head_conv", "cat_spec_wh", "reg_offset")  # of net_config, what makes layers
 

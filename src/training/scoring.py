@@ -10,20 +10,20 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.core import interrupts
-from src.core.console import log, log_skipped
-from src.core.errors import UserError
-from src.core.files import read_json
-from src.core.kept import keep_earlier
-from src.core.kinds import having, is_number, is_string, is_whole, or_none
-from src.data.coco import image_size
-from src.evaluation import evaluator
-from src.imaging import drawing
-from src.imaging.reading import read_image
-from src.model_utils.device_adapter import without_kept_graphs
-from src.tasks.detection import scores
-from src.tasks.detection.results import detections_of
-from src.weights.side_file import evaluation_settings, side_file
+from ..core import interrupts
+from ..core.console import log, log_skipped
+from ..core.errors import UserError
+from ..core.files import read_json
+from ..core.kept import keep_earlier
+from ..core.kinds import having, is_number, is_string, is_whole, or_none
+from ..data.coco import image_size
+from ..evaluation import evaluator
+from ..imaging import drawing
+from ..imaging.reading import read_image
+from ..model_utils.device_adapter import without_kept_graphs
+from ..tasks.detection import scores
+from ..tasks.detection.results import detections_of
+from ..weights.side_file import evaluation_settings, side_file
 
 DRAWN = 4  # images of predictions for TensorBoard
 RECORD = np.dtype([("image_id", np.int64), ("category_id", np.int64), ("bbox", np.float64, 4), ("score", np.float64)])

@@ -5,8 +5,8 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.amp import all_finite
 
-from src.network.deform_conv import DeformConv2d
-from src.tasks.detection.device import CenterNetLoss, LossOptions
+from ..network.deform_conv import DeformConv2d
+from ..tasks.detection.device import CenterNetLoss, LossOptions
 
 STATISTICS = ("moving_mean", "moving_variance")  # endings of the names of batch norm's
 LARGEST_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow

@@ -6,13 +6,13 @@ import shutil
 
 import mindspore as ms
 
-from src.core import errors
-from src.core.console import log
-from src.core.errors import UserError
-from src.core.files import link_or_copy, whole_file, write_json
-from src.core.kept import free_name, keep_earlier
-from src.network.architectures import architecture_of
-from src.weights.side_file import (
+from ..core import errors
+from ..core.console import log
+from ..core.errors import UserError
+from ..core.files import link_or_copy, whole_file, write_json
+from ..core.kept import free_name, keep_earlier
+from ..network.architectures import architecture_of
+from .side_file import (
     BEST_NAME,
     CHECKPOINTS,
     HAS_SIDE_FILE,
@@ -23,8 +23,8 @@ from src.weights.side_file import (
     side_file,
     written_as,
 )
-from src.weights.torch_weights import ZOO_PREFIX
-from src.weights.zoo import CHECKSUM, check_sizes
+from .torch_weights import ZOO_PREFIX
+from .zoo import CHECKSUM, check_sizes
 
 EMA_PREFIX = "ema."  # of the averages' names: ema.<name of the weight>
 PARTS = ("backbone", "deconv_layers", "hm", "wh", "reg")  # of a network, which the names of its parameters begin with

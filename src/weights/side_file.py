@@ -4,19 +4,19 @@ import os
 import re
 import shlex
 
-from src.core import errors
-from src.core.errors import UserError
-from src.core.files import read_json
-from src.core.kept import has_companion, holds
-from src.core.kinds import is_boolean, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of, one_of
-from src.core.project import command
-from src.core.version import version
-from src.imaging.view import STRIDE
-from src.model_utils.config import Config, checked_section, load_defaults
-from src.model_utils.rules import checked
-from src.model_utils.together import check_evaluation
-from src.network.architectures import network_facts, resolved
-from src.weights.zoo import refuse_zoo_checkpoint
+from ..core import errors
+from ..core.errors import UserError
+from ..core.files import read_json
+from ..core.kept import has_companion, holds
+from ..core.kinds import is_boolean, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of, one_of
+from ..core.project import command
+from ..core.version import version
+from ..imaging.view import STRIDE
+from ..model_utils.config import Config, checked_section, load_defaults
+from ..model_utils.rules import checked
+from ..model_utils.together import check_evaluation
+from ..network.architectures import network_facts, resolved
+from .zoo import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
 # What a side file says of the model, and what an exported file's says beside it.

@@ -16,12 +16,12 @@ import zlib
 
 import numpy as np
 
-from src.core import errors
-from src.core.errors import UserError
-from src.core.files import whole_file
-from src.core.kept import unmarked
-from src.core.project import how_to_install
-from src.weights.torch_pickles import MOST_DIMENSIONS, Storage, Tensor, Unpickler, checked_key
+from ..core import errors
+from ..core.errors import UserError
+from ..core.files import whole_file
+from ..core.kept import unmarked
+from ..core.project import how_to_install
+from .torch_pickles import MOST_DIMENSIONS, Storage, Tensor, Unpickler, checked_key
 
 MAGIC = 0x1950A86A20F9469CFC6C  # what the format of one pickle after another begins with
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.network.architectures import architecture_of, counted, hourglasses, resnet_config, resnet_of
+from ..core.errors import UserError
+from ..network.architectures import architecture_of, counted, hourglasses, resnet_config, resnet_of
 
 BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 SOURCES = {"original": "the original", "mmdet": "MMDetection", "mmdet_plain": "MMDetection", "zoo": "the model zoo"}  # of detectors

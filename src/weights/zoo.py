@@ -4,9 +4,9 @@ import math
 import os
 import shlex
 
-from src.core.errors import UserError
-from src.core.project import command
-from src.weights.torch_weights import ZOO_PREFIX, zoo_prefix
+from ..core.errors import UserError
+from ..core.project import command
+from .torch_weights import ZOO_PREFIX, zoo_prefix
 
 # Protobuf's keys of fields: a number, or bytes behind their length.
 FIELD_1, FIELD_2, FIELD_3, NUMBER_1 = b"\x0a", b"\x12", b"\x1a", b"\x08"

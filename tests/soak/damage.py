@@ -134,8 +134,8 @@ def settings(folder):
 
 def rank_tables(folder):
     """Rank tables of two servers."""
+    from src.commands.make_rank_table import rank_table
     from src.launch.rank_table import read_rank_table
-    from tools.make_rank_table import rank_table
 
     text = json.dumps(rank_table([(f"10.0.0.{n}", [(d, f"192.168.{n}.{d}") for d in range(4)]) for n in (1, 2)]), indent=1)
 
@@ -308,7 +308,7 @@ def labels(folder):
     import cv2
     import numpy as np
 
-    from tools import import_dataset
+    from src.commands import import_dataset
 
     image = cv2.imencode(".png", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
     paths = {f"{form}-{name.replace('/', '-')}": (form, name) for form, files in LABELS.items() for name in files}

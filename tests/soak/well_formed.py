@@ -20,6 +20,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 def all_through(folder):
     """COCO annotation files through conversion, scoring, images, a merge and, one in ten, the report."""
+    from src.commands import merge_pascal_json
     from src.data.coco import Split, check_classes, class_list, image_list, image_size, read_coco
     from src.data.objects import ground_truth_boxes
     from src.evaluation import results
@@ -28,7 +29,6 @@ def all_through(folder):
     from src.runs.report import Run, write_report
     from src.tasks.detection.results import coco_records
     from tests.conftest import convert
-    from tools import merge_pascal_json
     from tools.benchmark_inputs import write_coco
 
     write_coco(os.path.join(folder, "coco"), 3, 160, 120, 2)
@@ -236,6 +236,7 @@ def make_base(folder):
     """A folder that holds what the commands of command_lines name; returns its path."""
     import numpy as np
 
+    from src.commands import make_rank_table
     from src.core.files import write_json
     from src.data.coco import find_split
     from src.inference.offline import input_name, result_name
@@ -244,7 +245,6 @@ def make_base(folder):
     from src.weights.checkpoints import save_weights
     from src.weights.side_file import describe_model
     from tests.conftest import convert
-    from tools import make_rank_table
     from tools.benchmark_inputs import jpeg, photograph, write_coco
 
     base = os.path.join(folder, "base")
@@ -312,7 +312,7 @@ COMMANDS = [
     ["export", "--export_config.ckpt_file", "m.ckpt", "--export_config.export_name", "x", "--export_config.input_res", "[64, 64]", *SMALL],
     ["preprocess", "--val_data_dir", "data", "--predict_dir", "out", "--export_config.input_res", "[64, 64]"],
     ["postprocess", "--result_path", "results", "--meta_path", "meta", "--label_path", "data", "--save_path", "out"],
-    ["src.commands.convert", "--coco_data_dir", "data", "--mindrecord_dir", "out", "--dataset_config.num_workers", "1"],
+    ["src.commands.dataset", "--coco_data_dir", "data", "--mindrecord_dir", "out", "--dataset_config.num_workers", "1"],
     ["tools.predict", "--load_checkpoint_path", "m.ckpt", "--input", "image.jpg", "--output", "out", "--device_target", "CPU",
      "--input_res", "64", "64", "--multi_scales", "[1]", "--score_thresh", "0.3", "--max_pixels", "9999", "--max_frames", "3"],
     ["tools.predict", "--mindir", "e.mindir", "--input", "data/val2017", "--output", "out", "--batch_size", "2", "--classes", "class 1"],

@@ -4,12 +4,12 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 
-from src.data.objects import object_problem, without_objects
-from src.core import errors
-from src.core.errors import UserError
-from src.core.tables import some, table
-from src.imaging.reading import read_sizes
-from src.data.labels.formats import PARTS, name_of
+from ..objects import object_problem, without_objects
+from ...core import errors
+from ...core.errors import UserError
+from ...core.tables import some, table
+from ...imaging.reading import read_sizes
+from .formats import PARTS, name_of
 
 
 @dataclass

@@ -10,8 +10,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from src.core.project import command
-from src.imaging.headers import IMAGE_ENDINGS
+from ...core.project import command
+from ...imaging.headers import IMAGE_ENDINGS
 
 PARTS = ("train", "val", "test")
 PART_OF_WORD = {"train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",

@@ -4,8 +4,8 @@ import re
 import unicodedata
 import urllib.parse
 
-from src.data.summary import spread
-from src.data.labels.formats import SAMPLE, folder_of, name_of, part_of
+from ..summary import spread
+from .formats import SAMPLE, folder_of, name_of, part_of
 
 
 def plain_name(path):

@@ -6,14 +6,14 @@ import os
 
 import yaml
 
-from src.core import errors
-from src.core.console import progress
-from src.core.errors import UserError
-from src.core.files import read_text
-from src.data.labels.formats import CLASS_FILES, folder_of, images_of, name_of, part_of, yaml_files
-from src.data.labels.names import alike, match_names, normalized
-from src.data.labels.common import Labels
-from src.data.labels.yolo_files import match_labels
+from ...core import errors
+from ...core.console import progress
+from ...core.errors import UserError
+from ...core.files import read_text
+from .formats import CLASS_FILES, folder_of, images_of, name_of, part_of, yaml_files
+from .names import alike, match_names, normalized
+from .common import Labels
+from .yolo_files import match_labels
 
 LARGEST_CLASS = 2**31 - 1
 TOLERANCE = 0.01  # of the image, by which a coordinate may lie outside

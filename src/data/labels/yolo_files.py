@@ -2,10 +2,10 @@
 import collections
 import os
 
-from src.core.errors import UserError
-from src.core.tables import some
-from src.data.labels.formats import first_line, folder_of, images_of, is_label, stem
-from src.data.labels.names import plain_name, plain_names
+from ...core.errors import UserError
+from ...core.tables import some
+from .formats import first_line, folder_of, images_of, is_label, stem
+from .names import plain_name, plain_names
 
 
 def label_paths(image):

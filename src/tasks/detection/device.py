@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import mindspore as ms
 from mindspore import nn, ops
 
-from src.tasks.points import (
+from ..points import (
     _sum,
     at_least_one,
     clamped_sigmoid,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.imaging import geometry
-from src.imaging.view import View
-from src.native.extensions import extension
+from ...imaging import geometry
+from ...imaging.view import View
+from ...native.extensions import extension
 
 
 def to_image(detections: np.ndarray, view: View) -> np.ndarray:

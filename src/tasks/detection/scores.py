@@ -9,8 +9,8 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src.core import tables
-from src.tasks.detection.voc_scores import score_text
+from ...core import tables
+from .voc_scores import score_text
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 MOST_CLASSES = 120  # that class_table shows

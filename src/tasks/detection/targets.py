@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from src.imaging import gaussians, geometry
-from src.imaging.color import color_matrix, mean_gray, normalizing_matrix, random_color
-from src.imaging.view import output_size, whole_view
+from ...imaging import gaussians, geometry
+from ...imaging.color import color_matrix, mean_gray, normalizing_matrix, random_color
+from ...imaging.view import output_size, whole_view
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 import numpy as np
 from pycocotools import mask
 
-from src.core import tables
+from ...core import tables
 
 IOU = 0.5
 RULES = {"11 points": True, "area": False}  # VOC2007's, and that of 2010 and later

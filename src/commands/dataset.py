@@ -3,16 +3,16 @@ import glob
 import os
 import time
 
-from src.core import interrupts
-from src.core.console import log
-from src.core.errors import UserError
-from src.core.locks import locked
-from src.data.coco import find_split
-from src.data.conversion import convert
-from src.data.manifest import manifest_path
-from src.model_utils.config import get_config
-from src.model_utils.mindspore_version import require_mindspore
-from src.model_utils.moxing_adapter import modelarts
+from ..core import interrupts
+from ..core.console import log
+from ..core.errors import UserError
+from ..core.locks import locked
+from ..data.coco import find_split
+from ..data.conversion import convert
+from ..data.manifest import manifest_path
+from ..model_utils.config import get_config
+from ..model_utils.mindspore_version import require_mindspore
+from ..model_utils.moxing_adapter import modelarts
 
 
 def check_paths(config):

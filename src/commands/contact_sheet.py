@@ -1,0 +1,65 @@
+"""Run an exported file on images of a COCO-format data set and draw detections beside the ground truth on one sheet."""
+
+from ..core import errors
+from ..core.errors import UserError
+from ..inference.options import OptionParser, add_exported_option, check_model_options
+from ..model_utils.config import get_config
+
+MOST = 10_000  # of images, of columns, and of pixels in a row of one
+
+
+def main():
+    parser = OptionParser(description=__doc__)
+    add_exported_option(parser, required=True)
+    parser.add_argument("--data_dir", required=True, help="data set whose validation images are drawn")
+    parser.add_argument("--output", required=True, help="image to write, .png or .jpg")
+    parser.add_argument("--count", type=int, default=12, help="images to draw, spread over the data set (default: %(default)s)")
+    parser.add_argument("--columns", type=int, default=3, help="images in a row (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=480, help="width of an image and its ground truth in pixels (default: %(default)s)")
+    parser.add_argument("--config_path", help="configuration of the data set")
+    options = parser.parse_args()
+    for name in ("count", "columns", "width"):
+        if not 1 <= getattr(options, name) <= MOST:
+            raise UserError(f"--{name} is {getattr(options, name)}; expected a number from 1 to {MOST}")
+    if not options.output.lower().endswith((".png", ".jpg")):
+        raise UserError(f"--output is {options.output}; expected a name that ends in .png or .jpg")
+    config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
+    model = check_model_options(options)
+
+    import numpy as np  # what is slow to load is loaded when there is something to do
+
+    from ..core.console import log
+    from ..core.kept import require_ours, says
+    from ..data.coco import check_classes, find_split, image_list, image_size, read_coco
+    from ..data.objects import ground_truth_boxes
+    from ..data.summary import spread
+    from ..imaging import drawing
+    from ..imaging.reading import read_image
+    from ..inference.predictor import Predictor
+
+    require_ours(options.output, says(), option="--output")
+
+    predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
+    split = find_split(options.data_dir, "val", config.dataset_config)
+    coco = read_coco(split.annotation, split.image_dir)
+    category_ids = check_classes(predictor.detector.description, coco, split.annotation)
+    images = image_list(split, coco)
+    sheet = []
+    for image_id, path in spread(images, options.count):
+        try:
+            image = read_image(path, image_size(coco.imgs[image_id]), config.dataset_config.max_pixels)
+        except (OSError, ValueError) as error:
+            log(f"skipped image {image_id} ({path}): {errors.reason(error)}")
+            continue
+        detections = predictor(image).detections()
+        ground_truth = ground_truth_boxes(coco, image_id, category_ids)
+        # Labels stay legible on small images.
+        shown = drawing.fit(image, options.width // 2 + 1, options.width) if image.shape[1] < options.width / 2 else image
+        zoom = np.tile(np.divide(shown.shape[1::-1], image.shape[1::-1]), 2)
+        detections[:, :4] *= zoom
+        ground_truth[:, :4] *= zoom
+        sheet.append(drawing.compare(shown, detections, ground_truth, predictor.classes, config.eval_config.score_thresh))
+    if not sheet:
+        raise UserError(f"none of the chosen images of {split.annotation} can be shown")
+    drawing.save_image(options.output, drawing.contact_sheet(sheet, options.columns, options.width), says())
+    print(f"{len(sheet)} images: {options.output}")

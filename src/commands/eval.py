@@ -1,0 +1,66 @@
+"""Detect on the images of a COCO-format data set and score the detections."""
+import os
+
+from ..core import errors
+from ..model_utils.config import get_config
+
+
+def main():
+    config = get_config(__doc__)
+    print(config.summary(), flush=True)
+    from ..model_utils.moxing_adapter import modelarts
+
+    with modelarts(config, "data_dir"):
+        evaluate(config)
+
+
+def check_paths(config):
+    """(the model's description, the Split to detect on); a run's best or last checkpoint is put in config by its own name.
+
+    Raises UserError if they are not there, or what lies where the results go is not this project's.
+    """
+    from ..core.kept import require_ours
+    from ..core.locks import require_free
+    from ..data.coco import find_split
+    from ..evaluation.results import results_of
+    from ..inference.models import read_model, require_runtime
+    from ..weights.side_file import named_checkpoint
+
+    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
+    require_runtime(config.load_checkpoint_path)
+    require_free([config.save_result_dir], lock_name(config))
+    require_ours(os.path.join(config.save_result_dir, config.run_mode), results_of(config.run_mode), option="--save_result_dir")
+    description = read_model(config.load_checkpoint_path)
+    try:
+        return description, find_split(config.data_dir, config.run_mode, config.dataset_config)
+    except errors.UserError as error:
+        raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
+
+
+def lock_name(config):
+    """What an evaluation's lock is called: one in validation images and one in test images write into folders of their own."""
+    return f"{config.run_mode} evaluation"
+
+
+def evaluate(config):
+    """Detect, score and write what config asks for."""
+    description, split = check_paths(config)
+    # What is slow to load is not needed for --help, a wrong option or a wrong path.
+    from ..core.console import log
+    from ..core.locks import locked
+    from ..evaluation import evaluator
+    from ..inference.models import check_fixed, description_source, ending, load_model
+    from ..model_utils.together import idle_in_evaluation
+    from ..native.extensions import require_extensions
+    from ..weights.side_file import adopt_evaluation
+
+    require_extensions()
+    log(adopt_evaluation(config, description, description_source(config.load_checkpoint_path)))
+    for sentence in idle_in_evaluation(config, description["arch"], ending(config.load_checkpoint_path) == ".onnx"):
+        log(sentence)
+    check_fixed(config, description, config.load_checkpoint_path)
+    detector = load_model(config.load_checkpoint_path, config)
+    log(f"loaded {config.load_checkpoint_path}{detector.weights}")
+    part = evaluator.read_part(split, detector.description, config)
+    with locked([config.save_result_dir], lock_name(config)):
+        evaluator.evaluate(detector, part, config)

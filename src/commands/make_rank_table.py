@@ -1,0 +1,70 @@
+"""Write a rank table (hccl.json, version 1.0) for machines without a cluster manager: of this server, or of several servers' tables."""
+
+from ..core.errors import UserError
+from ..core.files import write_json
+from ..core.kept import require_ours, says
+from ..inference.options import OptionParser
+from ..launch.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
+
+LARGEST_DEVICE = 9999
+OURS = says('{\n "version": "1.0",\n "server_count": ')  # the test for write_json whether a table is one of this script's
+
+
+def main(argv=None):
+    parser = OptionParser(description=__doc__)
+    parser.add_argument("--output", default="hccl.json", help="file to write (default: %(default)s)")
+    parser.add_argument("--devices", help="device ids, as 0-7 or 0,2,4 (default: all in --hccn_conf)")
+    parser.add_argument("--server_id", help="address by which other servers reach this one (default: its first address)")
+    parser.add_argument("--hccn_conf", default=HCCN_CONF, help="file of the device addresses (default: %(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="for training on CPUs: devices are processes and have no addresses")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="join the tables of several servers; ranks go up in the order given")
+    options = parser.parse_args(argv)
+    require_ours(options.output, OURS, option="--output")
+    if options.merge:
+        servers = [(server.server_id, [(device.device_id, device.ip) for device in server.devices])
+                   for path in options.merge for server in read_rank_table(path)]
+    else:
+        servers = [this_server(options)]
+    table = rank_table(servers)
+    write_json(options.output, table, OURS)
+    read_rank_table(options.output)
+    print(f"{options.output}: {table['server_count']} servers, {sum(len(devices) for _, devices in servers)} devices")
+
+
+def this_server(options):
+    """(server id, [(device id, device address)]) of this machine."""
+    addresses = {} if options.cpu else read_device_ips(options.hccn_conf)
+    if not addresses and not options.cpu:
+        raise UserError(f"{options.hccn_conf} holds no device addresses; name another file with --hccn_conf, or give --cpu")
+    if options.cpu and not options.devices:
+        raise UserError("--cpu needs --devices: how many processes, such as 0-1 for two")
+    devices = parse_devices(options.devices) if options.devices else sorted(addresses)
+    missing = [device for device in devices if device not in addresses]
+    if missing and not options.cpu:
+        raise UserError(f"{options.hccn_conf} has no address of device {missing[0]}; it has {', '.join(map(str, sorted(addresses)))}")
+    return options.server_id or network_addresses()[0], [(device, addresses.get(device, "")) for device in devices]
+
+
+def parse_devices(text):
+    """ "0-7" or "0,2,4" -> list of device ids."""
+    devices = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()) or max(int(first), int(last or 0)) > LARGEST_DEVICE:
+            raise UserError(f"--devices is {text!r}; expected numbers such as 0-7 or 0,2,4, at most {LARGEST_DEVICE}")
+        devices += range(int(first), int(last or first) + 1)
+    return devices
+
+
+def rank_table(servers):
+    """The table as a dictionary, of [(server id, [(device id, device address)])]; ranks in this order."""
+    rank = 0
+    entries = []
+    for server_id, devices in servers:
+        entry = {"server_id": server_id, "device": [], "host_nic_ip": "reserve"}
+        for device_id, ip in devices:
+            address = {"device_ip": ip} if ip else {}
+            entry["device"].append({"device_id": str(device_id), **address, "rank_id": str(rank)})
+            rank += 1
+        entries.append(entry)
+    return {"version": "1.0", "server_count": str(len(servers)), "server_list": entries, "status": "completed"}

@@ -1,0 +1,146 @@
+"""Draw a small COCO-format data set: colored rectangles, ellipses and triangles on textured backgrounds.
+
+The same options and seed give the same files. The layout is COCO 2017's: annotations/instances_{train,val}2017.json and
+{train,val}2017/.
+"""
+import argparse
+import json
+import os
+import tempfile
+
+import cv2
+import numpy as np
+
+from ..core.errors import UserError
+from ..inference.options import OptionParser
+
+CLASSES = ("rectangle", "ellipse", "triangle")
+LARGEST_SIZE = 4096  # pixels of a side
+LEAST_VISIBLE = 0.8  # of every object, when all are painted
+SUPERSAMPLING = 4  # shapes are drawn this much larger, for smooth edges
+
+
+def draw_background(rng, size):
+    """A textured background in muted colors: a gradient, stripes and noise of two grains; float32 [size, size, 3] in 0..255."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    angle = rng.uniform(0, np.pi)
+    along = np.cos(angle) * x + np.sin(angle) * y
+    ramp = (along - along.min()) / np.ptp(along)
+    image = rng.uniform(60, 200) + rng.uniform(-15, 15, 3) + (ramp[..., None] - 0.5) * rng.uniform(-80, 80)
+    image = image + rng.uniform(3, 25) * np.sin(2 * np.pi * rng.uniform(3, 15) * along + rng.uniform(0, 6))[..., None]
+    cells = int(rng.integers(4, 16))
+    coarse = rng.normal(0, rng.uniform(3, 25), (cells, cells)).astype(np.float32)
+    coarse = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+    return (image + coarse + rng.normal(0, rng.uniform(2, 10), (size, size, 3))).astype(np.float32)
+
+
+def draw_outline(rng, label, size, smallest, largest):
+    """A random outline of a class, polygon [M, 2] float, inside a square of `size` pixels."""
+    long_side = rng.uniform(smallest, largest)
+    short_side = long_side * rng.uniform(0.75, 1.0)
+    if CLASSES[label] == "rectangle":
+        points = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (long_side / 2, short_side / 2)
+    elif CLASSES[label] == "ellipse":
+        t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+        points = np.stack([np.cos(t) * long_side / 2, np.sin(t) * short_side / 2], 1)
+    else:
+        points = np.array([[-0.5, 0.5], [0.5, 0.5], [rng.uniform(-0.4, 0.4), -0.5]]) * (long_side, long_side * rng.uniform(0.8, 1.0))
+    angle = rng.uniform(0, np.pi)
+    points = points @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points *= min(1.0, 0.95 * size / np.ptp(points, 0).max())
+    low, high = -points.min(0), size - points.max(0)
+    return points + rng.uniform(low, high)
+
+
+def box_of(points):
+    """[x, y, width, height] around a polygon."""
+    low, high = points.min(0), points.max(0)
+    return [*low, *(high - low)]
+
+
+def mask_of(points, size):
+    """How much of every pixel a polygon covers: float64 [size, size] in 0..1."""
+    mask = np.zeros((size * SUPERSAMPLING,) * 2, np.uint8)
+    cv2.fillPoly(mask, [np.round(points * SUPERSAMPLING).astype(np.int32)], 255)
+    return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) / 255.0
+
+
+def paint(rng, image, mask, label):
+    """Paint a mask in a vivid color of its class's third of the color circle, with a light texture."""
+    hue, saturation, value = (60 * label + rng.uniform(-20, 20)) % 180, rng.uniform(150, 255), rng.uniform(110, 255)
+    color = cv2.cvtColor(np.array([[[hue, saturation, value]]]).astype(np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
+    fill = color + rng.normal(0, 8, image.shape)
+    return (image * (1 - mask[..., None]) + fill * mask[..., None]).astype(np.float32)
+
+
+def draw_image(rng, size, objects, smallest, largest):
+    """(uint8 BGR [size, size, 3], [(label, polygon)]) of one image with up to `objects` objects, and half of that where they fit."""
+    image = draw_background(rng, size)
+    drawn, areas, visible = [], [], []
+    for _ in range(rng.integers((objects + 1) // 2, objects + 1)):
+        for _ in range(20):
+            label = int(rng.integers(len(CLASSES)))
+            points = draw_outline(rng, label, size, smallest, largest)
+            mask = mask_of(points, size)
+            left = [earlier * (1 - mask) for earlier in visible]
+            if all(shown.sum() >= LEAST_VISIBLE * area for shown, area in zip(left, areas, strict=True)):
+                image = paint(rng, image, mask, label)
+                drawn.append((label, points))
+                areas.append(mask.sum())
+                visible = [*left, mask]
+                break
+    return np.clip(image, 0, 255).astype(np.uint8), drawn
+
+
+def write_part(folder, part, count, options):
+    """Draw `count` images and their annotation file for "train" or "val"."""
+    image_dir = os.path.join(folder, f"{part}2017")
+    os.makedirs(image_dir)
+    os.makedirs(os.path.join(folder, "annotations"), exist_ok=True)
+    images, annotations = [], []
+    for number in range(1, count + 1):
+        # Train and validation images come from separate streams of random numbers.
+        rng = np.random.default_rng([options.seed, ("train", "val").index(part), number])
+        image, objects = draw_image(rng, options.size, options.objects, options.smallest, options.largest)
+        name = f"{number:06d}.jpg"
+        cv2.imwrite(os.path.join(image_dir, name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        images.append({"id": number, "file_name": name, "width": options.size, "height": options.size})
+        for label, points in objects:
+            box = [round(float(value), 2) for value in box_of(points)]
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": box, "iscrowd": 0,
+                "area": round(float(cv2.contourArea(points.astype(np.float32))), 2), "segmentation": [np.round(points, 2).ravel().tolist()],
+            })
+    content = {
+        "info": {"description": f"shapes, seed {options.seed}"}, "images": images, "annotations": annotations,
+        "categories": [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)],
+    }
+    with open(os.path.join(folder, "annotations", f"instances_{part}2017.json"), "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    return len(annotations)
+
+
+def main():
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, help="folder to make")
+    parser.add_argument("--train", type=int, default=1300, help="training images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=100, help="validation images (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=128, help="side of an image in pixels (default: %(default)s)")
+    parser.add_argument("--objects", type=int, default=3, help="objects in an image at most (default: %(default)s)")
+    parser.add_argument("--smallest", type=float, default=48, help="smallest long side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--largest", type=float, default=72, help="largest long side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random draws (default: %(default)s)")
+    options = parser.parse_args()
+    if os.path.exists(options.output):
+        raise UserError(f"{options.output} exists; name another --output, or delete it first")
+    if not 0 < options.smallest <= options.largest <= options.size or min(options.train, options.val, options.objects) < 1:
+        raise UserError("expected 0 < smallest <= largest <= size, and at least one image and object of each")
+    if options.size > LARGEST_SIZE or options.seed < 0:
+        raise UserError(f"--size is {options.size}, --seed {options.seed}; expected at most {LARGEST_SIZE}, and at least 0")
+    folder, name = os.path.split(os.path.abspath(options.output))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(".partial", f".{name}.", folder) as beside:
+        partial = os.path.join(beside, name)
+        for part, count in (("train", options.train), ("val", options.val)):
+            print(f"{part}: {count} images, {write_part(partial, part, count, options)} objects")
+        os.replace(partial, options.output)

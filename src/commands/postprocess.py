@@ -1,0 +1,63 @@
+"""Score the result files of offline (Ascend 310) inference: boxes of the original images, COCO table."""
+import os
+
+from ..core import errors
+from ..core.errors import UserError
+from ..model_utils.config import get_config
+
+
+def main():
+    config = get_config(__doc__)
+    print(config.summary(), flush=True)
+    # Slow to load, and not needed for --help or a wrong option.
+    from ..core.console import log, log_skipped, progress
+    from ..core.files import whole_folder
+    from ..core.kept import require_ours
+    from ..data import coco as coco_files
+    from ..evaluation import results
+    from ..inference import offline
+    from ..native.extensions import require_extensions
+    from ..tasks.detection.results import coco_records, merge, to_image
+    from ..weights.side_file import checked_evaluation
+
+    target = os.path.join(config.save_path, "val")
+    require_ours(target, results.results_of("val"), option="--save_path")
+    errors.require_dir(config.result_path, "folder of results (--result_path)")
+    meta = offline.read_meta(config.meta_path)
+    if os.path.isdir(config.label_path):
+        split, data_dir = coco_files.find_split(config.label_path, "val", config.dataset_config), config.label_path
+    else:
+        annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
+        split, data_dir = coco_files.Split(annotation, ""), os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
+    require_extensions()
+    coco = coco_files.read_coco(split.annotation, split.image_dir)
+    coco_files.check_expected(config, *coco_files.class_list(coco), split.annotation)
+    coco_files.log_notes(coco)
+    config.take(checked_evaluation(meta.get("evaluation", {}), config.meta_path), "the exported file")
+    log(f"soft-NMS {str(config.eval_config.SOFT_NMS).lower()} ({config.origin('eval_config.SOFT_NMS')})")
+    category_ids = coco_files.check_classes(meta, coco, split.annotation)
+    coco_files.check_objects(coco, split.annotation)
+    options = config.eval_config
+    records, skipped = [], list(meta["skipped"])
+    for entry in progress(meta["images"], "post-processing"):
+        if entry["id"] not in coco.imgs:
+            skipped.append(f"image {entry['id']}: not among the images of {split.annotation} that can be scored")
+            continue
+        path = os.path.join(config.result_path, offline.result_name(offline.input_name(entry["id"])))
+        try:
+            detections = offline.read_result(path, meta["K"], len(meta["classes"]))
+        except (OSError, ValueError) as error:
+            skipped.append(f"image {entry['id']} ({path}): {errors.reason(error)}")
+            continue
+        detections = merge([to_image(detections, entry["view"])], options.SOFT_NMS, meta["K"])
+        records += coco_records(entry["id"], detections, category_ids, options.round_scores)
+    log_skipped(skipped)
+    images = [(entry["id"], entry["file_name"]) for entry in meta["images"]]
+    if not records:
+        raise UserError(f"{config.result_path}: no result of any of the {len(images)} images")
+    extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
+    with whole_folder(target, results.results_of("val")) as folder:
+        results.Results(split.annotation, images, records, skipped).write(folder, "val")
+        log(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
+        log(results.score_and_write(folder, coco, records, coco_files.dataset_name(data_dir, coco), extra, options.voc_metric))
+    log(f"results: {target}")

@@ -1,0 +1,60 @@
+"""Write the validation images as input files for offline (Ascend 310) inference, and the metadata that postprocess.py needs."""
+from ..core import interrupts
+from ..core.errors import UserError
+from ..model_utils.config import get_config
+
+
+def main():
+    config = get_config(__doc__)
+    print(config.summary(), flush=True)
+    from ..core.console import log, log_skipped
+    from ..data.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
+    from ..inference.models import is_exported, read_model
+    from ..network.architectures import check_detected_input, network_facts
+
+    if not config.predict_dir:
+        raise UserError("no folder for the inputs given (--predict_dir)")
+    if config.eval_config.multi_scales != [1.0]:
+        raise UserError(f"eval_config.multi_scales is {config.eval_config.multi_scales}; offline inference has one scale, [1.0]")
+    split = find_split(config.val_data_dir, "val", config.dataset_config, "--val_data_dir")
+    coco = read_coco(split.annotation, split.image_dir)
+    check_expected(config, *class_list(coco), split.annotation)
+    description = read_model(config.mindir_path) if config.mindir_path else None
+    if description and not is_exported(config.mindir_path):
+        raise UserError(f"mindir_path is no exported file (.mindir or .onnx): {config.mindir_path}")
+    if not description or description["input_res"] is None:
+        facts = description or network_facts(config.net_config.as_dict())
+        check_detected_input(facts, config.export_config.input_res, "export_config.input_res")
+        if description:
+            description["input_res"] = config.export_config.input_res
+    # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
+    from ..data.coco import check_classes
+    from ..imaging.reading import read_image
+    from ..inference.offline import write_inputs
+    from ..native.extensions import require_extensions
+
+    require_extensions()
+    if description:
+        check_classes(description, coco, split.annotation)
+    else:
+        options = config.export_config
+        description = {
+            "classes": class_list(coco)[0], "mean": config.dataset_config.mean, "std": config.dataset_config.std,
+            "input_res": options.input_res, "input_type": options.input_type,
+            "down_ratio": config.net_config.down_ratio, "K": config.eval_config.K,
+        }
+    images = image_list(split, coco)
+    log_notes(coco)
+    sizes = {info["id"]: image_size(info) for info in coco.dataset["images"]}
+
+    def load(image_id, path):
+        return read_image(path, sizes[image_id], config.dataset_config.max_pixels)
+
+    try:
+        skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers, load)
+    except KeyboardInterrupt:
+        raise interrupts.Interrupted("the inputs are not complete, and none are written; the same command starts anew") from None
+    log_skipped(skipped)
+    width, height = description["input_res"]
+    log(f"{len(images) - len(skipped)} inputs of {description['input_type']} for {width}x{height}, {len(skipped)} skipped: "
+        f"{config.predict_dir}")

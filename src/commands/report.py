@@ -1,0 +1,120 @@
+"""Make one self-contained HTML file about a training and its evaluation: curves, scores, errors, images, speed; or, of several, one that
+compares them: curves in one chart, scores side by side, what differs in their configuration."""
+import os
+
+from ..core import errors
+from ..core.errors import UserError
+from ..inference.options import OptionParser
+from ..model_utils.config import get_config
+
+
+def main(argv=None):
+    parser = OptionParser(description=__doc__)
+    parser.add_argument("result_dirs", metavar="RESULT_DIR", nargs="+",
+                        help="save_result_dir of train.py and eval.py: train_record.jsonl, val/, ckpt_0/; several are compared")
+    parser.add_argument("--output", help="file to write (default: RESULT_DIR/report.html; of several runs report.html in this folder)")
+    parser.add_argument("--title", help="heading (default: the folders' names)")
+    parser.add_argument("--data_dir", help="data set that one run was evaluated on (default: where it was then)")
+    parser.add_argument("--config_path", help="configuration of the data set (with --data_dir)")
+    options = parser.parse_args(argv)
+    config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
+    folders = [errors.require_dir(folder, "result folder") for folder in options.result_dirs]
+    output = report(folders[0], options, config) if len(folders) == 1 else compare(folders, options)
+    print(f"wrote {output}")
+
+
+def report(folder, options, config):
+    """Write the page about one run; returns its path."""
+    from ..core.console import log
+    from ..core.files import read_json
+    from ..core.kept import require_ours, says
+    from ..evaluation.results import FOUND
+    from ..runs.report import Run, write_report
+
+    output = options.output or os.path.join(folder, "report.html")
+    require_ours(output, says(), option="--output")
+    record, scores, detections = find_files(folder)
+    for path in (record, scores, detections):
+        if not os.path.isfile(path):
+            log(f"without {path}")
+    content = {"record_path": record if os.path.isfile(record) else None, "metrics": read_metrics(scores)}
+    if os.path.isfile(detections):
+        content.update(ground_truth(read_json(detections, "detections of eval.py", FOUND), options, config))
+    title = options.title or os.path.basename(os.path.abspath(folder))
+    write_report(output, title, Run(**content), config.eval_config.score_thresh)
+    return output
+
+
+def compare(folders, options):
+    """Write the page about several runs; returns its path."""
+    from ..core.console import log
+    from ..core.kept import require_ours, says
+    from ..runs.comparison import ComparedRun, read_settings, run_names, write_comparison
+    from ..runs.record import read_record
+    from ..weights.side_file import find_checkpoints, side_file
+
+    if options.data_dir or options.config_path:
+        raise UserError("--data_dir and --config_path are for the images of one run: several are compared without images")
+    output, runs = options.output or "report.html", []
+    require_ours(output, says(), option="--output")
+    for name, folder in zip(run_names(folders), folders):
+        if any(os.path.samefile(folder, run.folder) for run in runs):
+            raise UserError(f"{folder} is given twice")
+        record, scores, _ = find_files(folder)
+        checkpoints = find_checkpoints(os.path.join(folder, "ckpt_0")) or find_checkpoints(folder)
+        described = side_file(checkpoints[-1]) if checkpoints else os.path.join(folder, "ckpt_0")
+        missing = [os.path.relpath(path, folder) for path in (record, scores, described) if not os.path.isfile(path)]
+        for part in missing:
+            log(f"without {os.path.join(folder, part)}")
+        runs.append(ComparedRun(
+            name, folder, *(read_record(record) if os.path.isfile(record) else ([], [])), read_metrics(scores),
+            read_settings(described) if os.path.isfile(described) else None, missing,
+        ))
+    if not any(run.steps or run.scores or run.metrics for run in runs):
+        raise UserError(f"none of the {len(runs)} runs has a recorded step or an evaluation: there is nothing to compare")
+    names = ", ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
+    write_comparison(output, options.title or names, runs)
+    return output
+
+
+def find_files(folder):
+    """The paths of a run's record, scores and detections, there or not. Raises UserError if none is."""
+    results = os.path.join(folder, "val") if os.path.isdir(os.path.join(folder, "val")) else folder
+    paths = [os.path.join(folder, "train_record.jsonl")]
+    paths += [os.path.join(results, name) for name in ("metrics.json", "val_pred_result.json")]
+    if not any(map(os.path.isfile, paths)):
+        raise UserError(f"{folder} has neither train_record.jsonl nor val/ of an evaluation")
+    return paths
+
+
+def read_metrics(path):
+    """The dictionary of a metrics.json, None if it is not there. Raises UserError."""
+    from ..core.files import read_json
+    from ..evaluation.results import SCORES, TIMES
+
+    if not os.path.isfile(path):
+        return None
+    metrics = read_json(path, "scores of eval.py", SCORES)
+    return read_json(path, "scores of eval.py", TIMES) if "stage_seconds" in metrics else metrics
+
+
+def ground_truth(result, options, config):
+    """Ground truth, records and images of an evaluation's result: {"coco", "records", "images"}. Raises UserError."""
+    from ..data.coco import find_split, image_list, read_coco
+
+    if options.data_dir:
+        split = find_split(options.data_dir, "val", config.dataset_config)
+        coco = read_coco(split.annotation, split.image_dir)
+        images = dict(image_list(split, coco))
+    else:
+        if not os.path.isfile(result["annotation"]):
+            raise UserError(f"the annotations are no longer at {result['annotation']}; say where the data set is with --data_dir")
+        coco = read_coco(result["annotation"])
+        images = {info["id"]: info["file_name"] for info in result["images"]}
+    unknown = [record["image_id"] for record in result["annotations"] if record["image_id"] not in coco.imgs]
+    if unknown:
+        raise UserError(f"image {unknown[0]} of the results is not in the annotations; is it the data set of this evaluation?")
+    foreign = [record["category_id"] for record in result["annotations"] if record["category_id"] not in coco.cats]
+    if foreign:
+        raise UserError(f"category id {foreign[0]} of the results is not in the annotations; is it the data set of this evaluation?")
+    return {"coco": coco, "records": result["annotations"], "images": images}

@@ -1,0 +1,115 @@
+"""Write a COCO annotation file from a Pascal VOC folder: Annotations/*.xml, ImageSets/Main/<split>.txt, JPEGImages/.
+
+VOC counts pixels from 1, and a box's last pixel belongs to it: x = xmin - 1, width = xmax - xmin + 1, likewise y and height.
+"""
+import argparse
+import hashlib
+import os
+import re
+
+from ..core import errors
+from ..core.console import log, log_skipped
+from ..core.errors import UserError
+from ..core.files import link_or_copy, write_json
+from ..core.kept import MARK, require_ours, says
+from ..data.labels.common import Labels, each_once
+from ..data.labels.formats import images_of, name_of, stem
+from ..data.labels.voc import read_files, read_list, read_xml
+from ..inference.options import OptionParser
+
+VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+               "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+OBJECTS_AN_IMAGE = 10_000  # annotation ids are image id x this + number in the image
+LARGEST_ID = 2**38  # of an image, so that annotation ids stay exact in pycocotools' float64
+
+
+def main(argv=None):
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--voc_dir", required=True, help="folder with Annotations/, ImageSets/Main/ and JPEGImages/")
+    parser.add_argument("--split", required=True, help="list of images, ImageSets/Main/<split>.txt: trainval, test, ...")
+    parser.add_argument("--output", required=True, help="annotation file to write, .json")
+    parser.add_argument("--classes", help="class names in their order, separated by commas (default: VOC's 20 if there are no others, "
+                                          "else all names of the folder's annotations, sorted)")
+    parser.add_argument("--image_dir", help="put the images of the list there, too (as links where that is possible)")
+    parser.add_argument("--zero_based", action="store_true", help="the boxes count pixels from 0")
+    options = parser.parse_args(argv)
+
+    require_ours(options.output, says(), option="--output")
+    for folder in ("Annotations", "JPEGImages"):
+        errors.require_dir(os.path.join(options.voc_dir, folder), f"VOC folder's {folder}")
+    images = images_of(f"JPEGImages/{file}" for file in sorted(os.listdir(os.path.join(options.voc_dir, "JPEGImages"))))
+    stems = set(map(stem, images))
+    names = read_list(os.path.join(options.voc_dir, "ImageSets", "Main", f"{options.split}.txt"), stems)
+    ids = image_ids(stems.union(names))
+    classes = [name.strip() for name in options.classes.split(",")] if options.classes else find_classes(options.voc_dir)
+    labels = Labels(options.voc_dir)
+    read_files(labels, [("train", f"Annotations/{name}.xml") for name in names], images, 0 if options.zero_based else 1)
+    dataset = convert(labels, ids, classes)
+    for note in labels.notes:
+        log(note)
+    log_skipped(labels.skipped)
+    if not dataset["annotations"]:
+        what = "object" if dataset["images"] else "image"
+        raise UserError(f"{options.voc_dir}: no {what} of {options.split} can be used; {[*labels.skipped, 'there are none'][0]}")
+    name = f"{os.path.basename(os.path.abspath(options.voc_dir))} {options.split}"
+    dataset["info"] = {"written_by": MARK, "description": name, "skipped": labels.skipped}
+    if options.image_dir:
+        link_images(options.voc_dir, [info["file_name"] for info in dataset["images"]], options.image_dir)
+    write_json(options.output, dataset, says())
+    difficult = sum(annotation["difficult"] for annotation in dataset["annotations"])
+    log(f"{len(dataset['images'])} images, {len(dataset['annotations'])} objects ({difficult} difficult), {len(classes)} classes, "
+        f"{len(labels.skipped)} images or objects skipped: {options.output}")
+
+
+def image_ids(names):
+    """{name: id} that does not depend on the split: the digits of the name (2008_000008: 2008000008) if they tell the folder's images
+    apart, else a number made of the name's SHA-1. Raises UserError if two names get one id."""
+    digits = {name: re.sub(r"\D", "", name) for name in names}
+    if all(value and int(value) < LARGEST_ID for value in digits.values()) and len({int(value) for value in digits.values()}) == len(names):
+        return {name: int(value) for name, value in digits.items()}
+    ids = {name: int(hashlib.sha1(name.encode()).hexdigest(), 16) % LARGEST_ID for name in names}
+    if len(set(ids.values())) < len(names):
+        raise UserError("two image names give the same id; rename one of them")
+    return ids
+
+
+def find_classes(voc_dir):
+    """The class names of a folder: VOC's 20 if there are no others."""
+    folder = os.path.join(voc_dir, "Annotations")
+    found = set()
+    for file in sorted(os.listdir(folder)):
+        if file.lower().endswith(".xml"):
+            try:
+                found |= {(entry.findtext("name") or "").strip() for entry in read_xml(os.path.join(folder, file)).iter("object")}
+            except ValueError:
+                continue  # named where it is converted
+    found.discard("")
+    if not found:
+        raise UserError(f"{folder}: no annotation names a class")
+    return list(VOC_CLASSES) if found <= set(VOC_CLASSES) else sorted(found)
+
+
+def convert(labels, ids, classes):
+    """The COCO dictionary of the images of Labels, in the order of their list; objects of other classes are named in labels.skipped."""
+    numbers = {name: number for number, name in enumerate(classes, 1)}
+    images, annotations = [], []
+    for image in each_once(labels, labels.parts["train"]).values():
+        image_id, (width, height) = ids[stem(image.path)], image.size
+        images.append({"id": image_id, "file_name": name_of(image.path), "width": width, "height": height})
+        for number, (name, annotation) in enumerate(image.objects, 1):
+            if name in numbers:
+                own = {"id": image_id * OBJECTS_AN_IMAGE + number, "image_id": image_id, "category_id": numbers[name]}
+                annotations.append({**own, **annotation})
+            else:
+                labels.skipped.append(f"an object of {image.path}: unknown class {name!r}")
+    categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in numbers.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def link_images(voc_dir, files, folder):
+    """Put image files of JPEGImages into a folder, as hard links where the file system can; what is there stays."""
+    os.makedirs(folder, exist_ok=True)
+    for file in files:
+        source, target = os.path.join(voc_dir, "JPEGImages", file), os.path.join(folder, file)
+        if not os.path.lexists(target):
+            link_or_copy(source, target)
