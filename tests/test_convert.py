@@ -30,7 +30,7 @@ from tests import parity, torch_family, torch_reference
 from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, network_of, noise_image, run_script
 from tests.test_torch_files import write_tar
 
-NAMES = os.path.join(ROOT, "tools", "names")
+NAMES = os.path.join(ROOT, "src", "weights", "names")
 pytestmark = pytest.mark.usefixtures("undrawn")  # all weights come from files
 
 

@@ -31,7 +31,7 @@ WITHOUT_MEANING = (
 
 def coco_classes():
     """(names, ids) of COCO's 80 classes."""
-    with open(os.path.join(ROOT, "tools", "names", "coco_classes.txt"), encoding="utf-8") as file:
+    with open(os.path.join(ROOT, "src", "weights", "names", "coco_classes.txt"), encoding="utf-8") as file:
         entries = [line.strip().split(" ", 1) for line in file]
     return [name for _, name in entries], [int(number) for number, _ in entries]
 

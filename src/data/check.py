@@ -7,20 +7,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .coco import check_classes, check_objects
-from .preview import MOST_IMAGES
-from .objects import usable_boxes, without_objects
-from .coco import check_expected, class_list, find_split, image_list, image_size, read_coco
 from ..core import errors
 from ..core.console import progress
 from ..core.errors import UserError
-from .summary import Boxes, collect
-from .epochs import epoch_order
 from ..imaging import reading
 from ..imaging.color import apply_color
 from ..imaging.headers import read_header
-from .samples import augmented_batch, sample_layout
 from ..tasks.detection.targets import columns
+from .coco import check_classes, check_expected, check_objects, class_list, find_split, image_list, image_size, read_coco
+from .epochs import epoch_order
+from .objects import usable_boxes, without_objects
+from .preview import MOST_IMAGES
+from .samples import augmented_batch, sample_layout
+from .summary import Boxes, collect
 
 FIRST = 3  # of what is found, these are named
 LEFT_OUT_IMAGES = ("image files are missing", "images have another size than the annotation file says", "images cannot be read",

@@ -9,34 +9,15 @@ from dataclasses import dataclass
 
 from pycocotools.coco import COCO
 
-from . import coco_entries
-from .objects import ANY_SIZE
 from ..core import errors
 from ..core.console import log, log_skipped
 from ..core.errors import UserError
 from ..imaging.headers import IMAGE_ENDINGS
 from ..imaging.reading import read_size
+from . import coco_entries
 from .labels.formats import import_hint
 from .labels.names import alike
-import contextlib
-import io
-import math
-import os
-from collections import Counter
-from dataclasses import dataclass
-
-import numpy as np
-from pycocotools import mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-
-from ..core import tables
-from ..core.errors import UserError
-from ..core.files import write_json
-from ..core.kept import holds
-from ..core.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
-from ..tasks.detection import voc_scores
-from ..tasks.detection.voc_scores import score_text
+from .objects import ANY_SIZE
 
 # Some documents spell the test set's year 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}

@@ -6,10 +6,10 @@ import os
 import re
 from collections import Counter, defaultdict
 
-from .objects import annotation_name, annotation_problem, is_box, turned_box, without_objects
 from ..core.errors import UserError
 from ..core.kinds import is_number, is_text, is_whole
 from ..core.tables import some
+from .objects import annotation_name, annotation_problem, is_box, turned_box, without_objects
 
 LARGEST_ID = 2**63 - 1  # MindRecord's integers
 LARGEST_EXACT = 2**53  # pycocotools keeps annotation ids as float64

@@ -4,15 +4,15 @@ import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
-from .objects import usable_boxes, without_objects
-from .coco import check_expected, class_list, dataset_name, image_size, read_coco
 from ..core import errors
 from ..core.console import log, log_skipped, progress
 from ..core.errors import UserError
 from ..core.files import settle, write_json
-from .summary import collect
 from ..imaging import reading
+from .coco import check_expected, class_list, dataset_name, image_size, read_coco
 from .manifest import boxes_path, manifest_path, write_boxes, writing_records
+from .objects import usable_boxes, without_objects
+from .summary import collect
 
 RECORD_SCHEMA = {
     "image": {"type": "bytes"},

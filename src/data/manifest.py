@@ -13,15 +13,15 @@ import zlib
 
 import numpy as np
 
-from .coco import check_expected, class_list, find_split, named_classes, read_coco
 from ..core import errors
 from ..core.errors import UserError
 from ..core.files import read_json, whole_file
 from ..core.kinds import dictionary_of, is_string, is_text, is_whole, list_of
 from ..core.project import command
-from .summary import Boxes
-from .labels.formats import import_hint
 from ..model_utils.paths import training_annotation
+from .coco import check_expected, class_list, find_split, named_classes, read_coco
+from .labels.formats import import_hint
+from .summary import Boxes
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]
 ZOO_COLUMNS = ["image", "img_id", "bboxes", "category_id"]  # the same in the model zoo's files, whose category_id counts from 1

@@ -6,15 +6,13 @@ from importlib.metadata import version
 
 import numpy as np
 
-from ..core import errors, interrupts
 from ..core.errors import UserError
-from ..core.console import log
-from .epochs import Steps, epoch_order, rank_share
-from .manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, manifest_path, read_manifest
-from .samples import augmented_batch, sample_layout
 from ..imaging import reading
 from ..native.extensions import require_extensions
 from ..tasks.detection.targets import columns, draws_on_host
+from .epochs import Steps, epoch_order, rank_share
+from .manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, read_manifest
+from .samples import augmented_batch, sample_layout
 
 # MindSpore is imported where it is used: it is slow to load, and not needed for --help, a wrong option or a wrong path.
 

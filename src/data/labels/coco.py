@@ -1,13 +1,13 @@
 """Data sets in COCO format whose files lie elsewhere than where src/data/coco.py looks, as Roboflow and CVAT export them."""
 import os
 
-from ..coco import check_coco, class_list, image_size, load_json
 from ...core.console import progress
 from ...core.errors import UserError
 from ...core.kinds import having, is_text, is_whole, list_of
+from ..coco import check_coco, class_list, image_size, load_json
+from .common import Labels
 from .formats import coco_files, images_of, part_of
 from .names import match_names
-from .common import Labels
 
 
 def read(folder, files):

@@ -4,11 +4,11 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 
-from ..objects import object_problem, without_objects
 from ...core import errors
 from ...core.errors import UserError
 from ...core.tables import some, table
 from ...imaging.reading import read_sizes
+from ..objects import object_problem, without_objects
 from .formats import PARTS, name_of
 
 

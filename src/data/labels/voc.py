@@ -9,13 +9,13 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 
-from ..objects import LARGEST_SIDE, turned_box
 from ...core import errors
 from ...core.console import progress
 from ...core.files import read_text
+from ..objects import LARGEST_SIDE, turned_box
+from .common import Labels
 from .formats import folder_of, image_lists, images_of, name_of, part_of, stem, voc_files
 from .names import alike, normalized, plain_name, plain_names, shared
-from .common import Labels
 
 TURNED = "boxes are turned: the upright box around each counts"
 SWAPPED = "boxes have their corners swapped, and count as if they had not"

@@ -10,9 +10,9 @@ from ...core import errors
 from ...core.console import progress
 from ...core.errors import UserError
 from ...core.files import read_text
+from .common import Labels
 from .formats import CLASS_FILES, folder_of, images_of, name_of, part_of, yaml_files
 from .names import alike, match_names, normalized
-from .common import Labels
 from .yolo_files import match_labels
 
 LARGEST_CLASS = 2**31 - 1

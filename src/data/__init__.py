@@ -1,0 +1,1 @@
+"""COCO files, MindRecord files, the training set."""
