@@ -77,8 +77,9 @@ in_background() {
 import sys
 sys.path[0], script = sys.argv.pop(1), sys.argv.pop(1)  # not the current folder, which may have a src/ of its own
 import importlib
+from pathlib import Path
 
-from src import errors
+from src.core import errors
 from src.model_utils.config import get_config
 from src.model_utils.local_adapter import require_device
 
@@ -86,7 +87,7 @@ def check():
     config = get_config("", sys.argv[1:])
     print(config.summary(), flush=True)
     if not config.enable_modelarts:  # which copies them first
-        importlib.import_module(script[:-3].replace("/", ".")).check_paths(config)
+        importlib.import_module(f"src.commands.{Path(script).stem}").check_paths(config)
     if script != "src/dataset.py":  # which needs no device
         require_device(config.device_target)
 

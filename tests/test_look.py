@@ -166,7 +166,7 @@ def test_a_training_is_the_same_with_and_without_a_look(least_run, tiny_records,
     words = [*TINY, "--epoch_size", 2, "--compile_cache_dir", least_graphs, "--train_steps", 7, "--save_checkpoint_steps", 3,
              "--save_checkpoint_num", 5, "--mindrecord_dir", tiny_records]
     script = tmp_path / "blind.py"
-    script.write_text(f"import sys\nsys.path[0] = {ROOT!r}\nfrom src import look\nlook.look = lambda *_: None\n"
+    script.write_text(f"import sys\nsys.path[0] = {ROOT!r}\nfrom src.training import look\nlook.look = lambda *_: None\n"
                       f"import runpy\nrunpy.run_path({ROOT!r} + '/tests/least_train.py', run_name='__main__')\n")
     run_script(script, *words, cwd=tmp_path)
     assert not (tmp_path / "train_batch.jpg").exists()

@@ -5,6 +5,7 @@ Commands run in the process, where they work to their end at once: a stand-in de
 import contextlib
 import functools
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -221,13 +222,13 @@ def use_stand_ins():
             raise Interrupted("much is to be drawn")
         return real_write_part(folder, part, count, options)
 
-    shapes = importlib.import_module("tools.make_shapes_dataset")
+    shapes = importlib.import_module("src.commands.make_shapes_dataset")
     real_write_part = shapes.write_part
     for patch in (
         mock.patch.object(detector, "load_detector", load_detector), mock.patch.object(detector, "load_mindir", load_mindir),
         mock.patch("src.training.engine.train", train), mock.patch("mindspore.export", export), mock.patch("tools.train_full.run", run),
         mock.patch.object(shapes, "write_part", write_part), mock.patch("tools.benchmark.run_part", lambda part, options: []),
-        mock.patch("tools.serve.serve", lambda model, options, listener: listener.close()),
+        mock.patch("src.commands.serve.serve", lambda model, options, listener: listener.close()),
     ):
         patch.start()
 
@@ -344,7 +345,8 @@ COMMANDS = [
 
 def run(script, words):
     """Call a script's main() as with these words behind it."""
-    main = importlib.import_module(script).main
+    command = f"src.commands.{script.rpartition('.')[2]}"
+    main = importlib.import_module(command if importlib.util.find_spec(command) else script).main
     with mock.patch.object(sys, "argv", [script, *words]), contextlib.redirect_stderr(io.StringIO()):
         main()
 
