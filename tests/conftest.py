@@ -10,6 +10,7 @@ import functools
 import glob
 import hashlib
 import importlib.metadata
+import inspect
 import io
 import json
 import os
@@ -40,7 +41,7 @@ from src.core.interrupts import INTERRUPTS, Interrupts
 from src.imaging.color import apply_color
 from src.model_utils import config as config_module
 from src.model_utils.config import get_config
-from src.weights.side_file import side_file
+from src.weights.side_file import read_side_file, side_file
 from tests import environments, prepared
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
@@ -352,20 +353,21 @@ def nothing_left_behind():
 def shared_detectors():
     """What eval.py, export.py and the Predictor load from equal checkpoints with equal options is compiled once for all tests of a process.
 
-    A test that imports load_detector by itself gets a detector of its own.
+    own_detector gives a test a detector of its own.
     """
     from src.inference import detector
     from src.network.architectures import ARCHITECTURES
 
     load, held = detector.load_detector, {}
 
-    def load_shared(checkpoint, eval_config, *words, **options):
+    @functools.wraps(load)
+    def load_shared(checkpoint, description, eval_config, *words, **options):
         files = [path for path in (str(checkpoint), side_file(str(checkpoint))) if os.path.isfile(path)]
         digest = hashlib.sha256(b"".join(pathlib.Path(path).read_bytes() for path in files)).hexdigest()
         own = ARCHITECTURES["resdcn_18"].build  # which the fixture least, and others, replace
         key = (len(files), digest, own, eval_config.K, eval_config.flip_test, eval_config.keep_res, *words, *options.values())
         if key not in held:
-            held[key] = load(checkpoint, eval_config, *words, **options)
+            held[key] = load(checkpoint, description, eval_config, *words, **options)
             if len(held) > 8:
                 del held[next(iter(held))]  # each takes some 100 MB
         return held[key]
@@ -373,6 +375,14 @@ def shared_detectors():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detector, "load_detector", load_shared)
         yield
+
+
+def own_detector(checkpoint, eval_config, *words, **options):
+    """The Detector of a checkpoint, compiled anew; words and options are what load_detector takes after eval_config."""
+    from src.inference import detector
+
+    load = inspect.unwrap(detector.load_detector)
+    return load(str(checkpoint), read_side_file(str(checkpoint)), eval_config, *words, **options)
 
 
 # Runs scripts, each as its user does, where neither MindSpore nor PyTorch can be imported. One process for all: starting takes the time.

@@ -18,7 +18,6 @@ from src.commands import convert_centernet, convert_resnet18
 from src.core.errors import UserError
 from src.data.coco import class_list, read_coco
 from src.imaging import color
-from src.inference.detector import load_detector
 from src.inference.predictor import Predictor
 from src.model_utils.config import get_config
 from src.training.fine_tuning import start_weights
@@ -27,7 +26,18 @@ from src.weights.checkpoints import load_weights, parameter_shapes, read_checkpo
 from src.weights.side_file import read_side_file
 from src.weights.zoo import parameter_names
 from tests import parity, torch_family, torch_reference
-from tests.conftest import GOLDEN, ROOT, TINY, assert_user_error, call_script, load_golden, network_of, noise_image, run_script
+from tests.conftest import (
+    GOLDEN,
+    ROOT,
+    TINY,
+    assert_user_error,
+    call_script,
+    load_golden,
+    network_of,
+    noise_image,
+    own_detector,
+    run_script,
+)
 from tests.test_torch_files import write_tar
 
 NAMES = os.path.join(ROOT, "src", "weights", "names")
@@ -199,7 +209,7 @@ def heads(checkpoint):
 
     With native deformable convolutions, which are quicker; parity.py has the composed ones, too.
     """
-    detector = load_detector(str(checkpoint), get_config("", []).eval_config, "CPU", "native")
+    detector = own_detector(checkpoint, get_config("", []).eval_config, "CPU", "native")
     return detector.network.maps.network, detector.description
 
 

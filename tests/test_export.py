@@ -13,7 +13,8 @@ import pytest
 
 from src.core.errors import UserError
 from src.imaging.view import make_input, normalize
-from src.inference.detector import export_detector, load_detector, load_mindir
+from src.inference.detector import export_detector
+from src.inference.models import open_model
 from src.inference.predictor import Predictor
 from tests.conftest import (
     NARROW,
@@ -26,6 +27,7 @@ from tests.conftest import (
     exporter,
     no_graphs,
     noise_image,
+    own_detector,
     resdcn_18_is,
 )
 
@@ -33,7 +35,7 @@ from tests.conftest import (
 def expected_detections(checkpoint, images, make_config, *words):
     """What the checkpoint's own network, not exported, finds in images fitted into 128x96."""
     config = make_config("--eval_config.K", 20, *words)
-    detector = load_detector(str(checkpoint), config.eval_config, "CPU")
+    detector = own_detector(checkpoint, config.eval_config, "CPU")
     options = config.dataset_config
     batch = np.stack([normalize(make_input(image, 1.0, False, (128, 96), 4)[0], options.mean, options.std) for image in images])
     with no_graphs():
@@ -166,7 +168,7 @@ def test_an_export_of_any_name_keeps_an_earlier_one(small_checkpoint, tiny_data,
     assert sorted(os.listdir(folder)) == ["a net.1.json", "a net.1.mindir", "a net.json", "a net.mindir"]
     for ending, text in earlier.items():
         assert (folder / f"a net.1{ending}").read_text() == text
-    assert load_mindir(str(folder / "a net.mindir")).description["input_res"] == [96, 64]
+    assert open_model(str(folder / "a net.mindir")).description["input_res"] == [96, 64]
     call_script("tools/predict.py", "--mindir", folder / "a net.mindir", "--device_target", "CPU",
                 "--input", tiny_data / "val2017", "--output", tmp_path / "out")
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) > 0
@@ -188,7 +190,7 @@ def test_a_side_file_that_lacks_something_is_named(export_mindir, tmp_path):
     del side["K"]
     (tmp_path / "x.json").write_text(json.dumps(side))
     with pytest.raises(UserError, match="x.json.*'K'"):
-        load_mindir(str(tmp_path / "x.mindir"))
+        open_model(str(tmp_path / "x.mindir"))
 
 
 def test_predict_with_an_exported_file(export_mindir, small_checkpoint, tiny_data, tmp_path, graphless):
@@ -221,8 +223,8 @@ def test_k_is_the_files(export_mindir, tiny_data, capsys):
     assert "K 150" not in capsys.readouterr().out  # a library prints nothing
 
 
-def test_load_mindir_gives_the_checkpoints_detections(export_mindir, small_checkpoint, make_config):
-    detector = load_mindir(str(export_mindir("floats_one", *NARROW[:2])))
+def test_an_opened_mindir_gives_the_checkpoints_detections(export_mindir, small_checkpoint, make_config):
+    detector = open_model(str(export_mindir("floats_one", *NARROW[:2]))).load(make_config())
     consumer = detector.description
     assert consumer["input_res"] == [128, 96] and consumer["K"] == 20 and consumer["down_ratio"] == 4
     assert consumer["classes"] == ["rectangle", "ellipse", "triangle"]
@@ -230,7 +232,7 @@ def test_load_mindir_gives_the_checkpoints_detections(export_mindir, small_check
     tensor = normalize(make_input(noise_image(5), 1.0, False, (128, 96), 4)[0], options.mean, options.std)
     from_mindir = detector(tensor[None])
     assert from_mindir.shape == (1, 20, 6)
-    network = load_detector(str(small_checkpoint), make_config("--eval_config.K", 20).eval_config, "CPU")
+    network = own_detector(small_checkpoint, make_config("--eval_config.K", 20).eval_config, "CPU")
     with no_graphs():
         np.testing.assert_allclose(from_mindir, network(tensor[None]), rtol=1e-5, atol=1e-5)
 
@@ -266,9 +268,9 @@ def test_air_needs_ascend(lively_checkpoint):
     assert_user_error(done, "AIR", "MINDIR")
 
 
-def test_a_damaged_mindir_file_is_named(export_mindir, tmp_path):
+def test_a_damaged_mindir_file_is_named(export_mindir, make_config, tmp_path):
     exported = export_mindir("floats_one", *NARROW[:2])
     (tmp_path / "x.mindir").write_bytes(exported.read_bytes()[:1000])
     shutil.copy(exported.with_suffix(".json"), tmp_path / "x.json")
     with pytest.raises(UserError, match="x.mindir"):
-        load_mindir(str(tmp_path / "x.mindir"))
+        open_model(str(tmp_path / "x.mindir")).load(make_config())

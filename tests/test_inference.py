@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src.imaging.reading import read_image
-from src.inference.detector import ExportedDetector, load_detector
+from src.inference.detector import ExportedDetector
 from src.inference.pipeline import StageTimes, detect_all, make_inputs
 from src.network import graphs
 from src.network.centernet import HeatmapNetwork
@@ -19,7 +19,16 @@ from src.network.folding import fold_batch_norm
 from src.network.graphs import Graphs
 from src.weights.checkpoints import load_weights, read_checkpoint
 from tests import torch_reference
-from tests.conftest import ROOT, assert_same_detections, network_of, noise_image, operation_by_operation, resdcn_18_is, write_coco
+from tests.conftest import (
+    ROOT,
+    assert_same_detections,
+    network_of,
+    noise_image,
+    operation_by_operation,
+    own_detector,
+    resdcn_18_is,
+    write_coco,
+)
 
 
 def build(lively_checkpoint):
@@ -186,7 +195,7 @@ def test_batches_give_what_single_images_give(small_checkpoint, tiny_data, make_
     """The network gets whole batches; the graph of all sizes would take them apart."""
     paths = sorted((tiny_data / "val2017").iterdir())
     config = make_config("--eval_config.K", 30)
-    detector, results = load_detector(str(small_checkpoint), config.eval_config, "CPU"), []
+    detector, results = own_detector(small_checkpoint, config.eval_config, "CPU"), []
     for batch_size in (1, 4):
         config.eval_config.batch_size = batch_size
         results.append([detected.detections for detected in detect_all(detector, paths, read_image, config)])
@@ -233,7 +242,7 @@ def test_one_graph_computes_all_shapes_until_one_is_frequent(monkeypatch):
 def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, small_checkpoint, make_config):
     """Also for images whose map has fewer places than K."""
     config = make_config("--eval_config.keep_res", "true", *options)
-    free, own = (load_detector(str(small_checkpoint), config.eval_config, "CPU") for _ in range(2))
+    free, own = (own_detector(small_checkpoint, config.eval_config, "CPU") for _ in range(2))
     batches = [batch_of(shape[2], shape) for shape in ((1, 3, 32, 32), (2, 3, 64, 96), (1, 3, 96, 64), (1, 3, 192, 256))]
     with operation_by_operation():
         expectations = [own.network(ms.Tensor(batch)).asnumpy() for batch in batches]
@@ -252,7 +261,7 @@ def test_the_native_deformable_convolution_gets_a_graph_for_each_shape(deformabl
     """MindSpore infers no free shape through it."""
     config = make_config("--eval_config.keep_res", "true")
     with resdcn_18_is("SMALL"):
-        native, composite = (load_detector(str(deformable_file), config.eval_config, "CPU", name) for name in ("native", "composite"))
+        native, composite = (own_detector(deformable_file, config.eval_config, "CPU", name) for name in ("native", "composite"))
     for batch in (batch_of(1, (1, 3, 64, 96)), batch_of(2, (1, 3, 96, 64))):
         for one, other in zip(native(batch), composite(batch)):
             certain = other[:, 4] > 1e-3

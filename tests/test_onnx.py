@@ -23,8 +23,7 @@ from src.export.onnx_cells import add_cell
 from src.export.onnx_graph import OPSETS, Graph
 from src.export.onnx_model import build_model, decode
 from src.inference import onnx_detector
-from src.inference.detector import load_detector
-from src.inference.onnx_detector import load_onnx, read_onnx
+from src.inference.onnx_detector import read_onnx
 from src.inference.predictor import Predictor
 from src.network.centernet import DetectionNetwork, HeatmapNetwork
 from src.network.deform_conv import DeformConv2d
@@ -41,6 +40,7 @@ from tests.conftest import (
     no_graphs,
     noise_image,
     operation_by_operation,
+    own_detector,
     resdcn_18_is,
     run_script,
 )
@@ -72,6 +72,11 @@ def export_resnet(lively_checkpoint, tmp_path_factory):
 
 
 FIXED = ("--export_config.onnx_dynamic", "false", "--export_config.input_res", "[128, 96]", "--export_config.batch_size", 2)
+
+
+def load_onnx(path, provider="CPU"):
+    """The detector of an ONNX file."""
+    return onnx_detector.load_onnx(*read_onnx(path), path, provider)
 
 
 def with_maps(model):
@@ -108,7 +113,7 @@ def assert_near(found, expected, relative):
 @pytest.fixture(scope="module")
 def lively_network(lively_checkpoint, make_config):
     """lively_checkpoint's DetectionNetwork, whose deformable convolutions reach pixels away."""
-    network = load_detector(str(lively_checkpoint), make_config("--eval_config.K", K).eval_config, "CPU").network
+    network = own_detector(lively_checkpoint, make_config("--eval_config.K", K).eval_config, "CPU").network
     image = ms.Tensor(np.random.default_rng(1).standard_normal((1, 3, 96, 160)).astype(np.float32))
     with operation_by_operation():
         features = network.maps.network.backbone(image)
@@ -449,10 +454,9 @@ def test_a_wrong_file_is_named(change, part, export, tmp_path, capfd):
 def test_what_is_no_model_is_named(make, part, export, tmp_path):
     path = tmp_path / "no.onnx"
     make(path, export("deform_conv").read_bytes())
-    for read in (read_onnx, load_onnx):
-        with pytest.raises(UserError, match=part) as caught:
-            read(str(path))
-        assert str(path) in str(caught.value)
+    with pytest.raises(UserError, match=part) as caught:
+        read_onnx(str(path))
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "../weights", "weights"])

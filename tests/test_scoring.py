@@ -16,7 +16,6 @@ from PIL import Image
 from src.core.errors import UserError
 from src.data.coco import Split, image_list, read_coco
 from src.evaluation import evaluator, results
-from src.inference.detector import load_detector
 from src.inference.pipeline import Detected
 from src.model_utils.config import Config
 from src.network.centernet import build_network
@@ -27,7 +26,7 @@ from src.training.ema import WeightAverage
 from src.training.scoring import Scoring, join_records, measure_of, start_scoring
 from src.weights.checkpoints import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
 from src.weights.side_file import find_checkpoints, read_side_file, side_file
-from tests.conftest import TINY, assert_user_error, call_script, noise_image, resdcn_18_is, write_coco
+from tests.conftest import TINY, assert_user_error, call_script, noise_image, own_detector, resdcn_18_is, write_coco
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def scoring(tiny_data, small_file, make_config):
 def detected_by_checkpoint(path, scoring):
     """The records of eval.py's detector of a checkpoint."""
     config = scoring.config
-    detector = load_detector(str(path), config.eval_config, "CPU", "native")
+    detector = own_detector(path, config.eval_config, "CPU", "native")
     return evaluator.detect(detector, scoring.part, config)[0].records
 
 
@@ -122,7 +121,7 @@ def test_the_average_is_what_is_scored(least, least_checkpoint, scoring, tmp_pat
     shutil.copy(side_file(str(least_checkpoint)), side_file(path))
     records = scores._detect()
     assert records == detected_by_checkpoint(path, scores) != detected_by_checkpoint(least_checkpoint, scores)
-    detector = load_detector(path, scores.config.eval_config, "CPU", "native", use_ema=False)
+    detector = own_detector(path, scores.config.eval_config, "CPU", "native", use_ema=False)
     plain = evaluator.detect(detector, scores.part, scores.config)[0].records
     assert plain == detected_by_checkpoint(least_checkpoint, scores)
 

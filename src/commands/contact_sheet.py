@@ -2,7 +2,7 @@
 
 from ..core import errors
 from ..core.errors import UserError
-from ..inference.options import OptionParser, add_exported_option, check_model_options
+from ..inference.options import OptionParser, add_exported_option, open_model_of
 from ..model_utils.config import get_config
 
 MOST = 10_000  # of images, of columns, and of pixels in a row of one
@@ -24,7 +24,7 @@ def main():
     if not options.output.lower().endswith((".png", ".jpg")):
         raise UserError(f"--output is {options.output}; expected a name that ends in .png or .jpg")
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
-    model = check_model_options(options)
+    model = open_model_of(options)
 
     import numpy as np  # what is slow to load is loaded when there is something to do
 

@@ -15,7 +15,7 @@ def main():
 
 
 def check_paths(config):
-    """(the model's description, the Split to detect on); a run's best or last checkpoint is put in config by its own name.
+    """(the Model, the Split to detect on); a run's best or last checkpoint is put in config by its own name.
 
     Raises UserError if they are not there, or what lies where the results go is not this project's.
     """
@@ -23,16 +23,14 @@ def check_paths(config):
     from ..core.locks import require_free
     from ..data.coco import find_split
     from ..evaluation.results import results_of
-    from ..inference.models import read_model, require_runtime
-    from ..weights.side_file import named_checkpoint
+    from ..inference.models import find_model, open_model
 
-    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
-    require_runtime(config.load_checkpoint_path)
+    config.load_checkpoint_path = find_model(config.load_checkpoint_path)
     require_free([config.save_result_dir], lock_name(config))
     require_ours(os.path.join(config.save_result_dir, config.run_mode), results_of(config.run_mode), option="--save_result_dir")
-    description = read_model(config.load_checkpoint_path)
+    model = open_model(config.load_checkpoint_path)
     try:
-        return description, find_split(config.data_dir, config.run_mode, config.dataset_config)
+        return model, find_split(config.data_dir, config.run_mode, config.dataset_config)
     except errors.UserError as error:
         raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
 
@@ -44,23 +42,23 @@ def lock_name(config):
 
 def evaluate(config):
     """Detect, score and write what config asks for."""
-    description, split = check_paths(config)
+    model, split = check_paths(config)
     # What is slow to load is not needed for --help, a wrong option or a wrong path.
     from ..core.console import log
     from ..core.locks import locked
     from ..evaluation import evaluator
-    from ..inference.models import check_fixed, description_source, ending, load_model
+    from ..inference.models import ending
     from ..model_utils.together import idle_in_evaluation
     from ..native.extensions import require_extensions
     from ..weights.side_file import adopt_evaluation
 
     require_extensions()
-    log(adopt_evaluation(config, description, description_source(config.load_checkpoint_path)))
-    for sentence in idle_in_evaluation(config, description["arch"], ending(config.load_checkpoint_path) == ".onnx"):
+    log(adopt_evaluation(config, model.description, model.source))
+    for sentence in idle_in_evaluation(config, model.description["arch"], ending(model.path) == ".onnx"):
         log(sentence)
-    check_fixed(config, description, config.load_checkpoint_path)
-    detector = load_model(config.load_checkpoint_path, config)
-    log(f"loaded {config.load_checkpoint_path}{detector.weights}")
+    model.check_fixed(config)
+    detector = model.load(config)
+    log(f"loaded {model.path}{detector.weights}")
     part = evaluator.read_part(split, detector.description, config)
     with locked([config.save_result_dir], lock_name(config)):
         evaluator.evaluate(detector, part, config)

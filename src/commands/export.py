@@ -41,7 +41,8 @@ def export(config):
     if options.export_format == "AIR" and target != "Ascend":
         raise errors.UserError("export_format AIR needs an Ascend device, and this machine has none; use MINDIR")
     from_bytes = options.input_type == "uint8"
-    detector = load_detector(options.ckpt_file, config.eval_config, target, config.net_config.dcn_impl, from_bytes, config.use_ema)
+    detector = load_detector(options.ckpt_file, description, config.eval_config, target, config.net_config.dcn_impl, from_bytes,
+                             config.use_ema)
     log(f"loaded {options.ckpt_file}{detector.weights}")
     write = export_onnx if options.export_format == "ONNX" else export_detector
     write(detector, options, config.eval_config)

@@ -3,9 +3,8 @@ import time
 
 from ..core import errors
 from ..core.kept import require_ours
-from ..inference.models import load_model
 from ..inference.offline import RESULTS, run_inputs
-from ..inference.options import OptionParser, add_device_options, add_exported_option, check_model_options
+from ..inference.options import OptionParser, add_device_options, add_exported_option, open_model_of
 from ..model_utils.config import make_config
 
 
@@ -16,11 +15,11 @@ def main(argv=None):
     parser.add_argument("--result_path", required=True, help="folder for the results")
     add_device_options(parser)
     options = parser.parse_args(argv)
-    model = check_model_options(options)
+    model = open_model_of(options)
     errors.require_dir(options.input_dir, "folder of inputs (--input_dir)")
     require_ours(options.result_path, RESULTS, option="--result_path")
     config = make_config(device_target=options.device_target, device_id=options.device_id, onnx_provider=options.onnx_provider)
-    detector = load_model(model, config)
+    detector = model.load(config)
     start = time.perf_counter()
     done, skipped = run_inputs(detector, options.input_dir, options.result_path)
     seconds = time.perf_counter() - start

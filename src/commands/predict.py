@@ -10,7 +10,7 @@ from ..core.kept import require_ours
 from ..data.labels.formats import endings
 from ..imaging.headers import IMAGE_ENDINGS
 from ..inference.files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
-from ..inference.options import OptionParser, add_model_options, check_model_options
+from ..inference.options import OptionParser, add_model_options, open_model_of
 from ..inference.predictor import Predictor
 from ..model_utils.config import load_defaults
 
@@ -21,7 +21,7 @@ def main(argv=None):
     options = parse(argv)
     if options.heatmap and options.exported:
         raise UserError("an exported file ends in detections and has no heatmap: --heatmap needs --load_checkpoint_path")
-    model = check_model_options(options)
+    model = open_model_of(options)
     sources, base = find_sources(options.input)
     check_output(options.output, base)
 

@@ -9,7 +9,7 @@ def main():
     print(config.summary(), flush=True)
     from ..core.console import log, log_skipped
     from ..data.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
-    from ..inference.models import is_exported, read_model
+    from ..inference.models import is_exported, open_model
     from ..network.architectures import check_detected_input, network_facts
 
     if not config.predict_dir:
@@ -19,7 +19,7 @@ def main():
     split = find_split(config.val_data_dir, "val", config.dataset_config, "--val_data_dir")
     coco = read_coco(split.annotation, split.image_dir)
     check_expected(config, *class_list(coco), split.annotation)
-    description = read_model(config.mindir_path) if config.mindir_path else None
+    description = open_model(config.mindir_path).description if config.mindir_path else None
     if description and not is_exported(config.mindir_path):
         raise UserError(f"mindir_path is no exported file (.mindir or .onnx): {config.mindir_path}")
     if not description or description["input_res"] is None:

@@ -1,12 +1,13 @@
 """Turn an exported ONNX file into one of int8 convolutions, calibrated on a folder of images; with annotations, say what it costs in AP."""
 import difflib
 import os
+from typing import Any
 
 from ..core import errors, interrupts
 from ..core.errors import UserError
 from ..core.kept import says
 from ..core.project import how_to_install
-from ..inference.models import ending
+from ..inference.models import Model, ending, open_model
 from ..inference.options import OptionParser
 from ..model_utils.config import get_config
 
@@ -28,30 +29,29 @@ def main(argv=None):
     from ..core.console import log
     from ..core.files import whole_file, write_json
     from ..core.kept import require_ours
-    from ..inference.models import check_fixed, description_source, load_model, read_model
-    from ..inference.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file
+    from ..inference.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file, read_onnx
     from ..weights.side_file import adopt_evaluation
 
     require_ours(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file, "--output")
     if options.report:
         require_ours(options.report, TIMES, option="--report")
-    description = read_model(options.onnx)
-    log(adopt_evaluation(config, description, description_source(options.onnx)))
-    check_fixed(config, description, options.onnx)
-    model = read_float_model(options.onnx)
-    left = choose_float(model, options.keep_float)
+    model = open_model(options.onnx)
+    log(adopt_evaluation(config, model.description, model.source))
+    model.check_fixed(config)
+    proto = float_model(model)
+    left = choose_float(proto, options.keep_float)
     paths = choose_images(options.images, options.count)
-    part = read_annotated(description, config) if options.data_dir else None
-    detector = load_model(options.onnx, config)
+    part = read_annotated(model.description, config) if options.data_dir else None
+    detector = model.load(config)
 
     batches = calibration_batches(paths, detector, config)
     first = next(batches)
-    int8 = quantize(model, itertools.chain([first], batches), left)
+    int8 = quantize(proto, itertools.chain([first], batches), left)
     with whole_file(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(int8.SerializeToString())
     write_json(onnx_side_file(options.output), {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
-    log(f"{os.path.getsize(options.output) / 2**20:.1f} MB, {model.ByteSize() / 2**20:.1f} MB in float: {options.output}")
-    report = compare({"float": detector, "int8": load_onnx(options.output)}, first, part, config)
+    log(f"{os.path.getsize(options.output) / 2**20:.1f} MB, {proto.ByteSize() / 2**20:.1f} MB in float: {options.output}")
+    report = compare({"float": detector, "int8": load_onnx(*read_onnx(options.output), options.output)}, first, part, config)
     log(table(report))
     if options.report:
         write_json(options.report, report, TIMES)
@@ -79,14 +79,11 @@ def parse(argv):
     return options
 
 
-def read_float_model(path):
-    """The ModelProto of an exported ONNX file that read_model has checked. Raises UserError if it is quantized."""
-    import onnx
-
-    model = onnx.load(path)
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
-        raise UserError(f"--onnx {path} is quantized already; name the file that export.py wrote")
-    return model
+def float_model(model: Model) -> Any:
+    """The ModelProto of an exported ONNX file, not loaded yet. Raises UserError if it is quantized."""
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node):
+        raise UserError(f"--onnx {model.path} is quantized already; name the file that export.py wrote")
+    return model.proto
 
 
 def choose_float(model, beginnings):

@@ -7,7 +7,7 @@ import ssl
 from ..core import errors
 from ..core.errors import UserError
 from ..core.project import how_to_install
-from ..inference.options import OptionParser, add_model_options, check_model_options
+from ..inference.options import OptionParser, add_model_options, open_model_of
 from ..model_utils.config import load_defaults
 
 KEEP_ALIVE = 75  # seconds that a connection may be silent between two requests; longer than a proxy keeps it
@@ -49,7 +49,7 @@ def main(argv=None):
     if not 0 <= options.score_thresh <= 1:
         raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
     check_tls(options.tls_cert, options.tls_key)
-    model = check_model_options(options)
+    model = open_model_of(options)
     return serve(model, options, listen(options.host, options.port))
 
 
@@ -98,7 +98,7 @@ def serve(model, options, listener):
     limits = Limits(max_bytes=options.max_bytes, max_pixels=options.max_pixels, queue=options.queue, deadline=options.deadline)
     host, port = listener.getsockname()[:2]
     address = f"http{'s' if options.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-    service = Service(predictor, network, workers, limits, os.path.basename(model), options.score_thresh)
+    service = Service(predictor, network, workers, limits, os.path.basename(model.path), options.score_thresh)
     app, pages = build_app(service, keys), options.cors_origins.split(",")
     if options.cors_origins:
         app = CORSMiddleware(app, pages, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=HEADERS)

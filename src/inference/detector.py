@@ -22,8 +22,8 @@ from ..network.deform_conv import resolve_dcn_impl
 from ..network.device_input import Normalize
 from ..network.folding import make_for_inference
 from ..network.graphs import Graphs
-from ..weights.checkpoints import load_weights, read_checkpoint, weights_taken
-from ..weights.side_file import CONSUMER, HAS_SIDE_FILE, read_exported, read_side_file, side_file
+from ..weights.checkpoints import load_weights, read_parameters, weights_taken
+from ..weights.side_file import CONSUMER, HAS_SIDE_FILE, side_file
 from .onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
 
 # Evaluation settings that are fixed when a file is exported.
@@ -84,16 +84,17 @@ class ExportedDetector:
         return self.graph(ms.Tensor(filled(batch, self.batch_size))).asnumpy()[: len(batch)]
 
 
-def load_detector(checkpoint, eval_config, device_target, dcn_impl="auto", from_bytes=False, use_ema=True):
-    """The Detector of a checkpoint, with eval_config's K and flip_test, its batch norm folded; use_ema as in load_weights.
+def load_detector(checkpoint: str, description: dict, eval_config: Config, device_target: str, dcn_impl: str = "auto",
+                  from_bytes: bool = False, use_ema: bool = True) -> Detector:
+    """The Detector of a checkpoint that read_side_file describes, with eval_config's K and flip_test, its batch norm folded; use_ema as in
+    load_weights.
 
     Where images keep their sizes, one graph computes all on a CPU; other devices, and the native deformable convolution, have kernels
     for known shapes.
     """
-    description = read_side_file(checkpoint)
     dcn_impl = resolve_dcn_impl(dcn_impl, device_target)
     network = build_network(Config(description["net_config"]), len(description["classes"]), dcn_impl)
-    parameters = read_checkpoint(checkpoint)
+    parameters = read_parameters(checkpoint)
     load_weights(network, parameters, checkpoint, use_ema=use_ema)
     if left := make_for_inference(network):
         log(f"{left} batch norms stay: folding them would cost precision")
@@ -116,9 +117,8 @@ def build_detector(network, description, eval_config, any_size, from_bytes=False
     return Detector(detection, description, options.down_ratio, from_bytes, any_size)
 
 
-def load_mindir(path):
-    """The ExportedDetector of a MindIR file. Raises UserError if it is none."""
-    description = read_exported(path)
+def load_mindir(path: str, description: dict) -> ExportedDetector:
+    """The ExportedDetector of a MindIR file that read_exported describes. Raises UserError if it is none."""
     try:
         graph = nn.GraphCell(ms.load(path))
     except (RuntimeError, ValueError, TypeError) as error:

@@ -54,15 +54,17 @@ def onnx_side_file(path: str) -> str:
 HAS_ONNX_SIDE_FILE = has_companion(onnx_side_file, '"input_type"')  # a test for kept.keep_earlier
 
 
-def read_onnx(path: str) -> dict:
-    """The description in an ONNX file's metadata, as an exported file's side file has it. Raises UserError if it is not of this project."""
-    return _described(_load(path), path)
+def read_onnx(path: str) -> tuple[Any, dict]:
+    """The ModelProto in an ONNX file, and the description in its metadata, as an exported file's side file has it.
 
-
-def load_onnx(path: str, provider: str = "CPU") -> OnnxDetector:
-    """The OnnxDetector of a file; provider is a key of PROVIDERS. Raises UserError if it cannot be loaded."""
+    Raises UserError if it is not of this project.
+    """
     model = _load(path)
-    description = _described(model, path)
+    return model, _described(model, path)
+
+
+def load_onnx(model: Any, description: dict, path: str, provider: str = "CPU") -> OnnxDetector:
+    """The OnnxDetector of what read_onnx gives for a file; provider is a key of PROVIDERS. Raises UserError if it cannot be loaded."""
     session = start_session(model, provider, path)
     _check_ends(session, description, path)
     return OnnxDetector(session, description, path)

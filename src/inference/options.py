@@ -6,8 +6,7 @@ import re
 from ..core.errors import UserError
 from ..core.version import version
 from ..model_utils.config import load_defaults
-from ..weights.side_file import named_checkpoint
-from .models import is_exported, read_model, require_runtime
+from .models import Model, find_model, is_exported, open_model
 
 # Options of other detectors that no spelling leads to.
 OTHERS = {"--conf": "--score_thresh", "--source": "--input", "--weights": "--load_checkpoint_path", "--imgsz": "--input_res",
@@ -71,11 +70,8 @@ def add_device_options(parser):
     parser.add_argument("--device_id", type=int, default=values["device_id"], help=f"{helps['device_id']} (default: %(default)s)")
 
 
-def check_model_options(options):
-    """The path of the model that the options of add_model_options name. Raises UserError unless it is there and what computes it."""
+def open_model_of(options: argparse.Namespace) -> Model:
+    """The Model that the options of add_model_options name. Raises UserError unless it is there and what computes it."""
     if options.exported is not None and not is_exported(options.exported):
         raise UserError(f"--mindir and --onnx name an exported file, .mindir or .onnx: {options.exported}")
-    model = options.exported if options.exported is not None else named_checkpoint(options.load_checkpoint_path)
-    require_runtime(model)
-    read_model(model)
-    return model
+    return open_model(find_model(options.exported if options.exported is not None else options.load_checkpoint_path))

@@ -14,8 +14,8 @@ from ..imaging.reading import read_image
 from ..imaging.view import View
 from ..model_utils.config import make_config
 from ..native.extensions import require_extensions
-from ..weights.side_file import adopt_evaluation, named_checkpoint
-from .models import description_source, is_exported, load_model, read_model, require_runtime
+from ..weights.side_file import adopt_evaluation
+from .models import Model, find_model, is_exported, open_model
 from .pipeline import join_scales, make_inputs
 
 Source = str | os.PathLike | bytes | np.ndarray | Image.Image  # what as_image takes
@@ -82,7 +82,8 @@ def as_image(source: Source) -> np.ndarray:
 
 
 class Predictor:
-    """Detects the objects of an image with a checkpoint (.ckpt, its side file beside it) or an exported file (.mindir, .onnx).
+    """Detects the objects of an image with a checkpoint (.ckpt, its side file beside it) or an exported file (.mindir, .onnx), of which
+    model is the path; or what models.open_model gave for one.
 
     Each image is fitted into the size the checkpoint's recipe evaluates at, or if that keeps sizes, was trained at (or into input_res,
     [width, height]), so that one graph serves images of all sizes; keep_res=True keeps their own sizes. eval_options are those of
@@ -97,13 +98,12 @@ class Predictor:
     Raises UserError for a model that cannot be loaded or an option that does not exist.
     """
 
-    def __init__(self, model: str | os.PathLike, device_target: str = "auto", device_id: int = 0, input_res: list[int] | None = None,
-                 onnx_provider: str = "CPU", use_ema: bool | None = None, **eval_options: Any):
-        if not isinstance(model, (str, os.PathLike)):
+    def __init__(self, model: str | os.PathLike | Model, device_target: str = "auto", device_id: int = 0,
+                 input_res: list[int] | None = None, onnx_provider: str = "CPU", use_ema: bool | None = None, **eval_options: Any):
+        if isinstance(model, (str, os.PathLike)):
+            model = open_model(find_model(os.fspath(model)))
+        if not isinstance(model, Model):
             raise UserError(f"a {type(model).__name__} names no model; give the path of a checkpoint or an exported file")
-        model = named_checkpoint(os.fspath(model))
-        require_runtime(model)
-        description = read_model(model)
         given = {"device_target": device_target, "device_id": device_id, "onnx_provider": onnx_provider}
         if use_ema is not None:
             given["use_ema"] = use_ema
@@ -111,22 +111,23 @@ class Predictor:
             given["eval_config"] = eval_options
         if input_res:
             given["dataset_config"] = {"input_res_test": list(input_res)}
-        fixed = {name.rpartition(".")[2] for name in description.get("fixed", {})}
+        fixed = {name.rpartition(".")[2] for name in model.fixed}
         wrong = fixed & ({*eval_options} | ({"input_res_test"} if input_res else set()))
         if wrong:
-            raise UserError(f"{model}: {', '.join(sorted(wrong)).replace('input_res_test', 'input_res')}: fixed when the file was exported")
+            names = ", ".join(sorted(wrong)).replace("input_res_test", "input_res")
+            raise UserError(f"{model.path}: {names}: fixed when the file was exported")
         self.config = make_config(**given)
-        recorded = dict(description["evaluation"])
+        recorded = dict(model.description["evaluation"])
         if "input_res_test" not in fixed and recorded.pop("eval_config.keep_res", True):
-            recorded["dataset_config.input_res_test"] = description["input_res_train"]
+            recorded["dataset_config.input_res_test"] = model.description["input_res_train"]
         if "keep_res" not in fixed:
             self.config.take({"eval_config.keep_res": False}, "prediction")
-        settings = adopt_evaluation(self.config, {**description, "evaluation": recorded}, description_source(model))
+        settings = adopt_evaluation(self.config, {**model.description, "evaluation": recorded}, model.source)
         require_extensions()
-        self.detector = load_model(model, self.config)
+        self.detector = model.load(self.config)
         self.settings: str = settings + self.detector.weights
-        self.exported = is_exported(model)
-        self.classes: list[str] = self.detector.description["classes"]
+        self.exported = is_exported(model.path)
+        self.classes: list[str] = model.description["classes"]
         self._lock = threading.Lock()
 
     def __call__(self, source: Source) -> Prediction:

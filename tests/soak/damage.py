@@ -149,7 +149,7 @@ def rank_tables(folder):
 def checkpoints(folder):
     """Checkpoints with their side files, loaded as evaluation does."""
     from src.core.files import write_json
-    from src.inference.detector import load_detector
+    from src.inference.models import open_model
     from src.model_utils.config import get_config
     from src.network.centernet import build_network
     from src.weights.checkpoints import save_weights
@@ -168,7 +168,7 @@ def checkpoints(folder):
     def use(path):
         other = os.path.splitext(path)[0] + (".json" if path.endswith(".ckpt") else ".ckpt")
         shutil.copy(side if path.endswith(".ckpt") else good, other)
-        load_detector(os.path.splitext(path)[0] + ".ckpt", config.eval_config, "CPU")
+        open_model(os.path.splitext(path)[0] + ".ckpt").load(config)
         return "result"
 
     return originals, use
@@ -256,11 +256,11 @@ def onnx_files(folder):
 
     from src.core.files import write_json
     from src.inference.detector import export_onnx, load_detector
-    from src.inference.onnx_detector import load_onnx
+    from src.inference.models import open_model
     from src.model_utils.config import get_config
     from src.network.centernet import build_network
     from src.weights.checkpoints import save_weights
-    from src.weights.side_file import describe_model
+    from src.weights.side_file import describe_model, read_side_file
 
     good = os.path.join(folder, "good")
     words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8", "--export_config.export_name", good,
@@ -271,12 +271,12 @@ def onnx_files(folder):
         network = build_network(config.net_config, 2, "composite")
         save_weights(f"{good}.ckpt", {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
         write_json(f"{good}.json", describe_model(config, {"dataset": "d", "classes": ["a", "b"], "category_ids": [1, 2]}))
-        detector = load_detector(f"{good}.ckpt", config.eval_config, "CPU")
+        detector = load_detector(f"{good}.ckpt", read_side_file(f"{good}.ckpt"), config.eval_config, "CPU")
         with open(export_onnx(detector, config.export_config, config.eval_config), "rb") as file:
             originals[f"{form}.onnx"] = file.read()
 
     def use(path):
-        load_onnx(path)(np.zeros((1, 3, 32, 64), np.float32))
+        open_model(path).load(config)(np.zeros((1, 3, 32, 64), np.float32))
         return "result"
 
     def change(data, rng):

@@ -186,13 +186,11 @@ class Stub:
 def use_stand_ins():
     """Replace, for the rest of this process, networks, training and other processes, so that a command is followed to its end at once."""
     from src.inference import detector
-    from src.weights.side_file import read_exported, read_side_file
 
-    def load_detector(checkpoint, eval_config, target, dcn_impl="auto", from_bytes=False, **options):
-        return Stub(read_side_file(checkpoint), eval_config.K, from_bytes=from_bytes)
+    def load_detector(checkpoint, description, eval_config, target, dcn_impl="auto", from_bytes=False, use_ema=True):
+        return Stub(description, eval_config.K, from_bytes=from_bytes)
 
-    def load_mindir(path):
-        side = read_exported(path)
+    def load_mindir(path, side):
         return Stub(side, side["K"], side["input_res"], side["batch_size"], side["input_type"] == "uint8")
 
     def train(config, train_set, target, rank, part=None):
