@@ -1,5 +1,4 @@
 """Detect in images, folders of them, videos or a camera; writes images with boxes, a COCO-style predictions.json and a CSV."""
-import difflib
 import glob
 import os
 
@@ -7,6 +6,7 @@ from ..core import interrupts
 from ..core.console import log, log_skipped
 from ..core.errors import UserError
 from ..core.kept import require_ours
+from ..core.suggest import suggest
 from ..data.labels.formats import endings
 from ..imaging.headers import IMAGE_ENDINGS
 from ..inference.files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
@@ -127,8 +127,8 @@ def choose_classes(text, classes):
     chosen = []
     for name in (part.strip() for part in text.split(",")):
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+            near = suggest(name, classes)
+            hint = f"did you mean {near!r}?" if near else f"it knows {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
             raise UserError(f"--classes: the model has no class {name!r}; {hint}")
         chosen.append(classes.index(name))
     return chosen

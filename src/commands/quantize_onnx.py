@@ -1,5 +1,4 @@
 """Turn an exported ONNX file into one of int8 convolutions, calibrated on a folder of images; with annotations, say what it costs in AP."""
-import difflib
 import os
 from typing import Any
 
@@ -7,6 +6,7 @@ from ..core import errors, interrupts
 from ..core.errors import UserError
 from ..core.kept import says
 from ..core.project import how_to_install
+from ..core.suggest import suggest
 from ..inference.models import Model, ending, open_model
 from ..inference.options import OptionParser
 from ..model_utils.config import get_config
@@ -91,9 +91,9 @@ def choose_float(model, beginnings):
     names = [node.name for node in model.graph.node if node.op_type == "Conv"]
     for beginning in beginnings:
         if not any(name.startswith(beginning) for name in names):
-            near = difflib.get_close_matches(beginning, names, 1)
+            near = suggest(beginning, names)
             parts = sorted({name.split(".")[0] for name in names})
-            hint = f"did you mean {near[0]}?" if near else f"the names begin with {', '.join(parts)}"
+            hint = f"did you mean {near}?" if near else f"the names begin with {', '.join(parts)}"
             raise UserError(f"--keep_float: no convolution's name begins with {beginning!r}; {hint}")
     return [name for name in names if name.startswith(tuple(beginnings))]
 

@@ -1,9 +1,9 @@
 """The command line of tools."""
 import argparse
-import difflib
 import re
 
 from ..core.errors import UserError
+from ..core.suggest import suggest
 from ..core.version import version
 from ..model_utils.config import load_defaults
 from .models import Model, find_model, is_exported, open_model
@@ -38,10 +38,8 @@ class OptionParser(argparse.ArgumentParser):
         """Raise UserError with argparse's message, and what may have been meant."""
         match = re.match(r"unrecognized arguments: (-\S+)", message)
         name = match[1].split("=")[0] if match else ""
-        near = [OTHERS[name]] if OTHERS.get(name) in self._option_string_actions else []
-        lower = {option.lower(): option for option in self._option_string_actions}  # capitals aside
-        near = near or [lower[match] for match in difflib.get_close_matches(name.lower(), lower, 1, 0.6)]
-        hint = GONE.get(name) or (f"did you mean {near[0]}?" if near else "--help lists all options")
+        near = OTHERS[name] if OTHERS.get(name) in self._option_string_actions else suggest(name, self._option_string_actions)
+        hint = GONE.get(name) or (f"did you mean {near}?" if near else "--help lists all options")
         raise UserError(f"{message}; {hint}")
 
 

@@ -1,6 +1,5 @@
 """The configuration: default_config.yaml, files that state what differs, a launcher's ini file, and the command line, in this order."""
 import argparse
-import difflib
 import functools
 import json
 import os
@@ -9,6 +8,7 @@ import yaml
 
 from ..core.errors import UserError
 from ..core.project import ROOT
+from ..core.suggest import suggest
 from ..core.version import version
 from . import zoo
 from .rules import SettingsLoader, checked, expected, shortened
@@ -239,14 +239,13 @@ def _unknown(kind, name, known):
     names = list(known)
     if OTHERS.get(name) in names:
         return f"no {kind} {name}; did you mean {OTHERS[name]}?"
-    lower = [known_name.lower() for known_name in names]  # capitals aside
-    last, *lasts = (known_name.split(".")[-1] for known_name in (name.lower(), *lower))
-    if name.lower() in lower or last not in lasts:
-        near = [names[lower.index(match)] for match in difflib.get_close_matches(name.lower(), lower, 1, 0.6)]
-        near = near or [names[lasts.index(match)] for match in difflib.get_close_matches(last, lasts, 1, 0.6)]
-    else:  # the right name in no section, or in the wrong one
-        near = [names[lasts.index(last)]]
-    hint = f"; did you mean {near[0]}?" if near else "; --help lists them all"
+    last = name.lower().split(".")[-1]
+    lasts = {known_name.lower().split(".")[-1]: known_name for known_name in reversed(names)}
+    if last in lasts and name.lower() not in map(str.lower, names):  # the right name in no section, or in the wrong one
+        near = lasts[last]
+    else:
+        near = suggest(name, names) or lasts.get(suggest(last, lasts))
+    hint = f"; did you mean {near}?" if near else "; --help lists them all"
     return f"no {kind} {name}{hint}"
 
 
