@@ -73,25 +73,9 @@ keep_earlier() {
 in_background() {
     local log=$1 script=$2
     shift 2
-    "$PYTHON" -c '
-import sys
-sys.path[0], script = sys.argv.pop(1), sys.argv.pop(1)  # not the current folder, which may have a src/ of its own
-import importlib
-from pathlib import Path
-
-from src.core import errors
-from src.model_utils.config import get_config
-from src.model_utils.local_adapter import require_device
-
-def check():
-    config = get_config("", sys.argv[1:])
-    print(config.summary(), flush=True)
-    if not config.enable_modelarts:  # which copies them first
-        importlib.import_module(f"src.commands.{Path(script).stem}").check_paths(config)
-    if script != "src/dataset.py":  # which needs no device
-        require_device(config.device_target)
-
-errors.run(check)' "$ROOT" "$script" "$@" || exit $?
+    # sys.path begins with the project, not with the current folder, which may have a src/ of its own.
+    "$PYTHON" -c 'import sys; sys.path[0] = sys.argv.pop(1); from src.commands import check; check(sys.argv.pop(1))' \
+        "$ROOT" "$(basename "$script" .py)" "$@" || exit $?
     start_in_background "$log" "$PYTHON" "$ROOT/$script" "$@"
 }
 

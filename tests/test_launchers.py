@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from src.commands import make_rank_table
-from tests.conftest import ROOT, small_project
+from tests.conftest import ROOT, call_script, small_project
 
 
 def launch(script, *words, cwd, shell=("bash",), project=ROOT, **environment):
@@ -48,6 +48,26 @@ def test_sh_runs_the_launchers_too(shell, tmp_path):
     for script in scripts:
         done = launch(script, "-x", "-y", cwd=tmp_path, shell=shell)
         assert done.returncode == 2 and "usage: bash " in done.stderr and "line" not in done.stderr, (script, done.stderr)
+
+
+@pytest.mark.parametrize("name, words, said", [
+    ("eval", ["--eval_config.k", 5], "eval_config.K"), ("train", ["--mindrecord_dir", "nowhere"], "--mindrecord_dir.* nowhere"),
+    ("eval", ["--load_checkpoint_path", "nowhere"], "--load_checkpoint_path.* nowhere"),
+    ("dataset", ["--coco_data_dir", "nowhere"], "--coco_data_dir.* nowhere"),
+    ("train", ["--enable_modelarts", "true", "--mindrecord_dir", "nowhere", "--device_target", "Ascend"], "DEVICE_TARGET=CPU"),
+    ("train", ["--enable_modelarts", "true", "--mindrecord_dir", "nowhere", "--device_target", "CPU"], ""),
+    ("dataset", ["--coco_data_dir", "DATA", "--mindrecord_dir", "out", "--device_target", "Ascend"], ""),
+])
+def test_a_command_is_checked_before_it_starts(name, words, said, tiny_data, tmp_path, monkeypatch):
+    """As the launchers do; nothing is written."""
+    monkeypatch.setattr("src.model_utils.local_adapter.has_npu", lambda: False)
+    script, cwd = tmp_path / "check.py", tmp_path / "here"
+    script.write_text("import sys\nfrom src.commands import check\ncheck(sys.argv.pop(1))\n")
+    cwd.mkdir()
+    done = call_script(script, name, *(tiny_data if word == "DATA" else word for word in words), cwd=cwd, check=not said)
+    assert done.returncode == (2 if said else 0) and re.search(said, done.stderr), done.stderr
+    assert "default_config.yaml" in done.stdout or "eval_config" in said
+    assert not list(cwd.iterdir())
 
 
 @pytest.mark.slow

@@ -11,6 +11,24 @@ def start(name: str) -> None:
     errors.run(importlib.import_module(f"{__package__}.{name}").main)
 
 
+def check(name: str) -> None:
+    """Tell what is wrong with the configuration in the command line of train, eval or dataset, and with its paths, and end with 2, else
+    with 0: before a launcher starts it in the background."""
+    errors.run(functools.partial(_check, name))
+
+
+def _check(name: str) -> None:
+    from ..model_utils.config import get_config
+    from ..model_utils.local_adapter import require_device
+
+    config = get_config("")
+    print(config.summary(), flush=True)
+    if not config.enable_modelarts:  # which copies them first
+        importlib.import_module(f"{__package__}.{name}").check_paths(config)
+    if name != "dataset":  # which needs no device
+        require_device(config.device_target)
+
+
 # What the installed commands call, centernet-train and so on.
 start_train, start_eval, start_export, start_predict, start_serve, start_report = (
     functools.partial(start, name) for name in ("train", "eval", "export", "predict", "serve", "report"))
