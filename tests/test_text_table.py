@@ -1,7 +1,7 @@
 """src/core/tables.py."""
 import unicodedata
 
-from src.core.tables import ROWS, shown, some, table, without_middle
+from src.core.tables import ROWS, line, shown, some, table, without_middle
 
 
 def width(text):
@@ -11,6 +11,11 @@ def width(text):
 
 def test_cells_stand_under_their_heads():
     assert table(["class", "AP"], [["a", "0.5"], ["blue car", "-"]]).splitlines() == ["class      AP", "a         0.5", "blue car    -"]
+
+
+def test_a_line_of_set_columns():
+    assert line(["a", "1", "22"], (3, 4, 4)) == "a     1  22"
+    assert line(["a longer name", "1"], (3, 4, 4)) == "a longer name   1"
 
 
 def test_names_of_any_kind_keep_the_columns():

@@ -7,6 +7,7 @@ from ..core.errors import UserError
 from ..core.kept import says
 from ..core.project import how_to_install
 from ..core.suggest import suggest
+from ..core.tables import line
 from ..inference.models import Model, ending, open_model
 from ..inference.options import OptionParser
 from ..model_utils.config import get_config
@@ -210,11 +211,11 @@ def compare(detectors, batch, part, config):
 
 def table(report):
     """A report as lines: before, after, and their difference; of times, the ratio."""
-    lines = [f"{'':26}{'float':>10}{'int8':>10}"]
+    rows = [("", "float", "int8")]
     for what, values in report.items():
         before, after = values["float"], values["int8"]
         if what.startswith("ms"):
-            lines.append(f"{what:26}{before:10.1f}{after:10.1f}  ratio {after / before:.2f}")
+            rows.append((what, f"{before:.1f}", f"{after:.1f}", f"  ratio {after / before:.2f}"))
         else:
-            lines.append(f"{what:26}{before:10.4f}{after:10.4f}{after - before:+9.4f}")
-    return "\n".join(lines)
+            rows.append((what, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}"))
+    return "\n".join(line(row, (26, 10, 10, 9)) for row in rows)

@@ -1,5 +1,6 @@
 """Tables of text for a log."""
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST = 28  # letters of a name
 GAP = "    "
@@ -12,11 +13,12 @@ def table(head, rows):
     Many rows go on beside each other, in two or three parts, each under the head.
     """
     rows = [[shown(row[0]), *row[1:]] for row in rows]
-    widths = [max(map(_width, cells)) for cells in zip(head, *rows)]
-    lines = [_line(row, widths) for row in rows]
+    first, *others = (max(map(_width, cells)) for cells in zip(head, *rows))
+    widths = [first, *(width + 2 for width in others)]
+    lines = [line(row, widths) for row in rows]
     length = max(1, -(-len(lines) // min(3, 1 + len(lines) // ROWS)))
     parts = [lines[start : start + length] for start in range(0, max(1, len(lines)), length)]
-    parts = [[_line(head, widths), *part] for part in parts]
+    parts = [[line(head, widths), *part] for part in parts]
     return "\n".join(GAP.join(part[number] for part in parts if number < len(part)).rstrip() for number in range(len(parts[0])))
 
 
@@ -34,9 +36,10 @@ def without_middle(rows, most):
     return kept + [[f"({empty} without objects)", *blank]] * bool(empty)
 
 
-def _line(cells, widths):
+def line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """A row of texts in columns of so many places: the first to the left, the others to the right; a longer one moves those after it."""
     first, *others = (" " * (width - _width(cell)) for cell, width in zip(cells, widths))
-    return "  ".join([cells[0] + first, *(space + cell for cell, space in zip(cells[1:], others))])
+    return "".join([cells[0] + first, *(space + cell for cell, space in zip(cells[1:], others))])
 
 
 def _width(text):

@@ -4,6 +4,11 @@ import resource
 import statistics
 import time
 
+from .tables import line
+
+COLUMNS = ("median", "least", "most")  # of a row's numbers
+WIDTHS = (60, 10, 10, 10)
+
 
 def memory():
     """The most memory this process has had, in GB."""
@@ -23,7 +28,7 @@ class Case:
 
 def time_cases(part, cases, path, runs, peers):
     """Time a part's Cases beside the peers', print rows and write them to a JSON file."""
-    print(f"\n{part}\n{'':60}{'median':>10}{'least':>10}{'most':>10}  unit", flush=True)
+    print(f"\n{part}\n{line(('', *COLUMNS), WIDTHS)}  unit", flush=True)
     rows = []
     for case in cases:
         for row in measure(part, case, runs, peers):
@@ -79,6 +84,6 @@ def convert(seconds, case):
 
 def print_row(row):
     """A row as a line of the table."""
-    spread = f"{row['least']:10.3g}{row['most']:10.3g}" if "least" in row else " " * 20
+    numbers = [f"{row[column]:.{digits}g}" if column in row else "" for column, digits in zip(COLUMNS, (4, 3, 3))]
     ratio = f"  ours / it {row['ours_to_it']:.2f}" if "ours_to_it" in row else ""
-    print(f"{row['name']:60}{row['median']:10.4g}{spread}  {row['unit']}{ratio}", flush=True)
+    print(f"{line((row['name'], *numbers), WIDTHS)}  {row['unit']}{ratio}", flush=True)

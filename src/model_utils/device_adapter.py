@@ -13,6 +13,7 @@ import mindspore as ms
 
 from ..core.console import log
 from ..core.errors import UserError
+from ..core.tables import line
 from .local_adapter import has_npu, is_scheduler, launched
 from .mindspore_version import release
 from .quiet import without_warnings
@@ -195,7 +196,7 @@ def costliest_operators(path, count=10):
                 rows = [(row[name], float(row[time]) * unit_ms, row[calls]) for row in csv.DictReader(lines)]
             rows.sort(key=lambda row: -row[1])
             total = sum(row[1] for row in rows) or 1.0
-            table = [f"{'costliest operators':<32} {'calls':>8} {'ms':>10} {'share':>6}"]
-            table += [f"{operator:<32} {called:>8} {taken:>10.1f} {taken / total:>6.1%}" for operator, taken, called in rows[:count]]
-            return "\n".join(table)
+            table = [("costliest operators", "calls", "ms", "share"),
+                     *((operator, called, f"{taken:.1f}", f"{taken / total:.1%}") for operator, taken, called in rows[:count])]
+            return "\n".join(line(row, (32, 9, 11, 7)) for row in table)
     return f"{path}: no table of operators in this profile"
