@@ -158,6 +158,20 @@ def test_one_of_several_processes_copies(tmp_path):
     assert not (tmp_path / "barrier").exists()
 
 
+@pytest.mark.slow
+def test_processes_that_come_and_go_at_once_do_not_meet_in_a_folder_half_made(tmp_path):
+    """Each joins and leaves again and again: no folder is removed under another that has come."""
+    program = f"""import sys; sys.path[0] = {ROOT!r}
+from src.model_utils.moxing_adapter import Barrier
+for _ in range(300):
+    Barrier({str(tmp_path / "barrier")!r}, 60).leave()
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    assert not (tmp_path / "barrier").exists()
+
+
 def test_waiting_has_a_limit_and_a_failure_is_passed_on(tmp_path):
     (tmp_path / "barrier" / "fetch").mkdir(parents=True)
     (tmp_path / "barrier" / "member-1").touch()  # a process that lives, and never gets done
@@ -180,4 +194,4 @@ def test_the_folder_of_a_killed_run_is_not_taken_for_this_one(tmp_path):
     barrier = Barrier(str(tmp_path / "barrier"), 1)
     barrier.once("fetch", lambda: calls.append(1))
     assert calls == [1] and barrier.leave()
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["barrier.lock"]

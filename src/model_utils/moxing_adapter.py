@@ -3,6 +3,7 @@
 One process a server copies, the others wait for it. They find each other through files in a folder of the server.
 """
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -90,10 +91,18 @@ class Barrier:
 
     def __init__(self, folder, timeout):
         self.folder, self.timeout = folder, timeout
-        if os.path.isdir(folder) and not self._alive():
-            shutil.rmtree(folder)  # of a run that was killed
-        os.makedirs(folder, exist_ok=True)
-        open(self._path(f"member-{os.getpid()}"), "w").close()
+        with self._alone():
+            if os.path.isdir(folder) and not self._alive():
+                shutil.rmtree(folder)  # of a run that was killed
+            os.makedirs(folder, exist_ok=True)
+            open(self._path(f"member-{os.getpid()}"), "w").close()
+
+    @contextlib.contextmanager
+    def _alone(self):
+        """One process at a time is in the block: between two looks at the folder another could make or remove it."""
+        with open(f"{self.folder}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _alive(self):
         """The processes that have come and not left."""
@@ -132,8 +141,9 @@ class Barrier:
 
     def leave(self):
         """Go; returns whether this process is the last, once."""
-        os.remove(self._path(f"member-{os.getpid()}"))
-        last = not self._alive() and self._first("leave")
-        if last:
-            shutil.rmtree(self.folder)
+        with self._alone():
+            os.remove(self._path(f"member-{os.getpid()}"))
+            last = not self._alive()
+            if last:
+                shutil.rmtree(self.folder)
         return last
