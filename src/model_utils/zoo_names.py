@@ -8,11 +8,14 @@ HOMES = {  # module of the model zoo: where its content lives, in this package
     "decode": ("tasks.detection.device", "tasks.points"),
     "image": ("imaging.geometry", "imaging.color", "imaging.gaussians"),
     "post_process": ("tasks.detection.results",),
-    "predictor": ("inference.predictor",),  # this project's, named so in earlier versions
     "resnet": ("network.resnet",),
     "resnet50": ("network.resnet",),
     "utils": ("core.console", "core.files", "core.kept"),
     "visual": ("imaging.drawing",),
+    # This project's, named so in earlier versions.
+    "coco": ("data.coco",),
+    "image_files": ("imaging.reading",),
+    "predictor": ("inference.predictor",),
 }
 SUCCESSORS = {  # names that are not here: what does their work
     "centernet_det": {
