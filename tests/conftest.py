@@ -284,6 +284,11 @@ def noise_image(seed, height=96, width=128):
     return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
 
 
+def step_results(*values):
+    """A training step's results {name: number}, of numbers in this order."""
+    return dict(zip(("loss", "hm_loss", "wh_loss", "off_loss", "overflow", "scaling_sens", "lr"), values, strict=True))
+
+
 def bomb_tiff():
     """A TIFF whose tags for width and height stand twice: 1 as SLONG8, which Pillow reads, then 12000, which libtiff reads."""
     entries = [(256, 17, 1, struct.pack("<q", 1)), (256, 4, 1, struct.pack("<Q", 12000)), (257, 17, 1, struct.pack("<q", 1)),

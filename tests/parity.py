@@ -18,6 +18,7 @@ import runpy
 import sys
 import zipfile
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -36,17 +37,18 @@ from src.model_utils.config import Config, get_config
 from src.model_utils.device_adapter import set_device
 from src.native.extensions import extension
 from src.network import architectures
-from src.network.centernet import CenterNet, HeatmapNetwork, build_network
+from src.network.centernet import CenterNet, InferenceMaps, build_network
 from src.network.deform_conv import deform_conv_composite, deform_conv_native
+from src.network.device_input import NamedColumns
 from src.network.folding import make_for_inference
 from src.network.hourglass import Hourglass, StackFeatures
 from src.tasks import points
-from src.tasks.detection import targets
+from src.tasks.detection import DETECTION, device, targets
 from src.tasks.detection.device import decode
 from src.tasks.detection.results import to_image
 from src.training.engine import build_device_input, build_train_step
 from src.training.optimizer import build_optimizer
-from src.training.step import build_loss
+from src.training.step import NetworkWithLoss
 from src.weights import torch_weights
 from src.weights.checkpoints import load_weights, parameter_shapes
 
@@ -170,8 +172,8 @@ def hourglass_of(state, num_classes, described):
     dims = [channels("kps.0.up1.0.conv1"), *(channels(f"{level}.low1.0.conv1") for level in levels)]
     stacks = architectures.hourglasses(state.__contains__)
     backbone = Hourglass(stacks, dims, (channels("pre.0.conv"), channels("pre.1.conv1")), channels("cnvs.0.conv"))
-    options = {name: described[name] for name in ("head_conv", "cat_spec_wh", "reg_offset")}
-    return CenterNet(num_classes, backbone, StackFeatures(stacks, backbone.out_channels), **options)
+    heads = device.heads(SimpleNamespace(**described), num_classes)
+    return CenterNet(heads, backbone, StackFeatures(stacks, backbone.out_channels), head_conv=described["head_conv"])
 
 
 def there_and_back(name, weights, state):
@@ -229,9 +231,9 @@ def family_rows(vectors, folder, name):
         label = f"{name}{', ' + dcn_impl if deformable else ''}, {'folded' if folded else 'not folded'}"
         with as_a_graph() if folded and dcn_impl == "native" else contextlib.nullcontext():
             outputs = network(pixels)
-        for number, output in enumerate(outputs):
-            key = f"{('hm', 'wh', 'reg')[number % 3]}_{number // 3}"
-            yield compare(f"{label}: {key}", output.asnumpy(), vectors[key], NETWORK)
+        for stack, maps in enumerate(outputs):
+            for head, output in maps.items():
+                yield compare(f"{label}: {head}_{stack}", output.asnumpy(), vectors[f"{head}_{stack}"], NETWORK)
 
 
 def network_rows(vectors, folder):
@@ -243,8 +245,8 @@ def network_rows(vectors, folder):
     for dcn_impl in ("native", "composite"):
         network = converted_network(state, dcn_impl).set_train(False)
         with as_a_graph() if dcn_impl == "native" else contextlib.nullcontext():
-            outputs = network(Tensor(pixels))
-        for head, output in zip(("hm", "wh", "reg"), outputs):
+            maps, = network(Tensor(pixels))
+        for head, output in maps.items():
             yield compare(f"network, {dcn_impl}: {head}", output.asnumpy(), vectors[head], NETWORK)
 
 
@@ -256,8 +258,9 @@ def zoo_rows(vectors, folder):
     pixels = Tensor(recipe["make_input"](seed, (batch, 3, 4 * height, 4 * width)))
     for dcn_impl in ("native", "composite"):
         network = converted_network(state, dcn_impl)
-        outputs = HeatmapNetwork(network, nn.Identity()).set_train(False)(pixels)
-        for head, output in zip(("hm", "wh", "reg"), outputs):
+        heads = device.heads(get_config("", []).net_config, network.hm[2].out_channels)
+        maps = InferenceMaps(network, heads, nn.Identity()).set_train(False)(pixels)
+        for head, output in maps.items():
             yield compare(f"model zoo, {dcn_impl}: {head}", output.asnumpy(), vectors[head], USUAL, USUAL)
     back, _ = torch_weights.to_zoo(weights_of(network))
     wrong = [name for name in {**state, **back} if not np.array_equal(state.get(name), back.get(name))]
@@ -376,8 +379,10 @@ def loss_rows(vectors, folder):
         yield compare(f"loss {name}: gradient", gradient.asnumpy(), vectors[f"{name}_grad"])
 
     maps = Tensor(vectors["pred2"])
-    batch = (vectors["hm"], vectors["ind"].astype(np.int32), vectors["reg"], mask[..., 0], vectors["wh"], mask)
-    total = build_loss(get_config("", []).net_config)(Tensor(vectors["logits"]), maps, maps, *map(Tensor, batch))[0]
+    batch = {"hm": vectors["hm"], "ind": vectors["ind"].astype(np.int32), "reg": vectors["reg"], "reg_mask": mask[..., 0],
+             "wh": vectors["wh"], "wh_mask": mask}
+    batch, cell = {name: Tensor(value) for name, value in batch.items()}, device.build_loss(get_config("", []).net_config)
+    total = cell({"hm": Tensor(vectors["logits"]), "wh": maps, "reg": maps}, batch, cell.norms(batch))["loss"]
     places = np.take_along_axis(vectors["pred2"].reshape(len(mask), 2, -1), vectors["ind"][:, None], 2).transpose(0, 2, 1)
     offset = np.abs(places - vectors["reg"])[mask > 0].sum(dtype=np.float64) / (mask.sum() + 1e-4)
     yield compare("loss, weighted sum", total.asnumpy(), vectors["focal"] + 0.1 * vectors["l1"] + offset)
@@ -545,8 +550,12 @@ def arrays(reference):
 def on_the_device(samples, config, num_classes, draw):
     """The batch, {name: array}, that the device makes of samples of the pipeline; draw says whether they come with heatmaps."""
     batch = [Tensor(np.stack([sample[name] for sample in samples])) for name in targets.columns(draw)]
-    names = [name for name in targets.columns(True) if name != "color"]
-    return {name: value.asnumpy() for name, value in zip(names, build_device_input(config, num_classes, draw)(*batch))}
+    return {name: value.asnumpy() for name, value in build_device_input(config, num_classes, draw)(*batch).items()}
+
+
+def with_loss(network, config=None):
+    """The NetworkWithLoss of a network, with the losses of a configuration."""
+    return NetworkWithLoss(network, device.build_loss((config or get_config("", [])).net_config), DETECTION.losses)
 
 
 def drawn_batch(n, size):
@@ -629,7 +638,7 @@ def training_rows(steps=10, of=whole_networks, rate=2.5e-7):
         expected.append(loss.item())
     for dcn_impl in ("native", "composite"):
         network = make_ours(start, dcn_impl)
-        step = build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
+        step = build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), NamedColumns(batch))
         tensors = [Tensor(value) for value in batch.values()]
         with as_a_graph():
             ours = [float(step(*tensors)[0].asnumpy()) for _ in range(steps)]

@@ -10,7 +10,7 @@ from src.runs import comparison
 from src.runs.comparison import ComparedRun, class_rows, differences, overview, read_settings, run_names, score_rows
 from src.runs.record import TrainingLog, read_scores, read_training_log
 from src.tasks.detection.scores import METRIC_NAMES
-from tests.conftest import assert_user_error, call_script, lines_with
+from tests.conftest import assert_user_error, call_script, lines_with, step_results
 from tests.test_report import Page
 
 DESCRIPTION = {
@@ -29,7 +29,7 @@ def make_run(folder, loss=2.0, scores=(0.1, 0.3), metrics=None, description=None
     if loss is not None:
         log = TrainingLog(str(folder / "train_record.jsonl"), 0, interval=100)
         for step in range(1, 11):
-            log.step(step, 5, (loss, 1.0, 5.0, 0.5, False, 1.0, 1e-4), 8.0)
+            log.step(step, 5, step_results(loss, 1.0, 5.0, 0.5, False, 1.0, 1e-4), 8.0)
             if step % 5 == 0 and scores:
                 log.scores(step, 5, {"AP": scores[step // 5 - 1]})
         log.close()

@@ -5,6 +5,7 @@ import pytest
 
 from src.runs import curves
 from src.runs.record import TrainingLog
+from tests.conftest import step_results
 
 
 @pytest.mark.parametrize("values, window, expected", [
@@ -34,7 +35,7 @@ def test_the_picture_of_the_losses_has_the_scores(tmp_path, monkeypatch):
     path = tmp_path / "r.jsonl"
     log = TrainingLog(str(path), 0, interval=100)
     for step in range(1, 11):
-        log.step(step, 4, (2.0, 1.0, 5.0, 0.5, False, 1.0, 1e-4), 8.0)
+        log.step(step, 4, step_results(2.0, 1.0, 5.0, 0.5, False, 1.0, 1e-4), 8.0)
         if step in (4, 8, 10):
             log.scores(step, 4, {"AP": step / 100, "AP50": step / 50 if step != 8 else -1.0})
     log.close()

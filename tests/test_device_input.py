@@ -6,8 +6,10 @@ import pytest
 
 from src.data.samples import sample_layout
 from src.imaging.color import apply_color
-from src.network.device_input import ApplyColor, DeviceInput, DrawHeatmap, Normalize, gaussian_table
+from src.network.device_input import ApplyColor, DeviceInput, Normalize
 from src.tasks.detection import targets
+from src.tasks.detection.device import DrawTargets
+from src.tasks.points import DrawHeatmap, gaussian_table
 from src.training import engine
 from tests.conftest import noise_image, train_least
 
@@ -92,12 +94,15 @@ def test_a_batch_of_the_device(draws, by_operation):
     objects, ind = np.array([[[1, 0], [-1, -1]]], np.int32), np.array([[5, 0]], np.int32)
     heat = np.zeros((1, 2, 2, 4), np.float32)
     heat[0, 1, 1, 1] = 1  # of radius 0, at 5
-    cell = DeviceInput(DrawHeatmap(2, (4, 2)) if draws else None)
-    rest = [ind, np.full((1, 2, 2), 7, np.float32)]
-    pixels, hm, *found = (value.asnumpy() for value in cell(*map(ms.Tensor, (images, color, objects if draws else heat, *rest))))
+    layout = targets.Layout((16, 8), 2, 2, 4, [], [], [], [])
+    cell = DeviceInput(targets.columns(not draws), DrawTargets(layout) if draws else None)
+    rest = [ind, *(np.full((1, 2, 2), value, np.float32) for value in range(4))]
+    made = cell(*map(ms.Tensor, (images, color, objects if draws else heat, *rest)))
+    assert tuple(made) == cell.names == ("image", "hm", "ind", "reg", "reg_mask", "wh", "wh_mask")
+    pixels, hm, *found = (value.asnumpy() for value in made.values())
     np.testing.assert_allclose(pixels[0].transpose(1, 2, 0), images[0] * [0.5, 1, 2] + [1, 2, 3])
     np.testing.assert_array_equal(hm, heat)
-    assert len(found) == 2 and all(np.array_equal(*pair) for pair in zip(found, rest))
+    assert all(np.array_equal(*pair) for pair in zip(found, rest, strict=True))
 
 
 @pytest.mark.parametrize("heatmap_on, dense_wh, target, host", [
@@ -116,7 +121,8 @@ def test_bytes_from_host_to_device(make_config):
     sample = targets.make_sample(pixels, boxes, np.array([3]), targets.whole_image((640, 480), layout.input_size), layout)
     assert list(sample) == targets.columns(False) and sum(value.nbytes for value in sample.values()) < 8.4e6 / 4
     cell = engine.build_device_input(config, 80, False)
-    assert isinstance(cell, DeviceInput) and (cell.draw_heatmap.width, cell.draw_heatmap.num_classes) == (128, 80)
+    draw = cell.complete.draw_heatmap
+    assert isinstance(cell, DeviceInput) and (draw.width, draw.num_classes) == (128, 80)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ from mindspore import Tensor, nn, ops
 
 from src.network.dla import DLA, DLAUpsampling
 from src.network.resnet import bilinear_kernel
-from src.training.step import NetworkWithLoss, build_loss
 from tests import parity, torch_family, torch_reference
 from tests.conftest import GOLDEN, load_golden, network_of
 
@@ -96,16 +95,16 @@ def test_a_training_step_is_pytorchs(undrawn, by_operation):
     network = parity.converted_network(parity.arrays(reference), "native").set_train()
     loss = parity.reference_loss(reference, batch)[0]
     loss.backward()
-    cell = NetworkWithLoss(network, build_loss(parity.get_config("", []).net_config)).set_train()
+    cell = parity.with_loss(network).set_train()
     parameters = {parameter.name: parameter for parameter in network.trainable_params()}
     names = ["hm.0.weight", "backbone.base_layer.0.weight", "backbone.level3.tree2.root.conv.weight", "backbone.level5.project.0.weight",
              "deconv_layers.dla_up.ida_1.proj_2.conv.weight", "deconv_layers.dla_up.ida_2.up_1.weight", "deconv_layers.ida_up.up_2.weight"]
-    values = [Tensor(value) for value in batch.values()]
 
-    def total(*arrays):
-        return cell(*arrays)[0]
+    def total(batch):
+        return cell(batch)["loss"]
 
-    found, gradients = ops.value_and_grad(total, None, ms.ParameterTuple([parameters[name] for name in names]))(*values)
+    values = {name: Tensor(value) for name, value in batch.items()}
+    found, gradients = ops.value_and_grad(total, None, ms.ParameterTuple([parameters[name] for name in names]))(values)
     assert float(found.asnumpy()) == pytest.approx(loss.item(), rel=1e-4)
     theirs = dict(reference.named_parameters())
     for name, gradient in zip(names, gradients):

@@ -8,9 +8,10 @@ from mindspore import Tensor, nn, ops
 from src.export.onnx_model import build_model
 from src.inference.onnx_detector import start_session
 from src.network.architectures import architecture_of
-from src.network.centernet import DetectionNetwork, HeatmapNetwork
+from src.network.centernet import build_detection
 from src.network.folding import make_for_inference
-from src.training.step import NetworkWithLoss, build_loss, set_precision
+from src.tasks import DETECTION
+from src.training.step import set_precision
 from src.weights.checkpoints import load_weights
 from tests import parity, torch_family, torch_reference
 
@@ -35,18 +36,18 @@ def test_the_losses_are_means_over_the_stacks(by_operation):
     stacks = [torch_reference.detection_loss(*maps[start : start + 3], *targets) for start in (0, 3)]
     expected = [sum(losses) / 2 for losses in zip(*stacks)]
     network = parity.converted_network(parity.arrays(reference_network()), "native")
-    cell = NetworkWithLoss(network, build_loss(parity.get_config("", []).net_config)).set_train()
+    cell = parity.with_loss(network).set_train()
     parameters = {parameter.name: parameter for parameter in network.trainable_params()}
     names = ["hm.0.0.weight", "reg.1.2.weight", "backbone.pre.0.conv.weight", "backbone.kps.0.low2.low3.1.conv2.weight",
              "backbone.inters_.0.0.weight"]
 
-    def losses(*arrays):
-        found = cell(*arrays)
-        return found[0], found
+    def losses(batch):
+        found = cell(batch)
+        return found["loss"], found
 
     step = ops.value_and_grad(losses, None, ms.ParameterTuple([parameters[name] for name in names]), has_aux=True)
-    (_, found), gradients = step(*map(Tensor, batch.values()))
-    np.testing.assert_allclose([float(loss.asnumpy()) for loss in found], [loss.item() for loss in expected], rtol=1e-4)
+    (_, found), gradients = step({column: Tensor(value) for column, value in batch.items()})
+    np.testing.assert_allclose([float(loss.asnumpy()) for loss in found.values()], [loss.item() for loss in expected], rtol=1e-4)
     expected[0].backward()
     theirs = dict(reference.named_parameters())
     for name, gradient in zip(names, gradients):
@@ -71,10 +72,10 @@ def test_the_onnx_file_has_the_originals_maps(name, by_operation):
     heat = 1 / (1 + np.exp(-vectors[f"hm_{last}"].astype(np.float64)))
     golden = [heat, vectors[f"wh_{last}"], vectors[f"reg_{last}"]]
     for flip_test in (False, True):
-        detection = DetectionNetwork(HeatmapNetwork(network, nn.Identity(), flip_test), 20, False).set_train(False)
-        expected = [value.asnumpy() for value in detection.maps(Tensor(pixels))] if flip_test else golden
+        detection = build_detection(network, parity.get_config("", []).net_config, 3, 20, nn.Identity(), flip_test)
+        expected = [value.asnumpy() for value in detection.maps(Tensor(pixels)).values()] if flip_test else golden
         for form in ("deform_conv", "grid_sample"):
-            model = build_model(detection, False, form, ("batch", "height", "width"), {})
+            model = build_model(DETECTION, detection, False, form, ("batch", "height", "width"), {})
             for output in ("heat", "wh", "reg"):
                 model.graph.output.add().name = output
             session = start_session(model, "CPU", "a.onnx")

@@ -13,10 +13,11 @@ from src.imaging.reading import read_image
 from src.inference.detector import ExportedDetector
 from src.inference.pipeline import StageTimes, detect_all, make_inputs
 from src.network import graphs
-from src.network.centernet import HeatmapNetwork
+from src.network.centernet import InferenceMaps
 from src.network.device_input import Normalize
 from src.network.folding import fold_batch_norm
 from src.network.graphs import Graphs
+from src.tasks.detection.device import heads
 from src.weights.checkpoints import load_weights, read_checkpoint
 from tests import torch_reference
 from tests.conftest import (
@@ -77,14 +78,15 @@ def test_bytes_are_normalized_in_the_graph():
 
 
 @pytest.mark.slow
-def test_flip_test_averages_image_and_mirror_image(lively_checkpoint, by_operation):
+def test_flip_test_averages_image_and_mirror_image(lively_checkpoint, by_operation, make_config):
     """Heatmap and size are averaged, the offset is the image's alone; stated in PyTorch as the original does it."""
     reference = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
     image = batch_of(4, (2, 3, 96, 128))
     with torch.no_grad():
         (hm, wh, reg), (mirrored_hm, mirrored_wh, _) = reference(torch.tensor(image)), reference(torch.tensor(image).flip(3))
     expected = ((hm.sigmoid() + mirrored_hm.sigmoid().flip(3)) / 2, (wh + mirrored_wh.flip(3)) / 2, reg)
-    for ours, theirs in zip(HeatmapNetwork(build(lively_checkpoint), ms.nn.Identity(), True)(ms.Tensor(image)), expected):
+    maps = InferenceMaps(build(lively_checkpoint), heads(make_config().net_config, 3), ms.nn.Identity(), True)(ms.Tensor(image))
+    for ours, theirs in zip(maps.values(), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-5 * np.abs(theirs.numpy()).max()
     assert np.abs(expected[0].numpy() - hm.sigmoid().numpy()).max() > 1e-2  # the mirror image does matter
 

@@ -7,8 +7,20 @@ from mindspore import Tensor, nn
 
 from src.tasks import points
 from src.tasks.detection import device
-from src.training.step import build_loss
 from tests.conftest import load_golden
+
+
+def named(maps, targets):
+    """({head: tensor}, {name of a target: tensor}) of arrays in this order."""
+    return tuple({name: Tensor(value) for name, value in zip(names, values)} for names, values in (
+        (("hm", "wh", "reg"), maps), (("hm", "ind", "reg", "reg_mask", "wh", "wh_mask"), targets)))
+
+
+def losses(cell, maps, targets):
+    """[loss, hm_loss, wh_loss, off_loss] of arrays, as numbers."""
+    maps, targets = named(maps, targets)
+    found = cell(maps, targets, cell.norms(targets))
+    return [float(found[name].asnumpy()) for name in ("loss", "hm_loss", "wh_loss", "off_loss")]
 
 
 @pytest.mark.slow
@@ -16,10 +28,10 @@ def test_weights_and_parts(make_config):
     golden = load_golden("losses.npz")
     mask = golden["mask"].astype(np.float32)
     weights = ["--net_config.hm_weight", 2, "--net_config.wh_weight", 0.5, "--net_config.off_weight", 3]
-    cell = build_loss(make_config(*weights).net_config)
-    arguments = [golden["logits"], golden["pred2"], golden["pred2"], golden["hm"], golden["ind"].astype(np.int32), golden["reg"], mask,
-                 golden["wh"], np.repeat(mask[..., None], 2, -1)]
-    loss, hm_loss, wh_loss, off_loss = (float(part.asnumpy()) for part in cell(*map(Tensor, arguments)))
+    cell = device.build_loss(make_config(*weights).net_config)
+    maps = [golden["logits"], golden["pred2"], golden["pred2"]]
+    targets = [golden["hm"], golden["ind"].astype(np.int32), golden["reg"], mask, golden["wh"], np.repeat(mask[..., None], 2, -1)]
+    loss, hm_loss, wh_loss, off_loss = losses(cell, maps, targets)
     assert hm_loss == pytest.approx(float(golden["focal"]), rel=1e-5)
     assert wh_loss == pytest.approx(float(golden["l1"]), rel=1e-5)
     assert loss == pytest.approx(2.0 * hm_loss + 0.5 * wh_loss + 3.0 * off_loss, rel=1e-6)
@@ -32,8 +44,8 @@ def test_dense_size_loss_counts_the_whole_gaussian(by_operation):
     cell = device.CenterNetLoss(device.LossOptions(dense_wh=True, reg_offset=False))
     heat = np.zeros((2, 1, 4, 5), np.float32)
     reg = np.zeros((2, 3, 2), np.float32)
-    wh_loss = cell(*map(Tensor, (heat, pred, pred, heat, ind, reg, mask, target, weight)))[2]
-    assert float(wh_loss.asnumpy()) == pytest.approx(np.abs(pred * weight - target * weight).sum() / (weight.sum() + 1e-4), rel=1e-5)
+    wh_loss = losses(cell, (heat, pred, pred), (heat, ind, reg, mask, target, weight))[2]
+    assert wh_loss == pytest.approx(np.abs(pred * weight - target * weight).sum() / (weight.sum() + 1e-4), rel=1e-5)
 
 
 def expected_losses(options, hm, wh, reg, targets):
@@ -87,11 +99,6 @@ def random_batch(columns, objects, dense=False):
     return (hm, wh, reg), (hm_target, ind, reg_target, reg_mask, wh_target, wh_mask)
 
 
-def values(parts):
-    """Tensors of one number as floats."""
-    return [float(part.asnumpy()) for part in parts]
-
-
 @pytest.mark.parametrize("options, objects", [
     ({}, 8), ({}, 0), ({"mse_loss": True, "reg_offset": False, "wh_weight": 0.3}, 8), ({"norm_wh": True, "reg_loss": "sl1"}, 8),
     ({"cat_spec_wh": True, "reg_loss": "sl1", "hm_weight": 2, "off_weight": 3}, 8), ({"cat_spec_wh": True, "norm_wh": True}, 8),
@@ -100,8 +107,7 @@ def values(parts):
 def test_losses_object_by_object(options, objects, by_operation):
     options = device.LossOptions(**options)
     maps, targets = random_batch(4 if options.cat_spec_wh else 2, objects, options.dense_wh)
-    found = values(device.CenterNetLoss(options)(*map(Tensor, maps + targets)))
-    np.testing.assert_allclose(found, expected_losses(options, *maps, targets), rtol=2e-5)
+    np.testing.assert_allclose(losses(device.CenterNetLoss(options), maps, targets), expected_losses(options, *maps, targets), rtol=2e-5)
 
 
 def test_the_sigmoid_keeps_away_from_its_ends(by_operation):
@@ -115,15 +121,16 @@ def test_losses_of_ranks_and_of_parts(by_operation):
     options = device.LossOptions(mse_loss=True, reg_loss="sl1")
     maps, targets = random_batch(2, 8)
     expected = expected_losses(options, *maps, targets)
-    maps, targets = [*map(Tensor, maps)], [*map(Tensor, targets)]
     of_two = device.CenterNetLoss(options, rank_size=2, sum_over_ranks=Twice())
-    np.testing.assert_allclose(values(of_two(*maps, *targets)), expected, rtol=2e-5)
+    np.testing.assert_allclose(losses(of_two, maps, targets), expected, rtol=2e-5)
+    maps, targets = named(maps, targets)
     of_three = device.CenterNetLoss(options, rank_size=3, sum_over_ranks=Twice())  # 16 objects, of which none are on the third
-    np.testing.assert_allclose(values(of_three.norms(*targets)), [16 / 3] * 3, rtol=1e-4)
+    np.testing.assert_allclose([float(norm.asnumpy()) for norm in of_three.norms(targets).values()], [16 / 3] * 3, rtol=1e-4)
     cell = device.CenterNetLoss(options, parts=3)
-    norms = cell.norms(*targets)
-    parts = [values(cell.of_part(*(x[i : i + 1] for x in maps), norms, *(x[i : i + 1] for x in targets))) for i in range(3)]
-    np.testing.assert_allclose(np.sum(parts, 0), expected, rtol=2e-5)
+    norms = cell.norms(targets)
+    parts = [cell(*({name: value[i : i + 1] for name, value in part.items()} for part in (maps, targets)), norms) for i in range(3)]
+    found = [sum(float(part[name].asnumpy()) for part in parts) for name in ("loss", "hm_loss", "wh_loss", "off_loss")]
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
 def test_the_defaults_are_the_configurations(make_config):

@@ -7,7 +7,7 @@ from mindspore import Tensor, nn
 
 from src.core.errors import UserError
 from src.network import deform_conv
-from src.network.centernet import DetectionNetwork
+from src.network.centernet import build_detection
 from src.network.deform_conv import DeformConv2d, deform_conv_composite, resolve_dcn_impl
 from src.network.resnet import ResNet
 from src.training.step import set_precision
@@ -86,7 +86,7 @@ def test_o3_is_o2_but_for_the_heads(dcn_impl):
 def without_heads(layer):
     """A network of one layer."""
     network = nn.SequentialCell(layer)
-    network.hm = network.wh = network.reg = None  # which set_precision looks for
+    network.heads = ()  # which set_precision looks for
     return network
 
 
@@ -123,17 +123,16 @@ def test_resnet_family(block_class, num_stacks, weights, undrawn):
 def test_down_ratio_and_heads(down_ratio, by_operation):
     options = {"num_stacks": [1, 1, 1, 1], "down_ratio": down_ratio, "head_conv": 8, "cat_spec_wh": True, "reg_offset": False}
     network = network_of(5, "native", **options).set_train(False)
-    hm, wh, reg = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
-    assert hm.shape == (1, 5, 64 // down_ratio, 96 // down_ratio)
-    assert wh.shape == (1, 10, 64 // down_ratio, 96 // down_ratio)
-    assert reg is None
+    maps, = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
+    shapes = {name: value.shape for name, value in maps.items()}
+    assert shapes == {"hm": (1, 5, 64 // down_ratio, 96 // down_ratio), "wh": (1, 10, 64 // down_ratio, 96 // down_ratio)}
     # Before training every pixel is a center with probability 0.1: the heads' first layers see zeros here.
     np.testing.assert_allclose(1 / (1 + np.exp(-network.hm[2].bias.asnumpy())), 0.1, atol=2e-3)
 
 
 @pytest.mark.slow
-def test_k_is_what_was_asked_for(small, by_operation):
-    network = network_of(2)
+def test_k_is_what_was_asked_for(small, by_operation, make_config):
+    network, net_config = network_of(2), make_config().net_config
     for k in (3, 150):
-        detector = DetectionNetwork(network, k, False).set_train(False)
+        detector = build_detection(network, net_config, 2, k, nn.Identity())
         assert detector(Tensor(np.zeros((1, 3, 64, 64), np.float32))).shape == (1, k, 6)

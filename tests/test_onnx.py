@@ -21,14 +21,17 @@ from setup import requirements
 from src.core.errors import UserError
 from src.export.onnx_cells import add_cell
 from src.export.onnx_graph import OPSETS, Graph
-from src.export.onnx_model import build_model, decode
+from src.export.onnx_model import build_model
 from src.inference import onnx_detector
 from src.inference.onnx_detector import read_onnx
 from src.inference.predictor import Predictor
-from src.network.centernet import DetectionNetwork, HeatmapNetwork
+from src.model_utils import config as config_module
+from src.network.centernet import build_detection
 from src.network.deform_conv import DeformConv2d
 from src.network.device_input import Normalize
 from src.network.folding import make_for_inference
+from src.tasks.detection import DETECTION
+from src.tasks.detection.onnx import decode
 from tests import environments, torch_reference
 from tests.conftest import (
     ROOT,
@@ -127,12 +130,12 @@ def lively_network(lively_checkpoint, make_config):
 
 @pytest.mark.slow
 def test_maps_are_those_of_mindspore(lively_network, by_operation):
-    computes = [with_maps(build_model(lively_network, False, form, ("batch", "height", "width"), {})) for form in FORMS]
+    computes = [with_maps(build_model(DETECTION, lively_network, False, form, ("batch", "height", "width"), {})) for form in FORMS]
     for n, height, width in ((1, 32, 32), (3, 96, 160), (1, 256, 128), (3, 32, 64)):
         batch = np.random.default_rng([n, height]).standard_normal((n, 3, height, width)).astype(np.float32)
         maps = lively_network.maps(ms.Tensor(batch))
         for found in (compute(batch) for compute in computes):
-            for name, expected in zip(("heat", "wh", "reg"), maps):
+            for name, expected in zip(("heat", "wh", "reg"), maps.values()):
                 assert found[name].shape == expected.shape
                 assert_near(found[name], expected.asnumpy(), 1e-4)
 
@@ -179,8 +182,8 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
             value.set_data(ms.Tensor(rng.standard_normal(value.shape) * (0.3 if name.endswith("weight") else 1), ms.float32))
     make_for_inference(network)
     input_cell = Normalize([0.4, 0.45, 0.5], [0.25, 0.3, 0.2]) if from_bytes else ms.nn.Identity()
-    detection = DetectionNetwork(HeatmapNetwork(network, input_cell, flip_test), k, cat_spec_wh)
-    return detection.set_train(False)
+    net_config = config_module.make_config(net_config={"cat_spec_wh": cat_spec_wh, "reg_offset": reg_offset}).net_config
+    return build_detection(network, net_config, 3, k, input_cell, flip_test)
 
 
 @pytest.mark.slow
@@ -190,17 +193,16 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
 def test_detections_are_decoded_from_the_maps(cat_spec_wh, reg_offset, flip_test, from_bytes, k, by_operation):
     """All options of the graph in each form, maps of more cells than K and of fewer; the maps are MindSpore's."""
     network = small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k)
-    computes = [with_maps(build_model(network, from_bytes, form, ("batch", "height", "width"), {})) for form in FORMS]
+    computes = [with_maps(build_model(DETECTION, network, from_bytes, form, ("batch", "height", "width"), {})) for form in FORMS]
     for n, height, width in ((1, 32, 32), (3, 64, 96)):
         rng = np.random.default_rng(n)
         shape = (n, height, width, 3) if from_bytes else (n, 3, height, width)
         batch = rng.integers(0, 256, shape).astype(np.uint8) if from_bytes else rng.standard_normal(shape).astype(np.float32)
         maps = network.maps(ms.Tensor(batch))
         for found in (compute(batch) for compute in computes):
-            for name, expected in zip(("heat", "wh", "reg"), maps):
-                assert (expected is None) == (name not in found)
-                if expected is not None:
-                    assert_near(found[name], expected.asnumpy(), 1e-4)
+            assert set(maps) == {"hm", "wh"} | ({"reg"} if reg_offset else set()) and ("reg" in found) == reg_offset
+            for name, expected in maps.items():
+                assert_near(found["heat" if name == "hm" else name], expected.asnumpy(), 1e-4)
             expected = decoded(found["heat"], found["wh"], found.get("reg"), k, cat_spec_wh)
             detections = found["detections"]
             assert detections.shape == expected.shape and np.isfinite(detections).all()
@@ -217,7 +219,8 @@ def test_top_k_of_ties(form, k, height, width):
     cell = small_network(False, True, False, False, k)
     graph = Graph(form)
     inputs = {graph.free(name): (np.float32, ["n", channels, "h", "w"]) for name, channels in (("heat", 3), ("wh", 2), ("reg", 2))}
-    model = graph.model("decode", inputs, {decode(graph, cell, *inputs): (np.float32, ["n", k, 6])}, {})
+    detections = decode(graph, dict(zip(("hm", "wh", "reg"), inputs)), cell.decode)
+    model = graph.model("decode", inputs, {detections: (np.float32, ["n", k, 6])}, {})
     rng = np.random.default_rng(k)
     maps = {name: rng.random((2, shape[1], height, width)).astype(np.float32) for name, (_, shape) in inputs.items()}
     maps["heat"] = np.round(maps["heat"] * 8) / 8 + np.float32(0.0625)
@@ -586,7 +589,7 @@ def test_a_runtime_without_the_operator(environment, export, tiny_data, tmp_path
 def test_openvino_takes_the_form_of_grid_sample(environment, lively_network, tmp_path):
     """OpenVINO's maps are ONNX Runtime's if it computes in float32; processors with bfloat16 compute in that unless told."""
     python = environment("openvino", ["numpy"], "openvino")
-    model = build_model(lively_network, False, "grid_sample", ("batch", "height", "width"), {})
+    model = build_model(DETECTION, lively_network, False, "grid_sample", ("batch", "height", "width"), {})
     maps = with_maps(model)
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("heat", "wh", "reg"))
     onnx.save(model, tmp_path / "net.onnx")
@@ -650,5 +653,5 @@ def test_the_maps_in_the_documentation(export_resnet, lively_network, tmp_path, 
     assert done.returncode == 0, done.stderr[-2000:]
     batch = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
     session = onnxruntime.InferenceSession(tmp_path / "centernet_maps.onnx", providers=CPU)
-    for found, expected in zip(session.run(["heat", "wh", "reg"], {"image": batch}), lively_network.maps(ms.Tensor(batch))):
+    for found, expected in zip(session.run(["heat", "wh", "reg"], {"image": batch}), lively_network.maps(ms.Tensor(batch)).values()):
         assert_near(found, expected.asnumpy(), 1e-4)

@@ -6,8 +6,10 @@ import torch
 from mindspore import Parameter, Tensor, nn, ops
 
 from src.network.centernet import build_network
+from src.network.device_input import NamedColumns
 from src.training.optimizer import build_optimizer, freeze
-from src.training.step import NetworkWithLoss, TrainStep, build_loss
+from src.training.step import TrainStep
+from tests import parity
 from tests.test_train_step import random_batch
 
 RATES = [0.1, 0.1, 0.05, 0.05, 0.05]  # of MultiDecay with an epoch of two steps
@@ -25,15 +27,16 @@ class Part(nn.Cell):
 class Parts(nn.Cell):
     """A stand-in for a network: the cubes of its weights, which a batch of factors weighs, in a backbone and a head."""
 
-    parts = 1
+    parts, names = 1, ("loss", "a_loss", "b_loss")
 
     def __init__(self, start):
         super().__init__()
         self.backbone, self.hm = Part(start), Part(start[::-1].copy())
 
-    def construct(self, x):
+    def construct(self, batch):
+        x = batch["x"]
         loss = sum((ops.pow(part.weight, 3) * x).sum() + (ops.pow(part.bias, 3) * x[0]).sum() for part in (self.backbone, self.hm))
-        return loss, loss, ops.zeros_like(loss), ops.zeros_like(loss)
+        return {"loss": loss, "a_loss": loss, "b_loss": ops.zeros_like(loss)}
 
 
 def torch_steps(start, batches, make, factor):
@@ -75,8 +78,8 @@ def test_steps_are_pytorchs(name, factor, make_config):
     batches = rng.uniform(-0.1, 0.1, (len(RATES), 2, 3)).astype(np.float32)
     network = Parts(start)
     optimizer = build_optimizer(network, make_config(*words).train_config, 2, 5)
-    step = TrainStep(network, optimizer).set_train()
-    said = [float(step(Tensor(batch))[6].asnumpy()) for batch in batches]
+    step = TrainStep(network, optimizer, NamedColumns(["x"])).set_train()
+    said = [float(step(Tensor(batch))[step.results.index("lr")].asnumpy()) for batch in batches]
     np.testing.assert_allclose(said, RATES, rtol=1e-6)  # the heads' rate, whatever the backbone's is
     ours = [value.asnumpy() for part in (network.backbone, network.hm) for value in (part.weight, part.bias)]
     for value, expected in zip(ours, torch_steps(start, batches, TORCH[name], factor)):
@@ -92,9 +95,10 @@ def test_what_is_frozen_stays(what, make_config, small):
     freeze(network, config.train_config.freeze)
     before = {parameter.name: parameter.asnumpy().copy() for parameter in network.get_parameters()}
     optimizer = build_optimizer(network, config.train_config, 10, 1)
-    step = TrainStep(NetworkWithLoss(network, build_loss(config.net_config)), optimizer).set_train()
-    for seed in range(2):
-        step(*(Tensor(value) for value in random_batch(np.random.default_rng(seed), 64, 2).values()))
+    batches = [random_batch(np.random.default_rng(seed), 64, 2) for seed in range(2)]
+    step = TrainStep(parity.with_loss(network, config), optimizer, NamedColumns(batches[0])).set_train()
+    for batch in batches:
+        step(*map(Tensor, batch.values()))
     stays = {name for name, parameter in zip(before, network.get_parameters()) if np.array_equal(before[name], parameter.asnumpy())}
     norms = (".gamma", ".beta", ".moving_mean", ".moving_variance")
     expected = {"none": set(), "backbone": {name for name in before if name.startswith("backbone.")},

@@ -18,7 +18,18 @@ from src.imaging.view import View
 from src.runs import report
 from src.runs.record import TrainingLog
 from src.tasks.detection import scores
-from tests.conftest import ROOT, TINY, assert_user_error, call_script, contents, lines_with, noise_image, resdcn_18_is, write_coco
+from tests.conftest import (
+    ROOT,
+    TINY,
+    assert_user_error,
+    call_script,
+    contents,
+    lines_with,
+    noise_image,
+    resdcn_18_is,
+    step_results,
+    write_coco,
+)
 
 
 def coco_of(tmp_path, objects):
@@ -208,7 +219,7 @@ def test_parts_that_are_missing_are_named(result, tmp_path):
 def test_scores_during_training_and_the_best_of_them(tmp_path):
     log = TrainingLog(str(tmp_path / "train_record.jsonl"), 0, interval=100)
     for step in range(1, 16):
-        log.step(step, 5, (2.0, 1.0, 5.0, 0.5, False, 1.0, 1e-4), 8.0)
+        log.step(step, 5, step_results(2.0, 1.0, 5.0, 0.5, False, 1.0, 1e-4), 8.0)
         if step % 5 == 0:
             log.scores(step, 5, {"AP": (0.1, 0.3, 0.2)[step // 5 - 1], "AP50": 0.41 + step / 1000, "AP75": -1.0})
     log.close()

@@ -13,7 +13,7 @@ import pytest
 from src.core.errors import UserError
 from src.runs.record import TrainingLog, read_training_log
 from src.runs.tensorboard import Summaries
-from tests.conftest import ROOT, TINY, noise_image, train_least
+from tests.conftest import ROOT, TINY, noise_image, step_results, train_least
 
 
 def read(folder):
@@ -102,7 +102,7 @@ def logged(folder, steps, rate, branch="", **options):
     """Run a TrainingLog with Summaries over steps, with a score after each."""
     log = TrainingLog(str(folder / "r.jsonl"), branch=branch, summaries=Summaries(str(folder / "tensorboard"), options["done"]), **options)
     for step in steps:
-        log.step(step, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, rate), 4.0)
+        log.step(step, 10, step_results(1.0, 0.5, 0.3, 0.2, False, 1.0, rate), 4.0)
         log.scores(step, 10, {"AP": rate})
     log.close()
 

@@ -9,11 +9,12 @@ from mindspore import Parameter, Tensor, nn, ops
 from src.network.architectures import ARCHITECTURES
 from src.network.centernet import build_network
 from src.network.deform_conv import DeformConv2d
+from src.network.device_input import NamedColumns
 from src.network.resnet import upsampling
 from src.training import engine
 from src.training.lr_schedule import MultiDecay
 from src.training.optimizer import build_optimizer
-from src.training.step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
+from src.training.step import AcrossRanks, LossScaling, TrainStep, set_precision
 from src.weights import torch_weights
 from src.weights.checkpoints import parameter_shapes
 from tests import parity, small_network
@@ -22,45 +23,45 @@ from tests import parity, small_network
 class Quadratic(nn.Cell):
     """A stand-in for the network with its loss: sum of (w * x) ** 2 / 2, so that the gradient is w * x * x."""
 
-    parts = 1
+    parts, names = 1, ("loss", "a_loss", "b_loss")
 
     def __init__(self, start):
         super().__init__()
         self.w = Parameter(Tensor(np.array(start, np.float32)), name="w")
 
-    def construct(self, x):
-        loss = 0.5 * ops.square(self.w * x).sum()
-        return loss, loss, ops.zeros_like(loss), ops.zeros_like(loss)
+    def construct(self, batch):
+        loss = 0.5 * ops.square(self.w * batch["x"]).sum()
+        return {"loss": loss, "a_loss": loss, "b_loss": ops.zeros_like(loss)}
 
 
 def quadratic_step(start=(3.0, 4.0), **options):
     cell = Quadratic(start)
     optimizer = nn.SGD(cell.trainable_params(), learning_rate=0.1)
-    return cell, optimizer, TrainStep(cell, optimizer, **options).set_train()
+    return cell, optimizer, TrainStep(cell, optimizer, NamedColumns(["x"]), **options).set_train()
+
+
+def results(step, *batch):
+    """What a TrainStep gives for a batch: {name: number}."""
+    return {name: value.asnumpy().item() for name, value in zip(step.results, step(*batch))}
 
 
 @pytest.mark.slow
 def test_a_step_does_not_depend_on_the_loss_scale(by_operation):
     for scale in (None, 1.0, 1024.0):
         cell, _, step = quadratic_step(scaling=LossScaling(scale))
-        loss, _, _, _, overflow, used, rate, stop = step(Tensor([1.0, 1.0]))
+        found = results(step, Tensor([1.0, 1.0]))
         np.testing.assert_allclose(cell.w.asnumpy(), [2.7, 3.6], rtol=1e-6)
-        assert float(loss.asnumpy()) == pytest.approx(12.5)
-        assert not overflow.asnumpy()
-        assert float(used.asnumpy()) == (scale or 1.0)
-        assert float(rate.asnumpy()) == pytest.approx(0.1)
-        assert not stop.asnumpy()
+        assert found == {"loss": pytest.approx(12.5), "a_loss": pytest.approx(12.5), "b_loss": 0, "overflow": False,
+                         "scaling_sens": scale or 1.0, "lr": pytest.approx(0.1), "stop": False}
 
 
 @pytest.mark.slow
 def test_an_overflow_skips_the_step():
     cell, _, step = quadratic_step(scaling=LossScaling(1024.0))
-    loss, *_, overflow, _, _, _ = step(Tensor([1e18, 1.0]))
-    assert overflow.asnumpy()
-    assert np.isfinite(loss.asnumpy())
+    found = results(step, Tensor([1e18, 1.0]))
+    assert found["overflow"] and np.isfinite(found["loss"])
     np.testing.assert_array_equal(cell.w.asnumpy(), [3.0, 4.0])
-    *_, overflow, _, _, _ = step(Tensor([1.0, 1.0]))
-    assert not overflow.asnumpy()
+    assert not results(step, Tensor([1.0, 1.0]))["overflow"]
     np.testing.assert_allclose(cell.w.asnumpy(), [2.7, 3.6], rtol=1e-6)
 
 
@@ -68,13 +69,13 @@ def test_an_overflow_skips_the_step():
 def test_an_overflow_keeps_adams_moments_and_step():
     cell = Quadratic((3.0, 4.0))
     optimizer = nn.Adam(cell.trainable_params(), learning_rate=MultiDecay(0.1, 1, [1], 10, 0))
-    step = TrainStep(cell, optimizer, scaling=LossScaling(1024.0)).set_train()
+    step = TrainStep(cell, optimizer, NamedColumns(["x"]), scaling=LossScaling(1024.0)).set_train()
     step(Tensor([1e18, 1.0]))
     assert int(optimizer.global_step.asnumpy()[0]) == 0
     assert optimizer.moment1[0].asnumpy().max() == 0
-    assert float(step(Tensor([1.0, 1.0]))[-2].asnumpy()) == pytest.approx(0.1)  # the rate of the first step
+    assert results(step, Tensor([1.0, 1.0]))["lr"] == pytest.approx(0.1)  # the rate of the first step
     assert int(optimizer.global_step.asnumpy()[0]) == 1
-    assert float(step(Tensor([1.0, 1.0]))[-2].asnumpy()) == pytest.approx(0.01)
+    assert results(step, Tensor([1.0, 1.0]))["lr"] == pytest.approx(0.01)
 
 
 class WithStatistics(Quadratic):
@@ -84,9 +85,9 @@ class WithStatistics(Quadratic):
         super().__init__((3.0,))
         self.norm = nn.BatchNorm2d(1)
 
-    def construct(self, x, shift):
-        loss = (self.w * self.norm(x)).sum() + ops.stop_gradient(shift).sum()
-        return loss, loss, ops.zeros_like(loss), ops.zeros_like(loss)
+    def construct(self, batch):
+        loss = (self.w * self.norm(batch["x"])).sum() + ops.stop_gradient(batch["shift"]).sum()
+        return {"loss": loss, "a_loss": loss, "b_loss": ops.zeros_like(loss)}
 
 
 @pytest.mark.slow
@@ -95,11 +96,12 @@ def test_in_float16_a_loss_that_is_not_finite_is_an_overflow():
     x = Tensor(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
     for float16 in (True, False):
         cell = WithStatistics()
-        step = TrainStep(cell, nn.SGD(cell.trainable_params(), learning_rate=0.1), scaling=LossScaling(8.0, float16=float16)).set_train()
+        step = TrainStep(cell, nn.SGD(cell.trainable_params(), learning_rate=0.1), NamedColumns(["x", "shift"]),
+                         scaling=LossScaling(8.0, float16=float16)).set_train()
         seen = []
         for shift in (np.inf, 0.0):
-            overflow = step(x, Tensor([shift], ms.float32))[4]
-            seen.append((bool(overflow.asnumpy()), float(cell.norm.moving_mean.asnumpy()[0])))
+            overflow = results(step, x, Tensor([shift], ms.float32))["overflow"]
+            seen.append((overflow, float(cell.norm.moving_mean.asnumpy()[0])))
         assert [overflow for overflow, _ in seen] == [float16, False]
         assert [mean for _, mean in seen] == pytest.approx([0, 0.15] if float16 else [0.15, 0.285])
 
@@ -109,13 +111,13 @@ def test_an_overflow_elsewhere_skips_the_step_here():
     """Ranks decide together: a stand-in adds what another rank says, that its gradients are not finite."""
     class OtherRank(nn.Cell):
         def construct(self, x):
-            return x + Tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+            return x + 1.0
 
     cell, _, step = quadratic_step(scaling=LossScaling(1024.0), across=AcrossRanks(2, OtherRank()))
-    loss, *_, overflow, _, _, stop = step(Tensor([1.0, 1.0]))
-    assert overflow.asnumpy() and stop.asnumpy()
+    found = results(step, Tensor([1.0, 1.0]))
+    assert found["overflow"] and found["stop"]
     np.testing.assert_array_equal(cell.w.asnumpy(), [3.0, 4.0])
-    assert float(loss.asnumpy()) == pytest.approx((12.5 + 1) / 2)  # the mean over both
+    assert found["loss"] == pytest.approx((12.5 + 1) / 2)  # the mean over both
 
 
 @pytest.mark.slow
@@ -123,7 +125,7 @@ def test_the_dynamic_loss_scale():
     """It doubles after two good steps, halves on an overflow, and an overflow starts the count anew."""
     cell, _, step = quadratic_step(scaling=LossScaling(8.0, growth_interval=2))
     good, bad = Tensor([0.0, 0.0]), Tensor([1e19, 1.0])
-    used = [float(step(x)[5].asnumpy()) for x in (good, good, good, bad, good, bad, good, good, good)]
+    used = [results(step, x)["scaling_sens"] for x in (good, good, good, bad, good, bad, good, good, good)]
     assert used == [8, 8, 16, 16, 8, 8, 4, 4, 8]
     assert float(step.scale.asnumpy()) == 8 and int(step.good_steps.asnumpy()) == 1
     np.testing.assert_array_equal(cell.w.asnumpy(), [3.0, 4.0])
@@ -151,7 +153,7 @@ def test_what_computes_in_float16(level, features, heads, make_config, small, by
     convolved = network.backbone[0](image)
     assert convolved.dtype == features
     assert network.backbone[1](convolved).dtype == ms.float32
-    assert [output.dtype for output in network(image)] == [heads] * 3
+    assert [output.dtype for output in network(image)[0].values()] == [heads] * 3
     assert {parameter.dtype for parameter in network.get_parameters()} == {ms.float32}
 
 
@@ -221,9 +223,9 @@ def test_every_variant_trains(words, make_config, monkeypatch):
     config = make_config(*words, "--train_config.MultiDecay.warmup_steps", 0)
     ms.set_seed(3)
     network = build_network(config.net_config, 3, "composite")
-    step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
     columns = 6 if config.net_config.cat_spec_wh else 2
     batch = random_batch(np.random.default_rng(0), 64, 3, wh_columns=columns, dense=config.net_config.dense_wh)
+    step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), NamedColumns(batch))
     tensors = [Tensor(value) for value in batch.values()]
     losses = [float(step(*tensors)[0].asnumpy()) for _ in range(6)]
     assert np.isfinite(losses).all() and losses[-1] < losses[0], losses
@@ -231,25 +233,25 @@ def test_every_variant_trains(words, make_config, monkeypatch):
 
 
 @pytest.mark.slow
-def test_loss_and_gradients_are_pytorchs(make_config, undrawn, by_operation):
+def test_loss_and_gradients_are_pytorchs(undrawn, by_operation):
     """Forward and backward through the whole ResNet18-DCN in training mode, same weights, same batch; parity.py compiles it."""
     reference = parity.reference_network(3)
     weights = parity.arrays(reference)
-    config = make_config()
     network = parity.converted_network(weights, "composite")
     batch = random_batch(np.random.default_rng(1), 128, 3)
 
     expected = parity.reference_loss(reference.train(), batch)
     expected[0].backward()
 
-    cell = NetworkWithLoss(network, build_loss(config.net_config)).set_train()
+    cell = parity.with_loss(network).set_train()
     parameters = network.trainable_params()
 
-    def forward(*tensors):
-        return cell(*tensors)
+    def forward(batch):
+        losses = cell(batch)
+        return losses["loss"], losses
 
-    losses, grads = ms.value_and_grad(forward, None, parameters, has_aux=True)(*(Tensor(value) for value in batch.values()))
-    values = [float(value.asnumpy()) for value in losses]
+    (_, losses), grads = ms.value_and_grad(forward, None, parameters, has_aux=True)({name: Tensor(value) for name, value in batch.items()})
+    values = [float(value.asnumpy()) for value in losses.values()]
     np.testing.assert_allclose(values, [value.item() for value in expected], rtol=1e-4)
     gradients = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
     state = {**weights, **gradients}
@@ -282,7 +284,7 @@ def test_accumulated_steps_are_those_of_the_large_batch(words, make_config, leas
         for _, cell in network.cells_and_names():
             if isinstance(cell, nn.BatchNorm2d):
                 cell.use_batch_statistics = False
-        step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1))
+        step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), NamedColumns(batch))
         before = {parameter.name: parameter.asnumpy().copy() for parameter in network.trainable_params()}
         losses = [float(value.asnumpy()) for value in step(*(Tensor(value) for value in batch.values()))[:4]]
         results.append((losses, {parameter.name: parameter.asnumpy() - before[parameter.name] for parameter in network.trainable_params()}))

@@ -19,7 +19,7 @@ from src.core.errors import UserError
 from src.core.kept import MARK
 from src.runs.record import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
 from src.training import resume
-from tests.conftest import TINY, start_script
+from tests.conftest import TINY, start_script, step_results
 
 LOG_LINE = re.compile(
     r"epoch: (\d+) \| current epoch percent: (\d\.\d{3}) \| step: (\d+) \| loss (\S+) \| "
@@ -34,7 +34,7 @@ def test_a_resumed_record_goes_on_and_loses_nothing(tmp_path):
     def record(steps, done):
         log = TrainingLog(path, done)
         for step in steps:
-            log.step(step, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
+            log.step(step, 10, step_results(1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
         log.close()
 
     def steps(name):
@@ -56,7 +56,7 @@ def test_the_picture_of_the_losses_stays_beside_its_record(tmp_path):
     def run(steps, done, drawn):
         log = TrainingLog(str(path), done)
         for step in steps:
-            log.step(step, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
+            log.step(step, 10, step_results(1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
         log.close()
         picture.write_text(f"{MARK}: {drawn}")
 
@@ -78,7 +78,7 @@ def test_going_back_to_a_branch_takes_its_record(tmp_path):
     def record(path, steps, rate, **options):
         log = TrainingLog(str(path), **options)
         for step in steps:
-            log.step(step, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, rate), 4.0)
+            log.step(step, 10, step_results(1.0, 0.5, 0.3, 0.2, False, 1.0, rate), 4.0)
         log.close()
 
     def entries(path):
@@ -102,7 +102,7 @@ def test_a_record_on_a_full_disk(tmp_path):
     log = TrainingLog(None, 0)
     log.file = open("/dev/full", "w")
     with pytest.raises(UserError, match="/dev/full .*No space left on device"):
-        log.step(7, 10, (1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
+        log.step(7, 10, step_results(1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
     assert log.file.closed
 
 
@@ -129,7 +129,7 @@ def test_the_log_line_and_its_record(least_run):
 def write_steps(log, steps, overflows=(), losses=None):
     for step in steps:
         loss = losses[step] if losses else 2.0
-        log.step(step, 10, (np.float32(loss), 0.5, 0.3, 0.2, step in overflows, 1024.0, np.float32(1e-4)), 8.0)
+        log.step(step, 10, step_results(np.float32(loss), 0.5, 0.3, 0.2, step in overflows, 1024.0, np.float32(1e-4)), 8.0)
 
 
 @pytest.mark.parametrize("interval, first, last, overflows, expected", [

@@ -11,6 +11,7 @@ from mindspore import Tensor
 
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
+from src.tasks import DETECTION
 from src.tasks.detection.scores import METRIC_NAMES
 from src.training.divergence import Watch
 from src.training.loop import Saving, choose_sink_steps, ms, run_steps, run_training, time
@@ -112,9 +113,10 @@ class LoopStandIn:
         pass
 
     stop = property(lambda self: self)
+    results = ("loss", *DETECTION.losses, "overflow", "scaling_sens", "lr", "stop")
 
     def step(self, step, steps_per_epoch, values, rate):
-        self.recorded.append((step, float(values[0])))
+        self.recorded.append((step, float(values["loss"])))
 
     def save(self, state, epoch, done, numbers, rotate, told):
         self.saved.append((done, rotate))
@@ -164,7 +166,7 @@ def loop(make_config, interrupts):
     def run(part, steps, *words, scoring=None):
         config = make_config("--mindrecord_dir", "m", *words)
         saving = Saving(config, part, {}, part, scoring)
-        watch = Watch(config.train_config.max_overflows, config.train_config.max_diverged)
+        watch = Watch(DETECTION.losses, config.train_config.max_overflows, config.train_config.max_diverged)
         run_training(part, part, saving, part, steps, 0, watch)
         return saving.saved
 

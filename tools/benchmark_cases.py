@@ -171,7 +171,8 @@ def train_part(runs):
             inputs = [ms.Tensor(array) for array in training_batch(config, batch_size, draw)]
             yield Case(f"  its batch on the device, heatmaps drawn on the {where}", functools.partial(run_cell, cell, inputs), "ms")
         run = functools.partial(run_step, step, tensors)
-        yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, [value.asnumpy() for value in device_input(*tensors)])
+        made = [value.asnumpy() for value in device_input(*tensors).values()]
+        yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, made)
         averaging = make_step(settings("--dataset_config.input_res_train", [side, side], "--train_config.ema_decay", 0.999), device_input)
         times = take_turns({"plain": run, "averaging": functools.partial(run_step, averaging, tensors)}, 2 * runs)
         ratios = [with_average / plain for plain, with_average in zip(*times.values())]
@@ -185,7 +186,7 @@ def make_step(config, device_input):
     from src.training.optimizer import build_optimizer
 
     network = build_network(config.net_config, CLASSES, "composite")
-    return build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), 1, device_input)
+    return build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), device_input)
 
 
 def train_shortly(folder, records):
@@ -212,7 +213,7 @@ def run_step(step, tensors):
 
 def run_cell(cell, inputs):
     """One call of a cell, to its end."""
-    cell(*inputs)[1].asnumpy()
+    cell(*inputs)["hm"].asnumpy()
 
 
 def infer_part(runs):
@@ -261,7 +262,7 @@ def training_cases(config, batch_size, name):
     start = time.perf_counter()
     run_step(step, tensors)
     yield Case(f"{name}, the first one", unit="s", seconds=[time.perf_counter() - start])
-    yield Case(name, functools.partial(run_step, step, tensors), "ms", 1, [value.asnumpy() for value in device_input(*tensors)])
+    yield Case(name, functools.partial(run_step, step, tensors), "ms", 1, [value.asnumpy() for value in device_input(*tensors).values()])
 
 
 def onnx_part(runs):

@@ -104,11 +104,11 @@ def build_detector(*words):
     import mindspore as ms
 
     from src.inference.detector import Detector
-    from src.network.centernet import DetectionNetwork, HeatmapNetwork, build_network
+    from src.network.centernet import build_detection, build_network
     from src.network.folding import make_for_inference
 
     config = settings(*words)
     network = build_network(config.net_config, CLASSES, "composite")
     make_for_inference(network)
-    graph = DetectionNetwork(HeatmapNetwork(network, ms.nn.Identity()), 100, False).set_train(False)
+    graph = build_detection(network, config.net_config, CLASSES, 100, ms.nn.Identity())
     return Detector(graph, {"mean": config.dataset_config.mean, "std": config.dataset_config.std}, 4)

@@ -7,15 +7,13 @@ from ..network.dla import DLA, DeformBlock, DLAUp, DLAUpsampling, IterativeAggre
 from ..network.folding import MaxPoolOfPositive
 from ..network.hourglass import ConvBlock, Hourglass, Level, Residual, StackFeatures
 from ..network.resnet import BasicBlock, Bottleneck, ResNet
-from .onnx_graph import FLOAT
 
 
 def add_network(graph, cell, image):
-    """A CenterNet: hm (logits), wh and reg ("" without its head) of its last stack."""
+    """A CenterNet: {head: map} of its last stack, heatmaps as logits."""
     features = add_cell(graph, cell.deconv_layers, add_cell(graph, cell.backbone, image, "backbone"), "deconv_layers")
     features = features[-1] if cell.stacks else features
-    return [add_cell(graph, head, features, f"{name}_head") if head is not None else ""
-            for name, head in zip(("hm", "wh", "reg"), cell.last_heads())]
+    return {name: add_cell(graph, head, features, f"{name}_head") for name, head in cell.last_heads().items()}
 
 
 def add_cell(graph, cell, x, name):
@@ -229,10 +227,10 @@ def _sampling_grid(graph, x, offset, taps):
                                          graph.add("Split", offset, graph.ints(taps, taps), axis=1, outputs=2, name="offsets")):
         size = graph.size(x, axis)
         pixel = graph.add("Range", graph.constant("zero", np.int64(0)), graph.add("Squeeze", size), graph.constant("one", np.int64(1)))
-        pixel = graph.reshape(graph.add("Cast", pixel, to=FLOAT), graph.ints(*shape))
+        pixel = graph.reshape(graph.cast(pixel), graph.ints(*shape))
         tap_center = (own - kernel // 2 + 0.5).astype(np.float32).reshape(1, taps, 1, 1)
         position = graph.add("Add", graph.add("Add", pixel, graph.constant(f"taps_{axis}", tap_center)), offsets)
-        scale = graph.add("Div", graph.constant("two", np.float32(2)), graph.add("Cast", size, to=FLOAT))
+        scale = graph.add("Div", graph.constant("two", np.float32(2)), graph.cast(size))
         position = graph.add("Sub", graph.add("Mul", position, scale), graph.constant("one_float", np.float32(1)))
         axes.append(graph.add("Unsqueeze", position, graph.ints(4)))
     grid = graph.add("Concat", *axes, axis=4)

@@ -46,6 +46,10 @@ class Graph:
         self.nodes.append(helper.make_node(operator, list(inputs), made, name=name, **attributes))
         return name if outputs == 1 else made
 
+    def cast(self, value):
+        """A value as float32."""
+        return self.add("Cast", value, to=FLOAT)
+
     def size(self, value, axis):
         """A side of a value, [1]."""
         return self.add("Gather", self.add("Shape", value), self.ints(axis))

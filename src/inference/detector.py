@@ -17,11 +17,12 @@ from ..core.project import how_to_install
 from ..core.version import version
 from ..imaging.view import batch_kind, filled
 from ..model_utils.config import Config
-from ..network.centernet import DetectionNetwork, HeatmapNetwork, build_network
+from ..network.centernet import Heatmap, build_detection, build_network
 from ..network.deform_conv import resolve_dcn_impl
 from ..network.device_input import Normalize
 from ..network.folding import make_for_inference
 from ..network.graphs import Graphs
+from ..tasks import task_of
 from ..weights.checkpoints import load_weights, read_parameters, weights_taken
 from ..weights.side_file import CONSUMER, HAS_SIDE_FILE, side_file
 from .onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
@@ -45,7 +46,7 @@ class Detector:
         self.network, self.description, self.down_ratio, self.from_bytes = network, description, down_ratio, from_bytes
         shape, kind = ([None, None, None, 3], ms.uint8) if from_bytes else ([None, 3, None, None], ms.float32)
         any_shape = ms.Tensor(shape=shape, dtype=kind) if any_size else None
-        self.detections, self.maps = Graphs(network, any_shape), Graphs(network.maps, any_shape)
+        self.detections, self.maps = Graphs(network, any_shape), Graphs(Heatmap(network.maps), any_shape)
 
     def compile(self, batch):
         """Compile the graph that a batch needs, unless it is there; returns the seconds it took."""
@@ -112,8 +113,7 @@ def build_detector(network, description, eval_config, any_size, from_bytes=False
     """The Detector of a CenterNet that folding.make_for_inference has changed."""
     options = Config(description["net_config"])
     input_cell = Normalize(description["mean"], description["std"]) if from_bytes else nn.Identity()
-    detection = DetectionNetwork(HeatmapNetwork(network, input_cell, eval_config.flip_test), eval_config.K, options.cat_spec_wh)
-    detection.set_train(False)
+    detection = build_detection(network, options, len(description["classes"]), eval_config.K, input_cell, eval_config.flip_test)
     return Detector(detection, description, options.down_ratio, from_bytes, any_size)
 
 
@@ -162,7 +162,8 @@ def export_onnx(detector, export_config, eval_config):
     sizes = ("batch", "height", "width") if export_config.onnx_dynamic else (export_config.batch_size, height, width)
     description = consumer_description(detector, export_config, eval_config, batch_kind(detector.from_bytes, *sizes)[1])
     metadata = {name: json.dumps(value) for name, value in description.items()}
-    model = build_model(detector.network, detector.from_bytes, export_config.onnx_dcn, sizes, metadata)
+    task = task_of(Config(detector.description["net_config"]))
+    model = build_model(task, detector.network, detector.from_bytes, export_config.onnx_dcn, sizes, metadata)
     with whole_file(path, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
     return finish_export(path, onnx_side_file(path), description)

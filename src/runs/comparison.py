@@ -11,7 +11,7 @@ from ..model_utils.config import as_text, flatten
 from ..tasks.detection.scores import METRIC_NAMES
 from .curves import draw_score, smooth
 from .record import best_score, epochs_trained
-from .report import PARTS, chart, write_page
+from .report import chart, loss_parts, write_page
 
 COLORS = ("#2260a8", "#b3382c", "#0b6e4f", "#c98500", "#6a4c93", "#0f8b9d", "#8c564b", "#444b59")
 STYLES = ("solid", "dashed", "dotted")  # each with all colors
@@ -54,7 +54,7 @@ def write_comparison(path, title, runs):
     write_page(
         path, "comparison.html", title=title, links=[(name, name.capitalize()) for name, section in there.items() if section],
         runs=list(zip(runs, lines)), overview=[overview(run) for run in runs],
-        losses=[loss_curves(trained, PARTS[:1], 9.2, 4.0), loss_curves(trained, PARTS[1:], 9.2, 2.4)] if trained else [],
+        losses=loss_panels(trained) if trained else [],
         curves=score_curves(scored) if scored else None, table=score_rows(runs), classes=class_rows(runs),
         settings=differences([run.settings for run in runs]), described=sum(run.settings is not None for run in runs),
     )
@@ -71,6 +71,13 @@ def overview(run):
         "rate": float(np.median([record["images_per_second"] for record in run.steps[1:] or run.steps])),  # the first step compiles
         "best": best and {"AP": best[2]["AP"], "epochs": epochs.get(best[0], best[1] + 1)},
     }
+
+
+def loss_panels(runs):
+    """The charts of the loss and of its parts that all of [(run, its line)] have."""
+    named = [{name for name, *_ in loss_parts(run.steps)} for run, _ in runs]
+    loss, *parts = [part for part in loss_parts(runs[0][0].steps) if all(part[0] in names for names in named)]
+    return [loss_curves(runs, [loss], 9.2, 4.0), *([loss_curves(runs, parts, 9.2, 2.4)] if parts else [])]
 
 
 def loss_curves(runs, parts, width, height):

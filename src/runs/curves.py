@@ -6,7 +6,11 @@ import numpy as np
 
 from ..core.files import whole_file
 from ..core.kept import MARK
-from .record import epochs_trained, read_record
+from ..tasks import TASKS
+from .record import epochs_trained, loss_names, read_record
+
+LOSSES = {name: label for task in TASKS.values() for name, label in task.losses.items()}  # what charts call them
+LOSS_COLORS = ("black", "tab:red", "tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
 
 
 def plot_losses(record_path: str, path: str) -> str:
@@ -44,12 +48,8 @@ def save_figure(path: str, figure: Any, ours: Callable[[str], bool] | None = Non
 
 def _draw_losses(axes, records):
     steps = np.array([record["step"] for record in records])
-    parts = {
-        "loss": ("loss", "black"), "hm_loss": ("heatmap", "tab:red"), "wh_loss": ("size (before its weight)", "tab:blue"),
-        "off_loss": ("offset", "tab:green"),
-    }
-    for name, (label, color) in parts.items():
-        draw_curve(axes, steps, np.array([record[name] for record in records], np.float64), color, label)
+    for name, color in zip(loss_names(records[0]) if records else (), LOSS_COLORS):
+        draw_curve(axes, steps, np.array([record[name] for record in records], np.float64), color, LOSSES.get(name, name))
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     rate = axes.twinx()

@@ -24,13 +24,18 @@ def loss_curve(record):
     return os.path.join(folder, f"{os.path.splitext(name)[0].replace('train_record', 'loss')}.png")
 
 
+def loss_names(record):
+    """The names of the losses in a step's record or results: "loss", their sum, and those of the task."""
+    return [name for name in record if name == "loss" or name.endswith("_loss")]
+
+
 def is_record(path):
     """The test for kept.keep_earlier whether a record and the picture beside it are this project's, as far as they are there.
 
     Earlier versions' pictures say no more than that matplotlib drew them: beside a record of ours they are ours.
     """
     has_record, picture = os.path.lexists(path), loss_curve(path)
-    if has_record and not says('"hm_loss": ', '"scores": ')(path):
+    if has_record and not says('_loss": ', '"scores": ')(path):
         return False
     return not os.path.lexists(picture) or says(MARK, *["Matplotlib version"] * has_record)(picture)
 
@@ -43,7 +48,7 @@ class TrainingLog:
     of evaluations.
     """
 
-    FIELDS = ("epoch", "step", "loss", "hm_loss", "wh_loss", "off_loss", "lr", "images_per_second")  # what its readers use
+    FIELDS = ("epoch", "step", "loss", "lr", "images_per_second")  # what its readers use, beside the losses of the task
 
     def __init__(self, path, done, aside="", branch="", interval=1, last_step=None, summaries=None):
         """The record at path (None: none) of a run that starts after `done` steps; summaries (src/runs/tensorboard.py) get the same.
@@ -78,8 +83,8 @@ class TrainingLog:
         self.file = open(path, "a", encoding="utf-8")
 
     def step(self, step, steps_per_epoch, values, images_per_second):
-        """Write step number `step` (from 1); values are TrainStep's results as NumPy scalars."""
-        loss, hm_loss, wh_loss, off_loss, overflow, scale, rate = values
+        """Write step number `step` (from 1); values are TrainStep's results {name: NumPy scalar}."""
+        loss, overflow, scale, rate = (values[name] for name in ("loss", "overflow", "scaling_sens", "lr"))
         epoch, in_epoch = divmod(step - 1, steps_per_epoch)
         percent = (in_epoch + 1) / steps_per_epoch
         if sys.stdout.isatty():
@@ -88,9 +93,8 @@ class TrainingLog:
             log(f"epoch: {epoch} | current epoch percent: {percent:.3f} | step: {step} | loss {loss!s} | "
                 f"overflow {bool(overflow)} | scaling_sens {scale!s} | lr {rate!s}")
         record = {
-            "epoch": epoch, "percent": round(percent, 3), "step": step, "loss": float(loss), "hm_loss": float(hm_loss),
-            "wh_loss": float(wh_loss), "off_loss": float(off_loss), "overflow": bool(overflow), "scaling_sens": float(scale),
-            "lr": float(rate), "images_per_second": round(images_per_second, 2),
+            "epoch": epoch, "percent": round(percent, 3), "step": step, **{name: float(values[name]) for name in loss_names(values)},
+            "overflow": bool(overflow), "scaling_sens": float(scale), "lr": float(rate), "images_per_second": round(images_per_second, 2),
         }
         self._record(record)
         if self.summaries:
@@ -204,13 +208,14 @@ def epochs_trained(records):
 
 def _read_records(path):
     """All records, of steps and of scores, in their order."""
-    records = []
+    records, losses = [], ()
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             try:
                 record = json.loads(line)
                 of_scores = "scores" in record
-                for name in TrainingLog.FIELDS[:2] if of_scores else TrainingLog.FIELDS:
+                losses = losses or (() if of_scores else tuple(loss_names(record)))
+                for name in TrainingLog.FIELDS[:2] if of_scores else (*TrainingLog.FIELDS, *losses):
                     if not is_measure(record[name]):
                         raise ValueError(f"{name} is {reprlib.repr(record[name])}")
                 if of_scores and not dictionary_of(is_measure)(record["scores"]):

@@ -2,6 +2,7 @@
 import base64
 import datetime
 import io
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -23,13 +24,12 @@ from ..imaging.drawing import class_color, compare, east_asian_font, fit, is_eas
 from ..imaging.reading import read_image
 from ..tasks.detection.results import detections_of
 from ..tasks.detection.scores import confusion_matrix, evaluate, image_quality
-from .curves import draw_curve, draw_scores
-from .record import best_score, epochs_trained, read_record
+from .curves import LOSSES, draw_curve, draw_scores
+from .record import best_score, epochs_trained, loss_names, read_record
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"
-PARTS = (("loss", "loss", "#1d2129"), ("hm_loss", "heatmap", "#b3382c"), ("wh_loss", "size, before its weight", "#2260a8"),
-         ("off_loss", "offset", "#0b6e4f"))
+LOSS_COLORS = ("#1d2129", "#b3382c", "#2260a8", "#0b6e4f", "#7a4a9c", "#8a6100", "#a0356f", "#4f6b1f", "#0c6b78")
 METRIC_WORDS = {
     "AP": "IoU 0.50 to 0.95", "AP50": "IoU 0.50", "AP75": "IoU 0.75", "AP_small": "small objects (below 32² pixels)",
     "AP_medium": "medium objects (32² to 96²)", "AP_large": "large objects (above 96²)", "AR_1": "1 detection an image",
@@ -109,12 +109,20 @@ def chart(width, height, draw, names=(), **subplots):
     return Markup(text[text.index("<svg") :])
 
 
+def loss_parts(steps):
+    """[(name, what charts call it, color)] of the losses in the records of steps."""
+    return [(name, LOSSES.get(name, name), color) for name, color in zip(loss_names(steps[0]), LOSS_COLORS)]
+
+
 def loss_chart(steps):
     """The loss and its parts, each in a panel of its own: single steps pale, their mean over a fortieth of the run dark."""
-    numbers = [record["step"] for record in steps]
+    numbers, parts = [record["step"] for record in steps], loss_parts(steps)
+    rows = math.ceil(len(parts) / 2)
 
     def draw(axes):
-        for panel, (name, label, color) in zip(axes.flat, PARTS):
+        for panel in axes.flat[len(parts) :]:
+            panel.axis("off")
+        for panel, (name, label, color) in zip(axes.flat, parts):
             values = np.array([record[name] for record in steps], np.float64)
             draw_curve(panel, numbers, values, color)
             panel.set_title(label)
@@ -123,10 +131,10 @@ def loss_chart(steps):
                 panel.set_yscale("log")
             else:
                 panel.set_ylim(bottom=0)
-        for panel in axes[1]:
+        for panel in axes[-1]:
             panel.set_xlabel("step")
 
-    return chart(9.2, 4.8, draw, nrows=2, ncols=2, sharex=True)
+    return chart(9.2, 2.4 * rows, draw, nrows=rows, ncols=2, sharex=True, squeeze=False)
 
 
 def rate_chart(steps):

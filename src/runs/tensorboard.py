@@ -9,10 +9,9 @@ from ..core import errors
 from ..core.errors import UserError
 from ..core.kept import holds, keep_earlier
 from ..core.project import how_to_install
+from .record import loss_names
 
-CHARTS = {  # group in TensorBoard: what of a step's record it has
-    "losses": ("loss", "hm_loss", "wh_loss", "off_loss"), "rates": ("lr", "images_per_second", "scaling_sens"),
-}
+RATES = ("lr", "images_per_second", "scaling_sens")  # what of a step's record is in this group
 EVENTS = holds("events.out.tfevents.*.[0-9][0-9][0-9][0-9]")  # the test for keep_earlier whether a folder is a run's
 FLUSH_SECONDS = 5.0  # a flush waits for the disk
 
@@ -67,7 +66,8 @@ class Summaries:
 
     def step(self, step, values):
         """Losses and rates of a step, of its record in train_record.jsonl."""
-        self._numbers(step, {f"{group}/{name}": values[name] for group, names in CHARTS.items() for name in names if name in values})
+        charts = {"losses": loss_names(values), "rates": RATES}
+        self._numbers(step, {f"{group}/{name}": values[name] for group, names in charts.items() for name in names if name in values})
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
             self._flush()
 

@@ -1,1 +1,14 @@
-"""What is detected: a folder each."""
+"""What is detected: a folder for each task, and TASKS, which has them by name."""
+from typing import Any
+
+from .base import Head, Task
+from .detection import DETECTION
+
+__all__ = ["TASKS", "Head", "Task", "task_of"]
+
+TASKS = {task.name: task for task in (DETECTION,)}
+
+
+def task_of(net_config: Any) -> Task:
+    """The Task of a net_config; one of earlier versions names none, and is detection's."""
+    return TASKS[getattr(net_config, "task", DETECTION.name)]

@@ -1,6 +1,9 @@
 """What tasks that detect objects as points share: losses, peaks, the top K (paper, section 3)."""
 import mindspore as ms
-from mindspore import ops
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from ..imaging.gaussians import MSRA_SIGMA, gaussian_kernel, gaussian_radius
 
 
 def clamped_sigmoid(logits):
@@ -8,7 +11,7 @@ def clamped_sigmoid(logits):
     return ops.clamp(ops.sigmoid(logits.astype(ms.float32)), 1e-4, 1 - 1e-4)
 
 
-def _sum(values):
+def total(values):
     """The sum of all values; over one axis it takes a CPU a third of the time that it takes over four."""
     return values.reshape(-1).sum()
 
@@ -21,7 +24,7 @@ def focal_loss(prob, target, norm):
     positive = (target == 1.0).astype(ms.float32)
     positive_loss = ops.log(prob) * ops.square(1.0 - prob) * positive
     negative_loss = ops.log(1.0 - prob) * ops.square(prob) * ops.square(ops.square(1.0 - target))  # 0 at the centers
-    return -(_sum(positive_loss) + _sum(negative_loss)) / norm
+    return -(total(positive_loss) + total(negative_loss)) / norm
 
 
 def at_least_one(count):
@@ -44,14 +47,14 @@ def gather_at_centers(regression_map, ind):
 
 def l1_loss(pred, target, mask, norm):
     """Sum of |pred - target| where mask, over norm, the number of masked values (the original's RegL1Loss)."""
-    return _sum(ops.abs(pred * mask - target * mask)) / norm
+    return total(ops.abs(pred * mask - target * mask)) / norm
 
 
 def smooth_l1_loss(pred, target, mask, norm):
     """Huber loss, delta 1, over norm, the number of objects, not of values (the original's RegLoss)."""
     diff = ops.abs(pred * mask - target * mask)
     huber = ops.select(diff < 1.0, 0.5 * ops.square(diff), diff - 0.5)
-    return _sum(huber) / norm
+    return total(huber) / norm
 
 
 def norm_l1_loss(pred, target, mask, norm):
@@ -87,3 +90,49 @@ def top_k(heat, k):
     scores, index = ops.topk(candidates.reshape(n, k * width), k)
     flat = ops.gather_elements(best, 1, index // width) * width + index % width
     return scores, flat % pixels, flat // pixels
+
+
+class DrawHeatmap(nn.Cell):
+    """Heatmaps [N, C, h, w] of objects [N, M, 2] int32 (class, radius; -1 where there is none) with centers ind [N, M] = y * w + x.
+
+    The same as a task's encode_targets draws: the largest of a class's gaussians, of standard deviation (2 radius + 1) / 6, or of
+    gaussians.MSRA_SIGMA with mse_loss. The gaussians are products of one along x and one along y, which come from a table: a device's
+    own exponential function may be off by several 1e-6.
+    """
+
+    def __init__(self, num_classes, out_size, mse_loss=False):
+        super().__init__()
+        self.num_classes = num_classes
+        self.width, self.height = out_size
+        self.table = Tensor(gaussian_table(out_size, mse_loss))
+
+    def construct(self, objects, ind):
+        n, m, _ = objects.shape
+        label = objects[:, :, 0]
+        rows = ops.gather(self.table, objects[:, :, 1].reshape(-1) + 1, 0)
+        along_x = self._gaussian(rows, ind % self.width, self.width)
+        along_y = self._gaussian(rows, ind // self.width, self.height)
+        maps = (along_y.reshape(n, m, self.height, 1) * along_x.reshape(n, m, 1, self.width)).reshape(n * m, -1)
+        indices = ops.arange(n).reshape(n, 1) * self.num_classes + ops.maximum(label, ops.zeros_like(label))
+        largest = ops.unsorted_segment_max(maps, indices.reshape(-1).astype(ms.int32), n * self.num_classes)
+        # A class without objects gets the least number there is.
+        return ops.maximum(largest, ops.zeros_like(largest)).reshape(n, self.num_classes, self.height, self.width)
+
+    def _gaussian(self, rows, center, length):
+        """Rows [N M, L] of the table, each laid around its center: [N M, length]."""
+        distance = ops.abs(ops.arange(length).reshape(1, length) - center.reshape(-1, 1)).astype(ms.int32)
+        return ops.gather_elements(rows, 1, distance)
+
+
+def gaussian_table(out_size, mse_loss):
+    """float32 [R + 2, L]: row radius + 1 holds a gaussian at the distances 0, 1, ... from its center, 0 beyond the radius; row 0 is 0.
+
+    R is the largest radius that a box in an output of out_size (width, height) can have.
+    """
+    largest = max(int(gaussian_radius(out_size[1], out_size[0])), 3 * MSRA_SIGMA)
+    distance = np.arange(max(*out_size, largest + 1))
+    table = np.zeros((largest + 2, len(distance)), np.float32)
+    for radius in range(largest + 1):
+        kernel = gaussian_kernel(radius, MSRA_SIGMA if mse_loss else (2 * radius + 1) / 6)
+        table[radius + 1, : radius + 1] = kernel[radius, radius:]
+    return table

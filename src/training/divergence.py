@@ -16,21 +16,23 @@ class Watch:
     are saturated has the same loss for every image, 9.2, and no gradient. A step without any object is not compared with the others: its
     loss is of background alone, and is not divided by objects.
 
-    Args: max_overflows, max_diverged: how many such steps in a row end a training (0: any number goes on); skips, whether a step with
-    a loss that is not finite is skipped as an overflow (float16), not an end.
+    Args: losses, the names of the task's, the heatmap's first; max_overflows, max_diverged: how many such steps in a row end a training
+    (0: any number goes on); skips, whether a step with a loss that is not finite is skipped as an overflow (float16), not an end.
     """
 
-    def __init__(self, max_overflows, max_diverged, skips=False):
+    def __init__(self, losses, max_overflows, max_diverged, skips=False):
+        self.heatmap_loss, *self.object_losses = losses
         self.max_overflows, self.max_diverged, self.skips = max_overflows, max_diverged, skips
         self.steps = self.overflows = self.overflows_in_row = self.diverged = 0
         self.smoothed = self.lowest = self.last_hm_loss = None
         self.why = ""
 
-    def look(self, step, loss, hm_loss, wh_loss, overflow):
-        """Take a step's results; returns the sentence with which training has to end, "" if it goes on.
+    def look(self, step, results):
+        """Take a step's results {name: number}; returns the sentence with which training has to end, "" if it goes on.
 
-        A size loss of exactly 0 is that of a step without objects.
+        Losses of objects of exactly 0 are those of a step without objects.
         """
+        loss, overflow = results["loss"], results["overflow"]
         self.steps += 1
         self.overflows += overflow
         self.overflows_in_row = self.overflows_in_row + 1 if overflow else 0
@@ -39,8 +41,8 @@ class Watch:
         if self.max_overflows and self.overflows_in_row >= self.max_overflows:
             return (f"the last {self.overflows_in_row} steps, up to step {step}, overflowed and were skipped: nothing is learnt; "
                     f"{LOWER_SCALE} (train_config.max_overflows is the limit)")
-        if not overflow and wh_loss != 0:
-            self._compare(step, loss, hm_loss)
+        if not overflow and any(results[name] != 0 for name in self.object_losses):
+            self._compare(step, loss, results[self.heatmap_loss])
         if self.max_diverged and self.diverged >= self.max_diverged:
             return (f"{self.why} for {self.diverged} steps, up to step {step}: training has diverged; lower the learning rate, or look at "
                     "the data (train_config.max_diverged is the limit)")

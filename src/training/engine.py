@@ -7,13 +7,14 @@ from mindspore import nn, ops
 
 from ..core.console import log
 from ..core.errors import UserError
-from ..imaging.view import output_size
+from ..data.samples import sample_layout
 from ..model_utils.device_adapter import keep_graphs
 from ..network.centernet import build_network
 from ..network.deform_conv import resolve_dcn_impl
-from ..network.device_input import DeviceInput, DrawHeatmap
+from ..network.device_input import DeviceInput
 from ..runs.record import TrainingLog
 from ..runs.tensorboard import Summaries
+from ..tasks import task_of
 from ..weights.checkpoints import CheckpointFolder, newest_checkpoint
 from ..weights.side_file import describe_model
 from .detector import TrainingDetector
@@ -24,7 +25,7 @@ from .loop import Saving, choose_sink_steps, run_training
 from .optimizer import build_optimizer, freeze
 from .resume import record_beside, require_same_start, restore, training_settings
 from .scoring import start_scoring
-from .step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, build_loss, set_precision
+from .step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, set_precision
 
 
 class SumOverRanks(nn.Cell):
@@ -40,11 +41,12 @@ class SumOverRanks(nn.Cell):
 
 def build_device_input(config, num_classes, heatmap_on_host):
     """The cell that makes the network's batch of the pipeline's."""
-    out_size = output_size(config.dataset_config.input_res_train, config.net_config.down_ratio)
-    return DeviceInput(None if heatmap_on_host else DrawHeatmap(num_classes, out_size, config.net_config.mse_loss))
+    task = task_of(config.net_config)
+    layout = sample_layout(config, num_classes)
+    return DeviceInput(task.targets.columns(heatmap_on_host), None if heatmap_on_host else task.device.DrawTargets(layout))
 
 
-def build_train_step(network, config, optimizer, rank_size=1, device_input=None):
+def build_train_step(network, config, optimizer, device_input, rank_size=1):
     """The training cell that config describes; device_input as in TrainStep."""
     options = config.train_config
     average = WeightAverage(network, options.ema_decay) if options.ema_decay else None
@@ -53,14 +55,16 @@ def build_train_step(network, config, optimizer, rank_size=1, device_input=None)
     if rank_size > 1:
         reducer = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=rank_size)
         across = AcrossRanks(rank_size, SumOverRanks(), reducer)
-    loss = NetworkWithLoss(network, build_loss(config.net_config, across, options.accumulate_steps))
+    task = task_of(config.net_config)
+    loss = task.device.build_loss(config.net_config, rank_size=across.rank_size, sum_over_ranks=across.sum_over_ranks,
+                                  parts=options.accumulate_steps)
     scaling = LossScaling(
         start=options.loss_scale_value if config.enable_lossscale else None,
         growth_interval=options.loss_scale_window if options.dynamic_loss_scale else 0,
         float16=options.amp_level != "O0",
     )
-    step = TrainStep(loss, optimizer, scaling=scaling, clip_grad_norm=options.clip_grad_norm, across=across, device_input=device_input,
-                     average=average)
+    step = TrainStep(NetworkWithLoss(network, loss, task.losses), optimizer, device_input, scaling=scaling,
+                     clip_grad_norm=options.clip_grad_norm, across=across, average=average)
     step.set_train()
     return step
 
@@ -108,7 +112,7 @@ def train(config, train_set, device_target, rank=0, part=None):
         log(f"train_config.freeze {config.train_config.freeze}: {trained:,} of {of_all:,} weights train")
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
     device_input = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)
-    step_cell = build_train_step(network, config, optimizer, train_set.rank_size, device_input)
+    step_cell = build_train_step(network, config, optimizer, device_input, train_set.rank_size)
     average = step_cell.average
     parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
     state = {parameter.name: parameter for parameter in [*parameters, *(average.averages if average else [])]}
@@ -147,7 +151,7 @@ def train(config, train_set, device_target, rank=0, part=None):
     warn_of_warmup(config.train_config, steps.stop)
     log("compiling the graph")
     sink_steps = choose_sink_steps(config, device_target, train_set.steps_per_epoch)
-    watch = Watch(config.train_config.max_overflows, config.train_config.max_diverged, step_cell.float16)
+    watch = Watch(task_of(config.net_config).losses, config.train_config.max_overflows, config.train_config.max_diverged, step_cell.float16)
     with contextlib.closing(record):
         run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
     return saving.saved

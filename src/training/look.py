@@ -11,7 +11,6 @@ from ..data.summary import Recipe, collect, describe, find_misfits, spread
 from ..imaging.drawing import save_image
 from ..imaging.reading import header_size
 from ..runs.record import is_record
-from ..tasks.detection.targets import columns
 
 IMAGE = "train_batch.jpg"
 SAMPLE = 2000  # images that are read where no file says their boxes' sizes
@@ -83,12 +82,11 @@ def read_train_boxes(train_set):
 
 
 def on_device(batch, config, train_set):
-    """What training's DeviceInput makes of the values of columns(): {column: array}, with hm in any case."""
+    """What training's DeviceInput makes of the values of columns(): {column: array}."""
     import mindspore as ms
 
     from .engine import build_device_input
 
     with INTERRUPTS.at_once():  # it compiles
         made = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)(*map(ms.Tensor, batch))
-    image, hm, *targets = (tensor.asnumpy() for tensor in made)
-    return {"image": image, "hm": hm, **dict(zip(columns(train_set.heatmap_on_host)[3:], targets))}
+    return {name: tensor.asnumpy() for name, tensor in made.items()}

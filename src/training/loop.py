@@ -100,14 +100,14 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
         for group in groups:
             if done == steps.start:
                 until_end.enter_context(INTERRUPTS.noted())  # from here on there is work to save
-            group = [[value.asnumpy()[()] for value in results] for results in group]
+            group = [{name: value.asnumpy()[()] for name, value in zip(step_cell.results, results)} for results in group]
             seconds, start = (time.time() - start) / len(group), time.time()
-            for *values, _ in group:
+            for results in group:
                 done += 1
-                record.step(done, train_set.steps_per_epoch, values, train_set.images_per_step / seconds)
-                if problem := watch.look(done, *values[:3], values[4]):
+                record.step(done, train_set.steps_per_epoch, results, train_set.images_per_step / seconds)
+                if problem := watch.look(done, results):
                     raise UserError(f"{problem}; the last checkpoint is {for_the_user(saving.saved) or 'that of the start'}")
-            stop = stop_requested(step_cell, train_set.rank_size, group[-1][-1]) and done < steps.stop
+            stop = stop_requested(step_cell, train_set.rank_size, group[-1]["stop"]) and done < steps.stop
             scored = False
             if scoring and not stop and scoring.due(done, steps.stop):
                 try:

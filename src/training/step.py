@@ -1,12 +1,11 @@
 """The training step: network and loss, mixed precision, one update."""
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.amp import all_finite
 
 from ..network.deform_conv import DeformConv2d
-from ..tasks.detection.device import CenterNetLoss, LossOptions
 
 STATISTICS = ("moving_mean", "moving_variance")  # endings of the names of batch norm's
 LARGEST_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow
@@ -34,12 +33,6 @@ class LossScaling:
     float16: bool = False
 
 
-def build_loss(net_config, across=AcrossRanks(), parts=1):
-    """The CenterNetLoss that net_config describes, of batches in a number of parts."""
-    options = LossOptions(**{field.name: getattr(net_config, field.name) for field in fields(LossOptions)})
-    return CenterNetLoss(options, rank_size=across.rank_size, sum_over_ranks=across.sum_over_ranks, parts=parts)
-
-
 def set_precision(network, amp_level):
     """Let a CenterNet compute in float16 where amp_level says so; its parameters stay float32. Returns the network.
 
@@ -55,36 +48,39 @@ def set_precision(network, amp_level):
         network.to_float(ms.float16)
         kept += [cell for cell in cells if isinstance(cell, nn.BatchNorm2d)]
     if amp_level == "O2":
-        kept += [head for head in (network.hm, network.wh, network.reg) if head is not None]
+        kept += [getattr(network, name) for name in network.heads]
     for cell in kept:
         cell.to_float(ms.float32)
     return ms.amp.auto_mixed_precision(network, "auto") if amp_level == "auto" else network
 
 
 class NetworkWithLoss(nn.Cell):
-    """Network and loss: (image, *targets) -> (loss, hm_loss, wh_loss, off_loss), means over the network's stacks."""
+    """Network and the task's loss cell: a batch {image, and the targets} -> {name of a loss: scalar}, means over the network's stacks."""
 
-    def __init__(self, network, loss):
+    def __init__(self, network, loss, names):
         super().__init__(auto_prefix=False)
         self.network = network
         self.loss = loss
+        self.names = ("loss", *names)
         self.parts = loss.parts
 
-    def construct(self, image, *targets):
-        return self.of_part(self.norms(image, *targets), image, *targets)
+    def construct(self, batch):
+        return self.of_part(self.norms(batch), batch)
 
-    def norms(self, image, *targets):
+    def norms(self, batch):
         """What of_part takes, of a whole batch."""
-        return self.loss.norms(*targets)
+        return self.loss.norms(batch)
 
-    def of_part(self, norms, image, *targets):
-        """construct of a part of a batch, as CenterNetLoss.of_part."""
-        maps = self.network(image)
-        losses = self.loss.of_part(*maps[:3], norms, *targets)
-        for start in range(3, len(maps), 3):
-            more = self.loss.of_part(*maps[start : start + 3], norms, *targets)
-            losses = tuple(losses[i] + more[i] for i in range(4))
-        return tuple(loss * 3 / len(maps) for loss in losses) if len(maps) > 3 else losses
+    def of_part(self, norms, batch):
+        """construct of a part of a batch, with the norms of the whole."""
+        stacks = self.network(batch["image"])
+        losses = self.loss(stacks[0], batch, norms)
+        if len(stacks) == 1:
+            return losses
+        for maps in stacks[1:]:
+            more = self.loss(maps, batch, norms)
+            losses = {name: losses[name] + more[name] for name in self.names}
+        return {name: losses[name] / len(stacks) for name in self.names}
 
 
 _unscale = ops.MultitypeFuncGraph("unscale")
@@ -137,14 +133,16 @@ class TrainStep(nn.Cell):
     is skipped everywhere (weights, moments and global step stay).
 
     Args: scaling, a LossScaling; clip_grad_norm, the largest global norm of the gradients (0: no limit); across, an AcrossRanks;
-    device_input makes NetworkWithLoss's batch of the pipeline's; average, a WeightAverage or None.
-    construct: a batch -> loss, hm_loss, wh_loss, off_loss (means over the ranks), overflow, scale, learning rate, and whether a rank's
-    parameter `stop` was not 0 (scalars): so all ranks end at the same step.
+    device_input makes NetworkWithLoss's batch of the pipeline's columns; average, a WeightAverage or None.
+    construct: the columns of a batch -> a tuple of the scalars that `results` names: loss and its parts (means over the ranks), whether the
+    step overflowed, scale, learning rate, and whether a rank's parameter `stop` was not 0: so all ranks end at the same step.
     """
 
-    def __init__(self, network_with_loss, optimizer, *, scaling=LossScaling(), clip_grad_norm=0.0, across=AcrossRanks(), device_input=None,
+    def __init__(self, network_with_loss, optimizer, device_input, *, scaling=LossScaling(), clip_grad_norm=0.0, across=AcrossRanks(),
                  average=None):
         super().__init__(auto_prefix=False)
+        self.losses = network_with_loss.names
+        self.results = (*self.losses, "overflow", "scaling_sens", "lr", "stop")
         self.device_input = device_input
         self.parts = network_with_loss.parts
         self.average = average
@@ -167,39 +165,42 @@ class TrainStep(nn.Cell):
         scaled_loss = self._scaled_loss if self.parts == 1 else self._scaled_loss_of_part
         self.forward_backward = ops.value_and_grad(scaled_loss, None, optimizer.parameters, has_aux=True)
 
-    def _scaled_loss(self, *batch):
-        losses = self.network(*batch)
-        return losses[0] * self.scale, losses
+    def _scaled_loss(self, batch):
+        losses = self.network(batch)
+        return losses["loss"] * self.scale, losses
 
-    def _scaled_loss_of_part(self, norms, *part):
-        losses = self.network.of_part(norms, *part)
-        return losses[0] * self.scale, losses
+    def _scaled_loss_of_part(self, norms, part):
+        losses = self.network.of_part(norms, part)
+        return losses["loss"] * self.scale, losses
 
     def _sum_over_parts(self, batch):
         """(losses, gradients) of a batch in parts."""
-        norms = self.network.norms(*batch)
-        split = ()
-        for column in batch:
-            split += (column.reshape((self.parts, -1) + column.shape[1:]),)
-        losses = ops.zeros((4,), ms.float32)
+        norms = self.network.norms(batch)
+        split = {name: batch[name].reshape((self.parts, -1) + batch[name].shape[1:]) for name in self.device_input.names}
+        losses = ops.zeros((len(self.losses),), ms.float32)
         grads = self.map(ops.zeros_like, self.optimizer.parameters)
         index = Tensor(0, ms.int32)
         while index < self.parts:  # one graph, however many parts
-            part = ()
-            for column in split:
-                part += (ops.gather(column, index, 0),)
-            (_, part_losses), part_grads = self.forward_backward(norms, *part)
-            losses = losses + ops.stack(part_losses)
+            part = {name: ops.gather(split[name], index, 0) for name in self.device_input.names}
+            (_, part_losses), part_grads = self.forward_backward(norms, part)
+            losses = losses + self._stacked(part_losses)
             grads = self.map(_plus, grads, part_grads)
             index = index + 1
-        return (losses[0], losses[1], losses[2], losses[3]), grads
+        return losses, grads
+
+    def _stacked(self, losses):
+        """{name: scalar} as a tensor, in the order of `losses`."""
+        values = ()
+        for name in self.losses:
+            values += (losses[name],)
+        return ops.stack(values)
 
     def construct(self, *batch):
-        if self.device_input is not None:
-            batch = self.device_input(*batch)
+        batch = self.device_input(*batch)
         statistics = self.map(_copy, self.statistics) if self.statistics else ()
         if self.parts == 1:
-            (_, losses), grads = self.forward_backward(*batch)
+            (_, losses), grads = self.forward_backward(batch)
+            losses = self._stacked(losses)
         else:
             losses, grads = self._sum_over_parts(batch)
         grads = self.reduce_gradients(grads)
@@ -214,10 +215,10 @@ class TrainStep(nn.Cell):
             overflows = ops.logical_not(all_finite(self.map(_flatten, grads))).astype(ms.float32)
         if self.float16:
             overflows = overflows + ops.logical_not(ops.isfinite(losses[0])).astype(ms.float32)
-        sums = self.sum_over_ranks(ops.stack(losses + (overflows, self.stop * 1.0)))
-        losses = tuple(sums[i] / self.rank_size for i in range(4))
-        overflow = sums[4] > 0
-        stop = sums[5] > 0
+        sums = self.sum_over_ranks(ops.concat((losses, ops.stack((overflows, self.stop * 1.0)))))
+        losses = tuple(sums[i] / self.rank_size for i in range(len(self.losses)))
+        overflow = sums[-2] > 0
+        stop = sums[-1] > 0
         if not overflow:
             if self.clip_grad_norm > 0:
                 grads = ops.clip_by_global_norm(grads, self.clip_grad_norm)

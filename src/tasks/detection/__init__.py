@@ -1,1 +1,7 @@
-"""Objects with a box and a class."""
+"""Objects with a box and a class (paper, section 3)."""
+from ..base import Task
+
+DETECTION = Task(
+    name="detection", losses={"hm_loss": "heatmap", "wh_loss": "size (before its weight)", "off_loss": "offset"},
+    row={"box": 0, "score": 4, "label": 5}, width=6, package=__package__,
+)

@@ -1,11 +1,12 @@
-"""Detection on the device: losses, and heatmap -> top K boxes."""
-from dataclasses import dataclass
+"""Detection on the device: heads, losses, and heatmap -> top K boxes."""
+from dataclasses import dataclass, fields
 
 import mindspore as ms
 from mindspore import nn, ops
 
+from ..base import Head
 from ..points import (
-    _sum,
+    DrawHeatmap,
     at_least_one,
     clamped_sigmoid,
     focal_loss,
@@ -16,7 +17,9 @@ from ..points import (
     smooth_l1_loss,
     suppress_non_peaks,
     top_k,
+    total,
 )
+from .targets import columns
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,13 @@ class LossOptions:
     off_weight: float = 1.0
 
 
+def heads(net_config, num_classes):
+    """The Heads that net_config describes: hm [C], wh [2, or 2 C with cat_spec_wh], reg [2] unless reg_offset is false."""
+    sizes = Head("wh", 2 * num_classes if net_config.cat_spec_wh else 2, flip="mean")
+    offset = [Head("reg", 2)] if net_config.reg_offset else []
+    return [Head("hm", num_classes, heatmap=True, flip="mean"), sizes, *offset]
+
+
 class CenterNetLoss(nn.Cell):
     """The weighted sum of the three losses.
 
@@ -41,9 +51,9 @@ class CenterNetLoss(nn.Cell):
     which is what gradients are averaged to, is the loss of the whole batch, however the objects are spread.
 
     Args: a LossOptions; rank_size, and sum_over_ranks, a cell that adds a tensor up over the ranks; parts, in how many equal parts
-    of_part gets a batch.
-    construct: hm [N, C, H, W] (logits), wh, reg (maps) and the targets hm, ind, reg, reg_mask, wh, wh_mask of targets.py
-    -> (loss, hm_loss, wh_loss, off_loss).
+    construct gets a batch: the losses of its parts, with the norms of the whole, add up to the batch's.
+    construct: maps {hm [N, C, H, W] (logits), wh, reg} and the targets {hm, ind, reg, reg_mask, wh, wh_mask} of targets.py, norms(targets)
+    -> {loss, hm_loss, wh_loss, off_loss}.
     """
 
     def __init__(self, options, *, rank_size=1, sum_over_ranks=None, parts=1):
@@ -68,37 +78,66 @@ class CenterNetLoss(nn.Cell):
         self.rank_size = rank_size
         self.sum_over_ranks = sum_over_ranks or nn.Identity()
 
-    def construct(self, hm, wh, reg, *targets):
-        return self.of_part(hm, wh, reg, self.norms(*targets), *targets)
-
-    def of_part(self, hm, wh, reg, norms, *targets):
-        """construct of a part of a batch, with the norms of the whole: the losses of its parts add up to the batch's."""
-        hm_target, ind, reg_target, reg_mask, wh_target, wh_mask = targets
-        mask = ops.broadcast_to(ops.expand_dims(reg_mask, -1), reg_target.shape)
-        hm_norm, wh_norm, off_norm = norms
+    def construct(self, maps, targets, norms):
+        mask = ops.broadcast_to(ops.expand_dims(targets["reg_mask"], -1), targets["reg"].shape)
         if self.mse_loss:
-            hm_loss = mse_loss(hm, hm_target) / self.parts
+            hm_loss = mse_loss(maps["hm"], targets["hm"]) / self.parts
         else:
-            hm_loss = focal_loss(clamped_sigmoid(hm), hm_target, hm_norm)
-        wh = wh.astype(ms.float32)
-        wh_pred = wh if self.dense_wh else gather_at_centers(wh, ind)
-        wh_loss = self.size_loss(wh_pred, wh_target, wh_mask, wh_norm)
+            hm_loss = focal_loss(clamped_sigmoid(maps["hm"]), targets["hm"], norms["hm"])
+        sizes = maps["wh"].astype(ms.float32)
+        wh = sizes if self.dense_wh else gather_at_centers(sizes, targets["ind"])
+        wh_loss = self.size_loss(wh, targets["wh"], targets["wh_mask"], norms["wh"])
         if self.reg_offset:
-            off_loss = self.regression(gather_at_centers(reg.astype(ms.float32), ind), reg_target, mask, off_norm)
+            offset = gather_at_centers(maps["reg"].astype(ms.float32), targets["ind"])
+            off_loss = self.regression(offset, targets["reg"], mask, norms["reg"])
         else:
             off_loss = ops.zeros_like(wh_loss)
         loss = self.hm_weight * hm_loss + self.wh_weight * wh_loss + self.off_weight * off_loss
-        return loss, hm_loss, wh_loss, off_loss
+        return {"loss": loss, "hm_loss": hm_loss, "wh_loss": wh_loss, "off_loss": off_loss}
 
-    def norms(self, *targets):
-        """What the three sums are divided by, from the targets of all ranks."""
-        hm_target, _, reg_target, reg_mask, _, wh_mask = targets
-        mask = ops.broadcast_to(ops.expand_dims(reg_mask, -1), reg_target.shape)
-        objects = _sum((hm_target == 1.0).astype(ms.float32))
-        counts = self.sum_over_ranks(ops.stack((objects, _sum(wh_mask), _sum(mask))))
+    def norms(self, targets):
+        """What the three sums are divided by, from the targets of all ranks: {head: scalar}."""
+        wh_mask = targets["wh_mask"]
+        mask = ops.broadcast_to(ops.expand_dims(targets["reg_mask"], -1), targets["reg"].shape)
+        objects = total((targets["hm"] == 1.0).astype(ms.float32))
+        counts = self.sum_over_ranks(ops.stack((objects, total(wh_mask), total(mask))))
         wh_count = counts[1] / wh_mask.shape[-1] if self.smooth_size else counts[1]
         off_count = counts[2] / mask.shape[-1] if self.smooth else counts[2]
-        return at_least_one(counts[0]) / self.rank_size, (wh_count + 1e-4) / self.rank_size, (off_count + 1e-4) / self.rank_size
+        return {"hm": at_least_one(counts[0]) / self.rank_size, "wh": (wh_count + 1e-4) / self.rank_size,
+                "reg": (off_count + 1e-4) / self.rank_size}
+
+
+def build_loss(net_config, **options):
+    """The CenterNetLoss that net_config describes; options as it has them."""
+    chosen = LossOptions(**{field.name: getattr(net_config, field.name) for field in fields(LossOptions)})
+    return CenterNetLoss(chosen, **options)
+
+
+class DrawTargets(nn.Cell):
+    """Targets {objects, ind, ...} of a pipeline that leaves the heatmaps to the device -> {hm, ind, ...}."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.names = ("hm",) + tuple(columns(False)[3:])
+        self.draw_heatmap = DrawHeatmap(layout.num_classes, layout.out_size, layout.mse_loss)
+
+    def construct(self, targets):
+        hm = self.draw_heatmap(targets["objects"], targets["ind"])
+        return {name: hm if name == "hm" else targets[name] for name in self.names}
+
+
+class Decode(nn.Cell):
+    """Maps {hm in [0, 1], wh, reg} of inference -> the k best detections [N, k, 6] in output pixels, as decode gives them."""
+
+    def __init__(self, net_config, num_classes, k):
+        super().__init__(auto_prefix=False)
+        self.num_classes = num_classes
+        self.k = k
+        self.cat_spec_wh = net_config.cat_spec_wh
+        self.reg_offset = net_config.reg_offset
+
+    def construct(self, maps):
+        return decode(maps["hm"], maps["wh"], maps["reg"] if self.reg_offset else None, self.k, self.cat_spec_wh)
 
 
 def decode(heat, wh, reg, k, cat_spec_wh=False):
