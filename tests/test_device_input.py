@@ -109,8 +109,9 @@ def test_a_batch_of_the_device(draws, by_operation):
     ("auto", False, "CPU", True), ("auto", False, "Ascend", False), ("host", False, "Ascend", True), ("device", False, "CPU", False),
     ("device", True, "Ascend", True),
 ])
-def test_where_heatmaps_are_drawn(heatmap_on, dense_wh, target, host):
-    assert targets.draws_on_host(heatmap_on, dense_wh, target) is host
+def test_where_heatmaps_are_drawn(heatmap_on, dense_wh, target, host, make_config):
+    config = make_config("--dataset_config.heatmap_on", heatmap_on, "--net_config.dense_wh", str(dense_wh).lower())
+    assert targets.draws_on_host(config, target) is host
 
 
 def test_bytes_from_host_to_device(make_config):

@@ -45,12 +45,12 @@ def input_part(runs):
     """The training sample on one core, its steps, and the pipeline that makes batches of it."""
     import numpy as np
 
-    from src.data.samples import augmentation_ranges, sample_layout
+    from src.data.samples import sample_layout
     from src.imaging import reading
     from src.tasks.detection import targets
 
     config = settings()
-    layout, ranges = sample_layout(config, CLASSES), augmentation_ranges(config)
+    layout, ranges = sample_layout(config, CLASSES), targets.ranges_of(config)
     with one_core():
         for boxes_count, (width, height) in ((8, (640, 480)), *((n, (640, 480)) for n in (1, 2, 4, 16, 32, 64, 128)),
                                             *((8, size) for size in ((320, 240), (1280, 720), (1920, 1080)))):

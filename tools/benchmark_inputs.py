@@ -85,10 +85,10 @@ def training_batch(config, batch_size, heatmap_on_host=True):
     """A batch as the pipeline gives it, with eight objects an image: arrays in the order of targets.columns(heatmap_on_host)."""
     import numpy as np
 
-    from src.data.samples import augmentation_ranges, sample_layout
+    from src.data.samples import sample_layout
     from src.tasks.detection import targets
 
-    layout, ranges = sample_layout(config, CLASSES), augmentation_ranges(config)
+    layout, ranges = sample_layout(config, CLASSES), targets.ranges_of(config)
     hm = np.zeros((batch_size, CLASSES, *layout.out_size[::-1]), np.float32) if heatmap_on_host else None
     samples = []
     for seed in range(batch_size):

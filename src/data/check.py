@@ -13,7 +13,7 @@ from ..core.errors import UserError
 from ..imaging import reading
 from ..imaging.color import apply_color
 from ..imaging.headers import read_header
-from ..tasks.detection.targets import columns
+from ..tasks import task_of
 from .coco import check_classes, check_expected, check_objects, class_list, find_split, image_list, image_size, read_coco
 from .epochs import epoch_order
 from .objects import usable_boxes, without_objects
@@ -196,6 +196,7 @@ def first_batch(part, config):
     chosen = [images[index] for index in order]
     loaded = ((reading.read_image(path, size, config.dataset_config.max_pixels), image_id, boxes, labels)
               for image_id, path, boxes, labels, size in chosen)
-    batch = dict(zip(columns(True), augmented_batch(loaded, len(chosen), 0, config, layout, True)))
+    columns = task_of(config.net_config).targets.columns(True)
+    batch = dict(zip(columns, augmented_batch(loaded, len(chosen), 0, config, layout, True)))
     batch["image"] = np.stack([apply_color(view, color) for view, color in zip(batch["image"], batch["color"])])
     return batch, [image_id for image_id, *_ in chosen], layout

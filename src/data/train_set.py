@@ -9,7 +9,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..imaging import reading
 from ..native.extensions import require_extensions
-from ..tasks.detection.targets import columns, draws_on_host
+from ..tasks import task_of
 from .epochs import Steps, epoch_order, rank_share
 from .manifest import COLUMNS, ZOO_COLUMNS, cause_of, damaged, is_empty, read_manifest
 from .samples import augmented_batch, sample_layout
@@ -36,7 +36,8 @@ class TrainSet:
 
         require_extensions()
         self.config = config
-        self.heatmap_on_host = draws_on_host(config.dataset_config.heatmap_on, config.net_config.dense_wh, device_target)
+        self.targets = task_of(config.net_config).targets
+        self.heatmap_on_host = self.targets.draws_on_host(config, device_target)
         self.rank, self.rank_size = rank, rank_size
         self.batch_size = config.train_config.batch_size * config.train_config.accumulate_steps  # of a step, on each device
         self.manifest = read_manifest(config)
@@ -83,7 +84,7 @@ class TrainSet:
         workers = min(self.config.dataset_config.num_workers, os.cpu_count())  # MindSpore refuses more
         data = ds.GeneratorDataset(Steps(first, last), ["step"], shuffle=False)
         # Whole batches by one function: MindSpore takes large arrays as they are, but copies, twice, what it batches itself.
-        return data.map(self.make_batch, ["step"], columns(self.heatmap_on_host), num_parallel_workers=workers)
+        return data.map(self.make_batch, ["step"], self.targets.columns(self.heatmap_on_host), num_parallel_workers=workers)
 
     @contextlib.contextmanager
     def named_errors(self):

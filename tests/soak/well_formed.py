@@ -116,10 +116,10 @@ def settings_in_use(folder):
     """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
     import numpy as np
 
-    from src.data.samples import augmentation_ranges, sample_layout
+    from src.data.samples import sample_layout
     from src.imaging.view import make_input, normalize
     from src.model_utils.config import DEFAULT_CONFIG, get_config
-    from src.tasks.detection.targets import make_sample, random_augmentation
+    from src.tasks.detection.targets import make_sample, random_augmentation, ranges_of
     from src.training.optimizer import build_schedule
     from src.weights.side_file import describe_model
     from tools.benchmark_inputs import photograph
@@ -143,7 +143,7 @@ def settings_in_use(folder):
             layout = sample_layout(config, 1)
             hm = np.zeros((1, *layout.out_size[::-1]), np.float32)
             rng = np.random.default_rng([config.seed, 0, 1])
-            augmentation = random_augmentation(rng, (160, 120), layout.input_size, augmentation_ranges(config))
+            augmentation = random_augmentation(rng, (160, 120), layout.input_size, ranges_of(config))
             make_sample(image, boxes, np.zeros(1, np.int32), augmentation, layout, hm)
             for scale in config.eval_config.multi_scales:
                 pixels, _ = make_input(image, scale, config.eval_config.keep_res, options.input_res_test, ratio)

@@ -4,7 +4,7 @@ Source: the original's datasets/sample/ctdet.py.
 """
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -40,6 +40,19 @@ class Layout:
         return output_size(self.input_size, self.down_ratio)
 
 
+def layout_of(config, num_classes):
+    """The Layout that a configuration describes for a number of classes."""
+    data, net = config.dataset_config, config.net_config
+    return Layout(tuple(data.input_res_train), num_classes, data.max_objs, net.down_ratio, data.mean, data.std, data.eig_val, data.eig_vec,
+                  net.mse_loss, net.dense_wh, net.cat_spec_wh)
+
+
+def empty_heatmaps(count, layout):
+    """Heatmaps of so many images to draw into: zeros [count, C, h, w]."""
+    width, height = layout.out_size
+    return np.zeros((count, layout.num_classes, height, width), np.float32)
+
+
 @dataclass(frozen=True)
 class Ranges:
     """Within what an augmentation is drawn: the parameters of that name in dataset_config."""
@@ -51,6 +64,11 @@ class Ranges:
     rotate: float
     flip_prop: float
     color_aug: bool
+
+
+def ranges_of(config):
+    """The Ranges that a configuration describes."""
+    return Ranges(*(getattr(config.dataset_config, field.name) for field in fields(Ranges)))
 
 
 @dataclass(frozen=True)
@@ -175,9 +193,10 @@ def collate(samples, hm):
     return tuple(hm if name == "hm" else np.stack([sample[name] for sample in samples]) for name in columns(hm is not None))
 
 
-def draws_on_host(heatmap_on, dense_wh, device_target):
+def draws_on_host(config, device_target):
     """Whether the pipeline draws the heatmaps, for dataset_config.heatmap_on "auto", "host" or "device".
 
     auto: the device does where it is not the host itself, since that saves most of the bytes between them. The dense size map needs them.
     """
-    return dense_wh or heatmap_on == "host" or (heatmap_on == "auto" and device_target == "CPU")
+    heatmap_on = config.dataset_config.heatmap_on
+    return config.net_config.dense_wh or heatmap_on == "host" or (heatmap_on == "auto" and device_target == "CPU")
