@@ -1,13 +1,13 @@
-"""src/data/preview.py: what is drawn comes from the targets."""
+"""src/tasks/detection/preview.py: what is drawn comes from the targets."""
 import dataclasses
 
 import numpy as np
 import pytest
 
-from src.data.preview import decode_targets, denormalize, draw_batch, draw_sample
 from src.data.samples import sample_layout
 from src.imaging.color import apply_color
 from src.imaging.drawing import class_color
+from src.tasks.detection.preview import decode_targets, denormalize, draw_batch, draw_sample
 from src.tasks.detection.targets import encode_targets, make_sample, whole_image
 from tests.conftest import noise_image
 
@@ -110,5 +110,5 @@ def test_batches_of_any_shape(size, images, make_config):
     targets = encoded(layout, BOXES / 8, np.zeros(3, int))
     batch = {name: np.stack([values] * images) for name, values in targets.items()}
     batch["image"] = np.zeros((images, 3, *size[::-1]), np.float32)
-    sheet = draw_batch(batch, ["a"] * images, ["class"], layout)
+    sheet = draw_batch(batch, ["a"] * images, ["class"], layout, make_config().net_config)
     assert sheet.dtype == np.uint8 and sheet.ndim == 3

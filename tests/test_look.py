@@ -36,7 +36,8 @@ def test_train_says_and_draws_what_it_learns_from(least_run):
 
 def test_the_image_shows_the_first_batch_as_device_input_makes_it(by_operation, make_set, tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(look, "draw_batch", lambda batch, names, *words: drawn.update(batch, names=names) or np.zeros((9, 9, 3), np.uint8))
+    monkeypatch.setattr("src.tasks.detection.preview.draw_batch",
+                        lambda batch, names, *words: drawn.update(batch, names=names) or np.zeros((9, 9, 3), np.uint8))
     for where in ("host", "device"):
         config, train_set = make_set("--dataset_config.heatmap_on", where)
         look.look(config, train_set)
@@ -76,7 +77,7 @@ def test_what_fails_is_said_and_ends_nothing(error, by_operation, make_set, tmp_
         raise error
 
     config, train_set = make_set()
-    monkeypatch.setattr(look, "draw_batch", fail)
+    monkeypatch.setattr("src.tasks.detection.preview.draw_batch", fail)
     monkeypatch.setattr(look, "read_boxes", fail)
     look.look(config, train_set)
     said = capsys.readouterr().out

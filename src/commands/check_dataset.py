@@ -44,7 +44,7 @@ def main(argv=None):
     if train.images:
         with look.going_on(path):  # of images of which --quick has read the headers alone
             batch, image_ids, layout = first_batch(train, config)
-            look.save_batch(path, batch, image_ids, train.classes, layout, config.net_config.reg_offset)
+            look.save_batch(path, batch, image_ids, train.classes, layout, config.net_config)
     if train.is_sound and val.is_sound:
         log("conversion and evaluation take this data set")
         return 0

@@ -17,8 +17,7 @@ from ..tasks import task_of
 from .coco import check_classes, check_expected, check_objects, class_list, find_split, image_list, image_size, read_coco
 from .epochs import epoch_order
 from .objects import usable_boxes, without_objects
-from .preview import MOST_IMAGES
-from .samples import augmented_batch, sample_layout
+from .samples import MOST_IMAGES, augmented_batch, sample_layout
 from .summary import Boxes, collect
 
 FIRST = 3  # of what is found, these are named
@@ -185,7 +184,7 @@ def compare_parts(train, val):
 
 
 def first_batch(part, config):
-    """(batch {column: array} as batch_image.draw_batch takes it, image ids, layout) of the first images that train.py will draw.
+    """(batch {column: array} as preview.draw_batch takes it, image ids, layout) of the first images that train.py will draw.
 
     Raises OSError or ValueError if an image cannot be read.
     """

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 from ..core.errors import UserError
 from ..imaging.view import STRIDE
+from ..tasks import head_names
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def hourglasses(has):
 def architecture_of(names):
     """The words for the network, or the backbone, that has parameters of these names; "" if they are no known one's."""
     names = set(names)
-    whole = any(name.startswith("hm.") for name in names)
+    whole = any(name.partition(".")[0] in head_names() for name in names)
     what = "" if whole else "the backbone of "
 
     def has(name):

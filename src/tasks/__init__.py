@@ -4,9 +4,14 @@ from typing import Any
 from .base import Head, Task
 from .detection import DETECTION
 
-__all__ = ["TASKS", "Head", "Task", "task_of"]
+__all__ = ["TASKS", "Head", "Task", "head_names", "task_of"]
 
 TASKS = {task.name: task for task in (DETECTION,)}
+
+
+def head_names() -> set[str]:
+    """The names of the heads of all tasks."""
+    return {name for task in TASKS.values() for name in task.heads}
 
 
 def task_of(net_config: Any) -> Task:

@@ -20,8 +20,11 @@ class Head:
 
 @dataclass(frozen=True)
 class Task:
-    """What is detected. losses {name in logs and records: what charts call it}, the heatmap's first; row {part of a detection: its first
-    column}, of width columns in all; package, the Python package that has the rest.
+    """What is detected.
+
+    Attributes: heads, the names of all that its network may have, and class_heads, of those that the number of classes may shape; losses
+    {name in logs and records: what charts call it}, the heatmap's first; row {part of a detection: its first column}, of width columns in
+    all; package, the Python package that has the rest.
 
     Its modules are loaded when they are first used, since device needs MindSpore:
 
@@ -29,12 +32,15 @@ class Task:
     - device: heads(net_config, num_classes), the network's Heads in order; build_loss(net_config, ...), a cell with norms(targets) and
       construct(maps, targets, norms) -> {"loss" and each of losses: scalar}, where maps and targets are dictionaries; DrawTargets(layout),
       a cell that completes the targets; Decode(net_config, num_classes, k), a cell of maps -> [N, k, width].
+    - preview: draw_batch(batch, names, classes, layout, net_config), a training batch as one image.
     - onnx: decode(graph, maps, the Decode), the same as ONNX nodes.
     - results: rows of one image: to_image, merge, coco_records, ...
     - scores: score(ground truth, records).
     """
 
     name: str
+    heads: tuple[str, ...]
+    class_heads: tuple[str, ...]
     losses: dict[str, str]
     row: dict[str, int]
     width: int

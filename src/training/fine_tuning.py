@@ -6,9 +6,11 @@ from mindspore import Parameter, Tensor
 
 from ..core.console import log
 from ..core.tables import some
+from ..model_utils.config import Config
+from ..tasks import task_of
 from ..weights.checkpoints import (
     EMA_PREFIX,
-    LAST_OF_HEADS,
+    class_head,
     layers_left_out,
     load_weights,
     parameter_shapes,
@@ -30,8 +32,8 @@ def start_weights(network, config, classes):
         if os.path.exists(side_file(path)):
             then = read_side_file(path)
             compare_normalization(then, config.dataset_config)
-            both_specific = config.net_config.cat_spec_wh and then["net_config"]["cat_spec_wh"]
-            parameters = take_classes(network, parameters, then["classes"], classes, both_specific)
+            both = class_heads(config.net_config) & class_heads(Config(then["net_config"]))
+            parameters = take_classes(network, parameters, then["classes"], classes, both)
         else:
             log(f"no side file says the checkpoint's classes: where their number fits, they are taken in this run's order, {some(classes)}")
         if lost := layers_left_out(parameter_shapes(network), parameters):
@@ -51,10 +53,16 @@ def compare_normalization(description, dataset_config):
                 f"to keep the checkpoint's, set dataset_config.{name}")
 
 
-def take_classes(network, parameters, then, now, sizes_by_class):
+def class_heads(net_config):
+    """The names of the heads that have channels for each class."""
+    heads = task_of(net_config).device.heads
+    return {one.name for one, two in zip(heads(net_config, 1), heads(net_config, 2)) if one.channels < two.channels}
+
+
+def take_classes(network, parameters, then, now, heads):
     """A checkpoint's parameters {name: Parameter}, the heads' last layers as a network of other classes has them: of `then`, for `now`.
 
-    A class that the checkpoint lacks has the network's start values. With sizes_by_class both have a size head for each class.
+    A class that the checkpoint lacks has the network's start values. heads names those that have channels for each class in both.
     """
     if then == now:
         return parameters
@@ -64,8 +72,7 @@ def take_classes(network, parameters, then, now, sizes_by_class):
         if known else f"the checkpoint has none of this run's classes: the heads' last layers start anew for {some(now)}")
     parameters = dict(parameters)
     for parameter in network.get_parameters():
-        head = LAST_OF_HEADS.fullmatch(parameter.name)
-        if not head or head[1] == "wh" and not sizes_by_class:
+        if class_head(parameter.name) not in heads:
             continue
         start = parameter.asnumpy().reshape(len(now), -1)
         for stored in {parameter.name, f"{EMA_PREFIX}{parameter.name}"} & set(parameters):

@@ -6,11 +6,12 @@ from ..core.console import log
 from ..core.interrupts import INTERRUPTS
 from ..core.kept import says
 from ..data.manifest import boxes_path, read_boxes
-from ..data.preview import MOST_IMAGES, draw_batch
+from ..data.samples import MOST_IMAGES
 from ..data.summary import Recipe, collect, describe, find_misfits, spread
 from ..imaging.drawing import save_image
 from ..imaging.reading import header_size
 from ..runs.record import is_record
+from ..tasks import task_of
 
 IMAGE = "train_batch.jpg"
 SAMPLE = 2000  # images that are read where no file says their boxes' sizes
@@ -30,9 +31,10 @@ def report(boxes, classes, recipe):
         log(f"warning: {sentence}")
 
 
-def save_batch(path, batch, image_ids, classes, layout, reg_offset):
+def save_batch(path, batch, image_ids, classes, layout, net_config):
     """Draw a batch {column: array} as DeviceInput makes it; an earlier image is kept aside."""
-    drawn = draw_batch(batch, [f"image {image_id}" for image_id in image_ids], classes, layout, reg_offset)
+    names = [f"image {image_id}" for image_id in image_ids]
+    drawn = task_of(net_config).preview.draw_batch(batch, names, classes, layout, net_config)
     save_image(path, drawn, is_first_batch)
     log(f"the first {len(image_ids)} training images, as the network gets them with their targets: {path}")
 
@@ -59,7 +61,7 @@ def look(config, train_set, rank=0):
         with going_on(path):
             batch, image_ids = train_set.first_images(MOST_IMAGES)
             save_batch(path, on_device(batch, config, train_set), image_ids, train_set.manifest["classes"], train_set.layout,
-                       config.net_config.reg_offset)
+                       config.net_config)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from ..core.errors import UserError
 from ..core.files import link_or_copy, whole_file, write_json
 from ..core.kept import free_name, keep_earlier
 from ..network.architectures import architecture_of
+from ..tasks import TASKS, head_names
 from .side_file import (
     BEST_NAME,
     CHECKPOINTS,
@@ -27,8 +28,6 @@ from .torch_weights import ZOO_PREFIX
 from .zoo import CHECKSUM, check_sizes
 
 EMA_PREFIX = "ema."  # of the averages' names: ema.<name of the weight>
-PARTS = ("backbone", "deconv_layers", "hm", "wh", "reg")  # of a network, which the names of its parameters begin with
-LAST_OF_HEADS = re.compile(r"(hm|wh)\.(\d+\.)?2\.(weight|bias)")  # parameters that the number of classes shapes; of several stacks each
 
 
 def read_checkpoint(path, what="checkpoint (--load_checkpoint_path)"):
@@ -75,9 +74,16 @@ def check_architecture(names, found, source):
                         "(and num_stacks, where they are not its own) says which")
 
 
+def class_head(name):
+    """The head whose last layer a parameter belongs to, if the number of classes may shape it, else ""."""
+    head, *layers = name.split(".")
+    return head if layers[-2:-1] == ["2"] and any(head in task.class_heads for task in TASKS.values()) else ""
+
+
 def layers_left_out(names, found):
     """The layers ("deconv_layers.6") of which a checkpoint has parameters, `found`, and a network, or a backbone, with these names none."""
-    parts = PARTS if any(name.startswith("hm.") for name in names) else PARTS[:1]
+    whole = any(name.partition(".")[0] in head_names() for name in names)
+    parts = {"backbone", "deconv_layers", *head_names()} if whole else {"backbone"}
     there, wanted = ({".".join(name.split(".")[:2]) for name in group if name.split(".")[0] in parts} for group in (found, names))
     return sorted(there - wanted)
 
@@ -102,7 +108,7 @@ def load_weights(cell, parameters, source, fine_tuning=False, use_ema=True):
             raise UserError(f"{source}: it has no {name}; is it a checkpoint of this network (net_config)?")
         if tuple(stored.shape) == tuple(parameter.shape):
             found[name] = stored
-        elif fine_tuning and LAST_OF_HEADS.fullmatch(name):
+        elif fine_tuning and class_head(name):
             kept.append(name)
         else:
             raise UserError(f"{source}: {name} is {tuple(stored.shape)}, the network wants {tuple(parameter.shape)}; "

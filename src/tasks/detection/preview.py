@@ -2,9 +2,8 @@
 import cv2
 import numpy as np
 
-from ..imaging.drawing import captioned, class_color, contact_sheet, draw_detections, fit
+from ...imaging.drawing import captioned, class_color, contact_sheet, draw_detections, fit
 
-MOST_IMAGES = 16
 TILE = 480  # pixels of an image's longer side
 NO_CLASS = "no peak"  # a target whose center is no peak of the heatmap
 
@@ -62,16 +61,16 @@ def draw_sample(image, hm, boxes, classes):
     return canvas
 
 
-def draw_batch(batch, names, classes, layout, reg_offset=True):
-    """The image of a batch of at most MOST_IMAGES images.
+def draw_batch(batch, names, classes, layout, net_config):
+    """A batch of a few images as one image.
 
     Args: batch {image [B, 3, H, W] as the network gets it, hm [B, C, h, w], ind, reg, reg_mask, wh}; a name for each image; the class
-    names; the targets.Layout; reg_offset as in decode_targets.
+    names; the targets.Layout; net_config.
     """
     tiles = []
     for number, name in enumerate(names):
         targets = {column: values[number] for column, values in batch.items()}
-        boxes = decode_targets(targets, layout, reg_offset)
+        boxes = decode_targets(targets, layout, net_config.reg_offset)
         tile = draw_sample(denormalize(targets["image"], layout.mean, layout.std), targets["hm"], boxes, classes)
         tiles.append(captioned(tile, f"{name}: {len(boxes)} boxes"))
     return contact_sheet(tiles, min(4, len(tiles)), tiles[0].shape[1])
