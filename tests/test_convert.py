@@ -235,8 +235,8 @@ def test_the_originals_detector_there_and_back(tmp_path, by_operation):
     assert side["classes"][:2] == ["person", "bicycle"] and side["category_ids"][-1] == 90 and len(side["classes"]) == 80
     golden = load_golden("network.npz")
     recipe = runpy.run_path(os.path.join(GOLDEN, "recipe.py"))
-    outputs = network(Tensor(recipe["make_input"](int(golden["seed"]), (2, 3, 128, 160))))
-    for name, output in zip(("hm", "wh", "reg"), outputs):
+    maps, = network(Tensor(recipe["make_input"](int(golden["seed"]), (2, 3, 128, 160))))
+    for name, output in maps.items():
         assert np.abs(output.asnumpy() - golden[name]).max() <= 1e-4 * np.abs(golden[name]).max(), name
 
     call_script("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.pth", cwd=tmp_path)
@@ -338,8 +338,8 @@ def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation, monkeypa
 
     network, side = heads(tmp_path / "c.ckpt")
     assert side["classes"][:2] == ["person", "bicycle"] and side["category_ids"][-1] == 90 and len(side["classes"]) == 80
-    hm, wh, reg = network(Tensor(recipe["make_input"](seed, (1, 3, 128, 160))))
-    for name, output in (("hm", ops.sigmoid(hm)), ("wh", wh), ("reg", reg)):
+    maps, = network(Tensor(recipe["make_input"](seed, (1, 3, 128, 160))))
+    for name, output in {**maps, "hm": ops.sigmoid(maps["hm"])}.items():
         np.testing.assert_allclose(output.asnumpy(), golden[name], rtol=0, atol=1e-5, err_msg=name)
 
     done = call_script("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.ckpt", cwd=tmp_path)
@@ -402,7 +402,7 @@ def test_the_model_zoos_detector_is_used(zoo_converted, lively_checkpoint, tiny_
     pixels = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
     with torch.no_grad():
         expected = reference(torch.tensor(pixels))
-    for ours, theirs in zip(network(Tensor(pixels)), expected):
+    for ours, theirs in zip(network(Tensor(pixels))[0].values(), expected, strict=True):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-5 * np.abs(theirs.numpy()).max()
 
     converted, lively = (read_checkpoint(str(path)) for path in (zoo_converted, lively_checkpoint))
@@ -556,7 +556,7 @@ def test_mmdetections_detector_sees_the_same_image(change, tmp_path, capsys, by_
     with torch.no_grad():
         expected = reference(torch.tensor(normalized.transpose(2, 0, 1)[None].astype(np.float32)))
     ours = color.apply_color(pixels, color.normalizing_matrix(np.eye(3, 4), side["mean"], side["std"]))
-    for output, theirs in zip(network(Tensor(ours[None])), expected):
+    for output, theirs in zip(network(Tensor(ours[None]))[0].values(), expected, strict=True):
         assert np.abs(output.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
 
 
@@ -581,7 +581,7 @@ def test_the_architecture_is_found_from_the_names(arch, make, tiny_data, tmp_pat
     pixels = np.random.default_rng(0).standard_normal((1, 3, 96, 64)).astype(np.float32)
     with torch.no_grad():
         expected = reference(torch.tensor(pixels))
-    for ours, theirs in zip(network(Tensor(pixels)), expected):
+    for ours, theirs in zip(network(Tensor(pixels))[0].values(), expected, strict=True):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
     call(convert_centernet.main, "--reverse", "--ckpt_file", converted, "--output_file", tmp_path / "back.pth")
     back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
@@ -815,5 +815,5 @@ def test_a_trained_checkpoint_goes_to_pytorch(trained, tmp_path, capsys, by_oper
     network, _ = heads(trained)
     with torch.no_grad():
         expected = reference(torch.tensor(pixels))
-    for ours, theirs in zip(network(Tensor(pixels)), expected):
+    for ours, theirs in zip(network(Tensor(pixels))[0].values(), expected, strict=True):
         np.testing.assert_allclose(ours.asnumpy(), theirs.numpy(), rtol=0, atol=1e-5 * np.abs(theirs.numpy()).max())

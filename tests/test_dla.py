@@ -72,8 +72,9 @@ def test_the_upsampling_starts_bilinear(factor):
 @pytest.mark.parametrize("down_ratio", [4, 8, 16])
 def test_down_ratio(down_ratio, undrawn, by_operation):
     network = network_of(3, "native", arch="dla_34", down_ratio=down_ratio, head_conv=8).set_train(False)
-    hm, wh, reg = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
-    assert hm.shape == (1, 3, 64 // down_ratio, 96 // down_ratio) and wh.shape == reg.shape == (1, 2, *hm.shape[2:])
+    maps, = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
+    size = (64 // down_ratio, 96 // down_ratio)
+    assert {name: value.shape for name, value in maps.items()} == {"hm": (1, 3, *size), "wh": (1, 2, *size), "reg": (1, 2, *size)}
 
 
 def test_what_the_original_never_uses_is_not_trained(undrawn):

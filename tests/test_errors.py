@@ -1,6 +1,7 @@
 """How scripts end: mistakes and interrupts."""
 import glob
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from tests.conftest import ROOT, call_script, run_script
 SCRIPTS = ["train.py", "eval.py", "export.py", "preprocess.py", "postprocess.py", "src/dataset.py",
            "scripts/ascend_distributed_launcher/get_distribute_train_cmd.py",
            *(os.path.relpath(path, ROOT) for path in sorted(glob.glob(f"{ROOT}/tools/*.py"))
-             if "errors.run(" in open(path, encoding="utf-8").read())]
+             if re.search(r"errors\.run\(| start\(\"", open(path, encoding="utf-8").read()))]
 SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
