@@ -292,8 +292,9 @@ def onnx_session(detector, form, path):
     """ONNX Runtime's session of a Detector, as onnx_detector.py starts it."""
     from src.export.onnx_model import build_model
     from src.inference.onnx_detector import start_session
+    from src.tasks import DETECTION
 
-    model = build_model(detector.network, False, form, ("batch", "height", "width"), {})
+    model = build_model(DETECTION, detector.network, False, form, ("batch", "height", "width"), {})
     return start_session(model, "CPU", path)
 
 

@@ -36,13 +36,14 @@ def serve_part(runs):
 def write_model(path):
     """Write an untrained network as an ONNX file."""
     from src.export.onnx_model import build_model
+    from src.tasks import DETECTION
 
     config = settings()
     size = {"input_res": None, "batch_size": None, "input_type": "float32", "down_ratio": 4, "K": 100, "flip_test": False}
     classes = [f"class {number}" for number in range(CLASSES)]
     description = {"dataset": "none", "classes": classes, "category_ids": list(range(1, CLASSES + 1)), "mean": config.dataset_config.mean,
                    "std": config.dataset_config.std, "input_res_train": [SIDE, SIDE], "evaluation": {}, **size}
-    model = build_model(build_detector().network, False, "deform_conv", ("batch", "height", "width"),
+    model = build_model(DETECTION, build_detector().network, False, "deform_conv", ("batch", "height", "width"),
                         {name: json.dumps(value) for name, value in description.items()})
     with open(path, "wb") as file:
         file.write(model.SerializeToString())
