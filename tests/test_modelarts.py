@@ -194,4 +194,4 @@ def test_the_folder_of_a_killed_run_is_not_taken_for_this_one(tmp_path):
     barrier = Barrier(str(tmp_path / "barrier"), 1)
     barrier.once("fetch", lambda: calls.append(1))
     assert calls == [1] and barrier.leave()
-    assert os.listdir(tmp_path) == ["barrier.lock"]
+    assert os.listdir(tmp_path) == []

@@ -99,10 +99,16 @@ class Barrier:
 
     @contextlib.contextmanager
     def _alone(self):
-        """One process at a time is in the block: between two looks at the folder another could make or remove it."""
-        with open(f"{self.folder}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """One process at a time is in the block: between two looks at the folder another could make or remove it.
+
+        The folder above is what is locked: it stays, and nothing is left in it.
+        """
+        above = os.open(os.path.dirname(self.folder), os.O_RDONLY)
+        try:
+            fcntl.flock(above, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(above)
 
     def _alive(self):
         """The processes that have come and not left."""
