@@ -37,6 +37,7 @@ import numpy as np
 import pytest
 
 from src.core import errors
+from src.core.console import LOG, print_log
 from src.core.interrupts import INTERRUPTS, Interrupts
 from src.imaging.color import apply_color
 from src.model_utils import config as config_module
@@ -107,7 +108,7 @@ def call_script(script, *words, cwd=None, check=True):
     output, complaints = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     code = 0
     try:
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), contextlib.redirect_stderr(complaints):
+        with own_log(), pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), contextlib.redirect_stderr(complaints):
             patch.setattr(sys, "argv", [path, *map(str, words)])
             patch.setattr(sys, "path", [os.path.dirname(path), *sys.path])
             for name, value in (("first", None), ("mode", "raise")):
@@ -129,6 +130,25 @@ def call_script(script, *words, cwd=None, check=True):
             signal.signal(number, handler)
     said = [stream.buffer.getvalue().decode() for stream in (output, complaints)]
     return _finished(subprocess.CompletedProcess([path, *map(str, words)], code, *said), check)
+
+
+@contextlib.contextmanager
+def own_log():
+    """How the log is configured in the block ends with it."""
+    handlers, propagate, level = LOG.handlers, LOG.propagate, LOG.level
+    try:
+        yield
+    finally:
+        LOG.handlers, LOG.propagate = handlers, propagate
+        LOG.setLevel(level)
+
+
+@pytest.fixture
+def console(capsys):
+    """capsys, where the log is printed as scripts print it."""
+    with own_log():
+        print_log()
+        yield capsys
 
 
 def _refuse_exec(path, words):

@@ -38,14 +38,14 @@ def test_a_checkpoint_folder_keeps_the_newest(tmp_path):
     assert len(list((tmp_path / "c.1").iterdir())) == 4
 
 
-def test_resuming_leaves_a_damaged_newest_checkpoint_out(tmp_path, capsys):
+def test_resuming_leaves_a_damaged_newest_checkpoint_out(tmp_path, console):
     folder = CheckpointFolder(str(tmp_path / "c"), 5, {})
     paths = [save(folder, step) for step in (5, 10)]
     assert newest_checkpoint(str(tmp_path / "c")) == paths[1]
     with open(paths[1], "r+b") as file:
         file.truncate(30)
     assert newest_checkpoint(str(tmp_path / "c")) == paths[0]
-    assert f"{paths[1]}: " in capsys.readouterr().out
+    assert f"{paths[1]}: " in console.readouterr().out
     os.remove(paths[0])
     with pytest.raises(UserError, match=f"{tmp_path / 'c'}"):
         newest_checkpoint(str(tmp_path / "c"))
@@ -139,14 +139,14 @@ def test_checkpoints_of_an_older_version_come_first_by_their_steps(tmp_path):
     assert find_checkpoints(str(tmp_path / "c")) == [old[1], old[0], new]
 
 
-def test_an_abandoned_branch_is_set_aside(tmp_path, capsys):
+def test_an_abandoned_branch_is_set_aside(tmp_path, console):
     folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
     paths = [save(folder, step) for step in (5, 10, 15)]
     resumed = CheckpointFolder(str(tmp_path / "c"), 9, {}, resumed=paths[0])
     assert names(tmp_path / "c") == ["centernet-1_5.ckpt", "centernet-1_5.json"]
     assert resumed.aside == str(tmp_path / "c.1")
     assert names(tmp_path / "c.1") == [f"centernet-1_{step}.{ending}" for step in (10, 15) for ending in ("ckpt", "json")]
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert str(tmp_path / "c.1") in said and "centernet-1_10.ckpt, centernet-1_15.ckpt" in said
     save(resumed, 10)
     assert read_checkpoint(str(tmp_path / "c.1" / "centernet-1_15.ckpt"))["w"].asnumpy() == [15]
@@ -192,7 +192,7 @@ def test_rotation_outlives_missing_files(tmp_path):
     assert names(tmp_path / "c") == ["centernet-1_2.ckpt", "centernet-1_2.json"]
 
 
-def test_rotation_outlives_what_cannot_be_removed(tmp_path, monkeypatch, capsys):
+def test_rotation_outlives_what_cannot_be_removed(tmp_path, monkeypatch, console):
     folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
     first = save(folder, 1)
 
@@ -206,7 +206,7 @@ def test_rotation_outlives_what_cannot_be_removed(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(os, "remove", refuse)
     second = save(folder, 2)
     assert find_checkpoints(str(tmp_path / "c")) == [first, second]
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert f"{first} " in said and "Permission denied" in said
 
 

@@ -619,16 +619,16 @@ def test_a_recipe_goes_into_the_side_file(tiny_data, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_fine_tuning_on_other_classes(tmp_path, make_config, capsys):
+def test_fine_tuning_on_other_classes(tmp_path, make_config, console):
     """80 classes, MMDetection's normalization, to three: all but the last layer of the heatmap head is loaded, and said."""
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1))))
     save(tmp_path / "t.pth", mmdet_state(reference))
     call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt")
     config = make_config(*TINY, "--load_checkpoint_path", tmp_path / "t.ckpt")
     network = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
-    capsys.readouterr()
+    console.readouterr()
     start_weights(network, config, ["disc", "square", "star"])
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert "disc, square, star" in said and "[0.406, 0.456, 0.485]" in said and "dataset_config.mean" in said
     started, stored = network.parameters_dict(), read_checkpoint(str(tmp_path / "t.ckpt"))
     assert set(started) == set(stored)

@@ -48,7 +48,7 @@ def test_conversion_round_trip(tmp_path):
     np.testing.assert_array_equal(rows[2**40][2].ravel(), [1])
 
 
-def test_bad_records_are_skipped_counted_and_named(tmp_path, capsys):
+def test_bad_records_are_skipped_counted_and_named(tmp_path, console):
     whole = cv2.imencode(".jpg", noise_image(1))[1].tobytes()
     images = {1: whole, 2: whole[: len(whole) // 2], 3: b"", 4: b"text", 5: whole}
     objects = [(1, 1, [1, 2, 30, 40]), (1, 9, [1, 2, 3, 4]), (1, 1, [1, 1, 0, 5]), (1, 1, [500, 2, 3, 4]), (2, 1, [1, 2, 3, 4])]
@@ -57,7 +57,7 @@ def test_bad_records_are_skipped_counted_and_named(tmp_path, capsys):
     manifest = convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad", num_shards=4)
     assert (manifest["images"], manifest["objects"]) == (1, 1)
     assert len(manifest["skipped"]) == 7
-    output = capsys.readouterr().out
+    output = console.readouterr().out
     for name in [f"annotation {number} of image 1" for number in (2, 3, 4)] + [f"image {number} " for number in (2, 3, 4, 5)]:
         assert f"skipped {name}" in output
 

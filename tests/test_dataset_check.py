@@ -56,11 +56,11 @@ def test_a_sound_data_set(tiny_data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["train_batch.jpg"]
 
 
-def test_it_says_and_draws_what_training_will(by_operation, tiny_data, tiny_records, tmp_path, make_config, capsys):
+def test_it_says_and_draws_what_training_will(by_operation, tiny_data, tiny_records, tmp_path, make_config, console):
     """The same table and the same image, but for the last digits of the colors."""
     config = make_config(*TINY, "--mindrecord_dir", tiny_records, "--save_result_dir", tmp_path / "t")
     look.look(config, train_set.TrainSet(config))
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     done = call_script("tools/check_dataset.py", *TINY, "--data_dir", tiny_data, "--save_result_dir", tmp_path / "c")
     assert said[: said.rindex("\n", 0, said.index("train_batch.jpg"))] in done.stdout
     one, other = (cv2.imread(str(tmp_path / name / "train_batch.jpg")).astype(int) for name in "tc")

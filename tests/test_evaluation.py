@@ -210,7 +210,7 @@ def test_of_very_many_classes_the_best_and_the_worst_are_printed():
 
 
 @pytest.mark.slow
-def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make_config, capsys, graphless):
+def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make_config, console, graphless):
     """One name in two folders, in one file twice, one that leaves the folder, one that cannot be written."""
     path = write_coco(tmp_path / "d", "val", dict.fromkeys(range(1, 7), noise_image(1)),
                       [(number, 1, [1, 1, 20, 20]) for number in range(1, 7)], ("rectangle", "ellipse", "triangle"))
@@ -223,7 +223,7 @@ def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make
         entry["file_name"] = name
     open(path, "w", encoding="utf-8").write(json.dumps(content))
     before = outside.read_bytes()
-    run_eval(least_checkpoint, tmp_path / "d", tmp_path / "r", make_config, capsys, "--visual_image", "true")
+    run_eval(least_checkpoint, tmp_path / "d", tmp_path / "r", make_config, console, "--visual_image", "true")
     folder = tmp_path / "r" / "val" / "images"
     drawn = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {"a/x.jpg", "a/x.1.jpg", "b/x.jpg", "a/x.png", "outside.jpg"} < drawn and len(drawn) == 6
@@ -307,12 +307,12 @@ def evaluate(tmp_path, make_config, monkeypatch):
     return call
 
 
-def test_an_evaluation_of_which_no_image_can_be_read_is_an_error(evaluate, tmp_path, capsys):
+def test_an_evaluation_of_which_no_image_can_be_read_is_an_error(evaluate, tmp_path, console):
     """One with some that cannot says how many; the results of the evaluation before stay where they are until then."""
     evaluate()
     (tmp_path / "val2017" / "000000000002.jpg").write_bytes(b"no image")
     evaluate()
-    assert re.search("^warning: 1 of 3 images ", capsys.readouterr().out, re.M)
+    assert re.search("^warning: 1 of 3 images ", console.readouterr().out, re.M)
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("val.1", "val")]
     assert [found["skipped"] for found in metrics] == [0, 1]
     assert metrics[0]["AR_100"] == pytest.approx(1) and metrics[1]["AR_100"] == pytest.approx(2 / 3)
@@ -321,7 +321,7 @@ def test_an_evaluation_of_which_no_image_can_be_read_is_an_error(evaluate, tmp_p
     before = contents(tmp_path)
     with pytest.raises(UserError, match="3 images in .*val2017 "):
         evaluate()
-    assert contents(tmp_path) == before and "skipped image 3 (" in capsys.readouterr().out
+    assert contents(tmp_path) == before and "skipped image 3 (" in console.readouterr().out
 
 
 def test_images_in_a_folder_named_val_stay(evaluate, tmp_path):
@@ -368,33 +368,33 @@ RECIPE = ("--dataset_config.input_res_test", "[128, 96]", "--eval_config.keep_re
           "--eval_config.K", 30)
 
 
-def run_eval(checkpoint, tiny_data, folder, make_config, capsys, *words):
+def run_eval(checkpoint, tiny_data, folder, make_config, console, *words):
     """(records, the log) of eval.py in this process."""
     from src.commands import eval as script
 
     words = ["--load_checkpoint_path", checkpoint, "--data_dir", tiny_data, "--save_result_dir", folder, "--device_target", "CPU", *words]
     script.evaluate(make_config(*words))
-    return json.loads((folder / "val" / "val_pred_eval.json").read_text()), capsys.readouterr().out
+    return json.loads((folder / "val" / "val_pred_eval.json").read_text()), console.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graphless")
-def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, least_checkpoint, tiny_data, tmp_path, make_config, capsys):
+def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, least_checkpoint, tiny_data, tmp_path, make_config, console):
     """And says what it evaluates with, and where each setting comes from."""
-    expected, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "a", make_config, capsys, *RECIPE)
-    found, said = run_eval(recorded, tiny_data, tmp_path / "b", make_config, capsys)
-    without, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "c", make_config, capsys)
+    expected, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "a", make_config, console, *RECIPE)
+    found, said = run_eval(recorded, tiny_data, tmp_path / "b", make_config, console)
+    without, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "c", make_config, console)
     assert found == expected != without
     assert ("evaluating with input_res_test 128x96 (the side file), keep_res false (the side file), flip_test false (default_config.yaml), "
             "multi_scales [1.0] (default_config.yaml), SOFT_NMS false (the side file), K 30 (the side file)") in said
     (tmp_path / "mine.yaml").write_text("eval_config:\n  K: 7\n")
     words = ["--config_path", tmp_path / "mine.yaml", "--eval_config.SOFT_NMS", "true"]
-    _, said = run_eval(recorded, tiny_data, tmp_path / "d", make_config, capsys, *words)
+    _, said = run_eval(recorded, tiny_data, tmp_path / "d", make_config, console, *words)
     assert f"SOFT_NMS true (the command line), K 7 ({tmp_path / 'mine.yaml'})" in said
 
 
 @pytest.mark.slow
-def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tiny_data, tmp_path, make_config, capsys):
+def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tiny_data, tmp_path, make_config, console):
     from src.commands import export as script
 
     image = str(tiny_data / "val2017" / "000001.jpg")

@@ -48,7 +48,7 @@ def last_of(network, head):
     return layer.weight.asnumpy().reshape(-1, 8), layer.bias.asnumpy()
 
 
-def test_classes_are_taken_by_their_names(fine_tune, capsys):
+def test_classes_are_taken_by_their_names(fine_tune, console):
     """The row of a class's heatmap goes where the class is now; the size head, of no class, and all else stay."""
     before, network = fine_tune(["cat", "dog", "cow"], ["cow", "emu", "cat"])
     weight, bias = last_of(network, "hm")
@@ -59,7 +59,7 @@ def test_classes_are_taken_by_their_names(fine_tune, capsys):
     for parameter in network.get_parameters():
         if not parameter.name.startswith("hm.2."):
             np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name])
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert said.index("cow, cat") < said.index("emu")
 
 
@@ -96,17 +96,17 @@ def test_an_average_goes_with_it(fine_tune):
     (["a", "b"], ["b"], r"by name\b.*\bb\b", False),
     (["", ""], ["a", "b"], r"side file.*\ba, b\b", True),
 ])
-def test_what_is_said_of_the_classes(then, now, said, taken, fine_tune, capsys):
+def test_what_is_said_of_the_classes(then, now, said, taken, fine_tune, console):
     before, network = fine_tune(then, now)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "classes" in line]
+    lines = [line for line in console.readouterr().out.splitlines() if "classes" in line]
     assert len(lines) == bool(said) and (not said or re.search(said, lines[0]))
     weight = last_of(network, "hm")[0]
     assert taken == (weight.shape == (2, 8) and np.array_equal(weight, before["hm.2.weight"].reshape(-1, 8)))
 
 
-def test_layers_that_the_network_has_not_are_named(fine_tune, tmp_path, capsys):
+def test_layers_that_the_network_has_not_are_named(fine_tune, tmp_path, console):
     fine_tune(["a"], ["a"], "--net_config.reg_offset", "false")
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert "reg.0, reg.2" in said and "net_config" in said
     network, path = network_of(1, reg_offset=False), str(tmp_path / "before.ckpt")
     with pytest.raises(UserError, match="before.ckpt: .*reg.0"):

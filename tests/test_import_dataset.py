@@ -66,11 +66,11 @@ def coco_content(images, objects, classes=((1, "cat"), (2, "dog"))):
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
+def run(tmp_path, console):
     """run(words...) imports tmp_path/in to tmp_path/out: ({part: {file name: [(class, box)]}}, what was printed)."""
     def call(*words):
         import_dataset.main(["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *map(str, words)])
-        return boxes_of(tmp_path / "out"), capsys.readouterr().out
+        return boxes_of(tmp_path / "out"), console.readouterr().out
 
     return call
 
@@ -539,12 +539,12 @@ def test_turned_rectangles_of_cvat(tmp_path, run):
         assert coco.notes == [] and coco.dataset["annotations"][0]["bbox"] == pytest.approx([43, 12, 10, 40])
 
 
-def test_where_no_image_is_found_nothing_is_divided(tmp_path, capsys):
+def test_where_no_image_is_found_nothing_is_divided(tmp_path, console):
     write_image(tmp_path / "in/a.jpg")
     write(tmp_path / "in/labels.json", coco_content({1: "x.jpg"}, [(1, 1, [1, 2, 3, 4])]))
     with user_error(f"{tmp_path}/in: ", "image 1 of labels.json: ", "'x.jpg'"):
         import_dataset.main(["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")])
-    assert "--val_fraction" not in capsys.readouterr().out
+    assert "--val_fraction" not in console.readouterr().out
 
 
 def test_parts_with_other_classes_get_one_list(tmp_path, run):

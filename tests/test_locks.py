@@ -64,7 +64,7 @@ def test_the_folders_of_one_run_may_be_one(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF])
-def test_where_nothing_can_be_locked_the_work_goes_on(number, tmp_path, monkeypatch, capsys):
+def test_where_nothing_can_be_locked_the_work_goes_on(number, tmp_path, monkeypatch, console):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
@@ -73,7 +73,7 @@ def test_where_nothing_can_be_locked_the_work_goes_on(number, tmp_path, monkeypa
     with locked([str(tmp_path)], "training"), locked([str(tmp_path)], "training"):
         assert os.listdir(tmp_path) == []
     warning = f"warning: {tmp_path} cannot be locked ({os.strerror(number)}): nothing keeps a second training from it\n"
-    assert capsys.readouterr().out == 2 * warning
+    assert console.readouterr().out == 2 * warning
 
 
 def test_a_lock_whose_file_was_removed_as_it_was_taken(tmp_path, monkeypatch):

@@ -60,19 +60,19 @@ def test_of_a_large_batch_16_are_drawn(make_set):
     assert len(image_ids) == 16 and all(len(values) == 16 for values in batch)
 
 
-def test_only_rank_0_looks_and_a_resumed_run_keeps_its_image(by_operation, make_set, tmp_path, capsys):
+def test_only_rank_0_looks_and_a_resumed_run_keeps_its_image(by_operation, make_set, tmp_path, console):
     config, train_set = make_set()
     look.look(config, train_set, rank=1)
-    assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == [] and console.readouterr().out == ""
     (tmp_path / "train_batch.jpg").write_bytes(b"that of the start")
     config.resume = True
     look.look(config, train_set)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"that of the start"]
-    assert "20 images" in capsys.readouterr().out
+    assert "20 images" in console.readouterr().out
 
 
 @pytest.mark.parametrize("error", [UserError("no room"), RuntimeError("device"), MemoryError()])
-def test_what_fails_is_said_and_ends_nothing(error, by_operation, make_set, tmp_path, monkeypatch, capsys):
+def test_what_fails_is_said_and_ends_nothing(error, by_operation, make_set, tmp_path, monkeypatch, console):
     def fail(*_):
         raise error
 
@@ -80,16 +80,16 @@ def test_what_fails_is_said_and_ends_nothing(error, by_operation, make_set, tmp_
     monkeypatch.setattr("src.tasks.detection.preview.draw_batch", fail)
     monkeypatch.setattr(look, "read_boxes", fail)
     look.look(config, train_set)
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert len(lines_with(said, "warning: ", f"{type(error).__name__}: {error}")) == 2
     assert lines_with(said, "warning: ", str(tmp_path / "train_batch.jpg"))
     assert train_set.failure is None and list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_ends_nothing(by_operation, make_set, capsys):
+def test_a_place_that_cannot_be_written_ends_nothing(by_operation, make_set, console):
     config, train_set = make_set("--save_result_dir", "/proc/nowhere")
     look.look(config, train_set)
-    assert lines_with(capsys.readouterr().out, "warning: ", "/proc/nowhere/train_batch.jpg")
+    assert lines_with(console.readouterr().out, "warning: ", "/proc/nowhere/train_batch.jpg")
 
 
 @pytest.mark.parametrize("words, scratch", [

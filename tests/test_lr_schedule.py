@@ -55,7 +55,7 @@ def test_schedules_follow_the_configuration(make_config):
 
 
 @pytest.mark.parametrize("steps, said", [(99, True), (100, False)])
-def test_a_warmup_longer_than_the_training_is_said(steps, said, make_config, capsys):
+def test_a_warmup_longer_than_the_training_is_said(steps, said, make_config, console):
     options = make_config("--train_config.lr_schedule", "PolyDecay", "--train_config.PolyDecay.warmup_steps", 100).train_config
     engine.warn_of_warmup(options, steps)
-    assert ("train_config.PolyDecay.warmup_steps 100" in capsys.readouterr().out) == said
+    assert ("train_config.PolyDecay.warmup_steps 100" in console.readouterr().out) == said

@@ -71,14 +71,14 @@ def test_a_wrong_option_is_told_first(run_with):
     ("1.10.1", None), ("2.0.0rc1", None), ("2.2.14", None), ("2.3.0rc2", ""), ("2.3.1", ""), ("2.4.10", ""), ("2.10.0", ""),
     ("2.11.0", "MindSpore 2.11.0"), ("3.0.0", "MindSpore 3.0.0"),
 ])
-def test_which_are_refused_and_which_are_new(installed, said, monkeypatch, capsys):
+def test_which_are_refused_and_which_are_new(installed, said, monkeypatch, console):
     monkeypatch.setattr(mindspore_version, "version", lambda name: {"mindspore": installed}[name])
     if said is None:
         with pytest.raises(UserError, match=f"MindSpore {re.escape(installed)} "):
             require_mindspore()
     else:
         require_mindspore()
-        output = capsys.readouterr().out
+        output = console.readouterr().out
         assert bool(output) == bool(said) and said in output and ("2.10" in output) == bool(said)
 
 
@@ -133,11 +133,11 @@ def test_one_that_cannot_read_single_rows_cannot_train(make_config, tiny_records
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_another_frameworks_float32_switch_is_pointed_to_ours(allowed, monkeypatch, capsys):
+def test_another_frameworks_float32_switch_is_pointed_to_ours(allowed, monkeypatch, console):
     device_adapter.set_device("CPU", 0, conv_allow_hf32=allowed)
-    assert "TORCH_SDAA" not in capsys.readouterr().out
+    assert "TORCH_SDAA" not in console.readouterr().out
     monkeypatch.setenv("TORCH_SDAA_CONV2D_BACKWARD_USE_FP32", "1")
     device_adapter.set_device("CPU", 0, conv_allow_hf32=allowed)
-    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("without effect")]
+    lines = [line for line in console.readouterr().out.splitlines() if not line.startswith("without effect")]
     assert len(lines) == 1 and "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32 " in lines[0]
     assert "conv_allow_hf32 false" in lines[0] and lines[0].endswith(f" {str(allowed).lower()}")

@@ -115,7 +115,7 @@ def call(tmp_path, checkpoint, *words):
 
 
 @pytest.mark.slow
-def test_larger_images_are_skipped_and_named(small_checkpoint, image, tmp_path, capsys):
+def test_larger_images_are_skipped_and_named(small_checkpoint, image, tmp_path, console):
     """Image files have a limit of pixels, an option; a tiny file that says it is huge is not decoded. Where no file can be read that is an
     error, and an earlier call's results stay where they are."""
     cv2.imwrite(str(tmp_path / "a.png"), image)
@@ -127,7 +127,7 @@ def test_larger_images_are_skipped_and_named(small_checkpoint, image, tmp_path, 
     for pattern, said in (("*.png", f"a.png: .*96x96.* {limit - 1}"), ("b.tif", "b.tif: ")):
         with pytest.raises(UserError, match=r"\(1 files\)"):
             call(tmp_path, small_checkpoint, "--input", tmp_path / pattern, "--max_pixels", limit - 1)
-        assert re.search(f"skipped {tmp_path}/{said}", capsys.readouterr().out)
+        assert re.search(f"skipped {tmp_path}/{said}", console.readouterr().out)
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.tif", "out"]
     assert (tmp_path / "out" / "predictions.json").read_text() == earlier
     code, content = call(tmp_path, small_checkpoint, "--input", tmp_path / "[ab].*")
@@ -230,7 +230,7 @@ class Camera:
 
 
 @pytest.mark.slow
-def test_a_camera_runs_until_it_is_interrupted(small_checkpoint, tmp_path, monkeypatch, interrupts, capsys):
+def test_a_camera_runs_until_it_is_interrupted(small_checkpoint, tmp_path, monkeypatch, interrupts, console):
     real = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     with pytest.raises(Interrupted, match="out "):
@@ -242,7 +242,7 @@ def test_a_camera_runs_until_it_is_interrupted(small_checkpoint, tmp_path, monke
     interrupts.first = None
     with pytest.raises(UserError, match=" 3 "):
         call(tmp_path, small_checkpoint, "--input", "3")
-    assert "no such camera" in capsys.readouterr().out and not (tmp_path / "out.1").exists()
+    assert "no such camera" in console.readouterr().out and not (tmp_path / "out.1").exists()
 
 
 @pytest.mark.parametrize("words, part", [

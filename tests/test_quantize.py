@@ -146,13 +146,13 @@ def test_the_report_has_what_eval_finds(float_file, tiny_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_unreadable_image_is_left_out_and_named(float_file, tmp_path, capsys):
+def test_an_unreadable_image_is_left_out_and_named(float_file, tmp_path, console):
     folder = tmp_path / "train2017"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"no image")
     cv2.imwrite(str(folder / "b.jpg"), noise_image(1))
     quantized(float_file, tmp_path, tmp_path / "int8.onnx")
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert f"skipped {folder}/a.jpg: " in said and "1 images, 1 skipped" in said
     (folder / "b.jpg").unlink()
     with pytest.raises(UserError, match=r"1 images \(--images\).*/a\.jpg"):

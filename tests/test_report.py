@@ -383,7 +383,7 @@ def test_files_that_hold_something_else_are_named(name, change, tmp_path):
         read_json(str(path), "results", tests)
 
 
-def test_names_that_no_font_has_are_said_once(tmp_path, monkeypatch, capsys, recwarn):
+def test_names_that_no_font_has_are_said_once(tmp_path, monkeypatch, console, recwarn):
     """Neither matplotlib's warnings nor silence: one line, for all charts and drawings."""
     from matplotlib import font_manager
 
@@ -394,5 +394,5 @@ def test_names_that_no_font_has_are_said_once(tmp_path, monkeypatch, capsys, rec
         report.confusion_chart(np.ones((2, 2), int), ["红框"])
         drawing.text_mask("红框 0.5", 20)
     drawing.east_asian_font.cache_clear()
-    assert len(lines_with(capsys.readouterr().out, "font", "Chinese")) == 1
+    assert len(lines_with(console.readouterr().out, "font", "Chinese")) == 1
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

@@ -75,19 +75,19 @@ def test_a_checkpoint_without_the_count_of_good_steps_resumes(train_state):
     (("--train_config.dynamic_loss_scale", "true", "--train_config.loss_scale_value", 128), 128),  # the user starts anew
     (("--train_config.loss_scale_value", 64), 64), (("--train_config.loss_scale_value", 2048), 2048), (("--enable_lossscale", "false"), 1),
 ])
-def test_the_configurations_loss_scale_wins(words, scale, train_state, capsys):
+def test_the_configurations_loss_scale_wins(words, scale, train_state, console):
     assert train_state(*words)["loss_scale"] == scale
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert ("the loss scale was 8" in said) == (scale != 8), said
 
 
-def test_what_the_configuration_changes_is_said(make_config, tmp_path, capsys):
+def test_what_the_configuration_changes_is_said(make_config, tmp_path, console):
     then = resume.training_settings(make_config("--train_config.MultiDecay.learning_rate", 0.25), DATA)
     resume.say_changes(then, resume.training_settings(make_config("--train_config.batch_size", 3), DATA))
-    first, second, *others = capsys.readouterr().out.splitlines()
+    first, second, *others = console.readouterr().out.splitlines()
     assert first.startswith("train_config.batch_size was 16, and is 3") and "0.25" in second and not others
     resume.say_changes({}, then)
-    assert capsys.readouterr().out == ""
+    assert console.readouterr().out == ""
 
 
 @pytest.fixture
@@ -137,10 +137,10 @@ def test_another_network_is_refused_by_what_makes_it_one(words, part, resumed):
         resumed(words=words)
 
 
-def test_what_is_the_same_network_goes_on_and_the_rest_of_net_config_is_said(resumed, capsys):
+def test_what_is_the_same_network_goes_on_and_the_rest_of_net_config_is_said(resumed, console):
     """head_conv 0 is this architecture's 64."""
     assert resumed(words=["--net_config.head_conv", 64, "--net_config.hm_weight", 2, "--net_config.mse_loss", "true"]) == (12, False, 12)
-    said = capsys.readouterr().out.splitlines()
+    said = console.readouterr().out.splitlines()
     assert lines_with(said, "net_config.hm_weight", "1.0", "2.0")
     assert lines_with(said, "net_config.mse_loss", "False", "True")
     assert resumed(lacks=True) == (12, False, 12)
@@ -158,10 +158,10 @@ def test_a_layer_that_the_run_has_not_is_not_dropped(resumed):
     (12, 4, (8, True, 8), " 20 images.* 12: .* after step 8$"),
     (40, 8, (12, True, 12), " 4 images.* 8; .* 20 images.* 40: .* after step 12$"),
 ])
-def test_another_number_of_images_goes_on_in_the_same_part_of_the_epoch(images, per_step, expected, said, resumed, capsys):
+def test_another_number_of_images_goes_on_in_the_same_part_of_the_epoch(images, per_step, expected, said, resumed, console):
     """By hand: 12 steps of 5 an epoch are two epochs and two fifths of the third."""
     assert resumed(images=images, per_step=per_step) == expected
-    out = capsys.readouterr().out
+    out = console.readouterr().out
     assert said is None or re.search(said, out, re.M), out
 
 
@@ -173,10 +173,10 @@ def test_a_checkpoint_that_does_not_say_how_many_images_there_were(resumed):
 
 
 @pytest.mark.parametrize("images, epoch", [(16, None), (20, None), (23, None), (24, 1), (40, 1), (15, 3), (4, 11)])
-def test_an_earlier_versions_epoch_tells_other_data(images, epoch, resumed, capsys):
+def test_an_earlier_versions_epoch_tells_other_data(images, epoch, resumed, console):
     """Step 12 was in epoch 2, as it is where an epoch has 4 or 5 steps of 4 images."""
     assert resumed(images=images, numbers={"images_per_step": 4}) == (12, False, 12)
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert (f"step 12 was in epoch 2, and is in epoch {epoch} of mindrecord_dir" in said) == (epoch is not None)
 
 

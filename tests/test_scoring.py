@@ -355,7 +355,7 @@ def test_a_folder_without_the_images_is_noticed_before_the_training(tiny_data, s
         evaluator.scored_part(config, read_side_file(str(small_file)))
 
 
-def test_evaluations_while_training_draw_no_files(scoring, tmp_path, monkeypatch, capsys):
+def test_evaluations_while_training_draw_no_files(scoring, tmp_path, monkeypatch, console):
     """Whatever visual_image says, which is told."""
     monkeypatch.chdir(tmp_path)
     _, _, scores = scoring()
@@ -365,7 +365,7 @@ def test_evaluations_while_training_draw_no_files(scoring, tmp_path, monkeypatch
     monkeypatch.setattr(scores.trained, "borrowed", contextlib.nullcontext)
     assert scores._detect() == [] and os.listdir(tmp_path) == []
     start_scoring(scores.trained, scores.part, types.SimpleNamespace(steps_per_epoch=5, rank=0, rank_size=1), None)
-    assert "visual_image is eval.py's" in capsys.readouterr().out
+    assert "visual_image is eval.py's" in console.readouterr().out
 
 
 def test_kept_graphs_do_not_reach_evaluations(scoring, monkeypatch):

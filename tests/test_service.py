@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
+from src.core.console import LOG, print_log
 from src.core.errors import UserError
 from src.core.version import version
 from src.serving import access
 from src.serving import service as service_module
-from src.serving.access import LOG, Access, read_keys, start_log
+from src.serving.access import Access, read_keys, start_log
 from src.serving.schema import Answer, Health, Limits, Problem
+from tests.conftest import own_log
 from tests.test_service_queue import Held, started
 
 KEY = "a-key-of-some-length"
@@ -332,14 +334,16 @@ class Pipe(io.StringIO):
 @pytest.fixture
 def logged(monkeypatch):
     """start(pipe) starts the log with a pipe as standard output; returns what start_log does."""
-    raising, handlers = logging.raiseExceptions, LOG.handlers
+    raising = logging.raiseExceptions
 
     def start(pipe):
         monkeypatch.setattr(sys, "stdout", pipe)
+        print_log()
         return start_log()
 
-    yield start
-    logging.raiseExceptions, LOG.handlers = raising, handlers
+    with own_log():
+        yield start
+    logging.raiseExceptions = raising
 
 
 def test_the_log_is_written_line_by_line(logged):

@@ -71,6 +71,14 @@ def test_imports_go_downwards():
         graph = {path: imported for path, imported in graph.items() if path not in lowest}
 
 
+def test_a_library_prints_nothing():
+    """It tells the logger; what commands are asked for, they show, and errors go to standard error."""
+    printing = {path for path in SOURCES for node in ast.walk(parsed(path))
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"}
+    allowed = {"src/core/console.py", "src/core/errors.py", "src/core/interrupts.py"}
+    assert {path for path in printing if not path.startswith("src/commands/")} == allowed
+
+
 def places(path, own):
     """(line of the first import of a package of ours, line where sys.path[0] is set) of a script; infinite without."""
     imports, set_at = [math.inf], [math.inf]

@@ -102,10 +102,10 @@ def test_compiled_graphs_are_kept_apart(least_run, tiny_records, tmp_path):
     assert len(list((tmp_path / "graphs").iterdir())) == 2
 
 
-def test_mindspores_own_switch_for_its_graph_cache_is_left_out(monkeypatch, capsys):
+def test_mindspores_own_switch_for_its_graph_cache_is_left_out(monkeypatch, console):
     monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
     set_device("CPU", 0)
-    assert "MS_COMPILER_CACHE_ENABLE" not in os.environ and "--compile_cache_dir" in capsys.readouterr().out
+    assert "MS_COMPILER_CACHE_ENABLE" not in os.environ and "--compile_cache_dir" in console.readouterr().out
 
 
 @pytest.mark.slow

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from src.commands.loss import read_losses
-from src.core.console import log as say
-from src.core.console import progress
+from src.core.console import LOG, progress
 from src.core.errors import UserError
 from src.core.kept import MARK
 from src.runs.record import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
@@ -136,12 +135,12 @@ def write_steps(log, steps, overflows=(), losses=None):
     (1, 1, 4, (), [1, 2, 3, 4]), (5, 1, 12, (), [5, 10, 12]), (5, 8, 15, (), [10, 15]),  # of the number of the step, not of the start
     (100, 1, 7, (2, 3), [2, 3, 7]),
 ])
-def test_lines_every_log_interval_steps(interval, first, last, overflows, expected, tmp_path, capsys):
+def test_lines_every_log_interval_steps(interval, first, last, overflows, expected, tmp_path, console):
     """The last step and those that overflow always have one; the record has every step."""
     log = TrainingLog(str(tmp_path / "r.jsonl"), 0, interval=interval, last_step=last)
     write_steps(log, range(first, last + 1), overflows)
     log.close()
-    lines = capsys.readouterr().out.splitlines()
+    lines = console.readouterr().out.splitlines()
     assert [int(LOG_LINE.fullmatch(line)[3]) for line in lines] == expected
     assert [entry["step"] for entry in read_training_log(str(tmp_path / "r.jsonl"))] == list(range(first, last + 1))
 
@@ -152,7 +151,7 @@ def test_lines_every_log_interval_steps(interval, first, last, overflows, expect
 SCORES = {"AP": 0.3124, "AP50": 0.7, "AP_small": -1.0}
 
 
-def test_scores_are_kept_apart_from_the_steps(tmp_path, capsys):
+def test_scores_are_kept_apart_from_the_steps(tmp_path, console):
     path = str(tmp_path / "r.jsonl")
     log = TrainingLog(path, 0, last_step=20)
     write_steps(log, range(1, 11))
@@ -160,7 +159,8 @@ def test_scores_are_kept_apart_from_the_steps(tmp_path, capsys):
     write_steps(log, range(11, 16))
     log.scores(15, 10, {"AP": np.float64(0.5)})
     log.close()
-    assert [line for line in capsys.readouterr().out.splitlines() if "AP" in line] == ["epoch 0: AP 0.312, AP50 0.700", "epoch 1: AP 0.500"]
+    lines = console.readouterr().out.splitlines()
+    assert [line for line in lines if "AP" in line] == ["epoch 0: AP 0.312, AP50 0.700", "epoch 1: AP 0.500"]
     assert json.loads(open(path, encoding="utf-8").read().splitlines()[10]) == {"epoch": 0, "step": 10, "scores": SCORES}
     assert read_scores(path) == [(10, 0, SCORES), (15, 1, {"AP": 0.5})]
     steps = read_training_log(path)
@@ -259,7 +259,7 @@ def screen(text):
 BAR = re.compile(r"epoch (\d+) \|.*\| step +(\d+)/(\d+), loss (\S+?)(?:, (\S+) images/s)?(?:, (\d+) overflows)?, (\S+) left")
 
 
-def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
+def test_a_bar_on_a_terminal(tmp_path, monkeypatch, console):
     """Other lines, and another bar, stand above it; there is none of the log's lines."""
     with terminal(110) as (file, written):
         monkeypatch.setattr(sys, "stdout", file)
@@ -267,12 +267,12 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
         log = TrainingLog(str(tmp_path / "r.jsonl"), 4, interval=2, last_step=24)
         losses = {step: float("inf") if step == 8 else float(step) for step in range(5, 25)}
         write_steps(log, range(5, 15), (8,), losses)
-        say("a warning")
+        LOG.info("a warning")
         list(progress(range(3), "detecting"))
         log.scores(14, 10, SCORES)
         write_steps(log, range(15, 25), (), losses)
         log.close()
-        say("the end")
+        LOG.info("the end")
         lines = screen(written())
     assert lines[0] == "a warning" and lines[1].startswith("detecting: 100%") and lines[2] == "epoch 1: AP 0.312, AP50 0.700"
     epoch, step, of, loss, rate, overflows, left = BAR.fullmatch(lines[3]).groups()

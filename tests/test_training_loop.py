@@ -67,13 +67,13 @@ def test_a_sink_ends_with_the_training(monkeypatch):
     assert sink.ended == ["stopped", "released"]
 
 
-def test_sinking_is_for_ascend(make_config, capsys):
+def test_sinking_is_for_ascend(make_config, console):
     config = make_config("--data_sink_steps", 5)
     assert choose_sink_steps(config, "Ascend", 916) == 5
     assert choose_sink_steps(make_config("--data_sink_steps", -1), "Ascend", 916) == 916
-    assert capsys.readouterr().out == ""
+    assert console.readouterr().out == ""
     assert choose_sink_steps(config, "CPU", 916) == 0
-    said = capsys.readouterr().out
+    said = console.readouterr().out
     assert "enable_data_sink" in said and "Ascend" in said
     assert choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend", 916) == 0
 
@@ -187,32 +187,32 @@ def test_an_interrupt_in_the_last_step_ends_as_without(loop):
     assert loop(part, range(2)) == "c/2.ckpt" and part.saved == [(2, True)]
 
 
-def test_a_loss_that_sticks_ends_training_and_keeps_checkpoints(loop, capsys):
+def test_a_loss_that_sticks_ends_training_and_keeps_checkpoints(loop, console):
     part = LoopStandIn([60.0, 30.0, *[18.416992] * 60])
     with pytest.raises(UserError, match=r"9\.2084\d* .*\b12 steps\b.*\bstep 15\b.*c/14.ckpt"):
         loop(part, range(60), "--save_checkpoint_steps", 1, "--train_config.max_diverged", 12)
     assert len(part.recorded) == 15
     assert part.saved[6:9] == [(7, True), (8, False), (9, False)]  # noticed at the fifth such step
-    assert capsys.readouterr().out.count("warning: ") == 1
+    assert console.readouterr().out.count("warning: ") == 1
 
 
-def test_many_overflows_end_training_and_few_are_counted(loop, capsys):
+def test_many_overflows_end_training_and_few_are_counted(loop, console):
     losses = [2.0 + 0.1 * (step % 3) for step in range(40)]
     assert loop(LoopStandIn(losses, overflows=range(5, 12)), range(40), "--train_config.max_overflows", 8) == "c/40.ckpt"
-    assert "7 of 40 steps" in capsys.readouterr().out
+    assert "7 of 40 steps" in console.readouterr().out
     with pytest.raises(UserError, match=r"\b8 steps\b.*\bstep 13\b.*loss_scale_value"):
         loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 8)
     assert loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 0) == "c/40.ckpt"
 
 
-def test_a_short_training_of_overflows_alone_is_no_success(loop, capsys):
+def test_a_short_training_of_overflows_alone_is_no_success(loop, console):
     """Fewer steps than max_overflows; a part of a training, or one without a limit, may have them."""
     with pytest.raises(UserError, match=r"\b6 steps\b.*train_config.loss_scale_value"):
         loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(6))
     assert loop(LoopStandIn([2.0] * 6, overflows=range(5)), range(6)) == "c/6.ckpt"
     assert loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(3, 6)) == "c/6.ckpt"
     assert loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(6), "--train_config.max_overflows", 0) == "c/6.ckpt"
-    assert "6 of 6 steps" in capsys.readouterr().out
+    assert "6 of 6 steps" in console.readouterr().out
 
 
 def falling(steps):
@@ -233,12 +233,12 @@ def test_the_best_checkpoint_is_kept(loop, scoring):
     assert told == {"metric": "AP", "of": told["of"], "step": 22, "best": {"step": 22, "value": 0.4}, "since_best": 0}
 
 
-def test_patience_ends_a_training(loop, scoring, capsys):
+def test_patience_ends_a_training(loop, scoring, console):
     part = LoopStandIn(falling(60))
     scores = scoring([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], "--patience", 3)
     assert loop(part, range(60), *NEVER, scoring=scores) == "c/25.ckpt"
     assert part.best[-1] == "c/20.ckpt" and part.told[-1]["scores"]["since_best"] == 3
-    assert re.search(r"\b25 of 60 steps\b.*\b3\b.*\bAP\b.*patience", capsys.readouterr().out)
+    assert re.search(r"\b25 of 60 steps\b.*\b3\b.*\bAP\b.*patience", console.readouterr().out)
 
 
 def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_evaluates(loop, scoring):

@@ -103,13 +103,13 @@ def test_names_whose_digits_are_no_id():
     assert all(0 <= number * voc_to_coco.OBJECTS_AN_IMAGE < 2**53 for number in ids.values())
 
 
-def test_nothing_is_lost_silently(tmp_path, capsys):
+def test_nothing_is_lost_silently(tmp_path, console):
     boxes = [("cat", (5, 5, 5, 5)), ("unicorn", (1, 1, 9, 9)), ("dog", ("x", 1, 9, 9)), ("dog", (1, 1, 9, 9)), ("dog", (1, 1, 9, 9))]
     objects = {"1": [(name, box, 0, 0) for name, box in boxes], "2": b"<annotation><size>", "3": [], "5": [(*boxes[0], 0, 0)]}
     write_voc(tmp_path, {"train": ["1", "2", "3", "4", "5", "1"]}, objects)
     os.remove(tmp_path / "Annotations" / "3.xml")
     content = convert(tmp_path, "train", "--classes", "cat,dog")
-    output = capsys.readouterr().out
+    output = console.readouterr().out
     for part in ("object 1 of Annotations/1.xml: box without area [5.0, 5.0, 5.0, 5.0]",
                  "an object of JPEGImages/1.jpg: unknown class 'unicorn'", "object 3 of Annotations/1.xml: no box of four numbers",
                  "object 5 of Annotations/1.xml: the same box and class as object 4 of",
@@ -120,13 +120,13 @@ def test_nothing_is_lost_silently(tmp_path, capsys):
     assert len(content["info"]["skipped"]) == 9 and content["annotations"][0]["id"] == 10002
 
 
-def test_classes_of_ones_own_and_boxes_that_count_from_zero(tmp_path, capsys):
+def test_classes_of_ones_own_and_boxes_that_count_from_zero(tmp_path, console):
     write_voc(tmp_path, {"t": ["1"]}, {"1": [("b", (0, 0, 9, 9), 0, 0), ("a", (0, 5, 9, 9), 0, 0)]})
     assert convert(tmp_path, "t")["annotations"][0]["bbox"] == [-1, -1, 10, 10]
-    assert "2 boxes " in capsys.readouterr().out
+    assert "2 boxes " in console.readouterr().out
     content = convert(tmp_path, "t", "--zero_based", "--classes", "b, a")
     assert content["annotations"][0]["bbox"] == [0, 0, 10, 10] and [category["name"] for category in content["categories"]] == ["b", "a"]
-    assert (tmp_path / "t.1.json").exists() and "begin before" not in capsys.readouterr().out
+    assert (tmp_path / "t.1.json").exists() and "begin before" not in console.readouterr().out
     (tmp_path / "t.json").write_text('{"images": []}')
     with pytest.raises(UserError, match="t.json .*--output"):
         convert(tmp_path, "t")
@@ -182,20 +182,20 @@ def test_parts_that_cannot_be_merged(second, part):
         merge_pascal_json.merge([("first", part_of({1: "a.jpg"}, [])), ("second", second)])
 
 
-def test_merging_says_what_it_leaves_out(tmp_path, capsys):
+def test_merging_says_what_it_leaves_out(tmp_path, console):
     content = part_of({1: "a.jpg"}, [(1, 1), (2, 1)])
     (tmp_path / "a.json").write_text(json.dumps(content))
     merge_pascal_json.main(["--inputs", str(tmp_path / "a.json"), "--output", str(tmp_path / "m.json")])
-    output = capsys.readouterr().out
+    output = console.readouterr().out
     assert re.search("annotation 2 of image 1: .*annotation 1 of image 1", output)
     assert "1 images, 1 objects" in output
 
 
 @pytest.mark.parametrize("sides", [("30", "40", "11", "21"), ("11", "40.0", "3e1", "21"), (" 11 ", "21", "30", "40")])
-def test_swapped_corners_and_numbers_in_any_writing(sides, tmp_path, capsys):
+def test_swapped_corners_and_numbers_in_any_writing(sides, tmp_path, console):
     write_voc(tmp_path, {"t": ["1"]}, {"1": [("dog", sides, 0, 0)]})
     assert convert(tmp_path, "t")["annotations"][0]["bbox"] == [10, 20, 20, 20]
-    assert ("1 boxes have their corners swapped" in capsys.readouterr().out) == (float(sides[1]) == 40)
+    assert ("1 boxes have their corners swapped" in console.readouterr().out) == (float(sides[1]) == 40)
 
 
 @pytest.mark.parametrize("part, expected", [
@@ -463,10 +463,10 @@ def check_losses(tmp_path, candidate, reference, *words, kinds=("lines", "jsonl"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kinds", [("lines", "jsonl"), ("original", "lines"), ("jsonl", "original"), ("lines", "vendor")])
-def test_the_errors_by_hand(kinds, tmp_path, capsys):
+def test_the_errors_by_hand(kinds, tmp_path, console):
     """c - r = 0.2, -0.1, 0.2 and r = 2, 1, 4: signed means 0.1 and (0.1 - 0.1 + 0.05) / 3, unsigned 1/6 and 0.25 / 3."""
     assert check_losses(tmp_path, {1: 2.2, 2: 0.9, 3: 4.2}, {1: 2.0, 2: 1.0, 3: 4.0}, kinds=kinds) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = console.readouterr().out.splitlines()
     assert lines[0].startswith("only 3 of 100 steps are in both logs")
     values = {line.split()[0]: float(line.split()[-1]) for line in lines if line.startswith(("Mean", "Rule"))}
     assert values == pytest.approx({"MeanRelativeError:": 0.05 / 3, "MeanAbsoluteError:": 0.1, "Rule,mean_relative_error": 0.05 / 3})
@@ -477,27 +477,27 @@ def test_the_errors_by_hand(kinds, tmp_path, capsys):
     assert cv2.imread(str(tmp_path / "loss.png")).std() > 5
 
 
-def test_a_drift_fails_and_tiny_losses_pass_by_the_other_rule(tmp_path, capsys):
+def test_a_drift_fails_and_tiny_losses_pass_by_the_other_rule(tmp_path, console):
     assert check_losses(tmp_path, {1: 1.1, 2: 1.1}, {1: 1.0, 2: 1.0}) == 1
-    assert capsys.readouterr().out.splitlines()[-1].startswith("fail mean_relative_error=0.1")
+    assert console.readouterr().out.splitlines()[-1].startswith("fail mean_relative_error=0.1")
     assert check_losses(tmp_path, {1: 0.0012, 2: 0.0012}, {1: 0.0011, 2: 0.0011}) == 0
-    output = capsys.readouterr().out
+    output = console.readouterr().out
     assert float(re.search(r"Rule,mean_absolute_error (\S+)", output)[1]) == pytest.approx(1e-4)
     assert "pass mean_relative_error=0.0909" in output
 
 
-def test_only_the_first_common_steps_count(tmp_path, capsys):
+def test_only_the_first_common_steps_count(tmp_path, console):
     candidate = {step: 1.0 if step <= 30 else 10.0 for step in range(11, 200)}
     reference = dict.fromkeys(range(1, 150), 1.0)
     assert check_losses(tmp_path, candidate, reference, "--steps", 20) == 0
-    assert "only" not in capsys.readouterr().out
+    assert "only" not in console.readouterr().out
     assert check_losses(tmp_path, candidate, reference, "--steps", 21) == 1
     assert (tmp_path / "loss.1.png").exists()
 
 
-def test_a_run_that_broke_fails_in_words(tmp_path, capsys):
+def test_a_run_that_broke_fails_in_words(tmp_path, console):
     assert check_losses(tmp_path, {1: 1.0, 2: math.nan}, {1: 1.0, 2: 1.0}) == 1
-    assert "fail the loss is nan at step 2" in capsys.readouterr().out
+    assert "fail the loss is nan at step 2" in console.readouterr().out
 
 
 @pytest.mark.parametrize("candidate, reference, part", [

@@ -44,24 +44,24 @@ def test_a_loss_that_has_multiplied():
     assert step == 125 and all(part in sentence for part in ("10 times", " 2.1,", "25 steps", "step 125"))
 
 
-def test_a_loss_that_comes_back_starts_the_count_anew(capsys):
+def test_a_loss_that_comes_back_starts_the_count_anew(console):
     part = [2.0, 2.1, 1.9] + [50.0, 51.0] * 4
     watch = Watch(LOSSES, 50, 10)
     assert look(watch, part * 5) == (None, "")
     assert watch.diverging and len(watch.summary()) == 1 and "10 times" in watch.summary()[0]
-    assert capsys.readouterr().out.count("warning: ") == 5
+    assert console.readouterr().out.count("warning: ") == 5
     watch.look(99, {"loss": 2.0, "hm_loss": 1.0, "wh_loss": 1.0, "overflow": False})
     assert not watch.diverging and not watch.protects and watch.summary() == []
 
 
 @pytest.mark.parametrize("background", [0.001, 700.0, 9.2084951])
-def test_steps_without_objects_are_not_compared(background, capsys):
+def test_steps_without_objects_are_not_compared(background, console):
     """With keep_empty and a batch of one: their loss is of background alone, soon far below that of the others, at first far above."""
     losses = [2.0, 2.1, 1.9, *[background] * 60, 2.0, 2.1, *[background] * 60, *[1.8, 1.7] * 10]
     empty = {step for step, loss in enumerate(losses, 1) if loss == background}
     watch = Watch(LOSSES, 50, 10)
     assert look(watch, losses, hm_losses=losses, empty=empty) == (None, "") and watch.summary() == []
-    assert not watch.diverging and "warning" not in capsys.readouterr().out
+    assert not watch.diverging and "warning" not in console.readouterr().out
     step, sentence = look(Watch(LOSSES, 50, 10), [2.0, *(50.0 + step for step in range(30))], empty={5, 6})
     assert step == 13 and "10 times" in sentence  # it still sees what the others do
 

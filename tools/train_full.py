@@ -16,6 +16,7 @@ if __name__ == "__main__":
     sys.path[0] = ROOT
 
 from src.core import errors, interrupts
+from src.core.console import LOG
 from src.core.errors import UserError
 from src.core.kinds import is_number
 from src.data.manifest import manifest_path, read_manifest
@@ -44,7 +45,7 @@ def main(argv=None):
 def plan(options, words):
     """Check everything that can be checked first, then do one step after the other."""
     config = get_config("", words)
-    print(config.summary(), flush=True)
+    LOG.info(config.summary())
     require_mindspore()
     if options.processes < 1 or config.train_config.batch_size % options.processes:
         raise UserError(f"train_config.batch_size, of all processes together, is {config.train_config.batch_size}; "
@@ -97,7 +98,7 @@ def find_data(path):
 
 def step(text):
     """Say what comes next."""
-    print(f"\n== {text}", flush=True)
+    LOG.info(f"\n== {text}")
 
 
 def script(name, *words):

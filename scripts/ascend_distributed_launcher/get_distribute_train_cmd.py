@@ -18,6 +18,7 @@ if __name__ == "__main__":
 
 from src.commands.train import check_paths
 from src.core import errors
+from src.core.console import LOG
 from src.core.errors import UserError
 from src.core.files import whole_file
 from src.core.kept import free_name, holds, keep_earlier, require_ours, says
@@ -43,7 +44,7 @@ def main(argv=None):
     target = options.device_target or config.device_target
     if target == "auto":
         target = "Ascend" if has_npu() else "CPU"
-    print(f"{config.summary()}\ndevice: {target}")
+    LOG.info(f"{config.summary()}\ndevice: {target}")
     server = find_server(servers, options.server_id, options.hccn_conf)
     device_num = sum(len(other.devices) for other in servers)
     first = server.devices[0].rank

@@ -18,11 +18,12 @@ def check(name: str) -> None:
 
 
 def _check(name: str) -> None:
+    from ..core.console import LOG
     from ..model_utils.config import get_config
     from ..model_utils.local_adapter import require_device
 
     config = get_config("")
-    print(config.summary(), flush=True)
+    LOG.info(config.summary())
     if not config.enable_modelarts:  # which copies them first
         importlib.import_module(f"{__package__}.{name}").check_paths(config)
     if name != "dataset":  # which needs no device

@@ -15,7 +15,7 @@ def main(argv=None):
     options, words = parse(argv)
     config = get_config(__doc__, words)
 
-    from ..core.console import log
+    from ..core.console import LOG, show
     from ..data import summary  # what is slow to load is loaded when there is something to do
     from ..data.check import check_part, compare_parts, first_batch
     from ..data.summary import describe_epoch
@@ -28,16 +28,16 @@ def main(argv=None):
     compare_parts(train, val)
     recipe = look.recipe_of(config, config.device_num if config.distribute else 1)
     for part in (train, val):
-        log(f"\n{part.name}: {part.annotation or 'no annotation file'}")
+        show(f"\n{part.name}: {part.annotation or 'no annotation file'}")
         for line in part.lines():
-            log(line)
+            show(line)
         if part.images and part is train:
             look.report(part.boxes, part.classes, recipe)
             if line := describe_epoch(part.boxes.images, recipe):
-                log(line)
+                LOG.info(line)
         elif part.images:
-            log(summary.describe(part.boxes, part.classes, recipe.input_size))
-    log("")
+            LOG.info(summary.describe(part.boxes, part.classes, recipe.input_size))
+    show("")
     if not train.images and not val.images:
         raise UserError(f"{config.data_dir}: no image of either part can be used; {(train.refusals + val.refusals)[0]}")
     path = os.path.join(config.save_result_dir, look.IMAGE)
@@ -46,9 +46,9 @@ def main(argv=None):
             batch, image_ids, layout = first_batch(train, config)
             look.save_batch(path, batch, image_ids, train.classes, layout, config.net_config)
     if train.is_sound and val.is_sound:
-        log("conversion and evaluation take this data set")
+        show("conversion and evaluation take this data set")
         return 0
-    log("conversion or evaluation refuses this data set, or leaves out images: see above")
+    show("conversion or evaluation refuses this data set, or leaves out images: see above")
     return 1
 
 

@@ -28,7 +28,7 @@ def main():
 
     import numpy as np  # what is slow to load is loaded when there is something to do
 
-    from ..core.console import log
+    from ..core.console import LOG
     from ..core.kept import require_ours, says
     from ..data.coco import check_classes, find_split, image_list, image_size, read_coco
     from ..data.objects import ground_truth_boxes
@@ -49,7 +49,7 @@ def main():
         try:
             image = read_image(path, image_size(coco.imgs[image_id]), config.dataset_config.max_pixels)
         except (OSError, ValueError) as error:
-            log(f"skipped image {image_id} ({path}): {errors.reason(error)}")
+            LOG.warning(f"skipped image {image_id} ({path}): {errors.reason(error)}")
             continue
         detections = predictor(image).detections()
         ground_truth = ground_truth_boxes(coco, image_id, category_ids)

@@ -4,7 +4,7 @@ import os
 import time
 
 from ..core import interrupts
-from ..core.console import log
+from ..core.console import LOG, show
 from ..core.errors import UserError
 from ..core.locks import locked
 from ..data.coco import find_split
@@ -33,7 +33,7 @@ def check_paths(config):
 def main():
     """Convert the training part of a data set."""
     config = get_config("Convert the training images of a COCO-format data set to MindRecord files.")
-    log(config.summary())
+    LOG.info(config.summary())
     require_mindspore()
     start = time.time()
     with modelarts(config, "coco_data_dir"):
@@ -44,6 +44,6 @@ def main():
         except KeyboardInterrupt:
             raise interrupts.Interrupted(f"{config.mindrecord_dir} holds nothing of this conversion; "
                                          "the same command starts it anew") from None
-    log(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "
-        f"{len(manifest['classes'])} classes; {len(manifest['skipped'])} images or objects skipped; "
-        f"{time.time() - start:.1f} s; {manifest_path(config.mindrecord_dir, config.mindrecord_prefix)}")
+    show(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), {manifest['objects']} objects, "
+         f"{len(manifest['classes'])} classes; {len(manifest['skipped'])} images or objects skipped; "
+         f"{time.time() - start:.1f} s; {manifest_path(config.mindrecord_dir, config.mindrecord_prefix)}")

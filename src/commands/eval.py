@@ -2,12 +2,13 @@
 import os
 
 from ..core import errors
+from ..core.console import LOG, show
 from ..model_utils.config import get_config
 
 
 def main():
     config = get_config(__doc__)
-    print(config.summary(), flush=True)
+    LOG.info(config.summary())
     from ..model_utils.moxing_adapter import modelarts
 
     with modelarts(config, "data_dir"):
@@ -44,7 +45,6 @@ def evaluate(config):
     """Detect, score and write what config asks for."""
     model, split = check_paths(config)
     # What is slow to load is not needed for --help, a wrong option or a wrong path.
-    from ..core.console import log
     from ..core.locks import locked
     from ..evaluation import evaluator
     from ..inference.models import ending
@@ -53,12 +53,12 @@ def evaluate(config):
     from ..weights.side_file import adopt_evaluation
 
     require_extensions()
-    log(adopt_evaluation(config, model.description, model.source))
+    LOG.info(adopt_evaluation(config, model.description, model.source))
     for sentence in idle_in_evaluation(config, model.description["arch"], ending(model.path) == ".onnx"):
-        log(sentence)
+        LOG.info(sentence)
     model.check_fixed(config)
     detector = model.load(config)
-    log(f"loaded {model.path}{detector.weights}")
+    LOG.info(f"loaded {model.path}{detector.weights}")
     part = evaluator.read_part(split, detector.description, config)
     with locked([config.save_result_dir], lock_name(config)):
-        evaluator.evaluate(detector, part, config)
+        evaluator.evaluate(detector, part, config, show)

@@ -1,12 +1,13 @@
 """Export a checkpoint as a MindIR, ONNX or, on Ascend, AIR file that ends in decoded detections."""
 from ..core import errors
+from ..core.console import LOG, show
 from ..model_utils.config import get_config
 from ..model_utils.mindspore_version import require_mindspore
 
 
 def main():
     config = get_config(__doc__)
-    print(config.summary(), flush=True)
+    LOG.info(config.summary())
     require_mindspore()
     from ..model_utils.moxing_adapter import modelarts
 
@@ -16,7 +17,6 @@ def main():
 
 def export(config):
     """Write the file that config asks for."""
-    from ..core.console import log
     from ..weights.side_file import adopt_evaluation, named_checkpoint, read_side_file
 
     options = config.export_config
@@ -29,9 +29,9 @@ def export(config):
     from ..network.architectures import check_input
 
     require_room(options)
-    log(adopt_evaluation(config, description, "the side file"))
+    LOG.info(adopt_evaluation(config, description, "the side file"))
     for sentence in idle_in_export(config, description["arch"]):
-        log(sentence)
+        LOG.info(sentence)
     if not config.eval_config.keep_res:
         config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))
     if options.export_format != "ONNX" or not options.onnx_dynamic:
@@ -43,6 +43,6 @@ def export(config):
     from_bytes = options.input_type == "uint8"
     detector = load_detector(options.ckpt_file, description, config.eval_config, target, config.net_config.dcn_impl, from_bytes,
                              config.use_ema)
-    log(f"loaded {options.ckpt_file}{detector.weights}")
+    LOG.info(f"loaded {options.ckpt_file}{detector.weights}")
     write = export_onnx if options.export_format == "ONNX" else export_detector
-    write(detector, options, config.eval_config)
+    write(detector, options, config.eval_config, show)

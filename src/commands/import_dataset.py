@@ -31,7 +31,7 @@ def main(argv=None):
         raise UserError(f"--val_fraction is {options.val_fraction:g}; expected a number between 0 and 1")
     check_folders(options.input, options.output)
 
-    from ..core.console import log, log_skipped
+    from ..core.console import LOG, log_skipped, show
     from ..data.labels.common import coco_files, settle_parts, summary
     from ..data.labels.formats import list_files  # what is slow to load is loaded when there is something to do
 
@@ -41,12 +41,12 @@ def main(argv=None):
         settle_parts(labels, options.val_fraction, options.seed)
     finally:
         for note in labels.notes:
-            log(note)
+            LOG.warning(note)
         log_skipped(labels.skipped)
-    log(summary(labels))
+    LOG.info(summary(labels))
     write(options.input, options.output, coco_files(labels))
-    log(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}; what comes next: {command('src/dataset.py')} "
-        f"--coco_data_dir {shlex.quote(options.output)} --mindrecord_dir mindrecord")
+    show(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}; what comes next: {command('src/dataset.py')} "
+         f"--coco_data_dir {shlex.quote(options.output)} --mindrecord_dir mindrecord")
 
 
 def check_folders(source, output):
@@ -65,12 +65,12 @@ def choose_form(folder, files, wanted):
 
     Raises UserError if none or several are.
     """
-    from ..core.console import log
+    from ..core.console import LOG
     from ..data.labels.formats import RECOGNIZED, endings, recognize
 
     found = [entry for entry in recognize(folder, files) if wanted in ("auto", entry.form)]
     if len(found) == 1:
-        log(f"{folder}: {found[0].name} ({found[0].detail})")
+        LOG.info(f"{folder}: {found[0].name} ({found[0].detail})")
     if wanted != "auto":
         return wanted
     if not found:

@@ -12,7 +12,7 @@ def main(argv=None):
     parser.add_argument("--output", required=True, metavar="FILE", help="annotation file to write")
     options = parser.parse_args(argv)
 
-    from ..core.console import log
+    from ..core.console import show
     from ..core.files import write_json
     from ..core.kept import require_ours, says
     from ..data.coco import log_notes, read_coco
@@ -23,8 +23,8 @@ def main(argv=None):
         log_notes(coco)
     merged, renumbered = merge([(path, coco.dataset) for path, coco in parts])
     write_json(options.output, merged, says())
-    log(f"{len(merged['images'])} images, {len(merged['annotations'])} objects, {len(merged['categories'])} classes, "
-        f"{renumbered} ids were taken and got new ones: {options.output}")
+    show(f"{len(merged['images'])} images, {len(merged['annotations'])} objects, {len(merged['categories'])} classes, "
+         f"{renumbered} ids were taken and got new ones: {options.output}")
 
 
 def merge(parts):

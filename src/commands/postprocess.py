@@ -2,15 +2,15 @@
 import os
 
 from ..core import errors
+from ..core.console import LOG, log_skipped, progress, show
 from ..core.errors import UserError
 from ..model_utils.config import get_config
 
 
 def main():
     config = get_config(__doc__)
-    print(config.summary(), flush=True)
+    LOG.info(config.summary())
     # Slow to load, and not needed for --help or a wrong option.
-    from ..core.console import log, log_skipped, progress
     from ..core.files import whole_folder
     from ..core.kept import require_ours
     from ..data import coco as coco_files
@@ -34,7 +34,7 @@ def main():
     coco_files.check_expected(config, *coco_files.class_list(coco), split.annotation)
     coco_files.log_notes(coco)
     config.take(checked_evaluation(meta.get("evaluation", {}), config.meta_path), "the exported file")
-    log(f"soft-NMS {str(config.eval_config.SOFT_NMS).lower()} ({config.origin('eval_config.SOFT_NMS')})")
+    LOG.info(f"soft-NMS {str(config.eval_config.SOFT_NMS).lower()} ({config.origin('eval_config.SOFT_NMS')})")
     category_ids = coco_files.check_classes(meta, coco, split.annotation)
     coco_files.check_objects(coco, split.annotation)
     options = config.eval_config
@@ -58,6 +58,6 @@ def main():
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
     with whole_folder(target, results.results_of("val")) as folder:
         results.Results(split.annotation, images, records, skipped).write(folder, "val")
-        log(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
-        log(results.score_and_write(folder, coco, records, coco_files.dataset_name(data_dir, coco), extra, options.voc_metric))
-    log(f"results: {target}")
+        LOG.info(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
+        show(results.score_and_write(folder, coco, records, coco_files.dataset_name(data_dir, coco), extra, options.voc_metric))
+    show(f"results: {target}")

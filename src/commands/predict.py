@@ -3,7 +3,7 @@ import glob
 import os
 
 from ..core import interrupts
-from ..core.console import log, log_skipped
+from ..core.console import LOG, log_skipped, show
 from ..core.errors import UserError
 from ..core.kept import require_ours
 from ..core.suggest import suggest
@@ -29,7 +29,7 @@ def main(argv=None):
                     if getattr(options, name) is not None}
     predictor = Predictor(model, options.device_target, options.device_id, options.input_res, options.onnx_provider, options.use_ema,
                           **eval_options)
-    log(predictor.settings)
+    LOG.info(predictor.settings)
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output
     files = PredictionFiles(folder, predictor, chosen, options.score_thresh)
@@ -44,9 +44,9 @@ def main(argv=None):
         if interrupts.INTERRUPTS.requested:
             raise interrupts.Interrupted("nothing was detected until then, and nothing is written")
         raise UserError(f"nothing could be read of {options.input} ({len(files.skipped)} files): no results are written")
-    log(f"{len(files.images)} images or frames, {len(files.annotations)} objects, {len(files.skipped)} skipped: {folder}")
+    show(f"{len(files.images)} images or frames, {len(files.annotations)} objects, {len(files.skipped)} skipped: {folder}")
     if files.images and not files.annotations:
-        log(f"no object scores {options.score_thresh} or more; --score_thresh sets the limit")
+        LOG.info(f"no object scores {options.score_thresh} or more; --score_thresh sets the limit")
     if interrupts.INTERRUPTS.requested:
         raise interrupts.Interrupted(f"{folder} holds what was detected until then; the same command starts anew, and keeps "
                                      "that folder aside")
@@ -103,7 +103,7 @@ def find_sources(text):
         if not sources:
             raise UserError(f"no images or videos in {text}; it holds {endings(found)}")
         if others := sorted(set(found) - set(sources)):
-            log(f"{len(others)} other files in {text} are left out: {endings(others)}")
+            LOG.info(f"{len(others)} other files in {text} are left out: {endings(others)}")
         return sources, text
     if os.path.isfile(text):
         return [text], os.path.dirname(text)

@@ -1,13 +1,13 @@
 """Write the validation images as input files for offline (Ascend 310) inference, and the metadata that postprocess.py needs."""
 from ..core import interrupts
+from ..core.console import LOG, log_skipped, show
 from ..core.errors import UserError
 from ..model_utils.config import get_config
 
 
 def main():
     config = get_config(__doc__)
-    print(config.summary(), flush=True)
-    from ..core.console import log, log_skipped
+    LOG.info(config.summary())
     from ..data.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
     from ..inference.models import is_exported, open_model
     from ..network.architectures import check_detected_input, network_facts
@@ -56,5 +56,5 @@ def main():
         raise interrupts.Interrupted("the inputs are not complete, and none are written; the same command starts anew") from None
     log_skipped(skipped)
     width, height = description["input_res"]
-    log(f"{len(images) - len(skipped)} inputs of {description['input_type']} for {width}x{height}, {len(skipped)} skipped: "
-        f"{config.predict_dir}")
+    show(f"{len(images) - len(skipped)} inputs of {description['input_type']} for {width}x{height}, {len(skipped)} skipped: "
+         f"{config.predict_dir}")

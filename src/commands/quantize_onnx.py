@@ -27,7 +27,7 @@ def main(argv=None):
     import itertools
     import json
 
-    from ..core.console import log
+    from ..core.console import LOG, show
     from ..core.files import whole_file, write_json
     from ..core.kept import require_ours
     from ..inference.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file, read_onnx
@@ -37,7 +37,7 @@ def main(argv=None):
     if options.report:
         require_ours(options.report, TIMES, option="--report")
     model = open_model(options.onnx)
-    log(adopt_evaluation(config, model.description, model.source))
+    LOG.info(adopt_evaluation(config, model.description, model.source))
     model.check_fixed(config)
     proto = float_model(model)
     left = choose_float(proto, options.keep_float)
@@ -51,9 +51,9 @@ def main(argv=None):
     with whole_file(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(int8.SerializeToString())
     write_json(onnx_side_file(options.output), {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
-    log(f"{os.path.getsize(options.output) / 2**20:.1f} MB, {proto.ByteSize() / 2**20:.1f} MB in float: {options.output}")
+    show(f"{os.path.getsize(options.output) / 2**20:.1f} MB, {proto.ByteSize() / 2**20:.1f} MB in float: {options.output}")
     report = compare({"float": detector, "int8": load_onnx(*read_onnx(options.output), options.output)}, first, part, config)
-    log(table(report))
+    show(table(report))
     if options.report:
         write_json(options.report, report, TIMES)
 
@@ -131,7 +131,7 @@ def calibration_batches(paths, detector, config):
     """
     import numpy as np
 
-    from ..core.console import log, log_skipped, progress
+    from ..core.console import LOG, log_skipped, progress
     from ..imaging.reading import read_image
     from ..inference.pipeline import make_inputs
 
@@ -147,7 +147,7 @@ def calibration_batches(paths, detector, config):
     log_skipped(skipped)
     if len(skipped) == len(paths):
         raise UserError(f"none of {len(paths)} images (--images) can be read; {skipped[0]}")
-    log(f"calibrated on {len(paths) - len(skipped)} images, {len(skipped)} skipped")
+    LOG.info(f"calibrated on {len(paths) - len(skipped)} images, {len(skipped)} skipped")
 
 
 def quantize(model, batches, left):
@@ -189,7 +189,7 @@ def compare(detectors, batch, part, config):
 
     Raises Interrupted.
     """
-    from ..core.console import log
+    from ..core.console import LOG
     from ..core.timing import take_turns
     from ..evaluation import evaluator
     from ..tasks.detection import scores
@@ -198,7 +198,7 @@ def compare(detectors, batch, part, config):
     size = "x".join(map(str, batch.shape))
     report = {f"ms, {size}": {name: 1000 * sorted(seconds)[RUNS // 2] for name, seconds in times.items()}}
     for name, detector in detectors.items() if part else ():
-        log(f"detecting in {len(part.images)} images with the {name} file")
+        LOG.info(f"detecting in {len(part.images)} images with the {name} file")
         results, _ = evaluator.detect(detector, part, config)
         evaluator.require_read(len(results.skipped), part)
         if interrupts.INTERRUPTS.requested:

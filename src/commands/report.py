@@ -25,7 +25,7 @@ def main(argv=None):
 
 def report(folder, options, config):
     """Write the page about one run; returns its path."""
-    from ..core.console import log
+    from ..core.console import LOG
     from ..core.files import read_json
     from ..core.kept import require_ours, says
     from ..evaluation.results import FOUND
@@ -36,7 +36,7 @@ def report(folder, options, config):
     record, scores, detections = find_files(folder)
     for path in (record, scores, detections):
         if not os.path.isfile(path):
-            log(f"without {path}")
+            LOG.warning(f"without {path}")
     content = {"record_path": record if os.path.isfile(record) else None, "metrics": read_metrics(scores)}
     if os.path.isfile(detections):
         content.update(ground_truth(read_json(detections, "detections of eval.py", FOUND), options, config))
@@ -47,7 +47,7 @@ def report(folder, options, config):
 
 def compare(folders, options):
     """Write the page about several runs; returns its path."""
-    from ..core.console import log
+    from ..core.console import LOG
     from ..core.kept import require_ours, says
     from ..runs.comparison import ComparedRun, read_settings, run_names, write_comparison
     from ..runs.record import read_record
@@ -65,7 +65,7 @@ def compare(folders, options):
         described = side_file(checkpoints[-1]) if checkpoints else os.path.join(folder, "ckpt_0")
         missing = [os.path.relpath(path, folder) for path in (record, scores, described) if not os.path.isfile(path)]
         for part in missing:
-            log(f"without {os.path.join(folder, part)}")
+            LOG.warning(f"without {os.path.join(folder, part)}")
         runs.append(ComparedRun(
             name, folder, *(read_record(record) if os.path.isfile(record) else ([], [])), read_metrics(scores),
             read_settings(described) if os.path.isfile(described) else None, missing,

@@ -5,6 +5,7 @@ import socket
 import ssl
 
 from ..core import errors
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.project import how_to_install
 from ..inference.options import OptionParser, add_model_options, open_model_of
@@ -81,7 +82,7 @@ def serve(model, options, listener):
         import uvicorn
         from starlette.middleware.cors import CORSMiddleware
 
-        from ..serving.access import HEADERS, LOG, Access, read_keys, start_log
+        from ..serving.access import HEADERS, Access, read_keys, start_log
         from ..serving.images import Workers
         from ..serving.queue import Network
         from ..serving.schema import Limits

@@ -3,7 +3,9 @@ import contextlib
 import os
 
 from ..core import errors, interrupts
+from ..core.console import LOG
 from ..model_utils.config import COMMAND_LINE, get_config
+from ..model_utils.local_adapter import is_scheduler, train_alone
 from ..model_utils.mindspore_version import require_mindspore
 
 
@@ -63,27 +65,27 @@ def written_folders(config, folder=""):
 
 def main():
     config = get_config(__doc__)
-    print(config.summary(), flush=True)
+    alone = not config.distribute and config.origin("distribute") == COMMAND_LINE
+    LOG.info(config.summary())
     require_mindspore()
     if config.tensorboard:
         from ..runs.tensorboard import require_writer
 
         require_writer()
-    from ..core.console import log
     from ..core.locks import locked
-    from ..model_utils.local_adapter import is_scheduler, train_alone
     from ..model_utils.moxing_adapter import modelarts
     from ..model_utils.together import idle_in_training
 
-    if not config.distribute and config.origin("distribute") == COMMAND_LINE and (unused := train_alone()):
-        print(f"{', '.join(unused)} in the environment are not used: distribute is false on the command line, so this process trains alone")
+    if alone and (unused := train_alone()):
+        LOG.info(f"{', '.join(unused)} in the environment are not used: distribute is false on the command line, so this process trains "
+                 "alone")
     if is_scheduler():  # which needs no data, and would be waited for with what ModelArts copies
         join(config)
         return
     with modelarts(config, "mindrecord_dir"):
         part = check_paths(config)
         for sentence in idle_in_training(config):
-            log(sentence)
+            LOG.info(sentence)
         place = join(config)
         with locked(written_folders(config), "training") if place[1] == 0 else contextlib.nullcontext():  # rank 0 writes for all
             train(config, part, *place)
@@ -101,7 +103,6 @@ def join(config):
 def train(config, part, target, rank, rank_size):
     """Train as config says, scored on an evaluator.Part, as one of the processes that joined, and say what is written."""
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
-    from ..core.console import log
     from ..core.project import for_the_user
     from ..data.train_set import TrainSet
     from ..model_utils.device_adapter import leave_ranks, peak_memory, profiling
@@ -121,7 +122,7 @@ def train(config, part, target, rank, rank_size):
         leave_ranks(rank_size)
         raise
     leave_ranks(rank_size)
-    log(peak_memory(target))
+    LOG.info(peak_memory(target))
     if rank == 0:
         record = os.path.join(config.save_result_dir, "train_record.jsonl")
         print(f"checkpoint: {for_the_user(checkpoint) or 'none (enable_save_ckpt is false)'}\n"

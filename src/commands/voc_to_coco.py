@@ -8,7 +8,7 @@ import os
 import re
 
 from ..core import errors
-from ..core.console import log, log_skipped
+from ..core.console import LOG, log_skipped, show
 from ..core.errors import UserError
 from ..core.files import link_or_copy, write_json
 from ..core.kept import MARK, require_ours, says
@@ -46,7 +46,7 @@ def main(argv=None):
     read_files(labels, [("train", f"Annotations/{name}.xml") for name in names], images, 0 if options.zero_based else 1)
     dataset = convert(labels, ids, classes)
     for note in labels.notes:
-        log(note)
+        LOG.warning(note)
     log_skipped(labels.skipped)
     if not dataset["annotations"]:
         what = "object" if dataset["images"] else "image"
@@ -57,8 +57,8 @@ def main(argv=None):
         link_images(options.voc_dir, [info["file_name"] for info in dataset["images"]], options.image_dir)
     write_json(options.output, dataset, says())
     difficult = sum(annotation["difficult"] for annotation in dataset["annotations"])
-    log(f"{len(dataset['images'])} images, {len(dataset['annotations'])} objects ({difficult} difficult), {len(classes)} classes, "
-        f"{len(labels.skipped)} images or objects skipped: {options.output}")
+    show(f"{len(dataset['images'])} images, {len(dataset['annotations'])} objects ({difficult} difficult), {len(classes)} classes, "
+         f"{len(labels.skipped)} images or objects skipped: {options.output}")
 
 
 def image_ids(names):

@@ -16,13 +16,16 @@ class UserError(Exception):
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130, an
-    output that nobody reads any more (`| head`) in 141 without a word, as in other programs.
+    output that nobody reads any more (`| head`) in 141 without a word, as in other programs. The log is printed.
 
     Letters that the terminal's encoding lacks are printed as their numbers (\\u77e9). Where standard output or standard error is closed
     (`>&-`), what goes there goes nowhere. A launcher gets the exit code through a new file, too, which it names in the variable
     CENTERNET_EXIT_CODE_FILE: MindSpore may crash a process of a distributed run that has done all its work, as it leaves the others.
     """
+    from .console import print_log  # while a signal still ends the process at once, if `start` has called
+
     told = os.environ.pop("CENTERNET_EXIT_CODE_FILE", "")  # it is this process's alone
+    print_log()
     INTERRUPTS.install()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

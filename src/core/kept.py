@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from . import errors
-from .console import log
+from .console import LOG
 from .errors import UserError
 
 MARK = "CenterNet on MindSpore"  # in the files that this project writes beside a user's
@@ -88,7 +88,7 @@ def keep_earlier(path: str, ours: Callable[[str], bool], companion: Callable[[st
         for old, new in {path: aside, beside: companion(aside) if companion else aside}.items():
             if os.path.lexists(old):
                 os.rename(old, new)
-                log(f"kept the earlier {old} as {new}")
+                LOG.info(f"kept the earlier {old} as {new}")
     return path
 
 

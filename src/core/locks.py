@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 
-from .console import log
+from .console import LOG
 from .errors import UserError, reason
 
 
@@ -48,7 +48,7 @@ def _locked(folder, work):
         with contextlib.suppress(OSError):
             if os.path.getsize(path) == 0:  # made for nothing; a holder's says who that is
                 os.remove(path)
-        log(f"warning: {folder} cannot be locked ({reason(error)}): nothing keeps a second {work} from it")
+        LOG.warning(f"warning: {folder} cannot be locked ({reason(error)}): nothing keeps a second {work} from it")
         yield
         return
     try:

@@ -4,6 +4,7 @@ import resource
 import statistics
 import time
 
+from .console import show
 from .tables import line
 
 COLUMNS = ("median", "least", "most")  # of a row's numbers
@@ -28,7 +29,7 @@ class Case:
 
 def time_cases(part, cases, path, runs, peers):
     """Time a part's Cases beside the peers', print rows and write them to a JSON file."""
-    print(f"\n{part}\n{line(('', *COLUMNS), WIDTHS)}  unit", flush=True)
+    show(f"\n{part}\n{line(('', *COLUMNS), WIDTHS)}  unit")
     rows = []
     for case in cases:
         for row in measure(part, case, runs, peers):
@@ -86,4 +87,4 @@ def print_row(row):
     """A row as a line of the table."""
     numbers = [f"{row[column]:.{digits}g}" if column in row else "" for column, digits in zip(COLUMNS, (4, 3, 3))]
     ratio = f"  ours / it {row['ours_to_it']:.2f}" if "ours_to_it" in row else ""
-    print(f"{line((row['name'], *numbers), WIDTHS)}  {row['unit']}{ratio}", flush=True)
+    show(f"{line((row['name'], *numbers), WIDTHS)}  {row['unit']}{ratio}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pycocotools.coco import COCO
 
 from ..core import errors
-from ..core.console import log, log_skipped
+from ..core.console import LOG, log_skipped
 from ..core.errors import UserError
 from ..imaging.headers import IMAGE_ENDINGS
 from ..imaging.reading import read_size
@@ -131,7 +131,7 @@ def is_cocos_own(info):
 def log_notes(coco):
     """Say what was mended and left out in an annotation file."""
     for note in coco.notes:
-        log(note)
+        LOG.warning(note)
     log_skipped(coco.skipped)
 
 

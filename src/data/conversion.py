@@ -5,7 +5,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 from ..core import errors
-from ..core.console import log, log_skipped, progress
+from ..core.console import LOG, log_skipped, progress
 from ..core.errors import UserError
 from ..core.files import settle, write_json
 from ..imaging import reading
@@ -40,12 +40,12 @@ def convert(split, config):
     os.makedirs(mindrecord_dir, exist_ok=True)
     listed = coco.dataset["images"]
     infos = listed if options.keep_empty else [info for info in listed if coco.imgToAnns[info["id"]]]
-    if len(infos) < len(listed):
-        log(f"{len(listed) - len(infos)} of {len(listed)} images have no objects and are left out (dataset_config.keep_empty keeps them)")
+    if left_out := len(listed) - len(infos):
+        LOG.info(f"{left_out} of {len(listed)} images have no objects and are left out (dataset_config.keep_empty keeps them)")
     num_shards = max(1, min(options.num_shards, len(infos)))
     skipped = list(coco.skipped)
     for note in coco.notes:
-        log(note)
+        LOG.warning(note)
     boxes = []
     labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
     load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids,

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from ..core import errors, interrupts
-from ..core.console import log, log_skipped, progress
+from ..core.console import LOG, log_skipped, progress
 from ..core.files import whole_folder
 from ..core.kept import free_name
 from ..data.coco import (
@@ -52,8 +52,8 @@ def read_part(split, description, config):
     if coco:
         log_notes(coco)
     else:
-        log(f"no list of the images in {config.data_dir}/annotations: their ids are their positions in the order of the files' names in "
-            f"{split.image_dir}")
+        LOG.info(f"no list of the images in {config.data_dir}/annotations: their ids are their positions in the order of the files' names "
+                 f"in {split.image_dir}")
     scoring = config.enable_eval and config.run_mode == "val"
     if scoring:
         category_ids = check_classes(description, coco, split.annotation)
@@ -87,9 +87,9 @@ def scored_part(config, description):
     return part
 
 
-def evaluate(detector, part, config):
-    """Detect on a Part, and write what config asks for into save_result_dir. Raises Interrupted, with the work so far kept, and UserError
-    if no image can be read."""
+def evaluate(detector, part, config, tell=LOG.info):
+    """Detect on a Part, and write what config asks for into save_result_dir; tell gets the scores as text, and where the results are.
+    Raises Interrupted, with the work so far kept, and UserError if no image can be read."""
     target = os.path.join(config.save_result_dir, config.run_mode)
     with whole_folder(target, results_of(config.run_mode)) as folder:
         start = time.perf_counter()
@@ -97,7 +97,7 @@ def evaluate(detector, part, config):
         seconds = time.perf_counter() - start
         log_skipped(results.skipped)
         require_read(len(results.skipped), part)
-        log(f"{times.images} images, {len(results.skipped)} skipped, {times.summary(seconds)}")
+        LOG.info(f"{times.images} images, {len(results.skipped)} skipped, {times.summary(seconds)}")
         results.write(folder, config.run_mode)
         if len(results.images) < len(part.images):
             os.rename(folder, unfinished := free_name(f"{target}.unfinished"))
@@ -107,11 +107,11 @@ def evaluate(detector, part, config):
             extra = {"images": len(part.images), "skipped": len(results.skipped),
                      "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
             name = dataset_name(config.data_dir, part.coco)
-            log(score_and_write(folder, part.coco, results.records, name, extra, config.eval_config.voc_metric))
+            tell(score_and_write(folder, part.coco, results.records, name, extra, config.eval_config.voc_metric))
     if results.skipped:
-        log(f"warning: {len(results.skipped)} of {len(part.images)} images were skipped"
-            f"{', and count as images without detections' if part.scoring else ''}")
-    log(f"results: {target}")
+        LOG.warning(f"warning: {len(results.skipped)} of {len(part.images)} images were skipped"
+                    f"{', and count as images without detections' if part.scoring else ''}")
+    tell(f"results: {target}")
 
 
 def require_read(unread, part):

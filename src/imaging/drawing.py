@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.files import whole_file
 from ..core.kept import MARK
 from .geometry import affine_matrix
@@ -124,7 +124,7 @@ def east_asian_font() -> Any:
     for font in font_manager.fontManager.ttflist:
         if any(name in font.name for name in ("CJK", "Source Han", "WenQuanYi", "SimHei", "YaHei", "PingFang", "Droid Sans Fallback")):
             return font
-    log("no font here has Chinese, Japanese and Korean characters, so they are drawn as squares; Debian's fonts-noto-cjk has them")
+    LOG.warning("no font here has Chinese, Japanese and Korean characters, so they are drawn as squares; Debian's fonts-noto-cjk has them")
     return None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import nn
 
 from ..core import interrupts
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import whole_file, write_json
 from ..core.kept import require_ours
@@ -98,7 +98,7 @@ def load_detector(checkpoint: str, description: dict, eval_config: Config, devic
     parameters = read_parameters(checkpoint)
     load_weights(network, parameters, checkpoint, use_ema=use_ema)
     if left := make_for_inference(network):
-        log(f"{left} batch norms stay: folding them would cost precision")
+        LOG.info(f"{left} batch norms stay: folding them would cost precision")
     detector = build_detector(network, description, eval_config, takes_any_size(eval_config, device_target, dcn_impl), from_bytes)
     detector.weights = weights_taken(parameters, use_ema)
     return detector
@@ -129,7 +129,7 @@ def load_mindir(path: str, description: dict) -> ExportedDetector:
 # ---------------------------------------------------------------- export
 
 
-def export_detector(detector, export_config, eval_config):
+def export_detector(detector, export_config, eval_config, tell=LOG.info):
     """Write a checkpoint's Detector for one input size and batch as export_config says, and its side file; returns the file's path.
 
     The side file (same name, .json) tells a consumer all it needs; docs/deployment.md says how to use it.
@@ -148,10 +148,10 @@ def export_detector(detector, export_config, eval_config):
         made = os.path.join(plain, "folder", f"network.{ending}")
         ms.export(detector.network, ms.Tensor(np.zeros(shape, kind)), file_name=made, file_format=export_config.export_format)
         os.rename(made, partial)
-    return finish_export(path, side_file(path), consumer_description(detector, export_config, eval_config, shape))
+    return finish_export(path, side_file(path), consumer_description(detector, export_config, eval_config, shape), tell)
 
 
-def export_onnx(detector, export_config, eval_config):
+def export_onnx(detector, export_config, eval_config, tell=LOG.info):
     """Write a checkpoint's Detector as an ONNX file, which has in its metadata what its side file says; returns the file's path."""
     try:
         from ..export.onnx_model import build_model
@@ -166,7 +166,7 @@ def export_onnx(detector, export_config, eval_config):
     model = build_model(task, detector.network, detector.from_bytes, export_config.onnx_dcn, sizes, metadata)
     with whole_file(path, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
-    return finish_export(path, onnx_side_file(path), description)
+    return finish_export(path, onnx_side_file(path), description, tell)
 
 
 def require_room(export_config):
@@ -183,11 +183,11 @@ def exported_path(export_config):
     return export_config.export_name.removesuffix(ending) + ending
 
 
-def finish_export(path, side, description):
-    """Write the side file of an exported file, and log what it takes and gives; returns the file's path."""
+def finish_export(path, side, description, tell):
+    """Write the side file of an exported file, and tell what it takes and gives; returns the file's path."""
     write_json(side, description)
     batch = "batch" if description["batch_size"] is None else description["batch_size"]
-    log(f"exported {path}: {description['input_type']} {list(description['input_shape'])} -> detections {[batch, description['K'], 6]}")
+    tell(f"exported {path}: {description['input_type']} {list(description['input_shape'])} -> detections {[batch, description['K'], 6]}")
     return path
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import mindspore as ms
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.tables import line
 from .local_adapter import has_npu, is_scheduler, launched
@@ -51,13 +51,13 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
     """
     target = resolve_target(device_target)
     if os.environ.pop("MS_COMPILER_CACHE_ENABLE", "0") != "0":
-        log("MS_COMPILER_CACHE_ENABLE is left out: MindSpore would take graphs of other settings for this run's; "
-            "train.py has --compile_cache_dir")
+        LOG.info("MS_COMPILER_CACHE_ENABLE is left out: MindSpore would take graphs of other settings for this run's; "
+                 "train.py has --compile_cache_dir")
     if target == "CPU":
         os.environ.update(cpu_environment(version("mindspore"), os.environ))
     if FLOAT32_SWITCH in os.environ:
-        log(f"{FLOAT32_SWITCH} is not read here: conv_allow_hf32 false keeps convolutions and their gradients in float32, and it is "
-            f"{str(conv_allow_hf32).lower()}")
+        LOG.info(f"{FLOAT32_SWITCH} is not read here: conv_allow_hf32 false keeps convolutions and their gradients in float32, and it is "
+                 f"{str(conv_allow_hf32).lower()}")
     ms.set_context(mode=ms.GRAPH_MODE)
     if target == "Ascend":
         _use_device(target, device_id)
@@ -68,7 +68,7 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
         _use_device(target)
         for name, value in {"conv_allow_hf32": conv_allow_hf32, "jit_level": jit_level}.items():
             if value:
-                log(f"without effect, since the device is no Ascend: {name}")
+                LOG.info(f"without effect, since the device is no Ascend: {name}")
     return target
 
 
@@ -182,7 +182,7 @@ def profiling(enabled, path):
         yield
     finally:
         profiler.analyse()
-    print(costliest_operators(path))
+    LOG.info(costliest_operators(path))
 
 
 def costliest_operators(path, count=10):

@@ -2,7 +2,7 @@
 import re
 from importlib.metadata import PackageNotFoundError, version
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.project import how_to_install
 
@@ -24,7 +24,7 @@ def require_mindspore() -> None:
     if release(installed) < FIRST:
         raise UserError(f"MindSpore {installed} is installed, and this project needs {_text(FIRST)} or later (docs/mindspore-versions.md)")
     if release(installed) > LAST:
-        log(f"MindSpore {installed} is later than {_text(LAST)}, the last that was tried")
+        LOG.warning(f"MindSpore {installed} is later than {_text(LAST)}, the last that was tried")
 
 
 def _text(numbers):

@@ -11,7 +11,7 @@ import time
 
 import psutil
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from .local_adapter import get_job_id, get_rank_id
 
@@ -24,7 +24,7 @@ def copy(source, target):
         import moxing
     except ImportError as error:
         raise UserError("enable_modelarts needs moxing, which only ModelArts' images have; elsewhere give the paths themselves") from error
-    log(f"copying {source} to {target}")
+    LOG.info(f"copying {source} to {target}")
     try:
         moxing.file.copy_parallel(source, target)
     except Exception as error:  # moxing raises what its storage client raises

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from types import ModuleType
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError, reason
 from ..core.project import ROOT
 
@@ -45,7 +45,7 @@ def build() -> None:
     if not os.path.exists(os.path.join(ROOT, "setup.py")):
         raise UserError(f"the compiled modules of {FOLDER} are missing, or are for another Python; install the package's "
                         "wheel for this one, or build it: pip install --no-deps --force-reinstall /path/to/the/checkout")
-    log("building the Cython extensions, once; it takes some seconds")
+    LOG.info("building the Cython extensions, once; it takes some seconds")
     try:
         with tempfile.TemporaryDirectory(prefix=".extensions.", dir=FOLDER) as folder:
             sources = os.path.join(folder, os.path.relpath(FOLDER, ROOT))

@@ -2,6 +2,7 @@
 import collections
 import contextlib
 import json
+import logging
 import math
 import os
 import reprlib
@@ -11,7 +12,7 @@ import sys
 from tqdm import tqdm
 
 from ..core import errors
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import whole_file
 from ..core.kept import MARK, free_name, keep_earlier, says
@@ -70,7 +71,7 @@ class TrainingLog:
                 if os.path.exists(old):
                     with whole_file(new) as partial:
                         shutil.copy2(old, partial)
-                    log(f"kept the earlier {old} as {new}")
+                    LOG.info(f"kept the earlier {old} as {new}")
         if earlier:
             with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(record) + "\n" for record in earlier)
@@ -88,10 +89,11 @@ class TrainingLog:
         epoch, in_epoch = divmod(step - 1, steps_per_epoch)
         percent = (in_epoch + 1) / steps_per_epoch
         if sys.stdout.isatty():
-            self.bar.show(step, epoch, loss, images_per_second, overflow)
+            if LOG.isEnabledFor(logging.INFO):
+                self.bar.show(step, epoch, loss, images_per_second, overflow)
         elif step % self.interval == 0 or step == self.last_step or overflow:
-            log(f"epoch: {epoch} | current epoch percent: {percent:.3f} | step: {step} | loss {loss!s} | "
-                f"overflow {bool(overflow)} | scaling_sens {scale!s} | lr {rate!s}")
+            LOG.info(f"epoch: {epoch} | current epoch percent: {percent:.3f} | step: {step} | loss {loss!s} | "
+                     f"overflow {bool(overflow)} | scaling_sens {scale!s} | lr {rate!s}")
         record = {
             "epoch": epoch, "percent": round(percent, 3), "step": step, **{name: float(values[name]) for name in loss_names(values)},
             "overflow": bool(overflow), "scaling_sens": float(scale), "lr": float(rate), "images_per_second": round(images_per_second, 2),
@@ -103,7 +105,7 @@ class TrainingLog:
     def scores(self, step, steps_per_epoch, scores):
         """Write the scores {"AP": 0.3, ...} of an evaluation after a step; in the log's line one without objects (-1) is left out."""
         epoch = (step - 1) // steps_per_epoch
-        log(f"epoch {epoch}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if not value < 0))
+        LOG.info(f"epoch {epoch}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if not value < 0))
         self._record({"epoch": epoch, "step": step, "scores": {name: float(value) for name, value in scores.items()}})
         if self.summaries:
             self.summaries.scores(step, scores)

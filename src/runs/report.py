@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import whole_file
 from ..core.kept import says
@@ -246,7 +246,7 @@ def image_section(coco, records, images, score_thresh, count=6, width=340):
             try:
                 image = read_image(images[image_id], image_size(coco.imgs[image_id]))
             except (OSError, ValueError) as error:
-                log(f"image {image_id} is not shown ({images[image_id]}): {error}")
+                LOG.warning(f"image {image_id} is not shown ({images[image_id]}): {error}")
                 continue
             detections, ground_truth = detections_of(records, image_id, category_ids), ground_truth_boxes(coco, image_id, category_ids)
             shown = fit(image, width, 2 * width)

@@ -20,13 +20,13 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ..core import errors
+from ..core.console import LOG
 from ..core.errors import UserError
 
 HEADERS = ("X-Request-ID", "Retry-After")  # that a page elsewhere may read
 ID = re.compile(rb"[\x21-\x7e]{1,128}")
 SHORTEST_KEY = 16
 WAITING_LINES = 10_000
-LOG = logging.getLogger("centernet")
 
 # ---------------------------------------------------------------- keys
 
@@ -133,8 +133,7 @@ def start_log():
     Returns a function that says whether all is written, for which it waits a second."""
     logging.raiseExceptions = False  # on lines that find no place
     lines = queue.Queue(WAITING_LINES)
-    LOG.handlers, LOG.propagate = [logging.handlers.QueueHandler(lines)], False
-    LOG.setLevel(logging.INFO)
+    LOG.handlers = [logging.handlers.QueueHandler(lines)]
     logging.handlers.QueueListener(lines, logging.StreamHandler(sys.stdout)).start()
 
     def is_written():

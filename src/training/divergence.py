@@ -1,7 +1,7 @@
 """Looks at every step of a training for what makes its rest worthless."""
 import math
 
-from ..core.console import log
+from ..core.console import LOG
 
 FACTOR = 10.0  # so much larger than the lowest loss so far, smoothed, is a step that diverges
 SMOOTHING = 0.1  # weight of a new loss in the smoothed one
@@ -60,7 +60,8 @@ class Watch:
             self.smoothed = loss if self.smoothed is None else (1 - SMOOTHING) * self.smoothed + SMOOTHING * loss
             self.lowest = self.smoothed if self.lowest is None else min(self.lowest, self.smoothed)
         if self.diverged == NOTICED:
-            log(f"warning: {self.why} for {NOTICED} steps, up to step {step}: training diverges; older checkpoints stay while it does")
+            LOG.warning(f"warning: {self.why} for {NOTICED} steps, up to step {step}: training diverges; older "
+                        "checkpoints stay while it does")
 
     @property
     def diverging(self):

@@ -5,7 +5,7 @@ import os
 import mindspore as ms
 from mindspore import nn, ops
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..data.samples import sample_layout
 from ..model_utils.device_adapter import keep_graphs
@@ -82,7 +82,8 @@ def warn_of_warmup(train_config, last_step):
     name = f"{train_config.lr_schedule}.warmup_steps"
     warmup = getattr(train_config, train_config.lr_schedule).warmup_steps
     if warmup > last_step:
-        log(f"warning: the warm-up, train_config.{name} {warmup}, is longer than the training of {last_step} steps: the rate stays low")
+        LOG.warning(f"warning: the warm-up, train_config.{name} {warmup}, is longer than the training of {last_step} steps: "
+                    "the rate stays low")
 
 
 def steps_to_do(config, train_set, done):
@@ -109,7 +110,7 @@ def train(config, train_set, device_target, rank=0, part=None):
     freeze(network, config.train_config.freeze)
     if config.train_config.freeze != "none":
         trained, of_all = (sum(parameter.size for parameter in part) for part in (network.trainable_params(), network.get_parameters()))
-        log(f"train_config.freeze {config.train_config.freeze}: {trained:,} of {of_all:,} weights train")
+        LOG.info(f"train_config.freeze {config.train_config.freeze}: {trained:,} of {of_all:,} weights train")
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
     device_input = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)
     step_cell = build_train_step(network, config, optimizer, device_input, train_set.rank_size)
@@ -146,10 +147,10 @@ def train(config, train_set, device_target, rank=0, part=None):
     summaries = Summaries(os.path.join(config.save_result_dir, "tensorboard"), kept) if config.tensorboard and rank == 0 else None
     record = TrainingLog(record, kept, aside, record_beside(resumed, record) if resumed and record else "", config.log_interval,
                          steps.stop, summaries)
-    log(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
-        f"{len(steps)} steps to go on {device_target}")
+    LOG.info(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
+             f"{len(steps)} steps to go on {device_target}")
     warn_of_warmup(config.train_config, steps.stop)
-    log("compiling the graph")
+    LOG.info("compiling the graph")
     sink_steps = choose_sink_steps(config, device_target, train_set.steps_per_epoch)
     watch = Watch(task_of(config.net_config).losses, config.train_config.max_overflows, config.train_config.max_diverged, step_cell.float16)
     with contextlib.closing(record):

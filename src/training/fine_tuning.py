@@ -4,7 +4,7 @@ import os
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.tables import some
 from ..model_utils.config import Config
 from ..tasks import task_of
@@ -28,29 +28,30 @@ def start_weights(network, config, classes):
     """
     if path := config.load_checkpoint_path:
         parameters = read_checkpoint(path)
-        log(f"loaded {path}{weights_taken(parameters, config.use_ema)}")
+        LOG.info(f"loaded {path}{weights_taken(parameters, config.use_ema)}")
         if os.path.exists(side_file(path)):
             then = read_side_file(path)
             compare_normalization(then, config.dataset_config)
             both = class_heads(config.net_config) & class_heads(Config(then["net_config"]))
             parameters = take_classes(network, parameters, then["classes"], classes, both)
         else:
-            log(f"no side file says the checkpoint's classes: where their number fits, they are taken in this run's order, {some(classes)}")
+            LOG.info(f"no side file says the checkpoint's classes: where their number fits, they are taken in this run's order, "
+                     f"{some(classes)}")
         if lost := layers_left_out(parameter_shapes(network), parameters):
-            log(f"this network (net_config) has no {some(lost)}, and goes without the checkpoint's")
+            LOG.info(f"this network (net_config) has no {some(lost)}, and goes without the checkpoint's")
         if kept := load_weights(network, parameters, path, fine_tuning=True, use_ema=config.use_ema):
-            log(f"another number of classes, so these start anew: {', '.join(kept)}")
+            LOG.info(f"another number of classes, so these start anew: {', '.join(kept)}")
     elif path := config.net_config.load_backbone_path:
         load_weights(network.backbone, read_backbone(path), path)
-        log(f"loaded the backbone {path}")
+        LOG.info(f"loaded the backbone {path}")
 
 
 def compare_normalization(description, dataset_config):
     """Say so if the weights to start from were trained on images normalized in another way than this run's."""
     for name in ("mean", "std"):
         if not np.allclose(description[name], getattr(dataset_config, name), atol=1e-6):
-            log(f"the checkpoint was trained with {name} {description[name]}, this run has {getattr(dataset_config, name)}: "
-                f"to keep the checkpoint's, set dataset_config.{name}")
+            LOG.info(f"the checkpoint was trained with {name} {description[name]}, this run has {getattr(dataset_config, name)}: "
+                     f"to keep the checkpoint's, set dataset_config.{name}")
 
 
 def class_heads(net_config):
@@ -68,8 +69,9 @@ def take_classes(network, parameters, then, now, heads):
         return parameters
     known = [name for name in now if name in then]
     new = [name for name in now if name not in then]
-    log(f"the heads take the checkpoint's classes by name ({some(known)})" + (f", and start anew for others ({some(new)})" if new else "")
-        if known else f"the checkpoint has none of this run's classes: the heads' last layers start anew for {some(now)}")
+    others = f", and start anew for others ({some(new)})" if new else ""
+    LOG.info(f"the heads take the checkpoint's classes by name ({some(known)}){others}"
+             if known else f"the checkpoint has none of this run's classes: the heads' last layers start anew for {some(now)}")
     parameters = dict(parameters)
     for parameter in network.get_parameters():
         if class_head(parameter.name) not in heads:

@@ -2,7 +2,7 @@
 import contextlib
 import os
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.interrupts import INTERRUPTS
 from ..core.kept import says
 from ..data.manifest import boxes_path, read_boxes
@@ -26,9 +26,9 @@ def recipe_of(config, ranks):
 
 def report(boxes, classes, recipe):
     """Log the table of a data set, and a warning for each way in which the recipe does not fit it."""
-    log(describe(boxes, classes, recipe.input_size))
+    LOG.info(describe(boxes, classes, recipe.input_size))
     for sentence in find_misfits(boxes, classes, recipe):
-        log(f"warning: {sentence}")
+        LOG.warning(f"warning: {sentence}")
 
 
 def save_batch(path, batch, image_ids, classes, layout, net_config):
@@ -36,7 +36,7 @@ def save_batch(path, batch, image_ids, classes, layout, net_config):
     names = [f"image {image_id}" for image_id in image_ids]
     drawn = task_of(net_config).preview.draw_batch(batch, names, classes, layout, net_config)
     save_image(path, drawn, is_first_batch)
-    log(f"the first {len(image_ids)} training images, as the network gets them with their targets: {path}")
+    LOG.info(f"the first {len(image_ids)} training images, as the network gets them with their targets: {path}")
 
 
 def is_first_batch(path):
@@ -70,7 +70,7 @@ def going_on(what):
     try:
         yield
     except Exception as error:
-        log(f"warning: {what} could not be made, and is left out ({type(error).__name__}: {error})")
+        LOG.warning(f"warning: {what} could not be made, and is left out ({type(error).__name__}: {error})")
 
 
 def read_train_boxes(train_set):

@@ -4,7 +4,7 @@ import time
 
 import mindspore as ms
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.interrupts import INTERRUPTS, Interrupted
 from ..core.project import for_the_user
@@ -16,7 +16,7 @@ from .resume import start_scale
 def choose_sink_steps(config, device_target, steps_per_epoch):
     """How many steps the device is given at a time, with batches that it fetches by itself; 0 where each batch is handed over."""
     if config.enable_data_sink and device_target != "Ascend":
-        log(f"enable_data_sink works on Ascend only: batches are handed over one by one on {device_target}")
+        LOG.info(f"enable_data_sink works on Ascend only: batches are handed over one by one on {device_target}")
         return 0
     if not config.enable_data_sink:
         return 0
@@ -124,12 +124,12 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
             if stop:
                 raise Interrupted(f"{done} of {steps.stop} steps are done; {how_to_go_on(saving.saved, train_set.rank_size)}")
             if finished:
-                log(f"training ends after {done} of {steps.stop} steps: {scoring.why_finished()}")
+                LOG.info(f"training ends after {done} of {steps.stop} steps: {scoring.why_finished()}")
                 break
     if not steps.start and (problem := watch.wasted()):
         raise UserError(problem)
     for line in watch.summary():
-        log(line)
+        LOG.info(line)
 
 
 def evaluate(scoring, done, record, train_set):

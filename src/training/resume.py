@@ -5,7 +5,7 @@ import zlib
 import mindspore as ms
 import numpy as np
 
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.kinds import having, is_text, list_of
@@ -68,12 +68,12 @@ def restore(state, path, train_set, config):
             raise UserError(f"{path}: {name} is {tuple(parameters[name].shape)}, this run has {tuple(parameter.shape)}; was it another "
                             "net_config, or other classes?")
         parameter.set_data(parameters[name])
-    log(f"resuming {path} after step {int(parameters['step'].asnumpy())}")
+    LOG.info(f"resuming {path} after step {int(parameters['step'].asnumpy())}")
     now = training_settings(config, train_set) | network_settings(config.net_config.as_dict())
     say_changes(then.get("training", {}) | network_settings(then.get("net_config", {})), now)
     before, now = (float(values["loss_scale"].asnumpy()) for values in (parameters, state))
     if before != now:
-        log(f"the loss scale was {before:g}, and is {now:g} from here on, as the configuration says")
+        LOG.info(f"the loss scale was {before:g}, and is {now:g} from here on, as the configuration says")
     return go_on_after(state, parameters, path, train_set)
 
 
@@ -131,15 +131,16 @@ def go_on_after(state, parameters, path, train_set):
                         "images there were this checkpoint, of an earlier version, does not say; without --resume its weights are loaded")
     epoch = (done - 1) // (then[1] // then[0])
     if "images" not in parameters and "epoch" in parameters and epoch != (before := int(parameters["epoch"].asnumpy())):
-        log(f"warning: step {done} was in epoch {before}, and is in epoch {epoch} of mindrecord_dir: it is another data set, and how many "
-            "images there were this checkpoint, of an earlier version, does not say; the steps are counted as if there had been as many")
+        LOG.warning(f"warning: step {done} was in epoch {before}, and is in epoch {epoch} of mindrecord_dir: it is another data set, "
+                    "and how many images there were this checkpoint, of an earlier version, does not say; the steps are counted as if "
+                    "there had been as many")
     if then == now:
         return done, False
     state["global_step"].set_data(ms.Tensor([convert_steps(updates, then, now)], ms.int32))
     done = convert_steps(done, then, now)
     said = [f"its {what} had {before} images, this run's {has} {after}" for what, has, before, after in
             zip(("steps", "data set"), ("have", "has"), then, now) if before != after]
-    log(f"{'; '.join(said)}: going on after step {done}")
+    LOG.info(f"{'; '.join(said)}: going on after step {done}")
     return done, True
 
 
@@ -169,4 +170,4 @@ def say_changes(then, now):
     """Log each of this run's settings {name: value} that differs from those of the checkpoint's run."""
     for name, value in now.items():
         if name in then and then[name] != value:
-            log(f"{name} was {then[name]}, and is {value} from here on")
+            LOG.info(f"{name} was {then[name]}, and is {value} from here on")

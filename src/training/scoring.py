@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from ..core import interrupts
-from ..core.console import log, log_skipped
+from ..core.console import LOG, log_skipped
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.kept import keep_earlier
@@ -86,15 +86,15 @@ class Scoring:
             if all(state.get(name, self.state[name]) == self.state[name] for name in ("metric", "of")):  # earlier versions have no of
                 self.state = {**self.state, **state, "step": 0 if counted_anew else state["step"]}
             elif state["best"]:
-                log("the best score so far is another metric's, of other images or settings, or an earlier version's: the next evaluation "
-                    "is the best one")
+                LOG.info("the best score so far is another metric's, of other images or settings, or an earlier version's: the next "
+                         "evaluation is the best one")
         best = self.state["best"]
         if best and checkpoints and side.get("best", best["step"] == side.get("step")):  # files of earlier versions do not say it
             checkpoints.keep_best(checkpoint)  # which a kill may have come before
         elif checkpoints and checkpoints.best_step() != (best["step"] if best else 0):
             keep_earlier(checkpoints.best, lambda path: True, side_file)  # it lies in the run's own folder
             if best:
-                log(f"the best checkpoint, of step {best['step']}, is not in the folder any more: the next evaluation is the best one")
+                LOG.info(f"the best checkpoint, of step {best['step']}, is not in the folder any more: the next evaluation is the best one")
                 self.state = {**self.state, "best": None, "since_best": 0}
         if self.finished():
             raise UserError(f"nothing to train: {self.why_finished()}")
@@ -192,6 +192,7 @@ def start_scoring(trained, part, train_set, sum_over_ranks):
     if part is None:
         return None
     if trained.config.visual_image and train_set.rank == 0:
-        log("visual_image is eval.py's: evaluations while training draw nothing into files (tensorboard true shows some of their images)")
+        LOG.info("visual_image is eval.py's: evaluations while training draw nothing into files (tensorboard true shows "
+                 "some of their images)")
     every = trained.config.eval_epochs * train_set.steps_per_epoch
     return Scoring(trained, part, every, rank=train_set.rank, rank_size=train_set.rank_size, sum_over_ranks=sum_over_ranks)

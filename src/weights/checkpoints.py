@@ -7,7 +7,7 @@ import shutil
 import mindspore as ms
 
 from ..core import errors
-from ..core.console import log
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import link_or_copy, whole_file, write_json
 from ..core.kept import free_name, keep_earlier
@@ -193,7 +193,7 @@ class CheckpointFolder:
         files = (best, side_file(best))
         if all(map(os.path.isfile, files)) and not os.path.exists(self.best) and written_as(best) <= written_as(resumed):
             self.keep_best(best)
-            log(f"the best checkpoint so far is kept, too: {best}")
+            LOG.info(f"the best checkpoint so far is kept, too: {best}")
 
     def best_step(self):
         """The step of the best checkpoint, 0 without one, or with a damaged one."""
@@ -217,7 +217,7 @@ class CheckpointFolder:
                 if os.path.exists(file):
                     os.rename(file, os.path.join(self.aside, os.path.basename(file)))
         names = ", ".join(os.path.basename(path) for path in paths)
-        log(f"this run goes on from an earlier checkpoint: what was written later is kept in {self.aside} ({names})")
+        LOG.info(f"this run goes on from an earlier checkpoint: what was written later is kept in {self.aside} ({names})")
 
     def save(self, parameters, epoch, step, numbers, rotate=True, told=None):
         """Write {name: Parameter} after `step` steps, in the epoch counted from 0, with {name: number} beside them; returns the path.
@@ -255,7 +255,7 @@ class CheckpointFolder:
             except FileNotFoundError:
                 pass  # the user was faster
             except OSError as error:
-                log(f"{path} could not be removed ({errors.reason(error)})")
+                LOG.warning(f"{path} could not be removed ({errors.reason(error)})")
 
 
 def newest_checkpoint(folder):
@@ -266,5 +266,5 @@ def newest_checkpoint(folder):
             read_checkpoint(path)
             return path
         except UserError as error:
-            log(f"left out: {error}")
+            LOG.warning(f"left out: {error}")
     raise UserError(f"no checkpoint in {folder} can be read; set --load_checkpoint_path or --save_checkpoint_path")
