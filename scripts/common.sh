@@ -71,11 +71,16 @@ keep_earlier() {
 # in_background LOG SCRIPT WORD...: run one of the project's scripts detached from the terminal, all it prints in LOG, MindSpore's own logs
 # in ms_log/. Mistakes in the configuration and its paths are told here, before, with exit code 2.
 in_background() {
-    local log=$1 script=$2
+    local log=$1 script=$2 code=0
     shift 2
     # sys.path begins with the project, not with the current folder, which may have a src/ of its own.
     "$PYTHON" -c 'import sys; sys.path[0] = sys.argv.pop(1); from src.commands import check; check(sys.argv.pop(1))' \
-        "$ROOT" "$(basename "$script" .py)" "$@" || exit $?
+        "$ROOT" "$(basename "$script" .py)" "$@" || code=$?
+    case $code in
+        0) ;;
+        3) FIRST_LINE="CenterNet on MindSpore: $log"$'\n' ;; # nothing else in a quiet log says whose it is
+        *) exit "$code" ;;
+    esac
     start_in_background "$log" "$PYTHON" "$ROOT/$script" "$@"
 }
 
@@ -85,6 +90,7 @@ start_in_background() {
     shift
     keep_earlier "$log"
     mkdir -p ms_log
-    GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" nohup "$@" > "$log" 2>&1 < /dev/null &
+    printf '%s' "${FIRST_LINE:-}" > "$log"
+    GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" nohup "$@" >> "$log" 2>&1 < /dev/null &
     echo "started process $!; follow it with: tail -f $PWD/$log"
 }

@@ -1,11 +1,18 @@
-"""src/core/console.py: the log as scripts print it and as programs have it."""
+"""src/core/console.py: the log as scripts print it and as programs have it, --quiet, the ranks' labels."""
+import logging
+import os
 import subprocess
 import sys
 
 import pytest
 
-from src.core.console import LOG
-from tests.conftest import ROOT
+from src.commands import train
+from src.core.console import LOG, Console, be_quiet, log_skipped, progress, show
+from src.inference.options import OptionParser
+from src.model_utils.config import as_parameters, get_config
+from src.model_utils.local_adapter import rank_label
+from tests.conftest import ROOT, call_script, user_error
+from tests.test_training_log import terminal
 
 PROGRAM = """import logging, sys
 sys.path[0] = {root!r}
@@ -43,3 +50,95 @@ def test_an_output_that_fails_is_the_scripts_error(console, monkeypatch):
     monkeypatch.setattr(sys.stdout, "write", broken)
     with pytest.raises(BrokenPipeError):
         LOG.info("told")
+
+
+def test_a_quiet_log_has_warnings_alone(console):
+    be_quiet()
+    LOG.info("told")
+    log_skipped(["a.jpg"])
+    assert list(progress(range(3), "working", every=0)) == [0, 1, 2]
+    show("the result")
+    assert console.readouterr() == ("skipped a.jpg\nthe result\n", "")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_quiet_terminal_has_no_bar(quiet, console, monkeypatch):
+    if quiet:
+        be_quiet()
+    with terminal(80) as (file, written):
+        monkeypatch.setattr(sys, "stderr", file)
+        assert list(progress(range(3), "working")) == [0, 1, 2]
+        assert ("working: 100%" in written()) != quiet
+
+
+@pytest.mark.parametrize("words, quiet", [
+    ([], False), (["--quiet"], True), (["--quiet", "--seed", "2"], True), (["--quiet", "true"], True), (["--quiet=false"], False),
+])
+def test_quiet_on_the_command_line(words, quiet, console):
+    assert get_config("", words).quiet == quiet
+    assert LOG.isEnabledFor(logging.INFO) != quiet and LOG.isEnabledFor(logging.WARNING)
+    assert get_config("", [f"--{name}={value}" for name, value in as_parameters(words).items()]).quiet == quiet
+
+
+def test_quiet_in_a_recipe(console, tmp_path):
+    (tmp_path / "r.yaml").write_text("quiet: true\n")
+    get_config("", ["--config_path", str(tmp_path / "r.yaml")])
+    assert not LOG.isEnabledFor(logging.INFO)
+
+
+def test_quiet_needs_a_truth():
+    with user_error("quiet", "maybe"):
+        get_config("", ["--quiet", "maybe"])
+
+
+def test_a_tools_quiet_leaves_what_follows(console):
+    parser = OptionParser()
+    parser.add_argument("folders", nargs="+")
+    assert parser.parse_args(["--quiet", "a", "b"]).folders == ["a", "b"] and not LOG.isEnabledFor(logging.INFO)
+
+
+@pytest.mark.parametrize("words", [["--quiet"], ["--quiet", "true"]])
+def test_a_quiet_check_says_what_it_was_asked(words, tiny_data):
+    """The tables and the picture's path are left out, headings, problems and the verdict are not."""
+    told, quiet = (call_script("tools/check_dataset.py", "--data_dir", tiny_data, "--quick", "--save_result_dir", tiny_data / "look", *more,
+                               check=False) for more in ([], words))
+    assert told.returncode == quiet.returncode and told.stdout.splitlines()[-1] == quiet.stdout.splitlines()[-1]
+    lines = quiet.stdout.splitlines()
+    assert set(lines) < set(told.stdout.splitlines()) and any(line.startswith("val: ") for line in lines)
+
+
+# ---------------------------------------------------------------- ranks
+
+
+@pytest.mark.parametrize("environment, label", [
+    ({}, ""), ({"RANK_ID": "1"}, ""), ({"RANK_ID": "0", "RANK_SIZE": "2"}, ""), ({"RANK_ID": "1", "RANK_SIZE": "2"}, "[rank 1] "),
+    ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}, "[rank 3] "), ({"MS_ROLE": "MS_WORKER", "MS_NODE_ID": "2"}, "[rank 2] "),
+])
+def test_a_ranks_label(environment, label, monkeypatch):
+    for name in ("RANK_ID", "RANK_SIZE", "MS_ROLE", "MS_NODE_ID", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert rank_label() == label
+
+
+def test_each_line_has_the_label(console):
+    LOG.handlers = [Console("[rank 1] ")]
+    LOG.info("one\ntwo")
+    assert console.readouterr().out == "[rank 1] one\n[rank 1] two\n"
+
+
+@pytest.mark.parametrize("on_terminal, words, labeled", [(True, [], True), (False, [], False), (True, ["--distribute", "false"], False)])
+def test_ranks_are_told_apart_on_a_terminal(on_terminal, words, labeled, console, monkeypatch, tmp_path):
+    """In a file of its own a rank's lines are the same as ever."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    for name, value in {"RANK_ID": "1", "RANK_SIZE": "2"}.items():
+        monkeypatch.setitem(os.environ, name, value)
+    with terminal(110) as (file, written):
+        with monkeypatch.context() as patch, user_error("--mindrecord_dir"):
+            if on_terminal:
+                patch.setattr(sys, "stdout", file)
+            train.main()
+        lines = (written() if on_terminal else console.readouterr().out).splitlines()
+    assert lines and all(line.startswith("[rank 1] ") == labeled for line in lines)

@@ -141,6 +141,16 @@ def wait_for(pid_line):
 
 
 @pytest.mark.slow
+def test_a_quiet_log_says_whose_it_is(tiny_data, tmp_path):
+    started = launch("convert_dataset_to_mindrecord.sh", tiny_data, "records", "--quiet", cwd=tmp_path)
+    assert started.returncode == 0 and started.stdout.startswith("started process "), started.stderr
+    wait_for(started.stdout)
+    first, *_, last = (tmp_path / "create_dataset.log").read_text().splitlines()
+    assert first == "CenterNet on MindSpore: create_dataset.log" and last.startswith("20 images")
+    assert "default_config.yaml" not in (tmp_path / "create_dataset.log").read_text()
+
+
+@pytest.mark.slow
 def test_launchers_run_in_the_background(tiny_data, tmp_path):
     """Conversion, training and evaluation as a user starts them, on the CPU, with CONFIG_PATH; beside another program's src/.
 

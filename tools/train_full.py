@@ -27,7 +27,7 @@ from src.model_utils.paths import absolute_paths
 
 
 def main(argv=None):
-    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(own_quiet=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", required=True, help="first-level folder of the data set: the one with annotations/ and images/")
     parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"), default="auto", help="devices (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="epochs to train (default: the recipe's)")
@@ -132,7 +132,8 @@ def train(folder, records, words, config, target, processes):
     batch_size = config.train_config.batch_size // processes
     # The launcher works in the folder; what the words and the recipe say of paths is the caller's. It is given the records by itself.
     paths = {name: path for name, path in absolute_paths(config).items() if name != "mindrecord_dir"}
-    parameters["config"] = {**as_parameters(words), **paths, "train_config.batch_size": str(batch_size)}
+    quiet = {"quiet": "false"} if config.quiet else {}  # the processes print into files, which performance() reads
+    parameters["config"] = {**as_parameters(words), **paths, **quiet, "train_config.batch_size": str(batch_size)}
     with open(os.path.join(folder, "hyper_parameters.ini"), "w", encoding="utf-8") as file:
         parameters.write(file)
     table = ["--output", os.path.join(folder, "hccl.json"), "--devices", f"0-{processes - 1}"]

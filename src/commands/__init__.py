@@ -13,11 +13,11 @@ def start(name: str) -> None:
 
 def check(name: str) -> None:
     """Tell what is wrong with the configuration in the command line of train, eval or dataset, and with its paths, and end with 2, else
-    with 0: before a launcher starts it in the background."""
+    with 0, or 3 if it is to be quiet: before a launcher starts it in the background."""
     errors.run(functools.partial(_check, name))
 
 
-def _check(name: str) -> None:
+def _check(name: str) -> int:
     from ..core.console import LOG
     from ..model_utils.config import get_config
     from ..model_utils.local_adapter import require_device
@@ -28,6 +28,7 @@ def _check(name: str) -> None:
         importlib.import_module(f"{__package__}.{name}").check_paths(config)
     if name != "dataset":  # which needs no device
         require_device(config.device_target)
+    return 3 if config.quiet else 0
 
 
 # What the installed commands call, centernet-train and so on.

@@ -54,7 +54,7 @@ def main(argv=None):
 
 def parse(argv):
     """(the options of this script, the words for get_config) of the command line."""
-    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = OptionParser(own_quiet=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                           epilog="Exit code 0 if conversion and eval.py take the data set and all of its images but those without "
                                  "objects, 1 if not, 2 for a mistake in the options, and where no image "
                                  "can be used.")

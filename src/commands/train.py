@@ -1,11 +1,12 @@
 """Train CenterNet on MindRecord files, which the conversion of a COCO-format data set writes."""
 import contextlib
 import os
+import sys
 
 from ..core import errors, interrupts
-from ..core.console import LOG
+from ..core.console import LOG, Console
 from ..model_utils.config import COMMAND_LINE, get_config
-from ..model_utils.local_adapter import is_scheduler, train_alone
+from ..model_utils.local_adapter import is_scheduler, rank_label, train_alone
 from ..model_utils.mindspore_version import require_mindspore
 
 
@@ -66,6 +67,8 @@ def written_folders(config, folder=""):
 def main():
     config = get_config(__doc__)
     alone = not config.distribute and config.origin("distribute") == COMMAND_LINE
+    if sys.stdout.isatty() and not alone:  # which other ranks may print on, too
+        LOG.handlers = [Console(rank_label())]
     LOG.info(config.summary())
     require_mindspore()
     if config.tensorboard:

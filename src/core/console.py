@@ -1,6 +1,7 @@
 """The log and the progress of long work."""
 import logging
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 
@@ -17,17 +18,26 @@ def show(result: object) -> None:
 
 
 class Console(logging.Handler):
-    """Prints the log as `show` prints."""
+    """Prints the log as `show` prints, with a label before each line."""
+
+    def __init__(self, label: str = ""):
+        super().__init__()
+        self.label = label
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record. What comes of it is the script's to handle: an output that nobody reads any more, a full disk."""
-        show(record.getMessage())
+        show(textwrap.indent(record.getMessage(), self.label, lambda line: True))
 
 
 def print_log() -> None:
     """Print the log from here on, as scripts do."""
     LOG.handlers, LOG.propagate = [Console()], False
     LOG.setLevel(logging.INFO)
+
+
+def be_quiet() -> None:
+    """Print only the log's warnings from here on, and no progress."""
+    LOG.setLevel(logging.WARNING)
 
 
 def log_skipped(problems: Iterable[str]) -> None:

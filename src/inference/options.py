@@ -2,6 +2,7 @@
 import argparse
 import re
 
+from ..core.console import be_quiet
 from ..core.errors import UserError
 from ..core.suggest import suggest
 from ..core.version import version
@@ -20,18 +21,23 @@ class OptionParser(argparse.ArgumentParser):
     """argparse's parser, without abbreviations, whose mistakes are UserErrors that name the nearest right option. An empty value is one,
     unless it is the option's default: mostly it is a shell's variable that is not set, and what the option guards would stay open."""
 
-    def __init__(self, **settings):
+    def __init__(self, own_quiet: bool = True, **settings):
+        """own_quiet: --quiet is this parser's option, which makes the log quiet; else what get_config is given has it."""
         super().__init__(allow_abbrev=False, **settings)
+        if own_quiet:
+            self.add_argument("--quiet", action="store_true", help="print warnings and results alone, without progress")
         self.add_argument("--version", action="version", version=f"centernet {version()}")
 
     def parse_known_args(self, args=None, namespace=None):
-        """What argparse returns. Raises UserError for an option whose value is empty."""
+        """What argparse returns; with --quiet the log is quiet from here on. Raises UserError for an option whose value is empty."""
         options, rest = super().parse_known_args(args, namespace)
         for action in self._actions:
             values = getattr(options, action.dest, None)
             values = values if isinstance(values, list) else [values]
             if action.option_strings and action.default != "" and any(isinstance(value, str) and not value.strip() for value in values):
                 raise UserError(f"{'/'.join(action.option_strings)} is empty; give it a value, or leave it out")
+        if getattr(options, "quiet", False):
+            be_quiet()
         return options, rest
 
     def error(self, message):

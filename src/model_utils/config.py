@@ -6,6 +6,7 @@ import os
 
 import yaml
 
+from ..core.console import be_quiet
 from ..core.errors import UserError
 from ..core.project import ROOT
 from ..core.suggest import suggest
@@ -21,6 +22,7 @@ DEFAULTS, COMMAND_LINE, OPTIONS = "default_config.yaml", "the command line", "th
 OTHERS = {"imgsz": "dataset_config.input_res_train", "epochs": "epoch_size", "lr0": "train_config.MultiDecay.learning_rate",
           "weights": "load_checkpoint_path", "onnx": "load_checkpoint_path", "mindir": "load_checkpoint_path", "device": "device_target",
           "COCO_ROOT": "coco_data_dir"}
+FLAGS = ("quiet",)  # which may stand without a value, and mean true
 METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH", "output": "PATH"}
 
 
@@ -100,7 +102,8 @@ def _read_defaults(path):
 def get_config(description, argv=None):
     """Parse the command line (argv, default sys.argv) of an entry script into a Config.
 
-    Raises UserError for an unknown parameter (with the nearest right name), a wrong type or an impossible value.
+    With quiet the log is quiet from here on. Raises UserError for an unknown parameter (with the nearest right name), a wrong type or an
+    impossible value.
     """
     values, helps, rules = load_defaults()
     try:
@@ -113,7 +116,10 @@ def get_config(description, argv=None):
             raise UserError(f"unexpected argument {unknown[0]!r}; options are written --name value")
         raise UserError(_unknown("option", name, [*values, "config_path"]))
     given = {name: value for name, value in vars(options).items() if value is not None}
-    return compose(given.pop("config_path", []), [(COMMAND_LINE, given)])
+    config = compose(given.pop("config_path", []), [(COMMAND_LINE, given)])
+    if config.quiet:
+        be_quiet()
+    return config
 
 
 def make_config(**settings):
@@ -168,6 +174,8 @@ def as_parameters(words):
     parameters, rest = {}, list(words)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
+        if name[2:] in FLAGS and not equals and (not rest or rest[0].startswith("--")):
+            equals, value = "=", "true"
         if not name.startswith("--") or not (equals or rest):
             raise UserError(f"{name}: parameters are written --name value")
         parameters[name[2:]] = value if equals else rest.pop(0)
@@ -227,7 +235,8 @@ def _parser(description, values, helps, rules):
     for name, value in values.items():
         rule = rules[name]
         metavar = "|".join(map(str, rule["choices"])) if "choices" in rule else METAVARS[rule["kind"].split()[0]]
-        parser.add_argument(f"--{name}", metavar=metavar, help=f"{helps[name]} (default: {value})".replace("%", "%%"))
+        alone = {"nargs": "?", "const": "true"} if name in FLAGS else {}
+        parser.add_argument(f"--{name}", metavar=metavar, help=f"{helps[name]} (default: {value})".replace("%", "%%"), **alone)
     for name in zoo.WINS_OVER:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser

@@ -39,6 +39,11 @@ def get_rank_id():
     return int(_first_set("RANK_ID", "MS_NODE_ID", "OMPI_COMM_WORLD_RANK") or 0)
 
 
+def rank_label() -> str:
+    """What tells this process's lines from other ranks' on one terminal: "[rank 1] "; "" for rank 0, and for a process alone."""
+    return f"[rank {rank}] " if launched() and (rank := get_rank_id()) else ""
+
+
 def get_device_id(device_id):
     """The device that the launcher gave this process, device_id without a launcher; mpirun gives each process of a server a number."""
     return int(_first_set("DEVICE_ID", "OMPI_COMM_WORLD_LOCAL_RANK") or device_id) if launched() else device_id
