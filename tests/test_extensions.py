@@ -15,7 +15,9 @@ from tests.conftest import TINY, assert_user_error, call_script, contents, copy_
 # Both extensions in a few lines of Cython, which builds them in a moment; the wheel of test_package is built of the real ones.
 SOURCES = {"soft_nms": "def made():\n    return 'soft-NMS'\n", "resample": "def made():\n    return 'resampling'\n"}
 USE = """
+from src.core.console import print_log
 from src.native.extensions import extension, require_extensions
+print_log()
 require_extensions()
 print(extension("soft_nms").made(), extension("resample").made(), extension("resample").__file__)
 """
