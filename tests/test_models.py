@@ -52,6 +52,7 @@ def test_a_predictor_reads_each_file_once(kind, deformable_file, lively_onnx, sm
     assert_once(reads, *files(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [
     "tools/predict.py --input {data}/val2017 --output out --load_checkpoint_path {checkpoint}",
     "tools/predict.py --input {data}/val2017 --output out --onnx {onnx}",
