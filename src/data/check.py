@@ -40,7 +40,7 @@ class Part:
     """What was found in the "train" or the "val" part of a data set.
 
     refusals: sentences for which conversion or evaluation would refuse all of it; found {what: [sentences]}; images [(id, path, boxes
-    [M, 4] x1, y1, x2, y2, labels [M], stated size)] that can be used; their data_summary.Boxes.
+    [M, 4] x1, y1, x2, y2, labels [M], stated size)] that can be used; their summary.Boxes.
     """
 
     name: str

@@ -174,7 +174,7 @@ def read_annotations(entries, images, shared, category_ids, notes, skipped, mend
 
 
 def keep_objects(annotations, size_of, skipped, mended):
-    """Those annotations that are objects (boxes.py), by the sizes (width, height) that size_of(image id) gives."""
+    """Those annotations that are objects (objects.py), by the sizes (width, height) that size_of(image id) gives."""
     kept, seen = [], defaultdict(dict)
     for entry in annotations:
         if problem := annotation_problem(entry, size_of(entry["image_id"]), seen[entry["image_id"]]):

@@ -27,7 +27,7 @@ def convert(split, config):
 
     Images go in as the bytes they are on disk; one whose size in the annotation file is that without its EXIF orientation goes in without
     that. Images without annotations (unless dataset_config.keep_empty), unreadable images, those of more than max_pixels, and what is no
-    object (boxes.py) are left out, counted and logged.
+    object (objects.py) are left out, counted and logged.
     The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if the configuration names other classes, or
     if no image or no object is left.
     """

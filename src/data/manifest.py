@@ -25,7 +25,7 @@ from .summary import Boxes
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]
 ZOO_COLUMNS = ["image", "img_id", "bboxes", "category_id"]  # the same in the model zoo's files, whose category_id counts from 1
-BOXES = ("image_sizes", "counts", "sizes", "labels")  # of data_summary.Boxes, in the file beside the manifest
+BOXES = ("image_sizes", "counts", "sizes", "labels")  # of summary.Boxes, in the file beside the manifest
 HEADER_LIMIT = 2**24  # bytes that MindRecord keeps for its header
 
 
@@ -40,13 +40,13 @@ def boxes_path(mindrecord_dir, prefix):
 
 
 def write_boxes(path, boxes):
-    """Write data_summary.Boxes, so that no one reads all MindRecord files for them."""
+    """Write summary.Boxes, so that no one reads all MindRecord files for them."""
     with whole_file(path) as partial:
         np.savez_compressed(partial, **{name: getattr(boxes, name) for name in BOXES})
 
 
 def read_boxes(path, images, num_classes):
-    """The data_summary.Boxes that write_boxes wrote for so many images and classes; None if the file is missing, damaged, or another's."""
+    """The summary.Boxes that write_boxes wrote for so many images and classes; None if the file is missing, damaged, or another's."""
     try:
         with np.load(path, allow_pickle=False) as file:
             boxes = Boxes(**{name: file[name] for name in BOXES}, images=images)

@@ -122,7 +122,7 @@ def require_read(unread, part):
 
 
 def detect(detector, part, config, folder=None):
-    """Detect on a Part's images until an interrupt: (evaluation.Results, StageTimes).
+    """Detect on a Part's images until an interrupt: (results.Results, StageTimes).
 
     If config asks for it, and there is a folder, they are drawn into folder/images, by the names of their files. After an interrupt the
     results hold only the images that are done.

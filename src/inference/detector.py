@@ -40,7 +40,7 @@ class Detector:
     """
 
     input_res = batch_size = None  # it takes batches of any
-    weights = ""  # as checkpoint.weights_taken says
+    weights = ""  # as checkpoints.weights_taken says
 
     def __init__(self, network, description, down_ratio, from_bytes=False, any_size=False):
         self.network, self.description, self.down_ratio, self.from_bytes = network, description, down_ratio, from_bytes

@@ -45,7 +45,7 @@ class PredictionFiles:
         self.csv.writerow(["file", "frame", "class", "score", "x1", "y1", "x2", "y2"])
 
     def add(self, source, detected):
-        """Record an inference.Detected, whose image comes from source, a dictionary; returns the image with its detections drawn."""
+        """Record a pipeline.Detected, whose image comes from source, a dictionary; returns the image with its detections drawn."""
         self.begin()
         prediction = as_prediction(detected.detections, self.predictor.classes).above(self.score_thresh)
         prediction = prediction.keep(np.isin(prediction.labels, self.chosen))

@@ -24,7 +24,7 @@ OLD_RUNTIME = "install onnxruntime 1.25 or later, or export the file with --expo
 
 
 class OnnxDetector:
-    """The detector of an ONNX file, as inference.py says; a batch's sides are multiples of its stride if the file leaves them free."""
+    """The detector of an ONNX file, as pipeline.py says; a batch's sides are multiples of its stride if the file leaves them free."""
 
     weights = ""  # those that were exported
 

@@ -140,7 +140,7 @@ class Predictor:
         return self.finish(self.compute([inputs])[0], inputs)
 
     def prepare(self, image: np.ndarray) -> list:
-        """The network's inputs for a BGR uint8 image, as inference.make_inputs gives them, for compute and then finish."""
+        """The network's inputs for a BGR uint8 image, as pipeline.make_inputs gives them, for compute and then finish."""
         return make_inputs(image, self.detector, self.config)
 
     def compute(self, batch: list) -> list:

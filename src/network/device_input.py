@@ -18,7 +18,7 @@ class Normalize(nn.Cell):
 
 
 class ApplyColor(nn.Cell):
-    """image.apply_color for a batch: uint8 [N, H, W, 3] through color maps [N, 3, 4] -> float32 [N, 3, H, W]."""
+    """color.apply_color for a batch: uint8 [N, H, W, 3] through color maps [N, 3, 4] -> float32 [N, 3, H, W]."""
 
     def construct(self, image, color):
         n, height, width, _ = image.shape

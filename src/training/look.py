@@ -18,7 +18,7 @@ SAMPLE = 2000  # images that are read where no file says their boxes' sizes
 
 
 def recipe_of(config, ranks):
-    """The data_summary.Recipe of a configuration on so many ranks."""
+    """The summary.Recipe of a configuration on so many ranks."""
     given = config.resume or config.load_checkpoint_path or config.net_config.load_backbone_path
     return Recipe(tuple(config.dataset_config.input_res_train), config.train_config.batch_size, ranks, not given,
                   config.dataset_config.max_objs, config.train_config.accumulate_steps)
@@ -74,7 +74,7 @@ def going_on(what):
 
 
 def read_train_boxes(train_set):
-    """The data_summary.Boxes of a TrainSet; of a sample of its rows if its conversion wrote none."""
+    """The summary.Boxes of a TrainSet; of a sample of its rows if its conversion wrote none."""
     config = train_set.config
     boxes = read_boxes(boxes_path(config.mindrecord_dir, config.mindrecord_prefix), train_set.images, train_set.num_classes)
     if boxes is not None:

@@ -48,7 +48,7 @@ class Labels:
     def add(self, part, path, size, objects, lost=0):
         """Add an image with objects [(what it is called, class name, COCO annotation without ids)], and `lost` labels that are none.
 
-        What is no object (boxes.py) is left out; with the image, if its labels all are none.
+        What is no object (objects.py) is left out; with the image, if its labels all are none.
         """
         kept, seen = [], {}
         for where, name, annotation in objects:

@@ -74,7 +74,7 @@ def ranges_of(config):
 @dataclass(frozen=True)
 class Augmentation:
     """The view of one training image: center (x, y) and width of the region that is shown, in the image's pixels before it is mirrored;
-    rotation in degrees; flip; steps and lighting of image.color_matrix."""
+    rotation in degrees; flip; steps and lighting of color.color_matrix."""
 
     center: np.ndarray
     width: float
