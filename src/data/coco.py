@@ -66,7 +66,7 @@ def read_coco(path, image_dir=""):
     """Read and check an annotation file; returns pycocotools' COCO, whose `notes` say what was mended, and `skipped` what was left out.
 
     Image ids are whole numbers from 0, class names different texts, category ids different whole numbers, or it raises UserError: what is
-    trained on can be scored. Annotations are objects (objects.py) of an image and a category that the file lists, with iscrowd, area, and ids
+    trained on can be scored. Annotations are objects (objects.py) of an image and a category of the file, with iscrowd, area, and ids
     that pycocotools can tell apart. An image whose annotations are all none is left out with them: it does not show that there is nothing.
     Sizes that the file does not state are those of the image files in image_dir, if it is given.
 
