@@ -3,7 +3,7 @@ import logging
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 
 from tqdm import tqdm
 
@@ -51,7 +51,7 @@ def progress(items: Iterable, what: str, total: int | None = None, every: float 
 
     total, for items without a length, may be None if nobody knows it.
     """
-    total = len(items) if total is None and hasattr(items, "__len__") else total
+    total = len(items) if total is None and isinstance(items, Sized) else total
     if sys.stderr.isatty():
         yield from tqdm(items, desc=what, total=total, disable=not LOG.isEnabledFor(logging.INFO))
         return

@@ -1,5 +1,6 @@
 """Errors that a person can act on, and the frame every entry script runs in."""
 import contextlib
+import io
 import os
 import select
 import signal
@@ -30,7 +31,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = _call(main)
     _unread()
     if told:

@@ -50,7 +50,7 @@ class Part:
     refusals: list = field(default_factory=list)
     found: dict = field(default_factory=dict)
     images: list = field(default_factory=list)
-    boxes: Boxes = None
+    boxes: Boxes | None = None
 
     def add(self, what, sentence):
         """Note one thing of a kind."""

@@ -6,7 +6,7 @@ detections are scored a region in which they count as neither right nor wrong.
 """
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def is_box(value: object) -> bool:
 
 
 def object_problem(thing: object, kind: tuple, box: Sequence[float], size: tuple[float, float], seen: dict,
-                   name: Callable[[object], str] = str) -> str:
+                   name: Callable[[Any], str] = str) -> str:
     """Why a thing is no object of an image of that size (width, height), "" if it is one.
 
     Args: kind (class, whether it is a crowd); box x, y, w, h; seen {(kind, *box): thing} of the image's objects so far, which it joins;
@@ -62,7 +62,8 @@ def usable_boxes(annotations: Iterable[dict], labels_of_ids: dict[int, int], siz
     Returns boxes [M, 4] float32 as x1, y1, x2, y2 (not clipped), labels [M] int32, and for each annotation that is no object a sentence
     that names it.
     """
-    boxes, labels, skipped, seen = [], [], [], {}
+    seen: dict = {}
+    boxes, labels, skipped = [], [], []
     for annotation in annotations:
         if problem := annotation_problem(annotation, size, seen):
             skipped.append(f"{annotation_name(annotation)}: {problem}")
@@ -80,8 +81,8 @@ def without_objects(count: int) -> str:
 
 def ground_truth_boxes(coco: "COCO", image_id: int, category_ids: Sequence[int]) -> np.ndarray:
     """The objects of an image as [M, 6]: x1, y1, x2, y2, 1, label; category_ids in the order of the labels."""
-    labels = {category_id: label for label, category_id in enumerate(category_ids)}
-    boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels, ANY_SIZE)
+    labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
+    boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels_of_ids, ANY_SIZE)
     return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
 
 

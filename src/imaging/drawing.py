@@ -210,7 +210,7 @@ def drawing_names(names: Iterable[str]) -> list[str]:
     return paths
 
 
-def fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def fit(image: np.ndarray, width: float, height: float) -> np.ndarray:
     """An image scaled, by one factor but to at least a pixel, to the largest size within width and height."""
     zoom = min(width / image.shape[1], height / image.shape[0])
     size = [max(1, round(side * zoom)) for side in image.shape[1::-1]]

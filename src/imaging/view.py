@@ -42,12 +42,14 @@ def kept_size(width: int, height: int, pad_multiple: int, stride: int = STRIDE) 
     """Width and height of the input of an image that keeps its size: the next multiple of the network's stride above, and of that the next
     one of pad_multiple and stride."""
     both = math.lcm(pad_multiple, stride)
-    return tuple(-(-(side // stride + 1) * stride // both) * both for side in (width, height))
+    width, height = (-(-(side // stride + 1) * stride // both) * both for side in (width, height))
+    return width, height
 
 
 def output_size(input_size: tuple[int, int], down_ratio: int) -> tuple[int, int]:
     """The size in output pixels of an input's: (width, height), or (height, width) as it is given."""
-    return tuple(side // down_ratio for side in input_size)
+    first, second = input_size
+    return first // down_ratio, second // down_ratio
 
 
 def make_input(image: np.ndarray, scale: float, keep_res: bool, input_res: tuple[int, int], down_ratio: int, pad_multiple: int = STRIDE,

@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray]
     batch_size = detector.batch_size or config.eval_config.batch_size
     waiting = collections.defaultdict(list)  # shapes -> prepared images that wait for their batch
     with ThreadPoolExecutor(workers) as preparers, ThreadPoolExecutor(1) as finisher:
-        finishing = collections.deque()
+        finishing: collections.deque[Future] = collections.deque()
 
         def compute(batch):
             stacks = [np.stack([array for array, _ in one_scale]) for one_scale in zip(*(inputs for _, inputs in batch))]

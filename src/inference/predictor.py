@@ -65,10 +65,10 @@ def as_image(source: Source) -> np.ndarray:
     followed in files. Raises OSError or ValueError.
     """
     if isinstance(source, (str, os.PathLike)):
-        return read_image(source)
+        return read_image(os.fspath(source))
     if isinstance(source, bytes):
         return reading.decode_whole_image(source)
-    if hasattr(source, "convert"):  # Pillow
+    if isinstance(source, Image.Image):
         return reading.from_pillow(source)
     if not isinstance(source, np.ndarray):
         raise ValueError(f"a {type(source).__name__} is no image; give a path, bytes, a Pillow image or an array")

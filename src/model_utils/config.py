@@ -3,6 +3,7 @@ import argparse
 import functools
 import json
 import os
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -28,6 +29,9 @@ METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "tex
 
 class Config:
     """Nested settings as attributes: config.train_config.batch_size."""
+
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, values):
         for name, value in values.items():

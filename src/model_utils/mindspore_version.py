@@ -11,7 +11,8 @@ FIRST, LAST = (2, 3), (2, 10)  # docs/mindspore-versions.md says what each has; 
 
 def release(text: str) -> tuple[int, int]:
     """(major, minor) of a version as MindSpore writes it: (2, 3) of "2.3.0rc1"."""
-    return tuple(map(int, re.match(r"(\d+)\.(\d+)", text).groups()))
+    major, minor = re.findall(r"\d+", text)[:2]
+    return int(major), int(minor)
 
 
 def require_mindspore() -> None:

@@ -80,10 +80,10 @@ def draw_curve(axes: Any, steps: Sequence[int], values: Sequence[float], color: 
 
 def smooth(values: Sequence[float], window: int) -> np.ndarray:
     """Mean over the finite ones of the last `window` values (fewer at the start): float64 [M], NaN where there are none."""
-    values = np.asarray(values, np.float64)
-    finite = np.isfinite(values)
-    sums, counts = (np.cumsum(np.concatenate([[0.0], part])) for part in (np.where(finite, values, 0), finite))
-    ends = np.arange(1, len(values) + 1)
+    array = np.asarray(values, np.float64)
+    finite = np.isfinite(array)
+    sums, counts = (np.cumsum(np.concatenate([[0.0], part])) for part in (np.where(finite, array, 0), finite))
+    ends = np.arange(1, len(array) + 1)
     starts = np.maximum(ends - window, 0)
     with np.errstate(invalid="ignore"):
         return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])

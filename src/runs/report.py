@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import jinja2
@@ -53,7 +54,7 @@ class Run:
 
 def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> None:
     """Write the page about a Run."""
-    sections = {"training": None, "scores": None, "errors": None, "images": None, "speed": None}
+    sections: dict[str, Any] = dict.fromkeys(("training", "scores", "errors", "images", "speed"))
     metrics = run.metrics
     steps, scores = read_record(run.record_path) if run.record_path else ([], [])
     if steps:

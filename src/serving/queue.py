@@ -96,10 +96,10 @@ class Network:
 
     def __init__(self, predictor: Predictor, largest: int, batch_wait: float, tolerance: float):
         self.predictor, self.largest, self.batch_wait, self.tolerance = predictor, largest, batch_wait, tolerance
-        self.sizes = []  # of batches that are in use; none until the graphs are compiled, and after the thread has failed
+        self.sizes: list[int] = []  # of batches that are in use; none until the graphs are compiled, and after the thread has failed
         self.error = None  # what ended it
         self.images = self.batches = 0
-        self._jobs = collections.deque()
+        self._jobs: collections.deque[Job] = collections.deque()
         self._changed = threading.Condition()
         self._ended = False
 

@@ -2,6 +2,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import python_multipart  # noqa: F401  Starlette's forms need it
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
@@ -54,14 +56,14 @@ class Metrics:
             self.requests.labels(entry["status"]).inc()
 
 
-def build_app(service: "Service", keys: list = ()) -> FastAPI:
+def build_app(service: "Service", keys: Sequence = ()) -> FastAPI:
     """The web application of a service, without service_access.Access around it; keys are digests, or none if everybody may ask."""
     # Their pages of documentation would load scripts from elsewhere; their redirects believe the header Host.
     app = FastAPI(title="CenterNet", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     needed = [Depends(key_dependency(keys))] if keys else []
     add_problems(app)
     add_pages(app, service, needed)
-    problems = {status: {"model": Problem, "description": what} for status, what in PROBLEMS.items()}
+    problems: dict[int | str, dict] = {status: {"model": Problem, "description": what} for status, what in PROBLEMS.items()}
 
     @app.post("/predict", openapi_extra=BODY, responses={200: IMAGE, **problems}, response_model=Answer, operation_id="predict",
               dependencies=needed)
@@ -192,7 +194,7 @@ async def read_image(request: Request, max_bytes: int, hold) -> bytes:
             form = await parser.parse()
         except (MultiPartException, ValueError) as error:  # ValueError: a charset that is none
             raise HTTPException(400, f"expected a form with one file alone: {getattr(error, 'message', error)}") from None
-        body = b"".join([await file.read() for _, file in form.multi_items()])
+        body = b"".join([await file.read() for _, file in form.multi_items() if isinstance(file, UploadFile)])
         await form.close()
     if not body:
         raise HTTPException(400, f"there is no image in the body; {HOW}")

@@ -4,6 +4,7 @@ import math
 import pickle
 import pickletools
 import re
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -92,7 +93,8 @@ class Unpickler(pickle._Unpickler):
     PyTorch writes. Args: file; persistent_load(pid), which makes a Storage, or a Tensor, of what the pickle says of it.
     """
 
-    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if pickletools.code2op[chr(code)].proto <= 2}
+    dispatch: ClassVar[dict[int, Any]] = {code: load for code, load in pickle._Unpickler.dispatch.items()
+                                if pickletools.code2op[chr(code)].proto <= 2}  # type: ignore[attr-defined]
     MADE_BY = {
         ("collections", "OrderedDict"): _mapping, ("collections", "Counter"): _mapping,
         ("torch._utils", "_rebuild_tensor"): Tensor, ("torch._utils", "_rebuild_tensor_v2"): Tensor,

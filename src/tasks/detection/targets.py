@@ -4,6 +4,7 @@ Source: the original's datasets/sample/ctdet.py.
 """
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import cv2
@@ -81,7 +82,7 @@ class Augmentation:
     rotation: float = 0.0
     flip: bool = False
     steps: tuple = ()
-    lighting: np.ndarray = (0.0, 0.0, 0.0)
+    lighting: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0)
 
 
 def whole_image(image_size, input_size):
