@@ -1,4 +1,5 @@
 """src/inference/predictor.py: predictions from Python."""
+import doctest
 import json
 import shutil
 import threading
@@ -152,3 +153,14 @@ def test_the_heatmap_is_where_the_objects_are(predictor, image):
     best = predictor(image)
     label, y, x = np.unravel_index(heat.argmax(), heat.shape)
     assert best.scores[0] == pytest.approx(heat.max(), rel=1e-5) and best.labels[0] == label
+
+
+def test_the_examples_of_what_is_public_run(lively_onnx, image, tmp_path, monkeypatch):
+    """In a folder with the files that they name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(lively_onnx, "centernet.onnx")
+    cv2.imwrite("image.jpg", image)
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    for thing in (Prediction, Predictor, UserError):
+        examples, = finder.find(thing, globs={**vars(predictor_module), "UserError": UserError})
+        assert examples.examples and runner.run(examples).failed == 0

@@ -12,7 +12,12 @@ from .interrupts import INTERRUPTS, Interrupted
 
 
 class UserError(Exception):
-    """A mistake of the user's, or of the data: the message says what, where and what to do."""
+    """A mistake of the user's, or of the data: the message says what, where and what to do.
+
+    >>> raise UserError("image.txt is no image")
+    Traceback (most recent call last):
+    src.core.errors.UserError: image.txt is no image
+    """
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

@@ -27,6 +27,11 @@ class Prediction:
 
     boxes float32 [M, 4], x1, y1, x2, y2 in pixels of the image (a box may reach beyond its edges); scores float32 [M]; labels
     int [M], indices into the detector's list of classes; class_names, the M names.
+
+    >>> boxes = np.array([[10, 20, 60, 90], [5, 5, 9, 9]], np.float32)
+    >>> found = Prediction(boxes, np.array([0.9, 0.2]), np.array([0, 1]), ["cat", "dog"])
+    >>> len(found), found.above(0.5).class_names, found.keep(found.labels == 1).scores.tolist()
+    (2, ['cat'], [0.2])
     """
 
     boxes: np.ndarray
@@ -93,6 +98,11 @@ class Predictor:
     has one, by default what default_config.yaml says.
 
     Its attribute `classes` are the classes' names; `settings` is a sentence that says what it detects with, and where that comes from.
+
+    >>> predictor = Predictor("centernet.onnx")
+    >>> found = predictor("image.jpg").above(0.1)
+    >>> found.boxes.shape == (len(found), 4) and set(found.class_names) <= set(predictor.classes)
+    True
 
     Thread-safe: images are prepared and finished in the calling threads, the network computes for one of them at a time.
     Raises UserError for a model that cannot be loaded or an option that does not exist.
