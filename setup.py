@@ -51,4 +51,5 @@ def dependencies():
 
 if __name__ == "__main__":
     setup(name="centernet-mindspore", packages=PACKAGES, package_dir={"centernet": "src"}, package_data={"centernet": DATA},
+          include_package_data=False,
           ext_modules=cythonize(EXTENSIONS), cmdclass={"build_py": BuildPackage}, **dependencies())

@@ -3,12 +3,18 @@ import sys
 from pathlib import Path
 
 from .commands import start
+from .core.suggest import suggest
 
 NAMES = sorted(path.stem for path in Path(__file__).with_name("commands").glob("[!_]*.py"))
 
 if __name__ == "__main__":
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(f"usage: python -m {__package__} NAME ...; NAME --help lists the options of one. Names: {', '.join(NAMES)}")
+        sys.exit(0)
     if name not in NAMES:
-        sys.exit(f"usage: python -m {__package__} NAME ...; names: {', '.join(NAMES)}")
+        near = suggest(name, NAMES)
+        print(f"error: no command {name}{f'; did you mean {near}?' if near else ''}; --help lists them all", file=sys.stderr)
+        sys.exit(2)
     sys.argv[:2] = [f"python -m {__package__} {name}"]
     start(name)

@@ -3,8 +3,11 @@ import os
 import sys
 
 if __name__ == "__main__":
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    from src.commands import start
+    if __package__:  # python -m centernet.dataset
+        from .commands import start
+    else:
+        sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        from src.commands import start
 
     start("dataset")
 else:

@@ -365,8 +365,12 @@ def cpu():
 def nothing_left_behind():
     """What the tests make is in folders of their own, and not in the checkout."""
     def files():
-        folders = (ROOT, *(os.path.join(ROOT, name) for name in ("src", "tests", "tools", "scripts", "configs", "docs")))
-        return {os.path.join(folder, name) for folder in folders for name in os.listdir(folder) if name not in ("__pycache__", "build")}
+        found = {os.path.join(ROOT, name) for name in os.listdir(ROOT)}
+        for name in ("src", "tests", "tools", "scripts", "configs", "docs"):
+            for folder, folders, names in os.walk(os.path.join(ROOT, name)):
+                folders[:] = [each for each in folders if each not in ("__pycache__", "build")]
+                found |= {os.path.join(folder, each) for each in names}
+        return found
 
     before = files()
     yield

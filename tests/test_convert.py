@@ -40,7 +40,7 @@ from tests.conftest import (
 )
 from tests.test_torch_files import write_tar
 
-NAMES = os.path.join(ROOT, "src", "weights", "names")
+NAMES = os.path.join(ROOT, "tools", "names")
 pytestmark = pytest.mark.usefixtures("undrawn")  # all weights come from files
 
 

@@ -1,4 +1,5 @@
 """The ModelArts adapters, with a stand-in for moxing that copies folders of this machine."""
+import fcntl
 import os
 import shutil
 import subprocess
@@ -182,6 +183,15 @@ def test_waiting_has_a_limit_and_a_failure_is_passed_on(tmp_path):
     (tmp_path / "barrier" / "fetch.failed").touch()
     with pytest.raises(UserError, match="failed"):
         Barrier(str(tmp_path / "barrier"), 0.3).once("fetch", None)
+
+
+def test_a_lock_that_another_holds_is_waited_for_in_vain(tmp_path):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match=f"0.3 s .*{tmp_path.name}"):
+        Barrier(str(tmp_path / "barrier"), 0.3)
+    os.close(folder)
+    assert Barrier(str(tmp_path / "barrier"), 0.3).leave()
 
 
 def test_the_folder_of_a_killed_run_is_not_taken_for_this_one(tmp_path):

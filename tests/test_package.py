@@ -106,6 +106,7 @@ def test_the_wheel_has_one_name_of_its_own(wheel):
     data = {"default_config.yaml", "py.typed", "runs/pages/report.html", "serving/pages/serve.html", "configs/voc.yaml",
             "weights/names/coco_classes.txt"}
     assert {f"centernet/{name}" for name in sources | data} <= names
+    assert not [name for name in names if name.endswith(".c")]
     assert sum(name.endswith((".so", ".pyd")) for name in names) == 2 and "centernet/removed.py" not in names
 
 

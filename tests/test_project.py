@@ -4,12 +4,15 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from setup import dependencies
 from src.core.project import INSTALLED, command, how_to_install
 from src.core.project import ROOT as PROJECT
+from src.core.version import version
 from tests.conftest import ROOT
 
 
@@ -103,3 +106,17 @@ def test_nothing_tells_to_install_a_name_that_is_on_no_index():
     for path in (path for pattern in patterns for path in glob.glob(os.path.join(ROOT, pattern), recursive=True) if os.path.isfile(path)):
         with open(path, encoding="utf-8", errors="replace") as file:
             assert not re.search(r"install[^\n`#]*\bcenternet[-_]mindspore", file.read()), path
+
+
+@pytest.mark.slow
+def test_the_package_starts_commands_by_name():
+    """python -m src in a checkout, python -m centernet installed: with the command's own options, from its own folder of words."""
+    def said(*words):
+        done = subprocess.run([sys.executable, "-m", "src", *words], cwd=ROOT, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    assert said("predict", "--version") == (0, f"centernet {version()}\n", "")
+    code, listed, _ = said()
+    assert code == 0 and {"predict", "train", "dataset"} <= set(re.findall(r"\w+", listed)) and said("--help")[1] == listed
+    code, out, wrong = said("predcit")
+    assert (code, out) == (2, "") and "predcit" in wrong and "predict" in wrong

@@ -16,7 +16,7 @@ from src.commands.loss import read_losses
 from src.core.console import LOG, progress
 from src.core.errors import UserError
 from src.core.kept import MARK
-from src.runs.record import TrainingLog, best_score, epochs_trained, read_scores, read_training_log
+from src.runs.record import TrainingLog, best_score, epochs_trained, is_record, read_scores, read_training_log
 from src.training import resume
 from tests.conftest import TINY, start_script, step_results
 
@@ -309,3 +309,20 @@ def test_training_on_a_terminal(least_graphs, tiny_records, tmp_path):
     assert float(bars[-1][4]) == pytest.approx(np.mean([entry["loss"] for entry in records]), rel=1e-3)
     lines = screen(text)
     assert BAR.fullmatch(lines[next(place for place, line in enumerate(lines) if line.startswith("peak memory")) - 1])
+
+
+@pytest.mark.parametrize("text, ours", [
+    ('{"epoch": 1, "val_loss": 0.5}', False), ('{"step": 1, "hm_loss": 0.5}', True), ('{"scores": {}}', True),
+])
+def test_a_record_is_known_by_the_losses_of_a_task(text, ours, tmp_path):
+    (tmp_path / "train_record.jsonl").write_text(text + "\n")
+    assert is_record(str(tmp_path / "train_record.jsonl")) == ours
+
+
+def test_a_record_without_a_loss_of_its_task_is_none(tmp_path):
+    path = tmp_path / "train_record.jsonl"
+    step = {"epoch": 0, "step": 1, "loss": 1.0, "hm_loss": 0.5, "wh_loss": 0.5, "off_loss": 0.1, "lr": 0.1, "images_per_second": 3.0}
+    for lost in ("hm_loss", "wh_loss"):
+        path.write_text(json.dumps({name: value for name, value in step.items() if name != lost}) + "\n" + json.dumps(step) + "\n")
+        with pytest.raises(UserError, match=f"line 1.*{lost}"):
+            read_training_log(str(path))

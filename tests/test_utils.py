@@ -1,4 +1,4 @@
-"""src/core/console.py: names of results, and files that are read."""
+"""src/core/files.py and kept.py: names of results, and files that are read."""
 import os
 import pathlib
 

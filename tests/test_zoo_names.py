@@ -20,6 +20,16 @@ def test_a_module_gives_what_its_homes_hold(module):
         zoo.no_such_name  # noqa: B018
 
 
+@pytest.mark.parametrize("path", [
+    "centernet_det.CenterNet", "centernet_det.build_network", "dataset.TrainSet", "decode.decode", "decode.top_k", "image.affine_matrix",
+    "image.apply_color", "image.draw_gaussian", "post_process.merge", "resnet.ResNet", "utils.whole_file", "utils.keep_earlier",
+    "visual.compare", "coco.read_coco", "image_files.read_image", "predictor.Predictor", "evaluation.score",
+])
+def test_what_programs_took_from_the_flat_folder_is_there(path):
+    module, _, name = path.partition(".")
+    assert callable(getattr(importlib.import_module(f"src.{module}"), name))
+
+
 @pytest.mark.parametrize("module, name", [(module, name) for module in SUCCESSORS for name in SUCCESSORS[module]])
 def test_a_name_of_the_model_zoos_is_answered_with_its_successor(module, name):
     home, _, successor = SUCCESSORS[module][name].rpartition(".")

@@ -7,12 +7,11 @@ from ..core import errors
 from ..core.errors import UserError
 from ..core.files import read_text
 from ..core.kept import require_ours
-from ..core.project import PACKAGE
 from ..inference.options import OptionParser
 from ..model_utils.mindspore_version import require_mindspore
 from ..weights.side_file import HAS_SIDE_FILE, checkpoint_path, side_file
 
-NAMES = os.path.join(PACKAGE, "weights", "names")
+NAMES = os.path.join("tools", "names")
 
 
 def main(argv=None):

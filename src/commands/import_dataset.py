@@ -82,7 +82,7 @@ def choose_form(folder, files, wanted):
 
 
 def read_labels(folder, files, form, zero_based):
-    """The labels.Labels of a folder. Raises UserError if it holds no images."""
+    """The common.Labels of a folder. Raises UserError if it holds no images."""
     from ..data.labels import coco, voc, yolo
     from ..data.labels.formats import endings, images_of
 
@@ -113,6 +113,6 @@ def write(source, output, parts):
 
 
 def is_import(folder):
-    """The test for utils.keep_earlier whether a folder is a data set that this script wrote."""
+    """The test for kept.keep_earlier whether a folder is a data set that this script wrote."""
     files = glob.glob(os.path.join(glob.escape(folder), "annotations", "*.json"))
     return os.path.isdir(folder) and (not os.listdir(folder) or any(map(says(), files)))

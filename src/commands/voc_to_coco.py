@@ -90,7 +90,7 @@ def find_classes(voc_dir):
 
 
 def convert(labels, ids, classes):
-    """The COCO dictionary of the images of Labels, in the order of their list; objects of other classes are named in labels.skipped."""
+    """The COCO dictionary of the images of Labels, in the order of their list; objects of other classes are named in their `skipped`."""
     numbers = {name: number for number, name in enumerate(classes, 1)}
     images, annotations = [], []
     for image in each_once(labels, labels.parts["train"]).values():

@@ -63,6 +63,8 @@ class Model:
         if is_exported(self.path) and not config.use_ema and config.origin("use_ema") in (COMMAND_LINE, OPTIONS):
             raise UserError(f"{self.path}: use_ema is decided when a file is exported; export one with --use_ema false")
         if ending(self.path) == ".onnx":
+            if self.proto is None:
+                raise RuntimeError("a Model is loaded once: its file's memory went to the first detector; open it again")
             proto, self.proto = self.proto, None
             return load_onnx(proto, self.description, self.path, config.onnx_provider)
         # MindSpore is slow to load, and an ONNX file does without.

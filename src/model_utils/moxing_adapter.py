@@ -86,6 +86,15 @@ def _use_copies(config, data_parameter, data, checkpoints, output):
     config.export_config.export_name = os.path.join(output, config.export_config.export_name)
 
 
+def taken(descriptor):
+    """Whether the lock of an open file could be taken."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class Barrier:
     """The processes of one run on one server, which meet in a folder; timeout in seconds."""
 
@@ -103,9 +112,13 @@ class Barrier:
 
         The folder above is what is locked: it stays, and nothing is left in it.
         """
-        above = os.open(os.path.dirname(self.folder), os.O_RDONLY)
+        above, end = os.open(os.path.dirname(self.folder), os.O_RDONLY), time.monotonic() + self.timeout
         try:
-            fcntl.flock(above, fcntl.LOCK_EX)
+            while not taken(above):
+                if time.monotonic() > end:
+                    raise UserError(f"rank {get_rank_id()}: waited {self.timeout} s (modelarts_timeout) for the lock of "
+                                    f"{os.path.dirname(self.folder)}, which another process holds")
+                time.sleep(POLL)
             yield
         finally:
             os.close(above)

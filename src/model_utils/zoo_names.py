@@ -65,7 +65,7 @@ def require_no_zoo_name(package: str, wanted: str, modules: Iterable[str] = tupl
     for module in modules:
         if successor := SUCCESSORS.get(module, {}).get(wanted):
             raise ImportError(f"{wanted} of the model zoo's src/{module}.py is not here; {package}.{successor} does its work, with other "
-                              "arguments")
+                              f"arguments (docs/differences.md; to detect: from {package} import Predictor)")
 
 
 def getter(module: str) -> Callable[[str], object]:

@@ -17,6 +17,7 @@ from ..core.errors import UserError
 from ..core.files import whole_file
 from ..core.kept import MARK, free_name, keep_earlier, says
 from ..core.kinds import dictionary_of, is_measure
+from ..tasks import TASKS
 
 
 def loss_curve(record):
@@ -30,13 +31,18 @@ def loss_names(record):
     return [name for name in record if name == "loss" or name.endswith("_loss")]
 
 
+def task_losses():
+    """The names of the losses of all tasks."""
+    return [name for task in TASKS.values() for name in task.losses]
+
+
 def is_record(path):
     """The test for kept.keep_earlier whether a record and the picture beside it are this project's, as far as they are there.
 
     Earlier versions' pictures say no more than that matplotlib drew them: beside a record of ours they are ours.
     """
     has_record, picture = os.path.lexists(path), loss_curve(path)
-    if has_record and not says('_loss": ', '"scores": ')(path):
+    if has_record and not says(*(f'"{name}": ' for name in task_losses()), '"scores": ')(path):
         return False
     return not os.path.lexists(picture) or says(MARK, *["Matplotlib version"] * has_record)(picture)
 
@@ -208,6 +214,11 @@ def epochs_trained(records):
     return {record["step"]: record["epoch"] + (record["percent"] if is_measure(record.get("percent")) else 1) for record in records}
 
 
+def losses_of(record):
+    """The names of the losses that a step's record is to have: those of the task that it has most of."""
+    return max((tuple(task.losses) for task in TASKS.values()), key=lambda losses: len(set(losses) & set(record)))
+
+
 def _read_records(path):
     """All records, of steps and of scores, in their order."""
     records, losses = [], ()
@@ -216,7 +227,7 @@ def _read_records(path):
             try:
                 record = json.loads(line)
                 of_scores = "scores" in record
-                losses = losses or (() if of_scores else tuple(loss_names(record)))
+                losses = losses or (() if of_scores else losses_of(record))
                 for name in TrainingLog.FIELDS[:2] if of_scores else (*TrainingLog.FIELDS, *losses):
                     if not is_measure(record[name]):
                         raise ValueError(f"{name} is {reprlib.repr(record[name])}")

@@ -4,6 +4,7 @@ The processes load this module, and neither MindSpore nor the web service.
 """
 import asyncio
 import ctypes
+import logging
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
@@ -16,6 +17,7 @@ import cv2
 import pebble
 from starlette.exceptions import HTTPException  # is raised with positional arguments alone: others are lost between processes
 
+from ..core.console import LOG, print_log
 from ..imaging import reading
 from ..imaging.drawing import draw_detections
 from ..inference.pipeline import make_inputs
@@ -58,8 +60,13 @@ def decode(body, max_pixels):
         raise HTTPException(422, f"a damaged image: {error or type(error).__name__}") from None
 
 
-def begin_worker():
-    """A process manager that ends a service sends its signal to all of its processes: these work on until the service has ended."""
+def begin_worker(level=logging.INFO):
+    """A process manager that ends a service sends its signal to all of its processes: these work on until the service has ended.
+
+    level is that of the log, which a worker prints itself.
+    """
+    print_log()
+    LOG.setLevel(level)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != multiprocessing.parent_process().pid:  # killed while this process was loading: no signal comes any more
@@ -84,7 +91,8 @@ class Workers:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             # A process with threads is not to be forked.
-            self.pool = pebble.ProcessPool(self.count, initializer=begin_worker, context=multiprocessing.get_context("spawn"))
+            self.pool = pebble.ProcessPool(self.count, initializer=begin_worker, initargs=[LOG.getEffectiveLevel()],
+                                            context=multiprocessing.get_context("spawn"))
             assert self.pool.active  # asking starts it
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

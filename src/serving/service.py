@@ -57,7 +57,7 @@ class Metrics:
 
 
 def build_app(service: "Service", keys: Sequence = ()) -> FastAPI:
-    """The web application of a service, without service_access.Access around it; keys are digests, or none if everybody may ask."""
+    """The web application of a service, without access.Access around it; keys are digests, or none if everybody may ask."""
     # Their pages of documentation would load scripts from elsewhere; their redirects believe the header Host.
     app = FastAPI(title="CenterNet", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     needed = [Depends(key_dependency(keys))] if keys else []
