@@ -5,7 +5,7 @@ import socket
 import ssl
 
 from ..core import errors
-from ..core.console import LOG, show
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.project import how_to_install
 from ..inference.options import OptionParser, add_model_options, open_model_of
@@ -112,7 +112,7 @@ def serve(model, options, listener):
         if network.error:
             server.should_exit = True
         else:
-            show(f"serving on {address} (Ctrl-C ends it)")
+            LOG.warning(f"serving on {address} (Ctrl-C ends it)")  # with --quiet, too; behind the lines before it, which a thread writes
 
     LOG.info(predictor.settings)
     if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
