@@ -83,12 +83,19 @@ def _open_locked(path, folder, work):
         os.close(descriptor)  # of a file that its holder has removed meanwhile
 
 
-def _lock(descriptor, folder, work):
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file or folder unless another process has; returns whether it is locked now. Raises OSError where that cannot be."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        return False
+    return True
+
+
+def _lock(descriptor, folder, work):
+    if not try_lock(descriptor):
         who = _holder(descriptor)
-        raise UserError(f"{folder}: another {work} is at work there{who}; wait for its end, or name another folder") from None
+        raise UserError(f"{folder}: another {work} is at work there{who}; wait for its end, or name another folder")
 
 
 def _holder(descriptor):

@@ -3,7 +3,6 @@
 One process a server copies, the others wait for it. They find each other through files in a folder of the server.
 """
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ import psutil
 
 from ..core.console import LOG
 from ..core.errors import UserError
+from ..core.locks import try_lock
 from .local_adapter import get_job_id, get_rank_id
 
 POLL = 0.1  # seconds between two looks for another process's files
@@ -86,15 +86,6 @@ def _use_copies(config, data_parameter, data, checkpoints, output):
     config.export_config.export_name = os.path.join(output, config.export_config.export_name)
 
 
-def taken(descriptor):
-    """Whether the lock of an open file could be taken."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 class Barrier:
     """The processes of one run on one server, which meet in a folder; timeout in seconds."""
 
@@ -114,7 +105,7 @@ class Barrier:
         """
         above, end = os.open(os.path.dirname(self.folder), os.O_RDONLY), time.monotonic() + self.timeout
         try:
-            while not taken(above):
+            while not try_lock(above):
                 if time.monotonic() > end:
                     raise UserError(f"rank {get_rank_id()}: waited {self.timeout} s (modelarts_timeout) for the lock of "
                                     f"{os.path.dirname(self.folder)}, which another process holds")
