@@ -144,10 +144,15 @@ def hourglasses(has):
     return counted(has, "kps.{}.up1.0.conv1.weight", "kps.{}.up1.0.conv2.weight")
 
 
+def is_whole(names):
+    """Whether parameters of these names are a whole network's, not a backbone's alone."""
+    return any(name.partition(".")[0] in head_names() for name in names)
+
+
 def architecture_of(names):
     """The words for the network, or the backbone, that has parameters of these names; "" if they are no known one's."""
     names = set(names)
-    whole = any(name.partition(".")[0] in head_names() for name in names)
+    whole = is_whole(names)
     what = "" if whole else "the backbone of "
 
     def has(name):

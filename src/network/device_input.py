@@ -31,10 +31,10 @@ class NamedColumns(nn.Cell):
 
     def __init__(self, columns):
         super().__init__()
-        self.columns = self.names = tuple(columns)
+        self.names = tuple(columns)
 
     def construct(self, *batch):
-        return {name: value for name, value in zip(self.columns, batch)}  # noqa: C416  dict() cannot be differentiated
+        return {name: value for name, value in zip(self.names, batch)}  # noqa: C416  dict() cannot be differentiated
 
 
 class DeviceInput(nn.Cell):
@@ -46,14 +46,14 @@ class DeviceInput(nn.Cell):
 
     def __init__(self, columns, complete=None):
         super().__init__()
-        self.columns = tuple(columns)
+        self.named = NamedColumns(columns)
         self.given = tuple(name for name in columns if name not in ("image", "color"))
         self.apply_color = ApplyColor()
         self.complete = complete
         self.names = ("image",) + (complete.names if complete is not None else self.given)
 
     def construct(self, *batch):
-        batch = {name: value for name, value in zip(self.columns, batch)}  # noqa: C416  dict() cannot be differentiated
+        batch = self.named(*batch)
         image = self.apply_color(batch["image"], batch["color"])
         targets = {name: batch[name] for name in self.given}
         if self.complete is not None:

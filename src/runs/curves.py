@@ -6,10 +6,10 @@ import numpy as np
 
 from ..core.files import whole_file
 from ..core.kept import MARK
-from ..tasks import TASKS
+from ..tasks import loss_labels
 from .record import epochs_trained, loss_names, read_record
 
-LOSSES = {name: label for task in TASKS.values() for name, label in task.losses.items()}  # what charts call them
+LOSSES = loss_labels()
 LOSS_COLORS = ("black", "tab:red", "tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
 
 

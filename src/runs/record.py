@@ -17,7 +17,7 @@ from ..core.errors import UserError
 from ..core.files import whole_file
 from ..core.kept import MARK, free_name, keep_earlier, says
 from ..core.kinds import dictionary_of, is_measure
-from ..tasks import TASKS
+from ..tasks import TASKS, loss_labels
 
 
 def loss_curve(record):
@@ -31,18 +31,13 @@ def loss_names(record):
     return [name for name in record if name == "loss" or name.endswith("_loss")]
 
 
-def task_losses():
-    """The names of the losses of all tasks."""
-    return [name for task in TASKS.values() for name in task.losses]
-
-
 def is_record(path):
     """The test for kept.keep_earlier whether a record and the picture beside it are this project's, as far as they are there.
 
     Earlier versions' pictures say no more than that matplotlib drew them: beside a record of ours they are ours.
     """
     has_record, picture = os.path.lexists(path), loss_curve(path)
-    if has_record and not says(*(f'"{name}": ' for name in task_losses()), '"scores": ')(path):
+    if has_record and not says(*(f'"{name}": ' for name in loss_labels()), '"scores": ')(path):
         return False
     return not os.path.lexists(picture) or says(MARK, *["Matplotlib version"] * has_record)(picture)
 

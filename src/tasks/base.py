@@ -23,8 +23,8 @@ class Task:
     """What is detected.
 
     Attributes: heads, the names of all that its network may have, and class_heads, of those that the number of classes may shape; losses
-    {name in logs and records: what charts call it}, the heatmap's first; row {part of a detection: its first column}, of width columns in
-    all; package, the Python package that has the rest.
+    {name in logs and records: what charts call it}, the heatmap's first; width, the columns of a detection; package, the Python package
+    that has the rest.
 
     Its modules are loaded when they are first used, since device needs MindSpore:
 
@@ -42,7 +42,6 @@ class Task:
     heads: tuple[str, ...]
     class_heads: tuple[str, ...]
     losses: dict[str, str]
-    row: dict[str, int]
     width: int
     package: str
 

@@ -11,7 +11,7 @@ from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import link_or_copy, whole_file, write_json
 from ..core.kept import free_name, keep_earlier
-from ..network.architectures import architecture_of
+from ..network.architectures import architecture_of, is_whole
 from ..tasks import TASKS, head_names
 from .side_file import (
     BEST_NAME,
@@ -82,8 +82,7 @@ def class_head(name):
 
 def layers_left_out(names, found):
     """The layers ("deconv_layers.6") of which a checkpoint has parameters, `found`, and a network, or a backbone, with these names none."""
-    whole = any(name.partition(".")[0] in head_names() for name in names)
-    parts = {"backbone", "deconv_layers", *head_names()} if whole else {"backbone"}
+    parts = {"backbone", "deconv_layers", *head_names()} if is_whole(names) else {"backbone"}
     there, wanted = ({".".join(name.split(".")[:2]) for name in group if name.split(".")[0] in parts} for group in (found, names))
     return sorted(there - wanted)
 

@@ -4,5 +4,5 @@ from ..base import Task
 DETECTION = Task(
     name="detection", heads=("hm", "wh", "reg"), class_heads=("hm", "wh"),
     losses={"hm_loss": "heatmap", "wh_loss": "size (before its weight)", "off_loss": "offset"},
-    row={"box": 0, "score": 4, "label": 5}, width=6, package=__package__,
+    width=6, package=__package__,
 )
