@@ -637,7 +637,7 @@ def onnx_alone(wheel, tmp_path_factory):
     Its NumPy is 2: what the tests have beside MindSpore is not taken.
     """
     from setup import requirements
-    from tests.test_dockerfile import pip_steps
+    from tests.project.test_dockerfile import pip_steps
 
     def make(folder):
         needed = [text for name in ("onnx", "serve") for text in requirements(os.path.join(ROOT, f"requirements-{name}.txt"))]

@@ -59,7 +59,7 @@ def photographs(folder):
     import cv2
 
     from src.imaging.reading import decode_image, header_size, read_image, read_size, without_orientation
-    from tests.test_image_headers import FILES, HIDING, gray_tiff, many_scans, os2_bitmap, tiled
+    from tests.imaging.test_headers import FILES, HIDING, gray_tiff, many_scans, os2_bitmap, tiled
     from tools.benchmark_inputs import photograph
 
     image = photograph(160, 120)
@@ -181,7 +181,7 @@ def weight_files(folder):
 
     from src.weights.checkpoints import read_parameters, save_weights
     from src.weights.torch_files import read_torch_file
-    from tests.test_torch_files import write_tar
+    from tests.weights.test_torch_files import write_tar
 
     state = {f"layer{number}.weight": np.arange(64, dtype=np.float32).reshape(4, 16) for number in range(3)}
     tensors = {name: torch.tensor(value).T for name, value in state.items()}

@@ -13,7 +13,7 @@ import pytest
 
 from src.core.project import COMMANDS
 from tests.conftest import ROOT, noise_image
-from tests.test_serve import encoded, send
+from tests.serving.test_serve import encoded, send
 
 HADOLINT = os.path.join(os.path.dirname(sys.executable), "hadolint")
 

@@ -409,7 +409,7 @@ def test_a_launcher_is_called_through_a_link(script, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["", "scripts"])
 def test_the_standalone_launcher_trains_with_the_edited_values(where, edited, records):
-    """From the top folder and from scripts/, with " " for no checkpoint; then it resumes. tests/test_launchers.py trains."""
+    """From the top folder and from scripts/, with " " for no checkpoint; then it resumes. tests/launch/test_launchers.py trains."""
     folder, script = edited / where, os.path.relpath("scripts/run_standalone_train_ascend.sh", where or ".")
     assert call(folder, script, 0, records, " ").returncode == 0
     text = finished(folder / "training_log.txt", "rank 0")

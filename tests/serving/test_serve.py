@@ -34,7 +34,7 @@ from tests.conftest import (
     start_script,
     wait_until,
 )
-from tests.test_service_images import alive, until
+from tests.serving.test_images import alive, until
 
 LIMITS = ("--max_bytes", "3000000", "--max_pixels", "2000000", "--queue", "4", "--deadline", "20")
 

@@ -11,7 +11,7 @@ from src.runs.comparison import ComparedRun, class_rows, differences, overview, 
 from src.runs.record import TrainingLog, read_scores, read_training_log
 from src.tasks.detection.scores import METRIC_NAMES
 from tests.conftest import assert_user_error, call_script, lines_with, step_results
-from tests.test_report import Page
+from tests.runs.test_report import Page
 
 DESCRIPTION = {
     "dataset": "coco", "classes": ["disc"], "category_ids": [1], "mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "input_res_train": [96, 96],

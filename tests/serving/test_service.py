@@ -20,7 +20,7 @@ from src.serving import service as service_module
 from src.serving.access import Access, read_keys, start_log
 from src.serving.schema import Answer, Health, Limits, Problem
 from tests.conftest import own_log
-from tests.test_service_queue import Held, started
+from tests.serving.test_queue import Held, started
 
 KEY = "a-key-of-some-length"
 

@@ -14,8 +14,8 @@ import urllib.request
 import pytest
 
 from tests.conftest import ROOT, noise_image
-from tests.test_serve import encoded, send, serving
-from tests.test_service_images import until
+from tests.serving.test_images import until
+from tests.serving.test_serve import encoded, send, serving
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 ADDRESSES = 50  # of clients: 127.0.0.2, 127.0.0.3, ...

@@ -63,7 +63,7 @@ def test_the_onnx_file_has_the_originals_maps(name, by_operation):
 
     In both forms of the deformable convolution, which are of different opsets.
     """
-    from tests.test_dla import golden_state
+    from tests.network.test_dla import golden_state
 
     state, pixels, vectors = golden_state(name)
     network = parity.converted_network({key: value.numpy() for key, value in state.items()}, "native")

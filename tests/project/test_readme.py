@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT, call_script
-from tests.test_zoo import ZOO_FILES
+from tests.weights.test_zoo import ZOO_FILES
 from tools import document_parameters
 
 PAGES = ["README.md", "README_CN.md", "CONTRIBUTING.md", *sorted(os.path.relpath(path, ROOT) for path in glob.glob(f"{ROOT}/docs/*.md"))]
@@ -52,7 +52,7 @@ def test_named_files_exist(page):
     names = set(re.findall(r"(?:scripts|tools|src|tests|docs|configs)/[\w/-]+\.(?:pyx|py|sh|yaml|jpg|svg|md)", text))
     names -= {"configs/mine.yaml"}  # the reader's
     if page == "docs/differences.md":
-        names = {name for name in names if name not in ZOO_FILES}  # which tests/test_zoo.py looks for
+        names = {name for name in names if name not in ZOO_FILES}  # which tests/weights/test_zoo.py looks for
     folder = os.path.dirname(os.path.join(ROOT, page))
     links = set(re.findall(r"\]\(([^)#:]+)\)", re.sub(r"`[^`]*`", "", text)))
     for path in [*(os.path.join(ROOT, name) for name in names), *(os.path.join(folder, name) for name in links)]:

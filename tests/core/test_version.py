@@ -9,7 +9,7 @@ from src.inference.detector import consumer_description
 from src.runs.report import METRIC_WORDS, Run, write_report
 from src.weights.side_file import read_side_file, side_file
 from tests.conftest import call_script
-from tests.test_mindspore_versions import WITH_MINDSPORE, WITHOUT
+from tests.model_utils.test_mindspore_versions import WITH_MINDSPORE, WITHOUT
 
 
 def test_it_is_a_version():

@@ -1,4 +1,4 @@
-"""How scripts start, from a checkout and installed; tests/test_package.py has the installed package itself."""
+"""How scripts start, from a checkout and installed; tests/project/test_package.py has the installed package itself."""
 import glob
 import importlib.metadata
 import importlib.util

@@ -38,7 +38,7 @@ from tests.conftest import (
     own_detector,
     run_script,
 )
-from tests.test_torch_files import write_tar
+from tests.weights.test_torch_files import write_tar
 
 NAMES = os.path.join(ROOT, "tools", "names")
 pytestmark = pytest.mark.usefixtures("undrawn")  # all weights come from files

@@ -12,7 +12,7 @@ from src.inference.options import OptionParser
 from src.model_utils.config import as_parameters, get_config
 from src.model_utils.local_adapter import rank_label
 from tests.conftest import ROOT, call_script, user_error
-from tests.test_training_log import terminal
+from tests.runs.test_record import terminal
 
 PROGRAM = """import logging, sys
 sys.path[0] = {root!r}

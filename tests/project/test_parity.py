@@ -125,7 +125,7 @@ def small_networks():
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PYTORCH_ROWS)
 def test_what_pytorch_computes_is_the_same(part, by_operation):
-    """Of training, the small network's; parity.py itself trains the whole one, whose gradients test_train_step.py compares.
+    """Of training, the small network's; parity.py itself trains the whole one, whose gradients test_step.py compares.
 
     Its two graphs, for both deformable convolutions, take their time to compile.
     """

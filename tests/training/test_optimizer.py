@@ -10,7 +10,7 @@ from src.network.device_input import NamedColumns
 from src.training.optimizer import build_optimizer, freeze
 from src.training.step import TrainStep
 from tests import parity
-from tests.test_train_step import random_batch
+from tests.training.test_step import random_batch
 
 RATES = [0.1, 0.1, 0.05, 0.05, 0.05]  # of MultiDecay with an epoch of two steps
 

@@ -6,7 +6,7 @@ from mindspore import Tensor, nn
 from src.network.device_input import NamedColumns
 from src.training.ema import WeightAverage
 from src.training.step import LossScaling, TrainStep
-from tests.test_train_step import Quadratic, WithStatistics, results
+from tests.training.test_step import Quadratic, WithStatistics, results
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from src.launch.rank_table import Device, find_server, read_device_ips, read_ran
 
 @pytest.fixture(autouse=True)
 def no_paths(monkeypatch):
-    """Plans are made of MindRecord folders that hold nothing; tests/test_distributed.py has those that are refused."""
+    """Plans are made of MindRecord folders that hold nothing; tests/launch/test_distributed.py has those that are refused."""
     monkeypatch.setattr(launcher, "check_paths", lambda *_: None)
 
 

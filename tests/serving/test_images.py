@@ -17,7 +17,7 @@ from src.serving import images
 from src.serving.images import Workers
 from tests import worker_tasks
 from tests.conftest import ROOT, noise_image
-from tests.test_service_queue import Held
+from tests.serving.test_queue import Held
 
 
 @pytest.fixture(scope="module")
