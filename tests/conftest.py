@@ -44,6 +44,7 @@ from src.model_utils import config as config_module
 from src.model_utils.config import get_config
 from src.weights.side_file import read_side_file, side_file
 from tests import environments, prepared
+from tests.metainfo import classes_of
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 
@@ -53,7 +54,16 @@ def network_of(num_classes, dcn_impl="composite", **net_config):
     from src.network.centernet import build_network
 
     sections = {"net_config": net_config} if net_config else {}
-    return build_network(config_module.make_config(**sections).net_config, num_classes, dcn_impl)
+    return build_network(config_module.make_config(**sections).net_config, classes_of(num_classes), dcn_impl)
+
+
+def sample_of(pixels, boxes, labels, augmentation, layout, hm=None):
+    """samples.make_sample of boxes and labels, its heatmaps drawn into hm unless that is None."""
+    from src.data.samples import make_sample
+    from src.tasks.detection import targets
+
+    heatmaps = None if hm is None else {"hm": hm}
+    return make_sample(targets, pixels, {"boxes": boxes, "labels": labels}, augmentation, layout, heatmaps)
 
 
 def load_golden(name):

@@ -30,7 +30,7 @@ from mindspore import Tensor, nn, ops
 
 from src.core import errors
 from src.core.errors import UserError
-from src.data.samples import sample_layout
+from src.data.samples import make_sample, sample_layout
 from src.imaging import color, gaussians
 from src.imaging.view import View, make_input, normalize, whole_view
 from src.model_utils.config import Config, get_config
@@ -43,6 +43,7 @@ from src.network.device_input import NamedColumns
 from src.network.folding import make_for_inference
 from src.network.hourglass import Hourglass, StackFeatures
 from src.tasks import points
+from src.tasks.augmentation import Augmentation, whole_image
 from src.tasks.detection import DETECTION, device, targets
 from src.tasks.detection.device import decode
 from src.tasks.detection.results import to_image
@@ -51,6 +52,7 @@ from src.training.optimizer import build_optimizer
 from src.training.step import NetworkWithLoss
 from src.weights import torch_weights
 from src.weights.checkpoints import load_weights, parameter_shapes
+from tests.metainfo import classes_of
 
 USUAL = 1e-5  # tolerance, as the ones below relative to the largest value of what is compared
 NETWORK = 1e-4
@@ -146,7 +148,7 @@ def converted(state, dcn_impl):
     if described["arch"] == "hourglass":
         network = hourglass_of(state, num_classes, described)
     else:
-        network = build_network(Config(described), num_classes, dcn_impl)
+        network = build_network(Config(described), classes_of(num_classes), dcn_impl)
     return network, torch_weights.from_source(state, parameter_shapes(network), kind).weights
 
 
@@ -172,7 +174,7 @@ def hourglass_of(state, num_classes, described):
     dims = [channels("kps.0.up1.0.conv1"), *(channels(f"{level}.low1.0.conv1") for level in levels)]
     stacks = architectures.hourglasses(state.__contains__)
     backbone = Hourglass(stacks, dims, (channels("pre.0.conv"), channels("pre.1.conv1")), channels("cnvs.0.conv"))
-    heads = device.heads(SimpleNamespace(**described), num_classes)
+    heads = device.heads(SimpleNamespace(**described), classes_of(num_classes))
     return CenterNet(heads, backbone, StackFeatures(stacks, backbone.out_channels), head_conv=described["head_conv"])
 
 
@@ -258,7 +260,7 @@ def zoo_rows(vectors, folder):
     pixels = Tensor(recipe["make_input"](seed, (batch, 3, 4 * height, 4 * width)))
     for dcn_impl in ("native", "composite"):
         network = converted_network(state, dcn_impl)
-        heads = device.heads(get_config("", []).net_config, network.hm[2].out_channels)
+        heads = device.heads(get_config("", []).net_config, classes_of(network.hm[2].out_channels))
         maps = InferenceMaps(network, heads, nn.Identity()).set_train(False)(pixels)
         for head, output in maps.items():
             yield compare(f"model zoo, {dcn_impl}: {head}", output.asnumpy(), vectors[head], USUAL, USUAL)
@@ -298,15 +300,15 @@ def sample_rows(vectors, folder, name):
     crop_center, crop_scale, flip = vectors["crop_center"], vectors["crop_scale"], bool(vectors["flip"])
     if vectors["train"]:
         center, size = crop_center.astype(np.float32), size * crop_scale
-    layout = sample_layout(config, len(vectors["ret_hm"]))
-    words = pixels, boxes, vectors["labels"], targets.Augmentation(center, size, flip=flip), layout
-    sample = targets.make_sample(*words, np.zeros_like(vectors["ret_hm"], np.float32))
+    layout = sample_layout(config, classes_of(len(vectors["ret_hm"])))
+    words = targets, pixels, {"boxes": boxes, "labels": vectors["labels"]}, Augmentation(center, size, flip=flip), layout
+    sample = make_sample(*words, {"hm": np.zeros_like(vectors["ret_hm"], np.float32)})
     name = f"sample {name}"
     view = color.apply_color(sample["image"], sample["color"])
     yield compare(f"{name}: input", view[:, ::2, ::2], vectors["ret_input"], USUAL, gray_level(config.dataset_config))
     yield compare(f"{name}: heatmap", sample["hm"], vectors["ret_hm"])
     if variant != "dense_wh":
-        on_device = on_the_device([targets.make_sample(*words)], config, len(vectors["ret_hm"]), False)
+        on_device = on_the_device([make_sample(*words)], config, len(vectors["ret_hm"]), False)
         yield compare(f"{name}: input, on the device", on_device["image"][0, :, ::2, ::2], vectors["ret_input"], USUAL,
                       gray_level(config.dataset_config))
         yield compare(f"{name}: heatmap, drawn on the device", on_device["hm"][0], vectors["ret_hm"])
@@ -550,7 +552,7 @@ def arrays(reference):
 def on_the_device(samples, config, num_classes, draw):
     """The batch, {name: array}, that the device makes of samples of the pipeline; draw says whether they come with heatmaps."""
     batch = [Tensor(np.stack([sample[name] for sample in samples])) for name in targets.columns(draw)]
-    return {name: value.asnumpy() for name, value in build_device_input(config, num_classes, draw)(*batch).items()}
+    return {name: value.asnumpy() for name, value in build_device_input(config, classes_of(num_classes), draw)(*batch).items()}
 
 
 def with_loss(network, config=None):
@@ -571,8 +573,9 @@ def drawn_batch(n, size):
         boxes = np.hstack([corners, corners + sides])
         for (x1, y1, x2, y2), label in zip(boxes, labels):
             pixels[y1:y2, x1:x2] = np.eye(3)[label] * 190 + 30
-        samples.append(targets.make_sample(pixels, boxes.astype(np.float32), labels, targets.whole_image((size, size), (size, size)),
-                                           sample_layout(config, 3), np.zeros((3, size // 4, size // 4), np.float32)))
+        objects, hm = {"boxes": boxes.astype(np.float32), "labels": labels}, np.zeros((3, size // 4, size // 4), np.float32)
+        samples.append(make_sample(targets, pixels, objects, whole_image((size, size), (size, size)), sample_layout(config, classes_of(3)),
+                                   {"hm": hm}))
     return on_the_device(samples, config, 3, True)
 
 

@@ -11,6 +11,7 @@ from src.core.errors import UserError
 from src.core.timing import Case, take_turns
 from tools.benchmark_inputs import (
     CLASSES,
+    METAINFO,
     build_detector,
     convert,
     convert_photographs,
@@ -45,12 +46,13 @@ def input_part(runs):
     """The training sample on one core, its steps, and the pipeline that makes batches of it."""
     import numpy as np
 
-    from src.data.samples import sample_layout
+    from src.data.samples import make_sample, sample_layout
     from src.imaging import reading
+    from src.tasks.augmentation import ranges_of
     from src.tasks.detection import targets
 
     config = settings()
-    layout, ranges = sample_layout(config, CLASSES), targets.ranges_of(config)
+    layout, ranges = sample_layout(config, METAINFO), ranges_of(config)
     with one_core():
         for boxes_count, (width, height) in ((8, (640, 480)), *((n, (640, 480)) for n in (1, 2, 4, 16, 32, 64, 128)),
                                             *((8, size) for size in ((320, 240), (1280, 720), (1920, 1080)))):
@@ -60,10 +62,10 @@ def input_part(runs):
             name = f"{width}x{height}, {boxes_count} boxes"
 
             def sample(draw, data=data, boxes=boxes, labels=labels):
-                hm = np.zeros((CLASSES, 128, 128), np.float32) if draw else None
+                heatmaps = {"hm": np.zeros((CLASSES, 128, 128), np.float32)} if draw else None
                 pixels = reading.decode_image(data)
                 augmentation = targets.random_augmentation(np.random.default_rng(1), pixels.shape[1::-1], layout.input_size, ranges)
-                targets.make_sample(pixels, boxes, labels, augmentation, layout, hm)
+                make_sample(targets, pixels, {"boxes": boxes, "labels": labels}, augmentation, layout, heatmaps)
 
             for draw, where in ((True, "drawn"), (False, "left to the device")):
                 run = functools.partial(repeat, functools.partial(sample, draw), 20)
@@ -84,12 +86,14 @@ def sample_steps(data, boxes, labels, layout):
     """The steps of one training sample."""
     import numpy as np
 
+    from src.data.samples import collate, make_sample
     from src.imaging import geometry, reading
     from src.imaging.color import color_matrix, mean_gray, normalizing_matrix, random_color
+    from src.tasks.augmentation import whole_image
     from src.tasks.detection import targets
 
     pixels = reading.decode_image(data)
-    whole = targets.whole_image((640, 480), layout.input_size)
+    whole = whole_image((640, 480), layout.input_size)
     matrix = geometry.affine_matrix(whole.center, whole.width * 0.9, 0, layout.input_size)
     view = geometry.warp(pixels, matrix, layout.input_size)
     steps, lighting = random_color(np.random.default_rng(0))
@@ -103,14 +107,14 @@ def sample_steps(data, boxes, labels, layout):
         hm = np.zeros((CLASSES, *layout.out_size[::-1]), np.float32) if on_host else None
         targets.encode_targets(out_boxes, labels, layout, hm)
 
-    samples = [targets.make_sample(pixels, boxes, labels, whole, layout) for _ in range(16)]
+    samples = [make_sample(targets, pixels, {"boxes": boxes, "labels": labels}, whole, layout) for _ in range(16)]
     for name, function in (
         ("  decode", lambda: reading.decode_image(data)), ("  warp", lambda: geometry.warp(pixels, matrix, layout.input_size)),
         ("  color map", color), ("  targets, heatmap drawn", lambda: encode(True)),
         ("  targets, heatmap left to the device", lambda: encode(False)),
     ):
         yield Case(name, functools.partial(repeat, function, 20), "ms", 20)
-    yield Case("  batching by 16", functools.partial(targets.collate, samples, None), "ms", 16)
+    yield Case("  batching by 16", functools.partial(collate, targets.columns(False), samples, {}), "ms", 16)
 
 
 def pipeline_cases(folder, runs):
@@ -160,14 +164,14 @@ def train_part(runs):
     set_device("CPU", 0)
     for batch_size, side in ((16, 128), (2, 512)):
         config = settings("--dataset_config.input_res_train", [side, side])
-        device_input = build_device_input(config, CLASSES, True)
+        device_input = build_device_input(config, METAINFO, True)
         step = make_step(config, device_input)
         tensors = [ms.Tensor(array) for array in training_batch(config, batch_size)]
         start = time.perf_counter()
         step(*tensors)[0].asnumpy()
         yield Case(f"first step, {batch_size} x {side}x{side}", unit="s", seconds=[time.perf_counter() - start])
         for draw, where in ((True, "host"), (False, "device")):
-            cell = build_device_input(config, CLASSES, draw)
+            cell = build_device_input(config, METAINFO, draw)
             inputs = [ms.Tensor(array) for array in training_batch(config, batch_size, draw)]
             yield Case(f"  its batch on the device, heatmaps drawn on the {where}", functools.partial(run_cell, cell, inputs), "ms")
         run = functools.partial(run_step, step, tensors)
@@ -185,7 +189,7 @@ def make_step(config, device_input):
     from src.training.engine import build_train_step
     from src.training.optimizer import build_optimizer
 
-    network = build_network(config.net_config, CLASSES, "composite")
+    network = build_network(config.net_config, METAINFO, "composite")
     return build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), device_input)
 
 
@@ -256,7 +260,7 @@ def training_cases(config, batch_size, name):
 
     from src.training.engine import build_device_input
 
-    device_input = build_device_input(config, CLASSES, True)
+    device_input = build_device_input(config, METAINFO, True)
     step = make_step(config, device_input)
     tensors = [ms.Tensor(array) for array in training_batch(config, batch_size)]
     start = time.perf_counter()
@@ -294,7 +298,7 @@ def onnx_session(detector, form, path):
     from src.inference.onnx_detector import start_session
     from src.tasks import DETECTION
 
-    model = build_model(DETECTION, detector.network, False, form, ("batch", "height", "width"), {})
+    model = build_model(DETECTION, detector.network, False, form, ("batch", "height", "width"), 6, {})
     return start_session(model, "CPU", path)
 
 

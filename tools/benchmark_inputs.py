@@ -5,6 +5,7 @@ import json
 import os
 
 CLASSES = 80
+METAINFO = {"classes": [str(number) for number in range(CLASSES)]}
 
 
 def photograph(width=640, height=480, seed=0):
@@ -85,18 +86,19 @@ def training_batch(config, batch_size, heatmap_on_host=True):
     """A batch as the pipeline gives it, with eight objects an image: arrays in the order of targets.columns(heatmap_on_host)."""
     import numpy as np
 
-    from src.data.samples import sample_layout
+    from src.data.samples import collate, make_sample, sample_layout
+    from src.tasks.augmentation import ranges_of
     from src.tasks.detection import targets
 
-    layout, ranges = sample_layout(config, CLASSES), targets.ranges_of(config)
-    hm = np.zeros((batch_size, CLASSES, *layout.out_size[::-1]), np.float32) if heatmap_on_host else None
+    layout, ranges = sample_layout(config, METAINFO), ranges_of(config)
+    heatmaps = targets.empty_heatmaps(batch_size, layout) if heatmap_on_host else {}
     samples = []
     for seed in range(batch_size):
         boxes, labels = random_boxes(8, 640, 480, seed)
         augmentation = targets.random_augmentation(np.random.default_rng(seed), (640, 480), layout.input_size, ranges)
-        own_map = hm[seed] if heatmap_on_host else None
-        samples.append(targets.make_sample(photograph(seed=seed), boxes, labels, augmentation, layout, own_map))
-    return targets.collate(samples, hm)
+        own_maps = {name: maps[seed] for name, maps in heatmaps.items()}
+        samples.append(make_sample(targets, photograph(seed=seed), {"boxes": boxes, "labels": labels}, augmentation, layout, own_maps))
+    return collate(targets.columns(heatmap_on_host), samples, heatmaps)
 
 
 def build_detector(*words):
@@ -108,7 +110,7 @@ def build_detector(*words):
     from src.network.folding import make_for_inference
 
     config = settings(*words)
-    network = build_network(config.net_config, CLASSES, "composite")
+    network = build_network(config.net_config, METAINFO, "composite")
     make_for_inference(network)
-    graph = build_detection(network, config.net_config, CLASSES, 100, ms.nn.Identity())
+    graph = build_detection(network, config.net_config, METAINFO, 100, ms.nn.Identity())
     return Detector(graph, {"mean": config.dataset_config.mean, "std": config.dataset_config.std}, 4)

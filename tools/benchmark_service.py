@@ -43,7 +43,7 @@ def write_model(path):
     classes = [f"class {number}" for number in range(CLASSES)]
     description = {"dataset": "none", "classes": classes, "category_ids": list(range(1, CLASSES + 1)), "mean": config.dataset_config.mean,
                    "std": config.dataset_config.std, "input_res_train": [SIDE, SIDE], "evaluation": {}, **size}
-    model = build_model(DETECTION, build_detector().network, False, "deform_conv", ("batch", "height", "width"),
+    model = build_model(DETECTION, build_detector().network, False, "deform_conv", ("batch", "height", "width"), 6,
                         {name: json.dumps(value) for name, value in description.items()})
     with open(path, "wb") as file:
         file.write(model.SerializeToString())

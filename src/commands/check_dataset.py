@@ -32,11 +32,11 @@ def main(argv=None):
         for line in part.lines():
             show(line)
         if part.images and part is train:
-            look.report(part.boxes, part.classes, recipe)
+            look.report(part.boxes, part.metainfo["classes"], recipe)
             if line := describe_epoch(part.boxes.images, recipe):
                 LOG.info(line)
         elif part.images:
-            LOG.info(summary.describe(part.boxes, part.classes, recipe.input_size))
+            LOG.info(summary.describe(part.boxes, part.metainfo["classes"], recipe.input_size))
     show("")
     if not train.images and not val.images:
         raise UserError(f"{config.data_dir}: no image of either part can be used; {(train.refusals + val.refusals)[0]}")
@@ -44,7 +44,7 @@ def main(argv=None):
     if train.images:
         with look.going_on(path):  # of images of which --quick has read the headers alone
             batch, image_ids, layout = first_batch(train, config)
-            look.save_batch(path, batch, image_ids, train.classes, layout, config.net_config)
+            look.save_batch(path, batch, image_ids, layout, config.net_config, train.metainfo)
     if train.is_sound and val.is_sound:
         show("conversion and evaluation take this data set")
         return 0

@@ -26,23 +26,25 @@ def main():
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
     model = open_model_of(options)
 
-    import numpy as np  # what is slow to load is loaded when there is something to do
-
-    from ..core.console import LOG
+    from ..core.console import LOG  # what is slow to load is loaded when there is something to do
     from ..core.kept import require_ours, says
     from ..data.coco import check_classes, find_split, image_list, image_size, read_coco
-    from ..data.objects import ground_truth_boxes
+    from ..data.objects import ground_truth
     from ..data.summary import spread
     from ..imaging import drawing
     from ..imaging.reading import read_image
     from ..inference.predictor import Predictor
+    from ..tasks import task_of
+    from ..tasks.pictures import compare
 
     require_ours(options.output, says(), option="--output")
 
     predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     split = find_split(options.data_dir, "val", config.dataset_config)
-    coco = read_coco(split.annotation, split.image_dir)
-    category_ids = check_classes(predictor.detector.description, coco, split.annotation)
+    description = predictor.detector.description
+    task = task_of(description)
+    coco = read_coco(split.annotation, split.image_dir, task)
+    category_ids = check_classes(description, coco, split.annotation)
     images = image_list(split, coco)
     sheet = []
     for image_id, path in spread(images, options.count):
@@ -51,14 +53,9 @@ def main():
         except (OSError, ValueError) as error:
             LOG.warning(f"skipped image {image_id} ({path}): {errors.reason(error)}")
             continue
-        detections = predictor(image).detections()
-        ground_truth = ground_truth_boxes(coco, image_id, category_ids)
-        # Labels stay legible on small images.
-        shown = drawing.fit(image, options.width // 2 + 1, options.width) if image.shape[1] < options.width / 2 else image
-        zoom = np.tile(np.divide(shown.shape[1::-1], image.shape[1::-1]), 2)
-        detections[:, :4] *= zoom
-        ground_truth[:, :4] *= zoom
-        sheet.append(drawing.compare(shown, detections, ground_truth, predictor.classes, config.eval_config.score_thresh))
+        truth = ground_truth(task, coco, image_id, category_ids, description)
+        fit_into = (options.width // 2 + 1, options.width) if image.shape[1] < options.width / 2 else None  # labels stay legible
+        sheet.append(compare(task, image, predictor(image).detections(), truth, description, config.eval_config.score_thresh, fit_into))
     if not sheet:
         raise UserError(f"none of the chosen images of {split.annotation} can be shown")
     drawing.save_image(options.output, drawing.contact_sheet(sheet, options.columns, options.width), says())

@@ -78,7 +78,7 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
         num_classes, network = torch_weights.describe_detector(state, kind)
         dataset, classes, category_ids = class_list(num_classes, annotation, others)
         net_config = checked_section("net_config", {**defaults.net_config.as_dict(), **network}, ckpt_file)
-        shapes = parameter_shapes(build_network(Config(net_config), num_classes, "composite"))
+        shapes = parameter_shapes(build_network(Config(net_config), {"classes": classes}, "composite"))
         conversion = torch_weights.from_source(state, shapes, kind)
     options = defaults.dataset_config
     mean, std = options.mean, options.std
@@ -189,7 +189,7 @@ def read_weights(ckpt_file):
     from ..network.centernet import build_network
     from ..weights.checkpoints import load_weights, read_checkpoint, stored_name
 
-    network = build_network(Config(description["net_config"]), len(description["classes"]), "composite")
+    network = build_network(Config(description["net_config"]), description, "composite")
     parameters = read_checkpoint(ckpt_file, "checkpoint (--ckpt_file)")
     load_weights(network, parameters, ckpt_file)
     weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}

@@ -17,7 +17,7 @@ def main():
     from ..evaluation import results
     from ..inference import offline
     from ..native.extensions import require_extensions
-    from ..tasks.detection.results import coco_records, merge, to_image
+    from ..tasks import task_of
     from ..weights.side_file import checked_evaluation
 
     target = os.path.join(config.save_path, "val")
@@ -30,7 +30,8 @@ def main():
         annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
         split, data_dir = coco_files.Split(annotation, ""), os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
     require_extensions()
-    coco = coco_files.read_coco(split.annotation, split.image_dir)
+    task = task_of(meta)
+    coco = coco_files.read_coco(split.annotation, split.image_dir, task)
     coco_files.check_expected(config, *coco_files.class_list(coco), split.annotation)
     coco_files.log_notes(coco)
     config.take(checked_evaluation(meta.get("evaluation", {}), config.meta_path), "the exported file")
@@ -45,19 +46,19 @@ def main():
             continue
         path = os.path.join(config.result_path, offline.result_name(offline.input_name(entry["id"])))
         try:
-            detections = offline.read_result(path, meta["K"], len(meta["classes"]))
+            detections = offline.read_result(path, meta)
         except (OSError, ValueError) as error:
             skipped.append(f"image {entry['id']} ({path}): {errors.reason(error)}")
             continue
-        detections = merge([to_image(detections, entry["view"])], options.SOFT_NMS, meta["K"])
-        records += coco_records(entry["id"], detections, category_ids, options.round_scores)
+        detections = task.results.merge([task.results.to_image(detections, entry["view"])], options.SOFT_NMS, meta["K"])
+        records += task.results.coco_records(entry["id"], detections, category_ids, options.round_scores)
     log_skipped(skipped)
     images = [(entry["id"], entry["file_name"]) for entry in meta["images"]]
     if not records:
         raise UserError(f"{config.result_path}: no result of any of the {len(images)} images")
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
     with whole_folder(target, results.results_of("val")) as folder:
-        results.Results(split.annotation, images, records, skipped).write(folder, "val")
+        results.Results(task, split.annotation, images, records, skipped).write(folder, "val")
         LOG.info(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
-        show(results.score_and_write(folder, coco, records, coco_files.dataset_name(data_dir, coco), extra, options.voc_metric))
+        show(results.score_and_write(folder, task, coco, records, coco_files.dataset_name(data_dir, coco), extra, options.voc_metric))
     show(f"results: {target}")

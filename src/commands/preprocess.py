@@ -8,17 +8,16 @@ from ..model_utils.config import get_config
 def main():
     config = get_config(__doc__)
     LOG.info(config.summary())
-    from ..data.coco import check_expected, class_list, find_split, image_list, image_size, log_notes, read_coco
+    from ..data.coco import check_expected, find_split, image_list, image_size, log_notes, metainfo_of, read_coco
     from ..inference.models import is_exported, open_model
     from ..network.architectures import check_detected_input, network_facts
+    from ..tasks import task_of
 
     if not config.predict_dir:
         raise UserError("no folder for the inputs given (--predict_dir)")
     if config.eval_config.multi_scales != [1.0]:
         raise UserError(f"eval_config.multi_scales is {config.eval_config.multi_scales}; offline inference has one scale, [1.0]")
     split = find_split(config.val_data_dir, "val", config.dataset_config, "--val_data_dir")
-    coco = read_coco(split.annotation, split.image_dir)
-    check_expected(config, *class_list(coco), split.annotation)
     description = open_model(config.mindir_path).description if config.mindir_path else None
     if description and not is_exported(config.mindir_path):
         raise UserError(f"mindir_path is no exported file (.mindir or .onnx): {config.mindir_path}")
@@ -34,12 +33,16 @@ def main():
     from ..native.extensions import require_extensions
 
     require_extensions()
+    task = task_of(description or config.net_config)
+    coco = read_coco(split.annotation, split.image_dir, task)
+    metainfo = metainfo_of(coco, task)
+    check_expected(config, metainfo["classes"], metainfo["category_ids"], split.annotation)
     if description:
         check_classes(description, coco, split.annotation)
     else:
         options = config.export_config
         description = {
-            "classes": class_list(coco)[0], "mean": config.dataset_config.mean, "std": config.dataset_config.std,
+            "task": task.name, **metainfo, "mean": config.dataset_config.mean, "std": config.dataset_config.std,
             "input_res": options.input_res, "input_type": options.input_type,
             "down_ratio": config.net_config.down_ratio, "K": config.eval_config.K,
         }

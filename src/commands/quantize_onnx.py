@@ -192,7 +192,6 @@ def compare(detectors, batch, part, config):
     from ..core.console import LOG
     from ..core.timing import take_turns
     from ..evaluation import evaluator
-    from ..tasks.detection import scores
 
     times = take_turns({name: lambda detector=detector: detector(batch) for name, detector in detectors.items()}, RUNS)
     size = "x".join(map(str, batch.shape))
@@ -203,8 +202,8 @@ def compare(detectors, batch, part, config):
         evaluator.require_read(len(results.skipped), part)
         if interrupts.INTERRUPTS.requested:
             raise interrupts.Interrupted("the int8 file is written whole; nothing is scored")
-        metrics = scores.score(part.coco, results.records)[1]
-        for metric in scores.METRIC_NAMES:
+        metrics = part.task.scores.score(part.coco, results.records)[1]
+        for metric in part.task.metrics:
             report.setdefault(metric, {})[name] = metrics[metric]
     return report
 

@@ -90,26 +90,31 @@ def find_files(folder):
 def read_metrics(path):
     """The dictionary of a metrics.json, None if it is not there. Raises UserError."""
     from ..core.files import read_json
+    from ..core.kinds import is_number
     from ..evaluation.results import SCORES, TIMES
+    from ..tasks import metrics_of
 
     if not os.path.isfile(path):
         return None
     metrics = read_json(path, "scores of eval.py", SCORES)
-    return read_json(path, "scores of eval.py", TIMES) if "stage_seconds" in metrics else metrics
+    tests = dict.fromkeys(metrics_of(metrics), is_number) | (TIMES if "stage_seconds" in metrics else {})
+    return read_json(path, "scores of eval.py", tests)
 
 
 def ground_truth(result, options, config):
-    """Ground truth, records and images of an evaluation's result: {"coco", "records", "images"}. Raises UserError."""
+    """Ground truth, records, images and task of an evaluation's result: {"coco", "records", "images", "task"}. Raises UserError."""
     from ..data.coco import find_split, image_list, read_coco
+    from ..tasks import task_of
 
+    task = task_of(result)
     if options.data_dir:
         split = find_split(options.data_dir, "val", config.dataset_config)
-        coco = read_coco(split.annotation, split.image_dir)
+        coco = read_coco(split.annotation, split.image_dir, task)
         images = dict(image_list(split, coco))
     else:
         if not os.path.isfile(result["annotation"]):
             raise UserError(f"the annotations are no longer at {result['annotation']}; say where the data set is with --data_dir")
-        coco = read_coco(result["annotation"])
+        coco = read_coco(result["annotation"], task=task)
         images = {info["id"]: info["file_name"] for info in result["images"]}
     unknown = [record["image_id"] for record in result["annotations"] if record["image_id"] not in coco.imgs]
     if unknown:
@@ -117,4 +122,4 @@ def ground_truth(result, options, config):
     foreign = [record["category_id"] for record in result["annotations"] if record["category_id"] not in coco.cats]
     if foreign:
         raise UserError(f"category id {foreign[0]} of the results is not in the annotations; is it the data set of this evaluation?")
-    return {"coco": coco, "records": result["annotations"], "images": images}
+    return {"coco": coco, "records": result["annotations"], "images": images, "task": task}

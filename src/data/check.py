@@ -14,9 +14,9 @@ from ..imaging import reading
 from ..imaging.color import apply_color
 from ..imaging.headers import read_header
 from ..tasks import task_of
-from .coco import check_classes, check_expected, check_objects, class_list, find_split, image_list, image_size, read_coco
+from .coco import check_classes, check_expected, check_objects, find_split, image_list, image_size, metainfo_of, read_coco
 from .epochs import epoch_order
-from .objects import usable_boxes, without_objects
+from .objects import usable_objects, without_objects
 from .samples import MOST_IMAGES, augmented_batch, sample_layout
 from .summary import Boxes, collect
 
@@ -39,14 +39,14 @@ NO_OBJECTS = "images have no objects, and are left out (dataset_config.keep_empt
 class Part:
     """What was found in the "train" or the "val" part of a data set.
 
-    refusals: sentences for which conversion or evaluation would refuse all of it; found {what: [sentences]}; images [(id, path, boxes
-    [M, 4] x1, y1, x2, y2, labels [M], stated size)] that can be used; their summary.Boxes.
+    refusals: sentences for which conversion or evaluation would refuse all of it; found {what: [sentences]}; images [(id, path, objects,
+    stated size)] that can be used; their summary.Boxes.
     """
 
     name: str
     annotation: str = ""
     coco: object = None
-    classes: list = field(default_factory=list)
+    metainfo: dict = field(default_factory=dict)
     refusals: list = field(default_factory=list)
     found: dict = field(default_factory=dict)
     images: list = field(default_factory=list)
@@ -77,13 +77,13 @@ class Part:
 
 def check_part(data_dir, name, config, quick=False):
     """The Part that is found in a data set. With quick, images are read by their headers alone."""
-    part, options = Part(name), config.dataset_config
+    part, options, task = Part(name), config.dataset_config, task_of(config.net_config)
     try:
         split = find_split(data_dir, name, options)
         part.annotation = split.annotation
-        coco = part.coco = read_coco(split.annotation, split.image_dir)
-        part.classes, category_ids = class_list(coco)
-        check_expected(config, part.classes, category_ids, split.annotation)
+        coco = part.coco = read_coco(split.annotation, split.image_dir, task)
+        part.metainfo = metainfo_of(coco, task)
+        check_expected(config, part.metainfo["classes"], part.metainfo["category_ids"], split.annotation)
         if name == "val":
             check_objects(coco, split.annotation)
     except UserError as error:
@@ -94,7 +94,7 @@ def check_part(data_dir, name, config, quick=False):
         part.add("notes on the annotation file", note)
     for sentence in coco.skipped:
         part.add_left_out(sentence)
-    _check_images(part, split, options, quick)
+    _check_images(part, split, options, task, quick)
     for path, number in Counter(os.path.normpath(path) for _, path, *_ in part.images).items():
         if number > 1:
             part.add("image files are listed under more than one id", f"{path}: {number} times")
@@ -105,10 +105,9 @@ def check_part(data_dir, name, config, quick=False):
     return part
 
 
-def _check_images(part, split, options, quick):
+def _check_images(part, split, options, task, quick):
     """Read all images of a Part, and their boxes; fills images, boxes and found."""
     coco, rows = part.coco, []
-    labels_of_ids = {category_id: label for label, category_id in enumerate(class_list(coco)[1])}
     read_file = _read_header if quick else _read_whole
 
     def load(item):
@@ -127,7 +126,8 @@ def _check_images(part, split, options, quick):
             size, what, remark = read
             if what:
                 part.add(what, f"{name}: {remark}")
-            boxes, labels, problems = usable_boxes(annotations, labels_of_ids, size)
+            objects, problems = usable_objects(annotations, size, task, part.metainfo)
+            boxes = objects["boxes"]
             for sentence in problems:
                 part.add_left_out(sentence)
             if annotations and not len(boxes):
@@ -138,8 +138,8 @@ def _check_images(part, split, options, quick):
             if part.name == "train" and not annotations and not options.keep_empty:
                 part.add(NO_OBJECTS, name)
                 continue
-            rows.append((size, boxes, labels))
-            part.images.append((image_id, path, boxes, labels, image_size(coco.imgs[image_id])))
+            rows.append((size, boxes, objects["labels"]))
+            part.images.append((image_id, path, objects, image_size(coco.imgs[image_id])))
     part.boxes = collect(rows)
 
 
@@ -174,7 +174,7 @@ def compare_parts(train, val):
     if train.coco is None or val.coco is None:
         return
     try:
-        check_classes({"classes": train.classes}, val.coco, val.annotation)
+        check_classes(train.metainfo, val.coco, val.annotation)
     except UserError as error:
         val.refusals.append(str(error))
     trained_on = {os.path.realpath(path) for _, path, *_ in train.images}
@@ -188,13 +188,13 @@ def first_batch(part, config):
 
     Raises OSError or ValueError if an image cannot be read.
     """
-    layout = sample_layout(config, len(part.classes))
+    layout = sample_layout(config, part.metainfo)
     images = sorted(part.images, key=lambda image: image[0])
     order = epoch_order(len(images), config.seed, 0, config.do_shuffle)
     order = order[: min(config.train_config.batch_size * config.train_config.accumulate_steps, MOST_IMAGES)]
     chosen = [images[index] for index in order]
-    loaded = ((reading.read_image(path, size, config.dataset_config.max_pixels), image_id, boxes, labels)
-              for image_id, path, boxes, labels, size in chosen)
+    loaded = ((reading.read_image(path, size, config.dataset_config.max_pixels), image_id, objects)
+              for image_id, path, objects, size in chosen)
     columns = task_of(config.net_config).targets.columns(True)
     batch = dict(zip(columns, augmented_batch(loaded, len(chosen), 0, config, layout, True)))
     batch["image"] = np.stack([apply_color(view, color) for view, color in zip(batch["image"], batch["color"])])

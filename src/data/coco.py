@@ -62,7 +62,7 @@ def _first_existing(data_dir, chosen, usual, option, optional=False):
     raise UserError(f"none of these exists: {', '.join(candidates)}; {way}")
 
 
-def read_coco(path, image_dir=""):
+def read_coco(path, image_dir="", task=None):
     """Read and check an annotation file; returns pycocotools' COCO, whose `notes` say what was mended, and `skipped` what was left out.
 
     Image ids are whole numbers from 0, class names different texts, category ids different whole numbers, or it raises UserError: what is
@@ -70,9 +70,10 @@ def read_coco(path, image_dir=""):
     that pycocotools can tell apart. An image whose annotations are all none is left out with them: it does not show that there is nothing.
     Sizes that the file does not state are those of the image files in image_dir, if it is given.
 
-    COCO's own files keep all their boxes, so that scores are those that pycocotools gives.
+    COCO's own files keep all their boxes, so that scores are those that pycocotools gives. With a Task annotations have what it reads of
+    them, too.
     """
-    return check_coco(load_json(path), path, image_dir)
+    return check_coco(load_json(path), path, image_dir, task)
 
 
 def load_json(path):
@@ -85,7 +86,7 @@ def load_json(path):
         raise UserError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
 
 
-def check_coco(content, path, image_dir=""):
+def check_coco(content, path, image_dir="", task=None):
     """read_coco, of what load_json gives."""
     notes, skipped, mended = [], [], Counter()
     with errors.about(path):
@@ -96,6 +97,9 @@ def check_coco(content, path, image_dir=""):
         entries = coco_entries.dictionaries(content, "annotations", [])
         category_ids = {entry["id"] for entry in categories}
         annotations = coco_entries.read_annotations(entries, images, shared, category_ids, notes, skipped, mended)
+        if task is not None:
+            complete = functools.partial(task.targets.check_annotation, metainfo=task.targets.read_metainfo(categories))
+            annotations = coco_entries.keep_complete(annotations, complete, skipped)
     info = content["info"] if isinstance(content.get("info"), dict) else {}
     size_of = _sizes(images, image_dir)
     if is_cocos_own(info):
@@ -139,6 +143,12 @@ def class_list(coco):
     """(class names, category ids), both in the order of the ids; a label is an index into these lists."""
     categories = sorted(coco.dataset["categories"], key=lambda category: category["id"])
     return [category["name"] for category in categories], [category["id"] for category in categories]
+
+
+def metainfo_of(coco, task):
+    """The metainfo of a Task that a COCO file gives: classes, category_ids, and what the task reads beside them. Raises UserError."""
+    classes, category_ids = class_list(coco)
+    return {"classes": classes, "category_ids": category_ids, **task.targets.read_metainfo(coco.dataset["categories"])}
 
 
 def named_classes(config):

@@ -173,6 +173,19 @@ def read_annotations(entries, images, shared, category_ids, notes, skipped, mend
     return boxes
 
 
+def keep_complete(annotations, complete, skipped):
+    """Those annotations that complete(annotation), which completes what a task reads of one in place, does not refuse by a UserError."""
+    kept = []
+    for entry in annotations:
+        try:
+            complete(entry)
+        except UserError as error:
+            skipped.append(f"{annotation_name(entry)}: {error}")
+        else:
+            kept.append(entry)
+    return kept
+
+
 def keep_objects(annotations, size_of, skipped, mended):
     """Those annotations that are objects (objects.py), by the sizes (width, height) that size_of(image id) gives."""
     kept, seen = [], defaultdict(dict)

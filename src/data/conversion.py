@@ -9,17 +9,11 @@ from ..core.console import LOG, log_skipped, progress
 from ..core.errors import UserError
 from ..core.files import settle, write_json
 from ..imaging import reading
-from .coco import check_expected, class_list, dataset_name, image_size, read_coco
-from .manifest import boxes_path, manifest_path, write_boxes, writing_records
-from .objects import usable_boxes, without_objects
+from ..tasks import task_of
+from .coco import check_expected, dataset_name, image_size, metainfo_of, read_coco
+from .manifest import boxes_path, manifest_path, record_schema, write_boxes, writing_records
+from .objects import usable_objects, without_objects
 from .summary import collect
-
-RECORD_SCHEMA = {
-    "image": {"type": "bytes"},
-    "image_id": {"type": "int64"},
-    "boxes": {"type": "float32", "shape": [-1, 4]},
-    "labels": {"type": "int32", "shape": [-1]},
-}
 
 
 def convert(split, config):
@@ -34,9 +28,10 @@ def convert(split, config):
     from mindspore.mindrecord import FileWriter
 
     mindrecord_dir, prefix, options = config.mindrecord_dir, config.mindrecord_prefix, config.dataset_config
-    coco = read_coco(split.annotation, split.image_dir)
-    classes, category_ids = class_list(coco)
-    check_expected(config, classes, category_ids, split.annotation)
+    task = task_of(config.net_config)
+    coco = read_coco(split.annotation, split.image_dir, task)
+    metainfo = metainfo_of(coco, task)
+    check_expected(config, metainfo["classes"], metainfo["category_ids"], split.annotation)
     os.makedirs(mindrecord_dir, exist_ok=True)
     listed = coco.dataset["images"]
     infos = listed if options.keep_empty else [info for info in listed if coco.imgToAnns[info["id"]]]
@@ -47,13 +42,12 @@ def convert(split, config):
     for note in coco.notes:
         LOG.warning(note)
     boxes = []
-    labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
-    load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, labels_of_ids=labels_of_ids,
+    load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, task=task, metainfo=metainfo,
                              max_pixels=options.max_pixels)
     with tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial, ThreadPoolExecutor(options.num_workers) as pool:
         with writing_records(mindrecord_dir):
             writer = FileWriter(os.path.join(partial, prefix), num_shards)
-            writer.add_schema(RECORD_SCHEMA, "CenterNet training set")
+            writer.add_schema(record_schema(task, metainfo), "CenterNet training set")
         for chunk in progress(_chunks(infos, 64), "converting, 64 images a step"):
             records = []
             for record, size, problems in pool.map(load, chunk):
@@ -72,7 +66,7 @@ def convert(split, config):
             writer.commit()
         files, boxes = sorted(os.listdir(partial)), collect(boxes)
         manifest = {
-            "dataset": dataset_name(config.coco_data_dir, coco), "classes": classes, "category_ids": category_ids, "images": boxes.images,
+            "dataset": dataset_name(config.coco_data_dir, coco), "task": task.name, **metainfo, "images": boxes.images,
             "objects": len(boxes.labels), "images_without_objects": int((boxes.counts == 0).sum()),
             "images_left_out": len(listed) - len(infos), "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
             "sizes": {file: os.path.getsize(os.path.join(partial, file)) for file in files},
@@ -88,7 +82,7 @@ def _chunks(items, size):
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
+def _load_record(info, coco, image_dir, task, metainfo, max_pixels):
     """(record or None, (width, height) of the image, sentences about what was left out) of one image."""
     path = os.path.join(image_dir, info["file_name"])
     try:
@@ -100,7 +94,7 @@ def _load_record(info, coco, image_dir, labels_of_ids, max_pixels):
     except (OSError, ValueError) as error:
         return None, None, [f"image {info['id']} ({path}): {errors.reason(error)}"]
     annotations = coco.imgToAnns[info["id"]]
-    boxes, labels, problems = usable_boxes(annotations, labels_of_ids, (width, height))
-    if annotations and not len(boxes):
+    objects, problems = usable_objects(annotations, (width, height), task, metainfo)
+    if annotations and not len(objects["labels"]):
         return None, None, [*problems, f"image {info['id']} ({path}): {without_objects(len(annotations))}"]
-    return {"image": data, "image_id": int(info["id"]), "boxes": boxes, "labels": labels}, (width, height), problems
+    return {"image": data, "image_id": int(info["id"]), **objects}, (width, height), problems

@@ -19,14 +19,24 @@ from ..core.files import read_json, whole_file
 from ..core.kinds import dictionary_of, is_string, is_text, is_whole, list_of
 from ..core.project import command
 from ..model_utils.paths import training_annotation
+from ..tasks import Task, task_of
 from .coco import check_expected, class_list, find_split, named_classes, read_coco
 from .labels.formats import import_hint
 from .summary import Boxes
 
-COLUMNS = ["image", "image_id", "boxes", "labels"]
+COLUMNS = ["image", "image_id", "boxes", "labels"]  # and the task's
 ZOO_COLUMNS = ["image", "img_id", "bboxes", "category_id"]  # the same in the model zoo's files, whose category_id counts from 1
 BOXES = ("image_sizes", "counts", "sizes", "labels")  # of summary.Boxes, in the file beside the manifest
 HEADER_LIMIT = 2**24  # bytes that MindRecord keeps for its header
+
+
+def record_schema(task: Task, metainfo: dict) -> dict[str, dict]:
+    """The schema of MindRecord files of a Task: {column: type and shape}."""
+    return {
+        "image": {"type": "bytes"}, "image_id": {"type": "int64"},
+        "boxes": {"type": "float32", "shape": [-1, 4]}, "labels": {"type": "int32", "shape": [-1]},
+        **{name: {"type": "float32", "shape": [-1, count]} for name, count in task.targets.object_columns(metainfo).items()},
+    }
 
 
 def manifest_path(mindrecord_dir, prefix):
@@ -75,6 +85,7 @@ def read_manifest(config):
     elif os.path.isfile(path):
         manifest = read_json(path, "a manifest of MindRecord files", {
             "dataset": is_string, "files": list_of(is_text), "classes": list_of(is_text, least=1), "category_ids": list_of(is_whole)})
+        check_task(manifest, config, path)
         if not dictionary_of(is_whole)(manifest.get("sizes", {})):
             raise UserError(f"{path}: not a manifest of MindRecord files (its sizes are no whole numbers)")
         check_expected(config, manifest["classes"], manifest["category_ids"], path)
@@ -86,6 +97,19 @@ def read_manifest(config):
         if written not in (None, os.path.getsize(file)):
             raise damaged(mindrecord_dir, f"{name} has {os.path.getsize(file)} bytes, the conversion wrote {written}")
     return manifest
+
+
+def check_task(manifest, config, path):
+    """Raise UserError unless the MindRecord files with this manifest, at path, were converted for the task that is to be trained."""
+    task = task_of(config.net_config)
+    with errors.about(path):
+        converted = task_of(manifest)
+    if converted is not task:
+        raise UserError(f"{path}: converted for {converted.name}, and net_config.task is {task.name}; convert the data set with "
+                        f"--net_config.task {task.name} into another folder, or train {converted.name}")
+    for name, test in task.targets.METAINFO.items():
+        if not (name in manifest and test(manifest[name])):
+            raise UserError(f"{path}: not a manifest of MindRecord files for {task.name} (its {name} is missing or damaged)")
 
 
 def _way_there(config):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..tasks import Task
+
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
@@ -54,16 +56,20 @@ def annotation_problem(annotation: dict, size: tuple[float, float], seen: dict) 
     return object_problem(annotation, kind, annotation["bbox"], size, seen, annotation_name)
 
 
-def usable_boxes(annotations: Iterable[dict], labels_of_ids: dict[int, int], size: tuple[float, float]) -> tuple[np.ndarray, np.ndarray,
-                 list[str]]:
+def usable_objects(annotations: Iterable[dict], size: tuple[float, float], task: Task, metainfo: dict,
+                   category_ids: Sequence[int] | None = None) -> tuple[dict[str, np.ndarray], list[str]]:
     """The objects of one image as arrays.
 
-    Args: annotations of the image, as read_coco gives them; labels_of_ids {category id: label}; the image's size (width, height) in pixels.
-    Returns boxes [M, 4] float32 as x1, y1, x2, y2 (not clipped), labels [M] int32, and for each annotation that is no object a sentence
-    that names it.
+    Args: annotations of the image, as read_coco gives them; the image's size (width, height) in pixels; a Task and the data set's metainfo;
+    category_ids in the order of the labels, if they are others than those of metainfo.
+    Returns {boxes [M, 4] float32 x1, y1, x2, y2 (not clipped), labels [M] int32 and the task's object_columns, float32 [M, n]}, and
+    for each annotation that is no object a sentence that names it.
     """
+    labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids or metainfo["category_ids"])}
+    columns = task.targets.object_columns(metainfo)
     seen: dict = {}
     boxes, labels, skipped = [], [], []
+    added: dict[str, list] = {name: [] for name in columns}
     for annotation in annotations:
         if problem := annotation_problem(annotation, size, seen):
             skipped.append(f"{annotation_name(annotation)}: {problem}")
@@ -71,7 +77,10 @@ def usable_boxes(annotations: Iterable[dict], labels_of_ids: dict[int, int], siz
         x, y, w, h = map(float, annotation["bbox"])
         boxes.append([x, y, x + w, y + h])
         labels.append(labels_of_ids[annotation["category_id"]])
-    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), skipped
+        for name, values in task.targets.read_object(annotation, metainfo).items():
+            added[name].append(values)
+    objects = {"boxes": np.array(boxes, np.float32).reshape(-1, 4), "labels": np.array(labels, np.int32)}
+    return objects | {name: np.array(added[name], np.float32).reshape(-1, count) for name, count in columns.items()}, skipped
 
 
 def without_objects(count: int) -> str:
@@ -79,11 +88,10 @@ def without_objects(count: int) -> str:
     return f"none of its {count} annotations can be used, so it cannot count as an image without objects"
 
 
-def ground_truth_boxes(coco: "COCO", image_id: int, category_ids: Sequence[int]) -> np.ndarray:
-    """The objects of an image as [M, 6]: x1, y1, x2, y2, 1, label; category_ids in the order of the labels."""
-    labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids)}
-    boxes, labels, _ = usable_boxes(coco.imgToAnns[image_id], labels_of_ids, ANY_SIZE)
-    return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
+def ground_truth(task: Task, coco: "COCO", image_id: int, category_ids: Sequence[int], metainfo: dict) -> np.ndarray:
+    """The objects of an image as the Task's rows [M, D] of score 1; category_ids in the order of the labels."""
+    objects, _ = usable_objects(coco.imgToAnns[image_id], ANY_SIZE, task, metainfo, category_ids)
+    return task.results.of_objects(objects)
 
 
 def turned_box(box: Sequence[float], degrees: float) -> list[float]:

@@ -36,14 +36,13 @@ class TrainSet:
 
         require_extensions()
         self.config = config
-        self.targets = task_of(config.net_config).targets
-        self.heatmap_on_host = self.targets.draws_on_host(config, device_target)
+        self.task = task_of(config.net_config)
+        self.heatmaps_on_host = self.task.targets.draws_on_host(config, device_target)
         self.rank, self.rank_size = rank, rank_size
         self.batch_size = config.train_config.batch_size * config.train_config.accumulate_steps  # of a step, on each device
         self.manifest = read_manifest(config)
         self.images_per_step = self.batch_size * rank_size
-        self.num_classes = len(self.manifest["classes"])
-        self.layout = sample_layout(config, self.num_classes)
+        self.layout = sample_layout(config, self.manifest)
         if not hasattr(ds.MindDataset, "__getitem__"):
             raise UserError(f"MindSpore {version('mindspore')} cannot read single rows of MindRecord files, which training does; "
                             "install a later one (docs/mindspore-versions.md)")
@@ -51,7 +50,8 @@ class TrainSet:
         for file in files:
             open(file, "rb").close()  # may it be read?
         files = [file for file in files if not is_empty(file)]  # MindSpore warns of each, every time
-        self.columns = self.manifest.get("columns", COLUMNS)
+        self.added = self.task.targets.object_columns(self.manifest)
+        self.columns = self.manifest.get("columns", [*COLUMNS, *self.added])
         try:
             ids = ds.MindDataset(files, columns_list=[self.columns[1]], shuffle=False)
             ids = [int(row[0].item()) for row in ids.create_tuple_iterator(num_epochs=1, output_numpy=True)]
@@ -84,7 +84,7 @@ class TrainSet:
         workers = min(self.config.dataset_config.num_workers, os.cpu_count())  # MindSpore refuses more
         data = ds.GeneratorDataset(Steps(first, last), ["step"], shuffle=False)
         # Whole batches by one function: MindSpore takes large arrays as they are, but copies, twice, what it batches itself.
-        return data.map(self.make_batch, ["step"], self.targets.columns(self.heatmap_on_host), num_parallel_workers=workers)
+        return data.map(self.make_batch, ["step"], self.task.targets.columns(self.heatmaps_on_host), num_parallel_workers=workers)
 
     @contextlib.contextmanager
     def named_errors(self):
@@ -110,35 +110,36 @@ class TrainSet:
             raise
 
     def read_row(self, row):
-        """(encoded image, image id, boxes [M, 4], labels [M]) of a row. Raises DamagedRecord."""
+        """(encoded image, image id, objects) of a row. Raises DamagedRecord."""
         try:
-            data, image_id, boxes, labels = self.rows[int(row)]
+            data, image_id, boxes, labels, *added = self.rows[int(row)]
             image_id = int(image_id.item())
         except RuntimeError as error:
             raise DamagedRecord(f"row {row}: {str(error).splitlines()[0]}") from error
         if boxes.ndim == 0:  # MindRecord hands an empty array back as a scalar
-            boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
-        labels = labels.reshape(-1) - (self.columns == ZOO_COLUMNS)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            boxes, labels, added = np.zeros((0, 4), np.float32), np.zeros(0, np.int32), [np.zeros(0, np.float32) for _ in added]
+        labels, num_classes = labels.reshape(-1) - (self.columns == ZOO_COLUMNS), self.layout.num_classes
+        if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             raise UserError(f"{self.config.mindrecord_dir}: image {image_id} has objects of class {labels.max() + 1} of "
-                            f"{self.num_classes}; were these MindRecord files made with other classes?")
-        return data, image_id, boxes.reshape(-1, 4), labels
+                            f"{num_classes}; were these MindRecord files made with other classes?")
+        added = {name: values.reshape(-1, count) for (name, count), values in zip(self.added.items(), added)}
+        return data, image_id, {"boxes": boxes.reshape(-1, 4), "labels": labels, **added}
 
     def _read_image(self, row):
-        """(image as BGR uint8, image id, boxes, labels) of a row. Raises DamagedRecord."""
-        data, image_id, boxes, labels = self.read_row(row)
+        """(image as BGR uint8, image id, objects) of a row. Raises DamagedRecord."""
+        data, image_id, objects = self.read_row(row)
         try:
-            return reading.decode_image(data), image_id, boxes, labels
+            return reading.decode_image(data), image_id, objects
         except ValueError as error:
             raise DamagedRecord(f"image {image_id}: {error}") from error
 
     def _make_batch(self, step):
         epoch, in_epoch = divmod(int(step), self.steps_per_epoch)
         rows = self.rows_of_epoch(epoch)[in_epoch * self.batch_size :][: self.batch_size]
-        return augmented_batch(map(self._read_image, rows), len(rows), epoch, self.config, self.layout, self.heatmap_on_host)
+        return augmented_batch(map(self._read_image, rows), len(rows), epoch, self.config, self.layout, self.heatmaps_on_host)
 
     def first_images(self, most):
         """(the values of columns(), image ids) of the first images of the run, of this rank."""
         rows = self.rows_of_epoch(0)[: min(self.batch_size, most)]
         images = [self._read_image(row) for row in rows]
-        return augmented_batch(images, len(rows), 0, self.config, self.layout, self.heatmap_on_host), [image[1] for image in images]
+        return augmented_batch(images, len(rows), 0, self.config, self.layout, self.heatmaps_on_host), [image[1] for image in images]

@@ -19,20 +19,21 @@ from ..data.coco import (
     log_notes,
     read_coco,
 )
-from ..data.objects import ground_truth_boxes
+from ..data.objects import ground_truth
 from ..imaging import drawing
 from ..imaging.reading import read_image, read_size
 from ..inference.pipeline import StageTimes, detect_all
-from ..tasks.detection import scores
-from ..tasks.detection.results import coco_records
+from ..tasks import Task, task_of
+from ..tasks.pictures import compare
 from .results import Results, results_of, score_and_write
 
 
 @dataclass
 class Part:
-    """The part of a data set to detect on: its COCO (None without annotations) and their file, the folder of its images, images
-    [(id, path)], whether their detections are scored, and the category id of each of the model's classes."""
+    """The part of a data set to detect on: the model's Task; its COCO (None without annotations) and their file, the folder of its images,
+    images [(id, path)], whether their detections are scored, and the category id of each of the model's classes."""
 
+    task: Task
     coco: object
     annotation: str
     image_dir: str
@@ -40,14 +41,15 @@ class Part:
     scoring: bool
     category_ids: list
 
-    def ground_truth(self, image_id):
-        """[M, 6] as ground_truth_boxes gives it; None for what is not scored."""
-        return ground_truth_boxes(self.coco, image_id, self.category_ids) if self.scoring else None
+    def ground_truth(self, image_id, metainfo):
+        """Rows [M, D] as objects.ground_truth gives them; None for what is not scored."""
+        return ground_truth(self.task, self.coco, image_id, self.category_ids, metainfo) if self.scoring else None
 
 
 def read_part(split, description, config):
     """The Part of a Split for a model's description. Raises UserError if the model's classes are others, or there is nothing to do."""
-    coco = read_coco(split.annotation, split.image_dir) if split.annotation else None
+    task = task_of(description)
+    coco = read_coco(split.annotation, split.image_dir, task) if split.annotation else None
     images = image_list(split, coco)
     if coco:
         log_notes(coco)
@@ -64,7 +66,7 @@ def read_part(split, description, config):
         check_expected(config, description["classes"], category_ids, "the side file")
     if not images:
         raise errors.UserError(f"no images in {split.annotation or split.image_dir}")
-    return Part(coco, split.annotation, split.image_dir, images, scoring, category_ids)
+    return Part(task, coco, split.annotation, split.image_dir, images, scoring, category_ids)
 
 
 def scored_part(config, description):
@@ -82,7 +84,7 @@ def scored_part(config, description):
     if not any(os.path.isfile(path) for _, path in part.images):
         raise errors.UserError(f"none of the {len(part.images)} images of {part.annotation} is in {part.image_dir}; "
                                "dataset_config.val_image_dir names another folder")
-    if config.best_metric.endswith(("small", "medium", "large")) and scores.score(part.coco, [])[1][config.best_metric] < 0:
+    if part.task.scores.score(part.coco, [])[1][config.best_metric] < 0:
         raise errors.UserError(f"best_metric is {config.best_metric}, and {part.annotation} has no objects of that size; name another")
     return part
 
@@ -107,7 +109,7 @@ def evaluate(detector, part, config, tell=LOG.info):
             extra = {"images": len(part.images), "skipped": len(results.skipped),
                      "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
             name = dataset_name(config.data_dir, part.coco)
-            tell(score_and_write(folder, part.coco, results.records, name, extra, config.eval_config.voc_metric))
+            tell(score_and_write(folder, part.task, part.coco, results.records, name, extra, config.eval_config.voc_metric))
     if results.skipped:
         LOG.warning(f"warning: {len(results.skipped)} of {len(part.images)} images were skipped"
                     f"{', and count as images without detections' if part.scoring else ''}")
@@ -141,12 +143,13 @@ def detect(detector, part, config, folder=None):
         if detected.problem:
             skipped.append(f"image {image_id} ({path}): {detected.problem}")
             continue
-        records[image_id] = coco_records(image_id, detected.detections, part.category_ids, config.eval_config.round_scores)
+        rows = detected.detections
+        records[image_id] = part.task.results.coco_records(image_id, rows, part.category_ids, config.eval_config.round_scores)
         if config.visual_image and folder:
-            drawn = drawing.compare(detected.image, detected.detections, part.ground_truth(image_id), detector.description["classes"],
-                                   config.eval_config.score_thresh)
+            drawn = compare(part.task, detected.image, rows, part.ground_truth(image_id, detector.description),
+                            detector.description, config.eval_config.score_thresh)
             drawing.save_image(os.path.join(folder, "images", names[image_id]), drawn)
     unfinished = len(records) + len(skipped) < len(part.images)
     images = [image for image in part.images if image[0] in records] if unfinished else part.images
     in_order = [record for image_id, _ in images for record in records.get(image_id, [])]
-    return Results(part.annotation, images, in_order, skipped), times
+    return Results(part.task, part.annotation, images, in_order, skipped), times

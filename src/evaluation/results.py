@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from ..core.files import write_json
 from ..core.kept import holds
 from ..core.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
+from ..tasks import Task
 from ..tasks.detection import voc_scores
-from ..tasks.detection.scores import METRIC_NAMES, class_table, score
 
 # What is in metrics.json, in it if eval.py wrote it, and in val_pred_result.json.
-SCORES = {**dict.fromkeys(METRIC_NAMES, is_number), **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}
+SCORES = {"AP": is_number, "AP50": is_number, **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}
 STAGES = ("images", "preparing", "computing", "finishing")
 TIMES = {"images_per_second": is_number, "stage_seconds": having(**dict.fromkeys(STAGES, is_number))}
 FOUND = {
@@ -25,8 +25,10 @@ def results_of(mode):
 
 @dataclass
 class Results:
-    """What was detected: the annotation file ("" without), images [(id, path)], COCO records, sentences about the images skipped."""
+    """What was detected: the model's Task, the annotation file ("" without), images [(id, path)], COCO records, sentences about the images
+    skipped."""
 
+    task: Task
     annotation: str
     images: list
     records: list
@@ -35,20 +37,20 @@ class Results:
     def write(self, folder, mode):
         """Write <mode>_pred_result.json (images and records) and <mode>_pred_eval.json (records alone) into a folder."""
         write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
-            "annotation": os.path.abspath(self.annotation) if self.annotation else "",
+            "task": self.task.name, "annotation": os.path.abspath(self.annotation) if self.annotation else "",
             "images": [{"id": image_id, "file_name": os.path.abspath(path)} for image_id, path in self.images],
             "annotations": self.records, "skipped": self.skipped,
         })
         write_json(os.path.join(folder, f"{mode}_pred_eval.json"), self.records)
 
 
-def score_and_write(folder, coco, records, name, extra, voc_metric=False):
+def score_and_write(folder, task, coco, records, name, extra, voc_metric=False):
     """Score records, write metrics.json with `extra` added into a folder; returns the tables, with the data set's name above them.
 
     voc_metric adds Pascal VOC's table and its numbers, VOC_mAP_07 (11 points) and VOC_mAP_area, with those of each class.
     """
-    text, metrics = score(coco, records)
-    text = f"overall performance on {name} validation dataset\n{text}\n{class_table(metrics)}"
+    text, metrics = task.scores.score(coco, records)
+    text = f"overall performance on {name} validation dataset\n{text}\n{task.scores.class_table(metrics)}"
     if voc_metric:
         result, objects = voc_scores.score(coco, records)
         for rule, key in (("11 points", "07"), ("area", "area")):

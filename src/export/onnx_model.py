@@ -6,18 +6,18 @@ from .onnx_cells import add_network
 from .onnx_graph import Graph
 
 
-def build_model(task, detection, from_bytes, onnx_dcn, sizes, metadata):
+def build_model(task, detection, from_bytes, onnx_dcn, sizes, row_width, metadata):
     """The ModelProto of a Task's centernet.DetectionNetwork that folding.make_for_inference has changed.
 
     Input `image`: float32 [batch, 3, height, width], or uint8 [batch, height, width, 3] if from_bytes. Output `detections`:
-    float32 [batch, K, columns of a row]. sizes: batch, height and width, numbers, or names where they are free. Inside, the maps have
+    float32 [batch, K, row_width]. sizes: batch, height and width, numbers, or names where they are free. Inside, the maps have
     their heads' names, the first heatmap the name `heat`. metadata {name: text} goes into the file.
     """
     graph = Graph(onnx_dcn)
     image = graph.free("image")
     maps = add_maps(graph, detection.maps, normalize(graph, detection.maps.input_cell, image) if from_bytes else image)
     detections = task.onnx.decode(graph, maps, detection.decode)
-    outputs = {detections: (np.float32, [sizes[0], detection.decode.k, task.width])}
+    outputs = {detections: (np.float32, [sizes[0], detection.decode.k, row_width])}
     return graph.model("centernet", {image: batch_kind(from_bytes, *sizes)}, outputs, metadata)
 
 

@@ -19,7 +19,7 @@ from .view import View
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LONGEST_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have
-LONGEST_LABEL = 60  # letters
+LONGEST_LABEL = 60  # characters
 LONGEST_STEM = 200  # bytes of a drawing's name; file systems take 255, and it has a longer one while it is written
 
 
@@ -42,9 +42,9 @@ def drawing_side(image: np.ndarray) -> int:
     return min(max(height, width), 4 * min(height, width), 6000)
 
 
-def draw_detections(image: np.ndarray, detections: np.ndarray, classes: Sequence[str], score_thresh: float = 0.0,
-                    with_scores: bool = True) -> np.ndarray:
-    """Draw detections [M, 6] (pixels of the image) of at least score_thresh on a copy of a BGR uint8 image; returns it.
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, classes: Sequence[str],
+               with_scores: bool = True) -> np.ndarray:
+    """Draw boxes [M, 4] (pixels of the image) with scores [M] and labels [M] on a copy of a BGR uint8 image; returns it.
 
     Legible on any background: lines have a dark rim, labels are filled with the class's color, their text is black or white,
     whichever is easier to read on it, and a label makes way for a better one's.
@@ -52,22 +52,22 @@ def draw_detections(image: np.ndarray, detections: np.ndarray, classes: Sequence
     canvas = image.copy()
     side = drawing_side(canvas)
     thickness = 1 if side < 200 else max(2, round(side / 250))
-    shown = detections[detections[:, 4] >= score_thresh]
-    shown = shown[np.argsort(shown[:, 4], kind="stable")]  # the best on top
+    order = np.argsort(scores, kind="stable")  # the best on top
     # Far outside the image OpenCV's integers would overflow.
     longest = max(canvas.shape[:2])
-    corners = np.clip(shown[:, :4], -longest, 2 * longest).round().astype(int)
-    for (x1, y1, x2, y2), label in zip(corners, shown[:, 5]):
+    corners = np.clip(boxes[order], -longest, 2 * longest).round().astype(int)
+    labels = np.asarray(labels)[order].astype(int)
+    for (x1, y1, x2, y2), label in zip(corners, labels):
         if side >= 200:
             cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 0, 0), thickness + 2, cv2.LINE_AA)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), class_color(int(label)), thickness, cv2.LINE_AA)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), class_color(label), thickness, cv2.LINE_AA)
     taken = np.zeros((0, 4), int)
-    for (x1, y1, x2, y2), (score, label) in zip(corners[::-1], shown[::-1, 4:]):
-        text = f"{classes[int(label)]} {score:.2f}" if with_scores else classes[int(label)]
+    for (x1, y1, x2, y2), score, label in zip(corners[::-1], scores[order][::-1], labels[::-1]):
+        text = f"{classes[label]} {score:.2f}" if with_scores else classes[label]
         mask = text_mask(text, max(11, round(side / 55)))
         place = _label_place(mask.shape, (x1, y1, x2, y2), canvas.shape, taken)
         taken = np.vstack([taken, place])
-        _put_label(canvas, mask, place, class_color(int(label)))
+        _put_label(canvas, mask, place, class_color(label))
     return canvas
 
 
@@ -147,13 +147,9 @@ def overlay_heatmap(image: np.ndarray, heat: np.ndarray, view: View) -> np.ndarr
     return cv2.blendLinear(image, color, 1 - cover, cover)
 
 
-def compare(image: np.ndarray, detections: np.ndarray, ground_truth: np.ndarray | None, classes: Sequence[str],
-            score_thresh: float) -> np.ndarray:
-    """Predictions, and to their right, of a panorama below them, the ground truth [M, 6] (if not None), under captions; BGR uint8."""
-    panels = [captioned(draw_detections(image, detections, classes, score_thresh), "prediction")]
-    if ground_truth is not None:
-        panels.append(captioned(draw_detections(image, ground_truth, classes, with_scores=False), "ground truth"))
-    return np.vstack(panels) if image.shape[1] > 4 * image.shape[0] else np.hstack(panels)
+def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Images of one size beside each other, panoramas below each other; BGR uint8."""
+    return np.vstack(panels) if panels[0].shape[1] > 4 * panels[0].shape[0] else np.hstack(panels)
 
 
 def captioned(image: np.ndarray, caption: str) -> np.ndarray:

@@ -24,7 +24,7 @@ from ..network.folding import make_for_inference
 from ..network.graphs import Graphs
 from ..tasks import task_of
 from ..weights.checkpoints import load_weights, read_parameters, weights_taken
-from ..weights.side_file import CONSUMER, HAS_SIDE_FILE, side_file
+from ..weights.side_file import CONSUMER, HAS_SIDE_FILE, row_width, side_file
 from .onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
 
 # Evaluation settings that are fixed when a file is exported.
@@ -35,7 +35,7 @@ FIXED = ("dataset_config.input_res_test", "eval_config.keep_res", "eval_config.p
 class Detector:
     """A network that detects. Call it with a batch: float32 [N, 3, H, W] normalized, or uint8 [N, H, W, 3] if from_bytes.
 
-    It gives detections [N, K, 6] in output pixels: x1, y1, x2, y2, score, class. description is the side file's dictionary; network is
+    It gives detections [N, K, D] in output pixels, rows as the task has them. description is the side file's dictionary; network is
     the cell that ends in detections. With any_size one graph computes all sizes of images, as graphs.Graphs says.
     """
 
@@ -94,7 +94,7 @@ def load_detector(checkpoint: str, description: dict, eval_config: Config, devic
     for known shapes.
     """
     dcn_impl = resolve_dcn_impl(dcn_impl, device_target)
-    network = build_network(Config(description["net_config"]), len(description["classes"]), dcn_impl)
+    network = build_network(Config(description["net_config"]), description, dcn_impl)
     parameters = read_parameters(checkpoint)
     load_weights(network, parameters, checkpoint, use_ema=use_ema)
     if left := make_for_inference(network):
@@ -113,7 +113,7 @@ def build_detector(network, description, eval_config, any_size, from_bytes=False
     """The Detector of a CenterNet that folding.make_for_inference has changed."""
     options = Config(description["net_config"])
     input_cell = Normalize(description["mean"], description["std"]) if from_bytes else nn.Identity()
-    detection = build_detection(network, options, len(description["classes"]), eval_config.K, input_cell, eval_config.flip_test)
+    detection = build_detection(network, options, description, eval_config.K, input_cell, eval_config.flip_test)
     return Detector(detection, description, options.down_ratio, from_bytes, any_size)
 
 
@@ -162,8 +162,8 @@ def export_onnx(detector, export_config, eval_config, tell=LOG.info):
     sizes = ("batch", "height", "width") if export_config.onnx_dynamic else (export_config.batch_size, height, width)
     description = consumer_description(detector, export_config, eval_config, batch_kind(detector.from_bytes, *sizes)[1])
     metadata = {name: json.dumps(value) for name, value in description.items()}
-    task = task_of(Config(detector.description["net_config"]))
-    model = build_model(task, detector.network, detector.from_bytes, export_config.onnx_dcn, sizes, metadata)
+    outputs = export_config.onnx_dcn, sizes, row_width(description)
+    model = build_model(task_of(description), detector.network, detector.from_bytes, *outputs, metadata)
     with whole_file(path, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
     return finish_export(path, onnx_side_file(path), description, tell)
@@ -187,7 +187,8 @@ def finish_export(path, side, description, tell):
     """Write the side file of an exported file, and tell what it takes and gives; returns the file's path."""
     write_json(side, description)
     batch = "batch" if description["batch_size"] is None else description["batch_size"]
-    tell(f"exported {path}: {description['input_type']} {list(description['input_shape'])} -> detections {[batch, description['K'], 6]}")
+    tell(f"exported {path}: {description['input_type']} {list(description['input_shape'])} -> detections "
+         f"{[batch, description['K'], row_width(description)]}")
     return path
 
 
@@ -200,7 +201,7 @@ def consumer_description(detector, export_config, eval_config, input_shape):
         **{name: detector.description[name] for name in (*CONSUMER, "input_res_train")},
         "input_res": export_config.input_res if fixed else None, "batch_size": export_config.batch_size if fixed else None,
         "input_type": export_config.input_type, "input_shape": input_shape, "down_ratio": detector.down_ratio,
-        "arch": detector.description["arch"], "stride": detector.description["stride"],
+        **{name: detector.description[name] for name in ("task", "arch", "stride", *task_of(detector.description).targets.METAINFO)},
         "K": eval_config.K, "flip_test": eval_config.flip_test,
         "evaluation": {name: value for name, value in evaluation.items() if name not in in_graph},
         "version": version(), "mindspore": ms.__version__, "checkpoint": os.path.basename(export_config.ckpt_file),

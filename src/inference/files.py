@@ -13,11 +13,11 @@ from ..core.console import progress
 from ..core.errors import UserError
 from ..core.files import whole_file, write_json
 from ..core.kept import free_name, holds, keep_earlier
-from ..imaging.drawing import draw_detections, drawing_names, overlay_heatmap, save_image
+from ..imaging.drawing import drawing_names, overlay_heatmap, save_image
 from ..imaging.reading import read_image, read_size
-from ..tasks.detection.results import coco_records
+from ..tasks import rows as row
+from ..tasks import task_of
 from .pipeline import detect_all
-from .predictor import as_prediction
 
 RECORD, TABLE = "predictions.json", "predictions.csv"
 PREDICTIONS = holds(RECORD, TABLE)  # the test for keep_earlier whether a folder is of an earlier call
@@ -31,6 +31,8 @@ class PredictionFiles:
 
     def __init__(self, folder, predictor, chosen, score_thresh):
         self.folder, self.predictor, self.chosen, self.score_thresh = folder, predictor, chosen, score_thresh
+        self.description = predictor.detector.description
+        self.results = task_of(self.description).results
         self.images, self.annotations, self.skipped = [], [], []
         self.file = self.csv = None
 
@@ -42,23 +44,23 @@ class PredictionFiles:
         # A file's name that is no text goes in as the bytes it is.
         self.file = open(os.path.join(self.folder, TABLE), "w", encoding="utf-8", errors="surrogateescape", newline="")
         self.csv = csv.writer(self.file)
-        self.csv.writerow(["file", "frame", "class", "score", "x1", "y1", "x2", "y2"])
+        self.csv.writerow(["file", "frame", "class", "score", *self.results.table_columns(self.description)])
 
     def add(self, source, detected):
         """Record a pipeline.Detected, whose image comes from source, a dictionary; returns the image with its detections drawn."""
         self.begin()
-        prediction = as_prediction(detected.detections, self.predictor.classes).above(self.score_thresh)
-        prediction = prediction.keep(np.isin(prediction.labels, self.chosen))
+        rows = row.best_first(detected.detections)
+        rows = rows[(row.scores(rows) >= self.score_thresh) & np.isin(row.labels(rows), self.chosen)]
         height, width = detected.image.shape[:2]
         self.images.append({"id": len(self.images) + 1, **source, "width": width, "height": height})
-        category_ids = self.predictor.detector.description["category_ids"]
-        for record in coco_records(len(self.images), prediction.detections(), category_ids):
+        for record in self.results.coco_records(len(self.images), rows, self.description["category_ids"]):
             area = record["bbox"][2] * record["bbox"][3]
             self.annotations.append({"id": len(self.annotations) + 1, **record, "area": area, "iscrowd": 0})
-        for box, score, name in zip(prediction.boxes, prediction.scores, prediction.class_names):
-            self.csv.writerow([source["file_name"], source.get("frame", ""), name, f"{score:.4f}", *(f"{side:.2f}" for side in box)])
+        for label, score, cells in zip(row.labels(rows), row.scores(rows), self.results.table_cells(rows)):
+            name = self.description["classes"][int(label)]
+            self.csv.writerow([source["file_name"], source.get("frame", ""), name, f"{score:.4f}", *cells])
         self.file.flush()
-        return draw_detections(detected.image, prediction.detections(), self.predictor.classes)
+        return self.results.draw(detected.image, rows, self.description)
 
     def heatmap(self, image):
         """An image under its heatmap."""
@@ -69,8 +71,7 @@ class PredictionFiles:
         if not self.file:
             return
         self.file.close()
-        description = self.predictor.detector.description
-        categories = [{"id": number, "name": name} for number, name in zip(description["category_ids"], description["classes"])]
+        categories = [{"id": number, "name": name} for number, name in zip(self.description["category_ids"], self.description["classes"])]
         write_json(os.path.join(self.folder, RECORD), {"images": self.images, "annotations": self.annotations, "categories": categories,
                                                        "skipped": self.skipped})
 

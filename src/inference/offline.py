@@ -16,6 +16,8 @@ from ..core.kept import free_name, holds
 from ..core.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
 from ..imaging.view import View, batch_kind, make_input, normalize
 from ..network.architectures import check_detected_input
+from ..tasks import rows as row
+from ..weights.side_file import check_metainfo, row_width
 
 META = "inputs.json"
 # Tests for kept.keep_earlier whether a folder is of an earlier call.
@@ -75,18 +77,21 @@ def read_meta(meta_path):
     errors.require_dir(meta_path, "metadata folder (--meta_path)")
     path = os.path.join(meta_path, META)
     meta = read_json(path, "the metadata of preprocess.py", META_TESTS)
+    with errors.about(path):
+        check_metainfo(meta)
     for entry in meta["images"]:
         entry["view"] = View(np.array(entry["center"], np.float32), float(entry["width"]), tuple(entry["out_hw"]), float(entry["scale"]))
     return meta
 
 
-def read_result(path, k, classes):
-    """The detections [k, 6] in a result file. Raises OSError, or ValueError if it holds something else."""
+def read_result(path, meta):
+    """The detections [K, D] in a result file, for the metadata of read_meta. Raises OSError, or ValueError if it holds something else."""
+    k, width, classes = meta["K"], row_width(meta), len(meta["classes"])
     values = np.fromfile(path, np.float32)
-    if os.path.getsize(path) != k * 6 * 4:
-        raise ValueError(f"{os.path.getsize(path)} bytes, expected {k * 6 * 4} ([1, {k}, 6] float32)")
-    detections = values.reshape(k, 6)
-    labels = detections[:, 5]
+    if os.path.getsize(path) != k * width * 4:
+        raise ValueError(f"{os.path.getsize(path)} bytes, expected {k * width * 4} ([1, {k}, {width}] float32)")
+    detections = values.reshape(k, width)
+    labels = row.labels(detections)
     if not (np.isfinite(detections).all() and (labels >= 0).all() and (labels < classes).all() and (labels == labels.round()).all()):
         raise ValueError(f"no detections: numbers that are not finite, or no class from 0 to {classes - 1}")
     return detections
@@ -102,7 +107,7 @@ def size_of_inputs(meta_path, detector):
 def run_inputs(detector, input_dir, result_path):
     """Run a Detector of an exported file over a folder of inputs; returns (files done, sentences about those left out).
 
-    Each result is [1, K, 6] float32; a folder of earlier results is kept aside. Where the file leaves the inputs' size free,
+    Each result is [1, K, D] float32; a folder of earlier results is kept aside. Where the file leaves the inputs' size free,
     preprocess.py's metadata, in the folder meta beside them, say it.
     """
     width, height = detector.input_res or size_of_inputs(os.path.join(os.path.dirname(os.path.abspath(input_dir)), "meta"), detector)

@@ -12,13 +12,15 @@ from ..core.kept import has_companion
 from ..core.kinds import is_count, is_string, list_of, or_none
 from ..core.project import how_to_install
 from ..imaging.view import batch_kind, filled
-from ..weights.side_file import EXPORTED, MODEL, checked_exported
+from ..tasks import TASKS
+from ..weights.side_file import EXPORTED, MODEL, checked_exported, row_width
 
 # Names of ONNX Runtime's execution providers, which take what they can compute; the CPU does the rest.
 PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider",
              "OpenVINO": "OpenVINOExecutionProvider", "CANN": "CANNExecutionProvider"}
 METADATA = {"dataset": is_string, **MODEL, **EXPORTED, "input_res": or_none(list_of(is_count, 2)), "batch_size": or_none(is_count),
             "input_res_train": list_of(is_count, 2)}
+OPTIONAL = ("evaluation", "stride", "arch", "task")  # which files of earlier versions lack
 LARGEST = 2**31 - 1  # bytes of a protobuf message
 OLD_RUNTIME = "install onnxruntime 1.25 or later, or export the file with --export_config.onnx_dcn grid_sample"
 
@@ -133,9 +135,9 @@ def _tensors(message):
 
 def _described(model, path):
     """The description in a ModelProto's metadata, checked."""
-    content = {}
+    known, content = {*METADATA, *OPTIONAL, *(name for task in TASKS.values() for name in task.targets.METAINFO)}, {}
     for entry in model.metadata_props:
-        if entry.key in METADATA or entry.key in ("evaluation", "stride", "arch"):
+        if entry.key in known:
             try:
                 content[entry.key] = json.loads(entry.value)
             except (ValueError, RecursionError) as error:
@@ -155,7 +157,7 @@ def _check_ends(session, description, path):
     batch, from_bytes = description["batch_size"] or "batch", description["input_type"] == "uint8"
     _, shape = batch_kind(from_bytes, batch, height, width)
     expected = ([("image", "tensor(uint8)" if from_bytes else "tensor(float)", shape)],
-                [("detections", "tensor(float)", [batch, description["K"], 6])])
+                [("detections", "tensor(float)", [batch, description["K"], row_width(description)])])
     for ends, wanted in zip((session.get_inputs(), session.get_outputs()), expected):
         found = [(end.name, end.type, end.shape) for end in ends]
         if found != wanted:

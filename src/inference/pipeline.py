@@ -1,7 +1,7 @@
 """Detection with a detector, on one image or on many; without MindSpore, which only the detectors of detector.py need.
 
 A detector is called with a batch: float32 [N, 3, H, W] normalized, or uint8 [N, H, W, 3] if its from_bytes is true. It gives detections
-[N, K, 6] in output pixels: x1, y1, x2, y2, score, class. compile(batch) makes ready what the batch needs and returns the seconds it took;
+[N, K, D] in output pixels, rows as the task has them. compile(batch) makes ready what the batch needs and returns the seconds it took;
 description is the side file's dictionary, down_ratio the input's size over the output's; input_res [W, H] and batch_size are those it is
 bound to, or None.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from ..core import errors
 from ..imaging.view import View, kept_size, make_input, normalize, scaled_size
 from ..model_utils.config import Config
-from ..tasks.detection.results import merge, to_image
+from ..tasks import task_of
 
 # ---------------------------------------------------------------- one image
 
@@ -42,9 +42,10 @@ def make_inputs(image: np.ndarray, detector: Any, config: Config) -> list[tuple[
     return inputs
 
 
-def join_scales(outputs: Sequence[np.ndarray], inputs: list[tuple[np.ndarray, View]], use_soft_nms: bool) -> np.ndarray:
-    """The network's detections [K, 6] of one image at each scale -> at most K, [M, 6], in its pixels; inputs as make_inputs gives them."""
-    return merge([to_image(output, view) for output, (_, view) in zip(outputs, inputs)], use_soft_nms, len(outputs[0]))
+def join_scales(detector: Any, outputs: Sequence[np.ndarray], inputs: list[tuple[np.ndarray, View]], use_soft_nms: bool) -> np.ndarray:
+    """A detector's rows [K, D] of one image at each scale -> at most K, [M, D], in its pixels; inputs as make_inputs gives them."""
+    results = task_of(detector.description).results
+    return results.merge([results.to_image(rows, view) for rows, (_, view) in zip(outputs, inputs)], use_soft_nms, len(outputs[0]))
 
 
 # ---------------------------------------------------------------- many images
@@ -52,7 +53,7 @@ def join_scales(outputs: Sequence[np.ndarray], inputs: list[tuple[np.ndarray, Vi
 
 @dataclass
 class Detected:
-    """What came of one item: its image and detections [M, 6] in the image's pixels (x1, y1, x2, y2, score, class), or a problem."""
+    """What came of one item: its image and detections, rows [M, D] in the image's pixels, or a problem."""
 
     item: object
     image: np.ndarray | None = None
@@ -112,7 +113,7 @@ def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray]
             start = time.perf_counter()
             outputs = [detector(stack) for stack in stacks]
             times.computing += time.perf_counter() - start
-            finishing.append(finisher.submit(_finish, batch, outputs, config.eval_config.SOFT_NMS, times))
+            finishing.append(finisher.submit(_finish, detector, batch, outputs, config.eval_config.SOFT_NMS, times))
 
         for detected, inputs in _prepared(detector, items, load, config, times, preparers, 2 * max(workers, batch_size)):
             if detected.problem:
@@ -167,11 +168,11 @@ def _prepared(detector, items, load, config, times, pool, ahead):
             yield Detected(item, image), inputs
 
 
-def _finish(batch, outputs, use_soft_nms, times):
-    """Give each image of a computed batch its detections; outputs hold one array [N, K, 6] a scale."""
+def _finish(detector, batch, outputs, use_soft_nms, times):
+    """Give each image of a computed batch its detections; outputs hold one array [N, K, D] a scale."""
     start = time.perf_counter()
     for row, (detected, inputs) in enumerate(batch):
-        detected.detections = join_scales([output[row] for output in outputs], inputs, use_soft_nms)
+        detected.detections = join_scales(detector, [output[row] for output in outputs], inputs, use_soft_nms)
     times.images += len(batch)
     times.finishing += time.perf_counter() - start
     return [detected for detected, _ in batch]

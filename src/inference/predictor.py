@@ -1,7 +1,7 @@
 """A detector to call from Python: Predictor("centernet-32_2336.ckpt")("image.jpg")."""
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -14,6 +14,8 @@ from ..imaging.reading import read_image
 from ..imaging.view import View
 from ..model_utils.config import make_config
 from ..native.extensions import require_extensions
+from ..tasks import rows as row
+from ..tasks import task_of
 from ..weights.side_file import adopt_evaluation
 from .models import Model, find_model, is_exported, open_model
 from .pipeline import join_scales, make_inputs
@@ -26,7 +28,8 @@ class Prediction:
     """The detections in one image, best first.
 
     boxes float32 [M, 4], x1, y1, x2, y2 in pixels of the image (a box may reach beyond its edges); scores float32 [M]; labels
-    int [M], indices into the detector's list of classes; class_names, the M names.
+    int [M], indices into the detector's list of classes; class_names, the M names; added, what the model's task adds to a box,
+    {name: [M, ...]}.
 
     >>> boxes = np.array([[10, 20, 60, 90], [5, 5, 9, 9]], np.float32)
     >>> found = Prediction(boxes, np.array([0.9, 0.2]), np.array([0, 1]), ["cat", "dog"])
@@ -38,6 +41,7 @@ class Prediction:
     scores: np.ndarray
     labels: np.ndarray
     class_names: list[str]
+    added: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -45,22 +49,25 @@ class Prediction:
     def keep(self, chosen: np.ndarray) -> "Prediction":
         """The part that a boolean mask [M] or indices choose."""
         indices = np.arange(len(self))[chosen]
-        return Prediction(self.boxes[indices], self.scores[indices], self.labels[indices], [self.class_names[index] for index in indices])
+        names, added = [self.class_names[index] for index in indices], {name: values[indices] for name, values in self.added.items()}
+        return Prediction(self.boxes[indices], self.scores[indices], self.labels[indices], names, added)
 
     def above(self, score: float) -> "Prediction":
         """The part with at least that score."""
         return self.keep(self.scores >= score)
 
     def detections(self) -> np.ndarray:
-        """The same as float32 [M, 6]: x1, y1, x2, y2, score, label."""
-        return np.hstack([self.boxes, self.scores[:, None], self.labels[:, None]]).astype(np.float32)
+        """The same as float32 [M, D]: x1, y1, x2, y2, score, label, and what the task adds."""
+        added = [values.reshape(len(self), -1) for values in self.added.values()]
+        return np.hstack([self.boxes, self.scores[:, None], self.labels[:, None], *added]).astype(np.float32)
 
 
-def as_prediction(detections: np.ndarray, classes: list[str]) -> Prediction:
-    """Detections [M, 6] (x1, y1, x2, y2, score, label) as a Prediction."""
-    detections = detections[np.argsort(-detections[:, 4], kind="stable")]
-    labels = detections[:, 5].astype(int)
-    return Prediction(detections[:, :4], detections[:, 4], labels, [classes[label] for label in labels])
+def as_prediction(rows: np.ndarray, description: dict) -> Prediction:
+    """Rows [M, D] of a model with this description as a Prediction."""
+    rows = row.best_first(rows)
+    labels, classes = row.labels(rows).astype(int), description["classes"]
+    added = row.added(rows, task_of(description).results.columns(description))
+    return Prediction(row.boxes(rows), row.scores(rows), labels, [classes[label] for label in labels], added)
 
 
 def as_image(source: Source) -> np.ndarray:
@@ -154,14 +161,14 @@ class Predictor:
         return make_inputs(image, self.detector, self.config)
 
     def compute(self, batch: list) -> list:
-        """The network's outputs for several images whose inputs have one shape: of each image a list, an array [K, 6] for each scale."""
+        """The network's outputs for several images whose inputs have one shape: of each image a list, an array [K, D] for each scale."""
         with self._lock:
             outputs = [self.detector(np.stack([pixels for pixels, _ in scale])) for scale in zip(*batch)]
         return [list(scales) for scales in zip(*outputs)]
 
     def finish(self, outputs: list, inputs: list) -> Prediction:
         """The Prediction of one image, of what compute and prepare gave for it."""
-        return as_prediction(join_scales(outputs, inputs, self.config.eval_config.SOFT_NMS), self.classes)
+        return as_prediction(join_scales(self.detector, outputs, inputs, self.config.eval_config.SOFT_NMS), self.detector.description)
 
     def heatmap(self, image: np.ndarray) -> tuple[np.ndarray, View]:
         """The network's heatmap of a BGR uint8 image: (float32 [C, H/4, W/4] in [0, 1], view.View that says where it lies).

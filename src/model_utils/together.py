@@ -1,12 +1,17 @@
 """What parameters may be together, and which of them then do nothing; what each may be alone, rules.py checks."""
 from ..core.errors import UserError
 from ..network.architectures import check_detected_input, check_input, network_facts, resolved
+from ..tasks import task_of
 from .local_adapter import launched
 
 
 def check_network(config):
-    """Raise UserError for a network that net_config cannot describe, or that does not take the training's inputs."""
+    """Raise UserError for a network that net_config cannot describe, one that does not take the training's inputs, and a best_metric that
+    the task does not have."""
     options = config.net_config
+    metrics = task_of(options).metrics
+    if config.best_metric not in metrics:
+        raise UserError(f"best_metric is {config.best_metric!r} ({config.origin('best_metric')}); choose from {', '.join(metrics)}")
     net_config = options.as_dict()
     resolved(net_config)
     check_input(network_facts(net_config), config.dataset_config.input_res_train, "dataset_config.input_res_train")

@@ -11,7 +11,7 @@ HOMES = {  # module of the model zoo: where its content lives, in this package
     "resnet": ("network.resnet",),
     "resnet50": ("network.resnet",),
     "utils": ("core.console", "core.files", "core.kept"),
-    "visual": ("imaging.drawing",),
+    "visual": ("imaging.drawing", "tasks.pictures"),
     # This project's, named so in earlier versions.
     "coco": ("data.coco",),
     "image_files": ("imaging.reading",),
@@ -53,8 +53,8 @@ SUCCESSORS = {  # names that are not here: what does their work
         "CenterNetMultiEpochsDecayLR": "training.lr_schedule.MultiDecay", "MultiEpochsDecayLR": "training.lr_schedule.MultiDecay",
     },
     "visual": {
-        "visual_image": "imaging.drawing.draw_detections", "visual_allimages": "imaging.drawing.draw_detections",
-        "visual": "imaging.drawing.draw_detections", "coco_box_to_bbox": "data.objects.ground_truth_boxes",
+        "visual_image": "imaging.drawing.draw_boxes", "visual_allimages": "imaging.drawing.draw_boxes",
+        "visual": "imaging.drawing.draw_boxes", "coco_box_to_bbox": "data.objects.usable_objects",
         "merge_pred": "evaluation.results.Results", "resize_image": "imaging.view.make_input",
     },
 }

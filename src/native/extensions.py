@@ -1,7 +1,8 @@
-"""The Cython extensions, built on first use where they are missing."""
+"""The Cython extensions, built on first use where they are missing or older than their sources."""
 import functools
 import glob
 import importlib
+import importlib.machinery
 import os
 import shlex
 import shutil
@@ -21,14 +22,26 @@ _ONE_BUILD = threading.Lock()
 
 @functools.cache
 def extension(name: str) -> ModuleType:
-    """The compiled module of that name, after a build where it is missing. Raises UserError, with the command, if it cannot be built."""
+    """The compiled module of that name, after a build where it is missing or older than its source in a checkout.
+
+    Raises UserError, with the command, if it cannot be built.
+    """
     with _ONE_BUILD:
+        if is_outdated(name):
+            build()
         try:
             return importlib.import_module(f"{__package__}.{name}")
         except ImportError:  # not built, or for another Python or processor
             build()
         importlib.invalidate_caches()
         return importlib.import_module(f"{__package__}.{name}")
+
+
+def is_outdated(name: str) -> bool:
+    """Whether a compiled module is there, and its source in this checkout is newer, as after `git pull`."""
+    compiled = os.path.join(FOLDER, name + importlib.machinery.EXTENSION_SUFFIXES[0])
+    is_checkout = os.path.exists(os.path.join(ROOT, "setup.py")) and os.path.exists(compiled)
+    return is_checkout and os.path.getmtime(compiled) < os.path.getmtime(os.path.join(FOLDER, f"{name}.pyx"))
 
 
 def require_extensions() -> None:

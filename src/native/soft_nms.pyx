@@ -9,13 +9,13 @@ METHODS = {"hard": 0, "linear": 1, "gaussian": 2}
 def soft_nms(boxes, float sigma=0.5, float Nt=0.5, float threshold=0.001, int method=2):
     """Lower the scores of boxes that overlap a better one, and drop those that fall below threshold.
 
-    Args: boxes [M, 5] x1, y1, x2, y2, score, not changed; sigma of the gaussian; Nt the overlap from which the hard and
-    the linear method act; method 0 hard, 1 linear, 2 gaussian. Returns the boxes kept, float32 [M', 5], in the order the
-    selection leaves them in: falling score, but for equal ones.
+    Args: boxes [M, 5 or more] x1, y1, x2, y2, score and what goes with them, not changed; sigma of the gaussian; Nt the overlap from
+    which the hard and the linear method act; method 0 hard, 1 linear, 2 gaussian. Returns the boxes kept, float32 [M', as many], in
+    the order the selection leaves them in: falling score, but for equal ones.
     """
     if method not in (0, 1, 2):
         raise ValueError(f"method is {method}; 0 is hard, 1 linear, 2 gaussian")
-    kept = np.array(boxes, np.float32, order="C").reshape(-1, 5)
+    kept = np.array(boxes, np.float32, order="C")
     cdef float[:, ::1] b = kept
     cdef int count
     with nogil:
@@ -33,7 +33,7 @@ cdef int _soft_nms(float[:, ::1] b, float sigma, float Nt, float threshold, int 
         for j in range(i + 1, count):
             if b[j, 4] > b[best, 4]:
                 best = j
-        for column in range(5):
+        for column in range(b.shape[1]):
             value = b[i, column]
             b[i, column] = b[best, column]
             b[best, column] = value
@@ -53,7 +53,7 @@ cdef int _soft_nms(float[:, ::1] b, float sigma, float Nt, float threshold, int 
                 b[j, 4] = b[j, 4] * weight
                 if b[j, 4] < threshold:
                     count -= 1
-                    for column in range(5):
+                    for column in range(b.shape[1]):
                         b[j, column] = b[count, column]
                     continue
             j += 1

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from ..core.errors import UserError
 from ..imaging.view import STRIDE
-from ..tasks import head_names
+from ..tasks import head_names, task_of
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,12 @@ def resolved(net_config):
 
 
 def network_facts(net_config):
-    """What a model's description says of its network: architecture, stride, and input pixels per output pixel."""
-    return {"arch": net_config["arch"], "stride": ARCHITECTURES[net_config["arch"]].stride, "down_ratio": net_config["down_ratio"]}
+    """What a model's description says of its network: task, architecture, stride, and input pixels per output pixel.
+
+    Raises UserError for an unknown task.
+    """
+    return {"task": task_of(net_config).name, "arch": net_config["arch"], "stride": ARCHITECTURES[net_config["arch"]].stride,
+            "down_ratio": net_config["down_ratio"]}
 
 
 def check_input(facts, size, name):

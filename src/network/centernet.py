@@ -60,11 +60,11 @@ def _head(in_channels, head_conv, out_channels, weight_init=None):
     )
 
 
-def build_network(net_config, num_classes, dcn_impl):
-    """The CenterNet that net_config describes. Raises UserError for what does not go together."""
+def build_network(net_config, metainfo, dcn_impl):
+    """The CenterNet that net_config describes for a data set's metainfo. Raises UserError for what does not go together."""
     options = resolved(net_config.as_dict())
     backbone, upsampling = ARCHITECTURES[options.arch].build(options, dcn_impl)
-    return CenterNet(task_of(net_config).device.heads(net_config, num_classes), backbone, upsampling, head_conv=options.head_conv)
+    return CenterNet(task_of(net_config).device.heads(net_config, metainfo), backbone, upsampling, head_conv=options.head_conv)
 
 
 class InferenceMaps(nn.Cell):
@@ -125,8 +125,8 @@ class DetectionNetwork(nn.Cell):
         return self.decode(self.maps(image))
 
 
-def build_detection(network, net_config, num_classes, k, input_cell, flip_test=False):
+def build_detection(network, net_config, metainfo, k, input_cell, flip_test=False):
     """The DetectionNetwork of a CenterNet, which net_config describes, for the k best detections; the others as in InferenceMaps."""
     device = task_of(net_config).device
-    maps = InferenceMaps(network, device.heads(net_config, num_classes), input_cell, flip_test)
-    return DetectionNetwork(maps, device.Decode(net_config, num_classes, k)).set_train(False)
+    maps = InferenceMaps(network, device.heads(net_config, metainfo), input_cell, flip_test)
+    return DetectionNetwork(maps, device.Decode(net_config, metainfo, k)).set_train(False)

@@ -8,7 +8,7 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.kinds import is_number
 from ..model_utils.config import as_text, flatten
-from ..tasks.detection.scores import METRIC_NAMES
+from ..tasks import metric_words
 from .curves import draw_score, smooth
 from .record import best_score, epochs_trained
 from .report import chart, loss_parts, write_page
@@ -16,7 +16,7 @@ from .report import chart, loss_parts, write_page
 COLORS = ("#2260a8", "#b3382c", "#0b6e4f", "#c98500", "#6a4c93", "#0f8b9d", "#8c564b", "#444b59")
 STYLES = ("solid", "dashed", "dotted")  # each with all colors
 POINTS = 500  # of a curve at most
-SCORE_NAMES = (*METRIC_NAMES, "VOC_mAP_07", "VOC_mAP_area")
+VOC_NAMES = ("VOC_mAP_07", "VOC_mAP_area")
 SECTIONS = ("net_config", "training", "evaluation")  # of a side file, beside what it says of the data
 SAME = {"input_res_train": "dataset_config.input_res_train", "mean": "dataset_config.mean", "std": "dataset_config.std"}
 
@@ -116,7 +116,7 @@ def score_rows(runs):
     """Rows (score, its value of each run, None without) of the evaluations of eval.py, and the best AP during training; none if no run
     has been evaluated."""
     found = [run.metrics or {} for run in runs]
-    names = [name for name in SCORE_NAMES if any(name in metrics for metrics in found)]
+    names = [name for name in (*metric_words(), *VOC_NAMES) if any(name in metrics for metrics in found)]
     rows = [(name, [_score(metrics.get(name)) for metrics in found]) for name in names]
     best = [best_score(run.scores) for run in runs]
     return rows + [("best AP during training", [score and score[2]["AP"] for score in best])] * any(best)

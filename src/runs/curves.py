@@ -9,7 +9,6 @@ from ..core.kept import MARK
 from ..tasks import loss_labels
 from .record import epochs_trained, loss_names, read_record
 
-LOSSES = loss_labels()
 LOSS_COLORS = ("black", "tab:red", "tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
 
 
@@ -47,9 +46,9 @@ def save_figure(path: str, figure: Any, ours: Callable[[str], bool] | None = Non
 
 
 def _draw_losses(axes, records):
-    steps = np.array([record["step"] for record in records])
+    steps, labels = np.array([record["step"] for record in records]), loss_labels()
     for name, color in zip(loss_names(records[0]) if records else (), LOSS_COLORS):
-        draw_curve(axes, steps, np.array([record[name] for record in records], np.float64), color, LOSSES.get(name, name))
+        draw_curve(axes, steps, np.array([record[name] for record in records], np.float64), color, labels.get(name, name))
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     rate = axes.twinx()

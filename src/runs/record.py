@@ -17,7 +17,7 @@ from ..core.errors import UserError
 from ..core.files import whole_file
 from ..core.kept import MARK, free_name, keep_earlier, says
 from ..core.kinds import dictionary_of, is_measure
-from ..tasks import TASKS, loss_labels
+from ..tasks import loss_labels, losses_of
 
 
 def loss_curve(record):
@@ -207,11 +207,6 @@ def best_score(scores):
 def epochs_trained(records):
     """{step: epochs trained after it, a number such as 2.5} of the records of steps."""
     return {record["step"]: record["epoch"] + (record["percent"] if is_measure(record.get("percent")) else 1) for record in records}
-
-
-def losses_of(record):
-    """The names of the losses that a step's record is to have: those of the task that it has most of."""
-    return max((tuple(task.losses) for task in TASKS.values()), key=lambda losses: len(set(losses) & set(record)))
 
 
 def _read_records(path):

@@ -5,7 +5,7 @@ import io
 import math
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -19,37 +19,32 @@ from ..core.files import whole_file
 from ..core.kept import says
 from ..core.tables import shown as short
 from ..core.version import version
-from ..data.coco import class_list, image_size
-from ..data.objects import ground_truth_boxes
-from ..imaging.drawing import class_color, compare, east_asian_font, fit, is_east_asian
+from ..data.coco import class_list, image_size, metainfo_of
+from ..data.objects import ground_truth
+from ..imaging.drawing import class_color, east_asian_font, is_east_asian
 from ..imaging.reading import read_image
-from ..tasks.detection.results import detections_of
-from ..tasks.detection.scores import confusion_matrix, evaluate, image_quality
-from .curves import LOSSES, draw_curve, draw_scores
+from ..tasks import Task, loss_labels, metric_words, task_of
+from ..tasks.pictures import compare
+from .curves import draw_curve, draw_scores
 from .record import best_score, epochs_trained, loss_names, read_record
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"
 LOSS_COLORS = ("#1d2129", "#b3382c", "#2260a8", "#0b6e4f", "#7a4a9c", "#8a6100", "#a0356f", "#4f6b1f", "#0c6b78")
-METRIC_WORDS = {
-    "AP": "IoU 0.50 to 0.95", "AP50": "IoU 0.50", "AP75": "IoU 0.75", "AP_small": "small objects (below 32² pixels)",
-    "AP_medium": "medium objects (32² to 96²)", "AP_large": "large objects (above 96²)", "AR_1": "1 detection an image",
-    "AR_10": "10 detections an image", "AR_100": "100 detections an image", "AR_small": "small objects", "AR_medium": "medium objects",
-    "AR_large": "large objects",
-}
 MOST_CLASSES = 20  # that a chart shows one by one
 
 
 @dataclass
 class Run:
     """What there is of a run: record_path of train_record.jsonl; metrics, the dictionary of metrics.json; coco with records (COCO results)
-    and images {id: path}, for what needs the ground truth."""
+    and images {id: path}, for what needs the ground truth; the Task."""
 
     record_path: str | None = None
     metrics: dict | None = None
     coco: object = None
     records: list | None = None
     images: dict | None = None
+    task: Task = field(default_factory=lambda: task_of({}))
 
 
 def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> None:
@@ -61,10 +56,11 @@ def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> 
         sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps), "last": steps[-1],
                                 "scores": score_section(scores, epochs_trained(steps))}
     if metrics:
-        sections["scores"] = {"metrics": metrics, "words": METRIC_WORDS, "bars": class_bars(metrics)}
+        words = {name: words for name, words in metric_words().items() if name in metrics}
+        sections["scores"] = {"metrics": metrics, "words": words, "bars": class_bars(metrics)}
     if run.coco is not None:
-        sections["errors"] = error_section(run.coco, run.records, score_thresh)
-        sections["images"] = image_section(run.coco, run.records, run.images, score_thresh)
+        sections["errors"] = error_section(run, score_thresh)
+        sections["images"] = image_section(run, score_thresh)
     if steps or (metrics and "stage_seconds" in metrics):
         sections["speed"] = speed_section(steps, metrics)
     links = [(name, name.capitalize()) for name, section in sections.items() if section]
@@ -112,7 +108,8 @@ def chart(width, height, draw, names=(), **subplots):
 
 def loss_parts(steps):
     """[(name, what charts call it, color)] of the losses in the records of steps."""
-    return [(name, LOSSES.get(name, name), color) for name, color in zip(loss_names(steps[0]), LOSS_COLORS)]
+    labels = loss_labels()
+    return [(name, labels.get(name, name), color) for name, color in zip(loss_names(steps[0]), LOSS_COLORS)]
 
 
 def loss_chart(steps):
@@ -175,10 +172,10 @@ def class_bars(metrics):
     return sorted(rows, key=lambda row: -1 if row[1] is None else row[1], reverse=True)
 
 
-def error_section(coco, records, score_thresh):
-    """Precision-recall curves, and which class is taken for which."""
-    names, _ = class_list(coco)
-    precision = evaluate(coco, records).eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class]
+def error_section(run, score_thresh):
+    """Precision-recall curves of a Run, and which class is taken for which."""
+    names, _ = class_list(run.coco)
+    precision = run.task.scores.evaluate(run.coco, run.records).eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class]
     recall = np.linspace(0, 1, precision.shape[1])
     known = [index for index in range(len(names)) if (precision[:, :, index] > -1).any()]
 
@@ -204,7 +201,7 @@ def error_section(coco, records, score_thresh):
             text.set(parse_math=False, text=short(names[index]))
 
     curves = [chart(4.3, 3.4, draw_mean), chart(5.2, 3.4, draw_classes, names)] if known else []
-    matrix = confusion_matrix(coco, records, score_thresh)
+    matrix = run.task.scores.confusion_matrix(run.coco, run.records, score_thresh)
     mixed = [(int(matrix[a, b]), names[a], names[b]) for a in range(len(names)) for b in range(len(names)) if a != b and matrix[a, b]]
     return {
         "curves": curves, "matrix": confusion_chart(matrix, names) if len(names) <= MOST_CLASSES else None,
@@ -235,29 +232,24 @@ def confusion_chart(matrix, names):
 # ---------------------------------------------------------------- images and speed
 
 
-def image_section(coco, records, images, score_thresh, count=6, width=340):
-    """The images with the best and the worst quality, detections beside the ground truth: {"best": [...], "worst": [...]}."""
-    quality = image_quality(coco, records, score_thresh)
+def image_section(run, score_thresh, count=6, width=340):
+    """The images of a Run with the best and the worst quality, detections beside the ground truth: {"best": [...], "worst": [...]}."""
+    task, coco, metainfo = run.task, run.coco, metainfo_of(run.coco, run.task)
+    quality = task.scores.image_quality(coco, run.records, score_thresh)
     order = sorted(quality, key=lambda image_id: (-quality[image_id], image_id))
     half = min(count, (len(order) + 1) // 2)
-    names, category_ids = class_list(coco)
     section = {"worst": [], "best": []}
     for part, chosen in (("worst", order[::-1][: min(count, len(order) - half)]), ("best", order[:half])):
         for image_id in chosen:
             try:
-                image = read_image(images[image_id], image_size(coco.imgs[image_id]))
+                image = read_image(run.images[image_id], image_size(coco.imgs[image_id]))
             except (OSError, ValueError) as error:
-                LOG.warning(f"image {image_id} is not shown ({images[image_id]}): {error}")
+                LOG.warning(f"image {image_id} is not shown ({run.images[image_id]}): {error}")
                 continue
-            detections, ground_truth = detections_of(records, image_id, category_ids), ground_truth_boxes(coco, image_id, category_ids)
-            shown = fit(image, width, 2 * width)
-            zoom = np.tile(np.divide(shown.shape[1::-1], image.shape[1::-1]), 2)
-            detections[:, :4] *= zoom
-            ground_truth[:, :4] *= zoom
-            section[part].append({
-                "name": os.path.basename(images[image_id]), "quality": quality[image_id],
-                "data": data_uri(compare(shown, detections, ground_truth, names, score_thresh)),
-            })
+            rows = task.results.of_records(run.records, image_id, metainfo["category_ids"])
+            truth = ground_truth(task, coco, image_id, metainfo["category_ids"], metainfo)
+            drawn = compare(task, image, rows, truth, metainfo, score_thresh, (width, 2 * width))
+            section[part].append({"name": os.path.basename(run.images[image_id]), "quality": quality[image_id], "data": data_uri(drawn)})
     return section
 
 

@@ -19,8 +19,8 @@ from starlette.exceptions import HTTPException  # is raised with positional argu
 
 from ..core.console import LOG, print_log
 from ..imaging import reading
-from ..imaging.drawing import draw_detections
 from ..inference.pipeline import make_inputs
+from ..tasks import task_of
 
 HOW = "send an image's bytes as the body (curl --data-binary @image.jpg URL) or as a form's file (curl -F file=@image.jpg URL)"
 LONGEST_SIDE = 65_500  # pixels of a JPEG, as OpenCV writes it
@@ -40,12 +40,12 @@ def prepare(body, max_pixels, detector, config):
     return image.shape[1::-1], make_inputs(image, detector, config), time.perf_counter() - start
 
 
-def draw(body, max_pixels, detections, classes):
-    """An image's bytes with detections [M, 6] drawn, as a JPEG. Raises HTTPException."""
+def draw(body, max_pixels, rows, description):
+    """An image's bytes with rows [M, D] of a described model drawn, as a JPEG. Raises HTTPException."""
     image = decode(body, max_pixels)
     if max(image.shape) > LONGEST_SIDE:
         raise HTTPException(422, f"a JPEG has at most {LONGEST_SIDE} pixels a side; leave format=image out")
-    return cv2.imencode(".jpg", draw_detections(image, detections, classes))[1].tobytes()
+    return cv2.imencode(".jpg", task_of(description).results.draw(image, rows, description))[1].tobytes()
 
 
 def decode(body, max_pixels):

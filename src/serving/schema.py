@@ -1,7 +1,7 @@
 """What the web service takes and answers, as types of which its OpenAPI document is made."""
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 
 class Sent(BaseModel):
@@ -12,25 +12,20 @@ class Sent(BaseModel):
     format: Literal["json", "image"] = Field("json", description="json, or image: a JPEG with the boxes drawn")
 
 
-class Object(BaseModel):
-    """An object detected."""
-
-    model_config = ConfigDict(populate_by_name=True)
-    class_name: str = Field(alias="class", description="name of its class")
-    label: int = Field(ge=0, description="index of its class in /health's classes")
-    score: float = Field(ge=0, le=1)
-    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the image, turned as its EXIF tag says")
-
-
-class Answer(BaseModel):
-    """The objects of an image, best first. The milliseconds count from when its bytes are there."""
+class Detected(BaseModel):
+    """An image and the time it took. The milliseconds count from when its bytes are there."""
 
     width: int
     height: int
     milliseconds: float = Field(description="from the last byte of the request to the answer")
     queue_milliseconds: float = Field(description="waiting for others")
     network_milliseconds: float = Field(description="in the network, with the others of its batch")
-    objects: list[Object]
+
+
+def answer_of(object_model: type[BaseModel]) -> type[BaseModel]:
+    """The model of an answer: that of an image whose objects, best first, are a task's schema.Object."""
+    return create_model("Answer", __base__=Detected, __doc__="The objects of an image, best first, and the time they took.",
+                        objects=(list[object_model], ...))  # type: ignore[valid-type]
 
 
 class Problem(BaseModel):

@@ -17,10 +17,11 @@ from starlette.requests import ClientDisconnect
 
 from ..core.version import __version__
 from ..inference.predictor import Predictor
+from ..tasks import task_of
 from .access import add_problems, key_dependency
 from .images import HOW, Workers, draw, prepare
 from .queue import Job, Network, Places
-from .schema import Answer, Health, Limits, Problem, Sent
+from .schema import Health, Limits, Problem, Sent, answer_of
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 POLICY = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"}
@@ -65,8 +66,8 @@ def build_app(service: "Service", keys: Sequence = ()) -> FastAPI:
     add_pages(app, service, needed)
     problems: dict[int | str, dict] = {status: {"model": Problem, "description": what} for status, what in PROBLEMS.items()}
 
-    @app.post("/predict", openapi_extra=BODY, responses={200: IMAGE, **problems}, response_model=Answer, operation_id="predict",
-              dependencies=needed)
+    @app.post("/predict", openapi_extra=BODY, responses={200: IMAGE, **problems}, response_model=service.answer_model,
+              operation_id="predict", dependencies=needed)
     async def predict(request: Request, sent: Annotated[Sent, Query()]):
         """Detect in the image in the body, or in a form's file."""
         return await service.predict(request, sent)
@@ -112,6 +113,9 @@ class Service:
     def __init__(self, predictor: Predictor, network: Network, workers: Workers, limits: Limits, model_name: str, score_thresh: float):
         self.predictor, self.network, self.workers, self.limits = predictor, network, workers, limits
         self.model_name, self.score_thresh = model_name, score_thresh
+        self.description = predictor.detector.description
+        self.schema = task_of(self.description).schema
+        self.answer_model = answer_of(self.schema.Object)
         self.places = Places(limits.queue, limits.deadline, BODIES * limits.max_bytes)
         self.metrics = Metrics(self.places, network)
         read = ("input_res", "down_ratio", "from_bytes", "description")  # of a detector by make_inputs; the workers get no more of it
@@ -148,7 +152,7 @@ class Service:
         prediction = self.predictor.finish(outputs, inputs).above(self.score_thresh if sent.score is None else sent.score)
         drawn = None
         if sent.format == "image":
-            drawn = await self.workers.run(draw, body, self.limits.max_pixels, prediction.detections(), self.predictor.classes)
+            drawn = await self.workers.run(draw, body, self.limits.max_pixels, prediction.detections(), self.description)
         seconds = time.perf_counter() - start
         if is_ready:  # else it has waited for the graphs
             self.places.note(seconds, taken)
@@ -158,8 +162,7 @@ class Service:
         request.scope.get("log", {}).update(times)
         if drawn:
             return Response(drawn, media_type="image/jpeg")
-        objects = [{"class": name, "label": int(label), "score": round(float(score), 4), "box": [round(float(side), 2) for side in box]}
-                   for box, score, label, name in zip(prediction.boxes, prediction.scores, prediction.labels, prediction.class_names)]
+        objects = self.schema.objects(prediction.detections(), self.description)
         return JSONResponse({"width": size[0], "height": size[1], "milliseconds": milliseconds(seconds), **times, "objects": objects})
 
 

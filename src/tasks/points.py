@@ -92,6 +92,34 @@ def top_k(heat, k):
     return scores, flat % pixels, flat // pixels
 
 
+def decode_boxes(heat, wh, reg, k, cat_spec_wh=False):
+    """Boxes out of heatmap, size and offset.
+
+    Args: heat [N, C, H, W] after the sigmoid; wh [N, 2 or 2 C, H, W]; reg [N, 2, H, W] or None (then centers are taken
+    in the middle of their pixel). Returns [N, k, 6] float32: x1, y1, x2, y2 in output pixels, score, class (0-based); and the centers'
+    ind [N, k] int32, y * W + x.
+    """
+    n, classes, _, width = heat.shape
+    scores, ind, labels = top_k(suppress_non_peaks(heat), k)
+    x = (ind % width).astype(ms.float32)
+    y = (ind // width).astype(ms.float32)
+    if reg is None:
+        x = x + 0.5
+        y = y + 0.5
+    else:
+        offset = gather_at_centers(reg, ind)
+        x = x + offset[:, :, 0]
+        y = y + offset[:, :, 1]
+    size = gather_at_centers(wh, ind)
+    if cat_spec_wh:
+        rows = size.reshape(n * k * classes, 2)
+        first_row = ops.arange(n * k) * classes
+        size = ops.gather(rows, first_row.astype(ms.int32) + labels.reshape(-1), 0).reshape(n, k, 2)
+    half_w = size[:, :, 0] / 2
+    half_h = size[:, :, 1] / 2
+    return ops.stack((x - half_w, y - half_h, x + half_w, y + half_h, scores, labels.astype(ms.float32)), -1), ind
+
+
 class DrawHeatmap(nn.Cell):
     """Heatmaps [N, C, h, w] of objects [N, M, 2] int32 (class, radius; -1 where there is none) with centers ind [N, M] = y * w + x.
 

@@ -40,3 +40,27 @@ def at_centers(graph, maps, ind, depth):
     """points.gather_at_centers: [N, depth, H, W] and ind [N, K] -> [N, K, depth]."""
     rows = graph.reshape(graph.add("Transpose", maps, perm=[0, 2, 3, 1]), graph.ints(0, -1, depth))
     return graph.add("GatherND", rows, unsqueezed(graph, ind), batch_dims=1)
+
+
+def boxes(graph, maps, cell):
+    """points.decode_boxes: maps {hm, wh, reg unless there is none} -> (rows [N, K, 6] in output pixels, ind [N, K]).
+
+    cell, the Decode, has k, num_classes and cat_spec_wh.
+    """
+    heat, wh, reg = peaks(graph, maps["hm"]), maps["wh"], maps.get("reg")
+    height, width = graph.size(heat, 2), graph.size(heat, 3)
+    scores, flat = top_k(graph, heat, cell.k, width)
+    pixels = graph.add("Mul", height, width)
+    ind, label = graph.add("Mod", flat, pixels, name="ind"), graph.add("Div", flat, pixels, name="label")
+    x, y = (unsqueezed(graph, graph.cast(graph.add(operator, ind, width))) for operator in ("Mod", "Div"))
+    offset = at_centers(graph, reg, ind, 2) if reg else graph.constant("half", np.float32(0.5))
+    center = graph.add("Add", graph.add("Concat", x, y, axis=2), offset, name="center")
+    if cell.cat_spec_wh:
+        sizes = graph.reshape(at_centers(graph, wh, ind, 2 * cell.num_classes), graph.ints(0, cell.k, cell.num_classes, 2))
+        size = graph.add("GatherND", sizes, unsqueezed(graph, label), batch_dims=2, name="size")
+    else:
+        size = at_centers(graph, wh, ind, 2)
+    half = graph.add("Mul", size, graph.constant("half", np.float32(0.5)))
+    corners = [graph.add(operator, center, half) for operator in ("Sub", "Add")]
+    score, label = unsqueezed(graph, scores), unsqueezed(graph, graph.cast(label))
+    return graph.add("Concat", *corners, score, label, axis=2, name="boxes"), ind

@@ -62,7 +62,7 @@ class TrainingDetector:
 
 def build_sharing(network, description, dcn_impl):
     """A CenterNet of the same structure that has the parameters of another."""
-    inference = build_network(Config(description["net_config"]), len(description["classes"]), dcn_impl)
+    inference = build_network(Config(description["net_config"]), description, dcn_impl)
     for (_, mine), (_, theirs) in zip(inference.cells_and_names(), network.cells_and_names()):
         for name, parameter in list(theirs.parameters_and_names(expand=False)):
             setattr(mine, name.rpartition(".")[2], parameter)

@@ -39,11 +39,11 @@ class SumOverRanks(nn.Cell):
         return self.all_reduce(x)
 
 
-def build_device_input(config, num_classes, heatmap_on_host):
+def build_device_input(config, metainfo, heatmaps_on_host):
     """The cell that makes the network's batch of the pipeline's."""
     task = task_of(config.net_config)
-    layout = sample_layout(config, num_classes)
-    return DeviceInput(task.targets.columns(heatmap_on_host), None if heatmap_on_host else task.device.DrawTargets(layout))
+    layout = sample_layout(config, metainfo)
+    return DeviceInput(task.targets.columns(heatmaps_on_host), None if heatmaps_on_host else task.device.DrawTargets(layout))
 
 
 def build_train_step(network, config, optimizer, device_input, rank_size=1):
@@ -73,7 +73,7 @@ def graph_settings(config, train_set, device_target):
     """All that the compiled training graphs depend on, for keep_graphs."""
     sections = {name: getattr(config, name).as_dict() for name in ("net_config", "train_config", "dataset_config")}
     names = ("epoch_size", "enable_lossscale", "enable_data_sink", "data_sink_steps", "conv_allow_hf32", "jit_level")
-    numbers = [train_set.num_classes, train_set.steps_per_epoch, train_set.rank_size, train_set.heatmap_on_host]
+    numbers = [train_set.layout.num_classes, train_set.steps_per_epoch, train_set.rank_size, train_set.heatmaps_on_host]
     return [sections, {name: getattr(config, name) for name in names}, numbers, device_target]
 
 
@@ -106,13 +106,13 @@ def train(config, train_set, device_target, rank=0, part=None):
     ms.set_seed(config.seed)
     if config.compile_cache_dir:
         keep_graphs(config.compile_cache_dir, graph_settings(config, train_set, device_target))
-    network = build_network(config.net_config, train_set.num_classes, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
+    network = build_network(config.net_config, train_set.manifest, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
     freeze(network, config.train_config.freeze)
     if config.train_config.freeze != "none":
         trained, of_all = (sum(parameter.size for parameter in part) for part in (network.trainable_params(), network.get_parameters()))
         LOG.info(f"train_config.freeze {config.train_config.freeze}: {trained:,} of {of_all:,} weights train")
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
-    device_input = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)
+    device_input = build_device_input(config, train_set.manifest, train_set.heatmaps_on_host)
     step_cell = build_train_step(network, config, optimizer, device_input, train_set.rank_size)
     average = step_cell.average
     parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
@@ -127,7 +127,7 @@ def train(config, train_set, device_target, rank=0, part=None):
         resumed = config.load_checkpoint_path or newest_checkpoint(folder)
         done, counted_anew = restore(state, resumed, train_set, config)
     else:
-        start_weights(network, config, train_set.manifest["classes"])
+        start_weights(network, config, train_set.manifest)
         if average:
             average.restart()
     steps = range(done, steps_to_do(config, train_set, done))

@@ -21,8 +21,9 @@ from ..weights.checkpoints import (
 from ..weights.side_file import read_side_file, side_file
 
 
-def start_weights(network, config, classes):
-    """Load what the configuration names into a network of these classes: a whole checkpoint, else a pretrained backbone, else nothing.
+def start_weights(network, config, metainfo):
+    """Load what the configuration names into a network: a whole checkpoint, else a pretrained backbone, else nothing. metainfo is that of
+    the data set it is for.
 
     The last layers of the heads take a checkpoint's classes by their names, where its side file says them.
     """
@@ -32,11 +33,11 @@ def start_weights(network, config, classes):
         if os.path.exists(side_file(path)):
             then = read_side_file(path)
             compare_normalization(then, config.dataset_config)
-            both = class_heads(config.net_config) & class_heads(Config(then["net_config"]))
-            parameters = take_classes(network, parameters, then["classes"], classes, both)
+            both = class_heads(config.net_config, metainfo) & class_heads(Config(then["net_config"]), then)
+            parameters = take_classes(network, parameters, then["classes"], metainfo["classes"], both)
         else:
             LOG.info(f"no side file says the checkpoint's classes: where their number fits, they are taken in this run's order, "
-                     f"{some(classes)}")
+                     f"{some(metainfo['classes'])}")
         if lost := layers_left_out(parameter_shapes(network), parameters):
             LOG.info(f"this network (net_config) has no {some(lost)}, and goes without the checkpoint's")
         if kept := load_weights(network, parameters, path, fine_tuning=True, use_ema=config.use_ema):
@@ -54,10 +55,10 @@ def compare_normalization(description, dataset_config):
                      f"to keep the checkpoint's, set dataset_config.{name}")
 
 
-def class_heads(net_config):
+def class_heads(net_config, metainfo):
     """The names of the heads that have channels for each class."""
-    heads = task_of(net_config).device.heads
-    return {one.name for one, two in zip(heads(net_config, 1), heads(net_config, 2)) if one.channels < two.channels}
+    one, two = (task_of(net_config).device.heads(net_config, {**metainfo, "classes": ["class"] * count}) for count in (1, 2))
+    return {of_one.name for of_one, of_two in zip(one, two) if of_one.channels < of_two.channels}
 
 
 def take_classes(network, parameters, then, now, heads):

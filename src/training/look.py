@@ -31,10 +31,10 @@ def report(boxes, classes, recipe):
         LOG.warning(f"warning: {sentence}")
 
 
-def save_batch(path, batch, image_ids, classes, layout, net_config):
+def save_batch(path, batch, image_ids, layout, net_config, metainfo):
     """Draw a batch {column: array} as DeviceInput makes it; an earlier image is kept aside."""
     names = [f"image {image_id}" for image_id in image_ids]
-    drawn = task_of(net_config).preview.draw_batch(batch, names, classes, layout, net_config)
+    drawn = task_of(net_config).preview.draw_batch(batch, names, layout, net_config, metainfo)
     save_image(path, drawn, is_first_batch)
     LOG.info(f"the first {len(image_ids)} training images, as the network gets them with their targets: {path}")
 
@@ -60,8 +60,8 @@ def look(config, train_set, rank=0):
     if not (config.resume and os.path.exists(path)):
         with going_on(path):
             batch, image_ids = train_set.first_images(MOST_IMAGES)
-            save_batch(path, on_device(batch, config, train_set), image_ids, train_set.manifest["classes"], train_set.layout,
-                       config.net_config)
+            save_batch(path, on_device(batch, config, train_set), image_ids, train_set.layout, config.net_config,
+                       train_set.manifest)
 
 
 @contextlib.contextmanager
@@ -76,11 +76,11 @@ def going_on(what):
 def read_train_boxes(train_set):
     """The summary.Boxes of a TrainSet; of a sample of its rows if its conversion wrote none."""
     config = train_set.config
-    boxes = read_boxes(boxes_path(config.mindrecord_dir, config.mindrecord_prefix), train_set.images, train_set.num_classes)
+    boxes = read_boxes(boxes_path(config.mindrecord_dir, config.mindrecord_prefix), train_set.images, train_set.layout.num_classes)
     if boxes is not None:
         return boxes
     rows = map(train_set.read_row, spread(range(train_set.images), SAMPLE))
-    return collect(((header_size(bytes(data)), *objects) for data, _, *objects in rows), train_set.images)
+    return collect(((header_size(bytes(data)), objects["boxes"], objects["labels"]) for data, _, objects in rows), train_set.images)
 
 
 def on_device(batch, config, train_set):
@@ -90,5 +90,5 @@ def on_device(batch, config, train_set):
     from .engine import build_device_input
 
     with INTERRUPTS.at_once():  # it compiles
-        made = build_device_input(config, train_set.num_classes, train_set.heatmap_on_host)(*map(ms.Tensor, batch))
+        made = build_device_input(config, train_set.manifest, train_set.heatmaps_on_host)(*map(ms.Tensor, batch))
     return {name: tensor.asnumpy() for name, tensor in made.items()}

@@ -8,7 +8,6 @@ from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.interrupts import INTERRUPTS, Interrupted
 from ..core.project import for_the_user
-from ..tasks.detection.scores import METRIC_NAMES
 from .next_commands import how_to_go_on
 from .resume import start_scale
 
@@ -139,7 +138,7 @@ def evaluate(scoring, done, record, train_set):
     except Interrupted:
         return False
     if metrics is not None:
-        record.scores(done, train_set.steps_per_epoch, {name: metrics[name] for name in METRIC_NAMES})
+        record.scores(done, train_set.steps_per_epoch, {name: metrics[name] for name in scoring.part.task.metrics})
         if record.summaries:
             for name, drawing in scoring.drawings():
                 record.summaries.image(done, name, drawing)

@@ -18,15 +18,13 @@ from ..core.kept import keep_earlier
 from ..core.kinds import having, is_number, is_string, is_whole, or_none
 from ..data.coco import image_size
 from ..evaluation import evaluator
-from ..imaging import drawing
+from ..imaging.drawing import fit_format
 from ..imaging.reading import read_image
 from ..model_utils.device_adapter import without_kept_graphs
-from ..tasks.detection import scores
-from ..tasks.detection.results import detections_of
+from ..tasks.pictures import compare
 from ..weights.side_file import evaluation_settings, side_file
 
 DRAWN = 4  # images of predictions for TensorBoard
-RECORD = np.dtype([("image_id", np.int64), ("category_id", np.int64), ("bbox", np.float64, 4), ("score", np.float64)])
 OBJECT = ("image_id", "category_id", "bbox", "area", "iscrowd")  # what of an annotation counts for scores
 
 
@@ -64,7 +62,7 @@ class Scoring:
         if self.rank == 0:
             self.records = records
             with contextlib.redirect_stdout(io.StringIO()):
-                _, metrics = scores.score(self.part.coco, records)
+                _, metrics = self.part.task.scores.score(self.part.coco, records)
             value, best = metrics[self.config.best_metric], self.state["best"]
             since_best = 0 if best is None or value > best["value"] else self.state["since_best"] + 1
             self.better = best is None or value >= best["value"]  # of equals the one that trained longer
@@ -109,10 +107,10 @@ class Scoring:
         for image_id, path in self.part.images[:DRAWN]:
             with contextlib.suppress(OSError, ValueError):  # an image that cannot be read is named by the evaluation
                 image = read_image(path, image_size(self.part.coco.imgs[image_id]), self.config.dataset_config.max_pixels)
-                found = detections_of(self.records, image_id, self.part.category_ids)
-                drawn = drawing.compare(image, found, self.part.ground_truth(image_id), self.trained.description["classes"],
-                                       self.config.eval_config.score_thresh)
-                yield str(image_id), drawing.fit_format(drawn, ".jpg")
+                found = self.part.task.results.of_records(self.records, image_id, self.part.category_ids)
+                drawn = compare(self.part.task, image, found, self.part.ground_truth(image_id, self.trained.description),
+                                self.trained.description, self.config.eval_config.score_thresh)
+                yield str(image_id), fit_format(drawn, ".jpg")
 
     def finished(self):
         """Whether to end the training, on all ranks: `patience` evaluations were no better than the best."""
@@ -180,11 +178,10 @@ class AllGather(nn.Cell):
 
 
 def join_records(records, gather):
-    """The COCO records of all ranks; gather(int32 [N]) gives those of each. Every number is kept to the last bit."""
-    rows = np.array([(record["image_id"], record["category_id"], record["bbox"], record["score"]) for record in records], RECORD)
-    arrays = [np.ascontiguousarray(array).view(RECORD) for array in gather(rows.view(np.int32))]
-    return [{"image_id": image_id, "category_id": category_id, "bbox": list(map(float, box)), "score": score}
-            for array in arrays for image_id, category_id, box, score in array.tolist()]
+    """The COCO records of all ranks; gather(int32 [N]) gives those of each. As JSON every number is kept to the last bit."""
+    text = json.dumps(records, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    return [record for array in gather(np.frombuffer(text, np.int32)) for record in json.loads(np.ascontiguousarray(array).tobytes())]
 
 
 def start_scoring(trained, part, train_set, sum_over_ranks):

@@ -16,6 +16,8 @@ from ..model_utils.config import Config, checked_section, load_defaults
 from ..model_utils.rules import checked
 from ..model_utils.together import check_evaluation
 from ..network.architectures import network_facts, resolved
+from ..tasks import task_of
+from ..tasks.rows import width
 from .zoo import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
@@ -143,6 +145,7 @@ def describe_model(config: Config, manifest: dict) -> dict:
     options = config.dataset_config
     return {
         "dataset": manifest["dataset"], "classes": manifest["classes"], "category_ids": manifest["category_ids"],
+        **{name: manifest[name] for name in task_of(config.net_config).targets.METAINFO},
         "net_config": config.net_config.as_dict(), "input_res_train": options.input_res_train,
         "mean": options.mean, "std": options.std, "evaluation": evaluation_settings(config), "version": version(),
     }
@@ -185,9 +188,10 @@ def read_side_file(checkpoint: str, what: str = "checkpoint (--load_checkpoint_p
         description["net_config"] = checked_section("net_config", description["net_config"], side_file(checkpoint))
         checked_section("dataset_config", {"input_res_train": description["input_res_train"]}, side_file(checkpoint))
         description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(checkpoint))
-        description |= network_facts(description["net_config"])
         with errors.about(side_file(checkpoint)):
+            description |= network_facts(description["net_config"])
             resolved(description["net_config"])
+            check_metainfo(description)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{side_file(checkpoint)}: net_config or input_res_train is not what train.py writes ({error})") from error
     return description
@@ -207,8 +211,24 @@ def checked_exported(description: dict, where: str) -> dict:
         raise UserError(f"{where}: stride is {description['stride']!r}; expected a whole number above 0")
     if not is_string(description.setdefault("arch", "")):
         raise UserError(f"{where}: arch is {description['arch']!r}; expected an architecture's name")
+    description["task"] = description.get("task", "detection")
+    with errors.about(where):
+        check_metainfo(description)
     description["evaluation"] = checked_evaluation(description.get("evaluation", {}), where)
     return description
+
+
+def check_metainfo(description: dict) -> None:
+    """Raise UserError unless a description names a task, and says what that reads of a data set."""
+    task = task_of(description)
+    for name, test in task.targets.METAINFO.items():
+        if not (name in description and test(description[name])):
+            raise UserError(f"{name}, which a model for {task.name} says of its classes, is missing or damaged")
+
+
+def row_width(description: dict) -> int:
+    """How many numbers a described model gives for a detection."""
+    return width(task_of(description).results.columns(description))
 
 
 def fixed_settings(description: dict, where: str) -> dict:

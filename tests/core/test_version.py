@@ -6,7 +6,8 @@ import pytest
 
 from src.core.version import __version__, version
 from src.inference.detector import consumer_description
-from src.runs.report import METRIC_WORDS, Run, write_report
+from src.runs.report import Run, write_report
+from src.tasks.detection import DETECTION
 from src.weights.side_file import read_side_file, side_file
 from tests.conftest import call_script
 from tests.model_utils.test_mindspore_versions import WITH_MINDSPORE, WITHOUT
@@ -35,6 +36,6 @@ def test_side_files_say_it(least_checkpoint, make_config):
 
 
 def test_reports_say_it(tmp_path):
-    metrics = {**dict.fromkeys(METRIC_WORDS, 0.5), "AP_per_class": {}, "AP50_per_class": {}}
+    metrics = {**dict.fromkeys(DETECTION.metrics, 0.5), "AP_per_class": {}, "AP50_per_class": {}}
     write_report(str(tmp_path / "report.html"), "a run", Run(metrics=metrics))
     assert f"CenterNet on MindSpore {version()} · " in (tmp_path / "report.html").read_text(encoding="utf-8")

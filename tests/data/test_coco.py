@@ -11,8 +11,8 @@ from pycocotools.cocoeval import COCOeval
 
 from src.core.errors import UserError
 from src.data.coco import Split, find_split, image_list, read_coco
-from src.data.objects import ground_truth_boxes, usable_boxes
-from src.tasks.detection import scores, voc_scores
+from src.data.objects import ground_truth, usable_objects
+from src.tasks.detection import DETECTION, scores, voc_scores
 from tests.conftest import convert, lines_with, noise_image, user_error, write_coco
 
 BOXES = [[10, 20, 30, 25], [60, 40, 25, 30], [5, 50, 20, 30]]
@@ -192,7 +192,7 @@ def test_evaluation_counts_what_training_learns(rewrite, tmp_path):
                                           ("annotation 22 of image 2: ", "annotation 3 of image 2")], strict=True):
         assert all(part in line for part in parts), line
     _, metrics = scores.score(coco, real)
-    np.testing.assert_array_equal([metrics[name] for name in scores.METRIC_NAMES], expected)
+    np.testing.assert_array_equal([metrics[name] for name in DETECTION.metrics], expected)
     assert metrics["AP"] == pytest.approx(1.0) and metrics["objects_per_class"] == {"disc": 2, "square": 2}
     assert published(path, real)[0] < 0.7  # which is why they are left out
     assert voc_scores.score(coco, real)[1] == {"disc": 2, "square": 2}
@@ -214,7 +214,7 @@ def test_cocos_own_files_keep_pycocotools_count(rewrite, tmp_path):
     assert len(coco.notes) == 1 and coco.notes[0].startswith("6 boxes "), coco.notes
     real = perfect(coco)[:4]
     _, metrics = scores.score(coco, real)
-    np.testing.assert_array_equal([metrics[name] for name in scores.METRIC_NAMES], published(path, real))
+    np.testing.assert_array_equal([metrics[name] for name in DETECTION.metrics], published(path, real))
     manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path)
     assert manifest["objects"] == 4 and len(manifest["skipped"]) == 6
 
@@ -342,7 +342,7 @@ def test_where_images_may_lie(folder, tmp_path, make_config):
     assert find_split(str(tmp_path), "train", make_config().dataset_config).image_dir == str(tmp_path / folder)
 
 
-def test_usable_boxes_names_what_it_leaves_out():
+def test_usable_objects_names_what_it_leaves_out():
     annotations = [
         {"id": 1, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]},
         {"id": 2, "image_id": 5, "category_id": 7, "bbox": [1.0, 2, 3, 4]},
@@ -352,9 +352,9 @@ def test_usable_boxes_names_what_it_leaves_out():
         {"id": 6, "image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4], "iscrowd": 1},
         {"id": 7, "image_id": 5, "category_id": 7, "bbox": [90, 90, 30, 30]},
     ]
-    boxes, labels, skipped = usable_boxes(annotations, {7: 0, 8: 1}, (100, 100))
-    np.testing.assert_array_equal(boxes, [[1, 2, 4, 6], [1, 2, 4, 6], [1, 2, 4, 6], [90, 90, 120, 120]])
-    np.testing.assert_array_equal(labels, [0, 1, 0, 0])
+    objects, skipped = usable_objects(annotations, (100, 100), DETECTION, {"category_ids": [7, 8]})
+    np.testing.assert_array_equal(objects["boxes"], [[1, 2, 4, 6], [1, 2, 4, 6], [1, 2, 4, 6], [90, 90, 120, 120]])
+    np.testing.assert_array_equal(objects["labels"], [0, 1, 0, 0])
     for line, parts in zip(skipped, [("annotation 2 of image 5: ", "annotation 1 of image 5"),
                                      ("annotation 3 of image 5: ", "[1, 2, 0, 4]"),
                                      ("annotation 4 of image 5: ", "[200, 2, 3, 4]", "100x100")], strict=True):
@@ -424,11 +424,11 @@ def test_broken_annotation_files(tmp_path, text, part):
         read_coco(str(path))
 
 
-def test_ground_truth_boxes(tiny_data):
+def test_ground_truth(tiny_data):
     """Labels are places among the model's classes, whose ids in this file may come in another order."""
     coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
     annotation = coco.imgToAnns[1][0]
     x, y, w, h = annotation["bbox"]
     for ids in ([1, 2, 3], [3, 1, 2]):
         expected = [x, y, x + w, y + h, 1, ids.index(annotation["category_id"])]
-        np.testing.assert_allclose(ground_truth_boxes(coco, 1, ids)[0], expected, rtol=1e-6)
+        np.testing.assert_allclose(ground_truth(DETECTION, coco, 1, ids, {})[0], expected, rtol=1e-6)

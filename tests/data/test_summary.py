@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from src.data.summary import Boxes, Recipe, collect, describe, describe_epoch, find_misfits, long_sides
-from src.tasks.detection.targets import Layout, make_sample, whole_image
-from tests.conftest import lines_with
+from src.tasks.augmentation import whole_image
+from src.tasks.detection.targets import Layout
+from tests.conftest import lines_with, sample_of
 
 SIZES = [(200, 100), (100, 400), (50, 50)]
 ROWS = [
@@ -33,7 +34,7 @@ def test_sizes_are_those_of_the_targets_without_augmentation(size, input_size):
     box = np.array([[20, 30, 57, 71]], np.float32)
     layout = Layout(input_size, 1, 4, 4, [0.4] * 3, [0.3] * 3, [0.1] * 3, np.eye(3).tolist())
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
-    targets = make_sample(pixels, box, np.array([0]), whole_image(size, input_size), layout)
+    targets = sample_of(pixels, box, np.array([0]), whole_image(size, input_size), layout)
     boxes = collect([(size, box, np.array([0]))])
     np.testing.assert_allclose(long_sides(boxes, input_size), 4 * targets["wh"][0].max(), rtol=1e-4)
 

@@ -22,7 +22,7 @@ from src.evaluation import evaluator
 from src.imaging import reading
 from src.inference.pipeline import Detected
 from src.inference.predictor import Predictor
-from src.tasks.detection import scores
+from src.tasks.detection import DETECTION, scores
 from src.weights.side_file import read_side_file
 from tests.conftest import (
     TINY,
@@ -64,7 +64,7 @@ def test_eval_prints_and_writes_what_pycocotools_says(evaluated, tiny_data, keep
         score.summarize()
     assert table == expected.getvalue().splitlines()[-12:]
     metrics = json.loads((folder / "val" / "metrics.json").read_text())
-    np.testing.assert_allclose([metrics[name] for name in scores.METRIC_NAMES], score.stats, atol=1e-9)
+    np.testing.assert_allclose([metrics[name] for name in DETECTION.metrics], score.stats, atol=1e-9)
     assert set(metrics["AP_per_class"]) == {"rectangle", "ellipse", "triangle"}
     assert np.mean(list(metrics["AP_per_class"].values())) == pytest.approx(metrics["AP"], abs=1e-6)
     result = json.loads((folder / "val" / "val_pred_result.json").read_text())

@@ -47,6 +47,7 @@ from tests.conftest import (
     resdcn_18_is,
     run_script,
 )
+from tests.metainfo import classes_of
 
 FORMS = list(OPSETS)
 CPU = ["CPUExecutionProvider"]
@@ -130,7 +131,7 @@ def lively_network(lively_checkpoint, make_config):
 
 @pytest.mark.slow
 def test_maps_are_those_of_mindspore(lively_network, by_operation):
-    computes = [with_maps(build_model(DETECTION, lively_network, False, form, ("batch", "height", "width"), {})) for form in FORMS]
+    computes = [with_maps(build_model(DETECTION, lively_network, False, form, ("batch", "height", "width"), 6, {})) for form in FORMS]
     for n, height, width in ((1, 32, 32), (3, 96, 160), (1, 256, 128), (3, 32, 64)):
         batch = np.random.default_rng([n, height]).standard_normal((n, 3, height, width)).astype(np.float32)
         maps = lively_network.maps(ms.Tensor(batch))
@@ -183,7 +184,7 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
     make_for_inference(network)
     input_cell = Normalize([0.4, 0.45, 0.5], [0.25, 0.3, 0.2]) if from_bytes else ms.nn.Identity()
     net_config = config_module.make_config(net_config={"cat_spec_wh": cat_spec_wh, "reg_offset": reg_offset}).net_config
-    return build_detection(network, net_config, 3, k, input_cell, flip_test)
+    return build_detection(network, net_config, classes_of(3), k, input_cell, flip_test)
 
 
 @pytest.mark.slow
@@ -193,7 +194,7 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
 def test_detections_are_decoded_from_the_maps(cat_spec_wh, reg_offset, flip_test, from_bytes, k, by_operation):
     """All options of the graph in each form, maps of more cells than K and of fewer; the maps are MindSpore's."""
     network = small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k)
-    computes = [with_maps(build_model(DETECTION, network, from_bytes, form, ("batch", "height", "width"), {})) for form in FORMS]
+    computes = [with_maps(build_model(DETECTION, network, from_bytes, form, ("batch", "height", "width"), 6, {})) for form in FORMS]
     for n, height, width in ((1, 32, 32), (3, 64, 96)):
         rng = np.random.default_rng(n)
         shape = (n, height, width, 3) if from_bytes else (n, 3, height, width)
@@ -589,7 +590,7 @@ def test_a_runtime_without_the_operator(environment, export, tiny_data, tmp_path
 def test_openvino_takes_the_form_of_grid_sample(environment, lively_network, tmp_path):
     """OpenVINO's maps are ONNX Runtime's if it computes in float32; processors with bfloat16 compute in that unless told."""
     python = environment("openvino", ["numpy"], "openvino")
-    model = build_model(DETECTION, lively_network, False, "grid_sample", ("batch", "height", "width"), {})
+    model = build_model(DETECTION, lively_network, False, "grid_sample", ("batch", "height", "width"), 6, {})
     maps = with_maps(model)
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("heat", "wh", "reg"))
     onnx.save(model, tmp_path / "net.onnx")

@@ -10,6 +10,8 @@ from PIL import Image
 from src.core.errors import UserError
 from src.core.kept import MARK, says
 from src.imaging import drawing
+from src.tasks.detection import DETECTION
+from src.tasks.pictures import compare
 from tests.conftest import NARROW, call_script, lines_with, noise_image, write_coco
 
 
@@ -55,7 +57,7 @@ def test_a_written_image_says_whose_it_is(ending, key, tmp_path):
 def test_boxes_are_drawn_where_they_are():
     image = np.full((100, 120, 3), 127, np.uint8)
     detections = np.array([[20, 30, 80, 90, 0.9, 0], [1, 1, 5, 5, 0.1, 1]], np.float32)
-    drawn = drawing.draw_detections(image, detections, ["a", "b"], score_thresh=0.5)
+    drawn = compare(DETECTION, image, detections, None, {"classes": ["a", "b"]}, 0.5)[-100:]
     assert (image == 127).all()
     for y, x in ((60, 20), (90, 50), (60, 80)):
         np.testing.assert_allclose(drawn[y, x], drawing.class_color(0), atol=20)  # the lines are smoothed
@@ -64,7 +66,7 @@ def test_boxes_are_drawn_where_they_are():
 
 @pytest.mark.parametrize("box", [[-50, -50, 500, 500], [119, 0, 140, 30], [0, 99, 10, 140], [60, 60, 60, 60]])
 def test_labels_of_boxes_at_the_edges_stay_inside(box):
-    drawn = drawing.draw_detections(np.zeros((100, 120, 3), np.uint8), np.array([[*box, 0.9, 0]], np.float32), ["name"])
+    drawn = drawing.draw_boxes(np.zeros((100, 120, 3), np.uint8), np.array([box]), np.array([0.9]), np.array([0]), ["name"])
     assert (drawn == drawing.class_color(0)).all(-1).sum() > 200  # the label's filled rectangle
 
 
@@ -75,7 +77,7 @@ def test_images_of_any_shape_are_drawn_in_time(height, width, tmp_path):
     corners = rng.uniform(0, 1, (100, 4)) * [width, height, width, height]
     detections = np.hstack([np.sort(corners.reshape(-1, 2, 2), 1).reshape(-1, 4), rng.uniform(0.3, 1, (100, 1)), np.zeros((100, 1))])
     start = time.process_time()
-    drawn = drawing.compare(image, detections, detections[:5], ["x" * 10_000], 0.3)
+    drawn = compare(DETECTION, image, detections, detections[:5], {"classes": ["x" * 10_000]}, 0.3)
     shown = drawing.contact_sheet([drawn, drawing.fit(image, 300, 300)], 2, 200)
     for ending in (".jpg", ".webp", ".png"):
         drawing.save_image(str(tmp_path / f"a{ending}"), drawn)

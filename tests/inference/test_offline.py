@@ -12,7 +12,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.inference import offline
-from src.tasks.detection.scores import METRIC_NAMES
+from src.tasks.detection import DETECTION
 from tests.conftest import ROOT, SQUARE, assert_same_detections, assert_user_error, call_script, contents, no_graphs, resdcn_18_is
 
 
@@ -39,7 +39,7 @@ def assert_scored_as(folder, evaluated, size):
         rows = [[[*r["bbox"], r["score"], r["category_id"]] for r in records if r["image_id"] == image_id] for records in (ours, theirs)]
         assert_same_detections(*(np.array(part) for part in rows), 1e-3)
     ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (folder / "val", evaluated))
-    np.testing.assert_allclose([ours[name] for name in METRIC_NAMES], [theirs[name] for name in METRIC_NAMES], atol=1e-6)
+    np.testing.assert_allclose([ours[name] for name in DETECTION.metrics], [theirs[name] for name in DETECTION.metrics], atol=1e-6)
 
 
 def test_offline_inference_scores_as_eval_does(export_mindir, evaluated, tiny_data, tmp_path):

@@ -30,6 +30,7 @@ from tests.conftest import (
     resdcn_18_is,
     write_coco,
 )
+from tests.metainfo import classes_of
 
 
 def build(lively_checkpoint):
@@ -85,7 +86,7 @@ def test_flip_test_averages_image_and_mirror_image(lively_checkpoint, by_operati
     with torch.no_grad():
         (hm, wh, reg), (mirrored_hm, mirrored_wh, _) = reference(torch.tensor(image)), reference(torch.tensor(image).flip(3))
     expected = ((hm.sigmoid() + mirrored_hm.sigmoid().flip(3)) / 2, (wh + mirrored_wh.flip(3)) / 2, reg)
-    maps = InferenceMaps(build(lively_checkpoint), heads(make_config().net_config, 3), ms.nn.Identity(), True)(ms.Tensor(image))
+    maps = InferenceMaps(build(lively_checkpoint), heads(make_config().net_config, classes_of(3)), ms.nn.Identity(), True)(ms.Tensor(image))
     for ours, theirs in zip(maps.values(), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-5 * np.abs(theirs.numpy()).max()
     assert np.abs(expected[0].numpy() - hm.sigmoid().numpy()).max() > 1e-2  # the mirror image does matter

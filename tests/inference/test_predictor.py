@@ -140,7 +140,7 @@ def test_many_threads_get_their_own_answers(predictor, tiny_data):
 
 def test_predictions_are_chosen_by_score_and_place():
     rows = np.array([[0, 0, 1, 1, 0.2, 1], [0, 0, 2, 2, 0.9, 0], [0, 0, 3, 3, 0.5, 1]], np.float32)
-    found = as_prediction(rows, ["a", "b"])
+    found = as_prediction(rows, {"classes": ["a", "b"]})
     assert isinstance(found, Prediction) and found.class_names == ["a", "b", "b"]
     np.testing.assert_array_equal(found.above(0.5).boxes, [[0, 0, 2, 2], [0, 0, 3, 3]])
     assert found.keep(found.labels == 1).class_names == ["b", "b"] and len(found.above(0.95)) == 0

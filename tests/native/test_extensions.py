@@ -68,6 +68,9 @@ def test_two_processes_build_at_once_and_a_third_finds_what_they_made(bare, comp
     for output, _ in outputs:
         assert output.count("building the Cython extensions") == 1
     assert "building" not in third.stdout and third.returncode == 0
+    (bare / "src" / "native" / "soft_nms.pyx").write_text(SOURCES["soft_nms"].replace("soft-NMS", "newer"))  # as by `git pull`
+    newer = run_in(bare, environment, "-c", USE)
+    assert newer.stdout.splitlines()[-1].startswith("newer resampling "), newer
     made = [name for name in os.listdir(bare / "src" / "native") if name.endswith(".so") or name.startswith(".")]
     assert len(made) == 2 and not list((bare / "src" / "native").glob("*.c"))
 

@@ -7,11 +7,13 @@ import pytest
 from src.data.samples import sample_layout
 from src.imaging.color import apply_color
 from src.network.device_input import ApplyColor, DeviceInput, Normalize
+from src.tasks.augmentation import whole_image
 from src.tasks.detection import targets
 from src.tasks.detection.device import DrawTargets
 from src.tasks.points import DrawHeatmap, gaussian_table
 from src.training import engine
-from tests.conftest import noise_image, train_least
+from tests.conftest import noise_image, sample_of, train_least
+from tests.metainfo import classes_of
 
 
 def random_objects(rng, count, out_size):
@@ -118,10 +120,10 @@ def test_bytes_from_host_to_device(make_config):
     """At most a quarter of the model-zoo version's 8.4 MB (image and heatmap in float32), where the device draws."""
     config = make_config()
     pixels, boxes = noise_image(0, 480, 640), np.array([[10, 10, 300, 300]], np.float32)
-    layout = sample_layout(config, 80)
-    sample = targets.make_sample(pixels, boxes, np.array([3]), targets.whole_image((640, 480), layout.input_size), layout)
+    layout = sample_layout(config, classes_of(80))
+    sample = sample_of(pixels, boxes, np.array([3]), whole_image((640, 480), layout.input_size), layout)
     assert list(sample) == targets.columns(False) and sum(value.nbytes for value in sample.values()) < 8.4e6 / 4
-    cell = engine.build_device_input(config, 80, False)
+    cell = engine.build_device_input(config, classes_of(80), False)
     draw = cell.complete.draw_heatmap
     assert isinstance(cell, DeviceInput) and (draw.width, draw.num_classes) == (128, 80)
 

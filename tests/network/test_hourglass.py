@@ -14,6 +14,7 @@ from src.tasks import DETECTION
 from src.training.step import set_precision
 from src.weights.checkpoints import load_weights
 from tests import parity, torch_family, torch_reference
+from tests.metainfo import classes_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")  # all weights are PyTorch's
 NARROW = (2, (8, 8, 12), (4, 8), 8)  # stacks, channels of the levels, of the stem, of the features: the original's has six levels
@@ -72,10 +73,10 @@ def test_the_onnx_file_has_the_originals_maps(name, by_operation):
     heat = 1 / (1 + np.exp(-vectors[f"hm_{last}"].astype(np.float64)))
     golden = [heat, vectors[f"wh_{last}"], vectors[f"reg_{last}"]]
     for flip_test in (False, True):
-        detection = build_detection(network, parity.get_config("", []).net_config, 3, 20, nn.Identity(), flip_test)
+        detection = build_detection(network, parity.get_config("", []).net_config, classes_of(3), 20, nn.Identity(), flip_test)
         expected = [value.asnumpy() for value in detection.maps(Tensor(pixels)).values()] if flip_test else golden
         for form in ("deform_conv", "grid_sample"):
-            model = build_model(DETECTION, detection, False, form, ("batch", "height", "width"), {})
+            model = build_model(DETECTION, detection, False, form, ("batch", "height", "width"), 6, {})
             for output in ("heat", "wh", "reg"):
                 model.graph.output.add().name = output
             session = start_session(model, "CPU", "a.onnx")

@@ -13,6 +13,7 @@ from src.network.resnet import ResNet
 from src.training.step import set_precision
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, load_golden, network_of
+from tests.metainfo import classes_of
 
 
 @pytest.mark.slow
@@ -134,5 +135,5 @@ def test_down_ratio_and_heads(down_ratio, by_operation):
 def test_k_is_what_was_asked_for(small, by_operation, make_config):
     network, net_config = network_of(2), make_config().net_config
     for k in (3, 150):
-        detector = build_detection(network, net_config, 2, k, nn.Identity())
+        detector = build_detection(network, net_config, classes_of(2), k, nn.Identity())
         assert detector(Tensor(np.zeros((1, 3, 64, 64), np.float32))).shape == (1, k, 6)

@@ -9,7 +9,7 @@ from src.core.errors import UserError
 from src.runs import comparison
 from src.runs.comparison import ComparedRun, class_rows, differences, overview, read_settings, run_names, score_rows
 from src.runs.record import TrainingLog, read_scores, read_training_log
-from src.tasks.detection.scores import METRIC_NAMES
+from src.tasks.detection import DETECTION
 from tests.conftest import assert_user_error, call_script, lines_with, step_results
 from tests.runs.test_report import Page
 
@@ -20,7 +20,7 @@ DESCRIPTION = {
                  "dataset_config.input_res_train": [96, 96], "dataset_config.mean": [0.1, 0.2, 0.3]},
     "epoch": 1, "step": 10, "written": 1,
 }
-METRICS = {**dict.fromkeys(METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": 0.5}}
+METRICS = {**dict.fromkeys(DETECTION.metrics, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": 0.5}}
 
 
 def make_run(folder, loss=2.0, scores=(0.1, 0.3), metrics=None, description=None):

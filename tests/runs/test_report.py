@@ -17,7 +17,8 @@ from src.imaging import drawing
 from src.imaging.view import View
 from src.runs import report
 from src.runs.record import TrainingLog
-from src.tasks.detection import scores
+from src.tasks.detection import DETECTION, scores
+from src.tasks.detection.results import draw
 from tests.conftest import (
     ROOT,
     TINY,
@@ -127,7 +128,7 @@ def test_duplicates_cost_no_object_in_the_numbers_of_a_data_set(tmp_path):
 
 # ---------------------------------------------------------------- the page
 
-METRICS = {**dict.fromkeys(scores.METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": 0.5}}
+METRICS = {**dict.fromkeys(DETECTION.metrics, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": 0.5}}
 
 @pytest.fixture(scope="module")
 def result(least_run, tiny_data, tmp_path_factory):
@@ -302,7 +303,7 @@ def test_labels_are_legible_on_any_background(background):
     """Text and its own field differ by the contrast of 4.5 that WCAG asks for, for 80 classes, whatever lies behind."""
     image = noise_image(0, 240, 320) if background == "noise" else np.full((240, 320, 3), background, np.uint8)
     for label in range(80):
-        drawn = drawing.draw_detections(image, np.array([[100, 100, 200, 200, 0.5, label]], np.float32), ["W"] * 80)
+        drawn = draw(image, np.array([[100, 100, 200, 200, 0.5, label]], np.float32), {"classes": ["W"] * 80})
         mask = drawing.text_mask("W 0.50", max(11, round(320 / 55)))
         field = drawn[100 - mask.shape[0] : 100, 100 : 100 + mask.shape[1]]
         assert mask.max() > 200
@@ -312,7 +313,7 @@ def test_labels_are_legible_on_any_background(background):
 def test_labels_make_way_for_each_other():
     image = np.zeros((300, 300, 3), np.uint8)
     boxes = np.array([[50, 100, 200, 250, 0.9, 0], [52, 101, 202, 252, 0.8, 1], [51, 99, 198, 249, 0.7, 2]], np.float32)
-    drawn = drawing.draw_detections(image, boxes, ["first", "second", "third"])
+    drawn = draw(image, boxes, {"classes": ["first", "second", "third"]})
     size = drawing.text_mask("first 0.90", 11).shape
     for label, name in enumerate(["first", "second", "third"]):
         area = drawing.text_mask(f"{name} 0.{9 - label}0", 11)
@@ -324,7 +325,7 @@ def test_labels_make_way_for_each_other():
 def test_boxes_far_outside_and_one_pixel_images():
     boxes = np.array([[-1e9, -5, 1e9, 5, 0.9, 0], [0, 0, 1, 1, 0.9, 0]], np.float32)
     for shape in ((1, 1, 3), (1, 300, 3), (300, 1, 3)):
-        assert drawing.draw_detections(np.zeros(shape, np.uint8), boxes, ["a"]).shape == shape
+        assert draw(np.zeros(shape, np.uint8), boxes, {"classes": ["a"]}).shape == shape
 
 
 def test_the_heatmap_lies_over_its_object():
@@ -365,22 +366,23 @@ def test_classes_have_one_color_in_images_and_on_the_page():
     ("val_pred_result.json", lambda content: content["annotations"][0].update(image_id=[1])),
 ])
 def test_files_that_hold_something_else_are_named(name, change, tmp_path):
-    from src.evaluation.results import FOUND, SCORES, TIMES
-    from src.tasks.detection.scores import METRIC_NAMES
+    from src.commands.report import read_metrics
+    from src.evaluation.results import FOUND
+    from src.tasks.detection import DETECTION
 
     content = {
-        **dict.fromkeys(METRIC_NAMES, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": None}, "annotation": "a.json",
+        **dict.fromkeys(DETECTION.metrics, 0.5), "AP_per_class": {"disc": 0.5}, "AP50_per_class": {"disc": None}, "annotation": "a.json",
         "images_per_second": 1.0, "stage_seconds": dict.fromkeys(("images", "preparing", "computing", "finishing"), 1.0),
         "images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}],
     }
-    tests = FOUND if name.startswith("val") else {**SCORES, **TIMES}
+    read = read_metrics if name == "metrics.json" else lambda path: read_json(path, "results of eval.py", FOUND)
     path = tmp_path / name
     path.write_text(json.dumps(content))
-    assert read_json(str(path), "results", tests) == content
+    assert read(str(path)) == content
     change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"{name}: .*results"):
-        read_json(str(path), "results", tests)
+    with pytest.raises(UserError, match=f"{name}: .* of eval.py"):
+        read(str(path))
 
 
 def test_names_that_no_font_has_are_said_once(tmp_path, monkeypatch, console, recwarn):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from starlette.exceptions import HTTPException
 
-from src.imaging.drawing import draw_detections
 from src.inference.pipeline import make_inputs
 from src.serving import images
 from src.serving.images import Workers
+from src.tasks.detection.results import draw
 from tests import worker_tasks
 from tests.conftest import ROOT, noise_image
 from tests.serving.test_queue import Held
@@ -61,8 +61,10 @@ def test_an_image_is_prepared_as_in_this_process(workers):
 
 def test_an_image_is_drawn(workers):
     image, found = np.full((300, 400, 3), 51, np.uint8), np.array([[50, 50, 200, 200, 0.9, 0]], np.float32)
-    drawn = cv2.imdecode(np.frombuffer(run(workers, images.draw, png(image), 10**6, found, ["thing"]), np.uint8), cv2.IMREAD_COLOR)
-    expected = draw_detections(image, found, ["thing"]).astype(int)
+    description = {"classes": ["thing"]}
+    drawn = run(workers, images.draw, png(image), 10**6, found, description)
+    drawn = cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_COLOR)
+    expected = draw(image, found, description).astype(int)
     assert np.abs(expected - 51).max() > 50 and np.abs(drawn - expected).mean() < 3  # a JPEG
 
 

@@ -19,7 +19,8 @@ class Held:
     config = make_config()  # images are fitted into 8x8
 
     def __init__(self, error_from=None, batch_size=None):
-        self.detector = SimpleNamespace(batch_size=batch_size, input_res=[8, 8], down_ratio=4, from_bytes=True, description={"stride": 4})
+        description = {"stride": 4, "classes": self.classes}
+        self.detector = SimpleNamespace(batch_size=batch_size, input_res=[8, 8], down_ratio=4, from_bytes=True, description=description)
         self.error_from, self.batches, self.gate = error_from, [], threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -38,7 +39,7 @@ class Held:
         return [[np.array([[0, 0, 5, 5, inputs[0][0].mean() / 255 + error, 0]])] for inputs in batch]
 
     def finish(self, outputs, inputs):
-        return as_prediction(outputs[0].astype(np.float32), self.classes)
+        return as_prediction(outputs[0].astype(np.float32), {"classes": self.classes})
 
 
 def plain(value, size=8):

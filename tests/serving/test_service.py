@@ -18,7 +18,8 @@ from src.core.version import version
 from src.serving import access
 from src.serving import service as service_module
 from src.serving.access import Access, read_keys, start_log
-from src.serving.schema import Answer, Health, Limits, Problem
+from src.serving.schema import Health, Limits, Problem, answer_of
+from src.tasks.detection.schema import Object
 from tests.conftest import own_log
 from tests.serving.test_queue import Held, started
 
@@ -114,7 +115,7 @@ def form(*files, kind="multipart/form-data; boundary=bo"):
 
 def test_an_answer_is_as_typed(service):
     status, headers, content = service.call("POST", "/predict", png())
-    answer = Answer.model_validate(content)
+    answer = answer_of(Object).model_validate(content)
     assert status == 200 and (answer.width, answer.height) == (8, 8) and [one.score for one in answer.objects] == [0.2]
     assert content["objects"][0]["class"] == "thing" and answer.milliseconds >= answer.network_milliseconds
     assert service.call("POST", "/predict?score=0.3", png())[2]["objects"] == []

@@ -20,6 +20,7 @@ import traceback
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[0] = ROOT
 
+from tests.metainfo import classes_of
 from tests.soak import hostile, well_formed
 
 CHUNK = 200  # inputs for one child process
@@ -97,8 +98,9 @@ def annotations(folder):
     import functools
 
     from src.data import conversion
-    from src.data.coco import class_list, read_coco
+    from src.data.coco import metainfo_of, read_coco
     from src.imaging.reading import LARGEST
+    from src.tasks.detection import DETECTION
     from tools.benchmark_inputs import write_coco
 
     write_coco(os.path.join(folder, "coco"), 4, 160, 120, 3)
@@ -106,11 +108,9 @@ def annotations(folder):
         originals = {"a.json": file.read()}
 
     def use(path):
-        coco = read_coco(path)
-        _, ids = class_list(coco)
-        labels = {number: label for label, number in enumerate(ids)}
+        coco = read_coco(path, task=DETECTION)
         load = functools.partial(conversion._load_record, coco=coco, image_dir=os.path.join(folder, "coco", "train2017"),
-                                 labels_of_ids=labels, max_pixels=LARGEST)
+                                 task=DETECTION, metainfo=metainfo_of(coco, DETECTION), max_pixels=LARGEST)
         return "skip" if any(load(info)[-1] for info in coco.dataset["images"]) else "result"
 
     return originals, use
@@ -157,7 +157,7 @@ def checkpoints(folder):
 
     words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"]
     config = get_config("", words)
-    network = build_network(config.net_config, 2, "composite")
+    network = build_network(config.net_config, classes_of(2), "composite")
     weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
     good = save_weights(os.path.join(folder, "good.ckpt"), weights)
     side = os.path.join(folder, "good.json")
@@ -268,7 +268,7 @@ def onnx_files(folder):
     originals = {}
     for form in ("deform_conv", "grid_sample"):
         config = get_config("", [*words, "--export_config.onnx_dcn", form])
-        network = build_network(config.net_config, 2, "composite")
+        network = build_network(config.net_config, classes_of(2), "composite")
         save_weights(f"{good}.ckpt", {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
         write_json(f"{good}.json", describe_model(config, {"dataset": "d", "classes": ["a", "b"], "category_ids": [1, 2]}))
         detector = load_detector(f"{good}.ckpt", read_side_file(f"{good}.ckpt"), config.eval_config, "CPU")

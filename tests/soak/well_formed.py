@@ -14,6 +14,9 @@ import sys
 import zlib
 from unittest import mock
 
+from src.data.objects import ground_truth
+from src.tasks.detection import DETECTION, targets
+from tests.metainfo import classes_of
 from tests.soak import hostile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -22,13 +25,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 def all_through(folder):
     """COCO annotation files through conversion, scoring, images, a merge and, one in ten, the report."""
     from src.commands import merge_pascal_json
-    from src.data.coco import Split, check_classes, class_list, image_list, image_size, read_coco
-    from src.data.objects import ground_truth_boxes
+    from src.data.coco import Split, check_classes, image_list, image_size, read_coco
     from src.evaluation import results
-    from src.imaging.drawing import compare
     from src.imaging.reading import read_image
     from src.runs.report import Run, write_report
     from src.tasks.detection.results import coco_records
+    from src.tasks.pictures import compare
     from tests.conftest import convert
     from tools.benchmark_inputs import write_coco
 
@@ -46,20 +48,19 @@ def all_through(folder):
     def use(path):
         place = os.path.dirname(path)
         coco = read_coco(path)
-        names, _ = class_list(coco)
         split = Split(path, image_dir)
         manifest = convert(split, os.path.join(place, "records"), "p", place)
-        category_ids = check_classes({"classes": manifest["classes"]}, coco, path)
+        category_ids = check_classes(manifest, coco, path)
         images, records, skipped = dict(image_list(split, coco)), [], []
         for image_id, image_path in images.items():
-            truth = ground_truth_boxes(coco, image_id, category_ids)
+            truth = ground_truth(DETECTION, coco, image_id, category_ids, manifest)
             records += coco_records(image_id, truth, category_ids)
             try:
-                compare(read_image(image_path, image_size(coco.imgs[image_id])), truth, truth, names, 0.3)
+                compare(DETECTION, read_image(image_path, image_size(coco.imgs[image_id])), truth, truth, manifest, 0.3)
             except (OSError, ValueError) as error:
                 skipped.append(f"image {image_id} ({image_path}): {error}")
-        results.Results(path, list(images.items()), records, skipped).write(place, "val")
-        results.score_and_write(place, coco, records, "x", {}, True)
+        results.Results(DETECTION, path, list(images.items()), records, skipped).write(place, "val")
+        results.score_and_write(place, DETECTION, coco, records, "x", {}, True)
         with open(path, "rb") as file:
             if zlib.crc32(file.read()) % 10 == 0:
                 with open(os.path.join(place, "metrics.json"), encoding="utf-8") as metrics:
@@ -116,10 +117,10 @@ def settings_in_use(folder):
     """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
     import numpy as np
 
-    from src.data.samples import sample_layout
+    from src.data.samples import make_sample, sample_layout
     from src.imaging.view import make_input, normalize
     from src.model_utils.config import DEFAULT_CONFIG, get_config
-    from src.tasks.detection.targets import make_sample, random_augmentation, ranges_of
+    from src.tasks.augmentation import random_augmentation, ranges_of
     from src.training.optimizer import build_schedule
     from src.weights.side_file import describe_model
     from tools.benchmark_inputs import photograph
@@ -140,11 +141,11 @@ def settings_in_use(folder):
         if max(options.input_res_train + options.input_res_test) <= 1024:
             boxes = np.array([[10, 10, 60, 90]], np.float32)
             ratio = config.net_config.down_ratio
-            layout = sample_layout(config, 1)
+            layout = sample_layout(config, classes_of(1))
             hm = np.zeros((1, *layout.out_size[::-1]), np.float32)
             rng = np.random.default_rng([config.seed, 0, 1])
             augmentation = random_augmentation(rng, (160, 120), layout.input_size, ranges_of(config))
-            make_sample(image, boxes, np.zeros(1, np.int32), augmentation, layout, hm)
+            make_sample(targets, image, {"boxes": boxes, "labels": np.zeros(1, np.int32)}, augmentation, layout, {"hm": hm})
             for scale in config.eval_config.multi_scales:
                 pixels, _ = make_input(image, scale, config.eval_config.keep_res, options.input_res_test, ratio)
                 normalize(pixels, options.mean, options.std)
@@ -257,7 +258,7 @@ def make_base(folder):
     classes, ids = [entry["name"] for entry in categories], [entry["id"] for entry in categories]
     config = get_config("", ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"])
     side = describe_model(config, {"dataset": "x", "classes": classes, "category_ids": ids})
-    network = build_network(config.net_config, len(classes), "composite")
+    network = build_network(config.net_config, classes_of(len(classes)), "composite")
     save_weights(os.path.join(base, "m.ckpt"), {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
     write_json(os.path.join(base, "m.json"), side)
     with open(os.path.join(base, "e.mindir"), "wb") as file:

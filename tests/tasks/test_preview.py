@@ -7,9 +7,10 @@ import pytest
 from src.data.samples import sample_layout
 from src.imaging.color import apply_color
 from src.imaging.drawing import class_color
+from src.tasks.augmentation import whole_image
 from src.tasks.detection.preview import decode_targets, denormalize, draw_batch, draw_sample
-from src.tasks.detection.targets import encode_targets, make_sample, whole_image
-from tests.conftest import noise_image
+from src.tasks.detection.targets import encode_targets
+from tests.conftest import classes_of, noise_image, sample_of
 
 # In output pixels of 32x24; by hand in input pixels: four times that.
 BOXES = np.array([[2, 3, 10.5, 9], [12, 4, 30, 20], [5, 15, 8, 18.25]], np.float32)
@@ -21,7 +22,7 @@ OPTIONS = [{}, {"dense_wh": True}, {"cat_spec_wh": True}, {"mse_loss": True}, {"
 def make_layout(make_config):
     """make_layout(option=value of net_config, ...) -> a targets.Layout of 128x96 and two classes."""
     def make(**options):
-        layout = sample_layout(make_config("--dataset_config.input_res_train", "[128, 96]"), 2)
+        layout = sample_layout(make_config("--dataset_config.input_res_train", "[128, 96]"), classes_of(2))
         return dataclasses.replace(layout, max_objs=6, **options)
 
     return make
@@ -81,7 +82,7 @@ def test_two_classes_on_one_pixel(make_layout):
 def test_the_input_becomes_the_image_again(make_layout):
     layout = make_layout()
     view = noise_image(1, 96, 128)
-    sample = make_sample(view, np.zeros((0, 4), np.float32), np.zeros(0, int), whole_image((128, 96), (128, 96)), layout)
+    sample = sample_of(view, np.zeros((0, 4), np.float32), np.zeros(0, int), whole_image((128, 96), (128, 96)), layout)
     np.testing.assert_allclose(denormalize(apply_color(view, sample["color"]), layout.mean, layout.std).astype(int), view, atol=1)
 
 
@@ -106,9 +107,9 @@ def test_a_peak_shines_in_its_classes_color():
 
 @pytest.mark.parametrize("size, images", [((128, 96), 1), ((32, 2048), 3), ((32, 32), 16)])
 def test_batches_of_any_shape(size, images, make_config):
-    layout = sample_layout(make_config("--dataset_config.input_res_train", list(size)), 1)
+    layout = sample_layout(make_config("--dataset_config.input_res_train", list(size)), classes_of(1))
     targets = encoded(layout, BOXES / 8, np.zeros(3, int))
     batch = {name: np.stack([values] * images) for name, values in targets.items()}
     batch["image"] = np.zeros((images, 3, *size[::-1]), np.float32)
-    sheet = draw_batch(batch, ["a"] * images, ["class"], layout, make_config().net_config)
+    sheet = draw_batch(batch, ["a"] * images, layout, make_config().net_config, classes_of(1))
     assert sheet.dtype == np.uint8 and sheet.ndim == 3

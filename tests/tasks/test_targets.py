@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from src.data.coco import Split, read_coco
-from src.data.objects import ground_truth_boxes
+from src.data.objects import ground_truth
+from src.data.samples import collate
 from src.imaging import geometry
-from src.tasks.detection import targets
-from tests.conftest import batches, convert, network_input, noise_image, write_coco
+from src.tasks import augmentation
+from src.tasks.detection import DETECTION, targets
+from tests.conftest import batches, convert, network_input, noise_image, sample_of, write_coco
 
 
 def test_without_augmentation_a_sample_is_the_whole_image(tiny_data, tiny_records, make_config):
@@ -23,7 +25,7 @@ def test_without_augmentation_a_sample_is_the_whole_image(tiny_data, tiny_record
     expected = ((image / 255.0 - options.mean) / options.std).transpose(2, 0, 1)
     np.testing.assert_allclose(network_input(sample), expected, atol=1e-4)
     coco = read_coco(str(tiny_data / "annotations" / "instances_train2017.json"))
-    boxes = ground_truth_boxes(coco, 1, [1, 2, 3])[:, :4] / 4
+    boxes = ground_truth(DETECTION, coco, 1, [1, 2, 3], {})[:, :4] / 4
     np.testing.assert_allclose(sample["wh"][0][: len(boxes)], np.clip(boxes[:, 2:], 0, 23) - np.clip(boxes[:, :2], 0, 23), atol=1e-4)
 
 
@@ -125,9 +127,9 @@ def test_a_sample_by_hand():
     """A mirrored image of whole pixels: center, boxes and pixels go to the other side; colors are augmented, then normalized."""
     pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     boxes = np.array([[8, 8, 24, 40]], np.float32)
-    view = targets.Augmentation(np.array([31, 24], np.float32), 64.0, flip=True)
+    view = augmentation.Augmentation(np.array([31, 24], np.float32), 64.0, flip=True)
     layout = dataclasses.replace(LAYOUT, max_objs=1)
-    sample = targets.make_sample(pixels, boxes, [1], view, layout)
+    sample = sample_of(pixels, boxes, [1], view, layout)
     assert list(sample) == targets.columns(False) == ["image", "color", "objects", "ind", "reg", "reg_mask", "wh", "wh_mask"]
     assert targets.columns(True) == ["image", "color", "hm", "ind", "reg", "reg_mask", "wh", "wh_mask"]
     np.testing.assert_array_equal(sample["image"], pixels[:, ::-1])  # the mirrored center is 64 - 31 - 1, the middle
@@ -137,19 +139,19 @@ def test_a_sample_by_hand():
     assert sample["ind"] == [6 * 16 + 11]
     np.testing.assert_allclose(sample["reg"], [[0.75, 0]], atol=1e-5)
     lit = dataclasses.replace(view, steps=(("contrast", 0.5),), lighting=np.array([1.0, -1.0, 0.5]))
-    color = targets.make_sample(pixels, boxes, [1], lit, layout)["color"]
+    color = sample_of(pixels, boxes, [1], lit, layout)["color"]
     gray = 0.5 * (pixels.mean((0, 1)) / 255) @ [0.114, 0.587, 0.299] + np.array([0.2, -1.8, 0.25])
     np.testing.assert_allclose(color[:, 3], (gray - layout.mean) / layout.std, rtol=1e-5)
     np.testing.assert_allclose(color[:, :3], np.diag(0.5 / 255 / np.array(layout.std)), rtol=1e-6)
     hm = np.zeros((2, 3, 12, 16), np.float32)
-    batch = targets.collate([sample, sample], None)
+    batch = collate(targets.columns(False), [sample, sample], {})
     assert [value.shape for value in batch] == [(2, *np.shape(value)) for value in sample.values()]
-    drawn = [targets.make_sample(pixels, boxes, [1], view, layout, hm[slot]) for slot in range(2)]
-    assert targets.collate(drawn, hm)[2] is hm and hm[:, 1].max() == 1
+    drawn = [sample_of(pixels, boxes, [1], view, layout, hm[slot]) for slot in range(2)]
+    assert collate(targets.columns(True), drawn, {"hm": hm})[2] is hm and hm[:, 1].max() == 1
 
 
 def test_the_augmentation_that_shows_an_image_as_it_is():
-    view = targets.whole_image((300, 200), (64, 48))
+    view = augmentation.whole_image((300, 200), (64, 48))
     np.testing.assert_array_equal(view.center, [150, 100])
     assert (view.width, view.rotation, view.flip, view.steps, view.lighting) == (300, 0, False, (), (0, 0, 0))
 
@@ -165,7 +167,7 @@ def test_an_augmentation_by_given_draws(color_aug, flip_draw, flip):
         return next(values)
 
     rng = types.SimpleNamespace(random=draw, standard_normal=draw, permutation=draw, uniform=draw, normal=draw)
-    ranges = targets.Ranges(rand_crop=False, shift=0.1, scale=0.4, aug_rot=0.2, rotate=20, flip_prop=0.5, color_aug=color_aug)
+    ranges = augmentation.Ranges(rand_crop=False, shift=0.1, scale=0.4, aug_rot=0.2, rotate=20, flip_prop=0.5, color_aug=color_aug)
     view = targets.random_augmentation(rng, (320, 240), (64, 48), ranges)
     np.testing.assert_allclose(view.center, [160 + 32, 120 - 32], rtol=1e-6)
     assert view.width == pytest.approx(320 * 1.2) and view.rotation == 5 and view.flip is flip

@@ -12,6 +12,7 @@ from src.training import fine_tuning
 from src.weights.checkpoints import EMA_PREFIX, load_weights, read_checkpoint, save_weights
 from src.weights.side_file import describe_model, side_file
 from tests.conftest import network_of
+from tests.metainfo import classes_of
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -35,8 +36,8 @@ def fine_tune(tmp_path, make_config):
             with open(side_file(path), "w", encoding="utf-8") as file:
                 json.dump(side, file)
         config = make_config("--load_checkpoint_path", path, *words)
-        network = build_network(config.net_config, len(now), "composite")
-        fine_tuning.start_weights(network, config, now)
+        network = build_network(config.net_config, classes_of(len(now)), "composite")
+        fine_tuning.start_weights(network, config, {"classes": now})
         return weights, network
 
     return started

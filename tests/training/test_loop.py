@@ -11,8 +11,7 @@ from mindspore import Tensor
 
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
-from src.tasks import DETECTION
-from src.tasks.detection.scores import METRIC_NAMES
+from src.tasks.detection import DETECTION
 from src.training.divergence import Watch
 from src.training.loop import Saving, choose_sink_steps, ms, run_steps, run_training, time
 from src.training.scoring import Scoring
@@ -142,7 +141,7 @@ def scoring(make_config, monkeypatch):
     """Call it with APs, None for an interrupt, and command-line words: a Scoring that finds one after the other, every five steps."""
     def made(scores, *words):
         coming = iter(scores)
-        part = types.SimpleNamespace(coco=types.SimpleNamespace(dataset={"annotations": []}), images=[], category_ids=[])
+        part = types.SimpleNamespace(task=DETECTION, coco=types.SimpleNamespace(dataset={"annotations": []}), images=[], category_ids=[])
         made = Scoring(TrainedStandIn(make_config(*words)), part, 5)
 
         def detect():
@@ -156,7 +155,7 @@ def scoring(make_config, monkeypatch):
         monkeypatch.setattr(made, "_detect", detect)
         return made
 
-    monkeypatch.setattr("src.tasks.detection.scores.score", lambda coco, value: ("", dict.fromkeys(METRIC_NAMES, value)))
+    monkeypatch.setattr("src.tasks.detection.scores.score", lambda coco, value: ("", dict.fromkeys(DETECTION.metrics, value)))
     return made
 
 

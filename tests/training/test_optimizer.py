@@ -10,6 +10,7 @@ from src.network.device_input import NamedColumns
 from src.training.optimizer import build_optimizer, freeze
 from src.training.step import TrainStep
 from tests import parity
+from tests.metainfo import classes_of
 from tests.training.test_step import random_batch
 
 RATES = [0.1, 0.1, 0.05, 0.05, 0.05]  # of MultiDecay with an epoch of two steps
@@ -91,7 +92,7 @@ def test_steps_are_pytorchs(name, factor, make_config):
 def test_what_is_frozen_stays(what, make_config, small):
     """After two steps: the statistics of a batch norm as well as the weights."""
     config = make_config("--train_config.freeze", what)
-    network = build_network(config.net_config, 2, "native")
+    network = build_network(config.net_config, classes_of(2), "native")
     freeze(network, config.train_config.freeze)
     before = {parameter.name: parameter.asnumpy().copy() for parameter in network.get_parameters()}
     optimizer = build_optimizer(network, config.train_config, 10, 1)

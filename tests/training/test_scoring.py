@@ -21,12 +21,14 @@ from src.model_utils.config import Config
 from src.network.centernet import build_network
 from src.network.folding import fold_batch_norm
 from src.runs.record import read_scores, read_training_log
+from src.tasks.detection import DETECTION
 from src.training.detector import TrainingDetector
 from src.training.ema import WeightAverage
 from src.training.scoring import Scoring, join_records, measure_of, start_scoring
 from src.weights.checkpoints import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
 from src.weights.side_file import find_checkpoints, read_side_file, side_file
 from tests.conftest import TINY, assert_user_error, call_script, noise_image, own_detector, resdcn_18_is, write_coco
+from tests.metainfo import classes_of
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def scoring(tiny_data, small_file, make_config):
         config = make_config(*TINY, "--data_dir", tiny_data, "--eval_epochs", 1, "--eval_config.K", 20, "--eval_config.keep_res", "false")
         description = read_side_file(str(checkpoint or small_file))
         with contextlib.nullcontext() if checkpoint else resdcn_18_is("LEAST"):
-            network = build_network(Config(description["net_config"]), 3, "native")
+            network = build_network(Config(description["net_config"]), classes_of(3), "native")
         if checkpoint:
             load_weights(network, read_checkpoint(str(checkpoint)), "lively", use_ema=False)
         network.set_train()
@@ -99,7 +101,7 @@ def test_a_batch_norm_that_can_no_longer_be_folded_is_kept(least, least_checkpoi
     changed = save_weights(str(tmp_path / "changed.ckpt"), values(network))
     shutil.copy(side_file(str(least_checkpoint)), side_file(changed))
     assert scores._detect() == detected_by_checkpoint(changed, scores)
-    check = build_network(Config(read_side_file(changed)["net_config"]), 3, "native")
+    check = build_network(Config(read_side_file(changed)["net_config"]), classes_of(3), "native")
     load_weights(check, read_checkpoint(changed), "changed")
     assert fold_batch_norm(check) == 1
 
@@ -142,7 +144,7 @@ def test_an_image_is_drawn_as_its_entry_means_it(tmp_path, make_config):
     scoring.config, scoring.records, scoring.trained = make_config(), [], types.SimpleNamespace(description={"classes": ["a"]})
     coco = read_coco(path)
     split = Split(path, str(tmp_path / "val2017"))
-    scoring.part = evaluator.Part(coco, path, split.image_dir, image_list(split, coco), True, [1])
+    scoring.part = evaluator.Part(DETECTION, coco, path, split.image_dir, image_list(split, coco), True, [1])
     heights = {name: drawing.shape[:2] for name, drawing in scoring.drawings()}
     caption = heights["1"][0] - 60
     assert heights["1"][1] == 200 and heights["2"] == (100 + caption, 120)
@@ -329,7 +331,7 @@ def test_changed_objects_have_another_measure(change, tmp_path, make_config):
         path = write_coco(str(tmp_path), "val", images, [(1, 1, [10, 10, 20, 20]), (2, 2, [30, 30, 40, 40])])
         coco = read_coco(path)
         coco.dataset["annotations"][0].update(changes)
-        return measure_of(evaluator.Part(coco, path, "", [(1, "1.jpg"), (2, "2.jpg")], True, [1, 2]), make_config())
+        return measure_of(evaluator.Part(DETECTION, coco, path, "", [(1, "1.jpg"), (2, "2.jpg")], True, [1, 2]), make_config())
 
     assert measure(change) != measure({}) == measure({"id": 99, "note": "seen"})
 
@@ -340,7 +342,7 @@ def test_images_of_which_none_can_be_read_are_an_error(rank_size, scoring, monke
     across = {"rank_size": 2, "sum_over_ranks": lambda tensor: tensor * 2} if rank_size == 2 else {}
     _, _, scores = scoring(**across)
     skipped = [f"image {number}: damaged" for number in range(len(scores.part.images) // rank_size)]
-    monkeypatch.setattr(evaluator, "detect", lambda *_: (results.Results("", [], [], skipped), None))
+    monkeypatch.setattr(evaluator, "detect", lambda *_: (results.Results(DETECTION, "", [], [], skipped), None))
     monkeypatch.setattr(scores.trained, "borrowed", contextlib.nullcontext)
     monkeypatch.setattr(scores, "_gather", lambda array: [array])
     with pytest.raises(UserError, match="6 images in "):
@@ -375,7 +377,7 @@ def test_kept_graphs_do_not_reach_evaluations(scoring, monkeypatch):
 
     def compiled(*_):
         taken.append("MS_COMPILER_CACHE_ENABLE" not in os.environ)
-        return results.Results("", [], [], []), None
+        return results.Results(DETECTION, "", [], [], []), None
 
     def of_both_ranks(tensor):
         compiled()

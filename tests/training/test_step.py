@@ -18,6 +18,7 @@ from src.training.step import AcrossRanks, LossScaling, TrainStep, set_precision
 from src.weights import torch_weights
 from src.weights.checkpoints import parameter_shapes
 from tests import parity, small_network
+from tests.metainfo import classes_of
 
 
 class Quadratic(nn.Cell):
@@ -147,7 +148,7 @@ def test_a_fixed_loss_scale_stays(by_operation):
                                                     ("O3", ms.float16, ms.float16)])
 def test_what_computes_in_float16(level, features, heads, make_config, small, by_operation):
     """Convolutions do, heads only with O3, batch norm and parameters never."""
-    network = build_network(make_config().net_config, 2, "composite")
+    network = build_network(make_config().net_config, classes_of(2), "composite")
     set_precision(network, level).set_train(False)
     image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32))
     convolved = network.backbone[0](image)
@@ -167,7 +168,7 @@ def test_clipping_limits_the_global_norm(by_operation):
 
 def test_weight_decay_spares_what_decay_filter_names(make_config, small):
     config = make_config("--train_config.Adam.weight_decay", 0.01, "--train_config.Adam.decay_filter", "[.bias, .gamma]")
-    network = build_network(config.net_config, 2, "composite")
+    network = build_network(config.net_config, classes_of(2), "composite")
     optimizer = build_optimizer(network, config.train_config, 10, 1)
     decay = {parameter.name: float(np.asarray(value)) for parameter, value in zip(optimizer.parameters, optimizer.weight_decay)}
     assert decay["backbone.0.weight"] == pytest.approx(0.01)
@@ -222,7 +223,7 @@ def test_every_variant_trains(words, make_config, monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "resdcn_18", dataclasses.replace(small_network.SMALL, build=build_both_forms))
     config = make_config(*words, "--train_config.MultiDecay.warmup_steps", 0)
     ms.set_seed(3)
-    network = build_network(config.net_config, 3, "composite")
+    network = build_network(config.net_config, classes_of(3), "composite")
     columns = 6 if config.net_config.cat_spec_wh else 2
     batch = random_batch(np.random.default_rng(0), 64, 3, wh_columns=columns, dense=config.net_config.dense_wh)
     step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), NamedColumns(batch))
@@ -280,7 +281,7 @@ def test_accumulated_steps_are_those_of_the_large_batch(words, make_config, leas
         config = make_config(*words, "--train_config.accumulate_steps", parts, "--train_config.optimizer", "SGD",
                              "--train_config.MultiDecay.learning_rate", 0.1)
         ms.set_seed(3)
-        network = build_network(config.net_config, 2, "composite")
+        network = build_network(config.net_config, classes_of(2), "composite")
         for _, cell in network.cells_and_names():
             if isinstance(cell, nn.BatchNorm2d):
                 cell.use_batch_statistics = False

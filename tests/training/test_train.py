@@ -15,6 +15,7 @@ from src.runs.record import TrainingLog, read_training_log
 from src.training import fine_tuning
 from src.weights.checkpoints import load_weights, parameter_shapes, read_checkpoint
 from tests.conftest import TINY, assert_user_error, call_script, run_script, train_least
+from tests.metainfo import classes_of
 
 
 def test_what_training_leaves(least_run):
@@ -157,16 +158,16 @@ def test_a_damaged_checkpoint_is_named(least_run, tmp_path):
 
 def test_checkpoints_of_another_shape(undrawn, make_config):
     config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 16)
-    network = build_network(config.net_config, 3, "composite")
+    network = build_network(config.net_config, classes_of(3), "composite")
     parameters = {name: ms.Parameter(np.full(shape, 2, np.float32), name=name) for name, shape in parameter_shapes(network).items()}
     parameters |= {name: ms.Parameter(np.zeros(1, np.float32), name=name) for name in ("global_step", "moment1.hm.0.weight")}
-    other_classes = build_network(config.net_config, 5, "composite")
+    other_classes = build_network(config.net_config, classes_of(5), "composite")
     with pytest.raises(UserError, match="hm.2.weight"):
         load_weights(other_classes, parameters, "c")
     kept = load_weights(other_classes, parameters, "c", fine_tuning=True)
     assert kept == ["hm.2.weight", "hm.2.bias"]
     np.testing.assert_array_equal(other_classes.hm[0].weight.asnumpy(), parameters["hm.0.weight"].asnumpy())
-    resnet18 = build_network(make_config().net_config, 3, "composite")
+    resnet18 = build_network(make_config().net_config, classes_of(3), "composite")
     with pytest.raises(UserError, match=r"^c .*num_stacks \[1, 1, 1, 1\].*--net_config.arch"):
         load_weights(resnet18, parameters, "c")
 
@@ -176,10 +177,10 @@ def test_checkpoints_of_another_shape(undrawn, make_config):
 def test_a_backbone_can_be_loaded_alone(prefix, tmp_path, make_config):
     """Ours, and the model zoo's, whose names stand behind a cell's."""
     config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.load_backbone_path", tmp_path / "b.ckpt")
-    source = build_network(config.net_config, 2, "composite")
+    source = build_network(config.net_config, classes_of(2), "composite")
     entries = [{"name": f"{prefix}{p.name}", "data": p} for p in source.backbone.get_parameters()]
     ms.save_checkpoint(entries, str(tmp_path / "b.ckpt"))
-    network = build_network(config.net_config, 2, "composite")
+    network = build_network(config.net_config, classes_of(2), "composite")
     fine_tuning.start_weights(network, config, ["a", "b"])
     np.testing.assert_array_equal(network.backbone.conv1.weight.asnumpy(), source.backbone.conv1.weight.asnumpy())
     with pytest.raises(UserError, match="b.ckpt .*--net_config.load_backbone_path"):

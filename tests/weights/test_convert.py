@@ -627,7 +627,7 @@ def test_fine_tuning_on_other_classes(tmp_path, make_config, console):
     config = make_config(*TINY, "--load_checkpoint_path", tmp_path / "t.ckpt")
     network = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
     console.readouterr()
-    start_weights(network, config, ["disc", "square", "star"])
+    start_weights(network, config, {"classes": ["disc", "square", "star"]})
     said = console.readouterr().out
     assert "disc, square, star" in said and "[0.406, 0.456, 0.485]" in said and "dataset_config.mean" in said
     started, stored = network.parameters_dict(), read_checkpoint(str(tmp_path / "t.ckpt"))

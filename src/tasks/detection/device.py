@@ -9,14 +9,13 @@ from ..points import (
     DrawHeatmap,
     at_least_one,
     clamped_sigmoid,
+    decode_boxes,
     focal_loss,
     gather_at_centers,
     l1_loss,
     mse_loss,
     norm_l1_loss,
     smooth_l1_loss,
-    suppress_non_peaks,
-    top_k,
     total,
 )
 from .targets import columns
@@ -37,8 +36,10 @@ class LossOptions:
     off_weight: float = 1.0
 
 
-def heads(net_config, num_classes):
-    """The Heads that net_config describes: hm [C], wh [2, or 2 C with cat_spec_wh], reg [2] unless reg_offset is false."""
+def heads(net_config, metainfo):
+    """The Heads that net_config describes for the classes of metainfo: hm [C], wh [2, or 2 C with cat_spec_wh], reg [2] unless reg_offset
+    is false."""
+    num_classes = len(metainfo["classes"])
     sizes = Head("wh", 2 * num_classes if net_config.cat_spec_wh else 2, flip="mean")
     offset = [Head("reg", 2)] if net_config.reg_offset else []
     return [Head("hm", num_classes, heatmap=True, flip="mean"), sizes, *offset]
@@ -129,39 +130,18 @@ class DrawTargets(nn.Cell):
 class Decode(nn.Cell):
     """Maps {hm in [0, 1], wh, reg} of inference -> the k best detections [N, k, 6] in output pixels, as decode gives them."""
 
-    def __init__(self, net_config, num_classes, k):
+    def __init__(self, net_config, metainfo, k):
         super().__init__(auto_prefix=False)
-        self.num_classes = num_classes
+        self.num_classes = len(metainfo["classes"])
         self.k = k
         self.cat_spec_wh = net_config.cat_spec_wh
         self.reg_offset = net_config.reg_offset
 
     def construct(self, maps):
-        return decode(maps["hm"], maps["wh"], maps["reg"] if self.reg_offset else None, self.k, self.cat_spec_wh)
+        reg = maps["reg"] if self.reg_offset else None
+        return decode(maps["hm"], maps["wh"], reg, self.k, self.cat_spec_wh)
 
 
 def decode(heat, wh, reg, k, cat_spec_wh=False):
-    """Detections out of the three heads.
-
-    Args: heat [N, C, H, W] after the sigmoid; wh [N, 2 or 2 C, H, W]; reg [N, 2, H, W] or None (then centers are taken
-    in the middle of their pixel). Returns [N, k, 6] float32: x1, y1, x2, y2 in output pixels, score, class (0-based).
-    """
-    n, classes, _, width = heat.shape
-    scores, ind, labels = top_k(suppress_non_peaks(heat), k)
-    x = (ind % width).astype(ms.float32)
-    y = (ind // width).astype(ms.float32)
-    if reg is None:
-        x = x + 0.5
-        y = y + 0.5
-    else:
-        offset = gather_at_centers(reg, ind)
-        x = x + offset[:, :, 0]
-        y = y + offset[:, :, 1]
-    size = gather_at_centers(wh, ind)
-    if cat_spec_wh:
-        rows = size.reshape(n * k * classes, 2)
-        first_row = ops.arange(n * k) * classes
-        size = ops.gather(rows, first_row.astype(ms.int32) + labels.reshape(-1), 0).reshape(n, k, 2)
-    half_w = size[:, :, 0] / 2
-    half_h = size[:, :, 1] / 2
-    return ops.stack((x - half_w, y - half_h, x + half_w, y + half_h, scores, labels.astype(ms.float32)), -1)
+    """Detections [N, k, 6] out of the three heads, as points.decode_boxes has them."""
+    return decode_boxes(heat, wh, reg, k, cat_spec_wh)[0]

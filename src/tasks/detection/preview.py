@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from ...imaging.drawing import captioned, class_color, contact_sheet, draw_detections, fit
+from ...imaging.drawing import captioned, class_color, contact_sheet, draw_boxes, fit
 
 TILE = 480  # pixels of an image's longer side
 NO_CLASS = "no peak"  # a target whose center is no peak of the heatmap
@@ -54,23 +54,23 @@ def draw_sample(image, hm, boxes, classes):
     zoom = TILE / max(image.shape[:2])
     canvas = fit(image, TILE, TILE)
     scaled = boxes * np.array([zoom] * 4 + [1, 1], np.float32)
-    canvas = draw_detections(tint_heatmap(canvas, hm), scaled, [*classes, NO_CLASS], with_scores=False)
+    canvas = draw_boxes(tint_heatmap(canvas, hm), scaled[:, :4], scaled[:, 4], scaled[:, 5], [*classes, NO_CLASS], with_scores=False)
     for center in (scaled[:, :2] + scaled[:, 2:4]) / 2:
         for radius, color in ((4, (0, 0, 0)), (3, (255, 255, 255))):
             cv2.circle(canvas, center.round().astype(int).tolist(), radius, color, -1, cv2.LINE_AA)
     return canvas
 
 
-def draw_batch(batch, names, classes, layout, net_config):
+def draw_batch(batch, names, layout, net_config, metainfo):
     """A batch of a few images as one image.
 
-    Args: batch {image [B, 3, H, W] as the network gets it, hm [B, C, h, w], ind, reg, reg_mask, wh}; a name for each image; the class
-    names; the targets.Layout; net_config.
+    Args: batch {image [B, 3, H, W] as the network gets it, hm [B, C, h, w], ind, reg, reg_mask, wh}; a name for each image; the
+    targets.Layout; net_config; metainfo.
     """
     tiles = []
     for number, name in enumerate(names):
         targets = {column: values[number] for column, values in batch.items()}
         boxes = decode_targets(targets, layout, net_config.reg_offset)
-        tile = draw_sample(denormalize(targets["image"], layout.mean, layout.std), targets["hm"], boxes, classes)
+        tile = draw_sample(denormalize(targets["image"], layout.mean, layout.std), targets["hm"], boxes, metainfo["classes"])
         tiles.append(captioned(tile, f"{name}: {len(boxes)} boxes"))
     return contact_sheet(tiles, min(4, len(tiles)), tiles[0].shape[1])

@@ -10,9 +10,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ...core import tables
+from . import DETECTION
 from .voc_scores import score_text
 
-METRIC_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 MOST_CLASSES = 120  # that class_table shows
 
 
@@ -34,13 +34,13 @@ def evaluate(coco, records):
 def score(coco, records):
     """COCO's evaluation of records against coco: (its 12-line table, metrics).
 
-    metrics: the twelve numbers by METRIC_NAMES, AP_per_class and AP50_per_class {class name: value, None without objects}, and
-    objects_per_class, the numbers of those that count: all but crowds.
+    metrics: the twelve numbers by the names of the task's metrics, AP_per_class and AP50_per_class {class name: value, None without
+    objects}, and objects_per_class, the numbers of those that count: all but crowds.
     """
     evaluation = evaluate(coco, records)
     with contextlib.redirect_stdout(io.StringIO()) as table:
         evaluation.summarize()
-    metrics = {name: float(value) for name, value in zip(METRIC_NAMES, evaluation.stats)}
+    metrics = {name: float(value) for name, value in zip(DETECTION.metrics, evaluation.stats)}
     precision = evaluation.eval["precision"]  # [IoU, recall, class, area, detections]
     for key, values in (("AP_per_class", precision[:, :, :, 0, -1]), ("AP50_per_class", precision[:1, :, :, 0, -1])):
         metrics[key] = {}

@@ -1,0 +1,12 @@
+"""A task that no file of src/ knows: boxes with a class, and how bright each object is in the color channels that its category names.
+
+It shows that a task is one folder.
+"""
+from src.tasks import Task
+from src.tasks.detection import DETECTION
+
+BRIGHTNESS = Task(
+    name="brightness", heads=(*DETECTION.heads, "light"), class_heads=DETECTION.class_heads,
+    losses={**DETECTION.losses, "light_loss": "brightness"},
+    metrics={**DETECTION.metrics, "light_right": "true positives off by at most 0.1"}, package=__package__,
+)

@@ -1,0 +1,4 @@
+"""Detection's."""
+from src.tasks.detection.preview import draw_batch
+
+__all__ = ["draw_batch"]

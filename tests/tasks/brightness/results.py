@@ -1,0 +1,35 @@
+"""Rows with light [channels] behind box, score and label."""
+import numpy as np
+
+from src.tasks import rows as row
+from src.tasks.detection import results
+from src.tasks.detection.results import draw, merge, scaled, to_image
+
+__all__ = ["draw", "merge", "scaled", "to_image"]
+
+
+def columns(metainfo):
+    return {**row.COLUMNS, "light": len(metainfo["channels"])}
+
+
+def coco_records(image_id, rows, category_ids, round_scores=False):
+    records = results.coco_records(image_id, rows[:, :6], category_ids, round_scores)
+    return [{**record, "light": list(map(float, light))} for record, light in zip(records, rows[:, 6:])]
+
+
+def of_records(records, image_id, category_ids):
+    light = [record["light"] for record in records if record["image_id"] == image_id]
+    rows = results.of_records(records, image_id, category_ids)
+    return np.hstack([rows, np.array(light, np.float32).reshape(len(rows), -1)])
+
+
+def of_objects(objects):
+    return np.hstack([results.of_objects(objects), objects["light"]])
+
+
+def table_columns(metainfo):
+    return [*results.table_columns(metainfo), *metainfo["channels"]]
+
+
+def table_cells(rows):
+    return [[*cells, *(f"{value:.3f}" for value in light)] for cells, light in zip(results.table_cells(rows[:, :6]), rows[:, 6:])]

@@ -1,0 +1,43 @@
+"""light: the mean brightness of an object in each channel, in [0, 1], learned at its center."""
+import numpy as np
+
+from src.core.errors import UserError
+from src.core.kinds import is_number, is_text, list_of
+from src.tasks.detection import targets
+from src.tasks.detection.targets import draws_on_host, empty_heatmaps, layout_of, random_augmentation, warp
+
+__all__ = ["draws_on_host", "empty_heatmaps", "layout_of", "random_augmentation", "warp"]
+
+METAINFO = {"channels": list_of(is_text, least=1)}
+
+
+def read_metainfo(categories):
+    channels = categories[0].get("channels")
+    if not METAINFO["channels"](channels) or any(category.get("channels") != channels for category in categories):
+        raise UserError("its categories name no channels, or different ones, which the task brightness reads")
+    return {"channels": channels}
+
+
+def object_columns(metainfo):
+    return {"light": len(metainfo["channels"])}
+
+
+def check_annotation(entry, metainfo):
+    if not list_of(is_number, len(metainfo["channels"]))(entry.get("light")):
+        raise UserError(f"its light is {entry.get('light')!r}; expected a number for each of {', '.join(metainfo['channels'])}")
+
+
+def read_object(annotation, metainfo):
+    return {"light": annotation["light"]}
+
+
+def encode(objects, layout, heatmaps=None):
+    encoded = targets.encode(objects, layout, heatmaps)
+    light = np.zeros((layout.max_objs, objects["light"].shape[1]), np.float32)
+    count = min(len(objects["light"]), layout.max_objs)
+    light[:count] = objects["light"][:count]
+    return {**encoded, "light": light * encoded["reg_mask"][:, None]}
+
+
+def columns(heatmaps_on_host):
+    return [*targets.columns(heatmaps_on_host), "light"]
