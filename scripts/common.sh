@@ -58,8 +58,8 @@ overwritten; move it away, or start in another folder"
     done
 }
 
-# keep_earlier PATH: what is there goes to the first free of PATH.1, PATH.2, ...
-keep_earlier() {
+# back_up_existing PATH: what is there goes to the first free of PATH.1, PATH.2, ...
+back_up_existing() {
     [ -e "$1" ] || return 0
     require_ours "$1"
     local number=1
@@ -88,7 +88,7 @@ in_background() {
 start_in_background() {
     local log=$1
     shift
-    keep_earlier "$log"
+    back_up_existing "$log"
     mkdir -p ms_log
     printf '%s' "${FIRST_LINE:-}" > "$log"
     GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" nohup "$@" >> "$log" 2>&1 < /dev/null &

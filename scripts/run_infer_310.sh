@@ -26,7 +26,7 @@ configuration
 logged() {
     local log=$1
     shift
-    keep_earlier "$log"
+    back_up_existing "$log"
     echo "CenterNet on MindSpore: $log" > "$log"
     set +e
     "$@" 2>&1 | tee -ia "$log" # -i: Ctrl-C ends the command, whose last words are written

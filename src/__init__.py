@@ -12,9 +12,9 @@ __all__ = ["Prediction", "Predictor", "UserError", "__version__"]
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
-        from .model_utils.zoo_names import require_no_zoo_name
+        from .model_utils.zoo_names import refuse_zoo_name
 
-        require_no_zoo_name(__name__, name)
+        refuse_zoo_name(__name__, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .core import errors
     from .inference import predictor  # slow to load, and not needed by all

@@ -28,7 +28,7 @@ def crash():
 def lose_its_service():
     """Begin as a process does whose service has been killed meanwhile: its parent is another."""
     os.getppid = lambda: 1
-    sys.modules["src.serving.images"].begin_worker()
+    sys.modules["src.serving.images"].init_worker()
 
 
 def fail():

@@ -22,16 +22,16 @@ if __name__ == "__main__":
     sys.path[0] = ROOT
 
 from src.core import errors
+from src.core.backups import contains_mark, require_ours
 from src.core.errors import UserError
 from src.core.files import write_json
-from src.core.kept import require_ours, says
 from src.core.timing import time_cases
 from src.inference.options import OptionParser
 from src.model_utils.mindspore_version import require_mindspore
 from tools.benchmark_cases import PARTS
 
 CHILD = "--part"
-TIMES = says('{\n "machine": ')  # the test for write_json whether a file is of an earlier call
+TIMES = contains_mark('{\n "machine": ')  # the test for write_json whether a file is of an earlier call
 PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "torch")
 THREADS = ("OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "GLOG_v")
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 
 from src.core.errors import UserError
-from src.core.timing import Case, take_turns
+from src.core.timing import Case, time_interleaved
 from tools.benchmark_inputs import (
     CLASSES,
     METAINFO,
@@ -127,7 +127,7 @@ def pipeline_cases(folder, runs):
         one, two = (TrainSet(settings(*words, "--dataset_config.num_workers", workers)) for workers in (1, 2))
         functions = {"without the pipeline, one core": functools.partial(make_batches, one),
                      "1 worker": functools.partial(read_epoch, one), "2 workers": functools.partial(read_epoch, two)}
-        times = take_turns(functions, runs)
+        times = time_interleaved(functions, runs)
         for name, seconds in times.items():
             yield Case(f"batches of 16, heatmaps on the {where}: {name}", unit="images/s", count=PIPELINE_IMAGES, seconds=seconds)
         ratios = [alone / both / 2 for alone, both in zip(times["without the pipeline, one core"], times["2 workers"])]
@@ -178,7 +178,7 @@ def train_part(runs):
         made = [value.asnumpy() for value in device_input(*tensors).values()]
         yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, made)
         averaging = make_step(settings("--dataset_config.input_res_train", [side, side], "--train_config.ema_decay", 0.999), device_input)
-        times = take_turns({"plain": run, "averaging": functools.partial(run_step, averaging, tensors)}, 2 * runs)
+        times = time_interleaved({"plain": run, "averaging": functools.partial(run_step, averaging, tensors)}, 2 * runs)
         ratios = [with_average / plain for plain, with_average in zip(*times.values())]
         yield Case("  with an average of the weights, of that without", unit="ratio", seconds=ratios)
 
@@ -283,7 +283,7 @@ def onnx_part(runs):
         batch = np.random.default_rng(0).standard_normal((batch_size, 3, side, side)).astype(np.float32)
         size = f"{batch_size} x {side}x{side}"
         functions = {form: functools.partial(session.run, None, {"image": batch}) for form, session in sessions.items()}
-        times = take_turns({"MindSpore": functools.partial(detector, batch), **functions}, runs)
+        times = time_interleaved({"MindSpore": functools.partial(detector, batch), **functions}, runs)
         yield Case(f"MindSpore, {size}", seconds=times["MindSpore"])
         for form in sessions:
             yield Case(f"ONNX Runtime, {form}, {size}", seconds=times[form])
@@ -368,7 +368,7 @@ def eval_part(runs):
         batches = [np.stack([make_inputs(read_image(path), detector, config)[0][0]]) for path in paths]
         functions = {"": lambda: len(list(detect_all(detector, paths, read_image, config))),
                      "network": lambda: [detector(batch) for batch in batches]}
-        times = take_turns(functions, runs)
+        times = time_interleaved(functions, runs)
         yield Case("evaluation of 640x480 photographs", unit="images/s", count=count, seconds=times[""])
         yield Case("the network alone on the same inputs", unit="images/s", count=count, seconds=times["network"])
         ratios = [whole / alone for whole, alone in zip(times[""], times["network"])]

@@ -8,8 +8,8 @@ if __name__ == "__main__":
     sys.path[0] = ROOT
 
 from src.core import errors
-from src.core.files import whole_file
-from src.core.kept import require_ours, says
+from src.core.backups import contains_mark, require_ours
+from src.core.files import atomic_write
 from src.inference.options import OptionParser
 from src.model_utils.config import as_text, load_defaults
 from src.model_utils.rules import expected
@@ -45,8 +45,8 @@ def main(argv=None):
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default=PAGE, help="file to write (default: docs/parameters.md)")
     options = parser.parse_args(argv)
-    require_ours(options.output, says("tools/document_parameters.py"))
-    with whole_file(options.output) as partial, open(partial, "w", encoding="utf-8") as file:
+    require_ours(options.output, contains_mark("tools/document_parameters.py"))
+    with atomic_write(options.output) as partial, open(partial, "w", encoding="utf-8") as file:
         file.write(page())
     print(f"wrote {options.output}")
 

@@ -108,7 +108,7 @@ def script(name, *words):
 
 def run(command, **options):
     """Run a command; its failure ends this script with its exit code. On a signal it may end in order."""
-    with interrupts.INTERRUPTS.noted():
+    with interrupts.INTERRUPTS.deferred():
         process = subprocess.Popen(command, **options)
         asked = False
         while True:

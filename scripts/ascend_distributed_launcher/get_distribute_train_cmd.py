@@ -18,10 +18,10 @@ if __name__ == "__main__":
 
 from src.commands.train import check_paths
 from src.core import errors
+from src.core.backups import back_up_existing, contains_files, contains_mark, free_name, require_ours
 from src.core.console import LOG
 from src.core.errors import UserError
-from src.core.files import whole_file
-from src.core.kept import free_name, holds, keep_earlier, require_ours, says
+from src.core.files import atomic_write
 from src.inference.options import OptionParser
 from src.launch.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 from src.model_utils.config import COMMAND_LINE, as_parameters, as_text, compose
@@ -33,8 +33,8 @@ HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
 OURS = ("device_id", "device_num", "device_target", "mindrecord_dir")
 SCHEDULER_PORT = 8118
 FOLDER = re.compile(r"LOG(_scheduler|\d+)")  # where a process works
-# Tests for keep_earlier whether a folder, and a command file, are of an earlier launch.
-LAUNCHED, WRITTEN = holds("env.log", "training_log.txt", "ckpt_0"), says("written by get_distribute_train_cmd.py")
+# Tests for back_up_existing whether a folder, and a command file, are of an earlier launch.
+LAUNCHED, WRITTEN = contains_files("env.log", "training_log.txt", "ckpt_0"), contains_mark("written by get_distribute_train_cmd.py")
 
 
 def main(argv=None):
@@ -71,7 +71,7 @@ def main(argv=None):
     cmd_file = options.cmd_file.replace("{rank}", f"_rank{first}" if first else "")
     write(cmd_file, text)
     for folder in earlier:
-        keep_earlier(folder, LAUNCHED)
+        back_up_existing(folder, LAUNCHED)
     print(f"server {server.server_id}: ranks {first} to {server.devices[-1].rank} of {device_num}; wrote {cmd_file}")
 
 
@@ -167,7 +167,7 @@ def require_outside(config):
 
 
 def earlier_folders(names):
-    """{folder of an earlier launch, among names: the name that keep_earlier will give it}."""
+    """{folder of an earlier launch, among names: the name that back_up_existing will give it}."""
     return {folder: free_name(folder) for folder in sorted(names) if FOLDER.fullmatch(folder) and os.path.lexists(folder)}
 
 
@@ -187,7 +187,7 @@ def write(path, text):
     special = os.path.exists(path) and not os.path.isfile(path)
     if not special:
         require_ours(path, WRITTEN)
-    with contextlib.nullcontext(path) if special else whole_file(path) as place, open(place, "w", encoding="utf-8") as file:
+    with contextlib.nullcontext(path) if special else atomic_write(path) as place, open(place, "w", encoding="utf-8") as file:
         file.write(text)
 
 

@@ -22,7 +22,7 @@ on_interrupt() {
 start() {
     local folder=$1
     shift
-    keep_earlier "$folder"
+    back_up_existing "$folder"
     mkdir -p "$folder/ms_log"
     local variables=(CENTERNET_LAUNCHED_IN="${CENTERNET_LAUNCHED_IN:-$PWD}")
     while [ "$1" != -- ]; do

@@ -20,19 +20,19 @@ def main(argv=None):
     from ..data.check import check_part, compare_parts, first_batch
     from ..data.summary import describe_epoch
     from ..native.extensions import require_extensions
-    from ..training import look
+    from ..training import data_preview
 
     errors.require_dir(config.data_dir, "data set folder (--data_dir)")
     require_extensions()
     train, val = (check_part(config.data_dir, name, config, options.quick) for name in ("train", "val"))
     compare_parts(train, val)
-    recipe = look.recipe_of(config, config.device_num if config.distribute else 1)
+    recipe = data_preview.recipe_of(config, config.device_num if config.distribute else 1)
     for part in (train, val):
         show(f"\n{part.name}: {part.annotation or 'no annotation file'}")
         for line in part.lines():
             show(line)
         if part.images and part is train:
-            look.report(part.boxes, part.metainfo["classes"], recipe)
+            data_preview.report(part.boxes, part.metainfo["classes"], recipe)
             if line := describe_epoch(part.boxes.images, recipe):
                 LOG.info(line)
         elif part.images:
@@ -40,11 +40,11 @@ def main(argv=None):
     show("")
     if not train.images and not val.images:
         raise UserError(f"{config.data_dir}: no image of either part can be used; {(train.refusals + val.refusals)[0]}")
-    path = os.path.join(config.save_result_dir, look.IMAGE)
+    path = os.path.join(config.save_result_dir, data_preview.IMAGE)
     if train.images:
-        with look.going_on(path):  # of images of which --quick has read the headers alone
+        with data_preview.log_failures(path):  # of images of which --quick has read the headers alone
             batch, image_ids, layout = first_batch(train, config)
-            look.save_batch(path, batch, image_ids, layout, config.net_config, train.metainfo)
+            data_preview.save_batch(path, batch, image_ids, layout, config.net_config, train.metainfo)
     if train.is_sound and val.is_sound:
         show("conversion and evaluation take this data set")
         return 0

@@ -26,18 +26,18 @@ def main():
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
     model = open_model_of(options)
 
+    from ..core.backups import contains_mark, require_ours
     from ..core.console import LOG  # what is slow to load is loaded when there is something to do
-    from ..core.kept import require_ours, says
     from ..data.coco import check_classes, find_split, image_list, image_size, read_coco
     from ..data.objects import ground_truth
-    from ..data.summary import spread
+    from ..data.summary import sample_evenly
     from ..imaging import drawing
     from ..imaging.reading import read_image
     from ..inference.predictor import Predictor
     from ..tasks import task_of
     from ..tasks.pictures import compare
 
-    require_ours(options.output, says(), option="--output")
+    require_ours(options.output, contains_mark(), option="--output")
 
     predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
     split = find_split(options.data_dir, "val", config.dataset_config)
@@ -47,7 +47,7 @@ def main():
     category_ids = check_classes(description, coco, split.annotation)
     images = image_list(split, coco)
     sheet = []
-    for image_id, path in spread(images, options.count):
+    for image_id, path in sample_evenly(images, options.count):
         try:
             image = read_image(path, image_size(coco.imgs[image_id]), config.dataset_config.max_pixels)
         except (OSError, ValueError) as error:
@@ -58,5 +58,5 @@ def main():
         sheet.append(compare(task, image, predictor(image).detections(), truth, description, config.eval_config.score_thresh, fit_into))
     if not sheet:
         raise UserError(f"none of the chosen images of {split.annotation} can be shown")
-    drawing.save_image(options.output, drawing.contact_sheet(sheet, options.columns, options.width), says())
+    drawing.save_image(options.output, drawing.contact_sheet(sheet, options.columns, options.width), contains_mark())
     print(f"{len(sheet)} images: {options.output}")

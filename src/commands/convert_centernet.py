@@ -5,14 +5,14 @@ import os
 import shlex
 
 from ..core import errors
+from ..core.backups import require_ours, unmarked
 from ..core.errors import UserError
-from ..core.kept import require_ours, unmarked
 from ..core.project import PACKAGE, command
 from ..core.tables import some
 from ..core.version import version
 from ..inference.options import OptionParser
 from ..model_utils.mindspore_version import require_mindspore
-from ..weights.side_file import HAS_SIDE_FILE, checkpoint_path, named_checkpoint, side_file
+from ..weights.side_file import HAS_SIDE_FILE, checkpoint_path, resolve_checkpoint_alias, side_file
 
 TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
 COCO_CLASSES = os.path.join(PACKAGE, "weights", "names", "coco_classes.txt")
@@ -35,7 +35,7 @@ def main(argv=None):
         if options.reverse and getattr(options, name):
             raise UserError(f"--{name} has no use with --reverse: the file that it writes holds weights alone")
     if options.reverse:
-        options.ckpt_file = named_checkpoint(options.ckpt_file)
+        options.ckpt_file = resolve_checkpoint_alias(options.ckpt_file)
     require_mindspore()
     errors.require_file(options.ckpt_file, "file to convert (--ckpt_file)")
     if options.annotation:

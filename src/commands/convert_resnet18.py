@@ -4,9 +4,9 @@ import os
 import shlex
 
 from ..core import errors
+from ..core.backups import require_ours
 from ..core.errors import UserError
 from ..core.files import read_text
-from ..core.kept import require_ours
 from ..inference.options import OptionParser
 from ..model_utils.mindspore_version import require_mindspore
 from ..weights.side_file import HAS_SIDE_FILE, checkpoint_path, side_file

@@ -20,7 +20,7 @@ def check_paths(config):
 
     Raises UserError if they are not there, or what lies where the results go is not this project's.
     """
-    from ..core.kept import require_ours
+    from ..core.backups import require_ours
     from ..core.locks import require_free
     from ..data.coco import find_split
     from ..evaluation.results import results_of
@@ -48,13 +48,13 @@ def evaluate(config):
     from ..core.locks import locked
     from ..evaluation import evaluator
     from ..inference.models import ending
-    from ..model_utils.together import idle_in_evaluation
+    from ..model_utils.combinations import unused_in_evaluation
     from ..native.extensions import require_extensions
     from ..weights.side_file import adopt_evaluation
 
     require_extensions()
     LOG.info(adopt_evaluation(config, model.description, model.source))
-    for sentence in idle_in_evaluation(config, model.description["arch"], ending(model.path) == ".onnx"):
+    for sentence in unused_in_evaluation(config, model.description["arch"], ending(model.path) == ".onnx"):
         LOG.info(sentence)
     model.check_fixed(config)
     detector = model.load(config)

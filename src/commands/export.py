@@ -17,20 +17,20 @@ def main():
 
 def export(config):
     """Write the file that config asks for."""
-    from ..weights.side_file import adopt_evaluation, named_checkpoint, read_side_file
+    from ..weights.side_file import adopt_evaluation, read_side_file, resolve_checkpoint_alias
 
     options = config.export_config
-    options.ckpt_file = named_checkpoint(options.ckpt_file)
+    options.ckpt_file = resolve_checkpoint_alias(options.ckpt_file)
     description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from ..inference.detector import export_detector, export_onnx, load_detector, require_room
+    from ..model_utils.combinations import unused_in_export
     from ..model_utils.device_adapter import set_device
-    from ..model_utils.together import idle_in_export
     from ..network.architectures import check_input
 
     require_room(options)
     LOG.info(adopt_evaluation(config, description, "the side file"))
-    for sentence in idle_in_export(config, description["arch"]):
+    for sentence in unused_in_export(config, description["arch"]):
         LOG.info(sentence)
     if not config.eval_config.keep_res:
         config.take({"export_config.input_res": config.dataset_config.input_res_test}, config.origin("dataset_config.input_res_test"))

@@ -9,9 +9,9 @@ import os
 import shlex
 
 from ..core import errors
+from ..core.backups import MARK, contains_mark, require_ours
 from ..core.errors import UserError
-from ..core.files import whole_folder
-from ..core.kept import MARK, require_ours, says
+from ..core.files import atomic_folder
 from ..core.project import command
 from ..inference.options import OptionParser
 
@@ -32,13 +32,13 @@ def main(argv=None):
     check_folders(options.input, options.output)
 
     from ..core.console import LOG, log_skipped, show
-    from ..data.labels.common import coco_files, settle_parts, summary
+    from ..data.labels.common import coco_files, resolve_splits, summary
     from ..data.labels.formats import list_files  # what is slow to load is loaded when there is something to do
 
     files = list_files(options.input)
     labels = read_labels(options.input, files, choose_form(options.input, files, options.format), options.zero_based)
     try:
-        settle_parts(labels, options.val_fraction, options.seed)
+        resolve_splits(labels, options.val_fraction, options.seed)
     finally:
         for note in labels.notes:
             LOG.warning(note)
@@ -102,7 +102,7 @@ def write(source, output, parts):
     from ..core.console import progress
     from ..core.files import link_or_copy, write_json
 
-    with errors.writing(output), whole_folder(output, is_import) as partial:
+    with errors.writing(output), atomic_folder(output, is_import) as partial:
         os.makedirs(os.path.join(partial, "annotations"))
         for part, (content, images) in parts.items():
             os.makedirs(os.path.join(partial, "images", part))
@@ -113,6 +113,6 @@ def write(source, output, parts):
 
 
 def is_import(folder):
-    """The test for kept.keep_earlier whether a folder is a data set that this script wrote."""
+    """The test for backups.back_up_existing whether a folder is a data set that this script wrote."""
     files = glob.glob(os.path.join(glob.escape(folder), "annotations", "*.json"))
-    return os.path.isdir(folder) and (not os.listdir(folder) or any(map(says(), files)))
+    return os.path.isdir(folder) and (not os.listdir(folder) or any(map(contains_mark(), files)))

@@ -2,7 +2,7 @@
 import time
 
 from ..core import errors
-from ..core.kept import require_ours
+from ..core.backups import require_ours
 from ..inference.offline import RESULTS, run_inputs
 from ..inference.options import OptionParser, add_device_options, add_exported_option, open_model_of
 from ..model_utils.config import make_config

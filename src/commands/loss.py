@@ -119,7 +119,7 @@ def plot(candidate, reference, last, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from ..core.kept import says
+    from ..core.backups import contains_mark
     from ..runs.curves import draw_curve, save_figure
 
     figure, axes = pyplot.subplots(figsize=(9, 5), dpi=110, layout="constrained")
@@ -129,4 +129,4 @@ def plot(candidate, reference, last, path):
     axes.set(xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
     axes.legend()
-    save_figure(path, figure, says())
+    save_figure(path, figure, contains_mark())

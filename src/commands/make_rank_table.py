@@ -1,13 +1,13 @@
 """Write a rank table (hccl.json, version 1.0) for machines without a cluster manager: of this server, or of several servers' tables."""
 
+from ..core.backups import contains_mark, require_ours
 from ..core.errors import UserError
 from ..core.files import write_json
-from ..core.kept import require_ours, says
 from ..inference.options import OptionParser
 from ..launch.rank_table import HCCN_CONF, network_addresses, read_device_ips, read_rank_table
 
-LARGEST_DEVICE = 9999
-OURS = says('{\n "version": "1.0",\n "server_count": ')  # the test for write_json whether a table is one of this script's
+MAX_DEVICE = 9999
+OURS = contains_mark('{\n "version": "1.0",\n "server_count": ')  # the test for write_json whether a table is one of this script's
 
 
 def main(argv=None):
@@ -50,8 +50,8 @@ def parse_devices(text):
     devices = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()) or max(int(first), int(last or 0)) > LARGEST_DEVICE:
-            raise UserError(f"--devices is {text!r}; expected numbers such as 0-7 or 0,2,4, at most {LARGEST_DEVICE}")
+        if not first.isdecimal() or (last and not last.isdecimal()) or max(int(first), int(last or 0)) > MAX_DEVICE:
+            raise UserError(f"--devices is {text!r}; expected numbers such as 0-7 or 0,2,4, at most {MAX_DEVICE}")
         devices += range(int(first), int(last or first) + 1)
     return devices
 

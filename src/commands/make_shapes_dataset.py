@@ -15,8 +15,8 @@ from ..core.errors import UserError
 from ..inference.options import OptionParser
 
 CLASSES = ("rectangle", "ellipse", "triangle")
-LARGEST_SIZE = 4096  # pixels of a side
-LEAST_VISIBLE = 0.8  # of every object, when all are painted
+MAX_SIZE = 4096  # pixels of a side
+MIN_VISIBLE = 0.8  # of every object, when all are painted
 SUPERSAMPLING = 4  # shapes are drawn this much larger, for smooth edges
 
 
@@ -83,7 +83,7 @@ def draw_image(rng, size, objects, smallest, largest):
             points = draw_outline(rng, label, size, smallest, largest)
             mask = mask_of(points, size)
             left = [earlier * (1 - mask) for earlier in visible]
-            if all(shown.sum() >= LEAST_VISIBLE * area for shown, area in zip(left, areas, strict=True)):
+            if all(shown.sum() >= MIN_VISIBLE * area for shown, area in zip(left, areas, strict=True)):
                 image = paint(rng, image, mask, label)
                 drawn.append((label, points))
                 areas.append(mask.sum())
@@ -135,8 +135,8 @@ def main():
         raise UserError(f"{options.output} exists; name another --output, or delete it first")
     if not 0 < options.smallest <= options.largest <= options.size or min(options.train, options.val, options.objects) < 1:
         raise UserError("expected 0 < smallest <= largest <= size, and at least one image and object of each")
-    if options.size > LARGEST_SIZE or options.seed < 0:
-        raise UserError(f"--size is {options.size}, --seed {options.seed}; expected at most {LARGEST_SIZE}, and at least 0")
+    if options.size > MAX_SIZE or options.seed < 0:
+        raise UserError(f"--size is {options.size}, --seed {options.seed}; expected at most {MAX_SIZE}, and at least 0")
     folder, name = os.path.split(os.path.abspath(options.output))
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(".partial", f".{name}.", folder) as beside:

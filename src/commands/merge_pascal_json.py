@@ -1,8 +1,8 @@
 """Merge COCO annotation files of the same classes into one: VOC2007 and VOC2012 into pascal_trainval0712.json."""
 import itertools
 
+from ..core.backups import MARK
 from ..core.errors import UserError
-from ..core.kept import MARK
 from ..inference.options import OptionParser
 
 
@@ -12,17 +12,17 @@ def main(argv=None):
     parser.add_argument("--output", required=True, metavar="FILE", help="annotation file to write")
     options = parser.parse_args(argv)
 
+    from ..core.backups import contains_mark, require_ours
     from ..core.console import show
     from ..core.files import write_json
-    from ..core.kept import require_ours, says
     from ..data.coco import log_notes, read_coco
 
-    require_ours(options.output, says(), option="--output")
+    require_ours(options.output, contains_mark(), option="--output")
     parts = [(path, read_coco(path)) for path in options.inputs]
     for _, coco in parts:
         log_notes(coco)
     merged, renumbered = merge([(path, coco.dataset) for path, coco in parts])
-    write_json(options.output, merged, says())
+    write_json(options.output, merged, contains_mark())
     show(f"{len(merged['images'])} images, {len(merged['annotations'])} objects, {len(merged['categories'])} classes, "
          f"{renumbered} ids were taken and got new ones: {options.output}")
 

@@ -11,8 +11,8 @@ def main():
     config = get_config(__doc__)
     LOG.info(config.summary())
     # Slow to load, and not needed for --help or a wrong option.
-    from ..core.files import whole_folder
-    from ..core.kept import require_ours
+    from ..core.backups import require_ours
+    from ..core.files import atomic_folder
     from ..data import coco as coco_files
     from ..evaluation import results
     from ..inference import offline
@@ -57,7 +57,7 @@ def main():
     if not records:
         raise UserError(f"{config.result_path}: no result of any of the {len(images)} images")
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
-    with whole_folder(target, results.results_of("val")) as folder:
+    with atomic_folder(target, results.results_of("val")) as folder:
         results.Results(task, split.annotation, images, records, skipped).write(folder, "val")
         LOG.info(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
         show(results.score_and_write(folder, task, coco, records, coco_files.dataset_name(data_dir, coco), extra, options.voc_metric))

@@ -3,9 +3,9 @@ import glob
 import os
 
 from ..core import interrupts
+from ..core.backups import require_ours
 from ..core.console import LOG, log_skipped, show
 from ..core.errors import UserError
-from ..core.kept import require_ours
 from ..core.suggest import suggest
 from ..data.labels.formats import endings
 from ..imaging.headers import IMAGE_ENDINGS
@@ -33,7 +33,7 @@ def main(argv=None):
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output
     files = PredictionFiles(folder, predictor, chosen, options.score_thresh)
-    with interrupts.INTERRUPTS.noted():  # what is detected is written whole
+    with interrupts.INTERRUPTS.deferred():  # what is detected is written whole
         detect_in_images(files, [path for path in sources if not is_video(path)], base, options.max_pixels, options.heatmap)
         for path in sources:
             if is_video(path) and not interrupts.INTERRUPTS.requested:

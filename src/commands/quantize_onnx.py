@@ -3,8 +3,8 @@ import os
 from typing import Any
 
 from ..core import errors, interrupts
+from ..core.backups import contains_mark
 from ..core.errors import UserError
-from ..core.kept import says
 from ..core.project import how_to_install
 from ..core.suggest import suggest
 from ..core.tables import line
@@ -15,7 +15,7 @@ from ..model_utils.config import get_config
 # What int8 kernels compute; a ConvTranspose and a DeformConv have none. Adds in int8 cost AP and save no time (docs/onnx-int8.md).
 OPERATORS = ["Conv", "Relu", "MaxPool"]
 RUNS = 10  # of each file, in turns, to time them
-TIMES = says('{\n "ms, ')  # the test for write_json whether a file is of an earlier call
+TIMES = contains_mark('{\n "ms, ')  # the test for write_json whether a file is of an earlier call
 
 
 def main(argv=None):
@@ -27,9 +27,9 @@ def main(argv=None):
     import itertools
     import json
 
+    from ..core.backups import require_ours
     from ..core.console import LOG, show
-    from ..core.files import whole_file, write_json
-    from ..core.kept import require_ours
+    from ..core.files import atomic_write, write_json
     from ..inference.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file, read_onnx
     from ..weights.side_file import adopt_evaluation
 
@@ -48,7 +48,7 @@ def main(argv=None):
     batches = calibration_batches(paths, detector, config)
     first = next(batches)
     int8 = quantize(proto, itertools.chain([first], batches), left)
-    with whole_file(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
+    with atomic_write(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(int8.SerializeToString())
     write_json(onnx_side_file(options.output), {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
     show(f"{os.path.getsize(options.output) / 2**20:.1f} MB, {proto.ByteSize() / 2**20:.1f} MB in float: {options.output}")
@@ -102,13 +102,13 @@ def choose_float(model, beginnings):
 def choose_images(folder, count):
     """Paths of at most count images, spread over a folder and those in it. Raises UserError if it has none."""
     from ..data.coco import Split, image_list
-    from ..data.summary import spread
+    from ..data.summary import sample_evenly
 
     errors.require_dir(folder, "folder of images (--images)")
     images = image_list(Split("", folder), None)
     if not images:
         raise UserError(f"no images in {folder} (--images)")
-    return [path for _, path in spread(images, count)]
+    return [path for _, path in sample_evenly(images, count)]
 
 
 def read_annotated(description, config):
@@ -190,10 +190,10 @@ def compare(detectors, batch, part, config):
     Raises Interrupted.
     """
     from ..core.console import LOG
-    from ..core.timing import take_turns
+    from ..core.timing import time_interleaved
     from ..evaluation import evaluator
 
-    times = take_turns({name: lambda detector=detector: detector(batch) for name, detector in detectors.items()}, RUNS)
+    times = time_interleaved({name: lambda detector=detector: detector(batch) for name, detector in detectors.items()}, RUNS)
     size = "x".join(map(str, batch.shape))
     report = {f"ms, {size}": {name: 1000 * sorted(seconds)[RUNS // 2] for name, seconds in times.items()}}
     for name, detector in detectors.items() if part else ():

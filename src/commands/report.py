@@ -25,14 +25,14 @@ def main(argv=None):
 
 def report(folder, options, config):
     """Write the page about one run; returns its path."""
+    from ..core.backups import contains_mark, require_ours
     from ..core.console import LOG
     from ..core.files import read_json
-    from ..core.kept import require_ours, says
     from ..evaluation.results import FOUND
     from ..runs.report import Run, write_report
 
     output = options.output or os.path.join(folder, "report.html")
-    require_ours(output, says(), option="--output")
+    require_ours(output, contains_mark(), option="--output")
     record, scores, detections = find_files(folder)
     for path in (record, scores, detections):
         if not os.path.isfile(path):
@@ -47,8 +47,8 @@ def report(folder, options, config):
 
 def compare(folders, options):
     """Write the page about several runs; returns its path."""
+    from ..core.backups import contains_mark, require_ours
     from ..core.console import LOG
-    from ..core.kept import require_ours, says
     from ..runs.comparison import ComparedRun, read_settings, run_names, write_comparison
     from ..runs.record import read_record
     from ..weights.side_file import find_checkpoints, side_file
@@ -56,7 +56,7 @@ def compare(folders, options):
     if options.data_dir or options.config_path:
         raise UserError("--data_dir and --config_path are for the images of one run: several are compared without images")
     output, runs = options.output or "report.html", []
-    require_ours(output, says(), option="--output")
+    require_ours(output, contains_mark(), option="--output")
     for name, folder in zip(run_names(folders), folders):
         if any(os.path.samefile(folder, run.folder) for run in runs):
             raise UserError(f"{folder} is given twice")

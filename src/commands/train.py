@@ -21,12 +21,12 @@ def check_paths(config, folder=""):
     from ..core.locks import require_free
     from ..data.manifest import read_manifest
     from ..evaluation.evaluator import scored_part
-    from ..model_utils.together import check_schedule
-    from ..weights.side_file import checkpoints_to_resume, named_checkpoint, require_checkpoint
+    from ..model_utils.combinations import check_schedule
+    from ..weights.side_file import checkpoints_to_resume, require_checkpoint, resolve_checkpoint_alias
 
     check_schedule(config.train_config)
     require_free(written_folders(config, folder), "training")
-    config.load_checkpoint_path = named_checkpoint(config.load_checkpoint_path)
+    config.load_checkpoint_path = resolve_checkpoint_alias(config.load_checkpoint_path)
     if not folder:  # the launcher's is new: an earlier one makes room as a whole
         require_room(config)
     part = scored_part(config, read_manifest(config))
@@ -45,7 +45,7 @@ def check_paths(config, folder=""):
 
 def require_room(config):
     """Raise UserError unless what lies where a run writes is this project's."""
-    from ..core.kept import require_ours
+    from ..core.backups import require_ours
     from ..runs.record import is_record, loss_curve
     from ..weights.side_file import CHECKPOINTS
 
@@ -76,8 +76,8 @@ def main():
 
         require_writer()
     from ..core.locks import locked
+    from ..model_utils.combinations import unused_in_training
     from ..model_utils.moxing_adapter import modelarts
-    from ..model_utils.together import idle_in_training
 
     if alone and (unused := train_alone()):
         LOG.info(f"{', '.join(unused)} in the environment are not used: distribute is false on the command line, so this process trains "
@@ -87,7 +87,7 @@ def main():
         return
     with modelarts(config, "mindrecord_dir"):
         part = check_paths(config)
-        for sentence in idle_in_training(config):
+        for sentence in unused_in_training(config):
             LOG.info(sentence)
         place = join(config)
         with locked(written_folders(config), "training") if place[1] == 0 else contextlib.nullcontext():  # rank 0 writes for all
@@ -106,30 +106,30 @@ def join(config):
 def train(config, part, target, rank, rank_size):
     """Train as config says, scored on an evaluator.Part, as one of the processes that joined, and say what is written."""
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
-    from ..core.project import for_the_user
+    from ..core.project import relative_to_user
     from ..data.train_set import TrainSet
-    from ..model_utils.device_adapter import leave_ranks, peak_memory, profiling
+    from ..model_utils.device_adapter import peak_memory, profiling, shut_down_ranks
     from ..runs.curves import plot_losses
     from ..runs.record import loss_curve
     from ..training import engine
-    from ..training.look import look
-    from ..training.next_commands import commands_for
+    from ..training.data_preview import preview_data
+    from ..training.resume_commands import commands_for
     from ..weights.side_file import BEST_NAME
 
     train_set = TrainSet(config, rank, rank_size, target)
-    look(config, train_set, rank)
+    preview_data(config, train_set, rank)
     try:
         with profiling(config.need_profiler, config.profiler_path):
             checkpoint = engine.train(config, train_set, target, rank, part)
     except interrupts.Interrupted:  # after a step at which all ranks end
-        leave_ranks(rank_size)
+        shut_down_ranks(rank_size)
         raise
-    leave_ranks(rank_size)
+    shut_down_ranks(rank_size)
     LOG.info(peak_memory(target))
     if rank == 0:
         record = os.path.join(config.save_result_dir, "train_record.jsonl")
-        print(f"checkpoint: {for_the_user(checkpoint) or 'none (enable_save_ckpt is false)'}\n"
-              f"record: {for_the_user(record)}\nloss curve: {for_the_user(plot_losses(record, loss_curve(record)))}")
+        print(f"checkpoint: {relative_to_user(checkpoint) or 'none (enable_save_ckpt is false)'}\n"
+              f"record: {relative_to_user(record)}\nloss curve: {relative_to_user(plot_losses(record, loss_curve(record)))}")
         if checkpoint:
             best = os.path.join(os.path.dirname(checkpoint), BEST_NAME)
             print(commands_for(best if part and os.path.exists(best) else checkpoint, config.data_dir, config.save_result_dir))

@@ -8,11 +8,11 @@ import os
 import re
 
 from ..core import errors
+from ..core.backups import MARK, contains_mark, require_ours
 from ..core.console import LOG, log_skipped, show
 from ..core.errors import UserError
 from ..core.files import link_or_copy, write_json
-from ..core.kept import MARK, require_ours, says
-from ..data.labels.common import Labels, each_once
+from ..data.labels.common import Labels, deduplicated
 from ..data.labels.formats import images_of, name_of, stem
 from ..data.labels.voc import read_files, read_list, read_xml
 from ..inference.options import OptionParser
@@ -20,7 +20,7 @@ from ..inference.options import OptionParser
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
                "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 OBJECTS_AN_IMAGE = 10_000  # annotation ids are image id x this + number in the image
-LARGEST_ID = 2**38  # of an image, so that annotation ids stay exact in pycocotools' float64
+MAX_ID = 2**38  # of an image, so that annotation ids stay exact in pycocotools' float64
 
 
 def main(argv=None):
@@ -34,7 +34,7 @@ def main(argv=None):
     parser.add_argument("--zero_based", action="store_true", help="the boxes count pixels from 0")
     options = parser.parse_args(argv)
 
-    require_ours(options.output, says(), option="--output")
+    require_ours(options.output, contains_mark(), option="--output")
     for folder in ("Annotations", "JPEGImages"):
         errors.require_dir(os.path.join(options.voc_dir, folder), f"VOC folder's {folder}")
     images = images_of(f"JPEGImages/{file}" for file in sorted(os.listdir(os.path.join(options.voc_dir, "JPEGImages"))))
@@ -55,7 +55,7 @@ def main(argv=None):
     dataset["info"] = {"written_by": MARK, "description": name, "skipped": labels.skipped}
     if options.image_dir:
         link_images(options.voc_dir, [info["file_name"] for info in dataset["images"]], options.image_dir)
-    write_json(options.output, dataset, says())
+    write_json(options.output, dataset, contains_mark())
     difficult = sum(annotation["difficult"] for annotation in dataset["annotations"])
     show(f"{len(dataset['images'])} images, {len(dataset['annotations'])} objects ({difficult} difficult), {len(classes)} classes, "
          f"{len(labels.skipped)} images or objects skipped: {options.output}")
@@ -65,9 +65,9 @@ def image_ids(names):
     """{name: id} that does not depend on the split: the digits of the name (2008_000008: 2008000008) if they tell the folder's images
     apart, else a number made of the name's SHA-1. Raises UserError if two names get one id."""
     digits = {name: re.sub(r"\D", "", name) for name in names}
-    if all(value and int(value) < LARGEST_ID for value in digits.values()) and len({int(value) for value in digits.values()}) == len(names):
+    if all(value and int(value) < MAX_ID for value in digits.values()) and len({int(value) for value in digits.values()}) == len(names):
         return {name: int(value) for name, value in digits.items()}
-    ids = {name: int(hashlib.sha1(name.encode()).hexdigest(), 16) % LARGEST_ID for name in names}
+    ids = {name: int(hashlib.sha1(name.encode()).hexdigest(), 16) % MAX_ID for name in names}
     if len(set(ids.values())) < len(names):
         raise UserError("two image names give the same id; rename one of them")
     return ids
@@ -93,7 +93,7 @@ def convert(labels, ids, classes):
     """The COCO dictionary of the images of Labels, in the order of their list; objects of other classes are named in their `skipped`."""
     numbers = {name: number for number, name in enumerate(classes, 1)}
     images, annotations = [], []
-    for image in each_once(labels, labels.parts["train"]).values():
+    for image in deduplicated(labels, labels.parts["train"]).values():
         image_id, (width, height) = ids[stem(image.path)], image.size
         images.append({"id": image_id, "file_name": name_of(image.path), "width": width, "height": height})
         for number, (name, annotation) in enumerate(image.objects, 1):

@@ -42,7 +42,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     _unread()
     if told:
         # Without the file the process's own exit code is taken.
-        with INTERRUPTS.noted(), contextlib.suppress(OSError), open(told, "x", encoding="utf-8") as file:
+        with INTERRUPTS.deferred(), contextlib.suppress(OSError), open(told, "x", encoding="utf-8") as file:
             file.write(f"{code}\n")
     sys.exit(code)
 

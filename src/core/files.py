@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import errors
+from .backups import back_up_existing, make_folder, require_ours
 from .errors import UserError
-from .kept import keep_earlier, make_folder, require_ours
 
 
 @contextlib.contextmanager
-def whole_file(path: str, ours: Callable[[str], bool] | None = None, companion: Callable[[str], str] | None = None) -> Iterator[str]:
+def atomic_write(path: str, ours: Callable[[str], bool] | None = None, companion: Callable[[str], str] | None = None) -> Iterator[str]:
     """Give a path to write to; what is there when the block ends well becomes path, with a new file's usual mode.
 
     It lies in a folder of its own beside path, .<name>.<random>.partial, since MindSpore writes to yet other names first; what is left
-    there is removed. An earlier file makes room then, as keep_earlier has it; without ours it is replaced. Raises UserError, with the
+    there is removed. An earlier file makes room then, as back_up_existing has it; without ours it is replaced. Raises UserError, with the
     file's name, if it cannot be written, or if what is there is not ours.
     """
     folder, name = os.path.split(path)
@@ -29,12 +29,12 @@ def whole_file(path: str, ours: Callable[[str], bool] | None = None, companion: 
         partial = os.path.join(beside, name)
         yield partial
         _give_usual_mode(partial)
-        os.replace(partial, keep_earlier(path, ours, companion) if ours else path)
+        os.replace(partial, back_up_existing(path, ours, companion) if ours else path)
 
 
 @contextlib.contextmanager
-def whole_folder(path: str, ours: Callable[[str], bool]) -> Iterator[str]:
-    """Give a new folder to write into, which becomes path when the block ends well; what lies there makes room then (keep_earlier)."""
+def atomic_folder(path: str, ours: Callable[[str], bool]) -> Iterator[str]:
+    """Give a new folder to write into, which becomes path when the block ends well; what lies there makes room then (back_up_existing)."""
     require_ours(path, ours)
     parent, name = os.path.split(os.path.abspath(path))
     make_folder(parent, path)
@@ -43,7 +43,7 @@ def whole_folder(path: str, ours: Callable[[str], bool]) -> Iterator[str]:
         os.mkdir(partial)
         yield partial
         with errors.writing(path):
-            os.rename(partial, keep_earlier(path, ours))
+            os.rename(partial, back_up_existing(path, ours))
 
 
 def settle(made: str, path: str) -> None:
@@ -71,8 +71,8 @@ def link_or_copy(source: str, target: str) -> None:
 
 
 def write_json(path: str, value: object, ours: Callable[[str], bool] | None = None) -> None:
-    """Write value as JSON; the file appears whole, and an earlier one makes room as whole_file has it."""
-    with whole_file(path, ours) as partial, open(partial, "w", encoding="utf-8") as file:
+    """Write value as JSON; the file appears whole, and an earlier one makes room as atomic_write has it."""
+    with atomic_write(path, ours) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
 
 

@@ -12,7 +12,7 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """What SIGINT (Ctrl-C) and SIGTERM do: both raise KeyboardInterrupt, but in the blocks of `noted`, `held` and `at_once`.
+    """What SIGINT (Ctrl-C) and SIGTERM do: both raise KeyboardInterrupt, but in the blocks of `deferred`, `blocked` and `immediate`.
 
     MindSpore turns SIGINT into SIGTERM once a graph runs, and a launcher passes on what a terminal also sends to all: what comes within
     ECHO seconds of the first signal is the same interrupt. A later one always raises. While a library is loaded that an exception leaves
@@ -69,20 +69,20 @@ class Interrupts:
         finally:
             self.mode = before
 
-    def noted(self) -> contextlib.AbstractContextManager[None]:
+    def deferred(self) -> contextlib.AbstractContextManager[None]:
         """Let the block decide where it ends: a first signal sets `requested` and raises nothing."""
         return self._in_mode("note")
 
-    def at_once(self) -> contextlib.AbstractContextManager[None]:
+    def immediate(self) -> contextlib.AbstractContextManager[None]:
         """End the process on a signal, without a clean-up, where there is nothing to lose: MindSpore answers an exception while it compiles
         with pages of trace and a file."""
         return self._in_mode("exit")
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def blocked(self) -> Iterator[None]:
         """Raise KeyboardInterrupt at the end of the block if a signal comes in it: where MindSpore compiles and there is work to save."""
         came = self.first
-        with self.noted():
+        with self.deferred():
             yield
         if self.first != came:
             raise KeyboardInterrupt
@@ -93,7 +93,7 @@ INTERRUPTS = Interrupts()
 
 def until_interrupted(items: Iterable) -> Iterator:
     """Iterate over items until a signal comes; the block of the loop is not interrupted, and INTERRUPTS.requested says why it ended."""
-    with INTERRUPTS.noted():
+    with INTERRUPTS.deferred():
         for item in items:
             yield item
             if INTERRUPTS.requested:

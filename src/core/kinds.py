@@ -35,14 +35,14 @@ def is_positive(value):
     return is_number(value) and value > 0
 
 
-def is_whole(value):
+def is_int64(value):
     """A whole number of 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def is_count(value):
     """A whole number from 1 on, of 31 bits: a size or a number of things."""
-    return is_whole(value) and 0 < value < 2**31
+    return is_int64(value) and 0 < value < 2**31
 
 
 def one_of(*choices):

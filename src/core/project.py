@@ -12,14 +12,14 @@ COMMANDS = {"train.py": "centernet-train", "eval.py": "centernet-eval", "export.
             "tools/predict.py": "centernet-predict", "tools/serve.py": "centernet-serve", "tools/report.py": "centernet-report"}
 
 
-def where_the_user_stands() -> str:
+def user_directory() -> str:
     """The folder in which a person types commands: that of a launcher, which gives its processes folders of their own, else this one."""
     return os.environ.get("CENTERNET_LAUNCHED_IN") or os.getcwd()
 
 
-def for_the_user(path: str) -> str:
+def relative_to_user(path: str) -> str:
     """A path, relative to this process's folder, as it holds where the user stands; no path, "", stays none."""
-    start = where_the_user_stands()
+    start = user_directory()
     return path if not path or os.path.isabs(path) or start == os.getcwd() else os.path.relpath(path, start)
 
 
@@ -27,7 +27,7 @@ def command(script: str, installed: bool = INSTALLED) -> str:
     """What starts a script, "tools/predict.py", where the user stands: by the shorter of its paths, or as the installed package has it."""
     if installed:
         return COMMANDS.get(script, f"python -m centernet {os.path.splitext(os.path.basename(script))[0]}")
-    root = min(os.path.relpath(ROOT, where_the_user_stands()), ROOT, key=len)
+    root = min(os.path.relpath(ROOT, user_directory()), ROOT, key=len)
     return f"python {shlex.quote(os.path.normpath(os.path.join(root, script)))}"
 
 

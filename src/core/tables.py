@@ -22,7 +22,7 @@ def table(head, rows):
     return "\n".join(GAP.join(part[number] for part in parts if number < len(part)).rstrip() for number in range(len(parts[0])))
 
 
-def without_middle(rows, most):
+def truncate_middle(rows, most):
     """At most so many rows, an even number, of the start and of the end; a row between them says how many more classes there are.
 
     Rows that have "-" cells, of classes without objects, give way first: a row at the end says how many they are.

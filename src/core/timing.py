@@ -52,7 +52,7 @@ def measure(part, case, runs, peers):
                 function = make(case.name, case.inputs)
                 if function:
                     functions[name] = function
-        times = take_turns(functions, runs)
+        times = time_interleaved(functions, runs)
     ours = statistics.median(times[""])
     for name, series in times.items():
         row = {"part": part, "name": f"{case.name}{f' ({name})' if name else ''}", "unit": case.unit}
@@ -63,7 +63,7 @@ def measure(part, case, runs, peers):
         yield row
 
 
-def take_turns(functions, runs):
+def time_interleaved(functions, runs):
     """Seconds of each function, called in turns after one call that does not count: {name: [seconds]}."""
     times = {name: [] for name in functions}
     for number in range(runs + 1):

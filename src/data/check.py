@@ -17,7 +17,7 @@ from ..tasks import task_of
 from .coco import check_classes, check_expected, check_objects, find_split, image_list, image_size, metainfo_of, read_coco
 from .epochs import epoch_order
 from .objects import usable_objects, without_objects
-from .samples import MOST_IMAGES, augmented_batch, sample_layout
+from .samples import MAX_DRAWN_IMAGES, augmented_batch, sample_layout
 from .summary import Boxes, collect
 
 FIRST = 3  # of what is found, these are named
@@ -191,7 +191,7 @@ def first_batch(part, config):
     layout = sample_layout(config, part.metainfo)
     images = sorted(part.images, key=lambda image: image[0])
     order = epoch_order(len(images), config.seed, 0, config.do_shuffle)
-    order = order[: min(config.train_config.batch_size * config.train_config.accumulate_steps, MOST_IMAGES)]
+    order = order[: min(config.train_config.batch_size * config.train_config.accumulate_steps, MAX_DRAWN_IMAGES)]
     chosen = [images[index] for index in order]
     loaded = ((reading.read_image(path, size, config.dataset_config.max_pixels), image_id, objects)
               for image_id, path, objects, size in chosen)

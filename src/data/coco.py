@@ -99,15 +99,15 @@ def check_coco(content, path, image_dir="", task=None):
         annotations = coco_entries.read_annotations(entries, images, shared, category_ids, notes, skipped, mended)
         if task is not None:
             complete = functools.partial(task.targets.check_annotation, metainfo=task.targets.read_metainfo(categories))
-            annotations = coco_entries.keep_complete(annotations, complete, skipped)
+            annotations = coco_entries.keep_completed(annotations, complete, skipped)
     info = content["info"] if isinstance(content.get("info"), dict) else {}
     size_of = _sizes(images, image_dir)
-    if is_cocos_own(info):
-        mended[coco_entries.COUNTED] = coco_entries.count_others(annotations, size_of)
+    if is_official_coco(info):
+        mended[coco_entries.COUNTED] = coco_entries.count_non_objects(annotations, size_of)
     else:
         annotations = coco_entries.keep_objects(annotations, size_of, skipped, mended)
     coco_entries.drop_emptied(images, entries, annotations, skipped)
-    coco_entries.count_ids_anew(annotations, notes)
+    coco_entries.renumber_ids(annotations, notes)
     coco = COCO()
     coco.dataset = {**content, "info": info, "images": list(images.values()), "annotations": annotations, "categories": categories}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -127,7 +127,7 @@ def _sizes(images, image_dir):
     return size_of
 
 
-def is_cocos_own(info):
+def is_official_coco(info):
     """Whether an annotation file's `info` is that of the COCO data set itself."""
     return str(info.get("description", "")).startswith(("COCO 2014", "COCO 2017"))
 

@@ -7,12 +7,12 @@ import re
 from collections import Counter, defaultdict
 
 from ..core.errors import UserError
-from ..core.kinds import is_number, is_text, is_whole
+from ..core.kinds import is_int64, is_number, is_text
 from ..core.tables import some
 from .objects import annotation_name, annotation_problem, is_box, turned_box, without_objects
 
-LARGEST_ID = 2**63 - 1  # MindRecord's integers
-LARGEST_EXACT = 2**53  # pycocotools keeps annotation ids as float64
+MAX_ID = 2**63 - 1  # MindRecord's integers
+MAX_EXACT = 2**53  # pycocotools keeps annotation ids as float64
 NUMBER = r"\s*[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*"
 AS_TEXT = "entries have numbers that are written as texts, which are read as numbers"
 NOT_COMPLETE = "annotations lack iscrowd or area, which are taken as 0 and width x height"
@@ -62,8 +62,8 @@ def _whole(value, least, what):
     """value as an int of 64 bits, at least `least`. Raises UserError that calls it `what`."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST_ID:
-        raise UserError(f"{what} is {short(value)}; expected a whole number from {least} to {LARGEST_ID}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_ID:
+        raise UserError(f"{what} is {short(value)}; expected a whole number from {least} to {MAX_ID}")
     return value
 
 
@@ -100,7 +100,7 @@ def read_categories(entries, mended):
     seen = {"id": set(), "name": set()}
     for number, entry in enumerate(entries, 1):
         _read_numbers(entry, ("id",), mended)
-        entry["id"] = _whole(entry.get("id"), -LARGEST_ID, f"the id of category {number}")
+        entry["id"] = _whole(entry.get("id"), -MAX_ID, f"the id of category {number}")
         if not is_text(entry.get("name")):
             raise UserError(f"the name of category {entry['id']} is {short(entry.get('name'))}; expected a text")
         for name, values in seen.items():
@@ -114,7 +114,7 @@ def read_annotation(entry, images, shared, category_ids, mended):
     """Complete an annotation entry in place. Raises UserError that says why it is no box of a known image and category."""
     _read_numbers(entry, ("image_id", "category_id", "bbox", "iscrowd", "area"), mended)
     entry["image_id"] = _whole(entry.get("image_id"), 0, "image_id")
-    entry["category_id"] = _whole(entry.get("category_id"), -LARGEST_ID, "category_id")
+    entry["category_id"] = _whole(entry.get("category_id"), -MAX_ID, "category_id")
     if entry["image_id"] in shared:
         raise UserError("several files have this image id")
     if entry["image_id"] not in images:
@@ -173,7 +173,7 @@ def read_annotations(entries, images, shared, category_ids, notes, skipped, mend
     return boxes
 
 
-def keep_complete(annotations, complete, skipped):
+def keep_completed(annotations, complete, skipped):
     """Those annotations that complete(annotation), which completes what a task reads of one in place, does not refuse by a UserError."""
     kept = []
     for entry in annotations:
@@ -201,7 +201,7 @@ def keep_objects(annotations, size_of, skipped, mended):
     return kept
 
 
-def count_others(annotations, size_of):
+def count_non_objects(annotations, size_of):
     """How many annotations are no objects."""
     seen = defaultdict(dict)
     return sum(annotation_problem(entry, size_of(entry["image_id"]), seen[entry["image_id"]]) != "" for entry in annotations)
@@ -209,14 +209,14 @@ def count_others(annotations, size_of):
 
 def drop_emptied(images, entries, annotations, skipped):
     """Leave out the images that have annotation entries, and none among the annotations that are kept."""
-    annotated = Counter(entry["image_id"] for entry in entries if is_whole(entry.get("image_id")))
+    annotated = Counter(entry["image_id"] for entry in entries if is_int64(entry.get("image_id")))
     known = {entry["image_id"] for entry in annotations}
     for image_id in [image_id for image_id in images if annotated[image_id] and image_id not in known]:
         skipped.append(f"image {image_id} ({images[image_id]['file_name']}): {without_objects(annotated[image_id])}")
         del images[image_id]
 
 
-def count_ids_anew(annotations, notes):
+def renumber_ids(annotations, notes):
     """Give annotations ids that pycocotools can tell apart, from each other and from no match, 0; source_id then is the file's."""
     unclear = _unclear([entry.get("id") for entry in annotations])
     if unclear:
@@ -230,7 +230,7 @@ def _unclear(ids):
     """The annotation ids that pycocotools does not tell apart from each other or from no match, 0."""
     seen, unclear = set(), []
     for value in ids:
-        whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_EXACT
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_EXACT
         if not whole or value in seen:
             unclear.append(value)
         else:

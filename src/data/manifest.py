@@ -15,8 +15,8 @@ import numpy as np
 
 from ..core import errors
 from ..core.errors import UserError
-from ..core.files import read_json, whole_file
-from ..core.kinds import dictionary_of, is_string, is_text, is_whole, list_of
+from ..core.files import atomic_write, read_json
+from ..core.kinds import dictionary_of, is_int64, is_string, is_text, list_of
 from ..core.project import command
 from ..model_utils.paths import training_annotation
 from ..tasks import Task, task_of
@@ -51,7 +51,7 @@ def boxes_path(mindrecord_dir, prefix):
 
 def write_boxes(path, boxes):
     """Write summary.Boxes, so that no one reads all MindRecord files for them."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         np.savez_compressed(partial, **{name: getattr(boxes, name) for name in BOXES})
 
 
@@ -84,13 +84,13 @@ def read_manifest(config):
         manifest = describe_zoo_files(config, zoo_files)
     elif os.path.isfile(path):
         manifest = read_json(path, "a manifest of MindRecord files", {
-            "dataset": is_string, "files": list_of(is_text), "classes": list_of(is_text, least=1), "category_ids": list_of(is_whole)})
+            "dataset": is_string, "files": list_of(is_text), "classes": list_of(is_text, least=1), "category_ids": list_of(is_int64)})
         check_task(manifest, config, path)
-        if not dictionary_of(is_whole)(manifest.get("sizes", {})):
+        if not dictionary_of(is_int64)(manifest.get("sizes", {})):
             raise UserError(f"{path}: not a manifest of MindRecord files (its sizes are no whole numbers)")
         check_expected(config, manifest["classes"], manifest["category_ids"], path)
     else:
-        raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing{_way_there(config)}")
+        raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing{_conversion_hint(config)}")
     for name in [*manifest["files"], *(f"{file}.db" for file in manifest["files"])]:
         file = errors.require_file(os.path.join(mindrecord_dir, name), "MindRecord file")
         written = manifest.get("sizes", {}).get(name)  # the model zoo's files and those of earlier versions have none
@@ -112,7 +112,7 @@ def check_task(manifest, config, path):
             raise UserError(f"{path}: not a manifest of MindRecord files for {task.name} (its {name} is missing or damaged)")
 
 
-def _way_there(config):
+def _conversion_hint(config):
     """The end of the error that a folder holds no conversion: what converts what is there instead."""
     folder, convert = config.mindrecord_dir, f"{command('src/dataset.py')} --coco_data_dir"
     try:

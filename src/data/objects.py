@@ -15,14 +15,14 @@ from ..tasks import Task
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
-LARGEST_SIDE = 1e9  # pixels; float32 holds whole boxes up to there
+MAX_SIDE = 1e9  # pixels; float32 holds whole boxes up to there
 ANY_SIZE = (math.inf, math.inf)  # of an image whose size nobody knows
 
 
 def is_box(value: object) -> bool:
     """Whether a value is a list of four numbers that a box can have."""
     return isinstance(value, list) and len(value) == 4 and all(
-        type(number) in (int, float) and -LARGEST_SIDE <= number <= LARGEST_SIDE for number in value)
+        type(number) in (int, float) and -MAX_SIDE <= number <= MAX_SIDE for number in value)
 
 
 def object_problem(thing: object, kind: tuple, box: Sequence[float], size: tuple[float, float], seen: dict,

@@ -8,7 +8,7 @@ from ..model_utils.config import Config
 from ..tasks import task_of
 from ..tasks.augmentation import Augmentation, Layout, augmented_view, ranges_of
 
-MOST_IMAGES = 16  # of a batch that is drawn
+MAX_DRAWN_IMAGES = 16  # of a batch that is drawn
 
 
 def sample_layout(config: Config, metainfo: dict) -> Layout:

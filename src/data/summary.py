@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.tables import shown, some, table, without_middle
+from ..core.tables import shown, some, table, truncate_middle
 
 SMALL = (16, 20)  # pixels of a longer side at the input
-LEAST_BATCH = 8
-FEW_BOXES = 10
-MOST_CLASSES = 20  # that the table shows
+MIN_BATCH = 8
+MIN_BOXES = 10
+MAX_SHOWN_CLASSES = 20  # that the table shows
 
 
 @dataclass
@@ -68,7 +68,7 @@ def long_sides(boxes, input_size):
     return boxes.sizes.max(1) * np.repeat(scale, boxes.counts)
 
 
-def share_below(sides, limit):
+def fraction_below(sides, limit):
     """The share of sides below a limit, 0 without any."""
     return float((sides < limit).mean()) if len(sides) else 0.0
 
@@ -82,7 +82,7 @@ def describe(boxes, classes, input_size):
         of_class = boxes.labels == label
         rows.append(_row(name, sides[of_class], len(np.unique(image_of_box[of_class]))))
     order = np.argsort([-int(row[1]) for row in rows], kind="stable")
-    rows = without_middle([rows[index] for index in order], MOST_CLASSES)
+    rows = truncate_middle([rows[index] for index in order], MAX_SHOWN_CLASSES)
     rows.append(_row("all", sides, int((boxes.counts > 0).sum())))
     sample = f"; in {len(boxes.counts)} of them, spread over all" if len(boxes.counts) < boxes.images else ""
     head = (f"{boxes.images} images{sample}, {int((boxes.counts == 0).sum())} without boxes; {len(sides)} boxes of {len(classes)} classes; "
@@ -95,7 +95,7 @@ def _row(name, sides, images):
     if not len(sides):
         return [name, "0", "0", *["-"] * 5]
     quantiles = [f"{value:.0f}" for value in np.quantile(sides, (0.1, 0.5, 0.9))]
-    return [name, str(len(sides)), str(images), *quantiles, *(f"{100 * share_below(sides, limit):.0f} %" for limit in SMALL)]
+    return [name, str(len(sides)), str(images), *quantiles, *(f"{100 * fraction_below(sides, limit):.0f} %" for limit in SMALL)]
 
 
 def describe_epoch(images, recipe):
@@ -104,19 +104,19 @@ def describe_epoch(images, recipe):
     return f"an epoch: {steps} steps of {recipe.images_per_step} images ({recipe.product}), {left} images left over" if steps else ""
 
 
-def find_misfits(boxes, classes, recipe):
+def find_mismatches(boxes, classes, recipe):
     """Sentences about where a Recipe does not fit the data, each with what to change."""
     found = [_small_boxes(boxes, classes, recipe)]
-    if recipe.from_scratch and recipe.batch_size < LEAST_BATCH:
-        found.append(f"train_config.batch_size is {recipe.batch_size}, from scratch: batch norm's statistics are noisy below {LEAST_BATCH} "
+    if recipe.from_scratch and recipe.batch_size < MIN_BATCH:
+        found.append(f"train_config.batch_size is {recipe.batch_size}, from scratch: batch norm's statistics are noisy below {MIN_BATCH} "
                      "images; raise it, or start from a backbone (net_config.load_backbone_path), unless the images are so few that "
                      "the number of updates is what is short")
     if boxes.images < recipe.images_per_step:
         found.append(f"{boxes.images} images are fewer than a step's, {recipe.product}, and train.py refuses them: lower it, or add images")
     numbers = np.bincount(boxes.labels, minlength=len(classes))[: len(classes)]
-    if len(boxes.counts) == boxes.images and (numbers < FEW_BOXES).any():
-        few = [f"{shown(classes[label])} ({numbers[label]})" for label in np.flatnonzero(numbers < FEW_BOXES)]
-        found.append(f"fewer than {FEW_BOXES} boxes of {some(few)}: too few to learn from; add images of them, or take the class out of "
+    if len(boxes.counts) == boxes.images and (numbers < MIN_BOXES).any():
+        few = [f"{shown(classes[label])} ({numbers[label]})" for label in np.flatnonzero(numbers < MIN_BOXES)]
+        found.append(f"fewer than {MIN_BOXES} boxes of {some(few)}: too few to learn from; add images of them, or take the class out of "
                      "the annotation file")
     if crowded := int((boxes.counts > recipe.max_objs).sum()):
         found.append(f"{crowded} images have more boxes than dataset_config.max_objs, {recipe.max_objs}, and the rest of theirs is not "
@@ -127,20 +127,20 @@ def find_misfits(boxes, classes, recipe):
 def _small_boxes(boxes, classes, recipe):
     """The sentence that most boxes, or most of some classes, are too small; "" if they are not."""
     sides, limit = long_sides(boxes, recipe.input_size), SMALL[-1]
-    share, what = share_below(sides, limit), "boxes"
+    share, what = fraction_below(sides, limit), "boxes"
     if share <= 0.5:
         of_class = [sides[boxes.labels == label] for label in range(len(classes))]
-        small = [label for label, values in enumerate(of_class) if len(values) >= FEW_BOXES and share_below(values, limit) > 0.5]
+        small = [label for label, values in enumerate(of_class) if len(values) >= MIN_BOXES and fraction_below(values, limit) > 0.5]
         if not small:
             return ""
         what = f"boxes of {some(shown(classes[label]) for label in small)}"
-        share = share_below(np.concatenate([of_class[label] for label in small]), limit)
+        share = fraction_below(np.concatenate([of_class[label] for label in small]), limit)
     width, height = recipe.input_size
     return (f"{100 * share:.0f} % of the {what} are shorter than {limit} pixels at the input of {width}x{height}, and hard to learn: raise "
             "dataset_config.input_res_train, or cut the images into parts")
 
 
-def spread(items: Sequence, count: int) -> list:
+def sample_evenly(items: Sequence, count: int) -> list:
     """At most count of the items, evenly spread over them, the first and the last among them."""
     count = min(count, len(items))
     step = (len(items) - 1) / max(count - 1, 1)

@@ -4,9 +4,9 @@ import time
 from dataclasses import dataclass
 
 from ..core import errors, interrupts
+from ..core.backups import free_name
 from ..core.console import LOG, log_skipped, progress
-from ..core.files import whole_folder
-from ..core.kept import free_name
+from ..core.files import atomic_folder
 from ..data.coco import (
     check_classes,
     check_expected,
@@ -93,7 +93,7 @@ def evaluate(detector, part, config, tell=LOG.info):
     """Detect on a Part, and write what config asks for into save_result_dir; tell gets the scores as text, and where the results are.
     Raises Interrupted, with the work so far kept, and UserError if no image can be read."""
     target = os.path.join(config.save_result_dir, config.run_mode)
-    with whole_folder(target, results_of(config.run_mode)) as folder:
+    with atomic_folder(target, results_of(config.run_mode)) as folder:
         start = time.perf_counter()
         results, times = detect(detector, part, config, folder)
         seconds = time.perf_counter() - start

@@ -2,9 +2,9 @@
 import os
 from dataclasses import dataclass
 
+from ..core.backups import contains_files
 from ..core.files import write_json
-from ..core.kept import holds
-from ..core.kinds import dictionary_of, having, is_number, is_string, is_whole, list_of, or_none
+from ..core.kinds import dictionary_of, having, is_int64, is_number, is_string, list_of, or_none
 from ..tasks import Task
 from ..tasks.detection import voc_scores
 
@@ -13,14 +13,14 @@ SCORES = {"AP": is_number, "AP50": is_number, **dict.fromkeys(("AP_per_class", "
 STAGES = ("images", "preparing", "computing", "finishing")
 TIMES = {"images_per_second": is_number, "stage_seconds": having(**dict.fromkeys(STAGES, is_number))}
 FOUND = {
-    "annotation": is_string, "images": list_of(having(id=is_whole, file_name=is_string)),
-    "annotations": list_of(having(image_id=is_whole, category_id=is_whole, bbox=list_of(is_number, 4), score=is_number)),
+    "annotation": is_string, "images": list_of(having(id=is_int64, file_name=is_string)),
+    "annotations": list_of(having(image_id=is_int64, category_id=is_int64, bbox=list_of(is_number, 4), score=is_number)),
 }
 
 
 def results_of(mode):
-    """The test for kept.keep_earlier whether a folder is that of such an evaluation's results."""
-    return holds(f"{mode}_pred_result.json", f"{mode}_pred_eval.json")
+    """The test for backups.back_up_existing whether a folder is that of such an evaluation's results."""
+    return contains_files(f"{mode}_pred_result.json", f"{mode}_pred_eval.json")
 
 
 @dataclass

@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..core.backups import MARK
 from ..core.console import LOG
-from ..core.files import whole_file
-from ..core.kept import MARK
+from ..core.files import atomic_write
 from .geometry import affine_matrix
 from .view import View
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-LONGEST_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have
-LONGEST_LABEL = 60  # characters
-LONGEST_STEM = 200  # bytes of a drawing's name; file systems take 255, and it has a longer one while it is written
+MAX_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have
+MAX_LABEL = 60  # characters
+MAX_STEM = 200  # bytes of a drawing's name; file systems take 255, and it has a longer one while it is written
 
 
 def class_color(label: Any) -> tuple[int, int, int]:
@@ -98,7 +98,7 @@ def _put_label(canvas, mask, place, color):
 @functools.lru_cache(maxsize=512)
 def text_mask(text: str, size: int) -> np.ndarray:
     """A text of a height in pixels with a margin around it, as uint8 [h, w]: 255 where there is ink, none for control characters."""
-    text = text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
+    text = text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}…"
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     font = ImageFont.truetype(_font_file(is_east_asian(text)), size)
     ascent, descent = font.getmetrics()
@@ -162,12 +162,12 @@ def captioned(image: np.ndarray, caption: str) -> np.ndarray:
 
 def save_image(path: str, image: np.ndarray, ours: Callable[[str], bool] | None = None) -> None:
     """Write a BGR image, scaled down if it is larger than its format can have, with a mark in a JPEG or PNG; the file appears whole, and
-    an earlier one makes room as whole_file has it. Raises OSError if it cannot be written."""
+    an earlier one makes room as atomic_write has it. Raises OSError if it cannot be written."""
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
     ending = os.path.splitext(path)[1]
     data = cv2.imencode(ending, fit_format(image, ending))[1].tobytes()
-    with whole_file(path, ours) as partial, open(partial, "wb") as file:
+    with atomic_write(path, ours) as partial, open(partial, "wb") as file:
         file.write(with_mark(data))
 
 
@@ -194,8 +194,8 @@ def drawing_names(names: Iterable[str]) -> list[str]:
         folders = [f"{folder}_" if folder.lower().endswith(WRITABLE) else folder for folder in folders]
         file = file if os.path.splitext(file)[1].lower() in WRITABLE else f"{file}.png"
         stem, ending = os.path.splitext(file)
-        stem = stem[:LONGEST_STEM]
-        while len(stem.encode(errors="surrogatepass")) > LONGEST_STEM:
+        stem = stem[:MAX_STEM]
+        while len(stem.encode(errors="surrogatepass")) > MAX_STEM:
             stem = stem[:-1]
         path, number = "/".join([*folders, stem + ending]), 0
         while path in taken:
@@ -215,7 +215,7 @@ def fit(image: np.ndarray, width: float, height: float) -> np.ndarray:
 
 def fit_format(image: np.ndarray, ending: str) -> np.ndarray:
     """An image, scaled down if it is larger than a file of the format with this ending can have it."""
-    longest = LONGEST_SIDES.get(ending.lower(), math.inf)
+    longest = MAX_SIDES.get(ending.lower(), math.inf)
     return fit(image, longest, longest) if max(image.shape) > longest else image
 
 

@@ -6,20 +6,20 @@ import struct
 from . import tiff
 from .headers import Header, counted, jpeg_segments, png_chunks, webp_chunks
 
-MOST_SCANS = 100  # of a JPEG, as libtiff has it: progressive ones have about 10, and each costs as much as a whole image
-MOST_PASSES = 20  # over as many pixels as an image may have
+MAX_SCANS = 100  # of a JPEG, as libtiff has it: progressive ones have about 10, and each costs as much as a whole image
+MAX_PASSES = 20  # over as many pixels as an image may have
 ABOUT_JPEGS = {0xFE, *range(0xE0, 0xF0)} - {0xE0, 0xEE}  # markers of segments that no decoder needs: JFIF's and Adobe's name the colors
 NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # behind the pixels of a scan
 
 
 def check_effort(data: bytes, header: Header, max_pixels: int) -> None:
     """Raise ValueError if decoding a file takes far more than an image of max_pixels does: a JPEG with many scans."""
-    def takes_long(scans):
-        return scans > MOST_SCANS or scans * header.size[0] * header.size[1] > MOST_PASSES * max_pixels
+    def is_slow_to_decode(scans):
+        return scans > MAX_SCANS or scans * header.size[0] * header.size[1] > MAX_PASSES * max_pixels
 
     # What looks like a scan may be a part of something else, but no scan looks like anything else.
-    if header.format == "JPEG" and takes_long(data.count(b"\xff\xda")) and takes_long(scans := count_scans(data, MOST_SCANS)):
-        many = f"more than {MOST_SCANS}" if scans > MOST_SCANS else scans
+    if header.format == "JPEG" and is_slow_to_decode(data.count(b"\xff\xda")) and is_slow_to_decode(scans := count_scans(data, MAX_SCANS)):
+        many = f"more than {MAX_SCANS}" if scans > MAX_SCANS else scans
         raise ValueError(f"it has {header.size[0]}x{header.size[1]} pixels in {many} scans, which take too long; save it anew as a JPEG "
                          "that is not progressive")
 
@@ -35,7 +35,7 @@ def count_scans(data: bytes, most: int) -> int:
     return scans
 
 
-def pixels_alone(data: bytes, header: Header) -> bytes:
+def strip_metadata(data: bytes, header: Header) -> bytes:
     """A file's bytes without what does not concern its pixels, an orientation above all: what decodes them does not turn them.
 
     So no two decoders differ in what they make of it, and none spends time on it.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from . import tiff
-from .tiff import MOST_TEXT, file_length, orientation_of, read_part
+from .tiff import MAX_TEXT, file_length, orientation_of, read_part
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # that are read, whatever a file's name ends in
 IMAGE_ENDINGS = (  # of images' names: those of the formats that are read, and of others, which are found to be named as not read
@@ -22,7 +22,7 @@ OTHERS = (  # first bytes of images that are not read
     (rb"GIF8", "GIF"), (rb"....ftyp(avif|avis)", "AVIF"), (rb"....ftyp(hei|hev|mif|msf)", "HEIF"), (rb"....ftypcrx", "CR3"),
     (rb"\0\0\0\x0cjP  |\xffO\xffQ", "JPEG 2000"), (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL"), (rb"P[1-7]\s", "PNM"),
 )
-MOST_PARTS = 10_000  # of a file's parts, beyond one for each kilobyte
+MAX_SEGMENTS = 10_000  # of a file's parts, beyond one for each kilobyte
 MARKER = re.compile(rb"\xff[^\x00\xff]")
 
 
@@ -81,7 +81,7 @@ def _format(start):
 
 def counted(parts: Iterator, file: BinaryIO) -> Iterator:
     """The parts of a file. Raises ValueError if they are many and tiny, which costs time alone."""
-    most = MOST_PARTS + file_length(file) // 1024
+    most = MAX_SEGMENTS + file_length(file) // 1024
     for number, part in enumerate(parts):
         if number > most:
             raise ValueError(f"it has more than {most} parts")
@@ -190,7 +190,7 @@ def _png_text(kind, content):
     elif packed:
         text = text[1:]
     try:
-        return keyword, zlib.decompressobj().decompress(text, MOST_TEXT) if packed else text
+        return keyword, zlib.decompressobj().decompress(text, MAX_TEXT) if packed else text
     except zlib.error:
         return keyword, b""
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .encoded import check_effort, pixels_alone
+from .encoded import check_effort, strip_metadata
 from .headers import FORMATS, read_header
 from .headers import UnknownFormat as UnknownFormat
 
@@ -48,7 +48,7 @@ def decode_image(data: bytes, size: tuple[int, int] | None = None) -> np.ndarray
     """
     data = bytes(data)
     header = read_header(io.BytesIO(data))
-    return _turn(_decode(pixels_alone(data, header), header), header, size)
+    return _turn(_decode(strip_metadata(data, header), header), header, size)
 
 
 def decode_whole_image(data: bytes, size: tuple[int, int] | None = None, max_pixels: int = LARGEST) -> np.ndarray:
@@ -61,7 +61,7 @@ def decode_whole_image(data: bytes, size: tuple[int, int] | None = None, max_pix
     header = read_header(io.BytesIO(data))
     check_pixels(header.size, max_pixels)
     check_effort(data, header, max_pixels)
-    bare = pixels_alone(data, header)
+    bare = strip_metadata(data, header)
     if header.format == "JPEG":
         with _opened(bare, header) as opened:
             opened.load()
@@ -84,7 +84,7 @@ def _size_as_stated(header, size):
 
 
 def _decode(data, header):
-    """The pixels of what pixels_alone gives: of a JPEG OpenCV's, as in the original, of all else Pillow's."""
+    """The pixels of what strip_metadata gives: of a JPEG OpenCV's, as in the original, of all else Pillow's."""
     if header.format != "JPEG":
         with _opened(data, header) as opened:
             return _gray(_gray_values(opened, header.levels), *header.levels) if header.levels else from_pillow(opened)
@@ -129,7 +129,7 @@ def from_pillow(opened: Image.Image) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(data, header):
-    """What pixels_alone gives as a Pillow image; whatever Pillow says of it in the block becomes a ValueError."""
+    """What strip_metadata gives as a Pillow image; whatever Pillow says of it in the block becomes a ValueError."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             if opened.size != header.size:
@@ -181,4 +181,4 @@ def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
 
 def without_orientation(data: bytes) -> bytes:
     """The bytes of a file whose pixels are to be read unturned -> bytes with the same pixels and no orientation."""
-    return pixels_alone(data, read_header(io.BytesIO(data)))
+    return strip_metadata(data, read_header(io.BytesIO(data)))

@@ -9,9 +9,9 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-MOST_TEXT = 1 << 20  # bytes of a part that is read
-LARGEST_TILE = 4096**2  # pixels that the tiles may have beyond four times the image's
-MOST_STRIPS = 1 << 16  # of rows, or tiles, beyond one for each 1024 pixels
+MAX_TEXT = 1 << 20  # bytes of a part that is read
+MAX_TILE = 4096**2  # pixels that the tiles may have beyond four times the image's
+MAX_STRIPS = 1 << 16  # of rows, or tiles, beyond one for each 1024 pixels
 
 KIND, WIDTH, HEIGHT, BITS, WHITE_OR_BLACK, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT, SAMPLE_FORMAT, LEAST, MOST, XMP = (
     254, 256, 257, 258, 262, 274, 277, 322, 323, 339, 340, 341, 700)
@@ -19,7 +19,7 @@ STRIPS = (273, 324)  # where the strips or tiles are
 ONCE = (WIDTH, HEIGHT, BITS, SAMPLES, TILE_WIDTH, TILE_HEIGHT, SAMPLE_FORMAT)  # of two, decoders take the one or the other
 NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}  # types of values
 BYTES = {2: 1, 5: 8, 7: 1, 10: 8, 18: 8, **{kind: struct.calcsize(f"={code}") for kind, code in NUMBERS.items()}}
-MOST_VALUES = 16  # of an entry that is read
+MAX_VALUES = 16  # of an entry that is read
 
 TIFF_NAMESPACE = rb"""xmlns:([\w.-]+)\s*=\s*["']http://ns\.adobe\.com/tiff/1\.0/["']"""
 
@@ -32,7 +32,7 @@ def file_length(file: BinaryIO) -> int:
 def read_part(file: BinaryIO, start: int, end: int) -> bytes:
     """The bytes of a part of a file, of a long one the beginning."""
     file.seek(min(start, file_length(file)))
-    return file.read(min(end - start, MOST_TEXT))
+    return file.read(min(end - start, MAX_TEXT))
 
 
 def tiff_entries(file: BinaryIO) -> Iterator[tuple[int, int, int, int, int]]:
@@ -64,11 +64,11 @@ def _tiff_kind(file):
 
 
 def _tiff_values(file, entry):
-    """The values of an entry of tiff_entries, of many the first MOST_VALUES, if they are numbers, else ()."""
+    """The values of an entry of tiff_entries, of many the first MAX_VALUES, if they are numbers, else ()."""
     _, kind, count, _, place = entry
     if kind not in NUMBERS or not count or place >= file_length(file):
         return ()
-    code = f"{_tiff_kind(file)[0]}{min(count, MOST_VALUES)}{NUMBERS[kind]}"
+    code = f"{_tiff_kind(file)[0]}{min(count, MAX_VALUES)}{NUMBERS[kind]}"
     file.seek(place)
     return struct.unpack(code, file.read(struct.calcsize(code)))
 
@@ -90,7 +90,7 @@ def read_tiff(file: BinaryIO) -> tuple[tuple[int, int], int, int, tuple[float, f
     if int(number(KIND, 0)) & 1:
         raise ValueError("its first image is a thumbnail, as in a camera's raw files; convert it to JPEG or PNG")
     size = width, height = int(number(WIDTH, 0)), int(number(HEIGHT, 0))
-    if max((entries[tag][2] for tag in STRIPS if tag in entries), default=0) > MOST_STRIPS + width * height // 1024:
+    if max((entries[tag][2] for tag in STRIPS if tag in entries), default=0) > MAX_STRIPS + width * height // 1024:
         raise ValueError("it has too many strips or tiles")
     if TILE_WIDTH in entries or TILE_HEIGHT in entries:
         _check_tiles(width, height, int(number(TILE_WIDTH, 0)), int(number(TILE_HEIGHT, 0)))
@@ -120,7 +120,7 @@ def _check_tiles(width, height, tile_width, tile_height):
     if tile_width < 1 or tile_height < 1:
         raise ValueError(f"its tiles are {tile_width}x{tile_height}")
     across, down = -(-width // tile_width), -(-height // tile_height)
-    if across * tile_width * down * tile_height > 4 * width * height + LARGEST_TILE:
+    if across * tile_width * down * tile_height > 4 * width * height + MAX_TILE:
         raise ValueError(f"it has {width}x{height} pixels in {across * down} tiles of {tile_width}x{tile_height}, which are decoded whole")
 
 

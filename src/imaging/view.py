@@ -88,7 +88,7 @@ def batch_kind(from_bytes: bool, batch: np.ndarray, height: int, width: int) -> 
     return (np.uint8, [batch, height, width, 3]) if from_bytes else (np.float32, [batch, 3, height, width])
 
 
-def filled(batch: np.ndarray, count: int) -> np.ndarray:
+def pad_batch(batch: np.ndarray, count: int) -> np.ndarray:
     """A batch with zeros behind it, so that it has `count` images."""
     missing = count - len(batch)
     return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing > 0 else batch

@@ -9,13 +9,13 @@ import numpy as np
 from mindspore import nn
 
 from ..core import interrupts
+from ..core.backups import require_ours
 from ..core.console import LOG
 from ..core.errors import UserError
-from ..core.files import whole_file, write_json
-from ..core.kept import require_ours
+from ..core.files import atomic_write, write_json
 from ..core.project import how_to_install
 from ..core.version import version
-from ..imaging.view import batch_kind, filled
+from ..imaging.view import batch_kind, pad_batch
 from ..model_utils.config import Config
 from ..network.centernet import Heatmap, build_detection, build_network
 from ..network.deform_conv import resolve_dcn_impl
@@ -76,13 +76,13 @@ class ExportedDetector:
         if self.compiled:
             return 0.0
         start = time.perf_counter()
-        with interrupts.INTERRUPTS.held():
+        with interrupts.INTERRUPTS.blocked():
             self(batch)
         return time.perf_counter() - start
 
     def __call__(self, batch):
         self.compiled = True
-        return self.graph(ms.Tensor(filled(batch, self.batch_size))).asnumpy()[: len(batch)]
+        return self.graph(ms.Tensor(pad_batch(batch, self.batch_size))).asnumpy()[: len(batch)]
 
 
 def load_detector(checkpoint: str, description: dict, eval_config: Config, device_target: str, dcn_impl: str = "auto",
@@ -142,7 +142,7 @@ def export_detector(detector, export_config, eval_config, tell=LOG.info):
         raise UserError(f"export_config.export_name is {export_config.export_name}, whose side file would take the place of the "
                         f"checkpoint's, {side_file(path)}; name another")
     kind, shape = batch_kind(detector.from_bytes, batch, height, width)
-    with whole_file(path, HAS_SIDE_FILE, side_file) as partial, tempfile.TemporaryDirectory() as plain, interrupts.INTERRUPTS.held():
+    with atomic_write(path, HAS_SIDE_FILE, side_file) as partial, tempfile.TemporaryDirectory() as plain, interrupts.INTERRUPTS.blocked():
         # MindSpore takes names of a few characters alone, which those of the user's folders may not be: it gets a link's.
         os.symlink(os.path.abspath(os.path.dirname(partial)), os.path.join(plain, "folder"))
         made = os.path.join(plain, "folder", f"network.{ending}")
@@ -164,7 +164,7 @@ def export_onnx(detector, export_config, eval_config, tell=LOG.info):
     metadata = {name: json.dumps(value) for name, value in description.items()}
     outputs = export_config.onnx_dcn, sizes, row_width(description)
     model = build_model(task_of(description), detector.network, detector.from_bytes, *outputs, metadata)
-    with whole_file(path, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
+    with atomic_write(path, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
     return finish_export(path, onnx_side_file(path), description, tell)
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from ..core import interrupts
+from ..core.backups import back_up_existing, contains_files, free_name
 from ..core.console import progress
 from ..core.errors import UserError
-from ..core.files import whole_file, write_json
-from ..core.kept import free_name, holds, keep_earlier
+from ..core.files import atomic_write, write_json
 from ..imaging.drawing import drawing_names, overlay_heatmap, save_image
 from ..imaging.reading import read_image, read_size
 from ..tasks import rows as row
@@ -20,7 +20,7 @@ from ..tasks import task_of
 from .pipeline import detect_all
 
 RECORD, TABLE = "predictions.json", "predictions.csv"
-PREDICTIONS = holds(RECORD, TABLE)  # the test for keep_earlier whether a folder is of an earlier call
+PREDICTIONS = contains_files(RECORD, TABLE)  # the test for back_up_existing whether a folder is of an earlier call
 
 
 class PredictionFiles:
@@ -40,7 +40,7 @@ class PredictionFiles:
         """Make the folder and the table, unless they are begun."""
         if self.file:
             return
-        os.makedirs(keep_earlier(self.folder, PREDICTIONS), exist_ok=True)
+        os.makedirs(back_up_existing(self.folder, PREDICTIONS), exist_ok=True)
         # A file's name that is no text goes in as the bytes it is.
         self.file = open(os.path.join(self.folder, TABLE), "w", encoding="utf-8", errors="surrogateescape", newline="")
         self.csv = csv.writer(self.file)
@@ -145,7 +145,7 @@ def detect_in_video(files, path, max_frames, heatmap):
 def video_writer(path, rate, size):
     """A function that adds a BGR frame to the video at path, of rate frames a second and size (width, height); it appears whole."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         writer = cv2.VideoWriter(partial, cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
             raise UserError(f"{path}: OpenCV cannot write a video here")

@@ -6,7 +6,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..model_utils.config import COMMAND_LINE, OPTIONS, Config
 from ..model_utils.mindspore_version import require_mindspore
-from ..weights.side_file import fixed_settings, named_checkpoint, read_exported, read_side_file, side_file
+from ..weights.side_file import fixed_settings, read_exported, read_side_file, resolve_checkpoint_alias, side_file
 from .onnx_detector import load_onnx, read_onnx
 
 
@@ -21,9 +21,11 @@ def is_exported(path: str) -> bool:
 
 
 def find_model(path: str) -> str:
-    """The file of the model that a path names, as named_checkpoint does. Raises UserError unless what computes it is installed, too; an
-    ONNX file needs no MindSpore."""
-    path = named_checkpoint(path)
+    """The file of the model that a path names, with resolve_checkpoint_alias.
+
+    Raises UserError unless what computes it is installed; an ONNX file needs no MindSpore.
+    """
+    path = resolve_checkpoint_alias(path)
     if ending(path) != ".onnx":
         require_mindspore()
     return path

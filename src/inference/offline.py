@@ -9,22 +9,22 @@ from dataclasses import asdict
 import numpy as np
 
 from ..core import errors, interrupts
+from ..core.backups import contains_files, free_name
 from ..core.console import log_skipped, progress
 from ..core.errors import UserError
-from ..core.files import read_json, whole_folder, write_json
-from ..core.kept import free_name, holds
-from ..core.kinds import having, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of
+from ..core.files import atomic_folder, read_json, write_json
+from ..core.kinds import having, is_count, is_int64, is_number, is_positive, is_string, is_text, list_of
 from ..imaging.view import View, batch_kind, make_input, normalize
 from ..network.architectures import check_detected_input
 from ..tasks import rows as row
 from ..weights.side_file import check_metainfo, row_width
 
 META = "inputs.json"
-# Tests for kept.keep_earlier whether a folder is of an earlier call.
-INPUTS, METADATA, RESULTS = holds("eval2017_image_*.bin"), holds(META), holds("eval2017_image_*_0.bin")
+# Tests for backups.back_up_existing whether a folder is of an earlier call.
+INPUTS, METADATA, RESULTS = contains_files("eval2017_image_*.bin"), contains_files(META), contains_files("eval2017_image_*_0.bin")
 META_TESTS = {
     "input_res": list_of(is_count, 2), "K": is_count, "classes": list_of(is_text, least=1), "skipped": list_of(is_string),
-    "images": list_of(having(id=is_whole, file_name=is_string, center=list_of(is_number, 2), width=is_positive, out_hw=list_of(is_count, 2),
+    "images": list_of(having(id=is_int64, file_name=is_string, center=list_of(is_number, 2), width=is_positive, out_hw=list_of(is_count, 2),
                              scale=is_positive)),
 }
 
@@ -60,8 +60,8 @@ def write_inputs(predict_dir, images, description, workers, load):
             pixels.tofile(os.path.join(data_dir, input_name(image_id)))
         return {"id": image_id, "file_name": path, **asdict(view), "center": view.center.tolist()}, None
 
-    with whole_folder(os.path.join(predict_dir, "data"), INPUTS) as data_dir, \
-            whole_folder(os.path.join(predict_dir, "meta"), METADATA) as meta_dir:
+    with atomic_folder(os.path.join(predict_dir, "data"), INPUTS) as data_dir, \
+            atomic_folder(os.path.join(predict_dir, "meta"), METADATA) as meta_dir:
         with ThreadPoolExecutor(workers) as pool:
             written = list(progress(pool.map(write, images), "preparing", total=len(images)))
         skipped = [problem for _, problem in written if problem]
@@ -128,7 +128,7 @@ def run_inputs(detector, input_dir, result_path):
     if not fitting:
         raise UserError(f"none of the {len(names)} inputs in {input_dir} fits the exported file: no results are written")
     batches = [fitting[start : start + batch_size] for start in range(0, len(fitting), batch_size)]
-    with whole_folder(result_path, RESULTS) as folder:
+    with atomic_folder(result_path, RESULTS) as folder:
         for batch in interrupts.until_interrupted(progress(batches, "detecting")):
             inputs = np.stack([np.fromfile(os.path.join(input_dir, name), dtype).reshape(shape) for name in batch])
             for name, detections in zip(batch, detector(inputs)):

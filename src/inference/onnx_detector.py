@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..core import errors
+from ..core.backups import has_companion
 from ..core.errors import UserError
-from ..core.kept import has_companion
 from ..core.kinds import is_count, is_string, list_of, or_none
 from ..core.project import how_to_install
-from ..imaging.view import batch_kind, filled
+from ..imaging.view import batch_kind, pad_batch
 from ..tasks import TASKS
 from ..weights.side_file import EXPORTED, MODEL, checked_exported, row_width
 
@@ -41,7 +41,7 @@ class OnnxDetector:
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         try:
-            return self.session.run(["detections"], {"image": filled(batch, self.batch_size or 0)})[0][: len(batch)]
+            return self.session.run(["detections"], {"image": pad_batch(batch, self.batch_size or 0)})[0][: len(batch)]
         except MemoryError as error:
             raise UserError(f"{self.path}: a batch of {self.batch_size or len(batch)} images does not fit into memory ({error})") from error
         except Exception as error:  # ONNX Runtime has kinds of its own for each cause
@@ -53,7 +53,7 @@ def onnx_side_file(path: str) -> str:
     return f"{path}.json"
 
 
-HAS_ONNX_SIDE_FILE = has_companion(onnx_side_file, '"input_type"')  # a test for kept.keep_earlier
+HAS_ONNX_SIDE_FILE = has_companion(onnx_side_file, '"input_type"')  # a test for backups.back_up_existing
 
 
 def read_onnx(path: str) -> tuple[Any, dict]:

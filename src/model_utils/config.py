@@ -13,8 +13,8 @@ from ..core.project import ROOT
 from ..core.suggest import suggest
 from ..core.version import version
 from . import zoo
+from .combinations import check_network
 from .rules import SettingsLoader, checked, expected, shortened
-from .together import check_network
 
 DEFAULT_CONFIG = os.path.join(ROOT, "default_config.yaml")
 
@@ -247,8 +247,8 @@ def _parser(description, values, helps, rules):
 
 
 def _unknown(kind, name, known):
-    if name in zoo.WITHOUT_MEANING:
-        return f"no {kind} {name}: {zoo.WITHOUT_MEANING[name]}"
+    if name in zoo.IGNORED:
+        return f"no {kind} {name}: {zoo.IGNORED[name]}"
     names = list(known)
     if OTHERS.get(name) in names:
         return f"no {kind} {name}; did you mean {OTHERS[name]}?"

@@ -14,7 +14,7 @@ import mindspore as ms
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.tables import line
-from .local_adapter import has_npu, is_scheduler, launched
+from .local_adapter import has_npu, is_scheduler, launcher_variable
 from .mindspore_version import release
 from .quiet import without_warnings
 
@@ -131,7 +131,7 @@ def init_ranks(distribute, device_num):
 
     A process that a launcher started takes part even if distribute is false, but for the command line's (train_alone).
     """
-    if not distribute and not launched():
+    if not distribute and not launcher_variable():
         return 0, 1
     from mindspore import communication  # loads the collectives only where they are used
 
@@ -144,7 +144,7 @@ def init_ranks(distribute, device_num):
     except RuntimeError as error:
         if is_scheduler():
             raise UserError(f"a training process ended, or never came: {str(error).splitlines()[0]}") from error
-        why = "distribute is true" if distribute else f"{launched()} in the environment says that this process is one of several"
+        why = "distribute is true" if distribute else f"{launcher_variable()} in the environment says that this process is one of several"
         raise UserError(f"{why}, and joining the others failed; start train.py with a launcher (msrun, or the scripts in scripts/), or "
                         f"alone with --distribute false: {str(error).splitlines()[0]}") from error
     rank, rank_size = communication.get_rank(), communication.get_group_size()
@@ -154,7 +154,7 @@ def init_ranks(distribute, device_num):
     return rank, rank_size
 
 
-def leave_ranks(rank_size):
+def shut_down_ranks(rank_size):
     """End the communication with the other processes in order; without it a process may crash as it ends."""
     if rank_size > 1:
         from mindspore import communication

@@ -9,7 +9,7 @@ NPUS = "/dev/davinci[0-9]*"
 RANK_TABLE = ("RANK_SIZE", "RANK_ID", "RANK_TABLE_FILE", "DEVICE_ID")
 
 
-def launched(environment=os.environ):
+def launcher_variable(environment=os.environ):
     """The variable by which this process was started as one of several, "RANK_SIZE=8": with a rank table, by msrun or MindSpore's own
     cluster, or by mpirun; "" if it was not."""
     several = [name for name in ("OMPI_COMM_WORLD_SIZE", "RANK_SIZE") if int(environment.get(name) or 1) > 1]
@@ -22,7 +22,7 @@ def train_alone(environment=os.environ):
 
     Raises UserError if msrun, MindSpore's own cluster or mpirun started this process: they leave nothing.
     """
-    by = launched(environment)
+    by = launcher_variable(environment)
     if by and not by.startswith("RANK_SIZE"):
         raise UserError(f"distribute is false on the command line, and a launcher started this process as one of several ({by}); leave out "
                         "one of the two")
@@ -41,12 +41,12 @@ def get_rank_id():
 
 def rank_label() -> str:
     """What tells this process's lines from other ranks' on one terminal: "[rank 1] "; "" for rank 0, and for a process alone."""
-    return f"[rank {rank}] " if launched() and (rank := get_rank_id()) else ""
+    return f"[rank {rank}] " if launcher_variable() and (rank := get_rank_id()) else ""
 
 
 def get_device_id(device_id):
     """The device that the launcher gave this process, device_id without a launcher; mpirun gives each process of a server a number."""
-    return int(_first_set("DEVICE_ID", "OMPI_COMM_WORLD_LOCAL_RANK") or device_id) if launched() else device_id
+    return int(_first_set("DEVICE_ID", "OMPI_COMM_WORLD_LOCAL_RANK") or device_id) if launcher_variable() else device_id
 
 
 def _first_set(*names):

@@ -6,7 +6,7 @@ from ..core.errors import UserError
 from .rules import checked, shortened
 
 # Parameters of the model-zoo version that nothing here depends on, and what does their work.
-WITHOUT_MEANING = {
+IGNORED = {
     "data_path": "a ModelArts job finds its data by data_url",
     "output_path": "a ModelArts job's results go to train_url",
     "load_path": "a ModelArts job finds its checkpoint by checkpoint_url",
@@ -41,13 +41,13 @@ def translate(settings, rules, where):
             if f"net_config.{name}" in settings:
                 left_out.append(f"net_config.{name} {settings[f'net_config.{name}']} (the network is ResNet18 there, too)")
         settings = {name: value for name, value in settings.items() if name not in ("net_config.block_class", "net_config.num_stacks")}
-    if settings.get("run_mode") == "test" and not settings.keys().isdisjoint({*WITHOUT_MEANING, *WINS_OVER}):
+    if settings.get("run_mode") == "test" and not settings.keys().isdisjoint({*IGNORED, *WINS_OVER}):
         left_out.append("run_mode test (val is what eval.py makes of it there; --run_mode test detects in the test images)")
         settings = {**settings, "run_mode": "val"}
     for name, value in settings.items():
         kind = rules.get(name, {}).get("kind", "")
-        if name in WITHOUT_MEANING:
-            left_out.append(f"{name} ({WITHOUT_MEANING[name]})")
+        if name in IGNORED:
+            left_out.append(f"{name} ({IGNORED[name]})")
         elif name in WINS_OVER:
             left_out.append(f"{name} ({WINS_OVER[name]} is what holds)")
         elif kind in ("path", "output") and str(value).startswith(PLACEHOLDER) and not os.path.exists(value):

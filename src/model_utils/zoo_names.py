@@ -10,7 +10,7 @@ HOMES = {  # module of the model zoo: where its content lives, in this package
     "post_process": ("tasks.detection.results",),
     "resnet": ("network.resnet",),
     "resnet50": ("network.resnet",),
-    "utils": ("core.console", "core.files", "core.kept"),
+    "utils": ("core.console", "core.files", "core.backups"),
     "visual": ("imaging.drawing", "tasks.pictures"),
     # This project's, named so in earlier versions.
     "coco": ("data.coco",),
@@ -60,7 +60,7 @@ SUCCESSORS = {  # names that are not here: what does their work
 }
 
 
-def require_no_zoo_name(package: str, wanted: str, modules: Iterable[str] = tuple(SUCCESSORS)) -> None:
+def refuse_zoo_name(package: str, wanted: str, modules: Iterable[str] = tuple(SUCCESSORS)) -> None:
     """Raise ImportError that names the successor if what is wanted is a name of the model zoo's that is not here."""
     for module in modules:
         if successor := SUCCESSORS.get(module, {}).get(wanted):
@@ -77,7 +77,7 @@ def getter(module: str) -> Callable[[str], object]:
             found = importlib.import_module(f"{package}.{home}")
             if hasattr(found, wanted):
                 return getattr(found, wanted)
-        require_no_zoo_name(package, wanted, [name])
+        refuse_zoo_name(package, wanted, [name])
         raise AttributeError(f"module {module!r} has no attribute {wanted!r}")
 
     return get

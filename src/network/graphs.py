@@ -8,13 +8,13 @@ import numpy as np
 from mindspore import nn
 
 from ..core import interrupts
-from ..imaging.view import filled
+from ..imaging.view import pad_batch
 
-MOST = 4  # graphs of one shape that are held
+MAX_GRAPHS = 4  # graphs of one shape that are held
 FREQUENT = 24_000_000  # values of one shape, 30 images of 512x512, for which its own graph pays: 3 s to compile, then 1.5 times as fast
 
 
-class OneGraph(nn.Cell):
+class CompiledNetwork(nn.Cell):
     """A cell of its own around a network, with whose end its compiled graph goes."""
 
     def __init__(self, network):
@@ -45,14 +45,14 @@ class Graphs:
         if key in self.cells:
             return 0.0
         start = time.perf_counter()
-        cell = OneGraph(self.network)
+        cell = CompiledNetwork(self.network)
         if key is None:
             cell.set_inputs(self.any_shape)
-        with interrupts.INTERRUPTS.held():
+        with interrupts.INTERRUPTS.blocked():
             cell.compile(ms.Tensor(batch))
         self.cells[key] = cell
         held = [shape for shape in self.cells if shape is not None]
-        if len(held) > MOST:
+        if len(held) > MAX_GRAPHS:
             del self.cells[held[0]], cell
             self.came[held[0][1:]] = 0
             gc.collect()
@@ -64,7 +64,7 @@ class Graphs:
         self.cells[key] = self.cells.pop(key)
         self.came[batch.shape[1:]] += batch.size
         if key is not None:
-            return self._output(key, filled(batch, key[0]))[: len(batch)]
+            return self._output(key, pad_batch(batch, key[0]))[: len(batch)]
         return np.concatenate([self._output(None, image[None]) for image in batch])
 
     def _output(self, key, batch):

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.files import whole_file
-from ..core.kept import MARK
+from ..core.backups import MARK
+from ..core.files import atomic_write
 from ..tasks import loss_labels
 from .record import epochs_trained, loss_names, read_record
 
@@ -37,10 +37,10 @@ def plot_losses(record_path: str, path: str) -> str:
 
 
 def save_figure(path: str, figure: Any, ours: Callable[[str], bool] | None = None) -> None:
-    """Write a figure of matplotlib as a PNG that says whose it is, and close it; an earlier file makes room as whole_file has it."""
+    """Write a figure of matplotlib as a PNG that says whose it is, and close it; an earlier file makes room as atomic_write has it."""
     from matplotlib import pyplot
 
-    with whole_file(path, ours) as partial:
+    with atomic_write(path, ours) as partial:
         figure.savefig(partial, metadata={"Software": MARK})
     pyplot.close(figure)
 

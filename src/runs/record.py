@@ -12,10 +12,10 @@ import sys
 from tqdm import tqdm
 
 from ..core import errors
+from ..core.backups import MARK, back_up_existing, contains_mark, free_name
 from ..core.console import LOG
 from ..core.errors import UserError
-from ..core.files import whole_file
-from ..core.kept import MARK, free_name, keep_earlier, says
+from ..core.files import atomic_write
 from ..core.kinds import dictionary_of, is_measure
 from ..tasks import loss_labels, losses_of
 
@@ -32,14 +32,14 @@ def loss_names(record):
 
 
 def is_record(path):
-    """The test for kept.keep_earlier whether a record and the picture beside it are this project's, as far as they are there.
+    """The test for backups.back_up_existing whether a record and the picture beside it are this project's, as far as they are there.
 
     Earlier versions' pictures say no more than that matplotlib drew them: beside a record of ours they are ours.
     """
     has_record, picture = os.path.lexists(path), loss_curve(path)
-    if has_record and not says(*(f'"{name}": ' for name in loss_labels()), '"scores": ')(path):
+    if has_record and not contains_mark(*(f'"{name}": ' for name in loss_labels()), '"scores": ')(path):
         return False
-    return not os.path.lexists(picture) or says(MARK, *["Matplotlib version"] * has_record)(picture)
+    return not os.path.lexists(picture) or contains_mark(MARK, *["Matplotlib version"] * has_record)(picture)
 
 
 class TrainingLog:
@@ -70,16 +70,16 @@ class TrainingLog:
             kept = free_name(os.path.join(aside, os.path.basename(path)) if aside else path, loss_curve)
             for old, new in {path: kept, loss_curve(path): loss_curve(kept)}.items():
                 if os.path.exists(old):
-                    with whole_file(new) as partial:
+                    with atomic_write(new) as partial:
                         shutil.copy2(old, partial)
                     LOG.info(f"kept the earlier {old} as {new}")
         if earlier:
-            with whole_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+            with atomic_write(path) as partial, open(partial, "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(record) + "\n" for record in earlier)
         elif aside and os.path.exists(path):
             os.remove(path)
         else:
-            keep_earlier(path, is_record, loss_curve)
+            back_up_existing(path, is_record, loss_curve)
         if summaries and earlier and (branch or summaries.empty):  # other files than this run's, or none
             summaries.replay(earlier)
         self.file = open(path, "a", encoding="utf-8")

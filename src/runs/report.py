@@ -13,10 +13,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from ..core.backups import contains_mark
 from ..core.console import LOG
 from ..core.errors import UserError
-from ..core.files import whole_file
-from ..core.kept import says
+from ..core.files import atomic_write
 from ..core.tables import shown as short
 from ..core.version import version
 from ..data.coco import class_list, image_size, metainfo_of
@@ -31,7 +31,7 @@ from .record import best_score, epochs_trained, loss_names, read_record
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"
 LOSS_COLORS = ("#1d2129", "#b3382c", "#2260a8", "#0b6e4f", "#7a4a9c", "#8a6100", "#a0356f", "#4f6b1f", "#0c6b78")
-MOST_CLASSES = 20  # that a chart shows one by one
+MAX_SHOWN_CLASSES = 20  # that a chart shows one by one
 
 
 @dataclass
@@ -74,7 +74,7 @@ def write_page(path: str, template: str, **content: object) -> None:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     page = environment.get_template(template).render(made=now, version=version(), **content)
-    with whole_file(path, says()) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
+    with atomic_write(path, contains_mark()) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
         file.write(page)
 
 
@@ -187,15 +187,16 @@ def error_section(run, score_thresh):
         axes.legend(loc="lower left")
 
     shown = sorted(known, key=lambda index: -precision[0, :, index].mean())
-    if len(shown) > MOST_CLASSES:
-        shown = shown[: MOST_CLASSES // 2] + shown[-MOST_CLASSES // 2 :]
+    if len(shown) > MAX_SHOWN_CLASSES:
+        shown = shown[: MAX_SHOWN_CLASSES // 2] + shown[-MAX_SHOWN_CLASSES // 2 :]
 
     def draw_classes(axes):
         for index in shown:
             blue, green, red = (value / 255 * 0.85 for value in class_color(index))
             axes.plot(recall, precision[0, :, index], color=(red, green, blue), linewidth=1.5)
         axes.set(xlabel="recall", xlim=(0, 1.01), ylim=(0, 1.02))
-        axes.set_title("each class at IoU 0.50" if len(shown) == len(known) else f"best and worst {MOST_CLASSES // 2} classes at IoU 0.50")
+        half = MAX_SHOWN_CLASSES // 2
+        axes.set_title("each class at IoU 0.50" if len(shown) == len(known) else f"best and worst {half} classes at IoU 0.50")
         legend = axes.legend(axes.lines, [str(index) for index in shown], loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
         for text, index in zip(legend.get_texts(), shown):  # given as labels, names that begin with _ would be hidden
             text.set(parse_math=False, text=short(names[index]))
@@ -204,7 +205,7 @@ def error_section(run, score_thresh):
     matrix = run.task.scores.confusion_matrix(run.coco, run.records, score_thresh)
     mixed = [(int(matrix[a, b]), names[a], names[b]) for a in range(len(names)) for b in range(len(names)) if a != b and matrix[a, b]]
     return {
-        "curves": curves, "matrix": confusion_chart(matrix, names) if len(names) <= MOST_CLASSES else None,
+        "curves": curves, "matrix": confusion_chart(matrix, names) if len(names) <= MAX_SHOWN_CLASSES else None,
         "mixed": sorted(mixed, reverse=True)[:10], "false_negatives": int(matrix[:-1, -1].sum()), "false_positives": int(matrix[-1].sum()),
         "true_positives": int(np.trace(matrix)), "objects": int(matrix[:-1].sum()),
     }

@@ -6,13 +6,13 @@ import time
 import cv2
 
 from ..core import errors
+from ..core.backups import back_up_existing, contains_files
 from ..core.errors import UserError
-from ..core.kept import holds, keep_earlier
 from ..core.project import how_to_install
 from .record import loss_names
 
 RATES = ("lr", "images_per_second", "scaling_sens")  # what of a step's record is in this group
-EVENTS = holds("events.out.tfevents.*.[0-9][0-9][0-9][0-9]")  # the test for keep_earlier whether a folder is a run's
+EVENTS = contains_files("events.out.tfevents.*.[0-9][0-9][0-9][0-9]")  # the test for back_up_existing whether a folder is a run's
 FLUSH_SECONDS = 5.0  # a flush waits for the disk
 
 
@@ -36,7 +36,7 @@ class Summaries:
         """A run that starts after `done` steps; what is in the folder of later ones is hidden, and that of an earlier run kept aside."""
         require_writer()
         if not done:
-            keep_earlier(folder, EVENTS)
+            back_up_existing(folder, EVENTS)
         self.folder, self.writer, self.flushed = folder, None, time.monotonic()
         with errors.writing(folder):
             os.makedirs(folder, exist_ok=True)

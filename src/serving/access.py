@@ -25,7 +25,7 @@ from ..core.errors import UserError
 
 HEADERS = ("X-Request-ID", "Retry-After")  # that a page elsewhere may read
 ID = re.compile(rb"[\x21-\x7e]{1,128}")
-SHORTEST_KEY = 16
+MIN_KEY = 16
 WAITING_LINES = 10_000
 
 # ---------------------------------------------------------------- keys
@@ -40,8 +40,8 @@ def read_keys(path):
     if not keys:
         raise UserError(f"{path} has no key; expected one a line")
     for number, key in keys:
-        if len(key) < SHORTEST_KEY or len(key.split()) > 1:
-            raise UserError(f"{path}: the key in line {number} has blanks, or fewer than {SHORTEST_KEY} characters; "
+        if len(key) < MIN_KEY or len(key.split()) > 1:
+            raise UserError(f"{path}: the key in line {number} has blanks, or fewer than {MIN_KEY} characters; "
                             "python -c 'import secrets; print(secrets.token_urlsafe())' makes one")
     return [digest(key) for _, key in keys]
 

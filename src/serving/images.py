@@ -23,10 +23,10 @@ from ..inference.pipeline import make_inputs
 from ..tasks import task_of
 
 HOW = "send an image's bytes as the body (curl --data-binary @image.jpg URL) or as a form's file (curl -F file=@image.jpg URL)"
-LONGEST_SIDE = 65_500  # pixels of a JPEG, as OpenCV writes it
-MOST_WORKERS = 8  # each has 60 MB, and decodes hundreds of photos a second
+MAX_SIDE = 65_500  # pixels of a JPEG, as OpenCV writes it
+MAX_WORKERS = 8  # each has 60 MB, and decodes hundreds of photos a second
 PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
-MOST_HELD = 5  # seconds for which a process may hold what all of them share; taking an image or giving its inputs takes far less
+MAX_LOCK_SECONDS = 5  # seconds for which a process may hold what all of them share; taking an image or giving its inputs takes far less
 
 pebble.CONSTS.term_timeout = 0  # a process that is to go is killed; by default it has 3 s to end by itself
 
@@ -43,8 +43,8 @@ def prepare(body, max_pixels, detector, config):
 def draw(body, max_pixels, rows, description):
     """An image's bytes with rows [M, D] of a described model drawn, as a JPEG. Raises HTTPException."""
     image = decode(body, max_pixels)
-    if max(image.shape) > LONGEST_SIDE:
-        raise HTTPException(422, f"a JPEG has at most {LONGEST_SIDE} pixels a side; leave format=image out")
+    if max(image.shape) > MAX_SIDE:
+        raise HTTPException(422, f"a JPEG has at most {MAX_SIDE} pixels a side; leave format=image out")
     return cv2.imencode(".jpg", task_of(description).results.draw(image, rows, description))[1].tobytes()
 
 
@@ -60,7 +60,7 @@ def decode(body, max_pixels):
         raise HTTPException(422, f"a damaged image: {error or type(error).__name__}") from None
 
 
-def begin_worker(level=logging.INFO):
+def init_worker(level=logging.INFO):
     """A process manager that ends a service sends its signal to all of its processes: these work on until the service has ended.
 
     level is that of the log, which a worker prints itself.
@@ -82,7 +82,7 @@ class Workers:
 
     def __init__(self):
         self.checking = threading.Lock()
-        self.count = max(2, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+        self.count = max(2, min(MAX_WORKERS, len(os.sched_getaffinity(0))))
         self.start()
 
     def start(self):
@@ -91,7 +91,7 @@ class Workers:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             # A process with threads is not to be forked.
-            self.pool = pebble.ProcessPool(self.count, initializer=begin_worker, initargs=[LOG.getEffectiveLevel()],
+            self.pool = pebble.ProcessPool(self.count, initializer=init_worker, initargs=[LOG.getEffectiveLevel()],
                                             context=multiprocessing.get_context("spawn"))
             assert self.pool.active  # asking starts it
         finally:
@@ -121,7 +121,7 @@ class Workers:
 
     def _check(self, manager):
         try:
-            with manager.worker_manager.workers_channel.lock(timeout=MOST_HELD) as is_free:
+            with manager.worker_manager.workers_channel.lock(timeout=MAX_LOCK_SECONDS) as is_free:
                 pass
             if not is_free:
                 manager.handle_broken_pool(BrokenProcessPool())

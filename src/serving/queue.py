@@ -18,7 +18,7 @@ MARGIN = 0.75  # part of the deadline that what is taken may need; speeds vary
 AVERAGED = 0.2  # part of the newest image in the running average of the time of one
 
 
-class Places:
+class Slots:
     """The places for requests: at most `most`, those that are answered before the deadline (seconds), and bodies of `room` bytes."""
 
     def __init__(self, most: int, deadline: float, room: int):
@@ -75,7 +75,7 @@ def batch_sizes(largest, fixed=None):
     return sorted({1, *(max(1, largest >> shift) for shift in range(GRAPHS - 1))})
 
 
-def equal_sizes(predictor: Predictor, largest: int, tolerance: float) -> list[int]:
+def reproducible_sizes(predictor: Predictor, largest: int, tolerance: float) -> list[int]:
     """The batch_sizes up to the first whose outputs differ by more than the tolerance from those of one image at a time. Each has its
     graph compiled by this."""
     rng = np.random.default_rng(0)
@@ -125,7 +125,7 @@ class Network:
 
     def _run(self, when_done):
         try:
-            self.sizes = equal_sizes(self.predictor, self.largest, self.tolerance)
+            self.sizes = reproducible_sizes(self.predictor, self.largest, self.tolerance)
             when_done()
             while batch := self._next_batch():
                 self._compute([job for job in batch if job.future.set_running_or_notify_cancel()])

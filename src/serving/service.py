@@ -20,7 +20,7 @@ from ..inference.predictor import Predictor
 from ..tasks import task_of
 from .access import add_problems, key_dependency
 from .images import HOW, Workers, draw, prepare
-from .queue import Job, Network, Places
+from .queue import Job, Network, Slots
 from .schema import Health, Limits, Problem, Sent, answer_of
 
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
@@ -116,7 +116,7 @@ class Service:
         self.description = predictor.detector.description
         self.schema = task_of(self.description).schema
         self.answer_model = answer_of(self.schema.Object)
-        self.places = Places(limits.queue, limits.deadline, BODIES * limits.max_bytes)
+        self.places = Slots(limits.queue, limits.deadline, BODIES * limits.max_bytes)
         self.metrics = Metrics(self.places, network)
         read = ("input_res", "down_ratio", "from_bytes", "description")  # of a detector by make_inputs; the workers get no more of it
         self.detector = SimpleNamespace(**{name: getattr(predictor.detector, name) for name in read})
@@ -132,7 +132,7 @@ class Service:
             except ClientDisconnect:
                 raise HTTPException(LEFT, "the client left") from None
             answer = asyncio.ensure_future(self.answer(request, body, sent))
-            left = asyncio.ensure_future(until_left(request))
+            left = asyncio.ensure_future(wait_for_disconnect(request))
             try:
                 await asyncio.wait((answer, left), timeout=end - time.perf_counter(), return_when=asyncio.FIRST_COMPLETED)
                 if answer.done():
@@ -166,7 +166,7 @@ class Service:
         return JSONResponse({"width": size[0], "height": size[1], "milliseconds": milliseconds(seconds), **times, "objects": objects})
 
 
-async def until_left(request):
+async def wait_for_disconnect(request):
     """Wait until the client leaves."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -9,7 +9,7 @@ LOWER_SCALE = "lower train_config.loss_scale_value, or set train_config.dynamic_
 NOTICED = 5  # diverging steps in a row that are said
 
 
-class Watch:
+class DivergenceMonitor:
     """Counts steps that overflow, and steps that diverge.
 
     A step diverges if the loss has multiplied, or if the heatmap loss is above 1 and stays the same to 1e-6: a heatmap whose sigmoids
@@ -27,7 +27,7 @@ class Watch:
         self.smoothed = self.lowest = self.last_hm_loss = None
         self.why = ""
 
-    def look(self, step, results):
+    def check(self, step, results):
         """Take a step's results {name: number}; returns the sentence with which training has to end, "" if it goes on.
 
         Losses of objects of exactly 0 are those of a step without objects.

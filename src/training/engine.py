@@ -18,7 +18,7 @@ from ..tasks import task_of
 from ..weights.checkpoints import CheckpointFolder, newest_checkpoint
 from ..weights.side_file import describe_model
 from .detector import TrainingDetector
-from .divergence import Watch
+from .divergence import DivergenceMonitor
 from .ema import WeightAverage
 from .fine_tuning import start_weights
 from .loop import Saving, choose_sink_steps, run_training
@@ -122,10 +122,10 @@ def train(config, train_set, device_target, rank=0, part=None):
     scoring = start_scoring(trained, part, train_set, SumOverRanks() if train_set.rank_size > 1 else None)
 
     folder = os.path.join(config.save_checkpoint_path, "ckpt_0")
-    done, resumed, counted_anew = 0, "", False
+    done, resumed, step_count_reset = 0, "", False
     if config.resume:
         resumed = config.load_checkpoint_path or newest_checkpoint(folder)
-        done, counted_anew = restore(state, resumed, train_set, config)
+        done, step_count_reset = restore(state, resumed, train_set, config)
     else:
         start_weights(network, config, train_set.manifest)
         if average:
@@ -140,10 +140,10 @@ def train(config, train_set, device_target, rank=0, part=None):
         checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, description, resumed)
         aside = checkpoints.aside
     if scoring and resumed:
-        scoring.go_on(resumed, checkpoints, counted_anew)
+        scoring.go_on(resumed, checkpoints, step_count_reset)
     saving = Saving(config, checkpoints, state, train_set, scoring)
     record = os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None
-    kept = 0 if counted_anew else done
+    kept = 0 if step_count_reset else done
     summaries = Summaries(os.path.join(config.save_result_dir, "tensorboard"), kept) if config.tensorboard and rank == 0 else None
     record = TrainingLog(record, kept, aside, record_beside(resumed, record) if resumed and record else "", config.log_interval,
                          steps.stop, summaries)
@@ -152,7 +152,8 @@ def train(config, train_set, device_target, rank=0, part=None):
     warn_of_warmup(config.train_config, steps.stop)
     LOG.info("compiling the graph")
     sink_steps = choose_sink_steps(config, device_target, train_set.steps_per_epoch)
-    watch = Watch(task_of(config.net_config).losses, config.train_config.max_overflows, config.train_config.max_diverged, step_cell.float16)
+    limits = config.train_config.max_overflows, config.train_config.max_diverged
+    monitor = DivergenceMonitor(task_of(config.net_config).losses, *limits, step_cell.float16)
     with contextlib.closing(record):
-        run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
+        run_training(train_set, step_cell, saving, record, steps, sink_steps, monitor)
     return saving.saved

@@ -7,9 +7,9 @@ import mindspore as ms
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.interrupts import INTERRUPTS, Interrupted
-from ..core.project import for_the_user
-from .next_commands import how_to_go_on
+from ..core.project import relative_to_user
 from .resume import start_scale
+from .resume_commands import resume_command
 
 
 def choose_sink_steps(config, device_target, steps_per_epoch):
@@ -71,17 +71,17 @@ class Saving:
         """Save the state after `done` steps, the best one so far also as centernet-best.ckpt; rotate as in CheckpointFolder.save."""
         if self.checkpoints is None:
             return
-        told = {"scores": self.scoring.state, "best": best} if self.scoring else {}
-        self.saved = self.checkpoints.save(self.state, (done - 1) // self.steps_per_epoch, done, self.numbers, rotate, told)
+        extra_metadata = {"scores": self.scoring.state, "best": best} if self.scoring else {}
+        self.saved = self.checkpoints.save(self.state, (done - 1) // self.steps_per_epoch, done, self.numbers, rotate, extra_metadata)
         self.last = time.monotonic()
         if best:
             self.checkpoints.keep_best(self.saved)
 
 
-def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch):
+def run_training(train_set, step_cell, saving, record, steps, sink_steps, monitor):
     """Train a range of steps, counted from 0 over all epochs.
 
-    Args: saving, a Saving; record, a TrainingLog; watch, a Watch. Raises Interrupted after a signal, and UserError where an evaluation
+    Args: saving, a Saving; record, a TrainingLog; monitor, a Watch. Raises Interrupted after a signal, and UserError where an evaluation
     cannot be made, with the work so far saved.
     """
     scoring, done = saving.scoring, steps.start
@@ -95,39 +95,39 @@ def run_training(train_set, step_cell, saving, record, steps, sink_steps, watch)
     start = time.time()
     with contextlib.ExitStack() as until_end, train_set.named_errors(), \
             contextlib.closing(run_steps(step_cell, batches, steps, sink_steps, scoring.every if scoring else 0)) as groups:
-        until_end.enter_context(INTERRUPTS.at_once())  # the first step compiles
+        until_end.enter_context(INTERRUPTS.immediate())  # the first step compiles
         for group in groups:
             if done == steps.start:
-                until_end.enter_context(INTERRUPTS.noted())  # from here on there is work to save
+                until_end.enter_context(INTERRUPTS.deferred())  # from here on there is work to save
             group = [{name: value.asnumpy()[()] for name, value in zip(step_cell.results, results)} for results in group]
             seconds, start = (time.time() - start) / len(group), time.time()
             for results in group:
                 done += 1
                 record.step(done, train_set.steps_per_epoch, results, train_set.images_per_step / seconds)
-                if problem := watch.look(done, results):
-                    raise UserError(f"{problem}; the last checkpoint is {for_the_user(saving.saved) or 'that of the start'}")
+                if problem := monitor.check(done, results):
+                    raise UserError(f"{problem}; the last checkpoint is {relative_to_user(saving.saved) or 'that of the start'}")
             stop = stop_requested(step_cell, train_set.rank_size, group[-1]["stop"]) and done < steps.stop
             scored = False
             if scoring and not stop and scoring.due(done, steps.stop):
                 try:
                     scored = evaluate(scoring, done, record, train_set)
                 except UserError as error:  # the training itself went well
-                    saving.save(done, not watch.protects)
+                    saving.save(done, not monitor.protects)
                     raise UserError(f"{error}; {done} of {steps.stop} steps are done; "
-                                    f"{how_to_go_on(saving.saved, train_set.rank_size)}") from error
+                                    f"{resume_command(saving.saved, train_set.rank_size)}") from error
                 stop = not scored
                 start = time.time()
             finished, best = scored and scoring.finished(), scored and scoring.better
             if saving.due(done, len(group)) or done >= steps.stop or stop or finished or best:
-                saving.save(done, not watch.protects, best)
+                saving.save(done, not monitor.protects, best)
             if stop:
-                raise Interrupted(f"{done} of {steps.stop} steps are done; {how_to_go_on(saving.saved, train_set.rank_size)}")
+                raise Interrupted(f"{done} of {steps.stop} steps are done; {resume_command(saving.saved, train_set.rank_size)}")
             if finished:
                 LOG.info(f"training ends after {done} of {steps.stop} steps: {scoring.why_finished()}")
                 break
-    if not steps.start and (problem := watch.wasted()):
+    if not steps.start and (problem := monitor.wasted()):
         raise UserError(problem)
-    for line in watch.summary():
+    for line in monitor.summary():
         LOG.info(line)
 
 

@@ -62,7 +62,7 @@ def restore(state, path, train_set, config):
             parameters[name] = parameters[name.removeprefix(EMA_PREFIX)]  # a run without an average begins one
     check_state(state, parameters, path, then, config)
     for name, parameter in state.items():
-        if name not in parameters or (name in ("loss_scale", "good_steps") and not goes_on_with_scale(parameters, config)):
+        if name not in parameters or (name in ("loss_scale", "good_steps") and not keeps_loss_scale(parameters, config)):
             continue
         if tuple(parameter.shape) != tuple(parameters[name].shape):
             raise UserError(f"{path}: {name} is {tuple(parameters[name].shape)}, this run has {tuple(parameter.shape)}; was it another "
@@ -70,11 +70,11 @@ def restore(state, path, train_set, config):
         parameter.set_data(parameters[name])
     LOG.info(f"resuming {path} after step {int(parameters['step'].asnumpy())}")
     now = training_settings(config, train_set) | network_settings(config.net_config.as_dict())
-    say_changes(then.get("training", {}) | network_settings(then.get("net_config", {})), now)
+    log_changes(then.get("training", {}) | network_settings(then.get("net_config", {})), now)
     before, now = (float(values["loss_scale"].asnumpy()) for values in (parameters, state))
     if before != now:
         LOG.info(f"the loss scale was {before:g}, and is {now:g} from here on, as the configuration says")
-    return go_on_after(state, parameters, path, train_set)
+    return resumed_step(state, parameters, path, train_set)
 
 
 def described(checkpoint):
@@ -117,7 +117,7 @@ def check_state(state, parameters, path, then, config):
                     "are loaded")
 
 
-def go_on_after(state, parameters, path, train_set):
+def resumed_step(state, parameters, path, train_set):
     """(steps done, whether they are counted anew) of a checkpoint in a run of a TrainSet; the state's global step is counted anew, too.
 
     With another number of images, in a step or in all, that is the same part of the same epoch.
@@ -159,14 +159,14 @@ def require_same_start(checkpoint, done, sum_over_ranks, rank_size):
                         "needs the file that rank 0's has, and the same words behind the launcher")
 
 
-def goes_on_with_scale(parameters, config):
+def keeps_loss_scale(parameters, config):
     """Whether a resumed run takes a checkpoint's loss scale: a dynamic one does, if it starts as the checkpoint's run did."""
     if "loss_scale_start" not in parameters:  # of an older version
         return config.train_config.dynamic_loss_scale
     return config.train_config.dynamic_loss_scale and float(parameters["loss_scale_start"].asnumpy()) == np.float32(start_scale(config))
 
 
-def say_changes(then, now):
+def log_changes(then, now):
     """Log each of this run's settings {name: value} that differs from those of the checkpoint's run."""
     for name, value in now.items():
         if name in then and then[name] != value:

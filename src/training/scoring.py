@@ -11,11 +11,11 @@ import numpy as np
 from mindspore import nn, ops
 
 from ..core import interrupts
+from ..core.backups import back_up_existing
 from ..core.console import LOG, log_skipped
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.kept import keep_earlier
-from ..core.kinds import having, is_number, is_string, is_whole, or_none
+from ..core.kinds import having, is_int64, is_number, is_string, or_none
 from ..data.coco import image_size
 from ..evaluation import evaluator
 from ..imaging.drawing import fit_format
@@ -72,17 +72,17 @@ class Scoring:
             self.state = {**self.state, "step": done}
         return metrics
 
-    def go_on(self, checkpoint, checkpoints, counted_anew=False):
+    def go_on(self, checkpoint, checkpoints, step_count_reset=False):
         """Go on as the side file of a resumed checkpoint says.
 
-        Args: checkpoints, the run's CheckpointFolder, None where nothing is saved; counted_anew, whether this run's steps are others. A
+        Args: checkpoints, the run's CheckpointFolder, None where nothing is saved; step_count_reset, whether this run's steps are others. A
         best checkpoint that is not the one of the side file is set aside.
         """
         side = read_json(side_file(checkpoint), "the side file", {}) if os.path.exists(side_file(checkpoint)) else {}
         state = side.get("scores")
         if is_state(state):
             if all(state.get(name, self.state[name]) == self.state[name] for name in ("metric", "of")):  # earlier versions have no of
-                self.state = {**self.state, **state, "step": 0 if counted_anew else state["step"]}
+                self.state = {**self.state, **state, "step": 0 if step_count_reset else state["step"]}
             elif state["best"]:
                 LOG.info("the best score so far is another metric's, of other images or settings, or an earlier version's: the next "
                          "evaluation is the best one")
@@ -90,7 +90,7 @@ class Scoring:
         if best and checkpoints and side.get("best", best["step"] == side.get("step")):  # files of earlier versions do not say it
             checkpoints.keep_best(checkpoint)  # which a kill may have come before
         elif checkpoints and checkpoints.best_step() != (best["step"] if best else 0):
-            keep_earlier(checkpoints.best, lambda path: True, side_file)  # it lies in the run's own folder
+            back_up_existing(checkpoints.best, lambda path: True, side_file)  # it lies in the run's own folder
             if best:
                 LOG.info(f"the best checkpoint, of step {best['step']}, is not in the folder any more: the next evaluation is the best one")
                 self.state = {**self.state, "best": None, "since_best": 0}
@@ -162,7 +162,7 @@ def measure_of(part, config):
 
 def is_state(value):
     """Whether a side file's `scores` are a Scoring's state."""
-    tests = {"metric": is_string, "step": is_whole, "since_best": is_whole, "best": or_none(having(step=is_whole, value=is_number))}
+    tests = {"metric": is_string, "step": is_int64, "since_best": is_int64, "best": or_none(having(step=is_int64, value=is_number))}
     return isinstance(value, dict) and all(name in value and test(value[name]) for name, test in tests.items())
 
 

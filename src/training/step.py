@@ -8,7 +8,7 @@ from mindspore.amp import all_finite
 from ..network.deform_conv import DeformConv2d
 
 STATISTICS = ("moving_mean", "moving_variance")  # endings of the names of batch norm's
-LARGEST_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow
+MAX_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow
 
 
 @dataclass(frozen=True)
@@ -235,6 +235,6 @@ class TrainStep(nn.Cell):
         """The scale for the next step."""
         good_steps = ops.select(overflow, ops.zeros_like(self.good_steps), self.good_steps + 1)
         grow = good_steps >= self.growth_interval
-        grown = ops.select(grow, ops.minimum(scale * 2.0, LARGEST_SCALE), scale)
+        grown = ops.select(grow, ops.minimum(scale * 2.0, MAX_SCALE), scale)
         ops.assign(self.scale, ops.select(overflow, ops.maximum(scale * 0.5, 1.0), grown))
         return ops.assign(self.good_steps, ops.select(grow, ops.zeros_like(good_steps), good_steps))

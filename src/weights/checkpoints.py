@@ -7,10 +7,10 @@ import shutil
 import mindspore as ms
 
 from ..core import errors
+from ..core.backups import back_up_existing, free_name
 from ..core.console import LOG
 from ..core.errors import UserError
-from ..core.files import link_or_copy, whole_file, write_json
-from ..core.kept import free_name, keep_earlier
+from ..core.files import atomic_write, link_or_copy, write_json
 from ..network.architectures import architecture_of, is_whole
 from ..tasks import TASKS, head_names
 from .side_file import (
@@ -22,7 +22,7 @@ from .side_file import (
     find_checkpoints,
     require_checkpoint,
     side_file,
-    written_as,
+    write_order,
 )
 from .torch_weights import ZOO_PREFIX
 from .zoo import CHECKSUM, check_sizes
@@ -139,7 +139,7 @@ def save_weights(path, weights):
     """Write {name: array} as a checkpoint; one with its side file that is at path already is kept aside, another file an error. Returns the
     path, which gets .ckpt if it lacks it."""
     path = checkpoint_path(path)
-    with whole_file(path, HAS_SIDE_FILE, side_file) as partial:
+    with atomic_write(path, HAS_SIDE_FILE, side_file) as partial:
         ms.save_checkpoint([{"name": name, "data": ms.Tensor(value)} for name, value in weights.items()], partial, crc_check=True)
     return path
 
@@ -158,7 +158,7 @@ class CheckpointFolder:
         self.folder, self.keep, self.description = folder, keep, description
         self.aside = ""
         if not resumed and os.path.isdir(folder) and os.listdir(folder):
-            keep_earlier(folder, CHECKPOINTS)
+            back_up_existing(folder, CHECKPOINTS)
         os.makedirs(folder, exist_ok=True)
         for name in os.listdir(folder):
             side = self.SIDE_FILE.fullmatch(name)
@@ -175,11 +175,11 @@ class CheckpointFolder:
         paths = find_checkpoints(self.folder)
         best = [self.best] if os.path.exists(self.best) else []
         if best and os.path.samefile(path, self.best):
-            return [other for other in paths if written_as(other) > written_as(path)]
+            return [other for other in paths if write_order(other) > write_order(path)]
         same = [index for index, other in enumerate(paths) if os.path.samefile(path, other)]
         if not same:
             return paths + best
-        return paths[same[0] + 1 :] + [other for other in best if written_as(other) > written_as(path)]
+        return paths[same[0] + 1 :] + [other for other in best if write_order(other) > write_order(path)]
 
     @property
     def best(self):
@@ -190,7 +190,7 @@ class CheckpointFolder:
         """Keep the best checkpoint beside the one at resumed, which lies in another folder, unless it was written later."""
         best = os.path.join(os.path.dirname(resumed), BEST_NAME)
         files = (best, side_file(best))
-        if all(map(os.path.isfile, files)) and not os.path.exists(self.best) and written_as(best) <= written_as(resumed):
+        if all(map(os.path.isfile, files)) and not os.path.exists(self.best) and write_order(best) <= write_order(resumed):
             self.keep_best(best)
             LOG.info(f"the best checkpoint so far is kept, too: {best}")
 
@@ -203,7 +203,7 @@ class CheckpointFolder:
     def keep_best(self, path):
         """Keep a checkpoint as the folder's best one, with its side file, whatever the rotation removes; the one before goes."""
         for source, target in ((path, self.best), (side_file(path), side_file(self.best))):
-            with whole_file(target) as partial:
+            with atomic_write(target) as partial:
                 link_or_copy(source, partial)
 
     def _set_aside(self, paths):
@@ -218,7 +218,7 @@ class CheckpointFolder:
         names = ", ".join(os.path.basename(path) for path in paths)
         LOG.info(f"this run goes on from an earlier checkpoint: what was written later is kept in {self.aside} ({names})")
 
-    def save(self, parameters, epoch, step, numbers, rotate=True, told=None):
+    def save(self, parameters, epoch, step, numbers, rotate=True, extra_metadata=None):
         """Write {name: Parameter} after `step` steps, in the epoch counted from 0, with {name: number} beside them; returns the path.
 
         `told` is a dictionary for the side file, beside the description.
@@ -232,10 +232,10 @@ class CheckpointFolder:
             if os.path.exists(side_file(path)):
                 os.rename(side_file(path), side_file(name))
             earlier[earlier.index(path)] = name
-        written = 1 + max((written_as(other) for other in [*earlier, self.best]), default=0)
+        written = 1 + max((write_order(other) for other in [*earlier, self.best]), default=0)
         try:
-            write_json(side_file(path), {**self.description, **(told or {}), "epoch": epoch, "step": step, "written": written})
-            with whole_file(path) as partial:
+            write_json(side_file(path), {**self.description, **(extra_metadata or {}), "epoch": epoch, "step": step, "written": written})
+            with atomic_write(path) as partial:
                 entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
                 ms.save_checkpoint(entries, partial, append_dict={"step": step, "epoch": epoch, **numbers}, crc_check=True)
         except UserError as error:

@@ -5,16 +5,16 @@ import re
 import shlex
 
 from ..core import errors
+from ..core.backups import contains_files, has_companion
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.kept import has_companion, holds
-from ..core.kinds import is_boolean, is_count, is_number, is_positive, is_string, is_text, is_whole, list_of, one_of
+from ..core.kinds import is_boolean, is_count, is_int64, is_number, is_positive, is_string, is_text, list_of, one_of
 from ..core.project import command
 from ..core.version import version
 from ..imaging.view import STRIDE
+from ..model_utils.combinations import check_evaluation
 from ..model_utils.config import Config, checked_section, load_defaults
 from ..model_utils.rules import checked
-from ..model_utils.together import check_evaluation
 from ..network.architectures import network_facts, resolved
 from ..tasks import task_of
 from ..tasks.rows import width
@@ -22,7 +22,7 @@ from .zoo import refuse_zoo_checkpoint
 
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
 # What a side file says of the model, and what an exported file's says beside it.
-MODEL = {"classes": list_of(is_text, least=1), "category_ids": list_of(is_whole), "mean": list_of(is_number, 3),
+MODEL = {"classes": list_of(is_text, least=1), "category_ids": list_of(is_int64), "mean": list_of(is_number, 3),
          "std": list_of(is_positive, 3)}
 EXPORTED = {"input_res": list_of(is_count, 2), "batch_size": is_count, "input_type": one_of("float32", "uint8"), "down_ratio": is_count,
             "K": is_count, "flip_test": is_boolean}
@@ -58,16 +58,16 @@ def checkpoint_path(path: str) -> str:
     return path if path.endswith(".ckpt") else f"{path}.ckpt"
 
 
-# Tests for kept.keep_earlier: whether a model's file has its side file beside it, and whether a folder is a run's of checkpoints.
+# Tests for backups.back_up_existing: whether a model's file has its side file beside it, and whether a folder is a run's of checkpoints.
 HAS_SIDE_FILE = has_companion(side_file, '"net_config"', '"input_type"')
-CHECKPOINTS = holds("centernet-*", ".centernet-*")
+CHECKPOINTS = contains_files("centernet-*", ".centernet-*")
 CHECKPOINT_NAME = re.compile(r"centernet-\d+_(\d+)(\.\d+)?\.ckpt")
 
 
 BEST_NAME = "centernet-best.ckpt"
 
 
-def named_checkpoint(path: str) -> str:
+def resolve_checkpoint_alias(path: str) -> str:
     """The checkpoint that a path names: of RUN/best the best, of RUN/last the newest one in a run's folder or its ckpt_0; else path.
 
     Raises UserError if there is none.
@@ -98,7 +98,7 @@ def find_checkpoints(folder: str) -> list[str]:
     """Paths of a run's checkpoints in a folder, in the order in which they were written."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     found = [(os.path.join(folder, name), int(match[1])) for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
-    return [path for path, step in sorted(found, key=lambda entry: (written_as(entry[0]), entry[1], entry[0]))]
+    return [path for path, step in sorted(found, key=lambda entry: (write_order(entry[0]), entry[1], entry[0]))]
 
 
 def checkpoints_to_resume(folder: str) -> list[str]:
@@ -118,13 +118,13 @@ def _newest_set_aside(folder: str) -> str:
 
 
 def _numbers_aside(folder: str) -> list[int]:
-    """The numbers of what kept.keep_earlier has called folder.1, folder.2, ..."""
+    """The numbers of what backups.back_up_existing has called folder.1, folder.2, ..."""
     place, name = os.path.split(folder)
     names = os.listdir(place or ".") if os.path.isdir(place or ".") else []
     return [int(match[1]) for other in names if (match := re.fullmatch(re.escape(name) + r"\.(\d+)", other))]
 
 
-def written_as(checkpoint: str) -> int:
+def write_order(checkpoint: str) -> int:
     """Which of its folder's checkpoints, counted from 1 in the order of writing, its side file says it is; 0 if that does not say.
 
     The step in the name does not tell: a resumed run with other batches counts its steps anew. Nor do files' times, which copies change.

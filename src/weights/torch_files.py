@@ -17,11 +17,11 @@ import zlib
 import numpy as np
 
 from ..core import errors
+from ..core.backups import unmarked
 from ..core.errors import UserError
-from ..core.files import whole_file
-from ..core.kept import unmarked
+from ..core.files import atomic_write
 from ..core.project import how_to_install
-from .torch_pickles import MOST_DIMENSIONS, Storage, Tensor, Unpickler, checked_key
+from .torch_pickles import MAX_DIMENSIONS, Storage, Tensor, Unpickler, checked_key
 
 MAGIC = 0x1950A86A20F9469CFC6C  # what the format of one pickle after another begins with
 
@@ -49,7 +49,7 @@ def write_torch_file(path, state, epoch):
     path is taken."""
     torch = import_torch()
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
-    with whole_file(path, unmarked) as partial:
+    with atomic_write(path, unmarked) as partial:
         torch.save({"epoch": epoch, "state_dict": tensors}, partial)
 
 
@@ -178,7 +178,7 @@ def _tar_tensors(file, storages):
     for _ in range(Unpickler(file).load()):
         key, storage, _ = Unpickler(file).load()
         (ndim,) = struct.unpack("<i4x", file.read(8))  # of the eight bytes, early versions filled four
-        if ndim > MOST_DIMENSIONS:
+        if ndim > MAX_DIMENSIONS:
             raise ValueError(f"a tensor of {ndim} dimensions")
         *sizes, offset = struct.unpack(f"<{2 * ndim + 1}q", file.read(8 * (2 * ndim + 1)))
         tensors[checked_key(key)] = Tensor(storages[checked_key(storage)], offset, sizes[:ndim], sizes[ndim:])

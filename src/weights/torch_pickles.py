@@ -13,7 +13,7 @@ STORAGE_TYPES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
     "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?", "BFloat16Storage": "<u2",
 }
-MOST_DIMENSIONS = 32
+MAX_DIMENSIONS = 32
 NUMBER_TYPE = re.compile(r"(b?float|complex|u?int)\d+|bool")  # "float32": settings of an optimizer, or of a training, may name one
 
 
@@ -47,7 +47,7 @@ class Tensor:
     def array(self, name):
         """Its numbers, which are not to be changed. Raises ValueError, which calls it `name`, unless its storage has as many."""
         shape, strides, flat = tuple(self.shape), tuple(self.strides), self.storage.flat
-        if len(shape) != len(strides) or len(shape) > MOST_DIMENSIONS:
+        if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
             raise ValueError(f"{name} has {len(shape)} dimensions and {len(strides)} strides")
         if not all(type(number) is int and number >= 0 for number in (self.offset, *shape, *strides)):
             raise ValueError(f"{name} has a size, stride or offset that is no whole number from 0 on")

@@ -34,7 +34,7 @@ MMDET_HEADS = {"hm": "bbox_head.heatmap_head", "wh": "bbox_head.wh_head", "reg":
 MMDET_MEAN = [103.53 / 255, 116.28 / 255, 123.675 / 255]
 MMDET_STD = [57.375 / 255, 57.12 / 255, 58.395 / 255]
 
-MOST_HOURGLASSES = 8  # each takes 400 MB, however small the tensors are that name it
+MAX_HOURGLASSES = 8  # each takes 400 MB, however small the tensors are that name it
 STEP_COUNTER = "num_batches_tracked"
 LAYERS_PER_STAGE = {True: 6, False: 3}  # of deconv_layers: deformable convolution, norm, ReLU if there is one; transposed one, norm, ReLU
 
@@ -132,7 +132,7 @@ def describe_detector(state, kind):
 def _describe_features(state, kind):
     """net_config's entries for what a detector's state has before its heads."""
     if stacks := hourglasses(state.__contains__):
-        if stacks > MOST_HOURGLASSES:
+        if stacks > MAX_HOURGLASSES:
             raise UserError(f"it names {stacks} stacked hourglasses, and the original stacks two")
         return {"arch": "hourglass", "block_class": "", "num_stacks": [] if stacks == 2 else [stacks], "down_ratio": 4}
     steps = counted(state.__contains__, "dla_up.ida_{}.proj_1.conv.weight", "dla_up.ida_{}.node_1.conv.weight")

@@ -10,7 +10,7 @@ from .torch_weights import ZOO_PREFIX, zoo_prefix
 
 # Protobuf's keys of fields: a number, or bytes behind their length.
 FIELD_1, FIELD_2, FIELD_3, NUMBER_1 = b"\x0a", b"\x12", b"\x1a", b"\x08"
-LONGEST_NAME, MOST_DIMENSIONS = 1000, 32
+MAX_NAME, MAX_DIMENSIONS = 1000, 32
 CHECKSUM = b"crc_num"  # with ten bytes more the end of a file that has one
 SIZES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Int16": 2, "UInt16": 2, "Float16": 2, "BFloat16": 2, "Int32": 4, "UInt32": 4, "Float32": 4,
          "Int64": 8, "UInt64": 8, "Float64": 8}  # bytes of a number
@@ -54,7 +54,7 @@ def _entries(file):
         end = _end(file, size)
         _expect(file, FIELD_1)
         length = _end(file, end) - file.tell()
-        if length > LONGEST_NAME:
+        if length > MAX_NAME:
             raise ValueError("a name is too long")
         yield file.read(length).decode(), end
     if key and (key + file.read(len(CHECKSUM) - 1) != CHECKSUM or file.tell() + 10 != size):
@@ -67,7 +67,7 @@ def _tensor_sizes(file, name, end):
     if _end(file, end) != end:
         raise ValueError(f"{name} is not a tensor alone")
     dims = []
-    while (key := file.read(1)) == NUMBER_1 and len(dims) < MOST_DIMENSIONS:
+    while (key := file.read(1)) == NUMBER_1 and len(dims) < MAX_DIMENSIONS:
         dims.append(_varint(file))
     if key != FIELD_2:
         raise ValueError(f"{name} has no type")

@@ -116,7 +116,7 @@ def test_the_echo_of_a_signal_does_not_count(clock):
 
 def test_a_noted_signal_waits_and_a_second_one_does_not(clock):
     interrupts = Interrupts()
-    with interrupts.noted():
+    with interrupts.deferred():
         assert not interrupts.requested
         interrupts._handle()
         interrupts._handle()
@@ -129,16 +129,16 @@ def test_a_noted_signal_waits_and_a_second_one_does_not(clock):
 def test_a_held_signal_raises_at_the_end_of_the_block(clock):
     interrupts = Interrupts()
     done = []
-    with pytest.raises(KeyboardInterrupt), interrupts.held():
+    with pytest.raises(KeyboardInterrupt), interrupts.blocked():
         interrupts._handle()
         done.append("compiled")
     assert done
-    with interrupts.held():  # a signal of before is not raised again
+    with interrupts.blocked():  # a signal of before is not raised again
         pass
 
 
 def test_a_process_can_end_at_once():
-    done = ended("exec('with errors.INTERRUPTS.at_once(): os.kill(os.getpid(), signal.SIGINT); signal.pause()')")
+    done = ended("exec('with errors.INTERRUPTS.immediate(): os.kill(os.getpid(), signal.SIGINT); signal.pause()')")
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 

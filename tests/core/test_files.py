@@ -1,4 +1,4 @@
-"""src/core/files.py and kept.py: names of results, and files that are read."""
+"""src/core/files.py and backups.py: names of results, and files that are read."""
 import os
 import pathlib
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from src.commands.loss import read_losses
+from src.core.backups import MARK, back_up_existing, contains_files, contains_mark, has_companion, require_ours, unmarked
 from src.core.errors import UserError
-from src.core.files import read_json, read_text, whole_file, whole_folder
-from src.core.kept import MARK, has_companion, holds, keep_earlier, require_ours, says, unmarked
+from src.core.files import atomic_folder, atomic_write, read_json, read_text
 from src.core.kinds import is_text
 from src.launch.rank_table import read_rank_table
 from src.runs.record import read_training_log
@@ -22,7 +22,7 @@ def test_a_device_is_no_earlier_result(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(UserError, match=f"{tmp_path}/pipe"):
-        keep_earlier(str(pipe), holds())
+        back_up_existing(str(pipe), contains_files())
     assert os.listdir(tmp_path) == ["pipe"]
 
 
@@ -32,9 +32,9 @@ def test_the_folder_one_stands_in_is_no_earlier_result(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "a" / "b")
     for path in (".", "..", str(tmp_path / "a"), str(tmp_path / "a" / "b")):
         with user_error(path):
-            keep_earlier(path, lambda _: True)
+            back_up_existing(path, lambda _: True)
     (tmp_path / "a" / "other" / "x").touch()
-    keep_earlier("../other", holds("x"))
+    back_up_existing("../other", contains_files("x"))
     assert sorted(os.listdir(tmp_path / "a")) == ["b", "other.1"]
 
 
@@ -56,7 +56,7 @@ def test_what_is_no_text(tmp_path):
 
 def test_files_appear_whole(tmp_path):
     path = str(tmp_path / "a.json")
-    with pytest.raises(KeyError), whole_file(path) as partial:
+    with pytest.raises(KeyError), atomic_write(path) as partial:
         open(partial, "w").close()
         raise KeyError
     assert list(tmp_path.iterdir()) == []
@@ -66,7 +66,7 @@ def test_a_neighbour_with_a_similar_name_stays(tmp_path):
     for name in ("a.partial.json", "a.partial.ckpt", ".a.json.partial"):
         (tmp_path / name).write_text("precious")
     for _ in range(2):
-        with whole_file(str(tmp_path / "a.json")) as partial:
+        with atomic_write(str(tmp_path / "a.json")) as partial:
             open(partial, "w").close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.json.partial", "a.json", "a.partial.ckpt", "a.partial.json"]
     assert (tmp_path / "a.partial.json").read_text() == "precious"
@@ -81,7 +81,7 @@ def test_files_have_a_new_files_usual_mode(tmp_path):
 
 def test_keep_earlier_never_overwrites(tmp_path):
     for text in ("first", "second", "third"):
-        path = keep_earlier(str(tmp_path / "log.txt"), says("first", "second"))
+        path = back_up_existing(str(tmp_path / "log.txt"), contains_mark("first", "second"))
         with open(path, "w") as file:
             file.write(text)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"log.1.txt": "first", "log.2.txt": "second", "log.txt": "third"}
@@ -95,9 +95,9 @@ def test_a_file_and_the_one_beside_it_are_kept_as_a_pair(tmp_path):
     path = str(tmp_path / "net.onnx")
     for name in ("net.onnx", "net.onnx.json", "net.1.onnx.json", "net.2.onnx"):
         (tmp_path / name).write_text(name)
-    keep_earlier(path, has_companion(beside, "net.onnx"), beside)
+    back_up_existing(path, has_companion(beside, "net.onnx"), beside)
     (tmp_path / "net.onnx.json").write_text("alone")
-    keep_earlier(path, has_companion(beside, "alone"), beside)
+    back_up_existing(path, has_companion(beside, "alone"), beside)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
         "net.1.onnx.json": "net.1.onnx.json", "net.2.onnx": "net.2.onnx", "net.3.onnx": "net.onnx", "net.3.onnx.json": "net.onnx.json",
         "net.4.onnx.json": "alone",
@@ -113,15 +113,17 @@ def test_what_is_not_ours_stays(tmp_path):
     (tmp_path / "link").symlink_to("val")
     before = contents(tmp_path)
     for name, ours, companion in [
-        ("val", holds("val_pred_result.json"), None), ("link", holds("*.json"), None), ("loss.png", says(), None), ("val", says(), None),
-        ("loss.png", holds("*"), None), ("alone.onnx", has_companion(side_file, '"classes"'), side_file), ("loss.png", unmarked, None),
+        ("val", contains_files("val_pred_result.json"), None), ("link", contains_files("*.json"), None),
+        ("loss.png", contains_mark(), None), ("val", contains_mark(), None),
+        ("loss.png", contains_files("*"), None), ("alone.onnx", has_companion(side_file, '"classes"'), side_file),
+        ("loss.png", unmarked, None),
     ]:
         path = str(tmp_path / name)
-        for act in (require_ours, keep_earlier):
+        for act in (require_ours, back_up_existing):
             with user_error(os.path.splitext(path)[0]):
                 act(path, ours, companion)
-        for write in (lambda path=path, ours=ours, companion=companion: whole_file(path, ours, companion),
-                      lambda path=path, ours=ours: whole_folder(path, ours)):
+        for write in (lambda path=path, ours=ours, companion=companion: atomic_write(path, ours, companion),
+                      lambda path=path, ours=ours: atomic_folder(path, ours)):
             with user_error(os.path.splitext(path)[0]), write() as partial:
                 pytest.fail(partial)
             if companion:
@@ -135,7 +137,7 @@ def test_what_is_not_ours_stays(tmp_path):
 ])
 def test_a_file_says_whose_it_is(content, ours, tmp_path):
     (tmp_path / "f").write_bytes(content)
-    assert says()(str(tmp_path / "f")) == ours
+    assert contains_mark()(str(tmp_path / "f")) == ours
 
 
 def test_what_was_there_stays_until_the_new_one_is_whole(tmp_path):
@@ -146,16 +148,16 @@ def test_what_was_there_stays_until_the_new_one_is_whole(tmp_path):
     file.write_text(MARK)
     before = contents(tmp_path)
     for error in (KeyError, KeyboardInterrupt, UserError):
-        with pytest.raises(error), whole_folder(str(folder), holds("*.json")) as partial:
+        with pytest.raises(error), atomic_folder(str(folder), contains_files("*.json")) as partial:
             (pathlib.Path(partial) / "a.json").write_text("half")
             raise error
-        with pytest.raises(error), whole_file(str(file), says()) as partial:
+        with pytest.raises(error), atomic_write(str(file), contains_mark()) as partial:
             pathlib.Path(partial).write_text("half")
             raise error
     assert contents(tmp_path) == before
-    with whole_folder(str(folder), holds("*.json")) as partial:
+    with atomic_folder(str(folder), contains_files("*.json")) as partial:
         (pathlib.Path(partial) / "a.json").write_text("second")
-    with whole_file(str(file), says()) as partial:
+    with atomic_write(str(file), contains_mark()) as partial:
         pathlib.Path(partial).write_text("second")
     assert contents(tmp_path) == {"r.1.html": MARK.encode(), "r.html": b"second", "val": None, "val/a.json": b"second", "val.1": None,
                                   "val.1/a.json": b"first"}
@@ -164,9 +166,9 @@ def test_what_was_there_stays_until_the_new_one_is_whole(tmp_path):
 def test_an_empty_folder_is_filled_and_missing_ones_are_made(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "new/folder"):
-        with whole_folder(str(tmp_path / name), holds("a")) as partial:
+        with atomic_folder(str(tmp_path / name), contains_files("a")) as partial:
             (pathlib.Path(partial) / "a").touch()
-    with whole_file(str(tmp_path / "other" / "f"), says()) as partial:
+    with atomic_write(str(tmp_path / "other" / "f"), contains_mark()) as partial:
         pathlib.Path(partial).touch()
     assert set(contents(tmp_path)) == {"empty", "empty/a", "new", "new/folder", "new/folder/a", "other", "other/f"}
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "empty").stat().st_mode

@@ -1,7 +1,7 @@
 """src/core/tables.py."""
 import unicodedata
 
-from src.core.tables import ROWS, line, shown, some, table, without_middle
+from src.core.tables import ROWS, line, shown, some, table, truncate_middle
 
 
 def width(text):
@@ -39,10 +39,10 @@ def test_a_table_without_rows_is_its_head():
 
 def test_what_is_left_out_is_counted():
     rows = [[str(number), "x"] for number in range(10)]
-    assert without_middle(rows, 10) == rows
-    assert without_middle(rows, 4) == [["0", "x"], ["1", "x"], ["(6 more classes)", ""], ["8", "x"], ["9", "x"]]
+    assert truncate_middle(rows, 10) == rows
+    assert truncate_middle(rows, 4) == [["0", "x"], ["1", "x"], ["(6 more classes)", ""], ["8", "x"], ["9", "x"]]
     assert some("abc", 2) == "a, b and 1 more" and some([1, 2], 2) == "1, 2"
     rows[1:4] = [[number, "-"] for number in "123"]
     empty = ["(3 without objects)", ""]
-    assert without_middle(rows, 4) == [["0", "x"], ["4", "x"], ["(3 more classes)", ""], ["8", "x"], ["9", "x"], empty]
-    assert without_middle(rows, 8) == [["0", "x"], *([number, "x"] for number in "456789"), empty]
+    assert truncate_middle(rows, 4) == [["0", "x"], ["4", "x"], ["(3 more classes)", ""], ["8", "x"], ["9", "x"], empty]
+    assert truncate_middle(rows, 8) == [["0", "x"], *([number, "x"] for number in "456789"), empty]

@@ -12,7 +12,7 @@ from PIL import Image
 from src.data import train_set
 from src.data.check import check_part
 from src.data.coco import find_split
-from src.training import look
+from src.training import data_preview
 from tests.conftest import TINY, assert_user_error, call_script, convert, lines_with, noise_image, write_coco
 
 CLASSES = ("disc", "square")
@@ -59,7 +59,7 @@ def test_a_sound_data_set(tiny_data, tmp_path):
 def test_it_says_and_draws_what_training_will(by_operation, tiny_data, tiny_records, tmp_path, make_config, console):
     """The same table and the same image, but for the last digits of the colors."""
     config = make_config(*TINY, "--mindrecord_dir", tiny_records, "--save_result_dir", tmp_path / "t")
-    look.look(config, train_set.TrainSet(config))
+    data_preview.preview_data(config, train_set.TrainSet(config))
     said = console.readouterr().out
     done = call_script("tools/check_dataset.py", *TINY, "--data_dir", tiny_data, "--save_result_dir", tmp_path / "c")
     assert said[: said.rindex("\n", 0, said.index("train_batch.jpg"))] in done.stdout
@@ -253,7 +253,7 @@ def test_what_the_check_takes_is_what_conversion_takes(sound, tmp_path, make_con
     rewrite(sound / "annotations" / "instances_train2017.json", change)
     config = make_config("--mindrecord_dir", tmp_path / "m", "--train_config.batch_size", 1)
     convert(find_split(str(sound), "train", config.dataset_config), tmp_path / "m", keep_empty=False)
-    converted = look.read_train_boxes(train_set.TrainSet(config))
+    converted = data_preview.read_train_boxes(train_set.TrainSet(config))
     checked = check_part(str(sound), "train", config).boxes
     for name in ("image_sizes", "counts", "sizes", "labels"):
         np.testing.assert_array_equal(getattr(converted, name), getattr(checked, name))

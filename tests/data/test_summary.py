@@ -4,7 +4,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from src.data.summary import Boxes, Recipe, collect, describe, describe_epoch, find_misfits, long_sides
+from src.data.summary import Boxes, Recipe, collect, describe, describe_epoch, find_mismatches, long_sides
 from src.tasks.augmentation import whole_image
 from src.tasks.detection.targets import Layout
 from tests.conftest import lines_with, sample_of
@@ -64,7 +64,7 @@ def test_no_boxes_and_no_images():
     for rows in ([], [((10, 10), np.zeros((0, 4)), np.zeros(0))]):
         boxes = collect(rows)
         assert lines_with(describe(boxes, ["a"], (64, 64)), f"{len(rows)} images", f"{len(rows)} without", "0 boxes")
-        assert lines_with(find_misfits(boxes, ["a"], RECIPE), "10 boxes", "a (0)")
+        assert lines_with(find_mismatches(boxes, ["a"], RECIPE), "10 boxes", "a (0)")
 
 
 def boxes_of(sides, labels, images=8):
@@ -78,7 +78,7 @@ FITTING = boxes_of([30] * 20, [0] * 10 + [1] * 10)
 
 
 def test_what_fits_is_not_warned_of():
-    assert find_misfits(FITTING, ["a", "b"], RECIPE) == []
+    assert find_mismatches(FITTING, ["a", "b"], RECIPE) == []
 
 
 @pytest.mark.parametrize("boxes, changes, parts", [
@@ -92,7 +92,7 @@ def test_what_fits_is_not_warned_of():
     (FITTING, {"max_objs": 19}, ["1 images", "dataset_config.max_objs, 19", "20"]),
 ])
 def test_each_misfit_is_one_sentence(boxes, changes, parts):
-    found = find_misfits(boxes, ["a", "b"], dataclasses.replace(RECIPE, **changes))
+    found = find_mismatches(boxes, ["a", "b"], dataclasses.replace(RECIPE, **changes))
     assert len(found) == 1 and all(part in found[0] for part in parts), found
 
 
@@ -105,12 +105,12 @@ def test_the_steps_of_an_epoch():
 
 
 def test_half_of_the_boxes_is_not_most():
-    assert find_misfits(boxes_of([19] * 10 + [20] * 10, [0, 1] * 10), ["a", "b"], RECIPE) == []
-    assert find_misfits(FITTING, ["a", "b"], dataclasses.replace(RECIPE, batch_size=7, from_scratch=False)) == []
-    assert find_misfits(FITTING, ["a", "b"], dataclasses.replace(RECIPE, max_objs=20)) == []
+    assert find_mismatches(boxes_of([19] * 10 + [20] * 10, [0, 1] * 10), ["a", "b"], RECIPE) == []
+    assert find_mismatches(FITTING, ["a", "b"], dataclasses.replace(RECIPE, batch_size=7, from_scratch=False)) == []
+    assert find_mismatches(FITTING, ["a", "b"], dataclasses.replace(RECIPE, max_objs=20)) == []
 
 
 def test_a_sample_says_so_and_counts_no_class_as_rare():
     boxes = dataclasses.replace(FITTING, images=1000)
     assert lines_with(describe(boxes, ["a", "b", "c"], (100, 100)), "1000 images", " 8 ", "7 without", "20 boxes")
-    assert find_misfits(boxes, ["a", "b", "c"], RECIPE) == []
+    assert find_mismatches(boxes, ["a", "b", "c"], RECIPE) == []

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.core.backups import MARK, contains_mark
 from src.core.errors import UserError
-from src.core.kept import MARK, says
 from src.imaging import drawing
 from src.tasks.detection import DETECTION
 from src.tasks.pictures import compare
@@ -48,10 +48,10 @@ def test_a_written_image_says_whose_it_is(ending, key, tmp_path):
         read.load()
         found = read.info.get(key)
     assert key is None or found in (MARK, MARK.encode())
-    assert says()(str(path)) == (key is not None)
+    assert contains_mark()(str(path)) == (key is not None)
     cv2.imwrite(str(path), image)  # the user's own
     with pytest.raises(UserError, match=str(path)):
-        drawing.save_image(str(path), image, says())
+        drawing.save_image(str(path), image, contains_mark())
 
 
 def test_boxes_are_drawn_where_they_are():

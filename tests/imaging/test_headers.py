@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from src.imaging import reading
-from src.imaging.encoded import MOST_SCANS, count_scans, pixels_alone
+from src.imaging.encoded import MAX_SCANS, count_scans, strip_metadata
 from src.imaging.headers import IMAGE_ENDINGS, UnknownFormat, read_header
 from src.imaging.reading import TooManyPixels
 
@@ -310,11 +310,11 @@ HIDING = b"\xff\xfe\0\x04\xff\xd9"  # a comment that looks like the end
 
 @pytest.mark.parametrize("between", [b"", HIDING, b"\xff\xff", b"\0\0"])
 def test_scans_are_counted(between):
-    for count in (10, MOST_SCANS, MOST_SCANS + 1):
+    for count in (10, MAX_SCANS, MAX_SCANS + 1):
         data = many_scans(count, between=between)
-        assert count_scans(data, MOST_SCANS) == count
+        assert count_scans(data, MAX_SCANS) == count
         assert reading.header_size(data) == (64, 64)
-        if count <= MOST_SCANS:
+        if count <= MAX_SCANS:
             assert reading.decode_whole_image(data).shape == (64, 64, 3)
         else:
             with pytest.raises(ValueError, match="64x64.* 100 scans"):
@@ -328,7 +328,7 @@ def test_what_only_looks_like_a_scan_is_none():
     data = many_scans(10)
     comment = b"\xff\xfe" + struct.pack(">H", 1002) + b"\xff\xda" * 500
     data = data[:2] + comment + data[2:] + many_scans(300)
-    assert count_scans(data, MOST_SCANS) == 10
+    assert count_scans(data, MAX_SCANS) == 10
     assert reading.decode_whole_image(data).shape == (64, 64, 3)
 
 
@@ -403,8 +403,8 @@ def test_what_is_left_of_a_file_decodes_to_the_same(name):
     """The bytes without their metadata are one more time themselves."""
     data = FILES[name](1)
     header = read_header(io.BytesIO(data))
-    bare = pixels_alone(data, header)
-    assert pixels_alone(bare, read_header(io.BytesIO(bare))) == bare
+    bare = strip_metadata(data, header)
+    assert strip_metadata(bare, read_header(io.BytesIO(bare))) == bare
     np.testing.assert_array_equal(reading.decode_whole_image(bare), reading.decode_whole_image(data))
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.imaging import geometry
-from src.imaging.view import batch_kind, filled, kept_size, make_input, scaled_size, whole_view
+from src.imaging.view import batch_kind, kept_size, make_input, pad_batch, scaled_size, whole_view
 from src.network.architectures import check_detected_input
 from src.tasks.detection.results import to_image
 from tests.conftest import noise_image
@@ -113,7 +113,7 @@ def test_a_batchs_kind():
 @pytest.mark.parametrize("count", [3, 4, 7])
 def test_a_filled_batch(count):
     batch = np.full((3, 2, 4), 9, np.uint8)
-    whole = filled(batch, count)
+    whole = pad_batch(batch, count)
     assert whole.dtype == np.uint8 and whole.shape == (count, 2, 4)
     np.testing.assert_array_equal(whole[:3], batch)
     assert not whole[3:].any()

@@ -14,7 +14,7 @@ from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_po
 from src.commands import make_rank_table
 from src.core.errors import UserError
 from src.data import epochs
-from src.model_utils.local_adapter import RANK_TABLE, get_device_id, get_rank_id, launched, train_alone
+from src.model_utils.local_adapter import RANK_TABLE, get_device_id, get_rank_id, launcher_variable, train_alone
 from src.runs.record import read_scores, read_training_log
 from src.weights.checkpoints import read_checkpoint
 from src.weights.side_file import find_checkpoints
@@ -84,7 +84,7 @@ def test_steps_counted_anew_for_another_number_of_images(steps, then, now, expec
     ({"MS_ROLE": "MS_WORKER"}, True), ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
 ])
 def test_every_launcher_is_noticed(environment, expected):
-    assert bool(launched(environment)) == expected
+    assert bool(launcher_variable(environment)) == expected
 
 
 @pytest.mark.parametrize("environment, names", [

@@ -129,7 +129,7 @@ def test_another_programs_log_is_neither_moved_nor_overwritten(script, words, na
 ])
 def test_a_log_says_whose_it_is(content, ours, tmp_path):
     (tmp_path / "a.log").write_text(content)
-    command = ["bash", "-euc", f'source "{ROOT}/scripts/common.sh"; keep_earlier a.log']
+    command = ["bash", "-euc", f'source "{ROOT}/scripts/common.sh"; back_up_existing a.log']
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == (0 if ours else 2)
     assert os.listdir(tmp_path) == ["a.log.1" if ours else "a.log"]
 

@@ -26,7 +26,7 @@ def test_what_computes_without_mindspore_loads_without_it(run_without, tmp_path)
     modules = [f"{folder}.{path.stem}" for folder in folders for path in pathlib.Path(ROOT, "src", *folder.split(".")).glob("*.py")]
     modules += ["inference.files", "inference.models", "inference.offline", "inference.onnx_detector", "inference.options",
                 "inference.pipeline", "inference.predictor", "tasks.detection.results", "tasks.detection.scores", "tasks.detection.targets",
-                "training.look", "weights.side_file", "weights.torch_files", "weights.torch_weights", "weights.zoo",
+                "training.data_preview", "weights.side_file", "weights.torch_files", "weights.torch_weights", "weights.zoo",
                 "network.architectures"]
     (tmp_path / "load.py").write_text(f"""import importlib, runpy
 for script in {scripts!r}:

@@ -22,7 +22,7 @@ def test_a_module_gives_what_its_homes_hold(module):
 
 @pytest.mark.parametrize("path", [
     "centernet_det.CenterNet", "centernet_det.build_network", "dataset.TrainSet", "decode.decode", "decode.top_k", "image.affine_matrix",
-    "image.apply_color", "image.draw_gaussian", "post_process.merge", "resnet.ResNet", "utils.whole_file", "utils.keep_earlier",
+    "image.apply_color", "image.draw_gaussian", "post_process.merge", "resnet.ResNet", "utils.atomic_write", "utils.back_up_existing",
     "visual.compare", "coco.read_coco", "image_files.read_image", "predictor.Predictor", "evaluation.score",
 ])
 def test_what_programs_took_from_the_flat_folder_is_there(path):

@@ -48,7 +48,7 @@ def test_a_count_may_be_zero():
 
 def test_functions_take_turns_and_the_first_call_does_not_count():
     calls = []
-    times = timing.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    times = timing.time_interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert calls == ["a", "b"] * 3 and {name: len(series) for name, series in times.items()} == {"a": 2, "b": 2}
 
 

@@ -304,10 +304,11 @@ def test_a_type_checker_sees_the_types(installed, tmp_path):
 
 
 TYPED_MODULES = (
-    "__init__", "core/console", "core/errors", "core/files", "core/interrupts", "core/kept", "core/locks", "core/project", "core/version",
+    "__init__", "core/console", "core/errors", "core/files", "core/interrupts", "core/backups", "core/locks", "core/project",
+    "core/version",
     "data/objects", "imaging/drawing", "imaging/reading", "imaging/view", "inference/models", "inference/onnx_detector",
     "inference/pipeline", "inference/predictor", "model_utils/mindspore_version", "model_utils/zoo_names", "native/extensions",
-    "tasks/detection/results", "training/next_commands", "weights/side_file",
+    "tasks/detection/results", "training/resume_commands", "weights/side_file",
 )
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")  # the weights are the recorded 
 
 
 @pytest.fixture
-def whole_folder(tmp_path):
+def atomic_folder(tmp_path):
     """A copy of the golden vectors to change."""
     return shutil.copytree(GOLDEN, tmp_path / "golden")
 
@@ -30,10 +30,10 @@ def change(path, **arrays):
 
 
 @pytest.fixture
-def folder(whole_folder):
+def folder(atomic_folder):
     """The same without the other networks, which take half a minute."""
-    shutil.rmtree(whole_folder / "family")
-    return whole_folder
+    shutil.rmtree(atomic_folder / "family")
+    return atomic_folder
 
 
 def failures(folder, only):
@@ -230,9 +230,9 @@ def test_a_difference_in_the_model_zoos_network_fails(folder, monkeypatch, by_op
 
 
 @pytest.mark.slow
-def test_a_difference_in_the_family_fails(whole_folder, by_operation):
+def test_a_difference_in_the_family_fails(atomic_folder, by_operation):
     """An array that differs, one that is too many, a file of no known network; and no more."""
-    folder, family = whole_folder, whole_folder / "family"
+    folder, family = atomic_folder, atomic_folder / "family"
     for file in family.iterdir():
         if not file.name.startswith("res_18"):
             file.unlink()

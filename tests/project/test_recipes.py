@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from src.model_utils.combinations import check_evaluation
 from src.model_utils.config import get_config
-from src.model_utils.together import check_evaluation
 from src.network.architectures import network_facts, resolved
 from tests.conftest import ROOT
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from src.commands.loss import read_losses
+from src.core.backups import MARK
 from src.core.console import LOG, progress
 from src.core.errors import UserError
-from src.core.kept import MARK
 from src.runs.record import TrainingLog, best_score, epochs_trained, is_record, read_scores, read_training_log
 from src.training import resume
 from tests.conftest import TINY, start_script, step_results

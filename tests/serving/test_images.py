@@ -147,7 +147,7 @@ def test_processes_that_were_killed_while_idle_are_started_again():
                          ids=["gives", "takes"])
 def test_a_process_that_was_killed_with_the_lock_of_all(function, words, monkeypatch):
     """While it gives a result, or takes an image: others are started, and what waits is answered."""
-    monkeypatch.setattr(images, "MOST_HELD", 0.5)
+    monkeypatch.setattr(images, "MAX_LOCK_SECONDS", 0.5)
     workers = Workers()
 
     async def several():

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from src.inference.predictor import as_prediction
 from src.model_utils.config import make_config
-from src.serving.queue import Job, Network, Places, batch_sizes, equal_sizes
+from src.serving.queue import Job, Network, Slots, batch_sizes, reproducible_sizes
 
 
 class Held:
@@ -76,7 +76,7 @@ def test_batch_sizes(largest, fixed, expected):
 
 @pytest.mark.parametrize("error_from, tolerance, expected", [(None, 0, [1, 2, 4, 8]), (2, 0, [1]), (4, 0, [1, 2]), (4, 1e-5, [1, 2, 4, 8])])
 def test_only_sizes_with_equal_results_are_used(error_from, tolerance, expected):
-    assert equal_sizes(Held(error_from), 8, tolerance) == expected
+    assert reproducible_sizes(Held(error_from), 8, tolerance) == expected
 
 
 def test_what_waits_is_computed_together_and_equal():
@@ -145,7 +145,7 @@ def full(places):
 
 
 def test_the_queue_is_full_when_its_places_its_bytes_or_its_time_are():
-    places = Places(4, 60, 1000)
+    places = Slots(4, 60, 1000)
     with contextlib.ExitStack() as taken:
         hold = [taken.enter_context(places.take()) for _ in range(4)][0]
         assert full(places) == 1  # nothing is known yet

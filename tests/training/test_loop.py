@@ -12,7 +12,7 @@ from mindspore import Tensor
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
 from src.tasks.detection import DETECTION
-from src.training.divergence import Watch
+from src.training.divergence import DivergenceMonitor
 from src.training.loop import Saving, choose_sink_steps, ms, run_steps, run_training, time
 from src.training.scoring import Scoring
 
@@ -165,7 +165,7 @@ def loop(make_config, interrupts):
     def run(part, steps, *words, scoring=None):
         config = make_config("--mindrecord_dir", "m", *words)
         saving = Saving(config, part, {}, part, scoring)
-        watch = Watch(DETECTION.losses, config.train_config.max_overflows, config.train_config.max_diverged)
+        watch = DivergenceMonitor(DETECTION.losses, config.train_config.max_overflows, config.train_config.max_diverged)
         run_training(part, part, saving, part, steps, 0, watch)
         return saving.saved
 

@@ -15,7 +15,7 @@ from src.core.errors import UserError
 from src.runs.record import read_training_log
 from src.training import resume
 from src.weights.checkpoints import CheckpointFolder, read_checkpoint
-from src.weights.side_file import checkpoints_to_resume, find_checkpoints, named_checkpoint
+from src.weights.side_file import checkpoints_to_resume, find_checkpoints, resolve_checkpoint_alias
 from tests.conftest import ROOT, TINY, lines_with, train_least
 
 DATA = SimpleNamespace(images=20, images_per_step=4, manifest={"classes": ["a", "b"], "objects": 30})
@@ -83,10 +83,10 @@ def test_the_configurations_loss_scale_wins(words, scale, train_state, console):
 
 def test_what_the_configuration_changes_is_said(make_config, tmp_path, console):
     then = resume.training_settings(make_config("--train_config.MultiDecay.learning_rate", 0.25), DATA)
-    resume.say_changes(then, resume.training_settings(make_config("--train_config.batch_size", 3), DATA))
+    resume.log_changes(then, resume.training_settings(make_config("--train_config.batch_size", 3), DATA))
     first, second, *others = console.readouterr().out.splitlines()
     assert first.startswith("train_config.batch_size was 16, and is 3") and "0.25" in second and not others
-    resume.say_changes({}, then)
+    resume.log_changes({}, then)
     assert console.readouterr().out == ""
 
 
@@ -194,7 +194,7 @@ def test_the_newest_checkpoint_that_was_set_aside_is_named(tmp_path, monkeypatch
     with pytest.raises(UserError, match=f"ckpt_0 .*--load_checkpoint_path {last} "):
         checkpoints_to_resume("ckpt_0")
     with pytest.raises(UserError, match=f"^last .*; {last} "):
-        named_checkpoint("last")
+        resolve_checkpoint_alias("last")
 
 
 def test_an_interrupted_training_goes_on_with_the_command_it_prints(least_run, tiny_records, tmp_path):

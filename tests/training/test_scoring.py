@@ -257,7 +257,7 @@ def folder(tmp_path):
     """A CheckpointFolder with checkpoints of steps 5 and 15, whose side files have STATE; that of step 5 is the best one."""
     folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
     for step in (5, 15):
-        path = folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, 0, step, {}, told={"scores": STATE})
+        path = folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, 0, step, {}, extra_metadata={"scores": STATE})
         if step == 5:
             folder.keep_best(path)
     return folder
@@ -277,7 +277,7 @@ def test_a_resumed_run_knows_the_best_one(scoring, folder):
     scores.go_on(last, folder)
     measure = {"of": scores.state["of"]}
     assert scores.state == {**STATE, **measure}
-    scores.go_on(last, folder, counted_anew=True)
+    scores.go_on(last, folder, step_count_reset=True)
     assert scores.state == {**STATE, **measure, "step": 0}
     folder.keep_best(last)  # the kill came between the regular checkpoint and the best one, which is still the one before
     scores.go_on(first, folder)
@@ -292,12 +292,12 @@ def test_steps_counted_anew_leave_the_best_one_alone(scoring, folder):
     """A checkpoint may come by the number of the best one, which counted other steps: it is not the best for that."""
     _, _, scores = scoring()
     first, last = find_checkpoints(folder.folder)
-    scores.go_on(last, folder, counted_anew=True)
+    scores.go_on(last, folder, step_count_reset=True)
     state = {**STATE, "of": scores.state["of"], "step": 0}
-    later = folder.save({"w": Parameter(Tensor([7.0]), name="w")}, 0, 5, {}, told={"scores": state, "best": False})
+    later = folder.save({"w": Parameter(Tensor([7.0]), name="w")}, 0, 5, {}, extra_metadata={"scores": state, "best": False})
     scores.go_on(later, folder)
     assert folder.best_step() == 5 and read_checkpoint(folder.best)["w"].asnumpy() == [5.0]
-    later = folder.save({"w": Parameter(Tensor([8.0]), name="w")}, 0, 5, {}, told={"scores": state, "best": True})
+    later = folder.save({"w": Parameter(Tensor([8.0]), name="w")}, 0, 5, {}, extra_metadata={"scores": state, "best": True})
     scores.go_on(later, folder)  # a kill came before it was made the best
     assert read_checkpoint(folder.best)["w"].asnumpy() == [8.0]
 

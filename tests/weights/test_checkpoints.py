@@ -14,7 +14,7 @@ from mindspore.train import checkpoint_pb2
 
 from src.core.errors import UserError
 from src.weights.checkpoints import CheckpointFolder, newest_checkpoint, read_checkpoint, read_parameters, save_weights
-from src.weights.side_file import find_checkpoints, named_checkpoint
+from src.weights.side_file import find_checkpoints, resolve_checkpoint_alias
 from tests.conftest import ROOT, assert_user_error
 
 
@@ -278,15 +278,15 @@ def test_best_and_last_name_checkpoints(tmp_path, monkeypatch):
     folder.keep_best(save(folder, 3))
     last = save(folder, 4)
     for place in ("run", "run/ckpt_0"):
-        assert named_checkpoint(str(tmp_path / place / "best")) == folder.best
-        assert named_checkpoint(str(tmp_path / place / "last")) == last
+        assert resolve_checkpoint_alias(str(tmp_path / place / "best")) == folder.best
+        assert resolve_checkpoint_alias(str(tmp_path / place / "last")) == last
     monkeypatch.chdir(tmp_path / "run")
-    assert named_checkpoint("last") == "ckpt_0/centernet-1_4.ckpt" and named_checkpoint("a/best.ckpt") == "a/best.ckpt"
+    assert resolve_checkpoint_alias("last") == "ckpt_0/centernet-1_4.ckpt" and resolve_checkpoint_alias("a/best.ckpt") == "a/best.ckpt"
     with pytest.raises(UserError, match="nowhere/best .*nowhere.*ckpt_0"):
-        named_checkpoint("nowhere/best")
+        resolve_checkpoint_alias("nowhere/best")
     os.remove(folder.best)
     with pytest.raises(UserError, match=r"best .*\beval_epochs\b.*\blast\b"):
-        named_checkpoint("best")
+        resolve_checkpoint_alias("best")
 
 
 def test_a_file_of_pytorchs_is_told_with_what_converts_it(tmp_path):

@@ -22,7 +22,7 @@ from tests.conftest import ROOT, TINY, assert_user_error, call_script, convert, 
 
 CONFIG = os.path.join(ROOT, "tests", "zoo", "default_config.yaml")
 INI = os.path.join(ROOT, "tests", "zoo", "hyper_parameter_config.ini")
-WITHOUT_MEANING = (
+IGNORED = (
     "data_path", "output_path", "load_path", "enable_profiling", "export_load_ckpt", "export_format", "export_name",
     "dataset_config.output_res", "net_config.num_stacks", "net_config.block_class", "load_checkpoint_path /path/to/ckpt",
     "mindrecord_dir /path/to/mindrecord",
@@ -93,7 +93,7 @@ def test_its_configuration_is_read():
     first, left_out, larger = config.summary().splitlines()
     assert first.startswith(f"configuration: default_config.yaml, {CONFIG}; ") and f"data_sink_steps -1 ({CONFIG})" in first
     assert "mindrecord_dir" not in first and config.run_mode == "val" and " run_mode test (val is what" in left_out
-    assert all(f" {name}" in left_out for name in WITHOUT_MEANING)
+    assert all(f" {name}" in left_out for name in IGNORED)
     assert "export_config.input_res is made [704, 704]" in larger
 
 

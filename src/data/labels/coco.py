@@ -3,7 +3,7 @@ import os
 
 from ...core.console import progress
 from ...core.errors import UserError
-from ...core.kinds import having, is_text, is_whole, list_of
+from ...core.kinds import having, is_int64, is_text, list_of
 from ..coco import check_coco, class_list, image_size, load_json
 from .common import Labels
 from .formats import coco_files, images_of, part_of
@@ -66,7 +66,7 @@ def _merge_equal_names(content):
     """Let classes of one name be one class, in an annotation file's content: Roboflow has a first class, without boxes, that may be called
     as a real one. Returns sentences that say so. What is no annotation file stays as it is."""
     categories = content.get("categories") if isinstance(content, dict) else None
-    if not list_of(having(id=is_whole, name=is_text))(categories):
+    if not list_of(having(id=is_int64, name=is_text))(categories):
         return []
     kept, same = {}, {}
     for entry in categories:
@@ -75,7 +75,7 @@ def _merge_equal_names(content):
         return []
     content["categories"] = list(kept.values())
     for entry in content.get("annotations") if isinstance(content.get("annotations"), list) else []:
-        if isinstance(entry, dict) and is_whole(entry.get("category_id")):
+        if isinstance(entry, dict) and is_int64(entry.get("category_id")):
             entry["category_id"] = same.get(entry["category_id"], entry["category_id"])
     return [f"{len(categories) - len(kept)} classes have the name of another: they count as one"]
 

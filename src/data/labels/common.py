@@ -72,10 +72,10 @@ class Labels:
 # ---------------------------------------------------------------- parts
 
 
-def settle_parts(labels, fraction, seed):
+def resolve_splits(labels, fraction, seed):
     """Let every image be in one part alone, and every part that is needed have one: without a validation part, a fraction of the training
     images, chosen by the seed. Raises UserError if there are too few images, or no objects in a part that needs them."""
-    parts = {part: each_once(labels, images) for part, images in labels.parts.items()}
+    parts = {part: deduplicated(labels, images) for part, images in labels.parts.items()}
     same = [("val", "train"), ("test", "train"), ("test", "val")]
     for part, other in same:
         if parts[part] and set(parts[part]) == set(parts[other]):
@@ -101,7 +101,7 @@ def settle_parts(labels, fraction, seed):
                             f"split off (--val_fraction {fraction:g} of those for training, --seed {seed})")
 
 
-def each_once(labels, images):
+def deduplicated(labels, images):
     """{real path: image} of a part; an image that is listed more than once, as by a file for each class, has all of its objects."""
     kept, joined = {}, []
     for image in images:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 import urllib.parse
 
-from ..summary import spread
+from ..summary import sample_evenly
 from .formats import SAMPLE, folder_of, name_of, part_of
 
 
@@ -72,7 +72,7 @@ def _match_exactly(names, files, owner):
         by_name[name_of(path)].append(path)
     votes, known = collections.Counter(), set(files)
     cleaned = [normalized(name) for name in names]
-    for name in spread([name for name in cleaned if name_of(name) in by_name], SAMPLE * 10):
+    for name in sample_evenly([name for name in cleaned if name_of(name) in by_name], SAMPLE * 10):
         for path in by_name[name_of(name)]:
             for strip, tail in _tails(name):
                 if path == tail or path.endswith(f"/{tail}"):

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from ...core import errors
 from ...core.console import progress
 from ...core.files import read_text
-from ..objects import LARGEST_SIDE, turned_box
+from ..objects import MAX_SIDE, turned_box
 from .common import Labels
 from .formats import folder_of, image_lists, images_of, name_of, part_of, stem, voc_files
 from .names import alike, normalized, plain_name, plain_names, shared
@@ -76,7 +76,7 @@ def _numbers(entry, names):
         values = [float(entry.findtext(name)) for name in names]
     except (AttributeError, TypeError, ValueError):
         raise ValueError("no box of four numbers") from None
-    if not all(abs(value) <= LARGEST_SIDE for value in values):
+    if not all(abs(value) <= MAX_SIDE for value in values):
         raise ValueError(f"box without area {values}")
     return values
 

@@ -15,7 +15,7 @@ from .formats import CLASS_FILES, folder_of, images_of, name_of, part_of, yaml_f
 from .names import alike, match_names, normalized
 from .yolo_files import match_labels
 
-LARGEST_CLASS = 2**31 - 1
+MAX_CLASS = 2**31 - 1
 TOLERANCE = 0.01  # of the image, by which a coordinate may lie outside
 PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 LISTS = [f"{name}.txt" for names in PART_NAMES.values() for name in names]
@@ -37,7 +37,7 @@ def parse_line(line, keypoints=False):
     if len(values) < 5 or (len(values) > 5 and len(values) % 2 == 0 and not keypoints):
         raise ValueError(f"{len(values)} numbers; expected a class and a box of 4, or a polygon of at least 3 points")
     label = values[0]
-    if not 0 <= label <= LARGEST_CLASS or not label.is_integer():
+    if not 0 <= label <= MAX_CLASS or not label.is_integer():
         raise ValueError(f"class {line.split()[0][:50]}; expected a whole number from 0")
     values = values[1:5] if keypoints else values[1:]
     outside = next((value for value in values if not -TOLERANCE <= value <= 1 + TOLERANCE), None)

@@ -13,7 +13,7 @@ from ...core import tables
 from . import DETECTION
 from .voc_scores import score_text
 
-MOST_CLASSES = 120  # that class_table shows
+MAX_SHOWN_CLASSES = 120  # that class_table shows
 
 
 def evaluate(coco, records):
@@ -57,11 +57,11 @@ def class_table(metrics):
     """AP, AP50 and the number of objects of each class, of score()'s metrics, as lines of text; of very many classes the best and worst."""
     values = metrics["AP_per_class"]
     names = list(values)
-    if len(names) > MOST_CLASSES:
+    if len(names) > MAX_SHOWN_CLASSES:
         names.sort(key=lambda name: math.inf if values[name] is None else -values[name])
     rows = [[name, score_text(values[name]), score_text(metrics["AP50_per_class"][name]), str(metrics["objects_per_class"][name])]
             for name in names]
-    return tables.table(["class", "AP", "AP50", "objects"], tables.without_middle(rows, MOST_CLASSES))
+    return tables.table(["class", "AP", "AP50", "objects"], tables.truncate_middle(rows, MAX_SHOWN_CLASSES))
 
 
 # ---------------------------------------------------------------- where the errors are

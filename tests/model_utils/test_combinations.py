@@ -1,11 +1,11 @@
-"""src/model_utils/together.py: what goes together, and what then does nothing."""
+"""src/model_utils/combinations.py: what goes together, and what then does nothing."""
 import glob
 import os
 import re
 
 import pytest
 
-from src.model_utils import together
+from src.model_utils import combinations
 from src.model_utils.config import load_defaults
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, user_error
 
@@ -68,16 +68,16 @@ def names_in(text):
 ])
 def test_what_does_nothing_in_a_training_is_told(words, said, make_config):
     options = [f"--{word}" if index % 2 == 0 else word for index, word in enumerate(words)]
-    assert_told(together.idle_in_training(make_config(*options)), said)
+    assert_told(combinations.unused_in_training(make_config(*options)), said)
 
 
 def test_a_rate_that_is_never_divided_is_told(make_config):
-    told = together.idle_in_training(make_config("--epoch_size", 30))
+    told = combinations.unused_in_training(make_config("--epoch_size", 30))
     assert_told(told, "epoch_size is 30: train_config.MultiDecay.multi_epochs")
     assert "[90, 120]" in told[0]
     for words in (["--epoch_size", 91], ["--epoch_size", 30, "--train_config.lr_schedule", "CosineDecay"],
                   ["--epoch_size", 3, "--train_config.MultiDecay.multi_epochs", "[]"]):
-        assert together.idle_in_training(make_config(*words)) == []
+        assert combinations.unused_in_training(make_config(*words)) == []
 
 
 @pytest.mark.parametrize("arch, onnx, words, said", [
@@ -93,7 +93,7 @@ def test_a_rate_that_is_never_divided_is_told(make_config):
     ("hourglass", False, ["--net_config.dcn_impl", "native"], "hourglass: net_config.dcn_impl"),
 ])
 def test_what_does_nothing_in_an_evaluation_is_told(arch, onnx, words, said, make_config):
-    assert_told(together.idle_in_evaluation(make_config(*words), arch, onnx), said)
+    assert_told(combinations.unused_in_evaluation(make_config(*words), arch, onnx), said)
 
 
 @pytest.mark.parametrize("words, said", [
@@ -104,23 +104,23 @@ def test_what_does_nothing_in_an_evaluation_is_told(arch, onnx, words, said, mak
     (["--export_config.input_res", "[96, 96]"], None),
 ])
 def test_what_does_nothing_in_an_export_is_told(words, said, make_config):
-    assert_told(together.idle_in_export(make_config(*words), "resdcn_18"), said)
+    assert_told(combinations.unused_in_export(make_config(*words), "resdcn_18"), said)
 
 
 @pytest.mark.parametrize("path", glob.glob(f"{ROOT}/configs/*.yaml"), ids=os.path.basename)
 def test_the_recipes_set_nothing_in_vain(path, make_config):
     config = make_config("--config_path", path)
     arch = config.net_config.arch
-    said = together.idle_in_training(config) + together.idle_in_export(config, arch)
-    assert said + together.idle_in_evaluation(config, arch, False) == []
+    said = combinations.unused_in_training(config) + combinations.unused_in_export(config, arch)
+    assert said + combinations.unused_in_evaluation(config, arch, False) == []
 
 
 @pytest.mark.parametrize("name", ["PolyDecay", "CosineDecay"])
 def test_a_rate_that_rises_is_refused(name, make_config, tiny_records, tmp_path):
     rate = [f"--train_config.{name}.learning_rate", 1e-5, f"--train_config.{name}.end_learning_rate", 1e-4]
-    together.check_schedule(make_config(*rate).train_config)  # of another schedule
+    combinations.check_schedule(make_config(*rate).train_config)  # of another schedule
     with user_error(f"{name}.end_learning_rate", "0.0001", "1e-05"):
-        together.check_schedule(make_config(*rate, "--train_config.lr_schedule", name).train_config)
+        combinations.check_schedule(make_config(*rate, "--train_config.lr_schedule", name).train_config)
     words = [*TINY, *rate, "--train_config.lr_schedule", name, "--mindrecord_dir", tiny_records]
     assert_user_error(call_script("train.py", *words, cwd=tmp_path, check=False), f"{name}.end_learning_rate", "1e-05")
     assert os.listdir(tmp_path) == []

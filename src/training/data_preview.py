@@ -2,12 +2,12 @@
 import contextlib
 import os
 
+from ..core.backups import contains_mark
 from ..core.console import LOG
 from ..core.interrupts import INTERRUPTS
-from ..core.kept import says
 from ..data.manifest import boxes_path, read_boxes
-from ..data.samples import MOST_IMAGES
-from ..data.summary import Recipe, collect, describe, find_misfits, spread
+from ..data.samples import MAX_DRAWN_IMAGES
+from ..data.summary import Recipe, collect, describe, find_mismatches, sample_evenly
 from ..imaging.drawing import save_image
 from ..imaging.reading import header_size
 from ..runs.record import is_record
@@ -27,7 +27,7 @@ def recipe_of(config, ranks):
 def report(boxes, classes, recipe):
     """Log the table of a data set, and a warning for each way in which the recipe does not fit it."""
     LOG.info(describe(boxes, classes, recipe.input_size))
-    for sentence in find_misfits(boxes, classes, recipe):
+    for sentence in find_mismatches(boxes, classes, recipe):
         LOG.warning(f"warning: {sentence}")
 
 
@@ -40,13 +40,13 @@ def save_batch(path, batch, image_ids, layout, net_config, metainfo):
 
 
 def is_first_batch(path):
-    """The test for kept.keep_earlier whether an image is a training's: by its mark, or, as earlier versions set none, by the record
+    """The test for backups.back_up_existing whether an image is a training's: by its mark, or, as earlier versions set none, by the record
     beside it."""
     record = os.path.join(os.path.dirname(path), "train_record.jsonl")
-    return says()(path) or os.path.exists(record) and is_record(record)
+    return contains_mark()(path) or os.path.exists(record) and is_record(record)
 
 
-def look(config, train_set, rank=0):
+def preview_data(config, train_set, rank=0):
     """Log and draw what a training is about to learn from, on rank 0; what fails here is said and ends nothing.
 
     No random numbers of the training are used: a sample's depend on seed, epoch and image alone. A resumed run keeps the image of its
@@ -54,18 +54,18 @@ def look(config, train_set, rank=0):
     """
     if rank:
         return
-    with going_on("the table of the data"):
+    with log_failures("the table of the data"):
         report(read_train_boxes(train_set), train_set.manifest["classes"], recipe_of(config, train_set.rank_size))
     path = os.path.join(config.save_result_dir, IMAGE)
     if not (config.resume and os.path.exists(path)):
-        with going_on(path):
-            batch, image_ids = train_set.first_images(MOST_IMAGES)
+        with log_failures(path):
+            batch, image_ids = train_set.first_images(MAX_DRAWN_IMAGES)
             save_batch(path, on_device(batch, config, train_set), image_ids, train_set.layout, config.net_config,
                        train_set.manifest)
 
 
 @contextlib.contextmanager
-def going_on(what):
+def log_failures(what):
     """Say what could not be made in the block, and why, instead of an error."""
     try:
         yield
@@ -79,7 +79,7 @@ def read_train_boxes(train_set):
     boxes = read_boxes(boxes_path(config.mindrecord_dir, config.mindrecord_prefix), train_set.images, train_set.layout.num_classes)
     if boxes is not None:
         return boxes
-    rows = map(train_set.read_row, spread(range(train_set.images), SAMPLE))
+    rows = map(train_set.read_row, sample_evenly(range(train_set.images), SAMPLE))
     return collect(((header_size(bytes(data)), objects["boxes"], objects["labels"]) for data, _, objects in rows), train_set.images)
 
 
@@ -89,6 +89,6 @@ def on_device(batch, config, train_set):
 
     from .engine import build_device_input
 
-    with INTERRUPTS.at_once():  # it compiles
+    with INTERRUPTS.immediate():  # it compiles
         made = build_device_input(config, train_set.manifest, train_set.heatmaps_on_host)(*map(ms.Tensor, batch))
     return {name: tensor.asnumpy() for name, tensor in made.items()}

@@ -3,10 +3,10 @@ import os
 import shlex
 import sys
 
-from ..core.project import command, for_the_user, where_the_user_stands
+from ..core.project import command, relative_to_user, user_directory
 
 
-def how_to_go_on(checkpoint: str, rank_size: int) -> str:
+def resume_command(checkpoint: str, rank_size: int) -> str:
     """The words that name a checkpoint and what goes on from it."""
     if not checkpoint:
         return "this process writes no checkpoints" + (", rank 0 does" if rank_size > 1 else "")
@@ -14,7 +14,7 @@ def how_to_go_on(checkpoint: str, rank_size: int) -> str:
     before = ""
     if "CENTERNET_SEVERAL_SERVERS" in os.environ and checkpoint.startswith(os.path.join(here, "")):
         # Of this folder the launcher on this server makes room while others would look for the checkpoint in it.
-        aside = os.path.join(where_the_user_stands(), f"{os.path.basename(here)}-earlier")
+        aside = os.path.join(user_directory(), f"{os.path.basename(here)}-earlier")
         before = f"first `{shlex.join(['mv', here, aside])}`, have that folder on each server, and "
         checkpoint = os.path.join(aside, os.path.relpath(checkpoint, here))
     words = ["--resume", "true", "--load_checkpoint_path", checkpoint]
@@ -28,8 +28,8 @@ def commands_for(checkpoint: str, data_dir: str, result_dir: str) -> str:
 
     data_dir is the data set, "" if the training knows none, result_dir its save_result_dir.
     """
-    checkpoint, result_dir = for_the_user(checkpoint), for_the_user(result_dir or ".")
-    evaluation = ["--data_dir", for_the_user(data_dir) or "DATA", "--load_checkpoint_path", checkpoint]
+    checkpoint, result_dir = relative_to_user(checkpoint), relative_to_user(result_dir or ".")
+    evaluation = ["--data_dir", relative_to_user(data_dir) or "DATA", "--load_checkpoint_path", checkpoint]
     steps = [
         ("eval.py", *evaluation, *(["--save_result_dir", result_dir] if result_dir != "." else [])),
         ("tools/report.py", result_dir),

@@ -17,8 +17,8 @@ def make_folder(folder: str, path: str) -> None:
         os.makedirs(folder or ".", exist_ok=True)
 
 
-def says(*texts: str) -> Callable[[str], bool]:
-    """A test for keep_earlier: whether a file is empty, or has one of the texts (else MARK) near its start or its end."""
+def contains_mark(*texts: str) -> Callable[[str], bool]:
+    """A test for back_up_existing: whether a file is empty, or has one of the texts (else MARK) near its start or its end."""
     wanted = [text.encode() for text in texts or (MARK,)]
 
     def test(path):
@@ -33,8 +33,8 @@ def says(*texts: str) -> Callable[[str], bool]:
     return test
 
 
-def holds(*patterns: str) -> Callable[[str], bool]:
-    """A test for keep_earlier: whether a folder is empty, or holds a file of one of these names, such as "centernet-*"."""
+def contains_files(*patterns: str) -> Callable[[str], bool]:
+    """A test for back_up_existing: whether a folder is empty, or holds a file of one of these names, such as "centernet-*"."""
     def test(path):
         if not os.path.isdir(path):
             return False
@@ -45,13 +45,13 @@ def holds(*patterns: str) -> Callable[[str], bool]:
 
 
 def unmarked(_path: str) -> bool:
-    """The test for keep_earlier of a kind of file that cannot say whose it is: none is taken for this project's."""
+    """The test for back_up_existing of a kind of file that cannot say whose it is: none is taken for this project's."""
     return False
 
 
 def has_companion(companion: Callable[[str], str], *texts: str) -> Callable[[str], bool]:
-    """A test for keep_earlier: whether the file beside a path is there and says one of the texts."""
-    return lambda path: says(*texts)(companion(path))
+    """A test for back_up_existing: whether the file beside a path is there and says one of the texts."""
+    return lambda path: contains_mark(*texts)(companion(path))
 
 
 def require_ours(path: str, ours: Callable[[str], bool], companion: Callable[[str], str] | None = None, option: str = "") -> None:
@@ -72,7 +72,7 @@ def require_ours(path: str, ours: Callable[[str], bool], companion: Callable[[st
                         f"name another place for the results{f' ({option})' if option else ''}, or move it away")
 
 
-def keep_earlier(path: str, ours: Callable[[str], bool], companion: Callable[[str], str] | None = None) -> str:
+def back_up_existing(path: str, ours: Callable[[str], bool], companion: Callable[[str], str] | None = None) -> str:
     """Make room at path: what is there goes to the first free of path.1, path.2, ... (before the ending); returns path.
 
     companion(path) is the path of the file beside it, which moves with it: under the name that belongs to its new one. An empty folder

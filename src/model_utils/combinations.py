@@ -2,7 +2,7 @@
 from ..core.errors import UserError
 from ..network.architectures import check_detected_input, check_input, network_facts, resolved
 from ..tasks import task_of
-from .local_adapter import launched
+from .local_adapter import launcher_variable
 
 
 def check_network(config):
@@ -44,7 +44,7 @@ def check_evaluation(config, facts):
 # ---------------------------------------------------------------- what does nothing
 
 
-def idle_in_training(config):
+def unused_in_training(config):
     """Sentences about the parameters that were set, and that do nothing in a training with the others as they are."""
     network, options, data = config.net_config, config.train_config, config.dataset_config
     weights = config.load_checkpoint_path or config.resume
@@ -52,9 +52,9 @@ def idle_in_training(config):
     others = [f"train_config.{name}." for name in ("Adam", "AdamW", "SGD") if name != options.optimizer]
     other_schedules = [f"train_config.{name}." for name in ("MultiDecay", "PolyDecay", "CosineDecay") if name != options.lr_schedule]
     sizes_are_l1 = network.dense_wh or network.norm_wh or network.cat_spec_wh
-    return _idle(config, [
-        *_idle_anywhere(config, network.arch), *_idle_sizes(config),
-        (not config.distribute and not launched(), "distribute is false", ["device_num"]),
+    return _unused(config, [
+        *_unused_anywhere(config, network.arch), *_unused_sizes(config),
+        (not config.distribute and not launcher_variable(), "distribute is false", ["device_num"]),
         (not config.enable_data_sink, "enable_data_sink is false", ["data_sink_steps"]),
         (not config.enable_save_ckpt, "enable_save_ckpt is false",
          ["save_checkpoint_steps", "save_checkpoint_num", "save_checkpoint_minutes", *([] if config.resume else ["save_checkpoint_path"])]),
@@ -82,12 +82,12 @@ def idle_in_training(config):
     ]) + _never_divided(config)
 
 
-def idle_in_evaluation(config, arch, of_onnx):
+def unused_in_evaluation(config, arch, of_onnx):
     """The same in an evaluation of a model of an architecture, in an ONNX file or another."""
     scored = config.run_mode == "val" and config.enable_eval
     several = len(config.eval_config.multi_scales) > 1
-    return _idle(config, [
-        *_idle_anywhere(config, arch), *_idle_sizes(config),
+    return _unused(config, [
+        *_unused_anywhere(config, arch), *_unused_sizes(config),
         (of_onnx, "onnx_provider computes an ONNX file",
          ["device_target", "device_id", "conv_allow_hf32", "jit_level", "net_config.dcn_impl"]),
         (not of_onnx, "the model is no ONNX file", ["onnx_provider"]),
@@ -97,26 +97,26 @@ def idle_in_evaluation(config, arch, of_onnx):
     ])
 
 
-def idle_in_export(config, arch):
+def unused_in_export(config, arch):
     """The same in an export of a model of an architecture."""
     options = config.export_config
     onnx = options.export_format == "ONNX"
-    return _idle(config, [
-        *_idle_anywhere(config, arch),
+    return _unused(config, [
+        *_unused_anywhere(config, arch),
         (not onnx, f"export_config.export_format is {options.export_format}", ["export_config.onnx_dcn", "export_config.onnx_dynamic"]),
         (onnx and options.onnx_dynamic, "an ONNX file leaves it free (export_config.onnx_dynamic)",
          ["export_config.batch_size", "export_config.input_res"]),
     ])
 
 
-def _idle_anywhere(config, arch):
+def _unused_anywhere(config, arch):
     modelarts = ["data_url", "train_url", "checkpoint_url", "modelarts_local_path", "modelarts_timeout"]
     return [(not config.enable_modelarts, "enable_modelarts is false", modelarts),
             (arch.startswith(("res_", "hourglass")), f"{arch} has no deformable convolutions",
              ["net_config.dcn_impl", "export_config.onnx_dcn"])]
 
 
-def _idle_sizes(config):
+def _unused_sizes(config):
     return [(config.eval_config.keep_res, "eval_config.keep_res is true", ["dataset_config.input_res_test"]),
             (not config.eval_config.keep_res, "eval_config.keep_res is false", ["eval_config.pad_multiple"])]
 
@@ -130,7 +130,7 @@ def _never_divided(config):
     return [f"the learning rate is never divided: epoch_size is {epochs}, and train_config.MultiDecay.multi_epochs {after}"]
 
 
-def _idle(config, rows):
+def _unused(config, rows):
     """A sentence for each of the rows (whether it is so, why nothing comes of parameters then, their names) that has some that were set.
 
     A section's name, with its dot, stands for all in it. Set is what a file or the command line gives, unless it is the default.

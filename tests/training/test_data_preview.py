@@ -1,4 +1,4 @@
-"""src/training/look.py: what train.py says and draws of its data."""
+"""src/training/data_preview.py: what train.py says and draws of its data."""
 import os
 
 import cv2
@@ -10,7 +10,7 @@ from src.data import manifest, samples
 from src.data.coco import Split
 from src.data.train_set import TrainSet
 from src.runs.record import read_training_log
-from src.training import look
+from src.training import data_preview
 from tests.conftest import ROOT, TINY, convert, lines_with, noise_image, run_script, train_least, write_coco
 
 
@@ -40,7 +40,7 @@ def test_the_image_shows_the_first_batch_as_device_input_makes_it(by_operation, 
                         lambda batch, names, *words: drawn.update(batch, names=names) or np.zeros((9, 9, 3), np.uint8))
     for where in ("host", "device"):
         config, train_set = make_set("--dataset_config.heatmap_on", where)
-        look.look(config, train_set)
+        data_preview.preview_data(config, train_set)
         first = next(train_set.batches(0, 1).create_dict_iterator(num_epochs=1, output_numpy=True))
         made = samples.augmented_batch([train_set._read_image(row) for row in train_set.rows_of_epoch(0)[:4]], 4, 0, config,
                                        train_set.layout, True)
@@ -62,11 +62,11 @@ def test_of_a_large_batch_16_are_drawn(make_set):
 
 def test_only_rank_0_looks_and_a_resumed_run_keeps_its_image(by_operation, make_set, tmp_path, console):
     config, train_set = make_set()
-    look.look(config, train_set, rank=1)
+    data_preview.preview_data(config, train_set, rank=1)
     assert list(tmp_path.iterdir()) == [] and console.readouterr().out == ""
     (tmp_path / "train_batch.jpg").write_bytes(b"that of the start")
     config.resume = True
-    look.look(config, train_set)
+    data_preview.preview_data(config, train_set)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"that of the start"]
     assert "20 images" in console.readouterr().out
 
@@ -78,8 +78,8 @@ def test_what_fails_is_said_and_ends_nothing(error, by_operation, make_set, tmp_
 
     config, train_set = make_set()
     monkeypatch.setattr("src.tasks.detection.preview.draw_batch", fail)
-    monkeypatch.setattr(look, "read_boxes", fail)
-    look.look(config, train_set)
+    monkeypatch.setattr(data_preview, "read_boxes", fail)
+    data_preview.preview_data(config, train_set)
     said = console.readouterr().out
     assert len(lines_with(said, "warning: ", f"{type(error).__name__}: {error}")) == 2
     assert lines_with(said, "warning: ", str(tmp_path / "train_batch.jpg"))
@@ -88,7 +88,7 @@ def test_what_fails_is_said_and_ends_nothing(error, by_operation, make_set, tmp_
 
 def test_a_place_that_cannot_be_written_ends_nothing(by_operation, make_set, console):
     config, train_set = make_set("--save_result_dir", "/proc/nowhere")
-    look.look(config, train_set)
+    data_preview.preview_data(config, train_set)
     assert lines_with(console.readouterr().out, "warning: ", "/proc/nowhere/train_batch.jpg")
 
 
@@ -96,7 +96,7 @@ def test_a_place_that_cannot_be_written_ends_nothing(by_operation, make_set, con
     ([], True), (["--resume", "true"], False), (["--load_checkpoint_path", "c"], False), (["--net_config.load_backbone_path", "b"], False),
 ])
 def test_from_scratch_is_without_weights(words, scratch, make_config):
-    assert look.recipe_of(make_config(*words), 1).from_scratch is scratch
+    assert data_preview.recipe_of(make_config(*words), 1).from_scratch is scratch
 
 
 # ---------------------------------------------------------------- the sizes of the boxes
@@ -120,18 +120,18 @@ def converted(tmp_path, make_config):
 def test_conversion_writes_the_sizes_and_old_files_are_read(converted, tmp_path):
     """The third column by hand: a box that begins at 70 of 80 pixels has 10 inside."""
     train_set = TrainSet(converted)
-    written = look.read_train_boxes(train_set)
+    written = data_preview.read_train_boxes(train_set)
     assert written.image_sizes.tolist() == [[80, 50], [40, 96], [128, 96]] and written.counts.tolist() == [1, 2, 0]
     assert written.sizes.tolist() == [[10, 20], [10, 90], [3, 4]] and written.labels.tolist() == [0, 1, 0] and written.images == 3
     path = manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix)
     os.remove(path)  # as of an earlier version, and of the model zoo
-    assert equal(look.read_train_boxes(train_set), written)
+    assert equal(data_preview.read_train_boxes(train_set), written)
 
 
 def test_of_many_images_without_sizes_a_sample_is_read(converted, tmp_path, monkeypatch):
     os.remove(manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix))
-    monkeypatch.setattr(look, "SAMPLE", 2)
-    boxes = look.read_train_boxes(TrainSet(converted))
+    monkeypatch.setattr(data_preview, "SAMPLE", 2)
+    boxes = data_preview.read_train_boxes(TrainSet(converted))
     assert (len(boxes.counts), boxes.images) == (2, 3)
 
 
@@ -144,7 +144,7 @@ def test_of_many_images_without_sizes_a_sample_is_read(converted, tmp_path, monk
 ])
 def test_damaged_sizes_are_read_anew(damage, converted, tmp_path):
     train_set = TrainSet(converted)
-    written = look.read_train_boxes(train_set)
+    written = data_preview.read_train_boxes(train_set)
     path = manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix)
 
     def save(**changes):
@@ -156,7 +156,7 @@ def test_damaged_sizes_are_read_anew(damage, converted, tmp_path):
     with open(path, "wb") as file:
         file.write(data)
     assert manifest.read_boxes(path, 3, 2) is None
-    assert equal(look.read_train_boxes(train_set), written)
+    assert equal(data_preview.read_train_boxes(train_set), written)
 
 
 # ---------------------------------------------------------------- and the training
@@ -167,7 +167,8 @@ def test_a_training_is_the_same_with_and_without_a_look(least_run, tiny_records,
     words = [*TINY, "--epoch_size", 2, "--compile_cache_dir", least_graphs, "--train_steps", 7, "--save_checkpoint_steps", 3,
              "--save_checkpoint_num", 5, "--mindrecord_dir", tiny_records]
     script = tmp_path / "blind.py"
-    script.write_text(f"import sys\nsys.path[0] = {ROOT!r}\nfrom src.training import look\nlook.look = lambda *_: None\n"
+    script.write_text(f"import sys\nsys.path[0] = {ROOT!r}\nfrom src.training import data_preview\n"
+                      "data_preview.preview_data = lambda *_: None\n"
                       f"import runpy\nrunpy.run_path({ROOT!r} + '/tests/least_train.py', run_name='__main__')\n")
     run_script(script, *words, cwd=tmp_path)
     assert not (tmp_path / "train_batch.jpg").exists()
@@ -195,4 +196,4 @@ def test_an_earlier_versions_image_is_known_by_the_record_beside_it(record, ours
     cv2.imwrite(str(tmp_path / "train_batch.jpg"), np.zeros((8, 8, 3), np.uint8))
     if record:
         (tmp_path / "train_record.jsonl").write_text(record)
-    assert look.is_first_batch(str(tmp_path / "train_batch.jpg")) == ours
+    assert data_preview.is_first_batch(str(tmp_path / "train_batch.jpg")) == ours

@@ -2,7 +2,7 @@
 import pytest
 
 from src.core import project
-from src.training.next_commands import commands_for, how_to_go_on
+from src.training.resume_commands import commands_for, resume_command
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def test_the_commands_of_a_launchers_process_hold_in_the_launchers_folder(in_log
 
 def test_what_several_servers_read_is_first_put_where_no_launch_moves_it(in_log0, monkeypatch):
     behind = f"go on with the launcher's same command and, behind it, --resume true --load_checkpoint_path {in_log0.parent}"
-    assert how_to_go_on("ckpt_0/c.ckpt", 2) == f"{behind}/LOG0/ckpt_0/c.ckpt"
+    assert resume_command("ckpt_0/c.ckpt", 2) == f"{behind}/LOG0/ckpt_0/c.ckpt"
     monkeypatch.setenv("CENTERNET_SEVERAL_SERVERS", "yes")
-    assert how_to_go_on("ckpt_0/c.ckpt", 2) == (f"first `mv {in_log0} {in_log0}-earlier`, have that folder on each server, and "
+    assert resume_command("ckpt_0/c.ckpt", 2) == (f"first `mv {in_log0} {in_log0}-earlier`, have that folder on each server, and "
                                                 f"{behind}/LOG0-earlier/ckpt_0/c.ckpt")
-    assert how_to_go_on(f"{in_log0.parent}/run/c.ckpt", 2) == f"{behind}/run/c.ckpt"
-    assert "rank 0" in how_to_go_on("", 2) and "--resume" not in how_to_go_on("", 2)
+    assert resume_command(f"{in_log0.parent}/run/c.ckpt", 2) == f"{behind}/run/c.ckpt"
+    assert "rank 0" in resume_command("", 2) and "--resume" not in resume_command("", 2)
