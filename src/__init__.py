@@ -1,4 +1,4 @@
-"""CenterNet (Objects as Points) on MindSpore. The names below are loaded when they are first used."""
+"""CenterNet (Objects as Points) on MindSpore. The names below are loaded on first use."""
 from typing import TYPE_CHECKING
 
 from .core.version import __version__
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> object:
         refuse_zoo_name(__name__, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .core import errors
-    from .inference import predictor  # slow to load, and not needed by all
+    from .inference import predictor  # slow to load
 
     return getattr(errors if name == "UserError" else predictor, name)
 

@@ -1,4 +1,4 @@
-"""This project's name of earlier versions: zoo_names.py says where its content lives."""
+"""A module name of earlier versions; zoo_names.py lists the modules with its content."""
 from .model_utils.zoo_names import getter
 
 __getattr__ = getter(__name__)

@@ -1,4 +1,7 @@
-"""The model zoo's name of what converts a data set: python src/dataset.py --coco_data_dir D --mindrecord_dir M [--mindrecord_prefix P]"""
+"""The model zoo's command to convert a data set.
+
+python src/dataset.py --coco_data_dir D --mindrecord_dir M [--mindrecord_prefix P]
+"""
 import os
 import sys
 

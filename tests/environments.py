@@ -1,6 +1,6 @@
-"""Virtual environments with packages that the tests' own has: linked, which takes a second where pip takes a minute.
+"""Virtual environments with symbolic links to the tests' packages, which takes a second where pip takes a minute.
 
-Which packages is read from what requirements, and theirs, say. What these ask for and is not linked, pip installs as ever.
+The requirements and their dependencies determine the packages. pip installs the others as usual.
 """
 import importlib.metadata
 import os
@@ -13,8 +13,10 @@ from packaging.utils import canonicalize_name
 
 
 def make(folder, requirements, without=()):
-    """Make a virtual environment with pip, and of what requirements name all that is installed here and fits, but for the packages
-    `without`; returns its bin folder."""
+    """Create a virtual environment with pip and all installed packages that satisfy requirements, except `without`.
+
+    Returns its bin folder.
+    """
     venv.create(folder, with_pip=False, symlinks=True)
     site, = folder.glob("lib/python*/site-packages")
     for distribution in closure(["pip", *requirements], {canonicalize_name(name) for name in without}):
@@ -27,11 +29,11 @@ def make(folder, requirements, without=()):
 
 
 def closure(requirements, without):
-    """The installed distributions that requirements name, and those that these need; not those of another version than they take."""
+    """The installed distributions that satisfy requirements, and their dependencies."""
     found, seen = {}, set()
-    waiting = [(Requirement(text), "") for text in requirements]
-    while waiting:
-        wanted, extra = waiting.pop()
+    pending = [(Requirement(text), "") for text in requirements]
+    while pending:
+        wanted, extra = pending.pop()
         name = canonicalize_name(wanted.name)
         if name in without or wanted.marker and not wanted.marker.evaluate({"extra": extra}):
             continue
@@ -45,28 +47,30 @@ def closure(requirements, without):
         for extra in {"", *wanted.extras}:
             if (name, extra) not in seen:
                 seen.add((name, extra))
-                waiting += [(Requirement(text), extra) for text in distribution.requires or ()]
+                pending += [(Requirement(text), extra) for text in distribution.requires or ()]
     return found.values()
 
 
 def entries(distribution):
-    """The paths to link of a distribution: its packages as a whole; of folders that other distributions may share, what lies in them."""
+    """The paths of a distribution to link: entire packages, but only the contents of folders that distributions may
+    share."""
     shared = {}
     for file in distribution.files:
         depth = 1
         while depth < len(file.parts):
             top = "/".join(file.parts[:depth])
             if top not in shared:
-                shared[top] = not top.endswith(".dist-info") and not os.path.exists(distribution.locate_file(f"{top}/__init__.py"))
+                is_package = os.path.exists(distribution.locate_file(f"{top}/__init__.py"))
+                shared[top] = not top.endswith(".dist-info") and not is_package
             if not shared[top]:
                 break
             depth += 1
-        if file.parts[0] != "..":  # scripts are made anew by whoever needs them
+        if file.parts[0] != "..":  # not scripts, which name their environment
             yield "/".join(file.parts[:depth])
 
 
 def plain_compiler(path):
-    """Make a C compiler at path that does not optimize, for the environment variable CC: it takes a quarter of the time."""
+    """Write a wrapper of the C compiler that does not optimize, for the variable CC: it takes a quarter of the time."""
     path.write_text(f'#!/bin/sh\nexec {shlex.quote(os.environ.get("CC", "cc"))} "$@" -O0\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path

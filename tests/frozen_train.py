@@ -1,4 +1,5 @@
-"""train.py with the least network, its batch norm's statistics frozen: a batch means the same on one rank and spread over several."""
+"""train.py with the least network and frozen batch norm statistics: a batch gives the same results on one rank and
+split among several."""
 import os
 import sys
 
@@ -14,9 +15,9 @@ from tests.small_network import LEAST
 build_train_step = engine.build_train_step
 
 
-def build_frozen(*words):
+def build_frozen(*args):
     """engine.build_train_step, with every batch norm in inference mode."""
-    step = build_train_step(*words)
+    step = build_train_step(*args)
     for _, cell in step.cells_and_names():
         if type(cell).__name__ == "BatchNorm2d":
             cell.set_train(False)

@@ -1,4 +1,4 @@
-"""train.py with the least network of small_network.py for resdcn_18, in a process of its own."""
+"""train.py with the least network of small_network.py as resdcn_18, for tests that start a new process."""
 import os
 import sys
 

@@ -1,6 +1,6 @@
-"""What the annotation file of a data set says of its classes."""
+"""Metainfo of data sets, as read from annotation files."""
 
 
 def classes_of(count):
-    """The metainfo of a data set of so many classes."""
+    """The metainfo of a data set with `count` classes."""
     return {"classes": [f"class {number}" for number in range(count)], "category_ids": list(range(1, count + 1))}

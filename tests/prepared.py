@@ -1,7 +1,8 @@
-"""Real processes that start in a moment: a server that has loaded MindSpore and this project forks each of them.
+"""Processes that start quickly: a server that has imported MindSpore and this project forks them.
 
-It saves the three seconds of CPU that loading takes. Run as a script with a socket's path, this file is the server; `start` is the
-client. Each process has its own number, folder, environment, signals and output, and ends as any Python process does.
+It saves the three seconds of CPU time of the import. Run as a script with a socket's path, this file is the server;
+`Server.start` is the client. Each process has its own id, folder, environment, signals and output, and exits like any
+Python process.
 """
 import contextlib
 import json
@@ -14,42 +15,44 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# What MindSpore, its libraries and Python read as they are loaded: with other values, a process has to load them itself.
+# Variables that MindSpore, its libraries and Python read when they are loaded: with other values, a process has to
+# load them itself.
 READ_AT_LOADING = ("GLOG_", "MS_", "OMP_", "ONEDNN_", "LD_", "PYTHON", "MPL", "CUDA_", "ASCEND_")
 
 
 def read_at_loading():
-    """The environment's part that a prepared process cannot change any more."""
+    """The environment variables that a prepared process can no longer change."""
     return {name: value for name, value in os.environ.items() if name.startswith(READ_AT_LOADING)}
 
 
 class Server:
-    """The server's process, which lives as long as this object's."""
+    """The server process, which lives as long as this process."""
 
     def __init__(self, folder):
         self.path = os.path.join(folder, "prepared.socket")
         self.environment = read_at_loading()
-        # Ends with its standard input, which closes with this process, however that ends.
-        self.process = subprocess.Popen([sys.executable, os.path.abspath(__file__), self.path], cwd=ROOT, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE)
+        # It exits when its standard input closes, which happens however this process ends.
+        self.process = subprocess.Popen([sys.executable, os.path.abspath(__file__), self.path], cwd=ROOT,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.process.stdout.readline()
 
     def fits(self):
-        """Whether what it has loaded is what this environment would have loaded."""
+        """Whether its libraries were loaded in an environment like the current one."""
         return read_at_loading() == self.environment
 
-    def start(self, script, words, cwd, stdout, stderr):
-        """A Started that runs a script, whose output goes to these files."""
+    def start(self, script, args, cwd, stdout, stderr):
+        """Run a script with its output in these files; return a Started."""
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self.path)
-        request = json.dumps([script, [str(word) for word in words], os.fspath(cwd or os.getcwd()), dict(os.environ)]).encode()
+        folder = os.fspath(cwd or os.getcwd())
+        request = json.dumps([script, [str(arg) for arg in args], folder, dict(os.environ)]).encode()
         socket.send_fds(connection, [len(request).to_bytes(8, "big")], [stdout.fileno(), stderr.fileno()])
         connection.sendall(request)
-        return Started([script, *words], connection)
+        return Started([script, *args], connection)
 
 
 class Started:
-    """A process of the server's: pid, and what subprocess.Popen has of the same names."""
+    """A process that the server started, with the attributes pid, args and returncode of subprocess.Popen."""
 
     def __init__(self, args, connection):
         self.args = args
@@ -59,7 +62,7 @@ class Started:
         self.returncode = None
 
     def wait(self, timeout=None):
-        """Its exit code, negative for a signal. Raises subprocess.TimeoutExpired."""
+        """Wait for the exit code, negative for a signal, and return it. Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
             self._connection.settimeout(timeout)
             try:
@@ -71,19 +74,19 @@ class Started:
         return self.returncode
 
     def send_signal(self, number):
-        """Send it a signal; none if it has ended, as its number may be another's then."""
+        """Send a signal, unless the process has ended: another one may have its id."""
         if self.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def kill(self):
-        """End it at once."""
+        """Kill the process."""
         self.send_signal(signal.SIGKILL)
 
 
 def _serve(path):
-    """Answer requests until standard input ends; returns the request in each process that is to run one."""
+    """Serve requests until standard input closes. In each forked process, return the request to run."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
@@ -109,35 +112,35 @@ def _reap(*_):
 
 
 def _receive(connection):
-    """The request of a connection, in the process that runs it; the one between it and the server reports on it."""
+    """Receive a request and fork: the child returns it to run it, the parent reports the child's id and exit code."""
     length, descriptors, _, _ = socket.recv_fds(connection, 8, 2)
     with connection.makefile("rb") as file:
-        script, words, cwd, environment = json.loads(file.read(int.from_bytes(length, "big")))
+        script, args, cwd, environment = json.loads(file.read(int.from_bytes(length, "big")))
     pid = os.fork()
     if pid:
         connection.sendall(f"{pid}\n".encode())
         _, status = os.waitpid(pid, 0)
-        with contextlib.suppress(OSError):  # nobody waits any more
+        with contextlib.suppress(OSError):  # the client is gone
             connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         os._exit(0)
     connection.close()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for number, descriptor in enumerate((nothing, *descriptors)):
+    null = os.open(os.devnull, os.O_RDONLY)
+    for number, descriptor in enumerate((null, *descriptors)):
         os.dup2(descriptor, number)
-    for descriptor in (nothing, *descriptors):
+    for descriptor in (null, *descriptors):
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
     os.chdir(cwd)
-    return script, words
+    return script, args
 
 
 if __name__ == "__main__":
     sys.path[0] = ROOT
     import src.evaluation.evaluator  # noqa: F401
 
-    script, words = _serve(sys.argv[1])
-    sys.argv = [script, *words]
+    script, args = _serve(sys.argv[1])
+    sys.argv = [script, *args]
     sys.path[0] = os.path.dirname(script)
     runpy.run_path(script, run_name="__main__")

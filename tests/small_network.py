@@ -1,6 +1,6 @@
-"""Small networks to put in the place of resdcn_18, for tests of what goes on around a network: their graphs compile sooner.
+"""Small networks that replace resdcn_18 in tests of code around a network, since their graphs compile faster.
 
-A training step's graph takes 12 s of a core for a ResNet with one block in each stage, 7 s for SMALL, 4 s for LEAST.
+A training step's graph takes 12 s of a core for a ResNet with one block per stage, 7 s for SMALL, 4 s for LEAST.
 """
 from mindspore import nn
 
@@ -9,7 +9,7 @@ from src.network.resnet import BasicBlock, conv, upsampling
 
 
 class Features(nn.Cell):
-    """The backbone's own, [N, 16, H/4, W/4]."""
+    """The backbone's features, [N, 16, H/4, W/4], unchanged."""
 
     out_channels = 16
 
@@ -18,7 +18,7 @@ class Features(nn.Cell):
 
 
 def small_backbone():
-    """Image batch [N, 3, H, W] -> features [N, 32, H/8, W/8]; of cells that ONNX knows."""
+    """Image batch [N, 3, H, W] -> features [N, 32, H/8, W/8]; made of cells that the ONNX export supports."""
     block = BasicBlock(16, 32, 2, nn.SequentialCell(conv(16, 32, 1, 2), nn.BatchNorm2d(32)))
     return nn.SequentialCell(conv(3, 16, 7, 4), nn.BatchNorm2d(16), nn.ReLU(), block)
 

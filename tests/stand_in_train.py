@@ -1,7 +1,7 @@
-"""train.py without MindSpore, put in its place in a copy of the project: for tests of what starts it.
+"""A stand-in for train.py without MindSpore, for tests of the launchers in a copy of the project.
 
-It reads, checks, locks and copies as train.py does, and the ranks wait for each other. A training is a record, a checkpoint and what it
-says.
+It reads, checks, locks and copies like train.py, and the ranks wait for each other. A training writes a record and a
+checkpoint, and prints its settings.
 """
 import os
 import signal
@@ -15,7 +15,7 @@ from src.model_utils.local_adapter import is_scheduler
 
 
 def join(config):
-    """The place that the launcher says. The ranks meet at the scheduler's port, which it leaves to rank 0."""
+    """The rank that the launcher set. The ranks meet at the scheduler's port, which the scheduler leaves to rank 0."""
     if is_scheduler():
         return None
     rank, rank_size = (int(os.environ.get(name, value)) for name, value in (("RANK_ID", 0), ("RANK_SIZE", 1)))
@@ -25,7 +25,7 @@ def join(config):
 
 
 def meet(address, rank, rank_size):
-    """Return when all ranks are here."""
+    """Wait for all ranks."""
     if rank == 0:
         with socket.create_server(address) as server:
             for _ in range(1, rank_size):
@@ -35,15 +35,15 @@ def meet(address, rank, rank_size):
         try:
             socket.create_connection(address).close()
             return
-        except ConnectionRefusedError:  # before rank 0 is here
+        except ConnectionRefusedError:  # before rank 0 listens
             time.sleep(0.05)
 
 
-def train(config, part, target, rank, rank_size):
-    """Without train_steps, it trains until a signal comes."""
+def train(config, data, target, rank, rank_size):
+    """Without train_steps, train until a signal arrives."""
     batch = config.train_config.batch_size
-    print(f"rank {rank} of {rank_size}: {read_manifest(config)['images']} images, {batch * rank_size} a step, {config.train_steps} steps, "
-          f"resume {config.resume}", flush=True)
+    print(f"rank {rank} of {rank_size}: {read_manifest(config)['images']} images, {batch * rank_size} a step, "
+          f"{config.train_steps} steps, resume {config.resume}", flush=True)
     if config.load_checkpoint_path:
         with open(config.load_checkpoint_path, encoding="utf-8") as file:
             print(f"from {config.load_checkpoint_path}: {file.read()}", flush=True)

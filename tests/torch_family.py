@@ -1,4 +1,4 @@
-"""The original's DLA-34 and stacked hourglasses written down in PyTorch, with its parameter names, for tests and benchmarks."""
+"""The original's DLA-34 and stacked hourglass in PyTorch, with its parameter names, for tests and benchmarks."""
 import torch
 from torch import nn
 from torch.nn import functional
@@ -11,7 +11,8 @@ def _conv(inputs, outputs, kernel, stride=1):
 
 
 def _conv_norm(inputs, outputs, kernel, stride=1, relu=True):
-    return nn.Sequential(_conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), *([nn.ReLU()] if relu else []))
+    activation = [nn.ReLU()] if relu else []
+    return nn.Sequential(_conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), *activation)
 
 
 def _head(inputs, head_conv, outputs):
@@ -38,7 +39,7 @@ class Root(nn.Module):
 
 
 class SimpleTree(nn.Module):
-    """Two blocks and a root, which also joins what is handed down."""
+    """Two blocks and a root, which also joins the maps handed down."""
 
     def __init__(self, inputs, outputs, stride, handed_down, keep_input=False):
         super().__init__()
@@ -54,12 +55,12 @@ class SimpleTree(nn.Module):
 
 
 class DoubleTree(nn.Module):
-    """Two simple trees in a row; the second one's root joins the input and the first one's output as well."""
+    """Two consecutive simple trees; the second root also joins the input and the first output."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
         self.tree1, self.tree2 = SimpleTree(inputs, outputs, 2, 0), SimpleTree(outputs, outputs, 1, inputs + outputs)
-        self.project = _conv_norm(inputs, outputs, 1, relu=False)  # which the original has and does not use
+        self.project = _conv_norm(inputs, outputs, 1, relu=False)  # unused, as in the original
 
     def forward(self, x):
         left = self.tree1(x)
@@ -96,7 +97,8 @@ class Ida(nn.Module):
         super().__init__()
         for i, (channels, factor) in enumerate(zip(inputs, factors), 1):
             setattr(self, f"proj_{i}", Deform(channels, outputs))
-            setattr(self, f"up_{i}", nn.ConvTranspose2d(outputs, outputs, 2 * factor, factor, factor // 2, groups=outputs, bias=False))
+            up = nn.ConvTranspose2d(outputs, outputs, 2 * factor, factor, factor // 2, groups=outputs, bias=False)
+            setattr(self, f"up_{i}", up)
             setattr(self, f"node_{i}", Deform(outputs, outputs))
 
     def forward(self, maps):
@@ -132,7 +134,8 @@ class Residual(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = _conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
         self.conv2, self.bn2 = _conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
-        self.skip = nn.Sequential() if stride == 1 and inputs == outputs else _conv_norm(inputs, outputs, 1, stride, relu=False)
+        same = stride == 1 and inputs == outputs
+        self.skip = nn.Sequential() if same else _conv_norm(inputs, outputs, 1, stride, relu=False)
 
     def forward(self, x):
         return functional.relu(self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x))))) + self.skip(x))
@@ -162,7 +165,7 @@ class Level(nn.Module):
 
 
 class HourglassNet(nn.Module):
-    """Image [N, 3, H, W] -> hm (logits), wh, reg of every stack, one after the other."""
+    """Image [N, 3, H, W] -> hm (logits), wh, reg of the first stack, then of the following ones."""
 
     def __init__(self, num_classes, stacks=2, dims=(256, 256, 384, 384, 384, 512), stem=(128, 256), features=256):
         super().__init__()
@@ -173,7 +176,8 @@ class HourglassNet(nn.Module):
         self.inters_ = nn.ModuleList(_conv_norm(dims[0], dims[0], 1, relu=False) for _ in range(stacks - 1))
         self.cnvs_ = nn.ModuleList(_conv_norm(features, dims[0], 1, relu=False) for _ in range(stacks - 1))
         for name, outputs in (("hm", num_classes), ("wh", 2), ("reg", 2)):
-            heads = (nn.Sequential(Convolution(features, dims[0], 3, norm=False), nn.Conv2d(dims[0], outputs, 1)) for _ in range(stacks))
+            heads = [nn.Sequential(Convolution(features, dims[0], 3, norm=False), nn.Conv2d(dims[0], outputs, 1))
+                     for _ in range(stacks)]
             setattr(self, name, nn.ModuleList(heads))
 
     def forward(self, image):

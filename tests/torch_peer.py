@@ -1,31 +1,33 @@
-"""The networks in PyTorch (torch_reference.py, torch_family.py) as a peer of tools/benchmark.py."""
+"""The networks in PyTorch (torch_reference.py, torch_family.py), for tools/benchmark.py --peer."""
 import numpy as np
 import torch
 
 from tests import torch_family, torch_reference
 
 CLASSES = 80
-NETWORKS = {  # by the names of net_config.arch
+NETWORKS = {  # by net_config.arch
     "": lambda: torch_reference.CenterNet(CLASSES), "dla_34": lambda: torch_family.DLANet(CLASSES),
     "resdcn_101": lambda: torch_reference.CenterNet(CLASSES, block=torch_reference.Bottleneck, stacks=(3, 4, 23, 3)),
-    "res_18": lambda: torch_reference.CenterNet(CLASSES, dcn=False), "hourglass": lambda: torch_family.HourglassNet(CLASSES),
+    "res_18": lambda: torch_reference.CenterNet(CLASSES, dcn=False),
+    "hourglass": lambda: torch_family.HourglassNet(CLASSES),
 }
 
 
 def peers(part):
-    """{"PyTorch": make} for the parts that are stated in PyTorch."""
-    makers = {"train": make_training, "infer": make_inference, "onnx": make_inference, "decode": make_decoding, "family": make_of_family}
+    """Return {"PyTorch ...": make} for the parts that exist in PyTorch."""
+    makers = {"train": make_training, "infer": make_inference, "onnx": make_inference, "decode": make_decoding,
+              "family": make_of_family}
     return {f"PyTorch {torch.__version__}": makers[part]} if part in makers else {}
 
 
 def make_of_family(case, inputs):
-    """As the part for ResNet18-DCN of the same name; the case begins with the architecture's."""
+    """Inference or training of another architecture, whose name precedes the case."""
     arch, _, case = case.partition(": ")
     return (make_inference if case.startswith("inference") else make_training)(case, inputs, arch)
 
 
 def make_training(case, arrays, arch=""):
-    """A training step on a batch of the pipeline: image, hm, ind, reg, reg_mask, wh, wh_mask."""
+    """A training step on a batch: image, hm, ind, reg, reg_mask, wh, wh_mask."""
     if not case.startswith("training step"):
         return None
     network = NETWORKS[arch]().train()
@@ -41,13 +43,13 @@ def make_training(case, arrays, arch=""):
 
 
 def best(heat):
-    """The 100 best peaks of heat [N, C, H, W]."""
+    """The 100 best peaks of heatmaps [N, C, H, W]."""
     peaks = heat * (torch.nn.functional.max_pool2d(heat, 3, 1, 1) == heat)
     return torch.topk(peaks.flatten(1), 100)
 
 
 def make_inference(case, batch, arch=""):
-    """The network and its best peaks."""
+    """The network with its best peaks."""
     network = NETWORKS[arch]().eval()
     tensor = torch.tensor(batch)
 
@@ -59,7 +61,7 @@ def make_inference(case, batch, arch=""):
 
 
 def make_decoding(case, inputs):
-    """The best peaks with their boxes."""
+    """Decoding of the best peaks with their boxes."""
     heat, wh, reg = (torch.tensor(np.ascontiguousarray(array)) for array in inputs)
 
     def decode():

@@ -1,4 +1,4 @@
-"""The original's network written down in PyTorch, with its parameter names: what the tests compare with."""
+"""The original's network in PyTorch, with its parameter names: the reference of the tests."""
 import os
 import runpy
 
@@ -6,13 +6,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-torch.set_num_threads(1)  # tests run in as many processes as there are cores, whose threads would wait for one another busily
+# The tests run in one process per core, and threads of several processes would busy-wait for each other.
+torch.set_num_threads(1)
 
 
 def deform_conv(x, offset, mask, weight, bias=None):
     """Modulated deformable convolution, stride 1, same size, by grid_sample.
 
-    offset [N, 2 k k, H, W] holds (y, x) per tap, mask [N, k k, H, W]; what lies outside x counts as 0.
+    offset [N, 2 k k, H, W] has (y, x) per tap, mask is [N, k k, H, W]; x is zero outside its borders.
     """
     n, channels, height, width = x.shape
     kernel = weight.shape[-1]
@@ -57,7 +58,8 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = None
         if stride != 1 or in_channels != channels:
-            self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False),
+                                            nn.BatchNorm2d(channels))
 
     def forward(self, x):
         out = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
@@ -78,7 +80,8 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                                            nn.BatchNorm2d(out_channels))
 
     def forward(self, x):
         out = functional.relu(self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x))))))
@@ -86,7 +89,7 @@ class Bottleneck(nn.Module):
 
 
 class CenterNet(nn.Module):
-    """ResNet with or without deformable convolutions, by default ResNet18-DCN: image [N, 3, H, W] -> hm (logits), wh, reg."""
+    """ResNet with or without DCN, ResNet18-DCN by default: image [N, 3, H, W] -> hm (logits), wh, reg."""
 
     def __init__(self, num_classes, head_conv=64, block=BasicBlock, stacks=(2, 2, 2, 2), dcn=True):
         super().__init__()
@@ -108,7 +111,8 @@ class CenterNet(nn.Module):
             channels = width
         self.deconv_layers = nn.Sequential(*layers)
         for name, depth in (("hm", num_classes), ("wh", 2), ("reg", 2)):
-            setattr(self, name, nn.Sequential(nn.Conv2d(channels, head_conv, 3, padding=1), nn.ReLU(), nn.Conv2d(head_conv, depth, 1)))
+            layers = nn.Conv2d(channels, head_conv, 3, padding=1), nn.ReLU(), nn.Conv2d(head_conv, depth, 1)
+            setattr(self, name, nn.Sequential(*layers))
 
     def forward(self, image):
         x = self.maxpool(functional.relu(self.bn1(self.conv1(image))))
@@ -117,7 +121,7 @@ class CenterNet(nn.Module):
 
 
 def detection_loss(hm, wh, reg, target, ind, reg_target, reg_mask, wh_target):
-    """The original's loss with its default options: (loss, heatmap, size, offset)."""
+    """The original's loss with default options: (loss, heatmap, size, offset)."""
     prob = torch.clamp(torch.sigmoid(hm), 1e-4, 1 - 1e-4)
     positive = target.eq(1).float()
     positive_loss = (torch.log(prob) * (1 - prob) ** 2 * positive).sum()
@@ -134,22 +138,25 @@ def detection_loss(hm, wh, reg, target, ind, reg_target, reg_mask, wh_target):
 
 
 def zoo_names(module):
-    """{name in a CenterNet's state_dict: name in the model zoo's checkpoint}, for what that has a place for."""
+    """Return {name in a CenterNet's state_dict: name in the model zoo's checkpoint}, without names that it lacks."""
     names = {}
-    for cell, part in ((name, type(child)) for name, child in module.named_modules()):
+    for cell, kind_of_cell in ((name, type(child)) for name, child in module.named_modules()):
         first, _, rest = cell.partition(".")
-        theirs = f"{first}_fn.{rest}" if first in ("hm", "wh", "reg") else cell if first == "deconv_layers" else f"backbone.{cell}"
+        if first in ("hm", "wh", "reg"):
+            theirs = f"{first}_fn.{rest}"
+        else:
+            theirs = cell if first == "deconv_layers" else f"backbone.{cell}"
         theirs = f"network.{theirs}".replace("conv_offset_mask", "conv_offset")
-        if part is nn.BatchNorm2d:
+        if kind_of_cell is nn.BatchNorm2d:
             kinds = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
         else:
-            kinds = {"weight": "weight"} if part is DCN else {"weight": "weight", "bias": "bias"}
-        names.update({f"{cell}.{kind}": f"{theirs}.{kind_there}" for kind, kind_there in kinds.items()})
+            kinds = {"weight": "weight"} if kind_of_cell is DCN else {"weight": "weight", "bias": "bias"}
+        names.update({f"{cell}.{kind}": f"{theirs}.{zoo_kind}" for kind, zoo_kind in kinds.items()})
     return {name: names[name] for name in module.state_dict() if name in names}
 
 
 def lively(module):
-    """Give a PyTorch network weights that carry the input through to the output, and statistics as after training."""
+    """Give a PyTorch network weights that propagate the input to the output, and statistics as after training."""
     recipe = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "recipe.py"))
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     state = {name: torch.tensor(value) for name, value in recipe["make_state_dict"](shapes, 3).items()}

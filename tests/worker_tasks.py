@@ -1,4 +1,5 @@
-"""What the tests let the web service's workers do; its own imports are none but the library's, so that theirs are seen."""
+"""Tasks for the web service's workers in tests. It imports only the standard library, so that tests see the workers'
+imports."""
 import ctypes
 import os
 import signal
@@ -6,50 +7,50 @@ import sys
 
 
 def hang(*_):
-    """Wait in C with Python's lock held, as a decoder may that never looks up."""
+    """Wait in C with the GIL held, like a decoder that hangs."""
     ctypes.PyDLL(None).sleep(600)
 
 
 def modules():
-    """The modules that are loaded."""
+    """The loaded modules."""
     return sorted(sys.modules)
 
 
 def process():
-    """The number of the process."""
+    """The process id."""
     return os.getpid()
 
 
 def crash():
-    """End the process as the system does where there is no memory left."""
+    """End the process as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def lose_its_service():
-    """Begin as a process does whose service has been killed meanwhile: its parent is another."""
+    """Initialize like a worker whose service has been killed in the meantime, so that its parent is another process."""
     os.getppid = lambda: 1
     sys.modules["src.serving.images"].init_worker()
 
 
 def fail():
-    """Raise what is no HTTPException."""
+    """Raise an exception other than HTTPException."""
     raise ZeroDivisionError("zero")
 
 
 class Deadly:
-    """What ends the process that unpickles it."""
+    """Ends the process that unpickles it."""
 
     def __reduce__(self):
         return crash, ()
 
 
 class DeadlyResult:
-    """What ends the process that pickles it."""
+    """Ends the process that pickles it."""
 
     def __reduce__(self):
         crash()
 
 
 def give_and_crash():
-    """End the process while it gives its result, with the lock that all processes share."""
+    """End the process while it returns its result and holds the lock that all processes share."""
     return DeadlyResult()

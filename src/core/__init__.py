@@ -1,1 +1,1 @@
-"""What every other folder uses: errors, signals, files, the log. No MindSpore, no configuration."""
+"""Foundations for all other folders: errors, signals, files, the log. No MindSpore, no configuration."""

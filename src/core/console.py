@@ -1,4 +1,4 @@
-"""The log and the progress of long work."""
+"""The log, and the progress of long work."""
 import logging
 import sys
 import textwrap
@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sized
 from tqdm import tqdm
 
 LOG = logging.getLogger("centernet")  # in a checkout, too
-LOG.addHandler(logging.NullHandler())  # of a program that configures no logging, nothing is printed
+LOG.addHandler(logging.NullHandler())  # prints nothing in a program that configures no logging
 
 
 def show(result: object) -> None:
-    """Print what a script is asked for, at once; above the bars, if a terminal shows any."""
+    """Print a script's result immediately, above any progress bars."""
     with tqdm.external_write_mode(sys.stdout):
         print(result, flush=True)
 
@@ -25,7 +25,7 @@ class Console(logging.Handler):
         self.label = label
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record. What comes of it is the script's to handle: an output that nobody reads any more, a full disk."""
+        """Print a record. Errors, such as a closed pipe or a full disk, are the script's to handle."""
         show(textwrap.indent(record.getMessage(), self.label, lambda line: True))
 
 
@@ -36,20 +36,20 @@ def print_log() -> None:
 
 
 def be_quiet() -> None:
-    """Print only the log's warnings from here on, and no progress."""
+    """Log only warnings from here on, and show no progress."""
     LOG.setLevel(logging.WARNING)
 
 
 def log_skipped(problems: Iterable[str]) -> None:
-    """Name what was left out, a sentence each."""
+    """Log a warning for each skipped item."""
     for problem in problems:
         LOG.warning(f"skipped {problem}")
 
 
 def progress(items: Iterable, what: str, total: int | None = None, every: float = 10.0) -> Iterator:
-    """Iterate over items and show rate and time left, where the log shows such lines: a bar on a terminal, else a line every few seconds.
+    """Iterate over items and report rate and time left: as a bar on a terminal, else in the log every few seconds.
 
-    total, for items without a length, may be None if nobody knows it.
+    total is for items without a length; None if it is unknown.
     """
     total = len(items) if total is None and isinstance(items, Sized) else total
     if sys.stderr.isatty():

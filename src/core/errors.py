@@ -1,4 +1,4 @@
-"""Errors that a person can act on, and the frame every entry script runs in."""
+"""User errors, and the frame that every entry script runs in."""
 import contextlib
 import io
 import os
@@ -12,25 +12,27 @@ from .interrupts import INTERRUPTS, Interrupted
 
 
 class UserError(Exception):
-    """A mistake of the user's, or of the data: the message says what, where and what to do.
+    """A mistake of the user's, or in the data: the message states what is wrong, where, and what to do.
 
-    >>> raise UserError("image.txt is no image")
+    >>> raise UserError("image.txt is not an image")
     Traceback (most recent call last):
-    src.core.errors.UserError: image.txt is no image
+    src.core.errors.UserError: image.txt is not an image
     """
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call main(), which may return an exit code. A UserError or a missing file ends in one sentence and code 2, an interrupt in 130, an
-    output that nobody reads any more (`| head`) in 141 without a word, as in other programs. The log is printed.
+    """Call main(), which may return an exit code, print the log, and exit.
 
-    Letters that the terminal's encoding lacks are printed as their numbers (\\u77e9). Where standard output or standard error is closed
-    (`>&-`), what goes there goes nowhere. A launcher gets the exit code through a new file, too, which it names in the variable
-    CENTERNET_EXIT_CODE_FILE: MindSpore may crash a process of a distributed run that has done all its work, as it leaves the others.
+    A UserError or a missing file prints one sentence and exits with 2, an interrupt with 130, and a closed output pipe
+    (`| head`) silently with 141, like other programs. Characters outside the terminal's encoding are printed as escapes
+    (\\u77e9). A closed standard output or standard error (`>&-`) is replaced by the null device.
+
+    The exit code is also written to a new file if CENTERNET_EXIT_CODE_FILE names one: MindSpore may crash a process of
+    a distributed run after its work is done, while it leaves the group, and the launcher still needs the code.
     """
-    from .console import print_log  # while a signal still ends the process at once, if `start` has called
+    from .console import print_log  # while a signal still ends the process immediately, if `start` is the caller
 
-    told = os.environ.pop("CENTERNET_EXIT_CODE_FILE", "")  # it is this process's alone
+    code_file = os.environ.pop("CENTERNET_EXIT_CODE_FILE", "")  # not for child processes
     print_log()
     INTERRUPTS.install()
     for name in ("stdout", "stderr"):
@@ -39,64 +41,66 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     code = _call(main)
-    _unread()
-    if told:
-        # Without the file the process's own exit code is taken.
-        with INTERRUPTS.deferred(), contextlib.suppress(OSError), open(told, "x", encoding="utf-8") as file:
+    _discard_unread()
+    if code_file:
+        # Without the file, the launcher uses the process's exit code.
+        with INTERRUPTS.deferred(), contextlib.suppress(OSError), open(code_file, "x", encoding="utf-8") as file:
             file.write(f"{code}\n")
     sys.exit(code)
 
 
-def _call(main):
-    """What run does with main: the exit code."""
+def _call(main: Callable[[], int | None]) -> int | str:
+    """Call main() and return the exit code, or the message that sys.exit was called with."""
     try:
+        code: int | str | None
         try:
             code = main()
-        except SystemExit as end:  # of argparse, after --help
+        except SystemExit as end:  # argparse, after --help
             code = end.code
         sys.stdout.flush()
         return code or 0
     except BrokenPipeError as error:
-        return 128 + signal.SIGPIPE if _unread() else _say(f"error: {error.strerror}")
+        return 128 + signal.SIGPIPE if _discard_unread() else _print_error(f"error: {error.strerror}")
     except (Interrupted, KeyboardInterrupt) as error:
-        return _say(f"interrupted{f': {error}' if str(error) else ''}", 130)
+        return _print_error(f"interrupted{f': {error}' if str(error) else ''}", 130)
     except UserError as error:
-        return _say(f"error: {error}")
+        return _print_error(f"error: {error}")
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        return _say(f"error: {error.strerror or error}{where}")
+        return _print_error(f"error: {error.strerror or error}{where}")
 
 
 def reason(error: BaseException) -> str:
-    """Why a file could not be used, in words: an OSError without its number and path, which the caller names."""
+    """Why a file could not be used; of an OSError without its number and path, which the caller names."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
-def _say(message, code=2):
-    """Print a message, if anybody reads it; returns the exit code."""
+def _print_error(message: str, code: int = 2) -> int:
+    """Print a message, unless standard error is a closed pipe; return the exit code."""
     with contextlib.suppress(BrokenPipeError):
         print(message, file=sys.stderr)
     return code
 
 
-def _unread():
-    """Whether standard output or standard error is a pipe that nobody reads any more; what is left for it goes nowhere then."""
-    gone = False
+def _discard_unread() -> bool:
+    """Return whether standard output or standard error is a closed pipe, and send its remaining output to the null
+    device."""
+    closed = False
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # a stream of a caller's that is no file
+        with contextlib.suppress(OSError, ValueError):  # a caller's stream that is not a file
             poll = select.poll()
             poll.register(stream.fileno(), 0)
             if any(event & select.POLLERR for _, event in poll.poll(0)):
-                gone = True
-                with open(os.devnull, "wb") as nowhere:
-                    os.dup2(nowhere.fileno(), stream.fileno())
+                closed = True
+                with open(os.devnull, "wb") as null:
+                    os.dup2(null.fileno(), stream.fileno())
                 stream.flush()
-    return gone
+    return closed
 
 
 @contextlib.contextmanager
 def about(path: str) -> Iterator[None]:
-    """Put a file's name before the UserErrors of the block."""
+    """Prefix the UserErrors of the block with a file's name."""
     try:
         yield
     except UserError as error:
@@ -105,7 +109,7 @@ def about(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turn an OSError of the block, which writes a file, into a UserError: a write's own does not name the file."""
+    """Turn an OSError of the block, which writes a file, into a UserError: a failed write does not name the file."""
     try:
         yield
     except OSError as error:
@@ -113,7 +117,7 @@ def writing(path: str) -> Iterator[None]:
 
 
 def require_file(path: str, what: str) -> str:
-    """Return path if it is a file, else raise UserError that names it and what it should have been."""
+    """Return path if it is a file, else raise UserError with the path and its role."""
     if not path:
         raise UserError(f"no {what} given")
     if not os.path.isfile(path):
@@ -122,7 +126,7 @@ def require_file(path: str, what: str) -> str:
 
 
 def require_dir(path: str, what: str) -> str:
-    """Return path if it is a folder, else raise UserError that names it and what it should have been."""
+    """Return path if it is a folder, else raise UserError with the path and its role."""
     if not path:
         raise UserError(f"no {what} given")
     if not os.path.isdir(path):

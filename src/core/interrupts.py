@@ -5,36 +5,41 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from types import FrameType
 
 
 class Interrupted(Exception):
-    """The user ended the work early, and it is written: the message says what there is and which command goes on."""
+    """The user ended the work early, and it is saved: the message states what exists and the command to continue."""
 
 
 class Interrupts:
-    """What SIGINT (Ctrl-C) and SIGTERM do: both raise KeyboardInterrupt, but in the blocks of `deferred`, `blocked` and `immediate`.
+    """Handlers of SIGINT (Ctrl-C) and SIGTERM: both raise KeyboardInterrupt, except in the blocks of `deferred`,
+    `blocked` and `immediate`.
 
-    MindSpore turns SIGINT into SIGTERM once a graph runs, and a launcher passes on what a terminal also sends to all: what comes within
-    ECHO seconds of the first signal is the same interrupt. A later one always raises. While a library is loaded that an exception leaves
-    half made, and Python then cannot end without pages of trace, the process ends at once.
+    MindSpore turns SIGINT into SIGTERM once a graph runs, and a launcher forwards what the terminal sends to every
+    process as well, so signals within ECHO seconds of the first are the same interrupt. A later one always raises.
+    While a library is loading that an exception would leave half initialized, so that Python could only end in pages of
+    traceback, the process ends immediately.
     """
 
     ECHO = 2.0
-    FRAGILE = ("mindspore", "torch")  # libraries that an exception must not end the loading of
+    FRAGILE = ("mindspore", "torch")  # libraries whose import must not be ended by an exception
 
-    def __init__(self):
-        self.first = None
-        self.mode = "raise"
+    def __init__(self) -> None:
+        self.first: float | None = None  # time of the first signal
+        self.mode = "raise"  # or "note", "exit"
 
     def install(self, mode: str = "raise") -> None:
-        """Take over both signals; one that the process was started to ignore stays ignored. With mode "exit" they end the process without
-        a word more, for scripts that load much before they call run."""
+        """Install the handlers; a signal that the process was started to ignore stays ignored.
+
+        In mode "exit" signals end the process without a traceback, for scripts that load much before they call run.
+        """
         self.mode = mode
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._handle)
 
-    def _handle(self, _number=None, frame=None):
+    def _handle(self, _number: int = 0, frame: FrameType | None = None) -> None:
         now = time.monotonic()
         if self.mode == "exit" or (self.mode == "raise" and self._loads_fragile(frame)):
             print("interrupted", file=sys.stderr, flush=True)
@@ -48,21 +53,22 @@ class Interrupts:
             return
         raise KeyboardInterrupt
 
-    def _loads_fragile(self, frame):
-        """Whether one of the FRAGILE libraries is being imported in a frame or its callers."""
+    def _loads_fragile(self, frame: FrameType | None) -> bool:
+        """Whether a FRAGILE library is being imported in a frame or its callers."""
         while frame is not None:
-            if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").partition(".")[0] in self.FRAGILE:
+            package = frame.f_globals.get("__name__", "").partition(".")[0]
+            if frame.f_code.co_name == "<module>" and package in self.FRAGILE:
                 return True
             frame = frame.f_back
         return False
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self.first is not None
 
     @contextlib.contextmanager
-    def _in_mode(self, mode):
+    def _in_mode(self, mode: str) -> Iterator[None]:
         before, self.mode = self.mode, mode
         try:
             yield
@@ -70,21 +76,21 @@ class Interrupts:
             self.mode = before
 
     def deferred(self) -> contextlib.AbstractContextManager[None]:
-        """Let the block decide where it ends: a first signal sets `requested` and raises nothing."""
+        """Let the block decide when to end: a first signal sets `requested` and raises nothing."""
         return self._in_mode("note")
 
     def immediate(self) -> contextlib.AbstractContextManager[None]:
-        """End the process on a signal, without a clean-up, where there is nothing to lose: MindSpore answers an exception while it compiles
-        with pages of trace and a file."""
+        """End the process on a signal, without cleanup, where nothing can be lost: an exception while MindSpore
+        compiles makes it print pages of traceback and write a file."""
         return self._in_mode("exit")
 
     @contextlib.contextmanager
     def blocked(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt at the end of the block if a signal comes in it: where MindSpore compiles and there is work to save."""
-        came = self.first
+        """Raise KeyboardInterrupt only at the end of the block: for compilation with unsaved work around it."""
+        before = self.first
         with self.deferred():
             yield
-        if self.first != came:
+        if self.first != before:
             raise KeyboardInterrupt
 
 
@@ -92,7 +98,8 @@ INTERRUPTS = Interrupts()
 
 
 def until_interrupted(items: Iterable) -> Iterator:
-    """Iterate over items until a signal comes; the block of the loop is not interrupted, and INTERRUPTS.requested says why it ended."""
+    """Iterate over items until a signal arrives. The loop's body is not interrupted; INTERRUPTS.requested tells why the
+    loop ended."""
     with INTERRUPTS.deferred():
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-"""Locks on folders that work writes into: two trainings in one folder would move each other's files aside, and mix their records."""
+"""Locks on output folders: two trainings in one folder would back up each other's files and mix their records."""
 import contextlib
 import datetime
 import fcntl
@@ -12,18 +12,19 @@ from .errors import UserError, reason
 
 
 def lock_file(folder: str, work: str) -> str:
-    """The file that is locked while such work, "training", goes on in a folder.
+    """The file that is locked while work, such as "training", runs in a folder.
 
-    It is removed at the end; what a killed process leaves holds no lock, for that is the kernel's.
+    It is removed at the end. The one that a killed process leaves is not locked, since the kernel holds the lock.
     """
     return os.path.join(folder, f".centernet-{work.replace(' ', '-')}.lock")
 
 
 @contextlib.contextmanager
 def locked(folders: Sequence[str], work: str) -> Iterator[None]:
-    """Let no other process do such work in these folders, which are made if they are missing, until the block ends.
+    """Keep other processes from the same work in these folders until the block ends. Missing folders are created.
 
-    Where a file system cannot lock, a line says so, and nothing is locked. Raises UserError, which says who works there.
+    On a file system without locks a warning is logged, and nothing is locked. Raises UserError, which names the
+    process that holds the lock.
     """
     with contextlib.ExitStack() as held:
         for folder in sorted({os.path.realpath(folder) for folder in folders}):
@@ -33,29 +34,30 @@ def locked(folders: Sequence[str], work: str) -> Iterator[None]:
 
 
 def require_free(folders: Sequence[str], work: str) -> None:
-    """Raise UserError if a process does such work in one of these folders, which need not be there."""
+    """Raise UserError if a process does the same work in one of these folders, which need not exist."""
     for folder in sorted({os.path.realpath(folder) for folder in folders}):
         with contextlib.suppress(OSError), open(lock_file(folder, work), "rb") as file:
             _lock(file.fileno(), folder, work)
 
 
 @contextlib.contextmanager
-def _locked(folder, work):
+def _locked(folder: str, work: str) -> Iterator[None]:
     path = lock_file(folder, work)
     try:
         descriptor = _open_locked(path, folder, work)
     except OSError as error:
         with contextlib.suppress(OSError):
-            if os.path.getsize(path) == 0:  # made for nothing; a holder's says who that is
+            if os.path.getsize(path) == 0:  # created in vain; a holder's file has content
                 os.remove(path)
-        LOG.warning(f"warning: {folder} cannot be locked ({reason(error)}): nothing keeps a second {work} from it")
+        LOG.warning(f"warning: {folder} cannot be locked ({reason(error)}): a second {work} in it would go unnoticed")
         yield
         return
     try:
-        with contextlib.suppress(OSError):  # nobody needs to know who it is
+        with contextlib.suppress(OSError):  # naming the holder is a courtesy
             os.truncate(descriptor, 0)
             since = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-            os.write(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
+            holder = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+            os.write(descriptor, json.dumps(holder).encode())
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -63,15 +65,18 @@ def _locked(folder, work):
         os.close(descriptor)
 
 
-def _open_locked(path, folder, work):
-    """The descriptor of the lock's file, locked. Raises OSError where that cannot be, UserError if another process has it."""
+def _open_locked(path: str, folder: str, work: str) -> int:
+    """The descriptor of the locked lock file.
+
+    Raises OSError where locking is impossible, UserError if another process holds the lock.
+    """
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except PermissionError:
             if not os.path.exists(path):
                 raise
-            # What another user's process left behind can be locked, too.
+            # Another user's leftover file can be locked without write permission.
             descriptor = os.open(path, os.O_RDONLY)
         try:
             _lock(descriptor, folder, work)
@@ -80,11 +85,12 @@ def _open_locked(path, folder, work):
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # of a file that its holder has removed meanwhile
+        os.close(descriptor)  # its holder has removed the file in the meantime
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file or folder unless another process has; returns whether it is locked now. Raises OSError where that cannot be."""
+    """Lock an open file or folder; return False if another process holds the lock. Raises OSError where locking is
+    impossible."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -92,15 +98,15 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def _lock(descriptor, folder, work):
+def _lock(descriptor: int, folder: str, work: str) -> None:
     if not try_lock(descriptor):
-        who = _holder(descriptor)
-        raise UserError(f"{folder}: another {work} is at work there{who}; wait for its end, or name another folder")
+        raise UserError(f"{folder}: another {work} is at work there{_holder(descriptor)}; wait until it ends, or "
+                        "choose another folder")
 
 
-def _holder(descriptor):
-    """The words for who holds a lock, "" where its file does not say."""
+def _holder(descriptor: int) -> str:
+    """The process that holds a lock, in parentheses; an empty string if its file does not name it."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        said = json.loads(os.pread(descriptor, 1000, 0))
-        return f" (process {said['process']} on {said['host']}, since {said['since']})"
+        holder = json.loads(os.pread(descriptor, 1000, 0))
+        return f" (process {holder['process']} on {holder['host']}, since {holder['since']})"
     return ""

@@ -1,31 +1,32 @@
-"""Tables of text for a log."""
+"""Text tables for the log."""
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-LONGEST = 28  # letters of a name
+LONGEST = 28  # characters of a name
 GAP = "    "
-ROWS = 30  # that stand under each other without a second part
+ROWS = 30  # of a table in one block
 
 
-def table(head, rows):
-    """Rows of texts under a head as lines: the first cells to the left, the others to the right.
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of strings under a head, as lines: the first column left-aligned, the others right-aligned.
 
-    Many rows go on beside each other, in two or three parts, each under the head.
+    A long table is split into two or three blocks side by side, each under the head.
     """
     rows = [[shown(row[0]), *row[1:]] for row in rows]
     first, *others = (max(map(_width, cells)) for cells in zip(head, *rows))
     widths = [first, *(width + 2 for width in others)]
     lines = [line(row, widths) for row in rows]
     length = max(1, -(-len(lines) // min(3, 1 + len(lines) // ROWS)))
-    parts = [lines[start : start + length] for start in range(0, max(1, len(lines)), length)]
-    parts = [[line(head, widths), *part] for part in parts]
-    return "\n".join(GAP.join(part[number] for part in parts if number < len(part)).rstrip() for number in range(len(parts[0])))
+    blocks = [lines[start : start + length] for start in range(0, max(1, len(lines)), length)]
+    blocks = [[line(head, widths), *block] for block in blocks]
+    return "\n".join(GAP.join(block[number] for block in blocks if number < len(block)).rstrip()
+                     for number in range(len(blocks[0])))
 
 
-def truncate_middle(rows, most):
-    """At most so many rows, an even number, of the start and of the end; a row between them says how many more classes there are.
+def truncate_middle(rows: list[list[str]], most: int) -> list[list[str]]:
+    """At most `most` rows, an even number, from the start and the end; a row between them counts the omitted classes.
 
-    Rows that have "-" cells, of classes without objects, give way first: a row at the end says how many they are.
+    Rows with "-" cells, of classes without objects, are omitted first; a row at the end counts them.
     """
     if len(rows) <= most:
         return rows
@@ -37,23 +38,25 @@ def truncate_middle(rows, most):
 
 
 def line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """A row of texts in columns of so many places: the first to the left, the others to the right; a longer one moves those after it."""
+    """Cells in columns of these widths, the first left-aligned, the others right-aligned; a longer cell shifts those
+    after it."""
     first, *others = (" " * (width - _width(cell)) for cell, width in zip(cells, widths))
     return "".join([cells[0] + first, *(space + cell for cell, space in zip(cells[1:], others))])
 
 
-def _width(text):
-    """The places that a text takes on a terminal: Chinese, Japanese and Korean letters take two."""
-    return sum(0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
+def _width(text: str) -> int:
+    """The columns that a string takes on a terminal: two for a Chinese, Japanese or Korean character."""
+    return sum(0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+               for character in text)
 
 
-def shown(text):
-    """A name as one short piece of a line, without control characters."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+def shown(text: str) -> str:
+    """A name for a table, shortened and without control characters."""
+    text = "".join(character if character.isprintable() else " " for character in text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def some(names, most=8):
-    """The first names of a list, and how many more there are."""
+def some(names: Iterable[object], most: int = 8) -> str:
+    """The first names of a list, and the number of further ones."""
     names = list(names)
     return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,8 +1,8 @@
-"""The version of this project. It stands here alone: pyproject.toml, --version, side files, pages and the service take it from here."""
+"""The project's version: the one place it is stated, for pyproject.toml, --version, side files and the service."""
 
 __version__ = "1.0.0"
 
 
 def version() -> str:
-    """The version: "1.0.0"."""
+    """The version, such as "1.0.0"."""
     return __version__

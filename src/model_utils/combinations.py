@@ -1,143 +1,163 @@
-"""What parameters may be together, and which of them then do nothing; what each may be alone, rules.py checks."""
+"""Checks of parameter combinations, and parameters without effect; rules.py checks each parameter on its own."""
+from typing import Any
+
 from ..core.errors import UserError
 from ..network.architectures import check_detected_input, check_input, network_facts, resolved
 from ..tasks import task_of
 from .local_adapter import launcher_variable
+from .settings import Config
+
+Unused = list[tuple[Any, str, list[str]]]  # [(whether the condition holds, the condition, parameters without effect)]
 
 
-def check_network(config):
-    """Raise UserError for a network that net_config cannot describe, one that does not take the training's inputs, and a best_metric that
-    the task does not have."""
+def check_network(config: Config) -> None:
+    """Raise UserError for an invalid network, a network that does not fit the training's input size, and a best_metric
+    that the task does not have."""
     options = config.net_config
     metrics = task_of(options).metrics
     if config.best_metric not in metrics:
-        raise UserError(f"best_metric is {config.best_metric!r} ({config.origin('best_metric')}); choose from {', '.join(metrics)}")
+        raise UserError(f"best_metric is {config.best_metric!r} ({config.origin('best_metric')}); choose from "
+                        f"{', '.join(metrics)}")
     net_config = options.as_dict()
     resolved(net_config)
     check_input(network_facts(net_config), config.dataset_config.input_res_train, "dataset_config.input_res_train")
     if options.dense_wh and options.cat_spec_wh:
-        raise UserError("net_config.dense_wh and cat_spec_wh are both true: a size is learned in the whole gaussian, or for each class; "
+        raise UserError("net_config.dense_wh and cat_spec_wh are both true, but sizes are either dense or per class; "
                         "set one of them to false")
 
 
-def check_schedule(train_config):
+def check_schedule(train_config: Config) -> None:
     """Raise UserError for a learning rate that would rise."""
     name = train_config.lr_schedule
     options = getattr(train_config, name)
     end = getattr(options, "end_learning_rate", 0.0)
     if end > options.learning_rate:
-        raise UserError(f"train_config.{name}.end_learning_rate {end} is above its learning_rate {options.learning_rate}: the rate would "
-                        "rise; lower the first, or raise the second")
+        raise UserError(f"train_config.{name}.end_learning_rate {end} is above learning_rate {options.learning_rate}: "
+                        "the rate would rise; lower the first, or raise the second")
 
 
-def check_evaluation(config, facts):
-    """Raise UserError for evaluation settings that go alone, but not together, or not with a network (architectures.network_facts)."""
+def check_evaluation(config: Config, facts: dict[str, Any]) -> None:
+    """Raise UserError for evaluation settings that do not fit each other or the network.
+
+    facts are those of architectures.network_facts.
+    """
     options, size = config.eval_config, config.dataset_config.input_res_test
     if options.keep_res:
         return
     check_detected_input(facts, size, "dataset_config.input_res_test")
     if options.flip_test and size[0] % facts["stride"]:
-        raise UserError(f"eval_config.flip_test needs an input whose mirror image lies on the same grid: the width of "
-                        f"dataset_config.input_res_test is {size[0]}, no multiple of {facts['stride']}")
+        raise UserError(f"eval_config.flip_test needs a width that is a multiple of {facts['stride']}, so that the "
+                        f"mirror image lies on the same grid; it is {size[0]} in dataset_config.input_res_test")
 
 
-# ---------------------------------------------------------------- what does nothing
+# ---------------------------------------------------------------- parameters without effect
 
 
-def unused_in_training(config):
-    """Sentences about the parameters that were set, and that do nothing in a training with the others as they are."""
+def unused_in_training(config: Config) -> list[str]:
+    """Messages about parameters that were set, but have no effect in a training with this configuration."""
     network, options, data = config.net_config, config.train_config, config.dataset_config
     weights = config.load_checkpoint_path or config.resume
     optimizer, schedule = f"train_config.{options.optimizer}", f"train_config.{options.lr_schedule}"
     others = [f"train_config.{name}." for name in ("Adam", "AdamW", "SGD") if name != options.optimizer]
-    other_schedules = [f"train_config.{name}." for name in ("MultiDecay", "PolyDecay", "CosineDecay") if name != options.lr_schedule]
+    schedules = ("MultiDecay", "PolyDecay", "CosineDecay")
+    other_schedules = [f"train_config.{name}." for name in schedules if name != options.lr_schedule]
     sizes_are_l1 = network.dense_wh or network.norm_wh or network.cat_spec_wh
     return _unused(config, [
         *_unused_anywhere(config, network.arch), *_unused_sizes(config),
         (not config.distribute and not launcher_variable(), "distribute is false", ["device_num"]),
         (not config.enable_data_sink, "enable_data_sink is false", ["data_sink_steps"]),
         (not config.enable_save_ckpt, "enable_save_ckpt is false",
-         ["save_checkpoint_steps", "save_checkpoint_num", "save_checkpoint_minutes", *([] if config.resume else ["save_checkpoint_path"])]),
+         ["save_checkpoint_steps", "save_checkpoint_num", "save_checkpoint_minutes",
+          *([] if config.resume else ["save_checkpoint_path"])]),
         (config.resume, "resume is true", ["net_config.load_backbone_path"]),
-        (config.load_checkpoint_path, "load_checkpoint_path names a whole checkpoint", ["net_config.load_backbone_path"]),
+        (config.load_checkpoint_path, "load_checkpoint_path names a complete checkpoint",
+         ["net_config.load_backbone_path"]),
         (not config.eval_epochs, "eval_epochs is 0", ["best_metric"]),
-        (not options.ema_decay and not weights, "train_config.ema_decay is 0, and no checkpoint is loaded", ["use_ema"]),
+        (not options.ema_decay and not weights, "train_config.ema_decay is 0 and no checkpoint is loaded",
+         ["use_ema"]),
         (not config.need_profiler, "need_profiler is false", ["profiler_path"]),
-        (network.dense_wh and data.heatmap_on == "device", "net_config.dense_wh is drawn on the host", ["dataset_config.heatmap_on"]),
+        (network.dense_wh and data.heatmap_on == "device", "net_config.dense_wh is drawn on the host",
+         ["dataset_config.heatmap_on"]),
         (data.rand_crop, "dataset_config.rand_crop is true", ["dataset_config.shift"]),
         (not data.rotate, "dataset_config.rotate is 0", ["dataset_config.aug_rot"]),
         (not data.aug_rot, "dataset_config.aug_rot is 0", ["dataset_config.rotate"]),
-        (not data.color_aug, "dataset_config.color_aug is false", ["dataset_config.eig_val", "dataset_config.eig_vec"]),
+        (not data.color_aug, "dataset_config.color_aug is false",
+         ["dataset_config.eig_val", "dataset_config.eig_vec"]),
         (network.dense_wh, "net_config.dense_wh is true", ["net_config.norm_wh"]),
         (not network.reg_offset, "net_config.reg_offset is false",
          ["net_config.off_weight", *(["net_config.reg_loss"] if sizes_are_l1 else [])]),
         (not config.enable_lossscale, "enable_lossscale is false",
          [f"train_config.{name}" for name in ("loss_scale_value", "dynamic_loss_scale", "max_overflows")]),
-        (not config.enable_lossscale or not options.dynamic_loss_scale, "no loss scale is dynamic", ["train_config.loss_scale_window"]),
+        (not config.enable_lossscale or not options.dynamic_loss_scale, "the loss scale is not dynamic",
+         ["train_config.loss_scale_window"]),
         (options.freeze == "backbone", "train_config.freeze is backbone", ["train_config.backbone_lr_factor"]),
         (True, f"train_config.optimizer is {options.optimizer}", others),
         (True, f"train_config.lr_schedule is {options.lr_schedule}", other_schedules),
         (options.optimizer == "SGD", "train_config.optimizer is SGD", [f"{schedule}.eps"]),
-        (not getattr(options, options.optimizer).weight_decay, f"{optimizer}.weight_decay is 0", [f"{optimizer}.decay_filter"]),
+        (not getattr(options, options.optimizer).weight_decay, f"{optimizer}.weight_decay is 0",
+         [f"{optimizer}.decay_filter"]),
     ]) + _never_divided(config)
 
 
-def unused_in_evaluation(config, arch, of_onnx):
-    """The same in an evaluation of a model of an architecture, in an ONNX file or another."""
+def unused_in_evaluation(config: Config, arch: str, of_onnx: bool) -> list[str]:
+    """Messages about parameters without effect in an evaluation of a model of this architecture."""
     scored = config.run_mode == "val" and config.enable_eval
     several = len(config.eval_config.multi_scales) > 1
     return _unused(config, [
         *_unused_anywhere(config, arch), *_unused_sizes(config),
-        (of_onnx, "onnx_provider computes an ONNX file",
+        (of_onnx, "onnx_provider runs an ONNX file",
          ["device_target", "device_id", "conv_allow_hf32", "jit_level", "net_config.dcn_impl"]),
-        (not of_onnx, "the model is no ONNX file", ["onnx_provider"]),
-        (several, "several eval_config.multi_scales always have it", ["eval_config.SOFT_NMS"]),
-        (not scored, f"run_mode is {config.run_mode}, and enable_eval {str(config.enable_eval).lower()}", ["eval_config.voc_metric"]),
+        (not of_onnx, "the model is not an ONNX file", ["onnx_provider"]),
+        (several, "it is always on with several eval_config.multi_scales", ["eval_config.SOFT_NMS"]),
+        (not scored, f"run_mode is {config.run_mode} and enable_eval is {str(config.enable_eval).lower()}",
+         ["eval_config.voc_metric"]),
         (not config.visual_image, "visual_image is false", ["eval_config.score_thresh"]),
     ])
 
 
-def unused_in_export(config, arch):
-    """The same in an export of a model of an architecture."""
+def unused_in_export(config: Config, arch: str) -> list[str]:
+    """Messages about parameters without effect in an export of a model of this architecture."""
     options = config.export_config
     onnx = options.export_format == "ONNX"
     return _unused(config, [
         *_unused_anywhere(config, arch),
-        (not onnx, f"export_config.export_format is {options.export_format}", ["export_config.onnx_dcn", "export_config.onnx_dynamic"]),
-        (onnx and options.onnx_dynamic, "an ONNX file leaves it free (export_config.onnx_dynamic)",
+        (not onnx, f"export_config.export_format is {options.export_format}",
+         ["export_config.onnx_dcn", "export_config.onnx_dynamic"]),
+        (onnx and options.onnx_dynamic, "it is dynamic in this ONNX file (export_config.onnx_dynamic)",
          ["export_config.batch_size", "export_config.input_res"]),
     ])
 
 
-def _unused_anywhere(config, arch):
+def _unused_anywhere(config: Config, arch: str) -> Unused:
     modelarts = ["data_url", "train_url", "checkpoint_url", "modelarts_local_path", "modelarts_timeout"]
     return [(not config.enable_modelarts, "enable_modelarts is false", modelarts),
             (arch.startswith(("res_", "hourglass")), f"{arch} has no deformable convolutions",
              ["net_config.dcn_impl", "export_config.onnx_dcn"])]
 
 
-def _unused_sizes(config):
-    return [(config.eval_config.keep_res, "eval_config.keep_res is true", ["dataset_config.input_res_test"]),
-            (not config.eval_config.keep_res, "eval_config.keep_res is false", ["eval_config.pad_multiple"])]
+def _unused_sizes(config: Config) -> Unused:
+    keep_res = config.eval_config.keep_res
+    return [(keep_res, "eval_config.keep_res is true", ["dataset_config.input_res_test"]),
+            (not keep_res, "eval_config.keep_res is false", ["eval_config.pad_multiple"])]
 
 
-def _never_divided(config):
-    """A sentence in a list if a training ends before its rate is divided for the first time."""
+def _never_divided(config: Config) -> list[str]:
+    """A message in a list if a training ends before its rate is divided for the first time."""
     options, epochs = config.train_config, config.epoch_size
     after = options.MultiDecay.multi_epochs
     if options.lr_schedule != "MultiDecay" or not after or min(after) < epochs:
         return []
-    return [f"the learning rate is never divided: epoch_size is {epochs}, and train_config.MultiDecay.multi_epochs {after}"]
+    return [f"the learning rate is never divided: epoch_size is {epochs}, train_config.MultiDecay.multi_epochs {after}"]
 
 
-def _unused(config, rows):
-    """A sentence for each of the rows (whether it is so, why nothing comes of parameters then, their names) that has some that were set.
+def _unused(config: Config, rows: Unused) -> list[str]:
+    """A message for each row whose condition holds and that names a changed parameter.
 
-    A section's name, with its dot, stands for all in it. Set is what a file or the command line gives, unless it is the default.
+    A section's name with a trailing dot stands for all its parameters.
     """
-    sentences = []
-    for holds, why, names in rows:
-        idle = [name for name in config.changed() if name in names or f"{name.rpartition('.')[0]}." in names]
-        if holds and idle:
-            sentences.append(f"without effect, since {why}: {', '.join(idle)}")
-    return sentences
+    messages = []
+    for holds, condition, names in rows:
+        unused = [name for name in config.changed() if name in names or f"{name.rpartition('.')[0]}." in names]
+        if holds and unused:
+            messages.append(f"without effect, since {condition}: {', '.join(unused)}")
+    return messages

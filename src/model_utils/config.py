@@ -1,9 +1,9 @@
-"""The configuration: default_config.yaml, files that state what differs, a launcher's ini file, and the command line, in this order."""
+"""The configuration: default_config.yaml, other YAML files, a launcher's ini file, the command line; the last wins."""
 import argparse
 import functools
-import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import yaml
 
@@ -14,100 +14,64 @@ from ..core.suggest import suggest
 from ..core.version import version
 from . import zoo
 from .combinations import check_network
-from .rules import SettingsLoader, checked, expected, shortened
+from .rules import Rules, SettingsLoader, checked, expected, shortened
+from .settings import DEFAULTS, Config, flatten, nest
+from .settings import as_text as as_text  # re-exported
 
 DEFAULT_CONFIG = os.path.join(ROOT, "default_config.yaml")
 
-DEFAULTS, COMMAND_LINE, OPTIONS = "default_config.yaml", "the command line", "the options"  # where values come from, beside files
-# Options of other detectors, of the model zoo's README and of predict.py that no spelling leads to.
-OTHERS = {"imgsz": "dataset_config.input_res_train", "epochs": "epoch_size", "lr0": "train_config.MultiDecay.learning_rate",
-          "weights": "load_checkpoint_path", "onnx": "load_checkpoint_path", "mindir": "load_checkpoint_path", "device": "device_target",
+COMMAND_LINE, OPTIONS = "the command line", "the options"  # origins of values, besides files
+# Options of other detectors, of the model zoo's README and of predict.py that are spelled too differently to suggest.
+OTHERS = {"imgsz": "dataset_config.input_res_train", "epochs": "epoch_size",
+          "lr0": "train_config.MultiDecay.learning_rate", "weights": "load_checkpoint_path",
+          "onnx": "load_checkpoint_path", "mindir": "load_checkpoint_path", "device": "device_target",
           "COCO_ROOT": "coco_data_dir"}
-FLAGS = ("quiet",)  # which may stand without a value, and mean true
-METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH", "output": "PATH"}
+FLAGS = ("quiet",)  # a missing value means true
+METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH",
+            "output": "PATH"}
 
 
-class Config:
-    """Nested settings as attributes: config.train_config.batch_size."""
-
-    if TYPE_CHECKING:
-        def __getattr__(self, name: str) -> Any: ...
-
-    def __init__(self, values):
-        for name, value in values.items():
-            setattr(self, name, Config(value) if isinstance(value, dict) else value)
-
-    def as_dict(self):
-        """The settings as plain nested dictionaries."""
-        settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return {name: value.as_dict() if isinstance(value, Config) else value for name, value in settings.items()}
-
-    def parameters(self):
-        """The settings as {"eval_config.K": 100, ...}."""
-        return flatten(self.as_dict())
-
-    def origin(self, name):
-        """Where a parameter's value comes from, named as "eval_config.K": "default_config.yaml", a file's path, "the command line"."""
-        return self._origins[name]
-
-    def changed(self):
-        """{"eval_config.K": 10, ...}, the values that a file or the command line gives and that differ from default_config.yaml's."""
-        return {name: value for name, value in self.parameters().items()
-                if self._origins[name] != DEFAULTS and value != self._defaults[name]}
-
-    def summary(self):
-        """Lines that say which files the values come from, each value that differs from default_config.yaml's, and what was left out."""
-        changed = [f"{name} {_shown(value)} ({self._origins[name]})" for name, value in self.changed().items()]
-        files = [DEFAULTS, *self._files]
-        return "\n".join([f"configuration: {', '.join(files)}; {', '.join(changed) or 'all values are its own'}", *self._notes])
-
-    def take(self, settings, origin):
-        """Set parameters {"eval_config.K": value} that neither a file nor the command line gives; they then come from `origin`."""
-        for name, value in settings.items():
-            if self._origins[name] == DEFAULTS:
-                section, _, last = name.rpartition(".")
-                setattr(getattr(self, section) if section else self, last, value)
-                self._origins[name] = origin
-
-
-def load_defaults(path=DEFAULT_CONFIG):
+def load_defaults(path: str = DEFAULT_CONFIG) -> tuple[dict[str, Any], dict[str, str], Rules]:
     """Return (values, helps, rules) of a three-document file, each flat: {"train_config.batch_size": ...}.
 
-    The values are read as those of any configuration file. Raises UserError.
+    The values are read like those of any configuration file. Raises UserError.
     """
     return _read_defaults(path)[:3]
 
 
 @functools.lru_cache(maxsize=1)
-def _documents(path, changed):
-    """The documents of a YAML file that was last changed at a time: every start, side file and section asks for them. Not to be changed."""
+def _documents(path: str, modified: int) -> list[Any]:
+    """The documents of a YAML file with this modification time, cached since every command, side file and section reads
+    them. Do not modify them."""
     return _read_yaml(path)
 
 
-def _read_defaults(path):
-    """What load_defaults returns, and sentences about what was left out."""
+def _read_defaults(path: str) -> tuple[dict[str, Any], dict[str, str], Rules, list[str]]:
+    """The results of load_defaults, and remarks about ignored settings."""
     documents = _documents(path, os.stat(path).st_mtime_ns)
-    whole = len(documents) == 3 and all(isinstance(document, dict) for document in documents)
-    helps, rules = (flatten(documents[1]), flatten(documents[2], leaf="kind")) if whole else ({}, {})
-    if not whole or not all(isinstance(rule, dict) and "kind" in rule for rule in rules.values()):
-        raise UserError(f"{path}: expected three documents, values, help and rules, with lines of --- between them; another file, such as "
-                        "the model zoo's, does not replace this one, but is given with --config_path, or to launchers in CONFIG_PATH")
+    complete = len(documents) == 3 and all(isinstance(document, dict) for document in documents)
+    helps, rules = (flatten(documents[1]), flatten(documents[2], leaf="kind")) if complete else ({}, {})
+    if not complete or not all(isinstance(rule, dict) and "kind" in rule for rule in rules.values()):
+        raise UserError(f"{path}: expected three documents (values, help, rules) separated by lines of ---; another "
+                        "file, such as the model zoo's, does not replace this one: it is given with --config_path, or "
+                        "to launchers in CONFIG_PATH")
     stated = flatten(documents[0])
     no_paths = {name: "" for name in stated if name in rules and rules[name]["kind"] in ("path", "output")}
     values, _, _, notes = _merged(no_paths, {}, stated, rules, path)
     for name in rules:
         if name not in values:
             if name in stated:
-                raise UserError(f"{path}: {name} cannot be {shortened(stated[name])} in this file; {expected(rules[name])}")
+                value = shortened(stated[name])
+                raise UserError(f"{path}: {name} cannot be {value} in this file; {expected(rules[name])}")
             raise UserError(f"{path}: {name} is missing")
     return {name: values[name] for name in rules}, helps, rules, notes
 
 
-def get_config(description, argv=None):
+def get_config(description: str, argv: Sequence[str] | None = None) -> Config:
     """Parse the command line (argv, default sys.argv) of an entry script into a Config.
 
-    With quiet the log is quiet from here on. Raises UserError for an unknown parameter (with the nearest right name), a wrong type or an
-    impossible value.
+    --quiet makes the log quiet from here on. Raises UserError for an unknown parameter (with a suggestion), a wrong
+    type or an invalid value.
     """
     values, helps, rules = load_defaults()
     try:
@@ -126,68 +90,58 @@ def get_config(description, argv=None):
     return config
 
 
-def make_config(**settings):
-    """A Config of the defaults and of settings {"eval_config": {"K": 10}, ...}, checked, without a command line."""
+def make_config(**settings: Any) -> Config:
+    """A checked Config of the defaults and of settings {"eval_config": {"K": 10}, ...}, without a command line."""
     return compose([], [(OPTIONS, flatten(settings))])
 
 
-def compose(files, layers):
-    """The Config of default_config.yaml, of YAML files, and of layers [(where they come from, {"eval_config.K": value})].
+def compose(files: Sequence[str], layers: Sequence[tuple[str, dict[str, Any]]]) -> Config:
+    """The Config of default_config.yaml, YAML files, and layers [(their origin, {"eval_config.K": value})].
 
-    What comes later wins. Raises UserError for what cannot be, alone or together.
+    Later ones override earlier ones. Raises UserError for invalid values and combinations.
     """
     defaults, _, rules, notes = _read_defaults(DEFAULT_CONFIG)
-    values, references, origins = defaults, {}, dict.fromkeys(defaults, DEFAULTS)
+    values, origins = defaults, dict.fromkeys(defaults, DEFAULTS)
+    references: dict[str, str] = {}
     for where, settings in [*((path, read_config_file(path)) for path in files), *layers]:
-        values, references, names, said = _merged(values, references, settings, rules, where)
+        values, references, names, new_notes = _merged(values, references, settings, rules, where)
         origins |= dict.fromkeys(names, where)
-        notes = notes + said
+        notes = notes + new_notes
     for name, other in references.items():
-        value, said = zoo.referred(name, values[other], rules[name])
+        value, new_notes = zoo.resolve_reference(name, values[other], rules[name])
         values = merge(values, {name: value}, rules, origins[name])
-        notes = notes + said
-    config = Config(_nest(values))
+        notes = notes + new_notes
+    config = Config(nest(values))
     config._origins, config._defaults, config._notes = origins, defaults, notes
     config._files = [*files, *(where for where, settings in layers if settings)]
     check_network(config)
     return config
 
 
-def _merged(values, references, settings, rules, where):
-    """(values, references, names of what is set, sentences about what is left out) after the settings of one place."""
+def _merged(values: dict[str, Any], references: dict[str, str], settings: dict[str, Any], rules: Rules,
+            where: str) -> tuple[dict[str, Any], dict[str, str], list[str], list[str]]:
+    """Apply the settings of one origin; return (values, references, names of set parameters, remarks about ignored
+    settings)."""
     settings, new, notes = zoo.translate(settings, rules, where)
     references = {name: other for name, other in references.items() if name not in settings} | new
     return merge(values, settings, rules, where), references, [*settings, *new], notes
 
 
-def as_text(value):
-    """A value as the command line has it."""
-    if isinstance(value, list):
-        return json.dumps(value, ensure_ascii=False)  # which YAML reads, whatever letters the texts have
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _shown(value):
-    """A value as a line of text has it; a long list is cut."""
-    text = as_text(value) or '""'
-    return f"{text[:57]}..." if isinstance(value, list) and len(text) > 60 else text
-
-
-def as_parameters(words):
-    """{parameter: text} of the words --name value or --name=value. Raises UserError."""
-    parameters, rest = {}, list(words)
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if name[2:] in FLAGS and not equals and (not rest or rest[0].startswith("--")):
+def as_parameters(args: Iterable[str]) -> dict[str, str]:
+    """{parameter: value} of the arguments --name value or --name=value. Raises UserError."""
+    parameters, left = {}, list(args)
+    while left:
+        name, equals, value = left.pop(0).partition("=")
+        if name[2:] in FLAGS and not equals and (not left or left[0].startswith("--")):
             equals, value = "=", "true"
-        if not name.startswith("--") or not (equals or rest):
+        if not name.startswith("--") or not (equals or left):
             raise UserError(f"{name}: parameters are written --name value")
-        parameters[name[2:]] = value if equals else rest.pop(0)
+        parameters[name[2:]] = value if equals else left.pop(0)
     return parameters
 
 
-def read_config_file(path):
-    """Return the settings of a YAML file, flat. Of several documents the first counts."""
+def read_config_file(path: str) -> dict[str, Any]:
+    """Return the settings of a YAML file, flat. Only the first document is used."""
     if not os.path.isfile(path):
         raise UserError(f"configuration file not found: {path}")
     documents = _read_yaml(path)
@@ -197,8 +151,8 @@ def read_config_file(path):
     return flatten(settings)
 
 
-def merge(values, changes, rules, where):
-    """Return values with the changes made, each converted and checked as its rule says."""
+def merge(values: dict[str, Any], changes: dict[str, Any], rules: Rules, where: str) -> dict[str, Any]:
+    """Return values with the changes applied, each converted and checked by its rule."""
     merged = dict(values)
     sections = {name.rpartition(".")[0] for name in rules} | {name.split(".")[0] for name in rules if "." in name}
     for name, value in changes.items():
@@ -214,39 +168,41 @@ def merge(values, changes, rules, where):
     return merged
 
 
-def _parameters(section, rules):
-    """The names of a section's parameters, without it."""
+def _parameters(section: str, rules: Rules) -> list[str]:
+    """The names of a section's parameters, without the section."""
     return [name[len(section) + 1 :] for name in rules if name.startswith(f"{section}.")]
 
 
-def checked_section(section, settings, where):
-    """A section's settings {name: value}, from a file that was written earlier, checked; what it lacks has its default.
+def checked_section(section: str, settings: Any, where: str) -> dict[str, Any]:
+    """Check a section's settings {name: value} from a file of an earlier run; missing ones get their defaults.
 
     Raises UserError as get_config does.
     """
     if not isinstance(settings, dict):
         raise UserError(f"{where}: {section} is {settings!r}; expected a section of parameters")
     defaults, _, rules = load_defaults()
-    return _nest(merge(defaults, flatten({section: settings}), rules, where))[section]
+    return nest(merge(defaults, flatten({section: settings}), rules, where))[section]
 
 
-def _parser(description, values, helps, rules):
+def _parser(description: str, values: dict[str, Any], helps: dict[str, str], rules: Rules) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, exit_on_error=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"centernet {version()}")
     parser.add_argument("--config_path", metavar="FILE", action="append",
-                        help="YAML file that states what differs from default_config.yaml; of several a later one wins")
+                        help="YAML file with changes to default_config.yaml; may be repeated, later files win")
     for name, value in values.items():
         rule = rules[name]
         metavar = "|".join(map(str, rule["choices"])) if "choices" in rule else METAVARS[rule["kind"].split()[0]]
-        alone = {"nargs": "?", "const": "true"} if name in FLAGS else {}
-        parser.add_argument(f"--{name}", metavar=metavar, help=f"{helps[name]} (default: {value})".replace("%", "%%"), **alone)
-    for name in zoo.WINS_OVER:
+        flag: dict[str, Any] = {"nargs": "?", "const": "true"} if name in FLAGS else {}
+        help_text = f"{helps[name]} (default: {value})".replace("%", "%%")
+        parser.add_argument(f"--{name}", metavar=metavar, help=help_text, **flag)
+    for name in zoo.OVERRIDES:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
 
 
-def _unknown(kind, name, known):
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message about an unknown option or parameter, with a suggestion."""
     if name in zoo.IGNORED:
         return f"no {kind} {name}: {zoo.IGNORED[name]}"
     names = list(known)
@@ -254,42 +210,22 @@ def _unknown(kind, name, known):
         return f"no {kind} {name}; did you mean {OTHERS[name]}?"
     last = name.lower().split(".")[-1]
     lasts = {known_name.lower().split(".")[-1]: known_name for known_name in reversed(names)}
-    if last in lasts and name.lower() not in map(str.lower, names):  # the right name in no section, or in the wrong one
+    near: str | None
+    if last in lasts and name.lower() not in map(str.lower, names):  # the right name without or in a wrong section
         near = lasts[last]
     else:
-        near = suggest(name, names) or lasts.get(suggest(last, lasts))
+        near = suggest(name, names) or lasts.get(suggest(last, lasts) or "")
     hint = f"; did you mean {near}?" if near else "; --help lists them all"
     return f"no {kind} {name}{hint}"
 
 
-def flatten(settings, prefix="", leaf=None):
-    """Nested settings -> {"section.name": value}; a dictionary with the key `leaf` is a value, and so is an empty one."""
-    flat = {}
-    for name, value in settings.items():
-        if isinstance(value, dict) and value and (leaf is None or leaf not in value):
-            flat.update(flatten(value, f"{prefix}{name}.", leaf))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _nest(flat):
-    nested = {}
-    for name, value in flat.items():
-        *sections, last = name.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
-    return nested
-
-
-def _read_yaml(path):
+def _read_yaml(path: str) -> list[Any]:
     try:
         with open(path, encoding="utf-8") as file:
             return list(yaml.load_all(file, SettingsLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        raise UserError(f"{path}, line {mark.line + 1}, column {mark.column + 1}: not readable as YAML: {error.problem}") from error
+        raise UserError(f"{path}, line {mark.line + 1}, column {mark.column + 1}: invalid YAML: "
+                        f"{error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as YAML: {error or type(error).__name__}") from error
+        raise UserError(f"{path}: invalid YAML: {error or type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""Choosing and preparing the device that MindSpore runs on."""
+"""Selection and setup of MindSpore's device, and distributed communication."""
 import contextlib
 import csv
 import glob
@@ -7,7 +7,9 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from typing import Any
 
 import mindspore as ms
 
@@ -18,46 +20,49 @@ from .local_adapter import has_npu, is_scheduler, launcher_variable
 from .mindspore_version import release
 from .quiet import without_warnings
 
-FLOAT32_SWITCH = "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32"  # of the Pascal VOC document, which trains in PyTorch on another device
+# From the Pascal VOC document (docs/differences.md), which trains with PyTorch on another device.
+FLOAT32_SWITCH = "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32"
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")
 
 
-def cpu_environment(mindspore_version, environment):
-    """The variables a CPU run needs, as a dictionary to add to the environment.
+def cpu_environment(mindspore_version: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables to add for a CPU run.
 
-    The oneDNN of MindSpore 2.9 and 2.10 takes its reference convolution on AVX-512 processors, about 150 times
-    slower than the AVX2 one; later and earlier versions choose well. What the user has set stays.
+    On AVX-512 processors the oneDNN of MindSpore 2.9 and 2.10 uses its reference convolution, about 150 times slower
+    than the AVX2 one; other versions do not. A variable that the user has set stays.
     """
     if release(mindspore_version) in ((2, 9), (2, 10)) and "ONEDNN_MAX_CPU_ISA" not in environment:
         return {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     return {}
 
 
-def resolve_target(device_target):
-    """ "Ascend" or "CPU" for device_target, "auto" too. Raises UserError if Ascend is asked for and there is none."""
-    # Where there is no NPU, that Ascend's plugin cannot be loaded is no news.
-    expected = () if device_target == "Ascend" or has_npu() else ("Backend Ascend is not available", "libmindspore_ascend")
-    with without_warnings(*expected):
+def resolve_target(device_target: str) -> str:
+    """Resolve device_target, including "auto", to "Ascend" or "CPU". Raises UserError if Ascend is not available."""
+    # Without an NPU, Ascend's plugin is expected to be unavailable.
+    is_expected = device_target != "Ascend" and not has_npu()
+    with without_warnings(*(("Backend Ascend is not available", "libmindspore_ascend") if is_expected else ())):
         has_ascend = device_target != "CPU" and ms.hal.is_available("Ascend")
     if device_target == "Ascend" and not has_ascend:
-        raise UserError("device_target is Ascend, and MindSpore finds none on this machine; use --device_target CPU or auto")
+        raise UserError("device_target is Ascend, but MindSpore finds none on this machine; use --device_target CPU or "
+                        "auto")
     return "Ascend" if has_ascend else "CPU"
 
 
-def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
-    """Make MindSpore run graphs on the device; returns its name, "Ascend" or "CPU", for device_target "auto" too.
+def set_device(device_target: str, device_id: int, conv_allow_hf32: bool = False, jit_level: str = "") -> str:
+    """Make MindSpore run graphs on the device; return its name, "Ascend" or "CPU".
 
-    conv_allow_hf32 and jit_level are Ascend's; elsewhere convolutions are float32 and graphs compiled in the one way there is.
+    conv_allow_hf32 and jit_level apply to Ascend only. On a CPU convolutions are float32, and there is one way to
+    compile graphs.
     """
     target = resolve_target(device_target)
     if os.environ.pop("MS_COMPILER_CACHE_ENABLE", "0") != "0":
-        LOG.info("MS_COMPILER_CACHE_ENABLE is left out: MindSpore would take graphs of other settings for this run's; "
-                 "train.py has --compile_cache_dir")
+        LOG.info("MS_COMPILER_CACHE_ENABLE is ignored: MindSpore would reuse graphs of other settings for this run; "
+                 "use train.py --compile_cache_dir")
     if target == "CPU":
         os.environ.update(cpu_environment(version("mindspore"), os.environ))
     if FLOAT32_SWITCH in os.environ:
-        LOG.info(f"{FLOAT32_SWITCH} is not read here: conv_allow_hf32 false keeps convolutions and their gradients in float32, and it is "
-                 f"{str(conv_allow_hf32).lower()}")
+        LOG.info(f"{FLOAT32_SWITCH} is ignored: conv_allow_hf32 false keeps convolutions and their gradients in "
+                 f"float32; it is {str(conv_allow_hf32).lower()}")
     ms.set_context(mode=ms.GRAPH_MODE)
     if target == "Ascend":
         _use_device(target, device_id)
@@ -68,40 +73,41 @@ def set_device(device_target, device_id, conv_allow_hf32=False, jit_level=""):
         _use_device(target)
         for name, value in {"conv_allow_hf32": conv_allow_hf32, "jit_level": jit_level}.items():
             if value:
-                LOG.info(f"without effect, since the device is no Ascend: {name}")
+                LOG.info(f"without effect, since the device is not an Ascend: {name}")
     return target
 
 
-# MindSpore 2.3 and 2.4 have no set_device, device_context and runtime, but the same under other names: docs/mindspore-versions.md.
+# MindSpore 2.3 and 2.4 have other names for set_device, device_context and runtime: docs/mindspore-versions.md.
 
 
-def _use_device(target, *device_id):
-    """Run on a device, for Ascend with its number."""
+def _use_device(target: str, *device_id: int) -> None:
+    """Run on a device; Ascend takes a device_id."""
     if hasattr(ms, "set_device"):
         ms.set_device(target, *device_id)
     else:
         ms.set_context(device_target=target, **({"device_id": device_id[0]} if device_id else {}))
 
 
-def _allow_hf32(allowed):
-    """Let Ascend's convolutions round float32 to 19 bits, or not. CANN's own default is true."""
+def _allow_hf32(allowed: bool) -> None:
+    """Allow or forbid Ascend's convolutions to round float32 to 19 bits. CANN's default is to allow it."""
     if hasattr(ms, "device_context"):
         ms.device_context.ascend.op_precision.conv_allow_hf32(allowed)
     else:
         ms.set_context(ascend_config={"conv_allow_hf32": allowed})
 
 
-def _device_memory():
-    """The most bytes of the device that tensors have had."""
+def _device_memory() -> int:
+    """The device's peak memory for tensors, in bytes."""
     memory = ms.runtime if hasattr(getattr(ms, "runtime", None), "max_memory_allocated") else ms.hal
     return memory.max_memory_allocated()
 
 
-def keep_graphs(folder, settings):
-    """Have MindSpore keep the graphs that it compiles from here on in a folder, and take them from there another time.
+def keep_graphs(folder: str, settings: Any) -> None:
+    """Make MindSpore cache the graphs that it compiles from here on in a folder, and reuse them in later runs.
 
-    It compares little more than the code, and takes a graph with another loss weight or batch size for the one it looks for. So all
-    that the graphs depend on, beside their inputs' values, has to be in settings (what JSON can hold), which get a folder of their own.
+    MindSpore compares little more than the code, and would reuse a graph with another loss weight or batch size. So
+    settings (JSON-serializable) must hold everything that the graphs depend on, besides the values of their inputs;
+    different settings get different subfolders.
     """
     digest = hashlib.sha256(json.dumps([settings, version("mindspore")]).encode())
     for path in sorted(glob.glob(SOURCES, recursive=True)):
@@ -113,10 +119,11 @@ def keep_graphs(folder, settings):
 
 
 @contextlib.contextmanager
-def without_kept_graphs():
-    """Neither keep nor take graphs in the block.
+def without_kept_graphs() -> Iterator[None]:
+    """Disable the graph cache within the block.
 
-    MindSpore tells a folder's graphs apart by the order in which they are compiled: only those that every start compiles may be kept.
+    MindSpore identifies a folder's graphs by the order of compilation, so only graphs that every run compiles may be
+    cached.
     """
     kept = os.environ.pop("MS_COMPILER_CACHE_ENABLE", None)
     try:
@@ -126,16 +133,17 @@ def without_kept_graphs():
             os.environ["MS_COMPILER_CACHE_ENABLE"] = kept
 
 
-def init_ranks(distribute, device_num):
-    """Join the other processes of a distributed run; returns (rank, rank size), (0, 1) if there are none.
+def init_ranks(distribute: bool, device_num: int) -> tuple[int, int]:
+    """Join the other processes of a distributed run; return (rank, rank size), which is (0, 1) without others.
 
-    A process that a launcher started takes part even if distribute is false, but for the command line's (train_alone).
+    A process that a launcher started joins even if distribute is false, unless that is from the command line
+    (train_alone).
     """
     if not distribute and not launcher_variable():
         return 0, 1
     from mindspore import communication  # loads the collectives only where they are used
 
-    # Python's handlers do not run while a process waits for the others, and there is nothing to save.
+    # Python's handlers do not run while MindSpore waits for the other processes, and there is nothing to save.
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         communication.init()
@@ -143,36 +151,39 @@ def init_ranks(distribute, device_num):
             signal.signal(number, handler)
     except RuntimeError as error:
         if is_scheduler():
-            raise UserError(f"a training process ended, or never came: {str(error).splitlines()[0]}") from error
-        why = "distribute is true" if distribute else f"{launcher_variable()} in the environment says that this process is one of several"
-        raise UserError(f"{why}, and joining the others failed; start train.py with a launcher (msrun, or the scripts in scripts/), or "
-                        f"alone with --distribute false: {str(error).splitlines()[0]}") from error
+            raise UserError(f"a training process ended or never started: {str(error).splitlines()[0]}") from error
+        variable = f"{launcher_variable()} in the environment implies several processes"
+        why = "distribute is true" if distribute else variable
+        raise UserError(f"{why}, but joining the others failed; start train.py with a launcher (msrun, or the scripts "
+                        "in scripts/), or alone with --distribute false: "
+                        f"{str(error).splitlines()[0]}") from error
     rank, rank_size = communication.get_rank(), communication.get_group_size()
     if device_num not in (1, rank_size):
-        raise UserError(f"device_num is {device_num}, and the launcher started {rank_size} processes")
-    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=rank_size)
+        raise UserError(f"device_num is {device_num}, but the launcher started {rank_size} processes")
+    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True,
+                                 device_num=rank_size)
     return rank, rank_size
 
 
-def shut_down_ranks(rank_size):
-    """End the communication with the other processes in order; without it a process may crash as it ends."""
+def shut_down_ranks(rank_size: int) -> None:
+    """End the communication with the other processes; otherwise a process may crash on exit."""
     if rank_size > 1:
         from mindspore import communication
 
         communication.release()
 
 
-def peak_memory(target):
-    """The most memory this process has had, as a line: of the host, and of the device where that has its own."""
-    line = f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"
+def peak_memory(target: str) -> str:
+    """A log line with this process's peak memory: the host's, and an Ascend device's."""
+    text = f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"
     if target == "Ascend":
-        line += f", {_device_memory() / 2**30:.2f} GB of the device"
-    return line
+        text += f", {_device_memory() / 2**30:.2f} GB of the device"
+    return text
 
 
 @contextlib.contextmanager
-def profiling(enabled, path):
-    """Profile what runs inside with MindSpore's profiler, into the folder path, "profiler" if it is empty."""
+def profiling(enabled: bool, path: str) -> Iterator[None]:
+    """Profile the block with MindSpore's profiler, into the folder path, or "profiler" if it is empty."""
     if not enabled:
         yield
         return
@@ -185,8 +196,8 @@ def profiling(enabled, path):
     LOG.info(costliest_operators(path))
 
 
-def costliest_operators(path, count=10):
-    """The operators that took longest in a profile folder, as a table; MindSpore writes other files on CPU and Ascend."""
+def costliest_operators(path: str, count: int = 10) -> str:
+    """A table of the operators with the most time in a profile; MindSpore writes different files on CPU and Ascend."""
     for pattern, name, time, unit_ms, calls in (
         ("cpu_op_type_info_*.csv", "op_type", "total_compute_time", 1.0, "type_occurrences"),
         ("op_statistic*.csv", "OP Type", "Total Time(us)", 1e-3, "Count"),
@@ -197,6 +208,7 @@ def costliest_operators(path, count=10):
             rows.sort(key=lambda row: -row[1])
             total = sum(row[1] for row in rows) or 1.0
             table = [("costliest operators", "calls", "ms", "share"),
-                     *((operator, called, f"{taken:.1f}", f"{taken / total:.1%}") for operator, taken, called in rows[:count])]
+                     *((operator, number, f"{spent:.1f}", f"{spent / total:.1%}")
+                       for operator, spent, number in rows[:count])]
             return "\n".join(line(row, (32, 9, 11, 7)) for row in table)
     return f"{path}: no table of operators in this profile"

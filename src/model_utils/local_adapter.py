@@ -1,70 +1,77 @@
-"""What a launcher tells this process through its environment, on a cluster or on ModelArts."""
+"""The environment variables by which a launcher tells a process its rank and device, on a cluster or on ModelArts."""
 import glob
 import os
+from collections.abc import Mapping, MutableMapping
 
 from ..core.errors import UserError
 
 NPUS = "/dev/davinci[0-9]*"
-# What says that a process is one of several, and what only such a process reads, MindSpore itself too.
+# Set for the processes of a distributed run only; MindSpore reads them, too.
 RANK_TABLE = ("RANK_SIZE", "RANK_ID", "RANK_TABLE_FILE", "DEVICE_ID")
 
 
-def launcher_variable(environment=os.environ):
-    """The variable by which this process was started as one of several, "RANK_SIZE=8": with a rank table, by msrun or MindSpore's own
-    cluster, or by mpirun; "" if it was not."""
+def launcher_variable(environment: Mapping[str, str] = os.environ) -> str:
+    """The variable that shows this process to be one of several, such as "RANK_SIZE=8"; an empty string if none does.
+
+    The launcher may use a rank table, msrun or MindSpore's own cluster, or mpirun.
+    """
     several = [name for name in ("OMPI_COMM_WORLD_SIZE", "RANK_SIZE") if int(environment.get(name) or 1) > 1]
     name = "MS_ROLE" if "MS_ROLE" in environment else next(iter(several), "")
     return name and f"{name}={environment[name]}"
 
 
-def train_alone(environment=os.environ):
-    """Take what a rank table's launcher left in the environment out of it; returns the names.
+def train_alone(environment: MutableMapping[str, str] = os.environ) -> list[str]:
+    """Remove the leftovers of a rank table's launcher from the environment; return their names.
 
-    Raises UserError if msrun, MindSpore's own cluster or mpirun started this process: they leave nothing.
+    Raises UserError if msrun, MindSpore's own cluster or mpirun started this process: those leave nothing behind.
     """
-    by = launcher_variable(environment)
-    if by and not by.startswith("RANK_SIZE"):
-        raise UserError(f"distribute is false on the command line, and a launcher started this process as one of several ({by}); leave out "
-                        "one of the two")
-    return [name for name in RANK_TABLE if environment.pop(name, None)] if by else []
+    variable = launcher_variable(environment)
+    if variable and not variable.startswith("RANK_SIZE"):
+        raise UserError("distribute is false on the command line, but a launcher started this process as one of "
+                        f"several ({variable}); leave out one of the two")
+    return [name for name in RANK_TABLE if environment.pop(name, None)] if variable else []
 
 
-def is_scheduler(environment=os.environ):
-    """Whether this process only brings the others of MindSpore's own cluster together: it trains nothing, and ends as it leaves them."""
+def is_scheduler(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process only connects the others of MindSpore's own cluster: it does not train, and ends when it
+    leaves the group."""
     return environment.get("MS_ROLE") == "MS_SCHED"
 
 
-def get_rank_id():
-    """This process's rank among all, 0 if nothing started it as one of several."""
+def get_rank_id() -> int:
+    """The rank of this process, 0 if no launcher set one."""
     return int(_first_set("RANK_ID", "MS_NODE_ID", "OMPI_COMM_WORLD_RANK") or 0)
 
 
 def rank_label() -> str:
-    """What tells this process's lines from other ranks' on one terminal: "[rank 1] "; "" for rank 0, and for a process alone."""
+    """A prefix for this process's log lines on a terminal that ranks share: "[rank 1] "; empty for rank 0 and for a
+    single process."""
     return f"[rank {rank}] " if launcher_variable() and (rank := get_rank_id()) else ""
 
 
-def get_device_id(device_id):
-    """The device that the launcher gave this process, device_id without a launcher; mpirun gives each process of a server a number."""
+def get_device_id(device_id: int) -> int:
+    """The device that the launcher assigned to this process (with mpirun, its local rank); device_id without a
+    launcher."""
     return int(_first_set("DEVICE_ID", "OMPI_COMM_WORLD_LOCAL_RANK") or device_id) if launcher_variable() else device_id
 
 
-def _first_set(*names):
-    """The first of these environment variables that says something."""
+def _first_set(*names: str) -> str:
+    """The first of these environment variables that is not empty."""
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
-def has_npu():
-    """Whether this machine shows an Ascend device, found out without MindSpore."""
+def has_npu() -> bool:
+    """Whether this machine has an Ascend device, found without MindSpore."""
     return bool(glob.glob(NPUS))
 
 
-def require_device(device_target):
-    """Raise UserError if an Ascend device is asked for where there is none: a launcher says so before anything starts."""
+def require_device(device_target: str) -> None:
+    """Raise UserError if an Ascend device is requested but missing, before a launcher starts anything."""
     if device_target == "Ascend" and not has_npu():
-        raise UserError(f"device_target is Ascend, and this machine has none ({NPUS}); DEVICE_TARGET=CPU runs the same on a CPU")
+        raise UserError(f"device_target is Ascend, but this machine has no Ascend device ({NPUS}); DEVICE_TARGET=CPU "
+                        "runs the same on a CPU")
 
 
-def get_job_id():
-    """What names this run on its server: ModelArts' job, else the process that started this one."""
+def get_job_id() -> str:
+    """An identifier of this run on its server: the ModelArts job, else the parent process."""
     return os.environ.get("JOB_ID") or f"started-by-{os.getppid()}"

@@ -1,13 +1,14 @@
-"""The paths in a configuration, for processes that work in other folders than their caller."""
+"""Paths in a configuration, for processes that run in other folders than their caller."""
 import os
 
-from .config import load_defaults
+from .config import Config, load_defaults
 
-IN_BUCKET = ("load_checkpoint_path", "export_config.ckpt_file", "data_dir")  # with enable_modelarts: inside checkpoint_url and data_url
+# With enable_modelarts these are paths in checkpoint_url and data_url.
+IN_BUCKET = ("load_checkpoint_path", "export_config.ckpt_file", "data_dir")
 
 
-def absolute_paths(config):
-    """{parameter: absolute path} of what a Config reads. What is written goes where such a process works."""
+def absolute_paths(config: Config) -> dict[str, str]:
+    """{parameter: absolute path} of a Config's inputs. Output paths stay relative to the folder of such a process."""
     _, _, rules = load_defaults()
     kept = IN_BUCKET if config.enable_modelarts else ()
     found = {name: os.path.abspath(value) for name, value in config.parameters().items()
@@ -18,8 +19,9 @@ def absolute_paths(config):
     return found
 
 
-def training_annotation(config):
-    """The path of the file that train_annotation names: in data_dir if it is there, else from the current folder; "" without."""
+def training_annotation(config: Config) -> str:
+    """The path of train_annotation: in data_dir if it exists there, else relative to the current folder; an empty
+    string if it is not set."""
     annotation = config.dataset_config.train_annotation
     in_data_dir = os.path.join(config.data_dir, annotation)
     return in_data_dir if os.path.isfile(in_data_dir) else annotation

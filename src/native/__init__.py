@@ -1,1 +1,1 @@
-"""The Cython extensions, and what builds them."""
+"""The Cython extensions and their build."""

@@ -1,26 +1,27 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Exact bilinear resampling of an image along its axes.
 
-OpenCV before 4.12 rounds the sampling points of warpAffine to 1/32 pixel, and later versions, which the golden vectors
-come from, do not; MindSpore's NumPy 1 admits only the earlier ones. This computes what the later ones compute.
+OpenCV before 4.12 rounds the sampling points of warpAffine to 1/32 pixel. Later versions, from which the golden
+vectors come, do not, but need NumPy 2, which MindSpore does not support. This module computes what they compute.
 """
 import numpy as np
 from libc.math cimport floorf, lrintf
 from libc.stdlib cimport free, malloc
 
 
-def resample(const unsigned char[:, :, ::1] image, float step_x, float start_x, float step_y, float start_y, int out_w, int out_h):
-    """Sample image [H, W, 3] at (start_x + step_x * x, start_y + step_y * y) for the pixels x, y of the output.
+def resample(const unsigned char[:, :, ::1] image, float step_x, float start_x, float step_y, float start_y,
+             int out_w, int out_h):
+    """Sample image [H, W, 3] at (start_x + step_x * x, start_y + step_y * y) for each output pixel x, y.
 
-    Returns uint8 [out_h, out_w, 3], rounded to nearest, halves to even; outside the image is black.
+    Returns uint8 [out_h, out_w, 3], rounded half to even; pixels outside the image are black.
     """
     cdef int height = image.shape[0], width = image.shape[1]
     cdef int row_length = 3 * width
     cdef int x, y, i, y0
     cdef int left, right, first = row_length, end = 0
-    cdef float sample, lower, upper  # single precision throughout: where halves are rounded to depends on it
+    cdef float sample, lower, upper  # single precision throughout: the rounding of halves depends on it
     cdef unsigned char[:, :, ::1] out = np.empty((out_h, out_w, 3), np.uint8)
-    # Column x of the output is weight[2 x] of the column at[2 x] of a row, and weight[2 x + 1] of at[2 x + 1].
+    # Output column x is weight[2x] * row[at[2x]] + weight[2x + 1] * row[at[2x + 1]], for each color.
     cdef int* at = <int*> malloc(2 * out_w * sizeof(int))
     cdef float* weight = <float*> malloc(2 * out_w * sizeof(float))
     cdef float* row = <float*> malloc(row_length * sizeof(float))
@@ -49,13 +50,14 @@ def resample(const unsigned char[:, :, ::1] image, float step_x, float start_x, 
             upper = 1 - (sample - y0) if 0 <= y0 < height else 0
             above = &image[min(max(y0, 0), height - 1), 0, 0]
             below = &image[min(max(y0 + 1, 0), height - 1), 0, 0]
-            for i in range(first, end):  # what lies beside is in no sample
+            for i in range(first, end):  # samples need no other values
                 row[i] = upper * above[i] + lower * below[i]
             for x in range(out_w):
                 left = at[2 * x]
                 right = at[2 * x + 1]
                 for i in range(3):
-                    out[y, x, i] = <unsigned char> lrintf(weight[2 * x] * row[left + i] + weight[2 * x + 1] * row[right + i])
+                    out[y, x, i] = <unsigned char> lrintf(weight[2 * x] * row[left + i]
+                                                          + weight[2 * x + 1] * row[right + i])
         free(at)
         free(weight)
         free(row)

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Soft-NMS (Bodla et al. 2017), with the numbers of the original's external/nms.pyx."""
+"""Soft-NMS (Bodla et al. 2017), numerically equal to the original's external/nms.pyx."""
 import numpy as np
 from libc.math cimport expf
 
@@ -7,11 +7,11 @@ METHODS = {"hard": 0, "linear": 1, "gaussian": 2}
 
 
 def soft_nms(boxes, float sigma=0.5, float Nt=0.5, float threshold=0.001, int method=2):
-    """Lower the scores of boxes that overlap a better one, and drop those that fall below threshold.
+    """Lower the scores of boxes that overlap a better one, and drop boxes whose score falls below threshold.
 
-    Args: boxes [M, 5 or more] x1, y1, x2, y2, score and what goes with them, not changed; sigma of the gaussian; Nt the overlap from
-    which the hard and the linear method act; method 0 hard, 1 linear, 2 gaussian. Returns the boxes kept, float32 [M', as many], in
-    the order the selection leaves them in: falling score, but for equal ones.
+    Args: boxes [M, 5 or more]: x1, y1, x2, y2, score, further columns; not modified. sigma: of the gaussian.
+    Nt: overlap above which the hard and the linear method act. method: 0 hard, 1 linear, 2 gaussian.
+    Returns the kept boxes, float32 [M', same columns], in selection order: by falling score, except for ties.
     """
     if method not in (0, 1, 2):
         raise ValueError(f"method is {method}; 0 is hard, 1 linear, 2 gaussian")
@@ -24,7 +24,7 @@ def soft_nms(boxes, float sigma=0.5, float Nt=0.5, float threshold=0.001, int me
 
 
 cdef int _soft_nms(float[:, ::1] b, float sigma, float Nt, float threshold, int method) noexcept nogil:
-    """Reorder and rescore in place; returns how many rows are kept."""
+    """Reorder and rescore the boxes in place; return the number of rows kept."""
     cdef int count = b.shape[0]
     cdef int i = 0, j, best, column
     cdef float width, height, overlap, weight, value
@@ -39,7 +39,7 @@ cdef int _soft_nms(float[:, ::1] b, float sigma, float Nt, float threshold, int 
             b[best, column] = value
         j = i + 1
         while j < count:
-            # Boxes of whole pixels: the + 1 is the original's, though ours have real-valued corners.
+            # The + 1, for boxes of whole pixels, is the original's; our corners are real-valued.
             width = min(b[i, 2], b[j, 2]) - max(b[i, 0], b[j, 0]) + 1
             height = min(b[i, 3], b[j, 3]) - max(b[i, 1], b[j, 1]) + 1
             if width > 0 and height > 0:

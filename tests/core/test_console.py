@@ -1,4 +1,4 @@
-"""src/core/console.py: the log as scripts print it and as programs have it, --quiet, the ranks' labels."""
+"""src/core/console.py: the log in scripts and in other programs, --quiet, rank labels."""
 import logging
 import os
 import subprocess
@@ -19,42 +19,44 @@ sys.path[0] = {root!r}
 {configured}
 from src import Predictor
 from src.core.console import LOG, log_skipped
-LOG.info("told 100%")
+LOG.info("loaded 100%")
 log_skipped(["a.jpg"])
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configured, said", [
-    ("", ""), ("logging.basicConfig(level=logging.INFO)", "INFO:centernet:told 100%\nWARNING:centernet:skipped a.jpg\n"),
+@pytest.mark.parametrize("configured, stderr", [
+    ("", ""),
+    ("logging.basicConfig(level=logging.INFO)", "INFO:centernet:loaded 100%\nWARNING:centernet:skipped a.jpg\n"),
     ("logging.basicConfig()", "WARNING:centernet:skipped a.jpg\n"),
     ("logging.basicConfig(level=logging.INFO); logging.getLogger('centernet').setLevel(logging.ERROR)", ""),
 ])
-def test_a_program_shows_and_silences_the_log(configured, said):
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(root=ROOT, configured=configured)], capture_output=True, text=True, cwd="/")
-    assert done.returncode == 0 and done.stdout == "" and done.stderr == said
+def test_a_program_shows_and_silences_the_log(configured, stderr):
+    command = [sys.executable, "-c", PROGRAM.format(root=ROOT, configured=configured)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0 and done.stdout == "" and done.stderr == stderr
 
 
-def test_scripts_print_messages_as_they_are(console):
-    for message in ("told 100% %s", "", "two\nlines\n", "a\u2028b\x0cc"):
+def test_scripts_print_messages_unchanged(console):
+    for message in ("loaded 100% %s", "", "two\nlines\n", "a\u2028b\x0cc"):
         LOG.info(message)
     LOG.debug("details")
-    assert console.readouterr() == ("told 100% %s\n\ntwo\nlines\n\na\u2028b\x0cc\n", "")
+    assert console.readouterr() == ("loaded 100% %s\n\ntwo\nlines\n\na\u2028b\x0cc\n", "")
 
 
-def test_an_output_that_fails_is_the_scripts_error(console, monkeypatch):
-    """logging's own handlers would go on, and `| head` would train to the end."""
+def test_output_errors_reach_the_script(console, monkeypatch):
+    """logging's own handlers would continue, and `| head` would train to the end."""
     def broken(*_):
         raise BrokenPipeError
 
     monkeypatch.setattr(sys.stdout, "write", broken)
     with pytest.raises(BrokenPipeError):
-        LOG.info("told")
+        LOG.info("loaded")
 
 
-def test_a_quiet_log_has_warnings_alone(console):
+def test_a_quiet_log_has_only_warnings(console):
     be_quiet()
-    LOG.info("told")
+    LOG.info("loaded")
     log_skipped(["a.jpg"])
     assert list(progress(range(3), "working", every=0)) == [0, 1, 2]
     show("the result")
@@ -71,50 +73,54 @@ def test_a_quiet_terminal_has_no_bar(quiet, console, monkeypatch):
         assert ("working: 100%" in written()) != quiet
 
 
-@pytest.mark.parametrize("words, quiet", [
-    ([], False), (["--quiet"], True), (["--quiet", "--seed", "2"], True), (["--quiet", "true"], True), (["--quiet=false"], False),
+@pytest.mark.parametrize("args, quiet", [
+    ([], False), (["--quiet"], True), (["--quiet", "--seed", "2"], True), (["--quiet", "true"], True),
+    (["--quiet=false"], False),
 ])
-def test_quiet_on_the_command_line(words, quiet, console):
-    assert get_config("", words).quiet == quiet
+def test_quiet_on_the_command_line(args, quiet, console):
+    assert get_config("", args).quiet == quiet
     assert LOG.isEnabledFor(logging.INFO) != quiet and LOG.isEnabledFor(logging.WARNING)
-    assert get_config("", [f"--{name}={value}" for name, value in as_parameters(words).items()]).quiet == quiet
+    assert get_config("", [f"--{name}={value}" for name, value in as_parameters(args).items()]).quiet == quiet
 
 
-def test_quiet_in_a_recipe(console, tmp_path):
+def test_quiet_in_a_configuration_file(console, tmp_path):
     (tmp_path / "r.yaml").write_text("quiet: true\n")
     get_config("", ["--config_path", str(tmp_path / "r.yaml")])
     assert not LOG.isEnabledFor(logging.INFO)
 
 
-def test_quiet_needs_a_truth():
+def test_quiet_needs_a_boolean():
     with user_error("quiet", "maybe"):
         get_config("", ["--quiet", "maybe"])
 
 
-def test_a_tools_quiet_leaves_what_follows(console):
+def test_a_tools_quiet_does_not_take_the_next_argument(console):
     parser = OptionParser()
     parser.add_argument("folders", nargs="+")
     assert parser.parse_args(["--quiet", "a", "b"]).folders == ["a", "b"] and not LOG.isEnabledFor(logging.INFO)
 
 
-@pytest.mark.parametrize("words", [["--quiet"], ["--quiet", "true"]])
-def test_a_quiet_check_says_what_it_was_asked(words, tiny_data):
-    """The tables and the picture's path are left out, headings, problems and the verdict are not."""
-    told, quiet = (call_script("tools/check_dataset.py", "--data_dir", tiny_data, "--quick", "--save_result_dir", tiny_data / "look", *more,
-                               check=False) for more in ([], words))
-    assert told.returncode == quiet.returncode and told.stdout.splitlines()[-1] == quiet.stdout.splitlines()[-1]
+@pytest.mark.parametrize("args", [["--quiet"], ["--quiet", "true"]])
+def test_a_quiet_check_prints_its_results(args, tiny_data):
+    """The tables and the picture's path are omitted; headings, problems and the verdict are not."""
+    options = ["--data_dir", tiny_data, "--quick", "--save_result_dir", tiny_data / "look"]
+    verbose, quiet = (call_script("tools/check_dataset.py", *options, *more, check=False) for more in ([], args))
+    assert verbose.returncode == quiet.returncode
+    assert verbose.stdout.splitlines()[-1] == quiet.stdout.splitlines()[-1]
     lines = quiet.stdout.splitlines()
-    assert set(lines) < set(told.stdout.splitlines()) and any(line.startswith("val: ") for line in lines)
+    assert set(lines) < set(verbose.stdout.splitlines()) and any(line.startswith("val: ") for line in lines)
 
 
 # ---------------------------------------------------------------- ranks
 
 
 @pytest.mark.parametrize("environment, label", [
-    ({}, ""), ({"RANK_ID": "1"}, ""), ({"RANK_ID": "0", "RANK_SIZE": "2"}, ""), ({"RANK_ID": "1", "RANK_SIZE": "2"}, "[rank 1] "),
-    ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}, "[rank 3] "), ({"MS_ROLE": "MS_WORKER", "MS_NODE_ID": "2"}, "[rank 2] "),
+    ({}, ""), ({"RANK_ID": "1"}, ""), ({"RANK_ID": "0", "RANK_SIZE": "2"}, ""),
+    ({"RANK_ID": "1", "RANK_SIZE": "2"}, "[rank 1] "),
+    ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}, "[rank 3] "),
+    ({"MS_ROLE": "MS_WORKER", "MS_NODE_ID": "2"}, "[rank 2] "),
 ])
-def test_a_ranks_label(environment, label, monkeypatch):
+def test_rank_label(environment, label, monkeypatch):
     for name in ("RANK_ID", "RANK_SIZE", "MS_ROLE", "MS_NODE_ID", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -128,11 +134,13 @@ def test_each_line_has_the_label(console):
     assert console.readouterr().out == "[rank 1] one\n[rank 1] two\n"
 
 
-@pytest.mark.parametrize("on_terminal, words, labeled", [(True, [], True), (False, [], False), (True, ["--distribute", "false"], False)])
-def test_ranks_are_told_apart_on_a_terminal(on_terminal, words, labeled, console, monkeypatch, tmp_path):
-    """In a file of its own a rank's lines are the same as ever."""
+@pytest.mark.parametrize("on_terminal, args, labeled", [
+    (True, [], True), (False, [], False), (True, ["--distribute", "false"], False),
+])
+def test_ranks_are_labeled_on_a_terminal(on_terminal, args, labeled, console, monkeypatch, tmp_path):
+    """A rank's log file has no labels."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    monkeypatch.setattr(sys, "argv", ["train.py", *args])
     for name, value in {"RANK_ID": "1", "RANK_SIZE": "2"}.items():
         monkeypatch.setitem(os.environ, name, value)
     with terminal(110) as (file, written):

@@ -1,4 +1,4 @@
-"""What MindSpore is known to warn of without need stays off the terminal; everything else does not."""
+"""MindSpore's known harmless warnings are suppressed; others are not."""
 import glob
 import logging
 import subprocess
@@ -17,20 +17,20 @@ from tests.conftest import TINY, convert, noise_image, small_project, write_coco
 
 @pytest.fixture
 def logger(monkeypatch):
-    """What reaches MindSpore's own Python log, and a function that warns there as MindSpore does."""
+    """MindSpore's log module, and the messages that reach its Python logger."""
     from mindspore import log
 
     records = []
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())
-    own = log._get_logger()
-    own.addHandler(handler)
+    mindspore_logger = log._get_logger()
+    mindspore_logger.addHandler(handler)
     monkeypatch.delenv("GLOG_v", raising=False)
     yield log, records
-    own.removeHandler(handler)
+    mindspore_logger.removeHandler(handler)
 
 
-def test_only_the_warnings_named_are_dropped_and_only_in_the_block(logger, monkeypatch):
+def test_only_the_given_warnings_are_dropped_and_only_in_the_block(logger, monkeypatch):
     log, records = logger
     with without_warnings("one thing"):
         log.warning("one thing is so")
@@ -46,7 +46,7 @@ def test_only_the_warnings_named_are_dropped_and_only_in_the_block(logger, monke
 
 @pytest.fixture
 def sparse_records(tmp_path):
-    """MindRecord files of which two hold nothing: one of three images can be read."""
+    """Three MindRecord files, two of them empty: one of three images is readable."""
     write_coco(tmp_path, "train", {1: noise_image(1), 2: b"no image", 3: b"none"}, [(1, 1, [10, 10, 50, 50])])
     split = find_split(str(tmp_path), "train", config.get_config("", []).dataset_config)
     convert(split, tmp_path / "m", "coco_det.train.mind", tmp_path, num_shards=3)
@@ -69,14 +69,14 @@ def test_records_are_spread_evenly(tmp_path):
 
 @pytest.mark.slow
 def test_the_entry_scripts_print_no_noise(sparse_records, tmp_path, monkeypatch):
-    """On a machine without an NPU, device_target auto; stderr is empty but for the progress lines, unless GLOG_v asks for more.
+    """Without an NPU and with device_target auto, unless GLOG_v requests warnings.
 
-    Six processes, since MindSpore may warn as it is loaded, and what it has warned of once may stay unsaid: that takes its time.
+    Slow, since it needs six processes: MindSpore may warn when it is loaded, and may warn only once.
     """
     project = small_project(tmp_path / "project", "SMALL")
 
-    def run(script, *words):
-        command = [sys.executable, project / script, *map(str, words)]
+    def run(script, *args):
+        command = [sys.executable, project / script, *map(str, args)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
 
     monkeypatch.delenv("GLOG_v", raising=False)
@@ -88,17 +88,18 @@ def test_the_entry_scripts_print_no_noise(sparse_records, tmp_path, monkeypatch)
     image = glob.glob(str(tmp_path / "train2017" / "*1.jpg"))[0]
     objects = [(number, 1, [10, 10, 30, 30]) for number in range(1, 4)]
     write_coco(tmp_path, "val", {number: noise_image(number) for number in range(1, 4)}, objects)
-    for script, *words in (
+    for script, *args in (
         ("train.py", *training, *where, "--train_steps", "1"),
         ("eval.py", "--load_checkpoint_path", checkpoint, "--data_dir", tmp_path, "--save_result_dir", tmp_path / "e"),
         ("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_name", tmp_path / "x"),
         ("tools/predict.py", "--mindir", tmp_path / "x.mindir", "--input", image, "--output", tmp_path / "p"),
         ("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", image, "--output", tmp_path / "q"),
     ):
-        done = run(script, *words)
+        done = run(script, *args)
         assert done.returncode == 0, done.stderr
         for noise in ("WARNING", "ERROR", "libmindspore_ascend"):
             assert noise not in done.stdout + done.stderr, done.stderr
     monkeypatch.setenv("GLOG_v", "2")
-    done = run("train.py", *training, "--train_steps", "0")  # which ends before it compiles
-    assert "libmindspore_ascend" in done.stdout + done.stderr and "FusedSparseAdam" in done.stdout + done.stderr
+    done = run("train.py", *training, "--train_steps", "0")  # which ends before compiling
+    output = done.stdout + done.stderr
+    assert "libmindspore_ascend" in output and "FusedSparseAdam" in output

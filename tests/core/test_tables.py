@@ -5,28 +5,30 @@ from src.core.tables import ROWS, line, shown, some, table, truncate_middle
 
 
 def width(text):
-    """The places that a text takes on a terminal."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    """The columns that a string takes on a terminal."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def test_cells_stand_under_their_heads():
-    assert table(["class", "AP"], [["a", "0.5"], ["blue car", "-"]]).splitlines() == ["class      AP", "a         0.5", "blue car    -"]
+def test_columns_are_aligned():
+    lines = table(["class", "AP"], [["a", "0.5"], ["blue car", "-"]]).splitlines()
+    assert lines == ["class      AP", "a         0.5", "blue car    -"]
 
 
-def test_a_line_of_set_columns():
+def test_a_line_with_given_widths():
     assert line(["a", "1", "22"], (3, 4, 4)) == "a     1  22"
     assert line(["a longer name", "1"], (3, 4, 4)) == "a longer name   1"
 
 
-def test_names_of_any_kind_keep_the_columns():
+def test_unusual_names_keep_the_columns_aligned():
     rows = [["红细胞", "1"], ["line\nbreak\x1b[31m", "22"], ["x" * 500, "333"]]
     lines = table(["class", "boxes"], rows).splitlines()
     assert len(lines) == 4 and len({width(line) for line in lines}) == 1 and "\x1b" not in "".join(lines)
     assert shown("x" * 500).endswith("...") and len(shown("x" * 500)) < 30
 
 
-def test_80_classes_stand_in_three_parts_that_fit_a_terminal():
-    lines = table(["class", "AP", "AP50", "objects"], [[f"baseball gl {n:02d}", "0.123", "0.456", "12345"] for n in range(80)]).splitlines()
+def test_80_classes_are_split_into_three_blocks_that_fit_a_terminal():
+    rows = [[f"baseball gl {number:02d}", "0.123", "0.456", "12345"] for number in range(80)]
+    lines = table(["class", "AP", "AP50", "objects"], rows).splitlines()
     assert len(lines) == 1 + 27 and max(map(len, lines)) <= 120
     assert lines[0].count("AP50") == 3 and [line.split()[2] for line in lines[1:4]] == ["00", "01", "02"]
     assert sum(line.count("baseball") for line in lines) == 80
@@ -37,7 +39,7 @@ def test_a_table_without_rows_is_its_head():
     assert table(["class", "AP"], []) == "class  AP"
 
 
-def test_what_is_left_out_is_counted():
+def test_omitted_rows_are_counted():
     rows = [[str(number), "x"] for number in range(10)]
     assert truncate_middle(rows, 10) == rows
     assert truncate_middle(rows, 4) == [["0", "x"], ["1", "x"], ["(6 more classes)", ""], ["8", "x"], ["9", "x"]]

@@ -1,4 +1,4 @@
-"""One version: the scripts, side files, pages and the package say the same."""
+"""Scripts, side files, reports and the package have the same version."""
 import json
 import re
 
@@ -13,18 +13,18 @@ from tests.conftest import call_script
 from tests.model_utils.test_mindspore_versions import WITH_MINDSPORE, WITHOUT
 
 
-def test_it_is_a_version():
+def test_the_version_has_three_numbers():
     assert version() == __version__ and re.fullmatch(r"\d+\.\d+\.\d+", version())
 
 
 @pytest.mark.parametrize("script", sorted([*WITH_MINDSPORE, *WITHOUT, "tools/eval.py"]))
-def test_every_script_says_it(script):
-    """Before it misses its options."""
+def test_every_script_prints_it(script):
+    """Even without required options."""
     done = call_script(script, "--version")
     assert (done.stdout, done.stderr) == (f"centernet {version()}\n", "")
 
 
-def test_side_files_say_it(least_checkpoint, make_config):
+def test_side_files_have_it(least_checkpoint, make_config):
     with open(side_file(str(least_checkpoint)), encoding="utf-8") as file:
         assert json.load(file)["version"] == version()
 
@@ -32,10 +32,11 @@ def test_side_files_say_it(least_checkpoint, make_config):
         description, down_ratio = read_side_file(str(least_checkpoint)), 4
 
     config = make_config("--export_config.ckpt_file", least_checkpoint)
-    assert consumer_description(Detector, config.export_config, config.eval_config, [1, 3, 96, 96])["version"] == version()
+    description = consumer_description(Detector, config.export_config, config.eval_config, [1, 3, 96, 96])
+    assert description["version"] == version()
 
 
-def test_reports_say_it(tmp_path):
+def test_reports_have_it(tmp_path):
     metrics = {**dict.fromkeys(DETECTION.metrics, 0.5), "AP_per_class": {}, "AP50_per_class": {}}
     write_report(str(tmp_path / "report.html"), "a run", Run(metrics=metrics))
     assert f"CenterNet on MindSpore {version()} · " in (tmp_path / "report.html").read_text(encoding="utf-8")

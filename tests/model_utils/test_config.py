@@ -1,4 +1,4 @@
-"""The configuration: defaults, files, command line, and what it says to mistakes."""
+"""The configuration: defaults, files, command line, messages about mistakes."""
 import glob
 import os
 import subprocess
@@ -13,7 +13,7 @@ from src.model_utils.rules import checked, expected
 from tests.conftest import ROOT, call_script, user_error
 
 
-def test_every_parameter_is_explained_and_every_choice_allows_its_default():
+def test_every_parameter_has_help_and_a_rule_that_allows_its_default():
     values, helps, rules = load_defaults()
     assert set(values) == set(helps) == set(rules)
     known = {"kind", "choices", "min", "above", "max", "multiple", "shape", "least", "single", "as", "not"}
@@ -23,17 +23,18 @@ def test_every_parameter_is_explained_and_every_choice_allows_its_default():
 
 
 def test_every_parameter_is_used_in_the_code():
-    """No dead options: each name is read somewhere. What it does is tested where it is read."""
-    sources = [os.path.join(ROOT, name) for name in ("train.py", "eval.py", "export.py", "preprocess.py", "postprocess.py")]
+    """No dead options: each name is read somewhere. Its effect is tested with the code that reads it."""
+    scripts = ("train.py", "eval.py", "export.py", "preprocess.py", "postprocess.py")
+    sources = [os.path.join(ROOT, name) for name in scripts]
     sources += glob.glob(os.path.join(ROOT, "src", "**", "*.py"), recursive=True)
     text = "\n".join(open(path, encoding="utf-8").read() for path in sources)
-    text = text.replace("{part}", "train") + text.replace("{part}", "val") + text.replace("{part}", "test")
+    text = "".join(text.replace("{split}", split) for split in ("train", "val", "test"))
     for name in load_defaults()[0]:
         last = name.split(".")[-1]
         assert f".{last}" in text or f'"{last}"' in text, name
 
 
-def test_command_line_wins_over_file_wins_over_default(tmp_path):
+def test_the_command_line_overrides_files_and_files_override_defaults(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("epoch_size: 7\ntrain_config:\n  batch_size: 3\n")
     config = get_config("t", ["--config_path", str(path), "--train_config.batch_size", "5"])
@@ -47,8 +48,8 @@ def test_booleans(text, value):
 
 
 def test_lists_and_numbers_from_the_command_line():
-    words = ["--dataset_config.input_res_train", "[320, 320]", "--train_config.MultiDecay.learning_rate=5e-4", "--epoch_size=2.0"]
-    config = get_config("t", words)
+    config = get_config("t", ["--dataset_config.input_res_train", "[320, 320]",
+                              "--train_config.MultiDecay.learning_rate=5e-4", "--epoch_size=2.0"])
     assert config.dataset_config.input_res_train == [320, 320]
     assert config.train_config.MultiDecay.learning_rate == 5e-4
     assert config.epoch_size == 2
@@ -65,22 +66,27 @@ def test_lists_and_numbers_from_the_command_line():
     (["stray"], ["'stray'"]), (["--net_config.num_stacks", "1"], ["net_config.num_stacks", "resdcn_18", " 4 "]),
     (["--net_config.num_stacks", "[2, 2]"], ["net_config.num_stacks", "[2, 2]", "resdcn_18", " 4 "]),
 ])
-def test_mistakes_are_answered(argv, parts):
-    """With the name that was meant, or where it has gone, or what does not go together."""
+def test_messages_about_wrong_options(argv, parts):
+    """A suggestion, the replacement, or the conflicting options."""
     with user_error(*parts):
         get_config("t", argv)
 
 
 @pytest.mark.parametrize("name, value, facts", [
-    ("epoch_size", "many", ["1"]), ("epoch_size", "2.5", ["1"]), ("epoch_size", "1" * 400, []), ("resume", "perhaps", ["true", "false"]),
-    ("net_config.reg_loss", "l3", ["l1", "sl1"]), ("dataset_config.mean", "0.5", ["3"]), ("dataset_config.mean", "[1, 2", ["3"]),
+    ("epoch_size", "many", ["1"]), ("epoch_size", "2.5", ["1"]), ("epoch_size", "1" * 400, []),
+    ("resume", "perhaps", ["true", "false"]),
+    ("net_config.reg_loss", "l3", ["l1", "sl1"]), ("dataset_config.mean", "0.5", ["3"]),
+    ("dataset_config.mean", "[1, 2", ["3"]),
     ("dataset_config.mean", "[a, b, c]", ["3"]), ("dataset_config.mean", "[0.4, 0.4]", ["3"]),
     ("dataset_config.mean", "[.inf, 0, 0]", ["3"]), ("dataset_config.std", "[0, 1, 1]", ["3", "0"]),
     ("dataset_config.eig_val", "[[1], 2, 3]", ["3"]),
-    ("dataset_config.eig_vec", "[1, 2, 3]", ["3 x 3"]), ("dataset_config.eig_vec", "[[1, 2, 3], [1, 2, 3], [1, 2]]", ["3 x 3"]),
+    ("dataset_config.eig_vec", "[1, 2, 3]", ["3 x 3"]),
+    ("dataset_config.eig_vec", "[[1, 2, 3], [1, 2, 3], [1, 2]]", ["3 x 3"]),
     ("dataset_config.flip_prop", "1.5", ["1"]), ("dataset_config.input_res_train", "[100, 96]", ["32"]),
-    ("dataset_config.input_res_train", "[True, 96]", ["[width, height]"]), ("export_config.input_res", "[96]", ["[width, height]"]),
-    ("eval_config.multi_scales", "[]", ["0"]), ("eval_config.pad_multiple", "33", ["32"]), ("train_config.batch_size", "0", ["1"]),
+    ("dataset_config.input_res_train", "[True, 96]", ["[width, height]"]),
+    ("export_config.input_res", "[96]", ["[width, height]"]),
+    ("eval_config.multi_scales", "[]", ["0"]), ("eval_config.pad_multiple", "33", ["32"]),
+    ("train_config.batch_size", "0", ["1"]),
     ("seed", "-1", ["0"]), ("seed", "99999999999", ["4294967295"]), ("device_id", "-1", ["0"]),
     ("train_config.MultiDecay.learning_rate", ".nan", []),
     ("train_config.MultiDecay.learning_rate", "inf", []), ("train_config.MultiDecay.learning_rate", "-1", ["0"]),
@@ -88,8 +94,8 @@ def test_mistakes_are_answered(argv, parts):
     ("train_config.MultiDecay.multi_epochs", "[1.5]", []), ("train_config.Adam.decay_filter", "[[a]]", []),
     ("data_sink_steps", "0", ["-1", "0"]),
 ])
-def test_values_that_cannot_be_are_answered(name, value, facts):
-    """With the parameter, its value, and what its rule says, which has the rule's numbers and choices."""
+def test_messages_about_invalid_values(name, value, facts):
+    """The parameter, its value, and the rule's numbers and choices."""
     rule = expected(load_defaults()[2][name])
     with user_error(name, value[:20], rule):
         get_config("t", [f"--{name}", value])
@@ -103,39 +109,44 @@ def test_values_that_cannot_be_are_answered(name, value, facts):
     ("train_config:\n  Adam:\n", ["train_config.Adam ", "weight_decay, decay_filter"]),
     ("train_config: 3", ["train_config ", " 3", "batch_size, "]), ("seed: {a: 1}", ["seed "]),
     ("seed: 1\nseed: 2", ["line 2, column 1", "seed"]),
-    ("train_config:\n  batch_size: 2\nepoch_size: 1\ntrain_config:\n  batch_size: 3", ["line 4, column 1", "train_config"]),
-    ("seed: .inf", ["seed", "'.inf'"]), ("1: 2", [" 1"]), ("seed: 2001-01-01", ["seed", "2001-01-01"]), ("[" * 1000, ["YAML"]),
+    ("train_config:\n  batch_size: 2\nepoch_size: 1\ntrain_config:\n  batch_size: 3",
+     ["line 4, column 1", "train_config"]),
+    ("seed: .inf", ["seed", "'.inf'"]), ("1: 2", [" 1"]), ("seed: 2001-01-01", ["seed", "2001-01-01"]),
+    ("[" * 1000, ["YAML"]),
 ], ids=lambda value: value[:20] if isinstance(value, str) else "")
-def test_broken_files_are_answered(tmp_path, text, parts):
+def test_messages_about_broken_files(tmp_path, text, parts):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with user_error(path, *parts):
         get_config("t", ["--config_path", str(path)])
 
 
-NAMES = ["no", "Yes", "on", "off", "0123", "1.10", "1e3", "2001-01-01", "12:30", "~x", "it's", 'a "b"', "c\\d", "Größe", "矩"]
+NAMES = ["no", "Yes", "on", "off", "0123", "1.10", "1e3", "2001-01-01", "12:30", "~x", "it's", 'a "b"', "c\\d",
+         "Größe", "矩"]
 
 
-def test_names_stay_as_they_are_written(tmp_path):
-    """YAML 1.1 takes them for booleans, octal numbers, dates and seconds; the command line and the processes of a launcher get the same."""
+def test_names_are_kept_as_written(tmp_path):
+    """YAML 1.1 reads them as booleans, octal numbers, dates and seconds. Files and the command line agree."""
     path = tmp_path / "c.yaml"
-    path.write_text("dataset_config:\n  coco_classes:\n" + "".join(f"    - {name}\n" for name in NAMES) + "mindrecord_prefix: no\n"
+    classes = "".join(f"    - {name}\n" for name in NAMES)
+    path.write_text(f"dataset_config:\n  coco_classes:\n{classes}mindrecord_prefix: no\n"
                     "export_config: {export_name: 0123}\ndata_url: null\ntrain_url: ~\n", encoding="utf-8")
     config = get_config("t", ["--config_path", str(path)])
     assert config.dataset_config.coco_classes == NAMES
-    assert (config.mindrecord_prefix, config.export_config.export_name, config.data_url, config.train_url) == ("no", "0123", "", "")
+    assert (config.mindrecord_prefix, config.export_config.export_name) == ("no", "0123")
+    assert (config.data_url, config.train_url) == ("", "")
     again = get_config("t", ["--dataset_config.coco_classes", as_text(NAMES)])
     assert again.dataset_config.coco_classes == NAMES
-    words = ["--dataset_config.coco_classes", "[no, on, 0123, 1.10]"]
-    assert get_config("t", words).dataset_config.coco_classes == ["no", "on", "0123", "1.10"]
+    args = ["--dataset_config.coco_classes", "[no, on, 0123, 1.10]"]
+    assert get_config("t", args).dataset_config.coco_classes == ["no", "on", "0123", "1.10"]
     path.write_text("dataset_config: {coco_classes: [a, ~]}")
     with user_error("dataset_config.coco_classes", expected(load_defaults()[2]["dataset_config.coco_classes"])):
         get_config("t", ["--config_path", str(path)])
 
 
 @pytest.mark.parametrize("text, value", [("0140", 140), ("1_000", 1000), ("+7", 7), ("3.0", 3), ("1e2", 100)])
-def test_whole_numbers_are_read_as_people_do(text, value, tmp_path):
-    """YAML 1.1 takes 0140 for octal, 96."""
+def test_integers_are_decimal(text, value, tmp_path):
+    """YAML 1.1 reads 0140 as octal, 96."""
     (tmp_path / "c.yaml").write_text(f"epoch_size: {text}")
     assert get_config("t", ["--config_path", str(tmp_path / "c.yaml")]).epoch_size == value
     assert get_config("t", ["--epoch_size", text]).epoch_size == value
@@ -181,12 +192,12 @@ def test_onednn_workaround(version, environment, expected):
 @pytest.mark.slow
 def test_importing_has_no_side_effect():
     files = glob.glob("src/**/*.py", root_dir=ROOT, recursive=True) + glob.glob("*.py", root_dir=ROOT)
-    modules = ", ".join(sorted({file.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for file in files} - {"setup"}))
-    code = f"import sys; sys.argv = ['x', '--nonsense']; import {modules}; print('imported')"
+    modules = {file.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for file in files} - {"setup"}
+    code = f"import sys; sys.argv = ['x', '--nonsense']; import {', '.join(sorted(modules))}; print('imported')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.endswith("imported\n"), done.stderr
 
 
-def test_default_config_is_the_three_documents():
+def test_default_config_has_three_documents():
     with open(DEFAULT_CONFIG, encoding="utf-8") as file:
         assert len(list(yaml.safe_load_all(file))) == 3

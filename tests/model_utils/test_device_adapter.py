@@ -1,5 +1,4 @@
 """src/model_utils/device_adapter.py."""
-
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -9,22 +8,24 @@ from src.model_utils import device_adapter
 from src.model_utils.device_adapter import init_ranks, profiling, set_device
 
 
-def test_ascend_is_taken_where_there_is_one(monkeypatch):
-    """What MindSpore is told on a machine with an NPU; a stand-in, there is none here."""
+def test_ascend_is_used_if_available(monkeypatch):
+    """The calls to MindSpore on a machine with an NPU, by stand-ins."""
     calls = []
     monkeypatch.setattr(device_adapter.ms.hal, "is_available", lambda name: name == "Ascend")
-    monkeypatch.setattr(device_adapter.ms, "set_device", lambda *words: calls.append(words))
-    monkeypatch.setattr(device_adapter.ms.device_context.ascend.op_precision, "conv_allow_hf32", lambda value: calls.append(value))
-    monkeypatch.setattr(device_adapter.ms, "set_context", lambda **words: calls.append(words.get("jit_config")))
-    assert [set_device("auto", 3), set_device("Ascend", 3, True, "O1"), set_device("CPU", 3)] == ["Ascend", "Ascend", "CPU"]
+    monkeypatch.setattr(device_adapter.ms, "set_device", lambda *args: calls.append(args))
+    precision = device_adapter.ms.device_context.ascend.op_precision
+    monkeypatch.setattr(precision, "conv_allow_hf32", lambda value: calls.append(value))
+    monkeypatch.setattr(device_adapter.ms, "set_context", lambda **kwargs: calls.append(kwargs.get("jit_config")))
+    assert [set_device("auto", 3), set_device("Ascend", 3, True, "O1")] == ["Ascend", "Ascend"]
+    assert set_device("CPU", 3) == "CPU"
     monkeypatch.setenv("RANK_SIZE", "8")
-    monkeypatch.setenv("DEVICE_ID", "5")  # of another job: train.py alone looks at what a launcher says
+    monkeypatch.setenv("DEVICE_ID", "5")  # of another job: only train.py reads a launcher's variables
     assert set_device("Ascend", 3) == "Ascend"
     assert calls[-3:-1] == [None, ("Ascend", 3)]
     assert calls[:-3] == [None, ("Ascend", 3), False, None, ("Ascend", 3), True, {"jit_level": "O1"}, None, ("CPU",)]
 
 
-def test_device_num_must_be_what_was_started(monkeypatch):
+def test_device_num_must_match_the_processes(monkeypatch):
     from mindspore import communication
 
     monkeypatch.setattr(communication, "init", lambda: None)

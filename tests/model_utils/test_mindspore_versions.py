@@ -1,4 +1,4 @@
-"""What runs on which MindSpore; stand-ins for the versions that are not installed here."""
+"""Support of MindSpore's versions, with stand-ins for those that are not installed here."""
 import glob
 import os
 import re
@@ -14,21 +14,21 @@ from src.model_utils.mindspore_version import FIRST, LAST, release, require_mind
 from tests.conftest import ROOT, assert_user_error, call_script
 
 CHECKPOINT = ["--load_checkpoint_path", "x.ckpt"]
-WITH_MINDSPORE = {  # entry scripts and the options they cannot do without
+WITH_MINDSPORE = {  # entry scripts and their required options
     "train.py": [], "eval.py": [], "export.py": [], "src/dataset.py": [], "tools/benchmark.py": [],
     "tools/predict.py": [*CHECKPOINT, "--input", "in", "--output", "out"], "tools/serve.py": CHECKPOINT,
     "tools/infer_mindir.py": ["--mindir", "x.mindir", "--input_dir", "in", "--result_path", "out"],
     "tools/contact_sheet.py": ["--mindir", "x.mindir", "--data_dir", "in", "--output", "out.png"],
     "tools/convert_resnet18.py": ["--ckpt_file", "x", "--output_file", "y"],
-    "tools/convert_centernet.py": ["--ckpt_file", "x", "--output_file", "y"], "tools/train_full.py": ["--data_path", "in"],
+    "tools/convert_centernet.py": ["--ckpt_file", "x", "--output_file", "y"],
+    "tools/train_full.py": ["--data_path", "in"],
 }
 WITHOUT = {"preprocess.py", "postprocess.py", *(f"tools/{name}.py" for name in (
-    "report", "quantize_onnx", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss", "import_dataset",
-    "check_dataset",
-    "document_parameters"))}
+    "report", "quantize_onnx", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss",
+    "import_dataset", "check_dataset", "document_parameters"))}
 
 
-def test_every_entry_script_is_known_here():
+def test_every_entry_script_is_listed_here():
     scripts = set()
     for pattern in ("*.py", "src/*.py", "tools/*.py"):
         for path in glob.glob(os.path.join(ROOT, pattern)):
@@ -40,49 +40,49 @@ def test_every_entry_script_is_known_here():
 
 @pytest.fixture
 def run_with(tmp_path, monkeypatch):
-    """Run a script where another version of MindSpore than the real one seems to be installed."""
-    def run(version, script, *words):
+    """run_with(version, script, args...): run a script with this version of MindSpore apparently installed."""
+    def run(version, script, *args):
         folder = tmp_path / f"mindspore-{version}.dist-info"
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mindspore\nVersion: {version}\n")
         (tmp_path / "in").mkdir()
         monkeypatch.syspath_prepend(tmp_path)
-        return call_script(script, *words, cwd=tmp_path, check=False)
+        return call_script(script, *args, cwd=tmp_path, check=False)
 
     return run
 
 
 @pytest.mark.parametrize("script", WITH_MINDSPORE)
-def test_an_older_one_is_refused_at_the_start(script, run_with):
+def test_an_old_mindspore_is_refused_at_the_start(script, run_with):
     done = run_with("2.2.14", script, *WITH_MINDSPORE[script])
     assert_user_error(done, "MindSpore 2.2.14", " 2.3 ")
     assert all(line.startswith("configuration: ") for line in done.stdout.splitlines())
 
 
-def test_an_older_one_does_not_matter_where_there_is_no_use_for_it(run_with):
+def test_an_old_mindspore_does_not_matter_if_it_is_not_used(run_with):
     assert_user_error(run_with("2.2.14", "preprocess.py"), "--predict_dir")
 
 
-def test_a_wrong_option_is_told_first(run_with):
+def test_a_wrong_option_is_reported_first(run_with):
     assert_user_error(run_with("2.2.14", "train.py", "--epochs", "3"), "epoch_size")
 
 
-@pytest.mark.parametrize("installed, said", [
-    ("1.10.1", None), ("2.0.0rc1", None), ("2.2.14", None), ("2.3.0rc2", ""), ("2.3.1", ""), ("2.4.10", ""), ("2.10.0", ""),
-    ("2.11.0", "MindSpore 2.11.0"), ("3.0.0", "MindSpore 3.0.0"),
+@pytest.mark.parametrize("installed, warning", [
+    ("1.10.1", None), ("2.0.0rc1", None), ("2.2.14", None), ("2.3.0rc2", ""), ("2.3.1", ""), ("2.4.10", ""),
+    ("2.10.0", ""), ("2.11.0", "MindSpore 2.11.0"), ("3.0.0", "MindSpore 3.0.0"),
 ])
-def test_which_are_refused_and_which_are_new(installed, said, monkeypatch, console):
+def test_old_versions_are_refused_and_new_ones_give_a_warning(installed, warning, monkeypatch, console):
     monkeypatch.setattr(mindspore_version, "version", lambda name: {"mindspore": installed}[name])
-    if said is None:
+    if warning is None:
         with pytest.raises(UserError, match=f"MindSpore {re.escape(installed)} "):
             require_mindspore()
     else:
         require_mindspore()
         output = console.readouterr().out
-        assert bool(output) == bool(said) and said in output and ("2.10" in output) == bool(said)
+        assert bool(output) == bool(warning) and warning in output and ("2.10" in output) == bool(warning)
 
 
-def test_none_at_all(monkeypatch):
+def test_mindspore_is_missing(monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)
 
@@ -91,7 +91,7 @@ def test_none_at_all(monkeypatch):
         require_mindspore()
 
 
-def test_what_pip_may_install_is_what_is_accepted():
+def test_the_requirements_match_the_accepted_versions():
     with open(os.path.join(ROOT, "requirements.txt"), encoding="utf-8") as file:
         first, beyond = re.search(r"^mindspore>=([\d.]+),<([\d.]+)", file.read(), re.M).groups()
     assert release(first) == FIRST and release(beyond) == (LAST[0], LAST[1] + 1)
@@ -99,16 +99,19 @@ def test_what_pip_may_install_is_what_is_accepted():
 
 @pytest.fixture
 def old_mindspore(monkeypatch):
-    """MindSpore 2.3 in the adapter: without set_device, device_context, runtime; returns the list of what set_context was told."""
-    told = []
+    """MindSpore 2.3 in the adapter: without set_device, device_context, runtime. Returns the arguments of set_context.
+    """
+    calls = []
     hal = SimpleNamespace(is_available=lambda name: name == "Ascend", max_memory_allocated=lambda: 3 * 2**30)
-    monkeypatch.setattr(device_adapter, "ms", SimpleNamespace(GRAPH_MODE=0, hal=hal, set_context=lambda **words: told.append(words)))
-    return told
+    mindspore = SimpleNamespace(GRAPH_MODE=0, hal=hal, set_context=lambda **kwargs: calls.append(kwargs))
+    monkeypatch.setattr(device_adapter, "ms", mindspore)
+    return calls
 
 
-def test_a_device_is_set_through_the_context_of_an_older_one(old_mindspore):
+def test_an_old_mindspore_sets_the_device_in_its_context(old_mindspore):
     assert device_adapter.set_device("auto", 3) == "Ascend"
-    assert old_mindspore == [{"mode": 0}, {"device_target": "Ascend", "device_id": 3}, {"ascend_config": {"conv_allow_hf32": False}}]
+    device = {"device_target": "Ascend", "device_id": 3}
+    assert old_mindspore == [{"mode": 0}, device, {"ascend_config": {"conv_allow_hf32": False}}]
     old_mindspore.clear()
     assert device_adapter.set_device("Ascend", 0, conv_allow_hf32=True, jit_level="O1") == "Ascend"
     assert old_mindspore[2:] == [{"ascend_config": {"conv_allow_hf32": True}}, {"jit_config": {"jit_level": "O1"}}]
@@ -117,14 +120,15 @@ def test_a_device_is_set_through_the_context_of_an_older_one(old_mindspore):
     assert old_mindspore == [{"mode": 0}, {"device_target": "CPU"}]
 
 
-def test_the_memory_of_the_device_has_two_names(old_mindspore, monkeypatch):
+def test_the_devices_memory_has_two_names(old_mindspore, monkeypatch):
     assert device_adapter.peak_memory("Ascend").endswith(" GB, 3.00 GB of the device")
-    monkeypatch.setattr(device_adapter.ms, "runtime", SimpleNamespace(max_memory_allocated=lambda: 5 * 2**30), raising=False)
+    runtime = SimpleNamespace(max_memory_allocated=lambda: 5 * 2**30)
+    monkeypatch.setattr(device_adapter.ms, "runtime", runtime, raising=False)
     assert device_adapter.peak_memory("Ascend").endswith(" GB, 5.00 GB of the device")
     assert "of the device" not in device_adapter.peak_memory("CPU")
 
 
-def test_one_that_cannot_read_single_rows_cannot_train(make_config, tiny_records, monkeypatch):
+def test_a_version_that_cannot_read_single_rows_cannot_train(make_config, tiny_records, monkeypatch):
     import mindspore.dataset as ds
 
     monkeypatch.delattr(ds.MindDataset, "__getitem__")
@@ -133,7 +137,7 @@ def test_one_that_cannot_read_single_rows_cannot_train(make_config, tiny_records
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_another_frameworks_float32_switch_is_pointed_to_ours(allowed, monkeypatch, console):
+def test_another_frameworks_float32_switch_leads_to_ours(allowed, monkeypatch, console):
     device_adapter.set_device("CPU", 0, conv_allow_hf32=allowed)
     assert "TORCH_SDAA" not in console.readouterr().out
     monkeypatch.setenv("TORCH_SDAA_CONV2D_BACKWARD_USE_FP32", "1")

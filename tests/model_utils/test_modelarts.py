@@ -1,4 +1,4 @@
-"""The ModelArts adapters, with a stand-in for moxing that copies folders of this machine."""
+"""src/model_utils/moxing_adapter.py, with a stand-in for moxing that copies local folders."""
 import fcntl
 import os
 import shutil
@@ -32,7 +32,7 @@ class file:
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
-    """A folder that plays object storage; this process and those started here have moxing, and their temporary files in tmp_path/tmp."""
+    """A folder as object storage. This process and its children have moxing, and temporary files in tmp_path/tmp."""
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / "moxing.py").write_text(MOXING)
     moxing = types.ModuleType("moxing")
@@ -47,35 +47,37 @@ def bucket(tmp_path, monkeypatch):
     return tmp_path / "bucket"
 
 
-def words(bucket, data):
+def job_options(bucket, data):
     """The options of a ModelArts job."""
-    return ["--enable_modelarts", "true", "--data_url", data, "--train_url", bucket / "results", "--modelarts_local_path",
-            bucket.parent / "cache"]
+    return ["--enable_modelarts", "true", "--data_url", data, "--train_url", bucket / "results",
+            "--modelarts_local_path", bucket.parent / "cache"]
 
 
 def test_a_job_from_bucket_to_bucket(bucket, tiny_records, tiny_data, least_run, least, light_steps, tmp_path):
-    """Training from a checkpoint with scores, then evaluation, with nothing but addresses in the bucket."""
+    """Training from a checkpoint with evaluation, then evaluation and export, all with paths in the bucket."""
     checkpoint = ["--checkpoint_url", least_run / "ckpt_0", "--load_checkpoint_path", "last"]
     shutil.copytree(tiny_records, bucket / "data")
     shutil.copytree(tiny_data, bucket / "data" / "shapes")
     options = ["--train_steps", 2, "--data_dir", "shapes", "--eval_epochs", 1]
-    done = train_least(*words(bucket, bucket / "data"), *checkpoint, *options, cwd=tmp_path)
-    assert "centernet-2_7.ckpt" in done.stdout and len(read_scores(str(bucket / "results" / "train_record.jsonl"))) == 1
+    done = train_least(*job_options(bucket, bucket / "data"), *checkpoint, *options, cwd=tmp_path)
+    assert "centernet-2_7.ckpt" in done.stdout
+    assert len(read_scores(str(bucket / "results" / "train_record.jsonl"))) == 1
     names = {path.name for path in (bucket / "results").rglob("*")}
     assert {"ckpt_0", "centernet-1_2.ckpt", "centernet-1_2.json", "train_record.jsonl", "loss.png"} <= names
     assert len((tmp_path / "copies.txt").read_text().splitlines()) == 3
     assert list((tmp_path / "tmp").glob("modelarts-*")) == []
-    call_script("eval.py", *TINY, *words(bucket, tiny_data), *checkpoint, cwd=tmp_path)
+    call_script("eval.py", *TINY, *job_options(bucket, tiny_data), *checkpoint, cwd=tmp_path)
     assert (bucket / "results" / "val" / "metrics.json").exists()
-    call_script("export.py", *TINY, "--enable_modelarts", "true", "--train_url", bucket / "results", "--modelarts_local_path",
-               tmp_path / "cache", "--checkpoint_url", least_run / "ckpt_0", "--export_config.ckpt_file", "centernet-2_7.ckpt",
-               "--export_config.input_res", "[64, 64]", cwd=tmp_path)
+    call_script("export.py", *TINY, "--enable_modelarts", "true", "--train_url", bucket / "results",
+                "--modelarts_local_path", tmp_path / "cache", "--checkpoint_url", least_run / "ckpt_0",
+                "--export_config.ckpt_file", "centernet-2_7.ckpt", "--export_config.input_res", "[64, 64]",
+                cwd=tmp_path)
     assert (bucket / "results" / "centernet.mindir").exists()
 
 
 def test_a_conversion_from_bucket_to_bucket(bucket, tiny_data, tmp_path):
-    """The data set comes down, its MindRecord files go up, whatever mindrecord_dir says; nothing is left unfinished in the bucket."""
-    job = [*words(bucket, tiny_data), "--mindrecord_dir", "/nowhere/records"]
+    """Download the data set and upload its MindRecord files, whatever mindrecord_dir is, without partial files."""
+    job = [*job_options(bucket, tiny_data), "--mindrecord_dir", "/nowhere/records"]
     call_script("src/dataset.py", *job, cwd=tmp_path)
     assert read_manifest(get_config("", ["--mindrecord_dir", str(bucket / "results")]))["images"] == 20
     assert (tmp_path / "copies.txt").read_text().splitlines() == [
@@ -83,8 +85,9 @@ def test_a_conversion_from_bucket_to_bucket(bucket, tiny_data, tmp_path):
     assert not list((bucket / "results").glob(".*"))
 
 
-def test_the_job_says_the_device(bucket, monkeypatch, tmp_path):
-    config = get_config("", ["--enable_modelarts", "true", "--modelarts_local_path", str(tmp_path / "cache"), "--device_id", "1"])
+def test_the_job_sets_the_device(bucket, monkeypatch, tmp_path):
+    config = get_config("", ["--enable_modelarts", "true", "--modelarts_local_path", str(tmp_path / "cache"),
+                             "--device_id", "1"])
     for environment, expected in (("", 1), ("3", 3)):
         monkeypatch.setenv("DEVICE_ID", environment)
         with modelarts(config, "data_dir"):
@@ -93,30 +96,34 @@ def test_the_job_says_the_device(bucket, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_a_job_of_several_processes_with_a_scheduler(bucket, tiny_records, tmp_path):
-    """The scheduler of MindSpore's own cluster copies nothing, and no one waits for it: what rank 0 wrote is delivered."""
-    make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", str(tmp_path / "hccl.json")])
+    """The scheduler of MindSpore's own cluster copies nothing and is not waited for; rank 0's outputs are uploaded."""
+    make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1",
+                          "--output", str(tmp_path / "hccl.json")])
     (tmp_path / "hp.ini").write_text("[config]\n")
-    options = [*words(bucket, tiny_records), "--train_steps", 1]
+    options = [*job_options(bucket, tiny_records), "--train_steps", 1]
     launcher = os.path.join(idle_project(tmp_path / "p"), "scripts", "run_distributed_train_ascend.sh")
-    done = subprocess.run(["bash", launcher, "--wait", str(tiny_records), "hccl.json", *map(str, options)], cwd=tmp_path, text=True,
-                          env={**os.environ, "DEVICE_TARGET": "CPU", "HYPER_PARAMETERS": "hp.ini"}, capture_output=True, timeout=300)
+    command = ["bash", launcher, "--wait", str(tiny_records), "hccl.json", *map(str, options)]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300,
+                          env={**os.environ, "DEVICE_TARGET": "CPU", "HYPER_PARAMETERS": "hp.ini"})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (bucket / "results" / "train_record.jsonl").exists() and list((bucket / "results").rglob("centernet-1_1.ckpt"))
-    assert len((tmp_path / "copies.txt").read_text().splitlines()) == 2  # there and back, once for all
+    assert (bucket / "results" / "train_record.jsonl").exists()
+    assert list((bucket / "results").rglob("centernet-1_1.ckpt"))
+    assert len((tmp_path / "copies.txt").read_text().splitlines()) == 2  # one download and one upload for all ranks
     assert list((tmp_path / "tmp").glob("modelarts-*")) == []
 
 
 @pytest.mark.slow
-def test_what_a_failed_training_wrote_is_saved(bucket, tiny_records, tmp_path):
-    rate = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0, "--save_checkpoint_steps", 1]
-    done = train_least(*rate, *words(bucket, tiny_records), cwd=tmp_path, check=False)
-    assert_user_error(done, "training stops")
+def test_the_outputs_of_a_failed_training_are_saved(bucket, tiny_records, tmp_path):
+    options = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0,
+               "--save_checkpoint_steps", 1]
+    done = train_least(*options, *job_options(bucket, tiny_records), cwd=tmp_path, check=False)
+    assert_user_error(done, "the loss is ")
     assert list((bucket / "results" / "ckpt_0").glob("*.ckpt"))
     assert read_training_log(str(bucket / "results" / "train_record.jsonl"))
 
 
 def test_data_that_cannot_be_copied(bucket, tmp_path):
-    done = call_script("train.py", *TINY, *words(bucket, "/nowhere"), cwd=tmp_path, check=False)
+    done = call_script("train.py", *TINY, *job_options(bucket, "/nowhere"), cwd=tmp_path, check=False)
     assert_user_error(done, "copying /nowhere to", "failed")
 
 
@@ -144,8 +151,8 @@ print("last" if barrier.leave() else "not last")
 @pytest.mark.slow
 def test_one_of_several_processes_copies(tmp_path):
     processes = [
-        subprocess.Popen([sys.executable, "-c", PROCESS, ROOT, str(tmp_path / "barrier")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                         text=True) for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", PROCESS, ROOT, str(tmp_path / "barrier")], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
     for process in processes:
         line = process.stdout.readline()
@@ -160,22 +167,22 @@ def test_one_of_several_processes_copies(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_come_and_go_at_once_do_not_meet_in_a_folder_half_made(tmp_path):
-    """Each joins and leaves again and again: no folder is removed under another that has come."""
+def test_processes_that_join_and_leave_at_the_same_time(tmp_path):
+    """Each does so repeatedly: no folder is removed while another process has joined."""
     program = f"""import sys; sys.path[0] = {ROOT!r}
 from src.model_utils.moxing_adapter import Barrier
 for _ in range(300):
     Barrier({str(tmp_path / "barrier")!r}, 60).leave()
 """
     processes = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, said
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, errors
     assert not (tmp_path / "barrier").exists()
 
 
-def test_waiting_has_a_limit_and_a_failure_is_passed_on(tmp_path):
+def test_waiting_times_out_and_a_failure_is_passed_on(tmp_path):
     (tmp_path / "barrier" / "fetch").mkdir(parents=True)
-    (tmp_path / "barrier" / "member-1").touch()  # a process that lives, and never gets done
+    (tmp_path / "barrier" / "member-1").touch()  # a live process that never finishes
     start = time.monotonic()
     with pytest.raises(UserError, match="waited 0.3 s"):
         Barrier(str(tmp_path / "barrier"), 0.3).once("fetch", None)
@@ -185,7 +192,7 @@ def test_waiting_has_a_limit_and_a_failure_is_passed_on(tmp_path):
         Barrier(str(tmp_path / "barrier"), 0.3).once("fetch", None)
 
 
-def test_a_lock_that_another_holds_is_waited_for_in_vain(tmp_path):
+def test_waiting_for_the_lock_times_out(tmp_path):
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     with pytest.raises(UserError, match=f"0.3 s .*{tmp_path.name}"):
@@ -194,7 +201,7 @@ def test_a_lock_that_another_holds_is_waited_for_in_vain(tmp_path):
     assert Barrier(str(tmp_path / "barrier"), 0.3).leave()
 
 
-def test_the_folder_of_a_killed_run_is_not_taken_for_this_one(tmp_path):
+def test_the_folder_of_a_killed_run_is_not_reused(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (tmp_path / "barrier" / "fetch").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Mistakes on the command line: the nearest name, the option that is wrong, and no wait for MindSpore."""
+"""Mistakes on the command line: suggestions, the wrong option's name, and no import of MindSpore before."""
 import importlib
 import pathlib
 
@@ -11,23 +11,25 @@ from tests.conftest import ROOT, assert_user_error, user_error
 
 
 def assert_one_sentence(done, *parts):
-    """A user's mistake: exit code 2, and nothing but one line with these names, numbers and paths."""
+    """Assert exit code 2 and a single line with these names, numbers and paths."""
     assert_user_error(done, *parts)
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
 
 
-def test_what_computes_without_mindspore_loads_without_it(run_without, tmp_path):
-    """Scripts and modules, all imported in one process where MindSpore and PyTorch are not there."""
-    scripts = ["preprocess.py", "postprocess.py", "eval.py", "tools/predict.py", "tools/serve.py", "tools/infer_mindir.py",
-               "tools/report.py", "tools/contact_sheet.py", "tools/quantize_onnx.py", "tools/voc_to_coco.py",
-               "tools/merge_pascal_json.py", "tools/make_rank_table.py", "tools/make_shapes_dataset.py", "tools/loss.py",
-               "tools/train_full.py", "tools/import_dataset.py", "tools/check_dataset.py"]
+def test_code_that_does_not_need_mindspore_loads_without_it(run_without, tmp_path):
+    """Scripts and modules, all imported in one process without MindSpore and PyTorch."""
+    scripts = ["preprocess.py", "postprocess.py", "eval.py"]
+    scripts += [f"tools/{name}.py" for name in (
+        "predict", "serve", "infer_mindir", "report", "contact_sheet", "quantize_onnx", "voc_to_coco",
+        "merge_pascal_json", "make_rank_table", "make_shapes_dataset", "loss", "train_full", "import_dataset",
+        "check_dataset")]
     folders = ["core", "imaging", "data", "data.labels", "evaluation", "runs", "launch", "serving", "commands"]
-    modules = [f"{folder}.{path.stem}" for folder in folders for path in pathlib.Path(ROOT, "src", *folder.split(".")).glob("*.py")]
-    modules += ["inference.files", "inference.models", "inference.offline", "inference.onnx_detector", "inference.options",
-                "inference.pipeline", "inference.predictor", "tasks.detection.results", "tasks.detection.scores", "tasks.detection.targets",
-                "training.data_preview", "weights.side_file", "weights.torch_files", "weights.torch_weights", "weights.zoo",
-                "network.architectures"]
+    modules = [f"{folder}.{path.stem}" for folder in folders
+               for path in pathlib.Path(ROOT, "src", *folder.split(".")).glob("*.py")]
+    modules += ["inference.files", "inference.models", "inference.offline", "inference.onnx_detector",
+                "inference.options", "inference.pipeline", "inference.predictor", "tasks.detection.results",
+                "tasks.detection.scores", "tasks.detection.targets", "training.data_preview", "weights.side_file",
+                "weights.torch_files", "weights.torch_weights", "weights.zoo", "network.architectures"]
     (tmp_path / "load.py").write_text(f"""import importlib, runpy
 for script in {scripts!r}:
     runpy.run_path(script, run_name="imported")
@@ -58,9 +60,11 @@ WRONG_PATHS = [
     ("tools/infer_mindir.py", ["--mindir", "no.mindir", "--input_dir", "x", "--result_path", "y"], ["no.mindir"]),
     ("tools/contact_sheet.py", ["--mindir", "no.mindir", "--data_dir", "x", "--output", "y.png"], ["no.mindir"]),
     ("tools/contact_sheet.py", ["--mindir", "x", "--data_dir", "x", "--output", "y"], ["--output", " y", ".png"]),
-    ("tools/contact_sheet.py", ["--mindir", "x", "--data_dir", "x", "--output", "y.png", "--width", "9999999"], ["--width", "9999999"]),
+    ("tools/contact_sheet.py", ["--mindir", "x", "--data_dir", "x", "--output", "y.png", "--width", "9999999"],
+     ["--width", "9999999"]),
     ("tools/convert_centernet.py", ["--ckpt_file", "no.pth", "--output_file", "x"], ["--ckpt_file", "no.pth"]),
-    ("tools/convert_centernet.py", ["--ckpt_file", "CKPT", "--output_file", "x", "--reverse"], ["--output_file", " x", ".pth"]),
+    ("tools/convert_centernet.py", ["--ckpt_file", "CKPT", "--output_file", "x", "--reverse"],
+     ["--output_file", " x", ".pth"]),
     ("tools/convert_centernet.py", ["--ckpt_file", "CKPT", "--output_file", "CKPT", "--reverse"], ["lively.json"]),
     ("tools/convert_resnet18.py", ["--ckpt_file", "no.pth", "--output_file", "x"], ["--ckpt_file", "no.pth"]),
     ("tools/train_full.py", ["--data_path", "no/where"], ["--data_path", "no/where"]),
@@ -69,22 +73,22 @@ WRONG_PATHS = [
 ]
 
 
-@pytest.mark.parametrize("script, words, parts", WRONG_PATHS)
-def test_a_wrong_path_needs_no_mindspore(script, words, parts, lively_checkpoint, run_without):
-    """It is found before MindSpore is loaded, and the sentence names the option."""
-    result = run_without(script, *(lively_checkpoint if word == "CKPT" else word for word in words))
+@pytest.mark.parametrize("script, args, parts", WRONG_PATHS)
+def test_a_wrong_path_needs_no_mindspore(script, args, parts, lively_checkpoint, run_without):
+    """It is reported, with the option, before MindSpore is loaded."""
+    result = run_without(script, *(lively_checkpoint if arg == "CKPT" else arg for arg in args))
     assert_one_sentence(result, *parts)
     assert all(line.startswith("configuration: ") for line in result.stdout.splitlines())
 
 
-@pytest.mark.parametrize("words, parts", [
+@pytest.mark.parametrize("args, parts", [
     (["tools/make_rank_table.py", "--cpu", "--devices", "0-99999999999"], ["--devices", "0-99999999999"]),
     (["tools/make_rank_table.py", "--cpu", "--devices", "\u00b2"], ["--devices", "\u00b2"]),
     (["tools/make_shapes_dataset.py", "--output", "no/x", "--size", "1000000000000"], ["--size", "1000000000000"]),
     (["tools/make_shapes_dataset.py", "--output", "no/x", "--seed", "-1"], ["--seed", "-1"]),
 ])
-def test_numbers_that_no_one_means(words, parts, run_without):
-    assert_one_sentence(run_without(*words), *parts)
+def test_absurd_numbers_are_refused(args, parts, run_without):
+    assert_one_sentence(run_without(*args), *parts)
 
 
 EMPTY = [("tools/serve.py", ["--onnx", "x.onnx"], ["--host", "--api_key_file", "--tls_cert", "--tls_key"]),
@@ -97,19 +101,19 @@ EMPTY = [("tools/serve.py", ["--onnx", "x.onnx"], ["--host", "--api_key_file", "
          ("tools/train_full.py", ["--data_path", "x"], ["--run", "--config_path"])]
 
 
-@pytest.mark.parametrize("script, words, name", [(script, words, name) for script, words, names in EMPTY for name in names])
+@pytest.mark.parametrize("script, args, name", [(*case, name) for *case, names in EMPTY for name in names])
 @pytest.mark.parametrize("value", ["", " "], ids=["empty", "blank"])
-def test_an_empty_value_is_a_mistake(script, words, name, value):
-    """A variable of a shell that is not set must not leave open what the option guards."""
-    name_of_script = pathlib.Path(script).stem
-    package = "tools" if name_of_script == "train_full" else "src.commands"  # which belongs to a checkout
-    main = importlib.import_module(f"{package}.{name_of_script}").main
+def test_an_empty_value_is_a_mistake(script, args, name, value):
+    """An unset shell variable must not disable the option's protection."""
+    module = pathlib.Path(script).stem
+    package = "tools" if module == "train_full" else "src.commands"  # train_full is part of a checkout only
+    main = importlib.import_module(f"{package}.{module}").main
     with user_error(name) as raised:
-        main([*words, name, value])
-    assert raised.traceback[-1].name == "parse_known_args"  # nothing has looked at the other options
+        main([*args, name, value])
+    assert raised.traceback[-1].name == "parse_known_args"  # before other options are checked
 
 
-def test_an_option_that_is_empty_by_default_may_be_so():
+def test_an_option_that_is_empty_by_default_may_be_empty():
     parser = OptionParser()
     parser.add_argument("--cors_origins", default="")
     parser.add_argument("words", nargs="*")
@@ -118,17 +122,20 @@ def test_an_option_that_is_empty_by_default_may_be_so():
 
 
 WRONG_NAMES = [
-    ("tools/predict.py", ["--load_checkpoint_path", "x", "--input", "x", "--output", "x", "--score_tresh", "1"], "--score_thresh"),
+    ("tools/predict.py", ["--load_checkpoint_path", "x", "--input", "x", "--output", "x", "--score_tresh", "1"],
+     "--score_thresh"),
     ("tools/serve.py", ["--mindir", "x", "--prot=1"], "--port"),
     ("tools/serve.py", ["--mindir", "x", "--max_requests=1"], "--queue"),
     ("tools/predict.py", ["--onnx", "x", "--input", "x", "--output", "x", "--conf", "0.2"], "--score_thresh"),
     ("tools/predict.py", ["--onnx", "x", "--output", "x", "--source=x", "--input", "x"], "--input"),
-    ("tools/infer_mindir.py", ["--mindir", "x", "--input_dir", "x", "--result_path", "x", "--device_targt", "CPU"], "--device_target"),
+    ("tools/infer_mindir.py", ["--mindir", "x", "--input_dir", "x", "--result_path", "x", "--device_targt", "CPU"],
+     "--device_target"),
     ("tools/contact_sheet.py", ["--mindir", "x", "--data_dir", "x", "--output", "x", "--widht", "3"], "--width"),
     ("tools/convert_centernet.py", ["--ckpt_file", "x", "--output_file", "x", "--revers"], "--reverse"),
     ("tools/convert_resnet18.py", ["--ckpt_file", "x", "--output_file", "x", "--ms_name_fil", "x"], "--ms_name_file"),
     ("tools/loss.py", ["--candidate-log", "x", "--reference-log", "x", "--step", "1"], "--steps"),
-    ("tools/make_rank_table.py", ["--divices", "0"], "--devices"), ("tools/make_rank_table.py", ["--DEVICES", "0"], "--devices"),
+    ("tools/make_rank_table.py", ["--divices", "0"], "--devices"),
+    ("tools/make_rank_table.py", ["--DEVICES", "0"], "--devices"),
     ("tools/make_shapes_dataset.py", ["--output", "x", "--sed", "0"], "--seed"),
     ("tools/report.py", ["x", "--titel", "t"], "--title"),
     ("tools/benchmark.py", ["--run", "1"], "--runs"),
@@ -138,14 +145,16 @@ WRONG_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("script, words, nearest", WRONG_NAMES)
-def test_a_wrong_name_gets_the_nearest(script, words, nearest, run_without):
-    assert_one_sentence(run_without(script, *words), nearest)
+@pytest.mark.parametrize("script, args, nearest", WRONG_NAMES)
+def test_a_wrong_name_gets_a_suggestion(script, args, nearest, run_without):
+    assert_one_sentence(run_without(script, *args), nearest)
 
 
-@pytest.mark.parametrize("option, part", [("--body_seconds", "docs/serving.md"), ("--header_seconds", "docs/serving.md"),
-                                          ("--allow_urls", "images"), ("--address_file", "serving on")])
-def test_an_option_that_has_gone_says_what_does_it_now(option, part):
+@pytest.mark.parametrize("option, part", [
+    ("--body_seconds", "docs/serving.md"), ("--header_seconds", "docs/serving.md"), ("--allow_urls", "images"),
+    ("--address_file", "serving on"),
+])
+def test_a_removed_option_names_its_replacement(option, part):
     with pytest.raises(UserError, match=f"{option}.*{part}"):
         OptionParser().parse_args([option, "3"])
 
@@ -162,23 +171,23 @@ ZOO_USES = [
 ]
 
 
-@pytest.mark.parametrize("script, words", ZOO_USES)
-def test_the_model_zoos_checkpoint_is_to_be_converted(script, words, zoo_checkpoint, tiny_records, run_without):
-    """One sentence with the command, as soon as the names in it are read: neither MindSpore nor PyTorch is needed."""
+@pytest.mark.parametrize("script, args", ZOO_USES)
+def test_a_model_zoo_checkpoint_needs_conversion(script, args, zoo_checkpoint, tiny_records, run_without):
+    """One sentence with the command, found from the parameter names without MindSpore or PyTorch."""
     paths = {"ZOO": zoo_checkpoint, "RECORDS": tiny_records}
-    result = run_without(script, *(paths.get(word, word) for word in words))
+    result = run_without(script, *(paths.get(arg, arg) for arg in args))
     assert_one_sentence(result, f"python tools/convert_centernet.py --ckpt_file {zoo_checkpoint} --output_file "
                                 f"{str(zoo_checkpoint).replace('.ckpt', '_converted.ckpt')}")
 
 
-def test_what_argparse_says_is_one_sentence(run_without):
+def test_argparses_errors_are_one_sentence(run_without):
     done = run_without("tools/predict.py", "--input", "x")
     assert_one_sentence(done, "--output")
     assert "--input" not in done.stderr
 
 
-def test_a_folder_is_no_checkpoint_and_its_newest_is_named(tmp_path, run_without):
-    """What was written last, not what has the highest step."""
+def test_a_folder_is_not_a_checkpoint_and_its_newest_is_named(tmp_path, run_without):
+    """The last written one, not the one with the highest step."""
     folder = tmp_path / "ckpt_0"
     folder.mkdir()
     with pytest.raises(UserError, match=str(tmp_path)) as error:
@@ -191,6 +200,6 @@ def test_a_folder_is_no_checkpoint_and_its_newest_is_named(tmp_path, run_without
         with pytest.raises(UserError, match="centernet-1_10.ckpt") as error:
             require_checkpoint(str(path))
         assert "centernet-3_30" not in str(error.value)
-    for words in (["eval.py", "--load_checkpoint_path", folder], ["export.py", "--export_config.ckpt_file", folder],
-                  ["tools/predict.py", "--load_checkpoint_path", folder, "--input", ROOT, "--output", tmp_path / "x"]):
-        assert_one_sentence(run_without(*words), "centernet-1_10.ckpt")
+    for args in (["eval.py", "--load_checkpoint_path", folder], ["export.py", "--export_config.ckpt_file", folder],
+                 ["tools/predict.py", "--load_checkpoint_path", folder, "--input", ROOT, "--output", tmp_path / "x"]):
+        assert_one_sentence(run_without(*args), "centernet-1_10.ckpt")
