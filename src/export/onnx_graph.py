@@ -1,24 +1,28 @@
-"""Writing ONNX graphs: nodes and constants with readable names. Needs onnx alone."""
+"""ONNX graph builder: nodes and constants with readable names. Requires only onnx."""
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 FLOAT = TensorProto.FLOAT
-OPSETS = {"deform_conv": 19, "grid_sample": 16}  # of each form of the deformable convolution, the first that has its operator
+OPSETS = {"deform_conv": 19, "grid_sample": 16}  # first opset with each form of the deformable convolution
 
 
 class Graph:
-    """A graph that grows node by node; every value is a name, and names that would be there twice get a number.
+    """A graph under construction. Values are referred to by name; duplicate names get a number.
 
     onnx_dcn is the form of its deformable convolutions, a key of OPSETS.
     """
 
-    def __init__(self, onnx_dcn):
+    def __init__(self, onnx_dcn: str) -> None:
         self.onnx_dcn, self.opset = onnx_dcn, OPSETS[onnx_dcn]
-        self.nodes, self.constants, self.names = [], {}, set()
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self.names: set[str] = set()
 
-    def free(self, name):
-        """name, or name_1, name_2, ..., whichever is new."""
+    def free(self, name: str) -> str:
+        """Reserve and return name, or the first unused of name_1, name_2, ..."""
         new, number = name, 0
         while new in self.names:
             number += 1
@@ -26,47 +30,54 @@ class Graph:
         self.names.add(new)
         return new
 
-    def constant(self, name, value):
-        """The name of a constant array; equal arrays of one name are kept once."""
+    def constant(self, name: str, value: Any) -> str:
+        """Add a constant array and return its name; equal arrays with the same name are stored once."""
         value = np.asarray(value)
-        if name in self.constants and self.constants[name].dtype == value.dtype and np.array_equal(self.constants[name], value):
+        stored = self.constants.get(name)
+        if stored is not None and stored.dtype == value.dtype and np.array_equal(stored, value):
             return name
         name = self.free(name)
         self.constants[name] = value
         return name
 
-    def ints(self, *values):
-        """The name of a constant list of int64."""
-        return self.constant("ints_" + "_".join(str(value).replace("-", "minus") for value in values), np.array(values, np.int64))
+    def ints(self, *values: int) -> str:
+        """Add a constant list of int64 and return its name."""
+        name = "ints_" + "_".join(str(value).replace("-", "minus") for value in values)
+        return self.constant(name, np.array(values, np.int64))
 
-    def add(self, operator, *inputs, name=None, outputs=1, **attributes):
-        """Append a node; returns the name of its output, or the list of them. Inputs are names, "" for one that is left out."""
+    def add(self, operator: str, *inputs: str, name: str | None = None, outputs: int = 1, **attributes: Any) -> Any:
+        """Append a node; returns the name of its output, or a list of names. Inputs are names, "" for omitted ones."""
         name = self.free(name or operator.lower())
         made = [name] if outputs == 1 else [self.free(f"{name}_{number}") for number in range(outputs)]
         self.nodes.append(helper.make_node(operator, list(inputs), made, name=name, **attributes))
         return name if outputs == 1 else made
 
-    def cast(self, value):
-        """A value as float32."""
+    def cast(self, value: str) -> str:
+        """Cast a value to float32."""
         return self.add("Cast", value, to=FLOAT)
 
-    def size(self, value, axis):
-        """A side of a value, [1]."""
+    def size(self, value: str, axis: int) -> str:
+        """The size of a value along an axis, [1]."""
         return self.add("Gather", self.add("Shape", value), self.ints(axis))
 
-    def reshape(self, value, *parts, name=None):
-        """A value in the shape that lists of int64, one behind the other, say (0: as before, -1: what remains)."""
-        shape = parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=0)
+    def reshape(self, value: str, *shapes: str, name: str | None = None) -> str:
+        """Reshape a value to the concatenation of int64 lists (0: unchanged, -1: inferred)."""
+        shape = shapes[0] if len(shapes) == 1 else self.add("Concat", *shapes, axis=0)
         return self.add("Reshape", value, shape, name=name)
 
-    def model(self, name, inputs, outputs, metadata):
-        """The checked ModelProto. Args: inputs, outputs {name: (NumPy dtype, shape with numbers and names)}; metadata {name: text}."""
-        described = [[helper.make_tensor_value_info(key, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
-                      for key, (kind, shape) in part.items()] for part in (inputs, outputs)]
+    def model(self, name: str, inputs: dict[str, tuple], outputs: dict[str, tuple],
+              metadata: dict[str, str]) -> onnx.ModelProto:
+        """Build and check the ModelProto.
+
+        Args: inputs, outputs {name: (NumPy dtype, shape of numbers and names)}; metadata {name: string}.
+        """
+        given, made = ([helper.make_tensor_value_info(key, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
+                        for key, (kind, shape) in values.items()] for values in (inputs, outputs))
         constants = [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in self.constants.items()]
-        graph = helper.make_graph(self.nodes, name, *described, initializer=constants)
+        graph = helper.make_graph(self.nodes, name, given, made, initializer=constants)
         imports = [helper.make_opsetid("", self.opset)]
-        model = helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports), producer_name=name)
+        model = helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports),
+                                  producer_name=name)
         helper.set_model_props(model, metadata)
         onnx.checker.check_model(model, full_check=True)
         return model

@@ -18,42 +18,45 @@ from .geometry import affine_matrix
 from .view import View
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MAX_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels that a file of these formats can have
+MAX_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels, the limits of these formats
 MAX_LABEL = 60  # characters
-MAX_STEM = 200  # bytes of a drawing's name; file systems take 255, and it has a longer one while it is written
+MAX_STEM = 200  # bytes of a drawing's name; file systems allow 255, and its temporary name is longer
 
 
 def class_color(label: Any) -> tuple[int, int, int]:
-    """A color (BGR, 0-255) for a class; neighbouring classes are far apart."""
+    """A color (BGR, 0-255) for a class; neighboring classes get very different ones."""
     red, green, blue = colorsys.hsv_to_rgb((0.61 * label + 0.02) % 1.0, 0.85, 0.95)
     return int(255 * blue), int(255 * green), int(255 * red)
 
 
 def luminance(color: Any) -> float:
     """Relative luminance (WCAG 2) of a color (BGR, 0-255), in [0, 1]."""
-    blue, green, red = (value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in np.array(color) / 255)
+    blue, green, red = (value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4
+                        for value in np.array(color) / 255)
     return 0.0722 * blue + 0.7152 * green + 0.2126 * red
 
 
 def drawing_side(image: np.ndarray) -> int:
-    """The side in pixels by which lines and letters on an image are measured: its longer one, but of panoramas, and of images beyond all
-    screens, less, so that letters are no larger than can be read and drawn in time."""
+    """The side in pixels that line widths and font sizes are relative to: the longer one.
+
+    It is limited for panoramas, where text would be too large, and for huge images, where drawing would take too long.
+    """
     height, width = image.shape[:2]
     return min(max(height, width), 4 * min(height, width), 6000)
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, classes: Sequence[str],
                with_scores: bool = True) -> np.ndarray:
-    """Draw boxes [M, 4] (pixels of the image) with scores [M] and labels [M] on a copy of a BGR uint8 image; returns it.
+    """Draw boxes [M, 4] (pixels of the image) with scores [M] and labels [M] on a copy of a BGR uint8 image.
 
-    Legible on any background: lines have a dark rim, labels are filled with the class's color, their text is black or white,
-    whichever is easier to read on it, and a label makes way for a better one's.
+    Legible on any background: lines have a dark outline; labels have the class's color, with text in black or white,
+    whichever has more contrast. Labels of higher scores are placed first.
     """
     canvas = image.copy()
     side = drawing_side(canvas)
     thickness = 1 if side < 200 else max(2, round(side / 250))
     order = np.argsort(scores, kind="stable")  # the best on top
-    # Far outside the image OpenCV's integers would overflow.
+    # OpenCV's integers overflow far outside the image.
     longest = max(canvas.shape[:2])
     corners = np.clip(boxes[order], -longest, 2 * longest).round().astype(int)
     labels = np.asarray(labels)[order].astype(int)
@@ -71,8 +74,9 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels:
     return canvas
 
 
-def _label_place(shape, box, canvas_shape, taken):
-    """(x, y) and (x, y) of the corners of a label's rectangle: over the box, in it, or under it, where no other label is if possible."""
+def _label_place(shape: tuple[int, ...], box: Sequence[int], canvas_shape: tuple[int, ...],
+                 taken: np.ndarray) -> tuple[int, int, int, int]:
+    """A label's rectangle x1, y1, x2, y2: above, inside or below the box, clear of other labels if possible."""
     height, width = shape
     x1, y1, x2, y2 = box
     places = []
@@ -86,8 +90,9 @@ def _label_place(shape, box, canvas_shape, taken):
     return places[0]
 
 
-def _put_label(canvas, mask, place, color):
-    """Fill the place with the color, and write the text of a mask on it; what lies outside the canvas is cut off."""
+def _put_label(canvas: np.ndarray, mask: np.ndarray, place: tuple[int, int, int, int],
+               color: tuple[int, int, int]) -> None:
+    """Fill the rectangle with the color and write the mask's text on it, clipped to the canvas."""
     x1, y1, x2, y2 = place
     patch = canvas[y1:y2, x1:x2]
     ink = np.array((0, 0, 0) if luminance(color) > 0.179 else (255, 255, 255))  # where both have the same contrast
@@ -97,9 +102,9 @@ def _put_label(canvas, mask, place, color):
 
 @functools.lru_cache(maxsize=512)
 def text_mask(text: str, size: int) -> np.ndarray:
-    """A text of a height in pixels with a margin around it, as uint8 [h, w]: 255 where there is ink, none for control characters."""
+    """Render text of a height in pixels with a margin: uint8 [h, w], 255 for ink. Control characters become spaces."""
     text = text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}…"
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = "".join(character if character.isprintable() else " " for character in text)
     font = ImageFont.truetype(_font_file(is_east_asian(text)), size)
     ascent, descent = font.getmetrics()
     margin = max(2, size // 5)
@@ -108,8 +113,8 @@ def text_mask(text: str, size: int) -> np.ndarray:
     return np.asarray(mask)
 
 
-def _font_file(east_asian):
-    """A font file: matplotlib's own, or for Chinese, Japanese and Korean one of this machine's, if it has any."""
+def _font_file(east_asian: bool) -> str:
+    """The path of a font: matplotlib's, or an installed one for Chinese, Japanese and Korean if available."""
     from matplotlib import get_data_path
 
     font = east_asian_font() if east_asian else None
@@ -118,51 +123,56 @@ def _font_file(east_asian):
 
 @functools.cache
 def east_asian_font() -> Any:
-    """matplotlib's entry of the first font of this machine that has Chinese, Japanese and Korean; None, and a log line, without one."""
+    """matplotlib's entry of the first installed font with Chinese, Japanese and Korean, or None, with a warning."""
     from matplotlib import font_manager
 
+    known = ("CJK", "Source Han", "WenQuanYi", "SimHei", "YaHei", "PingFang", "Droid Sans Fallback")
     for font in font_manager.fontManager.ttflist:
-        if any(name in font.name for name in ("CJK", "Source Han", "WenQuanYi", "SimHei", "YaHei", "PingFang", "Droid Sans Fallback")):
+        if any(name in font.name for name in known):
             return font
-    LOG.warning("no font here has Chinese, Japanese and Korean characters, so they are drawn as squares; Debian's fonts-noto-cjk has them")
+    LOG.warning("no font with Chinese, Japanese and Korean characters is installed, so they are drawn as squares; "
+                "install one, such as Debian's fonts-noto-cjk")
     return None
 
 
 def is_east_asian(text: str) -> bool:
-    """Whether a text has Chinese, Japanese or Korean characters."""
+    """Whether a string has Chinese, Japanese or Korean characters."""
     return any(character > "\u2e7f" for character in text)
 
 
 def overlay_heatmap(image: np.ndarray, heat: np.ndarray, view: View) -> np.ndarray:
-    """A heatmap [C, h, w] in [0, 1] over its BGR image: the largest value of all classes, from dark to bright.
+    """Overlay a heatmap [C, h, w] in [0, 1] on its BGR image: the maximum over the classes, from dark to bright.
 
-    view is the view.View that says where the heatmap lies in the image.
+    view is the position of the heatmap in the image.
     """
     matrix = affine_matrix(view.center, view.width, 0, view.out_hw[::-1], inverse=True) / view.scale
-    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # center of an output pixel to center of a pixel
+    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # centers of output pixels to centers of pixels
     height, width = image.shape[:2]
     heat = cv2.warpAffine(heat.max(0), matrix, (width, height), flags=cv2.INTER_LINEAR)
     color = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    cover = 0.35 + 0.6 * heat  # where nothing is, the image stays visible
+    cover = 0.35 + 0.6 * heat  # the image stays visible where the heatmap is 0
     return cv2.blendLinear(image, color, 1 - cover, cover)
 
 
 def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
-    """Images of one size beside each other, panoramas below each other; BGR uint8."""
+    """Images of one size next to each other, panoramas below each other; BGR uint8."""
     return np.vstack(panels) if panels[0].shape[1] > 4 * panels[0].shape[0] else np.hstack(panels)
 
 
 def captioned(image: np.ndarray, caption: str) -> np.ndarray:
-    """An image under a line of text."""
+    """An image below a line of text."""
     size = max(0.4, min(image.shape[1], drawing_side(image)) / 800)
     strip = np.full((round(30 * size), image.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, caption, (6, round(22 * size)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * size, (0, 0, 0), max(1, round(size)), cv2.LINE_AA)
+    cv2.putText(strip, caption, (6, round(22 * size)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * size, (0, 0, 0),
+                max(1, round(size)), cv2.LINE_AA)
     return np.vstack([strip, image])
 
 
 def save_image(path: str, image: np.ndarray, ours: Callable[[str], bool] | None = None) -> None:
-    """Write a BGR image, scaled down if it is larger than its format can have, with a mark in a JPEG or PNG; the file appears whole, and
-    an earlier one makes room as atomic_write has it. Raises OSError if it cannot be written."""
+    """Write a BGR image, downscaled to the limit of its format if necessary, with a mark in a JPEG or PNG.
+
+    The write is atomic, and an earlier file is backed up as in atomic_write. Raises OSError if writing fails.
+    """
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
     ending = os.path.splitext(path)[1]
@@ -172,25 +182,26 @@ def save_image(path: str, image: np.ndarray, ours: Callable[[str], bool] | None 
 
 
 def with_mark(data: bytes) -> bytes:
-    """An encoded JPEG with MARK as its comment, an encoded PNG with it as the name of its software; other data as they are."""
+    """Add MARK to encoded image data, as a JPEG's comment or a PNG's software; other formats stay unchanged."""
     text = MARK.encode()
     if data[:2] == b"\xff\xd8":
         return data[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + data[2:]
-    if data[:8] == b"\x89PNG\r\n\x1a\n":  # 25 bytes of its head chunk follow
+    if data[:8] == b"\x89PNG\r\n\x1a\n":  # followed by the 25 bytes of IHDR
         text = b"tEXtSoftware\0" + text
         return data[:33] + (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big") + data[33:]
     return data
 
 
 def drawing_names(names: Iterable[str]) -> list[str]:
-    """Relative paths for the drawings of images of these names, paths below one folder: the same, each once, and none outside.
+    """Relative paths for the drawings of images with these names: the same names, made unique, inside one folder.
 
-    A name whose ending cannot be written gets .png behind it, and one that is taken a number before its ending.
+    Names with an extension that cannot be written get .png appended, and names in use a number before the extension.
     """
-    taken, paths = set(), []
+    taken: set[str] = set()
+    paths = []
     for name in names:
-        *folders, file = [part for part in name.split("/") if part not in ("", ".", "..")] or ["image"]
-        # A folder must not have the name of a file.
+        *folders, file = [segment for segment in name.split("/") if segment not in ("", ".", "..")] or ["image"]
+        # A folder must not have a file's name.
         folders = [f"{folder}_" if folder.lower().endswith(WRITABLE) else folder for folder in folders]
         file = file if os.path.splitext(file)[1].lower() in WRITABLE else f"{file}.png"
         stem, ending = os.path.splitext(file)
@@ -207,21 +218,20 @@ def drawing_names(names: Iterable[str]) -> list[str]:
 
 
 def fit(image: np.ndarray, width: float, height: float) -> np.ndarray:
-    """An image scaled, by one factor but to at least a pixel, to the largest size within width and height."""
+    """Scale an image by one factor to the largest size within width and height, at least one pixel."""
     zoom = min(width / image.shape[1], height / image.shape[0])
     size = [max(1, round(side * zoom)) for side in image.shape[1::-1]]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
 
 
 def fit_format(image: np.ndarray, ending: str) -> np.ndarray:
-    """An image, scaled down if it is larger than a file of the format with this ending can have it."""
+    """Downscale an image if it exceeds the limit of the file format with this extension."""
     longest = MAX_SIDES.get(ending.lower(), math.inf)
     return fit(image, longest, longest) if max(image.shape) > longest else image
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int, width: int) -> np.ndarray:
-    """Images (BGR) in rows, each scaled to the given width or, if it is narrow, to twice that height, with a gap between them: one BGR
-    image."""
+    """BGR images in rows with gaps, each scaled to fit into the given width and twice that height: one BGR image."""
     gap = 8
     scaled = [fit(image, width, 2 * width) for image in images]
     height = max(image.shape[0] for image in scaled)

@@ -1,31 +1,34 @@
-"""The bytes of an image file before they are decoded: whether that takes too long, and those that the pixels are made of."""
+"""Encoded image data before decoding: limits on the effort, removal of metadata."""
 import io
 import re
 import struct
+from typing import BinaryIO
 
 from . import tiff
 from .headers import Header, counted, jpeg_segments, png_chunks, webp_chunks
 
-MAX_SCANS = 100  # of a JPEG, as libtiff has it: progressive ones have about 10, and each costs as much as a whole image
-MAX_PASSES = 20  # over as many pixels as an image may have
-ABOUT_JPEGS = {0xFE, *range(0xE0, 0xF0)} - {0xE0, 0xEE}  # markers of segments that no decoder needs: JFIF's and Adobe's name the colors
-NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # behind the pixels of a scan
+MAX_SCANS = 100  # of a JPEG, libtiff's limit: progressive files have about 10, and each costs as much as a full image
+MAX_PASSES = 20  # over the largest number of pixels allowed
+# Markers of segments that no decoder needs; JFIF's and Adobe's define the color space.
+METADATA_MARKERS = {0xFE, *range(0xE0, 0xF0)} - {0xE0, 0xEE}
+NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # after the pixels of a scan
 
 
 def check_effort(data: bytes, header: Header, max_pixels: int) -> None:
-    """Raise ValueError if decoding a file takes far more than an image of max_pixels does: a JPEG with many scans."""
-    def is_slow_to_decode(scans):
+    """Raise ValueError if decoding takes far longer than for an image of max_pixels: a JPEG with many scans."""
+    def is_slow_to_decode(scans: int) -> bool:
         return scans > MAX_SCANS or scans * header.size[0] * header.size[1] > MAX_PASSES * max_pixels
 
-    # What looks like a scan may be a part of something else, but no scan looks like anything else.
-    if header.format == "JPEG" and is_slow_to_decode(data.count(b"\xff\xda")) and is_slow_to_decode(scans := count_scans(data, MAX_SCANS)):
+    # The fast count may include these two bytes inside other data, but it misses no scan.
+    if (header.format == "JPEG" and is_slow_to_decode(data.count(b"\xff\xda"))
+            and is_slow_to_decode(scans := count_scans(data, MAX_SCANS))):
         many = f"more than {MAX_SCANS}" if scans > MAX_SCANS else scans
-        raise ValueError(f"it has {header.size[0]}x{header.size[1]} pixels in {many} scans, which take too long; save it anew as a JPEG "
-                         "that is not progressive")
+        raise ValueError(f"it has {header.size[0]}x{header.size[1]} pixels in {many} scans, which take too long; "
+                         "save it as a JPEG that is not progressive")
 
 
 def count_scans(data: bytes, most: int) -> int:
-    """The scans of a JPEG file, or most + 1 if they are more."""
+    """Return the number of scans of a JPEG file, or most + 1 if there are more."""
     *_, (_, _, _, place) = jpeg_segments(io.BytesIO(data))
     markers = counted(iter(lambda: NEXT_MARKER.search(data, place), None), io.BytesIO(data))
     scans = 1
@@ -36,14 +39,14 @@ def count_scans(data: bytes, most: int) -> int:
 
 
 def strip_metadata(data: bytes, header: Header) -> bytes:
-    """A file's bytes without what does not concern its pixels, an orientation above all: what decodes them does not turn them.
+    """Return a file's data without the metadata that does not affect its pixels, most importantly the orientation.
 
-    So no two decoders differ in what they make of it, and none spends time on it.
+    So no decoder rotates the image, all decoders agree on its pixels, and none spends time on metadata.
     """
     file = io.BytesIO(data)
     if header.format == "JPEG":
         segments = list(jpeg_segments(file))
-        kept = [data[start:end] for marker, start, _, end in segments if marker not in ABOUT_JPEGS]
+        kept = [data[start:end] for marker, start, _, end in segments if marker not in METADATA_MARKERS]
         return b"".join([data[:2], *kept, data[segments[-1][-1] :]])
     if header.format == "PNG":
         chunks = list(png_chunks(file))
@@ -57,11 +60,11 @@ def strip_metadata(data: bytes, header: Header) -> bytes:
     return data
 
 
-def _webp_pixels(data, file):
+def _webp_pixels(data: bytes, file: BinaryIO) -> bytes:
     kept = []
     for kind, start, end in webp_chunks(file):
         if kind == b"VP8X":
-            flags = data[start] & ~0x2C  # neither ICC profile nor EXIF nor XMP
+            flags = data[start] & ~0x2C  # no ICC profile, EXIF or XMP
             kept.append(data[start - 8 : start] + bytes([flags]) + data[start + 1 : end])
         elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
             kept.append(data[start - 8 : end + (end - start) % 2])

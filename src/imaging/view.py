@@ -1,10 +1,11 @@
-"""The evaluation input of an image, and where it lies in it. On the host, in NumPy; tasks/ takes the detections back.
+"""The evaluation input of an image, and its position in the image. On the host, in NumPy; tasks/ maps detections back.
 
 Source: the original's detectors/base_detector.py.
 """
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,12 +13,12 @@ import numpy as np
 from .color import apply_color, normalizing_matrix
 from .geometry import affine_matrix, warp
 
-STRIDE = 32  # of most networks: the sides of an input are multiples of it
+STRIDE = 32  # of most networks: sides of inputs are multiples of it
 
 
 @dataclass
 class View:
-    """Where an evaluation input lies in its image: center and width of the region, (height, width) of the output."""
+    """Position of an evaluation input in its image: center and width of the region, (height, width) of the output."""
 
     center: np.ndarray
     width: float
@@ -26,9 +27,9 @@ class View:
 
 
 def whole_view(width: int, height: int, input_size: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """Center and width of the region that shows a whole image in an input of input_size (width, height).
+    """Center and width of the region that shows a full image in an input of input_size (width, height).
 
-    The original's longest side, for inputs that are not square too.
+    The original's longest side, generalized to inputs that are not square.
     """
     return np.array([width / 2, height / 2], np.float32), float(max(width, height * input_size[0] / input_size[1]))
 
@@ -39,26 +40,28 @@ def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:
 
 
 def kept_size(width: int, height: int, pad_multiple: int, stride: int = STRIDE) -> tuple[int, int]:
-    """Width and height of the input of an image that keeps its size: the next multiple of the network's stride above, and of that the next
-    one of pad_multiple and stride."""
+    """Width and height of the input of an image that keeps its size.
+
+    The next larger multiple of the network's stride, rounded up to a multiple of pad_multiple and stride.
+    """
     both = math.lcm(pad_multiple, stride)
     width, height = (-(-(side // stride + 1) * stride // both) * both for side in (width, height))
     return width, height
 
 
 def output_size(input_size: tuple[int, int], down_ratio: int) -> tuple[int, int]:
-    """The size in output pixels of an input's: (width, height), or (height, width) as it is given."""
+    """Convert an input's size to output pixels; (width, height) or (height, width), in the order given."""
     first, second = input_size
     return first // down_ratio, second // down_ratio
 
 
-def make_input(image: np.ndarray, scale: float, keep_res: bool, input_res: tuple[int, int], down_ratio: int, pad_multiple: int = STRIDE,
-               stride: int = STRIDE) -> tuple[np.ndarray, View]:
+def make_input(image: np.ndarray, scale: float, keep_res: bool, input_res: tuple[int, int], down_ratio: int,
+               pad_multiple: int = STRIDE, stride: int = STRIDE) -> tuple[np.ndarray, View]:
     """One image at one scale as an evaluation input.
 
-    Args: image uint8 BGR; keep_res pads the scaled image to multiples of the network's stride, and from there with more black at
-    the right and at the bottom to multiples of pad_multiple, so that the image keeps its position on the stride grid; else it is fitted
-    into input_res (width, height). Returns uint8 [H, W, 3] and its View.
+    Args: image uint8 BGR; keep_res pads the scaled image to multiples of the network's stride, then at the right and
+    the bottom to multiples of pad_multiple, so that the image keeps its position on the stride grid; otherwise it is
+    fitted into input_res (width, height). Padding is black. Returns uint8 [H, W, 3] and its View.
     """
     height, width = image.shape[:2]
     new_w, new_h = scaled_size(width, height, scale)
@@ -70,7 +73,7 @@ def make_input(image: np.ndarray, scale: float, keep_res: bool, input_res: tuple
     else:
         input_w, input_h = input_res
         center = np.array([new_w / 2, new_h / 2], np.float32)
-        # The original's: the region is the unscaled image's, so that scale zooms in the fixed input.
+        # As in the original, the region is the unscaled image's, so that scale zooms in the fixed input.
         region_width = whole_view(width, height, input_res)[1]
     if (new_w, new_h) != (width, height):
         image = cv2.resize(image, (new_w, new_h))
@@ -83,12 +86,15 @@ def normalize(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     return apply_color(pixels, normalizing_matrix(np.eye(3, 4), mean, std))
 
 
-def batch_kind(from_bytes: bool, batch: np.ndarray, height: int, width: int) -> tuple[type, list]:
-    """NumPy type and shape of a network's input: uint8 [N, H, W, 3] if it takes the images' bytes, else float32 [N, 3, H, W]."""
+def batch_kind(from_bytes: bool, batch: Any, height: Any, width: Any) -> tuple[type, list]:
+    """NumPy type and shape of a network's input; batch, height and width are numbers, or names of variable sizes.
+
+    uint8 [N, H, W, 3] if it takes the images' bytes, else float32 [N, 3, H, W].
+    """
     return (np.uint8, [batch, height, width, 3]) if from_bytes else (np.float32, [batch, 3, height, width])
 
 
 def pad_batch(batch: np.ndarray, count: int) -> np.ndarray:
-    """A batch with zeros behind it, so that it has `count` images."""
+    """Pad a batch with zeros to `count` images."""
     missing = count - len(batch)
     return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing > 0 else batch

@@ -1,24 +1,26 @@
 """The detector: backbone, upsampling and heads; its inference network."""
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
-from ..tasks import task_of
+from ..tasks import Head, task_of
 from .architectures import ARCHITECTURES, resolved
 
 
 class CenterNet(nn.Cell):
-    """Image batch [N, 3, H, W] -> the maps {head: [N, its channels, H/4, W/4]} of each stack, one after the other.
+    """Image batch [N, 3, H, W] -> the maps {head: [N, its channels, H/4, W/4]} of each stack, as a tuple.
 
-    What detects are the last stack's. H and W are multiples of the architecture's stride. Args: heads, the task's Heads, whose biases say
-    what a heatmap begins with; backbone, a cell; upsampling, a cell that makes of what the backbone gives the features that the
-    heads read, [N, out_channels, H/4, W/4], or with an attribute stacks a tuple of as many; head_conv as in net_config.
-    Source: paper, section 4.
+    Detection uses the last stack's. H and W are multiples of the architecture's stride. Args: heads, the task's Heads,
+    which determine the initial biases; backbone, a cell; upsampling, a cell that turns the backbone's output into the
+    features for the heads, [N, out_channels, H/4, W/4], or, if it has an attribute stacks, a tuple of that many;
+    head_conv as in net_config. Source: paper, section 4.
     """
 
-    def __init__(self, heads, backbone, upsampling, *, head_conv=64):
+    def __init__(self, heads: Sequence[Head], backbone: nn.Cell, upsampling: nn.Cell, *, head_conv: int = 64) -> None:
         super().__init__()
         self.backbone = backbone
         self.deconv_layers = upsampling
@@ -27,54 +29,58 @@ class CenterNet(nn.Cell):
         for head in heads:
             setattr(self, head.name, self._head_of(head, upsampling.out_channels, head_conv))
 
-    def _head_of(self, head, in_channels, head_conv):
-        """The cell of a head, or a list of one for each stack."""
-        cells = [_head(in_channels, head_conv, head.channels, None if head.heatmap else Normal(0.001)) for _ in range(self.stacks or 1)]
+    def _head_of(self, head: Head, in_channels: int, head_conv: int) -> nn.Cell:
+        """The cell of a head, or a list with one for each stack."""
+        cells = [_head(in_channels, head_conv, head.channels, None if head.heatmap else Normal(0.001))
+                 for _ in range(self.stacks or 1)]
         # The prior of a pixel being a center: sigmoid(-2.19) is 0.1 (Lin et al. 2017, section 4.1).
         for cell in cells:
             cell[2].bias.set_data(Tensor(np.full(cell[2].bias.shape, -2.19 if head.heatmap else 0.0, np.float32)))
         return nn.CellList(cells) if self.stacks else cells[0]
 
-    def last_heads(self):
-        """{name: cell} of the heads that detect."""
+    def last_heads(self) -> dict[str, nn.Cell]:
+        """{name: cell} of the last stack's heads, which detect."""
         return {name: getattr(self, name)[-1] if self.stacks else getattr(self, name) for name in self.heads}
 
-    def construct(self, image):
+    def construct(self, image: Tensor) -> tuple:
         features = self.deconv_layers(self.backbone(image))
-        # Dictionaries are made by comprehensions: MindSpore cannot differentiate those that are filled entry by entry.
+        # Dictionaries are comprehensions: MindSpore cannot differentiate those filled entry by entry.
         if not self.stacks:
             return ({name: getattr(self, name)(features) for name in self.heads},)
-        maps = ()
+        maps = ()  # type: tuple
         for stack in range(self.stacks):
             maps += ({name: getattr(self, name)[stack](features[stack]) for name in self.heads},)
         return maps
 
 
-def _head(in_channels, head_conv, out_channels, weight_init=None):
+def _head(in_channels: int, head_conv: int, out_channels: int, weight_init: Any = None) -> nn.SequentialCell:
     """3x3 convolution to head_conv channels, ReLU, 1x1 convolution to out_channels."""
     init = weight_init or HeUniform(math.sqrt(5))
     return nn.SequentialCell(
-        nn.Conv2d(in_channels, head_conv, 3, pad_mode="pad", padding=1, has_bias=True, weight_init=init, bias_init="zeros"),
+        nn.Conv2d(in_channels, head_conv, 3, pad_mode="pad", padding=1, has_bias=True, weight_init=init,
+                  bias_init="zeros"),
         nn.ReLU(),
         nn.Conv2d(head_conv, out_channels, 1, has_bias=True, weight_init=init, bias_init="zeros"),
     )
 
 
-def build_network(net_config, metainfo, dcn_impl):
-    """The CenterNet that net_config describes for a data set's metainfo. Raises UserError for what does not go together."""
+def build_network(net_config: Any, metainfo: dict, dcn_impl: str) -> CenterNet:
+    """Build the CenterNet of a net_config for a data set's metainfo. Raises UserError for incompatible settings."""
     options = resolved(net_config.as_dict())
     backbone, upsampling = ARCHITECTURES[options.arch].build(options, dcn_impl)
-    return CenterNet(task_of(net_config).device.heads(net_config, metainfo), backbone, upsampling, head_conv=options.head_conv)
+    heads = task_of(net_config).device.heads(net_config, metainfo)
+    return CenterNet(heads, backbone, upsampling, head_conv=options.head_conv)
 
 
 class InferenceMaps(nn.Cell):
-    """The network's maps as inference reads them: input batch -> {head: [N, its channels, H/4, W/4]}, heatmaps in [0, 1].
+    """The network's maps for inference: input batch -> {head: [N, its channels, H/4, W/4]}, heatmaps in [0, 1].
 
-    Args: network; heads, its Heads; input_cell, which makes the network's input of the batch (Normalize, or nn.Identity for normalized
-    images); with flip_test the maps are those of the image and its mirror image, as each Head's flip says.
+    Args: network; heads, its Heads; input_cell, which converts the batch into the network's input (Normalize, or
+    nn.Identity for normalized images); flip_test combines the maps of the image and its mirror image according to each
+    Head's flip.
     """
 
-    def __init__(self, network, heads, input_cell, flip_test=False):
+    def __init__(self, network: nn.Cell, heads: Sequence[Head], input_cell: nn.Cell, flip_test: bool = False) -> None:
         super().__init__(auto_prefix=False)
         self.input_cell = input_cell
         self.network = network
@@ -85,7 +91,7 @@ class InferenceMaps(nn.Cell):
         self.flip_test = flip_test
         self.mirror = ops.ReverseV2(axis=[3])
 
-    def construct(self, image):
+    def construct(self, image: Tensor) -> dict:
         image = self.input_cell(image)
         n = image.shape[0]
         if self.flip_test:
@@ -96,37 +102,38 @@ class InferenceMaps(nn.Cell):
             maps = {name: self._flipped(maps[name], n, name in self.averaged) for name in self.names}
         return maps
 
-    def _flipped(self, both, n, averaged):
-        """The map of n images, of those and their mirror images."""
+    def _flipped(self, both: Tensor, n: int, averaged: bool) -> Tensor:
+        """Combine the maps of n images and of their mirror images."""
         return (both[:n] + self.mirror(both[n:])) / 2 if averaged else both[:n]
 
 
 class Heatmap(nn.Cell):
-    """Input batch -> the heatmap of InferenceMaps alone."""
+    """Input batch -> only the heatmap of InferenceMaps."""
 
-    def __init__(self, maps):
+    def __init__(self, maps: InferenceMaps) -> None:
         super().__init__(auto_prefix=False)
         self.maps = maps
         self.name = maps.heatmaps[0]
 
-    def construct(self, image):
+    def construct(self, image: Tensor) -> Tensor:
         return self.maps(image)[self.name]
 
 
 class DetectionNetwork(nn.Cell):
-    """Input batch of InferenceMaps -> detections as the task's Decode gives them."""
+    """Input batch of InferenceMaps -> detections of the task's Decode."""
 
-    def __init__(self, maps, decode):
+    def __init__(self, maps: InferenceMaps, decode: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
         self.maps = maps
         self.decode = decode
 
-    def construct(self, image):
+    def construct(self, image: Tensor) -> Tensor:
         return self.decode(self.maps(image))
 
 
-def build_detection(network, net_config, metainfo, k, input_cell, flip_test=False):
-    """The DetectionNetwork of a CenterNet, which net_config describes, for the k best detections; the others as in InferenceMaps."""
+def build_detection(network: nn.Cell, net_config: Any, metainfo: dict, k: int, input_cell: nn.Cell,
+                    flip_test: bool = False) -> DetectionNetwork:
+    """Build the DetectionNetwork of a CenterNet and its net_config for the k best detections; see InferenceMaps."""
     device = task_of(net_config).device
     maps = InferenceMaps(network, device.heads(net_config, metainfo), input_cell, flip_test)
     return DetectionNetwork(maps, device.Decode(net_config, metainfo, k)).set_train(False)

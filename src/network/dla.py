@@ -1,8 +1,10 @@
-"""DLA-34 (Yu et al. 2018, Deep Layer Aggregation) without the classifier; its upsampling with deformable convolutions (paper, section 5).
+"""DLA-34 (Yu et al. 2018, Deep Layer Aggregation) without classifier; its upsampling with deformable convolutions.
 
-Cells are named so that weights of the original's pose_dla_dcn.py map name by name (torch_weights.py).
+Source: paper, section 5. Cells are named so that weights of the original's pose_dla_dcn.py map by name
+(torch_weights.py).
 """
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -10,19 +12,23 @@ from mindspore import Tensor, nn, ops
 from .deform_conv import DeformConv2d
 from .resnet import bilinear_kernel, conv
 
-CHANNELS = (16, 32, 64, 128, 256, 512)  # of the levels, whose strides are 1, 2, 4, 8, 16, 32
-DEPTHS = {2: 1, 3: 2, 4: 2, 5: 1}  # of the levels that are trees
+CHANNELS = (16, 32, 64, 128, 256, 512)  # of the levels with strides 1, 2, 4, 8, 16, 32
+DEPTHS = {2: 1, 3: 2, 4: 2, 5: 1}  # {level: depth} of the trees
 
 
-def _conv_norm(in_channels, out_channels, kernel_size, stride=1, relu=True):
+def _conv_norm(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
+               relu: bool = True) -> nn.SequentialCell:
     layers = [conv(in_channels, out_channels, kernel_size, stride), nn.BatchNorm2d(out_channels)]
     return nn.SequentialCell(*layers, *([nn.ReLU()] if relu else []))
 
 
 class TreeBlock(nn.Cell):
-    """Two 3x3 convolutions and a shortcut, which is handed over: [N, in, H, W] and [N, channels, H/stride, W/stride] -> the latter."""
+    """Two 3x3 convolutions and a given shortcut.
 
-    def __init__(self, in_channels, channels, stride):
+    [N, in, H, W] and [N, channels, H/stride, W/stride] -> [N, channels, H/stride, W/stride].
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = conv(in_channels, channels, 3, stride)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -30,7 +36,7 @@ class TreeBlock(nn.Cell):
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
 
-    def construct(self, x, shortcut):
+    def construct(self, x: Tensor, shortcut: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(out)) + shortcut)
 
@@ -38,24 +44,25 @@ class TreeBlock(nn.Cell):
 class Root(nn.Cell):
     """A 1x1 convolution that joins maps of one size."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = conv(in_channels, out_channels, 1)
         self.bn = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
 
-    def construct(self, maps):
+    def construct(self, maps: tuple) -> Tensor:
         return self.relu(self.bn(self.conv(ops.concat(maps, 1))))
 
 
 class Tree(nn.Cell):
-    """A binary tree of TreeBlocks of a depth, whose right branches end in Roots: [N, in, H, W] -> [N, out, H/stride, W/stride].
+    """A binary tree of TreeBlocks, its right branches ending in Roots: [N, in, H, W] -> [N, out, H/stride, W/stride].
 
-    A Root takes both branches below it and what is handed down to it in a tuple of maps: the left branches of the trees above and, with
-    keep_input, the tree's own input.
+    A Root joins the two branches below it and the maps handed down to it, a tuple: the left branches of the trees above
+    and, with keep_input, the tree's input.
     """
 
-    def __init__(self, depth, in_channels, out_channels, stride=1, keep_input=False, handed_down=0):
+    def __init__(self, depth: int, in_channels: int, out_channels: int, stride: int = 1, keep_input: bool = False,
+                 handed_down: int = 0) -> None:
         super().__init__()
         self.keep_input = keep_input
         self.deep = depth > 1
@@ -68,12 +75,13 @@ class Tree(nn.Cell):
             self.tree2 = TreeBlock(out_channels, out_channels, 1)
             self.root = Root(2 * out_channels + handed_down, out_channels)
         self.pool = nn.MaxPool2d(stride, stride) if stride > 1 else nn.Identity()
-        self.project = _conv_norm(in_channels, out_channels, 1, relu=False) if in_channels != out_channels else nn.Identity()
-        if self.deep:  # the original has this layer and never uses it: it is kept for the way back
+        same = in_channels == out_channels
+        self.project = nn.Identity() if same else _conv_norm(in_channels, out_channels, 1, relu=False)
+        if self.deep:  # unused, as in the original; kept so that weights can be converted back
             for parameter in self.project.get_parameters():
                 parameter.requires_grad = False
 
-    def construct(self, x, handed_down=()):
+    def construct(self, x: Tensor, handed_down: tuple = ()) -> Tensor:
         shrunk = self.pool(x)
         if self.keep_input:
             handed_down = handed_down + (shrunk,)
@@ -86,22 +94,23 @@ class Tree(nn.Cell):
 
 
 class DLA(nn.Cell):
-    """Image batch [N, 3, H, W] -> the maps of the levels from stride down_ratio to 32: a tuple of [N, channels, H/stride, W/stride].
+    """Image batch [N, 3, H, W] -> the maps of the levels from stride down_ratio to 32.
 
-    out_channels lists their channels.
+    A tuple of [N, channels, H/stride, W/stride]; out_channels lists their channels.
     """
 
-    def __init__(self, down_ratio=4):
+    def __init__(self, down_ratio: int = 4) -> None:
         super().__init__()
         self.first = int(math.log2(down_ratio))
         self.out_channels = CHANNELS[self.first :]
         self.base_layer = _conv_norm(3, CHANNELS[0], 7)
         self.level0 = _conv_norm(CHANNELS[0], CHANNELS[0], 3)
         self.level1 = _conv_norm(CHANNELS[0], CHANNELS[1], 3, 2)
-        trees = {level: Tree(depth, CHANNELS[level - 1], CHANNELS[level], 2, keep_input=level > 2) for level, depth in DEPTHS.items()}
+        trees = {level: Tree(depth, CHANNELS[level - 1], CHANNELS[level], 2, keep_input=level > 2)
+                 for level, depth in DEPTHS.items()}
         self.level2, self.level3, self.level4, self.level5 = trees.values()
 
-    def construct(self, image):
+    def construct(self, image: Tensor) -> tuple:
         level2 = self.level2(self.level1(self.level0(self.base_layer(image))))
         level3 = self.level3(level2)
         level4 = self.level4(level3)
@@ -111,39 +120,41 @@ class DLA(nn.Cell):
 class DeformBlock(nn.Cell):
     """Deformable convolution, norm, ReLU: [N, in, H, W] -> [N, out, H, W]."""
 
-    def __init__(self, in_channels, out_channels, dcn_impl):
+    def __init__(self, in_channels: int, out_channels: int, dcn_impl: str) -> None:
         super().__init__()
         self.conv = DeformConv2d(in_channels, out_channels, dcn_impl=dcn_impl)
         self.bn = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         return self.relu(self.bn(self.conv(x)))
 
 
-def _upsample(channels, factor):
-    """A transposed convolution of each channel by itself, which starts as bilinear upsampling."""
-    layer = nn.Conv2dTranspose(channels, channels, 2 * factor, factor, pad_mode="pad", padding=factor // 2, group=channels)
+def _upsample(channels: int, factor: int) -> nn.Conv2dTranspose:
+    """A depthwise transposed convolution, initialized to bilinear upsampling."""
+    layer = nn.Conv2dTranspose(channels, channels, 2 * factor, factor, pad_mode="pad", padding=factor // 2,
+                               group=channels)
     layer.weight.set_data(Tensor(np.tile(bilinear_kernel(factor), (channels, 1, 1, 1))))
     return layer
 
 
 class IterativeAggregation(nn.Cell):
-    """Bring maps to the size and the channels of the first one, and add each to the one before it: a tuple of maps -> as many.
+    """Bring a tuple of maps to the size and channels of the first one and add each to the one before it: as many maps.
 
-    Args: the first map's channels; the others' channels and strides over the first map's.
+    Args: the first map's channels; the others' channels and strides relative to the first map.
     """
 
-    def __init__(self, channels, others, factors, dcn_impl):
+    def __init__(self, channels: int, others: Sequence[int], factors: Sequence[int], dcn_impl: str) -> None:
         super().__init__()
         self.steps = []
         for number, (other, factor) in enumerate(zip(others, factors), 1):
-            cells = DeformBlock(other, channels, dcn_impl), _upsample(channels, factor), DeformBlock(channels, channels, dcn_impl)
+            cells = (DeformBlock(other, channels, dcn_impl), _upsample(channels, factor),
+                     DeformBlock(channels, channels, dcn_impl))
             for name, cell in zip(("proj", "up", "node"), cells):
                 self.insert_child_to_cell(f"{name}_{number}", cell)
             self.steps.append(cells)
 
-    def construct(self, maps):
+    def construct(self, maps: tuple) -> tuple:
         joined = maps[:1]
         for (project, up, node), features in zip(self.steps, maps[1:]):
             joined += (node(up(project(features)) + joined[-1]),)
@@ -151,20 +162,20 @@ class IterativeAggregation(nn.Cell):
 
 
 class DLAUp(nn.Cell):
-    """Aggregate a tuple of maps from the smallest on: the maps of DLA -> the last map of each step, the largest first."""
+    """Aggregate maps from the smallest on: DLA's tuple of maps -> the last map of each step, the largest first."""
 
-    def __init__(self, channels, dcn_impl):
+    def __init__(self, channels: Sequence[int], dcn_impl: str) -> None:
         super().__init__()
         self.steps = []
         for step, start in enumerate(range(len(channels) - 2, -1, -1)):
-            # What an earlier step has joined has the size and the channels of that step's first map.
+            # The maps joined by an earlier step have the size and channels of that step's first map.
             others = [channels[start + 1]] * (step + 1)
             cell = IterativeAggregation(channels[start], others, [2] * (step + 1), dcn_impl)
             self.insert_child_to_cell(f"ida_{step}", cell)
             self.steps.append((start, cell))
 
-    def construct(self, maps):
-        last = ()
+    def construct(self, maps: tuple) -> tuple:
+        last = ()  # type: tuple
         for start, aggregation in self.steps:
             maps = maps[:start] + aggregation(maps[start:])
             last = (maps[-1],) + last
@@ -172,14 +183,15 @@ class DLAUp(nn.Cell):
 
 
 class DLAUpsampling(nn.Cell):
-    """The maps of DLA with these channels -> features [N, out_channels, H, W] of the first map's size."""
+    """DLA's maps with the given channels -> features [N, out_channels, H, W] with the size of the first map."""
 
-    def __init__(self, channels, dcn_impl):
+    def __init__(self, channels: Sequence[int], dcn_impl: str) -> None:
         super().__init__()
         self.out_channels = channels[0]
         self.dla_up = DLAUp(channels, dcn_impl)
         others = channels[1:-1]
-        self.ida_up = IterativeAggregation(channels[0], others, [2 ** (number + 1) for number in range(len(others))], dcn_impl)
+        factors = [2 ** (number + 1) for number in range(len(others))]
+        self.ida_up = IterativeAggregation(channels[0], others, factors, dcn_impl)
 
-    def construct(self, maps):
+    def construct(self, maps: tuple) -> Tensor:
         return self.ida_up(self.dla_up(maps))[-1]

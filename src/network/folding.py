@@ -1,23 +1,23 @@
-"""A trained network made faster, with the same outputs: batch norm folded into the layers before it."""
+"""Faster inference with the same outputs: batch norm folded into the preceding layers."""
 from dataclasses import dataclass
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-MAX_MEAN = 80  # 80 x 2^-24, half the last bit of float32, is 5e-6
+MAX_MEAN = 80  # 80 * 2^-24 (half the last bit of float32) is 5e-6
 
 
 class MaxPoolOfPositive(nn.Cell):
-    """3x3 max-pooling with stride 2 and padding 1 of values that are not negative, [N, C, H, W]: what is padded may then be 0.
+    """3x3 max-pooling with stride 2 and padding 1 for non-negative values, [N, C, H, W], which can be padded with 0.
 
-    Several times as fast on a CPU as nn.MaxPool2d with padding, whose gradient, however, is faster.
+    On a CPU several times as fast as nn.MaxPool2d with padding, whose gradient is faster, however.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d(3, 2, pad_mode="valid")
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         n, channels, height, width = x.shape
         line = ops.zeros((n, channels, 1, width), x.dtype)
         x = ops.concat((line, x, line), 2)
@@ -27,7 +27,7 @@ class MaxPoolOfPositive(nn.Cell):
 
 @dataclass(frozen=True)
 class Normalized:
-    """A layer and the batch norm of its output: cells; where the batch norm stands (cell, name); the layer's own bias, None without."""
+    """A layer and the batch norm of its output; the norm's parent cell and its name in it; the layer's bias."""
 
     layer: nn.Cell
     norm: nn.Cell
@@ -36,17 +36,18 @@ class Normalized:
     bias: Parameter | None
 
 
-def make_for_inference(network):
-    """Change a CenterNet that no longer trains into a faster one with the same outputs; returns how many batch norms stay."""
-    if hasattr(network.backbone, "maxpool"):  # a ResNet's, behind a ReLU
+def make_for_inference(network: nn.Cell) -> int:
+    """Optimize a CenterNet for inference in place, with the same outputs; returns the number of batch norms kept."""
+    if hasattr(network.backbone, "maxpool"):  # a ResNet's, after a ReLU
         network.backbone.maxpool = MaxPoolOfPositive()
     return fold_batch_norm(network)
 
 
-def fold_batch_norm(network):
-    """Put each batch norm of a network that no longer trains into the layer before it; returns how many are left.
+def fold_batch_norm(network: nn.Cell) -> int:
+    """Fold each batch norm of a network, in place, into the layer before it; returns the number of batch norms kept.
 
-    It stays where float32 would lose more than 1e-5 by it: where a channel's mean is more than MAX_MEAN times its standard deviation.
+    One is kept if folding would lose more than 1e-5 in float32: if a channel's mean is more than MAX_MEAN standard
+    deviations.
     """
     pairs = normalized_layers(network)
     foldable = [pair for pair in pairs if can_fold(pair)]
@@ -57,24 +58,24 @@ def fold_batch_norm(network):
     return len(pairs) - len(foldable)
 
 
-def normalized_layers(network):
-    """The Normalized pairs of a network. A batch norm follows, in the order of definition in its cell, the layer whose output it takes."""
+def normalized_layers(network: nn.Cell) -> list[Normalized]:
+    """Return the Normalized pairs of a network. In its parent cell a batch norm is defined right after its layer."""
     pairs = []
     for _, cell in network.cells_and_names():
         children = list(cell.name_cells().items())
-        pairs += [Normalized(layer, norm, cell, name, layer.bias) for (_, layer), (name, norm) in zip(children, children[1:])
-                  if isinstance(norm, nn.BatchNorm2d)]
+        pairs += [Normalized(layer, norm, cell, name, layer.bias)
+                  for (_, layer), (name, norm) in zip(children, children[1:]) if isinstance(norm, nn.BatchNorm2d)]
     return pairs
 
 
-def can_fold(pair):
-    """Whether float32 keeps a Normalized pair's outputs when its batch norm is folded."""
+def can_fold(pair: Normalized) -> bool:
+    """Whether folding a pair's batch norm keeps its outputs in float32."""
     factor, mean, _ = _affine(pair.norm)
     return np.abs(mean * factor).max() <= MAX_MEAN
 
 
-def folded(pair):
-    """(weight, bias), Tensors, with which a pair's layer alone gives what both do."""
+def folded(pair: Normalized) -> tuple[Tensor, Tensor]:
+    """Return (weight, bias) with which a pair's layer alone computes the output of both."""
     factor, mean, beta = _affine(pair.norm)
     bias = 0.0 if pair.bias is None else pair.bias.asnumpy()
     shape = (1, -1, 1, 1) if isinstance(pair.layer, nn.Conv2dTranspose) else (-1, 1, 1, 1)
@@ -82,8 +83,8 @@ def folded(pair):
     return Tensor(weight.astype(np.float32)), Tensor((beta + (bias - mean) * factor).astype(np.float32))
 
 
-def drop_norm(pair, bias):
-    """Take a pair's batch norm out of the network, and give its layer a bias, a Tensor."""
+def drop_norm(pair: Normalized, bias: Tensor) -> None:
+    """Remove a pair's batch norm from the network, and set its layer's bias."""
     pair.layer.bias = Parameter(bias, name=pair.norm.beta.name)
     pair.layer.has_bias = True
     if isinstance(pair.cell, nn.SequentialCell):
@@ -92,9 +93,8 @@ def drop_norm(pair, bias):
         setattr(pair.cell, pair.name, nn.Identity())
 
 
-def _affine(norm):
-    """A batch norm is (x - mean) * factor + beta: factor, mean and beta, float64 [C]."""
-    gamma, beta, mean, variance = (
-        values.asnumpy().astype(np.float64) for values in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
-    )
+def _affine(norm: nn.Cell) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Factor, mean and beta, float64 [C], of a batch norm: (x - mean) * factor + beta."""
+    gamma, beta, mean, variance = (values.asnumpy().astype(np.float64) for values in
+                                   (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance))
     return gamma / np.sqrt(variance + norm.eps), mean, beta

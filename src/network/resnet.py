@@ -1,8 +1,10 @@
-"""ResNet 18/34/50/101 without the classifier (He et al. 2015), as the original's backbone, and what enlarges its features.
+"""ResNet 18/34/50/101 without classifier (He et al. 2015), the original's backbone, and the upsampling after it.
 
-Cells are named as in PyTorch's ResNet, so that weights map name by name. A block's stride sits in its 3x3 convolution.
+Cells are named as in PyTorch's ResNet, so that weights map by name. A block's stride is in its 3x3 convolution.
 """
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -11,8 +13,8 @@ from mindspore.common.initializer import HeNormal, HeUniform
 from .deform_conv import DeformConv2d
 
 
-def conv(in_channels, out_channels, kernel_size, stride=1, weight_init=None):
-    """A convolution without bias that keeps a map's size but for the stride; it starts as ResNets do unless weight_init says otherwise."""
+def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, weight_init: Any = None) -> nn.Conv2d:
+    """A convolution without bias, padded to keep the size at stride 1; initialized as in ResNets by default."""
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=kernel_size // 2,
                      weight_init=weight_init or HeNormal(mode="fan_out", nonlinearity="relu"))
 
@@ -22,7 +24,7 @@ class BasicBlock(nn.Cell):
 
     expansion = 1
 
-    def __init__(self, in_channels, channels, stride, downsample):
+    def __init__(self, in_channels: int, channels: int, stride: int, downsample: nn.Cell) -> None:
         super().__init__()
         self.conv1 = conv(in_channels, channels, 3, stride)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -31,7 +33,7 @@ class BasicBlock(nn.Cell):
         self.relu = nn.ReLU()
         self.downsample = downsample
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return self.relu(out + self.downsample(x))
@@ -42,7 +44,7 @@ class Bottleneck(nn.Cell):
 
     expansion = 4
 
-    def __init__(self, in_channels, channels, stride, downsample):
+    def __init__(self, in_channels: int, channels: int, stride: int, downsample: nn.Cell) -> None:
         super().__init__()
         self.conv1 = conv(in_channels, channels, 1)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -53,24 +55,24 @@ class Bottleneck(nn.Cell):
         self.relu = nn.ReLU()
         self.downsample = downsample
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         return self.relu(out + self.downsample(x))
 
 
-BLOCKS = {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}
+BLOCKS: dict[str, Any] = {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}
 
 
 class ResNet(nn.Cell):
     """Image batch [N, 3, H, W] -> features [N, out_channels, H/32, W/32].
 
-    Args: block_class "BasicBlock" (18, 34) or "Bottleneck" (50, 101); num_stacks the blocks stacked in each of
-    the four stages ([2, 2, 2, 2] is ResNet18).
+    Args: block_class "BasicBlock" (18, 34) or "Bottleneck" (50, 101); num_stacks, the number of blocks in each of the
+    four stages ([2, 2, 2, 2] is ResNet18).
     """
 
-    def __init__(self, block_class="BasicBlock", num_stacks=(2, 2, 2, 2)):
+    def __init__(self, block_class: str = "BasicBlock", num_stacks: Sequence[int] = (2, 2, 2, 2)) -> None:
         super().__init__()
         block = BLOCKS[block_class]
         self.conv1 = conv(3, 64, 7, 2)
@@ -83,12 +85,12 @@ class ResNet(nn.Cell):
         self.layer4 = _stage(block, 256 * block.expansion, 512, num_stacks[3], 2)
         self.out_channels = 512 * block.expansion
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
-def _stage(block, in_channels, channels, depth, stride):
+def _stage(block: Any, in_channels: int, channels: int, depth: int, stride: int) -> nn.SequentialCell:
     out_channels = channels * block.expansion
     shortcut = nn.Identity()
     if stride != 1 or in_channels != out_channels:
@@ -98,11 +100,12 @@ def _stage(block, in_channels, channels, depth, stride):
     return nn.SequentialCell(*blocks)
 
 
-def upsampling(in_channels, stages, dcn_impl):
-    """Features [N, in_channels, H, W] -> [N, channels of the last stage, 2^stages H, 2^stages W]; the channels are the cell's out_channels.
+def upsampling(in_channels: int, stages: Sequence[int], dcn_impl: str | None) -> nn.SequentialCell:
+    """Features [N, in_channels, H, W] -> [N, out_channels, 2^stages H, 2^stages W].
 
-    Each of the stages, given by its channels, doubles the resolution with a transposed convolution. Before that a deformable convolution
-    changes the channels; with dcn_impl None there is none. Source: the original's resnet_dcn.py and msra_resnet.py.
+    Each stage, given by its channels, doubles the resolution with a transposed convolution. Before it, a deformable
+    convolution changes the channels, unless dcn_impl is None. out_channels are the last stage's. Source: the original's
+    resnet_dcn.py and msra_resnet.py.
     """
     layers = []
     for channels in stages:
@@ -116,12 +119,14 @@ def upsampling(in_channels, stages, dcn_impl):
     return cell
 
 
-def _bilinear_deconv(in_channels, out_channels):
-    """4x4 transposed convolution, stride 2, that starts as bilinear upsampling of every channel, with some noise between channels.
+def _bilinear_deconv(in_channels: int, out_channels: int) -> nn.Conv2dTranspose:
+    """4x4 transposed convolution, stride 2, initialized to bilinear upsampling plus some noise between channels.
 
-    The original starts so in its first channel alone, and as noise in the others; from scratch, places are then learnt much later.
+    The original initializes only its first channel so, the others with noise; training from scratch then learns
+    positions much later.
     """
-    deconv = nn.Conv2dTranspose(in_channels, out_channels, 4, 2, pad_mode="pad", padding=1, weight_init=HeUniform(math.sqrt(5)))
+    deconv = nn.Conv2dTranspose(in_channels, out_channels, 4, 2, pad_mode="pad", padding=1,
+                                weight_init=HeUniform(math.sqrt(5)))
     weight = 0.3 * deconv.weight.asnumpy()
     same = np.arange(min(in_channels, out_channels))
     weight[same, same] = bilinear_kernel(2)
@@ -129,7 +134,7 @@ def _bilinear_deconv(in_channels, out_channels):
     return deconv
 
 
-def bilinear_kernel(factor):
-    """The weights of a transposed convolution of 2 factor x 2 factor that enlarges one channel bilinearly."""
+def bilinear_kernel(factor: int) -> np.ndarray:
+    """Weights of a 2 factor x 2 factor transposed convolution that upsamples one channel bilinearly."""
     ramp = 1 - np.abs((np.arange(2 * factor) - factor + 0.5) / factor)
     return np.outer(ramp, ramp).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is detected: a folder for each task, and TASKS, which has them by name."""
+"""Tasks, kinds of detection: one folder each, by name in TASKS."""
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,37 +13,39 @@ TASKS = {task.name: task for task in (DETECTION,)}
 
 
 def task_of(settings: Any) -> Task:
-    """The Task that a net_config, a manifest or a model's description names; those of earlier versions name none, and are detection's.
+    """The Task named by a net_config, a manifest or a model's description.
 
-    Raises UserError if there is no such task.
+    If none is named, as in earlier versions, it is detection. Raises UserError if there is no such task.
     """
-    name = settings.get("task", DETECTION.name) if isinstance(settings, dict) else getattr(settings, "task", DETECTION.name)
+    default = DETECTION.name
+    name = settings.get("task", default) if isinstance(settings, dict) else getattr(settings, "task", default)
     if name not in TASKS:
         near = suggest(name, TASKS) if isinstance(name, str) else ""
-        raise UserError(f"there is no task {name!r}; " + (f"did you mean {near}?" if near else f"choose from {', '.join(TASKS)}"))
+        advice = f"did you mean {near}?" if near else f"choose from {', '.join(TASKS)}"
+        raise UserError(f"unknown task {name!r}; {advice}")
     return TASKS[name]
 
 
 def head_names() -> set[str]:
-    """The names of the heads of all tasks."""
+    """The names of all tasks' heads."""
     return {name for task in TASKS.values() for name in task.heads}
 
 
 def loss_labels() -> dict[str, str]:
-    """{name: what charts call it} of the losses of all tasks."""
+    """{name: label in charts} of all tasks' losses."""
     return {name: label for task in TASKS.values() for name, label in task.losses.items()}
 
 
 def metric_words() -> dict[str, str]:
-    """{name: what reports call it} of the metrics of all tasks."""
+    """{name: label in reports} of all tasks' metrics."""
     return {name: words for task in TASKS.values() for name, words in task.metrics.items()}
 
 
 def losses_of(names: Iterable[str]) -> tuple[str, ...]:
-    """The losses of the task that most of these names are losses of."""
+    """The losses of the task that shares most of these names."""
     return max((tuple(task.losses) for task in TASKS.values()), key=lambda losses: len(set(losses) & set(names)))
 
 
 def metrics_of(names: Iterable[str]) -> tuple[str, ...]:
-    """The metrics of the task that most of these names are metrics of."""
+    """The metrics of the task that shares most of these names."""
     return max((tuple(task.metrics) for task in TASKS.values()), key=lambda metrics: len(set(metrics) & set(names)))

@@ -1,4 +1,4 @@
-"""The view of a training image: what of it is shown, mirrored, turned, in other colors. On the host, in NumPy.
+"""Augmentation of training images: crop, mirroring, rotation, color. On the host, in NumPy.
 
 Source: the original's datasets/sample/ctdet.py.
 """
@@ -16,10 +16,10 @@ from ..imaging.view import output_size, whole_view
 
 @dataclass(frozen=True)
 class Layout:
-    """What a training sample looks like, whatever its image.
+    """The format of training samples, the same for all images.
 
-    input_size (width, height) of the network's input, down_ratio input pixels per output pixel, num_classes; max_objs objects of an image
-    at most; mean, std, eig_val and eig_vec of dataset_config. Tasks add fields of their own.
+    input_size (width, height) of the network's input, down_ratio input pixels per output pixel, num_classes; max_objs,
+    the largest number of objects per image; mean, std, eig_val and eig_vec of dataset_config. Tasks add fields.
     """
 
     input_size: tuple
@@ -38,16 +38,16 @@ class Layout:
 
 
 def common_layout(config: Any, metainfo: dict) -> dict[str, Any]:
-    """Layout's fields that a configuration describes for a data set, by their names."""
+    """The fields of Layout, by name, for a configuration and a data set."""
     data = config.dataset_config
     same = {name: getattr(data, name) for name in ("max_objs", "mean", "std", "eig_val", "eig_vec")}
-    return {"input_size": tuple(data.input_res_train), "num_classes": len(metainfo["classes"]), "down_ratio": config.net_config.down_ratio,
-            **same}
+    return {"input_size": tuple(data.input_res_train), "num_classes": len(metainfo["classes"]),
+            "down_ratio": config.net_config.down_ratio, **same}
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """Within what an augmentation is drawn: the parameters of that name in dataset_config."""
+    """The ranges of random augmentation: the dataset_config parameters of the same names."""
 
     rand_crop: bool
     shift: float
@@ -59,30 +59,31 @@ class Ranges:
 
 
 def ranges_of(config: Any) -> Ranges:
-    """The Ranges that a configuration describes."""
+    """The Ranges of a configuration."""
     return Ranges(*(getattr(config.dataset_config, field.name) for field in fields(Ranges)))
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The view of one training image: center (x, y) and width of the region that is shown, in the image's pixels before it is mirrored;
-    rotation in degrees; flip; steps and lighting of color.color_matrix."""
+    """The augmentation of one training image: center (x, y) and width of the visible region, in pixels of the image
+    before mirroring; rotation in degrees; flip; steps and lighting of color.color_matrix."""
 
     center: np.ndarray
     width: float
     rotation: float = 0.0
     flip: bool = False
-    steps: tuple = ()
+    steps: Sequence[tuple[str, float]] = ()
     lighting: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0)
 
 
 def whole_image(image_size: tuple[int, int], input_size: tuple[int, int]) -> Augmentation:
-    """The Augmentation that shows an image of image_size (width, height) as it is."""
+    """The Augmentation that shows the full image of image_size (width, height) unchanged."""
     return Augmentation(*whole_view(*image_size, input_size))
 
 
-def random_augmentation(rng: np.random.Generator, image_size: tuple[int, int], input_size: tuple[int, int], ranges: Ranges) -> Augmentation:
-    """The Augmentation that a NumPy generator draws within Ranges for an image of image_size (width, height)."""
+def random_augmentation(rng: np.random.Generator, image_size: tuple[int, int], input_size: tuple[int, int],
+                        ranges: Ranges) -> Augmentation:
+    """Draw an Augmentation within Ranges for an image of image_size (width, height)."""
     center, width = whole_view(*image_size, input_size)
     center, width = geometry.random_crop(rng, center, width, image_size, (ranges.rand_crop, ranges.scale, ranges.shift))
     rotation = geometry.random_rotation(rng, ranges.aug_rot, ranges.rotate)
@@ -92,10 +93,11 @@ def random_augmentation(rng: np.random.Generator, image_size: tuple[int, int], i
 
 
 def augmented_view(pixels: np.ndarray, augmentation: Augmentation, layout: Layout) -> tuple[dict, np.ndarray, int]:
-    """What an Augmentation shows of an image, BGR uint8.
+    """Apply an Augmentation to an image, BGR uint8.
 
-    Returns {"image": uint8 [H, W, 3], "color": float32 [3, 4]}, the network's input being image through the color map, which augments and
-    normalizes; and how points of the image come into the output: [2, 3], after a mirror image of that width in pixels, 0 without.
+    Returns {"image": uint8 [H, W, 3], "color": float32 [3, 4]}: applying the color map, which augments and normalizes,
+    to the image gives the network's input. Also the map of points of the image to the output, [2, 3], and the image's
+    width in pixels if points must be mirrored first, else 0.
     """
     width, center, mirrored_in = pixels.shape[1], augmentation.center, 0
     if augmentation.flip:
@@ -103,7 +105,7 @@ def augmented_view(pixels: np.ndarray, augmentation: Augmentation, layout: Layou
         center = np.array([width - center[0] - 1, center[1]], np.float32)
     region = center, augmentation.width, augmentation.rotation
     view = geometry.warp(pixels, geometry.affine_matrix(*region, layout.input_size), layout.input_size)
-    gray = mean_gray(view) if augmentation.steps else 0.0  # only the contrast step uses it
+    gray = mean_gray(view) if augmentation.steps else 0.0  # only for the contrast step
     color = color_matrix(augmentation.steps, augmentation.lighting, gray, layout.eig_val, layout.eig_vec)
     color = normalizing_matrix(color, layout.mean, layout.std)
     inputs = {"image": view, "color": color.astype(np.float32)}

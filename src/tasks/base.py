@@ -1,4 +1,4 @@
-"""What a task is: all that is particular to what is detected, in one folder."""
+"""The interface of a task: everything specific to the kind of detection, in one folder."""
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
@@ -6,10 +6,10 @@ from types import ModuleType
 
 @dataclass(frozen=True)
 class Head:
-    """One head of the network: the name of its map, which its parameters begin with, and how many channels it has.
+    """One head of the network: the name of its map and prefix of its parameters, and its number of channels.
 
-    A heatmap's values are logits of a pixel being a center. flip says what the flip test makes of the map and that of the mirror image:
-    "mean" of both, or "none", the image's own.
+    A heatmap's values are logits of a pixel being a center. flip is how the flip test combines the maps of an image and
+    of its mirror image: "mean", or "none" for the image's map alone.
     """
 
     name: str
@@ -20,30 +20,34 @@ class Head:
 
 @dataclass(frozen=True)
 class Task:
-    """What is detected.
+    """A kind of detection.
 
-    Attributes: heads, the names of all that its network may have, and class_heads, of those that the number of classes may shape; losses
-    {name in logs and records: what charts call it}, the heatmap's first; metrics {name: what reports call it}, AP and AP50 first, of which
-    more is better and less than 0 says that there is nothing to measure; package, the Python package that has the rest.
+    Attributes: heads, the names of all heads that its network may have, and class_heads, those whose shape may depend
+    on the number of classes; losses {name in logs and records: label in charts}, the heatmap's first; metrics {name:
+    label in reports}, AP and AP50 first, higher is better and negative means undefined; package, the Python package of
+    the modules below.
 
-    metainfo is what a data set's annotation file says of its objects: a dictionary with classes, category_ids and what the task reads
-    beside them. It travels in manifests and side files, which serve as metainfo. Objects are those of one image: a dictionary of arrays,
-    boxes float32 [M, 4] x1, y1, x2, y2, labels int32 [M] and what the task adds. Rows are detections [M, D], as rows.py has them.
+    metainfo describes the objects of a data set, from its annotation file: a dictionary with classes, category_ids and
+    the task's additions. It is stored in manifests and side files, which serve as metainfo. Objects are those of one
+    image: a dictionary of arrays, boxes float32 [M, 4] x1, y1, x2, y2, labels int32 [M] and the task's additions. Rows
+    are detections [M, D], as in rows.py.
 
-    The modules of the package are loaded when they are first used, since device needs MindSpore:
+    The modules of the package are loaded on first use, since device needs MindSpore:
 
-    - targets: METAINFO {name: its test}, read_metainfo(categories), object_columns(metainfo), check_annotation(entry, metainfo) and
-      read_object(annotation, metainfo) say what the task adds to metainfo, MindRecord files, annotations and objects. layout_of(config,
-      metainfo), random_augmentation(...), warp(objects, matrix, mirrored_in), empty_heatmaps(count, layout), encode(objects, layout,
-      heatmaps), columns(heatmaps_on_host) and draws_on_host(config, device_target) make what is trained on.
-    - device: heads(net_config, metainfo), the network's Heads in order; build_loss(net_config, ...), a cell with parts, norms(targets) and
-      construct(maps, targets, norms) -> {"loss" and each of losses: scalar}, where maps and targets are dictionaries; DrawTargets(layout),
-      a cell that completes the targets; Decode(net_config, metainfo, k), a cell of maps -> rows [N, k, D] in output pixels.
+    - targets: METAINFO {name: its check}, read_metainfo(categories), object_columns(metainfo), check_annotation(entry,
+      metainfo) and read_object(annotation, metainfo) define the task's additions to metainfo, MindRecord files,
+      annotations and objects. layout_of(config, metainfo), random_augmentation(...), warp(objects, matrix,
+      mirrored_in), empty_heatmaps(count, layout), encode(objects, layout, heatmaps), columns(heatmaps_on_host) and
+      draws_on_host(config, device_target) create the training targets.
+    - device: heads(net_config, metainfo), the network's Heads in order; build_loss(net_config, ...), a cell with parts,
+      norms(targets) and construct(maps, targets, norms) -> {"loss" and each of losses: scalar}, where maps and targets
+      are dictionaries; DrawTargets(layout), a cell that completes the targets; Decode(net_config, metainfo, k), a cell
+      of maps -> rows [N, k, D] in output pixels.
     - preview: draw_batch(batch, names, layout, net_config, metainfo), a training batch as one image.
-    - onnx: decode(graph, maps, the Decode), the same as ONNX nodes.
-    - results: columns(metainfo), the rows' columns; to_image, merge, scaled, of_objects, coco_records, of_records, draw, table_columns and
-      table_cells, what becomes of rows.
-    - schema: Object, what the web service answers of an object, and objects(rows, metainfo).
+    - onnx: decode(graph, maps, decode_cell), Decode as ONNX nodes.
+    - results: columns(metainfo), the rows' columns; to_image, merge, scaled, of_objects, coco_records, of_records,
+      draw, table_columns and table_cells, the processing of rows.
+    - schema: Object, the web service's description of an object, and objects(rows, metainfo).
     - scores: score(coco, records), class_table(metrics), evaluate, confusion_matrix and image_quality.
     """
 

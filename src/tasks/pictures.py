@@ -1,4 +1,4 @@
-"""Detections beside the ground truth."""
+"""Drawings of detections next to the ground truth."""
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,13 +8,13 @@ from . import rows as row
 from .base import Task
 
 
-def compare(task: Task, image: np.ndarray, rows: np.ndarray, ground_truth: np.ndarray | None, metainfo: dict, score_thresh: float,
-            fit_into: Sequence[float] | None = None) -> np.ndarray:
-    """An image with its detections of at least score_thresh, and to its right, of a panorama below it, with the ground truth (if not
-    None), under captions; BGR uint8.
+def compare(task: Task, image: np.ndarray, rows: np.ndarray, ground_truth: np.ndarray | None, metainfo: dict,
+            score_thresh: float, fit_into: Sequence[float] | None = None) -> np.ndarray:
+    """Draw an image with its detections of at least score_thresh, next to the ground truth if given; BGR uint8.
 
-    Args: rows and ground_truth [M, D] in the image's pixels; fit_into (width, height), to which the image is scaled before, so that
-    labels have one size.
+    Both have captions; the ground truth is to the right, or below a panorama. Args: rows and ground_truth [M, D] in
+    pixels of the image; fit_into (width, height), to which the image is scaled first, so that all labels have the same
+    size.
     """
     shown = image if fit_into is None else fit(image, *fit_into)
     factors = np.divide(shown.shape[1::-1], image.shape[1::-1])

@@ -1,4 +1,4 @@
-"""What tasks that detect objects as points share: losses, peaks, the top K (paper, section 3)."""
+"""Shared by tasks that detect objects as points: losses, peaks, top K (paper, section 3)."""
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -6,69 +6,70 @@ from mindspore import Tensor, nn, ops
 from ..imaging.gaussians import MSRA_SIGMA, gaussian_kernel, gaussian_radius
 
 
-def clamped_sigmoid(logits):
-    """Sigmoid in float32, kept in [1e-4, 1 - 1e-4] so that its logarithms stay finite."""
+def clamped_sigmoid(logits: Tensor) -> Tensor:
+    """Sigmoid in float32, clamped to [1e-4, 1 - 1e-4] so that its logarithms stay finite."""
     return ops.clamp(ops.sigmoid(logits.astype(ms.float32)), 1e-4, 1 - 1e-4)
 
 
-def total(values):
-    """The sum of all values; over one axis it takes a CPU a third of the time that it takes over four."""
+def total(values: Tensor) -> Tensor:
+    """The sum of all values. On a CPU, summing over one axis takes a third of the time of summing over four."""
     return values.reshape(-1).sum()
 
 
-def focal_loss(prob, target, norm):
-    """Penalty-reduced pixelwise logistic regression (paper, eq. 1; alpha 2, beta 4), over norm, the number of objects or 1.
+def focal_loss(prob: Tensor, target: Tensor, norm: Tensor) -> Tensor:
+    """Penalty-reduced pixelwise logistic regression (paper, eq. 1; alpha 2, beta 4).
 
-    Args: prob, target [N, C, H, W]; target is 1 at the object centers and a gaussian around them.
+    Args: prob, target [N, C, H, W]; target is 1 at the object centers with gaussians around them; norm, the divisor:
+    the number of objects, at least 1.
     """
     positive = (target == 1.0).astype(ms.float32)
     positive_loss = ops.log(prob) * ops.square(1.0 - prob) * positive
-    negative_loss = ops.log(1.0 - prob) * ops.square(prob) * ops.square(ops.square(1.0 - target))  # 0 at the centers
+    negative_loss = ops.log(1.0 - prob) * ops.square(prob) * ops.square(ops.square(1.0 - target))  # 0 at centers
     return -(total(positive_loss) + total(negative_loss)) / norm
 
 
-def at_least_one(count):
-    """The count, or 1."""
+def at_least_one(count: Tensor) -> Tensor:
+    """The larger of count and 1."""
     return ops.maximum(count, ops.ones_like(count))
 
 
-def mse_loss(logits, target):
-    """Mean squared error of the raw heatmap output, as the original's `mse_loss` option (no sigmoid)."""
+def mse_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the raw heatmap, without sigmoid (the original's `mse_loss` option)."""
     return ops.square(logits.astype(ms.float32) - target).mean()
 
 
-def gather_at_centers(regression_map, ind):
-    """[N, D, H, W] and ind [N, M] -> [N, M, D]: the map's values at the objects' centers."""
+def gather_at_centers(regression_map: Tensor, ind: Tensor) -> Tensor:
+    """[N, D, H, W] and ind [N, M] -> [N, M, D]: the map's values at the object centers."""
     n, depth, height, width = regression_map.shape
     rows = regression_map.transpose(0, 2, 3, 1).reshape(n * height * width, depth)
     first_row = (ops.arange(n) * (height * width)).reshape(n, 1).astype(ms.int32)
     return ops.gather(rows, (ind.astype(ms.int32) + first_row).reshape(-1), 0).reshape(n, -1, depth)
 
 
-def l1_loss(pred, target, mask, norm):
-    """Sum of |pred - target| where mask, over norm, the number of masked values (the original's RegL1Loss)."""
+def l1_loss(pred: Tensor, target: Tensor, mask: Tensor, norm: Tensor) -> Tensor:
+    """Masked sum of |pred - target|, divided by norm, the number of masked values (the original's RegL1Loss)."""
     return total(ops.abs(pred * mask - target * mask)) / norm
 
 
-def smooth_l1_loss(pred, target, mask, norm):
-    """Huber loss, delta 1, over norm, the number of objects, not of values (the original's RegLoss)."""
+def smooth_l1_loss(pred: Tensor, target: Tensor, mask: Tensor, norm: Tensor) -> Tensor:
+    """Huber loss, delta 1, divided by norm, the number of objects, not of values (the original's RegLoss)."""
     diff = ops.abs(pred * mask - target * mask)
     huber = ops.select(diff < 1.0, 0.5 * ops.square(diff), diff - 0.5)
     return total(huber) / norm
 
 
-def norm_l1_loss(pred, target, mask, norm):
-    """L1 of pred / target against 1 (the original's NormRegL1Loss)."""
+def norm_l1_loss(pred: Tensor, target: Tensor, mask: Tensor, norm: Tensor) -> Tensor:
+    """L1 loss of pred / target against 1 (the original's NormRegL1Loss)."""
     return l1_loss(pred / (target + 1e-4), ops.ones_like(target), mask, norm)
 
 
-def suppress_non_peaks(heat):
-    """Zero every value of heat [N, C, H, W] that is not the largest of its 3x3 neighbourhood: NMS of the paper."""
+def suppress_non_peaks(heat: Tensor) -> Tensor:
+    """Zero the values of heat [N, C, H, W] that are not the maximum of their 3x3 neighborhood: the paper's NMS."""
     peak = ops.MaxPool(kernel_size=3, strides=1, pad_mode="same")(heat)
     return heat * (peak == heat).astype(heat.dtype)
 
 
-def top_k(heat, k):
+def top_k(heat: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k largest values of heat [N, C, H, W] over all classes, largest first.
 
     Returns scores, ind (y * W + x), classes: each [N, k]; ind and classes int32.
@@ -77,12 +78,12 @@ def top_k(heat, k):
     lines = classes * height
     pixels = height * width
     if lines <= k:
-        # A map may have fewer than k cells: the rest is of score 0, at the last of them.
+        # A map with fewer than k cells: the missing entries have score 0, at the last cell.
         padded = ops.concat((heat.reshape(n, lines * width), ops.full((n, k), -1.0, dtype=heat.dtype)), 1)
         scores, flat = ops.topk(padded, k)
         flat = ops.minimum(flat, lines * width - 1)
         return ops.maximum(scores, 0.0), flat % pixels, flat // pixels
-    # The k largest values lie in the k lines whose own largest values are largest.
+    # The k largest values are in the k lines with the largest maxima.
     heat = heat.reshape(n, lines, width)
     _, best = ops.topk(ops.amax(heat, -1), k)
     first_line = (ops.arange(n) * lines).reshape(n, 1)
@@ -92,12 +93,13 @@ def top_k(heat, k):
     return scores, flat % pixels, flat // pixels
 
 
-def decode_boxes(heat, wh, reg, k, cat_spec_wh=False):
-    """Boxes out of heatmap, size and offset.
+def decode_boxes(heat: Tensor, wh: Tensor, reg: Tensor | None, k: int,
+                 cat_spec_wh: bool = False) -> tuple[Tensor, Tensor]:
+    """Decode boxes from heatmap, size and offset.
 
-    Args: heat [N, C, H, W] after the sigmoid; wh [N, 2 or 2 C, H, W]; reg [N, 2, H, W] or None (then centers are taken
-    in the middle of their pixel). Returns [N, k, 6] float32: x1, y1, x2, y2 in output pixels, score, class (0-based); and the centers'
-    ind [N, k] int32, y * W + x.
+    Args: heat [N, C, H, W] after the sigmoid; wh [N, 2 or 2 C, H, W]; reg [N, 2, H, W], or None to put centers in the
+    middle of their pixel. Returns [N, k, 6] float32: x1, y1, x2, y2 in output pixels, score, class (0-based); and the
+    centers' ind [N, k] int32, y * W + x.
     """
     n, classes, _, width = heat.shape
     scores, ind, labels = top_k(suppress_non_peaks(heat), k)
@@ -121,20 +123,21 @@ def decode_boxes(heat, wh, reg, k, cat_spec_wh=False):
 
 
 class DrawHeatmap(nn.Cell):
-    """Heatmaps [N, C, h, w] of objects [N, M, 2] int32 (class, radius; -1 where there is none) with centers ind [N, M] = y * w + x.
+    """Draw heatmaps [N, C, h, w] of objects [N, M, 2] int32 with centers ind [N, M] = y * w + x.
 
-    The same as a task's encode_targets draws: the largest of a class's gaussians, of standard deviation (2 radius + 1) / 6, or of
-    gaussians.MSRA_SIGMA with mse_loss. The gaussians are products of one along x and one along y, which come from a table: a device's
-    own exponential function may be off by several 1e-6.
+    An object is class and radius, -1 for padding. The result is that of a task's encode_targets: the maximum of a
+    class's gaussians, of standard deviation (2 radius + 1) / 6, or gaussians.MSRA_SIGMA with mse_loss. A gaussian is
+    the product of one along x and one along y, both from a table: a device's exponential function may be off by several
+    1e-6.
     """
 
-    def __init__(self, num_classes, out_size, mse_loss=False):
+    def __init__(self, num_classes: int, out_size: tuple[int, int], mse_loss: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.width, self.height = out_size
         self.table = Tensor(gaussian_table(out_size, mse_loss))
 
-    def construct(self, objects, ind):
+    def construct(self, objects: Tensor, ind: Tensor) -> Tensor:
         n, m, _ = objects.shape
         label = objects[:, :, 0]
         rows = ops.gather(self.table, objects[:, :, 1].reshape(-1) + 1, 0)
@@ -143,19 +146,20 @@ class DrawHeatmap(nn.Cell):
         maps = (along_y.reshape(n, m, self.height, 1) * along_x.reshape(n, m, 1, self.width)).reshape(n * m, -1)
         indices = ops.arange(n).reshape(n, 1) * self.num_classes + ops.maximum(label, ops.zeros_like(label))
         largest = ops.unsorted_segment_max(maps, indices.reshape(-1).astype(ms.int32), n * self.num_classes)
-        # A class without objects gets the least number there is.
+        # unsorted_segment_max gives the lowest number of the type for classes without objects.
         return ops.maximum(largest, ops.zeros_like(largest)).reshape(n, self.num_classes, self.height, self.width)
 
-    def _gaussian(self, rows, center, length):
-        """Rows [N M, L] of the table, each laid around its center: [N M, length]."""
+    def _gaussian(self, rows: Tensor, center: Tensor, length: int) -> Tensor:
+        """Center rows [N M, L] of the table on their objects: [N M, length]."""
         distance = ops.abs(ops.arange(length).reshape(1, length) - center.reshape(-1, 1)).astype(ms.int32)
         return ops.gather_elements(rows, 1, distance)
 
 
-def gaussian_table(out_size, mse_loss):
-    """float32 [R + 2, L]: row radius + 1 holds a gaussian at the distances 0, 1, ... from its center, 0 beyond the radius; row 0 is 0.
+def gaussian_table(out_size: tuple[int, int], mse_loss: bool) -> np.ndarray:
+    """A table of gaussians, float32 [R + 2, L], for an output of out_size (width, height).
 
-    R is the largest radius that a box in an output of out_size (width, height) can have.
+    Row radius + 1 has a gaussian at distances 0, 1, ... from its center, 0 beyond the radius; row 0 is 0. R is the
+    largest radius of a box in the output.
     """
     largest = max(int(gaussian_radius(out_size[1], out_size[0])), 3 * MSRA_SIGMA)
     distance = np.arange(max(*out_size, largest + 1))

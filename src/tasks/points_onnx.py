@@ -1,4 +1,4 @@
-"""points.py as ONNX nodes: peaks, the top K, values at centers."""
+"""points.py as ONNX nodes: peaks, top K, values at centers."""
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,15 @@ def peaks(graph: Any, heat: str) -> str:
     return graph.add("Mul", heat, graph.cast(graph.add("Equal", heat, peak)), name="peaks")
 
 
-def top_k(graph, heat, k, width):
-    """points.top_k: scores of the k largest values of [N, C, H, W], largest first, and their positions in [C H W]: each [N, k].
+def top_k(graph: Any, heat: str, k: int, width: str) -> tuple[str, str]:
+    """points.top_k: the k largest values of [N, C, H, W], largest first, and their positions in [C H W]: each [N, k].
 
-    The k largest values lie in the k lines whose own largest values are largest. k lines of -1 are added, for maps of fewer values.
+    The k largest values are in the k lines with the largest maxima. k lines of -1 are appended for maps with fewer
+    values.
     """
     lines = graph.reshape(heat, graph.ints(0, -1), width)
-    lines = graph.add("Pad", lines, graph.ints(0, 0, 0, 0, k, 0), graph.constant("minus_one", np.float32(-1)), name="lines")
+    pads = graph.ints(0, 0, 0, 0, k, 0)
+    lines = graph.add("Pad", lines, pads, graph.constant("minus_one", np.float32(-1)), name="lines")
     if graph.opset >= 18:
         largest = graph.add("ReduceMax", lines, graph.ints(2), keepdims=0)
     else:
@@ -27,23 +29,25 @@ def top_k(graph, heat, k, width):
     scores, position = graph.add("TopK", candidates, graph.ints(k), axis=1, outputs=2, name="best")
     line = graph.add("GatherElements", best, graph.add("Div", position, width), axis=1)
     flat = graph.add("Add", graph.add("Mul", line, width), graph.add("Mod", position, width))
-    values = graph.add("ReduceProd", graph.add("Slice", graph.add("Shape", heat), graph.ints(1), graph.ints(4)), keepdims=1)
-    return graph.add("Relu", scores, name="scores"), graph.add("Min", flat, graph.add("Sub", values, graph.ints(1)), name="flat")
+    sides = graph.add("Slice", graph.add("Shape", heat), graph.ints(1), graph.ints(4))
+    values = graph.add("ReduceProd", sides, keepdims=1)
+    scores = graph.add("Relu", scores, name="scores")
+    return scores, graph.add("Min", flat, graph.add("Sub", values, graph.ints(1)), name="flat")
 
 
-def unsqueezed(graph, value):
+def unsqueezed(graph: Any, value: str) -> str:
     """[N, K] as [N, K, 1]."""
     return graph.add("Unsqueeze", value, graph.ints(2))
 
 
-def at_centers(graph, maps, ind, depth):
+def at_centers(graph: Any, maps: str, ind: str, depth: int) -> str:
     """points.gather_at_centers: [N, depth, H, W] and ind [N, K] -> [N, K, depth]."""
     rows = graph.reshape(graph.add("Transpose", maps, perm=[0, 2, 3, 1]), graph.ints(0, -1, depth))
     return graph.add("GatherND", rows, unsqueezed(graph, ind), batch_dims=1)
 
 
-def boxes(graph, maps, cell):
-    """points.decode_boxes: maps {hm, wh, reg unless there is none} -> (rows [N, K, 6] in output pixels, ind [N, K]).
+def boxes(graph: Any, maps: dict[str, str], cell: Any) -> tuple[str, str]:
+    """points.decode_boxes: maps {hm, wh, reg (optional)} -> (rows [N, K, 6] in output pixels, ind [N, K]).
 
     cell, the Decode, has k, num_classes and cat_spec_wh.
     """
@@ -56,7 +60,8 @@ def boxes(graph, maps, cell):
     offset = at_centers(graph, reg, ind, 2) if reg else graph.constant("half", np.float32(0.5))
     center = graph.add("Add", graph.add("Concat", x, y, axis=2), offset, name="center")
     if cell.cat_spec_wh:
-        sizes = graph.reshape(at_centers(graph, wh, ind, 2 * cell.num_classes), graph.ints(0, cell.k, cell.num_classes, 2))
+        sizes = at_centers(graph, wh, ind, 2 * cell.num_classes)
+        sizes = graph.reshape(sizes, graph.ints(0, cell.k, cell.num_classes, 2))
         size = graph.add("GatherND", sizes, unsqueezed(graph, label), batch_dims=2, name="size")
     else:
         size = at_centers(graph, wh, ind, 2)

@@ -1,16 +1,16 @@
-"""Detections as rows [..., D]: a box x1, y1, x2, y2, a score, a label, and what the task adds."""
+"""Detections as rows [..., D]: a box x1, y1, x2, y2, a score, a label, and the task's additional columns."""
 import numpy as np
 
-COLUMNS = {"box": 4, "score": 1, "label": 1}  # of every task, before its own
+COLUMNS = {"box": 4, "score": 1, "label": 1}  # of all tasks, before additional ones
 
 
 def width(columns: dict[str, int]) -> int:
-    """How many numbers a row has."""
+    """The number of values in a row."""
     return sum(columns.values())
 
 
 def column(rows: np.ndarray, name: str, columns: dict[str, int] = COLUMNS) -> np.ndarray:
-    """The values of one column, a view: [...] of a single number, else [..., its width].
+    """A view of one column: [...] if it is a single number, else [..., its width].
 
     >>> column(np.array([[1, 2, 3, 4, 0.5, 7]]), "label")
     array([7.])
@@ -26,20 +26,20 @@ def boxes(rows: np.ndarray) -> np.ndarray:
 
 
 def scores(rows: np.ndarray) -> np.ndarray:
-    """The scores [...]."""
+    """[...] scores."""
     return column(rows, "score")
 
 
 def labels(rows: np.ndarray) -> np.ndarray:
-    """The labels [...], as the floats they are."""
+    """[...] labels, as floats."""
     return column(rows, "label")
 
 
 def added(rows: np.ndarray, columns: dict[str, int]) -> dict[str, np.ndarray]:
-    """What the task adds: {name: [..., its width], or [...] of a single number}."""
+    """The task's additional columns: {name: [..., its width], or [...] if it is a single number}."""
     return {name: column(rows, name, columns) for name in columns if name not in COLUMNS}
 
 
 def best_first(rows: np.ndarray) -> np.ndarray:
-    """Rows [M, D] by their scores, the highest first."""
+    """Sort rows [M, D] by score, highest first."""
     return rows[np.argsort(-scores(rows), kind="stable")]

@@ -1,4 +1,4 @@
-"""int8 ONNX files: what they detect beside the float file, what they say of themselves, and mistakes."""
+"""int8 ONNX files: detections compared with the float file's, metadata, and mistakes."""
 import json
 import os
 import sys
@@ -17,12 +17,13 @@ from tests.conftest import assert_user_error, call_script, noise_image, resdcn_1
 
 @pytest.fixture(scope="module")
 def exported(deformable_file, tmp_path_factory):
-    """Call it with export_config's words to get an ONNX file of deformable_file for 96x96."""
-    def export(*words):
+    """Exports deformable_file to ONNX for 96x96, with export_config's arguments."""
+    def export(*args):
         name = tmp_path_factory.mktemp("exported") / "centernet"
         with resdcn_18_is("SMALL"):
-            call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", deformable_file, "--export_config.export_name",
-                        name, "--export_config.export_format", "ONNX", "--export_config.input_res", "[96, 96]", *words)
+            call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", deformable_file,
+                        "--export_config.export_name", name, "--export_config.export_format", "ONNX",
+                        "--export_config.input_res", "[96, 96]", *args)
         return f"{name}.onnx"
 
     return export
@@ -30,18 +31,19 @@ def exported(deformable_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def float_file(exported):
-    """A file of free batch and size."""
+    """A file of variable batch and size."""
     return exported()
 
 
-def quantized(source, data, output, *words):
-    """The int8 file of another one, calibrated on a data set's training images."""
-    quantize_onnx.main(["--onnx", str(source), "--images", str(data / "train2017"), "--output", str(output), *map(str, words)])
+def quantized(source, data, output, *args):
+    """Quantize a file to int8, calibrated on a data set's training images."""
+    quantize_onnx.main(["--onnx", str(source), "--images", str(data / "train2017"), "--output", str(output),
+                        *map(str, args)])
     return str(output)
 
 
 def convolutions(path):
-    """{name of a convolution: whether its weights are int8} of a file."""
+    """{name of a convolution in a file: whether its weights are int8}."""
     graph = onnx.load(path).graph
     makers = {node.output[0]: node for node in graph.node}
     kinds = {tensor.name: (tensor.data_type, tensor.dims) for tensor in graph.initializer}
@@ -50,13 +52,13 @@ def convolutions(path):
         if node.op_type == "Conv":
             maker = makers.get(node.input[1])
             found[node.name] = maker is not None and kinds[maker.input[0]][0] == onnx.TensorProto.INT8
-            if found[node.name]:  # a scale for each of the output channels
+            if found[node.name]:  # one scale per output channel
                 assert kinds[maker.input[1]][1] == kinds[maker.input[0]][1][:1]
     return found
 
 
 def batch_of(data, from_bytes):
-    """The validation images as an input that is made here: RGB order stays BGR, as the network takes it."""
+    """The validation images as an input, prepared here: the channels stay in BGR order, as the network expects."""
     images = np.stack([cv2.imread(str(path)) for path in sorted((data / "val2017").iterdir())])
     if from_bytes:
         return images
@@ -65,7 +67,7 @@ def batch_of(data, from_bytes):
 
 
 def heat_of(path, batch):
-    """The heatmap inside a file for a batch."""
+    """The heatmap that a file computes for a batch."""
     import onnxruntime
 
     model = onnx.load(path)
@@ -75,24 +77,25 @@ def heat_of(path, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [(), ("--export_config.input_type", "uint8"), ("--export_config.onnx_dcn", "grid_sample"),
-                                   ("--export_config.onnx_dynamic", "false", "--export_config.batch_size", 2)])
-def test_an_int8_file_has_nearly_the_same_heatmap(words, exported, tiny_data, tmp_path):
-    source = exported(*words)
+@pytest.mark.parametrize("args", [(), ("--export_config.input_type", "uint8"),
+                                  ("--export_config.onnx_dcn", "grid_sample"),
+                                  ("--export_config.onnx_dynamic", "false", "--export_config.batch_size", 2)])
+def test_an_int8_file_has_nearly_the_same_heatmap(args, exported, tiny_data, tmp_path):
+    source = exported(*args)
     made = quantized(source, tiny_data, tmp_path / "int8.onnx")
-    batch = batch_of(tiny_data, "uint8" in words)[:2]
+    batch = batch_of(tiny_data, "uint8" in args)[:2]
     before, after = heat_of(source, batch), heat_of(made, batch)
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.98
     assert 1e-4 < np.abs(before - after).mean() < 0.1 * before.std()
 
 
 @pytest.mark.slow
-def test_all_convolutions_are_int8_and_the_rest_is_the_same_file(float_file, tiny_data, tmp_path):
+def test_only_the_convolutions_differ(float_file, tiny_data, tmp_path):
     made = quantized(float_file, tiny_data, tmp_path / "new" / "int8.onnx")
     found = convolutions(made)
     assert len(found) == len(convolutions(float_file)) > 10 and all(found.values())
     before, after = onnx.load(float_file), onnx.load(made)
-    assert [(entry.key, entry.value) for entry in after.metadata_props] == [(entry.key, entry.value) for entry in before.metadata_props]
+    assert list(after.metadata_props) == list(before.metadata_props)
     assert (list(after.graph.input), list(after.graph.output)) == (list(before.graph.input), list(before.graph.output))
     assert read_onnx(made)[1] == read_onnx(float_file)[1]
     with open(f"{made}.json") as side, open(f"{float_file}.json") as other:
@@ -102,12 +105,13 @@ def test_all_convolutions_are_int8_and_the_rest_is_the_same_file(float_file, tin
 
 
 def test_named_convolutions_stay_float(float_file, tiny_data, tmp_path):
-    made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--keep_float", "hm_head", "backbone.0", "--count", 3)
+    made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--keep_float", "hm_head", "backbone.0",
+                     "--count", 3)
     assert {name for name, int8 in convolutions(made).items() if not int8} == {"hm_head.0", "hm_head.2", "backbone.0"}
 
 
 @pytest.mark.slow
-def test_predictor_takes_it(float_file, tiny_data, tmp_path):
+def test_the_predictor_reads_an_int8_file(float_file, tiny_data, tmp_path):
     made = quantized(float_file, tiny_data, tmp_path / "int8.onnx")
     image = cv2.imread(str(sorted((tiny_data / "val2017").iterdir())[0]))
     before, after = Predictor(float_file)(image), Predictor(made)(image)
@@ -115,23 +119,27 @@ def test_predictor_takes_it(float_file, tiny_data, tmp_path):
 
 
 def scores_of_eval(path, data, folder):
-    """What eval.py finds with a file: metrics.json's dictionary and the records."""
-    call_script("eval.py", "--device_target", "CPU", "--data_dir", data, "--load_checkpoint_path", path, "--save_result_dir", folder)
+    """Scores of a file by eval.py: metrics.json's dictionary and the records."""
+    call_script("eval.py", "--device_target", "CPU", "--data_dir", data, "--load_checkpoint_path", path,
+                "--save_result_dir", folder)
     return [json.loads((folder / "val" / name).read_text()) for name in ("metrics.json", "val_pred_eval.json")]
 
 
 @pytest.mark.slow
-def test_the_report_has_what_eval_finds(float_file, tiny_data, tmp_path):
-    """On objects where the float file detects its best, the report's scores are those of eval.py with either file; earlier files stay."""
+def test_the_report_equals_eval(float_file, tiny_data, tmp_path):
+    """On objects at the float file's best detections, the scores equal those of eval.py with either file; earlier
+    files are kept."""
     _, records = scores_of_eval(float_file, tiny_data, tmp_path / "first")
     images = {int(path.stem): cv2.imread(str(path)) for path in (tiny_data / "val2017").iterdir()}
-    best = [sorted((record for record in records if record["image_id"] == image_id), key=lambda record: -record["score"])[:4]
+    best = [sorted((record for record in records if record["image_id"] == image_id),
+                   key=lambda record: -record["score"])[:4]
             for image_id in images]
     objects = [(record["image_id"], record["category_id"], record["bbox"]) for some in best for record in some]
     path = write_coco(tmp_path / "data", "val", images, objects, ("rectangle", "ellipse", "triangle"))
     with open(path, encoding="utf-8") as file:
         content = json.load(file)
-    with open(path, "w", encoding="utf-8") as file:  # as COCO's own it keeps what a network of no training finds outside of an image
+    # With COCO's description, detections of the untrained network outside of an image are kept.
+    with open(path, "w", encoding="utf-8") as file:
         json.dump({**content, "info": {"description": "COCO 2017 Dataset"}}, file)
 
     made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--count", 5)
@@ -142,18 +150,19 @@ def test_the_report_has_what_eval_finds(float_file, tiny_data, tmp_path):
     assert report["AP"]["float"] > 0.5 and report["AP"]["int8"] != report["AP"]["float"]
     for name, path in (("float", float_file), ("int8", made)):
         metrics, _ = scores_of_eval(path, tmp_path / "data", tmp_path / name)
-        assert {score: values[name] for score, values in report.items()} == pytest.approx({score: metrics[score] for score in report})
+        scores = {score: values[name] for score, values in report.items()}
+        assert scores == pytest.approx({score: metrics[score] for score in report})
 
 
 @pytest.mark.slow
-def test_an_unreadable_image_is_left_out_and_named(float_file, tmp_path, console):
+def test_an_unreadable_image_is_skipped_and_named(float_file, tmp_path, console):
     folder = tmp_path / "train2017"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"no image")
     cv2.imwrite(str(folder / "b.jpg"), noise_image(1))
     quantized(float_file, tmp_path, tmp_path / "int8.onnx")
-    said = console.readouterr().out
-    assert f"skipped {folder}/a.jpg: " in said and "1 images, 1 skipped" in said
+    output = console.readouterr().out
+    assert f"skipped {folder}/a.jpg: " in output and "1 images, 1 skipped" in output
     (folder / "b.jpg").unlink()
     with pytest.raises(UserError, match=r"1 images \(--images\).*/a\.jpg"):
         quantized(float_file, tmp_path, tmp_path / "none.onnx")
@@ -161,11 +170,11 @@ def test_an_unreadable_image_is_left_out_and_named(float_file, tmp_path, console
 
 
 @pytest.mark.slow
-def test_mistakes_are_told(float_file, tiny_data, tmp_path, monkeypatch):
-    words = {"onnx": float_file, "images": tiny_data / "train2017", "output": tmp_path / "int8.onnx"}
+def test_mistakes_are_reported(float_file, tiny_data, tmp_path, monkeypatch):
+    args = {"onnx": float_file, "images": tiny_data / "train2017", "output": tmp_path / "int8.onnx"}
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.onnx").write_text("text")
-    for changed, said in [
+    for changed, message in [
         ({"onnx": tmp_path / "missing.onnx"}, "missing.onnx"), ({"onnx": tmp_path / "text.onnx"}, "text.onnx"),
         ({"onnx": "x.mindir"}, r"--onnx.*x\.mindir"), ({"output": "x.json"}, r"--output.*x\.json"),
         ({"images": tmp_path / "none"}, "--images.*/none"), ({"images": tmp_path / "empty"}, "/empty .*--images"),
@@ -173,8 +182,9 @@ def test_mistakes_are_told(float_file, tiny_data, tmp_path, monkeypatch):
         ({"keep_float": "hm_heat"}, "hm_head"), ({"data_dir": tmp_path / "none"}, "/none"),
         ({"data_dir": tmp_path / "empty"}, "/empty"),
     ]:
-        with pytest.raises(UserError, match=said):
-            quantize_onnx.main([str(word) for name, value in {**words, **changed}.items() for word in (f"--{name}", value)])
+        with pytest.raises(UserError, match=message):
+            quantize_onnx.main([str(word) for name, value in {**args, **changed}.items()
+                                for word in (f"--{name}", value)])
     assert not (tmp_path / "int8.onnx").exists()
     made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--count", 2)
     with pytest.raises(UserError, match=r"--onnx .*/int8\.onnx"):
@@ -184,5 +194,6 @@ def test_mistakes_are_told(float_file, tiny_data, tmp_path, monkeypatch):
         quantized(float_file, tiny_data, tmp_path / "without.onnx")
 
 
-def test_a_mistake_ends_with_code_2():
-    assert_user_error(call_script("tools/quantize_onnx.py", "--onnx", "x.onnx", "--images", "y", "--outptu", "z", check=False), "--output")
+def test_a_mistake_exits_with_code_2():
+    assert_user_error(call_script("tools/quantize_onnx.py", "--onnx", "x.onnx", "--images", "y", "--outptu", "z",
+                                  check=False), "--output")

@@ -17,29 +17,31 @@ from tests.conftest import NARROW, call_script, lines_with, noise_image, write_c
 
 def test_contact_sheet(export_mindir, tiny_data, tmp_path):
     exported = export_mindir("floats_one", *NARROW[:2])
-    call_script("tools/contact_sheet.py", "--mindir", exported, "--data_dir", tiny_data, "--output", tmp_path / "s.png", "--count", 4,
-               "--columns", 2, "--width", 300)
+    call_script("tools/contact_sheet.py", "--mindir", exported, "--data_dir", tiny_data, "--output", tmp_path / "s.png",
+                "--count", 4, "--columns", 2, "--width", 300)
     sheet = cv2.imread(str(tmp_path / "s.png"))
     assert sheet.shape[1] == 2 * 300 + 3 * 8 and sheet.std() > 10
 
 
-def test_a_contact_sheet_of_data_with_mistakes(export_mindir, tmp_path):
-    """What cannot be read is named and left out, and ids in another order keep their names."""
+def test_contact_sheet_of_damaged_data(export_mindir, tmp_path):
+    """Unreadable images are reported and skipped, and category ids in another order keep their names."""
     exported = export_mindir("floats_one", *NARROW[:2])
     images = {1: noise_image(1), 2: b"no image", 3: noise_image(3)}
-    path = write_coco(tmp_path, "val", images, [(1, 5, [1, 1, 50, 50])], ("triangle", "rectangle", "ellipse"), ids=(5, 7, 9))
+    path = write_coco(tmp_path, "val", images, [(1, 5, [1, 1, 50, 50])], ("triangle", "rectangle", "ellipse"),
+                      ids=(5, 7, 9))
     content = json.loads(open(path, encoding="utf-8").read())
     content["images"][2].update(width=7, height=7)
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
-    words = ["--mindir", exported, "--data_dir", tmp_path, "--output", tmp_path / "s.png"]
-    done = call_script("tools/contact_sheet.py", *words)
+    args = ["--mindir", exported, "--data_dir", tmp_path, "--output", tmp_path / "s.png"]
+    done = call_script("tools/contact_sheet.py", *args)
     assert lines_with(done.stdout, "1 images", str(tmp_path / "s.png"))
     assert lines_with(done.stdout, "image 2 (") and lines_with(done.stdout, "image 3 (", "128x96", "7x7")
 
 
-@pytest.mark.parametrize("ending, key", [(".jpg", "comment"), (".jpeg", "comment"), (".png", "Software"), (".webp", None)])
-def test_a_written_image_says_whose_it_is(ending, key, tmp_path):
-    """Where its format has a place for it; Pillow finds it there, and the image is what it is without."""
+@pytest.mark.parametrize("ending, key", [(".jpg", "comment"), (".jpeg", "comment"), (".png", "Software"),
+                                         (".webp", None)])
+def test_written_images_carry_the_mark(ending, key, tmp_path):
+    """If the format has a field for it; Pillow finds it there, and the pixels are the same as without."""
     image = cv2.GaussianBlur(noise_image(3), (0, 0), 3)
     path = tmp_path / f"a{ending}"
     drawing.save_image(str(path), image)
@@ -49,12 +51,12 @@ def test_a_written_image_says_whose_it_is(ending, key, tmp_path):
         found = read.info.get(key)
     assert key is None or found in (MARK, MARK.encode())
     assert contains_mark()(str(path)) == (key is not None)
-    cv2.imwrite(str(path), image)  # the user's own
+    cv2.imwrite(str(path), image)  # a user's file
     with pytest.raises(UserError, match=str(path)):
         drawing.save_image(str(path), image, contains_mark())
 
 
-def test_boxes_are_drawn_where_they_are():
+def test_boxes_are_drawn_in_place():
     image = np.full((100, 120, 3), 127, np.uint8)
     detections = np.array([[20, 30, 80, 90, 0.9, 0], [1, 1, 5, 5, 0.1, 1]], np.float32)
     drawn = compare(DETECTION, image, detections, None, {"classes": ["a", "b"]}, 0.5)[-100:]
@@ -66,16 +68,18 @@ def test_boxes_are_drawn_where_they_are():
 
 @pytest.mark.parametrize("box", [[-50, -50, 500, 500], [119, 0, 140, 30], [0, 99, 10, 140], [60, 60, 60, 60]])
 def test_labels_of_boxes_at_the_edges_stay_inside(box):
-    drawn = drawing.draw_boxes(np.zeros((100, 120, 3), np.uint8), np.array([box]), np.array([0.9]), np.array([0]), ["name"])
+    drawn = drawing.draw_boxes(np.zeros((100, 120, 3), np.uint8), np.array([box]), np.array([0.9]),
+                               np.array([0]), ["name"])
     assert (drawn == drawing.class_color(0)).all(-1).sum() > 200  # the label's filled rectangle
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 30000), (30000, 1), (61, 6500), (2000, 50), (100, 100)])
 def test_images_of_any_shape_are_drawn_in_time(height, width, tmp_path):
-    """With 100 labels; their letters are a small part of the image, and the file can be written."""
+    """With 100 labels; the text is small compared with the image, and the file can be written."""
     image, rng = np.full((height, width, 3), 127, np.uint8), np.random.default_rng(0)
     corners = rng.uniform(0, 1, (100, 4)) * [width, height, width, height]
-    detections = np.hstack([np.sort(corners.reshape(-1, 2, 2), 1).reshape(-1, 4), rng.uniform(0.3, 1, (100, 1)), np.zeros((100, 1))])
+    detections = np.hstack([np.sort(corners.reshape(-1, 2, 2), 1).reshape(-1, 4), rng.uniform(0.3, 1, (100, 1)),
+                            np.zeros((100, 1))])
     start = time.process_time()
     drawn = compare(DETECTION, image, detections, detections[:5], {"classes": ["x" * 10_000]}, 0.3)
     shown = drawing.contact_sheet([drawn, drawing.fit(image, 300, 300)], 2, 200)
@@ -87,7 +91,7 @@ def test_images_of_any_shape_are_drawn_in_time(height, width, tmp_path):
     assert height < 50 or drawing.text_mask("x", max(11, round(drawing.drawing_side(image) / 55))).shape[0] < height / 3
 
 
-def test_what_a_format_cannot_hold_is_scaled_down(tmp_path):
+def test_images_beyond_a_formats_limit_are_downscaled(tmp_path):
     image = np.zeros((40, 70_000, 3), np.uint8)
     image[:, 35_000:] = 255
     for ending, longest in ((".jpg", 65500), (".webp", 16383), (".png", 70_000)):
@@ -97,18 +101,20 @@ def test_what_a_format_cannot_hold_is_scaled_down(tmp_path):
         assert written[:, longest // 4].max() < 10 and written[:, -longest // 4].min() > 245
 
 
-def test_usual_images_are_drawn_as_ever():
-    """Letters and lines follow the longer side."""
+def test_scale_of_drawings_on_usual_images():
+    """Text and lines scale with the longer side."""
     for height, width in ((480, 640), (640, 480), (3000, 4000), (500, 2000), (2000, 500)):
         assert drawing.drawing_side(np.empty((height, width, 0))) == max(height, width)
 
 
 @pytest.mark.parametrize("names, paths", [
-    (["a.jpg", "b/a.PNG", "c/b/a.webp"], ["a.jpg", "b/a.PNG", "c/b/a.webp"]), (["a", "a.gif", "a.png"], ["a.png", "a.gif.png", "a.1.png"]),
-    (["a.jpg"] * 3, ["a.jpg", "a.1.jpg", "a.2.jpg"]), (["a.1.jpg", "a.jpg", "a.jpg"], ["a.1.jpg", "a.jpg", "a.2.jpg"]),
+    (["a.jpg", "b/a.PNG", "c/b/a.webp"], ["a.jpg", "b/a.PNG", "c/b/a.webp"]),
+    (["a", "a.gif", "a.png"], ["a.png", "a.gif.png", "a.1.png"]), (["a.jpg"] * 3, ["a.jpg", "a.1.jpg", "a.2.jpg"]),
+    (["a.1.jpg", "a.jpg", "a.jpg"], ["a.1.jpg", "a.jpg", "a.2.jpg"]),
     (["../../a.jpg", "/a.jpg", "./b//../a.jpg", "..", ""], ["a.jpg", "a.1.jpg", "b/a.jpg", "image.png", "image.1.png"]),
-    (["a.jpg", "a.jpg/b.jpg"], ["a.jpg", "a.jpg_/b.jpg"]), (["x" * 250 + ".jpg"] * 2, ["x" * 200 + ".jpg", "x" * 200 + ".1.jpg"]),
-    (["猫" * 84 + ".jpg"], ["猫" * 66 + ".jpg"]), (["a\udcff.jpg", ".jpg"], ["a\udcff.jpg", ".jpg.png"]),
+    (["a.jpg", "a.jpg/b.jpg"], ["a.jpg", "a.jpg_/b.jpg"]),
+    (["x" * 250 + ".jpg"] * 2, ["x" * 200 + ".jpg", "x" * 200 + ".1.jpg"]), (["猫" * 84 + ".jpg"], ["猫" * 66 + ".jpg"]),
+    (["a\udcff.jpg", ".jpg"], ["a\udcff.jpg", ".jpg.png"]),
 ])
 def test_names_of_drawings(names, paths):
     assert drawing.drawing_names(names) == paths

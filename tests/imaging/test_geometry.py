@@ -10,15 +10,16 @@ from src.imaging import color, gaussians, geometry, reading
 
 
 def draws(*values, asked=None):
-    """A generator whose draws are these values, whatever is asked for; the list `asked` gets the arguments."""
+    """A generator that returns these values, whatever is requested; the list `asked` records the arguments."""
     values = iter(values)
 
-    def draw(*words, **options):
+    def draw(*args, **kwargs):
         if asked is not None:
-            asked.append((*words, *options.values()))
+            asked.append((*args, *kwargs.values()))
         return next(values)
 
-    return types.SimpleNamespace(random=draw, standard_normal=draw, choice=draw, integers=draw, permutation=draw, uniform=draw, normal=draw)
+    return types.SimpleNamespace(random=draw, standard_normal=draw, choice=draw, integers=draw, permutation=draw,
+                                 uniform=draw, normal=draw)
 
 
 def test_affine_matrix_and_its_inverse():
@@ -31,23 +32,25 @@ def test_affine_matrix_and_its_inverse():
 
 def test_rotation_by_a_right_angle():
     matrix = geometry.affine_matrix((50, 50), 100, 90, (100, 100))
-    # The region's "up" points to the right of the image: what lies right of the center goes above it.
+    # The region's "up" points right in the image: points to the right of the center map above it.
     np.testing.assert_allclose(geometry.transform_points(np.array([80.0, 50.0]), matrix), [50, 20], atol=1e-4)
-    np.testing.assert_allclose(geometry.transform_boxes(np.array([[70, 40, 90, 60.0]], np.float32), matrix), [[40, 10, 60, 30]], atol=1e-3)
+    np.testing.assert_allclose(geometry.transform_boxes(np.array([[70, 40, 90, 60.0]], np.float32), matrix),
+                               [[40, 10, 60, 30]], atol=1e-3)
 
 
 def test_the_matrix_of_a_shifted_and_rotated_region():
-    """By hand: the region's center goes to the middle, an output pixel is width / out width of the image's, "up" turns to the right."""
+    """By hand: the center maps to the middle, an output pixel covers width / out width pixels, "up" turns right."""
     matrix = geometry.affine_matrix(np.array([30, 70], np.float32), (40, 999), 30, (80, 60))
     cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
     points = np.array([[30, 70], [30 + 10 * sin, 70 - 10 * cos], [30 + 10 * cos, 70 + 10 * sin]])
     np.testing.assert_allclose(geometry.transform_points(points, matrix), [[40, 30], [40, 10], [60, 30]], atol=1e-4)
     back = geometry.affine_matrix(np.array([30, 70], np.float32), 40, 30, (80, 60), inverse=True)
-    np.testing.assert_allclose(geometry.transform_points(np.array([[40, 30], [40, 10], [60, 30.0]]), back), points, atol=1e-4)
+    np.testing.assert_allclose(geometry.transform_points(np.array([[40, 30], [40, 10], [60, 30.0]]), back),
+                               points, atol=1e-4)
 
 
 def test_a_box_around_its_rotated_corners():
-    """By hand: a box of 4x2 around the origin, turned by 30 degrees, enlarged three times and moved."""
+    """By hand: a box of 4x2 around the origin, rotated by 30 degrees, scaled by 3 and shifted."""
     cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
     matrix = np.array([[3 * cos, -3 * sin, 100], [3 * sin, 3 * cos, 50]])
     x, y = 3 * (2 * cos + sin), 3 * (2 * sin + cos)
@@ -57,8 +60,8 @@ def test_a_box_around_its_rotated_corners():
 
 
 @pytest.mark.parametrize("rotation, turns", [(0, 0), (90, 1), (180, 2), (-90, 3)])
-def test_warp_turns_an_image(rotation, turns):
-    """Right angles move whole pixels, of which those stay in view that lie opposite to one around the center; the others are black."""
+def test_warp_rotates_an_image(rotation, turns):
+    """Right angles move whole pixels; without a counterpart across the center, they become black."""
     pixels = np.random.default_rng(1).integers(1, 256, (8, 8, 3), np.uint8)
     found = geometry.warp(pixels, geometry.affine_matrix((4, 4), 8, rotation, (8, 8)), (8, 8))
     expected = np.zeros((9, 9, 3), np.uint8)
@@ -68,7 +71,7 @@ def test_warp_turns_an_image(rotation, turns):
 
 
 def test_warp_scales_each_axis():
-    """By hand: every second pixel along x; the means of two along y, of 1 and 4, 4 and 7; what lies outside is black."""
+    """By hand: every second pixel along x; along y the means of 1 and 4, and of 4 and 7; black outside."""
     pixels = np.repeat(np.array([[1, 0, 2, 0], [4, 0, 6, 0], [7, 0, 8, 0]], np.uint8)[:, :, None], 3, 2)
     matrix = np.array([[0.5, 0, 1], [0, 1, -0.5]])
     found = geometry.warp(pixels, matrix, (4, 2))
@@ -83,7 +86,7 @@ def test_warp_with_the_least_rotation_is_opencvs():
         matrix[place] = 1e-7
         opencv = cv2.warpAffine(pixels, matrix, (40, 40), flags=cv2.INTER_LINEAR)
         np.testing.assert_array_equal(geometry.warp(pixels, matrix, (40, 40)), opencv)
-        assert (opencv != exact).any()  # which rounds the places of its samples
+        assert (opencv != exact).any()  # OpenCV rounds its sampling positions
 
 
 def test_flip_boxes():
@@ -97,21 +100,24 @@ def test_crop_border_leaves_room(size, margin):
 
 
 def test_a_crop_by_given_draws():
-    """By hand: scales in steps of 0.1 up to, not with, the largest; centers as far from the edges as crop_border says."""
+    """By hand: scales in steps of 0.1 up to the largest, exclusive; centers as far from the edges as crop_border."""
     asked = []
-    center, width = geometry.random_crop(draws(0.9, 170, 99, asked=asked), (150, 100), 300.0, (300, 200), (True, 0.4, 0.1))
+    center, width = geometry.random_crop(draws(0.9, 170, 99, asked=asked), (150, 100), 300.0, (300, 200),
+                                         (True, 0.4, 0.1))
     np.testing.assert_array_equal(center, [170, 99])
     assert width == 270
     np.testing.assert_allclose(asked[0][0], [0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3], rtol=1e-12)
     assert asked[1:] == [(128, 300 - 128), (64, 200 - 64)]
-    assert geometry.random_crop(draws(170, 99), (150, 100), 300.0, (300, 200), (True, 0.0, 0.1))[1] == 300  # draws no scale
+    # Without scaling, no scale is drawn.
+    assert geometry.random_crop(draws(170, 99), (150, 100), 300.0, (300, 200), (True, 0.0, 0.1))[1] == 300
 
 
 @pytest.mark.parametrize("normal, center, width", [
-    ((0.5, -1.0, 0.5), (164 + 5, 48 - 10), 120), ((-3.0, 3.0, -5.0), (164 - 20, 48 + 20), 60), ((3.0, -3.0, 2.0), (164 + 20, 48 - 20), 140),
+    ((0.5, -1.0, 0.5), (164 + 5, 48 - 10), 120), ((-3.0, 3.0, -5.0), (164 - 20, 48 + 20), 60),
+    ((3.0, -3.0, 2.0), (164 + 20, 48 - 20), 140),
 ])
 def test_a_shifted_view_by_given_draws(normal, center, width):
-    """By hand: the center moves by width * shift * draw, at most twice the shift; the width changes by scale * draw, at most scale."""
+    """By hand: the center moves by width * shift * draw, at most twice the shift; the width by scale * draw."""
     given, asked = np.array([164, 48], np.float32), []
     rng = draws(np.array(normal[:2]), normal[2], asked=asked)
     found = geometry.random_crop(rng, given, 100.0, (328, 96), (False, 0.4, 0.1))
@@ -124,7 +130,7 @@ def test_a_shifted_view_by_given_draws(normal, center, width):
     ((0.3,), 0), ((0.31,), 0), ((0.29, 0.375), 3.75), ((0.29, -1.0), -10), ((0.29, 3.0), 20), ((0.29, -3.0), -20),
 ])
 def test_a_rotation_by_given_draws(drawn, angle):
-    """By hand: with probability 0.3 half the limit of 20 times a draw, at most the limit."""
+    """By hand: with probability 0.3, half the limit of 20 times a draw, at most the limit."""
     assert geometry.random_rotation(draws(*drawn), 0.3, 20) == angle
 
 
@@ -137,12 +143,13 @@ def test_a_color_by_given_draws():
 
 def test_mean_gray_by_hand():
     pixels = np.zeros((2, 2, 3), np.uint8)
-    pixels[0, 0], pixels[1, 1] = (255, 0, 51), (0, 102, 51)  # of which the means are 1 / 4, 1 / 10 and 1 / 10 of the range
+    # The means are 1 / 4, 1 / 10 and 1 / 10 of the range.
+    pixels[0, 0], pixels[1, 1] = (255, 0, 51), (0, 102, 51)
     assert color.mean_gray(pixels) == pytest.approx(0.114 / 4 + 0.587 / 10 + 0.299 / 10, rel=1e-12)
 
 
 def original_radius(height, width, overlap=0.7):
-    """The original's gaussian_radius: of three roots the least."""
+    """The original's gaussian_radius: the smallest of three roots."""
     total, area = height + width, height * width
     roots = ((1, -total, area * (1 - overlap) / (1 + overlap)), (4, -2 * total, (1 - overlap) * area),
              (4 * overlap, 2 * overlap * total, (overlap - 1) * area))
@@ -150,13 +157,13 @@ def original_radius(height, width, overlap=0.7):
 
 
 @pytest.mark.parametrize("overlap", [0.05, 0.3, 0.7, 0.95])
-def test_the_least_of_the_originals_roots_is_always_one(overlap):
+def test_the_smallest_of_the_originals_roots_is_always_the_same(overlap):
     for size in itertools.product((0.01, 1, 2, 3, 10, 31.5, 128, 4000), repeat=2):
         assert gaussians.gaussian_radius(*size, overlap) == pytest.approx(original_radius(*size, overlap), rel=1e-9)
 
 
 def test_a_kernel_by_hand():
-    """Squares of distances 0 to 8 over 2 sigma²; what is below the precision of a float64 is 0."""
+    """Squared distances 0 to 8 over 2 sigma²; values below the precision of float64 are 0."""
     squares = np.array([[8, 5, 4, 5, 8], [5, 2, 1, 2, 5], [4, 1, 0, 1, 4], [5, 2, 1, 2, 5], [8, 5, 4, 5, 8]])
     kernel = gaussians.gaussian_kernel(2, 1.5)
     np.testing.assert_allclose(kernel, np.exp(-squares / 4.5), rtol=1e-12)
@@ -166,8 +173,8 @@ def test_a_kernel_by_hand():
 
 
 @pytest.mark.parametrize("x, y", [(0, 0), (6, 0), (0, 4), (6, 4), (3, 2), (1, 3), (5, 1)])
-def test_where_a_kernel_is_drawn(x, y):
-    """Pixel by pixel: the larger of what is there and the kernel, at most two pixels away; sizes where the kernel is not the smaller."""
+def test_draw_gaussian_pixel_by_pixel(x, y):
+    """The maximum of the heatmap and the kernel, at most two pixels away; sizes where the kernel is not smaller."""
     rng = np.random.default_rng(0)
     kernel, before = rng.random((5, 5)), rng.random((5, 7)).astype(np.float32)
     kernel[1, 3] = 0.5
@@ -192,14 +199,14 @@ def test_kernel_is_cut_at_the_edges():
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0" + bytes(100)])
-def test_decode_refuses_what_is_no_image(data):
+def test_decoding_refuses_other_data(data):
     with pytest.raises(ValueError):
         reading.decode_image(data)
     with pytest.raises(ValueError):
         reading.decode_whole_image(data)
 
 
-def test_truncated_jpeg_is_noticed():
+def test_a_truncated_jpeg_is_refused():
     data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
     reading.decode_whole_image(data)
     with pytest.raises(ValueError):

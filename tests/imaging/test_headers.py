@@ -1,4 +1,4 @@
-"""src/imaging/headers.py: what files say of themselves, compared with Pillow's reading, and what is not decoded."""
+"""src/imaging/headers.py: headers compared with Pillow's results, and files that are refused before decoding."""
 import io
 import struct
 import time
@@ -15,13 +15,13 @@ from src.imaging.reading import TooManyPixels
 
 
 def picture():
-    """A small image that looks different in each turn, in blocks that JPEG keeps."""
+    """A small image that differs in all orientations, in blocks that JPEG preserves."""
     y, x = np.mgrid[:48, :80]
     return np.stack([x * 3, y * 5, (x // 40 + y // 24) * 100], -1).astype(np.uint8)
 
 
 def saved(kind, mode="RGB", **options):
-    """The bytes of a file of the picture."""
+    """The picture encoded as a file."""
     data = io.BytesIO()
     lossless = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
     Image.fromarray(picture()).convert(mode).save(data, kind, **lossless, **options)
@@ -29,7 +29,7 @@ def saved(kind, mode="RGB", **options):
 
 
 def exif(orientation, order="<"):
-    """EXIF bytes with an orientation."""
+    """EXIF data with an orientation."""
     data = Image.Exif()
     data.endian = order
     data[0x0112] = orientation
@@ -37,13 +37,15 @@ def exif(orientation, order="<"):
 
 
 ATTRIBUTE = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{}"/>'
-ELEMENT = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/"><tiff:Orientation>{}</tiff:Orientation></rdf:Description>'
+ELEMENT = ('<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/"><tiff:Orientation>{}</tiff:Orientation>'
+           '</rdf:Description>')
 OTHER_PREFIX = "<rdf:Description xmlns:t='http://ns.adobe.com/tiff/1.0/' t:Orientation = '{}'/>"
 
 
 def xmp(orientation, form=ATTRIBUTE, encoding="utf-8"):
     """An XMP packet with an orientation."""
-    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>{form.format(orientation)}</rdf:RDF></x:xmpmeta>'.encode(encoding)
+    description = form.format(orientation)
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>{description}</rdf:RDF></x:xmpmeta>'.encode(encoding)
 
 
 def chunk(kind, content):
@@ -52,9 +54,10 @@ def chunk(kind, content):
 
 
 def png(*chunks, behind=()):
-    """The picture as a PNG with these chunks before its pixels, and others behind them."""
+    """The picture as a PNG with chunks before its pixels, and others after them."""
     data = saved("PNG")
-    return b"".join([data[:33], *(chunk(*part) for part in chunks), data[33:-12], *(chunk(*part) for part in behind), data[-12:]])
+    return b"".join([data[:33], *(chunk(*content) for content in chunks), data[33:-12],
+                     *(chunk(*content) for content in behind), data[-12:]])
 
 
 def profile(orientation):
@@ -68,14 +71,15 @@ def packed_xmp(orientation):
 
 
 def mpo(orientation):
-    """A JPEG that holds a second image."""
+    """A JPEG that contains a second image."""
     data = io.BytesIO()
     image = Image.fromarray(picture())
-    image.save(data, "MPO", save_all=True, append_images=[Image.new("RGB", (80, 48))], quality=100, subsampling=0, exif=exif(orientation))
+    image.save(data, "MPO", save_all=True, append_images=[Image.new("RGB", (80, 48))], quality=100, subsampling=0,
+               exif=exif(orientation))
     return data.getvalue()
 
 
-FILES = {  # how a file says that it is turned
+FILES = {  # ways to state an orientation
     "jpeg": lambda n: saved("JPEG", exif=exif(n)),
     "jpeg, other byte order": lambda n: saved("JPEG", exif=exif(n, ">")),
     "jpeg, progressive": lambda n: saved("JPEG", exif=exif(n), progressive=True),
@@ -104,7 +108,7 @@ FILES = {  # how a file says that it is turned
     "tiff, xmp": lambda n: saved("TIFF", tiffinfo={700: xmp(n)}),
     "tiff, both": lambda n: saved("TIFF", tiffinfo={274: n, 700: xmp(9 - n)}),
 }
-UNLIKE_PILLOW = {  # what Pillow does not follow, and other readers of XMP do
+UNLIKE_PILLOW = {  # ignored by Pillow, but not by other readers of XMP
     "jpeg, xmp in UTF-16": lambda n: saved("JPEG", xmp=xmp(n, encoding="utf-16")),
     "jpeg, xmp in UTF-16, element": lambda n: saved("JPEG", xmp=xmp(n, ELEMENT, "utf-16-be")),
     "webp, xmp in UTF-32": lambda n: saved("WEBP", xmp=xmp(n, encoding="utf-32-le")),
@@ -113,7 +117,7 @@ UNLIKE_PILLOW = {  # what Pillow does not follow, and other readers of XMP do
 
 
 def shown(data):
-    """An image as Pillow shows it, BGR."""
+    """An image as displayed by Pillow, BGR."""
     with Image.open(io.BytesIO(data)) as opened:
         return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))[:, :, ::-1].astype(int)
 
@@ -126,14 +130,14 @@ def test_one_orientation_for_sizes_and_pixels(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", UNLIKE_PILLOW)
-def test_orientations_that_pillow_does_not_see(name, tmp_path):
+def test_orientations_that_pillow_ignores(name, tmp_path):
     for orientation in range(1, 9):
         as_exif = FILES[name.partition(",")[0]](orientation)
         check(UNLIKE_PILLOW[name](orientation), shown(as_exif), orientation, tmp_path / "a")
 
 
 def check(data, expected, orientation, path):
-    """Whatever reads a file reads it turned, and what is left of it without its orientation is the stored image."""
+    """All readers apply the orientation, and without_orientation leaves the stored image."""
     path.write_bytes(data)
     size = expected.shape[1::-1]
     assert read_header(io.BytesIO(data)).orientation == orientation
@@ -151,9 +155,10 @@ def check(data, expected, orientation, path):
 
 
 def tiff(tags, order="<", pixels=b""):
-    """A TIFF of entries {tag: (type, values)}, its pixels behind them, to which tag 273 or 324 points."""
+    """A TIFF with entries {tag: (type, values)}, followed by its pixels, to which tag 273 or 324 points."""
     codes = {3: "H", 4: "I", 11: "f", 12: "d", 6: "b", 8: "h"}
-    packed = {tag: (kind, len(values), struct.pack(f"{order}{len(values)}{codes[kind]}", *values)) for tag, (kind, values) in tags.items()}
+    packed = {tag: (kind, len(values), struct.pack(f"{order}{len(values)}{codes[kind]}", *values))
+              for tag, (kind, values) in tags.items()}
     behind = 8 + 2 + 12 * len(tags) + 4
     place = behind + sum(len(data) for *_, data in packed.values() if len(data) > 4)
     entries, far = b"", b""
@@ -168,10 +173,11 @@ def tiff(tags, order="<", pixels=b""):
 
 
 def gray_tiff(values, bits=None, sample_format=1, white_is_zero=False, least_most=None, order="<"):
-    """A TIFF of gray values [H, W]."""
+    """A TIFF with gray values [H, W]."""
     height, width = values.shape
-    tags = {256: (3, [width]), 257: (3, [height]), 258: (3, [bits or values.itemsize * 8]), 259: (3, [1]), 262: (3, [1 - white_is_zero]),
-            273: (4, [0]), 277: (3, [1]), 278: (3, [height]), 279: (4, [values.nbytes]), 339: (3, [sample_format])}
+    tags = {256: (3, [width]), 257: (3, [height]), 258: (3, [bits or values.itemsize * 8]), 259: (3, [1]),
+            262: (3, [1 - white_is_zero]), 273: (4, [0]), 277: (3, [1]), 278: (3, [height]), 279: (4, [values.nbytes]),
+            339: (3, [sample_format])}
     if least_most:
         tags |= {340: (12, [least_most[0]]), 341: (12, [least_most[1]])}
     return tiff(tags, order, values.astype(values.dtype.newbyteorder(order)).tobytes())
@@ -182,22 +188,25 @@ def gray_tiff(values, bits=None, sample_format=1, white_is_zero=False, least_mos
     (np.array([[0, 256 * 40, 256 * 200 + 7, 65535]], np.uint16), {"order": ">"}, [0, 40, 200, 255]),
     (np.array([[0, 256 * 40, 256 * 200 + 7, 65535]], np.uint16), {"white_is_zero": True}, [255, 215, 55, 0]),
     (np.array([[0, 16 * 40, 16 * 200 + 7, 4095]], np.uint16), {"least_most": (0, 4095)}, [0, 40, 200, 255]),
-    (np.array([[-1000, 0, 1000, 3095, 9000]], np.int16), {"sample_format": 2, "least_most": (-1000, 3095)}, [0, 62, 125, 255, 255]),
-    (np.array([[0, 0.5, 1, 2, -1, np.nan, np.inf]], np.float32), {"sample_format": 3, "least_most": (0, 1)}, [0, 128, 255, 255, 0, 0, 255]),
+    (np.array([[-1000, 0, 1000, 3095, 9000]], np.int16), {"sample_format": 2, "least_most": (-1000, 3095)},
+     [0, 62, 125, 255, 255]),
+    (np.array([[0, 0.5, 1, 2, -1, np.nan, np.inf]], np.float32), {"sample_format": 3, "least_most": (0, 1)},
+     [0, 128, 255, 255, 0, 0, 255]),
     (np.array([[0, 2**31, 2**32 - 1]], np.uint32), {"least_most": (0, 2**32 - 1)}, [0, 128, 255]),
-    (np.array([[-2**31, 0, 2**31 - 1]], np.int32), {"sample_format": 2, "least_most": (-2**31, 2**31 - 1)}, [0, 128, 255]),
+    (np.array([[-2**31, 0, 2**31 - 1]], np.int32), {"sample_format": 2, "least_most": (-2**31, 2**31 - 1)},
+     [0, 128, 255]),
     (np.array([[-128, 0, 127]], np.int8), {"sample_format": 2, "least_most": (-128, 127)}, [0, 128, 255]),
     (np.array([[0, 40, 255]], np.uint8), {"white_is_zero": True}, [255, 215, 0]),
 ])
-def test_gray_values_mean_what_the_file_says(values, options, expected):
+def test_gray_values_as_stated_by_the_file(values, options, expected):
     image = reading.decode_whole_image(gray_tiff(values, **options))
     assert image[0].tolist() == [[value] * 3 for value in expected]
 
 
-def test_twelve_bits_are_twelve():
-    """Two values of 12 bits in three bytes."""
-    tags = {256: (3, [2]), 257: (3, [1]), 258: (3, [12]), 259: (3, [1]), 262: (3, [1]), 273: (4, [0]), 277: (3, [1]), 278: (3, [1]),
-            279: (4, [3])}
+def test_twelve_bits():
+    """Two 12-bit values in three bytes."""
+    tags = {256: (3, [2]), 257: (3, [1]), 258: (3, [12]), 259: (3, [1]), 262: (3, [1]), 273: (4, [0]), 277: (3, [1]),
+            278: (3, [1]), 279: (4, [3])}
     assert reading.decode_whole_image(tiff(tags, pixels=bytes([0x80, 0x0F, 0xFF])))[0, :, 0].tolist() == [128, 255]
 
 
@@ -205,8 +214,8 @@ def test_twelve_bits_are_twelve():
     (np.ones((2, 2), np.float32), 3, "floating-point.* 32 "), (np.ones((2, 2), np.int16), 2, " signed.* 16 "),
     (np.ones((2, 2), np.uint32), 1, "unsigned.* 32 "), (np.ones((2, 2), np.int8), 2, " signed.* 8 "),
 ])
-def test_values_without_a_meaning_are_refused(values, sample_format, what):
-    """By all readers alike, in one sentence."""
+def test_undefined_gray_values_are_refused(values, sample_format, what):
+    """By all readers, with the same message."""
     for least_most in (None, (5, 5)):
         data = gray_tiff(values, sample_format=sample_format, least_most=least_most)
         for read in (reading.decode_image, reading.decode_whole_image, reading.header_size):
@@ -216,7 +225,7 @@ def test_values_without_a_meaning_are_refused(values, sample_format, what):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
-def test_colors_are_those_that_pillow_shows(kind, mode):
+def test_colors_equal_pillows(kind, mode):
     try:
         data = saved(kind, mode)
     except OSError:  # not every format has every mode
@@ -225,12 +234,13 @@ def test_colors_are_those_that_pillow_shows(kind, mode):
 
 
 def os2_bitmap(bits, width=24, height=16):
-    """A bitmap of OS/2, whose header has 12 bytes."""
+    """An OS/2 bitmap, whose header has 12 bytes."""
     row, colors = (width * bits + 31) // 32 * 4, 1 << bits if bits <= 8 else 0
     pixels = np.random.default_rng(0).integers(0, 256, row * height, np.uint8).tobytes()
     palette = bytes(value % 256 for color in range(colors) for value in (color * 255 // (colors - 1), 10, 200 - color))
     offset = 26 + len(palette)
-    header = struct.pack("<IHHI", offset + len(pixels), 0, 0, offset) + struct.pack("<IHHHH", 12, width, height, 1, bits)
+    start = struct.pack("<IHHI", offset + len(pixels), 0, 0, offset)
+    header = start + struct.pack("<IHHHH", 12, width, height, 1, bits)
     return b"BM" + header + palette + pixels
 
 
@@ -244,18 +254,18 @@ def test_bitmaps_of_os2(bits):
 
 
 @pytest.mark.parametrize("start, name", [
-    (b"GIF89a", "GIF"), (b"\0\0\0\x20ftypavif", "AVIF"), (b"\0\0\0\x18ftypheic", "HEIF"), (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
-    (b"\xff\x0a", "JPEG XL"), (b"P6\n8 8\n255\n", "PNM"),
+    (b"GIF89a", "GIF"), (b"\0\0\0\x20ftypavif", "AVIF"), (b"\0\0\0\x18ftypheic", "HEIF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"), (b"\xff\x0a", "JPEG XL"), (b"P6\n8 8\n255\n", "PNM"),
 ])
-def test_formats_that_are_not_read_are_named(start, name):
+def test_unsupported_formats_are_named(start, name):
     for read in (reading.decode_image, reading.decode_whole_image, reading.header_size):
         with pytest.raises(UnknownFormat, match=f"{name}.* JPEG .*PNG"):
             read(start + bytes(100))
     assert {".jfif", ".mpo", ".gif", ".avif", ".heic", ".jp2", ".jxl", ".ppm"} < set(IMAGE_ENDINGS)
 
 
-def test_one_list_of_endings(tmp_path):
-    """What imports, evaluates and detects finds the same files, those that are not read, too."""
+def test_one_list_of_extensions(tmp_path):
+    """Import, evaluation and detection find the same files, including unsupported ones."""
     from src.commands.predict import find_sources
     from src.data.coco import Split, image_list
     from src.data.labels.formats import images_of, list_files
@@ -269,8 +279,8 @@ def test_one_list_of_endings(tmp_path):
     assert find_sources(str(tmp_path)) == (found, str(tmp_path))
 
 
-def test_of_several_images_the_first_is_read():
-    """Of an animation, and of a file of pages; none is larger than the canvas that the header says."""
+def test_the_first_of_several_images_is_read():
+    """In an animation and a multi-page file; none is larger than the canvas stated in the header."""
     frames = [Image.fromarray(np.full((40, 60, 3), value, np.uint8)) for value in (200, 100, 0)]
     for kind, options in (("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})):
         data = io.BytesIO()
@@ -293,11 +303,11 @@ def test_a_raw_file_is_not_its_thumbnail():
         reading.header_size(data)
 
 
-# ---------------------------------------------------------------- what is not decoded
+# ---------------------------------------------------------------- files that are not decoded
 
 
 def many_scans(count, width=64, height=64, between=b""):
-    """A progressive JPEG with so many scans, and what lies between them."""
+    """A progressive JPEG with `count` scans, and data between them."""
     data = io.BytesIO()
     Image.new("L", (width, height), 90).save(data, "JPEG", progressive=True)
     data = data.getvalue()[:-2]
@@ -305,7 +315,7 @@ def many_scans(count, width=64, height=64, between=b""):
     return data + (between + last) * (count - data.count(b"\xff\xda")) + b"\xff\xd9"
 
 
-HIDING = b"\xff\xfe\0\x04\xff\xd9"  # a comment that looks like the end
+HIDING = b"\xff\xfe\0\x04\xff\xd9"  # a comment with an end marker
 
 
 @pytest.mark.parametrize("between", [b"", HIDING, b"\xff\xff", b"\0\0"])
@@ -323,8 +333,8 @@ def test_scans_are_counted(between):
         reading.decode_whole_image(many_scans(30, between=between), max_pixels=64 * 64)
 
 
-def test_what_only_looks_like_a_scan_is_none():
-    """A thumbnail's, in a comment, and those of a second image."""
+def test_markers_inside_other_data_are_not_scans():
+    """In a comment, such as a thumbnail, and in a second image."""
     data = many_scans(10)
     comment = b"\xff\xfe" + struct.pack(">H", 1002) + b"\xff\xda" * 500
     data = data[:2] + comment + data[2:] + many_scans(300)
@@ -333,17 +343,17 @@ def test_what_only_looks_like_a_scan_is_none():
 
 
 def tiled(width, height, tile_width, tile_height, big=False):
-    """A TIFF of tiles that all lie at one place."""
+    """A TIFF whose tiles all share one offset."""
     packed = zlib.compress(bytes(tile_width * tile_height if tile_width * tile_height < 1 << 20 else 16))
     tiles = -(-width // max(tile_width, 1)) * -(-height // max(tile_height, 1))
-    tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 259: (3, [8]), 262: (3, [1]), 277: (3, [1]), 322: (4, [tile_width]),
-            323: (4, [tile_height]), 324: (4, [0] * tiles), 325: (4, [len(packed)] * tiles)}
+    tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 259: (3, [8]), 262: (3, [1]), 277: (3, [1]),
+            322: (4, [tile_width]), 323: (4, [tile_height]), 324: (4, [0] * tiles), 325: (4, [len(packed)] * tiles)}
     return tiff(tags, pixels=packed)
 
 
 @pytest.mark.parametrize("size, tile, taken", [
-    ((64, 64), (512, 512), True), ((100, 300), (16, 16), True), ((64, 64), (40000, 40000), False), ((64, 64), (16, 4_000_000), False),
-    ((1, 65536), (4096, 4096), False), ((64, 64), (0, 16), False),
+    ((64, 64), (512, 512), True), ((100, 300), (16, 16), True), ((64, 64), (40000, 40000), False),
+    ((64, 64), (16, 4_000_000), False), ((1, 65536), (4096, 4096), False), ((64, 64), (0, 16), False),
 ])
 def test_tiles_are_not_larger_than_their_image(size, tile, taken):
     data = tiled(*size, *tile)
@@ -357,8 +367,8 @@ def test_tiles_are_not_larger_than_their_image(size, tile, taken):
 
 @pytest.mark.parametrize("order", "<>")
 def test_tiles_of_a_big_tiff(order):
-    entries = [(256, 4, 64), (257, 4, 64), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1), (322, 16, 40000), (323, 16, 40000),
-               (324, 16, 300), (325, 16, 16)]
+    entries = [(256, 4, 64), (257, 4, 64), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1), (322, 16, 40000),
+               (323, 16, 40000), (324, 16, 300), (325, 16, 16)]
     codes = {3: "H6x", 4: "I4x", 16: "Q"}
     body = b"".join(struct.pack(f"{order}HHQ{codes[kind]}", tag, kind, 1, value) for tag, kind, value in entries)
     start = {"<": b"II+\0", ">": b"MM\0+"}[order] + struct.pack(order + "HHQQ", 8, 0, 16, len(entries))
@@ -367,7 +377,7 @@ def test_tiles_of_a_big_tiff(order):
 
 
 @pytest.mark.parametrize("tag", [256, 257, 322, 323])
-def test_a_tag_that_stands_twice_is_refused(tag):
+def test_a_duplicate_tag_is_refused(tag):
     data = tiled(64, 64, 64, 64)
     place = data.index(struct.pack("<HHI", 259, 3, 1))
     with pytest.raises(ValueError, match=f"tag {tag} .*twice"):
@@ -375,7 +385,7 @@ def test_a_tag_that_stands_twice_is_refused(tag):
 
 
 def seconds(data):
-    """How long a file is read that may be refused."""
+    """The processor time to read a file, which may be refused."""
     start = time.process_time()
     try:
         reading.decode_whole_image(data)
@@ -384,13 +394,14 @@ def seconds(data):
     return time.process_time() - start
 
 
-def test_parts_that_are_no_pixels_cost_nothing():
-    """Texts that inflate, and thousands of tiny parts, which Pillow and libpng read again and again."""
+def test_metadata_is_not_expensive():
+    """Compressed text that expands, and thousands of tiny chunks, which Pillow and libpng read again and again."""
     text = zlib.compress(bytes(20_000_000), 9)
     jpeg, small = saved("JPEG"), zlib.compress(bytes(100))
     files = [
-        png(*[(b"zTXt", b"k\0\0" + text)] * 50), png((b"iCCP", b"k\0\0" + text)), png((b"zTXt", b"Raw profile type exif\0\0" + text)),
-        png((b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + text)), png(*[(b"tEXt", b"k\0v")] * 50_000), png(*[(b"IDAT", b"")] * 50_000),
+        png(*[(b"zTXt", b"k\0\0" + text)] * 50), png((b"iCCP", b"k\0\0" + text)),
+        png((b"zTXt", b"Raw profile type exif\0\0" + text)), png((b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + text)),
+        png(*[(b"tEXt", b"k\0v")] * 50_000), png(*[(b"IDAT", b"")] * 50_000),
         png((b"acTL", struct.pack(">II", 9999, 0)), *[(b"fdAT", small)] * 5000),
         jpeg[:2] + b"\xff\xfe\0\2" * 50_000 + jpeg[2:], jpeg[:2] + b"\xff\xe1\0\x08Exif\0\0" * 9000 + jpeg[2:],
         jpeg[:2] + b"\xff\xed\0\x10Photoshop 3.0\0" * 9000 + jpeg[2:], jpeg[:2] + b"\xff" * 200_000 + jpeg[2:],
@@ -399,8 +410,8 @@ def test_parts_that_are_no_pixels_cost_nothing():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_left_of_a_file_decodes_to_the_same(name):
-    """The bytes without their metadata are one more time themselves."""
+def test_stripped_files_decode_to_the_same_pixels(name):
+    """Stripping is also idempotent."""
     data = FILES[name](1)
     header = read_header(io.BytesIO(data))
     bare = strip_metadata(data, header)
@@ -410,7 +421,7 @@ def test_what_is_left_of_a_file_decodes_to_the_same(name):
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "tiff", "tiff, big"])
 def test_a_damaged_header_is_a_value_error(name):
-    """Whatever is cut off or changed in it."""
+    """Whatever is truncated or changed."""
     data, rng = FILES[name](6), np.random.default_rng(0)
     for place in range(min(len(data), 400)):
         for changed in (b"", bytes([rng.integers(256)]) + data[place + 1 :], b"\xff" * 8 + data[place + 8 :]):
@@ -421,8 +432,8 @@ def test_a_damaged_header_is_a_value_error(name):
 
 
 @pytest.mark.parametrize("junk", [bytes(3), b"ab\xff", b"\xff\x00" * 2000, b"\xff" * 30_000, bytes(range(254)) * 100])
-def test_what_no_decoder_reads_between_segments(junk):
-    """Bytes between two segments of a JPEG, as OpenCV, Pillow and libjpeg skip them; before the end, they are a damaged file."""
+def test_junk_between_segments_is_skipped(junk):
+    """As OpenCV, Pillow and libjpeg do; a JPEG that ends in it is damaged."""
     data = saved("JPEG", exif=exif(6))
     place = 4 + int.from_bytes(data[4:6], "big")
     changed = data[:place] + junk + data[place:]
@@ -433,8 +444,8 @@ def test_what_no_decoder_reads_between_segments(junk):
     assert raised.type is ValueError  # damaged, not unknown
 
 
-def test_a_tiff_of_more_bands_than_are_read():
-    """Its tags are no damaged ones: it is of a kind that Pillow cannot read."""
+def test_a_tiff_with_unsupported_bands():
+    """Its tags are not damaged; Pillow does not support its type."""
     data = io.BytesIO()
     values = struct.pack("<20H", *(16,) * 20)
     entries = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 20, 8), (262, 3, 1, 1), (277, 3, 1, 20)]
@@ -446,8 +457,8 @@ def test_a_tiff_of_more_bands_than_are_read():
         reading.decode_whole_image(data.getvalue())
 
 
-def test_a_png_is_whole_with_its_last_chunk():
-    """Its pixels may be there without it; OpenCV takes none without, either. What stands behind it is no part of it."""
+def test_a_png_needs_its_end_chunk():
+    """Even if all pixels are present; OpenCV requires it, too. Data after it is ignored."""
     data = saved("PNG")
     np.testing.assert_array_equal(reading.decode_whole_image(data + b"more"), picture()[:, :, ::-1])
     for length in (*range(len(data) - 12, len(data)), 33):

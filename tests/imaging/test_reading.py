@@ -18,38 +18,40 @@ from tests.conftest import bomb_tiff, convert, lines_with, noise_image, write_co
 
 
 def half_black(height, width):
-    """An image whose upper left quarter is white and the rest black, so that each turn looks different."""
+    """An image with a white upper left quarter, black elsewhere, which differs in all orientations."""
     image = np.zeros((height, width, 3), np.uint8)
     image[: height // 2, : width // 2] = 255
     return image
 
 
 def encoded(image, ending, orientation):
-    """The bytes of a file of an image with an EXIF orientation."""
+    """An image encoded as a file with an EXIF orientation."""
     data = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {".jpg": {"format": "JPEG", "quality": 100}, ".webp": {"format": "WEBP", "lossless": True}, ".png": {"format": "PNG"}}
+    options = {".jpg": {"format": "JPEG", "quality": 100}, ".webp": {"format": "WEBP", "lossless": True},
+               ".png": {"format": "PNG"}}
     Image.fromarray(image[:, :, ::-1]).save(data, exif=exif, **options[ending])
     return data.getvalue()
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_pillow_turns_them(ending, orientation):
+def test_orientation_is_applied_as_in_pillow(ending, orientation):
     from PIL import ImageOps
 
     data = encoded(half_black(80, 120), ending, orientation)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))[:, :, ::-1]
     np.testing.assert_allclose(reading.decode_whole_image(data).astype(int), expected, atol=3)
     if ending == ".jpg":
-        np.testing.assert_array_equal(reading.decode_image(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+        np.testing.assert_array_equal(reading.decode_image(data),
+                                      cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("stated", [None, (120, 80), (80, 120), (100, 100)])
-def test_the_header_says_the_size_that_decoding_gives(ending, orientation, stated):
+def test_header_size_equals_the_decoded_size(ending, orientation, stated):
     data = encoded(half_black(80, 120), ending, orientation)
     try:
         expected = reading.decode_whole_image(data, stated).shape[1::-1]
@@ -63,8 +65,8 @@ def test_the_header_says_the_size_that_decoding_gives(ending, orientation, state
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
-def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, make_config):
-    """Orientation 6: 120x80 as it is stored, 80x120 turned. Boxes are of one or the other."""
+def test_the_annotated_size_decides_on_the_orientation(ending, tmp_path, make_config):
+    """Orientation 6: stored as 120x80, displayed as 80x120. Boxes refer to one or the other."""
     data = encoded(half_black(80, 120), ending, 6)
     assert reading.decode_whole_image(data, (120, 80)).shape == (80, 120, 3)
     assert reading.decode_whole_image(data, (80, 120)).shape == (120, 80, 3)
@@ -73,8 +75,9 @@ def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, 
     bare = reading.without_orientation(data)
     np.testing.assert_array_equal(reading.decode_whole_image(bare), reading.decode_whole_image(data, (120, 80)))
 
-    # Conversion, records and the training samples alike.
-    path = write_coco(tmp_path, "train", {number: half_black(80, 120) for number in (1, 2, 3)}, [(n, 1, [0, 0, 60, 40]) for n in (1, 2, 3)])
+    # The same in conversion, records and training samples.
+    path = write_coco(tmp_path, "train", {number: half_black(80, 120) for number in (1, 2, 3)},
+                      [(n, 1, [0, 0, 60, 40]) for n in (1, 2, 3)])
     content = json.loads(open(path, encoding="utf-8").read())
     for entry, (width, height) in zip(content["images"], ((120, 80), (80, 120), (100, 100))):
         entry.update(width=width, height=height)
@@ -83,59 +86,63 @@ def test_the_annotation_files_size_says_how_an_image_is_meant(ending, tmp_path, 
         json.dump(content, file)
     manifest = convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)
     assert manifest["images"] == 2 and len(manifest["skipped"]) == 1 and "image 3 (" in manifest["skipped"][0]
-    words = ["--dataset_config.flip_prop", 0, "--dataset_config.color_aug", "false", "--dataset_config.rand_crop", "false", "--seed", 1,
-             "--dataset_config.scale", 0, "--dataset_config.shift", 0, "--do_shuffle", "false", "--mindrecord_dir", tmp_path / "m",
-             "--dataset_config.input_res_train", "[128, 128]", "--mindrecord_prefix", "p", "--train_config.batch_size", 2]
-    pixels = train_set.TrainSet(make_config(*words)).make_batch(0)[0]
+    args = ["--dataset_config.flip_prop", 0, "--dataset_config.color_aug", "false", "--dataset_config.rand_crop",
+            "false", "--seed", 1, "--dataset_config.scale", 0, "--dataset_config.shift", 0, "--do_shuffle", "false",
+            "--mindrecord_dir", tmp_path / "m", "--dataset_config.input_res_train", "[128, 128]", "--mindrecord_prefix",
+            "p", "--train_config.batch_size", 2]
+    pixels = train_set.TrainSet(make_config(*args)).make_batch(0)[0]
     for sample, (width, height) in zip(pixels, ((120, 80), (80, 120))):
         scale = 128 / 120
         shown = cv2.resize(reading.decode_whole_image(data, (width, height)), None, fx=scale, fy=scale)
         left, upper = (128 - shown.shape[1]) // 2, (128 - shown.shape[0]) // 2
-        part = sample[upper : upper + shown.shape[0], left : left + shown.shape[1]]
-        assert (np.abs(part.astype(int) - shown) > 60).mean() < 0.03  # but for the edges of the white quarter
+        region = sample[upper : upper + shown.shape[0], left : left + shown.shape[1]]
+        assert (np.abs(region.astype(int) - shown) > 60).mean() < 0.03  # except at the edges of the white quarter
 
 
-XMP = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
-       b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/" tiff:Orientation="6" '
-       b'exif:ExifVersion="0220"/></rdf:RDF></x:xmpmeta>')
+XMP = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+       b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/" '
+       b'tiff:Orientation="6" exif:ExifVersion="0220"/></rdf:RDF></x:xmpmeta>')
 
 
 def with_padding():
-    """A turned JPEG that has a byte 255 before its EXIF segment, as the format allows."""
+    """A rotated JPEG with a fill byte 255 before its EXIF segment, as the format allows."""
     data = encoded(half_black(80, 120), ".jpg", 6)
     place = data.index(b"Exif") - 4
     return data[:place] + b"\xff" + data[place:]
 
 
 def with_xmp(exif=b""):
-    """A JPEG that says its orientation in XMP, which Pillow follows."""
+    """A JPEG that states its orientation in XMP, which Pillow follows."""
     data = io.BytesIO()
     Image.fromarray(half_black(80, 120)).save(data, "JPEG", quality=100, xmp=XMP, exif=exif)
     return data.getvalue()
 
 
 @pytest.mark.parametrize("data", [with_padding(), with_xmp(), with_xmp(Image.Exif().tobytes())])
-def test_no_orientation_is_left(data):
+def test_without_orientation(data):
     assert read_header(io.BytesIO(data)).orientation == 6
     bare = reading.without_orientation(data)
     np.testing.assert_array_equal(reading.decode_image(bare), reading.decode_image(data, (120, 80)))
 
 
-@pytest.mark.parametrize("kind, count, value", [(2, 2, b"6\0"), (3, 1, b"\x09\0"), (3, 1, b"\0\0"), (7, 4, b"abcd"), (5, 1, b"")])
-def test_an_orientation_that_is_none_turns_nothing(kind, count, value, tmp_path):
-    """EXIF's entry is a text, a number beyond 8, bytes, a fraction that is not there."""
+@pytest.mark.parametrize("kind, count, value", [(2, 2, b"6\0"), (3, 1, b"\x09\0"), (3, 1, b"\0\0"), (7, 4, b"abcd"),
+                                                (5, 1, b"")])
+def test_an_invalid_orientation_is_ignored(kind, count, value, tmp_path):
+    """EXIF's entry is a string, a number beyond 8, bytes, or a fraction without data."""
     entry = struct.pack("<HHHI4s", 1, 0x0112, kind, count, value)
     data = io.BytesIO()
-    Image.fromarray(half_black(80, 120)).save(data, "JPEG", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4))
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4)
+    Image.fromarray(half_black(80, 120)).save(data, "JPEG", exif=exif)
     path = write_coco(tmp_path, "train", {1: half_black(80, 120)}, [(1, 1, [0, 0, 60, 40])])
     (tmp_path / "train2017" / "000000000001.jpg").write_bytes(data.getvalue())
     assert reading.read_size(tmp_path / "train2017" / "000000000001.jpg") == (120, 80)
     assert convert(Split(path, str(tmp_path / "train2017")), tmp_path / "m", "p", tmp_path)["images"] == 1
 
 
-def test_sizes_that_are_not_stated():
+def test_missing_sizes():
     assert image_size({"width": 3, "height": 4}) == (3, 4)
-    for info in ({}, {"width": 0, "height": 0}, {"width": "3", "height": 4}, {"width": 3.5, "height": 4}, {"width": True, "height": True}):
+    for info in ({}, {"width": 0, "height": 0}, {"width": "3", "height": 4}, {"width": 3.5, "height": 4},
+                 {"width": True, "height": True}):
         assert image_size(info) is None
 
 
@@ -145,7 +152,7 @@ def memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def test_a_file_that_shows_two_sizes_is_not_decoded_at_the_larger():
+def test_a_file_with_two_sizes_is_not_decoded_at_the_larger():
     before = memory()
     try:
         assert reading.decode_whole_image(bomb_tiff(), max_pixels=1000).size <= 3000
@@ -155,7 +162,7 @@ def test_a_file_that_shows_two_sizes_is_not_decoded_at_the_larger():
 
 
 def png_with_two_headers():
-    """A PNG that says 12000x12000 first, then 1x1."""
+    """A PNG that states 12000x12000 first, then 1x1."""
     import zlib
 
     def chunk(kind, data):
@@ -172,10 +179,10 @@ def test_a_png_is_judged_by_its_first_header():
     assert memory() - before < 100
 
 
-def test_a_png_with_a_part_longer_than_the_file_is_not_decoded():
-    """OpenCV makes room for what its length says: 14 KB took 4 GB."""
+def test_a_png_chunk_longer_than_the_file_is_refused():
+    """OpenCV allocates the length that it states: 14 KB took 4 GB."""
     data = bytearray(cv2.imencode(".png", noise_image(1))[1].tobytes())
-    data[33:37] = b"\xff\xff\x38\x87"  # the length of the first chunk behind the header
+    data[33:37] = b"\xff\xff\x38\x87"  # the length of the first chunk after the header
     before = memory()
     with pytest.raises(ValueError) as raised:
         reading.decode_whole_image(bytes(data))
@@ -183,7 +190,7 @@ def test_a_png_with_a_part_longer_than_the_file_is_not_decoded():
     assert memory() - before < 100
 
 
-def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
+def test_the_pixel_limit_applies_to_conversion(tmp_path, make_config):
     path = write_coco(tmp_path, "val", {1: noise_image(1), 2: noise_image(2, 20, 20)}, [(2, 1, [1, 1, 9, 9])])
     manifest = convert(Split(path, str(tmp_path / "val2017")), tmp_path / "m", "p", tmp_path, max_pixels=1000)
     assert manifest["images"] == 1 and lines_with(manifest["skipped"], "image 1 ", "128x96", "1000")
@@ -191,8 +198,8 @@ def test_the_pixel_limit_holds_where_images_are_read(tmp_path, make_config):
 
 
 @pytest.mark.parametrize("mode, dtype", [("I;16", np.uint16), ("I", np.int32)])
-def test_sixteen_bits_are_not_white(mode, dtype):
-    """Of 16 bits the upper 8 count, in a Pillow image as in an array."""
+def test_sixteen_bits_are_scaled(mode, dtype):
+    """The upper 8 of 16 bits are used, for Pillow images as for arrays."""
     from src.inference.predictor import as_image
 
     values = np.array([[0, 256 * 40, 256 * 200 + 7, 65535]], dtype)

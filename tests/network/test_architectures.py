@@ -1,4 +1,4 @@
-"""The table of networks: its facts, what goes together with them, and how a checkpoint of another one is refused."""
+"""The table of networks: its facts, compatible settings, and refusal of checkpoints of other networks."""
 import contextlib
 import json
 from types import SimpleNamespace
@@ -33,32 +33,36 @@ def test_the_configuration_has_the_tables_names(capsys):
         get_config("t", ["--net_config.arch", "dla"])
 
 
-@pytest.mark.parametrize("words, head_conv, block_class, num_stacks", [
+@pytest.mark.parametrize("args, head_conv, block_class, num_stacks", [
     ([], 64, "BasicBlock", [2, 2, 2, 2]), (["arch", "res_34"], 64, "BasicBlock", [3, 4, 6, 3]),
     (["arch", "resdcn_50"], 64, "Bottleneck", [3, 4, 6, 3]), (["arch", "res_101"], 64, "Bottleneck", [3, 4, 23, 3]),
     (["num_stacks", "[1, 1, 1, 1]"], 64, "BasicBlock", [1, 1, 1, 1]),
     (["block_class", "Bottleneck", "num_stacks", "[3, 4, 6, 3]"], 64, "Bottleneck", [3, 4, 6, 3]),
-    (["arch", "dla_34"], 256, "", []), (["arch", "dla_34", "head_conv", "64"], 64, "", []), (["arch", "hourglass"], 256, "", [2]),
-    (["arch", "hourglass", "num_stacks", "1"], 256, "", [1]), (["arch", "hourglass", "num_stacks", "[3]"], 256, "", [3]),
+    (["arch", "dla_34"], 256, "", []), (["arch", "dla_34", "head_conv", "64"], 64, "", []),
+    (["arch", "hourglass"], 256, "", [2]), (["arch", "hourglass", "num_stacks", "1"], 256, "", [1]),
+    (["arch", "hourglass", "num_stacks", "[3]"], 256, "", [3]),
 ])
-def test_what_is_left_open_is_the_architectures(words, head_conv, block_class, num_stacks):
-    config = get_config("t", [word if number % 2 else f"--net_config.{word}" for number, word in enumerate(words)])
+def test_defaults_of_the_architecture(args, head_conv, block_class, num_stacks):
+    config = get_config("t", [word if number % 2 else f"--net_config.{word}" for number, word in enumerate(args)])
     options = resolved(config.net_config.as_dict())
     assert (options.head_conv, options.block_class, options.num_stacks) == (head_conv, block_class, num_stacks)
 
 
-@pytest.mark.parametrize("words, part", [
-    (["--net_config.arch", "dla_34", "--net_config.num_stacks", "[2, 2, 2, 2]"], r"num_stacks .*\[2, 2, 2, 2\].*arch .*dla_34"),
-    (["--net_config.arch", "hourglass", "--net_config.num_stacks", "[2, 2]"], r"num_stacks .*\[2, 2\].*arch .*hourglass.*\bone\b"),
+@pytest.mark.parametrize("args, message", [
+    (["--net_config.arch", "dla_34", "--net_config.num_stacks", "[2, 2, 2, 2]"],
+     r"num_stacks .*\[2, 2, 2, 2\].*arch .*dla_34"),
+    (["--net_config.arch", "hourglass", "--net_config.num_stacks", "[2, 2]"],
+     r"num_stacks .*\[2, 2\].*arch .*hourglass.*\bone\b"),
     (["--net_config.arch", "res_18", "--net_config.num_stacks", "2"], r"num_stacks .*\[2\].*arch .*res_18.*\b4\b"),
-    (["--net_config.arch", "hourglass", "--net_config.block_class", "BasicBlock"], "block_class .*BasicBlock.*arch .*hourglass"),
+    (["--net_config.arch", "hourglass", "--net_config.block_class", "BasicBlock"],
+     "block_class .*BasicBlock.*arch .*hourglass"),
     (["--net_config.arch", "hourglass", "--net_config.down_ratio", "8"], r"down_ratio .*\b8\b.*hourglass.*\b4$"),
     (["--net_config.arch", "hourglass", "--dataset_config.input_res_train", "[512, 96]"],
      r"dataset_config.input_res_train .*\[512, 96\].*hourglass.*\b128$"),
 ])
-def test_what_does_not_go_together(words, part):
-    with pytest.raises(UserError, match=part):
-        get_config("t", words)
+def test_incompatible_settings(args, message):
+    with pytest.raises(UserError, match=message):
+        get_config("t", args)
 
 
 def test_an_input_is_a_multiple_of_the_stride():
@@ -68,26 +72,30 @@ def test_an_input_is_a_multiple_of_the_stride():
         check_input(facts("dla_34"), (96, 48), "x")
 
 
-@pytest.mark.parametrize("arch, ratio, multiple", [("resdcn_18", 4, 8), ("resdcn_18", 8, 8), ("resdcn_18", 16, 16), ("res_50", 16, 16),
-                                                   ("dla_34", 4, 32), ("dla_34", 16, 32), ("hourglass", 4, 128), ("", 16, 16)])
+@pytest.mark.parametrize("arch, ratio, multiple", [("resdcn_18", 4, 8), ("resdcn_18", 8, 8), ("resdcn_18", 16, 16),
+                                                   ("res_50", 16, 16), ("dla_34", 4, 32), ("dla_34", 16, 32),
+                                                   ("hourglass", 4, 128), ("", 16, 16)])
 def test_an_evaluation_at_one_size(arch, ratio, multiple):
-    """A ResNet rounds its maps up, and boxes want whole output pixels; where features of several strides are added, sizes have to fit."""
-    described = facts(arch, ratio) if arch else {"arch": "", "stride": 32, "down_ratio": ratio}  # a file of an older version
-    for width in range(632, 769, 8):  # what input_res_test may be
-        config = get_config("t", ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", f"[{width}, 640]"])
+    """A ResNet rounds its maps up but needs whole output pixels; adding features of several strides needs exact
+    sizes."""
+    # An empty string: a file of an older version.
+    described = facts(arch, ratio) if arch else {"arch": "", "stride": 32, "down_ratio": ratio}
+    for width in range(632, 769, 8):  # valid values of input_res_test
+        config = get_config("t", ["--eval_config.keep_res", "false", "--dataset_config.input_res_test",
+                                  f"[{width}, 640]"])
         with contextlib.nullcontext() if width % multiple == 0 else pytest.raises(UserError, match=rf"\b{multiple}$"):
             adopt_evaluation(config, described, "a.json")
 
 
-def test_a_training_that_would_evaluate_at_no_size_of_its_network(make_config):
-    """The default 680x680 is 42.5 output pixels of 16: before there is a checkpoint, and not after."""
-    words = ["--net_config.down_ratio", "16", "--eval_config.keep_res", "false"]
+def test_a_training_with_an_invalid_evaluation_size(make_config):
+    """The default 680x680 is 42.5 output pixels of 16: refused before there is a checkpoint, not after."""
+    args = ["--net_config.down_ratio", "16", "--eval_config.keep_res", "false"]
     with pytest.raises(UserError, match=r"input_res_test .*\[680, 680\].*resdcn_18.*down_ratio 16.*\b16$"):
-        describe_model(make_config(*words), {"dataset": "d", "classes": ["a"], "category_ids": [1]})
+        describe_model(make_config(*args), {"dataset": "d", "classes": ["a"], "category_ids": [1]})
 
 
-def test_an_hourglass_is_scored_in_training_at_its_own_stride(make_config):
-    """Its images are padded to 128, as by eval.py, and not to the 32 of the others."""
+def test_an_hourglass_is_scored_in_training_at_its_stride(make_config):
+    """Images are padded to multiples of 128, as in eval.py, instead of 32."""
     config = make_config("--net_config.arch", "hourglass", "--dataset_config.input_res_train", "[128, 128]")
     description = describe_model(config, {"dataset": "d", "classes": ["a"], "category_ids": [1]})
     trained = TrainingDetector(None, None, description, config, "CPU")
@@ -96,8 +104,9 @@ def test_an_hourglass_is_scored_in_training_at_its_own_stride(make_config):
     assert pixels.shape == (256, 128, 3)
 
 
-def test_a_size_that_a_checkpoint_does_not_take(tmp_path):
-    side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0.4] * 3, "std": [0.2] * 3, "input_res_train": [128, 128]}
+def test_an_input_size_that_does_not_fit_a_checkpoint(tmp_path):
+    side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0.4] * 3, "std": [0.2] * 3,
+            "input_res_train": [128, 128]}
     (tmp_path / "a.ckpt").touch()
     (tmp_path / "a.json").write_text(json.dumps({**side, "net_config": {"arch": "hourglass"}}))
     with pytest.raises(UserError, match=r"input_res_test .*\[160, 160\].*hourglass.*\b128$"):
@@ -116,7 +125,7 @@ def test_an_image_that_keeps_its_size_is_padded_to_the_stride():
 
 
 @pytest.mark.slow
-def test_names_tell_the_architecture(undrawn):
+def test_parameter_names_identify_the_architecture(undrawn):
     with open(f"{GOLDEN}/family/hourglass_shapes.json", encoding="utf-8") as file:
         assert recognize(json.load(file)) == "original"
     for arch in ("resdcn_18", "res_34", "resdcn_50", "dla_34"):
@@ -131,7 +140,7 @@ def test_names_tell_the_architecture(undrawn):
 
 @pytest.mark.slow
 def test_a_checkpoint_of_another_architecture_is_refused_by_name(undrawn):
-    """Before a tensor is compared: these have none that fits, and one that is missing."""
+    """Before tensors are compared: none of these would fit, and one is missing."""
     def parameters(network):
         return {value.name: value for value in network.get_parameters()}
 
@@ -144,10 +153,11 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name(undrawn):
         load_weights(networks["resdcn_18"], parameters(small), "a.ckpt")
     with pytest.raises(UserError, match="a.ckpt .*dla_34.*ResNet18"):
         load_weights(networks["res_18"].backbone, parameters(networks["dla_34"]), "a.ckpt")
-    load_weights(networks["res_18"].backbone, parameters(networks["resdcn_18"]), "a.ckpt")  # a whole network has a backbone, too
+    # A complete network also has a backbone.
+    load_weights(networks["res_18"].backbone, parameters(networks["resdcn_18"]), "a.ckpt")
 
 
-def test_a_part_that_lacks_a_parameter_is_counted():
+def test_a_module_that_lacks_a_parameter_is_counted():
     names = {f"kps.{stack}.up1.0.{name}.weight" for stack in (0, 1) for name in ("conv1", "conv2")}
     for missing in names:
         assert hourglasses((names - {missing}).__contains__) == 2
@@ -155,17 +165,17 @@ def test_a_part_that_lacks_a_parameter_is_counted():
 
 
 @pytest.mark.slow
-def test_a_run_is_refused_by_name(tiny_records, tmp_path, undrawn):
-    """train.py, fine-tuning and resuming."""
+def test_a_training_is_refused_by_name(tiny_records, tmp_path, undrawn):
+    """By train.py, when fine-tuning."""
     network = network_of(3, arch="res_18", head_conv=8)
     path = save_weights(str(tmp_path / "res.ckpt"), {value.name: value.asnumpy() for value in network.get_parameters()})
-    words = ["--device_target", "CPU", "--mindrecord_dir", tiny_records, "--net_config.arch", "dla_34", "--dataset_config.input_res_train",
-             "[96, 96]", "--load_checkpoint_path", path]
-    assert_user_error(call_script("train.py", *words, cwd=tmp_path, check=False), path, "res_18", "dla_34")
+    args = ["--device_target", "CPU", "--mindrecord_dir", tiny_records, "--net_config.arch", "dla_34",
+            "--dataset_config.input_res_train", "[96, 96]", "--load_checkpoint_path", path]
+    assert_user_error(call_script("train.py", *args, cwd=tmp_path, check=False), path, "res_18", "dla_34")
 
 
-def test_a_side_file_of_today_and_of_an_earlier_version(tmp_path):
-    """Those written before there were architectures name block and stacks alone."""
+def test_side_files_of_this_and_of_an_earlier_version(tmp_path):
+    """Before architectures had names, side files stated only block_class and num_stacks."""
     side = {"classes": ["a"], "category_ids": [1], "mean": [0.4] * 3, "std": [0.2] * 3, "input_res_train": [128, 128]}
     (tmp_path / "a.ckpt").touch()
     for net_config, arch, stride in (({"block_class": "Bottleneck", "num_stacks": [3, 4, 23, 3]}, "resdcn_18", 32),
@@ -173,7 +183,8 @@ def test_a_side_file_of_today_and_of_an_earlier_version(tmp_path):
         (tmp_path / "a.json").write_text(json.dumps({**side, "net_config": net_config}))
         found = read_side_file(str(tmp_path / "a.ckpt"))
         assert (found["net_config"]["arch"], found["stride"]) == (arch, stride)
-    assert resolved({**get_config("t", []).net_config.as_dict(), "block_class": "Bottleneck"}).num_stacks == [2, 2, 2, 2]
+    net_config = {**get_config("t", []).net_config.as_dict(), "block_class": "Bottleneck"}
+    assert resolved(net_config).num_stacks == [2, 2, 2, 2]
     (tmp_path / "a.json").write_text(json.dumps({**side, "net_config": {"arch": "dla_34", "num_stacks": [1]}}))
     with pytest.raises(UserError, match=r"a.json: .*net_config.num_stacks .*\[1\]"):
         read_side_file(str(tmp_path / "a.ckpt"))
@@ -181,11 +192,13 @@ def test_a_side_file_of_today_and_of_an_earlier_version(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch, millions", [("res_18", 15.8), ("resdcn_101", 49.7), ("dla_34", 19.7)])
-def test_parameters(arch, millions, undrawn):
-    """Those of the original's state for 80 classes (golden/family), without the running statistics, as docs/architectures.md has them."""
+def test_number_of_parameters(arch, millions, undrawn):
+    """Equal to the original's state for 80 classes (golden/family) without running statistics, as in
+    docs/architectures.md."""
     with open(f"{GOLDEN}/family/{arch}_shapes.json", encoding="utf-8") as file:
         shapes = json.load(file)
-    expected = sum(int(np.prod(shape)) for name, shape in shapes.items() if "running_" not in name and "num_batches" not in name)
+    expected = sum(int(np.prod(shape)) for name, shape in shapes.items() if "running_" not in name
+                   and "num_batches" not in name)
     network = network_of(80, arch=arch)
     found = sum(value.size for value in network.get_parameters() if "moving_" not in value.name)
     assert found == expected and round(found / 1e6, 1) == millions

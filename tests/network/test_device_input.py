@@ -1,4 +1,4 @@
-"""src/network/device_input.py: what the device computes is what the host would have."""
+"""src/network/device_input.py: the device computes the same as the host."""
 
 import mindspore as ms
 import numpy as np
@@ -17,7 +17,7 @@ from tests.metainfo import classes_of
 
 
 def random_objects(rng, count, out_size):
-    """Boxes in output pixels of all sizes, some reaching beyond the edges, and their labels, of which many share a class."""
+    """Boxes of all sizes in output pixels, some beyond the edges, and labels, many of which are equal."""
     width, height = out_size
     size = np.exp(rng.uniform(np.log(0.5), np.log(width), (count, 2)))
     corner = rng.uniform(-3, [width, height], (count, 2))
@@ -50,7 +50,7 @@ def test_the_device_draws_the_hosts_heatmaps(mse_loss):
 
 @pytest.mark.parametrize("mse_loss", [False, True])
 def test_the_device_draws_the_hosts_heatmaps_operation_by_operation(mse_loss, by_operation):
-    """The same without a graph, in a moment."""
+    """The same without a graph, which is fast."""
     assert_draws_the_hosts_heatmaps(mse_loss)
 
 
@@ -73,7 +73,7 @@ def test_normalized_bytes_by_hand(by_operation):
 
 @pytest.mark.parametrize("mse_loss", [False, True])
 def test_the_table_of_gaussians_by_hand(mse_loss):
-    """A row for each radius up to that of a box as large as the output: the original's formula gives 0.7 ** 0.5 - 0.7 of both sides."""
+    """One row per radius up to that of a box as large as the output: 0.7 ** 0.5 - 0.7 of the sum of its sides."""
     table = gaussian_table((100, 100), mse_loss)
     assert table.shape == (int(200 * (0.7**0.5 - 0.7)) + 2, 100) and table.dtype == np.float32
     assert not table[0].any()
@@ -90,7 +90,7 @@ def test_the_table_of_gaussians_by_hand(mse_loss):
 
 @pytest.mark.parametrize("draws", [False, True])
 def test_a_batch_of_the_device(draws, by_operation):
-    """The image takes its colors, objects become heatmaps, and the rest stays; without drawing, the heatmaps are the pipeline's."""
+    """Colors are applied, objects become heatmaps; without drawing, the heatmaps are the pipeline's."""
     images = noise_image(0, 4, 8)[None]
     color = np.hstack([np.diag([0.5, 1, 2]), [[1], [2], [3]]]).astype(np.float32)[None]
     objects, ind = np.array([[[1, 0], [-1, -1]]], np.int32), np.array([[5, 0]], np.int32)
@@ -108,8 +108,8 @@ def test_a_batch_of_the_device(draws, by_operation):
 
 
 @pytest.mark.parametrize("heatmap_on, dense_wh, target, host", [
-    ("auto", False, "CPU", True), ("auto", False, "Ascend", False), ("host", False, "Ascend", True), ("device", False, "CPU", False),
-    ("device", True, "Ascend", True),
+    ("auto", False, "CPU", True), ("auto", False, "Ascend", False), ("host", False, "Ascend", True),
+    ("device", False, "CPU", False), ("device", True, "Ascend", True),
 ])
 def test_where_heatmaps_are_drawn(heatmap_on, dense_wh, target, host, make_config):
     config = make_config("--dataset_config.heatmap_on", heatmap_on, "--net_config.dense_wh", str(dense_wh).lower())
@@ -117,7 +117,7 @@ def test_where_heatmaps_are_drawn(heatmap_on, dense_wh, target, host, make_confi
 
 
 def test_bytes_from_host_to_device(make_config):
-    """At most a quarter of the model-zoo version's 8.4 MB (image and heatmap in float32), where the device draws."""
+    """At most a quarter of the model-zoo version's 8.4 MB (image and heatmap in float32) if the device draws."""
     config = make_config()
     pixels, boxes = noise_image(0, 480, 640), np.array([[10, 10, 300, 300]], np.float32)
     layout = sample_layout(config, classes_of(80))
@@ -129,11 +129,13 @@ def test_bytes_from_host_to_device(make_config):
 
 
 @pytest.mark.slow
-def test_training_is_the_same_wherever_they_are_drawn(least_run, tiny_records, tmp_path):
-    """least_run's were drawn on the host, as always on a CPU unless heatmap_on says otherwise."""
-    words = ["--mindrecord_dir", tiny_records, "--dataset_config.heatmap_on", "device", "--train_steps", 3, "--enable_save_ckpt", "false"]
-    done = train_least(*words, cwd=tmp_path)
-    device, host = ([float(line.split("| loss ")[1].split()[0]) for line in text.splitlines() if line.startswith("epoch")]
+def test_training_is_the_same_with_heatmaps_from_host_or_device(least_run, tiny_records, tmp_path):
+    """least_run's heatmaps are drawn on the host, the default on a CPU."""
+    args = ["--mindrecord_dir", tiny_records, "--dataset_config.heatmap_on", "device", "--train_steps", 3,
+            "--enable_save_ckpt", "false"]
+    done = train_least(*args, cwd=tmp_path)
+    device, host = ([float(line.split("| loss ")[1].split()[0]) for line in text.splitlines()
+                     if line.startswith("epoch")]
                     for text in (done.stdout, (least_run / "stdout.txt").read_text()))
     assert len(set(device)) == 3
     np.testing.assert_allclose(device, host[:3], rtol=1e-3)

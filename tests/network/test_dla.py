@@ -1,4 +1,4 @@
-"""DLA-34 against the same network in PyTorch, which gives the original's numbers."""
+"""DLA-34 against the same network in PyTorch, which equals the original's."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.conftest import GOLDEN, load_golden, network_of
 
 
 def golden_state(name):
-    """The golden weights of a network of the family as PyTorch tensors, its input and its vectors."""
+    """The golden weights of a network of the family as PyTorch tensors, its input, and its expected outputs."""
     vectors = load_golden(f"family/{name}.npz")
     state, recipe = parity.golden_weights(GOLDEN, int(vectors["seed"]), f"family/{name}_shapes.json")
     pixels = recipe["make_input"](int(vectors["seed"]), (1, 3, *vectors["size"]))
@@ -36,7 +36,7 @@ def test_the_references_give_the_originals_numbers(name, make):
 
 
 @pytest.mark.parametrize("factor, height, width, groups", [(2, 5, 7, 6), (4, 3, 4, 5)])
-def test_the_transposed_convolution_of_each_channel_is_pytorchs(factor, height, width, groups, by_operation):
+def test_the_depthwise_transposed_convolution_is_pytorchs(factor, height, width, groups, by_operation):
     """Values and both gradients."""
     rng = np.random.default_rng(factor)
     x = rng.standard_normal((2, groups, height, width)).astype(np.float32)
@@ -60,12 +60,13 @@ def test_the_transposed_convolution_of_each_channel_is_pytorchs(factor, height, 
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_the_upsampling_starts_bilinear(factor):
-    """Inside, as PyTorch's interpolation."""
+    """Equals PyTorch's interpolation away from the edges."""
     x = np.random.default_rng(0).standard_normal((1, 1, 6, 6)).astype(np.float32)
     kernel = torch.tensor(bilinear_kernel(factor))[None, None]
     found = torch.nn.functional.conv_transpose2d(torch.tensor(x), kernel, stride=factor, padding=factor // 2).numpy()
     expected = torch.nn.functional.interpolate(torch.tensor(x), scale_factor=factor, mode="bilinear").numpy()
-    np.testing.assert_allclose(found[..., factor:-factor, factor:-factor], expected[..., factor:-factor, factor:-factor], atol=1e-5)
+    np.testing.assert_allclose(found[..., factor:-factor, factor:-factor],
+                               expected[..., factor:-factor, factor:-factor], atol=1e-5)
 
 
 @pytest.mark.slow
@@ -74,18 +75,20 @@ def test_down_ratio(down_ratio, undrawn, by_operation):
     network = network_of(3, "native", arch="dla_34", down_ratio=down_ratio, head_conv=8).set_train(False)
     maps, = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
     size = (64 // down_ratio, 96 // down_ratio)
-    assert {name: value.shape for name, value in maps.items()} == {"hm": (1, 3, *size), "wh": (1, 2, *size), "reg": (1, 2, *size)}
+    shapes = {name: value.shape for name, value in maps.items()}
+    assert shapes == {"hm": (1, 3, *size), "wh": (1, 2, *size), "reg": (1, 2, *size)}
 
 
-def test_what_the_original_never_uses_is_not_trained(undrawn):
-    names = [parameter.name for parameter in DLA().get_parameters() if not parameter.requires_grad and "moving" not in parameter.name]
-    assert names == [f"level{level}.project.{part}" for level in (3, 4) for part in ("0.weight", "1.gamma", "1.beta")]
+def test_layers_unused_by_the_original_are_not_trained(undrawn):
+    names = [parameter.name for parameter in DLA().get_parameters() if not parameter.requires_grad
+             and "moving" not in parameter.name]
+    assert names == [f"level{level}.project.{name}" for level in (3, 4) for name in ("0.weight", "1.gamma", "1.beta")]
     assert all(parameter.requires_grad for parameter in DLAUpsampling((8, 16, 32, 64), "native").trainable_params())
 
 
 @pytest.mark.slow
 def test_a_training_step_is_pytorchs(undrawn, by_operation):
-    """Loss and the gradients of one layer of every part, in training mode."""
+    """Loss, and the gradients of one layer of each module, in training mode."""
     torch.manual_seed(0)
     reference = torch_family.DLANet(3)
     for module in reference.modules():
@@ -98,8 +101,9 @@ def test_a_training_step_is_pytorchs(undrawn, by_operation):
     loss.backward()
     cell = parity.with_loss(network).set_train()
     parameters = {parameter.name: parameter for parameter in network.trainable_params()}
-    names = ["hm.0.weight", "backbone.base_layer.0.weight", "backbone.level3.tree2.root.conv.weight", "backbone.level5.project.0.weight",
-             "deconv_layers.dla_up.ida_1.proj_2.conv.weight", "deconv_layers.dla_up.ida_2.up_1.weight", "deconv_layers.ida_up.up_2.weight"]
+    names = ["hm.0.weight", "backbone.base_layer.0.weight", "backbone.level3.tree2.root.conv.weight",
+             "backbone.level5.project.0.weight", "deconv_layers.dla_up.ida_1.proj_2.conv.weight",
+             "deconv_layers.dla_up.ida_2.up_1.weight", "deconv_layers.ida_up.up_2.weight"]
 
     def total(batch):
         return cell(batch)["loss"]
@@ -110,5 +114,5 @@ def test_a_training_step_is_pytorchs(undrawn, by_operation):
     theirs = dict(reference.named_parameters())
     for name, gradient in zip(names, gradients):
         expected = theirs[parity.torch_weights.source_name(name, "original")].grad.numpy()
-        # Sixteen deformable convolutions in a row: where an offset is near a whole number, rounding decides on the gradient.
+        # Sixteen deformable convolutions in sequence: at offsets near integers, the gradient depends on rounding.
         assert np.linalg.norm(gradient.asnumpy() - expected) <= 0.03 * np.linalg.norm(expected), name

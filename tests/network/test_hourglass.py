@@ -1,4 +1,4 @@
-"""Stacked hourglasses against the same network in PyTorch; what stacks demand of loss, export and fine-tuning."""
+"""Stacked hourglasses against the same network in PyTorch; effects of stacks on loss, export and fine-tuning."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -17,18 +17,19 @@ from tests import parity, torch_family, torch_reference
 from tests.metainfo import classes_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")  # all weights are PyTorch's
-NARROW = (2, (8, 8, 12), (4, 8), 8)  # stacks, channels of the levels, of the stem, of the features: the original's has six levels
+# Stacks, channels of the levels, of the stem, of the features; the original has six levels.
+NARROW = (2, (8, 8, 12), (4, 8), 8)
 
 
 def reference_network():
-    """A small one of three classes in PyTorch."""
+    """A small network with three classes in PyTorch."""
     torch.manual_seed(0)
     return torch_family.HourglassNet(3, *NARROW)
 
 
 @pytest.mark.slow
 def test_the_losses_are_means_over_the_stacks(by_operation):
-    """In training mode, with gradients of both stacks' heads and of what comes first."""
+    """In training mode, with gradients of both stacks' heads and of the first layers."""
     reference = reference_network().train()
     batch = parity.drawn_batch(2, 64)
     maps = reference(torch.tensor(batch["image"]))
@@ -48,21 +49,23 @@ def test_the_losses_are_means_over_the_stacks(by_operation):
 
     step = ops.value_and_grad(losses, None, ms.ParameterTuple([parameters[name] for name in names]), has_aux=True)
     (_, found), gradients = step({column: Tensor(value) for column, value in batch.items()})
-    np.testing.assert_allclose([float(loss.asnumpy()) for loss in found.values()], [loss.item() for loss in expected], rtol=1e-4)
+    np.testing.assert_allclose([float(loss.asnumpy()) for loss in found.values()],
+                               [loss.item() for loss in expected], rtol=1e-4)
     expected[0].backward()
     theirs = dict(reference.named_parameters())
     for name, gradient in zip(names, gradients):
         wanted = theirs[parity.torch_weights.source_name(name, "original")].grad.numpy()
-        # Rounding grows on the way back through many batch norms.
-        assert np.linalg.norm(gradient.asnumpy() - wanted) <= (0.1 if "backbone" in name else 1e-3) * np.linalg.norm(wanted), name
+        # Rounding errors grow backward through many batch norms.
+        tolerance = 0.1 if "backbone" in name else 1e-3
+        assert np.linalg.norm(gradient.asnumpy() - wanted) <= tolerance * np.linalg.norm(wanted), name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dla_34", "hourglass_narrow"])
 def test_the_onnx_file_has_the_originals_maps(name, by_operation):
-    """Of the last stack, folded, for the golden weights and input; with the flip test they are those of MindSpore.
+    """Those of the last stack, folded, for the golden weights and input; with the flip test, MindSpore's.
 
-    In both forms of the deformable convolution, which are of different opsets.
+    In both forms of the deformable convolution, which need different opsets.
     """
     from tests.network.test_dla import golden_state
 
@@ -73,7 +76,8 @@ def test_the_onnx_file_has_the_originals_maps(name, by_operation):
     heat = 1 / (1 + np.exp(-vectors[f"hm_{last}"].astype(np.float64)))
     golden = [heat, vectors[f"wh_{last}"], vectors[f"reg_{last}"]]
     for flip_test in (False, True):
-        detection = build_detection(network, parity.get_config("", []).net_config, classes_of(3), 20, nn.Identity(), flip_test)
+        detection = build_detection(network, parity.get_config("", []).net_config, classes_of(3), 20,
+                                    nn.Identity(), flip_test)
         expected = [value.asnumpy() for value in detection.maps(Tensor(pixels)).values()] if flip_test else golden
         for form in ("deform_conv", "grid_sample"):
             model = build_model(DETECTION, detection, False, form, ("batch", "height", "width"), 6, {})
@@ -88,7 +92,7 @@ def test_the_onnx_file_has_the_originals_maps(name, by_operation):
 @pytest.mark.slow
 @pytest.mark.parametrize("level", ["O2", "O3"])
 def test_mixed_precision(level, by_operation):
-    """All maps of both stacks, near those in float32."""
+    """All maps of both stacks are close to float32."""
     reference = reference_network().eval()
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
     network = set_precision(parity.converted_network(parity.arrays(reference), "native").set_train(False), level)
@@ -102,12 +106,12 @@ def test_mixed_precision(level, by_operation):
 
 @pytest.mark.slow
 def test_other_classes_keep_all_but_the_heads_last_layers():
-    """Of each stack."""
+    """In each stack."""
     network = parity.converted_network(parity.arrays(torch_family.HourglassNet(5, *NARROW)), "native")
     others = parity.converted_network(parity.arrays(reference_network()), "native")
     parameters = {parameter.name: parameter for parameter in others.get_parameters()}
     kept = load_weights(network, parameters, "a.ckpt", fine_tuning=True)
-    assert kept == [f"hm.{stack}.2.{part}" for stack in (0, 1) for part in ("weight", "bias")]
+    assert kept == [f"hm.{stack}.2.{name}" for stack in (0, 1) for name in ("weight", "bias")]
     assert architecture_of(parameters) == "hourglass"
     one = parity.converted_network(parity.arrays(torch_family.HourglassNet(3, 1, *NARROW[1:])), "native")
     assert architecture_of([parameter.name for parameter in one.get_parameters()]) == "hourglass with num_stacks 1"

@@ -18,7 +18,7 @@ from tests.metainfo import classes_of
 
 @pytest.mark.slow
 def test_reference_gives_the_originals_numbers():
-    """The PyTorch statement that other tests compare with is itself the original's network."""
+    """The PyTorch implementation that other tests compare with equals the original's network."""
     golden = load_golden("network.npz")
     seed = int(golden["seed"])
     state, recipe = parity.golden_weights(GOLDEN, seed)
@@ -32,12 +32,12 @@ def test_reference_gives_the_originals_numbers():
 
 @pytest.mark.slow
 def test_deform_conv_against_grid_sample_far_out():
-    """As a graph, with offsets to 40; test_parity.py has those to 3."""
+    """As a graph, with offsets up to 40; test_parity.py covers those up to 3."""
     rows = list(parity.deform_conv_rows(40.0))
     assert len(rows) == 10 and all(row.passed for row in rows), rows
 
 
-def test_wild_offsets_sample_nothing():
+def test_extreme_offsets_sample_nothing():
     x = Tensor(np.ones((1, 2, 5, 5), np.float32))
     offset_mask = np.full((1, 27, 5, 5), 1e30, np.float32)
     offset_mask[:, 18:] = 1
@@ -48,37 +48,42 @@ def test_wild_offsets_sample_nothing():
 @pytest.mark.slow
 @pytest.mark.parametrize("level", ["O0", "O2", "auto"])
 def test_deform_conv_samples_at_float32_coordinates(level):
-    """Both forms against PyTorch in double precision, far to the right, where float16 coordinates would be 1/8 of a pixel apart.
+    """Both forms against PyTorch in float64, far to the right, where float16 coordinates would be 1/8 of a pixel apart.
 
-    Large offsets, too: float16 has 200.25 and 200.375, and between a column of zeros and one of ones that is another value.
-    As graphs: operation by operation, MindSpore computes what a float16 network keeps in float32 in float16, too.
+    Also with large offsets: float16 has 200.25 and 200.375, which differ between a column of zeros and one of ones. As
+    graphs: operation by operation, MindSpore computes in float16 also what a float16 network keeps in float32.
     """
     rng = np.random.default_rng(2)
     x = np.cumsum(rng.choice([-1.0, 1.0], (1, 4, 6, 250)), 3).astype(np.float32)  # steep, and exact in float16
-    weights = {"conv_offset_mask.bias": rng.uniform(-3, 3, 27), "weight": rng.choice([-1.0, 1.0], (3, 4, 3, 3)), "bias": np.zeros(3)}
+    weights = {"conv_offset_mask.bias": rng.uniform(-3, 3, 27), "weight": rng.choice([-1.0, 1.0], (3, 4, 3, 3)),
+               "bias": np.zeros(3)}
     bias = weights["conv_offset_mask.bias"]
     pairs = np.stack([bias[9:18], bias[:9]], 1).reshape(18)  # the original's (y, x) of each tap
-    maps = [torch.tensor(np.tile(values.reshape(1, -1, 1, 1), (1, 1, 6, 250))) for values in (pairs, 1 / (1 + np.exp(-bias[18:])))]
-    expected = torch_reference.deform_conv(torch.tensor(x, dtype=torch.float64), *maps, torch.tensor(weights["weight"])).numpy()
+    maps = [torch.tensor(np.tile(values.reshape(1, -1, 1, 1), (1, 1, 6, 250)))
+            for values in (pairs, 1 / (1 + np.exp(-bias[18:])))]
+    expected = torch_reference.deform_conv(torch.tensor(x, dtype=torch.float64), *maps,
+                                           torch.tensor(weights["weight"])).numpy()
 
     striped, to_the_right, in_the_middle = np.zeros_like(x), np.zeros(27), np.zeros((3, 4, 3, 3))
     striped[:, :, :, 1::2] = 1
     to_the_right[:9] = 200.3125
-    in_the_middle[:, 0, 1, 1] = 2  # the masks are a half
+    in_the_middle[:, 0, 1, 1] = 2  # the masks are 0.5
     for dcn_impl in ("native", "composite"):
         layer = DeformConv2d(4, 3, dcn_impl=dcn_impl)
         fill(layer, weights)
         network = set_precision(without_heads(layer), level)
         out = network(Tensor(x))
         assert (out.dtype == ms.float32) == (level == "O0")
-        np.testing.assert_allclose(out.asnumpy(), expected, rtol=0, atol=(1e-5 if level == "O0" else 2e-3) * np.abs(expected).max())
+        np.testing.assert_allclose(out.asnumpy(), expected, rtol=0,
+                                   atol=(1e-5 if level == "O0" else 2e-3) * np.abs(expected).max())
         fill(layer, {"conv_offset_mask.bias": to_the_right, "weight": in_the_middle})
-        np.testing.assert_allclose(network(Tensor(striped)).asnumpy()[0, :, 1, :40], [[0.3125, 0.6875] * 20] * 3, atol=1e-3)
+        np.testing.assert_allclose(network(Tensor(striped)).asnumpy()[0, :, 1, :40],
+                                   [[0.3125, 0.6875] * 20] * 3, atol=1e-3)
 
 
 @pytest.mark.parametrize("dcn_impl", ["native", "composite"])
-def test_o3_is_o2_but_for_the_heads(dcn_impl):
-    """So the graphs of deformable convolutions above are those of O3, too."""
+def test_o3_equals_o2_except_for_the_heads(dcn_impl):
+    """So the graphs of deformable convolutions above are also those of O3."""
     networks = [set_precision(without_heads(DeformConv2d(4, 3, dcn_impl=dcn_impl)), level) for level in ("O2", "O3")]
     o2, o3 = ({name: cell.get_flags() for name, cell in network.cells_and_names()} for network in networks)
     assert o2 == o3 and o2["0"]["fp16"] and o2["0.conv_offset_mask"]["fp32"]
@@ -87,12 +92,12 @@ def test_o3_is_o2_but_for_the_heads(dcn_impl):
 def without_heads(layer):
     """A network of one layer."""
     network = nn.SequentialCell(layer)
-    network.heads = ()  # which set_precision looks for
+    network.heads = ()  # set_precision needs it
     return network
 
 
 def fill(layer, values):
-    """Give a cell's parameters these values, and zeros to the others."""
+    """Set the given parameters of a cell, and the others to zero."""
     for parameter in layer.get_parameters():
         parameter.set_data(Tensor(np.float32(values.get(parameter.name.removeprefix("0."), np.zeros(parameter.shape)))))
 
@@ -109,7 +114,7 @@ def test_dcn_impl_follows_the_device(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block_class, num_stacks, weights", [
-    # Weights of the classifier-free networks: those of the published models (11.69, 21.80, 25.56, 44.55 million) less fc's.
+    # Weights without classifier: those of the published models (11.69, 21.80, 25.56, 44.55 million) less fc's.
     ("BasicBlock", (2, 2, 2, 2), 11_176_512), ("BasicBlock", (3, 4, 6, 3), 21_284_672),
     ("Bottleneck", (3, 4, 6, 3), 23_508_032), ("Bottleneck", (3, 4, 23, 3), 42_500_160),
 ])
@@ -122,17 +127,19 @@ def test_resnet_family(block_class, num_stacks, weights, undrawn):
 @pytest.mark.slow
 @pytest.mark.parametrize("down_ratio", [4, 8, 16])
 def test_down_ratio_and_heads(down_ratio, by_operation):
-    options = {"num_stacks": [1, 1, 1, 1], "down_ratio": down_ratio, "head_conv": 8, "cat_spec_wh": True, "reg_offset": False}
+    options = {"num_stacks": [1, 1, 1, 1], "down_ratio": down_ratio, "head_conv": 8, "cat_spec_wh": True,
+               "reg_offset": False}
     network = network_of(5, "native", **options).set_train(False)
     maps, = network(Tensor(np.zeros((1, 3, 64, 96), np.float32)))
     shapes = {name: value.shape for name, value in maps.items()}
-    assert shapes == {"hm": (1, 5, 64 // down_ratio, 96 // down_ratio), "wh": (1, 10, 64 // down_ratio, 96 // down_ratio)}
+    assert shapes == {"hm": (1, 5, 64 // down_ratio, 96 // down_ratio),
+                      "wh": (1, 10, 64 // down_ratio, 96 // down_ratio)}
     # Before training every pixel is a center with probability 0.1: the heads' first layers see zeros here.
     np.testing.assert_allclose(1 / (1 + np.exp(-network.hm[2].bias.asnumpy())), 0.1, atol=2e-3)
 
 
 @pytest.mark.slow
-def test_k_is_what_was_asked_for(small, by_operation, make_config):
+def test_the_number_of_detections_is_k(small, by_operation, make_config):
     network, net_config = network_of(2), make_config().net_config
     for k in (3, 150):
         detector = build_detection(network, net_config, classes_of(2), k, nn.Identity())

@@ -1,4 +1,4 @@
-"""A task is one folder: brightness/, of which src/ knows nothing, is converted, trained, resumed, evaluated, exported, served."""
+"""A task is one folder: brightness/, unknown to src/, is converted, trained, evaluated, exported and served."""
 import csv
 import json
 import os
@@ -11,12 +11,12 @@ from tests.conftest import TINY, assert_user_error, call_script, lines_with, res
 
 pytestmark = pytest.mark.slow
 CHANNELS = ["blue", "green", "red"]
-WORDS = ("--net_config.task", "brightness")
+ARGS = ("--net_config.task", "brightness")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def brightness():
-    """The task is known to this process, and its network is one that ONNX knows."""
+    """Registers the task in this process, with a network that ONNX supports."""
     from src.tasks import TASKS
     from tests.tasks.brightness import BRIGHTNESS
 
@@ -27,18 +27,18 @@ def brightness():
 
 @pytest.fixture(scope="module")
 def lit_data(tiny_data, tmp_path_factory):
-    """tiny_data, its objects with their brightness, its categories with the names of its channels."""
+    """tiny_data with the brightness of its objects, and the names of the channels in its categories."""
     folder = tmp_path_factory.mktemp("lit")
-    for part in ("train", "val"):
-        os.symlink(tiny_data / f"{part}2017", folder / f"{part}2017")
-        name = f"annotations/instances_{part}2017.json"
+    for split in ("train", "val"):
+        os.symlink(tiny_data / f"{split}2017", folder / f"{split}2017")
+        name = f"annotations/instances_{split}2017.json"
         content = json.loads((tiny_data / name).read_text())
         names = {info["id"]: info["file_name"] for info in content["images"]}
         for entry in content["annotations"]:
-            image = cv2.imread(str(tiny_data / f"{part}2017" / names[entry["image_id"]])) / 255
+            image = cv2.imread(str(tiny_data / f"{split}2017" / names[entry["image_id"]])) / 255
             x, y, w, h = map(round, entry["bbox"])
             entry["light"] = image[max(y, 0) : y + h, max(x, 0) : x + w].mean((0, 1)).tolist()
-        content["annotations"][0]["light"] = [1, 2]  # one that is damaged
+        content["annotations"][0]["light"] = [1, 2]  # invalid
         for category in content["categories"]:
             category["channels"] = CHANNELS
         (folder / "annotations").mkdir(exist_ok=True)
@@ -48,20 +48,20 @@ def lit_data(tiny_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lit_records(lit_data, tmp_path_factory):
-    """Their MindRecord files, and what the conversion said."""
+    """Its MindRecord files, and the output of the conversion."""
     folder = tmp_path_factory.mktemp("lit_records")
-    words = ["--coco_data_dir", lit_data, "--mindrecord_dir", folder, "--dataset_config.num_shards", 2]
-    return folder, call_script("src/dataset.py", *words, *WORDS)
+    args = ["--coco_data_dir", lit_data, "--mindrecord_dir", folder, "--dataset_config.num_shards", 2]
+    return folder, call_script("src/dataset.py", *args, *ARGS)
 
 
 @pytest.fixture(scope="module")
 def run(lit_data, lit_records, tmp_path_factory):
-    """A folder in which a training was begun, evaluated, resumed and ended."""
+    """The folder of a training that was started, evaluated, resumed and finished."""
     folder = tmp_path_factory.mktemp("lit_run")
-    words = [*TINY, *WORDS, "--mindrecord_dir", lit_records[0], "--data_dir", lit_data, "--eval_epochs", 1, "--epoch_size", 2,
-             "--save_checkpoint_steps", 3, "--best_metric", "light_right", "--tensorboard", "true"]
-    call_script("train.py", *words, "--train_steps", 3, cwd=folder)
-    done = call_script("train.py", *words, "--resume", "true", cwd=folder)
+    args = [*TINY, *ARGS, "--mindrecord_dir", lit_records[0], "--data_dir", lit_data, "--eval_epochs", 1,
+            "--epoch_size", 2, "--save_checkpoint_steps", 3, "--best_metric", "light_right", "--tensorboard", "true"]
+    call_script("train.py", *args, "--train_steps", 3, cwd=folder)
+    done = call_script("train.py", *args, "--resume", "true", cwd=folder)
     (folder / "stdout.txt").write_text(done.stdout)
     return folder
 
@@ -70,13 +70,14 @@ def run(lit_data, lit_records, tmp_path_factory):
 def onnx_file(run, tmp_path_factory):
     """The trained network as an ONNX file."""
     name = tmp_path_factory.mktemp("lit_onnx") / "lit"
-    call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", run / "ckpt_0" / "centernet-best.ckpt",
-                "--export_config.export_name", name, "--export_config.export_format", "ONNX", "--eval_config.K", 20)
+    call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file",
+                run / "ckpt_0" / "centernet-best.ckpt", "--export_config.export_name", name,
+                "--export_config.export_format", "ONNX", "--eval_config.K", 20)
     return f"{name}.onnx"
 
 
 def test_it_is_converted(lit_records, make_config):
-    """What an object has travels with it; an annotation that the task does not take is named; a manifest says whose it is."""
+    """The task's fields are stored with an object; an invalid annotation is reported; the manifest names the task."""
     from src.data.train_set import TrainSet
 
     folder, done = lit_records
@@ -84,41 +85,44 @@ def test_it_is_converted(lit_records, make_config):
     assert (manifest["task"], manifest["channels"]) == ("brightness", CHANNELS)
     assert lines_with(done.stdout, "annotation 1 of image 1", "light", "[1, 2]")
     small = ("--dataset_config.input_res_train", "[96, 96]", "--train_config.batch_size", 4, "--mindrecord_dir", folder)
-    _, image_id, objects = TrainSet(make_config(*small, *WORDS)).read_row(3)
-    assert objects["light"].shape == (len(objects["labels"]), 3) and 0 < objects["light"].min() < objects["light"].max() <= 1
+    _, image_id, objects = TrainSet(make_config(*small, *ARGS)).read_row(3)
+    assert objects["light"].shape == (len(objects["labels"]), 3)
+    assert 0 < objects["light"].min() < objects["light"].max() <= 1
     with user_error("converted for brightness", "net_config.task is detection"):
         TrainSet(make_config(*small))
 
 
 def test_records_of_detection_are_not_trained_on(tiny_records, tmp_path):
-    done = call_script("train.py", *TINY, *WORDS, "--mindrecord_dir", tiny_records, cwd=tmp_path, check=False)
+    done = call_script("train.py", *TINY, *ARGS, "--mindrecord_dir", tiny_records, cwd=tmp_path, check=False)
     assert_user_error(done, "converted for detection", "--net_config.task brightness")
 
 
 def test_data_of_detection_is_not_converted(tiny_data, tmp_path):
-    done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path, *WORDS, check=False)
+    done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path, *ARGS, check=False)
     assert_user_error(done, "instances_train2017.json", "channels")
 
 
 def test_it_is_trained_and_resumed(run):
-    """Losses and scores have their names in log, record, side file and report."""
+    """The task's losses and metrics appear in log, record, side file and report."""
     records = [json.loads(line) for line in (run / "train_record.jsonl").read_text().splitlines()]
     steps, scores = ([record for record in records if ("scores" in record) is scored] for scored in (False, True))
-    assert [record["step"] for record in steps] == list(range(1, 11)) and [record["step"] for record in scores] == [3, 5, 10]
+    assert [record["step"] for record in steps] == list(range(1, 11))
+    assert [record["step"] for record in scores] == [3, 5, 10]
     for record in steps:
-        parts = record["hm_loss"] + 0.1 * record["wh_loss"] + record["off_loss"] + record["light_loss"]
-        assert record["loss"] == pytest.approx(parts, rel=1e-5) and record["light_loss"] > 0
+        total = record["hm_loss"] + 0.1 * record["wh_loss"] + record["off_loss"] + record["light_loss"]
+        assert record["loss"] == pytest.approx(total, rel=1e-5) and record["light_loss"] > 0
     assert steps[-1]["light_loss"] < steps[0]["light_loss"]
     assert all("light_right" in record["scores"] for record in scores)
     side = json.loads((run / "ckpt_0" / "centernet-best.json").read_text())
-    assert (side["net_config"]["task"], side["channels"]) == ("brightness", CHANNELS) and side["scores"]["metric"] == "light_right"
+    assert (side["net_config"]["task"], side["channels"]) == ("brightness", CHANNELS)
+    assert side["scores"]["metric"] == "light_right"
     assert (run / "train_batch.jpg").exists()
     call_script("tools/report.py", run)
     assert "brightness" in (run / "report.html").read_text()
 
 
 def test_it_is_evaluated(run, lit_data, tmp_path):
-    """Records keep what the task adds."""
+    """Records include the task's fields."""
     done = call_script("eval.py", "--device_target", "CPU", "--data_dir", lit_data, "--load_checkpoint_path",
                        run / "ckpt_0" / "centernet-best.ckpt", "--visual_image", "true", "--save_result_dir", tmp_path)
     assert lines_with(done.stdout, "right brightness")
@@ -130,7 +134,7 @@ def test_it_is_evaluated(run, lit_data, tmp_path):
     assert "off by at most 0.1" in (tmp_path / "report.html").read_text()
 
 
-def test_a_file_predicts_what_the_checkpoint_does(run, onnx_file, image, tmp_path):
+def test_an_exported_file_predicts_as_the_checkpoint(run, onnx_file, image, tmp_path):
     from src.inference.predictor import Predictor
 
     of_file = Predictor(onnx_file)(image)
@@ -140,7 +144,8 @@ def test_a_file_predicts_what_the_checkpoint_does(run, onnx_file, image, tmp_pat
     np.testing.assert_allclose(of_file.added["light"], found.added["light"], atol=1e-4)
     assert of_file.detections().shape == (len(of_file), 9) and of_file.keep([0, 2]).added["light"].shape == (2, 3)
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    call_script("tools/predict.py", "--onnx", onnx_file, "--input", tmp_path / "a.png", "--output", tmp_path / "out", "--score_thresh", 0)
+    call_script("tools/predict.py", "--onnx", onnx_file, "--input", tmp_path / "a.png", "--output", tmp_path / "out",
+                "--score_thresh", 0)
     with open(tmp_path / "out" / "predictions.csv", encoding="utf-8") as file:
         head, first, *_ = csv.reader(file)
     assert head == ["file", "frame", "class", "score", "x1", "y1", "x2", "y2", *CHANNELS]
@@ -150,16 +155,17 @@ def test_a_file_predicts_what_the_checkpoint_does(run, onnx_file, image, tmp_pat
 
 
 def test_offline_inference(onnx_file, lit_data, tmp_path):
-    call_script("preprocess.py", "--val_data_dir", lit_data, "--predict_dir", tmp_path / "in", "--mindir_path", onnx_file,
-                "--export_config.input_res", "[96, 96]")
-    call_script("tools/infer_mindir.py", "--onnx", onnx_file, "--input_dir", tmp_path / "in" / "data", "--result_path", tmp_path / "out")
+    call_script("preprocess.py", "--val_data_dir", lit_data, "--predict_dir", tmp_path / "in",
+                "--mindir_path", onnx_file, "--export_config.input_res", "[96, 96]")
+    call_script("tools/infer_mindir.py", "--onnx", onnx_file, "--input_dir", tmp_path / "in" / "data", "--result_path",
+                tmp_path / "out")
     places = ["--meta_path", tmp_path / "in" / "meta", "--result_path", tmp_path / "out", "--label_path", lit_data]
     done = call_script("postprocess.py", *places, "--save_path", tmp_path)
     assert lines_with(done.stdout, "right brightness")
 
 
 def test_it_is_served(onnx_file, image):
-    """An answer is as the service's document has it."""
+    """An answer matches the service's schema."""
     from src.inference.predictor import Predictor
     from src.serving.schema import answer_of
     from tests.tasks.brightness import schema
@@ -167,7 +173,8 @@ def test_it_is_served(onnx_file, image):
     predictor = Predictor(onnx_file)
     description, found = predictor.detector.description, predictor(image)
     times = dict.fromkeys(("width", "height", "milliseconds", "queue_milliseconds", "network_milliseconds"), 1)
-    answer = answer_of(schema.Object).model_validate({**times, "objects": schema.objects(found.detections(), description)})
+    objects = schema.objects(found.detections(), description)
+    answer = answer_of(schema.Object).model_validate({**times, "objects": objects})
     np.testing.assert_allclose([one.light for one in answer.objects], found.added["light"], atol=1e-6)
 
 

@@ -12,13 +12,13 @@ pytestmark = pytest.mark.usefixtures("by_operation")
 
 
 def varied_heat(shape, seed=0):
-    """Heat of which no two values are equal."""
+    """A heatmap without equal values."""
     values = np.arange(1, np.prod(shape) + 1, dtype=np.float32) / (np.prod(shape) + 1)
     return np.random.default_rng(seed).permutation(values).reshape(shape)
 
 
 def is_peak(heat, y, x):
-    """Whether a cell of heat [H, W] is the largest of those around it."""
+    """Whether a cell of heat [H, W] is the maximum of its neighborhood."""
     return heat[y, x] == heat[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].max()
 
 
@@ -35,20 +35,20 @@ def expected_detections(heat, wh, reg, k, cat_spec_wh):
 
 @pytest.mark.parametrize("with_reg, cat_spec_wh", [(True, False), (False, False), (True, True)])
 def test_detections_cell_by_cell(with_reg, cat_spec_wh):
-    """Three images, five classes, not square, more lines than are asked for."""
+    """Three images, five classes, not square, more lines than K."""
     rng = np.random.default_rng(1)
     heat = varied_heat((3, 5, 7, 9))
     wh = rng.uniform(1, 5, (3, 10 if cat_spec_wh else 2, 7, 9)).astype(np.float32)
     reg = rng.random((3, 2, 7, 9)).astype(np.float32) if with_reg else None
-    words = [Tensor(heat), Tensor(wh), None if reg is None else Tensor(reg), 11]
-    found = (decode(*words, True) if cat_spec_wh else decode(*words)).asnumpy()
+    args = [Tensor(heat), Tensor(wh), None if reg is None else Tensor(reg), 11]
+    found = (decode(*args, True) if cat_spec_wh else decode(*args)).asnumpy()
     expected = [expected_detections(heat[i], wh[i], None if reg is None else reg[i], 11, cat_spec_wh) for i in range(3)]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_no_peak_is_zero():
-    """Equal neighbours are both peaks; cells at the edges have fewer neighbours, none of which is of another class or image."""
+def test_values_that_are_not_peaks_become_zero():
+    """Equal neighbors are both peaks; cells at the edges have fewer neighbors, none of another class or image."""
     heat = varied_heat((2, 2, 5, 6))
     heat[0, 0, 2, 2:4] = 1
     expected = heat.copy()
@@ -59,10 +59,10 @@ def test_what_is_no_peak_is_zero():
     np.testing.assert_array_equal(suppress_non_peaks(Tensor(heat)).asnumpy(), expected)
 
 
-@pytest.mark.parametrize("shape, k", [((3, 4, 5, 6), 7), ((3, 4, 5, 6), 19), ((3, 4, 5, 6), 20), ((3, 4, 5, 6), 21), ((2, 1, 2, 3), 6),
-                                      ((2, 1, 2, 3), 9), ((2, 2, 1, 3), 1)])
+@pytest.mark.parametrize("shape, k", [((3, 4, 5, 6), 7), ((3, 4, 5, 6), 19), ((3, 4, 5, 6), 20), ((3, 4, 5, 6), 21),
+                                      ((2, 1, 2, 3), 6), ((2, 1, 2, 3), 9), ((2, 2, 1, 3), 1)])
 def test_the_largest_values_of_each_image(shape, k):
-    """Fewer and more than a map has lines, and cells: what is missing is of score 0 at the last cell."""
+    """K smaller and larger than the number of lines and cells; missing entries have score 0 at the last cell."""
     heat = varied_heat(shape)
     n, classes, height, width = shape
     scores, ind, labels = (value.asnumpy() for value in top_k(Tensor(heat), k))
@@ -73,10 +73,11 @@ def test_the_largest_values_of_each_image(shape, k):
         np.testing.assert_array_equal(scores[i, :there], heat[i].ravel()[order])
         np.testing.assert_array_equal(labels[i, :there] * height * width + ind[i, :there], order)
         assert (ind[i] < height * width).all() and (ind[i] >= 0).all()
-        assert not scores[i, there:].any() and (ind[i, there:] == height * width - 1).all() and (labels[i, there:] == classes - 1).all()
+        assert not scores[i, there:].any() and (ind[i, there:] == height * width - 1).all()
+        assert (labels[i, there:] == classes - 1).all()
 
 
-def test_values_of_zero_come_before_what_is_missing():
+def test_zeros_come_before_missing_entries():
     heat = np.zeros((1, 1, 2, 2), np.float32)
     heat[0, 0, 1, 0] = 0.5
     scores, ind, _ = (value.asnumpy() for value in top_k(Tensor(heat), 6))

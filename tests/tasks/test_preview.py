@@ -1,4 +1,4 @@
-"""src/tasks/detection/preview.py: what is drawn comes from the targets."""
+"""src/tasks/detection/preview.py: drawings are made from the targets."""
 import dataclasses
 
 import numpy as np
@@ -20,7 +20,7 @@ OPTIONS = [{}, {"dense_wh": True}, {"cat_spec_wh": True}, {"mse_loss": True}, {"
 
 @pytest.fixture
 def make_layout(make_config):
-    """make_layout(option=value of net_config, ...) -> a targets.Layout of 128x96 and two classes."""
+    """make_layout(option=value of net_config, ...) -> a targets.Layout of 128x96 with two classes."""
     def make(**options):
         layout = sample_layout(make_config("--dataset_config.input_res_train", "[128, 96]"), classes_of(2))
         return dataclasses.replace(layout, max_objs=6, **options)
@@ -29,13 +29,13 @@ def make_layout(make_config):
 
 
 def encoded(layout, boxes=BOXES, labels=LABELS):
-    """The targets of boxes with a heatmap."""
+    """The targets of boxes, with a heatmap."""
     width, height = layout.out_size
     return encode_targets(boxes, labels, layout, np.zeros((layout.num_classes, height, width), np.float32))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_boxes_come_back_from_the_targets(options, make_layout):
+def test_boxes_are_decoded_from_the_targets(options, make_layout):
     layout = make_layout(**options)
     decoded = decode_targets(encoded(layout), layout)
     np.testing.assert_allclose(decoded[:, :4], BOXES * 4, atol=1e-4)
@@ -43,7 +43,7 @@ def test_boxes_come_back_from_the_targets(options, make_layout):
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_another_size_in_the_targets_is_another_box(options, make_layout):
+def test_sizes_come_from_the_targets(options, make_layout):
     layout = make_layout(**options)
     targets = encoded(layout)
     targets["wh"] = targets["wh"] * 2
@@ -59,12 +59,12 @@ def test_offset_center_and_class_come_from_the_targets(make_layout):
     targets["hm"] = targets["hm"][::-1]
     assert decode_targets(targets, layout)[:, 5].tolist() == [0, 1, 0]
     targets["hm"] = np.minimum(targets["hm"], 0.99)
-    assert decode_targets(targets, layout)[:, 5].tolist() == [2, 2, 2]  # no class: the network would learn none
+    assert decode_targets(targets, layout)[:, 5].tolist() == [2, 2, 2]  # no class: the network would not learn one
     targets["reg_mask"][:] = 0
     assert decode_targets(targets, layout).shape == (0, 6)
 
 
-def test_without_offsets_centers_lie_in_the_middle_of_their_pixels(make_layout):
+def test_without_offsets_centers_are_in_the_middle_of_pixels(make_layout):
     layout = make_layout()
     decoded = decode_targets(encoded(layout), layout, reg_offset=False)
     np.testing.assert_allclose(decoded[:, :4].reshape(-1, 2, 2).mean(1) / 4 % 1, 0.5, atol=1e-4)
@@ -79,16 +79,18 @@ def test_two_classes_on_one_pixel(make_layout):
         assert decoded[:, 5].tolist() == [0, 1]
 
 
-def test_the_input_becomes_the_image_again(make_layout):
+def test_denormalized_input_is_the_image(make_layout):
     layout = make_layout()
     view = noise_image(1, 96, 128)
     sample = sample_of(view, np.zeros((0, 4), np.float32), np.zeros(0, int), whole_image((128, 96), (128, 96)), layout)
-    np.testing.assert_allclose(denormalize(apply_color(view, sample["color"]), layout.mean, layout.std).astype(int), view, atol=1)
+    np.testing.assert_allclose(denormalize(apply_color(view, sample["color"]), layout.mean, layout.std).astype(int),
+                               view, atol=1)
 
 
-def test_a_box_is_drawn_in_its_classes_color_where_it_is():
+def test_a_box_is_drawn_in_place_in_the_color_of_its_class():
     gray = np.full((96, 480, 3), 127, np.uint8)
-    drawn = draw_sample(gray, np.zeros((2, 24, 120), np.float32), np.array([[100, 20, 200, 80, 1, 1]], np.float32), ["a", "b"])
+    drawn = draw_sample(gray, np.zeros((2, 24, 120), np.float32), np.array([[100, 20, 200, 80, 1, 1]], np.float32),
+                        ["a", "b"])
     assert drawn.shape == gray.shape
     for y, x in ((50, 100), (50, 200), (80, 150)):
         np.testing.assert_allclose(drawn[y, x], class_color(1), atol=30)
@@ -96,7 +98,7 @@ def test_a_box_is_drawn_in_its_classes_color_where_it_is():
     assert (drawn[50, 150] > 200).all()  # the center
 
 
-def test_a_peak_shines_in_its_classes_color():
+def test_a_peak_has_the_color_of_its_class():
     hm = np.zeros((2, 24, 24), np.float32)
     hm[1, 12, 12] = 1
     drawn = draw_sample(np.zeros((96, 96, 3), np.uint8), hm, np.zeros((0, 6), np.float32), ["a", "b"])

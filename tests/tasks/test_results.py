@@ -9,7 +9,7 @@ from src.tasks.detection.results import coco_records, merge, of_records, to_imag
 METHODS, soft_nms = extension("soft_nms").METHODS, extension("soft_nms").soft_nms
 
 
-def test_soft_nms_leaves_its_input_alone():
+def test_soft_nms_does_not_change_its_input():
     boxes = np.array([[0, 0, 9, 9, 0.1], [5, 0, 14, 9, 0.8]], np.float32)
     before = boxes.copy()
     soft_nms(boxes)
@@ -26,13 +26,13 @@ def test_soft_nms_by_hand():
     assert len(soft_nms(boxes, Nt=0.3, method=METHODS["hard"])) == 1
 
 
-def test_soft_nms_of_nothing_and_of_a_wrong_method():
+def test_soft_nms_without_boxes_and_with_a_wrong_method():
     assert soft_nms(np.zeros((0, 5), np.float32)).shape == (0, 5)
     with pytest.raises(ValueError, match="method is 3"):
         soft_nms(np.zeros((1, 5)), method=3)
 
 
-def test_merge_keeps_k_and_lets_classes_alone():
+def test_merge_keeps_k_and_separates_classes():
     same_place = np.array([[0, 0, 9, 9, 0.9, 0], [0, 0, 9, 9, 0.8, 1], [50, 50, 60, 60, 0.1, 0]], np.float32)
     merged = merge([same_place], use_soft_nms=True, k=2)
     np.testing.assert_allclose(merged[:, 4], [0.9, 0.8], rtol=1e-6)
@@ -42,17 +42,18 @@ def test_merge_keeps_k_and_lets_classes_alone():
     assert len(merge([same_place], use_soft_nms=False, k=10)) == 3
 
 
-def test_merge_of_one_scale_orders_by_class_and_changes_nothing():
-    """Two boxes of one class in one place keep their scores; within a class the order stays."""
-    found = np.array([[0, 0, 9, 9, 0.2, 1], [0, 0, 9, 9, 0.5, 0], [0, 0, 9, 9, 0.9, 1], [0, 0, 9, 9, 0.6, 0]], np.float32)
+def test_merge_of_one_scale_only_sorts_by_class():
+    """Two boxes of one class in the same place keep their scores; the order within a class is stable."""
+    found = np.array([[0, 0, 9, 9, 0.2, 1], [0, 0, 9, 9, 0.5, 0], [0, 0, 9, 9, 0.9, 1], [0, 0, 9, 9, 0.6, 0]],
+                     np.float32)
     np.testing.assert_array_equal(merge([found], use_soft_nms=False, k=10), found[[1, 3, 0, 2]])
     softened = merge([found], use_soft_nms=True, k=10)
-    least = np.exp(-1 / 0.5)  # of boxes that lie in one place
+    least = np.exp(-1 / 0.5)  # for boxes in the same place
     np.testing.assert_allclose(softened[:, 4], [0.6, 0.5 * least, 0.9, 0.2 * least], rtol=1e-6)
     np.testing.assert_array_equal(softened[:, 5], [0, 0, 1, 1])
 
 
-def test_merge_keeps_the_best_and_what_is_equal_to_the_last_of_them():
+def test_merge_keeps_the_best_and_ties_with_the_last():
     scores = np.random.default_rng(0).permutation(np.arange(1, 41)).astype(np.float32) / 64
     found = np.zeros((40, 6), np.float32)
     found[:, 4] = scores
@@ -63,14 +64,14 @@ def test_merge_keeps_the_best_and_what_is_equal_to_the_last_of_them():
 
 
 def test_boxes_of_a_scaled_image():
-    """By hand: an output of 16x16 shows 32 pixels around (20, 24) of an image that was halved: an output pixel is four of the image."""
+    """By hand: an output of 16x16 shows 32 pixels around (20, 24) of an image at half size: 4 image pixels each."""
     view = View(np.array([20, 24], np.float32), 32.0, (16, 16), 0.5)
     found = to_image(np.array([[8, 8, 10, 9, 0.25, 3], [0, 0, 16, 16, 0.5, 1]], np.float32), view)
     np.testing.assert_allclose(found, [[40, 48, 48, 52, 0.25, 3], [8, 16, 72, 80, 0.5, 1]], atol=1e-4)
     assert found.dtype == np.float32
 
 
-def test_records_become_detections_again():
+def test_records_convert_back_to_detections():
     records = [{"image_id": image_id, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 6.0], "score": image_id / 16}
                for image_id in (7, 8, 6)]
     np.testing.assert_array_equal(of_records(records, 7, [3, 90]), np.array([[1, 2, 4, 8, 7 / 16, 1]], np.float32))
@@ -79,7 +80,8 @@ def test_records_become_detections_again():
 
 def test_coco_records():
     records = coco_records(7, np.array([[1, 2, 4, 8, 0.123456, 1]], np.float32), [3, 90])
-    assert records == [{"image_id": 7, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 6.0], "score": pytest.approx(0.123456)}]
+    assert records == [{"image_id": 7, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 6.0],
+                        "score": pytest.approx(0.123456)}]
 
 
 def test_rounded_scores():

@@ -15,29 +15,31 @@ from src.tasks.detection import DETECTION, targets
 from tests.conftest import batches, convert, network_input, noise_image, sample_of, write_coco
 
 
-def test_without_augmentation_a_sample_is_the_whole_image(tiny_data, tiny_records, make_config):
-    """flip_prop, color_aug, scale, shift, aug_rot, do_shuffle switched off: the first sample is the first image."""
-    words = ["--dataset_config.flip_prop", 0, "--dataset_config.color_aug", "false", "--dataset_config.rand_crop", "false",
-             "--dataset_config.scale", 0, "--dataset_config.shift", 0, "--do_shuffle", "false"]
-    sample = batches(tiny_records, make_config, *words)[0]
+def test_without_augmentation_a_sample_is_the_full_image(tiny_data, tiny_records, make_config):
+    """With flip_prop, color_aug, scale, shift, aug_rot and do_shuffle off, the first sample is the first image."""
+    args = ["--dataset_config.flip_prop", 0, "--dataset_config.color_aug", "false",
+            "--dataset_config.rand_crop", "false", "--dataset_config.scale", 0, "--dataset_config.shift", 0,
+            "--do_shuffle", "false"]
+    sample = batches(tiny_records, make_config, *args)[0]
     options = make_config().dataset_config
     image = cv2.imread(str(tiny_data / "train2017" / "000001.jpg"))
     expected = ((image / 255.0 - options.mean) / options.std).transpose(2, 0, 1)
     np.testing.assert_allclose(network_input(sample), expected, atol=1e-4)
     coco = read_coco(str(tiny_data / "annotations" / "instances_train2017.json"))
     boxes = ground_truth(DETECTION, coco, 1, [1, 2, 3], {})[:, :4] / 4
-    np.testing.assert_allclose(sample["wh"][0][: len(boxes)], np.clip(boxes[:, 2:], 0, 23) - np.clip(boxes[:, :2], 0, 23), atol=1e-4)
+    np.testing.assert_allclose(sample["wh"][0][: len(boxes)],
+                               np.clip(boxes[:, 2:], 0, 23) - np.clip(boxes[:, :2], 0, 23), atol=1e-4)
 
 
-@pytest.mark.parametrize("words", [
+@pytest.mark.parametrize("args", [
     ("--dataset_config.aug_rot", 1, "--dataset_config.rotate", 30), ("--dataset_config.rand_crop", "false"),
     ("--dataset_config.flip_prop", 1), ("--dataset_config.color_aug", "false"), ("--dataset_config.scale", 0.1),
     ("--dataset_config.shift", 0.3, "--dataset_config.rand_crop", "false"), ("--seed", 5), ("--do_shuffle", "false"),
     ("--dataset_config.mean", "[0, 0, 0]"), ("--dataset_config.std", "[1, 1, 1]"),
     ("--dataset_config.eig_val", "[1, 1, 1]"), ("--dataset_config.eig_vec", "[[1, 0, 0], [0, 1, 0], [0, 0, 1]]"),
 ])
-def test_every_augmentation_option_changes_the_samples(tiny_records, make_config, words):
-    one, other = (network_input(batches(tiny_records, make_config, *changes)[0]) for changes in ((), words))
+def test_every_augmentation_option_changes_the_samples(tiny_records, make_config, args):
+    one, other = (network_input(batches(tiny_records, make_config, *changes)[0]) for changes in ((), args))
     assert not np.array_equal(one, other)
 
 
@@ -49,8 +51,8 @@ def test_rotation_stays_within_its_limit(make_config):
     assert 0.4 < np.mean([angle != 0 for angle in angles]) < 0.6
 
 
-def test_a_dense_size_with_mean_squared_error_fills_centers_alone():
-    """The heatmap's gaussian is wider than draw_dense_reg's of radius 2, so that this is nowhere above it but at the center."""
+def test_dense_sizes_with_mean_squared_error_fill_only_centers():
+    """The heatmap's gaussian is wider than draw_dense_reg's of radius 2, which reaches it only at the center."""
     hm = np.zeros((2, 32, 32), np.float32)
     boxes = np.array([[4, 4, 20, 16], [18, 20, 26, 28]], np.float32)
     layout = targets.Layout((128, 128), 2, 8, 4, [], [], [], [], mse_loss=True, dense_wh=True)
@@ -63,17 +65,17 @@ def test_a_dense_size_with_mean_squared_error_fills_centers_alone():
 
 
 LAYOUT = targets.Layout((64, 48), 3, 7, 4, [0.1, 0.2, 0.3], [0.5, 0.25, 0.125], [0.2, 1.8, 0.5], np.eye(3).tolist())
-BOXES = np.array([[2, 1, 7, 10], [3, 3, 3, 9], [4, 5, 8, 5], [8, 1, 5, 9], [8, 9, 12, 5], [-9, 6, 1.5, 30], [13.25, 8.5, 13.75, 9.25],
-                  [0, 0, 9, 9]], np.float32)
+BOXES = np.array([[2, 1, 7, 10], [3, 3, 3, 9], [4, 5, 8, 5], [8, 1, 5, 9], [8, 9, 12, 5], [-9, 6, 1.5, 30],
+                  [13.25, 8.5, 13.75, 9.25], [0, 0, 9, 9]], np.float32)
 LABELS = np.array([2, 1, 1, 1, 1, 0, 2, 1])
-# Of the boxes with an area: slot, class, width, height, center's pixel x, y, offset. The box of the second is cut at the left and at
-# row 11; the last box is one too many.
+# For boxes with an area: slot, class, width, height, center's pixel x, y, offset. The second box is clipped at the left
+# and at row 11; the last of BOXES exceeds max_objs.
 OBJECTS = ((0, 2, 5, 9, 4, 5, 0.5, 0.5), (5, 0, 1.5, 5, 0, 8, 0.75, 0.5), (6, 2, 0.5, 0.75, 13, 8, 0.5, 0.875))
 RADII = (1, 0, 0)  # the original's for 5x9, 2x5 and 1x1: 1.77, 0.79 and 0.27
 
 
 def drawn(sigmas):
-    """Heatmaps of OBJECTS: gaussians as far as their radii."""
+    """Heatmaps of OBJECTS: gaussians up to their radii."""
     heat = np.zeros((3, 12, 16))
     rows, columns = np.mgrid[:12, :16]
     for (_, label, _, _, x, y, *_), (radius, sigma) in zip(OBJECTS, sigmas):
@@ -110,7 +112,7 @@ def test_targets_by_hand(mse_loss):
 
 
 def test_dense_sizes_by_hand():
-    """Sizes stand where an object's gaussian is not below the heatmap of all objects, to which rounding to float32 raises some values."""
+    """Sizes where an object's gaussian is at least the heatmap of all objects, which rounding to float32 may raise."""
     layout = dataclasses.replace(LAYOUT, dense_wh=True)
     found = targets.encode_targets(BOXES, LABELS, layout, np.zeros((3, 12, 16), np.float32))
     heat = drawn([(radius, (2 * radius + 1) / 6) for radius in RADII])
@@ -118,22 +120,25 @@ def test_dense_sizes_by_hand():
     for (_, _, w, h, x, y, *_), radius in zip(OBJECTS, RADII):
         around = np.s_[y - radius : y + radius + 1, x - radius : x + radius + 1]
         own = heat.max(0)[around]
-        expected[(slice(None), *around)] = np.where((own > 0) & (own >= own.astype(np.float32)), np.reshape((w, h), (2, 1, 1)), 0)
+        expected[(slice(None), *around)] = np.where((own > 0) & (own >= own.astype(np.float32)),
+                                                    np.reshape((w, h), (2, 1, 1)), 0)
     np.testing.assert_array_equal(found["wh"], expected)
     np.testing.assert_allclose(found["wh_mask"], np.repeat(heat.max(0, keepdims=True), 2, 0), atol=1e-7)
 
 
 def test_a_sample_by_hand():
-    """A mirrored image of whole pixels: center, boxes and pixels go to the other side; colors are augmented, then normalized."""
+    """A mirrored image at integer scale: center, boxes and pixels are mirrored; colors augmented, then normalized."""
     pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     boxes = np.array([[8, 8, 24, 40]], np.float32)
     view = augmentation.Augmentation(np.array([31, 24], np.float32), 64.0, flip=True)
     layout = dataclasses.replace(LAYOUT, max_objs=1)
     sample = sample_of(pixels, boxes, [1], view, layout)
-    assert list(sample) == targets.columns(False) == ["image", "color", "objects", "ind", "reg", "reg_mask", "wh", "wh_mask"]
+    assert list(sample) == targets.columns(False) == ["image", "color", "objects", "ind", "reg", "reg_mask",
+                                                      "wh", "wh_mask"]
     assert targets.columns(True) == ["image", "color", "hm", "ind", "reg", "reg_mask", "wh", "wh_mask"]
     np.testing.assert_array_equal(sample["image"], pixels[:, ::-1])  # the mirrored center is 64 - 31 - 1, the middle
-    np.testing.assert_allclose(sample["color"], [[2 / 255, 0, 0, -0.2], [0, 4 / 255, 0, -0.8], [0, 0, 8 / 255, -2.4]], rtol=1e-6)
+    np.testing.assert_allclose(sample["color"], [[2 / 255, 0, 0, -0.2], [0, 4 / 255, 0, -0.8], [0, 0, 8 / 255, -2.4]],
+                               rtol=1e-6)
     # The mirrored box is [39, 8, 55, 40], in output pixels [9.75, 2, 13.75, 10].
     np.testing.assert_allclose(sample["wh"], [[4, 8]], atol=1e-5)
     assert sample["ind"] == [6 * 16 + 11]
@@ -150,7 +155,7 @@ def test_a_sample_by_hand():
     assert collate(targets.columns(True), drawn, {"hm": hm})[2] is hm and hm[:, 1].max() == 1
 
 
-def test_the_augmentation_that_shows_an_image_as_it_is():
+def test_the_identity_augmentation():
     view = augmentation.whole_image((300, 200), (64, 48))
     np.testing.assert_array_equal(view.center, [150, 100])
     assert (view.width, view.rotation, view.flip, view.steps, view.lighting) == (300, 0, False, (), (0, 0, 0))
@@ -159,15 +164,16 @@ def test_the_augmentation_that_shows_an_image_as_it_is():
 @pytest.mark.parametrize("flip_draw, flip", [(0.5, False), (0.6, False), (0.49, True)])
 @pytest.mark.parametrize("color_aug", [False, True])
 def test_an_augmentation_by_given_draws(color_aug, flip_draw, flip):
-    """By hand, for an image of 320x240, whose whole view is 320 wide; the draws come in one order, which a seed's samples depend on."""
+    """By hand, for an image of 320x240, fully shown at width 320; a seed's samples depend on the order of draws."""
     of_color = [[1, 0, 2], np.zeros(3), np.array([0.1, 0.2, 0.3])]
     values = iter([np.array([1.0, -1.0]), 0.5, 0.1, 0.5, flip_draw, *(of_color if color_aug else ())])
 
-    def draw(*words, **options):
+    def draw(*args, **kwargs):
         return next(values)
 
     rng = types.SimpleNamespace(random=draw, standard_normal=draw, permutation=draw, uniform=draw, normal=draw)
-    ranges = augmentation.Ranges(rand_crop=False, shift=0.1, scale=0.4, aug_rot=0.2, rotate=20, flip_prop=0.5, color_aug=color_aug)
+    ranges = augmentation.Ranges(rand_crop=False, shift=0.1, scale=0.4, aug_rot=0.2, rotate=20, flip_prop=0.5,
+                                 color_aug=color_aug)
     view = targets.random_augmentation(rng, (320, 240), (64, 48), ranges)
     np.testing.assert_allclose(view.center, [160 + 32, 120 - 32], rtol=1e-6)
     assert view.width == pytest.approx(320 * 1.2) and view.rotation == 5 and view.flip is flip
@@ -189,11 +195,12 @@ def test_an_image_without_objects_has_an_empty_heatmap(tmp_path, make_config):
     annotation = write_coco(tmp_path, "train", {1: noise_image(1), 2: noise_image(2)}, [(2, 1, [30, 20, 60, 50])])
     convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "m", "coco_det.train.mind", "none")
     samples = batches(tmp_path / "m", make_config, "--train_config.batch_size", 1)
-    assert sorted(sample["hm"].max() for sample in samples) == sorted(sample["reg_mask"].max() for sample in samples) == [0, 1]
+    for name in ("hm", "reg_mask"):
+        assert sorted(sample[name].max() for sample in samples) == [0, 1]
 
 
 def test_a_random_crop_without_scaling(tiny_records, make_config):
-    """scale 0 is no scaling: regions are as wide as the image is long."""
+    """With scale 0, regions are as wide as the image's longer side."""
     for seed in range(5):
         assert geometry.random_crop(np.random.default_rng(seed), (64, 48), 128.0, (128, 96), (True, 0.0, 0.1))[1] == 128
     assert len(batches(tiny_records, make_config, "--dataset_config.scale", 0)) == 5

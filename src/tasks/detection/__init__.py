@@ -5,9 +5,10 @@ DETECTION = Task(
     name="detection", heads=("hm", "wh", "reg"), class_heads=("hm", "wh"),
     losses={"hm_loss": "heatmap", "wh_loss": "size (before its weight)", "off_loss": "offset"},
     metrics={
-        "AP": "IoU 0.50 to 0.95", "AP50": "IoU 0.50", "AP75": "IoU 0.75", "AP_small": "small objects (below 32² pixels)",
-        "AP_medium": "medium objects (32² to 96²)", "AP_large": "large objects (above 96²)", "AR_1": "1 detection an image",
-        "AR_10": "10 detections an image", "AR_100": "100 detections an image", "AR_small": "small objects",
+        "AP": "IoU 0.50 to 0.95", "AP50": "IoU 0.50", "AP75": "IoU 0.75",
+        "AP_small": "small objects (below 32² pixels)", "AP_medium": "medium objects (32² to 96²)",
+        "AP_large": "large objects (above 96²)", "AR_1": "1 detection per image",
+        "AR_10": "10 detections per image", "AR_100": "100 detections per image", "AR_small": "small objects",
         "AR_medium": "medium objects", "AR_large": "large objects",
     },
     package=__package__,

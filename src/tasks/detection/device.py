@@ -1,5 +1,6 @@
-"""Detection on the device: heads, losses, and heatmap -> top K boxes."""
+"""Detection on the device: heads, losses, decoding of heatmaps into the top K boxes."""
 from dataclasses import dataclass, fields
+from typing import Any
 
 import mindspore as ms
 from mindspore import nn, ops
@@ -18,12 +19,12 @@ from ..points import (
     smooth_l1_loss,
     total,
 )
-from .targets import columns
+from .targets import Layout, columns
 
 
 @dataclass(frozen=True)
 class LossOptions:
-    """The parameters of that name in net_config; reg_loss is "l1" or "sl1"."""
+    """The net_config parameters of the same names; reg_loss is "l1" or "sl1"."""
 
     mse_loss: bool = False
     reg_loss: str = "l1"
@@ -36,9 +37,8 @@ class LossOptions:
     off_weight: float = 1.0
 
 
-def heads(net_config, metainfo):
-    """The Heads that net_config describes for the classes of metainfo: hm [C], wh [2, or 2 C with cat_spec_wh], reg [2] unless reg_offset
-    is false."""
+def heads(net_config: Any, metainfo: dict) -> list[Head]:
+    """The Heads: hm [C], wh [2, or 2 C with cat_spec_wh] and, with reg_offset, reg [2], for C classes."""
     num_classes = len(metainfo["classes"])
     sizes = Head("wh", 2 * num_classes if net_config.cat_spec_wh else 2, flip="mean")
     offset = [Head("reg", 2)] if net_config.reg_offset else []
@@ -48,16 +48,19 @@ def heads(net_config, metainfo):
 class CenterNetLoss(nn.Cell):
     """The weighted sum of the three losses.
 
-    Across ranks each sum is divided by the number of objects of all, over the number of ranks: so the mean over ranks,
-    which is what gradients are averaged to, is the loss of the whole batch, however the objects are spread.
+    With several ranks, each sum is divided by the number of objects of all ranks over the number of ranks. So the mean
+    over ranks, to which gradients are averaged, is the loss of the global batch, however the objects are distributed.
 
-    Args: a LossOptions; rank_size, and sum_over_ranks, a cell that adds a tensor up over the ranks; parts, in how many equal parts
-    construct gets a batch: the losses of its parts, with the norms of the whole, add up to the batch's.
-    construct: maps {hm [N, C, H, W] (logits), wh, reg} and the targets {hm, ind, reg, reg_mask, wh, wh_mask} of targets.py, norms(targets)
-    -> {loss, hm_loss, wh_loss, off_loss}.
+    Args: a LossOptions; rank_size, and sum_over_ranks, a cell that sums a tensor over the ranks; parts, the number of
+    equal micro-batches that a batch is split into for construct: their losses, with the norms of the full batch, add up
+    to the batch's.
+
+    construct: maps {hm [N, C, H, W] (logits), wh, reg}, the targets {hm, ind, reg, reg_mask, wh, wh_mask} of
+    targets.py, norms(targets) -> {loss, hm_loss, wh_loss, off_loss}.
     """
 
-    def __init__(self, options, *, rank_size=1, sum_over_ranks=None, parts=1):
+    def __init__(self, options: LossOptions, *, rank_size: int = 1, sum_over_ranks: nn.Cell | None = None,
+                 parts: int = 1) -> None:
         super().__init__()
         self.parts = parts
         self.mse_loss = options.mse_loss
@@ -65,7 +68,7 @@ class CenterNetLoss(nn.Cell):
         self.reg_offset = options.reg_offset
         self.smooth = options.reg_loss == "sl1"
         self.regression = smooth_l1_loss if self.smooth else l1_loss
-        # The original's order of precedence; these three are L1 whatever reg_loss says.
+        # The original's order of precedence; dense_wh, norm_wh and cat_spec_wh use L1 regardless of reg_loss.
         if options.dense_wh:
             self.size_loss = l1_loss
         elif options.norm_wh:
@@ -79,7 +82,7 @@ class CenterNetLoss(nn.Cell):
         self.rank_size = rank_size
         self.sum_over_ranks = sum_over_ranks or nn.Identity()
 
-    def construct(self, maps, targets, norms):
+    def construct(self, maps: dict, targets: dict, norms: dict) -> dict:
         mask = ops.broadcast_to(ops.expand_dims(targets["reg_mask"], -1), targets["reg"].shape)
         if self.mse_loss:
             hm_loss = mse_loss(maps["hm"], targets["hm"]) / self.parts
@@ -96,8 +99,8 @@ class CenterNetLoss(nn.Cell):
         loss = self.hm_weight * hm_loss + self.wh_weight * wh_loss + self.off_weight * off_loss
         return {"loss": loss, "hm_loss": hm_loss, "wh_loss": wh_loss, "off_loss": off_loss}
 
-    def norms(self, targets):
-        """What the three sums are divided by, from the targets of all ranks: {head: scalar}."""
+    def norms(self, targets: dict) -> dict:
+        """The divisors of the three sums, from the targets of all ranks: {head: scalar}."""
         wh_mask = targets["wh_mask"]
         mask = ops.broadcast_to(ops.expand_dims(targets["reg_mask"], -1), targets["reg"].shape)
         objects = total((targets["hm"] == 1.0).astype(ms.float32))
@@ -108,40 +111,40 @@ class CenterNetLoss(nn.Cell):
                 "reg": (off_count + 1e-4) / self.rank_size}
 
 
-def build_loss(net_config, **options):
-    """The CenterNetLoss that net_config describes; options as it has them."""
+def build_loss(net_config: Any, **options: Any) -> CenterNetLoss:
+    """The CenterNetLoss for a net_config; options are its keyword arguments."""
     chosen = LossOptions(**{field.name: getattr(net_config, field.name) for field in fields(LossOptions)})
     return CenterNetLoss(chosen, **options)
 
 
 class DrawTargets(nn.Cell):
-    """Targets {objects, ind, ...} of a pipeline that leaves the heatmaps to the device -> {hm, ind, ...}."""
+    """Targets {objects, ind, ...} of a pipeline that leaves heatmaps to the device -> {hm, ind, ...}."""
 
-    def __init__(self, layout):
+    def __init__(self, layout: Layout) -> None:
         super().__init__()
         self.names = ("hm",) + tuple(columns(False)[3:])
         self.draw_heatmap = DrawHeatmap(layout.num_classes, layout.out_size, layout.mse_loss)
 
-    def construct(self, targets):
+    def construct(self, targets: dict) -> dict:
         hm = self.draw_heatmap(targets["objects"], targets["ind"])
         return {name: hm if name == "hm" else targets[name] for name in self.names}
 
 
 class Decode(nn.Cell):
-    """Maps {hm in [0, 1], wh, reg} of inference -> the k best detections [N, k, 6] in output pixels, as decode gives them."""
+    """Inference maps {hm in [0, 1], wh, reg} -> the k best detections [N, k, 6] in output pixels, as in decode."""
 
-    def __init__(self, net_config, metainfo, k):
+    def __init__(self, net_config: Any, metainfo: dict, k: int) -> None:
         super().__init__(auto_prefix=False)
         self.num_classes = len(metainfo["classes"])
         self.k = k
         self.cat_spec_wh = net_config.cat_spec_wh
         self.reg_offset = net_config.reg_offset
 
-    def construct(self, maps):
+    def construct(self, maps: dict) -> ms.Tensor:
         reg = maps["reg"] if self.reg_offset else None
         return decode(maps["hm"], maps["wh"], reg, self.k, self.cat_spec_wh)
 
 
-def decode(heat, wh, reg, k, cat_spec_wh=False):
-    """Detections [N, k, 6] out of the three heads, as points.decode_boxes has them."""
+def decode(heat: ms.Tensor, wh: ms.Tensor, reg: ms.Tensor | None, k: int, cat_spec_wh: bool = False) -> ms.Tensor:
+    """Detections [N, k, 6] of the three heads; arguments and columns as in points.decode_boxes."""
     return decode_boxes(heat, wh, reg, k, cat_spec_wh)[0]

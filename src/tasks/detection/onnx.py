@@ -5,5 +5,5 @@ from ..points_onnx import boxes
 
 
 def decode(graph: Any, maps: dict[str, str], cell: Any) -> str:
-    """A device.Decode: maps {head: its map} -> detections [N, K, 6] in output pixels."""
+    """device.Decode: maps {head: its map} -> detections [N, K, 6] in output pixels."""
     return graph.add("Identity", boxes(graph, maps, cell)[0], name="detections")

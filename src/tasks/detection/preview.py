@@ -1,28 +1,34 @@
-"""A training batch as one image: what the network is to learn, decoded from its targets and drawn on its input."""
+"""Preview of a training batch: targets decoded and drawn on the network's input."""
+from collections.abc import Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 
 from ...imaging.drawing import captioned, class_color, contact_sheet, draw_boxes, fit
+from .targets import Layout
 
 TILE = 480  # pixels of an image's longer side
-NO_CLASS = "no peak"  # a target whose center is no peak of the heatmap
+NO_CLASS = "no peak"  # label of targets whose center is not a peak of the heatmap
 
 
-def denormalize(image, mean, std):
-    """A network's input [3, H, W] float32 -> BGR uint8 [H, W, 3]; colors beyond white and black are cut off."""
+def denormalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """A network's input [3, H, W] float32 -> BGR uint8 [H, W, 3], clipped to black and white."""
     pixels = (image.transpose(1, 2, 0) * np.asarray(std) + np.asarray(mean)) * 255
     return np.ascontiguousarray(pixels.round().clip(0, 255).astype(np.uint8))
 
 
-def decode_targets(targets, layout, reg_offset=True):
-    """The boxes that the targets of one image describe: [M, 6] float32 x1, y1, x2, y2 in input pixels, 1, label.
+def decode_targets(targets: dict, layout: Layout, reg_offset: bool = True) -> np.ndarray:
+    """Decode the boxes in the targets of one image: [M, 6] float32 x1, y1, x2, y2 in input pixels, 1, label.
 
-    Args: targets {hm, ind, reg, reg_mask, wh} as targets.encode_targets makes them; the targets.Layout; whether the offset is learned,
-    else a center lies in the middle of its pixel. The class is the channel whose heatmap is 1 at the center, layout.num_classes if
-    none is. Where centers of several classes fall on one pixel, which box is of which class is not in the targets, and taken in order.
+    Args: targets {hm, ind, reg, reg_mask, wh} of targets.encode_targets; the targets.Layout; whether the offset is
+    learned, otherwise centers are in the middle of their pixels. The label is the channel in which the heatmap is 1 at
+    the center, layout.num_classes if there is none. If centers of several classes share a pixel, the targets do not
+    define which box has which class; labels are assigned in order.
     """
     hm, width = targets["hm"], layout.out_size[0]
-    boxes, seen = [], {}
+    boxes = []
+    seen: dict[tuple[int, int], int] = {}
     for slot in np.flatnonzero(targets["reg_mask"]):
         y, x = divmod(int(targets["ind"][slot]), width)
         labels = np.flatnonzero(hm[:, y, x] == 1)
@@ -40,8 +46,8 @@ def decode_targets(targets, layout, reg_offset=True):
     return np.array(boxes, np.float32).reshape(-1, 6)
 
 
-def tint_heatmap(image, hm):
-    """A BGR image under its heatmaps [C, h, w]: each class in its color, the image shining through."""
+def tint_heatmap(image: np.ndarray, hm: np.ndarray) -> np.ndarray:
+    """Overlay heatmaps [C, h, w] on a BGR image, each class in its color."""
     size = image.shape[1::-1]
     colors = np.array([class_color(label) for label in range(len(hm))], np.uint8)[hm.argmax(0)]
     colors = cv2.resize(colors, size, interpolation=cv2.INTER_NEAREST)
@@ -49,28 +55,31 @@ def tint_heatmap(image, hm):
     return (image * (1 - cover) + colors * cover).astype(np.uint8)
 
 
-def draw_sample(image, hm, boxes, classes):
-    """An input (BGR uint8), its heatmaps and its boxes (decode_targets) as one image whose longer side has TILE pixels."""
+def draw_sample(image: np.ndarray, hm: np.ndarray, boxes: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Draw an input (BGR uint8), its heatmaps and its boxes (decode_targets) as one image of longer side TILE."""
     zoom = TILE / max(image.shape[:2])
     canvas = fit(image, TILE, TILE)
     scaled = boxes * np.array([zoom] * 4 + [1, 1], np.float32)
-    canvas = draw_boxes(tint_heatmap(canvas, hm), scaled[:, :4], scaled[:, 4], scaled[:, 5], [*classes, NO_CLASS], with_scores=False)
+    canvas = draw_boxes(tint_heatmap(canvas, hm), scaled[:, :4], scaled[:, 4], scaled[:, 5], [*classes, NO_CLASS],
+                        with_scores=False)
     for center in (scaled[:, :2] + scaled[:, 2:4]) / 2:
         for radius, color in ((4, (0, 0, 0)), (3, (255, 255, 255))):
             cv2.circle(canvas, center.round().astype(int).tolist(), radius, color, -1, cv2.LINE_AA)
     return canvas
 
 
-def draw_batch(batch, names, layout, net_config, metainfo):
-    """A batch of a few images as one image.
+def draw_batch(batch: dict[str, np.ndarray], names: Sequence[str], layout: Layout, net_config: Any,
+               metainfo: dict) -> np.ndarray:
+    """Draw a batch of a few images as one image.
 
-    Args: batch {image [B, 3, H, W] as the network gets it, hm [B, C, h, w], ind, reg, reg_mask, wh}; a name for each image; the
-    targets.Layout; net_config; metainfo.
+    Args: batch {image [B, 3, H, W] as the network gets it, hm [B, C, h, w], ind, reg, reg_mask, wh}; a name for each
+    image; the targets.Layout; net_config; metainfo.
     """
     tiles = []
     for number, name in enumerate(names):
         targets = {column: values[number] for column, values in batch.items()}
         boxes = decode_targets(targets, layout, net_config.reg_offset)
-        tile = draw_sample(denormalize(targets["image"], layout.mean, layout.std), targets["hm"], boxes, metainfo["classes"])
+        image = denormalize(targets["image"], layout.mean, layout.std)
+        tile = draw_sample(image, targets["hm"], boxes, metainfo["classes"])
         tiles.append(captioned(tile, f"{name}: {len(boxes)} boxes"))
     return contact_sheet(tiles, min(4, len(tiles)), tiles[0].shape[1])

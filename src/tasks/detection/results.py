@@ -1,4 +1,4 @@
-"""What becomes of detections: pixels of the original image, merged scales, COCO records, drawings, a table. On the host, in NumPy.
+"""Post-processing of detections: image coordinates, merged scales, COCO records, drawings, tables. On the host.
 
 Sources: the original's utils/post_process.py and detectors/ctdet.py.
 """
@@ -14,28 +14,28 @@ from .. import rows as row
 
 
 def columns(metainfo: dict) -> dict[str, int]:
-    """{name: numbers} of the columns of a row: those of every task."""
+    """{name: number of values} of a row's columns: only the common ones."""
     return row.COLUMNS
 
 
 def to_image(rows: np.ndarray, view: View) -> np.ndarray:
-    """Rows [K, D] in output pixels -> float32 [K, D] in pixels of the original image; view says where they lie."""
+    """Rows [K, D] in output pixels -> float32 [K, D] in pixels of the original image, according to the view."""
     out_h, out_w = view.out_hw
     matrix = geometry.affine_matrix(view.center, view.width, 0, (out_w, out_h), inverse=True)
     boxes = geometry.transform_points(row.boxes(rows).reshape(-1, 2, 2), matrix).reshape(-1, 4) / view.scale
     return np.hstack([boxes, rows[:, 4:]]).astype(np.float32)
 
 
-def scaled(rows: np.ndarray, factors: Sequence[float]) -> np.ndarray:
-    """Rows [M, D] of an image -> those of the image scaled by factors (x, y)."""
+def scaled(rows: np.ndarray, factors: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Scale rows [M, D] by factors (x, y), as the image."""
     return np.hstack([row.boxes(rows) * np.tile(factors, 2), rows[:, 4:]]).astype(np.float32)
 
 
 def merge(scales: Sequence[np.ndarray], use_soft_nms: bool, k: int) -> np.ndarray:
-    """Join the rows of one image, one array [K, D] a scale, in class order; at most k are left.
+    """Merge the rows of one image, one array [K, D] per scale, in class order; at most k remain.
 
-    Several scales always go through soft-NMS (gaussian, class by class), one scale if use_soft_nms. Of equal scores at
-    the limit all are kept, as in the original.
+    Several scales always go through soft-NMS (gaussian, per class), one scale only with use_soft_nms. Rows with equal
+    scores at the limit are all kept, as in the original.
     """
     joined = np.concatenate(scales)
     if len(scales) > 1 or use_soft_nms:
@@ -48,17 +48,18 @@ def merge(scales: Sequence[np.ndarray], use_soft_nms: bool, k: int) -> np.ndarra
     return joined
 
 
-def _soft_nms_per_class(rows):
+def _soft_nms_per_class(rows: np.ndarray) -> np.ndarray:
     nms, labels = extension("soft_nms"), row.labels(rows)
     kept = [nms.soft_nms(rows[labels == label], method=nms.METHODS["gaussian"]) for label in np.unique(labels)]
     return np.concatenate([rows[:0], *kept])
 
 
-def coco_records(image_id: int, rows: np.ndarray, category_ids: Sequence[int], round_scores: bool = False) -> list[dict]:
+def coco_records(image_id: int, rows: np.ndarray, category_ids: Sequence[int],
+                 round_scores: bool = False) -> list[dict]:
     """Rows [M, 6] of an image as COCO result dictionaries: bbox x, y, width, height.
 
-    round_scores rounds the scores to two digits: the original's choice, which leaves the rank of detections that it makes
-    equal to chance.
+    round_scores rounds the scores to two digits, as the original does; the order of detections that become equal is
+    then arbitrary.
     """
     return [
         {
@@ -71,30 +72,31 @@ def coco_records(image_id: int, rows: np.ndarray, category_ids: Sequence[int], r
 
 
 def of_records(records: Sequence[dict], image_id: int, category_ids: Sequence[int]) -> np.ndarray:
-    """The way back from coco_records: the rows [M, 6], float32, of one image among COCO result dictionaries."""
+    """The inverse of coco_records: the rows [M, 6], float32, of one image from COCO result dictionaries."""
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
-    of_image = [[*record["bbox"], record["score"], labels[record["category_id"]]] for record in records if record["image_id"] == image_id]
+    of_image = [[*record["bbox"], record["score"], labels[record["category_id"]]]
+                for record in records if record["image_id"] == image_id]
     rows = np.array(of_image, np.float32).reshape(-1, 6)
     rows[:, 2:4] += rows[:, :2]
     return rows
 
 
 def of_objects(objects: dict) -> np.ndarray:
-    """Objects of an image as rows [M, 6], float32, of score 1."""
+    """Objects of an image as rows [M, 6], float32, with score 1."""
     boxes, labels = objects["boxes"], objects["labels"]
     return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)
 
 
 def draw(image: np.ndarray, rows: np.ndarray, metainfo: dict, with_scores: bool = True) -> np.ndarray:
-    """A copy of a BGR uint8 image with rows [M, 6] drawn, in its pixels."""
+    """Draw rows [M, 6], in pixels of the image, on a copy of a BGR uint8 image."""
     return draw_boxes(image, row.boxes(rows), row.scores(rows), row.labels(rows), metainfo["classes"], with_scores)
 
 
 def table_columns(metainfo: dict) -> list[str]:
-    """The heads of a table's columns for a detection, beside its class and score."""
+    """The column headers of a table of detections, in addition to class and score."""
     return ["x1", "y1", "x2", "y2"]
 
 
 def table_cells(rows: np.ndarray) -> list[list[str]]:
-    """The cells of these columns for each of the rows [M, 6]."""
+    """The cells of table_columns for rows [M, 6]."""
     return [[f"{side:.2f}" for side in box] for box in row.boxes(rows)]

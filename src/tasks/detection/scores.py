@@ -1,8 +1,10 @@
-"""Scoring COCO records with pycocotools: average precision, confusion, quality per image."""
+"""Scoring of COCO records with pycocotools: average precision, confusion, quality per image."""
 import contextlib
 import io
 import math
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask
@@ -13,11 +15,11 @@ from ...core import tables
 from . import DETECTION
 from .voc_scores import score_text
 
-MAX_SHOWN_CLASSES = 120  # that class_table shows
+MAX_SHOWN_CLASSES = 120  # in class_table
 
 
-def evaluate(coco, records):
-    """pycocotools' evaluation of records against coco, accumulated: a COCOeval."""
+def evaluate(coco: COCO, records: Sequence[dict]) -> COCOeval:
+    """pycocotools' accumulated evaluation of records against coco."""
     with contextlib.redirect_stdout(io.StringIO()):
         if records:
             results = coco.loadRes(records)
@@ -31,16 +33,16 @@ def evaluate(coco, records):
     return evaluation
 
 
-def score(coco, records):
+def score(coco: COCO, records: Sequence[dict]) -> tuple[str, dict[str, Any]]:
     """COCO's evaluation of records against coco: (its 12-line table, metrics).
 
-    metrics: the twelve numbers by the names of the task's metrics, AP_per_class and AP50_per_class {class name: value, None without
-    objects}, and objects_per_class, the numbers of those that count: all but crowds.
+    metrics: the twelve numbers by the names of the task's metrics; AP_per_class and AP50_per_class {class name: value,
+    None if it has no objects}; objects_per_class, the numbers of objects that count: all but crowds.
     """
     evaluation = evaluate(coco, records)
     with contextlib.redirect_stdout(io.StringIO()) as table:
         evaluation.summarize()
-    metrics = {name: float(value) for name, value in zip(DETECTION.metrics, evaluation.stats)}
+    metrics: dict[str, Any] = {name: float(value) for name, value in zip(DETECTION.metrics, evaluation.stats)}
     precision = evaluation.eval["precision"]  # [IoU, recall, class, area, detections]
     for key, values in (("AP_per_class", precision[:, :, :, 0, -1]), ("AP50_per_class", precision[:1, :, :, 0, -1])):
         metrics[key] = {}
@@ -49,38 +51,42 @@ def score(coco, records):
             known = of_class[of_class > -1]
             metrics[key][coco.cats[category_id]["name"]] = float(np.mean(known)) if known.size else None
     numbers = Counter(entry["category_id"] for entry in coco.dataset["annotations"] if not entry.get("iscrowd"))
-    metrics["objects_per_class"] = {coco.cats[category_id]["name"]: numbers[category_id] for category_id in evaluation.params.catIds}
+    metrics["objects_per_class"] = {coco.cats[category_id]["name"]: numbers[category_id]
+                                    for category_id in evaluation.params.catIds}
     return table.getvalue().rstrip(), metrics
 
 
-def class_table(metrics):
-    """AP, AP50 and the number of objects of each class, of score()'s metrics, as lines of text; of very many classes the best and worst."""
+def class_table(metrics: dict[str, Any]) -> str:
+    """Format AP, AP50 and objects per class, from score()'s metrics; only the best and worst of many classes."""
     values = metrics["AP_per_class"]
     names = list(values)
     if len(names) > MAX_SHOWN_CLASSES:
         names.sort(key=lambda name: math.inf if values[name] is None else -values[name])
-    rows = [[name, score_text(values[name]), score_text(metrics["AP50_per_class"][name]), str(metrics["objects_per_class"][name])]
-            for name in names]
+    rows = [[name, score_text(values[name]), score_text(metrics["AP50_per_class"][name]),
+             str(metrics["objects_per_class"][name])] for name in names]
     return tables.table(["class", "AP", "AP50", "objects"], tables.truncate_middle(rows, MAX_SHOWN_CLASSES))
 
 
-# ---------------------------------------------------------------- where the errors are
+# ---------------------------------------------------------------- errors by class and image
 
 
-def match(ground_truth, detections, iou_thresh=0.5):
-    """Pair the objects of one image with detections, each at most once, whatever their classes: the pair that overlaps most first, of
-    equal ones that of the higher score.
+def match(ground_truth: Sequence[dict], detections: Sequence[dict],
+          iou_thresh: float = 0.5) -> list[tuple[int, int, float]]:
+    """Match the objects of one image to detections one to one, ignoring classes: highest IoU first, then highest score.
 
-    Args: COCO dictionaries with bbox, the ground truth without crowds, the detections with a score. Returns [(index of the object, index
-    of the detection, IoU)].
+    Args: COCO dictionaries with bbox, the ground truth without crowds, the detections with a score. Returns [(index of
+    the object, index of the detection, IoU)].
     """
     if not ground_truth or not detections:
         return []
-    overlaps = mask.iou([record["bbox"] for record in detections], [record["bbox"] for record in ground_truth], [0] * len(ground_truth))
+    overlaps = mask.iou([record["bbox"] for record in detections], [record["bbox"] for record in ground_truth],
+                        [0] * len(ground_truth))
     candidates = np.argwhere(overlaps >= iou_thresh)
     scores = np.array([record["score"] for record in detections])
     order = np.lexsort((-scores[candidates[:, 0]], -overlaps[tuple(candidates.T)]))
-    pairs, taken, found = [], set(), set()
+    pairs = []
+    taken: set[int] = set()
+    found: set[int] = set()
     for detection, target in candidates[order].tolist():
         if detection not in taken and target not in found:
             pairs.append((target, detection, float(overlaps[detection, target])))
@@ -89,9 +95,9 @@ def match(ground_truth, detections, iou_thresh=0.5):
     return pairs
 
 
-def _by_image(coco, records, score_thresh):
-    """{image id: (its objects but crowds, its records of at least that score that are not in a crowd)}."""
-    by_image = {image_id: [] for image_id in coco.imgs}
+def _by_image(coco: COCO, records: Sequence[dict], score_thresh: float) -> dict[int, tuple[list[dict], list[dict]]]:
+    """{image id: (its objects except crowds, its records of at least that score outside crowds)}."""
+    by_image: dict[int, list[dict]] = {image_id: [] for image_id in coco.imgs}
     for record in records:
         if record["score"] >= score_thresh:
             by_image[record["image_id"]].append(record)
@@ -106,8 +112,8 @@ def _by_image(coco, records, score_thresh):
     return images
 
 
-def confusion_matrix(coco, records, score_thresh, iou_thresh=0.5):
-    """int [C + 1, C + 1] in the order of the category ids: rows the ground truth, columns the detections; the last is background."""
+def confusion_matrix(coco: COCO, records: Sequence[dict], score_thresh: float, iou_thresh: float = 0.5) -> np.ndarray:
+    """int [C + 1, C + 1] in the order of category ids, last the background: rows ground truth, columns detections."""
     row = {category_id: index for index, category_id in enumerate(sorted(coco.cats))}
     matrix = np.zeros((len(row) + 1, len(row) + 1), int)
     for ground_truth, detections in _by_image(coco, records, score_thresh).values():
@@ -123,15 +129,20 @@ def confusion_matrix(coco, records, score_thresh, iou_thresh=0.5):
     return matrix
 
 
-def image_quality(coco, records, score_thresh, iou_thresh=0.5):
-    """{image id: quality in [0, 1]} of the images with objects or detections: the sum of the true positives' IoU over
-    true positives + false negatives / 2 + false positives / 2 (panoptic quality, Kirillov et al. 2019, on boxes)."""
+def image_quality(coco: COCO, records: Sequence[dict], score_thresh: float,
+                  iou_thresh: float = 0.5) -> dict[int, float]:
+    """{image id: quality in [0, 1]} of the images with objects or detections.
+
+    The sum of the true positives' IoU over true positives + false negatives / 2 + false positives / 2 (panoptic
+    quality, Kirillov et al. 2019, on boxes).
+    """
     quality = {}
     for image_id, (ground_truth, detections) in _by_image(coco, records, score_thresh).items():
-        overlaps = []
+        overlaps: list[float] = []
         for category_id in {record["category_id"] for record in ground_truth + detections}:
-            of_class = [[record for record in part if record["category_id"] == category_id] for part in (ground_truth, detections)]
-            overlaps += [overlap for _, _, overlap in match(*of_class, iou_thresh)]
+            objects, found = ([record for record in group if record["category_id"] == category_id]
+                              for group in (ground_truth, detections))
+            overlaps += [overlap for _, _, overlap in match(objects, found, iou_thresh)]
         if ground_truth or detections:
             quality[image_id] = sum(overlaps) / ((len(ground_truth) + len(detections)) / 2)
     return quality

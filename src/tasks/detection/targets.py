@@ -13,21 +13,21 @@ from ...imaging import gaussians, geometry
 from .. import augmentation
 from ..augmentation import random_augmentation as random_augmentation
 
-METAINFO: dict = {}  # beside classes and category_ids
+METAINFO: dict = {}  # in addition to classes and category_ids
 
 
 def read_metainfo(categories: list[dict]) -> dict:
-    """What categories of an annotation file say of the objects beside classes and ids: nothing."""
+    """The additions of this task to metainfo from the categories of an annotation file: none."""
     return {}
 
 
 def object_columns(metainfo: dict) -> dict[str, int]:
-    """{name: numbers of an object} of what MindRecord files hold of it beside boxes and labels, float32: nothing."""
+    """The additional float32 columns of objects in MindRecord files, {name: values per object}: none."""
     return {}
 
 
 def check_annotation(entry: dict, metainfo: dict) -> None:
-    """Complete what an annotation has beside its box, in place. Raises UserError that says why it is none: never."""
+    """Complete an annotation's additional fields in place, or raise UserError; here there are none."""
 
 
 def read_object(annotation: dict, metainfo: dict) -> dict:
@@ -45,30 +45,34 @@ class Layout(augmentation.Layout):
 
 
 def layout_of(config: Any, metainfo: dict) -> Layout:
-    """The Layout that a configuration describes for a data set."""
+    """The Layout for a configuration and a data set."""
     net = config.net_config
-    return Layout(**augmentation.common_layout(config, metainfo), mse_loss=net.mse_loss, dense_wh=net.dense_wh, cat_spec_wh=net.cat_spec_wh)
+    return Layout(**augmentation.common_layout(config, metainfo), mse_loss=net.mse_loss, dense_wh=net.dense_wh,
+                  cat_spec_wh=net.cat_spec_wh)
 
 
 def empty_heatmaps(count: int, layout: Layout) -> dict[str, np.ndarray]:
-    """Heatmaps of so many images to draw into: {"hm": zeros [count, C, h, w]}."""
+    """Heatmaps of `count` images to draw into: {"hm": zeros [count, C, h, w]}."""
     width, height = layout.out_size
     return {"hm": np.zeros((count, layout.num_classes, height, width), np.float32)}
 
 
 def warp(objects: dict, matrix: np.ndarray, mirrored_in: int) -> dict:
-    """Objects of an image, of its mirror image if that has a width, through a matrix [2, 3], as augmentation.augmented_view gives both."""
+    """Transform objects of an image by a matrix [2, 3], both from augmentation.augmented_view.
+
+    If mirrored_in, the width of the image, is not 0, they are mirrored first.
+    """
     boxes = geometry.flip_boxes(objects["boxes"], mirrored_in) if mirrored_in else objects["boxes"]
     return {**objects, "boxes": geometry.transform_boxes(boxes, matrix)}
 
 
 def encode(objects: dict, layout: Layout, heatmaps: dict | None = None) -> dict[str, np.ndarray]:
-    """encode_targets of objects in output pixels; heatmaps as empty_heatmaps gives them, of one image, or None."""
+    """encode_targets for objects in output pixels; heatmaps are those of one image of empty_heatmaps, or None."""
     return encode_targets(objects["boxes"], objects["labels"], layout, heatmaps["hm"] if heatmaps else None)
 
 
 @functools.lru_cache(maxsize=512)
-def _kernel(radius, mse_loss):
+def _kernel(radius: int, mse_loss: bool) -> np.ndarray:
     """The gaussian of a radius; of fixed width with the mean-squared-error option (the original's hm_gauss)."""
     if mse_loss:
         return gaussians.gaussian_kernel(3 * gaussians.MSRA_SIGMA, gaussians.MSRA_SIGMA)
@@ -78,11 +82,11 @@ def _kernel(radius, mse_loss):
 def encode_targets(boxes: np.ndarray, labels: np.ndarray, layout: Layout, hm: Any = None) -> dict[str, np.ndarray]:
     """Targets of one image.
 
-    Args: boxes [M, 4] x1, y1, x2, y2 in output pixels; labels [M]; a Layout; hm zeros [C, h, w] to draw the heatmap into (dense_wh needs
-    it), or None.
-    Returns a dictionary: hm as it was given, ind [max_objs] int32, reg [max_objs, 2], reg_mask [max_objs], wh and wh_mask:
-    [max_objs, 2], or [max_objs, 2 C] with cat_spec_wh, or [2, h, w] with dense_wh. All but ind float32. If hm is None, it holds
-    in its place objects [max_objs, 2] int32, class and radius (-1 where there is none), of which the device draws it.
+    Args: boxes [M, 4] x1, y1, x2, y2 in output pixels; labels [M]; a Layout; hm, zeros [C, h, w] to draw the heatmap
+    into (required by dense_wh), or None. Returns a dictionary: hm, ind [max_objs] int32, reg [max_objs, 2], reg_mask
+    [max_objs], wh and wh_mask: [max_objs, 2], or [max_objs, 2 C] with cat_spec_wh, or [2, h, w] with dense_wh. All but
+    ind are float32. If hm is None, objects [max_objs, 2] int32 takes its place: class and radius, -1 for padding, from
+    which the device draws it.
     """
     out_w, out_h = layout.out_size
     objects = np.full((layout.max_objs, 2), -1, np.int32)
@@ -109,7 +113,7 @@ def encode_targets(boxes: np.ndarray, labels: np.ndarray, layout: Layout, hm: An
         reg_mask[slot] = 1
         wh[slot] = w, h
         if layout.dense_wh:
-            # The original's draw_dense_reg takes the sigma of the heatmap's fixed gaussian for a radius.
+            # The original's draw_dense_reg uses the sigma of the heatmap's fixed gaussian as a radius.
             dense_kernel = _kernel(gaussians.MSRA_SIGMA, False) if layout.mse_loss else kernel
             gaussians.draw_dense_value(dense, hm.max(0), x, y, dense_kernel, (w, h))
     targets: dict[str, Any] = {"objects": objects} if hm is None else {"hm": hm}
@@ -124,22 +128,23 @@ def encode_targets(boxes: np.ndarray, labels: np.ndarray, layout: Layout, hm: An
     return targets
 
 
-def _in_class_columns(values, labels, num_classes):
-    """[M, 2] -> [M, 2 C] with the values in the columns 2 label, 2 label + 1, zero elsewhere."""
+def _in_class_columns(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """[M, 2] -> [M, 2 C] with the values in columns 2 label and 2 label + 1, zero elsewhere."""
     spread = np.zeros((len(values), num_classes, 2), np.float32)
     spread[np.arange(len(labels)), labels] = values[: len(labels)]
     return spread.reshape(len(values), -1)
 
 
 def columns(heatmaps_on_host: bool) -> list[str]:
-    """The columns of a training batch, in the order device_input.DeviceInput takes them."""
+    """The columns of a training batch, in the order of device_input.DeviceInput's arguments."""
     return ["image", "color", "hm" if heatmaps_on_host else "objects", "ind", "reg", "reg_mask", "wh", "wh_mask"]
 
 
 def draws_on_host(config: Any, device_target: str) -> bool:
     """Whether the pipeline draws the heatmaps, for dataset_config.heatmap_on "auto", "host" or "device".
 
-    auto: the device does where it is not the host itself, since that saves most of the bytes between them. The dense size map needs them.
+    auto: on the device unless it is the host itself, which saves most of the transfer. The dense size map needs the
+    host.
     """
     heatmap_on = config.dataset_config.heatmap_on
     return config.net_config.dense_wh or heatmap_on == "host" or (heatmap_on == "auto" and device_target == "CPU")

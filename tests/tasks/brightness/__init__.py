@@ -1,4 +1,4 @@
-"""A task that no file of src/ knows: boxes with a class, and how bright each object is in the color channels that its category names.
+"""A task outside of src/: boxes with a class and, per color channel named by its category, each object's brightness.
 
 It shows that a task is one folder.
 """

@@ -1,4 +1,4 @@
-"""The head light [channels] and its L1 loss, beside detection's."""
+"""The head light [channels] and its L1 loss, in addition to detection's."""
 from mindspore import nn, ops
 
 from src.tasks.base import Head

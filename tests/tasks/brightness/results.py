@@ -1,4 +1,4 @@
-"""Rows with light [channels] behind box, score and label."""
+"""Rows with light [channels] after box, score and label."""
 import numpy as np
 
 from src.tasks import rows as row
@@ -32,4 +32,5 @@ def table_columns(metainfo):
 
 
 def table_cells(rows):
-    return [[*cells, *(f"{value:.3f}" for value in light)] for cells, light in zip(results.table_cells(rows[:, :6]), rows[:, 6:])]
+    return [[*cells, *(f"{value:.3f}" for value in light)]
+            for cells, light in zip(results.table_cells(rows[:, :6]), rows[:, 6:])]

@@ -1,12 +1,13 @@
-"""What the web service answers."""
+"""The web service's description of an object."""
 from src.tasks.detection import schema
 
 
 class Object(schema.Object):
-    """An object detected, with its brightness in each channel."""
+    """A detected object, with its brightness in each channel."""
 
     light: list[float]
 
 
 def objects(rows, metainfo):
-    return [{**found, "light": light} for found, light in zip(schema.objects(rows[:, :6], metainfo), rows[:, 6:].tolist())]
+    return [{**found, "light": light}
+            for found, light in zip(schema.objects(rows[:, :6], metainfo), rows[:, 6:].tolist())]

@@ -1,4 +1,4 @@
-"""Detection's scores, and the share of objects that are found with a brightness that is off by at most 0.1."""
+"""Detection's scores, and the share of objects whose detected brightness is off by at most 0.1."""
 import numpy as np
 
 from src.tasks.detection import scores

@@ -14,7 +14,7 @@ METAINFO = {"channels": list_of(is_text, least=1)}
 def read_metainfo(categories):
     channels = categories[0].get("channels")
     if not METAINFO["channels"](channels) or any(category.get("channels") != channels for category in categories):
-        raise UserError("its categories name no channels, or different ones, which the task brightness reads")
+        raise UserError("its categories name no channels, or different ones; the task brightness needs them")
     return {"channels": channels}
 
 
@@ -24,7 +24,8 @@ def object_columns(metainfo):
 
 def check_annotation(entry, metainfo):
     if not list_of(is_number, len(metainfo["channels"]))(entry.get("light")):
-        raise UserError(f"its light is {entry.get('light')!r}; expected a number for each of {', '.join(metainfo['channels'])}")
+        raise UserError(f"its light is {entry.get('light')!r}; expected a number for each of "
+                        f"{', '.join(metainfo['channels'])}")
 
 
 def read_object(annotation, metainfo):
