@@ -1,1 +1,1 @@
-"""COCO files, MindRecord files, the training set."""
+"""COCO files, MindRecord files, training set."""

@@ -1,9 +1,11 @@
-"""What conversion, training and evaluation will say of a COCO-format data set, before any of them. Needs no MindSpore."""
+"""Checks of a COCO-format data set: reports what conversion, training and evaluation will. Does not need MindSpore."""
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,164 +15,183 @@ from ..core.errors import UserError
 from ..imaging import reading
 from ..imaging.color import apply_color
 from ..imaging.headers import read_header
-from ..tasks import task_of
-from .coco import check_classes, check_expected, check_objects, find_split, image_list, image_size, metainfo_of, read_coco
+from ..model_utils.config import Config
+from ..tasks import Task, task_of
+from ..tasks.augmentation import Layout
+from .coco import (
+    Split,
+    check_classes,
+    check_expected,
+    check_objects,
+    find_split,
+    image_list,
+    image_size,
+    metainfo_of,
+    read_coco,
+)
 from .epochs import epoch_order
 from .objects import usable_objects, without_objects
 from .samples import MAX_DRAWN_IMAGES, augmented_batch, sample_layout
 from .summary import Boxes, collect
 
-FIRST = 3  # of what is found, these are named
-LEFT_OUT_IMAGES = ("image files are missing", "images have another size than the annotation file says", "images cannot be read",
-                    "images have no annotation that can be used, and are left out", "ids stand for several images, which are left out")
-NEARLY = 64  # of 255: an image whose values are all below it is nearly black, and one of the opposite nearly white
-DULL, DEEP = ("images are nearly black or nearly white; is that what they show?",
-              "images have more than 8 bits a channel: whether they use them all is seen without --quick")
-BEYOND = "boxes reach beyond their image, and are cut off there"
-LEFT_OUT = {  # a part of the sentence about what is left out: what it is
-    "box without area": "boxes have no area, and are left out", "outside the": "boxes lie outside their image, and are left out",
-    "the same box and class": "boxes are there twice, and count once", "it cannot count as": LEFT_OUT_IMAGES[3],
-    "files have this id": LEFT_OUT_IMAGES[4], "": "annotations cannot be used, and are left out",
+MAX_EXAMPLES = 3  # named findings of a kind
+SKIPPED_IMAGES = MISSING, WRONG_SIZE, UNREADABLE, EMPTIED, SHARED_ID = (
+    "image files are missing", "images differ in size from the annotation file", "images cannot be read",
+    "images have no usable annotation and are skipped", "ids are shared by several files, which are skipped")
+NEARLY = 64  # of 255: an image with all values below this is nearly black, and inversely nearly white
+DULL, DEEP = ("images are nearly black or nearly white; is that intended?",
+              "images have more than 8 bits per channel: run without --quick to see whether they use the full range")
+BEYOND = "boxes extend beyond their image and are clipped"
+SKIPPED = {  # text in the message about a skipped entry: kind
+    "box without area": "boxes have no area and are skipped",
+    "outside the": "boxes lie outside their image and are skipped",
+    "the same box and class": "boxes are duplicates and count once", "it cannot count as": EMPTIED,
+    "files have this id": SHARED_ID, "": "annotations are unusable and are skipped",
 }
-NO_OBJECTS = "images have no objects, and are left out (dataset_config.keep_empty keeps them)"
+NO_OBJECTS = "images have no objects and are skipped (dataset_config.keep_empty keeps them)"
 
 
 @dataclass
-class Part:
-    """What was found in the "train" or the "val" part of a data set.
+class SplitReport:
+    """The findings in the "train" or the "val" split of a data set.
 
-    refusals: sentences for which conversion or evaluation would refuse all of it; found {what: [sentences]}; images [(id, path, objects,
-    stated size)] that can be used; their summary.Boxes.
+    refusals: reasons why conversion or evaluation would refuse the split; found {kind: [messages]}; images [(id, path,
+    objects, stated size)], the usable ones; boxes, their summary.Boxes.
     """
 
     name: str
     annotation: str = ""
-    coco: object = None
+    coco: Any = None
     metainfo: dict = field(default_factory=dict)
-    refusals: list = field(default_factory=list)
-    found: dict = field(default_factory=dict)
-    images: list = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    found: dict[str, list[str]] = field(default_factory=dict)
+    images: list[tuple] = field(default_factory=list)
     boxes: Boxes | None = None
 
-    def add(self, what, sentence):
-        """Note one thing of a kind."""
-        self.found.setdefault(what, []).append(sentence)
+    def add(self, kind: str, message: str) -> None:
+        """Add a finding of a kind."""
+        self.found.setdefault(kind, []).append(message)
 
-    def add_left_out(self, sentence):
-        """Note what is left out, by what the sentence says of it."""
-        self.add(next(what for words, what in LEFT_OUT.items() if words in sentence), sentence)
+    def add_skipped(self, message: str) -> None:
+        """Add a skipped entry; its kind follows from the message."""
+        self.add(next(kind for text, kind in SKIPPED.items() if text in message), message)
 
-    def lines(self):
-        """What was found, as lines of text."""
-        lines = [f"refused: {sentence}" for sentence in self.refusals]
-        for what, sentences in self.found.items():
-            lines.append(f"{len(sentences)} {what}:")
-            lines += [f"  {sentence}" for sentence in sentences[:FIRST]]
-            lines += [f"  and {len(sentences) - FIRST} more"] if len(sentences) > FIRST else []
+    def lines(self) -> list[str]:
+        """The findings as lines of text."""
+        lines = [f"refused: {message}" for message in self.refusals]
+        for kind, messages in self.found.items():
+            lines.append(f"{len(messages)} {kind}:")
+            lines += [f"  {message}" for message in messages[:MAX_EXAMPLES]]
+            lines += [f"  and {len(messages) - MAX_EXAMPLES} more"] if len(messages) > MAX_EXAMPLES else []
         return lines
 
     @property
-    def is_sound(self):
-        """Whether conversion and evaluation take this part, with all of its images."""
-        return not self.refusals and not set(self.found) & set(LEFT_OUT_IMAGES)
+    def is_sound(self) -> bool:
+        """Whether conversion and evaluation accept this split, with all of its images."""
+        return not self.refusals and not set(self.found) & set(SKIPPED_IMAGES)
 
 
-def check_part(data_dir, name, config, quick=False):
-    """The Part that is found in a data set. With quick, images are read by their headers alone."""
-    part, options, task = Part(name), config.dataset_config, task_of(config.net_config)
+def check_part(data_dir: str, name: str, config: Config, quick: bool = False) -> SplitReport:
+    """Check the "train" or the "val" split of a data set. With quick, only image headers are read."""
+    report, options, task = SplitReport(name), config.dataset_config, task_of(config.net_config)
     try:
         split = find_split(data_dir, name, options)
-        part.annotation = split.annotation
-        coco = part.coco = read_coco(split.annotation, split.image_dir, task)
-        part.metainfo = metainfo_of(coco, task)
-        check_expected(config, part.metainfo["classes"], part.metainfo["category_ids"], split.annotation)
+        report.annotation = split.annotation
+        coco = report.coco = read_coco(split.annotation, split.image_dir, task)
+        report.metainfo = metainfo_of(coco, task)
+        check_expected(config, report.metainfo["classes"], report.metainfo["category_ids"], split.annotation)
         if name == "val":
             check_objects(coco, split.annotation)
     except UserError as error:
-        part.refusals.append(str(error))
-    if part.coco is None:
-        return part
+        report.refusals.append(str(error))
+    if report.coco is None:
+        return report
     for note in coco.notes:
-        part.add("notes on the annotation file", note)
-    for sentence in coco.skipped:
-        part.add_left_out(sentence)
-    _check_images(part, split, options, task, quick)
-    for path, number in Counter(os.path.normpath(path) for _, path, *_ in part.images).items():
-        if number > 1:
-            part.add("image files are listed under more than one id", f"{path}: {number} times")
-    if not part.images:
-        part.refusals.append(f"{split.annotation}: no usable image in {split.image_dir} ({len(coco.dataset['images'])} listed)")
-    elif name == "train" and not len(part.boxes.labels):
-        part.refusals.append(f"{split.annotation}: no object in any of {len(part.images)} usable images")
-    return part
+        report.add("notes on the annotation file", note)
+    for message in coco.skipped:
+        report.add_skipped(message)
+    boxes = report.boxes = _check_images(report, split, options, task, quick)
+    for path, count in Counter(os.path.normpath(path) for _, path, *_ in report.images).items():
+        if count > 1:
+            report.add("image files are listed under more than one id", f"{path}: {count} times")
+    if not report.images:
+        report.refusals.append(f"{split.annotation}: no usable image in {split.image_dir} "
+                               f"({len(coco.dataset['images'])} listed)")
+    elif name == "train" and not len(boxes.labels):
+        report.refusals.append(f"{split.annotation}: no object in any of {len(report.images)} usable images")
+    return report
 
 
-def _check_images(part, split, options, task, quick):
-    """Read all images of a Part, and their boxes; fills images, boxes and found."""
-    coco, rows = part.coco, []
-    read_file = _read_header if quick else _read_whole
+def _check_images(report: SplitReport, split: Split, options: Any, task: Task, quick: bool) -> Boxes:
+    """Read all images of a split, and their boxes; adds images and findings to the report."""
+    coco, rows = report.coco, []
+    read_file = _read_header if quick else _read_pixels
 
-    def load(item):
+    def load(item: tuple[int, str]) -> tuple | Exception:
         try:
             return read_file(item[1], image_size(coco.imgs[item[0]]), options.max_pixels)
         except (OSError, ValueError) as error:
             return error
 
     listed = image_list(split, coco)
-    with ThreadPoolExecutor(options.num_workers) as pool, contextlib.closing(pool.map(load, listed)) as files:
-        for (image_id, path), read in zip(listed, progress(files, f"reading the {part.name} images", len(listed))):
+    with (ThreadPoolExecutor(options.num_workers) as pool,
+          contextlib.closing(cast(Generator, pool.map(load, listed))) as files):
+        loaded = progress(files, f"reading the {report.name} images", len(listed))
+        for (image_id, path), read in zip(listed, loaded):
             name, annotations = f"image {image_id} ({path})", coco.imgToAnns[image_id]
             if isinstance(read, Exception):
-                part.add(_kind(read), f"{name}: {errors.reason(read)}")
+                report.add(_kind(read), f"{name}: {errors.reason(read)}")
                 continue
-            size, what, remark = read
-            if what:
-                part.add(what, f"{name}: {remark}")
-            objects, problems = usable_objects(annotations, size, task, part.metainfo)
+            size, kind, remark = read
+            if kind:
+                report.add(kind, f"{name}: {remark}")
+            objects, problems = usable_objects(annotations, size, task, report.metainfo)
             boxes = objects["boxes"]
-            for sentence in problems:
-                part.add_left_out(sentence)
+            for message in problems:
+                report.add_skipped(message)
             if annotations and not len(boxes):
-                part.add_left_out(f"{name}: {without_objects(len(annotations))}")
+                report.add_skipped(f"{name}: {without_objects(len(annotations))}")
                 continue
             for box in boxes[((boxes[:, :2] < -1) | (boxes[:, 2:] > np.array(size) + 1)).any(1)]:
-                part.add(BEYOND, f"{name} of {size[0]}x{size[1]}: {box.round(1).tolist()}")
-            if part.name == "train" and not annotations and not options.keep_empty:
-                part.add(NO_OBJECTS, name)
+                report.add(BEYOND, f"{name} of {size[0]}x{size[1]}: {box.round(1).tolist()}")
+            if report.name == "train" and not annotations and not options.keep_empty:
+                report.add(NO_OBJECTS, name)
                 continue
             rows.append((size, boxes, objects["labels"]))
-            part.images.append((image_id, path, objects, image_size(coco.imgs[image_id])))
-    part.boxes = collect(rows)
+            report.images.append((image_id, path, objects, image_size(coco.imgs[image_id])))
+    return collect(rows)
 
 
-def _read_whole(path, size, max_pixels):
-    """((width, height), what there is to say of it, of DULL or None, and how) of a decoded image file."""
+def _read_pixels(path: str, size: tuple[int, int] | None, max_pixels: int) -> tuple[tuple, str | None, str]:
+    """Decode an image file: ((width, height), DULL or None, remark)."""
     image = reading.read_image(path, size, max_pixels)
     least, most = int(image.min()), int(image.max())
-    what, remark = None, ""
+    kind, remark = None, ""
     if most < NEARLY or least > 255 - NEARLY:
         with open(path, "rb") as file:
             bits = read_header(file).bits
-        what, remark = DULL, f"its values are {least} to {most} of 255"
-        remark += f", of {bits} bits a channel: multiply them, so that white is {2**bits - 1}" if bits > 8 and most < NEARLY else ""
-    return image.shape[1::-1], what, remark
+        kind, remark = DULL, f"its values are {least} to {most} of 255"
+        if bits > 8 and most < NEARLY:
+            remark += f", with {bits} bits per channel: scale them so that white is {2**bits - 1}"
+    return image.shape[1::-1], kind, remark
 
 
-def _read_header(path, size, max_pixels):
-    """The same, of DEEP, from its header alone."""
+def _read_header(path: str, size: tuple[int, int] | None, max_pixels: int) -> tuple[tuple, str | None, str]:
+    """Read the header of an image file: ((width, height), DEEP or None, remark)."""
     with open(path, "rb") as file:
         shown, bits = reading.header_size(file, size, max_pixels), read_header(file).bits
     return shown, DEEP if bits > 8 else None, f"{bits} bits"
 
 
-def _kind(error):
-    """What is wrong with an image that gave an error."""
-    missing, resized, unreadable, *_ = LEFT_OUT_IMAGES
-    return missing if isinstance(error, FileNotFoundError) else resized if isinstance(error, reading.WrongSize) else unreadable
+def _kind(error: Exception) -> str:
+    """The kind of finding for an image whose reading raised an error."""
+    if isinstance(error, FileNotFoundError):
+        return MISSING
+    return WRONG_SIZE if isinstance(error, reading.WrongSize) else UNREADABLE
 
 
-def compare_parts(train, val):
-    """Add to the validation Part what does not go together with the training Part: classes, and images that are in both."""
+def compare_parts(train: SplitReport, val: SplitReport) -> None:
+    """Add mismatches with the training split to the validation report: other classes, and images in both."""
     if train.coco is None or val.coco is None:
         return
     try:
@@ -180,21 +201,21 @@ def compare_parts(train, val):
     trained_on = {os.path.realpath(path) for _, path, *_ in train.images}
     for image_id, path, *_ in val.images:
         if os.path.realpath(path) in trained_on:
-            val.add("images are trained on, too: the scores will say too much", f"image {image_id} ({path})")
+            val.add("images are also in the training split: scores will be too high", f"image {image_id} ({path})")
 
 
-def first_batch(part, config):
-    """(batch {column: array} as preview.draw_batch takes it, image ids, layout) of the first images that train.py will draw.
+def first_batch(report: SplitReport, config: Config) -> tuple[dict[str, np.ndarray], list[int], Layout]:
+    """(batch {column: array} for preview.draw_batch, image ids, layout) of the first images that train.py will draw.
 
     Raises OSError or ValueError if an image cannot be read.
     """
-    layout = sample_layout(config, part.metainfo)
-    images = sorted(part.images, key=lambda image: image[0])
+    layout = sample_layout(config, report.metainfo)
+    images = sorted(report.images, key=lambda image: image[0])
     order = epoch_order(len(images), config.seed, 0, config.do_shuffle)
     order = order[: min(config.train_config.batch_size * config.train_config.accumulate_steps, MAX_DRAWN_IMAGES)]
     chosen = [images[index] for index in order]
-    loaded = ((reading.read_image(path, size, config.dataset_config.max_pixels), image_id, objects)
-              for image_id, path, objects, size in chosen)
+    loaded: Iterable[tuple] = ((reading.read_image(path, size, config.dataset_config.max_pixels), image_id, objects)
+                               for image_id, path, objects, size in chosen)
     columns = task_of(config.net_config).targets.columns(True)
     batch = dict(zip(columns, augmented_batch(loaded, len(chosen), 0, config, layout, True)))
     batch["image"] = np.stack([apply_color(view, color) for view, color in zip(batch["image"], batch["color"])])

@@ -1,11 +1,13 @@
-"""COCO files: find, read and check them; classes, images and boxes."""
+"""COCO files: locating, reading and checking them; classes, images and boxes."""
 import contextlib
 import functools
 import io
 import json
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from pycocotools.coco import COCO
 
@@ -14,70 +16,77 @@ from ..core.console import LOG, log_skipped
 from ..core.errors import UserError
 from ..imaging.headers import IMAGE_ENDINGS
 from ..imaging.reading import read_size
+from ..model_utils.config import Config
+from ..tasks import Task
 from . import coco_entries
 from .labels.formats import import_hint
 from .labels.names import alike
 from .objects import ANY_SIZE
 
-# Some documents spell the test set's year 2017.
+# Some documents give the test set's year as 2017.
 VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.json", "pascal_test2017.json"], "test": []}
-# COCO's lists of test images: test-dev is the part of the test set that its server scores by default.
+# COCO's lists of test images: test-dev is the subset that its server scores by default.
 LISTS = {"train": [], "val": [], "test": ["image_info_test-dev2017.json", "image_info_test2017.json"]}
 
 
 @dataclass
 class Split:
-    """One part of a COCO-format data set: its annotation file ("" if it has none) and the folder of its images."""
+    """One split of a COCO-format data set: its annotation file ("" if it has none) and its image folder."""
 
     annotation: str
     image_dir: str
 
 
-def find_split(data_dir, part, dataset_config, option="--data_dir"):
-    """Locate the "train", "val" or "test" part of the data set in data_dir.
+def find_split(data_dir: str, split: str, dataset_config: Any, option: str = "--data_dir") -> Split:
+    """Locate the "train", "val" or "test" split of the data set in data_dir.
 
-    dataset_config's <part>_annotation and <part>_image_dir (relative to data_dir) win; else the usual places are tried:
-    annotations/instances_<part>2017.json (also instance_..., <part>.json, COCO's lists of test images, Pascal VOC's names),
-    and <part>2017/, images/<part>/images/, images/<part>/ or images/. Raises UserError that lists the places tried.
+    dataset_config's <split>_annotation and <split>_image_dir (relative to data_dir) take precedence. Otherwise the
+    usual places are tried: annotations/instances_<split>2017.json (also instance_..., <split>.json, COCO's lists of
+    test images, Pascal VOC's names), and <split>2017/, images/<split>/images/, images/<split>/ or images/. Raises
+    UserError that lists the places tried.
     """
     errors.require_dir(data_dir, f"data set folder ({option})")
-    names = [f"instances_{part}2017.json", f"instance_{part}2017.json", *LISTS[part], f"{part}.json", *VOC_NAMES[part]]
+    names = [f"instances_{split}2017.json", f"instance_{split}2017.json", *LISTS[split], f"{split}.json",
+             *VOC_NAMES[split]]
     annotation = _first_existing(
-        data_dir, getattr(dataset_config, f"{part}_annotation"), [os.path.join("annotations", name) for name in names],
-        f"dataset_config.{part}_annotation", optional=part == "test",
+        data_dir, getattr(dataset_config, f"{split}_annotation"),
+        [os.path.join("annotations", name) for name in names], f"dataset_config.{split}_annotation",
+        optional=split == "test",
     )
-    folders = [f"{part}2017", os.path.join("images", part, "images"), os.path.join("images", part), "images"]
-    image_dir = _first_existing(data_dir, getattr(dataset_config, f"{part}_image_dir"), folders, f"dataset_config.{part}_image_dir")
+    folders = [f"{split}2017", os.path.join("images", split, "images"), os.path.join("images", split), "images"]
+    image_dir = _first_existing(data_dir, getattr(dataset_config, f"{split}_image_dir"), folders,
+                                f"dataset_config.{split}_image_dir")
     return Split(annotation, image_dir)
 
 
-def _first_existing(data_dir, chosen, usual, option, optional=False):
+def _first_existing(data_dir: str, chosen: str, usual: list[str], option: str, optional: bool = False) -> str:
     candidates = [os.path.join(data_dir, name) for name in ([chosen] if chosen else usual)]
     for path in candidates:
         if os.path.exists(path):
             return path
     if optional and not chosen:
         return ""
-    way = f"correct {option}" if chosen else f"set {option}{import_hint(data_dir)}"
-    raise UserError(f"none of these exists: {', '.join(candidates)}; {way}")
+    remedy = f"correct {option}" if chosen else f"set {option}{import_hint(data_dir)}"
+    raise UserError(f"none of these exists: {', '.join(candidates)}; {remedy}")
 
 
-def read_coco(path, image_dir="", task=None):
-    """Read and check an annotation file; returns pycocotools' COCO, whose `notes` say what was mended, and `skipped` what was left out.
+def read_coco(path: str, image_dir: str = "", task: Task | None = None) -> COCO:
+    """Read and check an annotation file.
 
-    Image ids are whole numbers from 0, class names different texts, category ids different whole numbers, or it raises UserError: what is
-    trained on can be scored. Annotations are objects (objects.py) of an image and a category of the file, with iscrowd, area, and ids
-    that pycocotools can tell apart. An image whose annotations are all none is left out with them: it does not show that there is nothing.
-    Sizes that the file does not state are those of the image files in image_dir, if it is given.
+    Returns pycocotools' COCO with two more attributes: `notes` lists the repairs, `skipped` the entries that were
+    dropped. Annotations are objects (objects.py) of a listed image and category, with iscrowd, area and ids that
+    pycocotools can tell apart. An image is dropped if none of its annotations is usable: it is not an image without
+    objects. Sizes missing from the file are read from the images in image_dir, if given. COCO's own files keep all
+    their boxes, so that scores match pycocotools'. With a Task, annotations also have the fields that it reads.
 
-    COCO's own files keep all their boxes, so that scores are those that pycocotools gives. With a Task annotations have what it reads of
-    them, too.
+    Raises UserError unless image ids are integers from 0, class names distinct strings and category ids distinct
+    integers: a data set that can be trained on can be scored.
     """
     return check_coco(load_json(path), path, image_dir, task)
 
 
-def load_json(path):
-    """What an annotation file holds, unchecked. Raises UserError if it is missing or no JSON."""
+def load_json(path: str) -> Any:
+    """Load an annotation file, unchecked. Raises UserError if it is missing or not JSON."""
     errors.require_file(path, "annotation file")
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -86,91 +95,97 @@ def load_json(path):
         raise UserError(f"{path}: not a COCO annotation file ({type(error).__name__}: {error})") from error
 
 
-def check_coco(content, path, image_dir="", task=None):
-    """read_coco, of what load_json gives."""
-    notes, skipped, mended = [], [], Counter()
+def check_coco(content: Any, path: str, image_dir: str = "", task: Task | None = None) -> COCO:
+    """read_coco for the content that load_json returns."""
+    notes: list[str] = []
+    skipped: list[str] = []
+    repairs: Counter = Counter()
     with errors.about(path):
         if not isinstance(content, dict):
-            raise UserError("not a COCO annotation file (it holds no dictionary)")
-        images, shared = coco_entries.read_images(coco_entries.dictionaries(content, "images"), notes, skipped, mended)
-        categories = coco_entries.read_categories(coco_entries.dictionaries(content, "categories"), mended)
+            raise UserError("not a COCO annotation file (the top level is not a dictionary)")
+        images, shared = coco_entries.read_images(coco_entries.dictionaries(content, "images"), notes, skipped, repairs)
+        categories = coco_entries.read_categories(coco_entries.dictionaries(content, "categories"), repairs)
         entries = coco_entries.dictionaries(content, "annotations", [])
         category_ids = {entry["id"] for entry in categories}
-        annotations = coco_entries.read_annotations(entries, images, shared, category_ids, notes, skipped, mended)
+        annotations = coco_entries.read_annotations(entries, images, shared, category_ids, notes, skipped, repairs)
         if task is not None:
-            complete = functools.partial(task.targets.check_annotation, metainfo=task.targets.read_metainfo(categories))
+            metainfo = task.targets.read_metainfo(categories)
+            complete = functools.partial(task.targets.check_annotation, metainfo=metainfo)
             annotations = coco_entries.keep_completed(annotations, complete, skipped)
     info = content["info"] if isinstance(content.get("info"), dict) else {}
     size_of = _sizes(images, image_dir)
     if is_official_coco(info):
-        mended[coco_entries.COUNTED] = coco_entries.count_non_objects(annotations, size_of)
+        repairs[coco_entries.COUNTED] = coco_entries.count_non_objects(annotations, size_of)
     else:
-        annotations = coco_entries.keep_objects(annotations, size_of, skipped, mended)
+        annotations = coco_entries.keep_objects(annotations, size_of, skipped, repairs)
     coco_entries.drop_emptied(images, entries, annotations, skipped)
     coco_entries.renumber_ids(annotations, notes)
     coco = COCO()
-    coco.dataset = {**content, "info": info, "images": list(images.values()), "annotations": annotations, "categories": categories}
+    coco.dataset = {**content, "info": info, "images": list(images.values()), "annotations": annotations,
+                    "categories": categories}
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-    notes += [f"{number} {sentence}" for sentence, number in mended.items() if number] + alike(entry["name"] for entry in categories)
-    coco.notes, coco.skipped = notes, skipped
+    notes += [f"{count} {message}" for message, count in repairs.items() if count]
+    coco.notes, coco.skipped = notes + alike(entry["name"] for entry in categories), skipped
     return coco
 
 
-def _sizes(images, image_dir):
-    """A function of an image id that gives the image's size (width, height): what its entry states, else its file's, else ANY_SIZE."""
+def _sizes(images: dict[int, dict], image_dir: str) -> Callable[[int], tuple[float, float]]:
+    """A function: image id -> size (width, height), from the image's entry, else its file, else ANY_SIZE."""
     @functools.cache
-    def size_of(image_id):
+    def size_of(image_id: int) -> tuple[float, float]:
         info = images[image_id]
         return image_size(info) or (image_dir and read_size(os.path.join(image_dir, info["file_name"]))) or ANY_SIZE
 
     return size_of
 
 
-def is_official_coco(info):
+def is_official_coco(info: dict) -> bool:
     """Whether an annotation file's `info` is that of the COCO data set itself."""
     return str(info.get("description", "")).startswith(("COCO 2014", "COCO 2017"))
 
 
-def log_notes(coco):
-    """Say what was mended and left out in an annotation file."""
+def log_notes(coco: COCO) -> None:
+    """Log the repairs and the skipped entries of an annotation file."""
     for note in coco.notes:
         LOG.warning(note)
     log_skipped(coco.skipped)
 
 
-def class_list(coco):
-    """(class names, category ids), both in the order of the ids; a label is an index into these lists."""
+def class_list(coco: COCO) -> tuple[list[str], list[int]]:
+    """(class names, category ids), both sorted by id; a label is an index into these lists."""
     categories = sorted(coco.dataset["categories"], key=lambda category: category["id"])
     return [category["name"] for category in categories], [category["id"] for category in categories]
 
 
-def metainfo_of(coco, task):
-    """The metainfo of a Task that a COCO file gives: classes, category_ids, and what the task reads beside them. Raises UserError."""
+def metainfo_of(coco: COCO, task: Task) -> dict:
+    """The metainfo of a COCO file: classes, category_ids and the task's additions. Raises UserError."""
     classes, category_ids = class_list(coco)
     return {"classes": classes, "category_ids": category_ids, **task.targets.read_metainfo(coco.dataset["categories"])}
 
 
-def named_classes(config):
+def named_classes(config: Config) -> list[str]:
     """dataset_config.coco_classes, without the model zoo's first class "background"."""
     names = config.dataset_config.coco_classes
     return names[1:] if names[:1] in (["background"], ["__background__"]) else names
 
 
-def check_expected(config, classes, category_ids, where):
-    """Raise UserError if a configuration names other classes than those of the file `where`: num_classes, coco_classes, valid_ids."""
-    number, names, ids = config.dataset_config.num_classes, named_classes(config), config.eval_config.valid_ids
-    for name, wanted, found in (("dataset_config.num_classes", [number] if number else [], [len(classes)]),
-                                ("dataset_config.coco_classes", names, classes), ("eval_config.valid_ids", ids, category_ids)):
-        if wanted and wanted != found:
-            differing = [f"has {here!r} where {where} has {there!r}" for here, there in zip(wanted, found) if here != there]
-            differing = differing or [f"has {len(wanted)} entries, and {where} {len(found)}"]
-            raise UserError(f"{name} ({config.origin(name)}) {differing[0]}; correct it, or leave it out: classes and ids come from the "
-                            "annotation file")
+def check_expected(config: Config, classes: list[str], category_ids: list[int], where: str) -> None:
+    """Raise UserError if num_classes, coco_classes or valid_ids differ from the classes of the file `where`."""
+    count, names, ids = config.dataset_config.num_classes, named_classes(config), config.eval_config.valid_ids
+    for name, expected, found in (("dataset_config.num_classes", [count] if count else [], [len(classes)]),
+                                  ("dataset_config.coco_classes", names, classes),
+                                  ("eval_config.valid_ids", ids, category_ids)):
+        if expected and expected != found:
+            differing = [f"has {ours!r} where {where} has {theirs!r}"
+                         for ours, theirs in zip(expected, found) if ours != theirs]
+            differing = differing or [f"has {len(expected)} entries, {where} has {len(found)}"]
+            raise UserError(f"{name} ({config.origin(name)}) {differing[0]}; correct or omit it: classes and ids come "
+                            "from the annotation file")
 
 
-def image_list(split, coco):
-    """The images of a part as [(id, path)]: those of its annotations, or if coco is None the folder's files, numbered from 1."""
+def image_list(split: Split, coco: COCO | None) -> list[tuple[int, str]]:
+    """The images of a split as [(id, path)]: those in coco, or if that is None the folder's files, numbered from 1."""
     if coco:
         return [(info["id"], os.path.join(split.image_dir, info["file_name"])) for info in coco.dataset["images"]]
     paths = sorted(
@@ -180,38 +195,39 @@ def image_list(split, coco):
     return list(enumerate(paths, 1))
 
 
-def image_size(info):
-    """(width, height) that an image's entry states, None if it states none."""
-    size = info.get("width"), info.get("height")
+def image_size(info: dict) -> tuple[int, int] | None:
+    """(width, height) stated in an image's entry, or None."""
+    size: tuple[Any, Any] = info.get("width"), info.get("height")
     return size if all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size) else None
 
 
-def dataset_name(data_dir, coco):
-    """What the evaluation calls the data set: coco2017, or the name of its folder."""
+def dataset_name(data_dir: str, coco: COCO) -> str:
+    """The data set's name in evaluation: coco2017, or the name of its folder."""
     description = str(coco.dataset["info"].get("description", ""))
     return "coco2017" if description.startswith("COCO 2017") else os.path.basename(os.path.abspath(data_dir))
 
 
-def check_classes(description, coco, annotation):
-    """The annotation's category id of each of the model's classes. Raises UserError unless both name the same classes."""
-    ids = {category["name"]: category["id"] for category in coco.dataset["categories"]}
-    for name in description["classes"]:
+def check_classes(description: dict, coco: COCO, annotation: str) -> list[int]:
+    """The file's category id of each of the model's classes. Raises UserError unless both have the same classes."""
+    classes, ids = description["classes"], {entry["name"]: entry["id"] for entry in coco.dataset["categories"]}
+    for name in classes:
         if name not in ids:
-            raise UserError(f"{annotation} has no class {name!r}, which the model was trained on; it has {len(ids)} classes: {_some(ids)}")
+            raise UserError(f"{annotation} has no class {name!r}, which the model was trained on; it has {len(ids)} "
+                            f"classes: {_some(ids)}")
     for name in ids:
-        if name not in description["classes"]:
-            raise UserError(f"the model was not trained on {name!r} of {annotation}; "
-                            f"it knows {len(description['classes'])} classes: {_some(description['classes'])}")
-    return [ids[name] for name in description["classes"]]
+        if name not in classes:
+            raise UserError(f"the model was not trained on {name!r} of {annotation}, but on {len(classes)} classes: "
+                            f"{_some(classes)}")
+    return [ids[name] for name in classes]
 
 
-def check_objects(coco, annotation):
-    """Raise UserError unless there is an object to score detections against: pycocotools would give -1 for everything."""
+def check_objects(coco: COCO, annotation: str) -> None:
+    """Raise UserError unless there is an object to score detections against: pycocotools would return -1 throughout."""
     if not any(entry["category_id"] in coco.cats and not entry["iscrowd"] for entry in coco.dataset["annotations"]):
-        raise UserError(f"{annotation} holds no objects (but crowds) to score detections against; without scores, eval.py detects with "
-                        "--enable_eval false")
+        raise UserError(f"{annotation} holds no objects (except crowds) to score detections against; to detect without "
+                        "scores, run eval.py with --enable_eval false")
 
 
-def _some(names, limit=8):
+def _some(names: Iterable[str], limit: int = 8) -> str:
     names = list(names)
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

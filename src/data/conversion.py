@@ -1,29 +1,33 @@
-"""A part of a COCO data set -> MindRecord files."""
+"""Conversion of a COCO split to MindRecord files."""
 import functools
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pycocotools.coco import COCO
 
 from ..core import errors
 from ..core.console import LOG, log_skipped, progress
 from ..core.errors import UserError
 from ..core.files import settle, write_json
 from ..imaging import reading
-from ..tasks import task_of
-from .coco import check_expected, dataset_name, image_size, metainfo_of, read_coco
+from ..model_utils.config import Config
+from ..tasks import Task, task_of
+from .coco import Split, check_expected, dataset_name, image_size, metainfo_of, read_coco
 from .manifest import boxes_path, manifest_path, record_schema, write_boxes, writing_records
 from .objects import usable_objects, without_objects
 from .summary import collect
 
 
-def convert(split, config):
-    """Write the images and boxes of a part of a COCO data set to MindRecord files; returns the manifest.
+def convert(split: Split, config: Config) -> dict:
+    """Write the images and boxes of a COCO split to MindRecord files; returns the manifest.
 
-    Images go in as the bytes they are on disk; one whose size in the annotation file is that without its EXIF orientation goes in without
-    that. Images without annotations (unless dataset_config.keep_empty), unreadable images, those of more than max_pixels, and what is no
-    object (objects.py) are left out, counted and logged.
-    The files appear in mindrecord_dir when all are whole, the manifest last. Raises UserError if the configuration names other classes, or
-    if no image or no object is left.
+    Images are stored as the bytes on disk, without the EXIF orientation if the annotation file states the unrotated
+    size. Images without annotations (unless dataset_config.keep_empty), unreadable images, images with more than
+    max_pixels pixels and annotations that are not objects (objects.py) are skipped, counted and logged.
+    The files appear in mindrecord_dir once all are complete, the manifest last. Raises UserError if the configuration
+    names other classes, or if no image or no object remains.
     """
     from mindspore.mindrecord import FileWriter
 
@@ -35,16 +39,17 @@ def convert(split, config):
     os.makedirs(mindrecord_dir, exist_ok=True)
     listed = coco.dataset["images"]
     infos = listed if options.keep_empty else [info for info in listed if coco.imgToAnns[info["id"]]]
-    if left_out := len(listed) - len(infos):
-        LOG.info(f"{left_out} of {len(listed)} images have no objects and are left out (dataset_config.keep_empty keeps them)")
+    if empty := len(listed) - len(infos):
+        LOG.info(f"{empty} of {len(listed)} images without objects skipped (dataset_config.keep_empty keeps them)")
     num_shards = max(1, min(options.num_shards, len(infos)))
     skipped = list(coco.skipped)
     for note in coco.notes:
         LOG.warning(note)
-    boxes = []
+    rows = []
     load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, task=task, metainfo=metainfo,
                              max_pixels=options.max_pixels)
-    with tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial, ThreadPoolExecutor(options.num_workers) as pool:
+    with (tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial,
+          ThreadPoolExecutor(options.num_workers) as pool):
         with writing_records(mindrecord_dir):
             writer = FileWriter(os.path.join(partial, prefix), num_shards)
             writer.add_schema(record_schema(task, metainfo), "CenterNet training set")
@@ -54,36 +59,43 @@ def convert(split, config):
                 skipped += problems
                 if record is not None:
                     records.append(record)
-                    boxes.append((size, record["boxes"], record["labels"]))
+                    rows.append((size, record["boxes"], record["labels"]))
             if records:
                 with writing_records(mindrecord_dir):
-                    writer.write_raw_data(records)  # together: one by one they are spread unevenly, and some files stay empty
+                    writer.write_raw_data(records)  # in one call: single writes fill the files unevenly
         log_skipped(skipped)
-        if not any(len(labels) for _, _, labels in boxes):
-            what = "no usable image" if not boxes else f"no object in any of {len(boxes)} usable images"
-            raise UserError(f"{split.annotation}: {what} in {split.image_dir} ({len(listed)} listed)")
+        _require_objects(rows, split, len(listed))
         with writing_records(mindrecord_dir):
             writer.commit()
-        files, boxes = sorted(os.listdir(partial)), collect(boxes)
+        files, boxes = sorted(os.listdir(partial)), collect(rows)
         manifest = {
             "dataset": dataset_name(config.coco_data_dir, coco), "task": task.name, **metainfo, "images": boxes.images,
             "objects": len(boxes.labels), "images_without_objects": int((boxes.counts == 0).sum()),
-            "images_left_out": len(listed) - len(infos), "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
+            "images_left_out": len(listed) - len(infos),
+            "files": [file for file in files if not file.endswith(".db")], "skipped": skipped,
             "sizes": {file: os.path.getsize(os.path.join(partial, file)) for file in files},
         }
         write_boxes(boxes_path(partial, prefix), boxes)
         write_json(manifest_path(partial, prefix), manifest)
-        for place in [*(os.path.join(partial, file) for file in files), boxes_path(partial, prefix), manifest_path(partial, prefix)]:
-            settle(place, os.path.join(mindrecord_dir, os.path.basename(place)))
+        for name in [*files, *map(os.path.basename, (boxes_path(partial, prefix), manifest_path(partial, prefix)))]:
+            settle(os.path.join(partial, name), os.path.join(mindrecord_dir, name))
     return manifest
 
 
-def _chunks(items, size):
+def _require_objects(rows: list[tuple], split: Split, listed: int) -> None:
+    """Raise UserError unless there is an object in the rows (size, boxes, labels)."""
+    if not any(len(labels) for _, _, labels in rows):
+        what = "no usable image" if not rows else f"no object in any of {len(rows)} usable images"
+        raise UserError(f"{split.annotation}: {what} in {split.image_dir} ({listed} listed)")
+
+
+def _chunks(items: list, size: int) -> list[list]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _load_record(info, coco, image_dir, task, metainfo, max_pixels):
-    """(record or None, (width, height) of the image, sentences about what was left out) of one image."""
+def _load_record(info: dict, coco: COCO, image_dir: str, task: Task, metainfo: dict,
+                 max_pixels: int) -> tuple[dict | None, Any, list[str]]:
+    """(record or None, the image's size (width, height), messages about skipped entries) of one image."""
     path = os.path.join(image_dir, info["file_name"])
     try:
         with open(path, "rb") as file:

@@ -1,6 +1,6 @@
-"""The files beside MindRecord files that say what they hold: JSON, and the sizes of all boxes as NumPy arrays.
+"""The files that describe MindRecord files: a JSON manifest, and the sizes of all boxes as NumPy arrays.
 
-The model zoo's MindRecord files have neither: a configuration says what they hold.
+The model zoo's MindRecord files have neither: the configuration describes them.
 """
 import contextlib
 import json
@@ -10,6 +10,8 @@ import shutil
 import sqlite3
 import zipfile
 import zlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from ..core.errors import UserError
 from ..core.files import atomic_write, read_json
 from ..core.kinds import dictionary_of, is_int64, is_string, is_text, list_of
 from ..core.project import command
+from ..model_utils.config import Config
 from ..model_utils.paths import training_annotation
 from ..tasks import Task, task_of
 from .coco import check_expected, class_list, find_split, named_classes, read_coco
@@ -25,9 +28,9 @@ from .labels.formats import import_hint
 from .summary import Boxes
 
 COLUMNS = ["image", "image_id", "boxes", "labels"]  # and the task's
-ZOO_COLUMNS = ["image", "img_id", "bboxes", "category_id"]  # the same in the model zoo's files, whose category_id counts from 1
-BOXES = ("image_sizes", "counts", "sizes", "labels")  # of summary.Boxes, in the file beside the manifest
-HEADER_LIMIT = 2**24  # bytes that MindRecord keeps for its header
+ZOO_COLUMNS = ["image", "img_id", "bboxes", "category_id"]  # in the model zoo's files, whose category_id counts from 1
+BOXES = ("image_sizes", "counts", "sizes", "labels")  # fields of summary.Boxes in the file next to the manifest
+HEADER_LIMIT = 2**24  # bytes that MindRecord reserves for its header
 
 
 def record_schema(task: Task, metainfo: dict) -> dict[str, dict]:
@@ -35,28 +38,29 @@ def record_schema(task: Task, metainfo: dict) -> dict[str, dict]:
     return {
         "image": {"type": "bytes"}, "image_id": {"type": "int64"},
         "boxes": {"type": "float32", "shape": [-1, 4]}, "labels": {"type": "int32", "shape": [-1]},
-        **{name: {"type": "float32", "shape": [-1, count]} for name, count in task.targets.object_columns(metainfo).items()},
+        **{name: {"type": "float32", "shape": [-1, count]}
+           for name, count in task.targets.object_columns(metainfo).items()},
     }
 
 
-def manifest_path(mindrecord_dir, prefix):
-    """The file that is written last, and says what the MindRecord files hold."""
+def manifest_path(mindrecord_dir: str, prefix: str) -> str:
+    """The path of the manifest, which is written last."""
     return os.path.join(mindrecord_dir, f"{prefix}.manifest.json")
 
 
-def boxes_path(mindrecord_dir, prefix):
-    """The file beside MindRecord files that holds the sizes of their images and boxes."""
+def boxes_path(mindrecord_dir: str, prefix: str) -> str:
+    """The path of the file with the sizes of all images and boxes."""
     return os.path.join(mindrecord_dir, f"{prefix}.boxes.npz")
 
 
-def write_boxes(path, boxes):
-    """Write summary.Boxes, so that no one reads all MindRecord files for them."""
+def write_boxes(path: str, boxes: Boxes) -> None:
+    """Write summary.Boxes, which saves reading all MindRecord files for them."""
     with atomic_write(path) as partial:
         np.savez_compressed(partial, **{name: getattr(boxes, name) for name in BOXES})
 
 
-def read_boxes(path, images, num_classes):
-    """The summary.Boxes that write_boxes wrote for so many images and classes; None if the file is missing, damaged, or another's."""
+def read_boxes(path: str, images: int, num_classes: int) -> Boxes | None:
+    """Read write_boxes' file; None if it is missing, damaged, or does not match the number of images and classes."""
     try:
         with np.load(path, allow_pickle=False) as file:
             boxes = Boxes(**{name: file[name] for name in BOXES}, images=images)
@@ -71,10 +75,11 @@ def read_boxes(path, images, num_classes):
     return boxes if fits and known and np.isfinite(boxes.sizes).all() else None
 
 
-def read_manifest(config):
-    """The manifest of config's MindRecord files, with their presence and the configuration's classes checked. Raises UserError.
+def read_manifest(config: Config) -> dict:
+    """Read the manifest of config's MindRecord files; checks that they are complete and the classes match.
 
-    Of what the model zoo converted, the configuration tells the classes: coco_classes, or train_annotation.
+    The classes of the model zoo's files come from the configuration: coco_classes or train_annotation. Raises
+    UserError.
     """
     mindrecord_dir, prefix = config.mindrecord_dir, config.mindrecord_prefix
     errors.require_dir(mindrecord_dir, "MindRecord folder (--mindrecord_dir)")
@@ -84,52 +89,56 @@ def read_manifest(config):
         manifest = describe_zoo_files(config, zoo_files)
     elif os.path.isfile(path):
         manifest = read_json(path, "a manifest of MindRecord files", {
-            "dataset": is_string, "files": list_of(is_text), "classes": list_of(is_text, least=1), "category_ids": list_of(is_int64)})
+            "dataset": is_string, "files": list_of(is_text), "classes": list_of(is_text, least=1),
+            "category_ids": list_of(is_int64)})
         check_task(manifest, config, path)
         if not dictionary_of(is_int64)(manifest.get("sizes", {})):
-            raise UserError(f"{path}: not a manifest of MindRecord files (its sizes are no whole numbers)")
+            raise UserError(f"{path}: not a manifest of MindRecord files (its sizes are not integers)")
         check_expected(config, manifest["classes"], manifest["category_ids"], path)
     else:
-        raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing{_conversion_hint(config)}")
+        raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing"
+                        f"{_conversion_hint(config)}")
     for name in [*manifest["files"], *(f"{file}.db" for file in manifest["files"])]:
         file = errors.require_file(os.path.join(mindrecord_dir, name), "MindRecord file")
-        written = manifest.get("sizes", {}).get(name)  # the model zoo's files and those of earlier versions have none
+        written = manifest.get("sizes", {}).get(name)  # absent for the model zoo's files and earlier versions
         if written not in (None, os.path.getsize(file)):
             raise damaged(mindrecord_dir, f"{name} has {os.path.getsize(file)} bytes, the conversion wrote {written}")
     return manifest
 
 
-def check_task(manifest, config, path):
-    """Raise UserError unless the MindRecord files with this manifest, at path, were converted for the task that is to be trained."""
+def check_task(manifest: dict, config: Config, path: str) -> None:
+    """Raise UserError unless the MindRecord files of this manifest, at path, were converted for config's task."""
     task = task_of(config.net_config)
     with errors.about(path):
         converted = task_of(manifest)
     if converted is not task:
-        raise UserError(f"{path}: converted for {converted.name}, and net_config.task is {task.name}; convert the data set with "
-                        f"--net_config.task {task.name} into another folder, or train {converted.name}")
+        raise UserError(f"{path}: converted for {converted.name}, but net_config.task is {task.name}; convert the data "
+                        f"set with --net_config.task {task.name} into another folder, or train {converted.name}")
     for name, test in task.targets.METAINFO.items():
         if not (name in manifest and test(manifest[name])):
-            raise UserError(f"{path}: not a manifest of MindRecord files for {task.name} (its {name} is missing or damaged)")
+            raise UserError(f"{path}: not a manifest of MindRecord files for {task.name} ({name} is missing or "
+                            "invalid)")
 
 
-def _conversion_hint(config):
-    """The end of the error that a folder holds no conversion: what converts what is there instead."""
+def _conversion_hint(config: Config) -> str:
+    """The end of the error that a folder holds no conversion: the command that converts its content."""
     folder, convert = config.mindrecord_dir, f"{command('src/dataset.py')} --coco_data_dir"
     try:
         find_split(folder, "train", config.dataset_config)
     except UserError:
         hint = import_hint(folder)
-        way = f"{convert} DATA --mindrecord_dir MINDRECORD_DIR"
-        return f"{hint}, and {way} then converts that" if hint else f"; run {way} first"
-    return f"; this is a data set, not yet converted: {convert} {shlex.quote(folder)} --mindrecord_dir MINDRECORD_DIR converts it"
+        generic = f"{convert} DATA --mindrecord_dir MINDRECORD_DIR"
+        return f"{hint}; then convert that with {generic}" if hint else f"; run {generic} first"
+    return (f"; this is an unconverted data set: convert it with {convert} {shlex.quote(folder)} "
+            "--mindrecord_dir MINDRECORD_DIR")
 
 
-def find_zoo_files(mindrecord_dir, prefix):
-    """Names of all files of a folder's conversion with that prefix, missing ones too, if it has the model zoo's columns; else [].
+def find_zoo_files(mindrecord_dir: str, prefix: str) -> list[str]:
+    """The file names of the model zoo's conversion with that prefix, including missing files; [] if there is none.
 
-    Raises UserError if the model zoo's files in the folder begin with another prefix.
+    Files are the model zoo's if they have its columns. Raises UserError if those in the folder have another prefix.
     """
-    found = {}
+    found: dict[str, list[str]] = {}
     for name in sorted(os.listdir(mindrecord_dir)):
         header = _header(os.path.join(mindrecord_dir, name))
         with contextlib.suppress(KeyError, IndexError, TypeError):
@@ -137,13 +146,13 @@ def find_zoo_files(mindrecord_dir, prefix):
                 files = [os.path.basename(path) for path in header["shard_addresses"]]
                 found[os.path.commonprefix(files)] = files
     if found and prefix not in found:
-        raise UserError(f"no MindRecord files {prefix}* in {mindrecord_dir}; the model zoo's there begin with {', '.join(found)}: "
-                        "set mindrecord_prefix")
+        raise UserError(f"no MindRecord files {prefix}* in {mindrecord_dir}; the model zoo's files in it begin with "
+                        f"{', '.join(found)}: set mindrecord_prefix")
     return found.get(prefix, [])
 
 
-def _header(path):
-    """The header of a MindRecord file: its length in 8 bytes, then JSON, one entry of which names every 32 MB of data; else None."""
+def _header(path: str) -> Any:
+    """The JSON header of a MindRecord file, whose length is in the first 8 bytes; None for other files."""
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
@@ -156,8 +165,8 @@ def _header(path):
             return None
 
 
-def describe_zoo_files(config, files):
-    """The manifest of the model zoo's files, with what the configuration says of their classes. Raises UserError if it says nothing."""
+def describe_zoo_files(config: Config, files: list[str]) -> dict:
+    """A manifest of the model zoo's files with the classes of the configuration. Raises UserError if it names none."""
     annotation, ids = training_annotation(config), config.eval_config.valid_ids
     if annotation:
         classes, category_ids = class_list(read_coco(annotation))
@@ -165,19 +174,21 @@ def describe_zoo_files(config, files):
     elif classes := named_classes(config):
         category_ids = ids or list(range(1, len(classes) + 1))
         if len(category_ids) != len(classes):
-            raise UserError(f"eval_config.valid_ids has {len(category_ids)} entries, dataset_config.coco_classes {len(classes)}")
+            raise UserError(f"eval_config.valid_ids has {len(category_ids)} entries, dataset_config.coco_classes has "
+                            f"{len(classes)}")
         if config.dataset_config.num_classes not in (0, len(classes)):
-            raise UserError(f"dataset_config.num_classes is {config.dataset_config.num_classes}, and dataset_config.coco_classes has "
-                            f"{len(classes)} classes")
+            raise UserError(f"dataset_config.num_classes is {config.dataset_config.num_classes}, and "
+                            f"dataset_config.coco_classes has {len(classes)} classes")
     else:
-        raise UserError(f"{config.mindrecord_dir}: MindRecord files of the model zoo, which name no classes; give the configuration that "
-                        "they were made with (--config_path), or their annotation file (--dataset_config.train_annotation)")
+        raise UserError(f"{config.mindrecord_dir}: the model zoo's MindRecord files do not name their classes; give "
+                        "the configuration they were made with (--config_path) or their annotation file "
+                        "(--dataset_config.train_annotation)")
     name = os.path.basename(os.path.abspath(config.mindrecord_dir))
     return {"dataset": name, "classes": classes, "category_ids": category_ids, "files": files, "columns": ZOO_COLUMNS}
 
 
-def is_empty(file):
-    """Whether a MindRecord file's index, an SQLite file beside it, says that it holds no rows; what is damaged is for MindSpore to tell."""
+def is_empty(file: str) -> bool:
+    """Whether a MindRecord file has no rows, by its SQLite index; a damaged index is left to MindSpore to report."""
     try:
         with contextlib.closing(sqlite3.connect(f"{file}.db")) as index:
             return index.execute("SELECT COUNT(*) FROM INDEXES").fetchone()[0] == 0
@@ -185,24 +196,24 @@ def is_empty(file):
         return False
 
 
-def damaged(mindrecord_dir, why):
-    """The UserError that MindRecord files are damaged."""
-    return UserError(f"{mindrecord_dir}: its MindRecord files are damaged, or do not belong together; convert the data set again, "
-                     f"into another folder ({why})")
+def damaged(mindrecord_dir: str, cause: object) -> UserError:
+    """The UserError for damaged MindRecord files."""
+    return UserError(f"{mindrecord_dir}: its MindRecord files are damaged or do not belong together; convert the data "
+                     f"set again, into another folder ({cause})")
 
 
 @contextlib.contextmanager
-def writing_records(folder):
-    """Turn MindSpore's error of the block, which writes MindRecord files for a folder, into a UserError."""
+def writing_records(folder: str) -> Iterator[None]:
+    """Turn MindSpore's error in a block that writes MindRecord files for a folder into a UserError."""
     try:
         yield
     except RuntimeError as error:
         free = shutil.disk_usage(folder).free / 2**20
-        raise UserError(f"the MindRecord files in {folder} could not be written ({cause_of(error)}); its disk had {free:.0f} MB left, and "
-                        "nothing of this conversion stays") from error
+        raise UserError(f"the MindRecord files in {folder} could not be written ({cause_of(error)}); its disk had "
+                        f"{free:.0f} MB left; this conversion was discarded") from error
 
 
-def cause_of(error):
-    """The line of MindSpore's RuntimeError that says what happened."""
+def cause_of(error: RuntimeError) -> str:
+    """The line of MindSpore's RuntimeError that states the cause."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line.startswith("[ERROR]")), lines[0])

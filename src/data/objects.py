@@ -1,8 +1,8 @@
-"""What an object is: the one rule of conversion, training, evaluation, checks and imports; objects as arrays.
+"""The definition of an object, shared by conversion, training, evaluation, checks and imports; objects as arrays.
 
-An object is a box of four finite numbers and of a known class, with an area inside its image. A second box of the same class with the same
-four numbers in one image is the same object. A crowd is an object of a kind of its own: trained on as in the paper's code, and where
-detections are scored a region in which they count as neither right nor wrong.
+An object is a box of four finite numbers and a known class, with a positive area inside its image. A second box with
+the same class and numbers in one image is a duplicate. Crowds are separate: they are trained on, as in the paper's
+code, and in scoring they are regions where detections count as neither right nor wrong.
 """
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -15,22 +15,22 @@ from ..tasks import Task
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
-MAX_SIDE = 1e9  # pixels; float32 holds whole boxes up to there
-ANY_SIZE = (math.inf, math.inf)  # of an image whose size nobody knows
+MAX_SIDE = 1e9  # pixels; float32 can represent boxes up to this size
+ANY_SIZE = (math.inf, math.inf)  # of an image of unknown size
 
 
 def is_box(value: object) -> bool:
-    """Whether a value is a list of four numbers that a box can have."""
+    """Whether a value is a list of four numbers in the range of a box."""
     return isinstance(value, list) and len(value) == 4 and all(
         type(number) in (int, float) and -MAX_SIDE <= number <= MAX_SIDE for number in value)
 
 
-def object_problem(thing: object, kind: tuple, box: Sequence[float], size: tuple[float, float], seen: dict,
+def object_problem(item: object, kind: tuple, box: Sequence[float], size: tuple[float, float], seen: dict,
                    name: Callable[[Any], str] = str) -> str:
-    """Why a thing is no object of an image of that size (width, height), "" if it is one.
+    """The reason why an annotation is not an object of an image of that size (width, height), "" if it is one.
 
-    Args: kind (class, whether it is a crowd); box x, y, w, h; seen {(kind, *box): thing} of the image's objects so far, which it joins;
-    name, a function of a thing that gives what sentences call it.
+    Args: item, any handle of the annotation; kind (class, is crowd); box x, y, w, h; seen {(kind, *box): item} of the
+    image's objects so far, to which this one is added; name(item), its name in messages.
     """
     x, y, w, h = box
     if not (math.isfinite(x + y + w + h) and w > 0 and h > 0):
@@ -41,17 +41,17 @@ def object_problem(thing: object, kind: tuple, box: Sequence[float], size: tuple
     key = (kind, x, y, w, h)
     if key in seen:
         return f"the same box and class as {name(seen[key])}"
-    seen[key] = thing
+    seen[key] = item
     return ""
 
 
 def annotation_name(annotation: dict) -> str:
-    """What sentences call a COCO annotation: by its id in the file."""
+    """The name of a COCO annotation in messages, with its id in the file."""
     return f"annotation {annotation.get('source_id', annotation.get('id'))} of image {annotation.get('image_id')}"
 
 
 def annotation_problem(annotation: dict, size: tuple[float, float], seen: dict) -> str:
-    """object_problem, of a COCO annotation."""
+    """object_problem for a COCO annotation."""
     kind = (annotation["category_id"], bool(annotation.get("iscrowd")))
     return object_problem(annotation, kind, annotation["bbox"], size, seen, annotation_name)
 
@@ -60,10 +60,10 @@ def usable_objects(annotations: Iterable[dict], size: tuple[float, float], task:
                    category_ids: Sequence[int] | None = None) -> tuple[dict[str, np.ndarray], list[str]]:
     """The objects of one image as arrays.
 
-    Args: annotations of the image, as read_coco gives them; the image's size (width, height) in pixels; a Task and the data set's metainfo;
-    category_ids in the order of the labels, if they are others than those of metainfo.
-    Returns {boxes [M, 4] float32 x1, y1, x2, y2 (not clipped), labels [M] int32 and the task's object_columns, float32 [M, n]}, and
-    for each annotation that is no object a sentence that names it.
+    Args: annotations of the image, from read_coco; the image's size (width, height) in pixels; a Task and the data
+    set's metainfo; category_ids in label order, if they differ from metainfo's.
+    Returns {boxes [M, 4] float32 x1, y1, x2, y2 (not clipped), labels [M] int32 and the task's object_columns, float32
+    [M, n]}, and a message for each annotation that is not an object.
     """
     labels_of_ids = {category_id: label for label, category_id in enumerate(category_ids or metainfo["category_ids"])}
     columns = task.targets.object_columns(metainfo)
@@ -80,22 +80,23 @@ def usable_objects(annotations: Iterable[dict], size: tuple[float, float], task:
         for name, values in task.targets.read_object(annotation, metainfo).items():
             added[name].append(values)
     objects = {"boxes": np.array(boxes, np.float32).reshape(-1, 4), "labels": np.array(labels, np.int32)}
-    return objects | {name: np.array(added[name], np.float32).reshape(-1, count) for name, count in columns.items()}, skipped
+    objects |= {name: np.array(added[name], np.float32).reshape(-1, count) for name, count in columns.items()}
+    return objects, skipped
 
 
 def without_objects(count: int) -> str:
-    """Why an image whose `count` annotations are all no objects is left out: it would teach that there is nothing."""
+    """The reason for skipping an image with `count` annotations but no objects: as a negative it would mislead."""
     return f"none of its {count} annotations can be used, so it cannot count as an image without objects"
 
 
 def ground_truth(task: Task, coco: "COCO", image_id: int, category_ids: Sequence[int], metainfo: dict) -> np.ndarray:
-    """The objects of an image as the Task's rows [M, D] of score 1; category_ids in the order of the labels."""
+    """The objects of an image as the Task's rows [M, D] with score 1; category_ids in label order."""
     objects, _ = usable_objects(coco.imgToAnns[image_id], ANY_SIZE, task, metainfo, category_ids)
     return task.results.of_objects(objects)
 
 
 def turned_box(box: Sequence[float], degrees: float) -> list[float]:
-    """The upright box x, y, w, h around a box that is turned about its center."""
+    """The upright bounding box x, y, w, h of a box rotated about its center."""
     x, y, w, h = box
     cosine, sine = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
     width, height = w * cosine + h * sine, w * sine + h * cosine

@@ -17,13 +17,23 @@ from src.data.manifest import read_manifest
 from src.data.train_set import TrainSet
 from src.model_utils.config import get_config
 from src.tasks.detection import targets
-from tests.conftest import TINY, assert_user_error, batches, call_script, convert, noise_image, run_script, user_error, write_coco
+from tests.conftest import (
+    TINY,
+    assert_user_error,
+    batches,
+    call_script,
+    convert,
+    noise_image,
+    run_script,
+    user_error,
+    write_coco,
+)
 
 # ---------------------------------------------------------------- conversion
 
 
 def read_back(folder, prefix="coco_det.train.mind"):
-    """{image id: (bytes, boxes, labels)} of MindRecord files, by MindSpore's own reader."""
+    """{image id: (bytes, boxes, labels)} of MindRecord files, read by MindSpore."""
     manifest = read_manifest(get_config("", ["--mindrecord_dir", str(folder), "--mindrecord_prefix", prefix]))
     files = [str(folder / name) for name in manifest["files"]]
     rows = ds.MindDataset(files, shuffle=False).create_dict_iterator(num_epochs=1, output_numpy=True)
@@ -49,33 +59,35 @@ def test_conversion_round_trip(tmp_path):
 
 
 def test_bad_records_are_skipped_counted_and_named(tmp_path, console):
-    whole = cv2.imencode(".jpg", noise_image(1))[1].tobytes()
-    images = {1: whole, 2: whole[: len(whole) // 2], 3: b"", 4: b"text", 5: whole}
-    objects = [(1, 1, [1, 2, 30, 40]), (1, 9, [1, 2, 3, 4]), (1, 1, [1, 1, 0, 5]), (1, 1, [500, 2, 3, 4]), (2, 1, [1, 2, 3, 4])]
+    complete = cv2.imencode(".jpg", noise_image(1))[1].tobytes()
+    images = {1: complete, 2: complete[: len(complete) // 2], 3: b"", 4: b"text", 5: complete}
+    objects = [(1, 1, [1, 2, 30, 40]), (1, 9, [1, 2, 3, 4]), (1, 1, [1, 1, 0, 5]), (1, 1, [500, 2, 3, 4]),
+               (2, 1, [1, 2, 3, 4])]
     annotation = write_coco(tmp_path, "train", images, objects)
     (tmp_path / "train2017" / "000000000005.jpg").unlink()
     manifest = convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad", num_shards=4)
     assert (manifest["images"], manifest["objects"]) == (1, 1)
     assert len(manifest["skipped"]) == 7
     output = console.readouterr().out
-    for name in [f"annotation {number} of image 1" for number in (2, 3, 4)] + [f"image {number} " for number in (2, 3, 4, 5)]:
+    names = [f"annotation {number} of image 1" for number in (2, 3, 4)]
+    for name in names + [f"image {number} " for number in (2, 3, 4, 5)]:
         assert f"skipped {name}" in output
 
 
-def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path):
+def test_a_data_set_without_usable_images_is_an_error_and_leaves_no_files(tmp_path):
     annotation = write_coco(tmp_path, "train", {1: b"text"}, [])
     with user_error(tmp_path / "train2017"):
         convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_empty_data_set_is_an_error(tmp_path):
+def test_an_empty_data_set_is_an_error(tmp_path):
     annotation = write_coco(tmp_path, "train", {}, [])
     with user_error(tmp_path / "train2017"):
         convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "bad")
 
 
-def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
+def test_a_stopped_conversion_does_not_look_finished(tmp_path, monkeypatch):
     annotation = write_coco(tmp_path, "train", {1: noise_image(1), 2: noise_image(2)}, [(1, 1, [1, 2, 30, 40])])
     split = Split(annotation, str(tmp_path / "train2017"))
 
@@ -92,21 +104,23 @@ def test_a_stopped_conversion_leaves_nothing_that_looks_finished(tmp_path, monke
 
 
 @pytest.mark.parametrize("where", ["write_raw_data", "commit", "boxes", "manifest"])
-def test_a_full_disk_ends_a_conversion_in_a_sentence(where, tmp_path, monkeypatch):
-    """MindSpore writes pages about it; half files do not stay."""
+def test_a_full_disk_ends_a_conversion_with_a_short_error(where, tmp_path, monkeypatch):
+    """MindSpore's message takes pages; no incomplete file is left."""
     annotation = write_coco(tmp_path, "train", {1: noise_image(1), 2: noise_image(2)}, [(1, 1, [1, 2, 30, 40])])
 
     def full(*_, **__):
         if where in ("boxes", "manifest"):
             raise OSError(28, "No space left on device")
-        raise RuntimeError("Exception thrown from dataset pipeline.\n\n---\n[ERROR] Failed to seekp file.\n\nshard_writer.cc(1)")
+        raise RuntimeError("Exception thrown from dataset pipeline.\n\n---\n[ERROR] Failed to seekp file.\n\n"
+                           "shard_writer.cc(1)")
 
     places = {"boxes": "numpy.savez_compressed", "manifest": "json.dump"}
     monkeypatch.setattr(places.get(where, f"mindspore.mindrecord.FileWriter.{where}"), full)
     with user_error(tmp_path / "out") as raised:
         convert(Split(annotation, str(tmp_path / "train2017")), tmp_path / "out", "p", "full")
     if where not in places:
-        assert re.search(r"\[ERROR\] Failed to seekp file\.\D*\d+ MB", str(raised.value)) and "shard_writer" not in str(raised.value)
+        assert re.search(r"\[ERROR\] Failed to seekp file\.\D*\d+ MB", str(raised.value))
+        assert "shard_writer" not in str(raised.value)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -118,12 +132,12 @@ def test_a_finished_conversion_is_not_overwritten(tiny_data, tiny_records):
 
 
 def test_conversion_into_a_read_only_folder(tiny_data):
-    """/proc takes no files, not even from root."""
+    """/proc accepts no files, not even from root."""
     done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", "/proc/nowhere", check=False)
     assert_user_error(done, "/proc/nowhere")
 
 
-def test_missing_shard_is_named(tiny_records, tmp_path, make_config):
+def test_a_missing_shard_is_named(tiny_records, tmp_path, make_config):
     shutil.copytree(tiny_records, tmp_path / "m")
     (tmp_path / "m" / "coco_det.train.mind1").unlink()
     with pytest.raises(UserError, match="coco_det.train.mind1"):
@@ -143,7 +157,7 @@ def test_shares_cover_an_epoch_once():
     np.testing.assert_array_equal(np.concatenate([share.reshape(-1, 8) for share in shares], 1).ravel(), one)
 
 
-def test_orders_differ_by_epoch_and_seed_alone():
+def test_orders_differ_only_by_epoch_and_seed():
     assert not np.array_equal(epochs.epoch_order(50, 1, 0, True), epochs.epoch_order(50, 1, 1, True))
     assert not np.array_equal(epochs.epoch_order(50, 1, 0, True), epochs.epoch_order(50, 2, 0, True))
     np.testing.assert_array_equal(epochs.epoch_order(50, 1, 3, True), epochs.epoch_order(50, 1, 3, True))
@@ -162,18 +176,18 @@ def test_samples_do_not_depend_on_the_number_of_workers(tiny_records, make_confi
 
 
 def test_batches_outlive_their_pipeline(tiny_records, make_config):
-    """MindSpore takes the arrays without copying them: they must not be freed while a tensor shows them."""
+    """MindSpore does not copy the arrays: they must not be freed while a tensor shares their memory."""
     config = make_config("--mindrecord_dir", tiny_records, "--train_config.batch_size", 4)
     train_set = TrainSet(config)
     made = []
 
-    def make_batch(*words):
-        batch = TrainSet.make_batch(train_set, *words)
+    def make_batch(*args):
+        batch = TrainSet.make_batch(train_set, *args)
         made.append([array.copy() for array in batch])
         return batch
 
     train_set.make_batch = make_batch
-    train_set.config.dataset_config.num_workers = 1  # so that they are made in order
+    train_set.config.dataset_config.num_workers = 1  # one worker makes them in order
     batches = list(train_set.batches(0, 5).create_tuple_iterator(num_epochs=1))
     gc.collect()
     others = [np.full_like(array, 7) for batch in made for array in batch]
@@ -184,14 +198,15 @@ def test_batches_outlive_their_pipeline(tiny_records, make_config):
 
 
 def test_an_epoch_can_start_in_the_middle(tiny_records, make_config):
-    whole, rest = batches(tiny_records, make_config), batches(tiny_records, make_config, first_step=3)
-    assert len(rest) == 2
-    np.testing.assert_array_equal(rest[0]["image"], whole[3]["image"])
+    complete, remainder = batches(tiny_records, make_config), batches(tiny_records, make_config, first_step=3)
+    assert len(remainder) == 2
+    np.testing.assert_array_equal(remainder[0]["image"], complete[3]["image"])
 
 
 def test_one_pipeline_serves_many_epochs(tiny_records, make_config):
-    """From the middle of the second epoch to the fourth; what each epoch shuffles is its own."""
-    config = make_config("--mindrecord_dir", tiny_records, "--dataset_config.input_res_train", "[96, 96]", "--train_config.batch_size", 4)
+    """From the middle of the second epoch to the fourth, each shuffled in its own order."""
+    config = make_config("--mindrecord_dir", tiny_records, "--dataset_config.input_res_train", "[96, 96]",
+                         "--train_config.batch_size", 4)
     train_set = TrainSet(config)
     together = list(train_set.batches(8, 17).create_dict_iterator(num_epochs=1, output_numpy=True))
     apart = [batch for epoch in (1, 2, 3) for batch in batches(tiny_records, make_config, epoch=epoch)][3:12]
@@ -199,7 +214,7 @@ def test_one_pipeline_serves_many_epochs(tiny_records, make_config):
     for a, b in zip(together, apart):
         for name in targets.columns(True):
             np.testing.assert_array_equal(a[name], b[name])
-    assert train_set.batches(0, 10**9).get_dataset_size() == 10**9  # no list of them is made
+    assert train_set.batches(0, 10**9).get_dataset_size() == 10**9  # without a list of the steps
 
 
 def test_fewer_images_than_a_batch_is_an_error(tiny_records, make_config):
@@ -209,10 +224,11 @@ def test_fewer_images_than_a_batch_is_an_error(tiny_records, make_config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, damage", [
-    ("coco_det.train.mind0", lambda data: data[:3000]), ("coco_det.train.mind1.db", lambda data: data[:40] + bytes(500) + data[540:]),
+    ("coco_det.train.mind0", lambda data: data[:3000]),
+    ("coco_det.train.mind1.db", lambda data: data[:40] + bytes(500) + data[540:]),
     ("coco_det.train.mind0", lambda data: data[:-9000] + bytes(9000)),
 ])
-def test_damaged_mindrecord_files_end_in_words(name, damage, tiny_records, tmp_path):
+def test_damaged_mindrecord_files_are_reported(name, damage, tiny_records, tmp_path):
     shutil.copytree(tiny_records, tmp_path / "m")
     path = tmp_path / "m" / name
     path.write_bytes(damage(path.read_bytes()))
@@ -220,30 +236,31 @@ def test_damaged_mindrecord_files_end_in_words(name, damage, tiny_records, tmp_p
     assert_user_error(done, "m: ", "MindRecord", "damaged")
 
 
-def test_only_damage_is_called_damage(tiny_records, make_config):
-    words = ("--mindrecord_dir", tiny_records, "--train_config.batch_size", 4)
-    train_set = TrainSet(make_config(*words))
+def test_only_damage_is_reported_as_damage(tiny_records, make_config):
+    args = ("--mindrecord_dir", tiny_records, "--train_config.batch_size", 4)
+    train_set = TrainSet(make_config(*args))
     with pytest.raises(RuntimeError, match="something else"), train_set.named_errors():
         raise RuntimeError("something else")
-    train_set.layout = dataclasses.replace(train_set.layout, mean=[0.4, 0.4])  # which a configuration may not say
+    train_set.layout = dataclasses.replace(train_set.layout, mean=[0.4, 0.4])  # invalid
     with pytest.raises(UserError, match="ValueError: ") as raised, train_set.named_errors():
         list(train_set.batches(0, 5).create_tuple_iterator(num_epochs=1))
     assert "damaged" not in str(raised.value)
 
 
 def test_conversions_leave_foreign_folders_alone(tiny_data, tmp_path, make_config):
-    """A folder with a name like that of an unfinished conversion stays; the files have a new file's usual mode."""
+    """A folder named like an unfinished conversion is kept; the files have the usual mode of new files."""
     (tmp_path / "m" / ".p.partial").mkdir(parents=True)
     split = find_split(str(tiny_data), "train", make_config().dataset_config)
     convert(split, tmp_path / "m", "p", tiny_data)
-    assert {path.name for path in (tmp_path / "m").iterdir()} == {".p.partial", "p", "p.boxes.npz", "p.db", "p.manifest.json"}
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {
+        ".p.partial", "p", "p.boxes.npz", "p.db", "p.manifest.json"}
     (tmp_path / "plain").touch()
     assert (tmp_path / "m" / "p").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 @pytest.mark.parametrize("name", ["coco_det.train.mind0", "coco_det.train.mind"])
-def test_mindrecord_files_of_another_make_stay(name, tiny_data, tmp_path, make_config):
-    """Such as the model zoo's, by the same names: no manifest says that they are ours."""
+def test_foreign_mindrecord_files_are_not_overwritten(name, tiny_data, tmp_path, make_config):
+    """Such as the model zoo's, with the same names: no manifest marks them as ours."""
     (tmp_path / name).write_text("theirs")
     with pytest.raises(UserError, match=f"/{name} "):
         check_paths(make_config("--coco_data_dir", tiny_data, "--mindrecord_dir", tmp_path))
@@ -252,7 +269,7 @@ def test_mindrecord_files_of_another_make_stay(name, tiny_data, tmp_path, make_c
 
 
 def test_files_of_another_size_are_not_opened(tiny_records, tmp_path, make_config):
-    """Bytes added to a MindRecord file end MindSpore by signal 11."""
+    """Extra bytes in a MindRecord file crash MindSpore with signal 11."""
     shutil.copytree(tiny_records, tmp_path / "m")
     with open(tmp_path / "m" / "coco_det.train.mind1", "ab") as file:
         size = file.tell()

@@ -1,1 +1,1 @@
-"""Labels in the forms people have."""
+"""Labels in common formats."""

@@ -1,32 +1,33 @@
-"""Which form the labels in a folder have, and where its files are.
+"""Recognition of label formats, and the files of a folder by kind.
 
-Paths are relative to the folder, with "/". Files are only ever taken out of the list that list_files makes: a name in a label file, such
-as ../../etc/passwd, can lead to nothing outside the folder.
+Paths are relative to the folder, with "/". Only files from list_files are ever used: a name in a label file, such as
+../../etc/passwd, cannot lead outside the folder.
 """
 import collections
 import itertools
 import os
 import re
 import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...core.project import command
 from ...imaging.headers import IMAGE_ENDINGS
 
-PARTS = ("train", "val", "test")
-PART_OF_WORD = {"train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
-                "test": "test", "testing": "test"}
+SPLITS = ("train", "val", "test")
+SPLIT_OF_WORD = {"train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val",
+                 "validation": "val", "test": "test", "testing": "test"}
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
-RECOGNIZED = ("COCO (also Roboflow's and CVAT's exports), Pascal VOC with and without ImageSets, labelImg (XML beside the images), YOLO "
-              "(data.yaml, txt)")
-HEAD = 4096  # bytes of a file that are looked at
-SAMPLE = 50  # txt files that are looked at, and ten times as many names
-GLANCE = 2000  # files of a folder, and folders, that import_hint looks at
+RECOGNIZED = ("COCO (also Roboflow's and CVAT's exports), Pascal VOC with and without ImageSets, labelImg (XML next to "
+              "the images), YOLO (data.yaml, txt)")
+HEAD = 4096  # inspected bytes of a file
+SAMPLE = 50  # inspected txt files, and a tenth of the inspected names
+GLANCE = 2000  # files per folder, and folders, that import_hint inspects
 
 
 @dataclass
 class Found:
-    """A form of labels: "coco", "voc" or "yolo", what it is called, and what it was recognized by."""
+    """A recognized label format: "coco", "voc" or "yolo", its name, and the evidence for it."""
 
     form: str
     name: str
@@ -36,12 +37,13 @@ class Found:
 # ---------------------------------------------------------------- files
 
 
-def list_files(folder, most=None):
-    """The files of a folder and its subfolders, sorted; with most no more than so many of a folder, and of so many folders.
+def list_files(folder: str, most: int | None = None) -> list[str]:
+    """The files of a folder and its subfolders, sorted, without hidden ones.
 
-    Hidden ones are left out. Symbolic links are followed, each folder once.
+    most limits the number of folders and of files per folder. Symbolic links are followed, each folder once.
     """
-    waiting, seen, files = collections.deque([""]), set(), []
+    waiting, files = collections.deque([""]), []
+    seen: set[str] = set()
     while waiting and (most is None or len(seen) < most):
         relative = waiting.popleft()
         real = os.path.realpath(os.path.join(folder, relative))
@@ -60,40 +62,40 @@ def list_files(folder, most=None):
     return sorted(files)
 
 
-def folder_of(path):
-    """The folder of a path, "" for the top one."""
+def folder_of(path: str) -> str:
+    """The folder of a path, "" at the top."""
     return path.rpartition("/")[0]
 
 
-def name_of(path):
-    """The last part of a path."""
+def name_of(path: str) -> str:
+    """The last component of a path."""
     return path.rpartition("/")[2]
 
 
-def stem(path):
-    """The last part of a path, without its ending."""
+def stem(path: str) -> str:
+    """The last component of a path, without its extension."""
     return os.path.splitext(name_of(path))[0]
 
 
-def images_of(files):
-    """Those files that have an image's ending."""
+def images_of(files: Iterable[str]) -> list[str]:
+    """The files with an image's extension."""
     return [path for path in files if path.lower().endswith(IMAGE_ENDINGS)]
 
 
-def part_of(path):
-    """The part of the data set that a path names in its last word that does so: images/train/a.jpg, test_1.json; else None."""
+def split_of(path: str) -> str | None:
+    """The split that a path names, by its last such word: images/train/a.jpg, test_1.json; None if it names none."""
     for component in reversed(path.lower().split("/")):
         for word in reversed(re.findall("[a-z]+", component)):
-            if word in PART_OF_WORD:
-                return PART_OF_WORD[word]
+            if word in SPLIT_OF_WORD:
+                return SPLIT_OF_WORD[word]
     return None
 
 
-# ---------------------------------------------------------------- forms
+# ---------------------------------------------------------------- formats
 
 
-def _head(folder, path, tail=False):
-    """The first bytes of a file, with tail also the last; none of one that cannot be read."""
+def _head(folder: str, path: str, tail: bool = False) -> bytes:
+    """The first bytes of a file, with tail also the last; empty if it cannot be read."""
     try:
         with open(os.path.join(folder, path), "rb") as file:
             data = file.read(HEAD)
@@ -105,56 +107,58 @@ def _head(folder, path, tail=False):
         return b""
 
 
-def _is_coco(data):
-    """Whether a file's bytes, all or its first and last ones, are those of an annotation file in COCO format.
+def _is_coco(data: bytes) -> bool:
+    """Whether a file's bytes, all or the first and last ones, look like an annotation file in COCO format.
 
-    A whole file without images and annotations is none, such as Label Studio's notes.json beside its YOLO labels, which has categories.
+    A complete file needs images or annotations: Label Studio's notes.json, next to YOLO labels, has only categories.
     """
     sections = "images|annotations" if len(data) < HEAD else "images|annotations|categories"
     return re.search(rf'"({sections})"\s*:\s*\['.encode(), data) is not None
 
 
-def coco_files(folder, files):
-    """The annotation files of boxes in COCO format; of COCO's own those of key points, captions and the like are none."""
+def coco_files(folder: str, files: list[str]) -> list[str]:
+    """The annotation files of boxes in COCO format, without COCO's own files of key points, captions and the like."""
     found = [path for path in files if path.lower().endswith(".json") and _is_coco(_head(folder, path, tail=True))]
     boxes = [path for path in found if name_of(path).startswith("instances_")]
     others = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
     return [path for path in found if not (boxes and name_of(path).startswith(others))]
 
 
-def voc_files(folder, files):
+def voc_files(folder: str, files: list[str]) -> list[str]:
     """The XML files that annotate an image."""
-    return [path for path in files if path.lower().endswith(".xml") and re.search(rb"<annotation[\s>]", _head(folder, path))]
+    return [path for path in files
+            if path.lower().endswith(".xml") and re.search(rb"<annotation[\s>]", _head(folder, path))]
 
 
-def yaml_files(folder, files):
+def yaml_files(folder: str, files: list[str]) -> list[str]:
     """The YAML files nearest to the top that describe a YOLO data set."""
+    key = rb"(?m)^(\xef\xbb\xbf)?['\"]?(names|nc)['\"]?\s*:"
     found = [path for path in files if path.lower().endswith((".yaml", ".yml"))
-             and (stem(path) in ("data", "dataset") or re.search(rb"(?m)^(\xef\xbb\xbf)?['\"]?(names|nc)['\"]?\s*:", _head(folder, path)))]
+             and (stem(path) in ("data", "dataset") or re.search(key, _head(folder, path)))]
     depth = min((path.count("/") for path in found), default=0)
     return [path for path in found if path.count("/") == depth]
 
 
-def _yolo_detail(folder, files):
-    """What YOLO labels are recognized by, "" if there are none."""
+def _yolo_detail(folder: str, files: list[str]) -> str:
+    """The evidence for YOLO labels, "" if there are none."""
     descriptions = yaml_files(folder, files)
     if descriptions:
         return ", ".join(descriptions)
-    texts = [path for path in files if path.lower().endswith(".txt") and name_of(path) not in CLASS_FILES]
-    lines = [first_line(folder, path) for path in texts[:: max(1, len(texts) // SAMPLE)]]
+    txt_files = [path for path in files if path.lower().endswith(".txt") and name_of(path) not in CLASS_FILES]
+    lines = [first_line(folder, path) for path in txt_files[:: max(1, len(txt_files) // SAMPLE)]]
     if any(map(is_label, lines)):
         return "txt without data.yaml"
-    labels = any(folder_of(path).lower().split("/")[-1] == "labels" for path in texts)
+    labels = any(folder_of(path).lower().split("/")[-1] == "labels" for path in txt_files)
     return "empty txt in a folder labels" if labels and not any(lines) else ""
 
 
-def first_line(folder, path):
-    """The first line of a file that is not empty, in bytes; b"" without one."""
+def first_line(folder: str, path: str) -> bytes:
+    """The first non-empty line of a file, b"" if it has none."""
     return next((line for line in _head(folder, path).split(b"\n") if line.strip()), b"")
 
 
-def is_label(line):
-    """Whether a line of bytes is a class number and at least four numbers, as YOLO has it."""
+def is_label(line: bytes) -> bool:
+    """Whether a line is a YOLO label: a class number and at least four numbers."""
     try:
         values = [float(word) for word in line.split()]
     except ValueError:
@@ -162,8 +166,8 @@ def is_label(line):
     return len(values) >= 5 and values[0] >= 0 and values[0].is_integer()
 
 
-def recognize(folder, files):
-    """The forms of labels that the files of a folder have: a list of Found."""
+def recognize(folder: str, files: list[str]) -> list[Found]:
+    """The label formats of a folder's files."""
     found = []
     names = coco_files(folder, files)
     if names:
@@ -173,11 +177,11 @@ def recognize(folder, files):
         found.append(Found("coco", name, ", ".join(names[:3]) + (", ..." if names[3:] else "")))
     names, images = voc_files(folder, files), images_of(files)
     if names:
-        beside = {os.path.splitext(path)[0] for path in images}
+        stems = {os.path.splitext(path)[0] for path in images}
         if image_lists(files):
             found.append(Found("voc", "Pascal VOC labels", "with ImageSets"))
-        elif any(os.path.splitext(path)[0] in beside for path in names):
-            found.append(Found("voc", "labelImg's labels", "XML beside the images"))
+        elif any(os.path.splitext(path)[0] in stems for path in names):
+            found.append(Found("voc", "labelImg's labels", "XML next to the images"))
         else:
             found.append(Found("voc", "Pascal VOC labels", "without ImageSets"))
     detail = _yolo_detail(folder, files)
@@ -186,19 +190,20 @@ def recognize(folder, files):
     return found
 
 
-def image_lists(files):
+def image_lists(files: Iterable[str]) -> list[str]:
     """VOC's lists of images: ImageSets/Main/*.txt."""
-    return [path for path in files if f"/{path}".rpartition("/")[0].endswith("/ImageSets/Main") and path.endswith(".txt")]
+    return [path for path in files if f"/{folder_of(path)}".endswith("/ImageSets/Main") and path.endswith(".txt")]
 
 
-def endings(files):
-    """What is in a folder, in words: 12 .jpg, 3 .csv."""
-    counts = collections.Counter(os.path.splitext(name_of(path))[1].lower() or "without ending" for path in files)
+def endings(files: Sequence[str]) -> str:
+    """A summary of files by extension: 12 .jpg, 3 .csv."""
+    counts = collections.Counter(os.path.splitext(name_of(path))[1].lower() or "without extension" for path in files)
     return ", ".join(f"{count} {ending}" for ending, count in counts.most_common(5)) or "no files"
 
 
-def import_hint(folder):
-    """The end of an error about a folder, "; this looks like YOLO labels: ..." with the command that reads them; "" for other folders."""
+def import_hint(folder: str) -> str:
+    """The end of an error about a folder of labels, "; this looks like YOLO labels: ..." with the command that imports
+    them; "" for other folders."""
     try:
         found = recognize(folder, list_files(folder, GLANCE))
     except OSError:
@@ -207,6 +212,6 @@ def import_hint(folder):
         return ""
     folder, names = os.path.normpath(folder), " and ".join(entry.name for entry in found)
     output = f"{os.path.abspath(folder) if os.path.basename(folder) in ('.', '..') else folder}_coco"
-    words = f"--input {shlex.quote(folder)} --output {shlex.quote(output)}"
-    return (f"; this looks like {names}: {command('tools/import_dataset.py')} {words} "
-            "makes a data set of it that can be read here")
+    arguments = f"--input {shlex.quote(folder)} --output {shlex.quote(output)}"
+    return (f"; this looks like {names}: {command('tools/import_dataset.py')} {arguments} "
+            "converts it into a supported data set")

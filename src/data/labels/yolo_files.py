@@ -1,100 +1,159 @@
-"""YOLO's label files: where the one of an image is looked for, and which image one belongs to."""
+"""YOLO's label files: their lines, their expected paths, and the images to which they belong."""
 import collections
 import os
+from collections.abc import Callable, Iterable, Sequence
 
 from ...core.errors import UserError
 from ...core.tables import some
 from .formats import first_line, folder_of, images_of, is_label, stem
 from .names import plain_name, plain_names
 
+MAX_CLASS = 2**31 - 1
+TOLERANCE = 0.01  # fraction of the image by which a coordinate may lie outside
 
-def label_paths(image):
-    """Where the label file of an image may be: in the folder labels for its folder images, beside it, or in a folder labels there."""
+
+def parse_line(line: str, keypoints: bool = False) -> tuple[int, list[float]]:
+    """Parse a label line: (class id, box [x, y, width, height] in fractions of the image, from its upper left corner).
+
+    A line with more than five numbers is a polygon, which gives its bounding box, or with keypoints a box and points.
+    Coordinates may be outside 0 to 1 by TOLERANCE, as in YOLO's own loader; the box is clipped to the image. Raises
+    ValueError for an invalid label.
+    """
+    try:
+        values = [float(word) for word in line.split()]
+    except ValueError:
+        raise ValueError("not all values are numbers") from None
+    if len(values) < 5 or (len(values) > 5 and len(values) % 2 == 0 and not keypoints):
+        raise ValueError(f"{len(values)} numbers; expected a class and a box of 4, or a polygon of at least 3 points")
+    label = values[0]
+    if not 0 <= label <= MAX_CLASS or not label.is_integer():
+        raise ValueError(f"class {line.split()[0][:50]}; expected an integer from 0")
+    values = values[1:5] if keypoints else values[1:]
+    outside = next((value for value in values if not -TOLERANCE <= value <= 1 + TOLERANCE), None)
+    if outside is not None:
+        raise ValueError(f"coordinates outside 0 to 1 ({outside:g})")
+    if len(values) == 4:
+        x, y, width, height = values
+        return int(label), _inside(x - width / 2, y - height / 2, width, height)
+    left, top = min(values[::2]), min(values[1::2])
+    return int(label), _inside(left, top, max(values[::2]) - left, max(values[1::2]) - top)
+
+
+def _inside(x: float, y: float, width: float, height: float) -> list[float]:
+    """Clip a box, in fractions, to the image; a box inside the image is returned exactly as it is."""
+    if x < 0:
+        x, width = 0.0, width + x
+    if y < 0:
+        y, height = 0.0, height + y
+    return [x, y, min(width, 1 - x) if x + width > 1 else width, min(height, 1 - y) if y + height > 1 else height]
+
+
+def label_paths(image: str) -> list[str]:
+    """The expected paths of an image's label file: with folder images replaced by labels, next to the image, or in a
+    subfolder labels there."""
     root = os.path.splitext(image)[0]
-    components, paths = root.split("/"), []
+    components = root.split("/")
+    paths: list[str] = []
     for index in range(len(components) - 2, -1, -1):
         if components[index].lower() in ("images", "jpegimages"):
-            paths = ["/".join([*components[:index], name, *components[index + 1 :]]) + ".txt" for name in ("labels", "Labels")]
+            paths = ["/".join([*components[:index], name, *components[index + 1 :]]) + ".txt"
+                     for name in ("labels", "Labels")]
             break
     return [*paths, f"{root}.txt", "/".join([*components[:-1], "labels", components[-1]]) + ".txt"]
 
 
-def match_labels(folder, parts, files):
-    """Which label file is whose: ({image: its label file}, {image: why it is left out}, label files of no image).
+def match_labels(folder: str, listed: Sequence[tuple[str, str]],
+                 files: Sequence[str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Match label files to images: ({image: label file}, {image: reason for skipping it}, label files without image).
 
-    Args: parts [(part, image)], the files of the folder. An image without a label file has no objects, unless a label file of its name lies
-    elsewhere, or its folder is one of masks or thumbnails of labelled images. Raises UserError if most images of a folder have theirs
-    elsewhere: that is the folder's name, not the labels.
+    Args: listed [(split, image)], the files of the folder. An image without a label file has no objects, unless a label
+    file of its name is elsewhere, or its folder holds masks or thumbnails of labeled images. Raises UserError if most
+    images of a folder have their label files elsewhere: then the folder name is wrong, not the labels.
     """
-    wanted, texts = list(dict.fromkeys(image for _, image in parts)), [path for path in files if path.lower().endswith(".txt")]
-    owned, unclear = _owners(wanted, texts)
+    wanted = list(dict.fromkeys(image for _, image in listed))
+    txt_files = [path for path in files if path.lower().endswith(".txt")]
+    owned, unclear = _owners(wanted, txt_files)
     known = {path for image in images_of(files) for path in label_paths(image)}.union(owned.values())
     folders = {folder_of(path) for path in owned.values()}
-    stray = [path for path in texts if path not in known and (folder_of(path) in folders or is_label(first_line(folder, path)))]
+    stray = [path for path in txt_files
+             if path not in known and (folder_of(path) in folders or is_label(first_line(folder, path)))]
     by_stem = {plain_name(stem(path)): path for path in reversed(stray)}
     elsewhere = {image: by_stem[plain_name(stem(image))] for image in wanted
                  if image not in owned and image not in unclear and plain_name(stem(image)) in by_stem}
-    _refuse_folders(folder, parts, elsewhere)
-    unclear.update((image, f"its label file is not where it is looked for ({label_paths(image)[0]}), and {path} has its name")
+    _refuse_folders(folder, listed, elsewhere)
+    unclear.update((image, f"its label file is not at {label_paths(image)[0]}, but {path} has its name")
                    for image, path in elsewhere.items())
-    unclear.update((image, f"it has no label file, as none of its folder has, and {twin} of its name has one")
-                   for image, twin in _twins(parts, owned).items() if image not in unclear)
+    unclear.update((image, f"no image in its folder has a label file, but {twin} of the same name has one")
+                   for image, twin in _twins(listed, owned).items() if image not in unclear)
     named = set(elsewhere.values())
     return owned, unclear, [path for path in stray if path not in named]
 
 
-def _owners(images, texts):
-    """({image: its label file}, {image: why it is left out}).
+def _owners(images: Iterable[str], txt_files: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """({image: label file}, {image: reason for skipping it}).
 
-    A file goes to the image that looks for it by its very letters, then to one whose name is only written in another way (plain_name).
-    What several images look for, a.jpg and a.png, goes to the one that looks there first, if it is one.
+    A label file goes to an image that expects exactly its path, else to one that expects it in another spelling
+    (plain_name). If several images expect it, as a.jpg and a.png do, it goes to the one for which the path ranks
+    highest in label_paths, if that is unique.
     """
-    owned, unclear, taken = {}, {}, set()
-    for key in (str, plain_name):
-        known = dict(zip(texts, texts)) if key is str else plain_names(path for path in texts if path not in taken)
+    owned: dict[str, str] = {}
+    unclear: dict[str, str] = {}
+    used: set[str] = set()
+    keys: tuple[Callable[[str], str], ...] = (str, plain_name)
+    for key in keys:
+        known = ({path: path for path in txt_files} if key is str
+                 else plain_names(path for path in txt_files if path not in used))
         seekers = collections.defaultdict(list)
         for image in images:
             if image not in owned and image not in unclear:
-                found = next(((rank, known[key(path)]) for rank, path in enumerate(label_paths(image)) if key(path) in known), None)
+                ranked = enumerate(map(key, label_paths(image)))
+                found = next(((rank, known[path]) for rank, path in ranked if path in known), None)
                 if found:
                     seekers[found[1]].append((found[0], image))
-        taken.update(seekers)
+        used.update(seekers)
         for path, several in seekers.items():
             nearest = min(rank for rank, _ in several)
             first = [image for rank, image in several if rank == nearest]
             if len(first) == 1:
                 owned[first[0]] = path
-            unclear.update((image, f"its label file may be {path}, which may also be that of "
-                            f"{some((other for _, other in several if other != image), 3)}") for _, image in several if image not in owned)
+            for _, image in several:
+                if image not in owned:
+                    others = some((other for _, other in several if other != image), 3)
+                    unclear[image] = f"its label file may be {path}, but that may also belong to {others}"
     return owned, unclear
 
 
-def _twins(parts, owned):
-    """{image: the labelled image of its name} of the folders for training or validation without any label file, most of whose images have
-    the name of a labelled one elsewhere."""
-    labelled, folders = {plain_name(stem(image)): image for image in owned}, collections.defaultdict(set)
-    for part, image in parts:
-        if part != "test":
+def _images_by_folder(listed: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """{folder: images} of the training and validation images in [(split, image)]."""
+    folders = collections.defaultdict(set)
+    for split, image in listed:
+        if split != "test":
             folders[folder_of(image)].add(image)
-    twins = {}
-    for images in folders.values():
-        found = {image: labelled[plain_name(stem(image))] for image in images if plain_name(stem(image)) in labelled}
+    return folders
+
+
+def _twins(listed: Iterable[tuple[str, str]], owned: dict[str, str]) -> dict[str, str]:
+    """{image: labeled image of the same name}.
+
+    The images are those of training and validation folders without any label file, in which most images have the name
+    of a labeled image elsewhere.
+    """
+    labeled = {plain_name(stem(image)): image for image in owned}
+    twins: dict[str, str] = {}
+    for images in _images_by_folder(listed).values():
+        found = {image: labeled[plain_name(stem(image))] for image in images if plain_name(stem(image)) in labeled}
         if not images.intersection(owned) and 2 * len(found) > len(images):
             twins.update(found)
     return twins
 
 
-def _refuse_folders(folder, parts, elsewhere):
-    """Raise UserError if most images of a folder for training or validation have their label files elsewhere, {image: label file}."""
-    places = collections.defaultdict(set)
-    for part, image in parts:
-        if part != "test":
-            places[folder_of(image)].add(image)
-    for place, images in places.items():
+def _refuse_folders(folder: str, listed: Iterable[tuple[str, str]], elsewhere: dict[str, str]) -> None:
+    """Raise UserError if most images of a training or validation folder have label files elsewhere {image: file}."""
+    for place, images in _images_by_folder(listed).items():
         found = sorted(images.intersection(elsewhere))
         if 2 * len(found) > len(images):
             expected = dict.fromkeys(folder_of(path) or "." for path in label_paths(found[0]))
-            there = dict.fromkeys(folder_of(elsewhere[image]) or "." for image in found)
+            actual = dict.fromkeys(folder_of(elsewhere[image]) or "." for image in found)
             raise UserError(f"{folder}: {len(found)} of {len(images)} images in {place or '.'} have no label file in "
-                            f"{' or '.join(expected)}, where it is looked for, and label files of their names are in {some(there, 3)}: "
-                            "rename that folder, or move them")
+                            f"{' or '.join(expected)} where it is expected, but label files of their names are in "
+                            f"{some(actual, 3)}: rename that folder, or move the files")
