@@ -1,13 +1,18 @@
-"""Evaluating a detector on a part of a data set: detect, draw, write, score."""
+"""Evaluation of a detector on a data set: detect, draw, write, score."""
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from ..core import errors, interrupts
 from ..core.backups import free_name
 from ..core.console import LOG, log_skipped, progress
 from ..core.files import atomic_folder
 from ..data.coco import (
+    Split,
     check_classes,
     check_expected,
     check_objects,
@@ -23,6 +28,7 @@ from ..data.objects import ground_truth
 from ..imaging import drawing
 from ..imaging.reading import read_image, read_size
 from ..inference.pipeline import StageTimes, detect_all
+from ..model_utils.config import Config
 from ..tasks import Task, task_of
 from ..tasks.pictures import compare
 from .results import Results, results_of, score_and_write
@@ -30,32 +36,39 @@ from .results import Results, results_of, score_and_write
 
 @dataclass
 class Part:
-    """The part of a data set to detect on: the model's Task; its COCO (None without annotations) and their file, the folder of its images,
-    images [(id, path)], whether their detections are scored, and the category id of each of the model's classes."""
+    """The images to evaluate a model on.
+
+    task, the model's; coco, the COCO annotations, or None; annotation, their file's path, or an empty string;
+    image_dir, the folder of the images; images [(id, path)]; scoring, whether detections are scored; category_ids, one
+    for each of the model's classes.
+    """
 
     task: Task
-    coco: object
+    coco: Any
     annotation: str
     image_dir: str
-    images: list
+    images: list[tuple[int, str]]
     scoring: bool
-    category_ids: list
+    category_ids: list[int]
 
-    def ground_truth(self, image_id, metainfo):
-        """Rows [M, D] as objects.ground_truth gives them; None for what is not scored."""
+    def ground_truth(self, image_id: int, metainfo: dict) -> np.ndarray | None:
+        """Rows [M, D] of an image's objects, see objects.ground_truth; None if detections are not scored."""
         return ground_truth(self.task, self.coco, image_id, self.category_ids, metainfo) if self.scoring else None
 
 
-def read_part(split, description, config):
-    """The Part of a Split for a model's description. Raises UserError if the model's classes are others, or there is nothing to do."""
+def read_part(split: Split, description: dict, config: Config) -> Part:
+    """Return the Part of a Split for a model's description.
+
+    Raises UserError if the data set's classes differ from the model's, or if there are no images.
+    """
     task = task_of(description)
     coco = read_coco(split.annotation, split.image_dir, task) if split.annotation else None
     images = image_list(split, coco)
     if coco:
         log_notes(coco)
     else:
-        LOG.info(f"no list of the images in {config.data_dir}/annotations: their ids are their positions in the order of the files' names "
-                 f"in {split.image_dir}")
+        LOG.info(f"no image list in {config.data_dir}/annotations: images are numbered by file name in "
+                 f"{split.image_dir}")
     scoring = config.enable_eval and config.run_mode == "val"
     if scoring:
         category_ids = check_classes(description, coco, split.annotation)
@@ -69,29 +82,36 @@ def read_part(split, description, config):
     return Part(task, coco, split.annotation, split.image_dir, images, scoring, category_ids)
 
 
-def scored_part(config, description):
-    """The Part that a training with the classes of a description is scored on, None without eval_epochs. Raises UserError."""
+def scored_part(config: Config, description: dict) -> Part | None:
+    """Return the Part for scoring a training with the classes of a description; None if eval_epochs is 0.
+
+    Raises UserError.
+    """
     if not config.eval_epochs:
         if config.patience:
-            raise errors.UserError(f"patience is {config.patience}, and nothing is evaluated: set eval_epochs")
+            raise errors.UserError(f"patience is {config.patience}, but nothing is evaluated: set eval_epochs")
         return None
     if not config.data_dir:
-        raise errors.UserError(f"eval_epochs is {config.eval_epochs}, and no data set to evaluate on is given (--data_dir)")
+        raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but no data set to evaluate on is given "
+                               "(--data_dir)")
     if config.run_mode != "val" or not config.enable_eval:
-        raise errors.UserError(f"eval_epochs is {config.eval_epochs}, which scores, and run_mode is {config.run_mode}, enable_eval "
-                        f"{config.enable_eval}; scores need val and true")
+        raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but run_mode is {config.run_mode} and "
+                               f"enable_eval is {config.enable_eval}; scoring needs val and true")
     part = read_part(find_split(config.data_dir, "val", config.dataset_config), description, config)
     if not any(os.path.isfile(path) for _, path in part.images):
         raise errors.UserError(f"none of the {len(part.images)} images of {part.annotation} is in {part.image_dir}; "
-                               "dataset_config.val_image_dir names another folder")
+                               "dataset_config.val_image_dir sets another folder")
     if part.task.scores.score(part.coco, [])[1][config.best_metric] < 0:
-        raise errors.UserError(f"best_metric is {config.best_metric}, and {part.annotation} has no objects of that size; name another")
+        raise errors.UserError(f"best_metric is {config.best_metric}, but {part.annotation} has no objects of that "
+                               "size; choose another metric")
     return part
 
 
-def evaluate(detector, part, config, tell=LOG.info):
-    """Detect on a Part, and write what config asks for into save_result_dir; tell gets the scores as text, and where the results are.
-    Raises Interrupted, with the work so far kept, and UserError if no image can be read."""
+def evaluate(detector: Any, part: Part, config: Config, report: Callable[[str], None] = LOG.info) -> None:
+    """Detect on a Part and write the results into save_result_dir; pass the scores and the folder to `report`.
+
+    Raises Interrupted, with the results so far kept, and UserError if no image can be read.
+    """
     target = os.path.join(config.save_result_dir, config.run_mode)
     with atomic_folder(target, results_of(config.run_mode)) as folder:
         start = time.perf_counter()
@@ -103,48 +123,52 @@ def evaluate(detector, part, config, tell=LOG.info):
         results.write(folder, config.run_mode)
         if len(results.images) < len(part.images):
             os.rename(folder, unfinished := free_name(f"{target}.unfinished"))
-            raise interrupts.Interrupted(f"{len(results.images)} of {len(part.images)} images are detected, their records are in "
-                                         f"{unfinished}; nothing is scored, and the same command starts anew")
+            raise interrupts.Interrupted(f"stopped after {len(results.images)} of {len(part.images)} images; unscored "
+                                         f"results in {unfinished}; run the same command to start over")
         if part.scoring:
             extra = {"images": len(part.images), "skipped": len(results.skipped),
                      "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
             name = dataset_name(config.data_dir, part.coco)
-            tell(score_and_write(folder, part.task, part.coco, results.records, name, extra, config.eval_config.voc_metric))
+            voc_metric = config.eval_config.voc_metric
+            report(score_and_write(folder, part.task, part.coco, results.records, name, extra, voc_metric))
     if results.skipped:
         LOG.warning(f"warning: {len(results.skipped)} of {len(part.images)} images were skipped"
-                    f"{', and count as images without detections' if part.scoring else ''}")
-    tell(f"results: {target}")
+                    f"{' and count as images without detections' if part.scoring else ''}")
+    report(f"results: {target}")
 
 
-def require_read(unread, part):
-    """Raise UserError if so many unread images are all of a Part's."""
+def require_read(unread: int, part: Part) -> None:
+    """Raise UserError if none of a Part's images could be read; unread, the number of unreadable ones."""
     if unread == len(part.images):
-        raise errors.UserError(f"none of the {unread} images in {part.image_dir} could be read: nothing is detected, and no results are "
-                               "written")
+        raise errors.UserError(f"none of the {unread} images in {part.image_dir} could be read; no results are written")
 
 
-def detect(detector, part, config, folder=None):
-    """Detect on a Part's images until an interrupt: (results.Results, StageTimes).
+def detect(detector: Any, part: Part, config: Config, folder: str | None = None) -> tuple[Results, StageTimes]:
+    """Detect in a Part's images; an interrupt ends it early, and the results then hold only the images that are done.
 
-    If config asks for it, and there is a folder, they are drawn into folder/images, by the names of their files. After an interrupt the
-    results hold only the images that are done.
+    With a folder and visual_image, the images are drawn into folder/images under their file names.
     """
     sizes = {info["id"]: image_size(info) for info in part.coco.dataset["images"]} if part.coco else {}
-    names = drawing.drawing_names([os.path.relpath(path, part.image_dir) for _, path in part.images])
-    names = {image_id: name for (image_id, _), name in zip(part.images, names)}
-    records, skipped, times = {}, [], StageTimes()
+    file_names = drawing.drawing_names([os.path.relpath(path, part.image_dir) for _, path in part.images])
+    names = {image_id: name for (image_id, _), name in zip(part.images, file_names)}
+    records: dict[int, list[dict]] = {}
+    skipped, times = [], StageTimes()
 
-    def load(item):
+    def load(item: tuple[int, str]) -> np.ndarray:
         return read_image(item[1], sizes.get(item[0]), config.dataset_config.max_pixels)
 
-    detecting = detect_all(detector, part.images, load, config, times, lambda item: sizes.get(item[0]) or read_size(item[1]))
+    def size_of(item: tuple[int, str]) -> tuple[int, int] | None:
+        return sizes.get(item[0]) or read_size(item[1])
+
+    detecting = detect_all(detector, part.images, load, config, times, size_of)
     for detected in interrupts.until_interrupted(progress(detecting, "detecting", total=len(part.images))):
         image_id, path = detected.item
         if detected.problem:
             skipped.append(f"image {image_id} ({path}): {detected.problem}")
             continue
         rows = detected.detections
-        records[image_id] = part.task.results.coco_records(image_id, rows, part.category_ids, config.eval_config.round_scores)
+        records[image_id] = part.task.results.coco_records(image_id, rows, part.category_ids,
+                                                           config.eval_config.round_scores)
         if config.visual_image and folder:
             drawn = compare(part.task, detected.image, rows, part.ground_truth(image_id, detector.description),
                             detector.description, config.eval_config.score_thresh)

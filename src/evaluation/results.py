@@ -1,6 +1,8 @@
 """The files of an evaluation."""
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..core.backups import contains_files
 from ..core.files import write_json
@@ -8,34 +10,42 @@ from ..core.kinds import dictionary_of, having, is_int64, is_number, is_string, 
 from ..tasks import Task
 from ..tasks.detection import voc_scores
 
-# What is in metrics.json, in it if eval.py wrote it, and in val_pred_result.json.
-SCORES = {"AP": is_number, "AP50": is_number, **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
+# Fields of metrics.json, further ones if eval.py wrote it, and fields of val_pred_result.json.
+SCORES = {"AP": is_number, "AP50": is_number,
+          **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}
 STAGES = ("images", "preparing", "computing", "finishing")
 TIMES = {"images_per_second": is_number, "stage_seconds": having(**dict.fromkeys(STAGES, is_number))}
 FOUND = {
     "annotation": is_string, "images": list_of(having(id=is_int64, file_name=is_string)),
-    "annotations": list_of(having(image_id=is_int64, category_id=is_int64, bbox=list_of(is_number, 4), score=is_number)),
+    "annotations": list_of(having(image_id=is_int64, category_id=is_int64, bbox=list_of(is_number, 4),
+                                  score=is_number)),
 }
 
 
-def results_of(mode):
-    """The test for backups.back_up_existing whether a folder is that of such an evaluation's results."""
+def results_of(mode: str) -> Callable[[str], bool]:
+    """A test for backups.back_up_existing: whether a folder holds the results of an evaluation in this run_mode."""
     return contains_files(f"{mode}_pred_result.json", f"{mode}_pred_eval.json")
 
 
 @dataclass
 class Results:
-    """What was detected: the model's Task, the annotation file ("" without), images [(id, path)], COCO records, sentences about the images
-    skipped."""
+    """The outcome of detecting on a data set.
+
+    task, the model's; annotation, the annotation file's path, or an empty string; images [(id, path)]; records, COCO
+    records; skipped, a sentence for each image that was skipped.
+    """
 
     task: Task
     annotation: str
-    images: list
-    records: list
-    skipped: list
+    images: list[tuple[int, str]]
+    records: list[dict]
+    skipped: list[str]
 
-    def write(self, folder, mode):
-        """Write <mode>_pred_result.json (images and records) and <mode>_pred_eval.json (records alone) into a folder."""
+    def write(self, folder: str, mode: str) -> None:
+        """Write <mode>_pred_result.json (images and records) and <mode>_pred_eval.json (records only) into a folder."""
         write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
             "task": self.task.name, "annotation": os.path.abspath(self.annotation) if self.annotation else "",
             "images": [{"id": image_id, "file_name": os.path.abspath(path)} for image_id, path in self.images],
@@ -44,17 +54,20 @@ class Results:
         write_json(os.path.join(folder, f"{mode}_pred_eval.json"), self.records)
 
 
-def score_and_write(folder, task, coco, records, name, extra, voc_metric=False):
-    """Score records, write metrics.json with `extra` added into a folder; returns the tables, with the data set's name above them.
+def score_and_write(folder: str, task: Task, coco: "COCO", records: list[dict], name: str, extra: dict,
+                    voc_metric: bool = False) -> str:
+    """Score records and write metrics.json, with `extra` added, into a folder; returns the tables below a title line
+    with the data set's name.
 
-    voc_metric adds Pascal VOC's table and its numbers, VOC_mAP_07 (11 points) and VOC_mAP_area, with those of each class.
+    voc_metric adds the Pascal VOC table and its numbers: VOC_mAP_07 (11 points), VOC_mAP_area, and both per class.
     """
     text, metrics = task.scores.score(coco, records)
     text = f"overall performance on {name} validation dataset\n{text}\n{task.scores.class_table(metrics)}"
     if voc_metric:
         result, objects = voc_scores.score(coco, records)
         for rule, key in (("11 points", "07"), ("area", "area")):
-            metrics[f"VOC_mAP_{key}"], metrics[f"VOC_AP_{key}_per_class"] = voc_scores.mean(result[rule]), result[rule]
+            metrics[f"VOC_mAP_{key}"] = voc_scores.mean(result[rule])
+            metrics[f"VOC_AP_{key}_per_class"] = result[rule]
         text += f"\nPascal VOC, IoU {voc_scores.IOU}, without difficult objects\n{voc_scores.table(result, objects)}"
     write_json(os.path.join(folder, "metrics.json"), {**metrics, **extra})
     return text

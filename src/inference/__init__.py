@@ -1,1 +1,1 @@
-"""Detecting with a checkpoint or an exported file."""
+"""Detection with a checkpoint or an exported file."""

@@ -1,9 +1,11 @@
-"""Detecting in files and cameras, and what is written of it: drawings, a COCO-style file, a CSV."""
+"""Detection in image files, videos and cameras; its output: drawings, a COCO-style file, a CSV."""
 import contextlib
 import csv
 import functools
 import itertools
 import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -17,38 +19,44 @@ from ..imaging.drawing import drawing_names, overlay_heatmap, save_image
 from ..imaging.reading import read_image, read_size
 from ..tasks import rows as row
 from ..tasks import task_of
-from .pipeline import detect_all
+from .pipeline import Detected, detect_all
+from .predictor import Predictor
 
 RECORD, TABLE = "predictions.json", "predictions.csv"
-PREDICTIONS = contains_files(RECORD, TABLE)  # the test for back_up_existing whether a folder is of an earlier call
+PREDICTIONS = contains_files(RECORD, TABLE)  # a test for back_up_existing: whether a folder is an earlier run's
 
 
 class PredictionFiles:
-    """Collects detections of at least score_thresh of the chosen labels: RECORD appears in folder with close(), TABLE grows as it goes.
+    """Writes the detections of the chosen labels with at least score_thresh: TABLE row by row, RECORD at close().
 
-    The folder is made, and an earlier call's kept aside, when begin() says that there is an image.
+    begin() creates the folder, at the first image, and backs up an earlier run's.
     """
 
-    def __init__(self, folder, predictor, chosen, score_thresh):
+    def __init__(self, folder: str, predictor: Predictor, chosen: Sequence[int], score_thresh: float):
         self.folder, self.predictor, self.chosen, self.score_thresh = folder, predictor, chosen, score_thresh
         self.description = predictor.detector.description
         self.results = task_of(self.description).results
-        self.images, self.annotations, self.skipped = [], [], []
-        self.file = self.csv = None
+        self.images: list[dict] = []
+        self.annotations: list[dict] = []
+        self.skipped: list[str] = []
+        self.file: TextIO | None = None
+        self.csv: Any = None
 
-    def begin(self):
-        """Make the folder and the table, unless they are begun."""
+    def begin(self) -> None:
+        """Create the folder and the table unless they exist."""
         if self.file:
             return
         os.makedirs(back_up_existing(self.folder, PREDICTIONS), exist_ok=True)
-        # A file's name that is no text goes in as the bytes it is.
-        self.file = open(os.path.join(self.folder, TABLE), "w", encoding="utf-8", errors="surrogateescape", newline="")
+        # File names that are not valid UTF-8 are written byte for byte.
+        path = os.path.join(self.folder, TABLE)
+        self.file = open(path, "w", encoding="utf-8", errors="surrogateescape", newline="")
         self.csv = csv.writer(self.file)
         self.csv.writerow(["file", "frame", "class", "score", *self.results.table_columns(self.description)])
 
-    def add(self, source, detected):
-        """Record a pipeline.Detected, whose image comes from source, a dictionary; returns the image with its detections drawn."""
+    def add(self, source: dict, detected: Detected) -> np.ndarray:
+        """Record the detections in an image, whose origin source describes; returns the image with its boxes drawn."""
         self.begin()
+        assert self.file and detected.image is not None and detected.detections is not None
         rows = row.best_first(detected.detections)
         rows = rows[(row.scores(rows) >= self.score_thresh) & np.isin(row.labels(rows), self.chosen)]
         height, width = detected.image.shape[:2]
@@ -62,22 +70,23 @@ class PredictionFiles:
         self.file.flush()
         return self.results.draw(detected.image, rows, self.description)
 
-    def heatmap(self, image):
-        """An image under its heatmap."""
+    def heatmap(self, image: np.ndarray) -> np.ndarray:
+        """An image overlaid with its heatmap."""
         return overlay_heatmap(image, *self.predictor.heatmap(image))
 
-    def close(self):
-        """Write the COCO-style file, if there is anything to write of."""
+    def close(self) -> None:
+        """Write the COCO-style file if begin() was called."""
         if not self.file:
             return
         self.file.close()
-        categories = [{"id": number, "name": name} for number, name in zip(self.description["category_ids"], self.description["classes"])]
-        write_json(os.path.join(self.folder, RECORD), {"images": self.images, "annotations": self.annotations, "categories": categories,
-                                                       "skipped": self.skipped})
+        classes = zip(self.description["category_ids"], self.description["classes"])
+        categories = [{"id": number, "name": name} for number, name in classes]
+        write_json(os.path.join(self.folder, RECORD), {"images": self.images, "annotations": self.annotations,
+                                                       "categories": categories, "skipped": self.skipped})
 
 
-def detect_in_images(files, paths, base, max_pixels, heatmap):
-    """Detect in image files until an interrupt; the images drawn keep their position below the folder base."""
+def detect_in_images(files: PredictionFiles, paths: Sequence[str], base: str, max_pixels: int, heatmap: bool) -> None:
+    """Detect in image files until an interrupt; drawn images keep their paths relative to the folder base."""
     predictor = files.predictor
     names = dict(zip(paths, drawing_names([os.path.relpath(path, base or ".") for path in paths])))
     load = functools.partial(read_image, max_pixels=max_pixels)
@@ -96,17 +105,17 @@ def detect_in_images(files, paths, base, max_pixels, heatmap):
             return
 
 
-def is_camera(path):
-    """Whether an input names a camera."""
+def is_camera(path: str) -> bool:
+    """Whether an input is the number of a camera."""
     return path.isdecimal() and not os.path.exists(path)
 
 
-def detect_in_video(files, path, max_frames, heatmap):
-    """Detect in a video's or a camera's frames, until an interrupt (Ctrl-C): the end of a camera."""
+def detect_in_video(files: PredictionFiles, path: str, max_frames: int | None, heatmap: bool) -> None:
+    """Detect in the frames of a video or camera until its end or an interrupt (Ctrl-C), which is how a camera ends."""
     capture = cv2.VideoCapture(int(path) if is_camera(path) else path)
     if not capture.isOpened():
-        what = "no such camera, or it is in use" if is_camera(path) else "not a video that OpenCV can read"
-        files.skipped.append(f"{path}: {what}")
+        reason = "no such camera, or it is in use" if is_camera(path) else "not a video that OpenCV can read"
+        files.skipped.append(f"{path}: {reason}")
         return
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
     total = 0 if is_camera(path) else max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -122,7 +131,8 @@ def detect_in_video(files, path, max_frames, heatmap):
     size = (first[1].shape[1], first[1].shape[0])
     done = 0
     predictor = files.predictor
-    detecting = detect_all(predictor.detector, itertools.chain([first], frames), lambda item: item[1], predictor.config)
+    items = itertools.chain([first], frames)
+    detecting = detect_all(predictor.detector, items, lambda item: item[1], predictor.config)
     with contextlib.ExitStack() as until_end:
         until_end.callback(capture.release)
         write = until_end.enter_context(video_writer(target, rate, size))
@@ -137,16 +147,19 @@ def detect_in_video(files, path, max_frames, heatmap):
             done += 1
             if interrupts.INTERRUPTS.requested:
                 return
-    if done < 0.9 * total:  # what a file says of its length is not always exact
+    if done < 0.9 * total:  # the length in a file's header is not always exact
         files.skipped.append(f"{path}: only {done} of {total} frames can be read")
 
 
 @contextlib.contextmanager
-def video_writer(path, rate, size):
-    """A function that adds a BGR frame to the video at path, of rate frames a second and size (width, height); it appears whole."""
+def video_writer(path: str, rate: float, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that appends a BGR frame to the video at path, which appears when complete.
+
+    rate, in frames per second; size (width, height). Raises UserError if OpenCV cannot write there.
+    """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with atomic_write(path) as partial:
-        writer = cv2.VideoWriter(partial, cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+        writer = cv2.VideoWriter(partial, cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
             raise UserError(f"{path}: OpenCV cannot write a video here")
         try:
@@ -155,8 +168,8 @@ def video_writer(path, rate, size):
             writer.release()
 
 
-def read_frames(capture, limit):
-    """(number, BGR frame) of a video or camera, until it ends or the limit is reached."""
+def read_frames(capture: cv2.VideoCapture, limit: int | None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (number, BGR frame) from a video or camera until its end or the limit."""
     number = 0
     while limit is None or number < limit:
         good, frame = capture.read()

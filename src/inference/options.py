@@ -1,6 +1,7 @@
-"""The command line of tools."""
+"""Command-line options of the tools."""
 import argparse
 import re
+from typing import Any, NoReturn
 
 from ..core.console import be_quiet
 from ..core.errors import UserError
@@ -9,73 +10,86 @@ from ..core.version import version
 from ..model_utils.config import load_defaults
 from .models import Model, find_model, is_exported, open_model
 
-# Options of other detectors that no spelling leads to.
-OTHERS = {"--conf": "--score_thresh", "--source": "--input", "--weights": "--load_checkpoint_path", "--imgsz": "--input_res",
-          "--project": "--output", "--name": "--output", "--device": "--device_target", "--max_requests": "--queue"}
-BY_PROXY = "a proxy in front of the service does that: docs/serving.md"
-GONE = {"--body_seconds": BY_PROXY, "--header_seconds": BY_PROXY, "--allow_urls": "the service takes images, not their addresses",
-        "--address_file": "the line `serving on` of the output has the address"}
+# Options of other detectors that are spelled too differently to be suggested.
+SYNONYMS = {"--conf": "--score_thresh", "--source": "--input", "--weights": "--load_checkpoint_path",
+            "--imgsz": "--input_res", "--project": "--output", "--name": "--output", "--device": "--device_target",
+            "--max_requests": "--queue"}
+BY_PROXY = "removed: a proxy in front of the service does that, see docs/serving.md"
+REMOVED = {"--body_seconds": BY_PROXY, "--header_seconds": BY_PROXY,
+           "--allow_urls": "removed: the service accepts images, not URLs",
+           "--address_file": "removed: the output line `serving on` has the address"}
 
 
 class OptionParser(argparse.ArgumentParser):
-    """argparse's parser, without abbreviations, whose mistakes are UserErrors that name the nearest right option. An empty value is one,
-    unless it is the option's default: mostly it is a shell's variable that is not set, and what the option guards would stay open."""
+    """argparse's parser without abbreviations; mistakes raise UserError and suggest the nearest option.
 
-    def __init__(self, own_quiet: bool = True, **settings):
-        """own_quiet: --quiet is this parser's option, which makes the log quiet; else what get_config is given has it."""
+    An empty value is a mistake unless it is the default: usually a shell variable is not set, and the option's
+    protection, such as a key, would be off.
+    """
+
+    def __init__(self, own_quiet: bool = True, **settings: Any):
+        """With own_quiet this parser has --quiet and applies it; else get_config handles it."""
         super().__init__(allow_abbrev=False, **settings)
         if own_quiet:
-            self.add_argument("--quiet", action="store_true", help="print warnings and results alone, without progress")
+            self.add_argument("--quiet", action="store_true", help="print only warnings and results")
         self.add_argument("--version", action="version", version=f"centernet {version()}")
 
-    def parse_known_args(self, args=None, namespace=None):
-        """What argparse returns; with --quiet the log is quiet from here on. Raises UserError for an option whose value is empty."""
-        options, rest = super().parse_known_args(args, namespace)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse like argparse; --quiet silences the log. Raises UserError for an option with an empty value."""
+        options, unknown = super().parse_known_args(args, namespace)
         for action in self._actions:
             values = getattr(options, action.dest, None)
             values = values if isinstance(values, list) else [values]
-            if action.option_strings and action.default != "" and any(isinstance(value, str) and not value.strip() for value in values):
-                raise UserError(f"{'/'.join(action.option_strings)} is empty; give it a value, or leave it out")
+            is_empty = any(isinstance(value, str) and not value.strip() for value in values)
+            if action.option_strings and action.default != "" and is_empty:
+                raise UserError(f"{'/'.join(action.option_strings)} is empty; give it a value or leave it out")
         if getattr(options, "quiet", False):
             be_quiet()
-        return options, rest
+        return options, unknown
 
-    def error(self, message):
-        """Raise UserError with argparse's message, and what may have been meant."""
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError with argparse's message and a suggestion."""
         match = re.match(r"unrecognized arguments: (-\S+)", message)
         name = match[1].split("=")[0] if match else ""
-        near = OTHERS[name] if OTHERS.get(name) in self._option_string_actions else suggest(name, self._option_string_actions)
-        hint = GONE.get(name) or (f"did you mean {near}?" if near else "--help lists all options")
+        known = self._option_string_actions
+        near = SYNONYMS[name] if SYNONYMS.get(name) in known else suggest(name, known)
+        hint = REMOVED.get(name) or (f"did you mean {near}?" if near else "--help lists all options")
         raise UserError(f"{message}; {hint}")
 
 
-def add_model_options(parser):
-    """Give the parser of a tool that detects the options that name its model and its device."""
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the model and the device to the parser of a detecting tool."""
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--load_checkpoint_path", metavar="FILE",
-                       help="checkpoint, its side file beside it; RUN/best and RUN/last are the best and the newest of a run's folder")
+                       help="checkpoint, with its side file next to it; RUN/best and RUN/last are the best and the "
+                            "newest one in a run's folder")
     add_exported_option(model)
     values, helps, _ = load_defaults()
-    parser.add_argument("--use_ema", metavar="true|false", help=f"{helps['use_ema']} (default: {str(values['use_ema']).lower()})")
+    parser.add_argument("--use_ema", metavar="true|false",
+                        help=f"{helps['use_ema']} (default: {str(values['use_ema']).lower()})")
     add_device_options(parser)
 
 
-def add_exported_option(parser, **settings):
-    """Give a parser the option that names an exported file, under either of its names."""
+def add_exported_option(parser: Any, **settings: Any) -> None:
+    """Add the option for an exported file, under both of its names, to a parser or a group."""
     parser.add_argument("--mindir", "--onnx", dest="exported", metavar="FILE", **settings,
-                        help="exported file, .mindir (its side file lies beside it) or .onnx (which needs no MindSpore)")
+                        help="exported file: .mindir, with its side file next to it, or .onnx (needs no MindSpore)")
 
 
-def add_device_options(parser):
-    """Give a parser the options that say where a model is computed."""
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the device to a parser."""
     values, helps, rules = load_defaults()
     for name in ("device_target", "onnx_provider"):
-        parser.add_argument(f"--{name}", choices=rules[name]["choices"], default=values[name], help=f"{helps[name]} (default: %(default)s)")
-    parser.add_argument("--device_id", type=int, default=values["device_id"], help=f"{helps['device_id']} (default: %(default)s)")
+        parser.add_argument(f"--{name}", choices=rules[name]["choices"], default=values[name],
+                            help=f"{helps[name]} (default: %(default)s)")
+    parser.add_argument("--device_id", type=int, default=values["device_id"],
+                        help=f"{helps['device_id']} (default: %(default)s)")
 
 
 def open_model_of(options: argparse.Namespace) -> Model:
-    """The Model that the options of add_model_options name. Raises UserError unless it is there and what computes it."""
-    if options.exported is not None and not is_exported(options.exported):
-        raise UserError(f"--mindir and --onnx name an exported file, .mindir or .onnx: {options.exported}")
-    return open_model(find_model(options.exported if options.exported is not None else options.load_checkpoint_path))
+    """Open the Model of the options from add_model_options. Raises UserError if it or its runtime is missing."""
+    if options.exported is None:
+        return open_model(find_model(options.load_checkpoint_path))
+    if not is_exported(options.exported):
+        raise UserError(f"--mindir and --onnx take an exported file, .mindir or .onnx: {options.exported}")
+    return open_model(find_model(options.exported))

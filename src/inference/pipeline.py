@@ -1,9 +1,9 @@
-"""Detection with a detector, on one image or on many; without MindSpore, which only the detectors of detector.py need.
+"""Detection in one image or many; without MindSpore, which only the detectors of detector.py need.
 
-A detector is called with a batch: float32 [N, 3, H, W] normalized, or uint8 [N, H, W, 3] if its from_bytes is true. It gives detections
-[N, K, D] in output pixels, rows as the task has them. compile(batch) makes ready what the batch needs and returns the seconds it took;
-description is the side file's dictionary, down_ratio the input's size over the output's; input_res [W, H] and batch_size are those it is
-bound to, or None.
+A detector is called with a batch: float32 [N, 3, H, W] normalized, or uint8 [N, H, W, 3] if its from_bytes is true. It
+returns detections [N, K, D] in output pixels, the task's rows. compile(batch) prepares for a batch and returns the
+seconds taken. Attributes: description, the side file's dictionary; down_ratio, input size / output size; input_res
+[W, H] and batch_size, None if not fixed.
 """
 import collections
 import itertools
@@ -25,9 +25,9 @@ from ..tasks import task_of
 
 
 def make_inputs(image: np.ndarray, detector: Any, config: Config) -> list[tuple[np.ndarray, View]]:
-    """An image's inputs, one for each of eval_config.multi_scales: [(array without the batch axis, View)].
+    """Make an image's inputs, one for each of eval_config.multi_scales: [(array without the batch axis, View)].
 
-    An exported file's size is its own, whatever keep_res and input_res_test say.
+    The fixed size of an exported file overrides keep_res and input_res_test.
     """
     options = config.eval_config
     keep_res = options.keep_res and detector.input_res is None
@@ -42,10 +42,12 @@ def make_inputs(image: np.ndarray, detector: Any, config: Config) -> list[tuple[
     return inputs
 
 
-def join_scales(detector: Any, outputs: Sequence[np.ndarray], inputs: list[tuple[np.ndarray, View]], use_soft_nms: bool) -> np.ndarray:
-    """A detector's rows [K, D] of one image at each scale -> at most K, [M, D], in its pixels; inputs as make_inputs gives them."""
+def join_scales(detector: Any, outputs: Sequence[np.ndarray], inputs: list[tuple[np.ndarray, View]],
+                use_soft_nms: bool) -> np.ndarray:
+    """Rows [K, D] of one image at each scale -> M <= K merged rows in image pixels; inputs, see make_inputs."""
     results = task_of(detector.description).results
-    return results.merge([results.to_image(rows, view) for rows, (_, view) in zip(outputs, inputs)], use_soft_nms, len(outputs[0]))
+    scales = [results.to_image(rows, view) for rows, (_, view) in zip(outputs, inputs)]
+    return results.merge(scales, use_soft_nms, len(outputs[0]))
 
 
 # ---------------------------------------------------------------- many images
@@ -53,9 +55,9 @@ def join_scales(detector: Any, outputs: Sequence[np.ndarray], inputs: list[tuple
 
 @dataclass
 class Detected:
-    """What came of one item: its image and detections, rows [M, D] in the image's pixels, or a problem."""
+    """The result for one item: its image and detections, rows [M, D] in image pixels, or a problem."""
 
-    item: object
+    item: Any
     image: np.ndarray | None = None
     detections: np.ndarray | None = None
     problem: str = ""
@@ -63,7 +65,7 @@ class Detected:
 
 @dataclass
 class StageTimes:
-    """Seconds spent in each stage of detect_all, which overlap, over all images; `shapes` graphs were compiled."""
+    """Seconds in each stage of detect_all, over all images; the stages overlap. shapes counts compiled graphs."""
 
     images: int = 0
     shapes: int = 0
@@ -73,39 +75,41 @@ class StageTimes:
     finishing: float = 0.0
 
     def summary(self, seconds: float) -> str:
-        """The rate and the stages as a line; seconds is what the whole took."""
+        """One line with the rate and the stages; seconds, the total time."""
         per_image = " + ".join(
-            f"{what} {1000 * spent / max(self.images, 1):.1f}"
-            for what, spent in (("preparing", self.preparing), ("network", self.computing), ("boxes", self.finishing))
+            f"{stage} {1000 * spent / max(self.images, 1):.1f}"
+            for stage, spent in (("preparing", self.preparing), ("network", self.computing), ("boxes", self.finishing))
         )
-        return (f"{self.rate(seconds):.2f} images/s ({per_image} ms an image, at the same time), "
-                f"after {self.compiling:.1f} s for compiling {self.shapes} graphs")
+        return (f"{self.rate(seconds):.2f} images/s ({per_image} ms per image, overlapping), "
+                f"after {self.compiling:.1f} s of compiling {self.shapes} graphs")
 
     def rate(self, seconds: float) -> float:
-        """Images a second, without the time that compiling took."""
+        """Images per second, compilation excluded."""
         return self.images / max(seconds - self.compiling, 1e-9)
 
 
 def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray], config: Config,
-               times: StageTimes | None = None, size_of: Callable[[Any], tuple[int, int] | None] | None = None) -> Iterator[Detected]:
-    """Detect on every item; yields Detected, images of one shape in their order.
+               times: StageTimes | None = None,
+               size_of: Callable[[Any], tuple[int, int] | None] | None = None) -> Iterator[Detected]:
+    """Detect in every item; yields Detected, in order among images of the same input shape.
 
-    load(item) gives an image, or raises OSError or ValueError. Threads load and prepare the next images and finish the
-    last ones while the device computes; images of one shape are computed eval_config.batch_size at a time. Where images keep their
-    sizes, size_of(item), (width, height) or None, lets those of one shape follow each other. No more than twice a batch of prepared
-    images wait for others of their shape.
+    load(item) returns an image or raises OSError or ValueError. Threads load and prepare the next images and finish the
+    previous ones while the device computes. Images of the same shape are computed in batches of eval_config.batch_size;
+    at most two batches of prepared images wait for others. With keep_res, items are sorted by shape if size_of(item)
+    returns (width, height), None if unknown.
     """
     if size_of and config.eval_config.keep_res and detector.input_res is None:
         items = by_shape(items, size_of, config.eval_config, detector.description["stride"])
     times = times or StageTimes()
     workers = config.dataset_config.num_workers
     batch_size = detector.batch_size or config.eval_config.batch_size
-    waiting = collections.defaultdict(list)  # shapes -> prepared images that wait for their batch
+    waiting = collections.defaultdict(list)  # shapes -> prepared images waiting for a full batch
     with ThreadPoolExecutor(workers) as preparers, ThreadPoolExecutor(1) as finisher:
         finishing: collections.deque[Future] = collections.deque()
 
-        def compute(batch):
-            stacks = [np.stack([array for array, _ in one_scale]) for one_scale in zip(*(inputs for _, inputs in batch))]
+        def compute(batch: list[tuple[Detected, list]]) -> None:
+            scales = zip(*(inputs for _, inputs in batch))
+            stacks = [np.stack([array for array, _ in one_scale]) for one_scale in scales]
             for stack in stacks:
                 seconds = detector.compile(stack)
                 times.shapes += seconds > 0
@@ -115,7 +119,8 @@ def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray]
             times.computing += time.perf_counter() - start
             finishing.append(finisher.submit(_finish, detector, batch, outputs, config.eval_config.SOFT_NMS, times))
 
-        for detected, inputs in _prepared(detector, items, load, config, times, preparers, 2 * max(workers, batch_size)):
+        ahead = 2 * max(workers, batch_size)
+        for detected, inputs in _prepared(detector, items, load, config, times, preparers, ahead):
             if detected.problem:
                 yield detected
                 continue
@@ -124,7 +129,7 @@ def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray]
             if len(waiting[shapes]) == batch_size:
                 compute(waiting.pop(shapes))
             elif sum(map(len, waiting.values())) > 2 * batch_size:
-                compute(waiting.pop(next(iter(waiting))))  # the shape that has waited longest
+                compute(waiting.pop(next(iter(waiting))))  # the shape waiting longest
             while len(finishing) > 1:
                 yield from finishing.popleft().result()
         for batch in waiting.values():
@@ -133,10 +138,10 @@ def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray]
             yield from future.result()
 
 
-def by_shape(items: Iterable, size_of: Callable[[Any], tuple[int, int] | None] | None, options: Config, stride: int) -> list:
-    """The items in an order in which those whose inputs have one shape follow each other; those of unknown size come last."""
+def by_shape(items: Iterable, size_of: Callable[[Any], tuple[int, int] | None], options: Config, stride: int) -> list:
+    """Sort items by the shapes of their inputs, those of unknown size last."""
 
-    def shape(item):
+    def shape(item: Any) -> list[tuple]:
         size = size_of(item)
         if not size:
             return [(math.inf,)]
@@ -145,10 +150,11 @@ def by_shape(items: Iterable, size_of: Callable[[Any], tuple[int, int] | None] |
     return sorted(items, key=shape)
 
 
-def _prepared(detector, items, load, config, times, pool, ahead):
-    """(Detected without detections, inputs) of every item in order, made on the pool, at most `ahead` items in advance."""
+def _prepared(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray], config: Config, times: StageTimes,
+              pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[Detected, list]]:
+    """Yield (Detected without detections, inputs) of each item in order, from the pool, at most `ahead` in advance."""
 
-    def prepare(item):
+    def prepare(item: Any) -> tuple[np.ndarray, list, float]:
         start = time.perf_counter()
         image = load(item)
         inputs = make_inputs(image, detector, config)
@@ -168,8 +174,9 @@ def _prepared(detector, items, load, config, times, pool, ahead):
             yield Detected(item, image), inputs
 
 
-def _finish(detector, batch, outputs, use_soft_nms, times):
-    """Give each image of a computed batch its detections; outputs hold one array [N, K, D] a scale."""
+def _finish(detector: Any, batch: list[tuple[Detected, list]], outputs: list[np.ndarray], use_soft_nms: bool,
+            times: StageTimes) -> list[Detected]:
+    """Set the detections of each image in a computed batch; outputs, one array [N, K, D] for each scale."""
     start = time.perf_counter()
     for row, (detected, inputs) in enumerate(batch):
         detected.detections = join_scales(detector, [output[row] for output in outputs], inputs, use_soft_nms)

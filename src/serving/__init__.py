@@ -1,1 +1,1 @@
-"""The web service, which stands behind a proxy."""
+"""The web service, to be run behind a proxy."""

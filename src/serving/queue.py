@@ -1,41 +1,46 @@
-"""The web service's queue: which requests are taken, and the network's thread, which computes images of one size together."""
+"""The web service's queue: admission of requests, and the network's thread, which batches images of the same size."""
 import collections
 import contextlib
 import itertools
 import math
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from starlette.exceptions import HTTPException
 
 from ..inference.predictor import Predictor
 
-GRAPHS = 4  # batch sizes that are used: as many graphs as graphs.py holds
-MARGIN = 0.75  # part of the deadline that what is taken may need; speeds vary
-AVERAGED = 0.2  # part of the newest image in the running average of the time of one
+GRAPHS = 4  # batch sizes in use, as many as graphs.py keeps compiled
+MARGIN = 0.75  # fraction of the deadline that admitted requests may need; speeds vary
+SMOOTHING = 0.2  # weight of the newest image in the running average
 
 
 class Slots:
-    """The places for requests: at most `most`, those that are answered before the deadline (seconds), and bodies of `room` bytes."""
+    """Slots for requests: at most max_requests, with max_bytes of bodies, and only as many as can meet the deadline.
 
-    def __init__(self, most: int, deadline: float, room: int):
-        self.most, self.deadline, self.room = most, deadline, room
+    deadline, in seconds.
+    """
+
+    def __init__(self, max_requests: int, deadline: float, max_bytes: int):
+        self.max_requests, self.deadline, self.max_bytes = max_requests, deadline, max_bytes
         self.taken = self.bytes = 0
-        self.seconds_each = 0.0  # between two answers, while others wait
+        self.seconds_each = 0.0  # between two responses, under load
 
     @contextlib.contextmanager
-    def take(self):
-        """A place until the block ends, which gets a function that makes room for so many bytes more. Both raise HTTPException (503)."""
-        if self.taken >= self.most or self.taken * self.seconds_each > MARGIN * self.deadline:
+    def take(self) -> Iterator[Callable[[int], None]]:
+        """Take a slot for the block, which gets a function to reserve more bytes. Both raise HTTPException (503)."""
+        if self.taken >= self.max_requests or self.taken * self.seconds_each > MARGIN * self.deadline:
             raise self.full()
         held = 0
 
-        def hold(size):
+        def hold(size: int) -> None:
             nonlocal held
-            if self.bytes + size > self.room:
+            if self.bytes + size > self.max_bytes:
                 raise self.full()
             self.bytes, held = self.bytes + size, held + size
 
@@ -45,71 +50,80 @@ class Slots:
         finally:
             self.taken, self.bytes = self.taken - 1, self.bytes - held
 
-    def full(self):
-        """The answer that there is no place, and when there is."""
+    def full(self) -> HTTPException:
+        """The error for a full queue, with the time to retry after."""
         seconds = max(1, math.ceil(self.taken * self.seconds_each))
         return HTTPException(503, f"the queue is full; try again in {seconds} s", {"Retry-After": str(seconds)})
 
-    def note(self, seconds, taken):
-        """Note that an answer took so long, where so many places were taken when it was begun."""
-        self.seconds_each += (AVERAGED if self.seconds_each else 1) * (seconds / taken - self.seconds_each)
+    def record(self, seconds: float, taken: int) -> None:
+        """Record the duration of a response; taken, the slots taken when it was begun."""
+        self.seconds_each += (SMOOTHING if self.seconds_each else 1) * (seconds / taken - self.seconds_each)
 
 
 @dataclass(eq=False)
 class Job:
-    """The prepared inputs of an image, and the Future of (the network's outputs for it, when it began, the seconds it took)."""
+    """The prepared inputs of an image, and the Future of (network outputs, start time, seconds taken)."""
 
     inputs: list
     future: Future = field(default_factory=Future)
     entered: float = field(default_factory=time.perf_counter)
 
-    def shapes(self):
-        """The shapes of the inputs; images of equal ones can be computed together."""
+    def shapes(self) -> tuple:
+        """The shapes of the inputs; images with equal ones can share a batch."""
         return tuple(pixels.shape for pixels, _ in self.inputs)
 
 
-def batch_sizes(largest, fixed=None):
-    """The batch sizes to use up to the largest, from small to large: halves of it and 1; up to the fixed one of an exported file, any."""
+def batch_sizes(largest: int, fixed: int | None = None) -> list[int]:
+    """The batch sizes to use, ascending: 1, `largest` and its halves; all up to the fixed size of an exported file."""
     if fixed:
         return list(range(1, min(fixed, largest) + 1))
     return sorted({1, *(max(1, largest >> shift) for shift in range(GRAPHS - 1))})
 
 
 def reproducible_sizes(predictor: Predictor, largest: int, tolerance: float) -> list[int]:
-    """The batch_sizes up to the first whose outputs differ by more than the tolerance from those of one image at a time. Each has its
-    graph compiled by this."""
+    """The batch_sizes below the first one whose outputs differ from single images' by more than the tolerance.
+
+    Compiles the graph of each size.
+    """
     rng = np.random.default_rng(0)
     sizes = batch_sizes(largest, predictor.detector.batch_size)
     batch = [predictor.prepare(rng.integers(0, 256, (96, 128, 3), np.uint8)) for _ in range(sizes[-1])]
     alone = [predictor.compute([inputs])[0] for inputs in batch]
-    return list(itertools.takewhile(lambda size: size == 1 or close(predictor.compute(batch[:size]), alone, tolerance), sizes))
+
+    def is_reproducible(size: int) -> bool:
+        return size == 1 or all_close(predictor.compute(batch[:size]), alone, tolerance)
+
+    return list(itertools.takewhile(is_reproducible, sizes))
 
 
-def close(outputs, alone, tolerance):
-    """Whether the first images' outputs differ by no more than the tolerance in any number."""
-    return all(np.abs(one - other).max() <= tolerance for scales, others in zip(outputs, alone) for one, other in zip(scales, others))
+def all_close(outputs: list, alone: list, tolerance: float) -> bool:
+    """Whether the outputs of the first images differ by no more than the tolerance in any number."""
+    return all(np.abs(one - other).max() <= tolerance
+               for scales, others in zip(outputs, alone) for one, other in zip(scales, others))
 
 
 class Network:
-    """A thread in which a Predictor's network computes Jobs, the oldest first and with it others of its shapes, as many as one of the
-    batch sizes; it waits batch_wait seconds for a batch to become full."""
+    """A thread that runs Jobs through a Predictor's network, the oldest first, in batches of the same shapes.
+
+    It waits up to batch_wait seconds for a batch to fill; reproducible_sizes limits the batch sizes.
+    """
 
     def __init__(self, predictor: Predictor, largest: int, batch_wait: float, tolerance: float):
         self.predictor, self.largest, self.batch_wait, self.tolerance = predictor, largest, batch_wait, tolerance
-        self.sizes: list[int] = []  # of batches that are in use; none until the graphs are compiled, and after the thread has failed
-        self.error = None  # what ended it
+        self.sizes: list[int] = []  # batch sizes in use; empty until the graphs are compiled and after a failure
+        self.error: BaseException | None = None  # of the thread
         self.images = self.batches = 0
         self._jobs: collections.deque[Job] = collections.deque()
         self._changed = threading.Condition()
         self._ended = False
 
-    def start(self, when_done):
-        """Compile the graphs and then compute, in a thread; when_done() is called when they are compiled, and when the thread fails."""
+    def start(self, when_done: Callable[[], Any]) -> None:
+        """Compile the graphs and process jobs in a thread; calls when_done() once compiled and if the thread fails."""
         self._thread = threading.Thread(target=self._run, args=(when_done,), name="network", daemon=True)
         self._thread.start()
 
     def end(self, seconds: float = 0) -> bool:
-        """Let the thread end when it has no more jobs; returns whether it has within so many seconds."""
+        """Let the thread end after its last job; returns whether it did so within `seconds`."""
         with self._changed:
             self._ended = True
             self._changed.notify()
@@ -117,24 +131,24 @@ class Network:
         return not self._thread.is_alive()
 
     def submit(self, job: Job) -> Future:
-        """Give the thread a job; returns its Future."""
+        """Queue a job; returns its Future."""
         with self._changed:
             self._jobs.append(job)
             self._changed.notify()
         return job.future
 
-    def _run(self, when_done):
+    def _run(self, when_done: Callable[[], Any]) -> None:
         try:
             self.sizes = reproducible_sizes(self.predictor, self.largest, self.tolerance)
             when_done()
             while batch := self._next_batch():
                 self._compute([job for job in batch if job.future.set_running_or_notify_cancel()])
-        except BaseException as error:  # told by the main thread
+        except BaseException as error:  # reported by the main thread
             self.error, self.sizes = error, []
             when_done()
 
-    def _next_batch(self):
-        """The jobs to compute next; none at the end."""
+    def _next_batch(self) -> list[Job]:
+        """The next jobs to compute; empty at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._ended)
             if not self._jobs:
@@ -149,18 +163,18 @@ class Network:
                 self._jobs.remove(job)
             return chosen
 
-    def _compute(self, batch):
-        while batch:  # of which some may have been given up: in parts that are batch sizes
-            part = batch[: max(size for size in self.sizes if size <= len(batch))]
-            batch = batch[len(part) :]
+    def _compute(self, jobs: list[Job]) -> None:
+        while jobs:  # without cancelled ones: their number may not be a batch size, so split them
+            batch = jobs[: max(size for size in self.sizes if size <= len(jobs))]
+            jobs = jobs[len(batch) :]
             start = time.perf_counter()
             try:
-                outputs = self.predictor.compute([job.inputs for job in part])
+                outputs = self.predictor.compute([job.inputs for job in batch])
             except Exception as error:
-                for job in part:
+                for job in batch:
                     job.future.set_exception(error)
                 continue
             seconds = time.perf_counter() - start
-            self.images, self.batches = self.images + len(part), self.batches + 1
-            for job, output in zip(part, outputs):
+            self.images, self.batches = self.images + len(batch), self.batches + 1
+            for job, output in zip(batch, outputs):
                 job.future.set_result((output, start, seconds))

@@ -1,41 +1,41 @@
-"""What the web service takes and answers, as types of which its OpenAPI document is made."""
+"""Request and response types of the web service, the source of its OpenAPI document."""
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 
-class Sent(BaseModel):
-    """Query parameters of POST /predict; others are refused."""
+class PredictQuery(BaseModel):
+    """Query parameters of POST /predict; others are rejected."""
 
     model_config = ConfigDict(extra="forbid")
-    score: float | None = Field(None, ge=0, le=1, description="smallest score; by default the service's score_thresh")
-    format: Literal["json", "image"] = Field("json", description="json, or image: a JPEG with the boxes drawn")
+    score: float | None = Field(None, ge=0, le=1, description="minimum score; default: the service's score_thresh")
+    format: Literal["json", "image"] = Field("json", description="json, or image for a JPEG with the boxes drawn")
 
 
-class Detected(BaseModel):
-    """An image and the time it took. The milliseconds count from when its bytes are there."""
+class AnswerBase(BaseModel):
+    """The size of an image and the time it took, counted from the arrival of its last byte."""
 
     width: int
     height: int
-    milliseconds: float = Field(description="from the last byte of the request to the answer")
-    queue_milliseconds: float = Field(description="waiting for others")
-    network_milliseconds: float = Field(description="in the network, with the others of its batch")
+    milliseconds: float = Field(description="from the last byte of the request to the response")
+    queue_milliseconds: float = Field(description="waiting for other images")
+    network_milliseconds: float = Field(description="in the network, together with its batch")
 
 
 def answer_of(object_model: type[BaseModel]) -> type[BaseModel]:
-    """The model of an answer: that of an image whose objects, best first, are a task's schema.Object."""
-    return create_model("Answer", __base__=Detected, __doc__="The objects of an image, best first, and the time they took.",
+    """The type of an answer whose objects are of a task's schema.Object."""
+    return create_model("Answer", __base__=AnswerBase, __doc__="The objects in an image, best first, and timings.",
                         objects=(list[object_model], ...))  # type: ignore[valid-type]
 
 
 class Problem(BaseModel):
-    """Why a request was refused."""
+    """The reason a request failed."""
 
     detail: str = Field(description="a sentence")
 
 
 class Limits(BaseModel):
-    """What a request may ask for: bytes of its body, pixels of its image, images at a time, seconds until its answer."""
+    """Limits: bytes of a body, pixels of an image, images at a time, seconds until the response."""
 
     max_bytes: int
     max_pixels: int
@@ -44,7 +44,7 @@ class Limits(BaseModel):
 
 
 class Health(BaseModel):
-    """That the service runs, and what it serves."""
+    """The status of the service, its model and limits."""
 
     status: str
     version: str

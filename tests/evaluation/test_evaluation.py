@@ -1,4 +1,4 @@
-"""Evaluation, through eval.py, and what it is evaluated with."""
+"""Evaluation with eval.py, and its settings."""
 import contextlib
 import io
 import json
@@ -39,20 +39,21 @@ from tests.conftest import (
 
 @pytest.fixture(scope="module")
 def evaluated(least_checkpoint, tiny_data, tmp_path_factory):
-    """{keep_res: folder} of eval.py in both modes, and their output in output.txt; two scales, images with keep_res false."""
+    """{keep_res: output folder} of eval.py, log in output.txt; two scales and drawings if keep_res is false."""
     folders = {}
-    for keep_res, words in ((True, []), (False, ["--visual_image", "true", "--eval_config.multi_scales", "[1.0, 1.25]"])):
+    more = ["--visual_image", "true", "--eval_config.multi_scales", "[1.0, 1.25]"]
+    for keep_res, args in ((True, []), (False, more)):
         folder = tmp_path_factory.mktemp("eval")
-        words += ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", folder]
+        args += ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", folder]
         with resdcn_18_is("LEAST"), no_graphs():
-            done = call_script("eval.py", *TINY, "--eval_config.keep_res", keep_res, *words)
+            done = call_script("eval.py", *TINY, "--eval_config.keep_res", keep_res, *args)
         (folder / "output.txt").write_text(done.stdout)
         folders[keep_res] = folder
     return folders
 
 
 @pytest.mark.parametrize("keep_res", [True, False])
-def test_eval_prints_and_writes_what_pycocotools_says(evaluated, tiny_data, keep_res):
+def test_eval_prints_and_writes_the_scores_of_pycocotools(evaluated, tiny_data, keep_res):
     folder = evaluated[keep_res]
     output = (folder / "output.txt").read_text()
     table = output[output.index("overall performance on shapes validation dataset\n"):].splitlines()[1:13]
@@ -69,29 +70,30 @@ def test_eval_prints_and_writes_what_pycocotools_says(evaluated, tiny_data, keep
     assert np.mean(list(metrics["AP_per_class"].values())) == pytest.approx(metrics["AP"], abs=1e-6)
     result = json.loads((folder / "val" / "val_pred_result.json").read_text())
     assert len(result["images"]) == 6 and result["skipped"] == []
-    precision = score.eval["precision"][:, :, :, 0, 2]  # of all areas and 100 detections, for the three classes
+    precision = score.eval["precision"][:, :, :, 0, 2]  # all areas, 100 detections, three classes
     rows = output[output.index("\nclass  "):].splitlines()[2:5]
     for index, (row, name) in enumerate(zip(rows, ("rectangle", "ellipse", "triangle"))):
         objects = len(truth.getAnnIds(catIds=[index + 1]))
-        assert row.split() == [name, f"{precision[:, :, index].mean():.3f}", f"{precision[0, :, index].mean():.3f}", str(objects)]
-        assert metrics["AP_per_class"][name] == pytest.approx(precision[:, :, index].mean())
+        ap, ap50 = precision[:, :, index].mean(), precision[0, :, index].mean()
+        assert row.split() == [name, f"{ap:.3f}", f"{ap50:.3f}", str(objects)]
+        assert metrics["AP_per_class"][name] == pytest.approx(ap)
         assert metrics["objects_per_class"][name] == objects
 
 
-def test_images_of_every_image(evaluated):
+def test_every_image_is_drawn(evaluated):
     images = sorted((evaluated[False] / "val" / "images").iterdir())
     assert [path.name for path in images] == [f"{number:06d}.jpg" for number in range(1, 7)]
     shape = cv2.imread(str(images[0])).shape
-    assert shape[1] == 192 and shape[0] > 96  # prediction and ground truth side by side, with a caption
+    assert shape[1] == 192 and shape[0] > 96  # prediction and ground truth side by side, with captions
     assert not (evaluated[True] / "val" / "images").exists()
 
 
 def test_a_second_evaluation_keeps_the_first(evaluated, least, least_checkpoint, tiny_data, tmp_path, graphless):
     shutil.copytree(evaluated[True], tmp_path / "r")
     before = (tmp_path / "r" / "val" / "metrics.json").read_text()
-    words = ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", "r"]
+    args = ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", "r"]
     options = ["--enable_eval", "false", "--eval_config.K", 5, "--eval_config.SOFT_NMS", "false"]
-    call_script("tools/eval.py", *TINY, *words, *options, cwd=tmp_path)
+    call_script("tools/eval.py", *TINY, *args, *options, cwd=tmp_path)
     assert (tmp_path / "r" / "val.1" / "metrics.json").read_text() == before
     assert not (tmp_path / "r" / "val" / "metrics.json").exists()  # enable_eval false
     assert len(json.loads((tmp_path / "r" / "val" / "val_pred_eval.json").read_text())) == 6 * 5
@@ -103,8 +105,9 @@ def test_test_mode_needs_no_annotations_and_names_bad_images(least, least_checkp
     cv2.imwrite(str(folder / "a.png"), noise_image(1))
     cv2.imwrite(str(folder / "c.jpg"), noise_image(2, 64, 200))
     (folder / "b.jpg").write_bytes(b"no image")
-    words = ["--run_mode", "test", "--dataset_config.test_image_dir", "images", "--eval_config.K", 7, "--save_result_dir", tmp_path]
-    done = call_script("eval.py", *TINY, "--data_dir", tmp_path / "d", "--load_checkpoint_path", least_checkpoint, *words)
+    args = ["--run_mode", "test", "--dataset_config.test_image_dir", "images", "--eval_config.K", 7]
+    paths = ["--data_dir", tmp_path / "d", "--load_checkpoint_path", least_checkpoint, "--save_result_dir", tmp_path]
+    done = call_script("eval.py", *TINY, *paths, *args)
     assert "skipped image 2" in done.stdout and "b.jpg" in done.stdout and "2 images, 1 skipped" in done.stdout
     assert "overall performance" not in done.stdout
     records = json.loads((tmp_path / "test" / "test_pred_eval.json").read_text())
@@ -117,25 +120,26 @@ def test_test_mode_needs_no_annotations_and_names_bad_images(least, least_checkp
 ])
 def test_other_classes_are_refused(least, least_checkpoint, tmp_path, classes, part):
     write_coco(tmp_path, "val", {1: noise_image(1)}, [(1, 1, [1, 1, 20, 20])], classes)
-    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint, cwd=tmp_path, check=False)
-    assert_user_error(done, part)
+    args = ["--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint]
+    assert_user_error(call_script("eval.py", *TINY, *args, cwd=tmp_path, check=False), part)
 
 
 @pytest.mark.parametrize("objects", [[], [(1, 1, [1, 1, 20, 20])]])
-def test_nothing_to_score_against_is_said_before_detecting(objects, least, least_checkpoint, tmp_path):
-    """No annotations, or crowds alone: pycocotools' -1 for everything is no score."""
+def test_a_ground_truth_without_objects_is_reported_before_detecting(objects, least, least_checkpoint, tmp_path):
+    """No annotations, or only crowds: pycocotools would return -1 for all scores."""
     path = write_coco(tmp_path, "val", {1: noise_image(1)}, objects, ("rectangle", "ellipse", "triangle"))
     content = json.loads(open(path, encoding="utf-8").read())
     for entry in content["annotations"]:
         entry["iscrowd"] = 1
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
-    done = call_script("eval.py", *TINY, "--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint, cwd=tmp_path, check=False)
+    args = ["--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint]
+    done = call_script("eval.py", *TINY, *args, cwd=tmp_path, check=False)
     assert_user_error(done, "instances_val2017.json", "--enable_eval false")
     assert not (tmp_path / "val").exists()
 
 
-def test_the_annotation_files_size_holds_in_evaluation(least, least_checkpoint, tmp_path, graphless):
-    """Images that EXIF turns: 128x96 as they are stored and as the first entry says, 96x128 as the second says, the third fits neither."""
+def test_the_annotation_files_size_applies_in_evaluation(least, least_checkpoint, tmp_path, graphless):
+    """Images with an EXIF rotation: one entry has the stored size 128x96, one the shown 96x128, one neither."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = io.BytesIO()
@@ -147,8 +151,8 @@ def test_the_annotation_files_size_holds_in_evaluation(least, least_checkpoint, 
     for entry, (width, height) in zip(content["images"], sizes):
         entry.update(width=width, height=height)
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
-    words = ["--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint, "--visual_image", "true"]
-    done = call_script("eval.py", *TINY, *words, cwd=tmp_path)
+    args = ["--data_dir", tmp_path, "--load_checkpoint_path", least_checkpoint, "--visual_image", "true"]
+    done = call_script("eval.py", *TINY, *args, cwd=tmp_path)
     for number, (width, height) in enumerate(sizes[:2], 1):
         drawn = cv2.imread(str(tmp_path / "val" / "images" / f"{number:012d}.jpg"))
         assert drawn.shape[1] == 2 * width and drawn.shape[0] > height  # prediction and ground truth, with captions
@@ -156,7 +160,8 @@ def test_the_annotation_files_size_holds_in_evaluation(least, least_checkpoint, 
     assert re.search("^warning: 1 of 3 images ", done.stdout, re.M)
     done = call_script("preprocess.py", "--val_data_dir", tmp_path, "--predict_dir", tmp_path / "p")
     meta = json.loads((tmp_path / "p" / "meta" / "inputs.json").read_text())
-    assert [(entry["id"], entry["center"]) for entry in meta["images"]] == [(1, [64, 48]), (2, [48, 64])] and len(meta["skipped"]) == 1
+    assert [(entry["id"], entry["center"]) for entry in meta["images"]] == [(1, [64, 48]), (2, [48, 64])]
+    assert len(meta["skipped"]) == 1
 
 
 def test_category_ids_are_matched_by_name():
@@ -173,35 +178,39 @@ def test_scoring_nothing_is_zero(tiny_data):
 
 def test_perfect_boxes_score_one(tiny_data):
     coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
-    records = [{**{name: a[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in coco.dataset["annotations"]]
+    records = [{**{name: a[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.9}
+               for a in coco.dataset["annotations"]]
     metrics = scores.score(coco, records)[1]
     assert metrics["AP"] == pytest.approx(1) and set(metrics["AP50_per_class"].values()) == {1.0}
 
 
-def test_the_class_table_counts_what_is_scored(tiny_data):
-    """A crowd is no object, and a class without objects has no score."""
+def test_the_class_table_counts_the_scored_objects(tiny_data):
+    """Crowds do not count, and a class without objects has no score."""
     coco = read_coco(str(tiny_data / "annotations" / "instances_val2017.json"))
     crowd = next(entry for entry in coco.dataset["annotations"] if entry["category_id"] == 1)
     for entry in coco.dataset["annotations"]:
         entry["iscrowd"] = int(entry is crowd or entry["category_id"] == 3)
     metrics = scores.score(coco, [])[1]
-    counts = [sum(entry["category_id"] == number for entry in coco.dataset["annotations"]) for number in (1, 2)]
+    counts = [sum(entry["category_id"] == number for entry in coco.dataset["annotations"])
+              for number in (1, 2)]
     assert [line.split() for line in scores.class_table(metrics).splitlines()] == [
         ["class", "AP", "AP50", "objects"], ["rectangle", "0.000", "0.000", str(counts[0] - 1)],
         ["ellipse", "0.000", "0.000", str(counts[1])], ["triangle", "-", "-", "0"]]
 
 
-def test_of_very_many_classes_the_best_and_the_worst_are_printed():
+def test_the_best_and_the_worst_of_many_classes_are_printed():
     names = [f"c{number}" for number in range(200)]
     values = {name: number / 200 for number, name in enumerate(names)}
 
     def class_table():
-        return scores.class_table({"AP_per_class": values, "AP50_per_class": values, "objects_per_class": dict.fromkeys(names, 1)})
+        counts = dict.fromkeys(names, 1)
+        return scores.class_table({"AP_per_class": values, "AP50_per_class": values, "objects_per_class": counts})
 
     table = class_table()
-    assert "(80 more classes)" in table and {"c199", "c140", "c59", "c0"} <= set(table.split()) and "c60" not in table.split()
+    assert "(80 more classes)" in table and {"c199", "c140", "c59", "c0"} <= set(table.split())
+    assert "c60" not in table.split()
     assert len(table.splitlines()) == 42
-    values.update(dict.fromkeys(names[:70]))  # more classes without objects than the worst that are printed
+    values.update(dict.fromkeys(names[:70]))  # more than the printed worst ones, without objects
     table = class_table()
     assert "(10 more classes)" in table and "(70 without objects)" in table
     assert {"c199", "c140", "c129", "c70"} <= set(table.split()) and not {"c0", "c69"} & set(table.split())
@@ -211,7 +220,7 @@ def test_of_very_many_classes_the_best_and_the_worst_are_printed():
 
 @pytest.mark.slow
 def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make_config, console, graphless):
-    """One name in two folders, in one file twice, one that leaves the folder, one that cannot be written."""
+    """The same name in two folders and twice in one, names outside the folder, and one without an extension."""
     path = write_coco(tmp_path / "d", "val", dict.fromkeys(range(1, 7), noise_image(1)),
                       [(number, 1, [1, 1, 20, 20]) for number in range(1, 7)], ("rectangle", "ellipse", "triangle"))
     content = json.loads(open(path, encoding="utf-8").read())
@@ -230,20 +239,20 @@ def test_images_are_drawn_by_their_names(least, least_checkpoint, tmp_path, make
     assert outside.read_bytes() == before and {path.name for path in tmp_path.iterdir()} == {"d", "r", "outside.jpg"}
 
 
-@pytest.mark.parametrize("words, part", [
+@pytest.mark.parametrize("args, part", [
     (["--data_dir", "/nowhere"], "/nowhere"),
     (["--load_checkpoint_path", "/nowhere.ckpt"], "/nowhere.ckpt"),
     (["--save_result_dir", "/proc/nowhere"], "/proc/nowhere"),
 ])
-def test_evaluation_mistakes(words, part, least, least_checkpoint, tiny_data, tmp_path):
-    words = ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, *words]
-    assert_user_error(call_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), part)
+def test_evaluation_mistakes(args, part, least, least_checkpoint, tiny_data, tmp_path):
+    args = ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, *args]
+    assert_user_error(call_script("eval.py", *TINY, *args, cwd=tmp_path, check=False), part)
 
 
-def test_a_checkpoint_without_its_side_file(least_checkpoint, tiny_data, tmp_path):
+def test_a_checkpoint_without_side_file(least_checkpoint, tiny_data, tmp_path):
     shutil.copy(least_checkpoint, tmp_path / "alone.ckpt")
-    words = ["--data_dir", tiny_data, "--load_checkpoint_path", "alone.ckpt"]
-    assert_user_error(call_script("eval.py", *TINY, *words, cwd=tmp_path, check=False), "alone.json")
+    args = ["--data_dir", tiny_data, "--load_checkpoint_path", "alone.ckpt"]
+    assert_user_error(call_script("eval.py", *TINY, *args, cwd=tmp_path, check=False), "alone.json")
 
 
 @pytest.mark.parametrize("change, part", [
@@ -264,19 +273,21 @@ def test_a_damaged_side_file_is_named(change, part, least_checkpoint, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graphless")
-def test_an_interrupted_evaluation_leaves_no_scores(least, least_checkpoint, tiny_data, tmp_path, make_config, monkeypatch, interrupts):
+def test_an_interrupted_evaluation_leaves_no_scores(least, least_checkpoint, tiny_data, tmp_path, make_config,
+                                                    monkeypatch, interrupts):
     from src.commands import eval as script
 
-    def read_image(path, *words):
+    def read_image(path, *args):
         if path.endswith("000004.jpg"):
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(path, *words)
+        return real(path, *args)
 
     real = reading.read_image
     monkeypatch.setattr(evaluator, "read_image", read_image)
-    words = ["--load_checkpoint_path", least_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path, "--device_target", "CPU"]
-    with pytest.raises(Interrupted, match="of 6 images .*val.unfinished"):
-        script.evaluate(make_config(*words, "--dataset_config.num_workers", 1))
+    args = ["--load_checkpoint_path", least_checkpoint, "--data_dir", tiny_data, "--save_result_dir", tmp_path,
+            "--device_target", "CPU"]
+    with pytest.raises(Interrupted, match="of 6 images.*val.unfinished"):
+        script.evaluate(make_config(*args, "--dataset_config.num_workers", 1))
     assert [path.name for path in tmp_path.iterdir()] == ["val.unfinished"]
     result = json.loads((tmp_path / "val.unfinished" / "val_pred_result.json").read_text())
     done = {entry["id"] for entry in result["images"]}
@@ -285,10 +296,10 @@ def test_an_interrupted_evaluation_leaves_no_scores(least, least_checkpoint, tin
 
 @pytest.fixture
 def evaluate(tmp_path, make_config, monkeypatch):
-    """Call it with words for eval.py: evaluates a detector that finds every object of a data set of three images, in the current folder."""
+    """A function of eval.py's arguments: evaluates a perfect detector on three images, in the current folder."""
     objects = [(image_id, 1, [10, 10, 30, 30]) for image_id in (1, 2, 3)]
     write_coco(tmp_path, "val", {image_id: noise_image(image_id) for image_id in (1, 2, 3)}, objects)
-    still = types.SimpleNamespace(description={"classes": ["disc", "square"], "category_ids": [1, 2]})
+    detector = types.SimpleNamespace(description={"classes": ["disc", "square"], "category_ids": [1, 2]})
     monkeypatch.chdir(tmp_path)
 
     def detect_all(_detector, items, load, *_):
@@ -298,17 +309,17 @@ def evaluate(tmp_path, make_config, monkeypatch):
             except ValueError as error:
                 yield Detected(item, problem=str(error))
 
-    def call(*words):
-        config = make_config("--data_dir", tmp_path, *words)
-        part = evaluator.read_part(find_split(tmp_path, "val", config.dataset_config), still.description, config)
-        evaluator.evaluate(still, part, config)
+    def call(*args):
+        config = make_config("--data_dir", tmp_path, *args)
+        part = evaluator.read_part(find_split(tmp_path, "val", config.dataset_config), detector.description, config)
+        evaluator.evaluate(detector, part, config)
 
     monkeypatch.setattr(evaluator, "detect_all", detect_all)
     return call
 
 
-def test_an_evaluation_of_which_no_image_can_be_read_is_an_error(evaluate, tmp_path, console):
-    """One with some that cannot says how many; the results of the evaluation before stay where they are until then."""
+def test_an_evaluation_without_readable_images_is_an_error(evaluate, tmp_path, console):
+    """The unreadable ones are counted, and the results of an earlier evaluation stay in place."""
     evaluate()
     (tmp_path / "val2017" / "000000000002.jpg").write_bytes(b"no image")
     evaluate()
@@ -325,7 +336,7 @@ def test_an_evaluation_of_which_no_image_can_be_read_is_an_error(evaluate, tmp_p
 
 
 def test_images_in_a_folder_named_val_stay(evaluate, tmp_path):
-    """Of a data set, in whose folder eval.py is called: before anything is detected it says so; elsewhere it draws into its own folder."""
+    """eval.py, run in a data set's folder, fails before detecting; with another --save_result_dir it succeeds."""
     for folder in ("val", "images"):
         shutil.copytree(tmp_path / "val2017", tmp_path / folder)
     before = contents(tmp_path)
@@ -349,7 +360,7 @@ def test_paths_are_checked_before_a_model_is_loaded(tiny_data, small_file, tmp_p
 
 
 def with_evaluation(checkpoint, folder, evaluation):
-    """A copy of a checkpoint whose side file says that its recipe evaluates so."""
+    """A copy of a checkpoint with these evaluation settings in its side file."""
     path = folder / "r.ckpt"
     shutil.copy(checkpoint, path)
     side = json.loads(checkpoint.with_suffix(".json").read_text())
@@ -359,50 +370,54 @@ def with_evaluation(checkpoint, folder, evaluation):
 
 @pytest.fixture
 def recorded(least, least_checkpoint, tmp_path):
-    """A copy of least_checkpoint whose side file says that its recipe evaluates at 128x96, without keep_res and soft-NMS, with K 30."""
-    return with_evaluation(least_checkpoint, tmp_path, {"dataset_config.input_res_test": [128, 96], "eval_config.keep_res": False,
-                                                        "eval_config.SOFT_NMS": False, "eval_config.K": 30})
+    """A copy of least_checkpoint with the evaluation settings of RECIPE in its side file."""
+    return with_evaluation(least_checkpoint, tmp_path, {
+        "dataset_config.input_res_test": [128, 96], "eval_config.keep_res": False, "eval_config.SOFT_NMS": False,
+        "eval_config.K": 30})
 
 
-RECIPE = ("--dataset_config.input_res_test", "[128, 96]", "--eval_config.keep_res", "false", "--eval_config.SOFT_NMS", "false",
-          "--eval_config.K", 30)
+RECIPE = ("--dataset_config.input_res_test", "[128, 96]", "--eval_config.keep_res", "false", "--eval_config.SOFT_NMS",
+          "false", "--eval_config.K", 30)
 
 
-def run_eval(checkpoint, tiny_data, folder, make_config, console, *words):
-    """(records, the log) of eval.py in this process."""
+def run_eval(checkpoint, tiny_data, folder, make_config, console, *args):
+    """Run eval.py in this process; returns (records, log)."""
     from src.commands import eval as script
 
-    words = ["--load_checkpoint_path", checkpoint, "--data_dir", tiny_data, "--save_result_dir", folder, "--device_target", "CPU", *words]
-    script.evaluate(make_config(*words))
+    args = ["--load_checkpoint_path", checkpoint, "--data_dir", tiny_data, "--save_result_dir", folder,
+            "--device_target", "CPU", *args]
+    script.evaluate(make_config(*args))
     return json.loads((folder / "val" / "val_pred_eval.json").read_text()), console.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graphless")
-def test_eval_without_the_recipe_finds_what_it_finds_with_it(recorded, least_checkpoint, tiny_data, tmp_path, make_config, console):
-    """And says what it evaluates with, and where each setting comes from."""
+def test_eval_applies_the_recipes_settings(recorded, least_checkpoint, tiny_data, tmp_path, make_config, console):
+    """It also logs each setting and its source."""
     expected, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "a", make_config, console, *RECIPE)
-    found, said = run_eval(recorded, tiny_data, tmp_path / "b", make_config, console)
+    found, log = run_eval(recorded, tiny_data, tmp_path / "b", make_config, console)
     without, _ = run_eval(least_checkpoint, tiny_data, tmp_path / "c", make_config, console)
     assert found == expected != without
-    assert ("evaluating with input_res_test 128x96 (the side file), keep_res false (the side file), flip_test false (default_config.yaml), "
-            "multi_scales [1.0] (default_config.yaml), SOFT_NMS false (the side file), K 30 (the side file)") in said
+    assert ("evaluating with input_res_test 128x96 (the side file), keep_res false (the side file), flip_test false "
+            "(default_config.yaml), multi_scales [1.0] (default_config.yaml), SOFT_NMS false (the side file), K 30 "
+            "(the side file)") in log
     (tmp_path / "mine.yaml").write_text("eval_config:\n  K: 7\n")
-    words = ["--config_path", tmp_path / "mine.yaml", "--eval_config.SOFT_NMS", "true"]
-    _, said = run_eval(recorded, tiny_data, tmp_path / "d", make_config, console, *words)
-    assert f"SOFT_NMS true (the command line), K 7 ({tmp_path / 'mine.yaml'})" in said
+    args = ["--config_path", tmp_path / "mine.yaml", "--eval_config.SOFT_NMS", "true"]
+    _, log = run_eval(recorded, tiny_data, tmp_path / "d", make_config, console, *args)
+    assert f"SOFT_NMS true (the command line), K 7 ({tmp_path / 'mine.yaml'})" in log
 
 
 @pytest.mark.slow
-def test_predictor_and_export_take_what_the_run_was_evaluated_with(recorded, tiny_data, tmp_path, make_config, console):
+def test_predictor_and_export_apply_the_recipes_settings(recorded, tiny_data, tmp_path, make_config, console):
     from src.commands import export as script
 
     image = str(tiny_data / "val2017" / "000001.jpg")
     expected = Predictor(str(recorded), "CPU", input_res=[128, 96], K=30, SOFT_NMS=False)(image).detections()
     found = Predictor(str(recorded), "CPU")(image).detections()
     np.testing.assert_array_equal(found, expected)
-    words = ["--export_config.ckpt_file", recorded, "--export_config.export_name", tmp_path / "e", "--device_target", "CPU"]
-    script.export(make_config(*words))
+    args = ["--export_config.ckpt_file", recorded, "--export_config.export_name", tmp_path / "e", "--device_target",
+            "CPU"]
+    script.export(make_config(*args))
     side = json.loads((tmp_path / "e.json").read_text())
     assert side["input_res"] == [128, 96] and side["K"] == 30 and side["evaluation"] == {"eval_config.SOFT_NMS": False}
     assert_same_detections(Predictor(str(tmp_path / "e.mindir"), "CPU")(image).detections(), expected, 1e-3)
@@ -417,8 +432,9 @@ def test_damaged_evaluation_settings_are_named(evaluation, small_file, tmp_path)
         Predictor(str(path), "CPU")
 
 
-def test_train_records_what_its_recipe_evaluates_with(least_run):
+def test_train_records_the_recipes_evaluation_settings(least_run):
     side = json.loads((least_run / "ckpt_0" / "centernet-2_7.json").read_text())
-    assert side["evaluation"] == {"dataset_config.input_res_test": [96, 96], "eval_config.keep_res": True, "eval_config.pad_multiple": 64,
-                                  "eval_config.flip_test": False, "eval_config.multi_scales": [1.0], "eval_config.SOFT_NMS": True,
-                                  "eval_config.K": 100}
+    assert side["evaluation"] == {
+        "dataset_config.input_res_test": [96, 96], "eval_config.keep_res": True, "eval_config.pad_multiple": 64,
+        "eval_config.flip_test": False, "eval_config.multi_scales": [1.0], "eval_config.SOFT_NMS": True,
+        "eval_config.K": 100}

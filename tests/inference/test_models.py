@@ -1,4 +1,4 @@
-"""Models of all kinds: each of their files is read once, however many functions ask what is in it."""
+"""Models of all kinds: each of their files is read only once."""
 import builtins
 import collections
 import functools
@@ -15,15 +15,14 @@ from tests.conftest import NARROW, call_script
 
 @pytest.fixture
 def reads(monkeypatch, graphless):
-    """{path: how often it is read}: opened by Python, or, of the files with weights of MindSpore's, loaded by that. No test's detector is
-    another's."""
+    """{path: number of reads}, by Python's open or MindSpore's loading functions; detectors are not shared by tests."""
     counts = collections.Counter()
 
     def counting(read, *endings):
         @functools.wraps(read)
-        def counted(path, *words, **options):
+        def counted(path, *args, **kwargs):
             counts[path] += str(path).endswith(endings)
-            return read(path, *words, **options)
+            return read(path, *args, **kwargs)
 
         return counted
 
@@ -35,8 +34,9 @@ def reads(monkeypatch, graphless):
 
 
 def assert_once(reads, *paths):
-    """Of what is read, each file is once, and these are."""
-    found = {os.path.abspath(path): count for path, count in reads.items() if count and os.path.dirname(path) == str(paths[0].parent)}
+    """Exactly these files of their folder were read, each once."""
+    folder = str(paths[0].parent)
+    found = {os.path.abspath(path): count for path, count in reads.items() if count and os.path.dirname(path) == folder}
     assert found == dict.fromkeys(map(str, paths), 1)
 
 
@@ -56,17 +56,18 @@ def test_a_predictor_reads_each_file_once(kind, deformable_file, lively_onnx, sm
 @pytest.mark.parametrize("command", [
     "tools/predict.py --input {data}/val2017 --output out --load_checkpoint_path {checkpoint}",
     "tools/predict.py --input {data}/val2017 --output out --onnx {onnx}",
-    "eval.py --data_dir {data} --load_checkpoint_path {checkpoint}", "eval.py --data_dir {data} --load_checkpoint_path {onnx}",
+    "eval.py --data_dir {data} --load_checkpoint_path {checkpoint}",
+    "eval.py --data_dir {data} --load_checkpoint_path {onnx}",
     "export.py --export_config.export_format ONNX --export_config.ckpt_file {checkpoint}",
 ])
 def test_a_script_reads_each_file_once(command, deformable_file, lively_onnx, tiny_data, tmp_path, small, reads):
-    words = [word.format(data=tiny_data, checkpoint=deformable_file, onnx=lively_onnx) for word in command.split()]
-    call_script(*words, "--device_target", "CPU", cwd=tmp_path)
+    args = [arg.format(data=tiny_data, checkpoint=deformable_file, onnx=lively_onnx) for arg in command.split()]
+    call_script(*args, "--device_target", "CPU", cwd=tmp_path)
     assert_once(reads, *files(lively_onnx if "{onnx}" in command else deformable_file))
 
 
 def test_a_predictor_reads_each_file_of_a_mindir_file_once(export_mindir, request):
     model = export_mindir("floats_one", *NARROW[:2])
-    reads = request.getfixturevalue("reads")  # from here on
+    reads = request.getfixturevalue("reads")  # not before the export
     Predictor(str(model))
     assert_once(reads, *files(model))

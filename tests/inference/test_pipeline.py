@@ -1,4 +1,4 @@
-"""src/inference/pipeline.py and src/inference/detector.py: folding, flip test, batches, overlapping stages."""
+"""src/inference/pipeline.py and src/inference/detector.py: folding, flip test, batching, overlapping stages."""
 import os
 import subprocess
 import sys
@@ -34,7 +34,7 @@ from tests.metainfo import classes_of
 
 
 def build(lively_checkpoint):
-    """The tiny network with lively weights, as training has it."""
+    """The tiny network with lively weights, in its training form."""
     cell = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
     load_weights(cell, read_checkpoint(str(lively_checkpoint)), "lively")
     return cell.set_train(False)
@@ -53,8 +53,8 @@ def test_folding_changes_nothing_beyond_rounding(lively_checkpoint, by_operation
     network = build(lively_checkpoint)
     before = [output.asnumpy() for output in network(image)[0].values()]
     norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, ms.nn.BatchNorm2d)]
-    assert len(norms) == 18  # the first, two in each of four blocks, three shortcuts, six behind them
-    folded = build(lively_checkpoint)  # a graph that is compiled does not follow the change
+    assert len(norms) == 18  # the stem, two in each of four blocks, three shortcuts, six after them
+    folded = build(lively_checkpoint)  # a compiled graph would ignore the change
     assert fold_batch_norm(folded) == 0
     assert not [cell for _, cell in folded.cells_and_names() if isinstance(cell, ms.nn.BatchNorm2d)]
     for expected, output in zip(before, folded(image)[0].values(), strict=True):
@@ -80,25 +80,28 @@ def test_bytes_are_normalized_in_the_graph():
 
 @pytest.mark.slow
 def test_flip_test_averages_image_and_mirror_image(lively_checkpoint, by_operation, make_config):
-    """Heatmap and size are averaged, the offset is the image's alone; stated in PyTorch as the original does it."""
+    """Heatmap and size are averaged, the offset comes from the image; written in PyTorch like the original."""
     reference = torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1)))
     image = batch_of(4, (2, 3, 96, 128))
     with torch.no_grad():
-        (hm, wh, reg), (mirrored_hm, mirrored_wh, _) = reference(torch.tensor(image)), reference(torch.tensor(image).flip(3))
+        hm, wh, reg = reference(torch.tensor(image))
+        mirrored_hm, mirrored_wh, _ = reference(torch.tensor(image).flip(3))
     expected = ((hm.sigmoid() + mirrored_hm.sigmoid().flip(3)) / 2, (wh + mirrored_wh.flip(3)) / 2, reg)
-    maps = InferenceMaps(build(lively_checkpoint), heads(make_config().net_config, classes_of(3)), ms.nn.Identity(), True)(ms.Tensor(image))
+    task_heads = heads(make_config().net_config, classes_of(3))
+    maps = InferenceMaps(build(lively_checkpoint), task_heads, ms.nn.Identity(), True)(ms.Tensor(image))
     for ours, theirs in zip(maps.values(), expected):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-5 * np.abs(theirs.numpy()).max()
-    assert np.abs(expected[0].numpy() - hm.sigmoid().numpy()).max() > 1e-2  # the mirror image does matter
+    assert np.abs(expected[0].numpy() - hm.sigmoid().numpy()).max() > 1e-2  # the mirror image matters
 
 
 # ---------------------------------------------------------------- many images
 
 
-class Shapes:
-    """A stand-in detector: its one detection tells what it was fed."""
+class FakeDetector:
+    """A fake detector whose single detection identifies its input."""
 
-    description, down_ratio, from_bytes, input_res, batch_size = {"mean": [0, 0, 0], "std": [1, 1, 1], "stride": 32}, 4, True, None, None
+    description = {"mean": [0, 0, 0], "std": [1, 1, 1], "stride": 32}
+    down_ratio, from_bytes, input_res, batch_size = 4, True, None, None
 
     def __init__(self):
         self.batches = []
@@ -122,7 +125,7 @@ def test_images_of_one_shape_are_computed_together(make_config):
             raise ValueError("broken")
         return np.full((*sizes[number], 3), 10 * number + 5, np.uint8)
 
-    network, times = Shapes(), StageTimes()
+    network, times = FakeDetector(), StageTimes()
     found = list(detect_all(network, range(6), load, config, times))
     assert sorted(network.batches) == [(1, 64, 64, 3), (2, 64, 64, 3), (2, 64, 128, 3)]
     assert {detected.item: detected.problem for detected in found} == {**dict.fromkeys(range(5), ""), 5: "broken"}
@@ -134,9 +137,9 @@ def test_images_of_one_shape_are_computed_together(make_config):
 
 
 def test_few_prepared_images_wait(make_config):
-    """60 shapes, batches of 16: never do more than 32 prepared images wait, and each is computed; sizes told bring shapes together."""
-    words = ["--eval_config.SOFT_NMS", "false", "--dataset_config.num_workers", 1, "--eval_config.pad_multiple", 32]
-    config = make_config("--eval_config.batch_size", 16, *words)
+    """60 shapes, batches of 16: at most 32 prepared images wait, and all are computed; known sizes group the shapes."""
+    args = ["--eval_config.SOFT_NMS", "false", "--dataset_config.num_workers", 1, "--eval_config.pad_multiple", 32]
+    config = make_config("--eval_config.batch_size", 16, *args)
     sizes = [(40 + 32 * (number % 60), 40) for number in range(240)]
     loaded = []
 
@@ -145,7 +148,7 @@ def test_few_prepared_images_wait(make_config):
         return np.full((sizes[number][1], sizes[number][0], 3), number, np.uint8)
 
     for size_of in (None, lambda number: sizes[number], lambda number: None if number % 2 else (7, 7)):
-        network, done, most = Shapes(), 0, 0
+        network, done, most = FakeDetector(), 0, 0
         loaded.clear()
         for detected in detect_all(network, range(240), load, config, size_of=size_of):
             done += 1
@@ -156,18 +159,19 @@ def test_few_prepared_images_wait(make_config):
             assert network.batches == [(4, 64, 64 + 32 * number, 3) for number in range(60)]
 
 
-def test_an_exported_files_batch_is_filled_up(make_config):
+def test_an_exported_files_batch_is_padded(make_config):
     config = make_config("--eval_config.SOFT_NMS", "false", "--eval_config.keep_res", "true")
-    network = Shapes()
-    described = {**Shapes.description, "down_ratio": 4, "input_type": "uint8", "input_res": [64, 32], "batch_size": 4}
-    detector = ExportedDetector(lambda batch: ms.Tensor(network(batch.asnumpy())), described)
+    network = FakeDetector()
+    description = {**FakeDetector.description, "down_ratio": 4, "input_type": "uint8", "input_res": [64, 32],
+                   "batch_size": 4}
+    detector = ExportedDetector(lambda batch: ms.Tensor(network(batch.asnumpy())), description)
     found = list(detect_all(detector, range(6), lambda number: np.full((32, 64, 3), number, np.uint8), config))
-    assert network.batches == [(4, 32, 64, 3)] * 3  # its own size, whatever keep_res says
+    assert network.batches == [(4, 32, 64, 3)] * 3  # its fixed size, despite keep_res
     assert [detected.item for detected in found] == list(range(6))
 
 
 def test_the_next_images_are_prepared_while_the_device_computes(make_config):
-    """The stand-in network waits for the next image's preparation: without overlap it would wait in vain."""
+    """The fake network waits for the next image's preparation, which without overlap would time out."""
     config = make_config("--eval_config.SOFT_NMS", "false", "--dataset_config.num_workers", 1)
     prepared = [threading.Event() for _ in range(4)]
     overlapped = []
@@ -176,7 +180,7 @@ def test_the_next_images_are_prepared_while_the_device_computes(make_config):
         prepared[number].set()
         return np.full((40, 40, 3), number, np.uint8)
 
-    class Waiting(Shapes):
+    class Waiting(FakeDetector):
         def __call__(self, batch):
             number = int(batch[0, 32, 32, 0])
             overlapped.append(prepared[min(number + 1, 3)].wait(20))
@@ -186,16 +190,16 @@ def test_the_next_images_are_prepared_while_the_device_computes(make_config):
     assert overlapped == [True] * 4
 
 
-def test_the_stages_are_summed_up():
+def test_the_stages_are_summarized():
     times = StageTimes(images=10, shapes=2, compiling=5.0, preparing=0.1, computing=4.0, finishing=0.02)
     assert times.rate(9.0) == pytest.approx(2.5)
-    assert times.summary(9.0) == ("2.50 images/s (preparing 10.0 + network 400.0 + boxes 2.0 ms an image, at the same time), "
-                                  "after 5.0 s for compiling 2 graphs")
+    assert times.summary(9.0) == ("2.50 images/s (preparing 10.0 + network 400.0 + boxes 2.0 ms per image, "
+                                  "overlapping), after 5.0 s of compiling 2 graphs")
 
 
 @pytest.mark.slow
-def test_batches_give_what_single_images_give(small_checkpoint, tiny_data, make_config, graphless):
-    """The network gets whole batches; the graph of all sizes would take them apart."""
+def test_batches_give_the_same_results_as_single_images(small_checkpoint, tiny_data, make_config, graphless):
+    """The network gets complete batches; the graph for all sizes would split them."""
     paths = sorted((tiny_data / "val2017").iterdir())
     config = make_config("--eval_config.K", 30)
     detector, results = own_detector(small_checkpoint, config.eval_config, "CPU"), []
@@ -213,8 +217,8 @@ class Doubled(ms.nn.Cell):
 
 
 @pytest.mark.slow
-def test_few_graphs_are_held():
-    """Each shape has its graph, the last ones stay; a smaller batch is filled up to one that has a graph."""
+def test_few_graphs_are_kept():
+    """Each shape has its graph, and the latest ones are kept; a smaller batch is padded to one that has a graph."""
     sizes = Graphs(Doubled())
     for width in (1, 2, 3, 4, 5, 3):
         batch = np.random.default_rng(width).random((4, 3, width), np.float32)
@@ -241,12 +245,14 @@ def test_one_graph_computes_all_shapes_until_one_is_frequent(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--eval_config.flip_test", "true", "--eval_config.K", 1000]], ids=["plain", "flip and K 1000"])
-def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, small_checkpoint, make_config):
-    """Also for images whose map has fewer places than K."""
+@pytest.mark.parametrize("options", [[], ["--eval_config.flip_test", "true", "--eval_config.K", 1000]],
+                         ids=["plain", "flip and K 1000"])
+def test_the_graph_for_all_sizes_equals_the_network(options, small_checkpoint, make_config):
+    """Also for maps with fewer positions than K."""
     config = make_config("--eval_config.keep_res", "true", *options)
     free, own = (own_detector(small_checkpoint, config.eval_config, "CPU") for _ in range(2))
-    batches = [batch_of(shape[2], shape) for shape in ((1, 3, 32, 32), (2, 3, 64, 96), (1, 3, 96, 64), (1, 3, 192, 256))]
+    shapes = ((1, 3, 32, 32), (2, 3, 64, 96), (1, 3, 96, 64), (1, 3, 192, 256))
+    batches = [batch_of(shape[2], shape) for shape in shapes]
     with operation_by_operation():
         expectations = [own.network(ms.Tensor(batch)).asnumpy() for batch in batches]
     for batch, expected in zip(batches, expectations):
@@ -261,10 +267,11 @@ def test_the_graph_of_all_sizes_gives_what_the_network_gives(options, small_chec
 
 @pytest.mark.slow
 def test_the_native_deformable_convolution_gets_a_graph_for_each_shape(deformable_file, make_config):
-    """MindSpore infers no free shape through it."""
+    """MindSpore cannot infer dynamic shapes through it."""
     config = make_config("--eval_config.keep_res", "true")
     with resdcn_18_is("SMALL"):
-        native, composite = (own_detector(deformable_file, config.eval_config, "CPU", name) for name in ("native", "composite"))
+        native, composite = (own_detector(deformable_file, config.eval_config, "CPU", name)
+                             for name in ("native", "composite"))
     for batch in (batch_of(1, (1, 3, 64, 96)), batch_of(2, (1, 3, 96, 64))):
         for one, other in zip(native(batch), composite(batch)):
             certain = other[:, 4] > 1e-3
@@ -272,7 +279,7 @@ def test_the_native_deformable_convolution_gets_a_graph_for_each_shape(deformabl
     assert len(native.detections.cells) == 2 and len(composite.detections.cells) == 1
 
 
-# eval.py in a process whose resdcn_18 is the small network.
+# Runs eval.py with resdcn_18 replaced by the small network.
 SMALL_EVALUATION = """
 import runpy, sys
 root = sys.argv.pop(1)
@@ -285,28 +292,28 @@ with resdcn_18_is("PLAIN"):
 
 @pytest.mark.slow
 def test_sixty_shapes_take_hardly_more_memory_than_one(small_file, tmp_path):
-    """Peak memory of eval.py where images keep their sizes, batch 16: with a graph of each shape it would be more.
+    """Peak memory of eval.py with keep_res and batch 16: a graph for each shape would take more.
 
-    Each of two processes detects in sixty images: that takes its time.
+    Slow: two processes detect in sixty images each.
     """
     sixty = [(40 + 32 * (number // 10), 40 + 32 * (number % 10)) for number in range(60)]
     peaks = {}
     for name, sizes in (("one", [max(sixty)] * 60), ("sixty", sixty)):
         images = {number: noise_image(number, *size) for number, size in enumerate(sizes, 1)}
         write_coco(tmp_path / name, "val", images, [(1, 1, [4, 4, 20, 20])], classes=("disc", "square", "cross"))
-        words = ["--data_dir", tmp_path / name, "--load_checkpoint_path", small_file, "--save_result_dir", tmp_path / name,
-                 "--eval_config.batch_size", 16, "--eval_config.keep_res", "true", "--eval_config.pad_multiple", 32,
-                 "--enable_eval", "false", "--device_target", "CPU"]
+        args = ["--data_dir", tmp_path / name, "--load_checkpoint_path", small_file, "--save_result_dir",
+                tmp_path / name, "--eval_config.batch_size", 16, "--eval_config.keep_res", "true",
+                "--eval_config.pad_multiple", 32, "--enable_eval", "false", "--device_target", "CPU"]
         with open(tmp_path / f"{name}.txt", "w") as output:
-            command = [sys.executable, "-c", SMALL_EVALUATION, ROOT, *map(str, words)]
+            command = [sys.executable, "-c", SMALL_EVALUATION, ROOT, *map(str, args)]
             _, status, usage = os.wait4(subprocess.Popen(command, stdout=output, stderr=output).pid, 0)
         assert status == 0 and "60 images, 0 skipped" in (tmp_path / f"{name}.txt").read_text()
         peaks[name] = usage.ru_maxrss / 2**20
     assert peaks["sixty"] < peaks["one"] + 0.25, peaks  # GB
 
 
-def test_scales_become_inputs(make_config):
-    words = ["--dataset_config.input_res_test", "[64, 96]", "--eval_config.keep_res", "false"]
-    config = make_config("--eval_config.multi_scales", "[0.5, 1]", *words)
-    inputs = make_inputs(noise_image(0, 50, 40), Shapes(), config)
+def test_each_scale_gives_an_input(make_config):
+    args = ["--dataset_config.input_res_test", "[64, 96]", "--eval_config.keep_res", "false"]
+    config = make_config("--eval_config.multi_scales", "[0.5, 1]", *args)
+    inputs = make_inputs(noise_image(0, 50, 40), FakeDetector(), config)
     assert [array.shape for array, _ in inputs] == [(96, 64, 3)] * 2 and [view.scale for _, view in inputs] == [0.5, 1]

@@ -27,7 +27,7 @@ def predictor(small_file):
 
 
 @pytest.mark.slow
-def test_a_prediction_is_what_evaluation_finds(predictor, small_checkpoint, image, make_config):
+def test_a_prediction_equals_the_evaluation(predictor, small_checkpoint, image, make_config):
     config = make_config("--eval_config.K", 15)
     detector = own_detector(small_checkpoint, config.eval_config, "CPU")
     pixels, view = make_input(image, 1.0, False, (96, 96), 4)
@@ -43,7 +43,7 @@ def test_a_prediction_is_what_evaluation_finds(predictor, small_checkpoint, imag
 
 
 @pytest.mark.slow
-def test_every_way_to_give_a_image(predictor, image, tmp_path):
+def test_every_kind_of_source(predictor, image, tmp_path):
     path = tmp_path / "p.png"
     cv2.imwrite(str(path), image)
     expected = predictor(image).detections()
@@ -58,10 +58,11 @@ def test_every_way_to_give_a_image(predictor, image, tmp_path):
 @pytest.mark.parametrize("source, error, part", [
     (b"nothing", ValueError, "not an image of a known format"), (b"", ValueError, "known format"),
     ("/nowhere.jpg", FileNotFoundError, "nowhere"),
-    (7, ValueError, "int is no image"), (np.zeros((3, 4)), ValueError, "float64"),
-    (np.zeros((0, 4, 3), np.uint8), ValueError, "no image"), (np.zeros((4, 4, 2), np.uint8), ValueError, "no image"),
+    (7, ValueError, "int is not an image"), (np.zeros((3, 4)), ValueError, "float64"),
+    (np.zeros((0, 4, 3), np.uint8), ValueError, "not an image"),
+    (np.zeros((4, 4, 2), np.uint8), ValueError, "not an image"),
 ])
-def test_what_is_no_image(source, error, part, predictor):
+def test_not_an_image(source, error, part, predictor):
     with pytest.raises(error, match=part):
         predictor(source)
 
@@ -74,8 +75,8 @@ def test_unknown_options_and_models(small_checkpoint, tmp_path):
     for wrong in (None, 3, ["x.onnx"]):
         with pytest.raises(UserError, match=type(wrong).__name__):
             Predictor(wrong, "CPU")
-    side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0, 0, 0], "std": [1, 1, 1], "input_res": [96, 64],
-            "batch_size": 1, "input_type": "uint8", "down_ratio": 4, "K": 7, "flip_test": False}
+    side = {"dataset": "d", "classes": ["a"], "category_ids": [1], "mean": [0, 0, 0], "std": [1, 1, 1],
+            "input_res": [96, 64], "batch_size": 1, "input_type": "uint8", "down_ratio": 4, "K": 7, "flip_test": False}
     (tmp_path / "x.json").write_text(json.dumps(side))
     (tmp_path / "x.mindir").touch()
     for options in ({"flip_test": True}, {"K": 8}, {"keep_res": True}, {"input_res": [64, 64]}):
@@ -84,12 +85,13 @@ def test_unknown_options_and_models(small_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_exported_file_has_its_weights(export_mindir, tiny_data, monkeypatch, tmp_path):
-    """Only who asks for others is refused: the default for checkpoints, which may be edited, is none of its business."""
+def test_an_exported_file_has_fixed_weights(export_mindir, tiny_data, monkeypatch, tmp_path):
+    """Only an explicit --use_ema false is an error; an edited default, which concerns checkpoints, is ignored."""
     path = export_mindir("floats_one", *NARROW[:2])
-    for words in (["tools/predict.py", "--input", tiny_data / "val2017", "--output", tmp_path / "out", "--mindir"],
-                  ["tools/serve.py", "--port", 0, "--mindir"], ["eval.py", "--data_dir", tiny_data, "--load_checkpoint_path"]):
-        done = call_script(*words, path, "--use_ema", "false", "--device_target", "CPU", check=False)
+    for args in (["tools/predict.py", "--input", tiny_data / "val2017", "--output", tmp_path / "out", "--mindir"],
+                 ["tools/serve.py", "--port", 0, "--mindir"],
+                 ["eval.py", "--data_dir", tiny_data, "--load_checkpoint_path"]):
+        done = call_script(*args, path, "--use_ema", "false", "--device_target", "CPU", check=False)
         assert_user_error(done, "--use_ema false")
     make_config = predictor_module.make_config
 
@@ -104,21 +106,23 @@ def test_an_exported_file_has_its_weights(export_mindir, tiny_data, monkeypatch,
 
 @pytest.mark.slow
 def test_the_average_or_the_weights(predictor, small_checkpoint, image, tmp_path, graphless):
-    """The average is made to find nothing, so that what is found tells which of both is taken."""
+    """The average is modified to detect nothing, so that the detections show which weights are used."""
     stored = {name: values.asnumpy() for name, values in read_checkpoint(str(small_checkpoint)).items()}
-    average = {f"ema.{name}": values for name, values in stored.items()} | {"ema.hm.2.bias": np.full(3, -20, np.float32)}
+    average = {f"ema.{name}": values for name, values in stored.items()}
+    average["ema.hm.2.bias"] = np.full(3, -20, np.float32)
     path = save_weights(str(tmp_path / "both.ckpt"), {**stored, **average})
     shutil.copy(side_file(str(small_checkpoint)), side_file(path))
     average, weights = Predictor(path, "CPU", K=15), Predictor(path, "CPU", K=15, use_ema=False)
     assert average(image).scores.max() < 1e-6
-    assert average.settings.endswith(", the average of the weights") and weights.settings.endswith(", the weights, not their average")
+    assert average.settings.endswith(", the average of the weights")
+    assert weights.settings.endswith(", the weights, not their average")
     assert "weights" not in predictor.settings
     np.testing.assert_array_equal(weights(image).detections(), predictor(image).detections())
 
 
 @pytest.mark.slow
-def test_many_threads_get_their_own_answers(predictor, tiny_data):
-    """Images of different sizes at once: each thread's answer is what one thread alone gets."""
+def test_many_threads_get_the_right_answers(predictor, tiny_data):
+    """Images of different sizes in parallel: each result equals that of a single thread."""
     paths = sorted((tiny_data / "val2017").iterdir())
     images = [cv2.resize(cv2.imread(str(path)), (90 + 10 * number, 80)) for number, path in enumerate(paths)]
     alone = [predictor(source).detections() for source in images]
@@ -126,9 +130,9 @@ def test_many_threads_get_their_own_answers(predictor, tiny_data):
 
     def ask(number):
         for turn in range(5):
-            place = (number + turn) % len(images)
-            if not np.array_equal(predictor(images[place]).detections(), alone[place]):
-                wrong.append(place)
+            index = (number + turn) % len(images)
+            if not np.array_equal(predictor(images[index]).detections(), alone[index]):
+                wrong.append(index)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -138,7 +142,7 @@ def test_many_threads_get_their_own_answers(predictor, tiny_data):
     assert wrong == []
 
 
-def test_predictions_are_chosen_by_score_and_place():
+def test_predictions_are_selected_by_score_and_index():
     rows = np.array([[0, 0, 1, 1, 0.2, 1], [0, 0, 2, 2, 0.9, 0], [0, 0, 3, 3, 0.5, 1]], np.float32)
     found = as_prediction(rows, {"classes": ["a", "b"]})
     assert isinstance(found, Prediction) and found.class_names == ["a", "b", "b"]
@@ -155,12 +159,12 @@ def test_the_heatmap_is_where_the_objects_are(predictor, image):
     assert best.scores[0] == pytest.approx(heat.max(), rel=1e-5) and best.labels[0] == label
 
 
-def test_the_examples_of_what_is_public_run(lively_onnx, image, tmp_path, monkeypatch):
-    """In a folder with the files that they name."""
+def test_the_docstring_examples_run(lively_onnx, image, tmp_path, monkeypatch):
+    """In a folder with the files they use."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(lively_onnx, "centernet.onnx")
     cv2.imwrite("image.jpg", image)
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
-    for thing in (Prediction, Predictor, UserError):
-        examples, = finder.find(thing, globs={**vars(predictor_module), "UserError": UserError})
+    for documented in (Prediction, Predictor, UserError):
+        examples, = finder.find(documented, globs={**vars(predictor_module), "UserError": UserError})
         assert examples.examples and runner.run(examples).failed == 0

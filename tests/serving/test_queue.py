@@ -1,4 +1,4 @@
-"""src/serving/queue.py, with a network that is waited for."""
+"""src/serving/queue.py, with a network that can be held."""
 import contextlib
 import threading
 from types import SimpleNamespace
@@ -13,14 +13,15 @@ from src.serving.queue import Job, Network, Slots, batch_sizes, reproducible_siz
 
 
 class Held:
-    """Stands in for a Predictor: the score of an image is its mean; `gate` holds the network; batches notes how many it got at a time."""
+    """A fake Predictor whose score for an image is its mean; `gate` holds the network, batches has the batch sizes."""
 
     classes = ["thing"]
-    config = make_config()  # images are fitted into 8x8
+    config = make_config()
 
     def __init__(self, error_from=None, batch_size=None):
         description = {"stride": 4, "classes": self.classes}
-        self.detector = SimpleNamespace(batch_size=batch_size, input_res=[8, 8], down_ratio=4, from_bytes=True, description=description)
+        self.detector = SimpleNamespace(batch_size=batch_size, input_res=[8, 8], down_ratio=4, from_bytes=True,
+                                        description=description)
         self.error_from, self.batches, self.gate = error_from, [], threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -47,7 +48,7 @@ def plain(value, size=8):
 
 
 def started(predictor, largest=8, wait=0.0):
-    """A Network that is ready."""
+    """A Network, ready to compute."""
     network, ready = Network(predictor, largest, wait, 0.0), threading.Event()
     network.start(ready.set)
     assert ready.wait(10) and network.error is None
@@ -60,7 +61,7 @@ def submit(network, values, size=8):
 
 
 def hold(predictor, network):
-    """Let the network begin an image and not end it."""
+    """Let the network begin an image but not finish it."""
     predictor.gate.clear()
     predictor.entered.clear()
     future = submit(network, [1])[0]
@@ -69,17 +70,19 @@ def hold(predictor, network):
 
 
 @pytest.mark.parametrize("largest, fixed, expected", [(1, None, [1]), (8, None, [1, 2, 4, 8]), (6, None, [1, 3, 6]),
-                                                      (32, None, [1, 8, 16, 32]), (8, 1, [1]), (8, 4, [1, 2, 3, 4]), (2, 4, [1, 2])])
+                                                      (32, None, [1, 8, 16, 32]), (8, 1, [1]), (8, 4, [1, 2, 3, 4]),
+                                                      (2, 4, [1, 2])])
 def test_batch_sizes(largest, fixed, expected):
     assert batch_sizes(largest, fixed) == expected
 
 
-@pytest.mark.parametrize("error_from, tolerance, expected", [(None, 0, [1, 2, 4, 8]), (2, 0, [1]), (4, 0, [1, 2]), (4, 1e-5, [1, 2, 4, 8])])
+@pytest.mark.parametrize("error_from, tolerance, expected", [(None, 0, [1, 2, 4, 8]), (2, 0, [1]), (4, 0, [1, 2]),
+                                                             (4, 1e-5, [1, 2, 4, 8])])
 def test_only_sizes_with_equal_results_are_used(error_from, tolerance, expected):
     assert reproducible_sizes(Held(error_from), 8, tolerance) == expected
 
 
-def test_what_waits_is_computed_together_and_equal():
+def test_waiting_images_are_batched_with_equal_results():
     predictor = Held()
     network = started(predictor)
     first = hold(predictor, network)
@@ -91,7 +94,7 @@ def test_what_waits_is_computed_together_and_equal():
     network.end()
 
 
-def test_a_file_of_one_fixed_batch_is_computed_one_by_one():
+def test_a_fixed_batch_size_of_one_gives_no_batches():
     predictor = Held(batch_size=1)
     network = started(predictor)
     first = hold(predictor, network)
@@ -103,7 +106,7 @@ def test_a_file_of_one_fixed_batch_is_computed_one_by_one():
     network.end()
 
 
-def test_a_batch_is_waited_for():
+def test_batch_wait_fills_a_batch():
     predictor = Held()
     network = started(predictor, wait=30.0)
     futures = submit(network, range(8))
@@ -113,12 +116,12 @@ def test_a_batch_is_waited_for():
     network.end()
 
 
-def test_who_has_left_is_not_computed_and_an_error_ends_nothing():
+def test_cancelled_jobs_are_skipped_and_errors_do_not_stop_the_thread():
     predictor = Held()
     network = started(predictor, largest=1)
     first = hold(predictor, network)
-    left, wrong, last = submit(network, [2, 13, 3])
-    assert left.cancel()
+    cancelled, wrong, last = submit(network, [2, 13, 3])
+    assert cancelled.cancel()
     predictor.gate.set()
     assert first.result(10) and last.result(10)
     with pytest.raises(RuntimeError, match="thirteen"):
@@ -127,7 +130,7 @@ def test_who_has_left_is_not_computed_and_an_error_ends_nothing():
     network.end()
 
 
-def test_a_network_that_cannot_be_compiled_says_so():
+def test_a_network_that_cannot_be_compiled_reports_an_error():
     predictor, done = Held(), threading.Event()
     predictor.prepare = lambda image: 1 / 0
     network = Network(predictor, 8, 0, 0)
@@ -136,53 +139,53 @@ def test_a_network_that_cannot_be_compiled_says_so():
     assert isinstance(network.error, ZeroDivisionError) and not network.sizes
 
 
-def full(places):
-    """The seconds after which a queue that is full says to come again."""
-    with pytest.raises(HTTPException, match="503") as refused, places.take():
+def retry_after(slots):
+    """The Retry-After of a full queue, in seconds."""
+    with pytest.raises(HTTPException, match="503") as error, slots.take():
         pass
-    assert refused.value.status_code == 503
-    return int(refused.value.headers["Retry-After"])
+    assert error.value.status_code == 503
+    return int(error.value.headers["Retry-After"])
 
 
-def test_the_queue_is_full_when_its_places_its_bytes_or_its_time_are():
-    places = Slots(4, 60, 1000)
+def test_the_queue_is_full_without_slots_bytes_or_time():
+    slots = Slots(4, 60, 1000)
     with contextlib.ExitStack() as taken:
-        hold = [taken.enter_context(places.take()) for _ in range(4)][0]
-        assert full(places) == 1  # nothing is known yet
+        hold = [taken.enter_context(slots.take()) for _ in range(4)][0]
+        assert retry_after(slots) == 1  # no measurement yet
         hold(600)
         hold(400)
         with pytest.raises(HTTPException, match="503"):
             hold(1)
-        places.note(1.6, 4)
-        assert places.seconds_each == pytest.approx(0.4) and full(places) == 2
-    assert places.taken == places.bytes == 0
-    places.note(58.3, 1)
-    assert places.seconds_each == pytest.approx(0.8 * 0.4 + 0.2 * 58.3)
+        slots.record(1.6, 4)
+        assert slots.seconds_each == pytest.approx(0.4) and retry_after(slots) == 2
+    assert slots.taken == slots.bytes == 0
+    slots.record(58.3, 1)
+    assert slots.seconds_each == pytest.approx(0.8 * 0.4 + 0.2 * 58.3)
     with contextlib.ExitStack() as taken:  # 4 x 11.98 s > 0.75 x 60 s
         for _ in range(4):
-            taken.enter_context(places.take())
-        assert full(places) == 48
-    with places.take() as hold:
+            taken.enter_context(slots.take())
+        assert retry_after(slots) == 48
+    with slots.take() as hold:
         hold(1000)
 
 
-def test_a_thread_that_dies_is_told():
-    """Not ready, with the error, and whoever started it is called again; nobody would compute the images that come."""
+def test_the_death_of_the_thread_is_reported():
+    """It has an error and no batch sizes, and when_done is called again; no images would be computed."""
     predictor, calls = Held(), []
-    network, told = Network(predictor, 1, 0.0, 0.0), threading.Event()
+    network, reported = Network(predictor, 1, 0.0, 0.0), threading.Event()
 
     def when_done():
         calls.append(network.sizes)
         if network.error:
-            told.set()
+            reported.set()
         else:
             raise BrokenPipeError("nobody reads")
 
     network.start(when_done)
-    assert told.wait(10) and calls == [[1], []] and isinstance(network.error, BrokenPipeError) and not network.sizes
+    assert reported.wait(10) and calls == [[1], []] and isinstance(network.error, BrokenPipeError) and not network.sizes
 
 
-def test_the_end_says_whether_something_is_still_computed():
+def test_end_returns_whether_all_jobs_are_done():
     predictor = Held()
     network = started(predictor)
     future = hold(predictor, network)

@@ -1,4 +1,4 @@
-"""src/serving/service.py and tools/serve.py: over real HTTP, and the page in a real browser."""
+"""src/serving/service.py and tools/serve.py over real HTTP, and the page in a real browser."""
 import collections
 import concurrent.futures
 import contextlib
@@ -28,6 +28,7 @@ from tests.conftest import (
     assert_user_error,
     bomb_tiff,
     call_script,
+    lines_with,
     noise_image,
     run_script,
     save_lively,
@@ -40,12 +41,11 @@ LIMITS = ("--max_bytes", "3000000", "--max_pixels", "2000000", "--queue", "4", "
 
 
 @contextlib.contextmanager
-def serving(model, *words, script="tools/serve.py"):
-    """The address of a running server of a checkpoint or an ONNX file, on a free port, and its process; script may be another than this
-    project's."""
+def serving(model, *args, script="tools/serve.py"):
+    """(address, process) of a server for a checkpoint or an ONNX file, on a free port; script is the server's."""
     option = "--onnx" if str(model).endswith(".onnx") else "--load_checkpoint_path"
     command = [sys.executable, os.path.join(ROOT, script), option, str(model), "--device_target", "CPU", "--port", "0",
-               "--score_thresh", "0.1", *words]
+               "--score_thresh", "0.1", *args]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         lines = []
@@ -55,7 +55,7 @@ def serving(model, *words, script="tools/serve.py"):
                 break
         else:
             raise AssertionError("".join(lines))
-        assert any("unless a proxy stands in front" in line for line in lines) == ("0.0.0.0" in words)
+        assert bool(lines_with(lines, "warning", "docs/serving.md")) == ("0.0.0.0" in args)
         yield lines[-1].split()[2], process
     finally:
         process.terminate()
@@ -70,7 +70,7 @@ def server(lively_onnx):
 
 
 def send(url, body=None, headers=None):
-    """(status, content) of a request; JSON is decoded."""
+    """Send a request; returns (status, content), JSON decoded."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body, headers or {}), timeout=120) as answer:
             status, data = answer.status, answer.read()
@@ -87,15 +87,15 @@ def encoded(image, ending=".png"):
 
 
 @pytest.mark.slow
-def test_predict_answers_as_the_predictor(server, lively_onnx):
+def test_predict_equals_the_predictor(server, lively_onnx):
     image = noise_image(3, 70, 120)
     found = assert_answered_as(Predictor(str(lively_onnx)), server, image)
-    middle = float(np.median(found.scores))
-    assert len(send(f"{server}/predict?score={middle}", encoded(image))[1]["objects"]) == len(found.above(middle))
+    median = float(np.median(found.scores))
+    assert len(send(f"{server}/predict?score={median}", encoded(image))[1]["objects"]) == len(found.above(median))
 
 
 def assert_answered_as(predictor, address, image):
-    """A service detects in an image what a Predictor does; returns its Prediction."""
+    """A service detects the same as a Predictor, whose Prediction is returned."""
     status, answer = send(f"{address}/predict?score=0", encoded(image))
     found = predictor(image)
     assert status == 200 and (answer["height"], answer["width"]) == image.shape[:2]
@@ -106,7 +106,7 @@ def assert_answered_as(predictor, address, image):
 
 
 def bomb():
-    """A PNG of a few kilobytes that unpacks to more pixels than are allowed."""
+    """A PNG of a few kilobytes that decodes to more pixels than allowed."""
     data = io.BytesIO()
     Image.new("1", (20000, 20000)).save(data, "PNG")
     return data.getvalue()
@@ -114,47 +114,49 @@ def bomb():
 
 @functools.cache
 def wrong_requests():
-    """{name: (body or what makes it, headers, status, part of the answer)}."""
+    """{name: (body or function that makes it, headers, status, part of the response)}."""
     half = encoded(noise_image(1))
     return {
         "empty": (b"", {}, 400, "no image in the body"), "text": (b"hello", {}, 415, "not an image"),
         "zeros": (bytes(100_000), {}, 415, "not an image"),
         "half": (half[: len(half) // 2], {}, 422, "damaged"), "pdf": (b"%PDF-1.7 ...", {}, 415, "not an image"),
         "form": (b"--x--", {"Content-Type": "multipart/form-data; boundary=x"}, 400, "image"),
-        "large": (bytes(3_000_001), {}, 413, "larger than 3000000 bytes"), "pixels": (bomb, {}, 413, "more than 2000000 pixels"),
+        "large": (bytes(3_000_001), {}, 413, "larger than 3000000 bytes"),
+        "pixels": (bomb, {}, 413, "more than 2000000 pixels"),
         "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, 415, "not an image"),
     }
 
 
 @pytest.mark.parametrize("name", wrong_requests())
-def test_what_is_no_image_gets_a_reason(name, server):
+def test_invalid_requests_get_a_reason(name, server):
     body, headers, expected, part = wrong_requests()[name]
     status, answer = send(f"{server}/predict", body() if callable(body) else body, headers)
     assert status == expected and part in answer["detail"]
     assert send(f"{server}/health")[0] == 200
 
 
-def test_a_score_that_is_none(server):
+def test_an_invalid_score(server):
     status, answer = send(f"{server}/predict?score=7", encoded(noise_image(1)))
     assert status == 422 and answer["detail"].startswith("score: ")
 
 
 @pytest.mark.slow
 def test_random_damage_never_takes_it_down(server):
-    """A real image with random bytes changed or cut off: an answer or a 4xx, every time."""
+    """An image with random bytes changed or cut off: always 200 or a 4xx."""
     rng = np.random.default_rng(0)
     whole = {ending: encoded(noise_image(2), ending) for ending in (".png", ".jpg", ".webp", ".bmp", ".tif")}
     statuses = collections.Counter()
     for number in range(100):
         data = bytearray(list(whole.values())[number % len(whole)])
-        for place in rng.integers(0, len(data), rng.integers(1, 20)):
-            data[place] = rng.integers(256)
-        statuses[send(f"{server}/predict", bytes(data[: rng.integers(1, len(data))] if number % 2 else data))[0]] += 1
+        for index in rng.integers(0, len(data), rng.integers(1, 20)):
+            data[index] = rng.integers(256)
+        length = rng.integers(1, len(data)) if number % 2 else len(data)
+        statuses[send(f"{server}/predict", bytes(data[:length]))[0]] += 1
     assert set(statuses) <= {200, 413, 415, 422} and statuses[422] + statuses[415] > 20
     assert send(f"{server}/health")[0] == 200
 
 
-def test_a_hundred_clients_at_once(server):
+def test_a_hundred_concurrent_clients(server):
     body = encoded(noise_image(4))
     with concurrent.futures.ThreadPoolExecutor(100) as pool:
         answers = list(pool.map(lambda _: send(f"{server}/predict", body), range(100)))
@@ -171,16 +173,16 @@ def connect(address):
 
 
 def memory_of(process):
-    """The most memory until now, in MB, of a process and its workers."""
+    """The peak memory in MB of a process and its workers."""
     total = 0
-    for number in (process.pid, *children_of(process)):
-        with open(f"/proc/{number}/status", encoding="ascii") as file:
+    for pid in (process.pid, *children_of(process)):
+        with open(f"/proc/{pid}/status", encoding="ascii") as file:
             total += next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
     return total
 
 
 def many_scans(count=20_000, side=3000):
-    """A progressive JPEG with so many scans, of a few bytes each: a decoder goes over all of the image for each."""
+    """A progressive JPEG with `count` tiny scans: a decoder passes over the complete image for each."""
     data = io.BytesIO()
     Image.new("L", (side, side), 128).save(data, "JPEG", progressive=True)
     data = data.getvalue()
@@ -189,12 +191,13 @@ def many_scans(count=20_000, side=3000):
 
 
 @pytest.mark.slow
-def test_a_decoder_that_does_not_end_is_killed_at_the_deadline_and_at_the_end(lively_onnx):
+def test_an_endless_decoder_is_killed_at_the_deadline_and_at_shutdown(lively_onnx):
     hostile = many_scans()
     with serving(lively_onnx, "--deadline", "3", "--max_batch", "1") as (address, process):
         start = time.monotonic()
         status, answer = send(f"{address}/predict", hostile)
-        assert time.monotonic() - start < 60 and (status == 504 and "3 s" in answer["detail"] or status == 422)  # it takes minutes
+        assert time.monotonic() - start < 60  # it takes minutes
+        assert status == 504 and "3 s" in answer["detail"] or status == 422
         assert send(f"{address}/predict", encoded(noise_image(4)))[0] == 200
         children = children_of(process)
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -207,12 +210,12 @@ def test_a_decoder_that_does_not_end_is_killed_at_the_deadline_and_at_the_end(li
 
 
 def children_of(process):
-    """The numbers of a process' children."""
+    """The process ids of a process' children."""
     return [child.pid for child in psutil.Process(process.pid).children()]
 
 
 @pytest.mark.slow
-def test_a_network_that_hangs_does_not_outlive_the_end(lively_onnx, tmp_path):
+def test_a_hanging_network_does_not_prevent_shutdown(lively_onnx, tmp_path):
     (tmp_path / "hanging.py").write_text(f"""
 import sys, threading, time
 sys.path.insert(0, {ROOT!r})
@@ -227,8 +230,8 @@ if __name__ == "__main__":
     Network.start = lambda self, when_done: start(self, lambda: (ready.set(), when_done()))
     serve.errors.run(serve.main)
 """)
-    words = ("--deadline", "2", "--max_batch", "1")
-    with serving(lively_onnx, *words, script=str(tmp_path / "hanging.py")) as (address, process):
+    args = ("--deadline", "2", "--max_batch", "1")
+    with serving(lively_onnx, *args, script=str(tmp_path / "hanging.py")) as (address, process):
         status, answer = send(f"{address}/predict", encoded(noise_image(4)))
         assert status == 504 and "2 s" in answer["detail"] and send(f"{address}/health")[0] == 200
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -240,8 +243,8 @@ if __name__ == "__main__":
         assert waiting.result()[0] == 504 and "Traceback" not in output
 
 
-def assert_ends_in_order(address, process, number):
-    """By a signal: what is being sent, or waits, is answered; silent connections do not matter."""
+def assert_graceful_shutdown(address, process, number):
+    """On a signal, requests in progress get a response; idle connections do not matter."""
     image = encoded(noise_image(4))
     with connect(address), connect(address) as sending:
         send(f"{address}/predict", image)
@@ -257,9 +260,9 @@ def assert_ends_in_order(address, process, number):
 
 @pytest.mark.slow
 def test_hostile_requests_take_no_memory(lively_onnx):
-    """A TIFF that is 1x1 for Pillow's header and 12000x12000 for libtiff took 1.8 GB: the limit of pixels is that of what decodes."""
+    """The pixel limit holds for the decoder: a TIFF of 1x1 for Pillow but 12000x12000 for libtiff once took 1.8 GB."""
     with serving(lively_onnx, *LIMITS, "--max_batch", "1") as (address, process):
-        for _ in range(6):  # by each of the workers
+        for _ in range(6):  # to reach each worker
             send(f"{address}/predict", encoded(noise_image(4)))
         before = memory_of(process)
         for hostile in (bomb_tiff(), bomb()):
@@ -269,7 +272,7 @@ def test_hostile_requests_take_no_memory(lively_onnx):
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_ends_it_at_once(lively_onnx):
+def test_a_second_ctrl_c_ends_it_immediately(lively_onnx):
     with serving(lively_onnx) as (address, process), connect(address) as sending:
         sending.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
         time.sleep(0.3)
@@ -285,74 +288,80 @@ def test_health_and_metrics(server):
     assert status == 200 and health["status"] == "ok" and health["classes"] == ["rectangle", "ellipse", "triangle"]
     assert health["model"] == "lively.onnx" and health["limits"]["queue"] == 4
 
-    def figure(name):
+    def metric(name):
         line = next(line for line in send(f"{server}/metrics")[1].splitlines() if line.startswith(name + " "))
         return float(line.split()[-1])
 
     send(f"{server}/predict", encoded(noise_image(4)))
-    before = figure('predict_requests_total{status="200"}')
+    before = metric('predict_requests_total{status="200"}')
     for _ in range(3):
         send(f"{server}/predict", encoded(noise_image(4)))
     send(f"{server}/predict", b"x")
-    assert figure('predict_requests_total{status="200"}') == before + 3 and figure('predict_requests_total{status="415"}') >= 1
-    assert figure("predict_seconds_count") >= 4 and figure("predict_in_work") == 0
+    assert metric('predict_requests_total{status="200"}') == before + 3
+    assert metric('predict_requests_total{status="415"}') >= 1
+    assert metric("predict_seconds_count") >= 4 and metric("predict_in_work") == 0
 
 
-def test_the_machine_alone_unless_told_otherwise(server):
+def test_the_default_address_is_local(server):
     assert server.startswith("http://127.0.0.1:")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_another_address_is_warned_of_and_a_signal_ends_it(number, lively_onnx):
-    """And pages elsewhere are let in where it is told so."""
-    words = ("--host", "0.0.0.0", "--max_batch", "1", "--cors_origins", "https://shop.example", "--deadline", "20")
-    with serving(lively_onnx, *words) as (address, process):
+def test_a_public_address_with_cors_and_shutdown_by_signal(number, lively_onnx):
+    """A warning is logged, and pages of the given origin are allowed."""
+    args = ("--host", "0.0.0.0", "--max_batch", "1", "--cors_origins", "https://shop.example", "--deadline", "20")
+    with serving(lively_onnx, *args) as (address, process):
         for origin, allowed in (("https://shop.example", True), ("https://other.example", False)):
             request = urllib.request.Request(f"{address}/health", headers={"Origin": origin})
             with urllib.request.urlopen(request, timeout=60) as answer:
                 assert (answer.headers["Access-Control-Allow-Origin"] == origin) == allowed
         assert address.startswith("http://0.0.0.0:")
-        assert_ends_in_order(address, process, number)
+        assert_graceful_shutdown(address, process, number)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words, part", [
-    (["--load_checkpoint_path", "/nowhere.ckpt", "--port", "0"], "/nowhere.ckpt"), (["--mindir", "x", "--queue", "0"], "--queue"),
+@pytest.mark.parametrize("args, part", [
+    (["--load_checkpoint_path", "/nowhere.ckpt", "--port", "0"], "/nowhere.ckpt"),
+    (["--mindir", "x", "--queue", "0"], "--queue"),
     (["--load_checkpoint_path", "CKPT", "--host", "203.0.113.7"], "203.0.113.7"),
     (["--load_checkpoint_path", "CKPT", "--port", "99999"], "99999"),
     (["--load_checkpoint_path", "CKPT", "--host", "a" * 300], "aaa"),
     (["--load_checkpoint_path", "CKPT", "--score_thresh", "nan"], "--score_thresh"),
     (["--load_checkpoint_path", "CKPT", "--max_connections", "99999999999999999999"], "--max_connections"),
 ])
-def test_mistakes(words, part, lively_checkpoint, tmp_path):
-    words = [lively_checkpoint if word == "CKPT" else word for word in words]
-    assert_user_error(run_script("tools/serve.py", *words, cwd=tmp_path, check=False), part)
+def test_mistakes(args, part, lively_checkpoint, tmp_path):
+    args = [lively_checkpoint if arg == "CKPT" else arg for arg in args]
+    assert_user_error(run_script("tools/serve.py", *args, cwd=tmp_path, check=False), part)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words, part", [
-    (["--deadline", "0"], "--deadline"), (["--batch_wait_ms", "-1"], "--batch_wait_ms"), (["--tls_cert", "/nowhere.pem"], "/nowhere.pem"),
-    (["--tls_cert", "CKPT"], "--tls_key"), (["--tls_cert", "CKPT", "--tls_key", "CKPT"], "lively.ckpt"),
+@pytest.mark.parametrize("args, part", [
+    (["--deadline", "0"], "--deadline"), (["--batch_wait_ms", "-1"], "--batch_wait_ms"),
+    (["--tls_cert", "/nowhere.pem"], "/nowhere.pem"), (["--tls_cert", "CKPT"], "--tls_key"),
+    (["--tls_cert", "CKPT", "--tls_key", "CKPT"], "lively.ckpt"),
     (["--api_key_file", "/nowhere"], "--api_key_file"),
 ])
-def test_mistakes_of_operation(words, part, lively_checkpoint, tmp_path):
-    words = ["--load_checkpoint_path", lively_checkpoint, "--port", 0, *(lively_checkpoint if word == "CKPT" else word for word in words)]
-    assert_user_error(run_script("tools/serve.py", *words, cwd=tmp_path, check=False), part)
+def test_mistakes_of_operation(args, part, lively_checkpoint, tmp_path):
+    args = [lively_checkpoint if arg == "CKPT" else arg for arg in args]
+    args = ["--load_checkpoint_path", lively_checkpoint, "--port", 0, *args]
+    assert_user_error(run_script("tools/serve.py", *args, cwd=tmp_path, check=False), part)
 
 
 @pytest.mark.slow
 def test_https_keys_and_the_access_log(lively_onnx, tmp_path):
     certificate, private, keys = (tmp_path / name for name in ("cert.pem", "key.pem", "keys"))
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", private, "-out", certificate, "-days", "2",
-                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", private, "-out", certificate,
+                    "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+                   check=True, capture_output=True)
     keys.write_text("a-key-of-this-test\n")
-    words = ("--tls_cert", certificate, "--tls_key", private, "--api_key_file", keys, "--max_batch", 1)
-    with serving(lively_onnx, *map(str, words)) as (address, process):
+    args = ("--tls_cert", certificate, "--tls_key", private, "--api_key_file", keys, "--max_batch", 1)
+    with serving(lively_onnx, *map(str, args)) as (address, process):
         assert address.startswith("https://")
         context = ssl.create_default_context(cafile=str(certificate))
         body = encoded(noise_image(4))
-        for headers, expected in (({}, 401), ({"Authorization": "Bearer a-key-of-this-test", "X-Request-ID": "mine"}, 200)):
+        with_key = {"Authorization": "Bearer a-key-of-this-test", "X-Request-ID": "mine"}
+        for headers, expected in (({}, 401), (with_key, 200)):
             request = urllib.request.Request(f"{address}/predict", body, headers)
             try:
                 with urllib.request.urlopen(request, timeout=60, context=context) as answer:
@@ -360,23 +369,24 @@ def test_https_keys_and_the_access_log(lively_onnx, tmp_path):
             except urllib.error.HTTPError as error:
                 assert error.code == expected
         process.terminate()
-        entries = [json.loads(line) for line in process.communicate(timeout=60)[0].splitlines() if line.startswith("{")]
+        output = process.communicate(timeout=60)[0]
+    entries = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     assert [entry["status"] for entry in entries] == [401, 200] and entries[1]["id"] == "mine"
     assert 0 < entries[1]["network_milliseconds"] <= entries[1]["milliseconds"]
 
 
 @pytest.mark.slow
 def test_alive_before_it_is_ready(tmp_path):
-    """With MindSpore, of a network that soon compiles; it then answers as the Predictor."""
+    """With MindSpore and a network that compiles fast; its results equal the Predictor's."""
     save_lively(tmp_path, arch="res_18", num_stacks=[1, 1, 1, 1], down_ratio=16)
-    words = ["--load_checkpoint_path", tmp_path / "lively.ckpt", "--port", 0, "--device_target", "CPU", "--max_batch", 1]
+    args = ["--load_checkpoint_path", tmp_path / "lively.ckpt", "--port", 0, "--device_target", "CPU", "--max_batch", 1]
     with open(tmp_path / "log", "w+") as log:
-        process = start_script("tools/serve.py", *words, stdout=log)
+        process = start_script("tools/serve.py", *args, stdout=log)
         try:
             wait_until(lambda: "listening on " in (tmp_path / "log").read_text(), 100, "the address")
             address = (tmp_path / "log").read_text().partition("listening on ")[2].split(";")[0]
             assert send(f"{address}/health")[0] == 200
-            assert send(f"{address}/predict", encoded(noise_image(4)))[0] == 200  # it waits
+            assert send(f"{address}/predict", encoded(noise_image(4)))[0] == 200  # after waiting
             assert send(f"{address}/ready") == (200, {"batch_sizes": [1]})
             assert_answered_as(Predictor(str(tmp_path / "lively.ckpt"), "CPU"), address, noise_image(3, 70, 120))
             process.send_signal(signal.SIGTERM)
@@ -387,12 +397,13 @@ def test_alive_before_it_is_ready(tmp_path):
 
 @pytest.mark.slow
 def test_a_generated_client_works(server, tmp_path):
-    """openapi-python-client makes a client of /openapi.json, and its calls give what the service answers."""
+    """openapi-python-client generates a client from /openapi.json, whose calls return the service's responses."""
     pytest.importorskip("openapi_python_client")
     (tmp_path / "api.json").write_text(json.dumps(send(f"{server}/openapi.json")[1]))
     (tmp_path / "config.yml").write_text("post_hooks: []\n")
-    subprocess.run([sys.executable, "-m", "openapi_python_client", "generate", "--path", "api.json", "--config", "config.yml", "--meta",
-                    "none", "--output-path", "generated", "--fail-on-warning"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "openapi_python_client", "generate", "--path", "api.json", "--config",
+                    "config.yml", "--meta", "none", "--output-path", "generated", "--fail-on-warning"],
+                   cwd=tmp_path, check=True, capture_output=True)
     (tmp_path / "image.png").write_bytes(encoded(noise_image(4)))
     (tmp_path / "use.py").write_text(f"""
 import json
@@ -408,14 +419,16 @@ assert isinstance(answer, Answer), answer
 print(json.dumps([[one.class_, one.score, one.box] for one in answer.objects]))
 print(health.sync(client=client).model)
 """)
-    lines = subprocess.run([sys.executable, "use.py"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+    done = subprocess.run([sys.executable, "use.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
     expected = send(f"{server}/predict?score=0.05", encoded(noise_image(4)))[1]["objects"]
-    assert json.loads(lines[0]) == [[one["class"], one["score"], one["box"]] for one in expected] and lines[1] == "lively.onnx"
+    assert json.loads(lines[0]) == [[one["class"], one["score"], one["box"]] for one in expected]
+    assert lines[1] == "lively.onnx"
 
 
 def test_a_port_in_use(server, lively_checkpoint, tmp_path):
-    words = ("--load_checkpoint_path", lively_checkpoint, "--port", server.rsplit(":", 1)[1])
-    done = run_script("tools/serve.py", *words, cwd=tmp_path, check=False)
+    args = ("--load_checkpoint_path", lively_checkpoint, "--port", server.rsplit(":", 1)[1])
+    done = run_script("tools/serve.py", *args, cwd=tmp_path, check=False)
     assert_user_error(done, "127.0.0.1", "--port")
 
 
@@ -424,7 +437,7 @@ def test_a_port_in_use(server, lively_checkpoint, tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium; without one the tests of the page are left out, unless REQUIRE_BROWSER is set, as CI does."""
+    """Headless Chromium; without it the tests are skipped, or fail if REQUIRE_BROWSER is set, as in CI."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not path:
         assert not os.environ.get("REQUIRE_BROWSER"), "no Chromium found"
@@ -432,26 +445,27 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        words = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(executable_path=path, args=words)
+        args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        chromium = playwright.chromium.launch(executable_path=path, args=args)
         yield chromium
         chromium.close()
 
 
 @pytest.fixture
 def page(browser, server):
-    """The page, freshly opened; an error in its script fails the test."""
+    """The page, freshly opened; script errors and requests to other hosts fail the test."""
     tab = browser.new_page(viewport={"width": 1100, "height": 800})
     problems = []
     tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("request", lambda request: problems.append(request.url) if not request.url.startswith((server, "blob:", "data:")) else None)
+    local = (server, "blob:", "data:")
+    tab.on("request", lambda request: request.url.startswith(local) or problems.append(request.url))
     tab.goto(server)
     yield tab
     tab.close()
     assert problems == []
 
 
-def test_a_image_is_chosen_and_its_boxes_are_seen(page, server, tmp_path):
+def test_an_image_is_chosen_and_its_boxes_are_shown(page, server, tmp_path):
     image = np.full((90, 120, 3), 90, np.uint8)
     cv2.imwrite(str(tmp_path / "p.png"), image)
     expected = send(f"{server}/predict?score=0.1", encoded(image))[1]["objects"]
@@ -459,16 +473,17 @@ def test_a_image_is_chosen_and_its_boxes_are_seen(page, server, tmp_path):
     page.set_input_files("#file", tmp_path / "p.png")
     page.wait_for_selector("#objects li")
     assert page.locator("#objects li").count() == len(expected)
-    assert page.locator("#objects li").first.inner_text().split() == [expected[0]["class"], f"{expected[0]['score']:.2f}"]
+    best = expected[0]
+    assert page.locator("#objects li").first.inner_text().split() == [best["class"], f"{best['score']:.2f}"]
     assert "120 × 90 pixels" in page.inner_text("#note") and page.inner_text("#model") == "lively.onnx · 3 classes"
     colors = page.evaluate("""() => { const c = document.getElementById("canvas");
         const data = c.getContext("2d").getImageData(0, 0, c.width, c.height).data, seen = new Set();
         for (let i = 0; i < data.length; i += 4) seen.add(data[i] + "," + data[i + 1] + "," + data[i + 2]);
         return [...seen]; }""")
-    assert "90,90,90" in colors and len(colors) > 3  # the image, and what is drawn on it
+    assert "90,90,90" in colors and len(colors) > 3  # the image and the drawings
 
 
-def test_the_slider_hides_what_is_below_it(page, server, tmp_path):
+def test_the_slider_hides_lower_scores(page, server, tmp_path):
     cv2.imwrite(str(tmp_path / "p.png"), noise_image(8))
     scores = [entry["score"] for entry in send(f"{server}/predict?score=0.05", encoded(noise_image(8)))[1]["objects"]]
     page.set_input_files("#file", tmp_path / "p.png")
@@ -479,7 +494,7 @@ def test_the_slider_hides_what_is_below_it(page, server, tmp_path):
         assert page.inner_text("#shown-score") == f"{float(value):.2f}"
 
 
-def test_a_dropped_file_that_is_no_image_is_refused_in_words(page):
+def test_a_dropped_file_that_is_not_an_image_gets_a_message(page):
     data = page.evaluate_handle("""() => { const data = new DataTransfer();
         data.items.add(new File(["no image"], "x.txt", { type: "text/plain" })); return data; }""")
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})
@@ -487,7 +502,7 @@ def test_a_dropped_file_that_is_no_image_is_refused_in_words(page):
     assert "not an image" in page.inner_text("#alarm")
 
 
-def test_a_dropped_image_is_looked_at(page):
+def test_a_dropped_image_is_processed(page):
     body = list(encoded(noise_image(9)))
     data = page.evaluate_handle("""(body) => { const data = new DataTransfer();
         data.items.add(new File([new Uint8Array(body)], "x.png", { type: "image/png" })); return data; }""", body)
@@ -502,25 +517,26 @@ def test_a_dropped_image_is_looked_at(page):
 
 @pytest.fixture
 def images(tmp_path):
-    """Two images and a file that is none."""
+    """Two images and a file that is not an image."""
     for number in (8, 9):
         cv2.imwrite(str(tmp_path / f"{number}.png"), noise_image(number))
     (tmp_path / "none.png").write_text("no image")
     return [tmp_path / name for name in ("8.png", "none.png", "9.png")]
 
 
-def test_several_files_are_looked_at(page, images):
+def test_several_files_are_processed(page, images):
     page.set_input_files("#file", images)
     page.wait_for_selector("#strip button:nth-child(3)")
     assert [button.inner_text() for button in page.locator("#strip button").all()] == ["8.png", "none.png", "9.png"]
     assert page.is_visible("#canvas") and page.locator("#objects li").count()
     page.click("#strip button:nth-child(2)")
-    assert "not an image" in page.inner_text("#alarm") and page.is_hidden("#canvas") and not page.locator("#objects li").count()
+    assert "not an image" in page.inner_text("#alarm") and page.is_hidden("#canvas")
+    assert not page.locator("#objects li").count()
     page.click("#strip button:nth-child(3)")
     assert page.is_visible("#canvas") and page.is_hidden("#alarm")
 
 
-def test_an_old_result_goes_when_a_new_one_fails(page, images):
+def test_an_old_result_disappears_when_a_new_one_fails(page, images):
     page.set_input_files("#file", images[0])
     page.wait_for_selector("#canvas:not([hidden])")
     page.set_input_files("#file", images[1])
@@ -538,7 +554,7 @@ def test_the_image_with_its_boxes_is_saved(page, images):
     assert cv2.imread(str(download.value.path())).shape == (675, 900, 3)
 
 
-def test_labels_cover_no_other(page, images):
+def test_labels_do_not_overlap(page, images):
     page.set_input_files("#file", images[0])
     page.wait_for_selector("#objects li")
     page.fill("#score", "0.05")
