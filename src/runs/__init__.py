@@ -1,1 +1,1 @@
-"""What a training wrote, and pages and charts of it."""
+"""Training records, and pages and charts about runs."""

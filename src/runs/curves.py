@@ -1,4 +1,4 @@
-"""Curves of a training: losses, the learning rate, scores."""
+"""Charts of a training: losses, learning rate, scores."""
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,20 +9,22 @@ from ..core.files import atomic_write
 from ..tasks import loss_labels
 from .record import epochs_trained, loss_names, read_record
 
-LOSS_COLORS = ("black", "tab:red", "tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
+LOSS_COLORS = ("black", "tab:red", "tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive",
+               "tab:cyan")
 
 
 def plot_losses(record_path: str, path: str) -> str:
-    """Draw the loss, its parts and the learning rate of a training record over the steps as a PNG, and below them the scores, if there
-    are any, over the epochs; returns path."""
+    """Draw the losses and the learning rate of a training record over the steps as a PNG, with any scores, over the
+    epochs, below. Returns path."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     records, scores = read_record(record_path)
-    figure, (losses, *below) = pyplot.subplots(2 if scores else 1, figsize=(9, 7.5 if scores else 5), dpi=110, layout="constrained",
-                                               squeeze=False, height_ratios=(2, 1) if scores else None)
+    figure, (losses, *below) = pyplot.subplots(
+        2 if scores else 1, figsize=(9, 7.5 if scores else 5), dpi=110, layout="constrained", squeeze=False,
+        height_ratios=(2, 1) if scores else None)
     _draw_losses(losses[0], records)
     if scores:
         axes, epochs = below[0][0], epochs_trained(records)
@@ -30,14 +32,14 @@ def plot_losses(record_path: str, path: str) -> str:
         axes.set(xlabel="epochs trained", ylabel="score")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
-        if (last := max(epochs, default=0)) > 0:  # the same place in training lies one below the other
+        if (last := max(epochs, default=0)) > 0:  # both charts get the same range
             axes.set_xlim(*(step * epochs[last] / last for step in losses[0].get_xlim()))
     save_figure(path, figure)
     return path
 
 
 def save_figure(path: str, figure: Any, ours: Callable[[str], bool] | None = None) -> None:
-    """Write a figure of matplotlib as a PNG that says whose it is, and close it; an earlier file makes room as atomic_write has it."""
+    """Write a figure as a PNG with MARK in its metadata, by atomic_write, and close it."""
     from matplotlib import pyplot
 
     with atomic_write(path, ours) as partial:
@@ -45,10 +47,11 @@ def save_figure(path: str, figure: Any, ours: Callable[[str], bool] | None = Non
     pyplot.close(figure)
 
 
-def _draw_losses(axes, records):
+def _draw_losses(axes: Any, records: list[dict]) -> None:
     steps, labels = np.array([record["step"] for record in records]), loss_labels()
     for name, color in zip(loss_names(records[0]) if records else (), LOSS_COLORS):
-        draw_curve(axes, steps, np.array([record[name] for record in records], np.float64), color, labels.get(name, name))
+        values = np.array([record[name] for record in records], np.float64)
+        draw_curve(axes, steps, values, color, labels.get(name, name))
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     rate = axes.twinx()
@@ -59,29 +62,31 @@ def _draw_losses(axes, records):
 
 
 def draw_scores(axes: Any, scores: list, epochs: dict) -> None:
-    """Draw AP and AP50 of scores, as read_scores gives them, over the epochs trained, {step: epochs}."""
+    """Draw AP and AP50 of scores from read_scores over the epochs trained, {step: epochs}."""
     for name, color in (("AP", "tab:purple"), ("AP50", "tab:cyan")):
         draw_score(axes, scores, epochs, name, color=color, label=name)
     axes.set_ylim(bottom=0)
 
 
 def draw_score(axes: Any, scores: list, epochs: dict, name: str, **line: Any) -> None:
-    """Draw one of the scores; evaluations without it, or without objects (-1), are left out."""
-    points = [(epochs.get(step, epoch + 1), values[name]) for step, epoch, values in scores if values.get(name, -1) >= 0]
+    """Draw one of the scores, without evaluations that lack it or have -1 (no objects)."""
+    points = [(epochs.get(step, epoch + 1), values[name]) for step, epoch, values in scores
+              if values.get(name, -1) >= 0]
     axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3.5, linewidth=1.8, **line)
 
 
-def draw_curve(axes: Any, steps: Sequence[int], values: Sequence[float], color: Any, label: Any = None, parts: int = 40) -> None:
-    """Draw values over the steps: each of them pale, their mean over one of so many parts of the run dark."""
+def draw_curve(axes: Any, steps: Sequence[int] | np.ndarray, values: Sequence[float] | np.ndarray, color: Any,
+               label: Any = None, parts: int = 40) -> None:
+    """Draw values over the steps, single ones pale, and dark their moving mean over 1 / `parts` of the run."""
     axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
     axes.plot(steps, smooth(values, max(1, len(values) // parts)), color=color, label=label, linewidth=1.8)
 
 
-def smooth(values: Sequence[float], window: int) -> np.ndarray:
-    """Mean over the finite ones of the last `window` values (fewer at the start): float64 [M], NaN where there are none."""
+def smooth(values: Sequence[float] | np.ndarray, window: int) -> np.ndarray:
+    """Mean of the finite values among the last `window` (fewer at the start): float64 [M], NaN if there are none."""
     array = np.asarray(values, np.float64)
     finite = np.isfinite(array)
-    sums, counts = (np.cumsum(np.concatenate([[0.0], part])) for part in (np.where(finite, array, 0), finite))
+    sums, counts = (np.cumsum(np.concatenate([[0.0], terms])) for terms in (np.where(finite, array, 0), finite))
     ends = np.arange(1, len(array) + 1)
     starts = np.maximum(ends - window, 0)
     with np.errstate(invalid="ignore"):

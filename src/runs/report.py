@@ -1,10 +1,11 @@
-"""One HTML page about a run: charts, tables and images, all inside the one file."""
+"""A self-contained HTML page about a run: charts, tables and images."""
 import base64
 import datetime
 import io
 import math
 import os
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,17 +32,17 @@ from .record import best_score, epochs_trained, loss_names, read_record
 PAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pages")
 INK, SOFT, GRID = "#1d2129", "#6a7080", "#e3e0d9"
 LOSS_COLORS = ("#1d2129", "#b3382c", "#2260a8", "#0b6e4f", "#7a4a9c", "#8a6100", "#a0356f", "#4f6b1f", "#0c6b78")
-MAX_SHOWN_CLASSES = 20  # that a chart shows one by one
+MAX_SHOWN_CLASSES = 20  # in one chart
 
 
 @dataclass
 class Run:
-    """What there is of a run: record_path of train_record.jsonl; metrics, the dictionary of metrics.json; coco with records (COCO results)
-    and images {id: path}, for what needs the ground truth; the Task."""
+    """A run's data, as far as it exists: the path of train_record.jsonl; the content of metrics.json; for
+    comparisons with the ground truth, the COCO data set, records (COCO results) and images {id: path}; the Task."""
 
     record_path: str | None = None
     metrics: dict | None = None
-    coco: object = None
+    coco: Any = None
     records: list | None = None
     images: dict | None = None
     task: Task = field(default_factory=lambda: task_of({}))
@@ -53,8 +54,8 @@ def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> 
     metrics = run.metrics
     steps, scores = read_record(run.record_path) if run.record_path else ([], [])
     if steps:
-        sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps), "last": steps[-1],
-                                "scores": score_section(scores, epochs_trained(steps))}
+        sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps),
+                                "last": steps[-1], "scores": score_section(scores, epochs_trained(steps))}
     if metrics:
         words = {name: words for name, words in metric_words().items() if name in metrics}
         sections["scores"] = {"metrics": metrics, "words": words, "bars": class_bars(metrics)}
@@ -65,13 +66,14 @@ def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> 
         sections["speed"] = speed_section(steps, metrics)
     links = [(name, name.capitalize()) for name, section in sections.items() if section]
     if not links:
-        raise UserError(f"{run.record_path}: no step is recorded, and there is no evaluation; a report needs one of both")
+        raise UserError(f"{run.record_path}: no steps recorded, and no evaluation; a report needs either")
     write_page(path, "report.html", title=title, links=links, score_thresh=score_thresh, **sections)
 
 
 def write_page(path: str, template: str, **content: object) -> None:
-    """Write a page of pages/, with its content in it; it refers to no other file. An earlier page is kept aside."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
+    """Render a template of pages/ into a self-contained page. An earlier page is backed up."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     page = environment.get_template(template).render(made=now, version=version(), **content)
     with atomic_write(path, contains_mark()) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
@@ -81,22 +83,24 @@ def write_page(path: str, template: str, **content: object) -> None:
 # ---------------------------------------------------------------- charts
 
 
-def chart(width, height, draw, names=(), **subplots):
-    """An SVG of matplotlib, as text to put into a page: draw(axes) draws on it, and writes these names of classes."""
+def chart(width: float, height: float, draw: Callable[[Any], None], names: Iterable[str] = (),
+          **subplots: Any) -> Markup:
+    """A matplotlib chart by draw(axes) as SVG markup; `names` are the class names in it, which select its font."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style = {
-        "font.size": 10, "axes.edgecolor": SOFT, "axes.labelcolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT, "text.color": INK,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True,
-        "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "svg.fonttype": "path",
+    style: dict[Any, Any] = {
+        "font.size": 10, "axes.edgecolor": SOFT, "axes.labelcolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT,
+        "text.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID,
+        "axes.axisbelow": True, "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False,
+        "svg.fonttype": "path",
     }
     font = east_asian_font() if any(map(is_east_asian, names)) else None
-    families = {"font.family": ["DejaVu Sans", font.name] if font else "DejaVu Sans"}
-    with pyplot.rc_context({**style, **families}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # east_asian_font has said it
+    families: dict[Any, Any] = {"font.family": ["DejaVu Sans", font.name] if font else "DejaVu Sans"}
+    with pyplot.rc_context(style | families), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # east_asian_font has logged it
         figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained", **subplots)
         draw(axes)
         data = io.StringIO()
@@ -106,21 +110,21 @@ def chart(width, height, draw, names=(), **subplots):
     return Markup(text[text.index("<svg") :])
 
 
-def loss_parts(steps):
-    """[(name, what charts call it, color)] of the losses in the records of steps."""
+def loss_series(steps: list[dict]) -> list[tuple[str, str, str]]:
+    """[(name, label, color)] of the losses in the records of steps."""
     labels = loss_labels()
     return [(name, labels.get(name, name), color) for name, color in zip(loss_names(steps[0]), LOSS_COLORS)]
 
 
-def loss_chart(steps):
-    """The loss and its parts, each in a panel of its own: single steps pale, their mean over a fortieth of the run dark."""
-    numbers, parts = [record["step"] for record in steps], loss_parts(steps)
-    rows = math.ceil(len(parts) / 2)
+def loss_chart(steps: list[dict]) -> Markup:
+    """The losses, one per panel: single steps pale, their mean over 1/40 of the run dark."""
+    numbers, series = [record["step"] for record in steps], loss_series(steps)
+    rows = math.ceil(len(series) / 2)
 
-    def draw(axes):
-        for panel in axes.flat[len(parts) :]:
+    def draw(axes: Any) -> None:
+        for panel in axes.flat[len(series) :]:
             panel.axis("off")
-        for panel, (name, label, color) in zip(axes.flat, parts):
+        for panel, (name, label, color) in zip(axes.flat, series):
             values = np.array([record[name] for record in steps], np.float64)
             draw_curve(panel, numbers, values, color)
             panel.set_title(label)
@@ -135,11 +139,12 @@ def loss_chart(steps):
     return chart(9.2, 2.4 * rows, draw, nrows=rows, ncols=2, sharex=True, squeeze=False)
 
 
-def rate_chart(steps):
+def rate_chart(steps: list[dict]) -> Markup:
     """The learning rate over the steps."""
 
-    def draw(axes):
-        axes.plot([record["step"] for record in steps], [record["lr"] for record in steps], color="#8a5a00", linewidth=1.8)
+    def draw(axes: Any) -> None:
+        axes.plot([record["step"] for record in steps], [record["lr"] for record in steps], color="#8a5a00",
+                  linewidth=1.8)
         axes.set(xlabel="step", ylim=(0, None))
         axes.set_title("learning rate")
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
@@ -147,40 +152,45 @@ def rate_chart(steps):
     return chart(4.5, 2.2, draw)
 
 
-def score_section(scores, epochs):
-    """The scores of evaluations during training as a curve and as rows (epochs trained, step, scores, whether it is the best one); None
-    without. Args as draw_scores has them."""
+def score_section(scores: list[tuple[int, int, dict]], epochs: dict[int, float]) -> dict | None:
+    """Scores of evaluations during training as a chart and rows (epochs trained, step, scores, whether they are the
+    best), or None if there are none. Args as in draw_scores."""
     if not scores:
         return None
 
-    def draw(axes):
+    def draw(axes: Any) -> None:
         draw_scores(axes, scores, epochs)
         axes.set(xlabel="epochs trained", xlim=(0, None))
         axes.set_title("AP and AP50")
         axes.legend(loc="lower right")
 
     best = best_score(scores)
-    rows = [(epochs.get(step, epoch + 1), step, values, best is not None and step == best[0]) for step, epoch, values in scores]
+    rows = [(epochs.get(step, epoch + 1), step, values, best is not None and step == best[0])
+            for step, epoch, values in scores]
     return {"chart": chart(4.5, 2.8, draw), "rows": rows,
             "best": best and {"AP": best[2]["AP"], "epochs": epochs.get(best[0], best[1] + 1)}}
 
 
-def class_bars(metrics):
+def class_bars(metrics: dict) -> list[tuple[str, float | None, float | None]]:
     """AP of each class as rows for bars: [(name, AP, AP50)], best first, classes without objects last."""
     at_50 = metrics["AP50_per_class"]
-    rows = [(name, value if at_50.get(name) is not None else None, at_50.get(name)) for name, value in metrics["AP_per_class"].items()]
+    rows = [(name, value if at_50.get(name) is not None else None, at_50.get(name))
+            for name, value in metrics["AP_per_class"].items()]
     return sorted(rows, key=lambda row: -1 if row[1] is None else row[1], reverse=True)
 
 
-def error_section(run, score_thresh):
-    """Precision-recall curves of a Run, and which class is taken for which."""
+def error_section(run: Run, score_thresh: float) -> dict:
+    """Precision-recall curves and class confusions of a Run."""
+    assert run.records is not None
     names, _ = class_list(run.coco)
-    precision = run.task.scores.evaluate(run.coco, run.records).eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class]
+    evaluation = run.task.scores.evaluate(run.coco, run.records)
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class]
     recall = np.linspace(0, 1, precision.shape[1])
     known = [index for index in range(len(names)) if (precision[:, :, index] > -1).any()]
 
-    def draw_mean(axes):
-        for color, row, label in (("#0b6e4f", 0, "IoU 0.50"), ("#2260a8", 5, "IoU 0.75"), ("#b3382c", 8, "IoU 0.90")):
+    def draw_mean(axes: Any) -> None:
+        for color, row, label in (("#0b6e4f", 0, "IoU 0.50"), ("#2260a8", 5, "IoU 0.75"),
+                                  ("#b3382c", 8, "IoU 0.90")):
             axes.plot(recall, precision[row][:, known].mean(1), color=color, label=label, linewidth=1.8)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
         axes.set_title("mean of all classes")
@@ -190,37 +200,42 @@ def error_section(run, score_thresh):
     if len(shown) > MAX_SHOWN_CLASSES:
         shown = shown[: MAX_SHOWN_CLASSES // 2] + shown[-MAX_SHOWN_CLASSES // 2 :]
 
-    def draw_classes(axes):
+    def draw_classes(axes: Any) -> None:
         for index in shown:
             blue, green, red = (value / 255 * 0.85 for value in class_color(index))
             axes.plot(recall, precision[0, :, index], color=(red, green, blue), linewidth=1.5)
         axes.set(xlabel="recall", xlim=(0, 1.01), ylim=(0, 1.02))
         half = MAX_SHOWN_CLASSES // 2
-        axes.set_title("each class at IoU 0.50" if len(shown) == len(known) else f"best and worst {half} classes at IoU 0.50")
-        legend = axes.legend(axes.lines, [str(index) for index in shown], loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
-        for text, index in zip(legend.get_texts(), shown):  # given as labels, names that begin with _ would be hidden
+        classes = "each class" if len(shown) == len(known) else f"best and worst {half} classes"
+        axes.set_title(f"{classes} at IoU 0.50")
+        legend = axes.legend(axes.lines, [str(index) for index in shown], loc="center left", bbox_to_anchor=(1.01, 0.5),
+                             fontsize=8)
+        for text, index in zip(legend.get_texts(), shown):  # as labels, names that start with _ would be hidden
             text.set(parse_math=False, text=short(names[index]))
 
     curves = [chart(4.3, 3.4, draw_mean), chart(5.2, 3.4, draw_classes, names)] if known else []
     matrix = run.task.scores.confusion_matrix(run.coco, run.records, score_thresh)
-    mixed = [(int(matrix[a, b]), names[a], names[b]) for a in range(len(names)) for b in range(len(names)) if a != b and matrix[a, b]]
+    mixed = [(int(matrix[a, b]), names[a], names[b]) for a in range(len(names)) for b in range(len(names))
+             if a != b and matrix[a, b]]
     return {
         "curves": curves, "matrix": confusion_chart(matrix, names) if len(names) <= MAX_SHOWN_CLASSES else None,
-        "mixed": sorted(mixed, reverse=True)[:10], "false_negatives": int(matrix[:-1, -1].sum()), "false_positives": int(matrix[-1].sum()),
-        "true_positives": int(np.trace(matrix)), "objects": int(matrix[:-1].sum()),
+        "mixed": sorted(mixed, reverse=True)[:10], "false_negatives": int(matrix[:-1, -1].sum()),
+        "false_positives": int(matrix[-1].sum()), "true_positives": int(np.trace(matrix)),
+        "objects": int(matrix[:-1].sum()),
     }
 
 
-def confusion_chart(matrix, names):
-    """The confusion matrix, each row's shares as shades, counts as numbers."""
+def confusion_chart(matrix: np.ndarray, names: Sequence[str]) -> Markup:
+    """The confusion matrix: shares of each row as shades, counts as numbers."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     labels = [*map(short, names), "background"]
 
-    def draw(axes):
+    def draw(axes: Any) -> None:
         axes.imshow(share, cmap="Greens", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(matrix):
             if row < len(names) or column < len(names):
-                axes.text(column, row, count, ha="center", va="center", fontsize=9, color="white" if share[row, column] > 0.55 else INK)
+                axes.text(column, row, count, ha="center", va="center", fontsize=9,
+                          color="white" if share[row, column] > 0.55 else INK)
         axes.set_xticks(range(len(names) + 1), labels, parse_math=False, rotation=40, ha="right")
         axes.set_yticks(range(len(names) + 1), labels, parse_math=False)
         axes.set(xlabel="detection", ylabel="ground truth")
@@ -233,49 +248,52 @@ def confusion_chart(matrix, names):
 # ---------------------------------------------------------------- images and speed
 
 
-def image_section(run, score_thresh, count=6, width=340):
-    """The images of a Run with the best and the worst quality, detections beside the ground truth: {"best": [...], "worst": [...]}."""
+def image_section(run: Run, score_thresh: float, count: int = 6, width: int = 340) -> dict[str, list[dict]]:
+    """A Run's images of best and worst quality, detections next to the ground truth: {"best": [], "worst": []}."""
+    assert run.records is not None and run.images is not None
     task, coco, metainfo = run.task, run.coco, metainfo_of(run.coco, run.task)
     quality = task.scores.image_quality(coco, run.records, score_thresh)
     order = sorted(quality, key=lambda image_id: (-quality[image_id], image_id))
     half = min(count, (len(order) + 1) // 2)
-    section = {"worst": [], "best": []}
-    for part, chosen in (("worst", order[::-1][: min(count, len(order) - half)]), ("best", order[:half])):
+    section: dict[str, list[dict]] = {"worst": [], "best": []}
+    for group, chosen in (("worst", order[::-1][: min(count, len(order) - half)]), ("best", order[:half])):
         for image_id in chosen:
             try:
                 image = read_image(run.images[image_id], image_size(coco.imgs[image_id]))
             except (OSError, ValueError) as error:
-                LOG.warning(f"image {image_id} is not shown ({run.images[image_id]}): {error}")
+                LOG.warning(f"skipped image {image_id} ({run.images[image_id]}): {error}")
                 continue
             rows = task.results.of_records(run.records, image_id, metainfo["category_ids"])
             truth = ground_truth(task, coco, image_id, metainfo["category_ids"], metainfo)
             drawn = compare(task, image, rows, truth, metainfo, score_thresh, (width, 2 * width))
-            section[part].append({"name": os.path.basename(run.images[image_id]), "quality": quality[image_id], "data": data_uri(drawn)})
+            section[group].append({"name": os.path.basename(run.images[image_id]), "quality": quality[image_id],
+                                   "data": data_uri(drawn)})
     return section
 
 
-def data_uri(image):
-    """A BGR image as the text of an <img> source."""
+def data_uri(image: np.ndarray) -> str:
+    """A BGR image as the source of an <img>."""
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
-def speed_section(steps, metrics):
-    """Images a second in training, and where the time of an evaluation goes."""
-    section = {"chart": None, "training": None, "stages": [], "evaluation": None}
+def speed_section(steps: list[dict], metrics: dict | None) -> dict:
+    """Images per second in training and evaluation, and the time of the evaluation's stages."""
+    section: dict[str, Any] = {"chart": None, "training": None, "stages": [], "evaluation": None}
     if len(steps) > 1:
         rates = np.array([record["images_per_second"] for record in steps[1:]])  # the first step compiles
         section["training"] = float(np.median(rates))
 
-        def draw(axes):
+        def draw(axes: Any) -> None:
             draw_curve(axes, [record["step"] for record in steps[1:]], rates, "#2260a8")
             axes.set(xlabel="step", ylim=(0, None))
-            axes.set_title("training, images a second")
+            axes.set_title("training, images per second")
 
         section["chart"] = chart(4.5, 2.2, draw)
     if metrics and "stage_seconds" in metrics:
         times = metrics["stage_seconds"]
         section["evaluation"] = metrics["images_per_second"]
-        stages = (("preparing", "reading and preparing"), ("computing", "network and decoding"), ("finishing", "boxes and soft-NMS"))
+        stages = (("preparing", "reading and preprocessing"), ("computing", "network and decoding"),
+                  ("finishing", "boxes and soft-NMS"))
         section["stages"] = [(name, 1000 * times[key] / max(times["images"], 1)) for key, name in stages]
     return section

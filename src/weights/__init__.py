@@ -1,1 +1,1 @@
-"""Checkpoints and their side files; other people's weights."""
+"""Checkpoints and their side files; weights from other sources."""

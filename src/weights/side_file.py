@@ -1,8 +1,10 @@
-"""The JSON file beside a checkpoint or an exported file, which says what it is a model of; and the order of a run's checkpoints."""
+"""Side files: the JSON description next to a checkpoint or an exported file. Names and order of a run's checkpoints."""
 import json
 import os
 import re
 import shlex
+from collections.abc import Callable
+from typing import Any
 
 from ..core import errors
 from ..core.backups import contains_files, has_companion
@@ -20,114 +22,118 @@ from ..tasks import task_of
 from ..tasks.rows import width
 from .zoo import refuse_zoo_checkpoint
 
-EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")  # of eval_config, what decides on detections
-# What a side file says of the model, and what an exported file's says beside it.
-MODEL = {"classes": list_of(is_text, least=1), "category_ids": list_of(is_int64), "mean": list_of(is_number, 3),
-         "std": list_of(is_positive, 3)}
-EXPORTED = {"input_res": list_of(is_count, 2), "batch_size": is_count, "input_type": one_of("float32", "uint8"), "down_ratio": is_count,
-            "K": is_count, "flip_test": is_boolean}
-CONSUMER = ("dataset", *MODEL)  # what an exported file's side file takes over from the checkpoint's
-PYTORCH = (".pth", ".pt", ".pth.tar")  # endings of PyTorch's weight files
+# The parameters of eval_config that affect detections.
+EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")
+# Fields of every side file, and further ones of an exported file's: {name: test of the value}.
+MODEL: dict[str, Callable[[Any], bool]] = {
+    "classes": list_of(is_text, least=1), "category_ids": list_of(is_int64), "mean": list_of(is_number, 3),
+    "std": list_of(is_positive, 3)}
+EXPORTED: dict[str, Callable[[Any], bool]] = {
+    "input_res": list_of(is_count, 2), "batch_size": is_count, "input_type": one_of("float32", "uint8"),
+    "down_ratio": is_count, "K": is_count, "flip_test": is_boolean}
+CONSUMER = ("dataset", *MODEL)  # fields that an exported file's side file copies from the checkpoint's
+PYTORCH = (".pth", ".pt", ".pth.tar")  # extensions of PyTorch's weight files
 
 
 def require_checkpoint(path: str, what: str = "checkpoint (--load_checkpoint_path)") -> str:
-    """Return path if it is a checkpoint's file, else raise UserError.
+    """Return path if it is a checkpoint file, else raise UserError.
 
-    Of a folder it names the checkpoint written last in it, of a model-zoo checkpoint and a file of PyTorch's what converts it.
+    The message names the latest checkpoint in a folder, and the converter for a PyTorch or model-zoo file.
     """
     if path and os.path.isdir(path):
         inside = find_checkpoints(path) or find_checkpoints(os.path.join(path, "ckpt_0"))
-        hint = f"the checkpoint written last in it is {inside[-1]}" if inside else "it holds no checkpoint"
+        hint = f"its latest checkpoint is {inside[-1]}" if inside else "it contains no checkpoint"
         raise UserError(f"{what} is a folder: {path}; {hint}")
     errors.require_file(path, what)
     if path.lower().endswith(PYTORCH):
         convert = f"{command('tools/convert_centernet.py')} --ckpt_file {shlex.quote(path)} --output_file NAME.ckpt"
-        raise UserError(f"{path} is a file of PyTorch's: {convert} makes a checkpoint of a detector, "
-                        "tools/convert_resnet18.py one of a backbone")
+        raise UserError(f"{path} is a PyTorch file; convert a detector with {convert}, a backbone with "
+                        "tools/convert_resnet18.py")
     refuse_zoo_checkpoint(path)
     return path
 
 
 def side_file(checkpoint: str) -> str:
-    """The JSON file beside a checkpoint: classes, category ids, network and input settings."""
+    """The path of a checkpoint's JSON file: classes, category ids, network and input settings."""
     return os.path.splitext(checkpoint)[0] + ".json"
 
 
 def checkpoint_path(path: str) -> str:
-    """The path of a checkpoint to write, which ends in .ckpt."""
+    """path with the extension .ckpt, which is appended if it is missing."""
     return path if path.endswith(".ckpt") else f"{path}.ckpt"
 
 
-# Tests for backups.back_up_existing: whether a model's file has its side file beside it, and whether a folder is a run's of checkpoints.
+# Tests for backups.back_up_existing: a model file with a side file, and a folder with a run's checkpoints.
 HAS_SIDE_FILE = has_companion(side_file, '"net_config"', '"input_type"')
 CHECKPOINTS = contains_files("centernet-*", ".centernet-*")
 CHECKPOINT_NAME = re.compile(r"centernet-\d+_(\d+)(\.\d+)?\.ckpt")
-
-
 BEST_NAME = "centernet-best.ckpt"
 
 
 def resolve_checkpoint_alias(path: str) -> str:
-    """The checkpoint that a path names: of RUN/best the best, of RUN/last the newest one in a run's folder or its ckpt_0; else path.
+    """Resolve RUN/best and RUN/last to the best or latest checkpoint in a run's folder or its ckpt_0; other paths stay.
 
     Raises UserError if there is none.
     """
     folder, name = os.path.split(path)
     if name not in ("best", "last") or os.path.exists(path):
         return path
-    places = (folder or ".", os.path.join(folder, "ckpt_0"))
-    for place in places:
-        if found := _best_in(place) if name == "best" else find_checkpoints(place):
+    folders = (folder or ".", os.path.join(folder, "ckpt_0"))
+    for candidate in folders:
+        if found := _best_in(candidate) if name == "best" else find_checkpoints(candidate):
             return os.path.normpath(found[-1])
-    aside = _newest_set_aside(os.path.join(folder, "ckpt_0"))
-    hint = f"; {aside} is the newest of the run before" if aside else ""
+    backup = _latest_backup(os.path.join(folder, "ckpt_0"))
+    hint = f"; {backup} is the previous run's latest" if backup else ""
     if name == "best":
-        newest = any(map(find_checkpoints, places))
-        hint = "; eval_epochs keeps one" + (f", and {os.path.join(folder, 'last')} is the newest" if newest else hint)
-    raise UserError(f"{path} names the {'best' if name == 'best' else 'newest'} checkpoint in {folder or 'this folder'} or its ckpt_0, "
-                    f"and there is none{hint}")
+        latest = any(map(find_checkpoints, folders))
+        hint = "; eval_epochs keeps one" + (f"; {os.path.join(folder, 'last')} is the latest" if latest else hint)
+    raise UserError(f"{path} stands for the {'best' if name == 'best' else 'latest'} checkpoint in "
+                    f"{folder or 'this folder'} or its ckpt_0, but there is none{hint}")
 
 
 def _best_in(folder: str) -> list[str]:
-    """The path of the best checkpoint in a run's folder, in a list that is empty without."""
+    """The path of the best checkpoint in a run's folder as a list, which is empty if there is none."""
     best = os.path.join(folder, BEST_NAME)
     return [best] if os.path.isfile(best) else []
 
 
 def find_checkpoints(folder: str) -> list[str]:
-    """Paths of a run's checkpoints in a folder, in the order in which they were written."""
+    """Paths of a run's checkpoints in a folder, in writing order."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    found = [(os.path.join(folder, name), int(match[1])) for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
+    matches = [match for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
+    found = [(os.path.join(folder, match[0]), int(match[1])) for match in matches]
     return [path for path, step in sorted(found, key=lambda entry: (write_order(entry[0]), entry[1], entry[0]))]
 
 
 def checkpoints_to_resume(folder: str) -> list[str]:
-    """Paths of the checkpoints in a run's folder, the newest first, the best one last. Raises UserError if there is none."""
+    """Paths of the checkpoints in a run's folder, latest first, the best last. Raises UserError if there is none."""
     found = [*reversed(find_checkpoints(folder)), *_best_in(folder)]
     if not found:
-        aside = _newest_set_aside(folder)
-        hint = f"; {aside} is the newest of the run before: --load_checkpoint_path {shlex.quote(aside)} goes on with it" if aside else ""
-        raise UserError(f"no checkpoint in {folder} to go on from{hint or '; set --load_checkpoint_path or --save_checkpoint_path'}")
+        hint = "set --load_checkpoint_path or --save_checkpoint_path"
+        if backup := _latest_backup(folder):
+            hint = f"--load_checkpoint_path {shlex.quote(backup)} resumes from the previous run's latest"
+        raise UserError(f"no checkpoint in {folder} to resume from; {hint}")
     return found
 
 
-def _newest_set_aside(folder: str) -> str:
-    """The newest checkpoint in the last of the folders that runs have set aside as folder.1, folder.2, ...; "" without."""
-    inside = {number: find_checkpoints(f"{folder}.{number}") for number in _numbers_aside(folder)}
+def _latest_backup(folder: str) -> str:
+    """The latest checkpoint in the last of the backups folder.1, folder.2, ..., or an empty string."""
+    inside = {number: find_checkpoints(f"{folder}.{number}") for number in _backup_numbers(folder)}
     return next((found[-1] for _, found in sorted(inside.items(), reverse=True) if found), "")
 
 
-def _numbers_aside(folder: str) -> list[int]:
-    """The numbers of what backups.back_up_existing has called folder.1, folder.2, ..."""
-    place, name = os.path.split(folder)
-    names = os.listdir(place or ".") if os.path.isdir(place or ".") else []
+def _backup_numbers(folder: str) -> list[int]:
+    """The numbers of the backups folder.1, folder.2, ... (backups.back_up_existing)."""
+    parent, name = os.path.split(folder)
+    names = os.listdir(parent or ".") if os.path.isdir(parent or ".") else []
     return [int(match[1]) for other in names if (match := re.fullmatch(re.escape(name) + r"\.(\d+)", other))]
 
 
 def write_order(checkpoint: str) -> int:
-    """Which of its folder's checkpoints, counted from 1 in the order of writing, its side file says it is; 0 if that does not say.
+    """A checkpoint's position in its folder's writing order, from 1, as stated in its side file; 0 if it states none.
 
-    The step in the name does not tell: a resumed run with other batches counts its steps anew. Nor do files' times, which copies change.
+    Steps do not show the order, since a run that resumes with another batch size renumbers them. Nor do file times,
+    which copying changes.
     """
     try:
         with open(side_file(checkpoint), encoding="utf-8") as file:
@@ -137,9 +143,9 @@ def write_order(checkpoint: str) -> int:
 
 
 def describe_model(config: Config, manifest: dict) -> dict:
-    """What travels with a checkpoint in its side file, as a dictionary; `evaluation` is what its recipe evaluates with.
+    """The content of a checkpoint's side file. `evaluation` has the configured evaluation settings.
 
-    Raises UserError if that cannot be.
+    Raises UserError if these are invalid for the network.
     """
     check_evaluation(config, network_facts(config.net_config.as_dict()))
     options = config.dataset_config
@@ -152,15 +158,15 @@ def describe_model(config: Config, manifest: dict) -> dict:
 
 
 def evaluation_settings(config: Config) -> dict:
-    """The settings that decide on an evaluation's detections, {"eval_config.K": 100, ...}."""
+    """The settings that affect an evaluation's detections, {"eval_config.K": 100, ...}."""
     settings = {f"eval_config.{name}": getattr(config.eval_config, name) for name in EVALUATION}
     return {"dataset_config.input_res_test": config.dataset_config.input_res_test, **settings}
 
 
 def adopt_evaluation(config: Config, description: dict, path: str) -> str:
-    """Give a Config the evaluation settings of the side file at path where neither a file nor the command line says otherwise.
+    """Set the evaluation settings of the side file at path, except those given in a file or on the command line.
 
-    Returns the words for what holds, and where it comes from. Raises UserError if the side file's cannot be.
+    Returns a sentence with the settings in use and their origins. Raises UserError if the side file's are invalid.
     """
     config.take(description.get("evaluation", {}), path)
     check_evaluation(config, description)
@@ -171,44 +177,49 @@ def adopt_evaluation(config: Config, description: dict, path: str) -> str:
         shown["dataset_config.input_res_test"] = "each image's own size"
     else:
         del shown["eval_config.pad_multiple"]
-    return "evaluating with " + ", ".join(f"{name.rpartition('.')[2]} {str(value).lower() if isinstance(value, bool) else value} "
-                                          f"({config.origin(name)})" for name, value in shown.items())
+    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in shown.items()}
+    return "evaluating with " + ", ".join(f"{name.rpartition('.')[2]} {value} ({config.origin(name)})"
+                                          for name, value in values.items())
 
 
 def read_side_file(checkpoint: str, what: str = "checkpoint (--load_checkpoint_path)") -> dict:
-    """The dictionary of the side file of a checkpoint, which messages call `what`, with its network_facts.
+    """The content of a checkpoint's side file, with its network_facts. Messages call the checkpoint `what`.
 
-    Raises UserError if either file is missing or broken.
+    Raises UserError if either file is missing or damaged.
     """
     require_checkpoint(checkpoint, what)
+    path = side_file(checkpoint)
     tests = {**MODEL, "net_config": lambda value: isinstance(value, dict), "input_res_train": list_of(is_count, 2)}
-    description = read_json(side_file(checkpoint), f"the side file of {checkpoint}", tests)
-    check_model(description, side_file(checkpoint))
+    description = read_json(path, f"the side file of {checkpoint}", tests)
+    check_model(description, path)
     try:
-        description["net_config"] = checked_section("net_config", description["net_config"], side_file(checkpoint))
-        checked_section("dataset_config", {"input_res_train": description["input_res_train"]}, side_file(checkpoint))
-        description["evaluation"] = checked_evaluation(description.get("evaluation", {}), side_file(checkpoint))
-        with errors.about(side_file(checkpoint)):
+        description["net_config"] = checked_section("net_config", description["net_config"], path)
+        checked_section("dataset_config", {"input_res_train": description["input_res_train"]}, path)
+        description["evaluation"] = checked_evaluation(description.get("evaluation", {}), path)
+        with errors.about(path):
             description |= network_facts(description["net_config"])
             resolved(description["net_config"])
             check_metainfo(description)
     except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{side_file(checkpoint)}: net_config or input_res_train is not what train.py writes ({error})") from error
+        raise UserError(f"{path}: net_config or input_res_train is not as train.py writes it ({error})") from error
     return description
 
 
 def read_exported(path: str) -> dict:
-    """The side file's dictionary of an exported file. Raises UserError if either is missing."""
+    """The content of an exported file's side file. Raises UserError if either file is missing or damaged."""
     errors.require_file(path, "exported file (--mindir, --mindir_path)")
     content = read_json(side_file(path), f"the side file of {path}", {"dataset": is_string, **MODEL, **EXPORTED})
     return checked_exported(content, side_file(path))
 
 
 def checked_exported(description: dict, where: str) -> dict:
-    """What an exported file says of itself, of values that passed their tests one by one, found at `where`. Raises UserError."""
+    """Check an exported file's description, found at `where`, and fill in fields that older versions did not write.
+
+    Its values must have passed the tests of MODEL and EXPORTED. Returns the description. Raises UserError.
+    """
     check_model(description, where)
-    if not is_count(description.setdefault("stride", STRIDE)):  # files of an older version do not say it
-        raise UserError(f"{where}: stride is {description['stride']!r}; expected a whole number above 0")
+    if not is_count(description.setdefault("stride", STRIDE)):
+        raise UserError(f"{where}: stride is {description['stride']!r}; expected a positive integer")
     if not is_string(description.setdefault("arch", "")):
         raise UserError(f"{where}: arch is {description['arch']!r}; expected an architecture's name")
     description["task"] = description.get("task", "detection")
@@ -219,20 +230,20 @@ def checked_exported(description: dict, where: str) -> dict:
 
 
 def check_metainfo(description: dict) -> None:
-    """Raise UserError unless a description names a task, and says what that reads of a data set."""
+    """Raise UserError unless a description names a task and has its metadata of the classes."""
     task = task_of(description)
     for name, test in task.targets.METAINFO.items():
         if not (name in description and test(description[name])):
-            raise UserError(f"{name}, which a model for {task.name} says of its classes, is missing or damaged")
+            raise UserError(f"{name}, which a model for {task.name} needs, is missing or damaged")
 
 
 def row_width(description: dict) -> int:
-    """How many numbers a described model gives for a detection."""
+    """The number of columns of a model's detections."""
     return width(task_of(description).results.columns(description))
 
 
 def fixed_settings(description: dict, where: str) -> dict:
-    """The evaluation settings that an exported file with this side file, at `where`, has in its graph. Raises UserError."""
+    """The evaluation settings that are fixed in an exported graph by its side file, at `where`. Raises UserError."""
     settings = {"eval_config.K": description["K"], "eval_config.flip_test": description["flip_test"]}
     if description["input_res"] is not None:
         settings |= {"dataset_config.input_res_test": description["input_res"], "eval_config.keep_res": False}
@@ -240,9 +251,9 @@ def fixed_settings(description: dict, where: str) -> dict:
 
 
 def checked_evaluation(settings: dict, where: str) -> dict:
-    """A side file's evaluation settings, checked; files of an older version have none. Raises UserError."""
+    """A side file's known evaluation settings, checked; those of older versions have none. Raises UserError."""
     if not isinstance(settings, dict):
-        raise UserError(f"{where}: evaluation is no dictionary of settings")
+        raise UserError(f"{where}: evaluation is not a dictionary of settings")
     _, _, rules = load_defaults()
     known = {"dataset_config.input_res_test", *(f"eval_config.{name}" for name in EVALUATION)}
     return {name: checked(name, value, rules[name], where) for name, value in settings.items() if name in known}
@@ -251,4 +262,4 @@ def checked_evaluation(settings: dict, where: str) -> dict:
 def check_model(description: dict, path: str) -> None:
     """Raise UserError unless a side file has as many category ids as classes."""
     if len(description["category_ids"]) != len(description["classes"]):
-        raise UserError(f"{path}: category_ids is no list of {len(description['classes'])} whole numbers")
+        raise UserError(f"{path}: category_ids must be a list of {len(description['classes'])} integers")

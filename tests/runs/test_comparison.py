@@ -1,4 +1,4 @@
-"""src/runs/comparison.py: several runs on one page of tools/report.py."""
+"""src/runs/comparison.py: the page of tools/report.py that compares runs."""
 import json
 import os
 import re
@@ -14,9 +14,11 @@ from tests.conftest import assert_user_error, call_script, lines_with, step_resu
 from tests.runs.test_report import Page
 
 DESCRIPTION = {
-    "dataset": "coco", "classes": ["disc"], "category_ids": [1], "mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "input_res_train": [96, 96],
+    "dataset": "coco", "classes": ["disc"], "category_ids": [1], "mean": [0.1, 0.2, 0.3], "std": [1, 1, 1],
+    "input_res_train": [96, 96],
     "net_config": {"head_conv": 64, "wh_weight": 0.1}, "evaluation": {"eval_config.K": 100},
-    "training": {"seed": 1, "train_config.batch_size": 4, "train_config.MultiDecay": {"learning_rate": 0.1, "multi_epochs": [90, 120]},
+    "training": {"seed": 1, "train_config.batch_size": 4,
+                 "train_config.MultiDecay": {"learning_rate": 0.1, "multi_epochs": [90, 120]},
                  "dataset_config.input_res_train": [96, 96], "dataset_config.mean": [0.1, 0.2, 0.3]},
     "epoch": 1, "step": 10, "written": 1,
 }
@@ -24,7 +26,7 @@ METRICS = {**dict.fromkeys(DETECTION.metrics, 0.5), "AP_per_class": {"disc": 0.5
 
 
 def make_run(folder, loss=2.0, scores=(0.1, 0.3), metrics=None, description=None):
-    """A run's folder with a record of 10 steps, 5 an epoch, without what is None."""
+    """Write a run's folder with a record of 10 steps, 5 per epoch; None leaves a file out."""
     folder.mkdir(parents=True)
     if loss is not None:
         log = TrainingLog(str(folder / "train_record.jsonl"), 0, interval=100)
@@ -45,21 +47,21 @@ def make_run(folder, loss=2.0, scores=(0.1, 0.3), metrics=None, description=None
 
 def compared(folder=None, metrics=None):
     record = str(folder / "train_record.jsonl") if folder else None
-    return ComparedRun("run", "run", read_training_log(record) if record else [], read_scores(record) if record else [], metrics,
-                       None, [])
+    steps, scores = (read_training_log(record), read_scores(record)) if record else ([], [])
+    return ComparedRun("run", "run", steps, scores, metrics, None, [])
 
 
 @pytest.mark.parametrize("folders, names", [
     (["exp/a", "exp/b/"], ["a", "b"]), (["/x/one/run", "/x/two/run"], ["one/run", "two/run"]),
     (["/run", "/x/run"], ["/run", "x/run"]), (["/x/a", "/y/a", "/y/b"], ["x/a", "y/a", "y/b"]),
 ])
-def test_names_tell_the_folders_apart(folders, names):
+def test_run_names_are_unique(folders, names):
     assert run_names(folders) == names
 
 
 @pytest.fixture
 def settings(tmp_path):
-    """The settings of a side file with some content."""
+    """A function that returns the settings of a side file with given content."""
     def read(content):
         path = tmp_path / "side.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -68,7 +70,7 @@ def settings(tmp_path):
     return read
 
 
-def test_only_what_differs(settings):
+def test_only_differences_are_shown(settings):
     other = json.loads(json.dumps(DESCRIPTION))
     other["training"]["train_config.MultiDecay"]["learning_rate"] = 0.2
     other["training"]["dataset_config.input_res_train"] = other["input_res_train"] = [128, 96]
@@ -83,19 +85,19 @@ def test_only_what_differs(settings):
 
 
 @pytest.mark.parametrize("section", [None, [], "text", {"a": {"b": [{"c": None}]}}, {"": {}}])
-def test_side_files_of_another_form(section, settings):
-    """Whatever JSON holds is shown as text."""
+def test_side_files_with_other_content(section, settings):
+    """Any JSON is shown as text."""
     rows = differences([settings(DESCRIPTION), settings({"training": section, "classes": section}), settings({})])
     assert rows and all(value is None or isinstance(value, str) for _, values in rows for value in values)
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"training": ' + '{"a": ' * 100_000 + "1" + "}" * 100_000 + "}"])
-def test_broken_side_files_are_named(content, settings):
+def test_damaged_side_files_are_named(content, settings):
     with pytest.raises(UserError, match="side.json: "):
         settings(content)
 
 
-def test_side_files_that_json_can_read_and_no_more(settings, monkeypatch):
+def test_side_files_that_only_json_can_read(settings, monkeypatch):
     def too_deep(section, prefix):
         raise RecursionError
 
@@ -106,10 +108,12 @@ def test_side_files_that_json_can_read_and_no_more(settings, monkeypatch):
 
 def test_scores_side_by_side(tmp_path):
     run = compared(make_run(tmp_path / "a"))
-    metrics = {**METRICS, "AP": 0.25, "AP_small": -1.0, "VOC_mAP_07": 0.75, "AP_per_class": {"disc": None, "square": 0.5}}
+    metrics = {**METRICS, "AP": 0.25, "AP_small": -1.0, "VOC_mAP_07": 0.75,
+               "AP_per_class": {"disc": None, "square": 0.5}}
     rows = dict(score_rows([run, compared(metrics=metrics), compared(metrics=METRICS)]))
-    assert rows["AP"] == [None, 0.25, 0.5] and rows["AP_small"] == [None, None, 0.5] and rows["VOC_mAP_07"] == [None, 0.75, None]
-    assert [values for name, values in rows.items() if "best" in name] == [[0.3, None, None]] and list(rows)[:3] == ["AP", "AP50", "AP75"]
+    assert rows["AP"] == [None, 0.25, 0.5] and rows["AP_small"] == [None, None, 0.5]
+    assert rows["VOC_mAP_07"] == [None, 0.75, None] and list(rows)[:3] == ["AP", "AP50", "AP75"]
+    assert [values for name, values in rows.items() if "best" in name] == [[0.3, None, None]]
     assert class_rows([run, compared(metrics=metrics), compared(metrics=METRICS)]) == [
         ("disc", [None, None, 0.5]), ("square", [None, 0.5, None])]
     assert score_rows([compared()]) == [] and overview(compared())["steps"] is None
@@ -118,7 +122,7 @@ def test_scores_side_by_side(tmp_path):
 
 @pytest.mark.slow
 def test_one_page_about_several_runs(tmp_path):
-    """Names of any letters; what a run lacks is a dash, and said."""
+    """Names with any characters; missing values are dashes, and missing files are named."""
     other = {**DESCRIPTION, "classes": ["<script>alert(1)</script>"]}
     make_run(tmp_path / "$a_$b", metrics=METRICS, description=DESCRIPTION)
     make_run(tmp_path / "<i>", loss=3.0, scores=None, metrics={**METRICS, "AP": 0.625}, description=other)
@@ -144,9 +148,10 @@ def test_one_page_about_several_runs(tmp_path):
 
 
 @pytest.mark.slow
-def test_as_many_runs_as_one_likes(tmp_path):
-    """More than there are colors, some without a record or without anything to compare in their configuration."""
-    folders = [make_run(tmp_path / f"run{number}", loss=None if number == 3 else 2.0, metrics=METRICS) for number in range(20)]
+def test_more_runs_than_colors(tmp_path):
+    """One has no record, none has a configuration to compare."""
+    folders = [make_run(tmp_path / f"run{number}", loss=None if number == 3 else 2.0, metrics=METRICS)
+               for number in range(20)]
     call_script("tools/report.py", *folders, "--output", tmp_path / "r.html")
     page = Page((tmp_path / "r.html").read_text())
     assert "20 runs" in page.text
@@ -155,11 +160,12 @@ def test_as_many_runs_as_one_likes(tmp_path):
 def test_mistakes(tmp_path):
     one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two", metrics=METRICS)
     (tmp_path / "empty").mkdir()
-    for words, parts in [
-        ([one, tmp_path / "empty"], [f"{tmp_path}/empty ", "train_record.jsonl", "val/"]), ([one, "no/where"], ["no/where"]),
+    for args, parts in [
+        ([one, tmp_path / "empty"], [f"{tmp_path}/empty ", "train_record.jsonl", "val/"]),
+        ([one, "no/where"], ["no/where"]),
         ([one, two, f"{one}/../one/"], ["/one/ "]), ([one, two, "--data_dir", tmp_path], ["--data_dir"]),
     ]:
-        assert_user_error(call_script("tools/report.py", *words, cwd=tmp_path, check=False), *parts)
+        assert_user_error(call_script("tools/report.py", *args, cwd=tmp_path, check=False), *parts)
     for number in (1, 2):
         (tmp_path / "empty" / f"{number}").mkdir()
         (tmp_path / "empty" / f"{number}" / "train_record.jsonl").touch()

@@ -1,4 +1,4 @@
-"""src/runs/curves.py: what is drawn of a training's record."""
+"""src/runs/curves.py: charts of a training record."""
 import cv2
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ from tests.conftest import step_results
     ([1, 2, 3, 4], 2, [1, 1.5, 2.5, 3.5]), ([1, float("inf"), 3, float("nan"), 5], 2, [1, 1, 3, 3, 5]),
     ([float("nan"), 2], 1, [float("nan"), 2]), ([], 3, []), ([1, 2], 9, [1, 1.5]),
 ])
-def test_a_mean_leaves_out_what_is_not_finite(values, window, expected):
-    """A step that overflowed breaks no curve."""
+def test_means_exclude_values_that_are_not_finite(values, window, expected):
+    """A step that overflowed does not break a curve."""
     np.testing.assert_allclose(curves.smooth(values, window), expected)
 
 
 def drawn_losses(path, monkeypatch):
-    """The axes of the loss curve's picture."""
+    """The axes of the loss chart."""
     from matplotlib import pyplot
 
     figures = []
@@ -30,8 +30,8 @@ def drawn_losses(path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_picture_of_the_losses_has_the_scores(tmp_path, monkeypatch):
-    """AP and AP50 over the epochs trained, below the losses, at the same places; without scores the losses stand alone."""
+def test_the_loss_chart_has_the_scores(tmp_path, monkeypatch):
+    """AP and AP50 over the epochs trained, below the losses and aligned with them; without scores, losses only."""
     path = tmp_path / "r.jsonl"
     log = TrainingLog(str(path), 0, interval=100)
     for step in range(1, 11):

@@ -1,4 +1,4 @@
-"""src/runs/record.py: the log's lines, the bar on a terminal, the record of steps and scores."""
+"""src/runs/record.py: log lines, the progress bar on a terminal, the record of steps and scores."""
 import contextlib
 import fcntl
 import json
@@ -26,8 +26,8 @@ LOG_LINE = re.compile(
 )
 
 
-def test_a_resumed_record_goes_on_and_loses_nothing(tmp_path):
-    """Steps beyond the checkpoint are done again; those that were recorded of them are kept aside."""
+def test_a_resumed_record_continues_and_loses_nothing(tmp_path):
+    """Steps beyond the checkpoint are repeated; their earlier records are backed up."""
     path = str(tmp_path / "r.jsonl")
 
     def record(steps, done):
@@ -48,21 +48,21 @@ def test_a_resumed_record_goes_on_and_loses_nothing(tmp_path):
     assert steps("r.jsonl") == [1] and steps("r.2.jsonl") == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_picture_of_the_losses_stays_beside_its_record(tmp_path):
-    """A new run moves both, going back copies both, and a run that goes on takes its own."""
-    path, picture = tmp_path / "train_record.jsonl", tmp_path / "loss.png"
+def test_the_loss_chart_stays_next_to_its_record(tmp_path):
+    """A new run moves both, going back copies both, and a resumed run keeps its own."""
+    path, chart = tmp_path / "train_record.jsonl", tmp_path / "loss.png"
 
     def run(steps, done, drawn):
         log = TrainingLog(str(path), done)
         for step in steps:
             log.step(step, 10, step_results(1.0, 0.5, 0.3, 0.2, False, 1.0, 1e-4), 4.0)
         log.close()
-        picture.write_text(f"{MARK}: {drawn}")
+        chart.write_text(f"{MARK}: {drawn}")
 
     run((1, 2, 3), 0, "first")
     run((4,), 3, "first, on")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["loss.png", "train_record.jsonl"]
-    for number in (1, 3):  # of something else: the next number whose both names are free is taken
+    for number in (1, 3):  # other files: the next number with both names free is used
         (tmp_path / f"loss.{number}.png").write_text("mine")
     run((2, 3), 1, "went back")
     run((1,), 0, "new")
@@ -72,8 +72,8 @@ def test_the_picture_of_the_losses_stays_beside_its_record(tmp_path):
     assert [len(read_training_log(str(tmp_path / f"train_record.{name}.jsonl"))) for name in (2, 4)] == [4, 3]
 
 
-def test_going_back_to_a_branch_takes_its_record(tmp_path):
-    """The run's own record is of the other branch, whose steps have the same numbers."""
+def test_going_back_to_a_branch_uses_its_record(tmp_path):
+    """The run's own record belongs to the other branch, with the same step numbers."""
     def record(path, steps, rate, **options):
         log = TrainingLog(str(path), **options)
         for step in steps:
@@ -90,11 +90,12 @@ def test_going_back_to_a_branch_takes_its_record(tmp_path):
     record(path, (1, 2, 3, 4, 5), 0.2, done=0)
     branch = resume.record_beside(str(tmp_path / "ckpt_0.1" / "centernet-1_4.ckpt"), str(path))
     assert branch == str(old)
-    for folder in (tmp_path / "ckpt_0.2", tmp_path):  # none, and the run's own
+    for folder in (tmp_path / "ckpt_0.2", tmp_path):  # no record, and the run's own
         assert resume.record_beside(str(folder / "c.ckpt"), str(path)) == ""
     record(path, (4, 5), 0.3, done=3, aside=str(tmp_path / "ckpt_0.2"), branch=branch)
     assert entries(path) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.3), (5, 0.3)]
-    assert entries(tmp_path / "ckpt_0.2" / "r.jsonl") == [(step, 0.2) for step in range(1, 6)] and len(entries(old)) == 4
+    assert entries(tmp_path / "ckpt_0.2" / "r.jsonl") == [(step, 0.2) for step in range(1, 6)]
+    assert len(entries(old)) == 4
 
 
 def test_a_record_on_a_full_disk(tmp_path):
@@ -116,27 +117,29 @@ def test_the_log_line_and_its_record(least_run):
         assert (int(epoch), float(percent), int(step)) == ((number - 1) // 5, ((number - 1) % 5 + 1) / 5, number)
         assert (overflow, scale) == ("False", "1024.0")
         assert np.float32(loss) == np.float32(record["loss"]) and np.float32(rate) == np.float32(record["lr"])
-        parts = record["hm_loss"] + 0.1 * record["wh_loss"] + record["off_loss"]
-        assert record["loss"] == pytest.approx(parts, rel=1e-5)
+        total = record["hm_loss"] + 0.1 * record["wh_loss"] + record["off_loss"]
+        assert record["loss"] == pytest.approx(total, rel=1e-5)
         assert record["images_per_second"] > 0
     np.testing.assert_allclose([record["lr"] for record in records], [2.5e-4] + [5e-4] * 6, rtol=1e-5)
 
 
-# ---------------------------------------------------------------- which steps have a line
+# ---------------------------------------------------------------- logged steps
 
 
 def write_steps(log, steps, overflows=(), losses=None):
     for step in steps:
         loss = losses[step] if losses else 2.0
-        log.step(step, 10, step_results(np.float32(loss), 0.5, 0.3, 0.2, step in overflows, 1024.0, np.float32(1e-4)), 8.0)
+        results = step_results(np.float32(loss), 0.5, 0.3, 0.2, step in overflows, 1024.0, np.float32(1e-4))
+        log.step(step, 10, results, 8.0)
 
 
 @pytest.mark.parametrize("interval, first, last, overflows, expected", [
-    (1, 1, 4, (), [1, 2, 3, 4]), (5, 1, 12, (), [5, 10, 12]), (5, 8, 15, (), [10, 15]),  # of the number of the step, not of the start
+    (1, 1, 4, (), [1, 2, 3, 4]), (5, 1, 12, (), [5, 10, 12]),
+    (5, 8, 15, (), [10, 15]),  # by step number, wherever the run starts
     (100, 1, 7, (2, 3), [2, 3, 7]),
 ])
 def test_lines_every_log_interval_steps(interval, first, last, overflows, expected, tmp_path, console):
-    """The last step and those that overflow always have one; the record has every step."""
+    """The last step and steps that overflow are always logged; the record has every step."""
     log = TrainingLog(str(tmp_path / "r.jsonl"), 0, interval=interval, last_step=last)
     write_steps(log, range(first, last + 1), overflows)
     log.close()
@@ -151,7 +154,7 @@ def test_lines_every_log_interval_steps(interval, first, last, overflows, expect
 SCORES = {"AP": 0.3124, "AP50": 0.7, "AP_small": -1.0}
 
 
-def test_scores_are_kept_apart_from_the_steps(tmp_path, console):
+def test_scores_are_separate_from_steps(tmp_path, console):
     path = str(tmp_path / "r.jsonl")
     log = TrainingLog(path, 0, last_step=20)
     write_steps(log, range(1, 11))
@@ -161,16 +164,17 @@ def test_scores_are_kept_apart_from_the_steps(tmp_path, console):
     log.close()
     lines = console.readouterr().out.splitlines()
     assert [line for line in lines if "AP" in line] == ["epoch 0: AP 0.312, AP50 0.700", "epoch 1: AP 0.500"]
-    assert json.loads(open(path, encoding="utf-8").read().splitlines()[10]) == {"epoch": 0, "step": 10, "scores": SCORES}
+    with open(path, encoding="utf-8") as file:
+        assert json.loads(file.readlines()[10]) == {"epoch": 0, "step": 10, "scores": SCORES}
     assert read_scores(path) == [(10, 0, SCORES), (15, 1, {"AP": 0.5})]
     steps = read_training_log(path)
     assert [entry["step"] for entry in steps] == list(range(1, 16))
     assert epochs_trained(steps)[10] == 1 and epochs_trained(steps)[15] == 1.5
-    assert read_losses(path, "log") == dict.fromkeys(range(1, 16), 2.0)  # what judges a log takes steps only
+    assert read_losses(path, "log") == dict.fromkeys(range(1, 16), 2.0)  # the judge of a log reads steps only
 
 
 def test_a_resumed_record_keeps_the_scores_up_to_its_start(tmp_path):
-    """Those after the last step that is kept belong to it; those of steps that are done again go."""
+    """Scores after the last step that is kept stay; those of repeated steps are dropped."""
     path = str(tmp_path / "r.jsonl")
     log = TrainingLog(path, 0)
     for step in range(1, 6):
@@ -183,7 +187,7 @@ def test_a_resumed_record_keeps_the_scores_up_to_its_start(tmp_path):
     assert [step for step, _, _ in read_scores(str(tmp_path / "r.1.jsonl"))] == [1, 2, 3, 4, 5]
 
 
-def test_scores_alone_are_reason_enough_to_keep_a_record(tmp_path):
+def test_a_record_of_scores_only_is_backed_up(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text('{"epoch": 0, "step": 9, "scores": {"AP": 0.1}}\n')
     TrainingLog(str(path), 3).close()
@@ -191,8 +195,10 @@ def test_scores_alone_are_reason_enough_to_keep_a_record(tmp_path):
 
 
 @pytest.mark.parametrize("line", [
-    '{"epoch": 0, "step": 5, "scores": {"AP": "high"}}', '{"epoch": 0, "step": 5, "scores": [0.3]}', '{"epoch": 0, "scores": {"AP": 0.3}}',
-    '{"epoch": 0, "step": "5", "scores": {"AP": 0.3}}', '{"epoch": 0, "step": 5, "scores": null}', '["scores"]', '"scores"', "7",
+    '{"epoch": 0, "step": 5, "scores": {"AP": "high"}}', '{"epoch": 0, "step": 5, "scores": [0.3]}',
+    '{"epoch": 0, "scores": {"AP": 0.3}}',
+    '{"epoch": 0, "step": "5", "scores": {"AP": 0.3}}', '{"epoch": 0, "step": 5, "scores": null}', '["scores"]',
+    '"scores"', "7",
     '{"epoch": 0, "step": 5, "sco', '{"epoch": true, "step": 5, "scores": {}}',
 ])
 def test_damaged_scores_are_named(line, tmp_path):
@@ -201,23 +207,23 @@ def test_damaged_scores_are_named(line, tmp_path):
     for read in (read_training_log, read_scores):
         with pytest.raises(UserError, match="r.jsonl, line 2: "):
             read(str(path))
-    path.write_text(f'{{"epoch": 0, "step": 5, "scores": {{"AP": 0.3}}}}\n{line}')  # where a run was killed
+    path.write_text(f'{{"epoch": 0, "step": 5, "scores": {{"AP": 0.3}}}}\n{line}')  # a run was killed here
     if line.endswith("sco"):
         assert len(read_scores(str(path))) == 1 and read_training_log(str(path)) == []
 
 
 def test_the_best_score():
     scores = [(5, 0, {"AP": 0.1}), (10, 1, {"AP": 0.3}), (15, 2, {"AP": 0.3}), (20, 3, {"AP50": 0.9})]
-    assert best_score(scores) == scores[2]  # of equals the one that trained longer
+    assert best_score(scores) == scores[2]  # of equal scores the later one
     assert best_score([]) is None and best_score(scores[3:]) is None and best_score([(5, 0, {"AP": -1.0})]) is None
 
 
-# ---------------------------------------------------------------- the bar on a terminal
+# ---------------------------------------------------------------- progress bar
 
 
 @contextlib.contextmanager
 def terminal(columns):
-    """A pseudo terminal: (a file that writes on it, a function that closes that and returns what was written)."""
+    """A pseudo terminal: (a file to write to, a function that closes it and returns the output)."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     file = os.fdopen(slave, "w", encoding="utf-8")
@@ -231,16 +237,16 @@ def terminal(columns):
 
 
 def read_terminal(master):
-    """All that was written on a terminal whose other side is closed."""
-    parts = []
-    with contextlib.suppress(OSError):  # Linux's answer once nobody writes any more
-        while part := os.read(master, 65536):
-            parts.append(part)
-    return b"".join(parts).decode("utf-8")
+    """The complete output on a terminal whose other side is closed."""
+    chunks = []
+    with contextlib.suppress(OSError):  # raised by Linux at the end of the output
+        while chunk := os.read(master, 65536):
+            chunks.append(chunk)
+    return b"".join(chunks).decode("utf-8")
 
 
 def screen(text):
-    """The lines that a terminal shows after a text with carriage returns and moves upwards."""
+    """The lines on a terminal after output with carriage returns and cursor movements up."""
     lines, row, column = [""], 0, 0
     for token in re.findall(r"\x1b\[A|\r|\n|[^\x1b\r\n]+", text):
         if token == "\x1b[A":
@@ -256,11 +262,12 @@ def screen(text):
     return [line.rstrip() for line in lines]
 
 
-BAR = re.compile(r"epoch (\d+) \|.*\| step +(\d+)/(\d+), loss (\S+?)(?:, (\S+) images/s)?(?:, (\d+) overflows)?, (\S+) left")
+BAR = re.compile(r"epoch (\d+) \|.*\| step +(\d+)/(\d+), loss (\S+?)(?:, (\S+) images/s)?(?:, (\d+) overflows)?, "
+                 r"(\S+) left")
 
 
 def test_a_bar_on_a_terminal(tmp_path, monkeypatch, console):
-    """Other lines, and another bar, stand above it; there is none of the log's lines."""
+    """Other lines, and another bar, appear above it; steps have no log lines."""
     with terminal(110) as (file, written):
         monkeypatch.setattr(sys, "stdout", file)
         monkeypatch.setattr(sys, "stderr", file)
@@ -274,16 +281,17 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch, console):
         log.close()
         LOG.info("the end")
         lines = screen(written())
-    assert lines[0] == "a warning" and lines[1].startswith("detecting: 100%") and lines[2] == "epoch 1: AP 0.312, AP50 0.700"
+    assert lines[0] == "a warning" and lines[1].startswith("detecting: 100%")
+    assert lines[2] == "epoch 1: AP 0.312, AP50 0.700"
     epoch, step, of, loss, rate, overflows, left = BAR.fullmatch(lines[3]).groups()
     assert (epoch, step, of, rate, overflows) == ("2", "24", "24", "8.0", "1") and re.fullmatch(r"[\d:]+", left)
-    assert float(loss) == pytest.approx((sum(range(5, 25)) - 8) / 19, rel=1e-3)  # the mean of the last 20 that are finite
+    # mean of the finite ones of the last 20
+    assert float(loss) == pytest.approx((sum(range(5, 25)) - 8) / 19, rel=1e-3)
     assert lines[4:] == ["the end", ""]
     assert len(read_training_log(str(tmp_path / "r.jsonl"))) == 20
 
 
-def test_a_bar_that_never_was(monkeypatch):
-    """Closing before the first step leaves no line."""
+def test_closing_before_the_first_step_shows_no_bar(monkeypatch):
     with terminal(80) as (file, written):
         monkeypatch.setattr(sys, "stdout", file)
         TrainingLog(None, 0, last_step=9).close()
@@ -292,37 +300,41 @@ def test_a_bar_that_never_was(monkeypatch):
 
 @pytest.mark.slow
 def test_training_on_a_terminal(least_graphs, tiny_records, tmp_path):
-    """train.py as a person starts it: each step moves the bar, and stands in the record."""
-    words = [*TINY, "--epoch_size", 2, "--compile_cache_dir", least_graphs, "--mindrecord_dir", tiny_records, "--train_steps", 7]
+    """train.py on a terminal: each step moves the bar, and is recorded."""
+    args = [*TINY, "--epoch_size", 2, "--compile_cache_dir", least_graphs, "--mindrecord_dir", tiny_records,
+            "--train_steps", 7]
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     with os.fdopen(slave, "wb") as screen_of_process, open(os.devnull, "wb") as nowhere:
-        process = start_script("tests/least_train.py", *words, cwd=tmp_path, stdout=screen_of_process, stderr=nowhere)
+        process = start_script("tests/least_train.py", *args, cwd=tmp_path, stdout=screen_of_process, stderr=nowhere)
     text = read_terminal(master)
     os.close(master)
     assert process.wait() == 0, text
-    bars = [match for part in re.split(r"[\r\n]+", text) if (match := BAR.fullmatch(part.strip()))]
-    assert {int(bar[2]) for bar in bars} <= set(range(1, 8)) and bars[0][2] == "1" and bars[-1][2] == "7" and bars[-1][3] == "7"
+    bars = [match for line in re.split(r"[\r\n]+", text) if (match := BAR.fullmatch(line.strip()))]
+    assert {int(bar[2]) for bar in bars} <= set(range(1, 8))
+    assert bars[0][2] == "1" and bars[-1][2] == "7" and bars[-1][3] == "7"
     assert "current epoch percent" not in text
     records = read_training_log(str(tmp_path / "train_record.jsonl"))
     assert float(bars[0][4]) == pytest.approx(records[0]["loss"], rel=1e-3)
     assert float(bars[-1][4]) == pytest.approx(np.mean([entry["loss"] for entry in records]), rel=1e-3)
     lines = screen(text)
-    assert BAR.fullmatch(lines[next(place for place, line in enumerate(lines) if line.startswith("peak memory")) - 1])
+    assert BAR.fullmatch(lines[next(index for index, line in enumerate(lines) if line.startswith("peak memory")) - 1])
 
 
 @pytest.mark.parametrize("text, ours", [
     ('{"epoch": 1, "val_loss": 0.5}', False), ('{"step": 1, "hm_loss": 0.5}', True), ('{"scores": {}}', True),
 ])
-def test_a_record_is_known_by_the_losses_of_a_task(text, ours, tmp_path):
+def test_a_record_is_recognized_by_the_losses_of_a_task(text, ours, tmp_path):
     (tmp_path / "train_record.jsonl").write_text(text + "\n")
     assert is_record(str(tmp_path / "train_record.jsonl")) == ours
 
 
-def test_a_record_without_a_loss_of_its_task_is_none(tmp_path):
+def test_a_record_that_lacks_a_loss_of_its_task_is_refused(tmp_path):
     path = tmp_path / "train_record.jsonl"
-    step = {"epoch": 0, "step": 1, "loss": 1.0, "hm_loss": 0.5, "wh_loss": 0.5, "off_loss": 0.1, "lr": 0.1, "images_per_second": 3.0}
+    step = {"epoch": 0, "step": 1, "loss": 1.0, "hm_loss": 0.5, "wh_loss": 0.5, "off_loss": 0.1, "lr": 0.1,
+            "images_per_second": 3.0}
     for lost in ("hm_loss", "wh_loss"):
-        path.write_text(json.dumps({name: value for name, value in step.items() if name != lost}) + "\n" + json.dumps(step) + "\n")
+        without = {name: value for name, value in step.items() if name != lost}
+        path.write_text(json.dumps(without) + "\n" + json.dumps(step) + "\n")
         with pytest.raises(UserError, match=f"line 1.*{lost}"):
             read_training_log(str(path))

@@ -1,4 +1,4 @@
-"""Checkpoints: files, and the folder of a run."""
+"""Checkpoint files, and the checkpoint folder of a run."""
 import errno
 import json
 import os
@@ -20,7 +20,8 @@ from tests.conftest import ROOT, assert_user_error
 
 def save(folder, step, epoch=0, **options):
     """Save a checkpoint with one weight, whose value is the step."""
-    return folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, epoch, step, {"images_per_step": 4}, **options)
+    return folder.save({"w": Parameter(Tensor([float(step)]), name="w")}, epoch, step, {"images_per_step": 4},
+                       **options)
 
 
 def names(folder):
@@ -38,7 +39,7 @@ def test_a_checkpoint_folder_keeps_the_newest(tmp_path):
     assert len(list((tmp_path / "c.1").iterdir())) == 4
 
 
-def test_resuming_leaves_a_damaged_newest_checkpoint_out(tmp_path, console):
+def test_resuming_skips_a_damaged_newest_checkpoint(tmp_path, console):
     folder = CheckpointFolder(str(tmp_path / "c"), 5, {})
     paths = [save(folder, step) for step in (5, 10)]
     assert newest_checkpoint(str(tmp_path / "c")) == paths[1]
@@ -51,7 +52,7 @@ def test_resuming_leaves_a_damaged_newest_checkpoint_out(tmp_path, console):
         newest_checkpoint(str(tmp_path / "c"))
 
 
-def test_resuming_removes_what_a_killed_save_left(tmp_path):
+def test_resuming_removes_the_remains_of_a_killed_save(tmp_path):
     folder = CheckpointFolder(str(tmp_path / "c"), 5, {})
     first = save(folder, 5)
     for name in ("centernet-1_10.json", "notes.json", "centernet-1_5.partial.ckpt"):
@@ -64,7 +65,7 @@ def test_resuming_removes_what_a_killed_save_left(tmp_path):
         "centernet-1_5.ckpt", "centernet-1_5.json", "centernet-1_5.partial.ckpt", "notes.json"]
 
 
-def test_a_flipped_bit_among_the_weights_is_noticed(tmp_path):
+def test_a_flipped_bit_in_the_weights_is_detected(tmp_path):
     path = tmp_path / "w.ckpt"
     save_weights(str(path), {"w": np.ones(1000, np.float32)})
     data = bytearray(path.read_bytes())
@@ -110,8 +111,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     assert read_checkpoint(str(tmp_path / "c" / "centernet-1_1.ckpt"))["w"].size == 10000
 
 
-def test_what_is_written_last_counts_as_newest(tmp_path):
-    """Steps counted anew have lower numbers: 12 steps of 2 images, then 3 to 9 of 4."""
+def test_the_checkpoint_written_last_is_the_newest(tmp_path):
+    """Renumbered steps have lower numbers: 12 steps of 2 images, then 3 to 9 of 4."""
     folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
     last = save(folder, 12, epoch=1)
     resumed = CheckpointFolder(str(tmp_path / "c"), 1, {}, resumed=last)
@@ -122,7 +123,7 @@ def test_what_is_written_last_counts_as_newest(tmp_path):
 
 
 def test_copies_keep_their_order(tmp_path):
-    """The order is not the files' times, which a copy changes."""
+    """The order does not depend on file times, which copying changes."""
     folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
     paths = [save(folder, step) for step in (12, 8, 9)]
     for number, path in enumerate(paths):
@@ -130,7 +131,7 @@ def test_copies_keep_their_order(tmp_path):
     assert find_checkpoints(str(tmp_path / "c")) == paths
 
 
-def test_checkpoints_of_an_older_version_come_first_by_their_steps(tmp_path):
+def test_checkpoints_of_an_older_version_come_first_in_order_of_steps(tmp_path):
     folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
     old = [save(folder, step) for step in (100, 20)]
     for path in old:
@@ -139,28 +140,29 @@ def test_checkpoints_of_an_older_version_come_first_by_their_steps(tmp_path):
     assert find_checkpoints(str(tmp_path / "c")) == [old[1], old[0], new]
 
 
-def test_an_abandoned_branch_is_set_aside(tmp_path, console):
+def test_an_abandoned_branch_is_backed_up(tmp_path, console):
     folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
     paths = [save(folder, step) for step in (5, 10, 15)]
     resumed = CheckpointFolder(str(tmp_path / "c"), 9, {}, resumed=paths[0])
     assert names(tmp_path / "c") == ["centernet-1_5.ckpt", "centernet-1_5.json"]
     assert resumed.aside == str(tmp_path / "c.1")
-    assert names(tmp_path / "c.1") == [f"centernet-1_{step}.{ending}" for step in (10, 15) for ending in ("ckpt", "json")]
-    said = console.readouterr().out
-    assert str(tmp_path / "c.1") in said and "centernet-1_10.ckpt, centernet-1_15.ckpt" in said
+    assert names(tmp_path / "c.1") == [f"centernet-1_{step}.{ending}" for step in (10, 15)
+                                       for ending in ("ckpt", "json")]
+    logged = console.readouterr().out
+    assert str(tmp_path / "c.1") in logged and "centernet-1_10.ckpt, centernet-1_15.ckpt" in logged
     save(resumed, 10)
     assert read_checkpoint(str(tmp_path / "c.1" / "centernet-1_15.ckpt"))["w"].asnumpy() == [15]
 
 
-def test_a_checkpoint_of_another_folder_makes_this_one_another_branch(tmp_path):
+def test_resuming_from_another_folder_starts_another_branch(tmp_path):
     elsewhere = save(CheckpointFolder(str(tmp_path / "other"), 9, {}), 3)
     save(CheckpointFolder(str(tmp_path / "c"), 9, {}), 5)
     assert CheckpointFolder(str(tmp_path / "c"), 9, {}, resumed=elsewhere).aside == str(tmp_path / "c.1")
     assert names(tmp_path / "c") == [] and len(names(tmp_path / "c.1")) == 2
 
 
-def test_the_best_one_comes_along_from_another_folder(tmp_path):
-    """Unless it was written after the checkpoint that the run goes on from."""
+def test_the_best_is_copied_from_another_folder(tmp_path):
+    """Unless it was written after the checkpoint that the run resumes from."""
     other = CheckpointFolder(str(tmp_path / "other"), 9, {})
     paths = [save(other, step) for step in (3, 4, 5)]
     other.keep_best(paths[1])
@@ -171,8 +173,8 @@ def test_the_best_one_comes_along_from_another_folder(tmp_path):
     assert other.best_step() == 4
 
 
-def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
-    """Steps counted anew come by the step of the checkpoint that they go on from."""
+def test_a_name_in_use_is_not_overwritten(tmp_path):
+    """Renumbered steps may reach the step of the checkpoint that they resume from."""
     folder = CheckpointFolder(str(tmp_path / "c"), 2, {})
     save(folder, 4)
     resumed = CheckpointFolder(str(tmp_path / "c"), 2, {}, resumed=str(tmp_path / "c" / "centernet-1_4.ckpt"))
@@ -180,11 +182,12 @@ def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
     found = find_checkpoints(str(tmp_path / "c"))
     assert [float(read_checkpoint(path)["w"].asnumpy()[0]) for path in found] == [4, 44]
     save(resumed, 5)
-    assert [os.path.basename(path) for path in find_checkpoints(str(tmp_path / "c"))] == ["centernet-1_4.ckpt", "centernet-1_5.ckpt"]
+    found = [os.path.basename(path) for path in find_checkpoints(str(tmp_path / "c"))]
+    assert found == ["centernet-1_4.ckpt", "centernet-1_5.ckpt"]
     assert len(names(tmp_path / "c")) == 4
 
 
-def test_rotation_outlives_missing_files(tmp_path):
+def test_rotation_tolerates_missing_files(tmp_path):
     folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
     first = save(folder, 1)
     os.remove(first.replace(".ckpt", ".json"))
@@ -192,7 +195,7 @@ def test_rotation_outlives_missing_files(tmp_path):
     assert names(tmp_path / "c") == ["centernet-1_2.ckpt", "centernet-1_2.json"]
 
 
-def test_rotation_outlives_what_cannot_be_removed(tmp_path, monkeypatch, console):
+def test_rotation_tolerates_files_that_cannot_be_removed(tmp_path, monkeypatch, console):
     folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
     first = save(folder, 1)
 
@@ -206,11 +209,11 @@ def test_rotation_outlives_what_cannot_be_removed(tmp_path, monkeypatch, console
     monkeypatch.setattr(os, "remove", refuse)
     second = save(folder, 2)
     assert find_checkpoints(str(tmp_path / "c")) == [first, second]
-    said = console.readouterr().out
-    assert f"{first} " in said and "Permission denied" in said
+    logged = console.readouterr().out
+    assert f"{first} " in logged and "Permission denied" in logged
 
 
-def test_older_checkpoints_stay_where_nothing_is_to_rotate(tmp_path):
+def test_older_checkpoints_stay_without_rotation(tmp_path):
     folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
     for step, rotate in ((1, True), (2, False), (3, False)):
         save(folder, step, rotate=rotate)
@@ -220,14 +223,15 @@ def test_older_checkpoints_stay_where_nothing_is_to_rotate(tmp_path):
     assert json.loads((tmp_path / "c" / "centernet-1_4.json").read_text())["written"] == 4
 
 
-def test_the_best_checkpoint_outlives_the_rotation(tmp_path):
+def test_the_best_checkpoint_is_exempt_from_rotation(tmp_path):
     folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
     folder.keep_best(save(folder, 3))
     assert folder.best_step() == 3
     save(folder, 4)
     folder.keep_best(save(folder, 5))
     save(folder, 6)
-    assert names(tmp_path / "c") == ["centernet-1_6.ckpt", "centernet-1_6.json", "centernet-best.ckpt", "centernet-best.json"]
+    assert names(tmp_path / "c") == ["centernet-1_6.ckpt", "centernet-1_6.json", "centernet-best.ckpt",
+                                     "centernet-best.json"]
     assert read_checkpoint(folder.best)["w"].asnumpy() == [5] and folder.best_step() == 5
     assert newest_checkpoint(folder.folder).endswith("centernet-1_6.ckpt")
     assert find_checkpoints(str(tmp_path / "c")) == [str(tmp_path / "c" / "centernet-1_6.ckpt")]
@@ -236,7 +240,7 @@ def test_the_best_checkpoint_outlives_the_rotation(tmp_path):
 
 
 def test_a_full_disk_while_the_best_is_written_loses_nothing(tmp_path, monkeypatch):
-    """On a file system without hard links the best one is a copy, which may find no room."""
+    """On a file system without hard links the best is a copy, which may not fit."""
     folder = CheckpointFolder(str(tmp_path / "c"), 1, {})
     folder.keep_best(save(folder, 3))
     last = save(folder, 4)
@@ -251,13 +255,14 @@ def test_a_full_disk_while_the_best_is_written_loses_nothing(tmp_path, monkeypat
     with pytest.raises(UserError, match=r"centernet-best\.ckpt .*No space left on device"):
         folder.keep_best(last)
     monkeypatch.undo()
-    assert names(tmp_path / "c") == ["centernet-1_4.ckpt", "centernet-1_4.json", "centernet-best.ckpt", "centernet-best.json"]
+    assert names(tmp_path / "c") == ["centernet-1_4.ckpt", "centernet-1_4.json", "centernet-best.ckpt",
+                                     "centernet-best.json"]
     assert read_checkpoint(folder.best)["w"].asnumpy() == [3] and read_checkpoint(last)["w"].asnumpy() == [4]
 
 
 @pytest.mark.parametrize("start, stays", [(4, []), (5, ["best"]), (6, ["best"]), ("best", ["best"])])
-def test_a_resumed_run_keeps_the_best_one_of_its_past(start, stays, tmp_path):
-    """One that was written later belongs to the branch that ends; a run may go on from the best one itself."""
+def test_a_resumed_run_keeps_the_best_of_its_past(start, stays, tmp_path):
+    """A best written later belongs to the abandoned branch. A run may resume from the best itself."""
     folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
     for step in (4, 5, 6, 7):
         path = save(folder, step)
@@ -266,11 +271,13 @@ def test_a_resumed_run_keeps_the_best_one_of_its_past(start, stays, tmp_path):
     resumed = tmp_path / "c" / ("centernet-best.ckpt" if start == "best" else f"centernet-1_{start}.ckpt")
     again = CheckpointFolder(str(tmp_path / "c"), 9, {}, resumed=str(resumed))
     kept = [step for step in (4, 5, 6, 7) if step <= (5 if start == "best" else start)]
-    expected = [f"centernet-{name}.{ending}" for name in [*(f"1_{step}" for step in kept), *stays] for ending in ("ckpt", "json")]
+    expected = [f"centernet-{name}.{ending}" for name in [*(f"1_{step}" for step in kept), *stays]
+                for ending in ("ckpt", "json")]
     assert names(tmp_path / "c") == expected
     assert again.best_step() == (5 if stays else 0)
     assert ("centernet-best.ckpt" in names(tmp_path / "c.1")) == (not stays)
-    assert save(again, 8).endswith("centernet-1_8.ckpt") and find_checkpoints(str(tmp_path / "c"))[-1].endswith("_8.ckpt")
+    last = save(again, 8)
+    assert last.endswith("centernet-1_8.ckpt") and find_checkpoints(str(tmp_path / "c"))[-1] == last
 
 
 def test_best_and_last_name_checkpoints(tmp_path, monkeypatch):
@@ -281,7 +288,8 @@ def test_best_and_last_name_checkpoints(tmp_path, monkeypatch):
         assert resolve_checkpoint_alias(str(tmp_path / place / "best")) == folder.best
         assert resolve_checkpoint_alias(str(tmp_path / place / "last")) == last
     monkeypatch.chdir(tmp_path / "run")
-    assert resolve_checkpoint_alias("last") == "ckpt_0/centernet-1_4.ckpt" and resolve_checkpoint_alias("a/best.ckpt") == "a/best.ckpt"
+    assert resolve_checkpoint_alias("last") == "ckpt_0/centernet-1_4.ckpt"
+    assert resolve_checkpoint_alias("a/best.ckpt") == "a/best.ckpt"
     with pytest.raises(UserError, match="nowhere/best .*nowhere.*ckpt_0"):
         resolve_checkpoint_alias("nowhere/best")
     os.remove(folder.best)
@@ -289,7 +297,7 @@ def test_best_and_last_name_checkpoints(tmp_path, monkeypatch):
         resolve_checkpoint_alias("best")
 
 
-def test_a_file_of_pytorchs_is_told_with_what_converts_it(tmp_path):
+def test_the_error_for_a_pytorch_file_names_its_converter(tmp_path):
     (tmp_path / "my net.pth").touch()
     with pytest.raises(UserError, match="convert_centernet.py --ckpt_file '.*/my net.pth' --output_file NAME.ckpt"):
         read_checkpoint(str(tmp_path / "my net.pth"))
@@ -299,7 +307,7 @@ def test_a_file_of_pytorchs_is_told_with_what_converts_it(tmp_path):
 
 
 def write_entries(path, *entries, end=b""):
-    """Write a checkpoint by MindSpore's own description of the format: entries (name, dims, type, bytes)."""
+    """Write a checkpoint with MindSpore's Protobuf classes: entries (name, dims, type, bytes)."""
     content = checkpoint_pb2.Checkpoint()
     for name, dims, kind, data in entries:
         entry = content.value.add()
@@ -313,33 +321,37 @@ def write_entries(path, *entries, end=b""):
     ([1 << 28], "Float32", bytes(4), r"a .*\b4 bytes.*\b1073741824\b"), ([4], "Float32", b"", r"a .*\b0 bytes.*\b16\b"),
     ([1], "Float32", bytes(400), r"a .*\b400 bytes.*\b4\b"), ([-2, -2], "Float32", bytes(16), r"a .*\b16 bytes"),
     ([1 << 62, 8], "Float32", bytes(4), r"a .*\b4 bytes"), ([2**31 - 1, 0], "Float32", b"", "a .*empty"),
-    ([], "Float32", b"", r"a .*\b0 bytes"), ([0], "Float32", b"", r"a .*\b0 bytes"), ([1], "Float32", bytes(3), r"a .*\b3 bytes"),
+    ([], "Float32", b"", r"a .*\b0 bytes"), ([0], "Float32", b"", r"a .*\b0 bytes"),
+    ([1], "Float32", bytes(3), r"a .*\b3 bytes"),
     ([8], "Int4", bytes(4), "a .*'Int4'"),
     ([1] * 100, "Float32", bytes(4), "a .*type"),
 ])
-def test_a_shape_that_the_bytes_do_not_fill(dims, kind, data, part, tmp_path):
-    """MindSpore takes what memory the shape wants, and gives numbers that are not in the file."""
+def test_shapes_that_do_not_match_the_bytes(dims, kind, data, part, tmp_path):
+    """MindSpore would allocate the shape's memory, and return numbers that are not in the file."""
     path = write_entries(tmp_path / "x.ckpt", ("a", dims, kind, data))
     with pytest.raises(UserError, match=rf"x.ckpt: .*\b{part}"):
         read_parameters(path)
 
 
-def test_entries_that_are_refused(tmp_path):
+def test_refused_entries(tmp_path):
     a, b = ("a", [2], "Float32", bytes(4)), ("b", [1], "Float32", bytes(4))
     for entries, end, part in (([a, b, a], b"", r"x.ckpt: .*\ba\b.*twice"), ([b], b"crc_num" + bytes(11), "x.ckpt: "),
-                               ([b], b"\x12\x00", "x.ckpt: "), ([("n" * 1001, [1], "Int8", b"1")], b"", "x.ckpt: .*long")):
+                               ([b], b"\x12\x00", "x.ckpt: "),
+                               ([("n" * 1001, [1], "Int8", b"1")], b"", "x.ckpt: .*long")):
         with pytest.raises(UserError, match=part):
             read_parameters(write_entries(tmp_path / "x.ckpt", *entries, end=end))
 
 
-def test_slices_numbers_and_texts_are_read(tmp_path):
-    """A large tensor's entries, one behind the other; what MindSpore writes beside the weights."""
+def test_slices_numbers_and_strings_are_read(tmp_path):
+    """Consecutive entries of a large tensor; MindSpore's entries besides weights."""
     slices = [("a", [4], "Float16", number.tobytes()) for number in np.array([[1, 1], [2, 2]], np.float16)]
     read = read_parameters(write_entries(tmp_path / "x.ckpt", *slices, ("n", [0], "Int8", b"7")))
     np.testing.assert_array_equal(read["a"].asnumpy(), [1, 1, 2, 2])
     assert read["n"].asnumpy() == ord("7")
     values = {"w": ms.Tensor(np.arange(300_000, dtype=np.float32)), "half": ms.Tensor([1.5], ms.bfloat16)}
     state = [{"name": name, "data": value} for name, value in values.items()]
-    ms.save_checkpoint(state, str(tmp_path / "y.ckpt"), append_dict={"lr": 0.5, "n": 3, "yes": True, "text": "words"}, crc_check=True)
+    ms.save_checkpoint(state, str(tmp_path / "y.ckpt"), append_dict={"lr": 0.5, "n": 3, "yes": True, "text": "words"},
+                       crc_check=True)
     read = read_parameters(str(tmp_path / "y.ckpt"))
-    assert list(read) == ["w", "half", "lr", "n", "yes", "text"] and read["text"] == "words" and read["w"].asnumpy()[-1] == 299_999
+    assert list(read) == ["w", "half", "lr", "n", "yes", "text"]
+    assert read["text"] == "words" and read["w"].asnumpy()[-1] == 299_999

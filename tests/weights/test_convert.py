@@ -1,4 +1,4 @@
-"""The converters: every source, both ways, and what they refuse."""
+"""The converters: every source, both directions, and refused input."""
 import functools
 import json
 import os
@@ -44,9 +44,9 @@ NAMES = os.path.join(ROOT, "tools", "names")
 pytestmark = pytest.mark.usefixtures("undrawn")  # all weights come from files
 
 
-def call(main, *words):
+def call(main, *args):
     """Run a converter's main in this process."""
-    main([str(word) for word in words])
+    main([str(arg) for arg in args])
 
 
 def save(path, state, **options):
@@ -60,9 +60,10 @@ def save(path, state, **options):
 
 @pytest.fixture(scope="module")
 def classifier():
-    """The state of an ImageNet ResNet18 as torchvision names it, before PyTorch counted steps."""
+    """The state of an ImageNet ResNet18 with torchvision's names, before PyTorch had step counters."""
     network = torch_reference.lively(torch_reference.CenterNet(2))
-    state = {name: value for name, value in parity.arrays(network).items() if name.startswith(("conv1", "bn1", "layer"))}
+    state = {name: value for name, value in parity.arrays(network).items()
+             if name.startswith(("conv1", "bn1", "layer"))}
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     rng = np.random.default_rng(0)
     return {**state, "fc.weight": rng.random((1000, 512), np.float32), "fc.bias": rng.random(1000, np.float32)}
@@ -88,7 +89,8 @@ def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys
         save(path, classifier, _use_new_zipfile_serialization=file_format == "zip")
     names = () if file_format == "zip" else ("--torch_name_file", f"{NAMES}/resnet18_torch.txt", "--ms_name_file",
                                              f"{NAMES}/resnet18_mindspore.txt")
-    call(convert_resnet18.main, "-ckpt_file" if names else "--ckpt_file", path, *names, "--output_file", tmp_path / "backbone.ckpt")
+    call(convert_resnet18.main, "-ckpt_file" if names else "--ckpt_file", path, *names, "--output_file",
+         tmp_path / "backbone.ckpt")
     output = capsys.readouterr().out
     assert "100 of 102 tensors" in output
     assert "fc.weight, fc.bias" in output
@@ -98,23 +100,24 @@ def test_resnet18_in_every_file_format(file_format, classifier, tmp_path, capsys
         np.testing.assert_array_equal(value.asnumpy(), classifier[torch_weights.source_name(name, "resnet")], name)
     if names:
         return
-    # As a user loads it: into the backbone of a detector.
+    # As in use: into the backbone of a detector.
     network = network_of(2).set_train(False)
     load_weights(network.backbone, weights, "backbone")
     pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 96)).astype(np.float32)
     expected = reference_features(classifier, pixels)
-    np.testing.assert_allclose(network.backbone(Tensor(pixels)).asnumpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(network.backbone(Tensor(pixels)).asnumpy(), expected, rtol=0,
+                               atol=1e-5 * np.abs(expected).max())
 
 
-def test_shipped_names_are_the_built_in_mapping():
+def test_shipped_name_files_equal_the_built_in_mapping():
     names = convert_resnet18.read_names(f"{NAMES}/resnet18_torch.txt", f"{NAMES}/resnet18_mindspore.txt")
     assert len(names) == 100
     for ours, theirs in names.items():
         assert torch_weights.source_name(ours, "resnet") == theirs
 
 
-def test_name_files_decide(classifier, tmp_path):
-    """Two names of equal shape exchanged in one file are exchanged in the checkpoint."""
+def test_name_files_override_the_mapping(classifier, tmp_path):
+    """Swapping two names of equal shape in one file swaps the weights in the checkpoint."""
     path = save(tmp_path / "r.pth", classifier)
     with open(f"{NAMES}/resnet18_torch.txt") as file:
         text = file.read()
@@ -123,17 +126,19 @@ def test_name_files_decide(classifier, tmp_path):
     call(convert_resnet18.main, "--ckpt_file", path, "--torch_name_file", tmp_path / "t.txt", "--ms_name_file",
          f"{NAMES}/resnet18_mindspore.txt", "--output_file", tmp_path / "o.ckpt")
     weights = read_checkpoint(str(tmp_path / "o.ckpt"))
-    np.testing.assert_array_equal(weights["backbone.layer1.0.conv1.weight"].asnumpy(), classifier["layer1.1.conv1.weight"])
-    np.testing.assert_array_equal(weights["backbone.layer1.1.conv1.weight"].asnumpy(), classifier["layer1.0.conv1.weight"])
+    np.testing.assert_array_equal(weights["backbone.layer1.0.conv1.weight"].asnumpy(),
+                                  classifier["layer1.1.conv1.weight"])
+    np.testing.assert_array_equal(weights["backbone.layer1.1.conv1.weight"].asnumpy(),
+                                  classifier["layer1.0.conv1.weight"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change, part", [
     (lambda torch_names, names: (torch_names[:-1], names), r"t.txt .*\b99\b.*m.txt .*\b100\b"),
     (lambda torch_names, names: (["conv9.weight", *torch_names[1:]], names), "r.pth: .*conv9.weight"),
-    (lambda torch_names, names: (torch_names, ["conv9.weight", *names[1:]]), "m.txt .*conv9.weight"),
+    (lambda torch_names, names: (torch_names, ["conv9.weight", *names[1:]]), r"m.txt\b.*conv9.weight"),
     (lambda torch_names, names: (torch_names[1:], names[1:]), "m.txt .*backbone.conv1.weight"),
-    (lambda torch_names, names: (torch_names, [*names[:-1], names[0]]), "m.txt: .*twice"),
+    (lambda torch_names, names: (torch_names, [*names[:-1], names[0]]), r"m.txt: .*backbone.conv1.weight"),
 ])
 def test_name_files_that_do_not_fit(change, part, classifier, tmp_path):
     lists = [open(f"{NAMES}/resnet18_{kind}.txt").read().split() for kind in ("torch", "mindspore")]
@@ -141,13 +146,14 @@ def test_name_files_that_do_not_fit(change, part, classifier, tmp_path):
         (tmp_path / f"{name}.txt").write_text("\n".join(lines))
     path = save(tmp_path / "r.pth", classifier)
     with pytest.raises(UserError, match=part):
-        call(convert_resnet18.main, "--ckpt_file", path, "--torch_name_file", tmp_path / "t.txt", "--ms_name_file", tmp_path / "m.txt",
+        call(convert_resnet18.main, "--ckpt_file", path, "--torch_name_file", tmp_path / "t.txt", "--ms_name_file",
+             tmp_path / "m.txt",
              "--output_file", tmp_path / "o.ckpt")
     assert not (tmp_path / "o.ckpt").exists()
 
 
 def test_the_model_zoos_list_of_names(tmp_path):
-    """Its 151 names of the whole network, of which its converter takes the backbone's, in the shipped list's order."""
+    """151 names of the complete network; its converter uses the backbone's, in the shipped list's order."""
     state = json.loads(pathlib.Path(GOLDEN, "zoo_names.json").read_text())
     biases = [f"network.deconv_layers.{layer}.bias" for layer in (0, 6, 12)]
     (tmp_path / "zoo.txt").write_text("\n".join([*state, *biases]))
@@ -161,18 +167,20 @@ def test_the_model_zoos_list_of_names(tmp_path):
 
 
 def test_lists_in_different_orders(classifier, tmp_path):
-    """A state_dict's order is weight, bias, mean, variance; the shipped list's is mean, variance, gamma, beta: of equal shapes."""
+    """A state_dict has weight, bias, mean, variance; the shipped list mean, variance, gamma, beta, of equal shapes."""
     (tmp_path / "t.txt").write_text("\n".join(name for name in classifier if not name.startswith("fc.")))
-    words = "--torch_name_file", tmp_path / "t.txt", "--ms_name_file", f"{NAMES}/resnet18_mindspore.txt"
+    args = "--torch_name_file", tmp_path / "t.txt", "--ms_name_file", f"{NAMES}/resnet18_mindspore.txt"
     with pytest.raises(UserError, match=r"backbone.bn1.moving_mean .*\bbn1.weight\b.*running_mean"):
-        call(convert_resnet18.main, "--ckpt_file", save(tmp_path / "r.pth", classifier), *words, "--output_file", tmp_path / "o.ckpt")
+        call(convert_resnet18.main, "--ckpt_file", save(tmp_path / "r.pth", classifier), *args, "--output_file",
+             tmp_path / "o.ckpt")
 
 
 @pytest.mark.slow
 def test_a_deeper_backbone(tmp_path, capsys):
-    """ResNet50 by the same tool; its report names the options that training needs."""
+    """ResNet50 with the same tool; its report names the options for training."""
     network = torch_reference.CenterNet(2, block=torch_reference.Bottleneck, stacks=(3, 4, 6, 3))
-    state = {name: value for name, value in parity.arrays(network).items() if name.startswith(("conv1", "bn1", "layer"))}
+    state = {name: value for name, value in parity.arrays(network).items()
+             if name.startswith(("conv1", "bn1", "layer"))}
     call(convert_resnet18.main, "--ckpt_file", save(tmp_path / "r.pth", state), "--output_file", tmp_path / "o.ckpt")
     assert "--net_config.arch resdcn_50\n" in capsys.readouterr().out
     load_weights(network_of(2, arch="resdcn_50").backbone, read_checkpoint(str(tmp_path / "o.ckpt")), "o")
@@ -180,13 +188,14 @@ def test_a_deeper_backbone(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_dlas_classifier(tmp_path, capsys, by_operation):
-    """The names of dla34-ba72cf86.pth; of the detector that takes the backbone, all maps are those of the network in PyTorch."""
+    """The names of dla34-ba72cf86.pth; all maps of the detector's backbone equal PyTorch's."""
     reference = torch_reference.lively(torch_family.DLANet(2))
-    state = {name.removeprefix("base."): value for name, value in parity.arrays(reference).items() if name.startswith("base.")}
+    state = {name.removeprefix("base."): value for name, value in parity.arrays(reference).items()
+             if name.startswith("base.")}
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     classifier = {**state, "fc.weight": np.zeros((1000, 512, 1, 1), np.float32), "fc.bias": np.zeros(1000, np.float32)}
-    words = "--ckpt_file", save(tmp_path / "dla34-ba72cf86.pth", classifier), "--output_file", tmp_path / "dla.ckpt"
-    call(convert_resnet18.main, *words)
+    args = "--ckpt_file", save(tmp_path / "dla34-ba72cf86.pth", classifier), "--output_file", tmp_path / "dla.ckpt"
+    call(convert_resnet18.main, *args)
     output = capsys.readouterr().out
     assert "--net_config.arch dla_34" in output
     assert f"{len(state)} of {len(classifier)} tensors" in output
@@ -198,48 +207,52 @@ def test_dlas_classifier(tmp_path, capsys, by_operation):
     for ours, theirs in zip(network.backbone(Tensor(pixels)), expected):
         np.testing.assert_allclose(ours.asnumpy(), theirs.numpy(), rtol=0, atol=1e-5 * theirs.abs().max().item())
     with pytest.raises(UserError, match="dla34-ba72cf86.pth: .*convert_resnet18.py"):
-        call(convert_centernet.main, *words[:3], tmp_path / "other.ckpt")
+        call(convert_centernet.main, *args[:3], tmp_path / "other.ckpt")
 
 
 # ---------------------------------------------------------------- detectors
 
 
 def heads(checkpoint):
-    """(the network of a checkpoint as inference has it, its side file's dictionary).
+    """(the inference network of a checkpoint, its side file's content).
 
-    With native deformable convolutions, which are quicker; parity.py has the composed ones, too.
+    With native deformable convolutions, which are faster; parity.py covers the composed ones.
     """
     detector = own_detector(checkpoint, get_config("", []).eval_config, "CPU", "native")
     return detector.network.maps.network, detector.description
 
 
 def golden_state():
-    """The recipe's weights with step counters as after a training."""
+    """The recipe's weights with step counters, as after a training."""
     state, _ = parity.golden_weights(GOLDEN, int(load_golden("network.npz")["seed"]))
     return {name: np.int64(987) if name.endswith("num_batches_tracked") else value for name, value in state.items()}
 
 
 @pytest.mark.slow
-def test_the_originals_detector_there_and_back(tmp_path, by_operation):
-    """Through the command line: the golden outputs, every tensor named, and the same bits back."""
+def test_round_trip_of_the_originals_detector(tmp_path, by_operation):
+    """On the command line: the golden outputs, every tensor reported, and the same bits back."""
     state = golden_state()
     tensors = {f"module.{name}": torch.tensor(value) for name, value in state.items()}
     torch.save({"epoch": 140, "state_dict": tensors, "optimizer": {"state": {}}}, tmp_path / "ctdet_coco_resdcn18.pth")
-    done = call_script("tools/convert_centernet.py", "--ckpt_file", "ctdet_coco_resdcn18.pth", "--output_file", "c.ckpt", cwd=tmp_path)
+    done = call_script("tools/convert_centernet.py", "--ckpt_file", "ctdet_coco_resdcn18.pth", "--output_file",
+                       "c.ckpt", cwd=tmp_path)
     assert "80 classes, resdcn_18" in done.stdout
     counters = next(line for line in done.stdout.splitlines() if "step counter" in line)
-    assert set(re.findall(r"[\w.]+\.num_batches_tracked", counters)) == {name for name in state if name.endswith("num_batches_tracked")}
+    expected = {name for name in state if name.endswith("num_batches_tracked")}
+    assert set(re.findall(r"[\w.]+\.num_batches_tracked", counters)) == expected
     assert f"{len(state) - 26} of {len(state)} tensors" in done.stdout
 
     network, side = heads(tmp_path / "c.ckpt")
-    assert side["classes"][:2] == ["person", "bicycle"] and side["category_ids"][-1] == 90 and len(side["classes"]) == 80
+    assert side["classes"][:2] == ["person", "bicycle"] and len(side["classes"]) == 80
+    assert side["category_ids"][-1] == 90
     golden = load_golden("network.npz")
     recipe = runpy.run_path(os.path.join(GOLDEN, "recipe.py"))
     maps, = network(Tensor(recipe["make_input"](int(golden["seed"]), (2, 3, 128, 160))))
     for name, output in maps.items():
         assert np.abs(output.asnumpy() - golden[name]).max() <= 1e-4 * np.abs(golden[name]).max(), name
 
-    call_script("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.pth", cwd=tmp_path)
+    call_script("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.pth",
+                cwd=tmp_path)
     back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
     assert set(back) == set(state)
     for name, value in state.items():
@@ -249,13 +262,14 @@ def test_the_originals_detector_there_and_back(tmp_path, by_operation):
 
 
 def save_checkpoint(path, state, **numbers):
-    """Write {name: array} with MindSpore, as a training does: numbers beside them, no checksum."""
-    ms.save_checkpoint([{"name": name, "data": Tensor(value)} for name, value in state.items()], str(path), append_dict=numbers)
+    """Write {name: array} and numbers with MindSpore, as a training does, without a checksum."""
+    ms.save_checkpoint([{"name": name, "data": Tensor(value)} for name, value in state.items()], str(path),
+                       append_dict=numbers)
     return path
 
 
 def by_zoo_names(state):
-    """A state of the original's, its biases of deformable convolutions among it, by the names of the model zoo's own converter."""
+    """A state of the original under the names of the model zoo's converter, which include deformable biases."""
     names = torch_reference.zoo_names(torch_reference.CenterNet(80))
     biases = {name: f"network.{name}" for name in state if re.fullmatch(r"deconv_layers\.(0|6|12)\.bias", name)}
     return {theirs: state[name] for name, theirs in {**names, **biases}.items()}
@@ -263,25 +277,27 @@ def by_zoo_names(state):
 
 @pytest.mark.slow
 def test_biases_in_a_file_of_the_model_zoos_converter():
-    """Its list has 151 names, three biases of deformable convolutions among them: used, the weights are those of the original's file."""
+    """151 names with three biases of deformable convolutions: the weights equal those of the original's file."""
     state = golden_state()
     theirs = by_zoo_names(state)
     assert len(theirs) == 151
     (_, ours), (_, expected) = (parity.converted(source, "native") for source in (theirs, state))
-    assert set(ours) == set(expected) and {"deconv_layers.0.bias", "deconv_layers.6.bias", "deconv_layers.12.bias"} <= set(ours)
+    biases = {"deconv_layers.0.bias", "deconv_layers.6.bias", "deconv_layers.12.bias"}
+    assert set(ours) == set(expected) and biases <= set(ours)
     for name, value in expected.items():
         np.testing.assert_array_equal(ours[name], value, name)
 
 
 def convertible(kind, **changes):
-    """(a small state of a kind, the shapes that it is converted to), with entries changed, or left out where the change is None."""
+    """(a small state of a kind, the shapes to convert it to), with entries changed, or removed by None."""
     reference = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1))
     shapes = parameter_shapes(network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16))
     if kind == "mmdet_plain":
         reference = with_plain_convolutions(reference)
     if kind == "zoo":
         state = reference.state_dict()
-        state = {theirs.removeprefix("network."): state[name].numpy() for name, theirs in torch_reference.zoo_names(reference).items()}
+        state = {theirs.removeprefix("network."): state[name].numpy()
+                 for name, theirs in torch_reference.zoo_names(reference).items()}
     else:
         state = mmdet_state(reference)
     state.update({name.replace("__", "."): value for name, value in changes.items()})
@@ -289,13 +305,14 @@ def convertible(kind, **changes):
 
 
 BIASES = {"zoo": ["deconv_layers__0__bias", "deconv_layers__6__bias", "deconv_layers__12__bias"],
-          **dict.fromkeys(("mmdet", "mmdet_plain"), [f"neck__deconv_layers__{layer}__conv__bias" for layer in (0, 2, 4)])}
+          **dict.fromkeys(("mmdet", "mmdet_plain"),
+                          [f"neck__deconv_layers__{layer}__conv__bias" for layer in (0, 2, 4)])}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BIASES)
-def test_what_is_counted_as_used_is_used(kind):
-    """Biases of deformable convolutions, which these sources' trainings do not have: all are used, or none, in which case they are zero."""
+def test_tensors_counted_as_used_are_used(kind):
+    """Biases of deformable convolutions, which these sources' trainings lack: all are used, or they are 0."""
     values = [np.full(size, number, np.float32) for number, size in enumerate((256, 128, 64), 1)]
     plain, with_biases = ({}, dict(zip(BIASES[kind], values)))
     for changes in (plain, with_biases):
@@ -306,27 +323,29 @@ def test_what_is_counted_as_used_is_used(kind):
         assert torch_weights.report(state, {}, conversion).startswith(f"used: {used} of {len(state)} tensors")
         assert ("have no bias" in "".join(conversion.remarks)) == (changes is plain)
         for layer, value in zip((0, 6, 12), values):
-            np.testing.assert_array_equal(conversion.weights[f"deconv_layers.{layer}.bias"], value if changes else 0 * value)
+            np.testing.assert_array_equal(conversion.weights[f"deconv_layers.{layer}.bias"],
+                                          value if changes else 0 * value)
     state, shapes = convertible(kind, **{BIASES[kind][0]: values[0]})
     with pytest.raises(UserError, match=re.escape(BIASES[kind][1].replace("__", "."))):
         torch_weights.from_source(state, shapes, kind)
 
 
-def test_offsets_of_one_layer_alone():
-    """A file without the first layer's offsets is one of plain convolutions, and has no offsets elsewhere."""
-    state, shapes = convertible("mmdet_plain", neck__deconv_layers__2__conv__conv_offset__weight=np.zeros((27, 256, 3, 3), np.float32))
+def test_offsets_of_a_single_layer():
+    """A file without the first layer's offsets has plain convolutions, so no other layer may have offsets."""
+    offsets = {"neck__deconv_layers__2__conv__conv_offset__weight": np.zeros((27, 256, 3, 3), np.float32)}
+    state, shapes = convertible("mmdet_plain", **offsets)
     with pytest.raises(UserError, match="neck.deconv_layers.2.conv.conv_offset.weight"):
         torch_weights.from_source(state, shapes, torch_weights.recognize(state))
 
 
-def test_one_name_with_and_without_what_stands_before():
+def test_a_name_with_and_without_prefix():
     with pytest.raises(UserError, match=r"\ba.weight\b.*module\."):
         torch_weights.without_prefix({"module.a.weight": 1, "b": 2, "a.weight": 3})
 
 
 @pytest.mark.slow
-def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation, monkeypatch):
-    """Through the command line, without PyTorch: the recorded outputs, COCO's classes, and the same bits back."""
+def test_round_trip_of_the_model_zoos_detector(tmp_path, by_operation, monkeypatch):
+    """On the command line, without PyTorch: the recorded outputs, COCO's classes, and the same bits back."""
     monkeypatch.setitem(sys.modules, "torch", None)
     golden = load_golden("zoo_network.npz")
     seed = int(golden["seed"])
@@ -334,16 +353,19 @@ def test_the_model_zoos_detector_there_and_back(tmp_path, by_operation, monkeypa
     path = save_checkpoint(tmp_path / "checkpoint_centernet-140_458.ckpt", state)
     done = call_script("tools/convert_centernet.py", "--ckpt_file", path, "--output_file", "c.ckpt", cwd=tmp_path)
     assert "model zoo" in done.stdout and "80 classes, resdcn_18" in done.stdout and "148 of 148 tensors" in done.stdout
-    assert "zero" in next(line for line in done.stdout.splitlines() if "deconv_layers.0.bias" in line)
+    assert "set to 0" in next(line for line in done.stdout.splitlines() if "deconv_layers.0.bias" in line)
 
     network, side = heads(tmp_path / "c.ckpt")
-    assert side["classes"][:2] == ["person", "bicycle"] and side["category_ids"][-1] == 90 and len(side["classes"]) == 80
+    assert side["classes"][:2] == ["person", "bicycle"] and len(side["classes"]) == 80
+    assert side["category_ids"][-1] == 90
     maps, = network(Tensor(recipe["make_input"](seed, (1, 3, 128, 160))))
     for name, output in {**maps, "hm": ops.sigmoid(maps["hm"])}.items():
         np.testing.assert_allclose(output.asnumpy(), golden[name], rtol=0, atol=1e-5, err_msg=name)
 
-    done = call_script("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.ckpt", cwd=tmp_path)
-    assert "c.ckpt: " in done.stdout and "80 classes, resdcn_18\n" in done.stdout and "151 of 151 tensors" in done.stdout
+    done = call_script("tools/convert_centernet.py", "--reverse", "--ckpt_file", "c.ckpt", "--output_file", "back.ckpt",
+                       cwd=tmp_path)
+    for expected in ("c.ckpt: ", "80 classes, resdcn_18\n", "151 of 151 tensors"):
+        assert expected in done.stdout
     assert "148 parameters" in done.stdout and "moving" not in done.stdout
     back = ms.load_checkpoint(str(tmp_path / "back.ckpt"))
     assert set(back) == set(state)
@@ -364,16 +386,17 @@ def zoo_converted(zoo_checkpoint, tiny_data, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["network.", "", "net.network."])
 def test_a_trainings_checkpoint_of_the_model_zoo(prefix, zoo_checkpoint, zoo_converted, tiny_data, tmp_path, capsys):
-    """Adam's state, as MindSpore's own Adam writes it, loss scale and counts are left out, counted and named.
+    """The state of MindSpore's Adam, loss scale and counters are left out, counted and named.
 
-    The last wrapper came after the optimizer was made, whose names lack it.
+    The outermost cell was added after the optimizer, whose names lack its prefix.
     """
     before = prefix.removeprefix("net.")
     weights = {f"{before}{name.removeprefix('network.')}": parameter.asnumpy()
                for name, parameter in ms.load_checkpoint(str(zoo_checkpoint)).items()}
     trained = [ms.Parameter(Tensor(value), name=name) for name, value in weights.items() if "moving" not in name]
     optimizer = nn.Adam(trained, learning_rate=[1e-3, 1e-4, 1e-5], use_amsgrad=True)
-    others = {parameter.name: parameter.asnumpy() for parameter in optimizer.get_parameters() if parameter.name not in weights}
+    others = {parameter.name: parameter.asnumpy()
+              for parameter in optimizer.get_parameters() if parameter.name not in weights}
     assert {"learning_rate", "global_step", "beta1_power", f"moment2.{before}hm_fn.0.bias"} <= set(others)
     others = {**others, "loss_scale": np.array(1024, np.float32), "current_iterator_step": np.array(7, np.int32)}
     state = {**{f"{prefix}{name.removeprefix(before)}": value for name, value in weights.items()}, **others}
@@ -383,10 +406,12 @@ def test_a_trainings_checkpoint_of_the_model_zoo(prefix, zoo_checkpoint, zoo_con
     output = capsys.readouterr().out
     assert f"{len(weights)} of {len(state) + 3} tensors" in output
     copies = 3 * len(trained)
-    assert f"({copies} tensors)" in next(line for line in output.splitlines() if "optimizer's copies" in line and "vhat." in line)
-    numbers = next(line for line in output.splitlines() if "the training's numbers" in line)
-    expected = (set(others) | {"epoch_num", "step_num", "lr"}) - {name for name in others if name.startswith(("moment", "vhat"))}
-    assert set(numbers.partition(": ")[2].partition(" (")[0].split(", ")) == expected and f"({len(expected)} tensors)" in numbers
+    line = next(line for line in output.splitlines() if "optimizer's copies" in line and "vhat." in line)
+    assert f"({copies} tensors)" in line
+    numbers = next(line for line in output.splitlines() if "the training's state" in line)
+    expected = {name for name in others if not name.startswith(("moment", "vhat"))} | {"epoch_num", "step_num", "lr"}
+    assert set(numbers.partition(": ")[2].partition(" (")[0].split(", ")) == expected
+    assert f"({len(expected)} tensors)" in numbers
     converted, plain = (read_checkpoint(str(path)) for path in (tmp_path / "o.ckpt", zoo_converted))
     assert list(converted) == list(plain)
     for name, value in plain.items():
@@ -394,8 +419,8 @@ def test_a_trainings_checkpoint_of_the_model_zoo(prefix, zoo_checkpoint, zoo_con
 
 
 @pytest.mark.slow
-def test_the_model_zoos_detector_is_used(zoo_converted, lively_checkpoint, tiny_data, by_operation):
-    """Converted, it is lively_checkpoint, with which other tests evaluate, export and predict; its heads are the network's in PyTorch."""
+def test_the_converted_model_zoo_detector(zoo_converted, lively_checkpoint, tiny_data, by_operation):
+    """It equals lively_checkpoint, which other tests evaluate, export and predict with; its heads equal PyTorch's."""
     network, side = heads(zoo_converted)
     assert side["classes"] == class_list(read_coco(str(tiny_data / "annotations" / "instances_val2017.json")))[0]
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1))))
@@ -409,23 +434,27 @@ def test_the_model_zoos_detector_is_used(zoo_converted, lively_checkpoint, tiny_
     assert list(converted) == list(lively)
     for name, value in lively.items():
         biases = name in ("deconv_layers.0.bias", "deconv_layers.6.bias", "deconv_layers.12.bias")
-        np.testing.assert_array_equal(converted[name].asnumpy(), 0 * value.asnumpy() if biases else value.asnumpy(), name)
+        np.testing.assert_array_equal(converted[name].asnumpy(), 0 * value.asnumpy() if biases else value.asnumpy(),
+                                      name)
     ours, theirs = (json.loads(path.with_suffix(".json").read_text()) for path in (zoo_converted, lively_checkpoint))
     of_the_test = {"input_res_train": theirs["input_res_train"], "num_batches_tracked": theirs["num_batches_tracked"]}
     assert {**ours, **of_the_test} == theirs
 
 
 @pytest.mark.slow
-def test_biases_that_the_model_zoo_has_no_place_for(lively_checkpoint, tiny_data, tmp_path, capsys, by_operation):
-    """They go into the batch norms behind them: other parameters stay, so do the outputs, and the report says it."""
+def test_biases_that_the_model_zoo_lacks(lively_checkpoint, tiny_data, tmp_path, capsys, by_operation):
+    """They are folded into the next batch norms: other parameters and the outputs stay, and the report states it."""
     call(convert_centernet.main, "--reverse", "--ckpt_file", lively_checkpoint, "--output_file", tmp_path / "z.ckpt")
     output = capsys.readouterr().out
-    assert "moving mean" in next(line for line in output.splitlines() if "deconv_layers.0.bias, deconv_layers.6.bias" in line)
+    assert "moving mean" in next(line for line in output.splitlines()
+                                 if "deconv_layers.0.bias, deconv_layers.6.bias" in line)
     annotation = tiny_data / "annotations" / "instances_val2017.json"
-    call(convert_centernet.main, "--ckpt_file", tmp_path / "z.ckpt", "--output_file", tmp_path / "o.ckpt", "--annotation", annotation)
+    call(convert_centernet.main, "--ckpt_file", tmp_path / "z.ckpt", "--output_file", tmp_path / "o.ckpt",
+         "--annotation", annotation)
     before, after = (read_checkpoint(str(path)) for path in (lively_checkpoint, tmp_path / "o.ckpt"))
     changed = {name for name, value in before.items() if not np.array_equal(value.asnumpy(), after[name].asnumpy())}
-    assert changed == {f"deconv_layers.{part}" for layer in (0, 6, 12) for part in (f"{layer}.bias", f"{layer + 1}.moving_mean")}
+    assert changed == {f"deconv_layers.{name}" for layer in (0, 6, 12)
+                       for name in (f"{layer}.bias", f"{layer + 1}.moving_mean")}
     pixels = Tensor(np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32))
     one, other = (heads(path)[0](pixels)[0] for path in (lively_checkpoint, tmp_path / "o.ckpt"))
     for name in one:
@@ -452,17 +481,19 @@ def test_model_zoo_checkpoints_that_do_not_fit(changes, part, zoo_checkpoint, ti
 
 
 def test_names_in_a_file(zoo_checkpoint, classifier, tmp_path):
-    """Those that MindSpore loads, of slices once; none of other files; a damaged one's until the damage."""
+    """The names that MindSpore loads, once per sliced tensor, up to any damage; none in other files."""
     names = list(ms.load_checkpoint(str(zoo_checkpoint)))
     assert parameter_names(zoo_checkpoint) == names
-    large = save_checkpoint(tmp_path / "large.ckpt", {"a.weight": np.zeros((1000, 1000), np.float32), "b": np.zeros(1, np.float32)})
+    large = save_checkpoint(tmp_path / "large.ckpt",
+                            {"a.weight": np.zeros((1000, 1000), np.float32), "b": np.zeros(1, np.float32)})
     assert parameter_names(large) == ["a.weight", "b"]
     (tmp_path / "half.ckpt").write_bytes(zoo_checkpoint.read_bytes()[: zoo_checkpoint.stat().st_size // 2])
     half = parameter_names(tmp_path / "half.ckpt")
     assert half == names[: len(half)] and len(half) > 10
     assert parameter_names(save(tmp_path / "x.pth", classifier)) == []
     assert parameter_names(write_tar(tmp_path / "t.pth", classifier)) == []
-    for content in (b"", b"\n", b"\n\x05\n", b"\n" + 20 * b"\xff", b"\n\x09\n\xff\xff\xff\x7f", b"\n\x04\n\x02\xff\xff", b"hello"):
+    for content in (b"", b"\n", b"\n\x05\n", b"\n" + 20 * b"\xff", b"\n\x09\n\xff\xff\xff\x7f", b"\n\x04\n\x02\xff\xff",
+                    b"hello"):
         (tmp_path / "other").write_bytes(content)
         assert parameter_names(tmp_path / "other") in ([], [""])
 
@@ -470,18 +501,19 @@ def test_names_in_a_file(zoo_checkpoint, classifier, tmp_path):
 @pytest.mark.parametrize("main", [convert_resnet18.main, convert_centernet.main])
 @pytest.mark.parametrize("prefix", ["", "network."])
 def test_a_backbones_checkpoint_needs_no_conversion(main, prefix, tmp_path):
-    path = save_checkpoint(tmp_path / "b.ckpt", {f"{prefix}backbone.{name}.weight": np.zeros(1, np.float32) for name in "ab"})
+    path = save_checkpoint(tmp_path / "b.ckpt",
+                           {f"{prefix}backbone.{name}.weight": np.zeros(1, np.float32) for name in "ab"})
     with pytest.raises(UserError, match=f"{path} .*--net_config.load_backbone_path {path}$"):
         call(main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
 
 
-def test_a_detector_of_ours_is_no_pytorch_file(zoo_checkpoint, lively_checkpoint, tmp_path):
-    for path, words in ((lively_checkpoint, "model zoo"), (zoo_checkpoint, "model zoo.*convert_centernet.py")):
-        with pytest.raises(UserError, match=words):
+def test_our_detector_is_not_a_pytorch_file(zoo_checkpoint, lively_checkpoint, tmp_path):
+    for path, message in ((lively_checkpoint, "model zoo"), (zoo_checkpoint, "model zoo.*convert_centernet.py")):
+        with pytest.raises(UserError, match=message):
             call(convert_resnet18.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
 
 
-def test_checkpoints_that_are_not_to_be_converted(zoo_checkpoint, lively_checkpoint, tmp_path):
+def test_checkpoints_that_need_no_conversion(zoo_checkpoint, lively_checkpoint, tmp_path):
     with pytest.raises(UserError, match="lively.ckpt: .*model zoo.*backbone.conv1.weight"):
         call(convert_centernet.main, "--ckpt_file", lively_checkpoint, "--output_file", tmp_path / "o.ckpt")
     (tmp_path / "half.ckpt").write_bytes(zoo_checkpoint.read_bytes()[:-1000])
@@ -493,28 +525,30 @@ def test_checkpoints_that_are_not_to_be_converted(zoo_checkpoint, lively_checkpo
 
 
 def test_coco_classes_are_cocos():
-    """As pycocotools' data sets list them: 80 names, ids up to 90 with ten left out."""
+    """80 names, ids up to 90 without ten of them."""
     _, names, ids = convert_centernet.class_list(80, None, {})
-    assert len(set(names)) == 80 and ids == sorted(ids) and set(range(1, 91)) - set(ids) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+    assert len(set(names)) == 80 and ids == sorted(ids)
+    assert set(range(1, 91)) - set(ids) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
-MMDET_LAYERS = {0: "0.conv", 1: "0.bn", 3: "1.conv", 4: "1.bn", 6: "2.conv", 7: "2.bn", 9: "3.conv", 10: "3.bn", 12: "4.conv", 13: "4.bn",
+MMDET_LAYERS = {0: "0.conv", 1: "0.bn", 3: "1.conv", 4: "1.bn", 6: "2.conv", 7: "2.bn", 9: "3.conv", 10: "3.bn",
+                12: "4.conv", 13: "4.bn",
                 15: "5.conv", 16: "5.bn"}
 MMDET_HEADS = {"hm": "heatmap_head", "wh": "wh_head", "reg": "offset_head"}
 
 
 def mmdet_state(reference):
-    """A reference network's weights under MMDetection's names, without the biases that it does not have."""
+    """A reference network's weights under MMDetection's names, without the biases that MMDetection lacks."""
     state = {}
     for name, value in parity.arrays(reference).items():
-        first, *rest = name.split(".")
+        first, *path = name.split(".")
         if first == "deconv_layers":
-            layer, rest = MMDET_LAYERS[int(rest[0])], rest[1:]
-            if rest == ["bias"] and layer.endswith("conv"):
+            layer, path = MMDET_LAYERS[int(path[0])], path[1:]
+            if path == ["bias"] and layer.endswith("conv"):
                 continue
-            name = ".".join(["neck.deconv_layers", layer, *rest]).replace("conv_offset_mask", "conv_offset")
+            name = ".".join(["neck.deconv_layers", layer, *path]).replace("conv_offset_mask", "conv_offset")
         elif first in MMDET_HEADS:
-            name = ".".join(["bbox_head", MMDET_HEADS[first], *rest])
+            name = ".".join(["bbox_head", MMDET_HEADS[first], *path])
         else:
             name = f"backbone.{name}"
         state[name] = value
@@ -529,7 +563,7 @@ def without_dcn_bias(reference):
 
 
 def with_plain_convolutions(reference):
-    """The network with a convolution of the same weights in the place of each deformable one, as MMDetection's centernet_r18 is."""
+    """The network with plain convolutions of the same weights instead of deformable ones, like centernet_r18."""
     for number, module in enumerate(reference.deconv_layers):
         if isinstance(module, torch_reference.DCN):
             out_channels, in_channels, *_ = module.weight.shape
@@ -541,7 +575,7 @@ def with_plain_convolutions(reference):
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [without_dcn_bias, with_plain_convolutions])
 def test_mmdetections_detector_sees_the_same_image(change, tmp_path, capsys, by_operation):
-    """There red, green, blue with ImageNet's mean, here blue, green, red: from one photo the same outputs."""
+    """RGB with ImageNet's mean there, BGR here: the same outputs from the same image."""
     reference = change(torch_reference.lively(torch_reference.CenterNet(3)))
     tensors = {name: torch.tensor(value) for name, value in mmdet_state(reference).items()}
     torch.save({"meta": {"CLASSES": ("disc", "square", "star")}, "state_dict": tensors}, tmp_path / "m.pth")
@@ -566,15 +600,16 @@ def test_mmdetections_detector_sees_the_same_image(change, tmp_path, capsys, by_
     ("dla_34", lambda: torch_family.DLANet(3)), ("res_18", lambda: torch_reference.CenterNet(3, dcn=False)),
     ("resdcn_34", lambda: torch_reference.CenterNet(3, stacks=(3, 4, 6, 3))),
 ])
-def test_the_architecture_is_found_from_the_names(arch, make, tiny_data, tmp_path, capsys, by_operation):
-    """Converted, it is that network with the same outputs; every bit comes back, and not as a model-zoo checkpoint without its like."""
+def test_the_architecture_is_detected_from_the_names(arch, make, tiny_data, tmp_path, capsys, by_operation):
+    """Equal outputs, and a round trip that keeps every bit. The model zoo's format is refused if it lacks the
+    network."""
     reference = torch_reference.lively(make())
     state = {name: value.clone() for name, value in reference.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "t.pth")
     annotation = tiny_data / "annotations" / "instances_val2017.json"
     converted = tmp_path / "a folder" / "t.ckpt"
-    words = "--ckpt_file", tmp_path / "t.pth", "--output_file", converted.with_suffix(""), "--annotation", annotation
-    call(convert_centernet.main, *words)
+    args = "--ckpt_file", tmp_path / "t.pth", "--output_file", converted.with_suffix(""), "--annotation", annotation
+    call(convert_centernet.main, *args)
     output = capsys.readouterr().out
     assert f"3 classes, {arch}" in output and f"--net_config.arch {arch}" in output
     network, side = heads(converted)
@@ -586,7 +621,7 @@ def test_the_architecture_is_found_from_the_names(arch, make, tiny_data, tmp_pat
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() <= 1e-4 * np.abs(theirs.numpy()).max()
     call(convert_centernet.main, "--reverse", "--ckpt_file", converted, "--output_file", tmp_path / "back.pth")
     back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
-    reference.load_state_dict(back)  # which refuses other names and shapes
+    reference.load_state_dict(back)  # raises for other names and shapes
     for name, value in state.items():
         assert back[name].numpy().tobytes() == value.numpy().tobytes(), name
     if arch != "resdcn_34":
@@ -595,32 +630,35 @@ def test_the_architecture_is_found_from_the_names(arch, make, tiny_data, tmp_pat
 
 
 @pytest.mark.parametrize("arch", ["res_18", "resdcn_101", "dla_34"])
-def test_names_and_shapes_tell_the_architecture(arch):
-    """Those of the original's states; that the networks are the same, to ResNet101, is in parity.py."""
+def test_names_and_shapes_determine_the_architecture(arch):
+    """Of the original's states; parity.py compares the networks, up to ResNet101."""
     shapes = json.loads(pathlib.Path(GOLDEN, "family", f"{arch}_shapes.json").read_text())
     state = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
     num_classes, described = torch_weights.describe_detector(state, torch_weights.recognize(state))
     assert (num_classes, described["arch"]) == (80, arch)
 
 
-def test_a_recipe_goes_into_the_side_file(tiny_data, tmp_path, capsys):
-    """VOC's detectors have another normalization; evaluation then needs no recipe."""
+def test_the_side_file_stores_the_recipe(tiny_data, tmp_path, capsys):
+    """VOC's detectors have another normalization; evaluation needs no recipe afterwards."""
     reference = torch_reference.CenterNet(3, 16, stacks=(1, 1, 1, 1))
     torch.save({"state_dict": reference.state_dict()}, tmp_path / "t.pth")
     recipe = os.path.join(ROOT, "configs", "voc.yaml")
-    call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt", "--config_path", recipe,
+    call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt",
+         "--config_path", recipe,
          "--annotation", tiny_data / "annotations" / "instances_val2017.json")
     side = read_side_file(str(tmp_path / "t.ckpt"))
-    assert (side["mean"], side["std"], side["input_res_train"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], [384, 384])
+    assert (side["mean"], side["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert side["input_res_train"] == [384, 384]
     assert side["evaluation"]["eval_config.flip_test"] and not side["evaluation"]["eval_config.keep_res"]
     assert f"--config_path {shlex.quote(recipe)} --net_config.num_stacks" in capsys.readouterr().out
     with pytest.raises(UserError, match="--config_path .*--reverse"):
-        call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", "b.pth", "--config_path", recipe)
+        call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "t.ckpt", "--output_file", "b.pth",
+             "--config_path", recipe)
 
 
 @pytest.mark.slow
 def test_fine_tuning_on_other_classes(tmp_path, make_config, console):
-    """80 classes, MMDetection's normalization, to three: all but the last layer of the heatmap head is loaded, and said."""
+    """From 80 classes, and MMDetection's normalization, to three: loads all but the heatmap head's last layer."""
     reference = without_dcn_bias(torch_reference.lively(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1))))
     save(tmp_path / "t.pth", mmdet_state(reference))
     call(convert_centernet.main, "--ckpt_file", tmp_path / "t.pth", "--output_file", tmp_path / "t.ckpt")
@@ -628,8 +666,8 @@ def test_fine_tuning_on_other_classes(tmp_path, make_config, console):
     network = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
     console.readouterr()
     start_weights(network, config, {"classes": ["disc", "square", "star"]})
-    said = console.readouterr().out
-    assert "disc, square, star" in said and "[0.406, 0.456, 0.485]" in said and "dataset_config.mean" in said
+    logged = console.readouterr().out
+    assert "disc, square, star" in logged and "[0.406, 0.456, 0.485]" in logged and "dataset_config.mean" in logged
     started, stored = network.parameters_dict(), read_checkpoint(str(tmp_path / "t.ckpt"))
     assert set(started) == set(stored)
     for name, value in stored.items():
@@ -643,12 +681,12 @@ def test_fine_tuning_on_other_classes(tmp_path, make_config, console):
 
 @functools.cache
 def small_detector():
-    """The state of a small detector, {name: array}; not to be changed."""
+    """The state of a small detector, {name: array}; do not modify."""
     return parity.arrays(torch_reference.CenterNet(80, 16, stacks=(1, 1, 1, 1)))
 
 
 def small_state(**changes):
-    """A small detector's state with entries changed, or left out where the change is None."""
+    """A small detector's state with entries changed, or removed by None."""
     state = dict(small_detector())
     state.update({name.replace("__", "."): value for name, value in changes.items()})
     return {name: value for name, value in state.items() if value is not None}
@@ -660,11 +698,12 @@ def small_state(**changes):
     ({"deconv_layers__6__bias": None}, r"\bdeconv_layers.6.bias\b"),
     ({"extra__weight": np.zeros(3, np.float32)}, r"\bextra.weight\b"),
     ({"fc__weight": np.zeros((3, 3), np.float32)}, r"\bfc.weight\b"),
-    ({"layer2__0__conv1__weight": np.zeros((128, 64, 1, 1), np.float32)}, r"layer2.0.conv1.weight .*\(128, 64, 1, 1\).*\(128, 64, 3, 3\)"),
+    ({"layer2__0__conv1__weight": np.zeros((128, 64, 1, 1), np.float32)},
+     r"layer2.0.conv1.weight .*\(128, 64, 1, 1\).*\(128, 64, 3, 3\)"),
     ({"hm__2__weight": np.zeros((5, 16, 1, 1), np.float32)}, r"\b5 classes.*--annotation"),
     ({"wh__2__weight": None}, r"\bwh.2.weight\b"),
     ({"layer4__0__conv1__weight": None, "layer4__0__conv2__weight": None}, r"\blayer4.0.conv1.weight, .*ResNet"),
-    ({"layer4__0__conv1__weight": None}, r"\blayer4.0.conv1.weight$"),  # and not all that comes behind
+    ({"layer4__0__conv1__weight": None}, r"\blayer4.0.conv1.weight$"),  # and not all tensors after it
     ({"deconv_layers__3__weight": None}, r"\bdeconv_layers.3.weight$"), ({"reg__0__weight": None}, r"\breg.0.weight$"),
     ({"bn1__weight": np.full(64, np.nan, np.float32)}, r"finite.*\bbn1.weight\b"),
     ({"deconv_layers__0__conv_offset_mask__weight": None}, r"\bdeconv_layers.0.conv_offset_mask.weight\b"),
@@ -678,29 +717,34 @@ def test_states_that_do_not_fit(changes, part, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make, missing", [
-    (lambda: torch_family.DLANet(80), "dla_up.ida_2.proj_1.conv.weight"), (lambda: torch_family.DLANet(80), "base.base_layer.0.weight"),
+    (lambda: torch_family.DLANet(80), "dla_up.ida_2.proj_1.conv.weight"),
+    (lambda: torch_family.DLANet(80), "base.base_layer.0.weight"),
 ])
-def test_one_missing_tensor_of_another_architecture_is_the_one_named(make, missing, tmp_path):
+def test_the_missing_tensor_of_another_architecture_is_named(make, missing, tmp_path):
     state = parity.arrays(make())
     del state[missing]
     with pytest.raises(UserError, match=rf"x.pth: .*\b{missing}$"):
-        call(convert_centernet.main, "--ckpt_file", save(tmp_path / "x.pth", state), "--output_file", tmp_path / "o.ckpt")
+        call(convert_centernet.main, "--ckpt_file", save(tmp_path / "x.pth", state), "--output_file",
+             tmp_path / "o.ckpt")
 
 
 @pytest.mark.parametrize("changes, part", [
     ({"hm__0__weight": np.zeros((5000, 1, 1, 1), np.float32)}, "net_config.head_conv .*5000"),
-    ({f"layer4__{number}__conv1__weight": np.zeros(1, np.float32) for number in range(1, 200)}, "net_config.num_stacks .*1, 1, 1, 200"),
-    ({f"kps__{number}__up1__0__conv1__weight": np.zeros(1, np.float32) for number in range(100)}, r"\b100\b.*hourglass"),
+    ({f"layer4__{number}__conv1__weight": np.zeros(1, np.float32) for number in range(1, 200)},
+     "net_config.num_stacks .*1, 1, 1, 200"),
+    ({f"kps__{number}__up1__0__conv1__weight": np.zeros(1, np.float32) for number in range(100)},
+     r"\b100\b.*hourglass"),
 ])
-def test_small_files_that_name_large_networks(changes, part, tmp_path):
-    """The network that the names describe is made to know its shapes: a few bytes are not to make gigabytes."""
+def test_small_files_that_describe_large_networks(changes, part, tmp_path):
+    """The described network is built for its shapes: a few bytes must not allocate gigabytes."""
     path = save(tmp_path / "x.pth", small_state(**changes))
     with pytest.raises(UserError, match=f"x.pth: .*{part}"):
         call(convert_centernet.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
 
 
-@pytest.mark.parametrize("meta", [None, 3, {"CLASSES": [[1], [2]]}, {"dataset_meta": 3}, {"CLASSES": 5}, {"dataset_meta": {"classes": {}}}])
-def test_class_names_that_are_none(meta):
+@pytest.mark.parametrize("meta", [None, 3, {"CLASSES": [[1], [2]]}, {"dataset_meta": 3}, {"CLASSES": 5},
+                                  {"dataset_meta": {"classes": {}}}])
+def test_invalid_class_names(meta):
     assert convert_centernet.names_in(meta) == []
     assert convert_centernet.names_in({"dataset_meta": {"classes": ("a", "b")}}) == ["a", "b"]
 
@@ -717,12 +761,13 @@ def test_bfloat16_is_read(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_recipe_of_another_architecture(tmp_path, capsys):
-    """What is to be typed takes the recipe's own choices back."""
+    """The suggested command overrides the recipe's choices."""
     (tmp_path / "r.yaml").write_text("net_config: {block_class: Bottleneck, num_stacks: [3, 4, 6, 3]}")
     path = save(tmp_path / "x.pth", parity.arrays(torch_family.DLANet(80)))
-    call(convert_centernet.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt", "--config_path", tmp_path / "r.yaml")
-    words = shlex.split(capsys.readouterr().out.splitlines()[-1].partition("train.py ")[2])
-    net_config = get_config("t", words[4:]).net_config
+    call(convert_centernet.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt", "--config_path",
+         tmp_path / "r.yaml")
+    args = shlex.split(capsys.readouterr().out.splitlines()[-1].partition("train.py ")[2])
+    net_config = get_config("t", args[4:]).net_config
     assert (net_config.arch, net_config.block_class, net_config.num_stacks) == ("dla_34", "", [])
 
 
@@ -736,7 +781,7 @@ def test_other_networks(names, part, tmp_path):
         call(convert_centernet.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
 
 
-def test_a_detector_is_no_backbone(tmp_path):
+def test_a_detector_is_not_a_backbone(tmp_path):
     path = save(tmp_path / "x.pth", small_state())
     with pytest.raises(UserError, match="tools/convert_centernet.py"):
         call(convert_resnet18.main, "--ckpt_file", path, "--output_file", tmp_path / "o.ckpt")
@@ -746,10 +791,11 @@ WITHOUT_TORCH = """
 import runpy, sys
 sys.path.insert(0, sys.argv[1])
 assert not any(name == "torch" or name.startswith("torch.") for name in sys.modules)
-sys.modules["torch"] = None  # as where it is not installed
+sys.modules["torch"] = None  # as if it were not installed
 script = sys.argv[2]
-for words in (["--ckpt_file", "x.pth", "--output_file", "o.ckpt"], ["--reverse", "--ckpt_file", "o.ckpt", "--output_file", "back.pth"]):
-    sys.argv = [script, *words]
+for args in (["--ckpt_file", "x.pth", "--output_file", "o.ckpt"],
+             ["--reverse", "--ckpt_file", "o.ckpt", "--output_file", "back.pth"]):
+    sys.argv = [script, *args]
     try:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
@@ -760,7 +806,7 @@ for words in (["--ckpt_file", "x.pth", "--output_file", "o.ckpt"], ["--reverse",
 
 @pytest.mark.slow
 def test_without_pytorch(tmp_path):
-    """In a process that cannot import it its files are read; writing one ends in one sentence, and exit code 2."""
+    """Its files can be read without it; writing one is a one-line error with exit code 2."""
     save(tmp_path / "x.pth", small_state())
     (tmp_path / "without_torch.py").write_text(WITHOUT_TORCH)
     converter = os.path.join(ROOT, "tools", "convert_centernet.py")
@@ -770,39 +816,44 @@ def test_without_pytorch(tmp_path):
 
 
 def test_converter_mistakes(tmp_path):
-    for words, parts in (
+    for args, parts in (
         (["--ckpt_file", "nowhere.pth", "--output_file", "o"], ["nowhere.pth"]),
         (["--ckpt_file", "x", "--output_file", "o", "--reverse", "--annotation", "a"], ["--annotation"]),
         (["--ckpt_file", "nowhere.ckpt", "--output_file", "o", "--reverse"], ["nowhere.ckpt"]),
     ):
-        assert_user_error(call_script("tools/convert_centernet.py", *words, cwd=tmp_path, check=False), *parts)
-    words = ["--ckpt_file", "x", "--output_file", "o", "--ms_name_file", "m"]
-    assert_user_error(call_script("tools/convert_resnet18.py", *words, cwd=tmp_path, check=False), "--torch_name_file", "--ms_name_file")
+        assert_user_error(call_script("tools/convert_centernet.py", *args, cwd=tmp_path, check=False), *parts)
+    args = ["--ckpt_file", "x", "--output_file", "o", "--ms_name_file", "m"]
+    assert_user_error(call_script("tools/convert_resnet18.py", *args, cwd=tmp_path, check=False), "--torch_name_file",
+                      "--ms_name_file")
 
 
-def test_a_file_that_cannot_say_whose_it_is_stays(classifier, tmp_path):
-    """A backbone, the original's and the model zoo's files have no side file: another one is not written in their place."""
-    words = ["--ckpt_file", save(tmp_path / "r.pth", classifier), "--output_file", tmp_path / "o.ckpt"]
-    call(convert_resnet18.main, *words)
+def test_unmarked_files_are_not_replaced(classifier, tmp_path):
+    """Backbones, and files in the original's or the model zoo's format, have no side file: they are not overwritten."""
+    args = ["--ckpt_file", save(tmp_path / "r.pth", classifier), "--output_file", tmp_path / "o.ckpt"]
+    call(convert_resnet18.main, *args)
     before = (tmp_path / "o.ckpt").read_bytes()
-    for convert, more in ((convert_resnet18.main, []), (convert_centernet.main, []), (convert_centernet.main, ["--reverse"])):
+    for convert, more in ((convert_resnet18.main, []), (convert_centernet.main, []),
+                          (convert_centernet.main, ["--reverse"])):
         with pytest.raises(UserError, match="o.ckpt .*--output_file"):
-            call(convert, *words, *more)
-    assert (tmp_path / "o.ckpt").read_bytes() == before and sorted(file.name for file in tmp_path.iterdir()) == ["o.ckpt", "r.pth"]
+            call(convert, *args, *more)
+    assert (tmp_path / "o.ckpt").read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["o.ckpt", "r.pth"]
 
 
 @pytest.fixture
 def trained(tiny_records, light_steps, tmp_path):
-    """A checkpoint that train.py has written after two steps, epoch 1."""
-    words = ["--mindrecord_dir", tiny_records, "--epoch_size", 1, "--train_steps", 2, "--save_checkpoint_path", tmp_path / "run"]
-    call_script("train.py", *TINY, *words, cwd=tmp_path)
+    """A checkpoint written by train.py after two steps, in epoch 1."""
+    args = ["--mindrecord_dir", tiny_records, "--epoch_size", 1, "--train_steps", 2, "--save_checkpoint_path",
+             tmp_path / "run"]
+    call_script("train.py", *TINY, *args, cwd=tmp_path)
     return tmp_path / "run" / "ckpt_0" / "centernet-1_2.ckpt"
 
 
 @pytest.mark.slow
-def test_a_trained_checkpoint_goes_to_pytorch(trained, tmp_path, capsys, by_operation):
-    """What train.py wrote, with its optimizer's state, which is named: the heads agree, the counters are zero."""
-    call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "run" / "last", "--output_file", tmp_path / "t.pth")
+def test_converting_a_trained_checkpoint_to_pytorch(trained, tmp_path, capsys, by_operation):
+    """From train.py, with the optimizer's state, which is reported: the heads agree, the step counters are 0."""
+    call(convert_centernet.main, "--reverse", "--ckpt_file", tmp_path / "run" / "last", "--output_file",
+         tmp_path / "t.pth")
     stored, network = read_checkpoint(str(trained)), network_of(3, num_stacks=[1, 1, 1, 1], head_conv=16)
     used = len(parameter_shapes(network))
     output = capsys.readouterr().out
