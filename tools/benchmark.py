@@ -1,9 +1,9 @@
-"""Time every part of the detector on this machine, side by side with what a reader plugs in.
+"""Time all parts of the detector on this machine, side by side with other implementations.
 
-A peer is a Python file with a function peers(part), which returns {name: make}. make(case, inputs) returns a function without arguments
-that does what this project's row of that name does, or None. tests/torch_peer.py is one, and taken where PyTorch is installed.
-Each part runs in a process of its own; this project and its peers take turns. A row is the median of several runs, with the least
-and the most.
+Another implementation is a Python file with a function peers(part) that returns {name: make}. make(case, inputs)
+returns a function without arguments that does the same work as this project's row named `case`, or None.
+tests/torch_peer.py is used if PyTorch is installed. Each part runs in a separate process, in which this project and its
+peers take turns. Each row has the median, minimum and maximum of several runs.
 """
 import argparse
 import contextlib
@@ -31,18 +31,19 @@ from src.model_utils.mindspore_version import require_mindspore
 from tools.benchmark_cases import PARTS
 
 CHILD = "--part"
-TIMES = contains_mark('{\n "machine": ')  # the test for write_json whether a file is of an earlier call
+TIMES = contains_mark('{\n "machine": ')  # tests whether a file was written by an earlier run
 PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "torch")
 THREADS = ("OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "GLOG_v")
 
 
 def main(argv=None):
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=list(PARTS), help="time this part alone")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
-    parser.add_argument("--runs", type=int, default=7, help="runs of each row that count (default: %(default)s)")
+    parser.add_argument("--only", choices=list(PARTS), help="time only this part")
+    parser.add_argument("--json", metavar="FILE", help="also write the rows to this file")
+    parser.add_argument("--runs", type=int, default=7,
+                        help="timed runs per row, after a warm-up (default: %(default)s)")
     parser.add_argument("--peer", action="append", default=[], metavar="FILE.py",
-                        help="time this file's functions beside ours; may be repeated")
+                        help="file of another implementation to compare with; may be repeated")
     options = parser.parse_args(argv)
     if options.runs < 1:
         raise UserError(f"--runs is {options.runs}; expected at least 1")
@@ -62,7 +63,7 @@ def main(argv=None):
 
 
 def describe_machine():
-    """Processor, cores, versions and thread settings, as a line."""
+    """Describe processor, cores, package versions and thread settings in one line."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
@@ -71,23 +72,24 @@ def describe_machine():
         with contextlib.suppress(PackageNotFoundError):
             versions.append(f"{package} {version(package)}")
     settings = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
-    return f"{model}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, {', '.join(versions + settings)}"
+    software = ", ".join([f"Python {platform.python_version()}", *versions, *settings])
+    return f"{model}, {len(os.sched_getaffinity(0))} cores; {software}"
 
 
 def run_part(part, options):
-    """Time a part in a process of its own, printing its rows as they come; returns them."""
+    """Time a part in a separate process, which prints its rows; return the rows."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "rows.json")
-        words = [word for peer in options.peer for word in ("--peer", os.path.abspath(peer))]
-        code = subprocess.run([sys.executable, os.path.abspath(__file__), CHILD, part, path, str(options.runs), *words]).returncode
-        if code:
+        peers = [argument for peer in options.peer for argument in ("--peer", os.path.abspath(peer))]
+        command = [sys.executable, os.path.abspath(__file__), CHILD, part, path, str(options.runs), *peers]
+        if code := subprocess.run(command).returncode:
             sys.exit(code)
         with open(path, encoding="utf-8") as file:
             return json.load(file)
 
 
 def load_peer(path):
-    """The function peers of a Python file. Raises UserError if it has none."""
+    """Return the function peers of a Python file. Raises UserError if it has none."""
     spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -97,7 +99,7 @@ def load_peer(path):
 
 
 def child(argv):
-    """Time one part: the words are the part, the file for its rows, the runs, and --peer options."""
+    """Time one part; argv is the part, the output file, the number of runs, and --peer options."""
     part, path, runs, *peers = argv
     time_cases(part, PARTS[part](int(runs)), path, int(runs), [load_peer(peer) for peer in peers[1::2]])
 

@@ -1,4 +1,4 @@
-"""The parts of tools/benchmark.py: each gives its timing.Case one after the other. What is slow to load is loaded by the part."""
+"""The parts of tools/benchmark.py: generators of timing.Case. Slow imports are local."""
 import contextlib
 import functools
 import os
@@ -24,14 +24,14 @@ from tools.benchmark_inputs import (
 )
 from tools.benchmark_service import serve_part
 
-PIPELINE_IMAGES = 1280  # enough for the first and the last batches not to count
+PIPELINE_IMAGES = 1280  # enough to make the first and last batches negligible
 CONVERTED_IMAGES = 320
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 @contextlib.contextmanager
 def one_core():
-    """Let this process, OpenCV included, use one core."""
+    """Restrict this process, including OpenCV, to one core."""
     import cv2
 
     cores, threads = os.sched_getaffinity(0), cv2.getNumThreads()
@@ -43,7 +43,7 @@ def one_core():
 
 
 def input_part(runs):
-    """The training sample on one core, its steps, and the pipeline that makes batches of it."""
+    """A training sample on one core, its steps, and the input pipeline."""
     import numpy as np
 
     from src.data.samples import make_sample, sample_layout
@@ -55,7 +55,7 @@ def input_part(runs):
     layout, ranges = sample_layout(config, METAINFO), ranges_of(config)
     with one_core():
         for boxes_count, (width, height) in ((8, (640, 480)), *((n, (640, 480)) for n in (1, 2, 4, 16, 32, 64, 128)),
-                                            *((8, size) for size in ((320, 240), (1280, 720), (1920, 1080)))):
+                                             *((8, size) for size in ((320, 240), (1280, 720), (1920, 1080)))):
             image = photograph(width, height)
             data = jpeg(image)
             boxes, labels = random_boxes(boxes_count, width, height)
@@ -63,8 +63,8 @@ def input_part(runs):
 
             def sample(draw, data=data, boxes=boxes, labels=labels):
                 heatmaps = {"hm": np.zeros((CLASSES, 128, 128), np.float32)} if draw else None
-                pixels = reading.decode_image(data)
-                augmentation = targets.random_augmentation(np.random.default_rng(1), pixels.shape[1::-1], layout.input_size, ranges)
+                pixels, rng = reading.decode_image(data), np.random.default_rng(1)
+                augmentation = targets.random_augmentation(rng, pixels.shape[1::-1], layout.input_size, ranges)
                 make_sample(targets, pixels, {"boxes": boxes, "labels": labels}, augmentation, layout, heatmaps)
 
             for draw, where in ((True, "drawn"), (False, "left to the device")):
@@ -77,7 +77,7 @@ def input_part(runs):
 
 
 def repeat(function, count):
-    """Call a function several times, for what is too short to time."""
+    """Call a function several times, if one call is too short to time."""
     for _ in range(count):
         function()
 
@@ -109,7 +109,8 @@ def sample_steps(data, boxes, labels, layout):
 
     samples = [make_sample(targets, pixels, {"boxes": boxes, "labels": labels}, whole, layout) for _ in range(16)]
     for name, function in (
-        ("  decode", lambda: reading.decode_image(data)), ("  warp", lambda: geometry.warp(pixels, matrix, layout.input_size)),
+        ("  decode", lambda: reading.decode_image(data)),
+        ("  warp", lambda: geometry.warp(pixels, matrix, layout.input_size)),
         ("  color map", color), ("  targets, heatmap drawn", lambda: encode(True)),
         ("  targets, heatmap left to the device", lambda: encode(False)),
     ):
@@ -118,37 +119,38 @@ def sample_steps(data, boxes, labels, layout):
 
 
 def pipeline_cases(folder, runs):
-    """MindSpore's pipeline into batches of 16, with one and two workers, beside the same batches made without it on one core."""
+    """MindSpore's input pipeline with one and two workers, and the same batches of 16 made without it on one core."""
     from src.data.train_set import TrainSet
 
     records = convert_photographs(folder, PIPELINE_IMAGES)
     for where in ("host", "device"):
-        words = ["--mindrecord_dir", records, "--train_config.batch_size", 16, "--dataset_config.heatmap_on", where]
-        one, two = (TrainSet(settings(*words, "--dataset_config.num_workers", workers)) for workers in (1, 2))
+        args = ["--mindrecord_dir", records, "--train_config.batch_size", 16, "--dataset_config.heatmap_on", where]
+        one, two = (TrainSet(settings(*args, "--dataset_config.num_workers", workers)) for workers in (1, 2))
         functions = {"without the pipeline, one core": functools.partial(make_batches, one),
                      "1 worker": functools.partial(read_epoch, one), "2 workers": functools.partial(read_epoch, two)}
         times = time_interleaved(functions, runs)
         for name, seconds in times.items():
-            yield Case(f"batches of 16, heatmaps on the {where}: {name}", unit="images/s", count=PIPELINE_IMAGES, seconds=seconds)
+            yield Case(f"batches of 16, heatmaps on the {where}: {name}", unit="images/s", count=PIPELINE_IMAGES,
+                       seconds=seconds)
         ratios = [alone / both / 2 for alone, both in zip(times["without the pipeline, one core"], times["2 workers"])]
-        yield Case("  rate of 2 workers over twice that of one core", unit="ratio", seconds=ratios)
+        yield Case("  parallel efficiency of 2 workers", unit="ratio", seconds=ratios)
 
 
 def make_batches(train_set):
-    """Make every batch of an epoch, on one core."""
+    """Make all batches of an epoch on one core."""
     with one_core():
         for step in range(train_set.steps_per_epoch):
             train_set.make_batch(step)
 
 
 def read_epoch(train_set):
-    """Fetch every batch of an epoch."""
+    """Fetch all batches of an epoch."""
     for _ in train_set.batches(0, train_set.steps_per_epoch).create_tuple_iterator(num_epochs=1):
         pass
 
 
 def train_part(runs):
-    """Training steps, and the start and the memory of train.py."""
+    """Training steps, and the startup time and memory of train.py."""
     import mindspore as ms
 
     from src.model_utils.device_adapter import set_device
@@ -158,9 +160,9 @@ def train_part(runs):
         records = convert_photographs(folder, 32)
         start, peak = train_shortly(folder, records)
         again, _ = train_shortly(folder, records)
-    yield Case("train.py, 16 x 128x128, to the end of its first step", unit="s", seconds=[start])
-    yield Case("  the same with the graph that this one kept", unit="s", seconds=[again])
-    yield Case("  the most memory after 20 steps", unit="GB", seconds=[peak])
+    yield Case("train.py, 16 x 128x128, until its first step is done", unit="s", seconds=[start])
+    yield Case("  the same with the cached graph", unit="s", seconds=[again])
+    yield Case("  peak memory after 20 steps", unit="GB", seconds=[peak])
     set_device("CPU", 0)
     for batch_size, side in ((16, 128), (2, 512)):
         config = settings("--dataset_config.input_res_train", [side, side])
@@ -173,14 +175,16 @@ def train_part(runs):
         for draw, where in ((True, "host"), (False, "device")):
             cell = build_device_input(config, METAINFO, draw)
             inputs = [ms.Tensor(array) for array in training_batch(config, batch_size, draw)]
-            yield Case(f"  its batch on the device, heatmaps drawn on the {where}", functools.partial(run_cell, cell, inputs), "ms")
+            run = functools.partial(run_cell, cell, inputs)
+            yield Case(f"  device preprocessing of a batch, heatmaps drawn on the {where}", run, "ms")
         run = functools.partial(run_step, step, tensors)
-        made = [value.asnumpy() for value in device_input(*tensors).values()]
-        yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, made)
-        averaging = make_step(settings("--dataset_config.input_res_train", [side, side], "--train_config.ema_decay", 0.999), device_input)
+        arrays = [value.asnumpy() for value in device_input(*tensors).values()]
+        yield Case(f"training step, {batch_size} x {side}x{side}", run, "ms", 1, arrays)
+        config = settings("--dataset_config.input_res_train", [side, side], "--train_config.ema_decay", 0.999)
+        averaging = make_step(config, device_input)
         times = time_interleaved({"plain": run, "averaging": functools.partial(run_step, averaging, tensors)}, 2 * runs)
         ratios = [with_average / plain for plain, with_average in zip(*times.values())]
-        yield Case("  with an average of the weights, of that without", unit="ratio", seconds=ratios)
+        yield Case("  time with weight averaging, relative to without", unit="ratio", seconds=ratios)
 
 
 def make_step(config, device_input):
@@ -194,34 +198,35 @@ def make_step(config, device_input):
 
 
 def train_shortly(folder, records):
-    """Train 20 steps on MindRecord files with train.py; returns the seconds to the end of the first one, and its peak memory in GB."""
-    words = ["--device_target", "CPU", "--mindrecord_dir", records, "--train_config.batch_size", "16", "--dataset_config.input_res_train",
-             "[128, 128]", "--train_steps", "20", "--epoch_size", "10", "--enable_save_ckpt", "false", "--save_result_dir", folder,
-             "--compile_cache_dir", os.path.join(folder, "graphs")]
+    """Run 20 steps of train.py; return (seconds until the first step is done, peak memory in GB)."""
+    command = [sys.executable, os.path.join(ROOT, "train.py"), "--device_target", "CPU", "--mindrecord_dir", records,
+               "--train_config.batch_size", "16", "--dataset_config.input_res_train", "[128, 128]",
+               "--train_steps", "20", "--epoch_size", "10", "--enable_save_ckpt", "false", "--save_result_dir", folder,
+               "--compile_cache_dir", os.path.join(folder, "graphs")]
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, os.path.join(ROOT, "train.py"), *words], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     first = None
     for line in process.stdout:
         if first is None and line.startswith("epoch:"):
             first = time.perf_counter() - start
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise UserError("train.py ended with an error (above)")
+        raise UserError("train.py failed; its error is above")
     return first, usage.ru_maxrss / 2**20
 
 
 def run_step(step, tensors):
-    """One training step, to its end."""
+    """Run one training step to completion."""
     step(*tensors)[0].asnumpy()
 
 
 def run_cell(cell, inputs):
-    """One call of a cell, to its end."""
+    """Run a cell to completion."""
     cell(*inputs)["hm"].asnumpy()
 
 
 def infer_part(runs):
-    """The network with its decoding, on normalized batches."""
+    """The network with decoding, on normalized batches."""
     import numpy as np
 
     from src.model_utils.device_adapter import set_device
@@ -234,7 +239,7 @@ def infer_part(runs):
 
 
 def family_part(runs):
-    """The other architectures: inference, then training steps; each beside its peer alone, since the largest take gigabytes."""
+    """The other architectures, inference and then training; one at a time, since the largest take gigabytes."""
     import gc
 
     import numpy as np
@@ -255,7 +260,7 @@ def family_part(runs):
 
 
 def training_cases(config, batch_size, name):
-    """The training step of a configuration's network and input size, after its first one."""
+    """The first and the following training steps of a configuration's network and input size."""
     import mindspore as ms
 
     from src.training.engine import build_device_input
@@ -265,12 +270,13 @@ def training_cases(config, batch_size, name):
     tensors = [ms.Tensor(array) for array in training_batch(config, batch_size)]
     start = time.perf_counter()
     run_step(step, tensors)
-    yield Case(f"{name}, the first one", unit="s", seconds=[time.perf_counter() - start])
-    yield Case(name, functools.partial(run_step, step, tensors), "ms", 1, [value.asnumpy() for value in device_input(*tensors).values()])
+    yield Case(f"{name}, first", unit="s", seconds=[time.perf_counter() - start])
+    arrays = [value.asnumpy() for value in device_input(*tensors).values()]
+    yield Case(name, functools.partial(run_step, step, tensors), "ms", 1, arrays)
 
 
 def onnx_part(runs):
-    """The ONNX file's two forms beside the MindSpore network that they are made of, in turns."""
+    """Both forms of the ONNX model in turns with the MindSpore network."""
     import numpy as np
 
     from src.model_utils.device_adapter import set_device
@@ -278,7 +284,8 @@ def onnx_part(runs):
     set_device("CPU", 0)
     detector = build_detector()
     with tempfile.TemporaryDirectory() as folder:
-        sessions = {form: onnx_session(detector, form, os.path.join(folder, f"{form}.onnx")) for form in ("deform_conv", "grid_sample")}
+        sessions = {form: onnx_session(detector, form, os.path.join(folder, f"{form}.onnx"))
+                    for form in ("deform_conv", "grid_sample")}
     for batch_size, side in ((1, 512), (8, 512), (1, 128)):
         batch = np.random.default_rng(0).standard_normal((batch_size, 3, side, side)).astype(np.float32)
         size = f"{batch_size} x {side}x{side}"
@@ -288,12 +295,12 @@ def onnx_part(runs):
         for form in sessions:
             yield Case(f"ONNX Runtime, {form}, {size}", seconds=times[form])
             ratios = [ours / theirs for ours, theirs in zip(times[form], times["MindSpore"])]
-            yield Case("  its time over MindSpore's", unit="ratio", seconds=ratios)
+            yield Case("  time relative to MindSpore", unit="ratio", seconds=ratios)
         yield Case(f"ONNX Runtime, {size}", functions["deform_conv"], "ms", 1, batch)
 
 
 def onnx_session(detector, form, path):
-    """ONNX Runtime's session of a Detector, as onnx_detector.py starts it."""
+    """An ONNX Runtime session for a Detector, as in onnx_detector.py."""
     from src.export.onnx_model import build_model
     from src.inference.onnx_detector import start_session
     from src.tasks import DETECTION
@@ -303,7 +310,7 @@ def onnx_session(detector, form, path):
 
 
 def decode_part(runs):
-    """Peaks and the best 100 of them, of 80 heatmaps."""
+    """The 100 best peaks of 80 heatmaps."""
     import mindspore as ms
     import numpy as np
 
@@ -325,7 +332,7 @@ def decode_part(runs):
 
 
 def postprocess_part(runs):
-    """From 100 detections in output pixels to COCO records, on the host."""
+    """Conversion of 100 detections in output pixels to COCO records, on the host."""
     import numpy as np
 
     from src.imaging.view import View
@@ -339,17 +346,19 @@ def postprocess_part(runs):
     view = View(np.array([320, 240], np.float32), 640.0, (128, 128), 1.0)
     ids = list(range(1, CLASSES + 1))
 
-    def all_of_it(use_soft_nms=True):
+    def postprocess(use_soft_nms=True):
         coco_records(1, merge([to_image(detections, view)], use_soft_nms, 100), ids)
 
-    yield Case("100 boxes to records, 80 classes, soft-NMS", functools.partial(repeat, all_of_it, 50), "us", 50, detections)
-    yield Case("  the same without soft-NMS", functools.partial(repeat, functools.partial(all_of_it, False), 50), "us", 50)
+    run, plain = functools.partial(repeat, postprocess, 50), functools.partial(postprocess, False)
+    yield Case("100 boxes to records, 80 classes, soft-NMS", run, "us", 50, detections)
+    yield Case("  the same without soft-NMS", functools.partial(repeat, plain, 50), "us", 50)
     one_class, soft_nms = detections[:, :5].copy(), extension("soft_nms").soft_nms
-    yield Case("  soft-NMS of 100 boxes of one class", functools.partial(repeat, lambda: soft_nms(one_class), 50), "us", 50, one_class)
+    run = functools.partial(repeat, lambda: soft_nms(one_class), 50)
+    yield Case("  soft-NMS of 100 boxes of one class", run, "us", 50, one_class)
 
 
 def eval_part(runs):
-    """From files to boxes, and the network alone on the same inputs."""
+    """Evaluation from files to boxes, and the network alone on the same inputs."""
     import numpy as np
 
     from src.imaging.reading import read_image
@@ -370,13 +379,13 @@ def eval_part(runs):
                      "network": lambda: [detector(batch) for batch in batches]}
         times = time_interleaved(functions, runs)
         yield Case("evaluation of 640x480 photographs", unit="images/s", count=count, seconds=times[""])
-        yield Case("the network alone on the same inputs", unit="images/s", count=count, seconds=times["network"])
-        ratios = [whole / alone for whole, alone in zip(times[""], times["network"])]
-        yield Case("time of the whole over that of the network", unit="ratio", seconds=ratios)
+        yield Case("network alone on the same inputs", unit="images/s", count=count, seconds=times["network"])
+        ratios = [total / alone for total, alone in zip(times[""], times["network"])]
+        yield Case("total time relative to the network alone", unit="ratio", seconds=ratios)
 
 
 def convert_part(runs):
-    """COCO to MindRecord."""
+    """Conversion from COCO to MindRecord."""
     with tempfile.TemporaryDirectory() as folder:
         data_dir = write_coco(os.path.join(folder, "coco"), CONVERTED_IMAGES, 640, 480)
         for shards in (1, 4, 16, 64):
@@ -385,10 +394,12 @@ def convert_part(runs):
                 start = time.perf_counter()
                 convert(data_dir, os.path.join(folder, f"{shards}_{run}"), shards)
                 times.append(time.perf_counter() - start)
-            yield Case(f"conversion to {shards} MindRecord files", unit="images/s", count=CONVERTED_IMAGES, seconds=times)
+            yield Case(f"conversion to {shards} MindRecord files", unit="images/s", count=CONVERTED_IMAGES,
+                       seconds=times)
 
 
 PARTS = {
-    "input": input_part, "train": train_part, "infer": infer_part, "family": family_part, "onnx": onnx_part, "decode": decode_part,
-    "postprocess": postprocess_part, "eval": eval_part, "convert": convert_part, "serve": serve_part,
+    "input": input_part, "train": train_part, "infer": infer_part, "family": family_part, "onnx": onnx_part,
+    "decode": decode_part, "postprocess": postprocess_part, "eval": eval_part, "convert": convert_part,
+    "serve": serve_part,
 }

@@ -1,4 +1,5 @@
-"""The part "serve" of tools/benchmark.py: a load on tools/serve.py with an ONNX file, beside the bare network in a loop, in turns."""
+"""The "serve" part of tools/benchmark.py: tools/serve.py with an ONNX file under load, in turns with the bare network
+in a loop."""
 import contextlib
 import http.client
 import json
@@ -18,14 +19,14 @@ from src.core.timing import Case
 from tools.benchmark_inputs import CLASSES, build_detector, jpeg, photograph, settings
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SIDE = 512  # pixels of the network's input
-SECONDS = 20  # of each turn
+SIDE = 512  # input size in pixels
+SECONDS = 20  # per turn
 CLIENTS = 100
-IMAGES = 16  # different ones that are sent
+IMAGES = 16  # distinct images to send
 
 
 def serve_part(runs):
-    """Rates, times and memory of the service, and whether its answers are the Predictor's."""
+    """Throughput, latency and memory of the service, and a comparison of its responses with the Predictor."""
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "untrained.onnx")
         write_model(model)
@@ -39,10 +40,13 @@ def write_model(path):
     from src.tasks import DETECTION
 
     config = settings()
-    size = {"input_res": None, "batch_size": None, "input_type": "float32", "down_ratio": 4, "K": 100, "flip_test": False}
-    classes = [f"class {number}" for number in range(CLASSES)]
-    description = {"dataset": "none", "classes": classes, "category_ids": list(range(1, CLASSES + 1)), "mean": config.dataset_config.mean,
-                   "std": config.dataset_config.std, "input_res_train": [SIDE, SIDE], "evaluation": {}, **size}
+    description = {
+        "dataset": "none", "classes": [f"class {number}" for number in range(CLASSES)],
+        "category_ids": list(range(1, CLASSES + 1)),
+        "mean": config.dataset_config.mean, "std": config.dataset_config.std, "input_res_train": [SIDE, SIDE],
+        "evaluation": {}, "input_res": None, "batch_size": None, "input_type": "float32", "down_ratio": 4, "K": 100,
+        "flip_test": False,
+    }
     model = build_model(DETECTION, build_detector().network, False, "deform_conv", ("batch", "height", "width"), 6,
                         {name: json.dumps(value) for name, value in description.items()})
     with open(path, "wb") as file:
@@ -51,13 +55,14 @@ def write_model(path):
 
 @contextlib.contextmanager
 def serving(model):
-    """(host and port, process) of a service that runs until the block ends."""
-    command = [sys.executable, os.path.join(ROOT, "tools", "serve.py"), "--onnx", model, "--port", "0", "--score_thresh", "0"]
+    """Run a service during the block; yields (host and port, process)."""
+    command = [sys.executable, os.path.join(ROOT, "tools", "serve.py"), "--onnx", model, "--port", "0",
+               "--score_thresh", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = next((line for line in process.stdout if line.startswith("serving on ")), None)
         if line is None:
-            raise UserError("tools/serve.py ended with an error (above)")
+            raise UserError("tools/serve.py failed; its error is above")
         threading.Thread(target=process.stdout.read, daemon=True).start()  # its access log
         yield urllib.parse.urlsplit(line.split()[2]).netloc, process
     finally:
@@ -74,7 +79,7 @@ def cases(runs, model, address, process):
     expected = [expected_objects(predictor(body)) for body in bodies]
     inputs = [predictor.prepare(photograph())]
     load = Load(address, bodies, expected)
-    load.run(2 * CLIENTS, clients=CLIENTS)  # what is slow the first time
+    load.run(2 * CLIENTS, clients=CLIENTS)  # warm-up
     start, bare, rates = memory(process), [], []
     for _ in range(runs):
         bare.append(rate_of(lambda: predictor.compute(inputs)))
@@ -82,27 +87,27 @@ def cases(runs, model, address, process):
     alone = [load.one(0) for _ in range(20)]
     load.times.clear()
     load.paced(statistics.median(rates) / 2, SECONDS)
-    yield Case("the bare network in a loop", unit="images a second", seconds=bare)
-    yield Case(f"the service, {CLIENTS} clients", unit="images a second", seconds=rates)
-    yield Case("  of the bare network's", unit="ratio", seconds=[one / other for one, other in zip(rates, bare)])
-    yield Case("one image alone", unit="s", seconds=alone)
-    yield Case("99th percentile at half the rate, of that", unit="ratio",
+    yield Case("bare network in a loop", unit="images per second", seconds=bare)
+    yield Case(f"service, {CLIENTS} clients", unit="images per second", seconds=rates)
+    yield Case("  relative to the bare network", unit="ratio", seconds=[one / other for one, other in zip(rates, bare)])
+    yield Case("single request", unit="s", seconds=alone)
+    yield Case("99th percentile at half the rate, relative to a single request", unit="ratio",
                seconds=[sorted(load.times)[int(0.99 * len(load.times))] / statistics.median(alone)])
-    yield Case("/health in the meantime", unit="s", seconds=load.health)
-    yield Case("memory after all that, of that at the start", unit="ratio", seconds=[memory(process) / start])
+    yield Case("/health under load", unit="s", seconds=load.health)
+    yield Case("memory afterwards, relative to the start", unit="ratio", seconds=[memory(process) / start])
     for status in sorted(load.statuses):
-        yield Case(f"answers with status {status}", unit="", seconds=[load.statuses[status]])
-    yield Case("answers unlike the Predictor's", unit="", seconds=[load.wrong])
+        yield Case(f"responses with status {status}", unit="", seconds=[load.statuses[status]])
+    yield Case("responses that differ from the Predictor", unit="", seconds=[load.wrong])
 
 
 def expected_objects(prediction):
-    """What the service is to answer for a Prediction."""
+    """The objects that the service should return for a Prediction."""
     return [[name, round(float(score), 4), [round(float(side), 2) for side in box]]
             for name, score, box in zip(prediction.class_names, prediction.scores, prediction.boxes)]
 
 
 def rate_of(function):
-    """Calls a second, over one turn."""
+    """Calls per second, over one turn."""
     calls, start = 0, time.perf_counter()
     while time.perf_counter() - start < SECONDS:
         function()
@@ -111,13 +116,13 @@ def rate_of(function):
 
 
 def memory(process):
-    """The memory of a service and of its workers, in MB."""
+    """The memory of a service and its workers, in MB."""
     service = psutil.Process(process.pid)
     return sum(one.memory_info().rss for one in (service, *service.children())) / 2**20
 
 
 class Load:
-    """Clients that send images to a service, and compare what it answers."""
+    """Clients that send images to a service and check its responses."""
 
     def __init__(self, address, bodies, expected):
         self.address, self.bodies, self.expected = address, bodies, expected
@@ -125,14 +130,14 @@ class Load:
         self.lock = threading.Lock()
 
     def one(self, number):
-        """Send an image; returns the seconds to its answer, None if that is not 200."""
+        """Send an image; return the seconds to its response, or None if the status is not 200."""
         number %= len(self.bodies)
         start = time.perf_counter()
         connection = http.client.HTTPConnection(self.address, timeout=120)
         try:
             connection.request("POST", "/predict", self.bodies[number])
-            answer = connection.getresponse()
-            content, status = json.loads(answer.read()), answer.status
+            response = connection.getresponse()
+            content, status = json.loads(response.read()), response.status
         except (OSError, http.client.HTTPException, ValueError):
             content, status = {}, 0
         finally:
@@ -147,8 +152,8 @@ class Load:
         return seconds if status == 200 else None
 
     def run(self, most=None, clients=CLIENTS, end=None):
-        """Let clients send one image after the other, `most` in all or until a time; returns how many were answered."""
-        numbers, counted = iter(range(most or 10**9)), []
+        """Let clients send images in sequence, `most` in total or until `end`; return the number of responses."""
+        numbers, succeeded = iter(range(most or 10**9)), []
 
         def client():
             while end is None or time.perf_counter() < end:
@@ -159,13 +164,13 @@ class Load:
                 if self.one(number) is None:
                     time.sleep(0.5)
                 else:
-                    counted.append(number)
+                    succeeded.append(number)
 
         self._threads([client] * clients)
-        return len(counted)
+        return len(succeeded)
 
     def for_seconds(self, seconds):
-        """The images a second that CLIENTS are answered who send for so many seconds; /health is asked meanwhile."""
+        """Send from CLIENTS clients for `seconds`, polling /health meanwhile; return the images per second."""
         start = time.perf_counter()
         watch = threading.Thread(target=self._watch_health, args=(start + seconds,))
         watch.start()
@@ -174,14 +179,14 @@ class Load:
         return rate
 
     def paced(self, rate, seconds):
-        """Send so many images a second, evenly, whatever the answers take."""
+        """Send `rate` images per second at even intervals, independent of the responses."""
         start = time.perf_counter()
 
-        def later(number):
+        def send_later(number):
             time.sleep(max(0, start + number / rate - time.perf_counter()))
             self.one(number)
 
-        self._threads([lambda number=number: later(number) for number in range(max(2, int(rate * seconds)))])
+        self._threads([lambda number=number: send_later(number) for number in range(max(2, int(rate * seconds)))])
 
     def _watch_health(self, end):
         while time.perf_counter() < end:

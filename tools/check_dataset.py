@@ -1,4 +1,4 @@
-"""Look at a COCO-format data set before it is converted."""
+"""Check a COCO-format data set before conversion."""
 import os
 import sys
 

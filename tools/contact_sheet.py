@@ -1,4 +1,4 @@
-"""Run an exported file on images of a COCO-format data set and draw detections beside the ground truth on one sheet."""
+"""Run an exported model on images of a COCO-format data set; draw detections next to the ground truth on one sheet."""
 import os
 import sys
 

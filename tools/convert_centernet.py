@@ -1,4 +1,4 @@
-"""Convert a detector: weights of the paper authors' code (resdcn, res, dla_34, hourglass), of MMDetection (centernet_r18-dcnv2,"""
+"""Convert trained detectors of the paper authors' code, MMDetection or the model zoo; --reverse converts back."""
 import os
 import sys
 

@@ -1,4 +1,4 @@
-"""Convert an ImageNet classifier into a backbone checkpoint to train from."""
+"""Convert an ImageNet classifier into a backbone checkpoint for training."""
 import os
 import sys
 

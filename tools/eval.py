@@ -1,4 +1,4 @@
-"""The same as eval.py in the folder above: python tools/eval.py --config_path=./default_config.yaml"""
+"""Run eval.py of the folder above: python tools/eval.py --config_path=./default_config.yaml"""
 import os
 import runpy
 import sys

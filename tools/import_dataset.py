@@ -1,4 +1,4 @@
-"""Make a data set that training and evaluation read of labels in another form."""
+"""Convert a labeled data set into the COCO format that training and evaluation read."""
 import os
 import sys
 

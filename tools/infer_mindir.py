@@ -1,4 +1,4 @@
-"""Run an exported file over the input files of preprocess.py, on Ascend or a CPU; writes the files postprocess.py reads."""
+"""Run an exported model on the input files of preprocess.py, on Ascend or CPU; write results for postprocess.py."""
 import os
 import sys
 

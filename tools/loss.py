@@ -1,4 +1,4 @@
-"""Compare the loss curve of a run with that of a reference run: the acceptance check of the Pascal VOC recipe."""
+"""Compare the loss curve of a run with a reference run: the acceptance test of the Pascal VOC recipe."""
 import os
 import sys
 

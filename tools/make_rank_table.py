@@ -1,4 +1,4 @@
-"""Write a rank table (hccl.json, version 1.0) for machines without a cluster manager: of this server, or of several servers' tables."""
+"""Write a rank table for this server, or merge the rank tables of several servers."""
 import os
 import sys
 

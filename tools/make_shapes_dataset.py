@@ -1,4 +1,4 @@
-"""Draw a small COCO-format data set: colored rectangles, ellipses and triangles on textured backgrounds."""
+"""Generate a small COCO-format data set: colored rectangles, ellipses and triangles on textured backgrounds."""
 import os
 import sys
 

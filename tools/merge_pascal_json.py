@@ -1,4 +1,4 @@
-"""Merge COCO annotation files of the same classes into one: VOC2007 and VOC2012 into pascal_trainval0712.json."""
+"""Merge COCO-format annotation files with the same classes, such as VOC2007 and VOC2012."""
 import os
 import sys
 

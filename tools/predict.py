@@ -1,4 +1,4 @@
-"""Detect in images, folders of them, videos or a camera; writes images with boxes, a COCO-style predictions.json and a CSV."""
+"""Detect objects in images, folders, videos or a camera stream."""
 import os
 import sys
 

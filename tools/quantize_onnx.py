@@ -1,4 +1,4 @@
-"""Turn an exported ONNX file into one of int8 convolutions, calibrated on a folder of images; with annotations, say what it costs in AP."""
+"""Quantize the convolutions of an exported ONNX model to int8."""
 import os
 import sys
 

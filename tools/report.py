@@ -1,4 +1,4 @@
-"""Make one self-contained HTML file about a training and its evaluation: curves, scores, errors, images, speed; or, of several, one that"""
+"""Write an HTML report on a training run and its evaluation, or a comparison of several runs."""
 import os
 import sys
 

@@ -1,4 +1,4 @@
-"""Serve a detector on this machine: a web page to drop images on, and POST /predict for programs."""
+"""Serve a detector over HTTP: a web page to drop images on, and POST /predict for programs."""
 import os
 import sys
 

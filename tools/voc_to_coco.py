@@ -1,4 +1,4 @@
-"""Write a COCO annotation file from a Pascal VOC folder: Annotations/*.xml, ImageSets/Main/<split>.txt, JPEGImages/."""
+"""Convert a Pascal VOC folder into a COCO-format annotation file."""
 import os
 import sys
 

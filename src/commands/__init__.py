@@ -1,4 +1,4 @@
-"""The command lines: a module with the name of each script in the top folder and in tools/."""
+"""The command lines: one module for each script in the top folder and in tools/, under the same name."""
 import functools
 import importlib
 
@@ -6,14 +6,17 @@ from ..core import errors, interrupts
 
 
 def start(name: str) -> None:
-    """Run the command of that name, as its script does: a signal ends it without a trace from here on, an error in one sentence."""
-    interrupts.INTERRUPTS.install("exit")  # while the rest is loaded
+    """Run a command as its script does: signals end it without a traceback, errors print one sentence."""
+    interrupts.INTERRUPTS.install("exit")  # while the modules load
     errors.run(importlib.import_module(f"{__package__}.{name}").main)
 
 
 def check(name: str) -> None:
-    """Tell what is wrong with the configuration in the command line of train, eval or dataset, and with its paths, and end with 2, else
-    with 0, or 3 if it is to be quiet: before a launcher starts it in the background."""
+    """Check the configuration and paths of a train, eval or dataset command before a launcher starts it in the
+    background.
+
+    Exits with 0, with 3 if the command is to be quiet, or with 2 after an error.
+    """
     errors.run(functools.partial(_check, name))
 
 
@@ -31,6 +34,6 @@ def _check(name: str) -> int:
     return 3 if config.quiet else 0
 
 
-# What the installed commands call, centernet-train and so on.
+# The entry points of the installed package: centernet-train and so on.
 start_train, start_eval, start_export, start_predict, start_serve, start_report = (
     functools.partial(start, name) for name in ("train", "eval", "export", "predict", "serve", "report"))

@@ -1,33 +1,35 @@
-"""Run an exported file on images of a COCO-format data set and draw detections beside the ground truth on one sheet."""
-
+"""Run an exported model on images of a COCO-format data set; draw detections next to the ground truth on one sheet."""
 from ..core import errors
 from ..core.errors import UserError
 from ..inference.options import OptionParser, add_exported_option, open_model_of
 from ..model_utils.config import get_config
 
-MOST = 10_000  # of images, of columns, and of pixels in a row of one
+MAX_VALUE = 10_000  # of --count, --columns and --width
 
 
-def main():
+def main() -> None:
     parser = OptionParser(description=__doc__)
     add_exported_option(parser, required=True)
-    parser.add_argument("--data_dir", required=True, help="data set whose validation images are drawn")
-    parser.add_argument("--output", required=True, help="image to write, .png or .jpg")
-    parser.add_argument("--count", type=int, default=12, help="images to draw, spread over the data set (default: %(default)s)")
-    parser.add_argument("--columns", type=int, default=3, help="images in a row (default: %(default)s)")
-    parser.add_argument("--width", type=int, default=480, help="width of an image and its ground truth in pixels (default: %(default)s)")
+    parser.add_argument("--data_dir", required=True, help="data set folder; its validation images are drawn")
+    parser.add_argument("--output", required=True, help="image file to write, .png or .jpg")
+    parser.add_argument("--count", type=int, default=12,
+                        help="number of images, spread evenly over the data set (default: %(default)s)")
+    parser.add_argument("--columns", type=int, default=3, help="images per row (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=480,
+                        help="width of a pair, detections and ground truth, in pixels (default: %(default)s)")
     parser.add_argument("--config_path", help="configuration of the data set")
     options = parser.parse_args()
     for name in ("count", "columns", "width"):
-        if not 1 <= getattr(options, name) <= MOST:
-            raise UserError(f"--{name} is {getattr(options, name)}; expected a number from 1 to {MOST}")
+        if not 1 <= getattr(options, name) <= MAX_VALUE:
+            raise UserError(f"--{name} is {getattr(options, name)}; expected a number from 1 to {MAX_VALUE}")
     if not options.output.lower().endswith((".png", ".jpg")):
-        raise UserError(f"--output is {options.output}; expected a name that ends in .png or .jpg")
+        raise UserError(f"--output is {options.output}; expected a name ending in .png or .jpg")
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
     model = open_model_of(options)
 
+    # Slow to load, so not before there is something to do.
     from ..core.backups import contains_mark, require_ours
-    from ..core.console import LOG  # what is slow to load is loaded when there is something to do
+    from ..core.console import LOG
     from ..data.coco import check_classes, find_split, image_list, image_size, read_coco
     from ..data.objects import ground_truth
     from ..data.summary import sample_evenly
@@ -54,9 +56,11 @@ def main():
             LOG.warning(f"skipped image {image_id} ({path}): {errors.reason(error)}")
             continue
         truth = ground_truth(task, coco, image_id, category_ids, description)
-        fit_into = (options.width // 2 + 1, options.width) if image.shape[1] < options.width / 2 else None  # labels stay legible
-        sheet.append(compare(task, image, predictor(image).detections(), truth, description, config.eval_config.score_thresh, fit_into))
+        small = image.shape[1] < options.width / 2
+        fit_into = (options.width // 2 + 1, options.width) if small else None  # keeps labels legible
+        detections = predictor(image).detections()
+        sheet.append(compare(task, image, detections, truth, description, config.eval_config.score_thresh, fit_into))
     if not sheet:
-        raise UserError(f"none of the chosen images of {split.annotation} can be shown")
+        raise UserError(f"none of the chosen images of {split.annotation} can be read")
     drawing.save_image(options.output, drawing.contact_sheet(sheet, options.columns, options.width), contains_mark())
     print(f"{len(sheet)} images: {options.output}")

@@ -1,8 +1,13 @@
-"""Convert a detector: weights of the paper authors' code (resdcn, res, dla_34, hourglass), of MMDetection (centernet_r18-dcnv2,
-centernet_r18) or of the MindSpore model zoo's CenterNet into a checkpoint for eval.py, export.py and fine-tuning; with --reverse such a
-checkpoint into a file of the paper authors' code (--output_file X.pth) or of the model zoo (--output_file X.ckpt)."""
+"""Convert a trained detector of the paper authors' code (resdcn, res, dla_34, hourglass), of MMDetection
+(centernet_r18-dcnv2, centernet_r18) or of the MindSpore model zoo into a checkpoint for eval.py, export.py and
+fine-tuning. With --reverse, convert such a checkpoint for the paper authors' code (--output_file X.pth) or the model
+zoo (--output_file X.ckpt)."""
 import os
 import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from ..core import errors
 from ..core.backups import require_ours, unmarked
@@ -11,6 +16,7 @@ from ..core.project import PACKAGE, command
 from ..core.tables import some
 from ..core.version import version
 from ..inference.options import OptionParser
+from ..model_utils.config import Config
 from ..model_utils.mindspore_version import require_mindspore
 from ..weights.side_file import HAS_SIDE_FILE, checkpoint_path, resolve_checkpoint_alias, side_file
 
@@ -18,22 +24,26 @@ TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
 COCO_CLASSES = os.path.join(PACKAGE, "weights", "names", "coco_classes.txt")
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = OptionParser(description=__doc__)
     parser.add_argument("--ckpt_file", "-ckpt_file", required=True,
-                        help="PyTorch file or checkpoint of the model zoo, known by the names in it; with --reverse a checkpoint of ours")
+                        help="PyTorch file or model-zoo checkpoint (its source is recognized by its tensor names); "
+                             "with --reverse, a checkpoint of this project")
     parser.add_argument("--output_file", required=True,
-                        help="checkpoint to write, its side file beside it; with --reverse the ending decides: .ckpt is a checkpoint of "
-                             f"the model zoo, {', '.join(TORCH_ENDINGS)} a PyTorch file of the paper authors' code")
-    parser.add_argument("--annotation", help="COCO-format annotation file that names the classes, in the order of their ids (without it, "
-                                             "those in the PyTorch file, or COCO's if there are 80)")
-    parser.add_argument("--config_path", help="recipe of the detector's training (configs/voc_dla_384.yaml, ...), whose mean, std, input "
-                                              "size and evaluation settings go into the side file; without it default_config.yaml's")
-    parser.add_argument("--reverse", action="store_true", help="write a file that the paper authors' code or the model zoo's loads")
+                        help="checkpoint to write, along with its side file; with --reverse, .ckpt selects a model-zoo "
+                             f"checkpoint, {', '.join(TORCH_ENDINGS)} a PyTorch file for the paper authors' code")
+    parser.add_argument("--annotation",
+                        help="COCO-format annotation file with the class names, in the order of their ids "
+                             "(default: the names in the PyTorch file, or COCO's for 80 classes)")
+    parser.add_argument("--config_path",
+                        help="recipe that trained the detector (configs/voc_dla_384.yaml, ...); its mean, std, "
+                             "input size and evaluation settings go into the side file (default: default_config.yaml)")
+    parser.add_argument("--reverse", action="store_true",
+                        help="convert a checkpoint of this project for the paper authors' code or the model zoo")
     options = parser.parse_args(argv)
     for name in ("annotation", "config_path"):
         if options.reverse and getattr(options, name):
-            raise UserError(f"--{name} has no use with --reverse: the file that it writes holds weights alone")
+            raise UserError(f"--{name} cannot be used with --reverse, which writes only weights")
     if options.reverse:
         options.ckpt_file = resolve_checkpoint_alias(options.ckpt_file)
     require_mindspore()
@@ -49,24 +59,25 @@ def main(argv=None):
         convert(options.ckpt_file, options.output_file, options.annotation, options.config_path)
 
 
-def check_target(path):
-    """Raise UserError unless --reverse can write a file by this name: by its ending it is the model zoo's or the original's."""
+def check_target(path: str) -> None:
+    """Raise UserError unless --reverse writes this format, and the file is not this project's checkpoint."""
     if not path.endswith((".ckpt", *TORCH_ENDINGS)):
-        raise UserError(f"--output_file is {path}; with --reverse its ending says what to write: .ckpt is a checkpoint of the model zoo, "
-                        f"{', '.join(TORCH_ENDINGS)} a PyTorch file of the original")
+        raise UserError(f"--output_file is {path}; with --reverse its extension selects the format: .ckpt for the "
+                        f"model zoo, {', '.join(TORCH_ENDINGS)} for the paper authors' code")
     if path.endswith(".ckpt") and os.path.exists(side_file(path)):
-        raise UserError(f"--output_file is {path}, and {side_file(path)} makes it a checkpoint of this project; give it another name")
+        raise UserError(f"--output_file is {path}, a checkpoint of this project with the side file {side_file(path)}; "
+                        "choose another name")
 
 
-def convert(ckpt_file, output_file, annotation, recipe=None):
-    """Write the checkpoint and its side file, and say what became of every tensor."""
+def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: str | None = None) -> None:
+    """Write the checkpoint and its side file, and print what happened to each tensor."""
     from ..core.files import write_json
-    from ..model_utils.config import Config, checked_section, get_config
+    from ..model_utils.config import checked_section, get_config
     from ..network.architectures import architecture_of
     from ..network.centernet import build_network
     from ..weights import torch_weights
     from ..weights.checkpoints import parameter_shapes, save_weights
-    from ..weights.side_file import evaluation_settings, side_file
+    from ..weights.side_file import evaluation_settings
 
     defaults = get_config("", ["--config_path", recipe] if recipe else [])
     state, others = read_source(ckpt_file)
@@ -74,7 +85,7 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
         state = torch_weights.without_prefix(state)
         kind = torch_weights.recognize(state)
         if kind in ("resnet", "dla"):
-            raise UserError("an ImageNet classifier, not a detector; tools/convert_resnet18.py makes a backbone of it")
+            raise UserError("an ImageNet classifier, not a detector; use tools/convert_resnet18.py")
         num_classes, network = torch_weights.describe_detector(state, kind)
         dataset, classes, category_ids = class_list(num_classes, annotation, others)
         net_config = checked_section("net_config", {**defaults.net_config.as_dict(), **network}, ckpt_file)
@@ -84,7 +95,7 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
     mean, std = options.mean, options.std
     if torch_weights.SOURCES[kind] == "MMDetection":
         mean, std = torch_weights.MMDET_MEAN, torch_weights.MMDET_STD
-    print(f"{ckpt_file}: {torch_weights.SOURCES[kind]}'s detector, {num_classes} classes, {architecture_of(shapes)}")
+    print(f"{ckpt_file}: detector of {torch_weights.SOURCES[kind]}, {num_classes} classes, {architecture_of(shapes)}")
     print(torch_weights.report(state, others, conversion))
     path = save_weights(output_file, conversion.weights)
     description = {
@@ -93,19 +104,19 @@ def convert(ckpt_file, output_file, annotation, recipe=None):
     }
     if recipe:
         description["evaluation"] = evaluation_settings(defaults)
-    if kind == "original":  # for the way back
+    if kind == "original":  # for --reverse
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
     print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {some(classes, 3)})")
-    file = shlex.quote(path)
+    file, training = shlex.quote(path), train_options(net_config, mean, std, defaults, recipe)
     print(f"""next:
   {command("eval.py")} --data_dir DATA --load_checkpoint_path {file}
   {command("export.py")} --export_config.ckpt_file {file}
-  {command("train.py")} --mindrecord_dir RECORDS --load_checkpoint_path {file} {train_options(net_config, mean, std, defaults, recipe)}""")
+  {command("train.py")} --mindrecord_dir RECORDS --load_checkpoint_path {file} {training}""")
 
 
-def read_source(path):
-    """(state {name: NumPy array}, the file's other entries {name: value}) of a PyTorch file or a model-zoo checkpoint."""
+def read_source(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return (state {name: array}, other entries {name: value}) of a PyTorch file or a model-zoo checkpoint."""
     from ..weights.checkpoints import read_parameters
     from ..weights.torch_files import read_torch_file
     from ..weights.zoo import is_zoo_checkpoint, refuse_checkpoint
@@ -118,10 +129,11 @@ def read_source(path):
     return read_torch_file(path)
 
 
-def class_list(num_classes, annotation, others):
-    """(data set's name, class names, category ids) of a detector that knows only how many there are.
+def class_list(num_classes: int, annotation: str | None,
+               others: Mapping[str, Any]) -> tuple[str, list[str], list[int]]:
+    """Return (data set name, class names, category ids) for a detector whose weights give only the number of classes.
 
-    Args: annotation, a COCO-format file or None; others, what the file holds beside the weights.
+    Args: annotation, a COCO-format file or None; others, the entries of the converted file besides its weights.
     """
     from ..data.coco import class_list, read_coco
 
@@ -131,61 +143,60 @@ def class_list(num_classes, annotation, others):
         found = os.path.splitext(os.path.basename(annotation))[0], names, ids
     else:
         with open(COCO_CLASSES, encoding="utf-8") as file:
-            coco = dict(reversed(line.strip().split(" ", 1)) for line in file)
+            coco = {name: int(number) for number, name in (line.strip().split(" ", 1) for line in file)}
         names = names_in(others.get("meta"))
         if num_classes == len(coco) and (not names or set(names) == set(coco)):
-            found = "coco2017", names or list(coco), [int(coco[name]) for name in names or coco]
+            found = "coco2017", names or list(coco), [coco[name] for name in names or coco]
         elif names:
             found = "unknown", names, list(range(1, len(names) + 1))
         else:
-            raise UserError(f"it knows {num_classes} classes and does not name them; give an annotation file of its data with --annotation")
+            raise UserError(f"it has {num_classes} classes but no names; name them with --annotation")
     if len(found[1]) != num_classes:
-        raise UserError(f"it knows {num_classes} classes, {annotation or 'its own list'} has {len(found[1])}")
+        raise UserError(f"it has {num_classes} classes, {annotation or 'its list of names'} has {len(found[1])}")
     return found
 
 
-def names_in(meta):
-    """The class names in what MMDetection writes beside the weights; [] if it is something else."""
+def names_in(meta: Any) -> list[str]:
+    """The class names in an MMDetection file's "meta" entry; [] if it has none."""
     meta = meta if isinstance(meta, dict) else {}
-    newer = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else {}
-    names = meta.get("CLASSES") or newer.get("classes")
+    dataset_meta = meta.get("dataset_meta")
+    names = meta.get("CLASSES") or (dataset_meta.get("classes") if isinstance(dataset_meta, dict) else None)
     return list(names) if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names) else []
 
 
-def train_options(net_config, mean, std, defaults, recipe):
-    """The words that train.py needs for this network and normalization, where they are not the defaults, or the recipe's."""
+def train_options(net_config: dict, mean: list[float], std: list[float], defaults: Config, recipe: str | None) -> str:
+    """The train.py options for this network and normalization that differ from the recipe or the defaults."""
     from ..network.architectures import resolved
 
     usual = defaults.net_config.as_dict()
-    own = vars(resolved({**net_config, "block_class": "", "num_stacks": [], "head_conv": 0}))
-    wanted = {name: value for name, value in vars(resolved(net_config)).items() if value != (usual[name] or own[name])}
-    words = [f"--net_config.{name} {shlex.quote(str(value))}" for name, value in wanted.items()]
+    implied = vars(resolved({**net_config, "block_class": "", "num_stacks": [], "head_conv": 0}))
+    options = [f"--net_config.{name} {shlex.quote(str(value))}" for name, value in vars(resolved(net_config)).items()
+               if value != (usual[name] or implied[name])]
     for name, values in (("mean", mean), ("std", std)):
         if values != getattr(defaults.dataset_config, name):
-            words.append(f"--dataset_config.{name} {shlex.quote(str([round(value, 8) for value in values]))}")
-    words = [f"--config_path {shlex.quote(recipe)}", *words] if recipe else words
-    return " ".join(words) or "--config_path configs/coco.yaml"
+            options.append(f"--dataset_config.{name} {shlex.quote(str([round(value, 8) for value in values]))}")
+    options = [f"--config_path {shlex.quote(recipe)}", *options] if recipe else options
+    return " ".join(options) or "--config_path configs/coco.yaml"
 
 
-def reverse(ckpt_file, output_file):
-    """Write a checkpoint's weights as a file of the paper authors' code or, where it is to end in .ckpt, of the model zoo."""
+def reverse(ckpt_file: str, output_file: str) -> None:
+    """Write a checkpoint's weights for the model zoo if output_file ends in .ckpt, else for the paper authors' code."""
     from ..weights.torch_files import import_torch
 
     to_zoo = output_file.endswith(".ckpt")
     if not to_zoo:
-        import_torch()  # which may be missing: say so first
+        import_torch()  # fail early if it is missing
     weights, description = read_weights(ckpt_file)
     (write_zoo if to_zoo else write_original)(output_file, weights, description)
 
 
-def read_weights(ckpt_file):
-    """(weights {name: NumPy array}, the side file's dictionary) of a checkpoint of this project; says what became of every parameter."""
+def read_weights(ckpt_file: str) -> tuple[dict[str, np.ndarray], dict]:
+    """Return (weights {name: array}, side file's dictionary) of our checkpoint; print which parameters are used."""
     from ..weights import torch_weights
     from ..weights.side_file import read_side_file
 
     description = read_side_file(ckpt_file, "checkpoint (--ckpt_file)")
-    # MindSpore is slow to load, and not needed for a wrong path.
-    from ..model_utils.config import Config
+    # MindSpore is slow to load, and not needed to report a wrong path.
     from ..network.centernet import build_network
     from ..weights.checkpoints import load_weights, read_checkpoint, stored_name
 
@@ -194,30 +205,30 @@ def read_weights(ckpt_file):
     load_weights(network, parameters, ckpt_file)
     weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
     used = {stored_name(name, parameters) for name in weights}
-    left_out = {name: "the weights of the last step, whose average is taken" if name in weights else "the training's state"
+    left_out = {name: "last step's value; the average is used" if name in weights else "training state"
                 for name in parameters if name not in used}
-    print(f"{ckpt_file}: this project's detector, {len(description['classes'])} classes, {description['arch']}")
+    print(f"{ckpt_file}: detector of this project, {len(description['classes'])} classes, {description['arch']}")
     print(torch_weights.report(parameters, {}, torch_weights.Conversion(weights, left_out, [])))
     return weights, description
 
 
-def write_original(output_file, weights, description):
-    """Write {name: array} as the original's training does, and say so."""
+def write_original(output_file: str, weights: Mapping[str, np.ndarray], description: dict) -> None:
+    """Write weights {name: array} in the format of the paper authors' training, and print a summary."""
     from ..weights import torch_weights
     from ..weights.torch_files import write_torch_file
 
     state = torch_weights.to_original(weights, description.get("num_batches_tracked"))
     write_torch_file(output_file, state, description["epoch"] + 1 if "epoch" in description else 0)
-    print(f"wrote {output_file}: a dictionary of epoch and state_dict ({len(state)} tensors), as the original's training writes it")
+    print(f"wrote {output_file}: epoch and state_dict ({len(state)} tensors), in the original's training format")
 
 
-def write_zoo(output_file, weights, description):
-    """Write {name: array} as the model zoo's training does, but for the optimizer's state, and say so."""
+def write_zoo(output_file: str, weights: Mapping[str, np.ndarray], description: dict) -> None:
+    """Write weights {name: array} as the model zoo's training does, without optimizer state; print a summary."""
     from ..weights import torch_weights
     from ..weights.checkpoints import save_weights
 
     state, remarks = torch_weights.to_zoo(weights)
     path = save_weights(output_file, state)
-    result = (f"wrote {path}: {len(state)} parameters by the model zoo's names, without an optimizer's; its configuration there needs "
-              f"num_classes {len(description['classes'])}")
+    result = (f"wrote {path}: {len(state)} parameters under the model zoo's names, without optimizer state; "
+              f"set num_classes to {len(description['classes'])} in the model zoo's configuration")
     print("\n".join([*remarks, result]))

@@ -1,12 +1,17 @@
 """Detect on the images of a COCO-format data set and score the detections."""
 import os
+from typing import TYPE_CHECKING
 
 from ..core import errors
 from ..core.console import LOG, show
-from ..model_utils.config import get_config
+from ..model_utils.config import Config, get_config
+
+if TYPE_CHECKING:
+    from ..data.coco import Split
+    from ..inference.models import Model
 
 
-def main():
+def main() -> None:
     config = get_config(__doc__)
     LOG.info(config.summary())
     from ..model_utils.moxing_adapter import modelarts
@@ -15,10 +20,11 @@ def main():
         evaluate(config)
 
 
-def check_paths(config):
-    """(the Model, the Split to detect on); a run's best or last checkpoint is put in config by its own name.
+def check_paths(config: Config) -> tuple["Model", "Split"]:
+    """Return (Model, Split to detect on). In config, an alias of a run's checkpoint (RUN/best, RUN/last) is replaced by
+    its path.
 
-    Raises UserError if they are not there, or what lies where the results go is not this project's.
+    Raises UserError if either is missing, or if the results would replace files that are not this project's.
     """
     from ..core.backups import require_ours
     from ..core.locks import require_free
@@ -28,7 +34,8 @@ def check_paths(config):
 
     config.load_checkpoint_path = find_model(config.load_checkpoint_path)
     require_free([config.save_result_dir], lock_name(config))
-    require_ours(os.path.join(config.save_result_dir, config.run_mode), results_of(config.run_mode), option="--save_result_dir")
+    target = os.path.join(config.save_result_dir, config.run_mode)
+    require_ours(target, results_of(config.run_mode), option="--save_result_dir")
     model = open_model(config.load_checkpoint_path)
     try:
         return model, find_split(config.data_dir, config.run_mode, config.dataset_config)
@@ -36,15 +43,15 @@ def check_paths(config):
         raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
 
 
-def lock_name(config):
-    """What an evaluation's lock is called: one in validation images and one in test images write into folders of their own."""
+def lock_name(config: Config) -> str:
+    """The name of an evaluation's lock; evaluations on validation and test images write into different folders."""
     return f"{config.run_mode} evaluation"
 
 
-def evaluate(config):
-    """Detect, score and write what config asks for."""
+def evaluate(config: Config) -> None:
+    """Detect, score and write the results that config selects."""
     model, split = check_paths(config)
-    # What is slow to load is not needed for --help, a wrong option or a wrong path.
+    # Slow to load, and not needed for --help, a wrong option or a wrong path.
     from ..core.locks import locked
     from ..evaluation import evaluator
     from ..inference.models import ending
@@ -59,6 +66,6 @@ def evaluate(config):
     model.check_fixed(config)
     detector = model.load(config)
     LOG.info(f"loaded {model.path}{detector.weights}")
-    part = evaluator.read_part(split, detector.description, config)
+    data = evaluator.read_part(split, detector.description, config)
     with locked([config.save_result_dir], lock_name(config)):
-        evaluator.evaluate(detector, part, config, show)
+        evaluator.evaluate(detector, data, config, show)

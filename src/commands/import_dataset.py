@@ -1,12 +1,14 @@
-"""Make a data set that training and evaluation read of labels in another form.
+"""Convert a labeled data set into the COCO format that training and evaluation read.
 
-Recognized are COCO (also Roboflow's and CVAT's exports), Pascal VOC with and without ImageSets, labelImg (XML beside the images) and YOLO
-(data.yaml, txt). The output folder holds annotations/{train,val,test}.json and images/{train,val,test}/.
+Input formats: COCO (including Roboflow and CVAT exports), Pascal VOC with or without ImageSets, labelImg (XML files
+next to the images) and YOLO (data.yaml, .txt). Writes annotations/{train,val,test}.json and images/{train,val,test}/.
 """
 import argparse
 import glob
 import os
 import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..core import errors
 from ..core.backups import MARK, contains_mark, require_ours
@@ -15,28 +17,35 @@ from ..core.files import atomic_folder
 from ..core.project import command
 from ..inference.options import OptionParser
 
+if TYPE_CHECKING:
+    from ..data.labels.common import Labels
 
-def main(argv=None):
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", required=True, metavar="FOLDER", help="folder with images and labels; it is not changed")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder to make")
+    parser.add_argument("--input", required=True, metavar="FOLDER", help="folder with images and labels; not modified")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder to create")
     parser.add_argument("--val_fraction", type=float, default=0.2,
-                        help="fraction of the training images that becomes the validation part where there is none (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the choice of these images (default: %(default)s)")
+                        help="fraction of the training images to use for validation if there is no validation split "
+                             "(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed for choosing these images (default: %(default)s)")
     parser.add_argument("--format", choices=("auto", "coco", "voc", "yolo"), default="auto",
-                        help="form of the labels; voc is also labelImg's (default: %(default)s, what is recognized)")
-    parser.add_argument("--zero_based", action="store_true", help="the boxes of VOC's XML files count pixels from 0, not from 1")
+                        help="label format; voc includes labelImg (default: %(default)s, detect it)")
+    parser.add_argument("--zero_based", action="store_true",
+                        help="pixel coordinates in VOC XML files start at 0 instead of 1")
     options = parser.parse_args(argv)
     if not 0 < options.val_fraction < 1:
         raise UserError(f"--val_fraction is {options.val_fraction:g}; expected a number between 0 and 1")
     check_folders(options.input, options.output)
 
+    # Slow to load, so not before there is something to do.
     from ..core.console import LOG, log_skipped, show
     from ..data.labels.common import coco_files, resolve_splits, summary
-    from ..data.labels.formats import list_files  # what is slow to load is loaded when there is something to do
+    from ..data.labels.formats import list_files
 
     files = list_files(options.input)
-    labels = read_labels(options.input, files, choose_form(options.input, files, options.format), options.zero_based)
+    form = choose_form(options.input, files, options.format)
+    labels = read_labels(options.input, files, form, options.zero_based)
     try:
         resolve_splits(labels, options.val_fraction, options.seed)
     finally:
@@ -45,25 +54,25 @@ def main(argv=None):
         log_skipped(labels.skipped)
     LOG.info(summary(labels))
     write(options.input, options.output, coco_files(labels))
-    show(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}; what comes next: {command('src/dataset.py')} "
+    show(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}; next: {command('src/dataset.py')} "
          f"--coco_data_dir {shlex.quote(options.output)} --mindrecord_dir mindrecord")
 
 
-def check_folders(source, output):
-    """Raise UserError unless there is a folder to read, and the one to write is another that lies apart from it."""
+def check_folders(source: str, output: str) -> None:
+    """Raise UserError unless the input is a folder, and neither folder contains the other."""
     if os.path.isfile(source):
-        raise UserError(f"--input is a file, {source}; expected the folder that it lies in")
+        raise UserError(f"--input is a file, {source}; expected its folder")
     errors.require_dir(source, "folder of labels (--input)")
     paths = [os.path.realpath(path) for path in (source, output)]
     if os.path.commonpath(paths) in paths:
-        raise UserError(f"--output {output} and --input {source} lie in each other; name an output folder beside the input")
+        raise UserError(f"--output {output} and --input {source} overlap; choose an output folder outside the input")
     require_ours(os.path.normpath(output), is_import, option="--output")
 
 
-def choose_form(folder, files, wanted):
-    """The form of the labels, "coco", "voc" or "yolo": the one wanted, or with "auto" the one recognized, which is said.
+def choose_form(folder: str, files: list[str], wanted: str) -> str:
+    """Return the label format, "coco", "voc" or "yolo": the one wanted or, for "auto", the one recognized, and log it.
 
-    Raises UserError if none or several are.
+    Raises UserError if no format or several formats are recognized.
     """
     from ..core.console import LOG
     from ..data.labels.formats import RECOGNIZED, endings, recognize
@@ -74,45 +83,45 @@ def choose_form(folder, files, wanted):
     if wanted != "auto":
         return wanted
     if not found:
-        raise UserError(f"{folder}: no labels are recognized; it holds {endings(files)}; recognized are {RECOGNIZED}")
+        raise UserError(f"{folder}: label format not recognized in {endings(files)}; supported are {RECOGNIZED}")
     if len(found) > 1:
         several = " and ".join(f"{entry.name} ({entry.detail})" for entry in found)
-        raise UserError(f"{folder}: it holds {several}; say which are meant with --format {' or '.join(entry.form for entry in found)}")
+        forms = " or ".join(entry.form for entry in found)
+        raise UserError(f"{folder} contains {several}; choose with --format {forms}")
     return found[0].form
 
 
-def read_labels(folder, files, form, zero_based):
-    """The common.Labels of a folder. Raises UserError if it holds no images."""
+def read_labels(folder: str, files: list[str], form: str, zero_based: bool) -> "Labels":
+    """The Labels of a folder. Raises UserError if it contains no images."""
     from ..data.labels import coco, voc, yolo
     from ..data.labels.formats import endings, images_of
 
     if not images_of(files):
-        raise UserError(f"{folder}: it holds no images, which belong into the same folder as the labels; it holds {endings(files)}")
+        raise UserError(f"{folder}: no images; expected images and labels in one folder, and found {endings(files)}")
     if form == "voc":
         return voc.read(folder, files, 0 if zero_based else 1)
-    return {"coco": coco, "yolo": yolo}[form].read(folder, files)
+    return (coco if form == "coco" else yolo).read(folder, files)
 
 
-def write(source, output, parts):
-    """Write {part: (COCO dictionary, [(path in source, file name)])} into a folder, which appears when it is whole; one of an earlier call
-    is kept.
+def write(source: str, output: str, splits: Mapping[str, tuple[dict, list[tuple[str, str]]]]) -> None:
+    """Write {split: (COCO dictionary, [(path in source, file name)])} into a folder, which appears when it is complete.
 
-    The images are hard links where the file system can, else copies.
+    Images are hard links where the file system allows it, else copies. The folder of an earlier run is backed up.
     """
     from ..core.console import progress
     from ..core.files import link_or_copy, write_json
 
     with errors.writing(output), atomic_folder(output, is_import) as partial:
         os.makedirs(os.path.join(partial, "annotations"))
-        for part, (content, images) in parts.items():
-            os.makedirs(os.path.join(partial, "images", part))
-            for path, file_name in progress(images, f"writing images/{part}"):
-                link_or_copy(os.path.join(source, path), os.path.join(partial, "images", part, file_name))
+        for split, (content, images) in splits.items():
+            os.makedirs(os.path.join(partial, "images", split))
+            for path, file_name in progress(images, f"writing images/{split}"):
+                link_or_copy(os.path.join(source, path), os.path.join(partial, "images", split, file_name))
             content = {**content, "info": {"written_by": MARK, **content["info"]}}
-            write_json(os.path.join(partial, "annotations", f"{part}.json"), content)
+            write_json(os.path.join(partial, "annotations", f"{split}.json"), content)
 
 
-def is_import(folder):
-    """The test for backups.back_up_existing whether a folder is a data set that this script wrote."""
+def is_import(folder: str) -> bool:
+    """Whether a folder is a data set that this script wrote."""
     files = glob.glob(os.path.join(glob.escape(folder), "annotations", "*.json"))
     return os.path.isdir(folder) and (not os.listdir(folder) or any(map(contains_mark(), files)))

@@ -1,4 +1,4 @@
-"""Draw a small COCO-format data set: colored rectangles, ellipses and triangles on textured backgrounds.
+"""Generate a small COCO-format data set: colored rectangles, ellipses and triangles on textured backgrounds.
 
 The same options and seed give the same files. The layout is COCO 2017's: annotations/instances_{train,val}2017.json and
 {train,val}2017/.
@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import tempfile
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,13 +16,13 @@ from ..core.errors import UserError
 from ..inference.options import OptionParser
 
 CLASSES = ("rectangle", "ellipse", "triangle")
-MAX_SIZE = 4096  # pixels of a side
-MIN_VISIBLE = 0.8  # of every object, when all are painted
-SUPERSAMPLING = 4  # shapes are drawn this much larger, for smooth edges
+MAX_SIZE = 4096  # pixels
+MIN_VISIBLE = 0.8  # unoccluded fraction of each object
+SUPERSAMPLING = 4  # shapes are drawn at this scale, for smooth edges
 
 
-def draw_background(rng, size):
-    """A textured background in muted colors: a gradient, stripes and noise of two grains; float32 [size, size, 3] in 0..255."""
+def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Return a background in muted colors (gradient, stripes, coarse and fine noise): float32 [size, size, 3]."""
     y, x = np.mgrid[0:size, 0:size] / size
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
@@ -29,13 +30,13 @@ def draw_background(rng, size):
     image = rng.uniform(60, 200) + rng.uniform(-15, 15, 3) + (ramp[..., None] - 0.5) * rng.uniform(-80, 80)
     image = image + rng.uniform(3, 25) * np.sin(2 * np.pi * rng.uniform(3, 15) * along + rng.uniform(0, 6))[..., None]
     cells = int(rng.integers(4, 16))
-    coarse = rng.normal(0, rng.uniform(3, 25), (cells, cells)).astype(np.float32)
-    coarse = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+    noise = rng.normal(0, rng.uniform(3, 25), (cells, cells)).astype(np.float32)
+    coarse = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
     return (image + coarse + rng.normal(0, rng.uniform(2, 10), (size, size, 3))).astype(np.float32)
 
 
-def draw_outline(rng, label, size, smallest, largest):
-    """A random outline of a class, polygon [M, 2] float, inside a square of `size` pixels."""
+def draw_outline(rng: np.random.Generator, label: int, size: int, smallest: float, largest: float) -> np.ndarray:
+    """Return a random outline of a class, a polygon [M, 2] float, inside a square of `size` pixels."""
     long_side = rng.uniform(smallest, largest)
     short_side = long_side * rng.uniform(0.75, 1.0)
     if CLASSES[label] == "rectangle":
@@ -44,7 +45,8 @@ def draw_outline(rng, label, size, smallest, largest):
         t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
         points = np.stack([np.cos(t) * long_side / 2, np.sin(t) * short_side / 2], 1)
     else:
-        points = np.array([[-0.5, 0.5], [0.5, 0.5], [rng.uniform(-0.4, 0.4), -0.5]]) * (long_side, long_side * rng.uniform(0.8, 1.0))
+        points = np.array([[-0.5, 0.5], [0.5, 0.5], [rng.uniform(-0.4, 0.4), -0.5]])
+        points = points * (long_side, long_side * rng.uniform(0.8, 1.0))
     angle = rng.uniform(0, np.pi)
     points = points @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points *= min(1.0, 0.95 * size / np.ptp(points, 0).max())
@@ -52,31 +54,35 @@ def draw_outline(rng, label, size, smallest, largest):
     return points + rng.uniform(low, high)
 
 
-def box_of(points):
-    """[x, y, width, height] around a polygon."""
+def box_of(points: np.ndarray) -> list[float]:
+    """The bounding box [x, y, width, height] of a polygon."""
     low, high = points.min(0), points.max(0)
     return [*low, *(high - low)]
 
 
-def mask_of(points, size):
-    """How much of every pixel a polygon covers: float64 [size, size] in 0..1."""
+def mask_of(points: np.ndarray, size: int) -> np.ndarray:
+    """The coverage of each pixel by a polygon: float64 [size, size] in 0..1."""
     mask = np.zeros((size * SUPERSAMPLING,) * 2, np.uint8)
-    cv2.fillPoly(mask, [np.round(points * SUPERSAMPLING).astype(np.int32)], 255)
+    cv2.fillPoly(mask, [np.round(points * SUPERSAMPLING).astype(np.int32)], [255])
     return cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) / 255.0
 
 
-def paint(rng, image, mask, label):
-    """Paint a mask in a vivid color of its class's third of the color circle, with a light texture."""
+def paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, label: int) -> np.ndarray:
+    """Paint a mask in a vivid color from its class's third of the color wheel, with a light texture."""
     hue, saturation, value = (60 * label + rng.uniform(-20, 20)) % 180, rng.uniform(150, 255), rng.uniform(110, 255)
     color = cv2.cvtColor(np.array([[[hue, saturation, value]]]).astype(np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
     fill = color + rng.normal(0, 8, image.shape)
     return (image * (1 - mask[..., None]) + fill * mask[..., None]).astype(np.float32)
 
 
-def draw_image(rng, size, objects, smallest, largest):
-    """(uint8 BGR [size, size, 3], [(label, polygon)]) of one image with up to `objects` objects, and half of that where they fit."""
+def draw_image(rng: np.random.Generator, size: int, objects: int, smallest: float,
+               largest: float) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Return (uint8 BGR image [size, size, 3], [(label, polygon)]) with at most `objects` objects, and at least half of
+    that if they fit."""
     image = draw_background(rng, size)
-    drawn, areas, visible = [], [], []
+    drawn: list[tuple[int, np.ndarray]] = []
+    areas: list[float] = []
+    visible: list[np.ndarray] = []
     for _ in range(rng.integers((objects + 1) // 2, objects + 1)):
         for _ in range(20):
             label = int(rng.integers(len(CLASSES)))
@@ -92,15 +98,16 @@ def draw_image(rng, size, objects, smallest, largest):
     return np.clip(image, 0, 255).astype(np.uint8), drawn
 
 
-def write_part(folder, part, count, options):
-    """Draw `count` images and their annotation file for "train" or "val"."""
-    image_dir = os.path.join(folder, f"{part}2017")
+def write_split(folder: str, split: str, count: int, options: argparse.Namespace) -> int:
+    """Write `count` images and the annotation file of "train" or "val"; return the number of objects."""
+    image_dir = os.path.join(folder, f"{split}2017")
     os.makedirs(image_dir)
     os.makedirs(os.path.join(folder, "annotations"), exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(1, count + 1):
-        # Train and validation images come from separate streams of random numbers.
-        rng = np.random.default_rng([options.seed, ("train", "val").index(part), number])
+        # Training and validation images use separate streams of random numbers.
+        rng = np.random.default_rng([options.seed, ("train", "val").index(split), number])
         image, objects = draw_image(rng, options.size, options.objects, options.smallest, options.largest)
         name = f"{number:06d}.jpg"
         cv2.imwrite(os.path.join(image_dir, name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
@@ -109,38 +116,44 @@ def write_part(folder, part, count, options):
             box = [round(float(value), 2) for value in box_of(points)]
             annotations.append({
                 "id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": box, "iscrowd": 0,
-                "area": round(float(cv2.contourArea(points.astype(np.float32))), 2), "segmentation": [np.round(points, 2).ravel().tolist()],
+                "area": round(float(cv2.contourArea(points.astype(np.float32))), 2),
+                "segmentation": [np.round(points, 2).ravel().tolist()],
             })
     content = {
         "info": {"description": f"shapes, seed {options.seed}"}, "images": images, "annotations": annotations,
         "categories": [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)],
     }
-    with open(os.path.join(folder, "annotations", f"instances_{part}2017.json"), "w", encoding="utf-8") as file:
+    with open(os.path.join(folder, "annotations", f"instances_{split}2017.json"), "w", encoding="utf-8") as file:
         json.dump(content, file)
     return len(annotations)
 
 
-def main():
+def main() -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, help="folder to make")
-    parser.add_argument("--train", type=int, default=1300, help="training images (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=100, help="validation images (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=128, help="side of an image in pixels (default: %(default)s)")
-    parser.add_argument("--objects", type=int, default=3, help="objects in an image at most (default: %(default)s)")
-    parser.add_argument("--smallest", type=float, default=48, help="smallest long side of an object in pixels (default: %(default)s)")
-    parser.add_argument("--largest", type=float, default=72, help="largest long side of an object in pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of all random draws (default: %(default)s)")
+    parser.add_argument("--output", required=True, help="folder to create")
+    parser.add_argument("--train", type=int, default=1300, help="number of training images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=100, help="number of validation images (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=128, help="image width and height in pixels (default: %(default)s)")
+    parser.add_argument("--objects", type=int, default=3,
+                        help="maximum number of objects per image (default: %(default)s)")
+    parser.add_argument("--smallest", type=float, default=48,
+                        help="minimum longer side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--largest", type=float, default=72,
+                        help="maximum longer side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
     options = parser.parse_args()
     if os.path.exists(options.output):
-        raise UserError(f"{options.output} exists; name another --output, or delete it first")
-    if not 0 < options.smallest <= options.largest <= options.size or min(options.train, options.val, options.objects) < 1:
-        raise UserError("expected 0 < smallest <= largest <= size, and at least one image and object of each")
+        raise UserError(f"{options.output} exists; choose another --output, or delete it first")
+    if not 0 < options.smallest <= options.largest <= options.size:
+        raise UserError("expected 0 < --smallest <= --largest <= --size")
+    if min(options.train, options.val, options.objects) < 1:
+        raise UserError("--train, --val and --objects must be at least 1")
     if options.size > MAX_SIZE or options.seed < 0:
-        raise UserError(f"--size is {options.size}, --seed {options.seed}; expected at most {MAX_SIZE}, and at least 0")
+        raise UserError(f"--size is {options.size}, --seed {options.seed}; expected at most {MAX_SIZE} and at least 0")
     folder, name = os.path.split(os.path.abspath(options.output))
     os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(".partial", f".{name}.", folder) as beside:
-        partial = os.path.join(beside, name)
-        for part, count in (("train", options.train), ("val", options.val)):
-            print(f"{part}: {count} images, {write_part(partial, part, count, options)} objects")
+    with tempfile.TemporaryDirectory(".partial", f".{name}.", folder) as parent:
+        partial = os.path.join(parent, name)
+        for split, count in (("train", options.train), ("val", options.val)):
+            print(f"{split}: {count} images, {write_split(partial, split, count, options)} objects")
         os.replace(partial, options.output)

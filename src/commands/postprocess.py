@@ -1,4 +1,4 @@
-"""Score the result files of offline (Ascend 310) inference: boxes of the original images, COCO table."""
+"""Score the result files of offline (Ascend 310) inference; write detections in image pixels and the COCO metrics."""
 import os
 
 from ..core import errors
@@ -7,7 +7,7 @@ from ..core.errors import UserError
 from ..model_utils.config import get_config
 
 
-def main():
+def main() -> None:
     config = get_config(__doc__)
     LOG.info(config.summary())
     # Slow to load, and not needed for --help or a wrong option.
@@ -25,10 +25,12 @@ def main():
     errors.require_dir(config.result_path, "folder of results (--result_path)")
     meta = offline.read_meta(config.meta_path)
     if os.path.isdir(config.label_path):
-        split, data_dir = coco_files.find_split(config.label_path, "val", config.dataset_config), config.label_path
+        split = coco_files.find_split(config.label_path, "val", config.dataset_config)
+        data_dir = config.label_path
     else:
         annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
-        split, data_dir = coco_files.Split(annotation, ""), os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
+        split = coco_files.Split(annotation, "")
+        data_dir = os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
     require_extensions()
     task = task_of(meta)
     coco = coco_files.read_coco(split.annotation, split.image_dir, task)
@@ -42,7 +44,7 @@ def main():
     records, skipped = [], list(meta["skipped"])
     for entry in progress(meta["images"], "post-processing"):
         if entry["id"] not in coco.imgs:
-            skipped.append(f"image {entry['id']}: not among the images of {split.annotation} that can be scored")
+            skipped.append(f"image {entry['id']}: not a usable image of {split.annotation}")
             continue
         path = os.path.join(config.result_path, offline.result_name(offline.input_name(entry["id"])))
         try:
@@ -55,10 +57,11 @@ def main():
     log_skipped(skipped)
     images = [(entry["id"], entry["file_name"]) for entry in meta["images"]]
     if not records:
-        raise UserError(f"{config.result_path}: no result of any of the {len(images)} images")
+        raise UserError(f"{config.result_path}: no usable result for any of the {len(images)} images")
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
     with atomic_folder(target, results.results_of("val")) as folder:
         results.Results(task, split.annotation, images, records, skipped).write(folder, "val")
         LOG.info(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
-        show(results.score_and_write(folder, task, coco, records, coco_files.dataset_name(data_dir, coco), extra, options.voc_metric))
+        dataset = coco_files.dataset_name(data_dir, coco)
+        show(results.score_and_write(folder, task, coco, records, dataset, extra, options.voc_metric))
     show(f"results: {target}")

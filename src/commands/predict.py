@@ -1,6 +1,8 @@
-"""Detect in images, folders of them, videos or a camera; writes images with boxes, a COCO-style predictions.json and a CSV."""
+"""Detect objects in images, videos or a camera stream; write drawings, a COCO-style predictions.json and a CSV file."""
+import argparse
 import glob
 import os
+from collections.abc import Sequence
 
 from ..core import interrupts
 from ..core.backups import require_ours
@@ -17,24 +19,25 @@ from ..model_utils.config import load_defaults
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     if options.heatmap and options.exported:
-        raise UserError("an exported file ends in detections and has no heatmap: --heatmap needs --load_checkpoint_path")
+        raise UserError("an exported model outputs no heatmap: --heatmap requires --load_checkpoint_path")
     model = open_model_of(options)
     sources, base = find_sources(options.input)
     check_output(options.output, base)
 
     eval_options = {name: getattr(options, name) for name in ("flip_test", "keep_res", "batch_size", "multi_scales")
                     if getattr(options, name) is not None}
-    predictor = Predictor(model, options.device_target, options.device_id, options.input_res, options.onnx_provider, options.use_ema,
-                          **eval_options)
+    predictor = Predictor(model, options.device_target, options.device_id, options.input_res, options.onnx_provider,
+                          options.use_ema, **eval_options)
     LOG.info(predictor.settings)
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output
     files = PredictionFiles(folder, predictor, chosen, options.score_thresh)
-    with interrupts.INTERRUPTS.deferred():  # what is detected is written whole
-        detect_in_images(files, [path for path in sources if not is_video(path)], base, options.max_pixels, options.heatmap)
+    with interrupts.INTERRUPTS.deferred():  # finish writing the results
+        images = [path for path in sources if not is_video(path)]
+        detect_in_images(files, images, base, options.max_pixels, options.heatmap)
         for path in sources:
             if is_video(path) and not interrupts.INTERRUPTS.requested:
                 detect_in_video(files, path, options.max_frames, options.heatmap)
@@ -42,39 +45,44 @@ def main(argv=None):
     log_skipped(files.skipped)
     if not files.images:
         if interrupts.INTERRUPTS.requested:
-            raise interrupts.Interrupted("nothing was detected until then, and nothing is written")
-        raise UserError(f"nothing could be read of {options.input} ({len(files.skipped)} files): no results are written")
-    show(f"{len(files.images)} images or frames, {len(files.annotations)} objects, {len(files.skipped)} skipped: {folder}")
+            raise interrupts.Interrupted("no results are written")
+        raise UserError(f"{options.input}: none of {len(files.skipped)} files could be read; no results are written")
+    show(f"{len(files.images)} images or frames, {len(files.annotations)} objects, {len(files.skipped)} skipped: "
+         f"{folder}")
     if files.images and not files.annotations:
-        LOG.info(f"no object scores {options.score_thresh} or more; --score_thresh sets the limit")
+        LOG.info(f"no object with a score of {options.score_thresh} or more; see --score_thresh")
     if interrupts.INTERRUPTS.requested:
-        raise interrupts.Interrupted(f"{folder} holds what was detected until then; the same command starts anew, and keeps "
-                                     "that folder aside")
+        raise interrupts.Interrupted(f"{folder} contains the results so far; "
+                                     "the same command backs it up and starts over")
     return 1 if files.skipped else 0
 
 
-def parse(argv):
-    """The command line; defaults that default_config.yaml has are taken from there."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; defaults come from default_config.yaml. Raises UserError."""
     values, helps, _ = load_defaults()
-    parser = OptionParser(description=__doc__, epilog="Exit code 1 if a file was skipped, 2 if all were, and for a mistake in the options.")
+    parser = OptionParser(description=__doc__,
+                          epilog="Exit code: 1 if files were skipped, 2 if all were or for a wrong option.")
     add_model_options(parser)
     parser.add_argument("--input", required=True,
-                        help="image, folder (with all folders in it), pattern such as 'a/*.jpg', video, or number of a camera")
+                        help="image, folder (searched recursively), pattern such as 'a/*.jpg', video, or camera number")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--score_thresh", type=float, default=values["eval_config.score_thresh"],
-                        help="smallest score that is drawn and written (default: %(default)s)")
-    parser.add_argument("--classes", metavar="A,B", help="only these classes, names separated by commas")
+                        help="minimum score to draw and write (default: %(default)s)")
+    parser.add_argument("--classes", metavar="A,B", help="detect only these classes (names, separated by commas)")
     parser.add_argument("--flip_test", nargs="?", const="true", help=helps["eval_config.flip_test"])
     parser.add_argument("--keep_res", nargs="?", const="true",
-                        help="detect at each image's own size; else each is fitted into the size that the recipe evaluates at")
-    parser.add_argument("--input_res", type=int, nargs=2, metavar=("W", "H"), help="size to fit into, if not that")
-    parser.add_argument("--multi_scales", metavar="LIST", help="scales to detect at and merge, such as \"[0.75, 1, 1.25]\"; "
-                        "without --keep_res a scale above 1 zooms into the middle of the image")
+                        help="detect at each image's original size instead of fitting it into the input size")
+    parser.add_argument("--input_res", type=int, nargs=2, metavar=("W", "H"),
+                        help="input size to fit images into (default: the recipe's evaluation size)")
+    parser.add_argument("--multi_scales", metavar="LIST",
+                        help="scales to detect at and merge, such as \"[0.75, 1, 1.25]\"; without --keep_res, scales "
+                             "above 1 zoom into the center of the image")
     parser.add_argument("--batch_size", type=int, help=helps["eval_config.batch_size"])
-    parser.add_argument("--heatmap", action="store_true", help="write the heatmap over each image or frame, too")
+    parser.add_argument("--heatmap", action="store_true",
+                        help="also write each image or frame overlaid with its heatmap")
     parser.add_argument("--max_pixels", type=int, default=values["dataset_config.max_pixels"],
-                        help="largest image; a larger one is skipped (default: %(default)s)")
-    parser.add_argument("--max_frames", type=int, help="stop after this many frames of a video or camera")
+                        help="skip images with more than this many pixels (default: %(default)s)")
+    parser.add_argument("--max_frames", type=int, help="stop after this many frames of a video or camera stream")
     options = parser.parse_args(argv)
     if not 0 <= options.score_thresh <= 1:
         raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
@@ -86,49 +94,52 @@ def parse(argv):
 # ---------------------------------------------------------------- input and output
 
 
-def is_video(path):
+def is_video(path: str) -> bool:
     """Whether an input is a video or a camera."""
     return is_camera(path) or path.lower().endswith(VIDEO_ENDINGS)
 
 
-def find_sources(text):
-    """(paths of files, or a camera's number, and the folder they all lie in) of --input. Raises UserError if there is nothing."""
+def find_sources(text: str) -> tuple[list[str], str]:
+    """Return ([paths or camera number], common folder) for --input. Raises UserError if nothing matches."""
     if is_camera(text):
         return [text], ""
     if os.path.isdir(text):
         found = sorted(os.path.join(folder, name) for folder, _, names in os.walk(text) for name in names)
         results = tuple(os.path.join(os.path.dirname(path), "") for path in found if os.path.basename(path) == RECORD)
-        found = [path for path in found if not path.startswith(results)]  # of an earlier call
+        found = [path for path in found if not path.startswith(results)]  # of an earlier run
         sources = [path for path in found if path.lower().endswith(IMAGE_ENDINGS + VIDEO_ENDINGS)]
         if not sources:
-            raise UserError(f"no images or videos in {text}; it holds {endings(found)}")
+            raise UserError(f"no images or videos in {text}; it contains {endings(found)}")
         if others := sorted(set(found) - set(sources)):
-            LOG.info(f"{len(others)} other files in {text} are left out: {endings(others)}")
+            LOG.info(f"ignoring {len(others)} other files in {text}: {endings(others)}")
         return sources, text
     if os.path.isfile(text):
         return [text], os.path.dirname(text)
     sources = sorted(path for path in glob.glob(text, recursive=True) if os.path.isfile(path))
     if not sources:
-        raise UserError(f"no file, folder or pattern that matches: {text}")
+        raise UserError(f"--input matches no file or folder: {text}")
     return sources, os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
 
 
-def check_output(folder, base):
-    """Raise UserError unless the output folder is new, empty, or of an earlier call."""
+def check_output(folder: str, base: str) -> None:
+    """Raise UserError unless the output folder is new, empty or of an earlier run, and does not contain the input."""
     if os.path.join(os.path.realpath(base), "").startswith(os.path.join(os.path.realpath(folder), "")):
-        raise UserError(f"--output {folder} holds the input; name another folder")
+        raise UserError(f"--output {folder} holds the input; choose another folder")
     require_ours(folder, PREDICTIONS, option="--output")
 
 
-def choose_classes(text, classes):
-    """Labels of the classes named in text, of all without. Raises UserError with the nearest name for an unknown one."""
+def choose_classes(text: str | None, classes: Sequence[str]) -> list[int]:
+    """Return the labels of the classes named in text, or of all classes if it is empty.
+
+    Raises UserError for an unknown name, with the nearest known one.
+    """
     if not text:
         return list(range(len(classes)))
     chosen = []
-    for name in (part.strip() for part in text.split(",")):
+    for name in map(str.strip, text.split(",")):
         if name not in classes:
-            near = suggest(name, classes)
-            hint = f"did you mean {near!r}?" if near else f"it knows {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+            near, known = suggest(name, classes), ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+            hint = f"did you mean {near!r}?" if near else f"its classes are {known}"
             raise UserError(f"--classes: the model has no class {name!r}; {hint}")
         chosen.append(classes.index(name))
     return chosen

@@ -1,6 +1,10 @@
-"""Turn an exported ONNX file into one of int8 convolutions, calibrated on a folder of images; with annotations, say what it costs in AP."""
+"""Quantize the convolutions of an exported ONNX model to int8, calibrated on a folder of images. With an annotated data
+set, also report the change in AP."""
+import argparse
 import os
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..core import errors, interrupts
 from ..core.backups import contains_mark
@@ -10,20 +14,27 @@ from ..core.suggest import suggest
 from ..core.tables import line
 from ..inference.models import Model, ending, open_model
 from ..inference.options import OptionParser
-from ..model_utils.config import get_config
+from ..model_utils.config import Config, get_config
 
-# What int8 kernels compute; a ConvTranspose and a DeformConv have none. Adds in int8 cost AP and save no time (docs/onnx-int8.md).
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..evaluation.evaluator import Part
+
+# Operators to quantize: ConvTranspose and DeformConv have no int8 kernels, and an int8 Add costs AP and saves no time
+# (docs/onnx-int8.md).
 OPERATORS = ["Conv", "Relu", "MaxPool"]
-RUNS = 10  # of each file, in turns, to time them
-TIMES = contains_mark('{\n "ms, ')  # the test for write_json whether a file is of an earlier call
+RUNS = 10  # timed runs of each model, in turns
+TIMES = contains_mark('{\n "ms, ')  # tests whether a file is a report of an earlier run
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    config = get_config(__doc__, [*(["--config_path", options.config_path] if options.config_path else []), "--run_mode", "val",
-                                  "--visual_image", "false", "--enable_eval", "true", "--data_dir", options.data_dir or ""])
+    config = get_config(__doc__, [*(["--config_path", options.config_path] if options.config_path else []),
+                                  "--run_mode", "val", "--visual_image", "false", "--enable_eval", "true",
+                                  "--data_dir", options.data_dir or ""])
 
-    # What is slow to load is loaded when there is something to do.
+    # Slow to load, so not before there is something to do.
     import itertools
     import json
 
@@ -40,67 +51,72 @@ def main(argv=None):
     LOG.info(adopt_evaluation(config, model.description, model.source))
     model.check_fixed(config)
     proto = float_model(model)
-    left = choose_float(proto, options.keep_float)
+    excluded = choose_float(proto, options.keep_float)
     paths = choose_images(options.images, options.count)
-    part = read_annotated(model.description, config) if options.data_dir else None
+    data = read_annotated(model.description, config) if options.data_dir else None
     detector = model.load(config)
 
     batches = calibration_batches(paths, detector, config)
     first = next(batches)
-    int8 = quantize(proto, itertools.chain([first], batches), left)
-    with atomic_write(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
+    int8 = quantize(proto, itertools.chain([first], batches), excluded)
+    with atomic_write(options.output, HAS_ONNX_SIDE_FILE, onnx_side_file) as path, open(path, "wb") as file:
         file.write(int8.SerializeToString())
     write_json(onnx_side_file(options.output), {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
-    show(f"{os.path.getsize(options.output) / 2**20:.1f} MB, {proto.ByteSize() / 2**20:.1f} MB in float: {options.output}")
-    report = compare({"float": detector, "int8": load_onnx(*read_onnx(options.output), options.output)}, first, part, config)
+    size = os.path.getsize(options.output)
+    show(f"{size / 2**20:.1f} MB, {proto.ByteSize() / 2**20:.1f} MB in float: {options.output}")
+    detectors = {"float": detector, "int8": load_onnx(*read_onnx(options.output), options.output)}
+    report = compare(detectors, first, data, config)
     show(table(report))
     if options.report:
         write_json(options.report, report, TIMES)
 
 
-def parse(argv):
-    """The command line. Raises UserError."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line. Raises UserError."""
     parser = OptionParser(description=__doc__)
-    parser.add_argument("--onnx", required=True, metavar="FILE", help="ONNX file of export.py")
-    parser.add_argument("--images", required=True, metavar="DIR", help="images like those to detect in, with all folders in it; not those "
-                        "that are scored")
-    parser.add_argument("--output", required=True, metavar="FILE", help="ONNX file to write, and its side file")
-    parser.add_argument("--count", type=int, default=100, help="images to calibrate on, spread over the folder (default: %(default)s)")
-    parser.add_argument("--keep_float", nargs="+", default=[], metavar="NAME", help="convolutions that stay float, by the beginning of "
-                        "their names: backbone.conv1, hm_head, ...")
-    parser.add_argument("--data_dir", help="data set whose validation images are scored with both files")
-    parser.add_argument("--config_path", help="configuration of the data set, and the size to fit into where the file leaves it free")
-    parser.add_argument("--report", metavar="FILE", help="JSON file for times and scores of both files")
+    parser.add_argument("--onnx", required=True, metavar="FILE", help="ONNX file written by export.py")
+    parser.add_argument("--images", required=True, metavar="DIR",
+                        help="folder of images for calibration (searched recursively); representative of the images to "
+                             "detect in, but not the ones used for scoring")
+    parser.add_argument("--output", required=True, metavar="FILE", help="ONNX file to write, along with its side file")
+    parser.add_argument("--count", type=int, default=100,
+                        help="number of calibration images, spread evenly over the folder (default: %(default)s)")
+    parser.add_argument("--keep_float", nargs="+", default=[], metavar="NAME",
+                        help="convolutions to leave in float, by name prefix: backbone.conv1, hm_head, ...")
+    parser.add_argument("--data_dir", help="data set folder; scores both models on its validation images")
+    parser.add_argument("--config_path",
+                        help="configuration of the data set, and the input size if the model does not fix it")
+    parser.add_argument("--report", metavar="FILE", help="JSON file to write with times and scores of both models")
     options = parser.parse_args(argv)
     if options.count < 1:
         raise UserError(f"--count is {options.count}; expected at least 1")
     for name in ("onnx", "output"):
         if ending(getattr(options, name)) != ".onnx":
-            raise UserError(f"--{name} is {getattr(options, name)}; expected a name that ends in .onnx")
+            raise UserError(f"--{name} is {getattr(options, name)}; expected a name ending in .onnx")
     return options
 
 
 def float_model(model: Model) -> Any:
-    """The ModelProto of an exported ONNX file, not loaded yet. Raises UserError if it is quantized."""
+    """Return the ModelProto of an exported ONNX file. Raises UserError if it is quantized already."""
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node):
-        raise UserError(f"--onnx {model.path} is quantized already; name the file that export.py wrote")
+        raise UserError(f"--onnx {model.path} is quantized already; use the file that export.py wrote")
     return model.proto
 
 
-def choose_float(model, beginnings):
-    """Names of a ModelProto's convolutions that begin with one of these texts. Raises UserError for a text that none begins with."""
+def choose_float(model: Any, prefixes: Sequence[str]) -> list[str]:
+    """Return the names of a ModelProto's convolutions with these prefixes. Raises UserError if there are none."""
     names = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    for beginning in beginnings:
-        if not any(name.startswith(beginning) for name in names):
-            near = suggest(beginning, names)
-            parts = sorted({name.split(".")[0] for name in names})
-            hint = f"did you mean {near}?" if near else f"the names begin with {', '.join(parts)}"
-            raise UserError(f"--keep_float: no convolution's name begins with {beginning!r}; {hint}")
-    return [name for name in names if name.startswith(tuple(beginnings))]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            near = suggest(prefix, names)
+            modules = sorted({name.split(".")[0] for name in names})
+            hint = f"did you mean {near}?" if near else f"names start with {', '.join(modules)}"
+            raise UserError(f"--keep_float: no convolution's name starts with {prefix!r}; {hint}")
+    return [name for name in names if name.startswith(tuple(prefixes))]
 
 
-def choose_images(folder, count):
-    """Paths of at most count images, spread over a folder and those in it. Raises UserError if it has none."""
+def choose_images(folder: str, count: int) -> list[str]:
+    """Return at most `count` paths, spread evenly over a folder's images. Raises UserError if it has none."""
     from ..data.coco import Split, image_list
     from ..data.summary import sample_evenly
 
@@ -111,8 +127,8 @@ def choose_images(folder, count):
     return [path for _, path in sample_evenly(images, count)]
 
 
-def read_annotated(description, config):
-    """The evaluator.Part of the data set's validation images. Raises UserError."""
+def read_annotated(description: dict, config: Config) -> "Part":
+    """Read the validation split of the data set, for scoring. Raises UserError."""
     from ..data.coco import find_split
     from ..evaluation import evaluator
     from ..native.extensions import require_extensions
@@ -124,10 +140,10 @@ def read_annotated(description, config):
 # ---------------------------------------------------------------- quantizing
 
 
-def calibration_batches(paths, detector, config):
-    """Yield the detector's inputs of images, as detection prepares them, with a batch axis; an image that cannot be read is named.
+def calibration_batches(paths: Sequence[str], detector: Any, config: Config) -> "Iterator[np.ndarray]":
+    """Yield the detector's input batches for images, preprocessed as in detection. Logs images that cannot be read.
 
-    Raises UserError if none can.
+    Raises UserError if none can be read.
     """
     import numpy as np
 
@@ -146,13 +162,15 @@ def calibration_batches(paths, detector, config):
             yield np.repeat(pixels[None], detector.batch_size or 1, axis=0)
     log_skipped(skipped)
     if len(skipped) == len(paths):
-        raise UserError(f"none of {len(paths)} images (--images) can be read; {skipped[0]}")
+        raise UserError(f"none of the {len(paths)} images (--images) could be read; {skipped[0]}")
     LOG.info(f"calibrated on {len(paths) - len(skipped)} images, {len(skipped)} skipped")
 
 
-def quantize(model, batches, left):
-    """The ModelProto with int8 convolutions but those named in left: weights by channel, activations uint8 over the range that the
-    batches give them. Its metadata are the model's."""
+def quantize(model: Any, batches: "Iterator[np.ndarray]", excluded: Sequence[str]) -> Any:
+    """Return a ModelProto's int8 version with the same metadata; convolutions named in `excluded` stay float.
+
+    Weights are quantized per channel, activations to uint8 over the range observed on the batches.
+    """
     import tempfile
 
     import onnx
@@ -164,17 +182,19 @@ def quantize(model, batches, left):
         raise UserError(f"{error.name} is not installed; {how_to_install('onnx')}") from error
 
     class Reader(CalibrationDataReader):
-        def get_next(self):
+        def get_next(self) -> "dict[str, np.ndarray] | None":
             return next(({"image": batch} for batch in batches), None)
 
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
-    add_pre_process_metadata(prepared)  # batch norms are folded and shapes known: ONNX Runtime's own preparation would change nothing
+    # ONNX Runtime's preprocessing would change nothing: batch norms are folded and shapes known.
+    add_pre_process_metadata(prepared)
     with tempfile.TemporaryDirectory() as folder:
-        made = os.path.join(folder, "int8.onnx")
-        quantize_static(prepared, made, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=OPERATORS, per_channel=True,
-                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=left)
-        int8 = onnx.load(made)
+        path = os.path.join(folder, "int8.onnx")
+        quantize_static(prepared, path, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=OPERATORS,
+                        per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                        nodes_to_exclude=excluded)
+        int8 = onnx.load(path)
     del int8.metadata_props[:]
     int8.metadata_props.extend(model.metadata_props)
     onnx.checker.check_model(int8, full_check=True)
@@ -184,8 +204,9 @@ def quantize(model, batches, left):
 # ---------------------------------------------------------------- before and after
 
 
-def compare(detectors, batch, part, config):
-    """{what: {name of detector: number}}: ms of a batch, and the twelve scores on a Part unless that is None.
+def compare(detectors: Mapping[str, Any], batch: "np.ndarray", data: "Part | None",
+            config: Config) -> dict[str, dict[str, float]]:
+    """Return {measurement: {detector's name: number}}: milliseconds per batch, and the metrics on data if given.
 
     Raises Interrupted.
     """
@@ -193,24 +214,26 @@ def compare(detectors, batch, part, config):
     from ..core.timing import time_interleaved
     from ..evaluation import evaluator
 
-    times = time_interleaved({name: lambda detector=detector: detector(batch) for name, detector in detectors.items()}, RUNS)
+    times = time_interleaved({name: partial(detector, batch) for name, detector in detectors.items()}, RUNS)
     size = "x".join(map(str, batch.shape))
     report = {f"ms, {size}": {name: 1000 * sorted(seconds)[RUNS // 2] for name, seconds in times.items()}}
-    for name, detector in detectors.items() if part else ():
-        LOG.info(f"detecting in {len(part.images)} images with the {name} file")
-        results, _ = evaluator.detect(detector, part, config)
-        evaluator.require_read(len(results.skipped), part)
+    if data is None:
+        return report
+    for name, detector in detectors.items():
+        LOG.info(f"detecting in {len(data.images)} images with the {name} model")
+        results, _ = evaluator.detect(detector, data, config)
+        evaluator.require_read(len(results.skipped), data)
         if interrupts.INTERRUPTS.requested:
-            raise interrupts.Interrupted("the int8 file is written whole; nothing is scored")
-        metrics = part.task.scores.score(part.coco, results.records)[1]
-        for metric in part.task.metrics:
+            raise interrupts.Interrupted("the int8 model is written, but not scored")
+        metrics = data.task.scores.score(data.coco, results.records)[1]
+        for metric in data.task.metrics:
             report.setdefault(metric, {})[name] = metrics[metric]
     return report
 
 
-def table(report):
-    """A report as lines: before, after, and their difference; of times, the ratio."""
-    rows = [("", "float", "int8")]
+def table(report: Mapping[str, Mapping[str, float]]) -> str:
+    """Format a report as a table: float, int8 and their difference, or ratio for times."""
+    rows: list[tuple[str, ...]] = [("", "float", "int8")]
     for what, values in report.items():
         before, after = values["float"], values["int8"]
         if what.startswith("ms"):

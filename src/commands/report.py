@@ -1,21 +1,26 @@
-"""Make one self-contained HTML file about a training and its evaluation: curves, scores, errors, images, speed; or, of several, one that
-compares them: curves in one chart, scores side by side, what differs in their configuration."""
+"""Write a self-contained HTML report on a training run and its evaluation (curves, scores, errors, images, speed), or a
+comparison of several runs (joint curves, scores side by side, differences in configuration)."""
+import argparse
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from ..core import errors
 from ..core.errors import UserError
 from ..inference.options import OptionParser
-from ..model_utils.config import get_config
+from ..model_utils.config import Config, get_config
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = OptionParser(description=__doc__)
     parser.add_argument("result_dirs", metavar="RESULT_DIR", nargs="+",
-                        help="save_result_dir of train.py and eval.py: train_record.jsonl, val/, ckpt_0/; several are compared")
-    parser.add_argument("--output", help="file to write (default: RESULT_DIR/report.html; of several runs report.html in this folder)")
-    parser.add_argument("--title", help="heading (default: the folders' names)")
-    parser.add_argument("--data_dir", help="data set that one run was evaluated on (default: where it was then)")
-    parser.add_argument("--config_path", help="configuration of the data set (with --data_dir)")
+                        help="save_result_dir of train.py and eval.py (with train_record.jsonl, val/, ckpt_0/); "
+                             "several are compared")
+    parser.add_argument("--output",
+                        help="file to write (default: RESULT_DIR/report.html, or ./report.html for several runs)")
+    parser.add_argument("--title", help="page title (default: the folder names)")
+    parser.add_argument("--data_dir", help="data set of the evaluation, if it has moved since; only for a single run")
+    parser.add_argument("--config_path", help="configuration of the data set, for --data_dir")
     options = parser.parse_args(argv)
     config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
     folders = [errors.require_dir(folder, "result folder") for folder in options.result_dirs]
@@ -23,8 +28,8 @@ def main(argv=None):
     print(f"wrote {output}")
 
 
-def report(folder, options, config):
-    """Write the page about one run; returns its path."""
+def report(folder: str, options: argparse.Namespace, config: Config) -> str:
+    """Write the report on one run; return its path."""
     from ..core.backups import contains_mark, require_ours
     from ..core.console import LOG
     from ..core.files import read_json
@@ -36,8 +41,9 @@ def report(folder, options, config):
     record, scores, detections = find_files(folder)
     for path in (record, scores, detections):
         if not os.path.isfile(path):
-            LOG.warning(f"without {path}")
-    content = {"record_path": record if os.path.isfile(record) else None, "metrics": read_metrics(scores)}
+            LOG.warning(f"{path} not found; continuing without it")
+    content: dict[str, Any] = {"record_path": record if os.path.isfile(record) else None,
+                               "metrics": read_metrics(scores)}
     if os.path.isfile(detections):
         content.update(ground_truth(read_json(detections, "detections of eval.py", FOUND), options, config))
     title = options.title or os.path.basename(os.path.abspath(folder))
@@ -45,8 +51,8 @@ def report(folder, options, config):
     return output
 
 
-def compare(folders, options):
-    """Write the page about several runs; returns its path."""
+def compare(folders: Sequence[str], options: argparse.Namespace) -> str:
+    """Write the comparison of several runs; return its path."""
     from ..core.backups import contains_mark, require_ours
     from ..core.console import LOG
     from ..runs.comparison import ComparedRun, read_settings, run_names, write_comparison
@@ -54,41 +60,42 @@ def compare(folders, options):
     from ..weights.side_file import find_checkpoints, side_file
 
     if options.data_dir or options.config_path:
-        raise UserError("--data_dir and --config_path are for the images of one run: several are compared without images")
-    output, runs = options.output or "report.html", []
+        raise UserError("--data_dir and --config_path apply only to a single run: a comparison shows no images")
+    output = options.output or "report.html"
+    runs: list[ComparedRun] = []
     require_ours(output, contains_mark(), option="--output")
     for name, folder in zip(run_names(folders), folders):
         if any(os.path.samefile(folder, run.folder) for run in runs):
             raise UserError(f"{folder} is given twice")
         record, scores, _ = find_files(folder)
         checkpoints = find_checkpoints(os.path.join(folder, "ckpt_0")) or find_checkpoints(folder)
-        described = side_file(checkpoints[-1]) if checkpoints else os.path.join(folder, "ckpt_0")
-        missing = [os.path.relpath(path, folder) for path in (record, scores, described) if not os.path.isfile(path)]
-        for part in missing:
-            LOG.warning(f"without {os.path.join(folder, part)}")
+        description = side_file(checkpoints[-1]) if checkpoints else os.path.join(folder, "ckpt_0")
+        missing = [os.path.relpath(path, folder) for path in (record, scores, description) if not os.path.isfile(path)]
+        for path in missing:
+            LOG.warning(f"{os.path.join(folder, path)} not found; continuing without it")
         runs.append(ComparedRun(
             name, folder, *(read_record(record) if os.path.isfile(record) else ([], [])), read_metrics(scores),
-            read_settings(described) if os.path.isfile(described) else None, missing,
+            read_settings(description) if os.path.isfile(description) else None, missing,
         ))
     if not any(run.steps or run.scores or run.metrics for run in runs):
-        raise UserError(f"none of the {len(runs)} runs has a recorded step or an evaluation: there is nothing to compare")
+        raise UserError(f"nothing to compare: none of the {len(runs)} runs has recorded steps or an evaluation")
     names = ", ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
     write_comparison(output, options.title or names, runs)
     return output
 
 
-def find_files(folder):
-    """The paths of a run's record, scores and detections, there or not. Raises UserError if none is."""
+def find_files(folder: str) -> list[str]:
+    """Return the paths of a run's record, scores and detections. Raises UserError if none of them exists."""
     results = os.path.join(folder, "val") if os.path.isdir(os.path.join(folder, "val")) else folder
     paths = [os.path.join(folder, "train_record.jsonl")]
     paths += [os.path.join(results, name) for name in ("metrics.json", "val_pred_result.json")]
     if not any(map(os.path.isfile, paths)):
-        raise UserError(f"{folder} has neither train_record.jsonl nor val/ of an evaluation")
+        raise UserError(f"{folder} contains neither train_record.jsonl nor results of an evaluation (val/)")
     return paths
 
 
-def read_metrics(path):
-    """The dictionary of a metrics.json, None if it is not there. Raises UserError."""
+def read_metrics(path: str) -> dict | None:
+    """Return the dictionary of a metrics.json, or None if the file does not exist. Raises UserError."""
     from ..core.files import read_json
     from ..core.kinds import is_number
     from ..evaluation.results import SCORES, TIMES
@@ -101,8 +108,8 @@ def read_metrics(path):
     return read_json(path, "scores of eval.py", tests)
 
 
-def ground_truth(result, options, config):
-    """Ground truth, records, images and task of an evaluation's result: {"coco", "records", "images", "task"}. Raises UserError."""
+def ground_truth(result: dict, options: argparse.Namespace, config: Config) -> dict[str, Any]:
+    """Return {"coco", "records", "images", "task"} of an evaluation's result. Raises UserError."""
     from ..data.coco import find_split, image_list, read_coco
     from ..tasks import task_of
 
@@ -113,13 +120,12 @@ def ground_truth(result, options, config):
         images = dict(image_list(split, coco))
     else:
         if not os.path.isfile(result["annotation"]):
-            raise UserError(f"the annotations are no longer at {result['annotation']}; say where the data set is with --data_dir")
+            raise UserError(f"annotation file not found: {result['annotation']}; "
+                            "set --data_dir to the data set's new location")
         coco = read_coco(result["annotation"], task=task)
         images = {info["id"]: info["file_name"] for info in result["images"]}
-    unknown = [record["image_id"] for record in result["annotations"] if record["image_id"] not in coco.imgs]
-    if unknown:
-        raise UserError(f"image {unknown[0]} of the results is not in the annotations; is it the data set of this evaluation?")
-    foreign = [record["category_id"] for record in result["annotations"] if record["category_id"] not in coco.cats]
-    if foreign:
-        raise UserError(f"category id {foreign[0]} of the results is not in the annotations; is it the data set of this evaluation?")
+    for what, key, known in (("image", "image_id", coco.imgs), ("category id", "category_id", coco.cats)):
+        if unknown := [record[key] for record in result["annotations"] if record[key] not in known]:
+            raise UserError(f"{what} {unknown[0]} of the results is not in the annotations; "
+                            "is this the data set of the evaluation?")
     return {"coco": coco, "records": result["annotations"], "images": images, "task": task}

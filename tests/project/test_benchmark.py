@@ -1,4 +1,4 @@
-"""tools/benchmark.py: what its rows say, and how a reader plugs something in."""
+"""tools/benchmark.py: its rows, and other implementations given with --peer."""
 import json
 
 import pytest
@@ -25,35 +25,40 @@ def make(case, inputs):
 @pytest.mark.slow
 def test_a_part_with_a_peer(tmp_path):
     (tmp_path / "peer.py").write_text(PEER)
-    done = run_script("tools/benchmark.py", "--only", "postprocess", "--runs", 3, "--json", "rows.json", "--peer", "peer.py", cwd=tmp_path)
+    options = "--only", "postprocess", "--runs", 3, "--json", "rows.json", "--peer", "peer.py"
+    done = run_script("tools/benchmark.py", *options, cwd=tmp_path)
     content = json.loads((tmp_path / "rows.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    ours, mine = rows["100 boxes to records, 80 classes, soft-NMS"], rows["100 boxes to records, 80 classes, soft-NMS (mine)"]
+    name = "100 boxes to records, 80 classes, soft-NMS"
+    ours, mine = rows[name], rows[f"{name} (mine)"]
     assert 0 < ours["least"] <= ours["median"] <= ours["most"] and ours["unit"] == "us" and "ours_to_it" not in ours
     assert mine["ours_to_it"] > 1  # fifty images' boxes against one short sum
     assert rows["peak memory of this part"]["median"] > 0.05
-    for part in ("cores; Python", "numpy 1.", "postprocess", "median", "ours / it", "(mine)"):
-        assert part in done.stdout
+    for text in ("cores; Python", "numpy 1.", "postprocess", "median", "ours / it", "(mine)"):
+        assert text in done.stdout
     assert content["machine"] in done.stdout
 
 
-@pytest.mark.parametrize("unit, count, expected", [("s", 4, 0.5), ("ms", 4, 500), ("us", 2, 1e6), ("images/s", 8, 4), ("ratio", 1, 2)])
+@pytest.mark.parametrize("unit, count, expected", [
+    ("s", 4, 0.5), ("ms", 4, 500), ("us", 2, 1e6), ("images/s", 8, 4), ("ratio", 1, 2),
+])
 def test_units_by_hand(unit, count, expected):
     assert timing.convert(2.0, timing.Case("x", unit=unit, count=count)) == pytest.approx(expected)
 
 
-def test_a_count_may_be_zero():
-    assert timing.convert(0, timing.Case("answers with status 503", unit="")) == 0
+def test_a_value_may_be_zero():
+    assert timing.convert(0, timing.Case("responses with status 503", unit="")) == 0
 
 
-def test_functions_take_turns_and_the_first_call_does_not_count():
+def test_functions_take_turns_after_a_warm_up_call():
     calls = []
     times = timing.time_interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert calls == ["a", "b"] * 3 and {name: len(series) for name, series in times.items()} == {"a": 2, "b": 2}
 
 
 def test_the_parts():
-    assert list(benchmark.PARTS) == ["input", "train", "infer", "family", "onnx", "decode", "postprocess", "eval", "convert", "serve"]
+    assert list(benchmark.PARTS) == ["input", "train", "infer", "family", "onnx", "decode", "postprocess", "eval",
+                                     "convert", "serve"]
 
 
 @pytest.mark.slow
@@ -67,21 +72,23 @@ def test_parts_that_read_a_data_set(part, names, monkeypatch):
     cases = {case.name: case for case in benchmark.PARTS[part](1)}
     assert names <= set(cases)
     for name in names:
-        assert all(value > 0 for row in timing.measure(part, cases[name], 1, []) for value in (row["least"], row["most"])), name
+        rows = timing.measure(part, cases[name], 1, [])
+        assert all(value > 0 for row in rows for value in (row["least"], row["most"])), name
 
 
 @pytest.mark.slow
-def test_the_load_on_the_service(monkeypatch):
+def test_the_service_under_load(monkeypatch):
     for name, value in {"SIDE": 64, "SECONDS": 1, "CLIENTS": 8, "IMAGES": 3}.items():
         monkeypatch.setattr(benchmark_service, name, value)
     with resdcn_18_is("SMALL"):
         cases = {case.name.strip(): case.seconds for case in benchmark.PARTS["serve"](1)}
-    assert cases["answers unlike the Predictor's"] == [0] and cases["answers with status 200"][0] > 20
-    names = ("the service, 8 clients", "of the bare network's", "99th percentile at half the rate, of that")
+    assert cases["responses that differ from the Predictor"] == [0] and cases["responses with status 200"][0] > 20
+    names = ("service, 8 clients", "relative to the bare network",
+             "99th percentile at half the rate, relative to a single request")
     assert all(cases[name][0] > 0 for name in names)
 
 
-def test_mistakes(tmp_path):
+def test_wrong_options(tmp_path):
     assert_user_error(call_script("tools/benchmark.py", "--runs", 0, check=False), "at least 1")
     assert_user_error(call_script("tools/benchmark.py", "--peer", "/nowhere.py", check=False), "/nowhere.py")
     (tmp_path / "empty.py").write_text("")

@@ -1,4 +1,4 @@
-"""tests/parity.py: that the shipped vectors pass, and that it fails where it must."""
+"""tests/parity.py: the shipped vectors pass, and differences fail."""
 import os
 import re
 import shutil
@@ -14,12 +14,12 @@ from src.weights.checkpoints import load_weights, parameter_shapes
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, assert_user_error, call_script, network_of, resdcn_18_is
 
-pytestmark = pytest.mark.usefixtures("undrawn")  # the weights are the recorded ones
+pytestmark = pytest.mark.usefixtures("undrawn")  # the weights are recorded
 
 
 @pytest.fixture
-def atomic_folder(tmp_path):
-    """A copy of the golden vectors to change."""
+def all_vectors(tmp_path):
+    """A copy of the golden vectors, to modify."""
     return shutil.copytree(GOLDEN, tmp_path / "golden")
 
 
@@ -30,14 +30,14 @@ def change(path, **arrays):
 
 
 @pytest.fixture
-def folder(atomic_folder):
+def folder(all_vectors):
     """The same without the other networks, which take half a minute."""
-    shutil.rmtree(atomic_folder / "family")
-    return atomic_folder
+    shutil.rmtree(all_vectors / "family")
+    return all_vectors
 
 
 def failures(folder, only):
-    """The failed rows of a folder; of the vectors only some files are compared."""
+    """The failed rows of a folder; only the files in `only` are compared."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "COMPONENTS", {name: parity.COMPONENTS[name] for name in only})
         return [row.component for part in parity.folder_parts(folder).values() for row in part() if not row.passed]
@@ -48,20 +48,23 @@ def maps(*labels, stacks=1):
 
 
 FOLDS, FORMS, HEADS = ("not folded", "folded"), ("native", "composite"), ("hm", "wh", "reg")
-ROWS = {  # of every part of the shipped vectors, rows that it is to have among others
+ROWS = {  # of each file of the shipped vectors, the beginnings of some rows
     "network.npz": [f"network, {form}: {head}" for form in FORMS for head in HEADS],
-    "zoo_network.npz": ["model zoo: 148 parameters there and back", *(f"model zoo, {form}: {head}" for form in FORMS for head in HEADS)],
+    "zoo_network.npz": ["model zoo: round trip of 148 parameters",
+                        *(f"model zoo, {form}: {head}" for form in FORMS for head in HEADS)],
     "preprocess_test.npz": [f"preprocessing {case}" for case in range(5)],
-    **{f"sample_{name}.npz": [f"sample {name}: heatmap"] for name in ("plain", "crop", "crop_flip", "mse", "dense_wh", "cat_spec_wh")},
+    **{f"sample_{name}.npz": [f"sample {name}: heatmap"]
+       for name in ("plain", "crop", "crop_flip", "mse", "dense_wh", "cat_spec_wh")},
     "color_aug.npz": ["color 3: normalized"], "gaussian_radius.npz": ["gaussian radius"],
-    "losses.npz": ["loss focal: gradient", "loss cat_spec_l1", "loss l1_no_objects"], "decode.npz": ["decode, dets_cat: boxes"],
+    "losses.npz": ["loss focal: gradient", "loss cat_spec_l1", "loss l1_no_objects"],
+    "decode.npz": ["decode, dets_cat: boxes"],
     "post_process.npz": ["post-processing 1: boxes"], "soft_nms.npz": ["soft-NMS 2, gaussian: scores"],
     **{f"family/{name}.npz": [f"{name}: ", *maps(*(f"{name}, {form}, {fold}" for form in FORMS for fold in FOLDS))]
        for name in ("dla_34", "resdcn_101")},
-    "family/hourglass_narrow.npz": ["hourglass_narrow: 984 tensors there and back",
+    "family/hourglass_narrow.npz": ["hourglass_narrow: round trip of 984 tensors",
                                     *maps(*(f"hourglass_narrow, {fold}" for fold in FOLDS), stacks=2)],
-    "family/hourglass_shapes.json": ["hourglass: 984 tensors there and back"],
-    "family/res_18.npz": ["res_18: 150 tensors there and back", *maps(*(f"res_18, {fold}" for fold in FOLDS))],
+    "family/hourglass_shapes.json": ["hourglass: round trip of 984 tensors"],
+    "family/res_18.npz": ["res_18: round trip of 150 tensors", *maps(*(f"res_18, {fold}" for fold in FOLDS))],
 }
 PYTORCH_ROWS = {
     "deformable convolution": ["DCN native, offsets to 3: gradient of offsets", "DCN composite, offsets to 3: values"],
@@ -71,7 +74,7 @@ PYTORCH_ROWS = {
 
 
 def assert_passed(rows, expected):
-    """All rows have passed; among them are those that begin with what is expected."""
+    """Assert that all rows pass, and that each expected beginning occurs among them."""
     assert [row for row in rows if not row.passed] == []
     for component in expected:
         assert any(row.component.startswith(component) for row in rows), component
@@ -80,17 +83,17 @@ def assert_passed(rows, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ROWS)
 def test_the_shipped_vectors_pass(part, by_operation):
-    """What the table says of every file. DLA-34 takes its time: composed deformable convolutions, operation by operation, twice."""
+    """All rows of all files. DLA-34 is slow: composite deformable convolutions, operation by operation, twice."""
     assert_passed(list(parity.folder_parts(GOLDEN)[part]()), ROWS[part])
 
 
 class SmallNet(torch.nn.Module):
-    """small_network.SMALL in PyTorch, of three classes."""
+    """small_network.SMALL in PyTorch, with three classes."""
 
     def __init__(self):
         super().__init__()
-        backbone = {"0": torch.nn.Conv2d(3, 16, 7, 4, 3, bias=False), "1": torch.nn.BatchNorm2d(16), "2": torch.nn.ReLU(),
-                    "3": torch_reference.BasicBlock(16, 32, 2)}
+        backbone = {"0": torch.nn.Conv2d(3, 16, 7, 4, 3, bias=False),
+                    "1": torch.nn.BatchNorm2d(16), "2": torch.nn.ReLU(), "3": torch_reference.BasicBlock(16, 32, 2)}
         for name, module in backbone.items():
             self.add_module(name, module)
         self.deconv_layers = torch.nn.Sequential(
@@ -109,14 +112,15 @@ class SmallNet(torch.nn.Module):
 
 
 def small_networks():
-    """(SmallNet with offsets that are not zero, a function: (state, dcn_impl) -> SMALL with these weights)."""
+    """Return (SmallNet with nonzero offsets, a function: (state, dcn_impl) -> SMALL with these weights)."""
     torch.manual_seed(0)
 
     def ours(state, dcn_impl):
         with resdcn_18_is("SMALL"):
             network = network_of(3, dcn_impl)
         weights = torch_weights.from_source(state, parameter_shapes(network), "original").weights
-        load_weights(network, {name: ms.Parameter(ms.Tensor(value), name=name) for name, value in weights.items()}, "small")
+        parameters = {name: ms.Parameter(ms.Tensor(value), name=name) for name, value in weights.items()}
+        load_weights(network, parameters, "small")
         return network
 
     return parity.with_offsets(SmallNet()), ours
@@ -124,16 +128,16 @@ def small_networks():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PYTORCH_ROWS)
-def test_what_pytorch_computes_is_the_same(part, by_operation):
-    """Of training, the small network's; parity.py itself trains the whole one, whose gradients test_step.py compares.
+def test_pytorch_gives_the_same_results(part, by_operation):
+    """Training uses the small network; parity.py itself trains the full one, and test_step.py compares its gradients.
 
-    Its two graphs, for both deformable convolutions, take their time to compile.
+    The two graphs, one per form of the deformable convolution, are slow to compile.
     """
     rows = parity.training_rows(of=small_networks, rate=1e-4) if part == "training" else parity.pytorch_parts()[part]()
     assert_passed(list(rows), PYTORCH_ROWS[part])
 
 
-def test_the_table_has_every_part():
+def test_all_parts_are_covered():
     assert set(parity.folder_parts(GOLDEN)) == set(ROWS) and set(parity.pytorch_parts()) == set(PYTORCH_ROWS)
 
 
@@ -156,7 +160,7 @@ def test_a_difference_fails(file, array, factor, row, folder, by_operation):
     assert row in failures(folder, [file])
 
 
-def test_what_is_missing_or_was_not_compared_fails(folder, by_operation):
+def test_missing_and_unused_vectors_fail(folder, by_operation):
     os.remove(folder / "losses.npz")
     change(folder / "decode.npz", dets_new=np.zeros(3))
     np.savez(folder / "new.npz", a=np.zeros(3))
@@ -165,7 +169,7 @@ def test_what_is_missing_or_was_not_compared_fails(folder, by_operation):
 
 
 def test_the_table_and_its_exit_code(folder, capsys, monkeypatch, by_operation):
-    """As a user prints it: a line for each row, and how many there are. A row that fails is exit code 1."""
+    """One line per row, and their number. A failed row gives exit code 1."""
     kept = {"gaussian_radius.npz": 1, "post_process.npz": 6}
     monkeypatch.setattr(parity, "COMPONENTS", {file: parity.COMPONENTS[file] for file in kept})
     for file in folder.glob("*.npz"):
@@ -184,7 +188,7 @@ def test_the_table_and_its_exit_code(folder, capsys, monkeypatch, by_operation):
     assert re.search(r"^8 comparisons, 0 failed$", table, re.M) and "PyTorch" not in table
     assert re.search(r"^component +difference +relative +tolerance$", table, re.M)
     monkeypatch.setattr(parity, "pytorch_parts", dict)
-    assert "PyTorch" in printed(0)  # what could not be compared
+    assert "PyTorch" in printed(0)  # it is not installed
     change(folder / "gaussian_radius.npz", radius=np.zeros(64))
     table = printed(1)
     assert re.search(r"^gaussian radius .* FAIL$", table, re.M) and "7 comparisons, 1 failed" in table
@@ -192,7 +196,7 @@ def test_the_table_and_its_exit_code(folder, capsys, monkeypatch, by_operation):
 
 @pytest.mark.slow
 def test_another_seed_and_size_of_the_network(folder, by_operation):
-    """Weights, input and outputs of another seed, made by PyTorch."""
+    """Weights, input and outputs for another seed, computed by PyTorch."""
     state, recipe = parity.golden_weights(folder, 77)
     network = torch_reference.CenterNet(80).eval()
     network.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
@@ -205,13 +209,15 @@ def test_another_seed_and_size_of_the_network(folder, by_operation):
 
 @pytest.mark.slow
 def test_another_seed_and_size_of_the_model_zoos_network(folder, by_operation):
-    """As the original's, by PyTorch; the model zoo's deformable convolutions have no bias."""
+    """Like the original's, computed by PyTorch; the model zoo's deformable convolutions have no bias."""
     state, recipe = parity.zoo_weights(folder, 78)
     network = torch_reference.CenterNet(80).eval()
     names = torch_reference.zoo_names(network)
     assert sorted(names.values()) == sorted(state)
-    missing, _ = network.load_state_dict({name: torch.tensor(state[theirs]) for name, theirs in names.items()}, strict=False)
-    assert {name for name in missing if not name.endswith("num_batches_tracked")} == {f"deconv_layers.{layer}.bias" for layer in (0, 6, 12)}
+    tensors = {name: torch.tensor(state[theirs]) for name, theirs in names.items()}
+    missing, _ = network.load_state_dict(tensors, strict=False)
+    biases = {name for name in missing if not name.endswith("num_batches_tracked")}
+    assert biases == {f"deconv_layers.{layer}.bias" for layer in (0, 6, 12)}
     with torch.no_grad():
         hm, wh, reg = network(torch.tensor(recipe["make_input"](78, (1, 3, 96, 64))))
     np.savez(folder / "zoo_network.npz", hm=torch.sigmoid(hm).numpy(), wh=wh.numpy(), reg=reg.numpy(), seed=78)
@@ -221,18 +227,19 @@ def test_another_seed_and_size_of_the_model_zoos_network(folder, by_operation):
 
 @pytest.mark.slow
 def test_a_difference_in_the_model_zoos_network_fails(folder, monkeypatch, by_operation):
-    """Sizes that are others by a ten-thousandth, and offsets that the converter gives back in another order; and no more."""
+    """Sizes that differ by 1e-4 and offsets in another order fail, and nothing else."""
     with np.load(folder / "zoo_network.npz") as golden:
         change(folder / "zoo_network.npz", wh=golden["wh"] * np.float32(1 + 1e-4))
     monkeypatch.setattr(parity.torch_weights, "_offsets_back", lambda name, value: value)
     found = [row for row in failures(folder, ["zoo_network.npz"]) if row.startswith("model zoo")]
-    assert found == ["model zoo, native: wh", "model zoo, composite: wh", "model zoo: 148 parameters there and back, how many differ"]
+    assert found == ["model zoo, native: wh", "model zoo, composite: wh",
+                     "model zoo: round trip of 148 parameters, mismatches"]
 
 
 @pytest.mark.slow
-def test_a_difference_in_the_family_fails(atomic_folder, by_operation):
-    """An array that differs, one that is too many, a file of no known network; and no more."""
-    folder, family = atomic_folder, atomic_folder / "family"
+def test_a_difference_in_the_family_fails(all_vectors, by_operation):
+    """A changed array, a surplus array and a file of an unknown network fail, and nothing else."""
+    folder, family = all_vectors, all_vectors / "family"
     for file in family.iterdir():
         if not file.name.startswith("res_18"):
             file.unlink()
@@ -248,7 +255,7 @@ def test_a_folder_without_the_family(folder):
     assert not [row for row in failures(folder, ["gaussian_radius.npz"]) if "family" in row]
 
 
-def test_values_that_are_not_finite_fail():
+def test_non_finite_values_fail():
     for ours in ([np.nan, 1.0], [np.inf, 1.0]):
         assert not parity.compare("x", ours, [1.0, 1.0]).passed
     assert not parity.compare("x", [1.0], [1.0, 1.0]).passed
@@ -257,7 +264,7 @@ def test_values_that_are_not_finite_fail():
     assert parity.compare("x", [1.5, 100], [1.0, 100], step=0.5).passed
 
 
-def test_vectors_that_cannot_be_read(folder):
+def test_unreadable_vectors(folder):
     with np.load(folder / "gaussian_radius.npz") as file:
         np.savez(folder / "gaussian_radius.npz", hw=file["hw"])
     with pytest.raises(UserError, match=r"gaussian_radius.npz.* radius\b"):
@@ -267,5 +274,5 @@ def test_vectors_that_cannot_be_read(folder):
         failures(folder, ["gaussian_radius.npz"])
 
 
-def test_no_folder():
+def test_a_missing_folder():
     assert_user_error(call_script("tests/parity.py", "/nowhere", check=False), "/nowhere")

@@ -1,4 +1,4 @@
-"""READMEs and docs: short, name only what exists, say the same in both languages; the table of parameters is the generated one."""
+"""READMEs and docs: short, with valid names and links, equal in both languages; the parameter table is up to date."""
 import functools
 import glob
 import os
@@ -10,7 +10,8 @@ from tests.conftest import ROOT, call_script
 from tests.weights.test_zoo import ZOO_FILES
 from tools import document_parameters
 
-PAGES = ["README.md", "README_CN.md", "CONTRIBUTING.md", *sorted(os.path.relpath(path, ROOT) for path in glob.glob(f"{ROOT}/docs/*.md"))]
+PAGES = ["README.md", "README_CN.md", "CONTRIBUTING.md",
+         *sorted(os.path.relpath(path, ROOT) for path in glob.glob(f"{ROOT}/docs/*.md"))]
 
 
 def read(page):
@@ -19,8 +20,8 @@ def read(page):
         return file.read()
 
 
-def test_the_table_of_parameters_is_generated():
-    """python tools/document_parameters.py writes it anew."""
+def test_the_parameter_table_is_up_to_date():
+    """Run python tools/document_parameters.py to update it."""
     assert read("docs/parameters.md") == document_parameters.page()
 
 
@@ -30,8 +31,8 @@ def test_the_readmes_are_short(readme):
     assert len(lines) <= 200 and max(map(len, lines)) <= 100
 
 
-def test_both_readmes_say_the_same():
-    """The same commands (but for comments), links to pages, and figures in their tables."""
+def test_both_readmes_correspond():
+    """Same commands (except comments), links to pages, and figures in tables."""
     def commands(text):
         blocks = re.findall(r"```(?:bash|python|text|bibtex)\n(.*?)```", text, re.S)
         return [re.sub(r"\s*#.*", "", block).split() for block in blocks]
@@ -50,51 +51,53 @@ def test_both_readmes_say_the_same():
 def test_named_files_exist(page):
     text = read(page)
     names = set(re.findall(r"(?:scripts|tools|src|tests|docs|configs)/[\w/-]+\.(?:pyx|py|sh|yaml|jpg|svg|md)", text))
-    names -= {"configs/mine.yaml"}  # the reader's
+    names -= {"configs/mine.yaml"}  # an example of a user's file
     if page == "docs/differences.md":
-        names = {name for name in names if name not in ZOO_FILES}  # which tests/weights/test_zoo.py looks for
+        names = {name for name in names if name not in ZOO_FILES}  # checked by tests/weights/test_zoo.py
     folder = os.path.dirname(os.path.join(ROOT, page))
     links = set(re.findall(r"\]\(([^)#:]+)\)", re.sub(r"`[^`]*`", "", text)))
     for path in [*(os.path.join(ROOT, name) for name in names), *(os.path.join(folder, name) for name in links)]:
         assert os.path.exists(path), path
 
 
-def test_who_comes_first_finds_quick_start_set_up_and_tests():
-    """In this order, the test command being the one that continuous integration runs."""
+def test_the_readme_leads_from_quick_start_to_setup_to_tests():
+    """The test command is the one that continuous integration runs."""
     text = read("README.md")
-    places = [text.index(command) for command in ("](#quick-start)", "\nbash scripts/quick_start.sh ", "\nbash scripts/setup_env.sh ",
-                                                  "\nbash scripts/run_tests.sh ")]
+    commands = [f"\nbash scripts/{name}.sh " for name in ("quick_start", "setup_env", "run_tests")]
+    places = [text.index(wanted) for wanted in ("](#quick-start)", *commands)]
     assert places == sorted(places) and "\nbash scripts/run_tests.sh " in read(".ci/run")
 
 
 @functools.cache
 def options_of(script):
-    """The options that a script's --help names."""
+    """The options in a script's --help text."""
     return set(re.findall(r"--[\w.-]+", call_script(script, "--help").stdout))
 
 
-def test_commands_have_the_options_that_pages_give_them():
-    """Of every `python SCRIPT --option ...` in a block of commands; some tools take train.py's, too."""
-    checked, takes_trains = 0, ("tools/check_dataset.py", "tools/train_full.py")
+def test_documented_options_exist():
+    """In each `python SCRIPT --option ...` of a command block; some tools accept train.py's options, too."""
+    checked, takes_parameters = 0, ("tools/check_dataset.py", "tools/train_full.py")
     for page in PAGES:
         for block in re.findall(r"```bash\n(.*?)```", read(page), re.S):
             lines = re.sub(r"\s#.*", "", block.replace("\\\n", " ")).splitlines()
-            for script, words in re.findall(r"^(?:\w+=\S+ )*python ((?:tools/|src/)?\w+\.py)(.*)$", "\n".join(lines), re.M):
-                takes = options_of(script) | (options_of("train.py") if script in takes_trains else set())
-                assert set(re.findall(r"(?<=\s)--[\w.-]+", words)) <= takes, (page, script, words)
+            commands = re.findall(r"^(?:\w+=\S+ )*python ((?:tools/|src/)?\w+\.py)(.*)$", "\n".join(lines), re.M)
+            for script, arguments in commands:
+                options = options_of(script) | (options_of("train.py") if script in takes_parameters else set())
+                assert set(re.findall(r"(?<=\s)--[\w.-]+", arguments)) <= options, (page, script, arguments)
                 checked += 1
     assert checked > 40
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_headings(page):
-    """As GitHub names them: without punctuation, in lower case, with - for spaces."""
+    """With GitHub's anchors: lower case, without punctuation, with - for spaces."""
     for target, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)]+)\)", read(page)):
         text = read(os.path.normpath(os.path.join(os.path.dirname(page), target)) if target else page)
-        headings = [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.M)]
-        assert anchor in headings, (page, target, anchor)
+        headings = re.findall(r"^#+ (.*)$", text, re.M)
+        anchors = [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
+        assert anchor in anchors, (page, target, anchor)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_no_command_needs_what_users_do_not_have(page):
+def test_no_page_refers_to_unpublished_files(page):
     assert "../shared" not in read(page)

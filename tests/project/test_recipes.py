@@ -1,4 +1,4 @@
-"""The recipes in configs/: each can be read, and those of the paper's tables say what the original's commands do."""
+"""The recipes in configs/: all are valid, and those of the paper's tables match the original's commands."""
 import glob
 import os
 
@@ -9,10 +9,13 @@ from src.model_utils.config import get_config
 from src.network.architectures import network_facts, resolved
 from tests.conftest import ROOT
 
-# Network, input, epochs, rate, epochs after which it falls, images in all: the original's experiments/*.sh and MODEL_ZOO.md.
+# Network, input size, epochs, learning rate, epochs after which it drops, total batch size: from the original's
+# experiments/*.sh and MODEL_ZOO.md.
 PUBLISHED = {
-    "coco_hourglass": ("hourglass", 512, 50, 2.5e-4, [40], 24), "coco_dla_1x": ("dla_34", 512, 140, 5e-4, [90, 120], 128),
-    "coco_dla_2x": ("dla_34", 512, 230, 5e-4, [180, 210], 128), "coco_resdcn101": ("resdcn_101", 512, 140, 3.75e-4, [90, 120], 96),
+    "coco_hourglass": ("hourglass", 512, 50, 2.5e-4, [40], 24),
+    "coco_dla_1x": ("dla_34", 512, 140, 5e-4, [90, 120], 128),
+    "coco_dla_2x": ("dla_34", 512, 230, 5e-4, [180, 210], 128),
+    "coco_resdcn101": ("resdcn_101", 512, 140, 3.75e-4, [90, 120], 96),
     "coco_resdcn18": ("resdcn_18", 512, 140, 5e-4, [90, 120], 114),
     **{f"voc_{name}_{side}": (arch, side, 70, 1.25e-4, [45, 60], 32)
        for name, arch in (("dla", "dla_34"), ("resdcn101", "resdcn_101")) for side in (384, 512)},
@@ -21,23 +24,25 @@ PUBLISHED = {
 
 
 def read(name):
+    """The configuration of a recipe."""
     return get_config("t", ["--config_path", os.path.join(ROOT, "configs", f"{name}.yaml")])
 
 
 @pytest.mark.parametrize("name", sorted(os.path.basename(path)[:-5] for path in glob.glob(f"{ROOT}/configs/*.yaml")))
-def test_a_recipe_is_read(name):
+def test_a_recipe_is_valid(name):
     config = read(name)
     resolved(config.net_config.as_dict())
     check_evaluation(config, network_facts(config.net_config.as_dict()))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_recipe_is_the_published_one(name):
+def test_a_recipe_matches_the_published_one(name):
     config = read(name)
     decay = config.train_config.MultiDecay
-    batch, devices = config.train_config.batch_size, 8 if "eight devices" in open(f"{ROOT}/configs/{name}.yaml").read() else 1
-    found = (config.net_config.arch, config.dataset_config.input_res_train[0], config.epoch_size, decay.learning_rate, decay.multi_epochs,
-             batch * devices)
+    with open(f"{ROOT}/configs/{name}.yaml", encoding="utf-8") as file:
+        devices = 8 if "eight devices" in file.read() else 1
+    found = (config.net_config.arch, config.dataset_config.input_res_train[0], config.epoch_size, decay.learning_rate,
+             decay.multi_epochs, config.train_config.batch_size * devices)
     assert found == PUBLISHED[name]
     assert decay.eps == 1e-8 and not config.eval_config.SOFT_NMS
     voc = name.startswith("voc")

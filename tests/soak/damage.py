@@ -1,8 +1,8 @@
-"""Feed randomly damaged files, and hostile but well-formed ones and command lines, to what reads them: each must end in a UserError, a
-counted skip or a result, never in anything else.
+"""Fuzz all readers with randomly damaged files, and with well-formed but hostile files and command lines. Each must
+give a UserError, a counted skip or a result, and nothing else.
 
-python tests/soak/damage.py [--count 20000] [--seed 0] [--only KIND]. Work is done in child processes, so that a crash or a hang is seen and
-its seed named. Not part of CI: minutes to an hour, by the count.
+python tests/soak/damage.py [--count 20000] [--seed 0] [--only KIND]. The inputs run in child processes, so that crashes
+and hangs are detected and reported with their seed. Not part of CI: takes minutes to an hour, depending on the count.
 """
 import argparse
 import collections
@@ -23,12 +23,12 @@ sys.path[0] = ROOT
 from tests.metainfo import classes_of
 from tests.soak import hostile, well_formed
 
-CHUNK = 200  # inputs for one child process
-SECONDS = 300  # that a child may take
+CHUNK = 200  # inputs per child process
+SECONDS = 300  # timeout of one input
 
 
 def damage(data, rng):
-    """Bytes with a few bits flipped, bytes overwritten, a piece cut out, or the end cut off."""
+    """Flip bits, overwrite or insert bytes, cut out a range, or truncate the data; return the damaged bytes."""
     data = bytearray(data)
     for _ in range(rng.integers(1, 4)):
         kind, place = rng.integers(5), int(rng.integers(max(len(data), 1)))
@@ -47,13 +47,16 @@ def damage(data, rng):
     return bytes(data)
 
 
-# ---------------------------------------------------------------- what is damaged: prepare(folder) -> (originals, use)
+# ---------------------------------------------------------------- kinds: prepare(folder) -> (originals, use)
 # originals: {name: bytes}; use(path) reads the damaged file and returns "result" or "skip", or raises UserError.
 
 
 def photographs(folder):
-    """Images of several formats, with orientations, tiles and many scans, read as evaluation, prediction and conversion do; one damage in
-    two falls on the header. What the header says is what is decoded, in seconds and without a gigabyte."""
+    """Images of several formats, with orientations, tiles and many scans, read as in evaluation, prediction and
+    conversion.
+
+    Half of the damage is in the header. Header and decoded image must agree, within seconds and less than 3 GB.
+    """
     import resource
     import time
 
@@ -64,21 +67,23 @@ def photographs(folder):
     from tools.benchmark_inputs import photograph
 
     image = photograph(160, 120)
-    originals = {f"x{ending}": cv2.imencode(ending, image)[1].tobytes() for ending in (".jpg", ".png", ".webp", ".bmp", ".tif")}
+    endings = (".jpg", ".png", ".webp", ".bmp", ".tif")
+    originals = {f"x{ending}": cv2.imencode(ending, image)[1].tobytes() for ending in endings}
     originals |= {f"{name}.img": make(6) for name, make in FILES.items()}
     originals |= {f"{count} scans.jpg": many_scans(count, between=HIDING) for count in (10, 100, 2000)}
     originals |= {f"tiles of {side}.tif": tiled(600, 400, side, side) for side in (64, 512, 4096, 40_000)}
-    originals |= {"os2.bmp": os2_bitmap(8), "16.tif": gray_tiff(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype("uint16") * 256)}
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    originals |= {"os2.bmp": os2_bitmap(8), "16.tif": gray_tiff(gray.astype("uint16") * 256)}
 
     def use(path):
         start = time.process_time()
         try:
             shown = read_image(path, max_pixels=10_000_000)
         except (OSError, ValueError):
-            return "skip"  # what the callers count and name
+            return "skip"  # the callers count and log it
         finally:
-            assert time.process_time() - start < 10, "it takes long"
-            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3_000_000, "it takes gigabytes"
+            assert time.process_time() - start < 10, "too slow"
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3_000_000, "too much memory"
         size = shown.shape[1::-1]
         with open(path, "rb") as file:
             data = file.read()
@@ -94,7 +99,7 @@ def photographs(folder):
 
 
 def annotations(folder):
-    """COCO annotation files, converted to MindRecord's records."""
+    """COCO annotation files, converted to MindRecord rows."""
     import functools
 
     from src.data import conversion
@@ -109,8 +114,9 @@ def annotations(folder):
 
     def use(path):
         coco = read_coco(path, task=DETECTION)
-        load = functools.partial(conversion._load_record, coco=coco, image_dir=os.path.join(folder, "coco", "train2017"),
-                                 task=DETECTION, metainfo=metainfo_of(coco, DETECTION), max_pixels=LARGEST)
+        image_dir = os.path.join(folder, "coco", "train2017")
+        load = functools.partial(conversion._load_record, coco=coco, image_dir=image_dir, task=DETECTION,
+                                 metainfo=metainfo_of(coco, DETECTION), max_pixels=LARGEST)
         return "skip" if any(load(info)[-1] for info in coco.dataset["images"]) else "result"
 
     return originals, use
@@ -137,7 +143,8 @@ def rank_tables(folder):
     from src.commands.make_rank_table import rank_table
     from src.launch.rank_table import read_rank_table
 
-    text = json.dumps(rank_table([(f"10.0.0.{n}", [(d, f"192.168.{n}.{d}") for d in range(4)]) for n in (1, 2)]), indent=1)
+    servers = [(f"10.0.0.{n}", [(d, f"192.168.{n}.{d}") for d in range(4)]) for n in (1, 2)]
+    text = json.dumps(rank_table(servers), indent=1)
 
     def use(path):
         read_rank_table(path)
@@ -147,7 +154,7 @@ def rank_tables(folder):
 
 
 def checkpoints(folder):
-    """Checkpoints with their side files, loaded as evaluation does."""
+    """Checkpoints with their side files, loaded as in evaluation."""
     from src.core.files import write_json
     from src.inference.models import open_model
     from src.model_utils.config import get_config
@@ -155,8 +162,7 @@ def checkpoints(folder):
     from src.weights.checkpoints import save_weights
     from src.weights.side_file import describe_model
 
-    words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"]
-    config = get_config("", words)
+    config = get_config("", ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"])
     network = build_network(config.net_config, classes_of(2), "composite")
     weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
     good = save_weights(os.path.join(folder, "good.ckpt"), weights)
@@ -175,7 +181,7 @@ def checkpoints(folder):
 
 
 def weight_files(folder):
-    """Other people's weights: PyTorch's three formats and MindSpore's; three damages in four fall on what describes the tensors."""
+    """Weights of other projects, in PyTorch's three formats and MindSpore's; three in four damages change numbers."""
     import numpy as np
     import torch
 
@@ -186,7 +192,8 @@ def weight_files(folder):
     state = {f"layer{number}.weight": np.arange(64, dtype=np.float32).reshape(4, 16) for number in range(3)}
     tensors = {name: torch.tensor(value).T for name, value in state.items()}
     for name, new in (("zip", True), ("pickles", False)):
-        torch.save({"epoch": 3, "state_dict": tensors}, os.path.join(folder, f"{name}.pth"), _use_new_zipfile_serialization=new)
+        path = os.path.join(folder, f"{name}.pth")
+        torch.save({"epoch": 3, "state_dict": tensors}, path, _use_new_zipfile_serialization=new)
     write_tar(os.path.join(folder, "tar.pth"), state)
     save_weights(os.path.join(folder, "mindspore.ckpt"), state)
     originals = {}
@@ -206,12 +213,13 @@ def weight_files(folder):
         if rng.integers(4) == 0:
             return damage(data, rng)
         numbers = bytearray(data)
-        for _ in range(rng.integers(1, 4)):  # a number becomes a large one, or a small one
+        for _ in range(rng.integers(1, 4)):  # replace a number by a large or a small one
             start, size = int(rng.integers(len(data))), int(rng.choice([1, 2, 4, 8]))
-            value = int(rng.choice([0, 1, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**63])) if size > 1 else int(rng.integers(256))
+            numbers_to_try = [0, 1, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**63]
+            value = int(rng.choice(numbers_to_try)) if size > 1 else int(rng.integers(256))
             numbers[start : start + size] = (value % 256**size).to_bytes(size, "little")
         data = bytes(numbers)
-        return data[:-17] if data[-17:-10] == b"crc_num" else data  # a checksum would end every try
+        return data[:-17] if data[-17:-10] == b"crc_num" else data  # the checksum would reject every damage
 
     return originals, use, change
 
@@ -233,25 +241,25 @@ def records(folder):
             originals[name] = file.read()
 
     def use(path):
-        place = os.path.join(os.path.dirname(path), "set")
-        shutil.copytree(os.path.join(folder, "records"), place)
-        shutil.copy(path, place)
+        copy = os.path.join(os.path.dirname(path), "set")
+        shutil.copytree(os.path.join(folder, "records"), copy)
+        shutil.copy(path, copy)
         try:
-            config = get_config("", ["--mindrecord_dir", place, "--mindrecord_prefix", "p", "--train_config.batch_size", "4",
-                                     "--dataset_config.input_res_train", "[64, 64]"])
+            config = get_config("", ["--mindrecord_dir", copy, "--mindrecord_prefix", "p",
+                                     "--train_config.batch_size", "4", "--dataset_config.input_res_train", "[64, 64]"])
             train_set = TrainSet(config)
             with train_set.named_errors():
                 for _ in train_set.batches(0, train_set.steps_per_epoch).create_tuple_iterator(num_epochs=1):
                     pass
         finally:
-            shutil.rmtree(place)
+            shutil.rmtree(copy)
         return "result"
 
     return originals, use
 
 
 def onnx_files(folder):
-    """ONNX files in both forms, loaded and run; one damage in two falls on nodes and metadata, which are a small part of the bytes."""
+    """ONNX files in both forms, loaded and run; half of the damage is in nodes and metadata, which are small."""
     import numpy as np
 
     from src.core.files import write_json
@@ -263,14 +271,17 @@ def onnx_files(folder):
     from src.weights.side_file import describe_model, read_side_file
 
     good = os.path.join(folder, "good")
-    words = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8", "--export_config.export_name", good,
-             "--export_config.export_format", "ONNX", "--export_config.ckpt_file", f"{good}.ckpt"]
+    args = ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8",
+            "--export_config.export_name", good, "--export_config.export_format", "ONNX",
+            "--export_config.ckpt_file", f"{good}.ckpt"]
     originals = {}
     for form in ("deform_conv", "grid_sample"):
-        config = get_config("", [*words, "--export_config.onnx_dcn", form])
+        config = get_config("", [*args, "--export_config.onnx_dcn", form])
         network = build_network(config.net_config, classes_of(2), "composite")
-        save_weights(f"{good}.ckpt", {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
-        write_json(f"{good}.json", describe_model(config, {"dataset": "d", "classes": ["a", "b"], "category_ids": [1, 2]}))
+        weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+        save_weights(f"{good}.ckpt", weights)
+        classes = {"dataset": "d", "classes": ["a", "b"], "category_ids": [1, 2]}
+        write_json(f"{good}.json", describe_model(config, classes))
         detector = load_detector(f"{good}.ckpt", read_side_file(f"{good}.ckpt"), config.eval_config, "CPU")
         with open(export_onnx(detector, config.export_config, config.eval_config), "rb") as file:
             originals[f"{form}.onnx"] = file.read()
@@ -280,31 +291,36 @@ def onnx_files(folder):
         return "result"
 
     def change(data, rng):
-        start, end = ((0, len(data)), (0, 20_000), (len(data) - 3000, len(data)))[int(rng.choice(3, p=[0.5, 0.3, 0.2]))]
+        ranges = (0, len(data)), (0, 20_000), (len(data) - 3000, len(data))
+        start, end = ranges[int(rng.choice(3, p=[0.5, 0.3, 0.2]))]
         return data[:start] + damage(data[start:end], rng) + data[end:]
 
     return originals, use, change
 
 
-XML = ("<annotation><filename>1.png</filename><size><width>32</width><height>24</height></size><object><name>cat</name><bndbox>"
-       "<xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object></annotation>")
-LABELS = {  # {form: {path in a folder: text}}; images/1.png to 3.png are there besides
-    "yolo": {"data.yaml": "path: .\ntrain: list.txt\nval: [images]\nnc: 2\nnames: {0: cat, 1: dog}\nkpt_shape: [1, 2]\n",
-             "list.txt": "./images/1.png\n./images/2.png\n", "labels/1.txt": "0 .5 .5 .2 .3 .1 .1\n1 .1 .2 .3 .4 .5 .6\n"},
+XML = ("<annotation><filename>1.png</filename><size><width>32</width><height>24</height></size>"
+       "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object>"
+       "</annotation>")
+LABELS = {  # {form: {path in a folder: text}}, besides images/1.png to 3.png
+    "yolo": {"data.yaml": "path: .\ntrain: list.txt\nval: [images]\nnc: 2\nnames: {0: cat, 1: dog}\n"
+                          "kpt_shape: [1, 2]\n",
+             "list.txt": "./images/1.png\n./images/2.png\n",
+             "labels/1.txt": "0 .5 .5 .2 .3 .1 .1\n1 .1 .2 .3 .4 .5 .6\n"},
     "txt": {"classes.txt": "cat\ndog\n", "images/1.txt": "1 0.5 0.5 0.25 0.25\n0 0.1 0.1 0.4 0.1 0.4 0.4\n",
             "train.txt": "images/1.png\nimages/2.png\n/else/images/3.png\n"},
-    "voc": {"ImageSets/Main/train.txt": "1\n2\n3\n", "ImageSets/Main/cat_train.txt": "1 1\n2 -1\n", "Annotations/1.xml": XML,
-            "Annotations/2.xml": XML, "Annotations/3.xml": XML},
+    "voc": {"ImageSets/Main/train.txt": "1\n2\n3\n", "ImageSets/Main/cat_train.txt": "1 1\n2 -1\n",
+            "Annotations/1.xml": XML, "Annotations/2.xml": XML, "Annotations/3.xml": XML},
     "labelimg": {"images/1.xml": XML, "images/2.xml": XML, "images/3.xml": XML},
     "coco": {"annotations/instances_default.json": json.dumps({
         "images": [{"id": number, "file_name": f"{number}.png", "width": 32, "height": 24} for number in (1, 2, 3)],
-        "annotations": [{"id": number, "image_id": number, "category_id": number, "bbox": [1, 2, 20, 10]} for number in (1, 2)],
+        "annotations": [{"id": number, "image_id": number, "category_id": number, "bbox": [1, 2, 20, 10]}
+                        for number in (1, 2)],
         "categories": [{"id": number, "name": f"c{number}", "supercategory": "c0"} for number in (0, 1, 2)]})},
 }
 
 
 def labels(folder):
-    """A file of a folder of labels, in each form, which is imported; half of what is JSON or YAML stays so."""
+    """Imported label folders with one damaged file; half of the damaged JSON and YAML files are well-formed."""
     import cv2
     import numpy as np
 
@@ -316,29 +332,30 @@ def labels(folder):
 
     def use(path):
         form, damaged = paths[os.path.basename(path)]
-        place = os.path.join(os.path.dirname(path), "in")
+        source = os.path.join(os.path.dirname(path), "in")
         for name, data in {**{f"images/{number}.png": image for number in (1, 2, 3)}, **LABELS[form]}.items():
-            os.makedirs(os.path.dirname(os.path.join(place, name)), exist_ok=True)
-            with open(os.path.join(place, name), "wb") as file:
+            os.makedirs(os.path.dirname(os.path.join(source, name)), exist_ok=True)
+            with open(os.path.join(source, name), "wb") as file:
                 file.write(data if isinstance(data, bytes) else data.encode())
-        shutil.copy(path, os.path.join(place, damaged))
+        shutil.copy(path, os.path.join(source, damaged))
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
-            import_dataset.main(["--input", place, "--output", os.path.join(os.path.dirname(path), "out")])
+            import_dataset.main(["--input", source, "--output", os.path.join(os.path.dirname(path), "out")])
         return "skip" if "\nskipped " in output.getvalue() else "result"
 
     def change(data, rng):
-        keep_form = {b"{": hostile.hostile_json, b"p": hostile.hostile_yaml}.get(data[:1], damage)
-        return (damage, keep_form)[rng.integers(2)](data, rng)
+        well_formed_change = {b"{": hostile.hostile_json, b"p": hostile.hostile_yaml}.get(data[:1], damage)
+        return (damage, well_formed_change)[rng.integers(2)](data, rng)
 
     return originals, use, change
 
 
-KINDS = {  # (what prepares it, its share of all, what changes an input, unless the preparation says that)
-    "photographs": (photographs, 0.175, None), "annotations": (annotations, 0.075, damage), "settings": (settings, 0.075, damage),
-    "rank_tables": (rank_tables, 0.05, damage), "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
-    "weight_files": (weight_files, 0.025, None), "onnx_files": (onnx_files, 0.025, None), "labels": (labels, 0.05, None),
-    "ids": (well_formed.ids, 0.05, None),
+KINDS = {  # (prepare, fraction of the inputs, change of an input, or None if prepare returns it)
+    "photographs": (photographs, 0.175, None), "annotations": (annotations, 0.075, damage),
+    "settings": (settings, 0.075, damage), "rank_tables": (rank_tables, 0.05, damage),
+    "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
+    "weight_files": (weight_files, 0.025, None), "onnx_files": (onnx_files, 0.025, None),
+    "labels": (labels, 0.05, None), "ids": (well_formed.ids, 0.05, None),
     "all_through": (well_formed.all_through, 0.15, hostile.hostile_json),
     "settings_in_use": (well_formed.settings_in_use, 0.1, hostile.hostile_yaml),
     "written_files": (well_formed.written_files, 0.05, hostile.hostile_json),
@@ -346,11 +363,11 @@ KINDS = {  # (what prepares it, its share of all, what changes an input, unless 
 }
 
 
-# ---------------------------------------------------------------- the children
+# ---------------------------------------------------------------- child processes
 
 
 def child(kind, seeds, queue):
-    """Try the inputs of these seeds; puts (seed, outcome, text) into the queue."""
+    """Run the inputs of these seeds; put (seed, outcome, text) into the queue."""
     import numpy as np
 
     from src.core.errors import UserError
@@ -365,25 +382,25 @@ def child(kind, seeds, queue):
         for seed in seeds:
             rng = np.random.default_rng([seed])
             name = names[int(rng.integers(len(names)))]
-            place = os.path.join(folder, f"try{seed}")
-            os.mkdir(place)
-            path = os.path.join(place, name)
+            own_folder = os.path.join(folder, f"try{seed}")
+            os.mkdir(own_folder)
+            path = os.path.join(own_folder, name)
             with open(path, "wb") as file:
                 file.write(change(originals[name], rng))
             try:
                 outcome, text = use(path), ""
-            except (UserError, OSError) as error:  # errors.run makes a sentence of both
+            except (UserError, OSError) as error:  # errors.run prints a sentence for both
                 outcome, text = "error", str(error)
             except Exception:
                 with open(path, "rb") as file:
                     shown = file.read() if len(originals[name]) < 1000 else b""
                 outcome, text = "FAILED", f"{name}: {shown!r} {traceback.format_exc(limit=-4)}"
             queue.put((seed, outcome, text))
-            shutil.rmtree(place)
+            shutil.rmtree(own_folder)
 
 
 def run(kind, count, first_seed, report, failures):
-    """Try `count` inputs of a kind; counts outcomes in report {outcome: number}, and adds what failed to failures."""
+    """Run `count` inputs of a kind; count outcomes in report {outcome: number} and append to `failures`."""
     context = multiprocessing.get_context("spawn")
     for start in range(first_seed, first_seed + count, CHUNK):
         seeds = list(range(start, min(start + CHUNK, first_seed + count)))
@@ -395,10 +412,10 @@ def run(kind, count, first_seed, report, failures):
 
 
 def collect(process, queue, seeds, kind, report, failures):
-    """Take a child's outcomes; returns the seeds that are left if it died or hung, without the one it died of."""
+    """Collect a child's outcomes; return the remaining seeds if it crashed or hung, without the failed one."""
     import queue as queues
 
-    left, waited = list(seeds), 0  # seconds without an answer
+    left, waited = list(seeds), 0  # seconds without an outcome
     while left:
         try:
             seed, outcome, text = queue.get(timeout=1)
@@ -406,9 +423,9 @@ def collect(process, queue, seeds, kind, report, failures):
             if process.is_alive() and waited < SECONDS:
                 waited += 1
                 continue
-            what = f"the process ended with {process.exitcode}" if not process.is_alive() else f"no answer for {SECONDS} s"
+            alive = process.is_alive()
             process.kill()
-            failures.append((kind, left[0], what))
+            failures.append((kind, left[0], f"timeout after {SECONDS} s" if alive else f"exit code {process.exitcode}"))
             report["FAILED"] += 1
             return left[1:]
         waited = 0
@@ -422,9 +439,9 @@ def collect(process, queue, seeds, kind, report, failures):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20_000, help="inputs in all (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=20_000, help="total number of inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: %(default)s)")
-    parser.add_argument("--only", choices=list(KINDS), help="one kind alone")
+    parser.add_argument("--only", choices=list(KINDS), help="run only this kind")
     options = parser.parse_args()
     failures = []
     for kind, (_, share, _) in KINDS.items():
@@ -434,7 +451,7 @@ def main():
         try:
             run(kind, options.count if options.only else round(options.count * share), options.seed, report, failures)
         except KeyboardInterrupt:
-            print("interrupted; until then:")
+            print("interrupted; results so far:")
             break
         finally:
             totals = (f"{outcome} {report[outcome]:6}  " for outcome in ("result", "skip", "error", "FAILED"))

@@ -1,22 +1,23 @@
-"""Hostile but well-formed inputs: annotation files, configurations and command lines that are what they should be, but for some entries.
+"""Hostile but well-formed inputs: annotation files, configurations and command lines with some invalid or odd entries.
 
-damage.py makes them, and runs what reads them. Nothing here needs MindSpore.
+Used by damage.py. Does not need MindSpore.
 """
 import copy
 import json
 
 import yaml
 
-TEXTS = ("", " ", "a", "1", "-1", "1e3", "nan", "true", "null", "名前", "e\u0301\u202eabc", "\U0001f600", "\udcff", "\ud800", "a\nb",
-         "a\0b", "..", "../../x", "a/b", "US$_$", "$^{", "%s", "{0}", "<script>", "&amp;", "\\", "x" * 300, "x" * 5000)
-NUMBERS = (0, 1, 2, 3, -1, 0.5, -0.0, 255, 10_000, 2**31 - 1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, 1e-320, 1e18,
-           1e38, 1e39, 1e308, float("inf"), float("-inf"), float("nan"))
-SHAPES = (None, True, False, [], {}, [[]], [{}], [None], [1, 2], [0, 0, 0, 0], [1, 2, 3, 4], [-5, -5, 1e9, 1e9], [5, 5, 1e-9, 3], {"id": 1},
-          [1] * 1000)
+TEXTS = ("", " ", "a", "1", "-1", "1e3", "nan", "true", "null", "名前", "e\u0301\u202eabc", "\U0001f600", "\udcff",
+         "\ud800", "a\nb", "a\0b", "..", "../../x", "a/b", "US$_$", "$^{", "%s", "{0}", "<script>", "&amp;", "\\",
+         "x" * 300, "x" * 5000)
+NUMBERS = (0, 1, 2, 3, -1, 0.5, -0.0, 255, 10_000, 2**31 - 1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30,
+           10**400, 1e-320, 1e18, 1e38, 1e39, 1e308, float("inf"), float("-inf"), float("nan"))
+SHAPES = (None, True, False, [], {}, [[]], [{}], [None], [1, 2], [0, 0, 0, 0], [1, 2, 3, 4], [-5, -5, 1e9, 1e9],
+          [5, 5, 1e-9, 3], {"id": 1}, [1] * 1000)
 
 
 def nested(depth):
-    """Lists in lists."""
+    """Nested lists."""
     value = []
     for _ in range(depth):
         value = [value]
@@ -24,7 +25,7 @@ def nested(depth):
 
 
 def anything(rng):
-    """A value of any kind."""
+    """A random value of a random type."""
     kind = rng.integers(10)
     if kind < 4:
         return TEXTS[rng.integers(len(TEXTS))]
@@ -33,8 +34,8 @@ def anything(rng):
     return copy.deepcopy(SHAPES[rng.integers(len(SHAPES))]) if kind < 9 else nested(int(rng.choice([3, 60, 500])))
 
 
-def places(tree):
-    """Every (container, key) of a tree of dictionaries and lists."""
+def entries_of(tree):
+    """All (container, key) of a tree of dictionaries and lists."""
     found, left = [], [tree]
     while left:
         container = left.pop()
@@ -46,18 +47,18 @@ def places(tree):
     return found
 
 
-def how_many(rng):
-    """In how many places an input is changed: mostly in one, since what is wrong in many is refused for the first."""
+def number_of_changes(rng):
+    """The number of changes to an input: mostly one, since an input with many errors is rejected for the first."""
     return int(rng.choice([1, 1, 1, 1, 2, 3]))
 
 
 def change(tree, rng):
-    """Change a tree in one place: another value, another size of a number, an entry less, twice, under another name, or one more."""
-    found = places(tree)
+    """Change one entry of a tree: replace, scale, delete, duplicate or rename it, or add another."""
+    found = entries_of(tree)
     if not found:
         return
     depth = rng.integers(len(found))
-    container, key = found[min(depth, rng.integers(len(found)))]  # what holds much is met more often
+    container, key = found[min(depth, rng.integers(len(found)))]  # prefers the upper levels
     kind = rng.integers(8)
     if kind < 4:
         container[key] = anything(rng)
@@ -68,70 +69,78 @@ def change(tree, rng):
     elif kind == 6 and isinstance(container[key], (int, float)) and not isinstance(container[key], bool):
         container[key] = float(container[key]) * float(rng.choice([-1, 0, 0.001, 1000, 1e9, 1e20]))
     elif isinstance(container, dict):
-        container[str(TEXTS[rng.integers(len(TEXTS))]) if kind == 7 else str(key).upper()] = container[key] if kind == 6 else anything(rng)
+        name = str(TEXTS[rng.integers(len(TEXTS))]) if kind == 7 else str(key).upper()
+        container[name] = container[key] if kind == 6 else anything(rng)
     else:
         other, other_key = found[rng.integers(len(found))]
         container[key] = copy.deepcopy(other[other_key])
 
 
 def hostile_json(data, rng):
-    """A JSON file's bytes, changed in one to three places."""
+    """The bytes of a JSON file with one to three changes."""
     tree = {"": json.loads(data)}
-    for _ in range(how_many(rng)):
+    for _ in range(number_of_changes(rng)):
         change(tree[""] if isinstance(tree.get(""), (dict, list)) else tree, rng)
     return json.dumps(tree.get("")).encode()
 
 
 def mixed_ids(data, rng):
-    """A COCO file's bytes in which one to three ids, names or boxes are mixed up, as exporters do."""
+    """The bytes of a COCO file with one to three mistakes in ids, names or boxes, as exporters make them."""
     content = json.loads(data)
     images, annotations, categories = (content[name] for name in ("images", "annotations", "categories"))
 
     def one(entries):
         return entries[rng.integers(len(entries))]
 
-    def written(value):
+    def variant(value):
         return [str(value), float(value), f" {value} ", f"{value}.0", value][rng.integers(5)]
 
-    mix = [
-        lambda: one(images).update(id=one(images)["id"]), lambda: one(images).update(file_name=one(images)["file_name"]),
-        lambda: images.append({**one(images), "id": 9000}), lambda: images.append({**one(images), "file_name": "gone.jpg"}),
+    boxes = [[3, 3, 0, 5], [900, 3, 9, 9], [9, 9, -4, -4], ["1", "2", "3", "4.5"], [1, 2, 3], None]
+    mistakes = [
+        lambda: one(images).update(id=one(images)["id"]),
+        lambda: one(images).update(file_name=one(images)["file_name"]),
+        lambda: images.append({**one(images), "id": 9000}),
+        lambda: images.append({**one(images), "file_name": "gone.jpg"}),
         lambda: images.append({**(entry := one(images)), "file_name": f"./{entry['file_name']}"}),
-        lambda: (entry := one(images)).update(id=written(entry["id"])), lambda: one(images).pop("width", None),
-        lambda: (entry := one(annotations)).update(image_id=written(entry["image_id"])),
-        lambda: one(annotations).update(image_id=one(images)["id"]), lambda: one(annotations).update(image_id=77_777),
-        lambda: one(annotations).update(id=one([0, one(annotations)["id"], "x", None])), lambda: annotations.append(dict(one(annotations))),
+        lambda: (entry := one(images)).update(id=variant(entry["id"])),
+        lambda: one(images).pop("width", None),
+        lambda: (entry := one(annotations)).update(image_id=variant(entry["image_id"])),
+        lambda: one(annotations).update(image_id=one(images)["id"]),
+        lambda: one(annotations).update(image_id=77_777),
+        lambda: one(annotations).update(id=one([0, one(annotations)["id"], "x", None])),
+        lambda: annotations.append(dict(one(annotations))),
         lambda: annotations.extend({**entry, "id": entry["id"]} for entry in list(annotations)),
         lambda: annotations.append({**one(annotations), "id": 8000, "image_id": one(images)["id"]}),
-        lambda: one(annotations).update(bbox=one([[3, 3, 0, 5], [900, 3, 9, 9], [9, 9, -4, -4], ["1", "2", "3", "4.5"], [1, 2, 3], None])),
+        lambda: one(annotations).update(bbox=one(boxes)),
         lambda: one(annotations).update(segmentation=[], attributes={"rotation": one([90, 45.0, "30", 360, "left"])}),
-        lambda: (entry := one(annotations)).update(category_id=one([written(entry["category_id"]), 7777, None])),
-        lambda: one(categories).update(id=written(one(categories)["id"])),
+        lambda: (entry := one(annotations)).update(category_id=one([variant(entry["category_id"]), 7777, None])),
+        lambda: one(categories).update(id=variant(one(categories)["id"])),
         lambda: one(annotations).update(area=one([0, -1, 1e9, "9", None])),
         lambda: one(annotations).update(iscrowd=one([1, "1", True, 2])),
         lambda: content.update(annotations=[entry for entry in annotations if entry["image_id"] != one(images)["id"]]),
     ]
-    for _ in range(how_many(rng)):
-        one(mix)()
+    for _ in range(number_of_changes(rng)):
+        one(mistakes)()
     return json.dumps(content).encode()
 
 
 def hostile_yaml(data, rng):
-    """The bytes of a YAML file, whose first document counts, changed in one to three places."""
+    """The first document of a YAML file with one to three changes, as bytes."""
     tree = next(yaml.safe_load_all(data))
-    for _ in range(how_many(rng)):
+    for _ in range(number_of_changes(rng)):
         change(tree, rng)
     return yaml.safe_dump(tree, allow_unicode=bool(rng.integers(2))).encode("utf-8", "surrogatepass")
 
 
-WORDS = ("", " ", "-1", "0", "1", "2", "0.5", "1e400", "nan", "inf", "-0", "0x10", "1_0", "1e12", "99999999999999999999", "true", "None",
-         "[]", "[1,", "{}", "[1, 2]", "[0, 0]", "[64, 64]", "[nan, 1]", "{a: 1}", "!!python/none", "名前", "\udcff", "e\u0301", "a\nb", ".",
-         "..", "../x", "no/where", "no.json", "text.txt", "empty", "pipe", "image.jpg", "broken.json", "a" * 300, "a/" * 200, "%s",
-         "$HOME", "~", "*", "[", "?", "--", "-", "-h1", "=", "a,b", ",", "1-0", "0-99999999999", "auto", "CPU")
+ARGUMENTS = ("", " ", "-1", "0", "1", "2", "0.5", "1e400", "nan", "inf", "-0", "0x10", "1_0", "1e12",
+             "99999999999999999999", "true", "None", "[]", "[1,", "{}", "[1, 2]", "[0, 0]", "[64, 64]", "[nan, 1]",
+             "{a: 1}", "!!python/none", "名前", "\udcff", "e\u0301", "a\nb", ".", "..", "../x", "no/where", "no.json",
+             "text.txt", "empty", "pipe", "image.jpg", "broken.json", "a" * 300, "a/" * 200, "%s", "$HOME", "~", "*",
+             "[", "?", "--", "-", "-h1", "=", "a,b", ",", "1-0", "0-99999999999", "auto", "CPU")
 
 
 def plausible(value, rng):
-    """The words of a value of the same kind as a parameter's."""
+    """A value of the same type as a parameter's, as a command-line argument."""
     if isinstance(value, bool):
         return str(not value)
     if isinstance(value, (int, float)):
@@ -139,22 +148,22 @@ def plausible(value, rng):
     return str(value)
 
 
-def hostile_words(data, rng, defaults):
-    """A command line, JSON's [script, word, ...], changed in one to three places; defaults are default_config.yaml's values."""
-    script, *words = json.loads(data)
-    for _ in range(how_many(rng)):
-        kind, place = rng.integers(8), int(rng.integers(max(len(words), 1)))
-        word = WORDS[rng.integers(len(WORDS))]
-        options = [number for number, text in enumerate(words[:-1]) if text.startswith("--")]
+def hostile_arguments(data, rng, defaults):
+    """A JSON command line [script, argument, ...] with one to three changes; defaults: default_config.yaml's values."""
+    script, *args = json.loads(data)
+    for _ in range(number_of_changes(rng)):
+        kind, place = rng.integers(8), int(rng.integers(max(len(args), 1)))
+        argument = ARGUMENTS[rng.integers(len(ARGUMENTS))]
+        options = [number for number, text in enumerate(args[:-1]) if text.startswith("--")]
         if kind < 4 and options:
-            words[options[rng.integers(len(options))] + 1] = word
+            args[options[rng.integers(len(options))] + 1] = argument
         elif kind == 4 and not script.startswith("tools."):
             name = list(defaults)[rng.integers(len(defaults))]
-            words += [f"--{name}", rng.choice([word, plausible(defaults[name], rng)])]
-        elif kind == 5 and words:
-            del words[place]
-        elif kind == 6 and words:
-            words[place] = words[place][:-1] if len(words[place]) > 3 else word
+            args += [f"--{name}", rng.choice([argument, plausible(defaults[name], rng)])]
+        elif kind == 5 and args:
+            del args[place]
+        elif kind == 6 and args:
+            args[place] = args[place][:-1] if len(args[place]) > 3 else argument
         else:
-            words.insert(place, word)
-    return json.dumps([script, *words]).encode()
+            args.insert(place, argument)
+    return json.dumps([script, *args]).encode()

@@ -1,10 +1,11 @@
-"""Train twice over the same steps, once undisturbed and once killed at random moments and resumed, and compare the two.
+"""Train twice over the same steps, once undisturbed and once killed at random times and resumed, and compare the runs.
 
-python tests/soak/kills.py --folder DIR [--steps 8000] [--save_every 50] [--kills 24] [--seconds 110] [--seed 0]. Not part of CI: it takes
-an hour or more. With --save_every 1 most kills fall into the writing of a checkpoint.
+python tests/soak/kills.py --folder DIR [--steps 8000] [--save_every 50] [--kills 24] [--seconds 110] [--seed 0]. Not
+part of CI: takes an hour or more. With --save_every 1 most kills happen while a checkpoint is written.
 
-What must hold: a killed training finds a whole checkpoint and goes on from the last step that was saved; every step's loss and the last
-checkpoint are, to the last bit, those of the training that was not killed. The memory of that one, by its steps, is reported, too.
+Checks that a killed training finds an intact checkpoint and resumes from the last saved step, and that all losses and
+the last checkpoint are bit-identical to the undisturbed training. Also reports the memory of the undisturbed training
+over its steps.
 """
 import argparse
 import contextlib
@@ -24,7 +25,7 @@ SIDE, BATCH = 64, 2
 
 
 def make_records(folder):
-    """A data set of drawn shapes as MindRecord files, made once."""
+    """Generate a data set of drawn shapes as MindRecord files, unless it exists; return their folder."""
     records = os.path.join(folder, "records")
     if not os.path.exists(os.path.join(records, "coco_det.train.mind.manifest.json")):
         python("tools/make_shapes_dataset.py", "--output", os.path.join(folder, "shapes"))
@@ -32,91 +33,94 @@ def make_records(folder):
     return records
 
 
-def python(script, *words):
-    """Run one of the project's scripts, quietly."""
-    subprocess.run([sys.executable, os.path.join(ROOT, script), *words], check=True, stdout=subprocess.DEVNULL)
+def python(script, *args):
+    """Run one of the project's scripts without output."""
+    subprocess.run([sys.executable, os.path.join(ROOT, script), *args], check=True, stdout=subprocess.DEVNULL)
 
 
-def start(place, records, steps, save_every, resume):
-    """Start train.py in a process of its own; its output is added to a file in place."""
-    words = ["--device_target", "CPU", "--mindrecord_dir", records, "--save_checkpoint_path", place, "--save_result_dir", place,
-             "--train_config.batch_size", BATCH, "--dataset_config.input_res_train", [SIDE, SIDE], "--save_checkpoint_steps", save_every,
-             "--save_checkpoint_num", 2, "--epoch_size", 10_000, "--train_steps", steps, "--resume", str(resume).lower()]
-    with open(os.path.join(place, "output.txt"), "ab") as output:
-        return subprocess.Popen([sys.executable, os.path.join(ROOT, "train.py"), *map(str, words)], stdout=output, stderr=output)
+def start(folder, records, steps, save_every, resume):
+    """Start train.py; its output is appended to a file in the folder."""
+    args = ["--device_target", "CPU", "--mindrecord_dir", records, "--save_checkpoint_path", folder,
+            "--save_result_dir", folder, "--train_config.batch_size", BATCH,
+            "--dataset_config.input_res_train", [SIDE, SIDE], "--save_checkpoint_steps", save_every,
+            "--save_checkpoint_num", 2, "--epoch_size", 10_000, "--train_steps", steps, "--resume", str(resume).lower()]
+    command = [sys.executable, os.path.join(ROOT, "train.py"), *map(str, args)]
+    with open(os.path.join(folder, "output.txt"), "ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output)
 
 
-def saved_step(place):
-    """The step of the newest checkpoint, 0 if there is none."""
+def saved_step(folder):
+    """The step of the newest checkpoint, or 0 if there is none."""
     from src.weights.side_file import CHECKPOINT_NAME, find_checkpoints
 
-    found = find_checkpoints(os.path.join(place, "ckpt_0"))
+    found = find_checkpoints(os.path.join(folder, "ckpt_0"))
     return int(CHECKPOINT_NAME.fullmatch(os.path.basename(found[-1]))[1]) if found else 0
 
 
 def memory(pid):
-    """The memory of a process at this moment, in MB; None if it has ended."""
+    """The current memory of a process in MB, or None if it has ended."""
     with contextlib.suppress(OSError, StopIteration), open(f"/proc/{pid}/status", encoding="utf-8") as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
     return None
 
 
-def train_with_kills(place, records, options, chance):
-    """Train, with options.kills kills, each after up to twice options.seconds; returns their number, and what went wrong as sentences."""
+def train_with_kills(folder, records, options, rng):
+    """Train with options.kills kills, each after up to 2 * options.seconds; return (number of kills, problems)."""
     done, problems = 0, []
     while True:
-        saved, written = saved_step(place), output_size(place)
-        process = start(place, records, options.steps, options.save_every, saved > 0)
+        saved, written = saved_step(folder), output_size(folder)
+        process = start(folder, records, options.steps, options.save_every, saved > 0)
         try:
-            process.wait(chance.uniform(0, 2 * options.seconds) if done < options.kills else None)
+            process.wait(rng.uniform(0, 2 * options.seconds) if done < options.kills else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             done += 1
-            print(f"kill {done}: at step {last_step(place)}, the last one saved is {saved_step(place)}", flush=True)
-        problems += look_at_output(place, written, saved)
+            print(f"kill {done}: at step {last_step(folder)}, last saved {saved_step(folder)}", flush=True)
+        problems += check_output(folder, written, saved)
         if process.returncode != -signal.SIGKILL:
-            return done, problems + [f"train.py ended with {process.returncode}"] * (process.returncode != 0)
+            return done, problems + [f"exit code {process.returncode} of train.py"] * (process.returncode != 0)
 
 
-def output_size(place):
-    """The bytes that the trainings in a place have printed."""
-    path = os.path.join(place, "output.txt")
+def output_size(folder):
+    """The size of the output of the trainings in a folder so far."""
+    path = os.path.join(folder, "output.txt")
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
-def look_at_output(place, written, saved):
-    """What is wrong with what a training printed, after the first `written` bytes; it should have gone on after step `saved`."""
-    with open(os.path.join(place, "output.txt"), encoding="utf-8", errors="replace") as file:
+def check_output(folder, written, saved):
+    """Problems in a training's output after the first `written` bytes; it should have resumed after step `saved`."""
+    with open(os.path.join(folder, "output.txt"), encoding="utf-8", errors="replace") as file:
         file.seek(written)
         lines = file.read().splitlines()
     resumed = [int(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("resuming ")]
     bad = [line for line in lines if line.startswith(("left out:", "error:", "Traceback"))]
-    return bad + [f"resumed after step {step}, and {saved} was saved" for step in resumed if step != saved]
+    return bad + [f"resumed after step {step}, but step {saved} was saved" for step in resumed if step != saved]
 
 
-def watch_memory(process, place, notes):
-    """Note [(step, MB)] of a training once a second, until it ends."""
+def watch_memory(process, folder, samples):
+    """Append (step, MB) of a training to samples once a second, until it ends."""
     while process.poll() is None:
-        step, megabytes = last_step(place), memory(process.pid)
+        step, megabytes = last_step(folder), memory(process.pid)
         if step and megabytes:
-            notes.append((step, megabytes))
+            samples.append((step, megabytes))
         time.sleep(1)
 
 
-def last_step(place):
-    """The last step in the record of a training, 0 if there is none."""
+def last_step(folder):
+    """The last step in the record of a training, or 0 if there is none."""
     try:
-        with open(os.path.join(place, "train_record.jsonl"), "rb") as file:
+        with open(os.path.join(folder, "train_record.jsonl"), "rb") as file:
             file.seek(-min(os.path.getsize(file.name), 1000), os.SEEK_END)
-            lines = [line for line in file.read().splitlines(keepends=True) if line.startswith(b"{") and line.endswith(b"}\n")]
+            lines = file.read().splitlines(keepends=True)
+        lines = [line for line in lines if line.startswith(b"{") and line.endswith(b"}\n")]
         return json.loads(lines[-1])["step"] if lines else 0
     except OSError:
         return 0
 
 
-def compare(places, steps):
-    """What differs between the two trainings in these places, as sentences."""
+def compare(folders, steps):
+    """The differences between the trainings in two folders, as sentences."""
     import numpy as np
 
     from src.runs.record import read_training_log
@@ -124,64 +128,66 @@ def compare(places, steps):
     from src.weights.side_file import find_checkpoints
 
     problems = []
-    records = [read_training_log(os.path.join(place, "train_record.jsonl")) for place in places]
-    for place, record in zip(places, records):
+    records = [read_training_log(os.path.join(folder, "train_record.jsonl")) for folder in folders]
+    for folder, record in zip(folders, records):
         if [line["step"] for line in record] != list(range(1, steps + 1)):
-            problems.append(f"{place}: its record does not have the steps 1 to {steps} once each")
+            problems.append(f"{folder}: the record does not have each of the steps 1 to {steps} once")
     names = ("loss", "hm_loss", "wh_loss", "off_loss", "lr")
     differing = [one["step"] for one, other in zip(*records) if any(one[name] != other[name] for name in names)]
     if differing:
-        problems.append(f"{len(differing)} steps have another loss, the first is {differing[0]}")
-    weights = [read_checkpoint(find_checkpoints(os.path.join(place, "ckpt_0"))[-1]) for place in places]
-    unequal = [name for name in weights[0] if not np.array_equal(weights[0][name].asnumpy(), weights[1][name].asnumpy())]
+        problems.append(f"the losses of {len(differing)} steps differ, first at step {differing[0]}")
+    one, other = (read_checkpoint(find_checkpoints(os.path.join(folder, "ckpt_0"))[-1]) for folder in folders)
+    unequal = [name for name in one if not np.array_equal(one[name].asnumpy(), other[name].asnumpy())]
     if unequal:
-        problems.append(f"{len(unequal)} of {len(weights[0])} arrays of the last checkpoints differ, such as {unequal[0]}")
+        problems.append(f"{len(unequal)} of {len(one)} arrays of the last checkpoints differ, such as {unequal[0]}")
     print(f"final losses: {records[0][-1]['loss']!r} undisturbed, {records[1][-1]['loss']!r} killed and resumed")
     return problems
 
 
-def describe_memory(notes):
-    """The memory at tenths of the steps, and its growth over 1,000 of them by least squares over the last nine tenths."""
+def describe_memory(samples):
+    """Print the memory at each tenth of the steps, and its growth by least squares over the last nine tenths."""
     import numpy as np
 
-    notes = np.array([note for note in notes if note[0] < notes[-1][0]])  # not the end, when the process takes itself down
-    tenths = [notes[np.searchsorted(notes[:, 0], step, "right") - 1] for step in np.linspace(notes[0, 0], notes[-1, 0], 11)]
+    samples = np.array([sample for sample in samples if sample[0] < samples[-1][0]])  # without the shutdown
+    steps = samples[:, 0]
+    tenths = [samples[np.searchsorted(steps, step, "right") - 1] for step in np.linspace(steps[0], steps[-1], 11)]
     print("memory, undisturbed: " + ", ".join(f"{megabytes:.0f} MB at step {step:.0f}" for step, megabytes in tenths))
-    late = notes[notes[:, 0] > notes[-1, 0] / 10]
-    print(f"growth: {1000 * np.polyfit(late[:, 0], late[:, 1], 1)[0]:.1f} MB in 1,000 steps")
+    late = samples[steps > steps[-1] / 10]
+    print(f"growth: {1000 * np.polyfit(late[:, 0], late[:, 1], 1)[0]:.1f} MB per 1,000 steps")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", required=True, help="an empty folder, or one with the records of an earlier call")
-    parser.add_argument("--steps", type=int, default=8000, help="steps of both trainings (default: %(default)s)")
-    parser.add_argument("--save_every", type=int, default=50, help="steps from one checkpoint to the next (default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=24, help="kills (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=110, help="mean time between them (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--folder", required=True,
+                        help="an empty folder, or one with the MindRecord files of an earlier run")
+    parser.add_argument("--steps", type=int, default=8000, help="number of training steps (default: %(default)s)")
+    parser.add_argument("--save_every", type=int, default=50, help="steps between checkpoints (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=24, help="number of kills (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=110, help="mean seconds between kills (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the times (default: %(default)s)")
     options = parser.parse_args()
     folder = os.path.abspath(options.folder)
     records = make_records(folder)
     for name in ("undisturbed", "killed"):
         os.mkdir(os.path.join(folder, name))
-    began = time.time()
+    start_time = time.time()
     undisturbed, killed = os.path.join(folder, "undisturbed"), os.path.join(folder, "killed")
-    process, notes = start(undisturbed, records, options.steps, options.save_every, False), []
-    watch = threading.Thread(target=watch_memory, args=(process, undisturbed, notes))
+    process, samples = start(undisturbed, records, options.steps, options.save_every, False), []
+    watch = threading.Thread(target=watch_memory, args=(process, undisturbed, samples))
     watch.start()
     try:
         kills, problems = train_with_kills(killed, records, options, random.Random(options.seed))
-        print(f"{kills} kills in {(time.time() - began) / 60:.0f} minutes of training", flush=True)
+        print(f"{kills} kills in {(time.time() - start_time) / 60:.0f} minutes of training", flush=True)
         watch.join()
     finally:
         process.kill()
     if process.wait():
-        problems.append(f"the undisturbed training ended with {process.returncode}")
+        problems.append(f"exit code {process.returncode} of the undisturbed training")
     problems += compare((undisturbed, killed), options.steps)
-    describe_memory(notes)
+    describe_memory(samples)
     if kills < options.kills:
-        problems.append(f"the training was over after {kills} kills: more --steps or fewer --seconds are needed")
-    print("\n".join(problems) or "the two trainings are the same")
+        problems.append(f"the training finished after {kills} kills; use more --steps or fewer --seconds")
+    print("\n".join(problems) or "the trainings are identical")
     return 1 if problems else 0
 
 

@@ -1,6 +1,6 @@
-"""What reads hostile but well-formed inputs: the parts of damage.py's kinds of that name, prepare(folder) -> (originals, use) as there.
+"""Readers of hostile but well-formed inputs: kinds of damage.py, prepare(folder) -> (originals, use).
 
-Commands run in the process, where they work to their end at once: a stand-in detects, and nothing is compiled or trained.
+Commands run in this process and finish quickly: a stub detects, and nothing is compiled or trained.
 """
 import contextlib
 import functools
@@ -23,7 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def all_through(folder):
-    """COCO annotation files through conversion, scoring, images, a merge and, one in ten, the report."""
+    """COCO annotation files, converted, scored, drawn, merged and (one in ten) reported on."""
     from src.commands import merge_pascal_json
     from src.data.coco import Split, check_classes, image_list, image_size, read_coco
     from src.evaluation import results
@@ -46,26 +46,28 @@ def all_through(folder):
         json.dump(content, file)
 
     def use(path):
-        place = os.path.dirname(path)
+        folder = os.path.dirname(path)
         coco = read_coco(path)
         split = Split(path, image_dir)
-        manifest = convert(split, os.path.join(place, "records"), "p", place)
+        manifest = convert(split, os.path.join(folder, "records"), "p", folder)
         category_ids = check_classes(manifest, coco, path)
         images, records, skipped = dict(image_list(split, coco)), [], []
         for image_id, image_path in images.items():
             truth = ground_truth(DETECTION, coco, image_id, category_ids, manifest)
             records += coco_records(image_id, truth, category_ids)
             try:
-                compare(DETECTION, read_image(image_path, image_size(coco.imgs[image_id])), truth, truth, manifest, 0.3)
+                image = read_image(image_path, image_size(coco.imgs[image_id]))
+                compare(DETECTION, image, truth, truth, manifest, 0.3)
             except (OSError, ValueError) as error:
                 skipped.append(f"image {image_id} ({image_path}): {error}")
-        results.Results(DETECTION, path, list(images.items()), records, skipped).write(place, "val")
-        results.score_and_write(place, DETECTION, coco, records, "x", {}, True)
+        results.Results(DETECTION, path, list(images.items()), records, skipped).write(folder, "val")
+        results.score_and_write(folder, DETECTION, coco, records, "x", {}, True)
         with open(path, "rb") as file:
             if zlib.crc32(file.read()) % 10 == 0:
-                with open(os.path.join(place, "metrics.json"), encoding="utf-8") as metrics:
-                    write_report(os.path.join(place, "r.html"), "x", Run(None, json.load(metrics), coco, records, images))
-        merge_pascal_json.main(["--inputs", path, "--output", os.path.join(place, "merged.json")])
+                with open(os.path.join(folder, "metrics.json"), encoding="utf-8") as metrics:
+                    run = Run(None, json.load(metrics), coco, records, images)
+                write_report(os.path.join(folder, "r.html"), "x", run)
+        merge_pascal_json.main(["--inputs", path, "--output", os.path.join(folder, "merged.json")])
         return "skip" if manifest["skipped"] or skipped else "result"
 
     with open(good, "rb") as file:
@@ -73,48 +75,51 @@ def all_through(folder):
 
 
 def ids(folder):
-    """COCO annotation files whose ids, names and boxes are mixed up: an image with labels is not read as one without objects, objects are
-    told apart, perfect detections of them score 1, and conversion takes as many."""
+    """COCO annotation files with mistakes in ids, names and boxes: images do not lose all labels unnoticed, objects are
+    distinct, perfect detections score 1, and conversion keeps all objects."""
     from src.data.coco import Split, read_coco
     from src.tasks.detection import scores
     from tests.conftest import convert
     from tools.benchmark_inputs import write_coco
 
-    write_coco(os.path.join(folder, "coco"), 6, 160, 120, 1)  # one object an image: what loses it is seen
+    write_coco(os.path.join(folder, "coco"), 6, 160, 120, 1)  # with one object per image, a lost one is noticed
     image_dir = os.path.join(folder, "coco", "train2017")
     with open(os.path.join(folder, "coco", "annotations", "instances_train2017.json"), "rb") as file:
         original = file.read()
 
     def use(path):
-        place = os.path.dirname(path)
+        folder = os.path.dirname(path)
         with open(path, encoding="utf-8") as file:
-            named = {whole(entry.get("image_id")) for entry in json.load(file)["annotations"]}
+            labeled = {as_id(entry.get("image_id")) for entry in json.load(file)["annotations"]}
         coco = read_coco(path, image_dir)
         for image_id in coco.imgs:
             entries = coco.imgToAnns[image_id]
-            assert entries or image_id not in named, f"image {image_id} has lost its labels"
+            assert entries or image_id not in labeled, f"image {image_id} has lost its labels"
             assert len({(entry["category_id"], entry["iscrowd"], *entry["bbox"]) for entry in entries}) == len(entries)
         objects = [entry for entry in coco.dataset["annotations"] if not entry["iscrowd"]]
-        records = [{**{name: entry[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.5} for entry in objects]
+        records = [{**{name: entry[name] for name in ("image_id", "category_id", "bbox")}, "score": 0.5}
+                   for entry in objects]
         if objects:
             _, metrics = scores.score(coco, records)
             assert metrics["AP"] > 0.9999 and sum(metrics["objects_per_class"].values()) == len(objects), metrics
-        manifest = convert(Split(path, image_dir), os.path.join(place, "records"), "p", place)
-        lost = {int(text.split()[1]) for text in manifest["skipped"] if text.startswith("image ") and image_dir in text}
-        assert manifest["objects"] == sum(entry["image_id"] not in lost for entry in coco.dataset["annotations"]), manifest["skipped"]
+        manifest = convert(Split(path, image_dir), os.path.join(folder, "records"), "p", folder)
+        skipped = manifest["skipped"]
+        lost = {int(text.split()[1]) for text in skipped if text.startswith("image ") and image_dir in text}
+        kept = [entry for entry in coco.dataset["annotations"] if entry["image_id"] not in lost]
+        assert manifest["objects"] == len(kept), skipped
         return "skip" if coco.skipped else "result"
 
     return {"a.json": original}, use, hostile.mixed_ids
 
 
-def whole(value):
-    """An id as a number, None if it is none."""
+def as_id(value):
+    """An id as a number, or None if it is not one."""
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         return int(value) if not isinstance(value, str) else int(float(value))
 
 
 def settings_in_use(folder):
-    """Configurations, from which a sample, an evaluation input, the learning rates and the side file's text are made."""
+    """Configurations, used for a sample, an evaluation input, the learning rates and the side file."""
     import numpy as np
 
     from src.data.samples import make_sample, sample_layout
@@ -145,7 +150,8 @@ def settings_in_use(folder):
             hm = np.zeros((1, *layout.out_size[::-1]), np.float32)
             rng = np.random.default_rng([config.seed, 0, 1])
             augmentation = random_augmentation(rng, (160, 120), layout.input_size, ranges_of(config))
-            make_sample(targets, image, {"boxes": boxes, "labels": np.zeros(1, np.int32)}, augmentation, layout, {"hm": hm})
+            objects = {"boxes": boxes, "labels": np.zeros(1, np.int32)}
+            make_sample(targets, image, objects, augmentation, layout, {"hm": hm})
             for scale in config.eval_config.multi_scales:
                 pixels, _ = make_input(image, scale, config.eval_config.keep_res, options.input_res_test, ratio)
                 normalize(pixels, options.mean, options.std)
@@ -155,37 +161,39 @@ def settings_in_use(folder):
 
 
 class Stub:
-    """In place of a Detector: as many detections as are asked for, of any batch, at once."""
+    """A stub of a Detector: random detections for any batch."""
 
     weights = ""
 
     def __init__(self, description, k, input_res=None, batch_size=None, from_bytes=False):
-        self.description, self.k, self.input_res, self.batch_size, self.from_bytes = description, k, input_res, batch_size, from_bytes
+        self.description, self.k, self.input_res = description, k, input_res
+        self.batch_size, self.from_bytes = batch_size, from_bytes
         self.down_ratio, self.network = 4, None
 
     def compile(self, batch):
-        """Nothing is to be compiled."""
+        """Do nothing."""
         return 0.0
 
     def __call__(self, batch):
         import numpy as np
 
         rng = np.random.default_rng(0)
-        found = np.hstack([rng.uniform(0, 30, (self.k, 5)), rng.integers(0, len(self.description["classes"]), (self.k, 1))])
+        labels = rng.integers(0, len(self.description["classes"]), (self.k, 1))
+        found = np.hstack([rng.uniform(0, 30, (self.k, 5)), labels])
         found[:, 2:4] += found[:, :2]
         found[:, 4] /= 30
         return np.repeat(found.astype(np.float32)[None], len(batch), 0)
 
     def heatmap(self, batch):
-        """A heatmap without objects."""
+        """Heatmaps without objects."""
         import numpy as np
 
         height, width = batch.shape[1:3] if self.from_bytes else batch.shape[2:]
         return np.zeros((len(batch), len(self.description["classes"]), height // 4, width // 4), np.float32)
 
 
-def use_stand_ins():
-    """Replace, for the rest of this process, networks, training and other processes, so that a command is followed to its end at once."""
+def use_stubs():
+    """Replace networks, training and subprocesses in this process, so that commands finish quickly."""
     from src.inference import detector
 
     def load_detector(checkpoint, description, eval_config, target, dcn_impl="auto", from_bytes=False, use_ema=True):
@@ -194,7 +202,7 @@ def use_stand_ins():
     def load_mindir(path, side):
         return Stub(side, side["K"], side["input_res"], side["batch_size"], side["input_type"] == "uint8")
 
-    def train(config, train_set, target, rank, part=None):
+    def train(config, train_set, target, rank, data=None):
         from src.core.interrupts import Interrupted
         from src.training.engine import steps_to_do
         from src.training.optimizer import build_schedule
@@ -203,7 +211,7 @@ def use_stand_ins():
         describe_model(config, train_set.manifest)
         build_schedule(config.train_config, train_set.steps_per_epoch, config.epoch_size)
         steps_to_do(config, train_set, 0)
-        raise Interrupted("training begins here")
+        raise Interrupted("training starts here")
 
     def export(network, example, file_name, file_format):
         with open(file_name, "wb") as file:
@@ -212,28 +220,30 @@ def use_stand_ins():
     def run(command, **options):
         from src.core.interrupts import Interrupted
 
-        raise Interrupted("another process begins here")
+        raise Interrupted("a subprocess starts here")
 
-    def write_part(folder, part, count, options):
+    def write_split(folder, split, count, options):
         if count > 10:
             from src.core.interrupts import Interrupted
 
-            raise Interrupted("much is to be drawn")
-        return real_write_part(folder, part, count, options)
+            raise Interrupted("many images are drawn here")
+        return real_write_split(folder, split, count, options)
 
     shapes = importlib.import_module("src.commands.make_shapes_dataset")
-    real_write_part = shapes.write_part
+    real_write_split = shapes.write_split
     for patch in (
-        mock.patch.object(detector, "load_detector", load_detector), mock.patch.object(detector, "load_mindir", load_mindir),
-        mock.patch("src.training.engine.train", train), mock.patch("mindspore.export", export), mock.patch("tools.train_full.run", run),
-        mock.patch.object(shapes, "write_part", write_part), mock.patch("tools.benchmark.run_part", lambda part, options: []),
+        mock.patch.object(detector, "load_detector", load_detector),
+        mock.patch.object(detector, "load_mindir", load_mindir),
+        mock.patch("src.training.engine.train", train), mock.patch("mindspore.export", export),
+        mock.patch("tools.train_full.run", run), mock.patch.object(shapes, "write_split", write_split),
+        mock.patch("tools.benchmark.run_part", lambda part, options: []),
         mock.patch("src.commands.serve.serve", lambda model, options, listener: listener.close()),
     ):
         patch.start()
 
 
 def make_base(folder):
-    """A folder that holds what the commands of command_lines name; returns its path."""
+    """Create a folder with all files that COMMANDS name; return its path."""
     import numpy as np
 
     from src.commands import make_rank_table
@@ -249,8 +259,8 @@ def make_base(folder):
 
     base = os.path.join(folder, "base")
     write_coco(os.path.join(base, "data"), 2, 96, 64, 2)
-    for name in (("train2017", "val2017"), ("annotations/instances_train2017.json", "annotations/instances_val2017.json")):
-        source, target = (os.path.join(base, "data", *part.split("/")) for part in name)
+    for name in ("{}2017", os.path.join("annotations", "instances_{}2017.json")):
+        source, target = (os.path.join(base, "data", name.format(split)) for split in ("train", "val"))
         (shutil.copytree if os.path.isdir(source) else shutil.copy)(source, target)
     annotation = os.path.join(base, "data", "annotations", "instances_val2017.json")
     with open(annotation, encoding="utf-8") as file:
@@ -259,21 +269,25 @@ def make_base(folder):
     config = get_config("", ["--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", "8"])
     side = describe_model(config, {"dataset": "x", "classes": classes, "category_ids": ids})
     network = build_network(config.net_config, classes_of(len(classes)), "composite")
-    save_weights(os.path.join(base, "m.ckpt"), {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
+    weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    save_weights(os.path.join(base, "m.ckpt"), weights)
     write_json(os.path.join(base, "m.json"), side)
     with open(os.path.join(base, "e.mindir"), "wb") as file:
         file.write(b"x")
-    write_json(os.path.join(base, "e.json"), {**side, "input_res": [64, 64], "batch_size": 1, "input_type": "uint8", "down_ratio": 4,
-                                              "K": 5, "flip_test": False})
-    convert(find_split(os.path.join(base, "data"), "train", config.dataset_config), os.path.join(base, "records"), name=base)
+    exported = {"input_res": [64, 64], "batch_size": 1, "input_type": "uint8", "down_ratio": 4, "K": 5,
+                "flip_test": False}
+    write_json(os.path.join(base, "e.json"), {**side, **exported})
+    split = find_split(os.path.join(base, "data"), "train", config.dataset_config)
+    convert(split, os.path.join(base, "records"), name=base)
     with open(os.path.join(base, "image.jpg"), "wb") as file:
         file.write(jpeg(photograph(96, 64)))
     os.mkdir(os.path.join(base, "empty"))
     os.mkdir(os.path.join(base, "results"))
     view = {"center": [32, 32], "size": 64.0, "out_hw": [16, 16], "scale": 1.0}
     os.mkdir(os.path.join(base, "meta"))
-    write_json(os.path.join(base, "meta", "inputs.json"), {"classes": classes, "K": 5, "skipped": [],
-                                                           "images": [{"id": number, "file_name": "x", **view} for number in (1, 2)]})
+    images = [{"id": number, "file_name": "x", **view} for number in (1, 2)]
+    meta = {"classes": classes, "K": 5, "skipped": [], "images": images}
+    write_json(os.path.join(base, "meta", "inputs.json"), meta)
     os.mkdir(os.path.join(base, "inputs"))
     for number in (1, 2):
         np.ones((5, 6), np.float32).tofile(os.path.join(base, "results", result_name(input_name(number))))
@@ -283,43 +297,52 @@ def make_base(folder):
         with open(os.path.join(base, name), "w", encoding="utf-8") as file:
             file.write(text)
     with contextlib.redirect_stdout(io.StringIO()):
-        make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", os.path.join(base, "hccl.json")])
+        make_rank_table.main(["--cpu", "--devices", "0-1", "--server_id", "127.0.0.1",
+                              "--output", os.path.join(base, "hccl.json")])
     voc = os.path.join(base, "voc")
-    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        os.makedirs(os.path.join(voc, part))
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        os.makedirs(os.path.join(voc, name))
     shutil.copy(os.path.join(base, "image.jpg"), os.path.join(voc, "JPEGImages", "1.jpg"))
     with open(os.path.join(voc, "ImageSets", "Main", "test.txt"), "w", encoding="utf-8") as file:
         file.write("1\n")
     with open(os.path.join(voc, "Annotations", "1.xml"), "w", encoding="utf-8") as file:
-        file.write("<a><size><width>96</width><height>64</height></size><object><name>dog</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
-                   "<xmax>9</xmax><ymax>9</ymax></bndbox></object></a>")
+        file.write("<a><size><width>96</width><height>64</height></size>"
+                   "<object><name>dog</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+                   "</object></a>")
 
     os.chdir(base)
     run("eval", ["--load_checkpoint_path", "m.ckpt", "--data_dir", "data", "--save_result_dir", "run", *SMALL])
     run("tools.convert_centernet", ["--reverse", "--ckpt_file", "m.ckpt", "--output_file", "m.pth"])
     with open(os.path.join(base, "run", "train_record.jsonl"), "w", encoding="utf-8") as file:
         names = ("loss", "hm_loss", "wh_loss", "off_loss", "lr", "images_per_second")
-        file.writelines(json.dumps({"step": step, "epoch": 1, **dict.fromkeys(names, 1.5)}) + "\n" for step in (1, 2, 3))
+        for step in (1, 2, 3):
+            file.write(json.dumps({"step": step, "epoch": 1, **dict.fromkeys(names, 1.5)}) + "\n")
     return base
 
 
 # ---------------------------------------------------------------- commands
 
-SMALL = ["--dataset_config.input_res_train", "[64, 64]", "--dataset_config.input_res_test", "[64, 64]", "--device_target", "CPU"]
+SMALL = ["--dataset_config.input_res_train", "[64, 64]", "--dataset_config.input_res_test", "[64, 64]",
+         "--device_target", "CPU"]
 COMMANDS = [
     ["train", "--mindrecord_dir", "records", "--train_config.batch_size", "2", *SMALL],
     ["eval", "--load_checkpoint_path", "m.ckpt", "--data_dir", "data", "--save_result_dir", "out", *SMALL],
-    ["export", "--export_config.ckpt_file", "m.ckpt", "--export_config.export_name", "x", "--export_config.input_res", "[64, 64]", *SMALL],
+    ["export", "--export_config.ckpt_file", "m.ckpt", "--export_config.export_name", "x",
+     "--export_config.input_res", "[64, 64]", *SMALL],
     ["preprocess", "--val_data_dir", "data", "--predict_dir", "out", "--export_config.input_res", "[64, 64]"],
     ["postprocess", "--result_path", "results", "--meta_path", "meta", "--label_path", "data", "--save_path", "out"],
     ["src.commands.dataset", "--coco_data_dir", "data", "--mindrecord_dir", "out", "--dataset_config.num_workers", "1"],
-    ["tools.predict", "--load_checkpoint_path", "m.ckpt", "--input", "image.jpg", "--output", "out", "--device_target", "CPU",
-     "--input_res", "64", "64", "--multi_scales", "[1]", "--score_thresh", "0.3", "--max_pixels", "9999", "--max_frames", "3"],
-    ["tools.predict", "--mindir", "e.mindir", "--input", "data/val2017", "--output", "out", "--batch_size", "2", "--classes", "class 1"],
-    ["tools.serve", "--load_checkpoint_path", "m.ckpt", "--port", "0", "--host", "127.0.0.1", "--max_bytes", "9", "--deadline", "3"],
-    ["tools.infer_mindir", "--mindir", "e.mindir", "--input_dir", "inputs", "--result_path", "out", "--device_target", "CPU"],
-    ["tools.contact_sheet", "--mindir", "e.mindir", "--data_dir", "data", "--output", "s.png", "--count", "2", "--columns", "1",
-     "--width", "99"],
+    ["tools.predict", "--load_checkpoint_path", "m.ckpt", "--input", "image.jpg", "--output", "out",
+     "--device_target", "CPU", "--input_res", "64", "64", "--multi_scales", "[1]", "--score_thresh", "0.3",
+     "--max_pixels", "9999", "--max_frames", "3"],
+    ["tools.predict", "--mindir", "e.mindir", "--input", "data/val2017", "--output", "out", "--batch_size", "2",
+     "--classes", "class 1"],
+    ["tools.serve", "--load_checkpoint_path", "m.ckpt", "--port", "0", "--host", "127.0.0.1", "--max_bytes", "9",
+     "--deadline", "3"],
+    ["tools.infer_mindir", "--mindir", "e.mindir", "--input_dir", "inputs", "--result_path", "out",
+     "--device_target", "CPU"],
+    ["tools.contact_sheet", "--mindir", "e.mindir", "--data_dir", "data", "--output", "s.png", "--count", "2",
+     "--columns", "1", "--width", "99"],
     ["tools.convert_centernet", "--reverse", "--ckpt_file", "m.ckpt", "--output_file", "m.pth"],
     ["tools.convert_centernet", "--ckpt_file", "m.pth", "--output_file", "out/x.ckpt", "--annotation",
      "data/annotations/instances_val2017.json"],
@@ -328,40 +351,43 @@ COMMANDS = [
     ["tools.loss", "--candidate-log", "log.txt", "--reference-log", "log.txt", "--steps", "3", "--output", "l.png"],
     ["tools.make_rank_table", "--cpu", "--devices", "0-1", "--server_id", "127.0.0.1", "--output", "h.json"],
     ["tools.make_rank_table", "--merge", "hccl.json", "--output", "h.json", "--hccn_conf", "text.txt"],
-    ["tools.make_shapes_dataset", "--output", "s", "--train", "1", "--val", "1", "--size", "64", "--smallest", "20", "--largest", "30",
-     "--objects", "1", "--seed", "1"],
+    ["tools.make_shapes_dataset", "--output", "s", "--train", "1", "--val", "1", "--size", "64", "--smallest", "20",
+     "--largest", "30", "--objects", "1", "--seed", "1"],
     ["tools.merge_pascal_json", "--inputs", "data/annotations/instances_val2017.json", "--output", "m.json"],
     ["tools.report", "run", "--output", "r.html", "--title", "t", "--data_dir", "data"],
-    ["tools.train_full", "--data_path", "data", "--processes", "2", "--run", "r", "--device_target", "CPU", "--epochs", "2"],
-    ["tools.voc_to_coco", "--voc_dir", "voc", "--split", "test", "--output", "v.json", "--classes", "dog,cat", "--image_dir", "i"],
-    ["tools.import_dataset", "--input", "voc", "--output", "imported", "--format", "voc", "--val_fraction", "0.5", "--seed", "1",
-     "--zero_based"],
+    ["tools.train_full", "--data_path", "data", "--processes", "2", "--run", "r", "--device_target", "CPU",
+     "--epochs", "2"],
+    ["tools.voc_to_coco", "--voc_dir", "voc", "--split", "test", "--output", "v.json", "--classes", "dog,cat",
+     "--image_dir", "i"],
+    ["tools.import_dataset", "--input", "voc", "--output", "imported", "--format", "voc", "--val_fraction", "0.5",
+     "--seed", "1", "--zero_based"],
     ["tools.benchmark", "--runs", "1", "--only", "decode", "--json", "b.json"],
-    ["scripts.ascend_distributed_launcher.get_distribute_train_cmd", "--mindrecord_dir", "records", "--hccl_config_dir", "hccl.json",
-     "--device_target", "CPU", "--cmd_file", "c.sh", "--hyper_parameter_config_dir", "ini.ini"],
+    ["scripts.ascend_distributed_launcher.get_distribute_train_cmd", "--mindrecord_dir", "records",
+     "--hccl_config_dir", "hccl.json", "--device_target", "CPU", "--cmd_file", "c.sh",
+     "--hyper_parameter_config_dir", "ini.ini"],
 ]
 
 
-def run(script, words):
-    """Call a script's main() as with these words behind it."""
+def run(script, args):
+    """Call a script's main() with these arguments."""
     command = f"src.commands.{script.rpartition('.')[2]}"
     main = importlib.import_module(command if importlib.util.find_spec(command) else script).main
-    with mock.patch.object(sys, "argv", [script, *words]), contextlib.redirect_stderr(io.StringIO()):
+    with mock.patch.object(sys, "argv", [script, *args]), contextlib.redirect_stderr(io.StringIO()):
         main()
 
 
-def run_in_copy(base, path, script, words, replaced=None):
-    """Run a script in a copy of the base folder beside path, which there takes the place of the file `replaced`. Returns "result"."""
+def run_in_copy(base, path, script, args, replaced=None):
+    """Run a script in a copy of the base folder next to path, which replaces the file `replaced`; return "result"."""
     from src.core.interrupts import Interrupted
 
-    place = os.path.join(os.path.dirname(path), "a", "b")
-    shutil.copytree(base, place)
-    os.mkfifo(os.path.join(place, "pipe"))
+    folder = os.path.join(os.path.dirname(path), "a", "b")
+    shutil.copytree(base, folder)
+    os.mkfifo(os.path.join(folder, "pipe"))
     if replaced:
-        shutil.copy(path, os.path.join(place, replaced))
+        shutil.copy(path, os.path.join(folder, replaced))
     try:
-        os.chdir(place)
-        run(script, words)
+        os.chdir(folder)
+        run(script, args)
     except (SystemExit, Interrupted) as error:
         if isinstance(error, SystemExit) and error.code not in (0, 1, 2, None):
             raise
@@ -371,28 +397,29 @@ def run_in_copy(base, path, script, words, replaced=None):
 
 
 def command_lines(folder):
-    """Command lines of the entry scripts and tools, run in a folder of their own that holds all they name."""
+    """Command lines of the entry scripts and tools, run in a folder with all files that they name."""
     from src.model_utils.config import load_defaults
 
-    use_stand_ins()
+    use_stubs()
     base = make_base(folder)
 
     def use(path):
         with open(path, encoding="utf-8") as file:
-            script, *words = json.load(file)
-        return run_in_copy(base, path, script, words)
+            script, *args = json.load(file)
+        return run_in_copy(base, path, script, args)
 
     originals = {f"{number}.json": json.dumps(command).encode() for number, command in enumerate(COMMANDS)}
-    return originals, use, functools.partial(hostile.hostile_words, defaults=load_defaults()[0])
+    return originals, use, functools.partial(hostile.hostile_arguments, defaults=load_defaults()[0])
 
 
 def written_files(folder):
-    """The JSON files that scripts write, read by those that take them."""
-    use_stand_ins()
+    """The JSON files that scripts write, read by the scripts that use them."""
+    use_stubs()
     base = make_base(folder)
     readers = {
-        "m.json": ["eval", "tools.predict", "export", "tools.convert_centernet"], "e.json": ["tools.infer_mindir", "tools.contact_sheet"],
-        "meta/inputs.json": ["postprocess"], "run/val/metrics.json": ["tools.report"], "run/val/val_pred_result.json": ["tools.report"],
+        "m.json": ["eval", "tools.predict", "export", "tools.convert_centernet"],
+        "e.json": ["tools.infer_mindir", "tools.contact_sheet"], "meta/inputs.json": ["postprocess"],
+        "run/val/metrics.json": ["tools.report"], "run/val/val_pred_result.json": ["tools.report"],
         "run/train_record.jsonl": ["tools.report"], "records/coco_det.train.mind.manifest.json": ["train"],
         "hccl.json": ["scripts.ascend_distributed_launcher.get_distribute_train_cmd", "tools.make_rank_table"],
     }
@@ -404,8 +431,8 @@ def written_files(folder):
     def use(path):
         name = os.path.basename(path).replace(" ", "/")
         for script in readers[name]:
-            command = [words for first, *words in COMMANDS if first == script][-1 if script == "tools.make_rank_table" else 0]
-            run_in_copy(base, path, script, command, name)
+            commands = [args for first, *args in COMMANDS if first == script]
+            run_in_copy(base, path, script, commands[-1 if script == "tools.make_rank_table" else 0], name)
             shutil.rmtree(os.path.join(os.path.dirname(path), "a"))
         return "result"
 
