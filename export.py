@@ -1,4 +1,4 @@
-"""Export a checkpoint as a MindIR, ONNX or, on Ascend, AIR file that ends in decoded detections."""
+"""Export a checkpoint as a MindIR, ONNX or (on Ascend) AIR model that outputs decoded detections."""
 from src.commands import start
 
 if __name__ == "__main__":

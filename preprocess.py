@@ -1,4 +1,4 @@
-"""Write the validation images as input files for offline (Ascend 310) inference, and the metadata that postprocess.py needs."""
+"""Write validation images as input files for offline (Ascend 310) inference, along with metadata for postprocess.py."""
 from src.commands import start
 
 if __name__ == "__main__":

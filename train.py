@@ -1,4 +1,4 @@
-"""Train CenterNet on MindRecord files, which the conversion of a COCO-format data set writes."""
+"""Train CenterNet on MindRecord files converted from a COCO-format data set by src/dataset.py."""
 from src.commands import start
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ set -eu
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/convert_dataset_to_mindrecord.sh [COCO_DATASET_DIR] [MINDRECORD_DATASET_DIR] [--PARAMETER VALUE ...]
-In the environment: CONFIG_PATH (a file that states what differs from default_config.yaml)."
+Environment variables: CONFIG_PATH (a file with changes to default_config.yaml)."
 
-split_words 2 2 "$@"
+split_arguments 2 2 "$@"
 set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
-[ -d "$1" ] || usage_error "COCO_DATASET_DIR is no folder: $1
+[ -d "$1" ] || usage_error "COCO_DATASET_DIR is not a folder: $1
 $USAGE"
 
 configuration

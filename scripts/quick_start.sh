@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a trained, scored and exported detector, on this machine's CPU, in some minutes.
-# Everything goes into quick_start/; what is there already is used again.
+# Train, evaluate and export a detector on this machine's CPU, in a few minutes.
+# All output goes to quick_start/; existing results are reused.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
@@ -22,17 +22,18 @@ if [ ! -f "$out/mindrecord/coco_det.train.mind.manifest.json" ]; then
     step "converting it to MindRecord"
     $python src/dataset.py $config --coco_data_dir "$out/shapes" --mindrecord_dir "$out/mindrecord"
 fi
-if [ ! -f "$out/loss.png" ]; then # the last thing that training writes
-    step "training from scratch: a minute passes until the first line, the graph is compiled (log: $out/training_log.txt)"
+if [ ! -f "$out/loss.png" ]; then # the last file that training writes
+    step "training from scratch: compiling the graph takes a minute (log: $out/training_log.txt)"
     resume=false
     ! ls "$out"/ckpt_0/*.ckpt > /dev/null 2>&1 || resume=true
-    $python train.py $config --mindrecord_dir "$out/mindrecord" --save_checkpoint_path "$out" --save_result_dir "$out" --resume $resume \
-        --log_interval 25 2>&1 | tee -ia "$out/training_log.txt"
+    $python train.py $config --mindrecord_dir "$out/mindrecord" --save_checkpoint_path "$out" --save_result_dir "$out" \
+        --resume $resume --log_interval 25 2>&1 | tee -ia "$out/training_log.txt"
 fi
 checkpoint=$out/last
 if [ ! -f "$out/metrics.json" ]; then
     step "evaluating on the validation images"
-    $python eval.py $config --data_dir "$out/shapes" --load_checkpoint_path "$checkpoint" --save_result_dir "$out" > "$out/eval_log.txt" 2>&1 ||
+    $python eval.py $config --data_dir "$out/shapes" --load_checkpoint_path "$checkpoint" --save_result_dir "$out" \
+        > "$out/eval_log.txt" 2>&1 ||
         { code=$?; cat "$out/eval_log.txt" >&2; exit $code; }
     cp "$out/val/metrics.json" "$out/metrics.json"
 fi
@@ -47,12 +48,13 @@ if [ ! -f "$out/centernet.onnx" ]; then
 fi
 if [ ! -f "$out/contact_sheet.png" ]; then
     step "running the MindIR file on validation images"
-    $python tools/contact_sheet.py --config_path configs/quick_start.yaml --mindir "$out/centernet.mindir" --data_dir "$out/shapes" \
-        --output "$out/contact_sheet.png"
+    $python tools/contact_sheet.py --config_path configs/quick_start.yaml --mindir "$out/centernet.mindir" \
+        --data_dir "$out/shapes" --output "$out/contact_sheet.png"
 fi
 if [ ! -d "$out/onnx" ]; then
     step "running the ONNX file on a validation image"
-    $python tools/predict.py --onnx "$out/centernet.onnx" --input "$(ls "$out"/shapes/val2017/*.jpg | head -n 1)" --output "$out/onnx"
+    $python tools/predict.py --onnx "$out/centernet.onnx" --input "$(ls "$out"/shapes/val2017/*.jpg | head -n 1)" \
+        --output "$out/onnx"
 fi
 
 step "done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
@@ -63,7 +65,7 @@ checkpoint     $checkpoint ($(ls "$out"/ckpt_0/*.ckpt | tail -n 1))
 MindIR         $out/centernet.mindir, $out/centernet.json
 ONNX           $out/centernet.onnx (detections of the first validation image: $out/onnx/)
 scores         $out/metrics.json
-first batch    $out/train_batch.jpg (as the network sees it)
+first batch    $out/train_batch.jpg (as network input)
 loss curve     $out/loss.png
-contact sheet  $out/contact_sheet.png (detections beside the ground truth)
+contact sheet  $out/contact_sheet.png (detections next to the ground truth)
 END

@@ -6,17 +6,17 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 USAGE="usage: bash scripts/run_standalone_eval_ascend.sh [DEVICE_ID] [RUN_MODE] [DATA_DIR] [LOAD_CHECKPOINT_PATH] [--PARAMETER VALUE ...]
 RUN_MODE is val (detect and score) or test (detect).
-In the environment: DEVICE_TARGET (Ascend or CPU; default: what the configuration says), CONFIG_PATH (a file that states what differs from
-default_config.yaml). Images of the detections beside the ground truth are drawn with --visual_image true.
-Writes into the current folder: eval_log.txt, val/ or test/, ms_log/."
+Environment variables: DEVICE_TARGET (Ascend or CPU; default: from the configuration), CONFIG_PATH (a file with
+changes to default_config.yaml). With --visual_image true, detections are drawn next to the ground truth.
+Output in the current folder: eval_log.txt, val/ or test/, ms_log/."
 
-split_words 4 4 "$@"
+split_arguments 4 4 "$@"
 set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 [[ $1 =~ ^[0-9]+$ ]] || usage_error "DEVICE_ID is '$1', expected a number
 $USAGE"
 [ "$2" = val ] || [ "$2" = test ] || usage_error "RUN_MODE is '$2', expected val or test
 $USAGE"
-[ -d "$3" ] || usage_error "DATA_DIR is no folder: $3
+[ -d "$3" ] || usage_error "DATA_DIR is not a folder: $3
 $USAGE"
 
 configuration

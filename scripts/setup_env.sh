@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv once, install the requirements and build the Cython extensions. Does nothing when all is done.
+# Create .venv, install the requirements and build the Cython extensions, unless already done.
 # usage: bash scripts/setup_env.sh [requirements file](optional, default requirements.txt)
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -eu
@@ -20,7 +20,7 @@ if [ ! -x .venv/bin/python ]; then
     "$python" -m venv .venv
 fi
 
-# What was installed last time is remembered by its text.
+# A checksum records the requirements installed last.
 wanted=$(cat requirements*.txt | cksum)
 stamp=.venv/installed-$(basename "$requirements")
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then

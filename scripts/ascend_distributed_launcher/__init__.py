@@ -1,1 +1,1 @@
-"""The launcher for distributed training; scripts/run_distributed_train_ascend.sh calls it."""
+"""Launcher for distributed training, called by scripts/run_distributed_train_ascend.sh."""

@@ -1,11 +1,11 @@
-# Sourced by distributed_cmd.sh: start processes, each in a folder of its own, and end all of them when one fails.
+# Sourced by distributed_cmd.sh: start processes, each in its own folder, and stop all of them if one fails.
 
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
-GRACE=10 # seconds between asking a process to end and killing it, where another one has failed
+GRACE=10 # seconds between SIGTERM and SIGKILL after another process has failed
 SAVING=120 # the same after an interrupt: the processes finish a step, and rank 0 writes a checkpoint
 declare -A FOLDER_OF=()
-# Tied to this shell a process does not outlive it, whatever becomes of it; one that starts when it is gone already does not go on.
-# util-linux before 2.33 cannot do that.
+# Ties a process to this shell: it is killed with the shell, and exits if the shell is gone when it starts. Needs
+# util-linux 2.33.
 TIED=(env)
 ! setpriv --help 2> /dev/null | grep -q -- --pdeathsig ||
     TIED=(setpriv --pdeathsig KILL sh -c '[ "$PPID" = "$0" ] || exit 1; exec "$@"' $$)
@@ -14,11 +14,11 @@ trap on_interrupt INT TERM
 
 on_interrupt() {
     end_all $SAVING
-    tell_interrupted
+    report_interrupted
     exit 130
 }
 
-# start FOLDER NAME=VALUE... -- COMMAND...: run it in FOLDER; output, environment and MindSpore's logs go there.
+# start FOLDER NAME=VALUE... -- COMMAND...: run COMMAND in FOLDER, with output, environment and MindSpore's logs there.
 start() {
     local folder=$1
     shift
@@ -30,7 +30,7 @@ start() {
         shift
     done
     shift
-    trap 'interrupted=yes' INT TERM # a shell that is just forked loses a signal: it is passed on when env.log is there
+    trap 'interrupted=yes' INT TERM # a newly forked shell loses signals: pass them on once env.log exists
     (
         cd "$folder" || exit 1
         export GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" CENTERNET_EXIT_CODE_FILE="exit_code.$BASHPID" "${variables[@]}"
@@ -44,8 +44,8 @@ start() {
     echo "$folder: process $!"
 }
 
-# end_all SECONDS: ask the processes that still run to end, and kill those that do not. The scheduler, without which the others cannot end
-# in order, is asked last.
+# end_all SECONDS: terminate the running processes, and kill them after SECONDS. The scheduler is terminated last, since
+# the others need it for an orderly exit.
 end_all() {
     local pid others=()
     for pid in "${!FOLDER_OF[@]}"; do
@@ -57,7 +57,7 @@ end_all() {
     for pid in "${!FOLDER_OF[@]}"; do rm -f "${FOLDER_OF[$pid]}/exit_code.$pid"; done
 }
 
-# end_processes SECONDS PID...: ask them to end, wait so long, and kill those that are left.
+# end_processes SECONDS PID...: send SIGTERM, wait up to SECONDS, and kill the remaining processes.
 end_processes() {
     local waited seconds=$1
     shift
@@ -70,8 +70,9 @@ end_processes() {
     kill -KILL "$@" 2> /dev/null
 }
 
-# tell_interrupted: what each process said of its end, behind which MindSpore may write; else the last line of its log.
-tell_interrupted() {
+# report_interrupted: print each process's line about the interrupt, which MindSpore's output may follow, else the last
+# line of its log.
+report_interrupted() {
     local folder
     for folder in "${FOLDER_OF[@]}"; do
         [ "$folder" != LOG_scheduler ] || continue
@@ -79,24 +80,24 @@ tell_interrupted() {
     done
 }
 
-# supervise: wait for all processes; if one fails the others are taken down, and its exit code is this one's, too. MindSpore 2.10 now and
-# then crashes a process as it leaves the others, all its work done: the exit code that errors.run wrote before goes first.
+# supervise: wait for all processes; if one fails, stop the others and exit with its code. MindSpore 2.10 sometimes
+# crashes a process that disconnects after completing its work: the exit code written by errors.run takes precedence.
 supervise() {
-    local pid code told
+    local pid code reported
     while [ ${#FOLDER_OF[@]} -gt 0 ]; do
-        sleep 0.2 # its standard error stays as it is: on_interrupt speaks from here
+        sleep 0.2 # with standard error unredirected: on_interrupt may run here
         for pid in "${!FOLDER_OF[@]}"; do
             ! kill -0 "$pid" 2> /dev/null || continue
             code=0
             { wait "$pid"; } 2> /dev/null || code=$?
-            told=$(cat "${FOLDER_OF[$pid]}/exit_code.$pid" 2> /dev/null)
+            reported=$(cat "${FOLDER_OF[$pid]}/exit_code.$pid" 2> /dev/null)
             rm -f "${FOLDER_OF[$pid]}/exit_code.$pid"
-            if [ -n "$told" ] && [ "$told" != "$code" ]; then
-                echo "${FOLDER_OF[$pid]}: its work ended with $told, its process then with $code" >&2
-                code=$told
+            if [ -n "$reported" ] && [ "$reported" != "$code" ]; then
+                echo "${FOLDER_OF[$pid]}: its work ended with $reported, its process then with $code" >&2
+                code=$reported
             fi
             if [ "$code" -ne 0 ]; then
-                echo "error: the process in ${FOLDER_OF[$pid]} ended with $code; ending the others. The end of its training_log.txt:" >&2
+                echo "error: the process in ${FOLDER_OF[$pid]} ended with $code; stopping the others. The end of its training_log.txt:" >&2
                 tail -n 5 "${FOLDER_OF[$pid]}/training_log.txt" >&2
                 unset "FOLDER_OF[$pid]"
                 end_all "$GRACE"

@@ -1,11 +1,13 @@
-"""Rank tables (hccl.json, versions 1.0 and 1.2): which process of a distributed run has which device on which server.
+"""Rank tables (hccl.json, versions 1.0 and 1.2): the servers, devices and ranks of a distributed run.
 
-Source: the rank table chapters of the CANN documentation. A table is read into plain records; nothing here needs MindSpore.
+Source: the rank table chapters of the CANN documentation. Nothing here needs MindSpore.
 """
 import json
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import psutil
 
@@ -15,11 +17,12 @@ from ..core.files import read_text
 
 HCCN_CONF = "/etc/hccn.conf"
 VERSIONS = ("1.0", "1.2")
+Value = TypeVar("Value")
 
 
 @dataclass
 class Device:
-    """One device and the process that drives it; ip is its own network address ("" if the table has none)."""
+    """A device and the rank of its process; ip is the device's network address, or an empty string."""
 
     device_id: int
     rank: int
@@ -28,15 +31,15 @@ class Device:
 
 @dataclass
 class Server:
-    """A server with its devices, by rank. address is what reaches it: host_ip or server_ip where the table has it, else its id."""
+    """A server and its devices, by rank; address is host_ip or server_ip if the table has it, else the id."""
 
     server_id: str
     address: str
-    devices: list
+    devices: list[Device]
 
 
-def read_rank_table(path):
-    """The servers of a rank table, checked. Raises UserError that says what is wrong."""
+def read_rank_table(path: str) -> list[Server]:
+    """Read and check a rank table. Raises UserError with the first mistake."""
     errors.require_file(path, "rank table (RANK_TABLE_FILE)")
     try:
         with open(path, encoding="utf-8") as file:
@@ -51,53 +54,56 @@ def read_rank_table(path):
         raise UserError(f"{path}: not a rank table ({type(error).__name__}: {error})") from error
     with errors.about(path):
         if status != "completed":
-            raise UserError(f"its status is {status!r}, not 'completed': whatever writes it is not done")
+            raise UserError(f"its status is {status!r}, not 'completed': wait until the file is finished")
         if version not in VERSIONS:
-            raise UserError(f"its version is {version}; known are {' and '.join(VERSIONS)}")
+            raise UserError(f"its version is {version}; supported: {', '.join(VERSIONS)}")
         if "server_count" not in stated:
-            raise UserError("it lacks server_count")
+            raise UserError("server_count is missing")
         for name, count in stated.items():
             if count != counts[name]:
-                raise UserError(f"{name} is {count}, and it lists {counts[name]}")
+                raise UserError(f"{name} is {count}, but {counts[name]} are listed")
         _check(servers)
     return servers
 
 
-def _server(entry):
-    devices = [Device(int(device["device_id"]), int(device["rank_id"]), str(device.get("device_ip", ""))) for device in entry["device"]]
+def _server(entry: dict[str, Any]) -> Server:
+    devices = [Device(int(device["device_id"]), int(device["rank_id"]), str(device.get("device_ip", "")))
+               for device in entry["device"]]
     server_id = str(entry["server_id"])
     address = str(entry.get("host_ip") or entry.get("server_ip") or server_id)
     return Server(server_id, address, sorted(devices, key=lambda device: device.rank))
 
 
-def _check(servers):
+def _check(servers: list[Server]) -> None:
     """Raise UserError unless ids are unique and the ranks are 0, 1, 2, ..."""
     ids = [server.server_id for server in servers]
     if len(set(ids)) < len(ids):
-        raise UserError(f"server_id {_first_twice(ids)} is there twice")
+        raise UserError(f"duplicate server_id {_first_duplicate(ids)}")
     for server in servers:
         devices = [device.device_id for device in server.devices]
         if not devices:
             raise UserError(f"server {server.server_id} has no devices")
         if len(set(devices)) < len(devices):
-            raise UserError(f"device_id {_first_twice(devices)} is there twice on server {server.server_id}")
+            raise UserError(f"duplicate device_id {_first_duplicate(devices)} on server {server.server_id}")
     ranks = sorted(device.rank for server in servers for device in server.devices)
     if len(set(ranks)) < len(ranks):
-        raise UserError(f"rank_id {_first_twice(ranks)} is there twice")
+        raise UserError(f"duplicate rank_id {_first_duplicate(ranks)}")
     for expected, rank in enumerate(ranks):
         if rank != expected:
             raise UserError(f"its ranks are not contiguous: {expected} is missing")
 
 
-def _first_twice(values):
+def _first_duplicate(values: Sequence[Value]) -> Value:
     return next(value for index, value in enumerate(values) if value in values[:index])
 
 
-def find_server(servers, server_id=None, hccn_conf=HCCN_CONF, own_addresses=None):
-    """The server that this machine is.
+def find_server(servers: list[Server], server_id: str | None = None, hccn_conf: str = HCCN_CONF,
+                own_addresses: Sequence[str] | None = None) -> Server:
+    """Find this machine's entry in a rank table.
 
     By server_id if given, else by the device addresses in hccn_conf, else by own_addresses (default: those of the
-    network interfaces); a table with one server needs no search. Raises UserError that lists what was looked for.
+    network interfaces); the only server of a table is returned without a search. Raises UserError that lists the
+    searched ids and addresses.
     """
     if server_id:
         for server in servers:
@@ -112,38 +118,39 @@ def find_server(servers, server_id=None, hccn_conf=HCCN_CONF, own_addresses=None
     found = found or [server for server in servers if {server.server_id, server.address} & set(own_addresses)]
     if len(found) == 1:
         return found[0]
-    looked_for = (f"the device addresses of {hccn_conf} ({', '.join(device_ips.values()) or 'none there'}) and this machine's addresses "
-                  f"({', '.join(own_addresses) or 'none'})")
-    what = f"matches {_names(found)}" if found else "is not in the rank table"
-    raise UserError(f"this server {what}: looked for {looked_for} among {_names(servers)}; name it with --server_id")
+    result = f"matches {_names(found)}" if found else "is not in the rank table"
+    raise UserError(f"this server {result}: searched for the device addresses of {hccn_conf} "
+                    f"({', '.join(device_ips.values()) or 'none'}) and this machine's addresses "
+                    f"({', '.join(own_addresses) or 'none'}) among {_names(servers)}; set --server_id")
 
 
-def _names(servers):
+def _names(servers: Iterable[Server]) -> str:
     return ", ".join(server.server_id for server in servers)
 
 
-def read_device_ips(hccn_conf=HCCN_CONF):
-    """{device id: address} of the lines address_<id>=<address> in hccn_conf; empty if there is no such file."""
+def read_device_ips(hccn_conf: str = HCCN_CONF) -> dict[int, str]:
+    """{device id: address} from the lines address_<id>=<address> of hccn_conf; empty if the file does not exist."""
     if not os.path.isfile(hccn_conf):
         return {}
-    text = read_text(hccn_conf, "file of the device addresses (--hccn_conf)")
+    text = read_text(hccn_conf, "file with device addresses (--hccn_conf)")
     return {int(number): ip for number, ip in re.findall(r"^\s*address_(\d+)\s*=\s*(\S+)", text, re.M)}
 
 
-def network_addresses():
+def network_addresses() -> list[str]:
     """The IPv4 and IPv6 addresses of this machine's interfaces, loopback last."""
     found = [
         address.address.split("%")[0]
-        for interface in psutil.net_if_addrs().values() for address in interface if address.family.name in ("AF_INET", "AF_INET6")
+        for interface in psutil.net_if_addrs().values() for address in interface
+        if address.family.name in ("AF_INET", "AF_INET6")
     ]
     return sorted(dict.fromkeys(found), key=lambda address: address in ("127.0.0.1", "::1"))
 
 
-def share_cores(cores, processes):
-    """Split a list of cores into one share a process, as even as can be.
+def share_cores(cores: list[int], processes: int) -> list[list[int]]:
+    """Split a list of cores evenly among processes.
 
-    A share has at least two cores, else all processes share all: on a single one MindSpore's processes take most of a
-    minute to find each other (its threads race for their connection).
+    If a share would have fewer than two cores, all processes share all cores: on a single core MindSpore's processes
+    take almost a minute to connect, because its threads race for the connection.
     """
     if len(cores) < 2 * processes:
         return [cores] * processes

@@ -1,1 +1,1 @@
-"""The training: steps, updates, checkpoints, scores."""
+"""Training: steps, updates, checkpoints, scores."""

@@ -1,89 +1,94 @@
-"""Looks at every step of a training for what makes its rest worthless."""
+"""Detection of failing training runs: overflow, divergence, a loss that is not finite."""
 import math
+from collections.abc import Iterable, Mapping
 
 from ..core.console import LOG
 
-FACTOR = 10.0  # so much larger than the lowest loss so far, smoothed, is a step that diverges
+FACTOR = 10.0  # a step diverges if its loss exceeds the lowest smoothed loss by this factor
 SMOOTHING = 0.1  # weight of a new loss in the smoothed one
 LOWER_SCALE = "lower train_config.loss_scale_value, or set train_config.dynamic_loss_scale"
-NOTICED = 5  # diverging steps in a row that are said
+WARN_AFTER = 5  # consecutive diverging steps
 
 
 class DivergenceMonitor:
-    """Counts steps that overflow, and steps that diverge.
+    """Counts overflowed and diverging steps.
 
-    A step diverges if the loss has multiplied, or if the heatmap loss is above 1 and stays the same to 1e-6: a heatmap whose sigmoids
-    are saturated has the same loss for every image, 9.2, and no gradient. A step without any object is not compared with the others: its
-    loss is of background alone, and is not divided by objects.
+    A step diverges if the loss has multiplied, or if the heatmap loss is above 1 and constant to 1e-6: a heatmap with
+    saturated sigmoids has the same loss for every image, 9.2, and no gradient. Steps without objects are not compared
+    with others: their loss is that of the background alone, and is not divided by the number of objects.
 
-    Args: losses, the names of the task's, the heatmap's first; max_overflows, max_diverged: how many such steps in a row end a training
-    (0: any number goes on); skips, whether a step with a loss that is not finite is skipped as an overflow (float16), not an end.
+    Args: losses, the names of the task's losses, the heatmap's first; max_overflows, max_diverged: the numbers of
+    consecutive such steps that end training (0: no limit); skips, whether a loss that is not finite counts as an
+    overflow (float16) instead of ending training.
     """
 
-    def __init__(self, losses, max_overflows, max_diverged, skips=False):
+    def __init__(self, losses: Iterable[str], max_overflows: int, max_diverged: int, skips: bool = False):
         self.heatmap_loss, *self.object_losses = losses
         self.max_overflows, self.max_diverged, self.skips = max_overflows, max_diverged, skips
         self.steps = self.overflows = self.overflows_in_row = self.diverged = 0
-        self.smoothed = self.lowest = self.last_hm_loss = None
-        self.why = ""
+        self.smoothed: float | None = None
+        self.lowest: float | None = None
+        self.last_hm_loss: float | None = None
+        self.symptom = ""
 
-    def check(self, step, results):
-        """Take a step's results {name: number}; returns the sentence with which training has to end, "" if it goes on.
+    def check(self, step: int, results: Mapping[str, float]) -> str:
+        """Check a step's results {name: number}. Return the reason to end training, or an empty string.
 
-        Losses of objects of exactly 0 are those of a step without objects.
+        A step without objects is recognized by its object losses, which are exactly 0.
         """
-        loss, overflow = results["loss"], results["overflow"]
+        loss, overflow = results["loss"], bool(results["overflow"])
         self.steps += 1
         self.overflows += overflow
         self.overflows_in_row = self.overflows_in_row + 1 if overflow else 0
         if not math.isfinite(loss) and not (overflow and self.skips):
-            return f"the loss is {loss} at step {step}: training stops; lower the learning rate, or look at the data"
+            return f"the loss is {loss} at step {step}: training stopped; lower the learning rate, or check the data"
         if self.max_overflows and self.overflows_in_row >= self.max_overflows:
-            return (f"the last {self.overflows_in_row} steps, up to step {step}, overflowed and were skipped: nothing is learnt; "
-                    f"{LOWER_SCALE} (train_config.max_overflows is the limit)")
+            return (f"the last {self.overflows_in_row} steps, up to step {step}, overflowed and were skipped: "
+                    f"the network learns nothing; {LOWER_SCALE} (limit: train_config.max_overflows)")
         if not overflow and any(results[name] != 0 for name in self.object_losses):
             self._compare(step, loss, results[self.heatmap_loss])
         if self.max_diverged and self.diverged >= self.max_diverged:
-            return (f"{self.why} for {self.diverged} steps, up to step {step}: training has diverged; lower the learning rate, or look at "
-                    "the data (train_config.max_diverged is the limit)")
+            return (f"{self.symptom} for {self.diverged} steps, up to step {step}: training has diverged; lower the "
+                    "learning rate, or check the data (limit: train_config.max_diverged)")
         return ""
 
-    def _compare(self, step, loss, hm_loss):
-        self.why = ""
+    def _compare(self, step: int, loss: float, hm_loss: float) -> None:
+        """Compare a step's losses with earlier ones, and count or reset the diverging steps."""
+        self.symptom = ""
         if self.last_hm_loss is not None and hm_loss > 1 and math.isclose(hm_loss, self.last_hm_loss, rel_tol=1e-6):
-            self.why = f"the heatmap loss has stayed at {hm_loss:.7g}"
+            self.symptom = f"the heatmap loss has stayed at {hm_loss:.7g}"
         elif self.lowest is not None and loss > FACTOR * self.lowest:
-            self.why = f"the loss has been more than {FACTOR:g} times its lowest, {self.lowest:.4g},"
+            self.symptom = f"the loss has been more than {FACTOR:g} times its lowest, {self.lowest:.4g},"
         self.last_hm_loss = hm_loss
-        self.diverged = self.diverged + 1 if self.why else 0
-        if not self.why:
+        self.diverged = self.diverged + 1 if self.symptom else 0
+        if not self.symptom:
             self.smoothed = loss if self.smoothed is None else (1 - SMOOTHING) * self.smoothed + SMOOTHING * loss
             self.lowest = self.smoothed if self.lowest is None else min(self.lowest, self.smoothed)
-        if self.diverged == NOTICED:
-            LOG.warning(f"warning: {self.why} for {NOTICED} steps, up to step {step}: training diverges; older "
-                        "checkpoints stay while it does")
+        if self.diverged == WARN_AFTER:
+            LOG.warning(f"warning: {self.symptom} for {WARN_AFTER} steps, up to step {step}: training is diverging; "
+                        "older checkpoints are kept meanwhile")
 
     @property
-    def diverging(self):
-        """Whether the last steps diverged, and that has been said."""
-        return self.diverged >= NOTICED
+    def diverging(self) -> bool:
+        """Whether the last steps diverged, with a warning logged."""
+        return self.diverged >= WARN_AFTER
 
     @property
-    def protects(self):
-        """Whether older checkpoints are to stay: what is written now may be worth nothing, and training will not go on for long."""
+    def protects_checkpoints(self) -> bool:
+        """Whether to keep older checkpoints: new ones may be worthless, and training is about to end."""
         return self.diverging and self.max_diverged > 0
 
-    def wasted(self):
-        """The sentence that a training ends with of which every step was skipped, "" for any other."""
+    def all_skipped(self) -> str:
+        """Return the error message if every step was skipped, or an empty string."""
         if not self.max_overflows or self.overflows < self.steps:
             return ""
-        return f"all {self.steps} steps overflowed and were skipped: nothing is learnt; {LOWER_SCALE}"
+        return f"all {self.steps} steps overflowed and were skipped: the network learned nothing; {LOWER_SCALE}"
 
-    def summary(self):
-        """Lines that a training ends with; none if nothing happened."""
+    def summary(self) -> list[str]:
+        """The lines to log at the end of training; empty if nothing happened."""
         lines = []
         if self.overflows:
             lines.append(f"{self.overflows} of {self.steps} steps overflowed and were skipped")
         if self.diverging:
-            lines.append(f"warning: {self.why} for the last {self.diverged} steps: this training has diverged")
+            lines.append(f"warning: {self.symptom} for the last {self.diverged} steps: this run has diverged")
         return lines

@@ -1,6 +1,7 @@
-"""The training loop, and what it is built of."""
+"""Training runs from a configuration: builds the network, optimizer and training step, and trains."""
 import contextlib
 import os
+from typing import TYPE_CHECKING
 
 import mindspore as ms
 from mindspore import nn, ops
@@ -8,6 +9,7 @@ from mindspore import nn, ops
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..data.samples import sample_layout
+from ..model_utils.config import Config
 from ..model_utils.device_adapter import keep_graphs
 from ..network.centernet import build_network
 from ..network.deform_conv import resolve_dcn_impl
@@ -27,27 +29,33 @@ from .resume import record_beside, require_same_start, restore, training_setting
 from .scoring import start_scoring
 from .step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, set_precision
 
+if TYPE_CHECKING:
+    from ..data.train_set import TrainSet
+    from ..evaluation.evaluator import Part
+
 
 class SumOverRanks(nn.Cell):
-    """Add a tensor up over all ranks."""
+    """Sum a tensor over all ranks."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.all_reduce = ops.AllReduce()
 
-    def construct(self, x):
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
         return self.all_reduce(x)
 
 
-def build_device_input(config, metainfo, heatmaps_on_host):
-    """The cell that makes the network's batch of the pipeline's."""
+def build_device_input(config: Config, metainfo: dict, heatmaps_on_host: bool) -> DeviceInput:
+    """Build the cell that turns the pipeline's columns into the network's batch."""
     task = task_of(config.net_config)
     layout = sample_layout(config, metainfo)
-    return DeviceInput(task.targets.columns(heatmaps_on_host), None if heatmaps_on_host else task.device.DrawTargets(layout))
+    complete = None if heatmaps_on_host else task.device.DrawTargets(layout)
+    return DeviceInput(task.targets.columns(heatmaps_on_host), complete)
 
 
-def build_train_step(network, config, optimizer, device_input, rank_size=1):
-    """The training cell that config describes; device_input as in TrainStep."""
+def build_train_step(network: nn.Cell, config: Config, optimizer: nn.Optimizer, device_input: nn.Cell,
+                     rank_size: int = 1) -> TrainStep:
+    """Build the training cell that config describes; device_input as in TrainStep."""
     options = config.train_config
     average = WeightAverage(network, options.ema_decay) if options.ema_decay else None
     network = set_precision(network, config.train_config.amp_level)
@@ -69,48 +77,63 @@ def build_train_step(network, config, optimizer, device_input, rank_size=1):
     return step
 
 
-def graph_settings(config, train_set, device_target):
-    """All that the compiled training graphs depend on, for keep_graphs."""
+def graph_settings(config: Config, train_set: "TrainSet", device_target: str) -> list:
+    """All values that the compiled training graphs depend on, for keep_graphs."""
     sections = {name: getattr(config, name).as_dict() for name in ("net_config", "train_config", "dataset_config")}
     names = ("epoch_size", "enable_lossscale", "enable_data_sink", "data_sink_steps", "conv_allow_hf32", "jit_level")
-    numbers = [train_set.layout.num_classes, train_set.steps_per_epoch, train_set.rank_size, train_set.heatmaps_on_host]
+    numbers = [train_set.layout.num_classes, train_set.steps_per_epoch, train_set.rank_size,
+               train_set.heatmaps_on_host]
     return [sections, {name: getattr(config, name) for name in names}, numbers, device_target]
 
 
-def warn_of_warmup(train_config, last_step):
-    """Log a line if a training of so many steps ends before its warm-up does."""
+def warn_of_warmup(train_config: Config, last_step: int) -> None:
+    """Log a warning if training ends before its warm-up does."""
     name = f"{train_config.lr_schedule}.warmup_steps"
     warmup = getattr(train_config, train_config.lr_schedule).warmup_steps
     if warmup > last_step:
-        LOG.warning(f"warning: the warm-up, train_config.{name} {warmup}, is longer than the training of {last_step} steps: "
-                    "the rate stays low")
+        LOG.warning(f"warning: the warm-up, train_config.{name} {warmup}, is longer than the run, {last_step} "
+                    "steps: the learning rate stays low")
 
 
-def steps_to_do(config, train_set, done):
-    """The number of the last step to train, counted from the start of the run. Raises UserError if they are all done."""
+def steps_to_do(config: Config, train_set: "TrainSet", done: int) -> int:
+    """The number of the last step, counted from the start of the run. Raises UserError if all steps are done."""
     last_step = train_set.steps_per_epoch * config.epoch_size
     if config.train_steps >= 0:
         last_step = min(last_step, config.train_steps)
     if done >= last_step:
-        raise UserError(f"nothing to train: {done} steps are done, and epoch_size {config.epoch_size} x {train_set.steps_per_epoch} steps, "
-                        f"train_steps {config.train_steps} ask for {last_step}; larger ones train on")
+        raise UserError(f"nothing to train: {done} of {last_step} steps are done (epoch_size {config.epoch_size} x "
+                        f"{train_set.steps_per_epoch} steps, train_steps {config.train_steps}); increase them to "
+                        "continue")
     return last_step
 
 
-def train(config, train_set, device_target, rank=0, part=None):
-    """Train as the configuration says, with logs and checkpoints; returns the last checkpoint's path ("" without).
+def open_record(config: Config, rank: int, done: int, aside: str, resumed: str, last_step: int) -> TrainingLog:
+    """The TrainingLog of a run after `done` steps, with files on rank 0 only; resumed is the checkpoint's path."""
+    if rank:
+        return TrainingLog(None, done, interval=config.log_interval, last_step=last_step)
+    path = os.path.join(config.save_result_dir, "train_record.jsonl")
+    summaries = Summaries(os.path.join(config.save_result_dir, "tensorboard"), done) if config.tensorboard else None
+    branch = record_beside(resumed, path) if resumed else ""
+    return TrainingLog(path, done, aside, branch, config.log_interval, last_step, summaries)
 
-    part is the evaluator.Part to score on meanwhile, None without. Every rank trains and prints; rank 0 writes checkpoints and record for
-    all. Raises Interrupted if a signal ended it.
+
+def train(config: Config, train_set: "TrainSet", device_target: str, rank: int = 0,
+          eval_set: "Part | None" = None) -> str:
+    """Train as configured, with logs and checkpoints. Return the last checkpoint's path, or an empty string.
+
+    eval_set is the evaluator.Part for scores during training, or None. Every rank trains and logs; rank 0 writes
+    checkpoints and record. Raises Interrupted if a signal ended training.
     """
     ms.set_seed(config.seed)
     if config.compile_cache_dir:
         keep_graphs(config.compile_cache_dir, graph_settings(config, train_set, device_target))
-    network = build_network(config.net_config, train_set.manifest, resolve_dcn_impl(config.net_config.dcn_impl, device_target))
+    dcn_impl = resolve_dcn_impl(config.net_config.dcn_impl, device_target)
+    network = build_network(config.net_config, train_set.manifest, dcn_impl)
     freeze(network, config.train_config.freeze)
     if config.train_config.freeze != "none":
-        trained, of_all = (sum(parameter.size for parameter in part) for part in (network.trainable_params(), network.get_parameters()))
-        LOG.info(f"train_config.freeze {config.train_config.freeze}: {trained:,} of {of_all:,} weights train")
+        trainable, total = (sum(parameter.size for parameter in parameters) for parameters in
+                            (network.trainable_params(), network.get_parameters()))
+        LOG.info(f"train_config.freeze {config.train_config.freeze}: {trainable:,} of {total:,} weights train")
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
     device_input = build_device_input(config, train_set.manifest, train_set.heatmaps_on_host)
     step_cell = build_train_step(network, config, optimizer, device_input, train_set.rank_size)
@@ -119,7 +142,7 @@ def train(config, train_set, device_target, rank=0, part=None):
     state = {parameter.name: parameter for parameter in [*parameters, *(average.averages if average else [])]}
     description = {**describe_model(config, train_set.manifest), "training": training_settings(config, train_set)}
     trained = TrainingDetector(network, average if config.use_ema else None, description, config, device_target)
-    scoring = start_scoring(trained, part, train_set, SumOverRanks() if train_set.rank_size > 1 else None)
+    scoring = start_scoring(trained, eval_set, train_set, SumOverRanks() if train_set.rank_size > 1 else None)
 
     folder = os.path.join(config.save_checkpoint_path, "ckpt_0")
     done, resumed, step_count_reset = 0, "", False
@@ -133,22 +156,18 @@ def train(config, train_set, device_target, rank=0, part=None):
     steps = range(done, steps_to_do(config, train_set, done))
     if train_set.rank_size > 1:
         require_same_start(resumed or config.load_checkpoint_path, done, SumOverRanks(), train_set.rank_size)
-        # From here on rank 0 may move aside what all have read.
+        # All ranks have read their checkpoints: from here on rank 0 may move them.
 
-    checkpoints, aside = None, ""
+    checkpoints = None
     if config.enable_save_ckpt and rank == 0:
         checkpoints = CheckpointFolder(folder, config.save_checkpoint_num, description, resumed)
-        aside = checkpoints.aside
     if scoring and resumed:
-        scoring.go_on(resumed, checkpoints, step_count_reset)
+        scoring.resume(resumed, checkpoints, step_count_reset)
     saving = Saving(config, checkpoints, state, train_set, scoring)
-    record = os.path.join(config.save_result_dir, "train_record.jsonl") if rank == 0 else None
-    kept = 0 if step_count_reset else done
-    summaries = Summaries(os.path.join(config.save_result_dir, "tensorboard"), kept) if config.tensorboard and rank == 0 else None
-    record = TrainingLog(record, kept, aside, record_beside(resumed, record) if resumed and record else "", config.log_interval,
-                         steps.stop, summaries)
-    LOG.info(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images an epoch, "
-             f"{len(steps)} steps to go on {device_target}")
+    record = open_record(config, rank, 0 if step_count_reset else done, checkpoints.aside if checkpoints else "",
+                         resumed, steps.stop)
+    LOG.info(f"{train_set.images} images, {train_set.steps_per_epoch} steps of {train_set.images_per_step} images per "
+             f"epoch, {len(steps)} steps to do on {device_target}")
     warn_of_warmup(config.train_config, steps.stop)
     LOG.info("compiling the graph")
     sink_steps = choose_sink_steps(config, device_target, train_set.steps_per_epoch)

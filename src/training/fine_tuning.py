@@ -1,8 +1,9 @@
-"""What a new training starts from: a whole checkpoint, of these or of other classes, or a backbone's."""
+"""Initial weights of a new training run: a checkpoint, of the same or other classes, or a pretrained backbone."""
 import os
+from collections.abc import Set
 
 import numpy as np
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 
 from ..core.console import LOG
 from ..core.tables import some
@@ -21,11 +22,11 @@ from ..weights.checkpoints import (
 from ..weights.side_file import read_side_file, side_file
 
 
-def start_weights(network, config, metainfo):
-    """Load what the configuration names into a network: a whole checkpoint, else a pretrained backbone, else nothing. metainfo is that of
-    the data set it is for.
+def start_weights(network: nn.Cell, config: Config, metainfo: dict) -> None:
+    """Load the configured initial weights into a network: a checkpoint, else a pretrained backbone, else nothing.
 
-    The last layers of the heads take a checkpoint's classes by their names, where its side file says them.
+    metainfo is the training data's. The last layers of the heads match a checkpoint's classes by name, if it has a side
+    file.
     """
     if path := config.load_checkpoint_path:
         parameters = read_checkpoint(path)
@@ -34,45 +35,49 @@ def start_weights(network, config, metainfo):
             then = read_side_file(path)
             compare_normalization(then, config.dataset_config)
             both = class_heads(config.net_config, metainfo) & class_heads(Config(then["net_config"]), then)
-            parameters = take_classes(network, parameters, then["classes"], metainfo["classes"], both)
+            parameters = map_classes(network, parameters, then["classes"], metainfo["classes"], both)
         else:
-            LOG.info(f"no side file says the checkpoint's classes: where their number fits, they are taken in this run's order, "
-                     f"{some(metainfo['classes'])}")
-        if lost := layers_left_out(parameter_shapes(network), parameters):
-            LOG.info(f"this network (net_config) has no {some(lost)}, and goes without the checkpoint's")
+            LOG.info("no side file names the checkpoint's classes: if their number is the same, they are used in this "
+                     f"run's order, {some(metainfo['classes'])}")
+        if unused := layers_left_out(parameter_shapes(network), parameters):
+            LOG.info(f"this network (net_config) has no {some(unused)}: the checkpoint's are not used")
         if kept := load_weights(network, parameters, path, fine_tuning=True, use_ema=config.use_ema):
-            LOG.info(f"another number of classes, so these start anew: {', '.join(kept)}")
+            LOG.info(f"the number of classes differs, so these are trained from scratch: {', '.join(kept)}")
     elif path := config.net_config.load_backbone_path:
         load_weights(network.backbone, read_backbone(path), path)
         LOG.info(f"loaded the backbone {path}")
 
 
-def compare_normalization(description, dataset_config):
-    """Say so if the weights to start from were trained on images normalized in another way than this run's."""
+def compare_normalization(description: dict, dataset_config: Config) -> None:
+    """Log a hint if the initial weights were trained with another normalization of the images."""
     for name in ("mean", "std"):
         if not np.allclose(description[name], getattr(dataset_config, name), atol=1e-6):
-            LOG.info(f"the checkpoint was trained with {name} {description[name]}, this run has {getattr(dataset_config, name)}: "
-                     f"to keep the checkpoint's, set dataset_config.{name}")
+            LOG.info(f"the checkpoint was trained with {name} {description[name]}, this run has "
+                     f"{getattr(dataset_config, name)}: to keep the checkpoint's, set dataset_config.{name}")
 
 
-def class_heads(net_config, metainfo):
+def class_heads(net_config: Config, metainfo: dict) -> set[str]:
     """The names of the heads that have channels for each class."""
-    one, two = (task_of(net_config).device.heads(net_config, {**metainfo, "classes": ["class"] * count}) for count in (1, 2))
+    one, two = (task_of(net_config).device.heads(net_config, {**metainfo, "classes": ["class"] * count})
+                for count in (1, 2))
     return {of_one.name for of_one, of_two in zip(one, two) if of_one.channels < of_two.channels}
 
 
-def take_classes(network, parameters, then, now, heads):
-    """A checkpoint's parameters {name: Parameter}, the heads' last layers as a network of other classes has them: of `then`, for `now`.
+def map_classes(network: nn.Cell, parameters: dict[str, Parameter], then: list[str], now: list[str],
+                heads: Set[str]) -> dict[str, Parameter]:
+    """Return a checkpoint's parameters with the last layers of the heads mapped from the classes `then` to `now`.
 
-    A class that the checkpoint lacks has the network's start values. heads names those that have channels for each class in both.
+    Classes unknown to the checkpoint keep the network's initial values. heads names the heads with channels for each
+    class in both networks.
     """
     if then == now:
         return parameters
     known = [name for name in now if name in then]
     new = [name for name in now if name not in then]
-    others = f", and start anew for others ({some(new)})" if new else ""
-    LOG.info(f"the heads take the checkpoint's classes by name ({some(known)}){others}"
-             if known else f"the checkpoint has none of this run's classes: the heads' last layers start anew for {some(now)}")
+    others = f"; others are trained from scratch ({some(new)})" if new else ""
+    LOG.info(f"the heads match the checkpoint's classes by name ({some(known)}){others}" if known else
+             "the checkpoint has none of this run's classes: the last layers of the heads are trained from scratch for "
+             f"{some(now)}")
     parameters = dict(parameters)
     for parameter in network.get_parameters():
         if class_head(parameter.name) not in heads:

@@ -1,6 +1,8 @@
 """The training loop: steps, evaluations, checkpoints, signals."""
 import contextlib
 import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 
@@ -8,26 +10,35 @@ from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.interrupts import INTERRUPTS, Interrupted
 from ..core.project import relative_to_user
+from ..model_utils.config import Config
+from ..runs.record import TrainingLog
+from ..weights.checkpoints import CheckpointFolder
+from .divergence import DivergenceMonitor
 from .resume import start_scale
 from .resume_commands import resume_command
+from .scoring import Scoring
+from .step import TrainStep
+
+if TYPE_CHECKING:
+    from ..data.train_set import TrainSet
 
 
-def choose_sink_steps(config, device_target, steps_per_epoch):
-    """How many steps the device is given at a time, with batches that it fetches by itself; 0 where each batch is handed over."""
+def choose_sink_steps(config: Config, device_target: str, steps_per_epoch: int) -> int:
+    """The number of steps to start on the device at a time (data sink); 0 passes each batch from the host."""
     if config.enable_data_sink and device_target != "Ascend":
-        LOG.info(f"enable_data_sink works on Ascend only: batches are handed over one by one on {device_target}")
+        LOG.info(f"enable_data_sink works on Ascend only: on {device_target} the host passes each batch")
         return 0
     if not config.enable_data_sink:
         return 0
     return steps_per_epoch if config.data_sink_steps == -1 else config.data_sink_steps
 
 
-def run_steps(step, data, steps, sink_steps, pause=0):
-    """Run a pipeline of a range of steps through a training cell; yields lists of steps' results, each as the cell gives them.
+def run_steps(step: TrainStep, data: Any, steps: range, sink_steps: int, pause: int = 0) -> Generator[list, None, None]:
+    """Run the steps of a pipeline through a training cell. Yield lists of the cell's outputs, one for each step.
 
-    With sink_steps the device fetches the batches by itself (Ascend), and that many steps are started before the host looks at their
-    results, fewer where a multiple of sink_steps, or of pause (0: none), or the range ends; with 0 each batch is handed over and each list
-    has one step.
+    With sink_steps the device fetches the batches (Ascend), and the host reads the outputs after that many steps, or
+    fewer at multiples of sink_steps and of pause (0: none) and at the end of the range. With 0 the host passes each
+    batch, and each list has one step.
     """
     if not sink_steps:
         batches = data.create_tuple_iterator(num_epochs=1)
@@ -37,11 +48,12 @@ def run_steps(step, data, steps, sink_steps, pause=0):
         finally:
             batches.release()
         return
-    sink = ms.data_sink(step, data, sink_size=1)  # once for a run: it sends the pipeline's batches for ever
+    sink = ms.data_sink(step, data, sink_size=1)  # once for a run: it sends the pipeline's batches until it is stopped
     try:
         done = steps.start
         while done < steps.stop:
-            count = min(sink_steps - done % sink_steps, steps.stop - done, pause - done % pause if pause else sink_steps)
+            to_pause = pause - done % pause if pause else sink_steps
+            count = min(sink_steps - done % sink_steps, steps.stop - done, to_pause)
             yield [sink() for _ in range(count)]
             done += count
     finally:
@@ -50,103 +62,111 @@ def run_steps(step, data, steps, sink_steps, pause=0):
 
 
 class Saving:
-    """Saves a training's state from time to time, and the best one.
+    """Saves the state of a training run periodically, and the best state.
 
-    Args: config; checkpoints, a CheckpointFolder, or None where nothing is saved; state {name: Parameter}; train_set; scoring, a
-    scoring.Scoring or None. `saved` is the path of the last checkpoint, "" without.
+    Args: checkpoints, a CheckpointFolder, or None to save nothing; state {name: Parameter}; scoring, a Scoring or None.
+    `saved` is the path of the last checkpoint, or an empty string.
     """
 
-    def __init__(self, config, checkpoints, state, train_set, scoring=None):
+    def __init__(self, config: Config, checkpoints: CheckpointFolder | None, state: dict[str, ms.Parameter],
+                 train_set: "TrainSet", scoring: Scoring | None = None):
         self.steps, self.seconds = config.save_checkpoint_steps, 60 * config.save_checkpoint_minutes
         self.checkpoints, self.state, self.scoring = checkpoints, state, scoring
         self.steps_per_epoch = train_set.steps_per_epoch
-        self.numbers = {"images_per_step": train_set.images_per_step, "images": train_set.images, "loss_scale_start": start_scale(config)}
+        self.numbers = {"images_per_step": train_set.images_per_step, "images": train_set.images,
+                        "loss_scale_start": start_scale(config)}
         self.saved, self.last = "", time.monotonic()
 
-    def due(self, done, count):
-        """Whether to save after `done` steps, of which `count` are new: some steps, or some minutes, after the last time."""
+    def due(self, done: int, count: int) -> bool:
+        """Whether to save after `done` steps, `count` of them new: after some steps, or minutes since the last time."""
         return done % self.steps < count or 0 < self.seconds <= time.monotonic() - self.last
 
-    def save(self, done, rotate=True, best=False):
-        """Save the state after `done` steps, the best one so far also as centernet-best.ckpt; rotate as in CheckpointFolder.save."""
+    def save(self, done: int, rotate: bool = True, best: bool = False) -> None:
+        """Save the state after `done` steps; with best, also as centernet-best.ckpt. See CheckpointFolder.save."""
         if self.checkpoints is None:
             return
-        extra_metadata = {"scores": self.scoring.state, "best": best} if self.scoring else {}
-        self.saved = self.checkpoints.save(self.state, (done - 1) // self.steps_per_epoch, done, self.numbers, rotate, extra_metadata)
+        extra = {"scores": self.scoring.state, "best": best} if self.scoring else {}
+        epoch = (done - 1) // self.steps_per_epoch
+        self.saved = self.checkpoints.save(self.state, epoch, done, self.numbers, rotate, extra)
         self.last = time.monotonic()
         if best:
             self.checkpoints.keep_best(self.saved)
 
 
-def run_training(train_set, step_cell, saving, record, steps, sink_steps, monitor):
+def run_training(train_set: "TrainSet", step_cell: TrainStep, saving: Saving, record: TrainingLog, steps: range,
+                 sink_steps: int, monitor: DivergenceMonitor) -> None:
     """Train a range of steps, counted from 0 over all epochs.
 
-    Args: saving, a Saving; record, a TrainingLog; monitor, a Watch. Raises Interrupted after a signal, and UserError where an evaluation
-    cannot be made, with the work so far saved.
+    Raises Interrupted after a signal, and UserError if an evaluation fails, with the work so far saved.
     """
     scoring, done = saving.scoring, steps.start
-    if scoring and scoring.due(done, steps.stop):  # which the run that saved this did not come to
+    if scoring and scoring.due(done, steps.stop):  # the run that saved this checkpoint was interrupted before
         if not evaluate(scoring, done, record, train_set):
-            raise Interrupted(f"{done} of {steps.stop} steps are done, and the evaluation of that step is not; the same command goes on")
+            raise Interrupted(f"{done} of {steps.stop} steps done, but not the evaluation of step {done}; the same "
+                              "command resumes")
         saving.save(done, best=scoring.better)
         if scoring.finished():
             raise UserError(f"nothing to train: {scoring.why_finished()}")
     batches = train_set.batches(steps.start, steps.stop)
     start = time.time()
-    with contextlib.ExitStack() as until_end, train_set.named_errors(), \
-            contextlib.closing(run_steps(step_cell, batches, steps, sink_steps, scoring.every if scoring else 0)) as groups:
+    groups = run_steps(step_cell, batches, steps, sink_steps, scoring.every if scoring else 0)
+    with contextlib.ExitStack() as until_end, train_set.named_errors(), contextlib.closing(groups):
         until_end.enter_context(INTERRUPTS.immediate())  # the first step compiles
-        for group in groups:
+        for outputs in groups:
             if done == steps.start:
                 until_end.enter_context(INTERRUPTS.deferred())  # from here on there is work to save
-            group = [{name: value.asnumpy()[()] for name, value in zip(step_cell.results, results)} for results in group]
+            group = [{name: value.asnumpy()[()] for name, value in zip(step_cell.results, values)}
+                     for values in outputs]
             seconds, start = (time.time() - start) / len(group), time.time()
             for results in group:
                 done += 1
                 record.step(done, train_set.steps_per_epoch, results, train_set.images_per_step / seconds)
                 if problem := monitor.check(done, results):
-                    raise UserError(f"{problem}; the last checkpoint is {relative_to_user(saving.saved) or 'that of the start'}")
+                    last = relative_to_user(saving.saved) or "the one this run started from"
+                    raise UserError(f"{problem}; the last checkpoint is {last}")
             stop = stop_requested(step_cell, train_set.rank_size, group[-1]["stop"]) and done < steps.stop
             scored = False
             if scoring and not stop and scoring.due(done, steps.stop):
                 try:
                     scored = evaluate(scoring, done, record, train_set)
-                except UserError as error:  # the training itself went well
-                    saving.save(done, not monitor.protects)
-                    raise UserError(f"{error}; {done} of {steps.stop} steps are done; "
+                except UserError as error:  # training itself succeeded so far
+                    saving.save(done, not monitor.protects_checkpoints)
+                    raise UserError(f"{error}; {done} of {steps.stop} steps done; "
                                     f"{resume_command(saving.saved, train_set.rank_size)}") from error
                 stop = not scored
                 start = time.time()
-            finished, best = scored and scoring.finished(), scored and scoring.better
+            finished = scoring is not None and scored and scoring.finished()
+            best = scoring is not None and scored and scoring.better
             if saving.due(done, len(group)) or done >= steps.stop or stop or finished or best:
-                saving.save(done, not monitor.protects, best)
+                saving.save(done, not monitor.protects_checkpoints, best)
             if stop:
-                raise Interrupted(f"{done} of {steps.stop} steps are done; {resume_command(saving.saved, train_set.rank_size)}")
-            if finished:
+                raise Interrupted(f"{done} of {steps.stop} steps done; "
+                                  f"{resume_command(saving.saved, train_set.rank_size)}")
+            if finished and scoring:
                 LOG.info(f"training ends after {done} of {steps.stop} steps: {scoring.why_finished()}")
                 break
-    if not steps.start and (problem := monitor.wasted()):
+    if not steps.start and (problem := monitor.all_skipped()):
         raise UserError(problem)
     for line in monitor.summary():
         LOG.info(line)
 
 
-def evaluate(scoring, done, record, train_set):
-    """Evaluate, and record the scores; returns whether no signal came."""
+def evaluate(scoring: Scoring, done: int, record: TrainingLog, train_set: "TrainSet") -> bool:
+    """Evaluate, and record the scores. Return False if a signal interrupted the evaluation."""
     try:
         metrics = scoring.evaluate(done)
     except Interrupted:
         return False
     if metrics is not None:
-        record.scores(done, train_set.steps_per_epoch, {name: metrics[name] for name in scoring.part.task.metrics})
+        record.scores(done, train_set.steps_per_epoch, {name: metrics[name] for name in scoring.eval_set.task.metrics})
         if record.summaries:
             for name, drawing in scoring.drawings():
                 record.summaries.image(done, name, drawing)
     return True
 
 
-def stop_requested(step_cell, rank_size, by_any):
-    """Whether training is to end after this step: on a signal; with several ranks after the step in which they tell each other of it."""
+def stop_requested(step_cell: TrainStep, rank_size: int, by_any: bool) -> bool:
+    """Whether to stop after this step, on a signal; several ranks stop after the step that shares it."""
     if not INTERRUPTS.requested:
         return bool(by_any)
     step_cell.stop.set_data(ms.Tensor(1.0, ms.float32))

@@ -1,25 +1,32 @@
-"""The learning-rate schedule and the optimizer that a configuration describes, and what of a network they train."""
-from mindspore import nn, ops
+"""Learning-rate schedules and optimizers from the configuration; frozen layers."""
+from collections.abc import Set
+from typing import Any
 
+from mindspore import Tensor, nn, ops
+from mindspore.nn.learning_rate_schedule import LearningRateSchedule
+
+from ..model_utils.config import Config
 from ..model_utils.quiet import without_warnings
 from .lr_schedule import CosineDecay, MultiDecay, PolyDecay
 
 
-def build_schedule(train_config, steps_per_epoch, epochs):
-    """The learning-rate cell that train_config describes."""
+def build_schedule(train_config: Config, steps_per_epoch: int, epochs: int) -> LearningRateSchedule:
+    """Build the learning-rate cell that train_config describes."""
     options = getattr(train_config, train_config.lr_schedule)
     if train_config.lr_schedule == "MultiDecay":
-        return MultiDecay(options.learning_rate, steps_per_epoch, options.multi_epochs, options.factor, options.warmup_steps)
+        return MultiDecay(options.learning_rate, steps_per_epoch, options.multi_epochs, options.factor,
+                          options.warmup_steps)
     total_steps = steps_per_epoch * epochs
     if train_config.lr_schedule == "CosineDecay":
         return CosineDecay(options.learning_rate, options.end_learning_rate, total_steps, options.warmup_steps)
-    return PolyDecay(options.learning_rate, options.end_learning_rate, total_steps, options.power, options.warmup_steps)
+    return PolyDecay(options.learning_rate, options.end_learning_rate, total_steps, options.power,
+                     options.warmup_steps)
 
 
-def freeze(network, what):
-    """Let a part of a CenterNet stay as it is: "backbone", or "backbone_norm", the backbone's batch norm; "none" trains all.
+def freeze(network: nn.Cell, what: str) -> None:
+    """Freeze layers of a CenterNet: "backbone", "backbone_norm" (the backbone's batch norm) or "none".
 
-    A batch norm that stays normalizes with its moving mean and variance, and these stay, too.
+    A frozen batch norm normalizes with its moving mean and variance, which stay, too.
     """
     if what == "none":
         return
@@ -32,31 +39,36 @@ def freeze(network, what):
             parameter.requires_grad = False
 
 
-class _PartRates:
-    """A mix-in of an optimizer: the backbone's parameters have a rate of their own, the schedule's times a factor."""
+class _BackboneRate:
+    """Mix-in for optimizers: a separate rate for the backbone, the schedule's times a factor."""
 
-    def set_rates(self, backbone, factor):
-        """Args: backbone, names of the parameters with the other rate."""
+    learning_rate: Any
+    global_step: Any
+    parameters: Any
+    is_group_lr: bool
+
+    def set_rates(self, backbone: Set[str], factor: float) -> None:
+        """Scale the rate of the parameters named in backbone by factor."""
         self.slow = tuple(parameter.name in backbone for parameter in self.parameters)
         self.factor = factor
-        self.is_group_lr = True  # get_lr gives a rate for each parameter
+        self.is_group_lr = True  # get_lr returns a rate for each parameter
 
-    def get_lr(self):
+    def get_lr(self) -> Tensor | tuple:
         rate = self.learning_rate(self.global_step).reshape(())
         if not self.is_group_lr:
             return rate
         slow = rate * self.factor
         rates = ()
         for is_slow in self.slow:
-            rates += (slow if is_slow else rate,)
+            rates += (slow if is_slow else rate,)  # type: ignore[assignment]  # MindSpore cannot compile "x: t = y"
         return rates
 
 
-class Adam(_PartRates, nn.Adam):
+class Adam(_BackboneRate, nn.Adam):
     """Adam (Kingma and Ba, 2015); weight decay is an L2 penalty."""
 
 
-class Momentum(_PartRates, nn.Momentum):
+class Momentum(_BackboneRate, nn.Momentum):
     """Gradient descent with momentum, PyTorch's SGD; weight decay is an L2 penalty."""
 
 
@@ -64,19 +76,19 @@ _shrink = ops.MultitypeFuncGraph("shrink")
 
 
 @_shrink.register("Tensor", "Number", "Tensor")
-def _tensor_shrink(rate, decay, parameter):
+def _tensor_shrink(rate: Tensor, decay: float, parameter: Tensor) -> Tensor:
     return ops.assign(parameter, parameter * (1.0 - rate * decay)) if decay else parameter
 
 
-class AdamW(_PartRates, nn.Adam):
-    """Adam whose weight decay does not pass through the moments (Loshchilov and Hutter, 2019): each weight shrinks by rate * decay."""
+class AdamW(_BackboneRate, nn.Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): each weight shrinks by rate * decay."""
 
-    def set_decay(self, decayed, decay):
-        """Args: decayed, names of the parameters that shrink."""
+    def set_decay(self, decayed: Set[str], decay: float) -> None:
+        """Set the weight decay of the parameters named in decayed."""
         self.decays = tuple(decay if parameter.name in decayed else 0.0 for parameter in self.parameters)
         self.shrink_all = ops.HyperMap()
 
-    def construct(self, gradients):
+    def construct(self, gradients: tuple) -> Any:
         rates = self.get_lr()
         if self.is_group_lr:
             shrunk = self.shrink_all(_shrink, rates, self.decays, self.parameters)
@@ -86,10 +98,11 @@ class AdamW(_PartRates, nn.Adam):
         return super().construct(gradients)
 
 
-def build_optimizer(network, train_config, steps_per_epoch, epochs):
-    """The optimizer that train_config describes, over the parameters that the network trains.
+def build_optimizer(network: nn.Cell, train_config: Config, steps_per_epoch: int, epochs: int) -> nn.Optimizer:
+    """Build the optimizer that train_config describes, for the network's trainable parameters.
 
-    Parameters whose names end as decay_filter says are not decayed. The last parameter is one of a head: its rate is the schedule's.
+    Parameters with a suffix in decay_filter are not decayed. The last parameter is a head's: its rate is the
+    schedule's.
     """
     schedule = build_schedule(train_config, steps_per_epoch, epochs)
     eps = getattr(train_config, train_config.lr_schedule).eps
@@ -100,7 +113,7 @@ def build_optimizer(network, train_config, steps_per_epoch, epochs):
     others = [parameter for parameter in parameters if parameter.name.endswith(exempt)]
     penalty = 0.0 if train_config.optimizer == "AdamW" else options.weight_decay
     groups = [group for group in ({"params": decayed, "weight_decay": penalty}, {"params": others}) if group["params"]]
-    with without_warnings("FusedSparseAdam' is deprecated"):  # which nn.Adam makes for sparse gradients, and no one uses here
+    with without_warnings("FusedSparseAdam' is deprecated"):  # nn.Adam builds it for sparse gradients; unused
         if train_config.optimizer == "SGD":
             optimizer = Momentum(groups, schedule, options.momentum)
         elif train_config.optimizer == "AdamW":
@@ -109,5 +122,6 @@ def build_optimizer(network, train_config, steps_per_epoch, epochs):
         else:
             optimizer = Adam(groups, learning_rate=schedule, eps=eps)
     if train_config.backbone_lr_factor != 1.0:
-        optimizer.set_rates({parameter.name for parameter in network.backbone.get_parameters()}, train_config.backbone_lr_factor)
+        backbone = {parameter.name for parameter in network.backbone.get_parameters()}
+        optimizer.set_rates(backbone, train_config.backbone_lr_factor)
     return optimizer

@@ -1,19 +1,22 @@
 """The training step: network and loss, mixed precision, one update."""
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.amp import all_finite
 
 from ..network.deform_conv import DeformConv2d
+from .ema import WeightAverage
 
-STATISTICS = ("moving_mean", "moving_variance")  # endings of the names of batch norm's
+STATISTICS = ("moving_mean", "moving_variance")  # suffixes of the names of batch norm statistics
 MAX_SCALE = 2.0**24  # of the loss; beyond it float32 gradients themselves may overflow
 
 
 @dataclass(frozen=True)
 class AcrossRanks:
-    """How a training's processes work together: their number, a cell that adds a tensor up over all, one that averages gradients."""
+    """Data parallelism: the number of ranks, a cell that sums a tensor over them, and one that averages gradients."""
 
     rank_size: int = 1
     sum_over_ranks: nn.Cell | None = None
@@ -22,10 +25,10 @@ class AcrossRanks:
 
 @dataclass(frozen=True)
 class LossScaling:
-    """What the loss is multiplied by before the backward pass. With start None there is no scale, and no step is checked.
+    """Loss scaling. start is the first scale; None disables scaling and the check for overflows.
 
-    With growth_interval N the scale doubles after N good steps in a row and halves, down to 1, on an overflow. With float16 a loss that
-    is not finite is an overflow, too, and batch norm forgets what it saw in the step.
+    With growth_interval N the scale doubles after N good steps in a row and halves, down to 1, on an overflow. With
+    float16 a loss that is not finite is an overflow, too, and batch norm discards the statistics of the step.
     """
 
     start: float | None = None
@@ -33,12 +36,12 @@ class LossScaling:
     float16: bool = False
 
 
-def set_precision(network, amp_level):
-    """Let a CenterNet compute in float16 where amp_level says so; its parameters stay float32. Returns the network.
+def set_precision(network: nn.Cell, amp_level: str) -> nn.Cell:
+    """Set the mixed precision of a CenterNet, and return the network; its parameters stay float32.
 
-    O0 is float32; O2 float16 but for the heads; O3 with the heads; auto leaves the choice to MindSpore, operator by
-    operator. Batch norm stays float32 everywhere, the coordinates of the deformable convolutions, too, and so does all
-    that follows the network: sigmoid and losses.
+    O0 is float32; O2 is float16 except for the heads; O3 is float16 with the heads; auto leaves the choice to
+    MindSpore, operator by operator. Batch norm, the coordinates of the deformable convolutions, sigmoid and losses are
+    always float32.
     """
     if amp_level == "O0":
         return network
@@ -55,24 +58,24 @@ def set_precision(network, amp_level):
 
 
 class NetworkWithLoss(nn.Cell):
-    """Network and the task's loss cell: a batch {image, and the targets} -> {name of a loss: scalar}, means over the network's stacks."""
+    """Network and loss cell: a batch {"image", and the targets} -> {loss name: scalar}, averaged over the stacks."""
 
-    def __init__(self, network, loss, names):
+    def __init__(self, network: nn.Cell, loss: nn.Cell, names: Iterable[str]):
         super().__init__(auto_prefix=False)
         self.network = network
         self.loss = loss
         self.names = ("loss", *names)
-        self.parts = loss.parts
+        self.micro_batches = loss.parts
 
-    def construct(self, batch):
-        return self.of_part(self.norms(batch), batch)
+    def construct(self, batch: dict) -> dict:
+        return self.micro_batch_losses(self.norms(batch), batch)
 
-    def norms(self, batch):
-        """What of_part takes, of a whole batch."""
+    def norms(self, batch: dict) -> Any:
+        """The normalizers of the losses, for a complete batch."""
         return self.loss.norms(batch)
 
-    def of_part(self, norms, batch):
-        """construct of a part of a batch, with the norms of the whole."""
+    def micro_batch_losses(self, norms: Any, batch: dict) -> dict:
+        """The losses of a micro-batch, with the normalizers of the complete batch."""
         stacks = self.network(batch["image"])
         losses = self.loss(stacks[0], batch, norms)
         if len(stacks) == 1:
@@ -87,7 +90,7 @@ _unscale = ops.MultitypeFuncGraph("unscale")
 
 
 @_unscale.register("Tensor", "Tensor")
-def _tensor_unscale(scale, grad):
+def _tensor_unscale(scale: Tensor, grad: Tensor) -> Tensor:
     return grad.astype(ms.float32) / scale
 
 
@@ -95,7 +98,7 @@ _flatten = ops.MultitypeFuncGraph("flatten")
 
 
 @_flatten.register("Tensor")
-def _tensor_flatten(x):
+def _tensor_flatten(x: Tensor) -> Tensor:
     return x.reshape(-1)
 
 
@@ -103,7 +106,7 @@ _copy = ops.MultitypeFuncGraph("copy")
 
 
 @_copy.register("Tensor")
-def _tensor_copy(parameter):
+def _tensor_copy(parameter: Tensor) -> Tensor:
     return parameter * 1.0
 
 
@@ -111,40 +114,44 @@ _restore = ops.MultitypeFuncGraph("restore")
 
 
 @_restore.register("Tensor", "Tensor", "Tensor")
-def _tensor_restore(wanted, parameter, value):
-    return ops.assign(parameter, ops.select(wanted, value, parameter))
+def _tensor_restore(condition: Tensor, parameter: Tensor, value: Tensor) -> Tensor:
+    return ops.assign(parameter, ops.select(condition, value, parameter))
 
 
 _plus = ops.MultitypeFuncGraph("plus")
 
 
 @_plus.register("Tensor", "Tensor")
-def _tensor_plus(x, y):
+def _tensor_plus(x: Tensor, y: Tensor) -> Tensor:
     return x + y
 
 
 class TrainStep(nn.Cell):
-    """One training step on any device: a forward and a backward pass, gradients averaged over the devices, one update.
+    """One training step: forward and backward pass, gradients averaged over the devices, one update.
 
-    A batch of several parts has a forward and a backward pass for each, one after the other, and the update of the whole: only batch norm
-    sees parts.
+    With gradient accumulation the batch is split into micro-batches, each with its own forward and backward pass; the
+    update is that of the complete batch, but batch norm sees only micro-batches.
 
-    The loss is multiplied by the scale before the backward pass; if a gradient on any device is not finite, the step
-    is skipped everywhere (weights, moments and global step stay).
+    The loss is multiplied by the scale before the backward pass. If a gradient on any device is not finite, the step
+    is skipped on all devices: weights, moments and global step stay.
 
-    Args: scaling, a LossScaling; clip_grad_norm, the largest global norm of the gradients (0: no limit); across, an AcrossRanks;
-    device_input makes NetworkWithLoss's batch of the pipeline's columns; average, a WeightAverage or None.
-    construct: the columns of a batch -> a tuple of the scalars that `results` names: loss and its parts (means over the ranks), whether the
-    step overflowed, scale, learning rate, and whether a rank's parameter `stop` was not 0: so all ranks end at the same step.
+    Args: scaling, a LossScaling; clip_grad_norm, the largest global norm of the gradients (0: no limit); across, an
+    AcrossRanks; device_input, a cell that turns the pipeline's columns into NetworkWithLoss's batch; average, a
+    WeightAverage or None.
+
+    construct: the columns of a batch -> a tuple of the scalars named in `results`: the losses (means over the ranks),
+    overflow, scale, learning rate, and stop, which is true if any rank's parameter `stop` is set, so that all ranks end
+    at the same step.
     """
 
-    def __init__(self, network_with_loss, optimizer, device_input, *, scaling=LossScaling(), clip_grad_norm=0.0, across=AcrossRanks(),
-                 average=None):
+    def __init__(self, network_with_loss: nn.Cell, optimizer: nn.Cell, device_input: nn.Cell, *,
+                 scaling: LossScaling = LossScaling(), clip_grad_norm: float = 0.0, across: AcrossRanks = AcrossRanks(),
+                 average: WeightAverage | None = None):
         super().__init__(auto_prefix=False)
         self.losses = network_with_loss.names
         self.results = (*self.losses, "overflow", "scaling_sens", "lr", "stop")
         self.device_input = device_input
-        self.parts = network_with_loss.parts
+        self.micro_batches = network_with_loss.micro_batches
         self.average = average
         self.network = network_with_loss
         self.network.set_grad()
@@ -155,63 +162,64 @@ class TrainStep(nn.Cell):
         self.good_steps = Parameter(Tensor(0, ms.int32), name="good_steps", requires_grad=False)
         self.stop = Parameter(Tensor(0.0, ms.float32), name="stop", requires_grad=False)
         self.float16 = scaling.float16 and self.check_overflow
-        statistics = [parameter for parameter in network_with_loss.get_parameters() if parameter.name.endswith(STATISTICS)]
-        self.statistics = ParameterTuple(statistics if self.float16 else [])
+        parameters = network_with_loss.get_parameters() if self.float16 else []
+        self.statistics = ParameterTuple([parameter for parameter in parameters if parameter.name.endswith(STATISTICS)])
         self.clip_grad_norm = clip_grad_norm
         self.rank_size = across.rank_size
         self.reduce_gradients = across.reduce_gradients or nn.Identity()
         self.sum_over_ranks = across.sum_over_ranks or nn.Identity()
         self.map = ops.HyperMap()
-        scaled_loss = self._scaled_loss if self.parts == 1 else self._scaled_loss_of_part
+        scaled_loss = self._scaled_loss if self.micro_batches == 1 else self._scaled_micro_batch_loss
         self.forward_backward = ops.value_and_grad(scaled_loss, None, optimizer.parameters, has_aux=True)
 
-    def _scaled_loss(self, batch):
+    def _scaled_loss(self, batch: dict) -> tuple:
         losses = self.network(batch)
         return losses["loss"] * self.scale, losses
 
-    def _scaled_loss_of_part(self, norms, part):
-        losses = self.network.of_part(norms, part)
+    def _scaled_micro_batch_loss(self, norms: Any, micro_batch: dict) -> tuple:
+        losses = self.network.micro_batch_losses(norms, micro_batch)
         return losses["loss"] * self.scale, losses
 
-    def _sum_over_parts(self, batch):
-        """(losses, gradients) of a batch in parts."""
+    def _accumulate(self, batch: dict) -> tuple:
+        """(losses, gradients) of a batch, summed over its micro-batches."""
         norms = self.network.norms(batch)
-        split = {name: batch[name].reshape((self.parts, -1) + batch[name].shape[1:]) for name in self.device_input.names}
+        split = {name: batch[name].reshape((self.micro_batches, -1) + batch[name].shape[1:])
+                 for name in self.device_input.names}
         losses = ops.zeros((len(self.losses),), ms.float32)
         grads = self.map(ops.zeros_like, self.optimizer.parameters)
         index = Tensor(0, ms.int32)
-        while index < self.parts:  # one graph, however many parts
-            part = {name: ops.gather(split[name], index, 0) for name in self.device_input.names}
-            (_, part_losses), part_grads = self.forward_backward(norms, part)
-            losses = losses + self._stacked(part_losses)
-            grads = self.map(_plus, grads, part_grads)
+        while index < self.micro_batches:  # one graph for any number of micro-batches
+            micro_batch = {name: ops.gather(split[name], index, 0) for name in self.device_input.names}
+            (_, more_losses), more_grads = self.forward_backward(norms, micro_batch)
+            losses = losses + self._stacked(more_losses)
+            grads = self.map(_plus, grads, more_grads)
             index = index + 1
         return losses, grads
 
-    def _stacked(self, losses):
-        """{name: scalar} as a tensor, in the order of `losses`."""
+    def _stacked(self, losses: dict) -> Tensor:
+        """{name: scalar} as a tensor, in the order of `self.losses`."""
         values = ()
         for name in self.losses:
-            values += (losses[name],)
+            values += (losses[name],)  # type: ignore[assignment]  # MindSpore cannot compile "x: t = y"
         return ops.stack(values)
 
-    def construct(self, *batch):
-        batch = self.device_input(*batch)
+    def construct(self, *columns: Tensor) -> tuple:
+        batch = self.device_input(*columns)
         statistics = self.map(_copy, self.statistics) if self.statistics else ()
-        if self.parts == 1:
+        if self.micro_batches == 1:
             (_, losses), grads = self.forward_backward(batch)
             losses = self._stacked(losses)
         else:
-            losses, grads = self._sum_over_parts(batch)
+            losses, grads = self._accumulate(batch)
         grads = self.reduce_gradients(grads)
         grads = self.map(ops.partial(_unscale, self.scale), grads)
         learning_rate = self.optimizer.get_lr()
         if self.optimizer.is_group_lr:
-            learning_rate = learning_rate[-1]  # a head's, as optimizer.build_optimizer says
+            learning_rate = learning_rate[-1]  # a head's: the schedule's rate (see build_optimizer)
         scale = self.scale * 1.0
         overflows = ops.zeros((), ms.float32)
         if self.check_overflow:
-            # all_finite knows that Ascend 910A saturates; over one axis it takes a CPU a third of the time.
+            # all_finite handles Ascend 910A, which saturates; on a CPU, flattening first makes it three times as fast.
             overflows = ops.logical_not(all_finite(self.map(_flatten, grads))).astype(ms.float32)
         if self.float16:
             overflows = overflows + ops.logical_not(ops.isfinite(losses[0])).astype(ms.float32)
@@ -231,8 +239,8 @@ class TrainStep(nn.Cell):
             losses = ops.depend(losses, self.map(ops.partial(_restore, overflow), self.statistics, statistics))
         return losses + (overflow, scale, learning_rate, stop)
 
-    def _adapt_scale(self, scale, overflow):
-        """The scale for the next step."""
+    def _adapt_scale(self, scale: Tensor, overflow: Tensor) -> Tensor:
+        """Set the scale for the next step."""
         good_steps = ops.select(overflow, ops.zeros_like(self.good_steps), self.good_steps + 1)
         grow = good_steps >= self.growth_interval
         grown = ops.select(grow, ops.minimum(scale * 2.0, MAX_SCALE), scale)

@@ -1,4 +1,4 @@
-"""Rank tables and the plan that is made of them: no process is started here."""
+"""Rank tables, and the command files made from them; no process is started."""
 import json
 import os
 import re
@@ -15,7 +15,7 @@ from src.launch.rank_table import Device, find_server, read_device_ips, read_ran
 
 @pytest.fixture(autouse=True)
 def no_paths(monkeypatch):
-    """Plans are made of MindRecord folders that hold nothing; tests/launch/test_distributed.py has those that are refused."""
+    """Allow empty MindRecord folders; tests/launch/test_distributed.py tests the check."""
     monkeypatch.setattr(launcher, "check_paths", lambda *_: None)
 
 
@@ -27,7 +27,8 @@ def table(servers=2, devices=2, version="1.0", **changes):
     entries = []
     for server in range(servers):
         entry = {"server_id": f"10.0.0.{server}", "device": [
-            {"device_id": str(device), "device_ip": f"192.168.{server}.{device}", "rank_id": str(server * devices + device)}
+            {"device_id": str(device), "device_ip": f"192.168.{server}.{device}",
+             "rank_id": str(server * devices + device)}
             for device in range(devices)
         ]}
         if version == "1.2":
@@ -37,12 +38,13 @@ def table(servers=2, devices=2, version="1.0", **changes):
         entries.append(entry)
     content = {"version": version, "server_count": str(servers), "server_list": entries, "status": "completed"}
     if version == "1.2":
-        content["super_pod_list"] = [{"super_pod_id": "0", "server_list": [{"server_id": entry["server_id"]} for entry in entries]}]
+        server_list = [{"server_id": entry["server_id"]} for entry in entries]
+        content["super_pod_list"] = [{"super_pod_id": "0", "server_list": server_list}]
     return {**content, **changes}
 
 
 def write(path, content):
-    """Write a table (or text) to a file; returns its path as text."""
+    """Write a table (or a string) to a file; returns its path as a string."""
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return str(path)
 
@@ -53,7 +55,8 @@ def test_tables_of_every_size(count, version, tmp_path):
     servers = read_rank_table(write(tmp_path / "t.json", table(*LAYOUTS[count], version)))
     assert [device.rank for server in servers for device in server.devices] == list(range(count))
     last = servers[-1]
-    assert last.devices[-1] == Device(LAYOUTS[count][1] - 1, count - 1, f"192.168.{len(servers) - 1}.{LAYOUTS[count][1] - 1}")
+    device_id = LAYOUTS[count][1] - 1
+    assert last.devices[-1] == Device(device_id, count - 1, f"192.168.{len(servers) - 1}.{device_id}")
     assert last.address == (f"172.16.0.{len(servers) - 1}" if version == "1.2" else last.server_id)
 
 
@@ -64,31 +67,31 @@ def changed(change):
     return content
 
 
-@pytest.mark.parametrize("content, part", [
+@pytest.mark.parametrize("content, fragment", [
     ("no json", "t.json"), ("[]", "t.json"), ({}, "t.json"),
     (table(status="initializing"), "status.* 'initializing'"), (table(version="2.0"), "version.* 2.0"),
     (table(server_count="3"), "server_count.* 3.* 2"),
     (changed(lambda t: t.pop("server_count")), "server_count"),
-    (changed(lambda t: t["server_list"][1]["device"][0].update(rank_id="0")), "rank_id 0 "),
+    (changed(lambda t: t["server_list"][1]["device"][0].update(rank_id="0")), r"rank_id 0\b"),
     (changed(lambda t: t["server_list"][1]["device"][1].update(rank_id="7")), r"\b3\b"),
     (changed(lambda t: t["server_list"][1]["device"][1].update(device_id="0")), "device_id 0 .* 10.0.0.1"),
-    (changed(lambda t: t["server_list"][1].update(server_id="10.0.0.0")), "server_id 10.0.0.0 "),
+    (changed(lambda t: t["server_list"][1].update(server_id="10.0.0.0")), r"server_id 10\.0\.0\.0\b"),
     (changed(lambda t: t["server_list"][1].update(device=[])), "10.0.0.1 "),
     (changed(lambda t: t["server_list"][0]["device"][0].pop("rank_id")), "rank_id"),
 ])
-def test_tables_that_do_not_hold(content, part, tmp_path):
+def test_invalid_tables(content, fragment, tmp_path):
     path = write(tmp_path / "t.json", content)
-    with pytest.raises(UserError, match=part) as error:
+    with pytest.raises(UserError, match=fragment) as error:
         read_rank_table(path)
     assert path in str(error.value)
 
 
-def test_a_table_that_is_not_there():
+def test_a_missing_table():
     with pytest.raises(UserError, match="/nowhere.json"):
         read_rank_table("/nowhere.json")
 
 
-# ---------------------------------------------------------------- which server is this
+# ---------------------------------------------------------------- finding this server
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ def test_this_server_by_name(servers):
 def test_this_server_by_its_device_addresses(servers, tmp_path):
     conf = write(tmp_path / "hccn.conf", "address_0=192.168.1.0\nnetmask_0=255.255.255.0\naddress_1=192.168.1.1\n")
     assert read_device_ips(conf) == {0: "192.168.1.0", 1: "192.168.1.1"}
-    # They count before the host's own address.
+    # They take precedence over the host's address.
     assert find_server(servers, None, conf, ["10.0.0.2"]).server_id == "10.0.0.1"
 
 
@@ -129,7 +132,7 @@ def test_one_server_needs_no_search(tmp_path):
 @pytest.mark.parametrize("cores, processes, shares", [
     (8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]), (7, 2, [[0, 1, 2], [3, 4, 5, 6]]), (3, 2, [[0, 1, 2]] * 2), (192, 8, None),
 ])
-def test_shares_of_the_cores(cores, processes, shares):
+def test_shares_of_cores(cores, processes, shares):
     found = share_cores(list(range(cores)), processes)
     assert shares is None or found == shares
     assert len(found) == processes
@@ -141,13 +144,13 @@ def test_shares_of_the_cores(cores, processes, shares):
 # ---------------------------------------------------------------- the command file
 
 
-def plan(tmp_path, content, *words, ini="[config]\ntrain_config.batch_size = 4\n", name="cmd.sh"):
-    """Write a command file for a table; returns (exported variables, [(folder, variables, cores, words)])."""
+def plan(tmp_path, content, *args, ini="[config]\ntrain_config.batch_size = 4\n", name="cmd.sh"):
+    """Write a command file for a table; returns (exported variables, [(folder, variables, cores, command)])."""
     (tmp_path / "records").mkdir(exist_ok=True)
     launcher.main([
         "--mindrecord_dir", str(tmp_path / "records"), "--hccl_config_dir", write(tmp_path / "hccl.json", content),
-        "--hyper_parameter_config_dir", write(tmp_path / "hp.ini", ini), "--cmd_file", str(tmp_path / "cmd.sh"), "--hccn_conf", "/nowhere",
-        *([] if "--device_target" in words else ["--device_target", "Ascend"]), *words,
+        "--hyper_parameter_config_dir", write(tmp_path / "hp.ini", ini), "--cmd_file", str(tmp_path / "cmd.sh"),
+        "--hccn_conf", "/nowhere", *([] if "--device_target" in args else ["--device_target", "Ascend"]), *args,
     ])
     text = (tmp_path / name).read_text()
     exported = dict(re.findall(r"^export (\w+)=(.*)$", text, re.M))
@@ -157,13 +160,13 @@ def plan(tmp_path, content, *words, ini="[config]\ntrain_config.batch_size = 4\n
         split = rest.index("--")
         command = rest[split + 1:]
         cores = command[2] if command[:2] == ["taskset", "-c"] else ""
-        processes.append((folder, dict(word.split("=", 1) for word in rest[:split]), cores, command))
+        processes.append((folder, dict(arg.split("=", 1) for arg in rest[:split]), cores, command))
     return {name: shlex.split(value)[0] for name, value in exported.items()}, processes
 
 
 def option(command, name):
     """The last value of an option in a command."""
-    return [value for word, value in zip(command, command[1:]) if word == f"--{name}"][-1]
+    return [value for arg, value in zip(command, command[1:]) if arg == f"--{name}"][-1]
 
 
 @pytest.mark.parametrize("count", LAYOUTS)
@@ -171,8 +174,10 @@ def test_a_plan_for_ascend(count, tmp_path):
     servers, devices = LAYOUTS[count]
     first = 0
     for server in range(servers):
-        exported, processes = plan(tmp_path, table(servers, devices), "--server_id", f"10.0.0.{server}", "--hccl_time_out", "77")
-        assert exported == {"RANK_TABLE_FILE": str(tmp_path / "hccl.json"), "RANK_SIZE": str(count), "HCCL_CONNECT_TIMEOUT": "77",
+        exported, processes = plan(tmp_path, table(servers, devices), "--server_id", f"10.0.0.{server}",
+                                   "--hccl_time_out", "77")
+        assert exported == {"RANK_TABLE_FILE": str(tmp_path / "hccl.json"), "RANK_SIZE": str(count),
+                            "HCCL_CONNECT_TIMEOUT": "77",
                             **({"CENTERNET_SEVERAL_SERVERS": "yes"} if servers > 1 else {})}
         assert len(processes) == devices
         for device, (folder, variables, cores, command) in enumerate(processes):
@@ -180,32 +185,35 @@ def test_a_plan_for_ascend(count, tmp_path):
             assert variables == {"RANK_ID": str(first + device), "DEVICE_ID": str(device)}
             assert cores
             assert command[3:5] == [sys.executable, f"{launcher.ROOT}/train.py"]
-            expected = {"distribute": "true", "device_num": str(count), "device_id": str(device), "device_target": "Ascend",
-                        "train_config.batch_size": "4", "mindrecord_dir": str(tmp_path / "records")}
+            expected = {"distribute": "true", "device_num": str(count), "device_id": str(device),
+                        "device_target": "Ascend", "train_config.batch_size": "4",
+                        "mindrecord_dir": str(tmp_path / "records")}
             assert {name: option(command, name) for name in expected} == expected
         first += devices
 
 
 def test_a_plan_for_cpus(tmp_path):
-    """The same processes and, on rank 0's server alone, the scheduler."""
+    """The same processes and, on rank 0's server only, the scheduler."""
     exported, processes = plan(tmp_path, table(2, 2), "--server_id", "10.0.0.0", "--device_target", "CPU")
-    assert exported["MS_WORKER_NUM"] == "4" and exported["MS_SCHED_HOST"] == "10.0.0.0" and exported["MS_SCHED_PORT"] == "8118"
+    assert exported["MS_WORKER_NUM"] == "4"
+    assert exported["MS_SCHED_HOST"] == "10.0.0.0" and exported["MS_SCHED_PORT"] == "8118"
     assert [folder for folder, *_ in processes] == ["LOG_scheduler", "LOG0", "LOG1"]
     assert processes[0][1] == {"MS_ROLE": "MS_SCHED"}
     assert processes[2][1] == {"RANK_ID": "1", "DEVICE_ID": "1", "MS_ROLE": "MS_WORKER", "MS_NODE_ID": "1"}
-    _, processes = plan(tmp_path, table(2, 2), "--server_id", "10.0.0.1", "--device_target", "CPU", "--sched_port", "9")
+    _, processes = plan(tmp_path, table(2, 2), "--server_id", "10.0.0.1", "--device_target", "CPU",
+                        "--sched_port", "9")
     assert [(folder, variables["MS_NODE_ID"]) for folder, variables, *_ in processes] == [("LOG2", "2"), ("LOG3", "3")]
 
 
-def test_the_folders_of_one_server_bear_the_devices(tmp_path):
+def test_the_folders_of_one_server_are_named_by_device(tmp_path):
     content = table(1, 2)
     for device, number in zip(content["server_list"][0]["device"], (4, 7)):
         device["device_id"] = str(number)
     assert [folder for folder, *_ in plan(tmp_path, content)[1]] == ["LOG4", "LOG7"]
 
 
-def test_servers_that_share_a_folder_leave_each_others_alone(tmp_path, monkeypatch):
-    """Each has its own processes' folders and its own command file; of an earlier launch each moves what bears its names."""
+def test_servers_that_share_a_folder(tmp_path, monkeypatch):
+    """Each has its processes' folders and its command file, and backs up only these from an earlier launch."""
     monkeypatch.chdir(tmp_path)
     for name in ("LOG_scheduler", "LOG0", "LOG1", "LOG2", "LOG3", "LOG4"):
         (tmp_path / name).mkdir()
@@ -216,24 +224,27 @@ def test_servers_that_share_a_folder_leave_each_others_alone(tmp_path, monkeypat
     _, first = plan(tmp_path, table(), "--server_id", "10.0.0.0", *shared, "--cmd_file", cmd_file)
     for name in ("LOG_scheduler", "LOG0", "LOG1"):
         (tmp_path / name).mkdir()  # as the command file does
-    _, second = plan(tmp_path, table(), "--server_id", "10.0.0.1", *shared, "--cmd_file", cmd_file, name="cmd_rank2.sh")
+    _, second = plan(tmp_path, table(), "--server_id", "10.0.0.1", *shared, "--cmd_file", cmd_file,
+                     name="cmd_rank2.sh")
     assert [folder for folder, *_ in first + second] == ["LOG_scheduler", "LOG0", "LOG1", "LOG2", "LOG3"]
     earlier = sorted(path.parent.name for path in tmp_path.glob("*/earlier"))
     assert earlier == ["LOG0.1", "LOG1.1", "LOG2.1", "LOG3.1", "LOG4", "LOG_scheduler.1"]
     assert (tmp_path / "LOG0").is_dir() and not (tmp_path / "LOG0.2").exists()
 
 
-def test_what_servers_read_does_not_lie_where_one_of_them_moves_it(tmp_path, monkeypatch):
+def test_several_servers_read_nothing_from_folders_that_a_launch_renames(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "LOG0").mkdir()
     for file in ("c.ckpt", "env.log"):
         (tmp_path / "LOG0" / file).touch()
-    for words in (["--load_checkpoint_path", "LOG0/last"], ["--", "--net_config.load_backbone_path", str(tmp_path / "LOG0" / "c.ckpt")]):
-        with pytest.raises(UserError, match="LOG0 .*mv LOG0 earlier"):
-            plan(tmp_path, table(), "--server_id", "10.0.0.0", *words)
-        plan(tmp_path, table(1), "--server_id", "10.0.0.0", *words)
+    for args in (["--load_checkpoint_path", "LOG0/last"],
+                 ["--", "--net_config.load_backbone_path", str(tmp_path / "LOG0" / "c.ckpt")]):
+        with pytest.raises(UserError, match="LOG0: .*mv LOG0 earlier"):
+            plan(tmp_path, table(), "--server_id", "10.0.0.0", *args)
+        plan(tmp_path, table(1), "--server_id", "10.0.0.0", *args)
     (tmp_path / "LOG0").rename(tmp_path / "earlier")
-    _, processes = plan(tmp_path, table(), "--server_id", "10.0.0.1", "--load_checkpoint_path", "earlier/c.ckpt", "--", "--resume", "true")
+    _, processes = plan(tmp_path, table(), "--server_id", "10.0.0.1", "--load_checkpoint_path", "earlier/c.ckpt",
+                        "--", "--resume", "true")
     assert option(processes[0][3], "load_checkpoint_path") == str(tmp_path / "earlier" / "c.ckpt")
 
 
@@ -255,7 +266,7 @@ eval_config.SOFT_NMS = false
 
 
 def test_an_ini_file_of_the_model_zoo(tmp_path, monkeypatch):
-    """It says distribute, and has quotation marks; a path in it counts from where the launcher runs."""
+    """With distribute and quotation marks; paths are relative to the launcher's folder."""
     monkeypatch.chdir(tmp_path)
     ini = "[config]\ndistribute=true\nepoch_size=130\nload_checkpoint_path=\"\"\nsave_checkpoint_path=\"./\"\n"
     _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), ini=ini)
@@ -271,14 +282,16 @@ def test_the_shipped_ini_file_is_valid(tmp_path):
     assert "--config_path" not in command
 
 
-@pytest.mark.parametrize("ini, part", [
+@pytest.mark.parametrize("ini, fragment", [
     ("[config]\ndevice_id = 3\n", "device_id "), ("[config]\ndevice_num = 3\n", "device_num "),
     ("[config]\nmindrecord_dir = x\n", "mindrecord_dir "), ("[other]\na = 1\n", "section"), ("nonsense", "section"),
-    ("[config]\ntrain_config.batch_sice = 3\n", r"\btrain_config.batch_size\b"), ("[config]\nepoch_size = many\n", "epoch_size.* 'many'"),
-    ("[config]\nconfig_path = nowhere.yaml\n", "nowhere.yaml"), ("[config]\ndistribute = false\n", "distribute .*hp.ini"),
+    ("[config]\ntrain_config.batch_sice = 3\n", r"\btrain_config.batch_size\b"),
+    ("[config]\nepoch_size = many\n", "epoch_size.* 'many'"),
+    ("[config]\nconfig_path = nowhere.yaml\n", "nowhere.yaml"),
+    ("[config]\ndistribute = false\n", "distribute .*hp.ini"),
 ])
-def test_parameters_that_do_not_hold(ini, part, tmp_path):
-    with pytest.raises(UserError, match=part):
+def test_invalid_parameters(ini, fragment, tmp_path):
+    with pytest.raises(UserError, match=fragment):
         plan(tmp_path, table(1, 1), ini=ini)
     assert not (tmp_path / "cmd.sh").exists()
 
@@ -286,12 +299,13 @@ def test_parameters_that_do_not_hold(ini, part, tmp_path):
 # ---------------------------------------------------------------- tools/make_rank_table.py
 
 
-def test_a_table_of_this_server_and_of_several(tmp_path, monkeypatch):
+def test_tables_of_one_and_of_several_servers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for server in range(2):
-        write(tmp_path / "hccn.conf", "".join(f"address_{device}=192.168.{server}.{device}\n" for device in range(8)))
-        words = ["--server_id", f"10.0.0.{server}", "--devices", "0-3,7", "--output", f"{server}.json"]
-        make_rank_table.main(["--hccn_conf", "hccn.conf", *words])
+        addresses = [f"address_{device}=192.168.{server}.{device}\n" for device in range(8)]
+        write(tmp_path / "hccn.conf", "".join(addresses))
+        args = ["--server_id", f"10.0.0.{server}", "--devices", "0-3,7", "--output", f"{server}.json"]
+        make_rank_table.main(["--hccn_conf", "hccn.conf", *args])
     make_rank_table.main(["--merge", "0.json", "1.json", "--output", "both.json"])
     servers = read_rank_table("both.json")
     assert [server.server_id for server in servers] == ["10.0.0.0", "10.0.0.1"]
@@ -299,7 +313,7 @@ def test_a_table_of_this_server_and_of_several(tmp_path, monkeypatch):
     assert servers[1].devices[4] == Device(7, 9, "192.168.1.7")
 
 
-def test_a_table_for_cpus_keeps_the_earlier_one(tmp_path, monkeypatch):
+def test_a_table_for_cpus_backs_up_the_earlier_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for devices in ("0-1", "0-3"):
         make_rank_table.main(["--cpu", "--devices", devices, "--server_id", "127.0.0.1"])
@@ -314,40 +328,44 @@ def test_a_table_for_cpus_keeps_the_earlier_one(tmp_path, monkeypatch):
     assert sorted(os.listdir(".")) == ["hccl.1.json", "hccl.json"]
 
 
-@pytest.mark.parametrize("words, part", [
+@pytest.mark.parametrize("args, fragment", [
     (["--hccn_conf", "/nowhere"], "/nowhere "), (["--cpu"], "--devices"),
     (["--cpu", "--devices", "a-b"], "expected numbers"), (["--merge", "/nowhere.json"], "/nowhere.json"),
 ])
-def test_tables_that_cannot_be_made(words, part, tmp_path, monkeypatch):
+def test_mistakes_in_making_a_table(args, fragment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=part):
-        make_rank_table.main(words)
+    with pytest.raises(UserError, match=fragment):
+        make_rank_table.main(args)
     assert list(tmp_path.iterdir()) == []
 
 
-def words_of(folder, parameters, *words):
-    """What the processes' command lines share, for {training option: text} in the ini file and words of the launcher's command line."""
-    write(folder / "hp.ini", "[config]\n" + "".join(f"{name} = {value}\n" for name, value in parameters.items()))
+def args_of(folder, parameters, *args):
+    """The processes' shared arguments, for {training option: string} in the ini file and the launcher's arguments."""
+    lines = [f"{name} = {value}\n" for name, value in parameters.items()]
+    write(folder / "hp.ini", "".join(["[config]\n", *lines]))
     named = ["--mindrecord_dir", "m", "--hyper_parameter_config_dir", "hp.ini", "--hccl_config_dir", "hccl.json"]
-    return launcher.training_words(launcher.parse([*named, *words]))[1]
+    return launcher.training_args(launcher.parse([*named, *args]))[1]
 
 
-def test_relative_paths_are_the_callers(tmp_path, monkeypatch):
-    """The processes work in LOG0, LOG1, ...: what is read lies where the launcher was called."""
+def test_relative_paths_start_in_the_launchers_folder(tmp_path, monkeypatch):
+    """Although the processes run in LOG0, LOG1, ..."""
     monkeypatch.chdir(tmp_path)
     for name in ("m", "weights"):
         (tmp_path / name).mkdir()
     (tmp_path / "weights" / "b.ckpt").touch()
     write(tmp_path / "c.yaml", "compile_cache_dir: graphs\nmodelarts_local_path: here\n")
-    parameters = {"config_path": "c.yaml", "net_config.load_backbone_path": "weights/b.ckpt", "load_checkpoint_path": "weights/b.ckpt",
-                  "profiler_path": "out", "data_url": "bucket/x", "save_checkpoint_path": ""}
-    words = words_of(tmp_path, parameters)
-    given = dict(zip(words[::2], words[1::2]))
-    assert given["--net_config.load_backbone_path"] == given["--load_checkpoint_path"] == str(tmp_path / "weights" / "b.ckpt")
+    parameters = {"config_path": "c.yaml", "net_config.load_backbone_path": "weights/b.ckpt",
+                  "load_checkpoint_path": "weights/b.ckpt", "profiler_path": "out", "data_url": "bucket/x",
+                  "save_checkpoint_path": ""}
+    args = args_of(tmp_path, parameters)
+    given = dict(zip(args[::2], args[1::2]))
+    weights = str(tmp_path / "weights" / "b.ckpt")
+    assert given["--net_config.load_backbone_path"] == given["--load_checkpoint_path"] == weights
     assert given["--mindrecord_dir"] == str(tmp_path / "m") and given["--profiler_path"] == "out"
-    assert given["--compile_cache_dir"] == str(tmp_path / "graphs") and given["--config_path"] == str(tmp_path / "c.yaml")
+    assert given["--compile_cache_dir"] == str(tmp_path / "graphs")
+    assert given["--config_path"] == str(tmp_path / "c.yaml")
     assert "--modelarts_local_path" not in given
     assert given["--data_url"] == "bucket/x" and given["--save_checkpoint_path"] == ""
     parameters = {"enable_modelarts": "true", "load_checkpoint_path": "in/bucket.ckpt"}
-    words = words_of(tmp_path, parameters)
-    assert "in/bucket.ckpt" in words
+    args = args_of(tmp_path, parameters)
+    assert "in/bucket.ckpt" in args

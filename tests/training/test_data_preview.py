@@ -1,4 +1,4 @@
-"""src/training/data_preview.py: what train.py says and draws of its data."""
+"""src/training/data_preview.py: the table, warnings and image of the training data."""
 import os
 
 import cv2
@@ -16,51 +16,53 @@ from tests.conftest import ROOT, TINY, convert, lines_with, noise_image, run_scr
 
 @pytest.fixture
 def make_set(tiny_records, make_config, tmp_path):
-    """make_set(words...) -> (Config, TrainSet) of tiny_records that writes into tmp_path."""
-    def make(*words):
-        config = make_config(*TINY, "--mindrecord_dir", tiny_records, "--save_result_dir", tmp_path, *words)
+    """Function of arguments: (Config, TrainSet) of tiny_records, with output in tmp_path."""
+    def make(*args):
+        config = make_config(*TINY, "--mindrecord_dir", tiny_records, "--save_result_dir", tmp_path, *args)
         return config, TrainSet(config)
 
     return make
 
 
-def test_train_says_and_draws_what_it_learns_from(least_run):
-    said = (least_run / "stdout.txt").read_text()
-    assert lines_with(said, "20 images, 0 without ", "96x96") and lines_with(said, "warning: ", "train_config.batch_size is 4")
+def test_train_logs_and_draws_its_data(least_run):
+    output = (least_run / "stdout.txt").read_text()
+    assert lines_with(output, "20 images, 0 without ", "96x96")
+    assert lines_with(output, "warning: ", "train_config.batch_size is 4")
     for name in ("rectangle", "ellipse", "triangle", "all"):
-        assert sum(line.split()[:1] == [name] for line in said.splitlines()) == 1
-    assert lines_with(said, "4 training images", "train_batch.jpg")
+        assert sum(line.split()[:1] == [name] for line in output.splitlines()) == 1
+    assert lines_with(output, "4 training images", "train_batch.jpg")
     image = cv2.imread(str(least_run / "train_batch.jpg"))
     assert image.shape[1] == 4 * 480 + 5 * 8 and image.std() > 10
 
 
-def test_the_image_shows_the_first_batch_as_device_input_makes_it(by_operation, make_set, tmp_path, monkeypatch):
+def test_the_image_shows_the_first_batch_after_device_input(by_operation, make_set, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr("src.tasks.detection.preview.draw_batch",
-                        lambda batch, names, *words: drawn.update(batch, names=names) or np.zeros((9, 9, 3), np.uint8))
+                        lambda batch, names, *_: drawn.update(batch, names=names) or np.zeros((9, 9, 3), np.uint8))
     for where in ("host", "device"):
         config, train_set = make_set("--dataset_config.heatmap_on", where)
         data_preview.preview_data(config, train_set)
         first = next(train_set.batches(0, 1).create_dict_iterator(num_epochs=1, output_numpy=True))
-        made = samples.augmented_batch([train_set._read_image(row) for row in train_set.rows_of_epoch(0)[:4]], 4, 0, config,
-                                       train_set.layout, True)
+        images = [train_set._read_image(row) for row in train_set.rows_of_epoch(0)[:4]]
+        made = samples.augmented_batch(images, 4, 0, config, train_set.layout, True)
         for name in ("ind", "reg", "reg_mask", "wh"):
             np.testing.assert_array_equal(drawn[name], first[name])
         np.testing.assert_allclose(drawn["hm"], made[2], atol=1e-6)
-        expected = np.einsum("nij,nhwj->nihw", first["color"][:, :, :3], first["image"].astype(np.float64)) + first["color"][:, :, 3:, None]
+        color, image = first["color"], first["image"].astype(np.float64)
+        expected = np.einsum("nij,nhwj->nihw", color[:, :, :3], image) + color[:, :, 3:, None]
         np.testing.assert_allclose(drawn["image"], expected, atol=1e-4)
         ids = [train_set.read_row(row)[1] for row in train_set.rows_of_epoch(0)[:4]]
         assert drawn["names"] == [f"image {image_id}" for image_id in ids]
     assert (tmp_path / "train_batch.1.jpg").exists()  # the first one's
 
 
-def test_of_a_large_batch_16_are_drawn(make_set):
+def test_16_images_of_a_large_batch_are_drawn(make_set):
     _, train_set = make_set("--train_config.batch_size", 20)
     batch, image_ids = train_set.first_images(16)
     assert len(image_ids) == 16 and all(len(values) == 16 for values in batch)
 
 
-def test_only_rank_0_looks_and_a_resumed_run_keeps_its_image(by_operation, make_set, tmp_path, console):
+def test_only_rank_0_draws_and_a_resumed_run_keeps_its_image(by_operation, make_set, tmp_path, console):
     config, train_set = make_set()
     data_preview.preview_data(config, train_set, rank=1)
     assert list(tmp_path.iterdir()) == [] and console.readouterr().out == ""
@@ -72,7 +74,7 @@ def test_only_rank_0_looks_and_a_resumed_run_keeps_its_image(by_operation, make_
 
 
 @pytest.mark.parametrize("error", [UserError("no room"), RuntimeError("device"), MemoryError()])
-def test_what_fails_is_said_and_ends_nothing(error, by_operation, make_set, tmp_path, monkeypatch, console):
+def test_failures_are_logged_and_end_nothing(error, by_operation, make_set, tmp_path, monkeypatch, console):
     def fail(*_):
         raise error
 
@@ -80,36 +82,38 @@ def test_what_fails_is_said_and_ends_nothing(error, by_operation, make_set, tmp_
     monkeypatch.setattr("src.tasks.detection.preview.draw_batch", fail)
     monkeypatch.setattr(data_preview, "read_boxes", fail)
     data_preview.preview_data(config, train_set)
-    said = console.readouterr().out
-    assert len(lines_with(said, "warning: ", f"{type(error).__name__}: {error}")) == 2
-    assert lines_with(said, "warning: ", str(tmp_path / "train_batch.jpg"))
+    output = console.readouterr().out
+    assert len(lines_with(output, "warning: ", f"{type(error).__name__}: {error}")) == 2
+    assert lines_with(output, "warning: ", str(tmp_path / "train_batch.jpg"))
     assert train_set.failure is None and list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_ends_nothing(by_operation, make_set, console):
+def test_an_unwritable_folder_ends_nothing(by_operation, make_set, console):
     config, train_set = make_set("--save_result_dir", "/proc/nowhere")
     data_preview.preview_data(config, train_set)
     assert lines_with(console.readouterr().out, "warning: ", "/proc/nowhere/train_batch.jpg")
 
 
-@pytest.mark.parametrize("words, scratch", [
-    ([], True), (["--resume", "true"], False), (["--load_checkpoint_path", "c"], False), (["--net_config.load_backbone_path", "b"], False),
+@pytest.mark.parametrize("args, scratch", [
+    ([], True), (["--resume", "true"], False), (["--load_checkpoint_path", "c"], False),
+    (["--net_config.load_backbone_path", "b"], False),
 ])
-def test_from_scratch_is_without_weights(words, scratch, make_config):
-    assert data_preview.recipe_of(make_config(*words), 1).from_scratch is scratch
+def test_from_scratch_means_without_weights(args, scratch, make_config):
+    assert data_preview.recipe_of(make_config(*args), 1).from_scratch is scratch
 
 
 # ---------------------------------------------------------------- the sizes of the boxes
 
 
 def equal(one, other):
-    """Whether two Boxes hold the same."""
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in manifest.BOXES) and one.images == other.images
+    """Whether two Boxes are equal."""
+    arrays = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in manifest.BOXES)
+    return arrays and one.images == other.images
 
 
 @pytest.fixture
 def converted(tmp_path, make_config):
-    """A conversion with an image that is turned by nothing and one without boxes, and its Config."""
+    """The Config of a converted data set, in which one image has no boxes."""
     images = {3: noise_image(1, 50, 80), 5: noise_image(2, 96, 40), 9: noise_image(3)}
     objects = [(3, 1, [70, 10, 30, 20]), (5, 2, [0, 0, 10, 90]), (5, 1, [1, 2, 3, 4])]
     path = write_coco(tmp_path, "train", images, objects)
@@ -117,18 +121,19 @@ def converted(tmp_path, make_config):
     return make_config("--mindrecord_dir", tmp_path / "m", "--train_config.batch_size", 1)
 
 
-def test_conversion_writes_the_sizes_and_old_files_are_read(converted, tmp_path):
-    """The third column by hand: a box that begins at 70 of 80 pixels has 10 inside."""
+def test_conversion_writes_box_sizes_and_older_data_sets_work(converted, tmp_path):
+    """By hand: of a box that begins at 70 of 80 pixels, 10 pixels are inside."""
     train_set = TrainSet(converted)
     written = data_preview.read_train_boxes(train_set)
     assert written.image_sizes.tolist() == [[80, 50], [40, 96], [128, 96]] and written.counts.tolist() == [1, 2, 0]
-    assert written.sizes.tolist() == [[10, 20], [10, 90], [3, 4]] and written.labels.tolist() == [0, 1, 0] and written.images == 3
+    assert written.sizes.tolist() == [[10, 20], [10, 90], [3, 4]] and written.labels.tolist() == [0, 1, 0]
+    assert written.images == 3
     path = manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix)
-    os.remove(path)  # as of an earlier version, and of the model zoo
+    os.remove(path)  # as with an earlier version or the model zoo
     assert equal(data_preview.read_train_boxes(train_set), written)
 
 
-def test_of_many_images_without_sizes_a_sample_is_read(converted, tmp_path, monkeypatch):
+def test_without_sizes_a_sample_of_the_images_is_read(converted, tmp_path, monkeypatch):
     os.remove(manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix))
     monkeypatch.setattr(data_preview, "SAMPLE", 2)
     boxes = data_preview.read_train_boxes(TrainSet(converted))
@@ -136,13 +141,16 @@ def test_of_many_images_without_sizes_a_sample_is_read(converted, tmp_path, monk
 
 
 @pytest.mark.parametrize("damage", [
-    lambda data, _: data[: len(data) // 2], lambda *_: b"", lambda *_: b"text", lambda data, _: data[:60] + bytes(40) + data[100:],
+    lambda data, _: data[: len(data) // 2], lambda *_: b"", lambda *_: b"text",
+    lambda data, _: data[:60] + bytes(40) + data[100:],
     lambda _, save: save(labels=np.array([0, 1, 7])), lambda _, save: save(counts=np.array([1, 1, 0])),
-    lambda _, save: save(counts=np.array([4, -1, 0])), lambda _, save: save(image_sizes=np.array([[80, 50], [0, 0], [1, 1]])),
+    lambda _, save: save(counts=np.array([4, -1, 0])),
+    lambda _, save: save(image_sizes=np.array([[80, 50], [0, 0], [1, 1]])),
     lambda _, save: save(sizes=np.full((3, 2), np.nan)), lambda _, save: save(sizes=np.array([[1, 2]])),
-    lambda _, save: save(labels=np.array(["a", "b", "c"])), lambda _, save: save(labels=np.array([{}, (), None], object)),
+    lambda _, save: save(labels=np.array(["a", "b", "c"])),
+    lambda _, save: save(labels=np.array([{}, (), None], object)),
 ])
-def test_damaged_sizes_are_read_anew(damage, converted, tmp_path):
+def test_damaged_sizes_are_replaced(damage, converted, tmp_path):
     train_set = TrainSet(converted)
     written = data_preview.read_train_boxes(train_set)
     path = manifest.boxes_path(str(tmp_path / "m"), converted.mindrecord_prefix)
@@ -159,21 +167,21 @@ def test_damaged_sizes_are_read_anew(damage, converted, tmp_path):
     assert equal(data_preview.read_train_boxes(train_set), written)
 
 
-# ---------------------------------------------------------------- and the training
+# ---------------------------------------------------------------- effects on training
 
 
 @pytest.mark.slow
-def test_a_training_is_the_same_with_and_without_a_look(least_run, tiny_records, least_graphs, tmp_path):
-    words = [*TINY, "--epoch_size", 2, "--compile_cache_dir", least_graphs, "--train_steps", 7, "--save_checkpoint_steps", 3,
-             "--save_checkpoint_num", 5, "--mindrecord_dir", tiny_records]
-    script = tmp_path / "blind.py"
+def test_the_preview_does_not_change_training(least_run, tiny_records, least_graphs, tmp_path):
+    args = [*TINY, "--epoch_size", 2, "--compile_cache_dir", least_graphs, "--train_steps", 7,
+            "--save_checkpoint_steps", 3, "--save_checkpoint_num", 5, "--mindrecord_dir", tiny_records]
+    script = tmp_path / "without_preview.py"
     script.write_text(f"import sys\nsys.path[0] = {ROOT!r}\nfrom src.training import data_preview\n"
                       "data_preview.preview_data = lambda *_: None\n"
                       f"import runpy\nrunpy.run_path({ROOT!r} + '/tests/least_train.py', run_name='__main__')\n")
-    run_script(script, *words, cwd=tmp_path)
+    run_script(script, *args, cwd=tmp_path)
     assert not (tmp_path / "train_batch.jpg").exists()
-    blind, seeing = (read_training_log(str(folder / "train_record.jsonl")) for folder in (tmp_path, least_run))
-    for one, other in zip(blind, seeing, strict=True):
+    without, with_preview = (read_training_log(str(folder / "train_record.jsonl")) for folder in (tmp_path, least_run))
+    for one, other in zip(without, with_preview, strict=True):
         assert {**one, "images_per_second": 0} == {**other, "images_per_second": 0}
     for name in ("1_3", "2_6", "2_7"):
         one, other = ((folder / "ckpt_0" / f"centernet-{name}.ckpt").read_bytes() for folder in (tmp_path, least_run))
@@ -181,18 +189,19 @@ def test_a_training_is_the_same_with_and_without_a_look(least_run, tiny_records,
 
 
 @pytest.mark.slow
-def test_a_second_training_keeps_the_first_ones_image(tiny_records, light_steps, tmp_path):
-    """And a training on a data set that does not fit goes on after the warning."""
-    first = b"the first one's, of CenterNet on MindSpore"
+def test_a_second_run_backs_up_the_first_ones_image(tiny_records, light_steps, tmp_path):
+    """A run on an unsuitable data set continues after the warning."""
+    first = b"an earlier image of CenterNet on MindSpore"
     (tmp_path / "train_batch.jpg").write_bytes(first)
-    words = ["--mindrecord_dir", tiny_records, "--train_steps", 1, "--enable_save_ckpt", "false", "--dataset_config.max_objs", 1]
-    done = train_least(*words, cwd=tmp_path)
+    args = ["--mindrecord_dir", tiny_records, "--train_steps", 1, "--enable_save_ckpt", "false",
+            "--dataset_config.max_objs", 1]
+    done = train_least(*args, cwd=tmp_path)
     assert (tmp_path / "train_batch.1.jpg").read_bytes() == first
     assert lines_with(done.stdout, "warning: ", "dataset_config.max_objs, 1") and "step: 1 |" in done.stdout
 
 
 @pytest.mark.parametrize("record, ours", [('{"hm_loss": 1.0}', True), ("my notes", False), (None, False)])
-def test_an_earlier_versions_image_is_known_by_the_record_beside_it(record, ours, tmp_path):
+def test_an_earlier_versions_image_is_recognized_by_its_record(record, ours, tmp_path):
     cv2.imwrite(str(tmp_path / "train_batch.jpg"), np.zeros((8, 8, 3), np.uint8))
     if record:
         (tmp_path / "train_record.jsonl").write_text(record)

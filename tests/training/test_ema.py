@@ -1,4 +1,4 @@
-"""src/training/ema.py: the average of the weights, by hand."""
+"""src/training/ema.py: averages of the weights, compared with a computation by hand."""
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
@@ -13,11 +13,12 @@ pytestmark = pytest.mark.slow
 
 def averaged_step(cell, decay, **options):
     average, columns = WeightAverage(cell, decay), NamedColumns(["x", "shift"][: 1 + isinstance(cell, WithStatistics)])
-    return average, TrainStep(cell, nn.SGD(cell.trainable_params(), learning_rate=0.1), columns, average=average, **options).set_train()
+    optimizer = nn.SGD(cell.trainable_params(), learning_rate=0.1)
+    return average, TrainStep(cell, optimizer, columns, average=average, **options).set_train()
 
 
 def test_the_average_follows_the_weights(by_operation):
-    """Early by its own steps, (1 + n) / (10 + n), later by the decay."""
+    """With the decay (1 + n) / (10 + n) at first, later with the configured one."""
     cell = Quadratic((3.0, 4.0))
     average, step = averaged_step(cell, 0.3)
     expected, weights = np.array([3.0, 4.0]), np.array([3.0, 4.0])
@@ -32,7 +33,7 @@ def test_the_average_follows_the_weights(by_operation):
     np.testing.assert_array_equal(average.averages[0].asnumpy(), cell.w.asnumpy())
 
 
-def test_an_overflow_leaves_the_average():
+def test_an_overflow_leaves_the_average_unchanged():
     cell = Quadratic((3.0, 4.0))
     average, step = averaged_step(cell, 0.5, scaling=LossScaling(1024.0))
     assert results(step, Tensor([1e18, 1.0]))["overflow"]
@@ -41,13 +42,14 @@ def test_an_overflow_leaves_the_average():
     assert (average.averages[0].asnumpy() < [3.0, 4.0]).all()
 
 
-def test_statistics_of_batch_norm_are_averaged(by_operation):
-    """They are not trained, and an average of weights needs its own."""
+def test_batch_norm_statistics_are_averaged(by_operation):
+    """They are no trainable parameters, but belong to the averaged weights."""
     cell = WithStatistics()
     average, step = averaged_step(cell, 0.5)
     step(Tensor(np.array([[[[1.0, 5.0]]]], np.float32)), Tensor([0.0]))
     values = {parameter.name: parameter.asnumpy() for parameter in average.averages}
-    part = 1 - 2 / 11
-    np.testing.assert_allclose(values["ema.norm.moving_mean"], part * cell.norm.moving_mean.asnumpy(), rtol=1e-5)
-    np.testing.assert_allclose(values["ema.norm.moving_variance"], (1 - part) + part * cell.norm.moving_variance.asnumpy(), rtol=1e-5)
+    rate = 1 - 2 / 11
+    mean, variance = cell.norm.moving_mean.asnumpy(), cell.norm.moving_variance.asnumpy()
+    np.testing.assert_allclose(values["ema.norm.moving_mean"], rate * mean, rtol=1e-5)
+    np.testing.assert_allclose(values["ema.norm.moving_variance"], (1 - rate) + rate * variance, rtol=1e-5)
     assert cell.norm.moving_mean.asnumpy()[0] != 0

@@ -1,4 +1,4 @@
-"""src/training/loop.py with stand-ins for the network, the checkpoints, the scores, and for MindSpore's sink."""
+"""src/training/loop.py, with stand-ins for the network, checkpoints, scores and MindSpore's data sink."""
 import contextlib
 import os
 import re
@@ -18,7 +18,7 @@ from src.training.scoring import Scoring
 
 
 class SinkStandIn:
-    """In place of ms.data_sink, which works on Ascend alone: counts pipelines, and the steps that the device is given."""
+    """Stand-in for ms.data_sink, which works on Ascend only; counts sinks and steps."""
 
     def __init__(self, monkeypatch):
         self.sinks, self.steps, self.ended = 0, 0, []
@@ -49,8 +49,8 @@ class Data:
     (0, 10, 5, 0, [5, 5]), (0, 10, 4, 0, [4, 4, 2]), (0, 7, 30, 0, [7]), (6, 15, 5, 0, [4, 5]), (0, 3, 1, 0, [1, 1, 1]),
     (0, 14, 5, 7, [5, 2, 3, 4]), (6, 15, 100, 7, [1, 7, 1]),
 ])
-def test_one_sink_serves_a_run_to_its_last_step(first, last, sink_steps, pause, counts, monkeypatch):
-    """It sends for ever: two would both go on making images. What is no multiple of the sink's steps is not overshot, nor is a pause."""
+def test_one_sink_serves_a_complete_run(first, last, sink_steps, pause, counts, monkeypatch):
+    """It never stops by itself: two would both read images. Neither the last step nor a pause is overshot."""
     sink = SinkStandIn(monkeypatch)
     groups = list(run_steps("step", Data(), range(first, last), sink_steps, pause))
     assert [len(group) for group in groups] == counts
@@ -58,7 +58,7 @@ def test_one_sink_serves_a_run_to_its_last_step(first, last, sink_steps, pause, 
     assert (sink.sinks, sink.steps, sink.ended) == (1, last - first, ["stopped", "released"])
 
 
-def test_a_sink_ends_with_the_training(monkeypatch):
+def test_a_sink_ends_with_the_run(monkeypatch):
     sink = SinkStandIn(monkeypatch)
     groups = run_steps("step", Data(), range(100), 5)
     next(groups)
@@ -66,25 +66,25 @@ def test_a_sink_ends_with_the_training(monkeypatch):
     assert sink.ended == ["stopped", "released"]
 
 
-def test_sinking_is_for_ascend(make_config, console):
+def test_data_sink_is_for_ascend(make_config, console):
     config = make_config("--data_sink_steps", 5)
     assert choose_sink_steps(config, "Ascend", 916) == 5
     assert choose_sink_steps(make_config("--data_sink_steps", -1), "Ascend", 916) == 916
     assert console.readouterr().out == ""
     assert choose_sink_steps(config, "CPU", 916) == 0
-    said = console.readouterr().out
-    assert "enable_data_sink" in said and "Ascend" in said
+    output = console.readouterr().out
+    assert "enable_data_sink" in output and "Ascend" in output
     assert choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend", 916) == 0
 
 
 class LoopStandIn:
-    """What run_training needs of a training: a pipeline, a cell that gives losses, a record, checkpoints."""
+    """Stand-in for a training run: its pipeline, its cell with given losses, its record and its checkpoints."""
 
     images, images_per_step, steps_per_epoch, rank_size, summaries = 20, 4, 5, 1, None
 
     def __init__(self, losses, interrupt_at=None, overflows=()):
         self.losses, self.interrupt_at, self.overflows = losses, interrupt_at, overflows
-        self.recorded, self.saved, self.told, self.best, self.scored = [], [], [], [], []
+        self.recorded, self.saved, self.metadata, self.best, self.scored = [], [], [], [], []
 
     def batches(self, first, last):
         self.range = (first, last)
@@ -117,9 +117,9 @@ class LoopStandIn:
     def step(self, step, steps_per_epoch, values, rate):
         self.recorded.append((step, float(values["loss"])))
 
-    def save(self, state, epoch, done, numbers, rotate, told):
+    def save(self, state, epoch, done, numbers, rotate, metadata):
         self.saved.append((done, rotate))
-        self.told.append(told)
+        self.metadata.append(metadata)
         return f"c/{done}.ckpt"
 
     def keep_best(self, path):
@@ -130,7 +130,7 @@ class LoopStandIn:
 
 
 class TrainedStandIn:
-    """A TrainingDetector of which a Scoring needs no more than the configuration."""
+    """Stand-in for a TrainingDetector with nothing but a configuration."""
 
     def __init__(self, config):
         self.config = config
@@ -138,11 +138,12 @@ class TrainedStandIn:
 
 @pytest.fixture
 def scoring(make_config, monkeypatch):
-    """Call it with APs, None for an interrupt, and command-line words: a Scoring that finds one after the other, every five steps."""
-    def made(scores, *words):
+    """Function of APs (None: an interrupt) and arguments: a Scoring that returns one AP after another."""
+    def make(scores, *args):
         coming = iter(scores)
-        part = types.SimpleNamespace(task=DETECTION, coco=types.SimpleNamespace(dataset={"annotations": []}), images=[], category_ids=[])
-        made = Scoring(TrainedStandIn(make_config(*words)), part, 5)
+        coco = types.SimpleNamespace(dataset={"annotations": []})
+        eval_set = types.SimpleNamespace(task=DETECTION, coco=coco, images=[], category_ids=[])
+        made = Scoring(TrainedStandIn(make_config(*args)), eval_set, 5)
 
         def detect():
             value = next(coming)
@@ -155,57 +156,61 @@ def scoring(make_config, monkeypatch):
         monkeypatch.setattr(made, "_detect", detect)
         return made
 
-    monkeypatch.setattr("src.tasks.detection.scores.score", lambda coco, value: ("", dict.fromkeys(DETECTION.metrics, value)))
-    return made
+    monkeypatch.setattr("src.tasks.detection.scores.score",
+                        lambda coco, value: ("", dict.fromkeys(DETECTION.metrics, value)))
+    return make
 
 
 @pytest.fixture
 def loop(make_config, interrupts):
-    """Call it with a LoopStandIn, a range of steps and command-line words: run_training; gives the last checkpoint's path."""
-    def run(part, steps, *words, scoring=None):
-        config = make_config("--mindrecord_dir", "m", *words)
-        saving = Saving(config, part, {}, part, scoring)
-        watch = DivergenceMonitor(DETECTION.losses, config.train_config.max_overflows, config.train_config.max_diverged)
-        run_training(part, part, saving, part, steps, 0, watch)
+    """Function of a LoopStandIn, steps and arguments: runs run_training, and returns the last checkpoint's path."""
+    def run(stand_in, steps, *args, scoring=None):
+        config = make_config("--mindrecord_dir", "m", *args)
+        saving = Saving(config, stand_in, {}, stand_in, scoring)
+        limits = config.train_config.max_overflows, config.train_config.max_diverged
+        monitor = DivergenceMonitor(DETECTION.losses, *limits)
+        run_training(stand_in, stand_in, saving, stand_in, steps, 0, monitor)
         return saving.saved
 
     return run
 
 
 def test_an_interrupt_saves_the_last_step(loop):
-    part = LoopStandIn([3.0, 2.5, 2.0, 1.5, 1.2, 1.0, 0.9, 0.8], interrupt_at=4)
+    stand_in = LoopStandIn([3.0, 2.5, 2.0, 1.5, 1.2, 1.0, 0.9, 0.8], interrupt_at=4)
     with pytest.raises(Interrupted) as raised:
-        loop(part, range(2, 8), "--save_checkpoint_steps", 100)
-    assert part.recorded[-1] == (5, pytest.approx(1.2)) and part.saved == [(5, True)]
+        loop(stand_in, range(2, 8), "--save_checkpoint_steps", 100)
+    assert stand_in.recorded[-1] == (5, pytest.approx(1.2)) and stand_in.saved == [(5, True)]
     assert "5 of 8 steps" in str(raised.value)
-    assert str(raised.value).endswith(f"--resume true --load_checkpoint_path {shlex.quote(os.path.abspath('c/5.ckpt'))}")
+    path = shlex.quote(os.path.abspath("c/5.ckpt"))
+    assert str(raised.value).endswith(f"--resume true --load_checkpoint_path {path}")
 
 
-def test_an_interrupt_in_the_last_step_ends_as_without(loop):
-    part = LoopStandIn([3.0, 2.0], interrupt_at=1)
-    assert loop(part, range(2)) == "c/2.ckpt" and part.saved == [(2, True)]
+def test_an_interrupt_in_the_last_step_has_no_effect(loop):
+    stand_in = LoopStandIn([3.0, 2.0], interrupt_at=1)
+    assert loop(stand_in, range(2)) == "c/2.ckpt" and stand_in.saved == [(2, True)]
 
 
-def test_a_loss_that_sticks_ends_training_and_keeps_checkpoints(loop, console):
-    part = LoopStandIn([60.0, 30.0, *[18.416992] * 60])
+def test_a_constant_loss_ends_training_and_keeps_checkpoints(loop, console):
+    stand_in = LoopStandIn([60.0, 30.0, *[18.416992] * 60])
     with pytest.raises(UserError, match=r"9\.2084\d* .*\b12 steps\b.*\bstep 15\b.*c/14.ckpt"):
-        loop(part, range(60), "--save_checkpoint_steps", 1, "--train_config.max_diverged", 12)
-    assert len(part.recorded) == 15
-    assert part.saved[6:9] == [(7, True), (8, False), (9, False)]  # noticed at the fifth such step
+        loop(stand_in, range(60), "--save_checkpoint_steps", 1, "--train_config.max_diverged", 12)
+    assert len(stand_in.recorded) == 15
+    assert stand_in.saved[6:9] == [(7, True), (8, False), (9, False)]  # noticed at the fifth such step
     assert console.readouterr().out.count("warning: ") == 1
 
 
 def test_many_overflows_end_training_and_few_are_counted(loop, console):
     losses = [2.0 + 0.1 * (step % 3) for step in range(40)]
-    assert loop(LoopStandIn(losses, overflows=range(5, 12)), range(40), "--train_config.max_overflows", 8) == "c/40.ckpt"
+    few, many = LoopStandIn(losses, overflows=range(5, 12)), LoopStandIn(losses, overflows=range(5, 30))
+    assert loop(few, range(40), "--train_config.max_overflows", 8) == "c/40.ckpt"
     assert "7 of 40 steps" in console.readouterr().out
     with pytest.raises(UserError, match=r"\b8 steps\b.*\bstep 13\b.*loss_scale_value"):
-        loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 8)
-    assert loop(LoopStandIn(losses, overflows=range(5, 30)), range(40), "--train_config.max_overflows", 0) == "c/40.ckpt"
+        loop(many, range(40), "--train_config.max_overflows", 8)
+    assert loop(many, range(40), "--train_config.max_overflows", 0) == "c/40.ckpt"
 
 
-def test_a_short_training_of_overflows_alone_is_no_success(loop, console):
-    """Fewer steps than max_overflows; a part of a training, or one without a limit, may have them."""
+def test_a_short_run_of_overflows_only_is_an_error(loop, console):
+    """Fewer steps than max_overflows; a resumed run, or one without a limit, may consist of overflows."""
     with pytest.raises(UserError, match=r"\b6 steps\b.*train_config.loss_scale_value"):
         loop(LoopStandIn([2.0] * 6, overflows=range(6)), range(6))
     assert loop(LoopStandIn([2.0] * 6, overflows=range(5)), range(6)) == "c/6.ckpt"
@@ -222,64 +227,67 @@ NEVER = ("--save_checkpoint_steps", 1000, "--save_checkpoint_minutes", 0)
 
 
 def test_the_best_checkpoint_is_kept(loop, scoring):
-    """And with it the state that a resumed run goes on with; the last step is evaluated, too."""
-    part = LoopStandIn(falling(22))
-    loop(part, range(22), *NEVER, scoring=scoring([0.1, 0.3, 0.2, 0.3, 0.4]))
-    assert part.scored == [(5, 0.1), (10, 0.3), (15, 0.2), (20, 0.3), (22, 0.4)]
-    assert part.best == ["c/5.ckpt", "c/10.ckpt", "c/20.ckpt", "c/22.ckpt"]  # of equals the one that trained longer
-    assert [done for done, _ in part.saved] == [5, 10, 20, 22]
-    told = part.told[-1]["scores"]
-    assert told == {"metric": "AP", "of": told["of"], "step": 22, "best": {"step": 22, "value": 0.4}, "since_best": 0}
+    """With the state for resumed runs; the last step is evaluated, too."""
+    stand_in = LoopStandIn(falling(22))
+    loop(stand_in, range(22), *NEVER, scoring=scoring([0.1, 0.3, 0.2, 0.3, 0.4]))
+    assert stand_in.scored == [(5, 0.1), (10, 0.3), (15, 0.2), (20, 0.3), (22, 0.4)]
+    # Of equal scores, the one trained longer.
+    assert stand_in.best == ["c/5.ckpt", "c/10.ckpt", "c/20.ckpt", "c/22.ckpt"]
+    assert [done for done, _ in stand_in.saved] == [5, 10, 20, 22]
+    state = stand_in.metadata[-1]["scores"]
+    assert state == {"metric": "AP", "of": state["of"], "step": 22, "best": {"step": 22, "value": 0.4}, "since_best": 0}
 
 
-def test_patience_ends_a_training(loop, scoring, console):
-    part = LoopStandIn(falling(60))
+def test_patience_ends_training(loop, scoring, console):
+    stand_in = LoopStandIn(falling(60))
     scores = scoring([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], "--patience", 3)
-    assert loop(part, range(60), *NEVER, scoring=scores) == "c/25.ckpt"
-    assert part.best[-1] == "c/20.ckpt" and part.told[-1]["scores"]["since_best"] == 3
+    assert loop(stand_in, range(60), *NEVER, scoring=scores) == "c/25.ckpt"
+    assert stand_in.best[-1] == "c/20.ckpt" and stand_in.metadata[-1]["scores"]["since_best"] == 3
     assert re.search(r"\b25 of 60 steps\b.*\b3\b.*\bAP\b.*patience", console.readouterr().out)
 
 
-def test_a_signal_in_an_evaluation_saves_and_the_resumed_run_evaluates(loop, scoring):
-    part = LoopStandIn(falling(20))
+def test_after_a_signal_in_an_evaluation_the_resumed_run_evaluates(loop, scoring):
+    stand_in = LoopStandIn(falling(20))
     first = scoring([0.1, None])
     with pytest.raises(Interrupted, match="10 of 20 steps"):
-        loop(part, range(20), *NEVER, scoring=first)
-    assert part.saved[-1] == (10, True) and part.told[-1]["scores"]["step"] == 5
+        loop(stand_in, range(20), *NEVER, scoring=first)
+    assert stand_in.saved[-1] == (10, True) and stand_in.metadata[-1]["scores"]["step"] == 5
     again, second = LoopStandIn(falling(20)), scoring([0.5, 0.3, 0.1])
-    second.state = part.told[-1]["scores"]
+    second.state = stand_in.metadata[-1]["scores"]
     loop(again, range(10, 20), *NEVER, scoring=second)
     assert again.scored == [(10, 0.5), (15, 0.3), (20, 0.1)] and again.recorded[0][0] == 11
-    assert again.best == ["c/10.ckpt"] and again.saved[0] == (10, True) and again.told[0]["scores"]["best"]["step"] == 10
+    assert again.best == ["c/10.ckpt"] and again.saved[0] == (10, True)
+    assert again.metadata[0]["scores"]["best"]["step"] == 10
 
 
-def test_an_evaluation_that_cannot_be_made_loses_no_steps(loop, scoring):
-    """As where the images' disk has gone; the resumed run evaluates first."""
-    part = LoopStandIn(falling(20))
+def test_a_failed_evaluation_loses_no_steps(loop, scoring):
+    """For example, without access to the images; the resumed run evaluates first."""
+    stand_in = LoopStandIn(falling(20))
     with pytest.raises(UserError, match="no image could be read.*10 of 20 steps.* --resume true .*c/10.ckpt"):
-        loop(part, range(20), *NEVER, scoring=scoring([0.1, UserError("no image could be read")]))
-    assert part.saved[-1] == (10, True) and part.told[-1] == {"scores": part.told[-1]["scores"], "best": False}
-    assert part.told[-1]["scores"]["step"] == 5 and part.best == ["c/5.ckpt"]
+        loop(stand_in, range(20), *NEVER, scoring=scoring([0.1, UserError("no image could be read")]))
+    metadata = stand_in.metadata[-1]
+    assert stand_in.saved[-1] == (10, True) and metadata == {"scores": metadata["scores"], "best": False}
+    assert metadata["scores"]["step"] == 5 and stand_in.best == ["c/5.ckpt"]
 
 
 def test_a_signal_in_the_evaluation_before_the_first_step_ends_the_run(loop, scoring):
-    part = LoopStandIn(falling(20))
+    stand_in = LoopStandIn(falling(20))
     with pytest.raises(Interrupted, match="10 of 20 steps.*evaluation"):
-        loop(part, range(10, 20), *NEVER, scoring=scoring([None]))
-    assert part.recorded == [] and part.saved == []
+        loop(stand_in, range(10, 20), *NEVER, scoring=scoring([None]))
+    assert stand_in.recorded == [] and stand_in.saved == []
 
 
-def test_a_signal_before_an_evaluation_leaves_it_to_the_resumed_run(loop, scoring):
-    part = LoopStandIn(falling(20), interrupt_at=4)
+def test_after_a_signal_before_an_evaluation_the_resumed_run_evaluates(loop, scoring):
+    stand_in = LoopStandIn(falling(20), interrupt_at=4)
     with pytest.raises(Interrupted, match="5 of 20 steps"):
-        loop(part, range(20), *NEVER, scoring=scoring([]))
-    assert part.scored == [] and part.told[-1]["scores"]["step"] == 0
+        loop(stand_in, range(20), *NEVER, scoring=scoring([]))
+    assert stand_in.scored == [] and stand_in.metadata[-1]["scores"]["step"] == 0
 
 
 @pytest.mark.parametrize("minutes, saved", [(2, [3, 6, 9, 10]), (0, [10])])
 def test_a_checkpoint_is_due_after_some_minutes(minutes, saved, loop, monkeypatch):
     """Steps of 50 seconds."""
-    part = LoopStandIn(falling(10))
-    monkeypatch.setattr(time, "monotonic", lambda: 50.0 * len(part.recorded))
-    loop(part, range(10), "--save_checkpoint_steps", 1000, "--save_checkpoint_minutes", minutes)
-    assert [done for done, _ in part.saved] == saved
+    stand_in = LoopStandIn(falling(10))
+    monkeypatch.setattr(time, "monotonic", lambda: 50.0 * len(stand_in.recorded))
+    loop(stand_in, range(10), "--save_checkpoint_steps", 1000, "--save_checkpoint_minutes", minutes)
+    assert [done for done, _ in stand_in.saved] == saved

@@ -1,4 +1,4 @@
-"""src/training/lr_schedule.py, and what the configuration makes of it."""
+"""src/training/lr_schedule.py, and schedules from the configuration."""
 import math
 
 import mindspore as ms
@@ -49,13 +49,15 @@ def test_schedules_follow_the_configuration(make_config):
                        "--train_config.PolyDecay.learning_rate", 0.5, "--train_config.PolyDecay.power", 1,
                        "--train_config.PolyDecay.warmup_steps", 0)
     np.testing.assert_allclose(rates(build_schedule(poly.train_config, 10, 5), [0, 25, 50]), [0.5, 0.3, 0.1], rtol=1e-5)
-    cosine = make_config("--train_config.lr_schedule", "CosineDecay", "--train_config.CosineDecay.end_learning_rate", 0.1,
+    cosine = make_config("--train_config.lr_schedule", "CosineDecay",
+                         "--train_config.CosineDecay.end_learning_rate", 0.1,
                          "--train_config.CosineDecay.learning_rate", 0.5, "--train_config.CosineDecay.warmup_steps", 2)
-    np.testing.assert_allclose(rates(build_schedule(cosine.train_config, 10, 5), [0, 25, 50]), [0.25, 0.3, 0.1], rtol=1e-5)
+    schedule = build_schedule(cosine.train_config, 10, 5)
+    np.testing.assert_allclose(rates(schedule, [0, 25, 50]), [0.25, 0.3, 0.1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("steps, said", [(99, True), (100, False)])
-def test_a_warmup_longer_than_the_training_is_said(steps, said, make_config, console):
-    options = make_config("--train_config.lr_schedule", "PolyDecay", "--train_config.PolyDecay.warmup_steps", 100).train_config
-    engine.warn_of_warmup(options, steps)
-    assert ("train_config.PolyDecay.warmup_steps 100" in console.readouterr().out) == said
+@pytest.mark.parametrize("steps, warned", [(99, True), (100, False)])
+def test_a_warmup_longer_than_the_run_is_reported(steps, warned, make_config, console):
+    config = make_config("--train_config.lr_schedule", "PolyDecay", "--train_config.PolyDecay.warmup_steps", 100)
+    engine.warn_of_warmup(config.train_config, steps)
+    assert ("train_config.PolyDecay.warmup_steps 100" in console.readouterr().out) == warned

@@ -1,4 +1,4 @@
-"""The training cell: loss, gradients, loss scale, precision, optimizer."""
+"""src/training/step.py: loss, gradients, loss scale, precision, optimizer."""
 import dataclasses
 
 import mindspore as ms
@@ -22,9 +22,9 @@ from tests.metainfo import classes_of
 
 
 class Quadratic(nn.Cell):
-    """A stand-in for the network with its loss: sum of (w * x) ** 2 / 2, so that the gradient is w * x * x."""
+    """Stand-in for a network with its loss: the sum of (w * x) ** 2 / 2, with the gradient w * x * x."""
 
-    parts, names = 1, ("loss", "a_loss", "b_loss")
+    micro_batches, names = 1, ("loss", "a_loss", "b_loss")
 
     def __init__(self, start):
         super().__init__()
@@ -42,12 +42,12 @@ def quadratic_step(start=(3.0, 4.0), **options):
 
 
 def results(step, *batch):
-    """What a TrainStep gives for a batch: {name: number}."""
+    """The results of a TrainStep for a batch, {name: number}."""
     return {name: value.asnumpy().item() for name, value in zip(step.results, step(*batch))}
 
 
 @pytest.mark.slow
-def test_a_step_does_not_depend_on_the_loss_scale(by_operation):
+def test_a_step_is_independent_of_the_loss_scale(by_operation):
     for scale in (None, 1.0, 1024.0):
         cell, _, step = quadratic_step(scaling=LossScaling(scale))
         found = results(step, Tensor([1.0, 1.0]))
@@ -80,7 +80,7 @@ def test_an_overflow_keeps_adams_moments_and_step():
 
 
 class WithStatistics(Quadratic):
-    """A loss with a batch norm and a part that has no gradient."""
+    """A loss with a batch norm and a term without a gradient."""
 
     def __init__(self):
         super().__init__((3.0,))
@@ -92,8 +92,8 @@ class WithStatistics(Quadratic):
 
 
 @pytest.mark.slow
-def test_in_float16_a_loss_that_is_not_finite_is_an_overflow():
-    """Though the gradients are finite; the step leaves no trace in the batch norm's statistics. In float32 it is for Watch to end."""
+def test_a_non_finite_loss_in_float16_is_an_overflow():
+    """Even with finite gradients; batch norm statistics are restored. In float32 DivergenceMonitor ends training."""
     x = Tensor(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
     for float16 in (True, False):
         cell = WithStatistics()
@@ -108,8 +108,8 @@ def test_in_float16_a_loss_that_is_not_finite_is_an_overflow():
 
 
 @pytest.mark.slow
-def test_an_overflow_elsewhere_skips_the_step_here():
-    """Ranks decide together: a stand-in adds what another rank says, that its gradients are not finite."""
+def test_an_overflow_on_another_rank_skips_the_step():
+    """A stand-in for the sum over ranks adds another rank's overflow."""
     class OtherRank(nn.Cell):
         def construct(self, x):
             return x + 1.0
@@ -123,7 +123,7 @@ def test_an_overflow_elsewhere_skips_the_step_here():
 
 @pytest.mark.slow
 def test_the_dynamic_loss_scale():
-    """It doubles after two good steps, halves on an overflow, and an overflow starts the count anew."""
+    """It doubles after two good steps and halves on an overflow, which also resets the count."""
     cell, _, step = quadratic_step(scaling=LossScaling(8.0, growth_interval=2))
     good, bad = Tensor([0.0, 0.0]), Tensor([1e19, 1.0])
     used = [results(step, x)["scaling_sens"] for x in (good, good, good, bad, good, bad, good, good, good)]
@@ -146,8 +146,8 @@ def test_a_fixed_loss_scale_stays(by_operation):
 @pytest.mark.slow
 @pytest.mark.parametrize("level, features, heads", [("O0", ms.float32, ms.float32), ("O2", ms.float16, ms.float32),
                                                     ("O3", ms.float16, ms.float16)])
-def test_what_computes_in_float16(level, features, heads, make_config, small, by_operation):
-    """Convolutions do, heads only with O3, batch norm and parameters never."""
+def test_float16_computation(level, features, heads, make_config, small, by_operation):
+    """Convolutions; heads with O3 only; never batch norm and parameters."""
     network = build_network(make_config().net_config, classes_of(2), "composite")
     set_precision(network, level).set_train(False)
     image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32))
@@ -160,24 +160,26 @@ def test_what_computes_in_float16(level, features, heads, make_config, small, by
 
 @pytest.mark.slow
 def test_clipping_limits_the_global_norm(by_operation):
-    """test_every_variant_trains has it in a graph."""
+    """test_every_variant_trains covers it in a graph."""
     cell, _, step = quadratic_step(scaling=LossScaling(1024.0), clip_grad_norm=1.0)
     step(Tensor([1.0, 1.0]))  # the gradient (3, 4) has norm 5
     np.testing.assert_allclose(cell.w.asnumpy(), [3 - 0.1 * 3 / 5, 4 - 0.1 * 4 / 5], rtol=1e-5)
 
 
-def test_weight_decay_spares_what_decay_filter_names(make_config, small):
-    config = make_config("--train_config.Adam.weight_decay", 0.01, "--train_config.Adam.decay_filter", "[.bias, .gamma]")
+def test_decay_filter_exempts_parameters_from_weight_decay(make_config, small):
+    config = make_config("--train_config.Adam.weight_decay", 0.01,
+                         "--train_config.Adam.decay_filter", "[.bias, .gamma]")
     network = build_network(config.net_config, classes_of(2), "composite")
     optimizer = build_optimizer(network, config.train_config, 10, 1)
-    decay = {parameter.name: float(np.asarray(value)) for parameter, value in zip(optimizer.parameters, optimizer.weight_decay)}
+    decay = {parameter.name: float(np.asarray(value))
+             for parameter, value in zip(optimizer.parameters, optimizer.weight_decay)}
     assert decay["backbone.0.weight"] == pytest.approx(0.01)
     assert decay["backbone.1.beta"] == pytest.approx(0.01)
     assert decay["hm.2.bias"] == 0 and decay["backbone.1.gamma"] == 0
 
 
 def random_batch(rng, size, classes, n=2, slots=4, wh_columns=2, dense=False):
-    """A batch of the pipeline's columns with random targets, NumPy arrays."""
+    """A batch of the pipeline's columns with random targets, as NumPy arrays."""
     out = size // 4
     hm = rng.random((n, classes, out, out)).astype(np.float32) ** 6
     ind = rng.integers(0, out * out, (n, slots)).astype(np.int32)
@@ -192,41 +194,43 @@ def random_batch(rng, size, classes, n=2, slots=4, wh_columns=2, dense=False):
     }
 
 
-MSE, NORM, DENSE, CLASSES = (("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1"), ("--net_config.norm_wh", "true"),
-                             ("--net_config.dense_wh", "true"), ("--net_config.cat_spec_wh", "true"))
+MSE = ("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1")
+NORM, DENSE, CLASSES = (("--net_config.norm_wh", "true"), ("--net_config.dense_wh", "true"),
+                        ("--net_config.cat_spec_wh", "true"))
 CLIPPED = ("--net_config.reg_offset", "false", "--train_config.clip_grad_norm", 5, "--enable_lossscale", "false")
 
 
 def build_both_forms(options, dcn_impl):
-    """The network SMALL with a native deformable convolution before the composed one."""
+    """The network SMALL with a native deformable convolution before the composite one."""
     native = [DeformConv2d(32, 32, dcn_impl="native"), nn.BatchNorm2d(32), nn.ReLU()]
     features = nn.SequentialCell(*native, *upsampling(32, (16,), "composite"))
     features.out_channels = 16
     return small_network.small_backbone(), features
 
 
-def precision(level, *words):
-    return ("--train_config.amp_level", level, *words)
+def precision(level, *args):
+    return ("--train_config.amp_level", level, *args)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [
+@pytest.mark.parametrize("args", [
     precision("O2", *MSE, *DENSE), precision("O3", *NORM, "--train_config.dynamic_loss_scale", "true"),
     precision("auto", *CLASSES, *CLIPPED),
 ])
-def test_every_variant_trains(words, make_config, monkeypatch):
-    """A few steps on one batch lower its loss, whatever heads and losses are chosen, and whatever computes in float16.
+def test_every_variant_trains(args, make_config, monkeypatch):
+    """A few steps on one batch lower its loss, for all choices of heads, losses and precision.
 
-    The losses are float32 in any case: so a choice of them shares a graph with one of precision, and with both forms of the deformable
-    convolution.
+    The losses are always float32, so each graph tests one choice of losses, one precision, and both forms of the
+    deformable convolution.
     """
     monkeypatch.setitem(ARCHITECTURES, "resdcn_18", dataclasses.replace(small_network.SMALL, build=build_both_forms))
-    config = make_config(*words, "--train_config.MultiDecay.warmup_steps", 0)
+    config = make_config(*args, "--train_config.MultiDecay.warmup_steps", 0)
     ms.set_seed(3)
     network = build_network(config.net_config, classes_of(3), "composite")
     columns = 6 if config.net_config.cat_spec_wh else 2
     batch = random_batch(np.random.default_rng(0), 64, 3, wh_columns=columns, dense=config.net_config.dense_wh)
-    step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), NamedColumns(batch))
+    optimizer = build_optimizer(network, config.train_config, 100, 1)
+    step = engine.build_train_step(network, config, optimizer, NamedColumns(batch))
     tensors = [Tensor(value) for value in batch.values()]
     losses = [float(step(*tensors)[0].asnumpy()) for _ in range(6)]
     assert np.isfinite(losses).all() and losses[-1] < losses[0], losses
@@ -234,8 +238,8 @@ def test_every_variant_trains(words, make_config, monkeypatch):
 
 
 @pytest.mark.slow
-def test_loss_and_gradients_are_pytorchs(undrawn, by_operation):
-    """Forward and backward through the whole ResNet18-DCN in training mode, same weights, same batch; parity.py compiles it."""
+def test_loss_and_gradients_equal_pytorchs(undrawn, by_operation):
+    """Forward and backward pass of ResNet18-DCN in training mode, same weights and batch; parity.py compiles it."""
     reference = parity.reference_network(3)
     weights = parity.arrays(reference)
     network = parity.converted_network(weights, "composite")
@@ -251,7 +255,8 @@ def test_loss_and_gradients_are_pytorchs(undrawn, by_operation):
         losses = cell(batch)
         return losses["loss"], losses
 
-    (_, losses), grads = ms.value_and_grad(forward, None, parameters, has_aux=True)({name: Tensor(value) for name, value in batch.items()})
+    tensors = {name: Tensor(value) for name, value in batch.items()}
+    (_, losses), grads = ms.value_and_grad(forward, None, parameters, has_aux=True)(tensors)
     values = [float(value.asnumpy()) for value in losses.values()]
     np.testing.assert_allclose(values, [value.item() for value in expected], rtol=1e-4)
     gradients = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
@@ -262,35 +267,42 @@ def test_loss_and_gradients_are_pytorchs(undrawn, by_operation):
         norm = np.linalg.norm(reference_grad)
         if norm < 1e-4:
             continue  # a bias before a batch norm: its gradient is rounding noise
-        # Rounding flips single ReLUs, of which the few object centers see much: 1e-6 between outputs, 1e-2 between gradients.
+        # Rounding flips single ReLUs, with a large effect on the few object centers: 1e-6 between outputs, 1e-2 between
+        # gradients.
         assert np.linalg.norm(grad.asnumpy() - reference_grad) < 0.02 * norm, parameter.name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [
+@pytest.mark.parametrize("args", [
     (), ("--net_config.mse_loss", "true", "--net_config.reg_loss", "sl1", "--enable_lossscale", "false"),
 ])
-def test_accumulated_steps_are_those_of_the_large_batch(words, make_config, least):
-    """Three parts with unlike numbers of objects, one with none: losses, and gradients as descent shows them; no batch norm trains."""
+def test_accumulated_steps_equal_those_of_the_large_batch(args, make_config, least):
+    """Three micro-batches with different numbers of objects, one without any, and frozen batch norm.
+
+    Compared are the losses, and the gradients by the changes of the weights.
+    """
     batch = random_batch(np.random.default_rng(4), 64, 2, n=6)
     for row in (0, 1, 3):
         batch["hm"][row] = np.minimum(batch["hm"][row], 0.9)
         batch["reg_mask"][row] = batch["wh_mask"][row] = 0
     results = []
-    for parts in (1, 3):
-        config = make_config(*words, "--train_config.accumulate_steps", parts, "--train_config.optimizer", "SGD",
+    for micro_batches in (1, 3):
+        config = make_config(*args, "--train_config.accumulate_steps", micro_batches, "--train_config.optimizer", "SGD",
                              "--train_config.MultiDecay.learning_rate", 0.1)
         ms.set_seed(3)
         network = build_network(config.net_config, classes_of(2), "composite")
         for _, cell in network.cells_and_names():
             if isinstance(cell, nn.BatchNorm2d):
                 cell.use_batch_statistics = False
-        step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1), NamedColumns(batch))
+        optimizer = build_optimizer(network, config.train_config, 100, 1)
+        step = engine.build_train_step(network, config, optimizer, NamedColumns(batch))
         before = {parameter.name: parameter.asnumpy().copy() for parameter in network.trainable_params()}
         losses = [float(value.asnumpy()) for value in step(*(Tensor(value) for value in batch.values()))[:4]]
-        results.append((losses, {parameter.name: parameter.asnumpy() - before[parameter.name] for parameter in network.trainable_params()}))
-    (losses, moved), (losses_of_parts, moved_by_parts) = results
-    np.testing.assert_allclose(losses_of_parts, losses, rtol=1e-5)
-    for name, step in moved.items():
-        assert np.linalg.norm(moved_by_parts[name] - step) <= 1e-4 * np.linalg.norm(step) + 1e-7, name
-    assert max(np.abs(step).max() for step in moved.values()) > 1e-3
+        changes = {parameter.name: parameter.asnumpy() - before[parameter.name]
+                   for parameter in network.trainable_params()}
+        results.append((losses, changes))
+    (losses, changes), (accumulated_losses, accumulated_changes) = results
+    np.testing.assert_allclose(accumulated_losses, losses, rtol=1e-5)
+    for name, change in changes.items():
+        assert np.linalg.norm(accumulated_changes[name] - change) <= 1e-4 * np.linalg.norm(change) + 1e-7, name
+    assert max(np.abs(change).max() for change in changes.values()) > 1e-3

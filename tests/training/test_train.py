@@ -1,4 +1,4 @@
-"""train.py, through the script a user runs."""
+"""train.py, run as a script."""
 import json
 import os
 import shutil
@@ -18,7 +18,7 @@ from tests.conftest import TINY, assert_user_error, call_script, run_script, tra
 from tests.metainfo import classes_of
 
 
-def test_what_training_leaves(least_run):
+def test_output_files(least_run):
     names = {path.name for path in (least_run / "ckpt_0").iterdir()}
     assert names == {f"centernet-{name}.{ending}" for name in ("1_3", "2_6", "2_7") for ending in ("ckpt", "json")}
     assert (least_run / "loss.png").stat().st_size > 10_000
@@ -27,10 +27,11 @@ def test_what_training_leaves(least_run):
     assert side["net_config"]["num_stacks"] == [1, 1, 1, 1] and side["step"] == 7
 
 
-@pytest.mark.parametrize("name", ["ckpt_0/notes.txt", "loss.png", "train_record.jsonl", "tensorboard/events.out.tfevents.1.host"])
+@pytest.mark.parametrize("name", ["ckpt_0/notes.txt", "loss.png", "train_record.jsonl",
+                                  "tensorboard/events.out.tfevents.1.host"])
 @pytest.mark.parametrize("resume", ["true", "false"])
-def test_what_no_training_wrote_stays(name, resume, tmp_path, make_config, monkeypatch):
-    """It is said before anything is loaded; what an earlier training wrote makes room."""
+def test_foreign_files_stay(name, resume, tmp_path, make_config, monkeypatch):
+    """They are an error before anything is loaded; files of an earlier run can be backed up."""
     monkeypatch.chdir(tmp_path)
     config = make_config("--tensorboard", "true", "--resume", resume)
     train.require_room(config)
@@ -56,22 +57,24 @@ def test_what_no_training_wrote_stays(name, resume, tmp_path, make_config, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words, parts", [
-    (["--train_config.loss_scale_value", 3e38, "--train_config.max_overflows", 4], [" 4 steps, up to step 4, overflowed"]),
+@pytest.mark.parametrize("args, fragments", [
+    (["--train_config.loss_scale_value", 3e38, "--train_config.max_overflows", 4],
+     [" 4 steps, up to step 4, overflowed"]),
     (["--train_config.MultiDecay.learning_rate", 10, "--train_config.max_diverged", 8], ["training has diverged"]),
 ])
-def test_a_training_that_learns_nothing_is_no_success(words, parts, tiny_records, tmp_path):
-    words = ["--train_config.MultiDecay.warmup_steps", 0, *words, "--epoch_size", 12, "--mindrecord_dir", tiny_records]
-    assert_user_error(train_least(*words, cwd=tmp_path, check=False), *parts)
+def test_a_run_that_learns_nothing_is_an_error(args, fragments, tiny_records, tmp_path):
+    args = ["--train_config.MultiDecay.warmup_steps", 0, *args, "--epoch_size", 12, "--mindrecord_dir", tiny_records]
+    assert_user_error(train_least(*args, cwd=tmp_path, check=False), *fragments)
 
 
-def test_a_second_run_loses_nothing_and_starts_from_weights(least_run, tiny_records, light_steps, tmp_path):
-    """Fine-tuning from a checkpoint in the very folder that the run writes to."""
+def test_a_second_run_backs_up_the_first_and_starts_from_weights(least_run, tiny_records, light_steps, tmp_path):
+    """Fine-tuning from a checkpoint in the run's output folder."""
     shutil.copytree(least_run, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "ckpt_0").iterdir()}
     record = (tmp_path / "run" / "train_record.jsonl").read_text()
-    words = ["--train_steps", 1, "--load_checkpoint_path", "ckpt_0/centernet-2_7.ckpt", "--enable_data_sink", "true", "--seed", 9]
-    done = train_least(*words, "--mindrecord_dir", tiny_records, cwd=tmp_path / "run")
+    args = ["--train_steps", 1, "--load_checkpoint_path", "ckpt_0/centernet-2_7.ckpt", "--enable_data_sink", "true",
+            "--seed", 9]
+    done = train_least(*args, "--mindrecord_dir", tiny_records, cwd=tmp_path / "run")
     assert "loaded ckpt_0/centernet-2_7.ckpt" in done.stdout
     assert "enable_data_sink works on Ascend only" in done.stdout
     assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "ckpt_0.1").iterdir()} == before
@@ -79,14 +82,14 @@ def test_a_second_run_loses_nothing_and_starts_from_weights(least_run, tiny_reco
     assert len(list((tmp_path / "run" / "ckpt_0").iterdir())) == 2
 
 
-def test_compiled_graphs_are_kept_apart(least_run, tiny_records, tmp_path):
-    """The second start takes the first one's graph, with other weights; another weight of a loss or a batch size makes another graph.
+def test_cached_graphs_depend_on_the_settings(least_run, tiny_records, tmp_path):
+    """The second run uses the first one's graph, with other weights; another loss weight or batch size compiles again.
 
-    Each is a process: MindSpore counts a process's graphs. They compile three.
+    Each is a process, since MindSpore counts a process's graphs. They compile three.
     """
-    def train(name, *words):
-        words = ["--mindrecord_dir", tiny_records, "--enable_save_ckpt", "false", "--train_steps", 2, *words]
-        train_least(*words, "--save_result_dir", tmp_path / name, cwd=tmp_path, script=run_script)
+    def train(name, *args):
+        args = ["--mindrecord_dir", tiny_records, "--enable_save_ckpt", "false", "--train_steps", 2, *args]
+        train_least(*args, "--save_result_dir", tmp_path / name, cwd=tmp_path, script=run_script)
         return read_training_log(str(tmp_path / name / "train_record.jsonl"))
 
     cache = ["--compile_cache_dir", "graphs"]
@@ -94,16 +97,16 @@ def test_compiled_graphs_are_kept_apart(least_run, tiny_records, tmp_path):
     train("first", *cache)
     graphs = {path: path.stat().st_mtime_ns for path in (tmp_path / "graphs").rglob("*.mindir")}
     assert graphs
-    for kept, compiled in zip(train("second", *cache, *start), train("alone", *start)):
+    for cached, compiled in zip(train("second", *cache, *start), train("alone", *start)):
         names = ("loss", "hm_loss", "wh_loss", "off_loss", "lr")
-        assert [kept[name] for name in names] == [compiled[name] for name in names]
+        assert [cached[name] for name in names] == [compiled[name] for name in names]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "graphs").rglob("*.mindir")} == graphs
     other = train("other", *cache, "--net_config.hm_weight", 5, "--train_config.batch_size", 2)[0]
     assert other["loss"] == pytest.approx(5 * other["hm_loss"] + 0.1 * other["wh_loss"] + other["off_loss"], rel=1e-5)
     assert len(list((tmp_path / "graphs").iterdir())) == 2
 
 
-def test_mindspores_own_switch_for_its_graph_cache_is_left_out(monkeypatch, console):
+def test_mindspores_switch_for_its_graph_cache_is_ignored(monkeypatch, console):
     monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
     set_device("CPU", 0)
     assert "MS_COMPILER_CACHE_ENABLE" not in os.environ and "--compile_cache_dir" in console.readouterr().out
@@ -111,9 +114,9 @@ def test_mindspores_own_switch_for_its_graph_cache_is_left_out(monkeypatch, cons
 
 @pytest.mark.slow
 def test_training_with_profiler_and_without_checkpoints(tiny_records, tmp_path):
-    words = ["--train_steps", 1, "--enable_save_ckpt", "false", "--need_profiler", "true", "--profiler_path", "profile"]
-    words += ["--mindrecord_dir", tiny_records, "--save_result_dir", "results"]
-    done = train_least(*words, cwd=tmp_path, script=run_script)
+    args = ["--train_steps", 1, "--enable_save_ckpt", "false", "--need_profiler", "true", "--profiler_path", "profile"]
+    args += ["--mindrecord_dir", tiny_records, "--save_result_dir", "results"]
+    done = train_least(*args, cwd=tmp_path, script=run_script)
     table = done.stdout[done.stdout.index("costliest operators"):].splitlines()[1:11]
     shares = [float(line.split()[-1].rstrip("%")) for line in table]
     assert len(table) == 10 and shares == sorted(shares, reverse=True) and "Conv2D" in "".join(table)
@@ -123,9 +126,10 @@ def test_training_with_profiler_and_without_checkpoints(tiny_records, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_stops_training(tiny_records, tmp_path):
-    rate = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0, "--save_checkpoint_steps", 1]
-    done = train_least(*rate, "--mindrecord_dir", tiny_records, cwd=tmp_path, check=False)
+def test_a_non_finite_loss_stops_training(tiny_records, tmp_path):
+    args = ["--train_config.MultiDecay.learning_rate", 1e25, "--train_config.MultiDecay.warmup_steps", 0,
+            "--save_checkpoint_steps", 1]
+    done = train_least(*args, "--mindrecord_dir", tiny_records, cwd=tmp_path, check=False)
     assert_user_error(done, " ckpt_0/centernet-1_")
     checkpoints = list((tmp_path / "ckpt_0").glob("*.ckpt"))
     assert len(checkpoints) == 1
@@ -133,10 +137,11 @@ def test_a_loss_that_is_not_finite_stops_training(tiny_records, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words, parts", [
+@pytest.mark.parametrize("args, fragments", [
     (["--mindrecord_dir", "/nowhere"], ["/nowhere"]),
     ([], ["no MindRecord folder"]),
-    (["--mindrecord_dir", "RECORDS", "--mindrecord_prefix", "other"], ["no finished conversion", "other.manifest.json"]),
+    (["--mindrecord_dir", "RECORDS", "--mindrecord_prefix", "other"],
+     ["no finished conversion", "other.manifest.json"]),
     (["--mindrecord_dir", "RECORDS", "--load_checkpoint_path", "/nowhere.ckpt"], ["checkpoint", "/nowhere.ckpt"]),
     (["--mindrecord_dir", "RECORDS", "--resume", "true"], ["no checkpoint in ckpt_0"]),
     (["--mindrecord_dir", "RECORDS", "--save_checkpoint_path", "/proc/nowhere"], ["/proc/nowhere"]),
@@ -144,9 +149,9 @@ def test_a_loss_that_is_not_finite_stops_training(tiny_records, tmp_path):
     (["--mindrecord_dir", "RECORDS", "--device_target", "Ascend"], ["MindSpore finds none"]),
     (["--mindrecord_dir", "RECORDS", "--distribute", "true"], ["launcher"]),
 ])
-def test_training_mistakes(words, parts, tiny_records, tmp_path):
-    words = [tiny_records if word == "RECORDS" else word for word in words]
-    assert_user_error(call_script("train.py", *TINY, *words, cwd=tmp_path, check=False), *parts)
+def test_training_mistakes(args, fragments, tiny_records, tmp_path):
+    args = [tiny_records if arg == "RECORDS" else arg for arg in args]
+    assert_user_error(call_script("train.py", *TINY, *args, cwd=tmp_path, check=False), *fragments)
 
 
 def test_a_damaged_checkpoint_is_named(least_run, tmp_path):
@@ -159,8 +164,10 @@ def test_a_damaged_checkpoint_is_named(least_run, tmp_path):
 def test_checkpoints_of_another_shape(undrawn, make_config):
     config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 16)
     network = build_network(config.net_config, classes_of(3), "composite")
-    parameters = {name: ms.Parameter(np.full(shape, 2, np.float32), name=name) for name, shape in parameter_shapes(network).items()}
-    parameters |= {name: ms.Parameter(np.zeros(1, np.float32), name=name) for name in ("global_step", "moment1.hm.0.weight")}
+    parameters = {name: ms.Parameter(np.full(shape, 2, np.float32), name=name)
+                  for name, shape in parameter_shapes(network).items()}
+    parameters |= {name: ms.Parameter(np.zeros(1, np.float32), name=name)
+                   for name in ("global_step", "moment1.hm.0.weight")}
     other_classes = build_network(config.net_config, classes_of(5), "composite")
     with pytest.raises(UserError, match="hm.2.weight"):
         load_weights(other_classes, parameters, "c")
@@ -175,8 +182,9 @@ def test_checkpoints_of_another_shape(undrawn, make_config):
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "network."])
 def test_a_backbone_can_be_loaded_alone(prefix, tmp_path, make_config):
-    """Ours, and the model zoo's, whose names stand behind a cell's."""
-    config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.load_backbone_path", tmp_path / "b.ckpt")
+    """Ours, and the model zoo's, with a cell's name as a prefix of the parameters' names."""
+    config = make_config("--net_config.num_stacks", "[1, 1, 1, 1]",
+                         "--net_config.load_backbone_path", tmp_path / "b.ckpt")
     source = build_network(config.net_config, classes_of(2), "composite")
     entries = [{"name": f"{prefix}{p.name}", "data": p} for p in source.backbone.get_parameters()]
     ms.save_checkpoint(entries, str(tmp_path / "b.ckpt"))
