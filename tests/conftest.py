@@ -490,7 +490,7 @@ def by_operation():
 
 
 @contextlib.contextmanager
-def resdcn_18_is(name):
+def replace_resdcn_18(name):
     """Make resdcn_18 another network in the block: SMALL, PLAIN or LEAST of small_network.py, which compile faster."""
     from src.network.architectures import ARCHITECTURES
     from tests import small_network
@@ -503,14 +503,14 @@ def resdcn_18_is(name):
 @pytest.fixture
 def least():
     """Make the least network this test's resdcn_18, as the checkpoints of least_run need."""
-    with resdcn_18_is("LEAST"):
+    with replace_resdcn_18("LEAST"):
         yield
 
 
 @pytest.fixture
 def small():
     """Make the small network, with each kind of cell once, this test's resdcn_18."""
-    with resdcn_18_is("SMALL"):
+    with replace_resdcn_18("SMALL"):
         yield
 
 
@@ -769,7 +769,7 @@ def save_lively(folder, **net_config):
 def small_file(tmp_path_factory):
     """A checkpoint of the network PLAIN for tiny_data's classes, like lively_checkpoint; to be read with PLAIN only."""
     def make(folder):
-        with resdcn_18_is("PLAIN"):
+        with replace_resdcn_18("PLAIN"):
             save_lively(folder)
 
     return made_once(tmp_path_factory, "small", make) / "lively.ckpt"
@@ -778,7 +778,7 @@ def small_file(tmp_path_factory):
 @pytest.fixture
 def small_checkpoint(small_file):
     """small_file for tests in which resdcn_18 is PLAIN: they must not make or read another network's checkpoint."""
-    with resdcn_18_is("PLAIN"):
+    with replace_resdcn_18("PLAIN"):
         yield small_file
 
 
@@ -786,7 +786,7 @@ def small_checkpoint(small_file):
 def deformable_file(tmp_path_factory):
     """Like small_file, for the network SMALL, which has a deformable convolution."""
     def make(folder):
-        with resdcn_18_is("SMALL"):
+        with replace_resdcn_18("SMALL"):
             save_lively(folder)
 
     return made_once(tmp_path_factory, "deformable", make) / "lively.ckpt"
@@ -796,7 +796,7 @@ def deformable_file(tmp_path_factory):
 def lively_onnx(deformable_file, tmp_path_factory):
     """The ONNX file of deformable_file: a process that reads it starts in a second."""
     def make(folder):
-        with resdcn_18_is("SMALL"):
+        with replace_resdcn_18("SMALL"):
             exporter(deformable_file, folder, ".onnx", "--export_config.export_format", "ONNX")("lively")
 
     return made_once(tmp_path_factory, "lively_onnx", make) / "lively.onnx"
@@ -812,7 +812,7 @@ def export_mindir(small_file, tmp_path_factory):
     export = exporter(small_file, tmp_path_factory.mktemp("export"), ".mindir", "--eval_config.K", 20)
 
     def export_small(name, *args):
-        with resdcn_18_is("PLAIN"):
+        with replace_resdcn_18("PLAIN"):
             return export(name, *args)
 
     return export_small
@@ -836,7 +836,7 @@ def zoo_checkpoint(tmp_path_factory):
 def train_least(*args, cwd, check=True, script=call_script):
     """Run train.py with the settings of TINY and the least network for two epochs, in this process, or in another with
     script=run_script."""
-    with resdcn_18_is("LEAST"):
+    with replace_resdcn_18("LEAST"):
         path = "train.py" if script is call_script else "tests/least_train.py"
         return script(path, *TINY, "--epoch_size", 2, *args, cwd=cwd, check=check)
 

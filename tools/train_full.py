@@ -27,7 +27,7 @@ from src.model_utils.paths import absolute_paths
 
 
 def main(argv=None):
-    parser = OptionParser(own_quiet=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(add_quiet=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     recipe = os.environ.get("CONFIG_PATH") or os.path.join(ROOT, "configs", "voc.yaml")
     parser.add_argument("--data_path", required=True, help="data set folder, with annotations/ and images/")
     parser.add_argument("--device_target", choices=("auto", "Ascend", "CPU"), default="auto",

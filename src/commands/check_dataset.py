@@ -19,15 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Slow to load, so not before there is something to do.
     from ..core.console import LOG, show
     from ..data import summary
-    from ..data.check import check_part, compare_parts, first_batch
+    from ..data.check import check_split, compare_splits, first_batch
     from ..data.summary import describe_epoch
     from ..native.extensions import require_extensions
     from ..training import data_preview
 
     errors.require_dir(config.data_dir, "data set folder (--data_dir)")
     require_extensions()
-    train, val = (check_part(config.data_dir, name, config, options.quick) for name in ("train", "val"))
-    compare_parts(train, val)
+    train, val = (check_split(config.data_dir, name, config, options.quick) for name in ("train", "val"))
+    compare_splits(train, val)
     recipe = data_preview.recipe_of(config, config.device_num if config.distribute else 1)
     for split in (train, val):
         show(f"\n{split.name}: {split.annotation or 'no annotation file'}")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Split the command line into this script's options and the arguments for get_config."""
     parser = OptionParser(
-        own_quiet=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_quiet=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit code: 0 if conversion and evaluation accept the data set and all images that have objects,\n"
                "1 if not, 2 for a wrong option or if no image is usable.")
     parser.add_argument("--data_dir", metavar="DIR", help="data set folder")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..core import errors
-from ..core.backups import require_ours, unmarked
+from ..core.backups import never_ours, require_ours
 from ..core.errors import UserError
 from ..core.project import PACKAGE, command
-from ..core.tables import some
+from ..core.tables import abbreviate
 from ..core.version import version
 from ..inference.options import OptionParser
 from ..model_utils.config import Config
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         errors.require_file(options.annotation, "annotation file (--annotation)")
     if options.reverse:
         check_target(options.output_file)
-        require_ours(options.output_file, unmarked, option="--output_file")
+        require_ours(options.output_file, never_ours, option="--output_file")
         reverse(options.ckpt_file, options.output_file)
     else:
         require_ours(checkpoint_path(options.output_file), HAS_SIDE_FILE, side_file, "--output_file")
@@ -81,7 +81,7 @@ def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: st
 
     defaults = get_config("", ["--config_path", recipe] if recipe else [])
     state, others = read_source(ckpt_file)
-    with errors.about(ckpt_file):
+    with errors.prefix_errors(ckpt_file):
         state = torch_weights.without_prefix(state)
         kind = torch_weights.recognize(state)
         if kind in ("resnet", "dla"):
@@ -107,7 +107,7 @@ def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: st
     if kind == "original":  # for --reverse
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
-    print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {some(classes, 3)})")
+    print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {abbreviate(classes, 3)})")
     file, training = shlex.quote(path), train_options(net_config, mean, std, defaults, recipe)
     print(f"""next:
   {command("eval.py")} --data_dir DATA --load_checkpoint_path {file}

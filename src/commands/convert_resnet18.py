@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     refuse_checkpoint(options.ckpt_file)
     state, others = read_torch_file(options.ckpt_file)
-    with errors.about(options.ckpt_file):
+    with errors.prefix_errors(options.ckpt_file):
         state = torch_weights.without_prefix(state)
         kind = "resnet" if names else torch_weights.recognize(state)
         if kind not in ("resnet", "dla"):

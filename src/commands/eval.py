@@ -66,6 +66,6 @@ def evaluate(config: Config) -> None:
     model.check_fixed(config)
     detector = model.load(config)
     LOG.info(f"loaded {model.path}{detector.weights}")
-    data = evaluator.read_part(split, detector.description, config)
+    data = evaluator.read_evaluation_set(split, detector.description, config)
     with locked([config.save_result_dir], lock_name(config)):
         evaluator.evaluate(detector, data, config, show)

@@ -19,7 +19,8 @@ from ..model_utils.config import Config, get_config
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..evaluation.evaluator import Part
+    from ..evaluation.evaluator import EvaluationSet
+
 
 # Operators to quantize: ConvTranspose and DeformConv have no int8 kernels, and an int8 Add costs AP and saves no time
 # (docs/onnx-int8.md).
@@ -127,14 +128,14 @@ def choose_images(folder: str, count: int) -> list[str]:
     return [path for _, path in sample_evenly(images, count)]
 
 
-def read_annotated(description: dict, config: Config) -> "Part":
+def read_annotated(description: dict, config: Config) -> "EvaluationSet":
     """Read the validation split of the data set, for scoring. Raises UserError."""
     from ..data.coco import find_split
     from ..evaluation import evaluator
     from ..native.extensions import require_extensions
 
     require_extensions()
-    return evaluator.read_part(find_split(config.data_dir, "val", config.dataset_config), description, config)
+    return evaluator.read_evaluation_set(find_split(config.data_dir, "val", config.dataset_config), description, config)
 
 
 # ---------------------------------------------------------------- quantizing
@@ -204,7 +205,7 @@ def quantize(model: Any, batches: "Iterator[np.ndarray]", excluded: Sequence[str
 # ---------------------------------------------------------------- before and after
 
 
-def compare(detectors: Mapping[str, Any], batch: "np.ndarray", data: "Part | None",
+def compare(detectors: Mapping[str, Any], batch: "np.ndarray", data: "EvaluationSet | None",
             config: Config) -> dict[str, dict[str, float]]:
     """Return {measurement: {detector's name: number}}: milliseconds per batch, and the metrics on data if given.
 
@@ -222,7 +223,7 @@ def compare(detectors: Mapping[str, Any], batch: "np.ndarray", data: "Part | Non
     for name, detector in detectors.items():
         LOG.info(f"detecting in {len(data.images)} images with the {name} model")
         results, _ = evaluator.detect(detector, data, config)
-        evaluator.require_read(len(results.skipped), data)
+        evaluator.require_readable(len(results.skipped), data)
         if interrupts.INTERRUPTS.requested:
             raise interrupts.Interrupted("the int8 model is written, but not scored")
         metrics = data.task.scores.score(data.coco, results.records)[1]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from ..core import errors, interrupts
 from ..core.console import LOG, Console
 from ..model_utils.config import COMMAND_LINE, Config, get_config
-from ..model_utils.local_adapter import is_scheduler, rank_label, train_alone
+from ..model_utils.local_adapter import clear_launcher_variables, is_scheduler, rank_label
 from ..model_utils.mindspore_version import require_mindspore
 
 if TYPE_CHECKING:
-    from ..evaluation.evaluator import Part
+    from ..evaluation.evaluator import EvaluationSet
 
 
-def check_paths(config: Config, folder: str = "") -> "Part | None":
+def check_paths(config: Config, folder: str = "") -> "EvaluationSet | None":
     """Return the data to score on while training, or None if eval_epochs is 0. In config, an alias of a run's
     checkpoint (RUN/best, RUN/last) is replaced by its path. folder is the working directory of the training if it is
     not the current one.
@@ -24,7 +24,7 @@ def check_paths(config: Config, folder: str = "") -> "Part | None":
     """
     from ..core.locks import require_free
     from ..data.manifest import read_manifest
-    from ..evaluation.evaluator import scored_part
+    from ..evaluation.evaluator import scoring_set
     from ..model_utils.combinations import check_schedule
     from ..weights.side_file import checkpoints_to_resume, require_checkpoint, resolve_checkpoint_alias
 
@@ -33,7 +33,7 @@ def check_paths(config: Config, folder: str = "") -> "Part | None":
     config.load_checkpoint_path = resolve_checkpoint_alias(config.load_checkpoint_path)
     if not folder:  # a launcher backs up the earlier folder completely
         require_room(config)
-    data = scored_part(config, read_manifest(config))
+    data = scoring_set(config, read_manifest(config))
     has_weights = config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume
     if config.train_config.freeze != "none" and not has_weights:
         raise errors.UserError(f"train_config.freeze is {config.train_config.freeze}, but there are no weights to "
@@ -51,10 +51,11 @@ def check_paths(config: Config, folder: str = "") -> "Part | None":
 def require_room(config: Config) -> None:
     """Raise UserError if a run would replace files that are not this project's."""
     from ..core.backups import require_ours
-    from ..runs.record import is_record, loss_curve
+    from ..runs.record import is_record, loss_chart_path
     from ..weights.side_file import CHECKPOINTS
 
-    require_ours(os.path.join(config.save_result_dir, "train_record.jsonl"), is_record, loss_curve, "--save_result_dir")
+    record = os.path.join(config.save_result_dir, "train_record.jsonl")
+    require_ours(record, is_record, loss_chart_path, "--save_result_dir")
     if config.enable_save_ckpt:
         require_ours(os.path.join(config.save_checkpoint_path, "ckpt_0"), CHECKPOINTS, option="--save_checkpoint_path")
     if config.tensorboard:
@@ -84,7 +85,7 @@ def main() -> None:
     from ..model_utils.combinations import unused_in_training
     from ..model_utils.moxing_adapter import modelarts
 
-    if alone and (unused := train_alone()):
+    if alone and (unused := clear_launcher_variables()):
         LOG.info(f"ignoring {', '.join(unused)} in the environment: distribute is false on the command line, so "
                  "this process trains alone")
     if is_scheduler():  # it needs no data, and must not make the others wait while ModelArts copies
@@ -109,14 +110,14 @@ def join(config: Config) -> tuple[str, int, int]:
     return target, *init_ranks(config.distribute, config.device_num)
 
 
-def train(config: Config, data: "Part | None", target: str, rank: int, rank_size: int) -> None:
+def train(config: Config, data: "EvaluationSet | None", target: str, rank: int, rank_size: int) -> None:
     """Train as one of rank_size processes, scored on data if given, and print the paths of the output."""
     # MindSpore is slow to load, and not needed for --help, a wrong option or a wrong path.
     from ..core.project import relative_to_user
     from ..data.train_set import TrainSet
     from ..model_utils.device_adapter import peak_memory, profiling, shut_down_ranks
     from ..runs.curves import plot_losses
-    from ..runs.record import loss_curve
+    from ..runs.record import loss_chart_path
     from ..training import engine
     from ..training.data_preview import preview_data
     from ..training.resume_commands import commands_for
@@ -134,7 +135,7 @@ def train(config: Config, data: "Part | None", target: str, rank: int, rank_size
     LOG.info(peak_memory(target))
     if rank == 0:
         record = os.path.join(config.save_result_dir, "train_record.jsonl")
-        curve = plot_losses(record, loss_curve(record))
+        curve = plot_losses(record, loss_chart_path(record))
         print(f"checkpoint: {relative_to_user(checkpoint) or 'none (enable_save_ckpt is false)'}\n"
               f"record: {relative_to_user(record)}\nloss curve: {relative_to_user(curve)}")
         if checkpoint:

@@ -23,7 +23,7 @@ from ..inference.options import OptionParser
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
                "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
-OBJECTS_AN_IMAGE = 10_000  # at most: annotation id = image id x OBJECTS_AN_IMAGE + number in the image
+MAX_OBJECTS = 10_000  # at most: annotation id = image id x MAX_OBJECTS + number in the image
 MAX_ID = 2**38  # for images, so that annotation ids stay exact in pycocotools' float64
 
 
@@ -111,7 +111,7 @@ def convert(labels: Labels, ids: Mapping[str, int], classes: Iterable[str]) -> d
         images.append({"id": image_id, "file_name": name_of(image.path), "width": width, "height": height})
         for number, (name, annotation) in enumerate(image.objects, 1):
             if name in numbers:
-                number += image_id * OBJECTS_AN_IMAGE
+                number += image_id * MAX_OBJECTS
                 annotations.append({"id": number, "image_id": image_id, "category_id": numbers[name], **annotation})
             else:
                 labels.skipped.append(f"an object of {image.path}: unknown class {name!r}")

@@ -44,7 +44,7 @@ def contains_files(*patterns: str) -> Callable[[str], bool]:
     return test
 
 
-def unmarked(_path: str) -> bool:
+def never_ours(_path: str) -> bool:
     """The test for back_up_existing for files that cannot carry a mark: an existing one is never this project's."""
     return False
 

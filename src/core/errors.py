@@ -99,7 +99,7 @@ def _discard_unread() -> bool:
 
 
 @contextlib.contextmanager
-def about(path: str) -> Iterator[None]:
+def prefix_errors(path: str) -> Iterator[None]:
     """Prefix the UserErrors of the block with a file's name."""
     try:
         yield

@@ -49,7 +49,7 @@ def atomic_folder(path: str, ours: Callable[[str], bool]) -> Iterator[str]:
             os.rename(partial, back_up_existing(path, ours))
 
 
-def settle(made: str, path: str) -> None:
+def move_into_place(made: str, path: str) -> None:
     """Move a file to path and give it a new file's usual mode."""
     _set_default_mode(made)
     os.replace(made, path)

@@ -75,7 +75,7 @@ def dictionary_of(test: Test) -> Test:
     return lambda value: isinstance(value, dict) and all(map(test, value.values()))
 
 
-def having(**tests: Test) -> Test:
+def dict_with(**tests: Test) -> Test:
     """A dictionary that has these keys, with values that pass their tests."""
     def check(value: Any) -> bool:
         return isinstance(value, dict) and all(name in value and test(value[name]) for name, test in tests.items())

@@ -12,7 +12,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     A long table is split into two or three blocks side by side, each under the head.
     """
-    rows = [[shown(row[0]), *row[1:]] for row in rows]
+    rows = [[shorten_name(row[0]), *row[1:]] for row in rows]
     first, *others = (max(map(_width, cells)) for cells in zip(head, *rows))
     widths = [first, *(width + 2 for width in others)]
     lines = [line(row, widths) for row in rows]
@@ -50,13 +50,13 @@ def _width(text: str) -> int:
                for character in text)
 
 
-def shown(text: str) -> str:
+def shorten_name(text: str) -> str:
     """A name for a table, shortened and without control characters."""
     text = "".join(character if character.isprintable() else " " for character in text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def some(names: Iterable[object], most: int = 8) -> str:
+def abbreviate(names: Iterable[object], most: int = 8) -> str:
     """The first names of a list, and the number of further ones."""
     names = list(names)
     return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

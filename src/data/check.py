@@ -91,7 +91,7 @@ class SplitReport:
         return not self.refusals and not set(self.found) & set(SKIPPED_IMAGES)
 
 
-def check_part(data_dir: str, name: str, config: Config, quick: bool = False) -> SplitReport:
+def check_split(data_dir: str, name: str, config: Config, quick: bool = False) -> SplitReport:
     """Check the "train" or the "val" split of a data set. With quick, only image headers are read."""
     report, options, task = SplitReport(name), config.dataset_config, task_of(config.net_config)
     try:
@@ -190,7 +190,7 @@ def _kind(error: Exception) -> str:
     return WRONG_SIZE if isinstance(error, reading.WrongSize) else UNREADABLE
 
 
-def compare_parts(train: SplitReport, val: SplitReport) -> None:
+def compare_splits(train: SplitReport, val: SplitReport) -> None:
     """Add mismatches with the training split to the validation report: other classes, and images in both."""
     if train.coco is None or val.coco is None:
         return

@@ -100,7 +100,7 @@ def check_coco(content: Any, path: str, image_dir: str = "", task: Task | None =
     notes: list[str] = []
     skipped: list[str] = []
     repairs: Counter = Counter()
-    with errors.about(path):
+    with errors.prefix_errors(path):
         if not isinstance(content, dict):
             raise UserError("not a COCO annotation file (the top level is not a dictionary)")
         images, shared = coco_entries.read_images(coco_entries.dictionaries(content, "images"), notes, skipped, repairs)

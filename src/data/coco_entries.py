@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.kinds import is_int64, is_number, is_text
-from ..core.tables import some
+from ..core.tables import abbreviate
 from .objects import annotation_name, annotation_problem, is_box, turned_box, without_objects
 
 MAX_ID = 2**63 - 1  # MindRecord's integers
@@ -89,12 +89,14 @@ def read_images(entries: list[dict], notes: list[str], skipped: list[str],
         files[entry["id"]][os.path.normpath(entry["file_name"])] = True
     shared = {image_id for image_id, names in files.items() if len(names) > 1}
     for image_id in shared:
-        skipped.append(f"image {image_id}: {len(files[image_id])} files have this id ({some(files[image_id], 3)}), and "
+        skipped.append(f"image {image_id}: {len(files[image_id])} files have this id "
+                       f"({abbreviate(files[image_id], 3)}), and "
                        "their boxes cannot be told apart")
         del images[image_id]
     repeated = [image_id for image_id in repeated if image_id not in shared]
     if repeated:
-        notes.append(f"{len(repeated)} images are listed more than once; each counts once (id {some(repeated, 3)})")
+        notes.append(f"{len(repeated)} images are listed more than once; each counts once "
+                     f"(id {abbreviate(repeated, 3)})")
     return images, shared
 
 
@@ -166,7 +168,7 @@ def join_files(images: dict[int, dict], annotations: list[dict], notes: list[str
             del images[image_id]
     if joined:
         notes.append(f"{len(joined)} image files have several ids with different boxes: the first id gets all boxes "
-                     f"({some(joined, 3)})")
+                     f"({abbreviate(joined, 3)})")
 
 
 def read_annotations(entries: list[dict], images: dict[int, dict], shared: set[int], category_ids: set[int],
@@ -239,7 +241,7 @@ def renumber_ids(annotations: list[dict], notes: list[str]) -> None:
     unclear = _unclear([entry.get("id") for entry in annotations])
     if unclear:
         notes.append(f"{len(unclear)} annotation ids are 0, duplicated, missing or not integers "
-                     f"({some(map(short, unclear), 3)}), which COCO's scoring cannot handle: all are renumbered")
+                     f"({abbreviate(map(short, unclear), 3)}), which COCO's scoring cannot handle: all are renumbered")
         for number, entry in enumerate(annotations, 1):
             entry["id"], entry["source_id"] = number, entry.get("id")
 

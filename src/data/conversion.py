@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from ..core import errors
 from ..core.console import LOG, log_skipped, progress
 from ..core.errors import UserError
-from ..core.files import settle, write_json
+from ..core.files import move_into_place, write_json
 from ..imaging import reading
 from ..model_utils.config import Config
 from ..tasks import Task, task_of
@@ -78,7 +78,7 @@ def convert(split: Split, config: Config) -> dict:
         write_boxes(boxes_path(partial, prefix), boxes)
         write_json(manifest_path(partial, prefix), manifest)
         for name in [*files, *map(os.path.basename, (boxes_path(partial, prefix), manifest_path(partial, prefix)))]:
-            settle(os.path.join(partial, name), os.path.join(mindrecord_dir, name))
+            move_into_place(os.path.join(partial, name), os.path.join(mindrecord_dir, name))
     return manifest
 
 

@@ -109,7 +109,7 @@ def read_manifest(config: Config) -> dict:
 def check_task(manifest: dict, config: Config, path: str) -> None:
     """Raise UserError unless the MindRecord files of this manifest, at path, were converted for config's task."""
     task = task_of(config.net_config)
-    with errors.about(path):
+    with errors.prefix_errors(path):
         converted = task_of(manifest)
     if converted is not task:
         raise UserError(f"{path}: converted for {converted.name}, but net_config.task is {task.name}; convert the data "

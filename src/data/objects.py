@@ -92,7 +92,7 @@ def without_objects(count: int) -> str:
 def ground_truth(task: Task, coco: "COCO", image_id: int, category_ids: Sequence[int], metainfo: dict) -> np.ndarray:
     """The objects of an image as the Task's rows [M, D] with score 1; category_ids in label order."""
     objects, _ = usable_objects(coco.imgToAnns[image_id], ANY_SIZE, task, metainfo, category_ids)
-    return task.results.of_objects(objects)
+    return task.results.rows_from_objects(objects)
 
 
 def turned_box(box: Sequence[float], degrees: float) -> list[float]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.tables import shown, some, table, truncate_middle
+from ..core.tables import abbreviate, shorten_name, table, truncate_middle
 
 SMALL = (16, 20)  # pixels of a longer side at the input
 MIN_BATCH = 8
@@ -129,8 +129,9 @@ def find_mismatches(boxes: Boxes, classes: Sequence[str], recipe: Recipe) -> lis
                      "lower it, or add images")
     numbers = np.bincount(boxes.labels, minlength=len(classes))[: len(classes)]
     if len(boxes.counts) == boxes.images and (numbers < MIN_BOXES).any():
-        few = [f"{shown(classes[label])} ({numbers[label]})" for label in np.flatnonzero(numbers < MIN_BOXES)]
-        found.append(f"fewer than {MIN_BOXES} boxes of {some(few)}: too few to learn from; add images of them, or "
+        few = [f"{shorten_name(classes[label])} ({numbers[label]})" for label in np.flatnonzero(numbers < MIN_BOXES)]
+        found.append(f"fewer than {MIN_BOXES} boxes of {abbreviate(few)}: too few to learn from; add images of "
+                     "them, or "
                      "remove the class from the annotation file")
     if crowded := int((boxes.counts > recipe.max_objs).sum()):
         found.append(f"{crowded} images have more boxes than dataset_config.max_objs, {recipe.max_objs}, and the "
@@ -148,7 +149,7 @@ def _small_boxes(boxes: Boxes, classes: Sequence[str], recipe: Recipe) -> str:
                  if len(values) >= MIN_BOXES and fraction_below(values, limit) > 0.5]
         if not small:
             return ""
-        what = f"boxes of {some(shown(classes[label]) for label in small)}"
+        what = f"boxes of {abbreviate(shorten_name(classes[label]) for label in small)}"
         share = fraction_below(np.concatenate([of_class[label] for label in small]), limit)
     width, height = recipe.input_size
     return (f"{100 * share:.0f} % of the {what} are shorter than {limit} pixels at the input of {width}x{height}, and "

@@ -35,7 +35,7 @@ from .results import Results, results_of, score_and_write
 
 
 @dataclass
-class Part:
+class EvaluationSet:
     """The images to evaluate a model on.
 
     task, the model's; coco, the COCO annotations, or None; annotation, their file's path, or an empty string;
@@ -56,8 +56,8 @@ class Part:
         return ground_truth(self.task, self.coco, image_id, self.category_ids, metainfo) if self.scoring else None
 
 
-def read_part(split: Split, description: dict, config: Config) -> Part:
-    """Return the Part of a Split for a model's description.
+def read_evaluation_set(split: Split, description: dict, config: Config) -> EvaluationSet:
+    """Return the EvaluationSet of a Split for a model's description.
 
     Raises UserError if the data set's classes differ from the model's, or if there are no images.
     """
@@ -79,11 +79,11 @@ def read_part(split: Split, description: dict, config: Config) -> Part:
         check_expected(config, description["classes"], category_ids, "the side file")
     if not images:
         raise errors.UserError(f"no images in {split.annotation or split.image_dir}")
-    return Part(task, coco, split.annotation, split.image_dir, images, scoring, category_ids)
+    return EvaluationSet(task, coco, split.annotation, split.image_dir, images, scoring, category_ids)
 
 
-def scored_part(config: Config, description: dict) -> Part | None:
-    """Return the Part for scoring a training with the classes of a description; None if eval_epochs is 0.
+def scoring_set(config: Config, description: dict) -> EvaluationSet | None:
+    """Return the EvaluationSet for scoring a training with the classes of a description; None if eval_epochs is 0.
 
     Raises UserError.
     """
@@ -97,7 +97,7 @@ def scored_part(config: Config, description: dict) -> Part | None:
     if config.run_mode != "val" or not config.enable_eval:
         raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but run_mode is {config.run_mode} and "
                                f"enable_eval is {config.enable_eval}; scoring needs val and true")
-    part = read_part(find_split(config.data_dir, "val", config.dataset_config), description, config)
+    part = read_evaluation_set(find_split(config.data_dir, "val", config.dataset_config), description, config)
     if not any(os.path.isfile(path) for _, path in part.images):
         raise errors.UserError(f"none of the {len(part.images)} images of {part.annotation} is in {part.image_dir}; "
                                "dataset_config.val_image_dir sets another folder")
@@ -107,8 +107,8 @@ def scored_part(config: Config, description: dict) -> Part | None:
     return part
 
 
-def evaluate(detector: Any, part: Part, config: Config, report: Callable[[str], None] = LOG.info) -> None:
-    """Detect on a Part and write the results into save_result_dir; pass the scores and the folder to `report`.
+def evaluate(detector: Any, part: EvaluationSet, config: Config, report: Callable[[str], None] = LOG.info) -> None:
+    """Detect on a EvaluationSet and write the results into save_result_dir; pass the scores and the folder to `report`.
 
     Raises Interrupted, with the results so far kept, and UserError if no image can be read.
     """
@@ -118,7 +118,7 @@ def evaluate(detector: Any, part: Part, config: Config, report: Callable[[str], 
         results, times = detect(detector, part, config, folder)
         seconds = time.perf_counter() - start
         log_skipped(results.skipped)
-        require_read(len(results.skipped), part)
+        require_readable(len(results.skipped), part)
         LOG.info(f"{times.images} images, {len(results.skipped)} skipped, {times.summary(seconds)}")
         results.write(folder, config.run_mode)
         if len(results.images) < len(part.images):
@@ -137,19 +137,19 @@ def evaluate(detector: Any, part: Part, config: Config, report: Callable[[str], 
     report(f"results: {target}")
 
 
-def require_read(unread: int, part: Part) -> None:
-    """Raise UserError if none of a Part's images could be read; unread, the number of unreadable ones."""
+def require_readable(unread: int, part: EvaluationSet) -> None:
+    """Raise UserError if none of a EvaluationSet's images could be read; unread, the number of unreadable ones."""
     if unread == len(part.images):
         raise errors.UserError(f"none of the {unread} images in {part.image_dir} could be read; no results are written")
 
 
-def detect(detector: Any, part: Part, config: Config, folder: str | None = None) -> tuple[Results, StageTimes]:
-    """Detect in a Part's images; an interrupt ends it early, and the results then hold only the images that are done.
+def detect(detector: Any, part: EvaluationSet, config: Config, folder: str | None = None) -> tuple[Results, StageTimes]:
+    """Detect in the images of an EvaluationSet; after an interrupt the results hold only the images that are done.
 
     With a folder and visual_image, the images are drawn into folder/images under their file names.
     """
     sizes = {info["id"]: image_size(info) for info in part.coco.dataset["images"]} if part.coco else {}
-    file_names = drawing.drawing_names([os.path.relpath(path, part.image_dir) for _, path in part.images])
+    file_names = drawing.drawing_paths([os.path.relpath(path, part.image_dir) for _, path in part.images])
     names = {image_id: name for (image_id, _), name in zip(part.images, file_names)}
     records: dict[int, list[dict]] = {}
     skipped, times = [], StageTimes()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..core.backups import contains_files
 from ..core.files import write_json
-from ..core.kinds import dictionary_of, having, is_int64, is_number, is_string, list_of, or_none
+from ..core.kinds import dict_with, dictionary_of, is_int64, is_number, is_string, list_of, or_none
 from ..tasks import Task
 from ..tasks.detection import voc_scores
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 SCORES = {"AP": is_number, "AP50": is_number,
           **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}
 STAGES = ("images", "preparing", "computing", "finishing")
-TIMES = {"images_per_second": is_number, "stage_seconds": having(**dict.fromkeys(STAGES, is_number))}
+TIMES = {"images_per_second": is_number, "stage_seconds": dict_with(**dict.fromkeys(STAGES, is_number))}
 FOUND = {
-    "annotation": is_string, "images": list_of(having(id=is_int64, file_name=is_string)),
-    "annotations": list_of(having(image_id=is_int64, category_id=is_int64, bbox=list_of(is_number, 4),
+    "annotation": is_string, "images": list_of(dict_with(id=is_int64, file_name=is_string)),
+    "annotations": list_of(dict_with(image_id=is_int64, category_id=is_int64, bbox=list_of(is_number, 4),
                                   score=is_number)),
 }
 

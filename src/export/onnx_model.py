@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..imaging.view import batch_kind
+from ..imaging.view import input_spec
 from .onnx_cells import add_network
 from .onnx_graph import Graph
 
@@ -30,7 +30,7 @@ def build_model(task: "Task", detection: "DetectionNetwork", from_bytes: bool, o
     maps = add_maps(graph, detection.maps, normalized)
     detections = task.onnx.decode(graph, maps, detection.decode)
     outputs = {detections: (np.float32, [sizes[0], detection.decode.k, row_width])}
-    return graph.model("centernet", {image: batch_kind(from_bytes, *sizes)}, outputs, metadata)
+    return graph.model("centernet", {image: input_spec(from_bytes, *sizes)}, outputs, metadata)
 
 
 def normalize(graph: Graph, cell: "Normalize", image: str) -> str:

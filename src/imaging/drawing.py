@@ -192,7 +192,7 @@ def with_mark(data: bytes) -> bytes:
     return data
 
 
-def drawing_names(names: Iterable[str]) -> list[str]:
+def drawing_paths(names: Iterable[str]) -> list[str]:
     """Relative paths for the drawings of images with these names: the same names, made unique, inside one folder.
 
     Names with an extension that cannot be written get .png appended, and names in use a number before the extension.

@@ -39,7 +39,7 @@ def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:
     return max(1, int(width * scale)), max(1, int(height * scale))
 
 
-def kept_size(width: int, height: int, pad_multiple: int, stride: int = STRIDE) -> tuple[int, int]:
+def padded_size(width: int, height: int, pad_multiple: int, stride: int = STRIDE) -> tuple[int, int]:
     """Width and height of the input of an image that keeps its size.
 
     The next larger multiple of the network's stride, rounded up to a multiple of pad_multiple and stride.
@@ -66,8 +66,8 @@ def make_input(image: np.ndarray, scale: float, keep_res: bool, input_res: tuple
     height, width = image.shape[:2]
     new_w, new_h = scaled_size(width, height, scale)
     if keep_res:
-        base_w, base_h = kept_size(new_w, new_h, stride, stride)
-        input_w, input_h = kept_size(new_w, new_h, pad_multiple, stride)
+        base_w, base_h = padded_size(new_w, new_h, stride, stride)
+        input_w, input_h = padded_size(new_w, new_h, pad_multiple, stride)
         center = np.array([new_w // 2 + (input_w - base_w) / 2, new_h // 2 + (input_h - base_h) / 2], np.float32)
         region_width = float(input_w)
     else:
@@ -86,7 +86,7 @@ def normalize(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     return apply_color(pixels, normalizing_matrix(np.eye(3, 4), mean, std))
 
 
-def batch_kind(from_bytes: bool, batch: Any, height: Any, width: Any) -> tuple[type, list]:
+def input_spec(from_bytes: bool, batch: Any, height: Any, width: Any) -> tuple[type, list]:
     """NumPy type and shape of a network's input; batch, height and width are numbers, or names of variable sizes.
 
     uint8 [N, H, W, 3] if it takes the images' bytes, else float32 [N, 3, H, W].

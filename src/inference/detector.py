@@ -16,7 +16,7 @@ from ..core.errors import UserError
 from ..core.files import atomic_write, write_json
 from ..core.project import how_to_install
 from ..core.version import version
-from ..imaging.view import batch_kind, pad_batch
+from ..imaging.view import input_spec, pad_batch
 from ..model_utils.config import Config
 from ..network.centernet import Heatmap, build_detection, build_network
 from ..network.deform_conv import resolve_dcn_impl
@@ -24,7 +24,7 @@ from ..network.device_input import Normalize
 from ..network.folding import make_for_inference
 from ..network.graphs import Graphs
 from ..tasks import task_of
-from ..weights.checkpoints import load_weights, read_parameters, weights_taken
+from ..weights.checkpoints import load_weights, read_parameters, weights_note
 from ..weights.side_file import CONSUMER, HAS_SIDE_FILE, row_width, side_file
 from .onnx_detector import HAS_ONNX_SIDE_FILE, onnx_side_file
 
@@ -42,7 +42,7 @@ class Detector:
     """
 
     input_res = batch_size = None  # any
-    weights = ""  # see checkpoints.weights_taken
+    weights = ""  # see checkpoints.weights_note
 
     def __init__(self, network: nn.Cell, description: dict, down_ratio: int, from_bytes: bool = False,
                  any_size: bool = False):
@@ -104,7 +104,7 @@ def load_detector(checkpoint: str, description: dict, eval_config: Config, devic
         LOG.info(f"{left} batch norms not folded: folding would lose precision")
     any_size = takes_any_size(eval_config, device_target, dcn_impl)
     detector = build_detector(network, description, eval_config, any_size, from_bytes)
-    detector.weights = weights_taken(parameters, use_ema)
+    detector.weights = weights_note(parameters, use_ema)
     return detector
 
 
@@ -146,11 +146,11 @@ def export_detector(detector: Detector, export_config: Config, eval_config: Conf
     width, height = export_config.input_res
     batch = export_config.batch_size
     ending = export_config.export_format.lower()
-    path = exported_path(export_config)
+    path = export_path(export_config)
     if os.path.realpath(side_file(path)) == os.path.realpath(side_file(export_config.ckpt_file)):
         raise UserError(f"export_config.export_name is {export_config.export_name}: its side file would replace the "
                         f"checkpoint's, {side_file(path)}; choose another name")
-    kind, shape = batch_kind(detector.from_bytes, batch, height, width)
+    kind, shape = input_spec(detector.from_bytes, batch, height, width)
     with atomic_write(path, HAS_SIDE_FILE, side_file) as partial, tempfile.TemporaryDirectory() as plain, \
             interrupts.INTERRUPTS.blocked():
         # MindSpore rejects paths with unusual characters, which the user's folders may have: write through a link.
@@ -170,11 +170,11 @@ def export_onnx(detector: Detector, export_config: Config, eval_config: Config,
         from ..export.onnx_model import build_model
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; {how_to_install('onnx')}") from error
-    path = exported_path(export_config)
+    path = export_path(export_config)
     width, height = export_config.input_res
     batch = export_config.batch_size
     sizes = ("batch", "height", "width") if export_config.onnx_dynamic else (batch, height, width)
-    shape = batch_kind(detector.from_bytes, *sizes)[1]
+    shape = input_spec(detector.from_bytes, *sizes)[1]
     description = consumer_description(detector, export_config, eval_config, shape)
     metadata = {name: json.dumps(value) for name, value in description.items()}
     outputs = export_config.onnx_dcn, sizes, row_width(description)
@@ -187,12 +187,12 @@ def export_onnx(detector: Detector, export_config: Config, eval_config: Config,
 def require_room(export_config: Config) -> None:
     """Raise UserError if the export would replace something other than an exported file."""
     if export_config.export_format == "ONNX":
-        require_ours(exported_path(export_config), HAS_ONNX_SIDE_FILE, onnx_side_file, "--export_config.export_name")
+        require_ours(export_path(export_config), HAS_ONNX_SIDE_FILE, onnx_side_file, "--export_config.export_name")
     else:
-        require_ours(exported_path(export_config), HAS_SIDE_FILE, side_file, "--export_config.export_name")
+        require_ours(export_path(export_config), HAS_SIDE_FILE, side_file, "--export_config.export_name")
 
 
-def exported_path(export_config: Config) -> str:
+def export_path(export_config: Config) -> str:
     """The path of the file to write: export_name, with the format's extension added unless it has it."""
     ending = f".{export_config.export_format.lower()}"
     return export_config.export_name.removesuffix(ending) + ending

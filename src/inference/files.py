@@ -15,7 +15,7 @@ from ..core.backups import back_up_existing, contains_files, free_name
 from ..core.console import progress
 from ..core.errors import UserError
 from ..core.files import atomic_write, write_json
-from ..imaging.drawing import drawing_names, overlay_heatmap, save_image
+from ..imaging.drawing import drawing_paths, overlay_heatmap, save_image
 from ..imaging.reading import read_image, read_size
 from ..tasks import rows as row
 from ..tasks import task_of
@@ -88,7 +88,7 @@ class PredictionFiles:
 def detect_in_images(files: PredictionFiles, paths: Sequence[str], base: str, max_pixels: int, heatmap: bool) -> None:
     """Detect in image files until an interrupt; drawn images keep their paths relative to the folder base."""
     predictor = files.predictor
-    names = dict(zip(paths, drawing_names([os.path.relpath(path, base or ".") for path in paths])))
+    names = dict(zip(paths, drawing_paths([os.path.relpath(path, base or ".") for path in paths])))
     load = functools.partial(read_image, max_pixels=max_pixels)
     detecting = detect_all(predictor.detector, paths, load, predictor.config, size_of=read_size)
     for detected in progress(detecting, "detecting", total=len(paths)):

@@ -15,8 +15,8 @@ from ..core.backups import contains_files, free_name
 from ..core.console import log_skipped, progress
 from ..core.errors import UserError
 from ..core.files import atomic_folder, read_json, write_json
-from ..core.kinds import having, is_count, is_int64, is_number, is_positive, is_string, is_text, list_of
-from ..imaging.view import View, batch_kind, make_input, normalize
+from ..core.kinds import dict_with, is_count, is_int64, is_number, is_positive, is_string, is_text, list_of
+from ..imaging.view import View, input_spec, make_input, normalize
 from ..network.architectures import check_detected_input
 from ..tasks import rows as row
 from ..weights.side_file import check_metainfo, row_width
@@ -28,7 +28,7 @@ RESULTS = contains_files("eval2017_image_*_0.bin")
 META_TESTS = {
     "input_res": list_of(is_count, 2), "K": is_count, "classes": list_of(is_text, least=1),
     "skipped": list_of(is_string),
-    "images": list_of(having(id=is_int64, file_name=is_string, center=list_of(is_number, 2), width=is_positive,
+    "images": list_of(dict_with(id=is_int64, file_name=is_string, center=list_of(is_number, 2), width=is_positive,
                              out_hw=list_of(is_count, 2), scale=is_positive)),
 }
 
@@ -83,7 +83,7 @@ def read_meta(meta_path: str) -> dict:
     errors.require_dir(meta_path, "metadata folder (--meta_path)")
     path = os.path.join(meta_path, META)
     meta = read_json(path, "the metadata of preprocess.py", META_TESTS)
-    with errors.about(path):
+    with errors.prefix_errors(path):
         check_metainfo(meta)
     for entry in meta["images"]:
         center = np.array(entry["center"], np.float32)
@@ -121,7 +121,7 @@ def run_inputs(detector: Any, input_dir: str, result_path: str) -> tuple[int, li
     meta_path = os.path.join(os.path.dirname(os.path.abspath(input_dir)), "meta")
     width, height = detector.input_res or size_of_inputs(meta_path, detector)
     batch_size = detector.batch_size or 1
-    dtype, (_, *shape) = batch_kind(detector.from_bytes, batch_size, height, width)
+    dtype, (_, *shape) = input_spec(detector.from_bytes, batch_size, height, width)
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     errors.require_dir(input_dir, "folder of inputs")
     names = sorted(name for name in os.listdir(input_dir) if name.endswith(".bin"))

@@ -12,7 +12,7 @@ from ..core.backups import has_companion
 from ..core.errors import UserError
 from ..core.kinds import is_count, is_string, list_of, or_none
 from ..core.project import how_to_install
-from ..imaging.view import batch_kind, pad_batch
+from ..imaging.view import input_spec, pad_batch
 from ..tasks import TASKS
 from ..weights.side_file import EXPORTED, MODEL, checked_exported, row_width
 
@@ -161,7 +161,7 @@ def _check_interface(session: Any, description: dict, path: str) -> None:
     """Raise UserError unless a session's inputs and outputs match the description."""
     width, height = description["input_res"] or ("width", "height")
     batch, from_bytes = description["batch_size"] or "batch", description["input_type"] == "uint8"
-    _, shape = batch_kind(from_bytes, batch, height, width)
+    _, shape = input_spec(from_bytes, batch, height, width)
     expected = ([("image", "tensor(uint8)" if from_bytes else "tensor(float)", shape)],
                 [("detections", "tensor(float)", [batch, description["K"], row_width(description)])])
     for ends, wanted in zip((session.get_inputs(), session.get_outputs()), expected):

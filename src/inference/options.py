@@ -27,10 +27,10 @@ class OptionParser(argparse.ArgumentParser):
     protection, such as a key, would be off.
     """
 
-    def __init__(self, own_quiet: bool = True, **settings: Any):
+    def __init__(self, add_quiet: bool = True, **settings: Any):
         """With own_quiet this parser has --quiet and applies it; else get_config handles it."""
         super().__init__(allow_abbrev=False, **settings)
-        if own_quiet:
+        if add_quiet:
             self.add_argument("--quiet", action="store_true", help="print only warnings and results")
         self.add_argument("--version", action="version", version=f"centernet {version()}")
 

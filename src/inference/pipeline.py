@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..core import errors
-from ..imaging.view import View, kept_size, make_input, normalize, scaled_size
+from ..imaging.view import View, make_input, normalize, padded_size, scaled_size
 from ..model_utils.config import Config
 from ..tasks import task_of
 
@@ -145,7 +145,7 @@ def by_shape(items: Iterable, size_of: Callable[[Any], tuple[int, int] | None], 
         size = size_of(item)
         if not size:
             return [(math.inf,)]
-        return [kept_size(*scaled_size(*size, scale), options.pad_multiple, stride) for scale in options.multi_scales]
+        return [padded_size(*scaled_size(*size, scale), options.pad_multiple, stride) for scale in options.multi_scales]
 
     return sorted(items, key=shape)
 

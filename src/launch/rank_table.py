@@ -52,7 +52,7 @@ def read_rank_table(path: str) -> list[Server]:
         stated = {name: int(table[name]) for name in counts if name in table}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not a rank table ({type(error).__name__}: {error})") from error
-    with errors.about(path):
+    with errors.prefix_errors(path):
         if status != "completed":
             raise UserError(f"its status is {status!r}, not 'completed': wait until the file is finished")
         if version not in VERSIONS:

@@ -102,7 +102,7 @@ def _device_memory() -> int:
     return memory.max_memory_allocated()
 
 
-def keep_graphs(folder: str, settings: Any) -> None:
+def cache_graphs(folder: str, settings: Any) -> None:
     """Make MindSpore cache the graphs that it compiles from here on in a folder, and reuse them in later runs.
 
     MindSpore compares little more than the code, and would reuse a graph with another loss weight or batch size. So
@@ -119,7 +119,7 @@ def keep_graphs(folder: str, settings: Any) -> None:
 
 
 @contextlib.contextmanager
-def without_kept_graphs() -> Iterator[None]:
+def without_graph_cache() -> Iterator[None]:
     """Disable the graph cache within the block.
 
     MindSpore identifies a folder's graphs by the order of compilation, so only graphs that every run compiles may be
@@ -137,7 +137,7 @@ def init_ranks(distribute: bool, device_num: int) -> tuple[int, int]:
     """Join the other processes of a distributed run; return (rank, rank size), which is (0, 1) without others.
 
     A process that a launcher started joins even if distribute is false, unless that is from the command line
-    (train_alone).
+    (clear_launcher_variables).
     """
     if not distribute and not launcher_variable():
         return 0, 1

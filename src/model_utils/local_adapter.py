@@ -20,7 +20,7 @@ def launcher_variable(environment: Mapping[str, str] = os.environ) -> str:
     return name and f"{name}={environment[name]}"
 
 
-def train_alone(environment: MutableMapping[str, str] = os.environ) -> list[str]:
+def clear_launcher_variables(environment: MutableMapping[str, str] = os.environ) -> list[str]:
     """Remove the leftovers of a rank table's launcher from the environment; return their names.
 
     Raises UserError if msrun, MindSpore's own cluster or mpirun started this process: those leave nothing behind.

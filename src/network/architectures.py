@@ -132,7 +132,7 @@ def _check_sides(size: Sequence[int], multiple: int, name: str, network: str) ->
         raise UserError(f"{name} is {list(size)}; {network} takes multiples of {multiple}")
 
 
-def counted(has: Callable[[str], bool], *names: str) -> int:
+def count_modules(has: Callable[[str], bool], *names: str) -> int:
     """Count the consecutive modules, from 0, with a parameter of any of `names`, where {} stands for the module's
     number.
 
@@ -144,7 +144,7 @@ def counted(has: Callable[[str], bool], *names: str) -> int:
 
 def resnet_of(has: Callable[[str], bool]) -> tuple[str, list[int]]:
     """(block_class, num_stacks) of a ResNet; has(name) is whether a parameter exists, named as in network/resnet.py."""
-    stacks = [counted(has, f"layer{stage}.{{}}.conv1.weight", f"layer{stage}.{{}}.conv2.weight")
+    stacks = [count_modules(has, f"layer{stage}.{{}}.conv1.weight", f"layer{stage}.{{}}.conv2.weight")
               for stage in (1, 2, 3, 4)]
     return "Bottleneck" if has("layer1.0.conv3.weight") else "BasicBlock", stacks
 
@@ -161,10 +161,10 @@ def resnet_config(block_class: str, num_stacks: list[int], dcn: bool) -> dict[st
 
 def hourglasses(has: Callable[[str], bool]) -> int:
     """The number of stacked hourglasses; has(name) is whether a parameter exists, named as in network/hourglass.py."""
-    return counted(has, "kps.{}.up1.0.conv1.weight", "kps.{}.up1.0.conv2.weight")
+    return count_modules(has, "kps.{}.up1.0.conv1.weight", "kps.{}.up1.0.conv2.weight")
 
 
-def is_whole(names: Iterable[str]) -> bool:
+def is_complete_network(names: Iterable[str]) -> bool:
     """Whether these parameter names are those of a complete network, not only of a backbone."""
     return any(name.partition(".")[0] in head_names() for name in names)
 
@@ -172,7 +172,7 @@ def is_whole(names: Iterable[str]) -> bool:
 def architecture_of(names: Iterable[str]) -> str:
     """Describe the network or backbone with these parameter names; an empty string if it is unknown."""
     names = set(names)
-    whole = is_whole(names)
+    whole = is_complete_network(names)
     prefix = "" if whole else "the backbone of "
 
     def has(name: str) -> bool:

@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.kinds import is_number
 from ..model_utils.config import as_text, flatten
-from ..tasks import metric_words
+from ..tasks import metric_labels
 from .curves import draw_score, smooth
 from .record import best_score, epochs_trained
 from .report import chart, loss_series, write_page
@@ -127,7 +127,7 @@ def score_curves(runs: Sequence[tuple[ComparedRun, Line]]) -> Markup:
 def score_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[float | None]]]:
     """Rows (score, [each run's value or None]) of evaluations by eval.py, and of the best AP during training."""
     found = [run.metrics or {} for run in runs]
-    names = [name for name in (*metric_words(), *VOC_NAMES) if any(name in metrics for metrics in found)]
+    names = [name for name in (*metric_labels(), *VOC_NAMES) if any(name in metrics for metrics in found)]
     rows = [(name, [_score(metrics.get(name)) for metrics in found]) for name in names]
     best = [best_score(run.scores) for run in runs]
     return rows + [("best AP during training", [score and score[2]["AP"] for score in best])] * any(best)

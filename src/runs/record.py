@@ -22,7 +22,7 @@ from ..core.kinds import dictionary_of, is_measure
 from ..tasks import loss_labels, losses_of
 
 
-def loss_curve(record: str) -> str:
+def loss_chart_path(record: str) -> str:
     """The path of the chart next to a record: loss.1.png for train_record.1.jsonl."""
     folder, name = os.path.split(record)
     return os.path.join(folder, f"{os.path.splitext(name)[0].replace('train_record', 'loss')}.png")
@@ -38,7 +38,7 @@ def is_record(path: str) -> bool:
 
     Earlier versions' charts are marked by matplotlib only: next to a record of ours they are ours.
     """
-    has_record, chart = os.path.lexists(path), loss_curve(path)
+    has_record, chart = os.path.lexists(path), loss_chart_path(path)
     if has_record and not contains_mark(*(f'"{name}": ' for name in loss_labels()), '"scores": ')(path):
         return False
     return not os.path.lexists(chart) or contains_mark(MARK, *["Matplotlib version"] * has_record)(chart)
@@ -70,8 +70,8 @@ class TrainingLog:
         records = _read_records(source) if done and os.path.exists(source) else []
         earlier = [record for record in records if record["step"] <= done]
         if os.path.exists(path) and (aside or branch or len(earlier) < len(records)):
-            backup = free_name(os.path.join(aside, os.path.basename(path)) if aside else path, loss_curve)
-            for old, new in {path: backup, loss_curve(path): loss_curve(backup)}.items():
+            backup = free_name(os.path.join(aside, os.path.basename(path)) if aside else path, loss_chart_path)
+            for old, new in {path: backup, loss_chart_path(path): loss_chart_path(backup)}.items():
                 if os.path.exists(old):
                     with atomic_write(new) as partial:
                         shutil.copy2(old, partial)
@@ -82,7 +82,7 @@ class TrainingLog:
         elif aside and os.path.exists(path):
             os.remove(path)
         else:
-            back_up_existing(path, is_record, loss_curve)
+            back_up_existing(path, is_record, loss_chart_path)
         if summaries and earlier and (branch or summaries.empty):  # its files are another run's, or missing
             summaries.replay(earlier)
         self.file = open(path, "a", encoding="utf-8")

@@ -18,13 +18,13 @@ from ..core.backups import contains_mark
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import atomic_write
-from ..core.tables import shown as short
+from ..core.tables import shorten_name as short
 from ..core.version import version
 from ..data.coco import class_list, image_size, metainfo_of
 from ..data.objects import ground_truth
 from ..imaging.drawing import class_color, east_asian_font, is_east_asian
 from ..imaging.reading import read_image
-from ..tasks import Task, loss_labels, metric_words, task_of
+from ..tasks import Task, loss_labels, metric_labels, task_of
 from ..tasks.pictures import compare
 from .curves import draw_curve, draw_scores
 from .record import best_score, epochs_trained, loss_names, read_record
@@ -57,7 +57,7 @@ def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> 
         sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps),
                                 "last": steps[-1], "scores": score_section(scores, epochs_trained(steps))}
     if metrics:
-        words = {name: words for name, words in metric_words().items() if name in metrics}
+        words = {name: words for name, words in metric_labels().items() if name in metrics}
         sections["scores"] = {"metrics": metrics, "words": words, "bars": class_bars(metrics)}
     if run.coco is not None:
         sections["errors"] = error_section(run, score_thresh)
@@ -263,7 +263,7 @@ def image_section(run: Run, score_thresh: float, count: int = 6, width: int = 34
             except (OSError, ValueError) as error:
                 LOG.warning(f"skipped image {image_id} ({run.images[image_id]}): {error}")
                 continue
-            rows = task.results.of_records(run.records, image_id, metainfo["category_ids"])
+            rows = task.results.rows_from_records(run.records, image_id, metainfo["category_ids"])
             truth = ground_truth(task, coco, image_id, metainfo["category_ids"], metainfo)
             drawn = compare(task, image, rows, truth, metainfo, score_thresh, (width, 2 * width))
             section[group].append({"name": os.path.basename(run.images[image_id]), "quality": quality[image_id],

@@ -7,7 +7,7 @@ from ..core.suggest import suggest
 from .base import Head, Task
 from .detection import DETECTION
 
-__all__ = ["TASKS", "Head", "Task", "head_names", "loss_labels", "losses_of", "metric_words", "metrics_of", "task_of"]
+__all__ = ["TASKS", "Head", "Task", "head_names", "loss_labels", "losses_of", "metric_labels", "metrics_of", "task_of"]
 
 TASKS = {task.name: task for task in (DETECTION,)}
 
@@ -36,7 +36,7 @@ def loss_labels() -> dict[str, str]:
     return {name: label for task in TASKS.values() for name, label in task.losses.items()}
 
 
-def metric_words() -> dict[str, str]:
+def metric_labels() -> dict[str, str]:
     """{name: label in reports} of all tasks' metrics."""
     return {name: words for task in TASKS.values() for name, words in task.metrics.items()}
 

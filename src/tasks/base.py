@@ -39,14 +39,15 @@ class Task:
       annotations and objects. layout_of(config, metainfo), random_augmentation(...), warp(objects, matrix,
       mirrored_in), empty_heatmaps(count, layout), encode(objects, layout, heatmaps), columns(heatmaps_on_host) and
       draws_on_host(config, device_target) create the training targets.
-    - device: heads(net_config, metainfo), the network's Heads in order; build_loss(net_config, ...), a cell with parts,
+    - device: heads(net_config, metainfo), the network's Heads in order; build_loss(net_config, ...), a cell with
+      micro_batches,
       norms(targets) and construct(maps, targets, norms) -> {"loss" and each of losses: scalar}, where maps and targets
       are dictionaries; DrawTargets(layout), a cell that completes the targets; Decode(net_config, metainfo, k), a cell
       of maps -> rows [N, k, D] in output pixels.
     - preview: draw_batch(batch, names, layout, net_config, metainfo), a training batch as one image.
     - onnx: decode(graph, maps, decode_cell), Decode as ONNX nodes.
-    - results: columns(metainfo), the rows' columns; to_image, merge, scaled, of_objects, coco_records, of_records,
-      draw, table_columns and table_cells, the processing of rows.
+    - results: columns(metainfo), the rows' columns; to_image, merge, scaled, rows_from_objects, coco_records,
+      rows_from_records, draw, table_columns and table_cells, the processing of rows.
     - schema: Object, the web service's description of an object, and objects(rows, metainfo).
     - scores: score(coco, records), class_table(metrics), evaluate, confusion_matrix and image_quality.
     """

@@ -10,7 +10,7 @@ from ..core.console import LOG
 from ..core.errors import UserError
 from ..data.samples import sample_layout
 from ..model_utils.config import Config
-from ..model_utils.device_adapter import keep_graphs
+from ..model_utils.device_adapter import cache_graphs
 from ..network.centernet import build_network
 from ..network.deform_conv import resolve_dcn_impl
 from ..network.device_input import DeviceInput
@@ -25,13 +25,13 @@ from .ema import WeightAverage
 from .fine_tuning import start_weights
 from .loop import Saving, choose_sink_steps, run_training
 from .optimizer import build_optimizer, freeze
-from .resume import record_beside, require_same_start, restore, training_settings
+from .resume import earlier_record, require_same_start, restore, training_settings
 from .scoring import start_scoring
 from .step import AcrossRanks, LossScaling, NetworkWithLoss, TrainStep, set_precision
 
 if TYPE_CHECKING:
     from ..data.train_set import TrainSet
-    from ..evaluation.evaluator import Part
+    from ..evaluation.evaluator import EvaluationSet
 
 
 class SumOverRanks(nn.Cell):
@@ -65,7 +65,7 @@ def build_train_step(network: nn.Cell, config: Config, optimizer: nn.Optimizer, 
         across = AcrossRanks(rank_size, SumOverRanks(), reducer)
     task = task_of(config.net_config)
     loss = task.device.build_loss(config.net_config, rank_size=across.rank_size, sum_over_ranks=across.sum_over_ranks,
-                                  parts=options.accumulate_steps)
+                                  micro_batches=options.accumulate_steps)
     scaling = LossScaling(
         start=options.loss_scale_value if config.enable_lossscale else None,
         growth_interval=options.loss_scale_window if options.dynamic_loss_scale else 0,
@@ -78,7 +78,7 @@ def build_train_step(network: nn.Cell, config: Config, optimizer: nn.Optimizer, 
 
 
 def graph_settings(config: Config, train_set: "TrainSet", device_target: str) -> list:
-    """All values that the compiled training graphs depend on, for keep_graphs."""
+    """All values that the compiled training graphs depend on, for cache_graphs."""
     sections = {name: getattr(config, name).as_dict() for name in ("net_config", "train_config", "dataset_config")}
     names = ("epoch_size", "enable_lossscale", "enable_data_sink", "data_sink_steps", "conv_allow_hf32", "jit_level")
     numbers = [train_set.layout.num_classes, train_set.steps_per_epoch, train_set.rank_size,
@@ -113,20 +113,20 @@ def open_record(config: Config, rank: int, done: int, aside: str, resumed: str, 
         return TrainingLog(None, done, interval=config.log_interval, last_step=last_step)
     path = os.path.join(config.save_result_dir, "train_record.jsonl")
     summaries = Summaries(os.path.join(config.save_result_dir, "tensorboard"), done) if config.tensorboard else None
-    branch = record_beside(resumed, path) if resumed else ""
+    branch = earlier_record(resumed, path) if resumed else ""
     return TrainingLog(path, done, aside, branch, config.log_interval, last_step, summaries)
 
 
 def train(config: Config, train_set: "TrainSet", device_target: str, rank: int = 0,
-          eval_set: "Part | None" = None) -> str:
+          eval_set: "EvaluationSet | None" = None) -> str:
     """Train as configured, with logs and checkpoints. Return the last checkpoint's path, or an empty string.
 
-    eval_set is the evaluator.Part for scores during training, or None. Every rank trains and logs; rank 0 writes
+    eval_set is the EvaluationSet for scores during training, or None. Every rank trains and logs; rank 0 writes
     checkpoints and record. Raises Interrupted if a signal ended training.
     """
     ms.set_seed(config.seed)
     if config.compile_cache_dir:
-        keep_graphs(config.compile_cache_dir, graph_settings(config, train_set, device_target))
+        cache_graphs(config.compile_cache_dir, graph_settings(config, train_set, device_target))
     dcn_impl = resolve_dcn_impl(config.net_config.dcn_impl, device_target)
     network = build_network(config.net_config, train_set.manifest, dcn_impl)
     freeze(network, config.train_config.freeze)

@@ -6,18 +6,18 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from ..core.console import LOG
-from ..core.tables import some
+from ..core.tables import abbreviate
 from ..model_utils.config import Config
 from ..tasks import task_of
 from ..weights.checkpoints import (
     EMA_PREFIX,
     class_head,
-    layers_left_out,
     load_weights,
     parameter_shapes,
     read_backbone,
     read_checkpoint,
-    weights_taken,
+    unknown_layers,
+    weights_note,
 )
 from ..weights.side_file import read_side_file, side_file
 
@@ -30,7 +30,7 @@ def start_weights(network: nn.Cell, config: Config, metainfo: dict) -> None:
     """
     if path := config.load_checkpoint_path:
         parameters = read_checkpoint(path)
-        LOG.info(f"loaded {path}{weights_taken(parameters, config.use_ema)}")
+        LOG.info(f"loaded {path}{weights_note(parameters, config.use_ema)}")
         if os.path.exists(side_file(path)):
             then = read_side_file(path)
             compare_normalization(then, config.dataset_config)
@@ -38,9 +38,9 @@ def start_weights(network: nn.Cell, config: Config, metainfo: dict) -> None:
             parameters = map_classes(network, parameters, then["classes"], metainfo["classes"], both)
         else:
             LOG.info("no side file names the checkpoint's classes: if their number is the same, they are used in this "
-                     f"run's order, {some(metainfo['classes'])}")
-        if unused := layers_left_out(parameter_shapes(network), parameters):
-            LOG.info(f"this network (net_config) has no {some(unused)}: the checkpoint's are not used")
+                     f"run's order, {abbreviate(metainfo['classes'])}")
+        if unused := unknown_layers(parameter_shapes(network), parameters):
+            LOG.info(f"this network (net_config) has no {abbreviate(unused)}: the checkpoint's are not used")
         if kept := load_weights(network, parameters, path, fine_tuning=True, use_ema=config.use_ema):
             LOG.info(f"the number of classes differs, so these are trained from scratch: {', '.join(kept)}")
     elif path := config.net_config.load_backbone_path:
@@ -74,10 +74,10 @@ def map_classes(network: nn.Cell, parameters: dict[str, Parameter], then: list[s
         return parameters
     known = [name for name in now if name in then]
     new = [name for name in now if name not in then]
-    others = f"; others are trained from scratch ({some(new)})" if new else ""
-    LOG.info(f"the heads match the checkpoint's classes by name ({some(known)}){others}" if known else
+    others = f"; others are trained from scratch ({abbreviate(new)})" if new else ""
+    LOG.info(f"the heads match the checkpoint's classes by name ({abbreviate(known)}){others}" if known else
              "the checkpoint has none of this run's classes: the last layers of the heads are trained from scratch for "
-             f"{some(now)}")
+             f"{abbreviate(now)}")
     parameters = dict(parameters)
     for parameter in network.get_parameters():
         if class_head(parameter.name) not in heads:

@@ -10,12 +10,12 @@ import numpy as np
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.kinds import having, is_text, list_of
-from ..core.tables import some
+from ..core.kinds import dict_with, is_text, list_of
+from ..core.tables import abbreviate
 from ..data.epochs import convert_steps
 from ..model_utils.config import Config, checked_section
 from ..network.architectures import resolved
-from ..weights.checkpoints import EMA_PREFIX, check_architecture, layers_left_out, read_checkpoint
+from ..weights.checkpoints import EMA_PREFIX, check_architecture, read_checkpoint, unknown_layers
 from ..weights.side_file import side_file
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LAYERS = ("arch", "block_class", "num_stacks", "down_ratio", "head_conv", "cat_s
 WEIGHTS_ONLY = "without --resume only its weights are loaded"
 
 
-def record_beside(checkpoint: str, record: str) -> str:
+def earlier_record(checkpoint: str, record: str) -> str:
     """The record of the steps before a checkpoint, if it is not `record`, this run's path; else an empty string.
 
     It is next to the checkpoint if both were backed up together, else next to the folder ckpt_0 of another run.
@@ -64,7 +64,7 @@ def restore(state: dict[str, ms.Parameter], path: str, train_set: "TrainSet", co
     check_architecture(state, parameters, path)
     then = described(path)
     check_same_run(path, then, train_set.manifest["classes"], config.net_config.as_dict())
-    if unused := layers_left_out(state, parameters):
+    if unused := unknown_layers(state, parameters):
         raise UserError(f"{path}: it has {unused[0]}, this run's network does not; does net_config differ?")
     for name in [name for name in state if name.startswith(EMA_PREFIX) and name not in parameters]:
         if name.removeprefix(EMA_PREFIX) in parameters:
@@ -90,7 +90,7 @@ def restore(state: dict[str, ms.Parameter], path: str, train_set: "TrainSet", co
 def described(checkpoint: str) -> dict[str, Any]:
     """The classes, net_config and training settings in a checkpoint's side file, if present and valid."""
     content = read_json(side_file(checkpoint), "the side file", {}) if os.path.exists(side_file(checkpoint)) else {}
-    tests = {"classes": list_of(is_text, least=1), "net_config": having(), "training": having()}
+    tests = {"classes": list_of(is_text, least=1), "net_config": dict_with(), "training": dict_with()}
     return {name: content[name] for name, test in tests.items() if name in content and test(content[name])}
 
 
@@ -103,7 +103,8 @@ def check_same_run(path: str, then: dict[str, Any], classes: list[str], net_conf
     """Raise UserError unless a side file, `then`, has these classes and a net_config with the same layers."""
     if then.get("classes", classes) != classes:
         order = ", in this order" if sorted(then["classes"]) == sorted(classes) else ""
-        raise UserError(f"{path}: its classes are {some(then['classes'])}{order}, mindrecord_dir has {some(classes)}; "
+        raise UserError(f"{path}: its classes are {abbreviate(then['classes'])}{order}, mindrecord_dir has "
+                        f"{abbreviate(classes)}; "
                         "without --resume its weights are loaded and its classes matched by name")
     if "net_config" in then:
         before = resolved(checked_section("net_config", then["net_config"], side_file(path)))

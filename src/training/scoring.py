@@ -17,13 +17,13 @@ from ..core.backups import back_up_existing
 from ..core.console import LOG, log_skipped
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.kinds import having, is_int64, is_number, is_string, or_none
+from ..core.kinds import dict_with, is_int64, is_number, is_string, or_none
 from ..data.coco import image_size
 from ..evaluation import evaluator
 from ..imaging.drawing import fit_format
 from ..imaging.reading import read_image
 from ..model_utils.config import Config
-from ..model_utils.device_adapter import without_kept_graphs
+from ..model_utils.device_adapter import without_graph_cache
 from ..tasks.pictures import compare
 from ..weights.checkpoints import CheckpointFolder
 from ..weights.side_file import evaluation_settings, side_file
@@ -43,11 +43,11 @@ class Scoring:
     checkpoints, for resumed runs: metric; of (a checksum of data and settings, see measure_of); step (of the last
     evaluation); best ({"step", "value"} or None); since_best (the number of evaluations since the best).
 
-    Args: trained, a TrainingDetector; eval_set, the evaluator.Part; every, the steps between evaluations;
+    Args: trained, a TrainingDetector; eval_set, the evaluator.EvaluationSet; every, the steps between evaluations;
     sum_over_ranks, a cell, None with one rank.
     """
 
-    def __init__(self, trained: TrainingDetector, eval_set: evaluator.Part, every: int, *, rank: int = 0,
+    def __init__(self, trained: TrainingDetector, eval_set: evaluator.EvaluationSet, every: int, *, rank: int = 0,
                  rank_size: int = 1, sum_over_ranks: Callable[[ms.Tensor], ms.Tensor] | None = None):
         self.trained, self.eval_set, self.config, self.every = trained, eval_set, trained.config, every
         self.rank, self.rank_size, self.sum_over_ranks = rank, rank_size, sum_over_ranks
@@ -123,7 +123,7 @@ class Scoring:
             with contextlib.suppress(OSError, ValueError):  # the evaluation has logged images it could not read
                 size = image_size(eval_set.coco.imgs[image_id])
                 image = read_image(path, size, self.config.dataset_config.max_pixels)
-                found = eval_set.task.results.of_records(self.records, image_id, eval_set.category_ids)
+                found = eval_set.task.results.rows_from_records(self.records, image_id, eval_set.category_ids)
                 drawn = compare(eval_set.task, image, found, eval_set.ground_truth(image_id, description), description,
                                 self.config.eval_config.score_thresh)
                 yield str(image_id), fit_format(drawn, ".jpg")
@@ -139,14 +139,14 @@ class Scoring:
         skipped: list[str] = []
         share = dataclasses.replace(self.eval_set, images=self.eval_set.images[self.rank :: self.rank_size])
         # After a signal, compiling raises KeyboardInterrupt.
-        with without_kept_graphs(), self.trained.borrowed() as detector, contextlib.suppress(KeyboardInterrupt):
+        with without_graph_cache(), self.trained.borrowed() as detector, contextlib.suppress(KeyboardInterrupt):
             results, _ = evaluator.detect(detector, share, self.config)
             skipped = results.skipped
             log_skipped(skipped)
         interrupted, unread = self._sum([interrupts.INTERRUPTS.requested, len(skipped)])
         if interrupted:  # a signal to one rank ends the evaluation on all
             raise interrupts.Interrupted("the evaluation is not finished")
-        evaluator.require_read(int(unread), self.eval_set)
+        evaluator.require_readable(int(unread), self.eval_set)
         return join_records(results.records, self._gather) if self.rank_size > 1 else results.records
 
     def _sum(self, values: Sequence[float] | np.ndarray) -> Any:
@@ -154,7 +154,7 @@ class Scoring:
         if self.rank_size == 1:
             return values
         assert self.sum_over_ranks is not None
-        with without_kept_graphs():
+        with without_graph_cache():
             return self.sum_over_ranks(ms.Tensor(values, ms.float32)).asnumpy()
 
     def _gather(self, array: np.ndarray) -> list[np.ndarray]:
@@ -165,12 +165,12 @@ class Scoring:
         counts = self._sum(counts).astype(int)
         padded = np.zeros(1 << int(counts.max()).bit_length(), np.int32)  # few lengths: each compiles a graph
         padded[: len(array)] = array
-        with without_kept_graphs():
+        with without_graph_cache():
             rows = self.all_gather(ms.Tensor(padded)).asnumpy().reshape(self.rank_size, -1)
         return [row[:count] for row, count in zip(rows, counts)]
 
 
-def measure_of(eval_set: evaluator.Part, config: Config) -> int:
+def measure_of(eval_set: evaluator.EvaluationSet, config: Config) -> int:
     """Checksum of the images, objects and settings of an evaluation: only scores with the same one are comparable."""
     images = [image_id for image_id, _ in eval_set.images]
     objects = sorted([entry[name] for name in OBJECT] for entry in eval_set.coco.dataset["annotations"])
@@ -181,7 +181,7 @@ def measure_of(eval_set: evaluator.Part, config: Config) -> int:
 def is_state(value: object) -> bool:
     """Whether the `scores` of a side file are a valid state of Scoring."""
     tests = {"metric": is_string, "step": is_int64, "since_best": is_int64,
-             "best": or_none(having(step=is_int64, value=is_number))}
+             "best": or_none(dict_with(step=is_int64, value=is_number))}
     return isinstance(value, dict) and all(name in value and test(value[name]) for name, test in tests.items())
 
 
@@ -204,7 +204,7 @@ def join_records(records: list[dict], gather: Callable[[np.ndarray], Iterable[np
     return [record for array in arrays for record in json.loads(np.ascontiguousarray(array).tobytes())]
 
 
-def start_scoring(trained: TrainingDetector, eval_set: evaluator.Part | None, train_set: "TrainSet",
+def start_scoring(trained: TrainingDetector, eval_set: evaluator.EvaluationSet | None, train_set: "TrainSet",
                   sum_over_ranks: Callable[[ms.Tensor], ms.Tensor] | None) -> Scoring | None:
     """The Scoring of a training run, or None without an eval_set."""
     if eval_set is None:

@@ -65,7 +65,7 @@ class NetworkWithLoss(nn.Cell):
         self.network = network
         self.loss = loss
         self.names = ("loss", *names)
-        self.micro_batches = loss.parts
+        self.micro_batches = loss.micro_batches
 
     def construct(self, batch: dict) -> dict:
         return self.micro_batch_losses(self.norms(batch), batch)

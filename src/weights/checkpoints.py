@@ -15,7 +15,7 @@ from ..core.backups import back_up_existing, free_name
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import atomic_write, link_or_copy, write_json
-from ..network.architectures import architecture_of, is_whole
+from ..network.architectures import architecture_of, is_complete_network
 from ..tasks import TASKS, head_names
 from .side_file import (
     BEST_NAME,
@@ -87,9 +87,9 @@ def class_head(name: str) -> str:
     return head if layers[-2:-1] == ["2"] and any(head in task.class_heads for task in TASKS.values()) else ""
 
 
-def layers_left_out(names: Collection[str], found: Collection[str]) -> list[str]:
+def unknown_layers(names: Collection[str], found: Collection[str]) -> list[str]:
     """The layers ("deconv_layers.6") of the parameters `found` that a network, or backbone, with these names lacks."""
-    modules = {"backbone", "deconv_layers", *head_names()} if is_whole(names) else {"backbone"}
+    modules = {"backbone", "deconv_layers", *head_names()} if is_complete_network(names) else {"backbone"}
     stored, wanted = ({".".join(name.split(".")[:2]) for name in group if name.split(".")[0] in modules}
                       for group in (found, names))
     return sorted(stored - wanted)
@@ -105,7 +105,7 @@ def load_weights(cell: nn.Cell, parameters: Mapping[str, ms.Parameter], source: 
     architectures, or the first mismatch.
     """
     check_architecture(parameter_shapes(cell), parameters, source)
-    if not fine_tuning and (extra := layers_left_out(parameter_shapes(cell), parameters)):
+    if not fine_tuning and (extra := unknown_layers(parameter_shapes(cell), parameters)):
         raise UserError(f"{source} has {extra[0]}, which the network lacks; is it a checkpoint of this network "
                         "(net_config)?")
     kept = []
@@ -132,7 +132,7 @@ def stored_name(name: str, parameters: Mapping[str, Any]) -> str:
     return average if average in parameters else name
 
 
-def weights_taken(parameters: Iterable[str], use_ema: bool) -> str:
+def weights_note(parameters: Iterable[str], use_ema: bool) -> str:
     """A note on the weights that load_weights uses, as the end of a sentence; may be empty."""
     averaged = any(name.startswith(EMA_PREFIX) for name in parameters)
     if use_ema:

@@ -196,7 +196,7 @@ def read_side_file(checkpoint: str, what: str = "checkpoint (--load_checkpoint_p
         description["net_config"] = checked_section("net_config", description["net_config"], path)
         checked_section("dataset_config", {"input_res_train": description["input_res_train"]}, path)
         description["evaluation"] = checked_evaluation(description.get("evaluation", {}), path)
-        with errors.about(path):
+        with errors.prefix_errors(path):
             description |= network_facts(description["net_config"])
             resolved(description["net_config"])
             check_metainfo(description)
@@ -223,7 +223,7 @@ def checked_exported(description: dict, where: str) -> dict:
     if not is_string(description.setdefault("arch", "")):
         raise UserError(f"{where}: arch is {description['arch']!r}; expected an architecture's name")
     description["task"] = description.get("task", "detection")
-    with errors.about(where):
+    with errors.prefix_errors(where):
         check_metainfo(description)
     description["evaluation"] = checked_evaluation(description.get("evaluation", {}), where)
     return description

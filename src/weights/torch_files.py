@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..core import errors
-from ..core.backups import unmarked
+from ..core.backups import never_ours
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.project import how_to_install
@@ -37,7 +37,7 @@ def read_torch_file(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     errors.require_file(path, "PyTorch file (--ckpt_file)")
     try:
-        with open(path, "rb") as file, errors.about(path):
+        with open(path, "rb") as file, errors.prefix_errors(path):
             return _state(_reader(file)(file))
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: not a PyTorch weight file, or one with other content than weights "
@@ -56,7 +56,7 @@ def write_torch_file(path: str, state: Mapping[str, np.ndarray], epoch: int) -> 
     """
     torch = import_torch()
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
-    with atomic_write(path, unmarked) as partial:
+    with atomic_write(path, never_ours) as partial:
         torch.save({"epoch": epoch, "state_dict": tensors}, partial)
 
 

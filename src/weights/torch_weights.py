@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..network.architectures import architecture_of, counted, hourglasses, resnet_config, resnet_of
+from ..network.architectures import architecture_of, count_modules, hourglasses, resnet_config, resnet_of
 
 BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 SOURCES = {"original": "the original", "mmdet": "MMDetection", "mmdet_plain": "MMDetection", "zoo": "the model zoo"}
@@ -140,7 +140,7 @@ def _describe_features(state: Collection[str], kind: str) -> dict:
         if stacks > MAX_HOURGLASSES:
             raise UserError(f"it has {stacks} stacked hourglasses; at most {MAX_HOURGLASSES} are supported")
         return {"arch": "hourglass", "block_class": "", "num_stacks": [] if stacks == 2 else [stacks], "down_ratio": 4}
-    steps = counted(state.__contains__, "dla_up.ida_{}.proj_1.conv.weight", "dla_up.ida_{}.node_1.conv.weight")
+    steps = count_modules(state.__contains__, "dla_up.ida_{}.proj_1.conv.weight", "dla_up.ida_{}.node_1.conv.weight")
     if steps or "base.base_layer.0.weight" in state:
         return {"arch": "dla_34", "block_class": "", "num_stacks": [], "down_ratio": 32 >> steps}
     offsets = source_name("deconv_layers.0.conv_offset_mask.weight", kind)

@@ -13,8 +13,8 @@ from src.core.backups import (
     contains_files,
     contains_mark,
     has_companion,
+    never_ours,
     require_ours,
-    unmarked,
 )
 from src.core.errors import UserError
 from src.core.files import atomic_folder, atomic_write, read_json, read_text
@@ -129,7 +129,7 @@ def test_what_is_not_ours_stays(tmp_path):
         ("val", contains_files("val_pred_result.json"), None), ("link", contains_files("*.json"), None),
         ("loss.png", contains_mark(), None), ("val", contains_mark(), None),
         ("loss.png", contains_files("*"), None), ("alone.onnx", has_companion(side_file, '"classes"'), side_file),
-        ("loss.png", unmarked, None),
+        ("loss.png", never_ours, None),
     ]:
         path = str(tmp_path / name)
         for act in (require_ours, back_up_existing):

@@ -1,7 +1,7 @@
 """src/core/tables.py."""
 import unicodedata
 
-from src.core.tables import ROWS, line, shown, some, table, truncate_middle
+from src.core.tables import ROWS, abbreviate, line, shorten_name, table, truncate_middle
 
 
 def width(text):
@@ -23,7 +23,7 @@ def test_unusual_names_keep_the_columns_aligned():
     rows = [["红细胞", "1"], ["line\nbreak\x1b[31m", "22"], ["x" * 500, "333"]]
     lines = table(["class", "boxes"], rows).splitlines()
     assert len(lines) == 4 and len({width(line) for line in lines}) == 1 and "\x1b" not in "".join(lines)
-    assert shown("x" * 500).endswith("...") and len(shown("x" * 500)) < 30
+    assert shorten_name("x" * 500).endswith("...") and len(shorten_name("x" * 500)) < 30
 
 
 def test_80_classes_are_split_into_three_blocks_that_fit_a_terminal():
@@ -43,7 +43,7 @@ def test_omitted_rows_are_counted():
     rows = [[str(number), "x"] for number in range(10)]
     assert truncate_middle(rows, 10) == rows
     assert truncate_middle(rows, 4) == [["0", "x"], ["1", "x"], ["(6 more classes)", ""], ["8", "x"], ["9", "x"]]
-    assert some("abc", 2) == "a, b and 1 more" and some([1, 2], 2) == "1, 2"
+    assert abbreviate("abc", 2) == "a, b and 1 more" and abbreviate([1, 2], 2) == "1, 2"
     rows[1:4] = [[number, "-"] for number in "123"]
     empty = ["(3 without objects)", ""]
     assert truncate_middle(rows, 4) == [["0", "x"], ["4", "x"], ["(3 more classes)", ""], ["8", "x"], ["9", "x"], empty]

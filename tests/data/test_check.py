@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from src.data import train_set
-from src.data.check import check_part
+from src.data.check import check_split
 from src.data.coco import find_split
 from src.training import data_preview
 from tests.conftest import TINY, assert_user_error, call_script, convert, lines_with, noise_image, write_coco
@@ -264,6 +264,6 @@ def test_check_and_conversion_accept_the_same_images_and_boxes(sound, tmp_path, 
     config = make_config("--mindrecord_dir", tmp_path / "m", "--train_config.batch_size", 1)
     convert(find_split(str(sound), "train", config.dataset_config), tmp_path / "m", keep_empty=False)
     converted = data_preview.read_train_boxes(train_set.TrainSet(config))
-    checked = check_part(str(sound), "train", config).boxes
+    checked = check_split(str(sound), "train", config).boxes
     for name in ("image_sizes", "counts", "sizes", "labels"):
         np.testing.assert_array_equal(getattr(converted, name), getattr(checked, name))

@@ -121,7 +121,7 @@ def test_ids_do_not_depend_on_the_split(tmp_path):
 def test_names_with_ambiguous_digits_get_ids_too():
     ids = voc_to_coco.image_ids(["a_1", "b_1", "plain"])
     assert ids == voc_to_coco.image_ids(["plain", "b_1", "a_1"]) and len(set(ids.values())) == 3
-    assert all(0 <= number * voc_to_coco.OBJECTS_AN_IMAGE < 2**53 for number in ids.values())
+    assert all(0 <= number * voc_to_coco.MAX_OBJECTS < 2**53 for number in ids.values())
 
 
 def test_nothing_is_lost_silently(tmp_path, console):

@@ -32,7 +32,7 @@ from tests.conftest import (
     contents,
     no_graphs,
     noise_image,
-    resdcn_18_is,
+    replace_resdcn_18,
     write_coco,
 )
 
@@ -45,7 +45,7 @@ def evaluated(least_checkpoint, tiny_data, tmp_path_factory):
     for keep_res, args in ((True, []), (False, more)):
         folder = tmp_path_factory.mktemp("eval")
         args += ["--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint, "--save_result_dir", folder]
-        with resdcn_18_is("LEAST"), no_graphs():
+        with replace_resdcn_18("LEAST"), no_graphs():
             done = call_script("eval.py", *TINY, "--eval_config.keep_res", keep_res, *args)
         (folder / "output.txt").write_text(done.stdout)
         folders[keep_res] = folder
@@ -311,7 +311,8 @@ def evaluate(tmp_path, make_config, monkeypatch):
 
     def call(*args):
         config = make_config("--data_dir", tmp_path, *args)
-        part = evaluator.read_part(find_split(tmp_path, "val", config.dataset_config), detector.description, config)
+        split = find_split(tmp_path, "val", config.dataset_config)
+        part = evaluator.read_evaluation_set(split, detector.description, config)
         evaluator.evaluate(detector, part, config)
 
     monkeypatch.setattr(evaluator, "detect_all", detect_all)

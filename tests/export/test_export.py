@@ -28,7 +28,7 @@ from tests.conftest import (
     no_graphs,
     noise_image,
     own_detector,
-    resdcn_18_is,
+    replace_resdcn_18,
 )
 
 
@@ -87,7 +87,7 @@ def consumed(export_mindir, deformable_file, tmp_path_factory):
         path = export_mindir(name, *NARROW, *FORMS[name])
         for ending in (".mindir", ".json"):
             shutil.copy(path.with_suffix(ending), folder)
-    with resdcn_18_is("SMALL"):
+    with replace_resdcn_18("SMALL"):
         export = exporter(deformable_file, folder, ".mindir", *NARROW, "--eval_config.K", 20)
         export("deformable_flipped", *FORMS["deformable_flipped"])
     image = cv2.resize(noise_image(3, 20, 30), (260, 170), interpolation=cv2.INTER_CUBIC)
@@ -122,7 +122,7 @@ def test_mindspore_and_numpy_alone_give_the_checkpoints_detections(name, consume
     assert found.shape == (2, 20, 6)
     images = np.load(consumed / "images.npy")
     deformable = name == "deformable_flipped"
-    with resdcn_18_is("SMALL" if deformable else "PLAIN"):
+    with replace_resdcn_18("SMALL" if deformable else "PLAIN"):
         checkpoint = deformable_file if deformable else small_file
         expected = expected_detections(checkpoint, images, make_config, *(FORMS[name] if deformable else []))
     for ours, theirs in zip(found, expected):

@@ -44,7 +44,7 @@ from tests.conftest import (
     noise_image,
     operation_by_operation,
     own_detector,
-    resdcn_18_is,
+    replace_resdcn_18,
     run_script,
 )
 from tests.metainfo import classes_of
@@ -63,7 +63,7 @@ def export(deformable_file, tmp_path_factory):
     export = exporter(deformable_file, tmp_path_factory.mktemp("onnx"), ".onnx", *ONNX)
 
     def export_small(name, *args):
-        with resdcn_18_is("SMALL"):
+        with replace_resdcn_18("SMALL"):
             return export(name, *args)
 
     return export_small
@@ -180,7 +180,7 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
     """An inference network of three classes with random weights, whose heads vary by position."""
     ms.set_seed(3)
     rng = np.random.default_rng(7)
-    with resdcn_18_is("SMALL"):
+    with replace_resdcn_18("SMALL"):
         network = network_of(3, down_ratio=down_ratio, cat_spec_wh=cat_spec_wh, reg_offset=reg_offset)
     for name, value in network.parameters_and_names():
         if name.startswith(("hm", "wh", "reg")) or "conv_offset_mask" in name:
@@ -354,7 +354,7 @@ def twelve_numbers(run, model, data, folder):
 @pytest.fixture(scope="module")
 def of_the_checkpoint(deformable_file, tiny_data, tmp_path_factory):
     """The scores of the checkpoint itself, with MindSpore."""
-    with resdcn_18_is("SMALL"), no_graphs():
+    with replace_resdcn_18("SMALL"), no_graphs():
         return twelve_numbers(call_script, deformable_file, tiny_data, tmp_path_factory.mktemp("checkpoint"))
 
 

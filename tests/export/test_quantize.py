@@ -12,7 +12,7 @@ from src.commands import quantize_onnx
 from src.core.errors import UserError
 from src.inference.onnx_detector import read_onnx
 from src.inference.predictor import Predictor
-from tests.conftest import assert_user_error, call_script, noise_image, resdcn_18_is, write_coco
+from tests.conftest import assert_user_error, call_script, noise_image, replace_resdcn_18, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def exported(deformable_file, tmp_path_factory):
     """Exports deformable_file to ONNX for 96x96, with export_config's arguments."""
     def export(*args):
         name = tmp_path_factory.mktemp("exported") / "centernet"
-        with resdcn_18_is("SMALL"):
+        with replace_resdcn_18("SMALL"):
             call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", deformable_file,
                         "--export_config.export_name", name, "--export_config.export_format", "ONNX",
                         "--export_config.input_res", "[96, 96]", *args)

@@ -117,4 +117,4 @@ def test_scale_of_drawings_on_usual_images():
     (["a\udcff.jpg", ".jpg"], ["a\udcff.jpg", ".jpg.png"]),
 ])
 def test_names_of_drawings(names, paths):
-    assert drawing.drawing_names(names) == paths
+    assert drawing.drawing_paths(names) == paths

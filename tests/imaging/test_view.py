@@ -4,7 +4,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.imaging import geometry
-from src.imaging.view import batch_kind, kept_size, make_input, pad_batch, scaled_size, whole_view
+from src.imaging.view import input_spec, make_input, pad_batch, padded_size, scaled_size, whole_view
 from src.network.architectures import check_detected_input
 from src.tasks.detection.results import to_image
 from tests.conftest import noise_image
@@ -24,9 +24,9 @@ def test_sizes_by_hand():
     assert scaled_size(640, 481, 0.5) == (320, 240)
     assert scaled_size(3, 2, 0.1) == scaled_size(1, 1, 1.0) == (1, 1)
     # The next multiple of the stride is larger, also for multiples.
-    assert kept_size(31, 32, 32) == (32, 64)
-    assert kept_size(33, 100, 48, 32) == (96, 192)  # a multiple of 48 and 32
-    assert kept_size(127, 128, 32, 128) == (128, 256)
+    assert padded_size(31, 32, 32) == (32, 64)
+    assert padded_size(33, 100, 48, 32) == (96, 192)  # a multiple of 48 and 32
+    assert padded_size(127, 128, 32, 128) == (128, 256)
 
 
 @pytest.mark.parametrize("height, width", [(93, 131), (480, 640), (64, 63), (1, 700)])
@@ -109,8 +109,8 @@ def test_a_scale_zooms_in_the_fixed_input():
 
 
 def test_batch_kind():
-    assert batch_kind(True, 2, 32, 48) == (np.uint8, [2, 32, 48, 3])
-    assert batch_kind(False, 2, 32, 48) == (np.float32, [2, 3, 32, 48])
+    assert input_spec(True, 2, 32, 48) == (np.uint8, [2, 32, 48, 3])
+    assert input_spec(False, 2, 32, 48) == (np.float32, [2, 3, 32, 48])
 
 
 @pytest.mark.parametrize("count", [3, 4, 7])

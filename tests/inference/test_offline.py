@@ -22,7 +22,7 @@ from tests.conftest import (
     contents,
     lines_with,
     no_graphs,
-    resdcn_18_is,
+    replace_resdcn_18,
 )
 
 
@@ -31,7 +31,7 @@ def evaluated(small_file, tiny_data, tmp_path_factory):
     """The output folder val/ of eval.py for the same checkpoint, at 96x96."""
     folder = tmp_path_factory.mktemp("eval")
     args = ["--eval_config.keep_res", "false", "--dataset_config.input_res_test", "[96, 96]", "--eval_config.K", 20]
-    with resdcn_18_is("PLAIN"), no_graphs():
+    with replace_resdcn_18("PLAIN"), no_graphs():
         call_script("eval.py", "--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", small_file,
                     "--save_result_dir", folder, *args)
     return folder / "val"

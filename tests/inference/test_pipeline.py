@@ -27,7 +27,7 @@ from tests.conftest import (
     noise_image,
     operation_by_operation,
     own_detector,
-    resdcn_18_is,
+    replace_resdcn_18,
     write_coco,
 )
 from tests.metainfo import classes_of
@@ -269,7 +269,7 @@ def test_the_graph_for_all_sizes_equals_the_network(options, small_checkpoint, m
 def test_the_native_deformable_convolution_gets_a_graph_for_each_shape(deformable_file, make_config):
     """MindSpore cannot infer dynamic shapes through it."""
     config = make_config("--eval_config.keep_res", "true")
-    with resdcn_18_is("SMALL"):
+    with replace_resdcn_18("SMALL"):
         native, composite = (own_detector(deformable_file, config.eval_config, "CPU", name)
                              for name in ("native", "composite"))
     for batch in (batch_of(1, (1, 3, 64, 96)), batch_of(2, (1, 3, 96, 64))):
@@ -284,8 +284,8 @@ SMALL_EVALUATION = """
 import runpy, sys
 root = sys.argv.pop(1)
 sys.path.insert(0, root)
-from tests.conftest import resdcn_18_is
-with resdcn_18_is("PLAIN"):
+from tests.conftest import replace_resdcn_18
+with replace_resdcn_18("PLAIN"):
     runpy.run_path(f"{root}/eval.py", run_name="__main__")
 """
 

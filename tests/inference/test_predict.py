@@ -20,7 +20,7 @@ from tests.conftest import (
     bomb_tiff,
     call_script,
     noise_image,
-    resdcn_18_is,
+    replace_resdcn_18,
     start_script,
     wait_until,
 )
@@ -55,7 +55,7 @@ def predicted(small_file, image, tmp_path_factory):
     (source / "half.png").write_bytes((source / "plain.png").read_bytes()[:2000])
     (source / "text.jpg").write_text("no image")
     (source / "notes.txt").write_text("ignored")
-    with resdcn_18_is("PLAIN"):
+    with replace_resdcn_18("PLAIN"):
         done = call_script("tools/predict.py", "--load_checkpoint_path", small_file, "--input", source, "--output",
                            folder / "out", "--score_thresh", 0, "--batch_size", 3, "--heatmap", "--device_target",
                            "CPU", check=False)

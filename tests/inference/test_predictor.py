@@ -17,12 +17,19 @@ from src.inference.predictor import Prediction, Predictor, as_image, as_predicti
 from src.tasks.detection.results import merge, to_image
 from src.weights.checkpoints import read_checkpoint, save_weights
 from src.weights.side_file import side_file
-from tests.conftest import NARROW, assert_user_error, call_script, operation_by_operation, own_detector, resdcn_18_is
+from tests.conftest import (
+    NARROW,
+    assert_user_error,
+    call_script,
+    operation_by_operation,
+    own_detector,
+    replace_resdcn_18,
+)
 
 
 @pytest.fixture(scope="module")
 def predictor(small_file):
-    with resdcn_18_is("PLAIN"):
+    with replace_resdcn_18("PLAIN"):
         return Predictor(str(small_file), "CPU", K=15)
 
 

@@ -14,7 +14,13 @@ from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_po
 from src.commands import make_rank_table
 from src.core.errors import UserError
 from src.data import epochs
-from src.model_utils.local_adapter import RANK_TABLE, get_device_id, get_rank_id, launcher_variable, train_alone
+from src.model_utils.local_adapter import (
+    RANK_TABLE,
+    clear_launcher_variables,
+    get_device_id,
+    get_rank_id,
+    launcher_variable,
+)
 from src.runs.record import read_scores, read_training_log
 from src.weights.checkpoints import read_checkpoint
 from src.weights.side_file import find_checkpoints
@@ -102,13 +108,13 @@ def test_every_launcher_is_recognized(environment, expected):
 ])
 def test_training_alone_removes_a_launchers_variables(environment, names):
     variables = {**environment, "HOME": "x"}
-    assert train_alone(variables) == names and variables == {"HOME": "x", **({} if names else environment)}
+    assert clear_launcher_variables(variables) == names and variables == {"HOME": "x", **({} if names else environment)}
 
 
 @pytest.mark.parametrize("name, value", [("MS_ROLE", "MS_WORKER"), ("OMPI_COMM_WORLD_SIZE", "2")])
 def test_a_process_of_several_does_not_train_alone(name, value):
     with pytest.raises(UserError, match=f"distribute is false .*{name}={value}"):
-        train_alone({name: value, "RANK_SIZE": "2"})
+        clear_launcher_variables({name: value, "RANK_SIZE": "2"})
 
 
 def test_the_launcher_chooses_the_device(monkeypatch):

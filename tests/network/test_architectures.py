@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.core.errors import UserError
-from src.imaging.view import kept_size
+from src.imaging.view import padded_size
 from src.inference.pipeline import by_shape, make_inputs
 from src.inference.predictor import Predictor
 from src.model_utils.config import get_config, load_defaults
@@ -117,8 +117,8 @@ def test_an_image_that_keeps_its_size_is_padded_to_the_stride():
     """The original's rule is (side | stride - 1) + 1."""
     for side in (1, 31, 32, 127, 128, 200, 640):
         for stride in (32, 128):
-            assert kept_size(side, side, stride, stride) == ((side | (stride - 1)) + 1,) * 2
-    assert kept_size(100, 300, 64, 128) == (128, 384) and kept_size(100, 300, 96, 128) == (384, 384)
+            assert padded_size(side, side, stride, stride) == ((side | (stride - 1)) + 1,) * 2
+    assert padded_size(100, 300, 64, 128) == (128, 384) and padded_size(100, 300, 96, 128) == (384, 384)
     sizes = {"a": (100, 100), "b": (90, 130), "c": (120, 20)}
     options = get_config("t", []).eval_config
     assert by_shape(["b", "a", "c"], sizes.get, options, 128) == ["a", "c", "b"]

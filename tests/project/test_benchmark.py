@@ -5,7 +5,7 @@ import pytest
 
 from src.core import timing
 from src.core.errors import UserError
-from tests.conftest import assert_user_error, call_script, resdcn_18_is, run_script
+from tests.conftest import assert_user_error, call_script, replace_resdcn_18, run_script
 from tools import benchmark, benchmark_cases, benchmark_service
 
 PEER = """
@@ -80,7 +80,7 @@ def test_parts_that_read_a_data_set(part, names, monkeypatch):
 def test_the_service_under_load(monkeypatch):
     for name, value in {"SIDE": 64, "SECONDS": 1, "CLIENTS": 8, "IMAGES": 3}.items():
         monkeypatch.setattr(benchmark_service, name, value)
-    with resdcn_18_is("SMALL"):
+    with replace_resdcn_18("SMALL"):
         cases = {case.name.strip(): case.seconds for case in benchmark.PARTS["serve"](1)}
     assert cases["responses that differ from the Predictor"] == [0] and cases["responses with status 200"][0] > 20
     names = ("service, 8 clients", "relative to the bare network",

@@ -12,7 +12,7 @@ from src.core.errors import UserError
 from src.weights import torch_weights
 from src.weights.checkpoints import load_weights, parameter_shapes
 from tests import parity, torch_reference
-from tests.conftest import GOLDEN, assert_user_error, call_script, network_of, resdcn_18_is
+from tests.conftest import GOLDEN, assert_user_error, call_script, network_of, replace_resdcn_18
 
 pytestmark = pytest.mark.usefixtures("undrawn")  # the weights are recorded
 
@@ -116,7 +116,7 @@ def small_networks():
     torch.manual_seed(0)
 
     def ours(state, dcn_impl):
-        with resdcn_18_is("SMALL"):
+        with replace_resdcn_18("SMALL"):
             network = network_of(3, dcn_impl)
         weights = torch_weights.from_source(state, parameter_shapes(network), "original").weights
         parameters = {name: ms.Parameter(ms.Tensor(value), name=name) for name, value in weights.items()}

@@ -88,10 +88,10 @@ def test_going_back_to_a_branch_uses_its_record(tmp_path):
     path, old = tmp_path / "r.jsonl", tmp_path / "ckpt_0.1" / "r.jsonl"
     record(old, (1, 2, 3, 4), 0.1, done=0)
     record(path, (1, 2, 3, 4, 5), 0.2, done=0)
-    branch = resume.record_beside(str(tmp_path / "ckpt_0.1" / "centernet-1_4.ckpt"), str(path))
+    branch = resume.earlier_record(str(tmp_path / "ckpt_0.1" / "centernet-1_4.ckpt"), str(path))
     assert branch == str(old)
     for folder in (tmp_path / "ckpt_0.2", tmp_path):  # no record, and the run's own
-        assert resume.record_beside(str(folder / "c.ckpt"), str(path)) == ""
+        assert resume.earlier_record(str(folder / "c.ckpt"), str(path)) == ""
     record(path, (4, 5), 0.3, done=3, aside=str(tmp_path / "ckpt_0.2"), branch=branch)
     assert entries(path) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.3), (5, 0.3)]
     assert entries(tmp_path / "ckpt_0.2" / "r.jsonl") == [(step, 0.2) for step in range(1, 6)]

@@ -27,7 +27,7 @@ from tests.conftest import (
     contents,
     lines_with,
     noise_image,
-    resdcn_18_is,
+    replace_resdcn_18,
     step_results,
     write_coco,
 )
@@ -138,7 +138,7 @@ def result(least_run, tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("result")
     shutil.copy(least_run / "train_record.jsonl", folder)
     args = ["--data_dir", tiny_data, "--load_checkpoint_path", least_run / "ckpt_0" / "centernet-2_7.ckpt"]
-    with resdcn_18_is("LEAST"):
+    with replace_resdcn_18("LEAST"):
         call_script("eval.py", *TINY, *args, "--eval_config.keep_res", "false", "--save_result_dir", folder)
     return folder
 

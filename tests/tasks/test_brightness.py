@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import TINY, assert_user_error, call_script, lines_with, resdcn_18_is, user_error
+from tests.conftest import TINY, assert_user_error, call_script, lines_with, replace_resdcn_18, user_error
 
 pytestmark = pytest.mark.slow
 CHANNELS = ["blue", "green", "red"]
@@ -20,7 +20,7 @@ def brightness():
     from src.tasks import TASKS
     from tests.tasks.brightness import BRIGHTNESS
 
-    with pytest.MonkeyPatch.context() as patch, resdcn_18_is("PLAIN"):
+    with pytest.MonkeyPatch.context() as patch, replace_resdcn_18("PLAIN"):
         patch.setitem(TASKS, BRIGHTNESS.name, BRIGHTNESS)
         yield
 

@@ -57,7 +57,7 @@ def expected_losses(options, hm, wh, reg, targets):
     focal = np.where(hm_target == 1, (1 - prob) ** 2 * np.log(prob), (1 - hm_target) ** 4 * prob**2 * np.log(1 - prob))
     hm_loss = ((hm - hm_target) ** 2).mean() if options.mse_loss else -focal.sum() / max((hm_target == 1).sum(), 1)
 
-    def of_objects(maps, target, mask, kind):
+    def rows_from_objects(maps, target, mask, kind):
         total = 0.0
         for i, slot in np.ndindex(ind.shape):
             for d in np.flatnonzero(mask[i, slot]):
@@ -70,9 +70,9 @@ def expected_losses(options, hm, wh, reg, targets):
         wh_loss = np.abs(wh * wh_mask - wh_target * wh_mask).sum() / (wh_mask.sum() + 1e-4)
     else:
         kind = "norm" if options.norm_wh else "l1" if options.cat_spec_wh else options.reg_loss
-        wh_loss = of_objects(wh, wh_target, wh_mask, kind)
+        wh_loss = rows_from_objects(wh, wh_target, wh_mask, kind)
     off_mask = np.repeat(reg_mask[..., None], 2, -1)
-    off_loss = of_objects(reg, reg_target, off_mask, options.reg_loss) if options.reg_offset else 0
+    off_loss = rows_from_objects(reg, reg_target, off_mask, options.reg_loss) if options.reg_offset else 0
     loss = options.hm_weight * hm_loss + options.wh_weight * wh_loss + options.off_weight * off_loss
     return loss, hm_loss, wh_loss, off_loss
 
@@ -135,7 +135,7 @@ def test_losses_of_ranks_and_micro_batches(by_operation):
     of_three = device.CenterNetLoss(options, rank_size=3, sum_over_ranks=Twice())
     np.testing.assert_allclose([float(norm.asnumpy()) for norm in of_three.norms(targets).values()],
                                [16 / 3] * 3, rtol=1e-4)
-    cell = device.CenterNetLoss(options, parts=3)
+    cell = device.CenterNetLoss(options, micro_batches=3)
     norms = cell.norms(targets)
     micro_batches = [({name: value[i : i + 1] for name, value in maps.items()},
                       {name: value[i : i + 1] for name, value in targets.items()}) for i in range(3)]

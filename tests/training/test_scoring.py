@@ -27,7 +27,15 @@ from src.training.ema import WeightAverage
 from src.training.scoring import Scoring, join_records, measure_of, start_scoring
 from src.weights.checkpoints import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
 from src.weights.side_file import find_checkpoints, read_side_file, side_file
-from tests.conftest import TINY, assert_user_error, call_script, noise_image, own_detector, resdcn_18_is, write_coco
+from tests.conftest import (
+    TINY,
+    assert_user_error,
+    call_script,
+    noise_image,
+    own_detector,
+    replace_resdcn_18,
+    write_coco,
+)
 from tests.metainfo import classes_of
 
 
@@ -41,14 +49,14 @@ def scoring(tiny_data, small_file, make_config):
         config = make_config(*TINY, "--data_dir", tiny_data, "--eval_epochs", 1, "--eval_config.K", 20,
                              "--eval_config.keep_res", "false")
         description = read_side_file(str(checkpoint or small_file))
-        with contextlib.nullcontext() if checkpoint else resdcn_18_is("LEAST"):
+        with contextlib.nullcontext() if checkpoint else replace_resdcn_18("LEAST"):
             network = build_network(Config(description["net_config"]), classes_of(3), "native")
         if checkpoint:
             load_weights(network, read_checkpoint(str(checkpoint)), "lively", use_ema=False)
         network.set_train()
         average = average and average(network)
         trained = TrainingDetector(network, average, description, config, "CPU")
-        return network, average, Scoring(trained, evaluator.scored_part(config, description), 5, **across)
+        return network, average, Scoring(trained, evaluator.scoring_set(config, description), 5, **across)
 
     return make
 
@@ -150,7 +158,8 @@ def test_an_image_is_drawn_in_the_orientation_of_its_annotation(tmp_path, make_c
     scoring.trained = types.SimpleNamespace(description={"classes": ["a"]})
     coco = read_coco(path)
     split = Split(path, str(tmp_path / "val2017"))
-    scoring.eval_set = evaluator.Part(DETECTION, coco, path, split.image_dir, image_list(split, coco), True, [1])
+    images = image_list(split, coco)
+    scoring.eval_set = evaluator.EvaluationSet(DETECTION, coco, path, split.image_dir, images, True, [1])
     heights = {name: drawing.shape[:2] for name, drawing in scoring.drawings()}
     caption = heights["1"][0] - 60
     assert heights["1"][1] == 200 and heights["2"] == (100 + caption, 120)
@@ -349,7 +358,7 @@ def test_changed_objects_change_the_measure(change, tmp_path, make_config):
         coco = read_coco(path)
         coco.dataset["annotations"][0].update(changes)
         images = [(1, "1.jpg"), (2, "2.jpg")]
-        return measure_of(evaluator.Part(DETECTION, coco, path, "", images, True, [1, 2]), make_config())
+        return measure_of(evaluator.EvaluationSet(DETECTION, coco, path, "", images, True, [1, 2]), make_config())
 
     assert measure(change) != measure({}) == measure({"id": 99, "note": "seen"})
 
@@ -372,7 +381,7 @@ def test_no_readable_image_is_an_error(rank_size, scoring, monkeypatch):
 def test_a_folder_without_images_is_an_error_before_training(tiny_data, small_file, make_config):
     config = make_config("--data_dir", tiny_data, "--eval_epochs", 1, "--dataset_config.val_image_dir", "annotations")
     with pytest.raises(UserError, match="6 images of .*json .*annotations; dataset_config.val_image_dir"):
-        evaluator.scored_part(config, read_side_file(str(small_file)))
+        evaluator.scoring_set(config, read_side_file(str(small_file)))
 
 
 def test_evaluations_during_training_write_no_images(scoring, tmp_path, monkeypatch, console):

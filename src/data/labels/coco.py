@@ -6,7 +6,7 @@ from pycocotools.coco import COCO
 
 from ...core.console import progress
 from ...core.errors import UserError
-from ...core.kinds import having, is_int64, is_text, list_of
+from ...core.kinds import dict_with, is_int64, is_text, list_of
 from ..coco import check_coco, class_list, image_size, load_json
 from .common import Labels
 from .formats import coco_files, images_of, split_of
@@ -76,7 +76,7 @@ def _merge_equal_names(content: Any) -> list[str]:
     Roboflow's first class has no boxes, and may have the name of a real one. Invalid content is left unchanged.
     """
     categories: Any = content.get("categories") if isinstance(content, dict) else None
-    if not list_of(having(id=is_int64, name=is_text))(categories):
+    if not list_of(dict_with(id=is_int64, name=is_text))(categories):
         return []
     kept: dict[str, dict] = {}
     same: dict[int, int] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ...core import errors
 from ...core.errors import UserError
-from ...core.tables import some, table
+from ...core.tables import abbreviate, table
 from ...imaging.reading import read_sizes
 from ..objects import object_problem, without_objects
 from .formats import SPLITS, name_of
@@ -133,7 +133,7 @@ def deduplicated(labels: Labels, images: Iterable[LabeledImage]) -> dict[str, La
         joined.append(image.path)
     if joined:
         labels.notes.append(f"{len(joined)} images are listed more than once, or have several label files: each gets "
-                            f"all of their objects, without duplicates ({some(joined, 3)})")
+                            f"all of their objects, without duplicates ({abbreviate(joined, 3)})")
     return kept
 
 

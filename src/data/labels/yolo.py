@@ -82,7 +82,7 @@ def read(folder: str, files: list[str]) -> Labels:
     if listed is None:
         listed = (_listed_images(folder, files, labels)
                   or [(split_of(folder_of(image)) or "train", image) for image in images])
-    with errors.about(os.path.join(folder, path or "")):
+    with errors.prefix_errors(os.path.join(folder, path or "")):
         names = class_names(description)
         count = class_count(description)
     names = names or _listed_names(folder, files, labels)

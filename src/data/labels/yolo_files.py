@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from ...core.errors import UserError
-from ...core.tables import some
+from ...core.tables import abbreviate
 from .formats import first_line, folder_of, images_of, is_label, stem
 from .names import plain_name, plain_names
 
@@ -118,7 +118,7 @@ def _owners(images: Iterable[str], txt_files: Sequence[str]) -> tuple[dict[str, 
                 owned[first[0]] = path
             for _, image in several:
                 if image not in owned:
-                    others = some((other for _, other in several if other != image), 3)
+                    others = abbreviate((other for _, other in several if other != image), 3)
                     unclear[image] = f"its label file may be {path}, but that may also belong to {others}"
     return owned, unclear
 
@@ -156,4 +156,4 @@ def _refuse_folders(folder: str, listed: Iterable[tuple[str, str]], elsewhere: d
             actual = dict.fromkeys(folder_of(elsewhere[image]) or "." for image in found)
             raise UserError(f"{folder}: {len(found)} of {len(images)} images in {place or '.'} have no label file in "
                             f"{' or '.join(expected)} where it is expected, but label files of their names are in "
-                            f"{some(actual, 3)}: rename that folder, or move the files")
+                            f"{abbreviate(actual, 3)}: rename that folder, or move the files")

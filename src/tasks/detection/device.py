@@ -51,18 +51,17 @@ class CenterNetLoss(nn.Cell):
     With several ranks, each sum is divided by the number of objects of all ranks over the number of ranks. So the mean
     over ranks, to which gradients are averaged, is the loss of the global batch, however the objects are distributed.
 
-    Args: a LossOptions; rank_size, and sum_over_ranks, a cell that sums a tensor over the ranks; parts, the number of
-    equal micro-batches that a batch is split into for construct: their losses, with the norms of the full batch, add up
-    to the batch's.
-
+    Args: a LossOptions; rank_size, and sum_over_ranks, a cell that sums a tensor over the ranks; micro_batches, the
+    number of equal micro-batches that a batch is split into for construct: their losses, with the norms of the full
+    batch, add up to the batch's.
     construct: maps {hm [N, C, H, W] (logits), wh, reg}, the targets {hm, ind, reg, reg_mask, wh, wh_mask} of
     targets.py, norms(targets) -> {loss, hm_loss, wh_loss, off_loss}.
     """
 
     def __init__(self, options: LossOptions, *, rank_size: int = 1, sum_over_ranks: nn.Cell | None = None,
-                 parts: int = 1) -> None:
+                 micro_batches: int = 1) -> None:
         super().__init__()
-        self.parts = parts
+        self.micro_batches = micro_batches
         self.mse_loss = options.mse_loss
         self.dense_wh = options.dense_wh
         self.reg_offset = options.reg_offset
@@ -85,7 +84,7 @@ class CenterNetLoss(nn.Cell):
     def construct(self, maps: dict, targets: dict, norms: dict) -> dict:
         mask = ops.broadcast_to(ops.expand_dims(targets["reg_mask"], -1), targets["reg"].shape)
         if self.mse_loss:
-            hm_loss = mse_loss(maps["hm"], targets["hm"]) / self.parts
+            hm_loss = mse_loss(maps["hm"], targets["hm"]) / self.micro_batches
         else:
             hm_loss = focal_loss(clamped_sigmoid(maps["hm"]), targets["hm"], norms["hm"])
         sizes = maps["wh"].astype(ms.float32)

@@ -71,7 +71,7 @@ def coco_records(image_id: int, rows: np.ndarray, category_ids: Sequence[int],
     ]
 
 
-def of_records(records: Sequence[dict], image_id: int, category_ids: Sequence[int]) -> np.ndarray:
+def rows_from_records(records: Sequence[dict], image_id: int, category_ids: Sequence[int]) -> np.ndarray:
     """The inverse of coco_records: the rows [M, 6], float32, of one image from COCO result dictionaries."""
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
     of_image = [[*record["bbox"], record["score"], labels[record["category_id"]]]
@@ -81,7 +81,7 @@ def of_records(records: Sequence[dict], image_id: int, category_ids: Sequence[in
     return rows
 
 
-def of_objects(objects: dict) -> np.ndarray:
+def rows_from_objects(objects: dict) -> np.ndarray:
     """Objects of an image as rows [M, 6], float32, with score 1."""
     boxes, labels = objects["boxes"], objects["labels"]
     return np.hstack([boxes, np.ones((len(boxes), 1)), labels[:, None]]).astype(np.float32)

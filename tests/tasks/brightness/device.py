@@ -18,7 +18,7 @@ def heads(net_config, metainfo):
 class Loss(nn.Cell):
     def __init__(self, boxes):
         super().__init__()
-        self.boxes, self.parts = boxes, boxes.parts
+        self.boxes, self.micro_batches = boxes, boxes.micro_batches
 
     def construct(self, maps, targets, norms):
         losses = self.boxes(maps, targets, norms)

@@ -17,14 +17,14 @@ def coco_records(image_id, rows, category_ids, round_scores=False):
     return [{**record, "light": list(map(float, light))} for record, light in zip(records, rows[:, 6:])]
 
 
-def of_records(records, image_id, category_ids):
+def rows_from_records(records, image_id, category_ids):
     light = [record["light"] for record in records if record["image_id"] == image_id]
-    rows = results.of_records(records, image_id, category_ids)
+    rows = results.rows_from_records(records, image_id, category_ids)
     return np.hstack([rows, np.array(light, np.float32).reshape(len(rows), -1)])
 
 
-def of_objects(objects):
-    return np.hstack([results.of_objects(objects), objects["light"]])
+def rows_from_objects(objects):
+    return np.hstack([results.rows_from_objects(objects), objects["light"]])
 
 
 def table_columns(metainfo):
