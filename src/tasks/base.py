@@ -49,6 +49,8 @@ class Task:
     - results: columns(metainfo), the rows' columns; to_image, merge, scaled, rows_from_objects, coco_records,
       rows_from_records, draw, table_columns and table_cells, the processing of rows.
     - schema: Object, the web service's description of an object, and objects(rows, metainfo).
+    - weights: REQUIRED heads, MMDETECTION {head: MMDetection's name}, describe_heads(weight), for other projects'
+      weights.
     - scores: score(coco, records), class_table(metrics), evaluate, confusion_matrix and image_quality.
     """
 

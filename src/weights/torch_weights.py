@@ -20,20 +20,20 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.tables import abbreviate
 from ..network.architectures import architecture_of, count_modules, hourglasses, resnet_config, resnet_of
+from ..tasks import TASKS, head_names
 
 BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 SOURCES = {"original": "the original", "mmdet": "MMDetection", "mmdet_plain": "MMDetection", "zoo": "the model zoo"}
 WITHOUT_DCN_BIAS = ("mmdet", "mmdet_plain", "zoo")  # in training; a file's biases are used if it has any
-# Replacements, in turn, of our names by the original's, after those of batch norm's parameters.
+# Replacements, in turn, of our names by the original's, after those of batch norm's parameters; HEAD: a task's head.
 ORIGINAL_NAMES = (
     (r"^backbone\.(?=base_layer\.|level\d\.)", "base."), (r"^backbone\.", ""),
     (r"^deconv_layers\.(?=dla_up\.|ida_up\.)", ""), (r"((?:proj|node)_\d+)\.bn\.", r"\1.actf.0."),
-    (r"^(hm|wh|reg)\.(\d+)\.0\.(?=weight|bias)", r"\1.\2.0.conv."),
-    (r"^(hm|wh|reg)\.(\d+)\.2\.(?=weight|bias)", r"\1.\2.1."),
+    (r"^(HEAD)\.(\d+)\.0\.(?=weight|bias)", r"\1.\2.0.conv."), (r"^(HEAD)\.(\d+)\.2\.(?=weight|bias)", r"\1.\2.1."),
 )
 ZOO_PREFIX = "network."
-MMDET_HEADS = {"hm": "bbox_head.heatmap_head", "wh": "bbox_head.wh_head", "reg": "bbox_head.offset_head"}
 # MMDetection's normalization of RGB values up to 255, in our form: BGR, up to 1.
 MMDET_MEAN = [103.53 / 255, 116.28 / 255, 123.675 / 255]
 MMDET_STD = [57.375 / 255, 57.12 / 255, 58.395 / 255]
@@ -64,21 +64,27 @@ def recognize(names: Iterable[str]) -> str:
                     "the model zoo's CenterNet, and ImageNet classifiers: torchvision's ResNets, and DLA-34")
 
 
+def _any_head() -> str:
+    """A regular expression for the head names of all tasks."""
+    return "|".join(sorted(head_names()))
+
+
 def source_name(name: str, kind: str) -> str:
     """The name of one of our parameters in weights of a kind."""
     if kind == "zoo":
-        return re.sub(r"^(hm|wh|reg)\.", r"\1_fn.", name).replace("conv_offset_mask", "conv_offset")
+        return re.sub(rf"^({_any_head()})\.", r"\1_fn.", name).replace("conv_offset_mask", "conv_offset")
     cell, _, field = name.rpartition(".")
     name = f"{cell}.{BATCH_NORM_NAMES.get(field, field)}"
     if kind in ("resnet", "dla"):
         return name.removeprefix("backbone.")
     if kind == "original":
         for pattern, replacement in ORIGINAL_NAMES:
-            name = re.sub(pattern, replacement, name)
+            name = re.sub(pattern.replace("HEAD", _any_head()), replacement, name)
         return name
     head, _, rest = name.partition(".")
-    if head in MMDET_HEADS:
-        return f"{MMDET_HEADS[head]}.{rest}"
+    for task in TASKS.values():
+        if head in task.weights.MMDETECTION:
+            return f"bbox_head.{task.weights.MMDETECTION[head]}.{rest}"
     if head == "deconv_layers":
         layer, _, rest = rest.partition(".")
         module, index = divmod(int(layer), 3)  # a module is convolution, norm and ReLU
@@ -117,21 +123,21 @@ def describe_backbone(state: Collection[str], kind: str) -> tuple[str, list[int]
 
 def describe_detector(state: Mapping[str, np.ndarray], kind: str) -> tuple[int, dict]:
     """(number of classes, entries of net_config) of a detector's state. Raises UserError if it has no heads."""
-    def get(name: str) -> Any:
-        return state.get(source_name(name, kind))
-
     network, stacks = _describe_features(state, kind), hourglasses(state.__contains__)
     last = f".{stacks - 1}" if stacks else ""
-    for head in (f"hm{last}", f"wh{last}"):
-        for layer in ("0", "2"):
-            if np.ndim(get(f"{head}.{layer}.weight")) != 4:
-                raise UserError(f"it lacks {source_name(f'{head}.{layer}.weight', kind)}, or that is not a convolution")
-    num_classes = len(get(f"hm{last}.2.weight"))
-    return num_classes, {
-        **network, "head_conv": len(get(f"hm{last}.0.weight")),
-        "cat_spec_wh": len(get(f"wh{last}.2.weight")) == 2 * num_classes > 2,
-        "reg_offset": any(get(f"reg{last}.{layer}.weight") is not None for layer in (0, 2)),
-    }
+
+    def weight(head: str, layer: int) -> Any:
+        return state.get(source_name(f"{head}{last}.{layer}.weight", kind))
+
+    # The task with the most heads in the state.
+    task = max(TASKS.values(), key=lambda task: sum(weight(head, 2) is not None for head in task.heads))
+    for head in task.weights.REQUIRED:
+        for layer in (0, 2):
+            if np.ndim(weight(head, layer)) != 4:
+                name = source_name(f"{head}{last}.{layer}.weight", kind)
+                raise UserError(f"it lacks {name}, or that is not a convolution")
+    num_classes, options = task.weights.describe_heads(weight)
+    return num_classes, {"task": task.name, **network, **options}
 
 
 def _describe_features(state: Collection[str], kind: str) -> dict:
@@ -182,18 +188,18 @@ def from_source(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int,
     used = {name: source for name, source in names.items() if name not in absent}
     missing = [source for source in used.values() if source not in state]
     if missing:
-        raise UserError(f"it lacks {_some(missing)}")
+        raise UserError(f"it lacks {abbreviate(missing, 4)}")
     taken = set(used.values())
     left_out = {name: _reason(name, kind, state) for name in state if name not in taken}
     unknown = [name for name, reason in left_out.items() if not reason]
     if unknown:
-        raise UserError(f"the network lacks {_some(unknown)}")
+        raise UserError(f"the network lacks {abbreviate(unknown, 4)}")
     broken = [source for source in used.values() if not np.isfinite(state[source]).all()]
     if broken:
-        raise UserError(f"it contains numbers that are not finite: {_some(broken)}")
+        raise UserError(f"it contains numbers that are not finite: {abbreviate(broken, 4)}")
     cast = [source for source in used.values() if state[source].dtype != np.float32]
     if cast:
-        remarks.append(f"converted to float32: {_some(cast)}")
+        remarks.append(f"converted to float32: {abbreviate(cast, 4)}")
     weights = {}
     for name, shape in shapes.items():
         value = state[used[name]].astype(np.float32) if name in used else np.zeros(shape, np.float32)
@@ -281,15 +287,8 @@ def _reason(name: str, kind: str, state: Mapping[str, np.ndarray]) -> str:
     return ""
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
 def report(state: Collection[str], others: Iterable[Any], conversion: Conversion) -> str:
-    """Text about a conversion: the number of used tensors, those left out and the reasons, and remarks.
-
-    Args: state {source name: array}; others, the file's other entries; the Conversion.
-    """
+    """Text about the conversion of a state {source name: array}; others are the file's other entries."""
     lines = [f"used: {len(state) - len(conversion.left_out)} of {len(state)} tensors"]
     for reason in sorted(set(conversion.left_out.values())):
         names = [name for name, why in conversion.left_out.items() if why == reason]

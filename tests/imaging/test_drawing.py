@@ -113,7 +113,8 @@ def test_scale_of_drawings_on_usual_images():
     (["a.1.jpg", "a.jpg", "a.jpg"], ["a.1.jpg", "a.jpg", "a.2.jpg"]),
     (["../../a.jpg", "/a.jpg", "./b//../a.jpg", "..", ""], ["a.jpg", "a.1.jpg", "b/a.jpg", "image.png", "image.1.png"]),
     (["a.jpg", "a.jpg/b.jpg"], ["a.jpg", "a.jpg_/b.jpg"]),
-    (["x" * 250 + ".jpg"] * 2, ["x" * 200 + ".jpg", "x" * 200 + ".1.jpg"]), (["猫" * 84 + ".jpg"], ["猫" * 66 + ".jpg"]),
+    (["x" * 250 + ".jpg"] * 2, ["x" * 200 + ".jpg", "x" * 200 + ".1.jpg"]),
+    (["猫" * 84 + ".jpg"], ["猫" * 66 + ".jpg"]),
     (["a\udcff.jpg", ".jpg"], ["a\udcff.jpg", ".jpg.png"]),
 ])
 def test_names_of_drawings(names, paths):

@@ -1,0 +1,5 @@
+"""No other project has the head light."""
+from src.tasks.detection.weights import describe_heads
+
+__all__ = ["describe_heads"]
+REQUIRED, MMDETECTION = ("hm", "wh", "light"), {}
