@@ -64,8 +64,17 @@ def norm_l1_loss(pred: Tensor, target: Tensor, mask: Tensor, norm: Tensor) -> Te
 
 
 def suppress_non_peaks(heat: Tensor) -> Tensor:
-    """Zero the values of heat [N, C, H, W] that are not the maximum of their 3x3 neighborhood: the paper's NMS."""
-    peak = ops.MaxPool(kernel_size=3, strides=1, pad_mode="same")(heat)
+    """Zero the values of heat [N, C, H, W] that are not the maximum of their 3x3 neighborhood: the paper's NMS.
+
+    The maximum is one of the values itself, bit for bit, on every device: a pooling kernel may compute in float16
+    (Ascend 910), and then equals no float32. It is also a little faster than max-pooling on a CPU.
+    """
+    n, classes, height, width = heat.shape
+    maps = heat.reshape(n * classes, height, width)
+    wide = ops.concat((maps[:, :, :1], maps, maps[:, :, -1:]), 2)
+    peak = ops.maximum(ops.maximum(wide[:, :, :-2], wide[:, :, 2:]), maps)
+    high = ops.concat((peak[:, :1], peak, peak[:, -1:]), 1)
+    peak = ops.maximum(ops.maximum(high[:, :-2], high[:, 2:]), peak).reshape(n, classes, height, width)
     return heat * (peak == heat).astype(heat.dtype)
 
 

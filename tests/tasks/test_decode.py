@@ -1,9 +1,10 @@
 """src/tasks/detection/device.py against loops in Python."""
 import itertools
 
+import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, ops
 
 from src.tasks.detection.device import decode
 from src.tasks.points import suppress_non_peaks, top_k
@@ -57,6 +58,21 @@ def test_values_that_are_not_peaks_become_zero():
             expected[i, label, y, x] = 0
     assert (expected[0, 0, 2, 2:4] == 1).all()
     np.testing.assert_array_equal(suppress_non_peaks(Tensor(heat)).asnumpy(), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 2), (7, 3)])
+def test_peaks_do_not_depend_on_the_type_that_pooling_computes_in(size, monkeypatch):
+    """Where max-pooling computes in float16, as it may on an Ascend 910, its maximum equals hardly any float32."""
+    pool = ops.MaxPool(kernel_size=3, strides=1, pad_mode="same")
+
+    def in_float16(**settings):
+        return lambda heat: pool(heat).astype(ms.float16).astype(ms.float32)
+
+    heat = varied_heat((2, 3, *size))
+    expected = (Tensor(heat) * (pool(Tensor(heat)) == Tensor(heat))).asnumpy()
+    monkeypatch.setattr(ops, "MaxPool", in_float16)
+    np.testing.assert_array_equal(suppress_non_peaks(Tensor(heat)).asnumpy(), expected)
+    assert np.count_nonzero(expected) >= 6  # one in each map at least
 
 
 @pytest.mark.parametrize("shape, k", [((3, 4, 5, 6), 7), ((3, 4, 5, 6), 19), ((3, 4, 5, 6), 20), ((3, 4, 5, 6), 21),
