@@ -41,7 +41,7 @@ from src.network import architectures
 from src.network.centernet import CenterNet, InferenceMaps, build_network
 from src.network.deform_conv import deform_conv_composite, deform_conv_native
 from src.network.device_input import NamedColumns
-from src.network.folding import make_for_inference
+from src.network.folding import fold_batch_norm
 from src.network.hourglass import Hourglass, StackFeatures
 from src.tasks import points
 from src.tasks.augmentation import Augmentation, whole_image
@@ -232,7 +232,7 @@ def family_rows(vectors, folder, name):
             network = converted_network(state, dcn_impl).set_train(False)
             if dcn_impl == "native":
                 yield round_trip(name, weights_of(network), state)
-        elif left := make_for_inference(network):
+        elif left := fold_batch_norm(network):
             yield from failed(f"{name}: {left} batch norms were not folded")
         label = f"{name}{', ' + dcn_impl if deformable else ''}, {'folded' if folded else 'not folded'}"
         with as_a_graph() if folded and dcn_impl == "native" else contextlib.nullcontext():

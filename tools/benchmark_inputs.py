@@ -109,10 +109,10 @@ def build_detector(*args):
 
     from src.inference.detector import Detector
     from src.network.centernet import build_detection, build_network
-    from src.network.folding import make_for_inference
+    from src.network.folding import fold_batch_norm
 
     config = settings(*args)
     network = build_network(config.net_config, METAINFO, "composite")
-    make_for_inference(network)
+    fold_batch_norm(network)
     graph = build_detection(network, config.net_config, METAINFO, 100, ms.nn.Identity())
     return Detector(graph, {"mean": config.dataset_config.mean, "std": config.dataset_config.std}, 4)

@@ -7,9 +7,8 @@ from mindspore import nn
 
 from ..network.deform_conv import DeformConv2d
 from ..network.dla import DLA, DeformBlock, DLAUp, DLAUpsampling, IterativeAggregation, Root, Tree, TreeBlock
-from ..network.folding import MaxPoolOfPositive
 from ..network.hourglass import ConvBlock, Hourglass, Level, Residual, StackFeatures
-from ..network.resnet import BasicBlock, Bottleneck, ResNet
+from ..network.resnet import BasicBlock, Bottleneck, MaxPoolOfPositive, ResNet
 from .onnx_graph import Graph
 
 

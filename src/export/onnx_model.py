@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def build_model(task: "Task", detection: "DetectionNetwork", from_bytes: bool, onnx_dcn: str, sizes: tuple,
                 row_width: int, metadata: dict[str, str]) -> "onnx.ModelProto":
-    """The ModelProto of a Task's DetectionNetwork, optimized by folding.make_for_inference.
+    """The ModelProto of a Task's DetectionNetwork, optimized by folding.fold_batch_norm.
 
     Input `image`: float32 [batch, 3, height, width], or uint8 [batch, height, width, 3] if from_bytes. Output
     `detections`: float32 [batch, K, row_width]. sizes: batch, height and width, numbers, or names if they are variable.

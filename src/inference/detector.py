@@ -21,7 +21,7 @@ from ..model_utils.config import Config
 from ..network.centernet import Heatmap, build_detection, build_network
 from ..network.deform_conv import resolve_dcn_impl
 from ..network.device_input import Normalize
-from ..network.folding import make_for_inference
+from ..network.folding import fold_batch_norm
 from ..network.graphs import Graphs
 from ..tasks import task_of
 from ..weights.checkpoints import load_weights, read_parameters, weights_note
@@ -100,7 +100,7 @@ def load_detector(checkpoint: str, description: dict, eval_config: Config, devic
     network = build_network(Config(description["net_config"]), description, dcn_impl)
     parameters = read_parameters(checkpoint)
     load_weights(network, parameters, checkpoint, use_ema=use_ema)
-    if left := make_for_inference(network):
+    if left := fold_batch_norm(network):
         LOG.info(f"{left} batch norms not folded: folding would lose precision")
     any_size = takes_any_size(eval_config, device_target, dcn_impl)
     detector = build_detector(network, description, eval_config, any_size, from_bytes)
@@ -115,7 +115,7 @@ def takes_any_size(eval_config: Config, device_target: str, dcn_impl: str) -> bo
 
 def build_detector(network: nn.Cell, description: dict, eval_config: Config, any_size: bool,
                    from_bytes: bool = False) -> Detector:
-    """The Detector of a CenterNet that folding.make_for_inference has modified."""
+    """The Detector of a CenterNet that folding.fold_batch_norm has modified."""
     options = Config(description["net_config"])
     input_cell = Normalize(description["mean"], description["std"]) if from_bytes else nn.Identity()
     detection = build_detection(network, options, description, eval_config.K, input_cell, eval_config.flip_test)

@@ -2,27 +2,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 
 MAX_MEAN = 80  # 80 * 2^-24 (half the last bit of float32) is 5e-6
-
-
-class MaxPoolOfPositive(nn.Cell):
-    """3x3 max-pooling with stride 2 and padding 1 for non-negative values, [N, C, H, W], which can be padded with 0.
-
-    On a CPU several times as fast as nn.MaxPool2d with padding, whose gradient is faster, however.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = nn.MaxPool2d(3, 2, pad_mode="valid")
-
-    def construct(self, x: Tensor) -> Tensor:
-        n, channels, height, width = x.shape
-        line = ops.zeros((n, channels, 1, width), x.dtype)
-        x = ops.concat((line, x, line), 2)
-        column = ops.zeros((n, channels, height + 2, 1), x.dtype)
-        return self.pool(ops.concat((column, x, column), 3))
 
 
 @dataclass(frozen=True)
@@ -34,13 +16,6 @@ class Normalized:
     cell: nn.Cell
     name: str
     bias: Parameter | None
-
-
-def make_for_inference(network: nn.Cell) -> int:
-    """Optimize a CenterNet for inference in place, with the same outputs; returns the number of batch norms kept."""
-    if hasattr(network.backbone, "maxpool"):  # a ResNet's, after a ReLU
-        network.backbone.maxpool = MaxPoolOfPositive()
-    return fold_batch_norm(network)
 
 
 def fold_batch_norm(network: nn.Cell) -> int:

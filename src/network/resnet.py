@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, HeUniform
 
 from .deform_conv import DeformConv2d
@@ -62,6 +62,25 @@ class Bottleneck(nn.Cell):
         return self.relu(out + self.downsample(x))
 
 
+class MaxPoolOfPositive(nn.Cell):
+    """3x3 max-pooling with stride 2 and padding 1 for non-negative values, [N, C, H, W], which can be padded with 0.
+
+    In training nn.MaxPool2d with pad_mode "pad" becomes MaxPool3DWithArgmax, for which an Ascend 910 has no AI Core
+    kernel (docs/ascend.md); without padding it is MaxPool.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(3, 2, pad_mode="valid")
+
+    def construct(self, x: Tensor) -> Tensor:
+        n, channels, height, width = x.shape
+        line = ops.zeros((n, channels, 1, width), x.dtype)
+        x = ops.concat((line, x, line), 2)
+        column = ops.zeros((n, channels, height + 2, 1), x.dtype)
+        return self.pool(ops.concat((column, x, column), 3))
+
+
 BLOCKS: dict[str, Any] = {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}
 
 
@@ -78,7 +97,7 @@ class ResNet(nn.Cell):
         self.conv1 = conv(3, 64, 7, 2)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool2d(3, 2, pad_mode="pad", padding=1)
+        self.maxpool = MaxPoolOfPositive()
         self.layer1 = _stage(block, 64, 64, num_stacks[0], 1)
         self.layer2 = _stage(block, 64 * block.expansion, 128, num_stacks[1], 2)
         self.layer3 = _stage(block, 128 * block.expansion, 256, num_stacks[2], 2)

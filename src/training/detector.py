@@ -64,7 +64,7 @@ class TrainingDetector:
         inference = build_sharing(self.network, self.description, self.dcn_impl)
         self.pairs = folding.normalized_layers(inference)
         self.foldable = [folding.can_fold(pair) for pair in self.pairs]
-        folding.make_for_inference(inference)
+        folding.fold_batch_norm(inference)
         return build_detector(inference, self.description, self.config.eval_config, self.any_size)
 
 

@@ -29,7 +29,7 @@ from src.model_utils import config as config_module
 from src.network.centernet import build_detection
 from src.network.deform_conv import DeformConv2d
 from src.network.device_input import Normalize
-from src.network.folding import make_for_inference
+from src.network.folding import fold_batch_norm
 from src.tasks.detection import DETECTION
 from src.tasks.detection.onnx import decode
 from tests import environments, torch_reference
@@ -186,7 +186,7 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
         if name.startswith(("hm", "wh", "reg")) or "conv_offset_mask" in name:
             value.set_data(ms.Tensor(rng.standard_normal(value.shape) * (0.3 if name.endswith("weight") else 1),
                                      ms.float32))
-    make_for_inference(network)
+    fold_batch_norm(network)
     input_cell = Normalize([0.4, 0.45, 0.5], [0.25, 0.3, 0.2]) if from_bytes else ms.nn.Identity()
     net_config = config_module.make_config(net_config={"cat_spec_wh": cat_spec_wh, "reg_offset": reg_offset}).net_config
     return build_detection(network, net_config, classes_of(3), k, input_cell, flip_test)

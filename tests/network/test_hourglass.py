@@ -9,7 +9,7 @@ from src.export.onnx_model import build_model
 from src.inference.onnx_detector import start_session
 from src.network.architectures import architecture_of
 from src.network.centernet import build_detection
-from src.network.folding import make_for_inference
+from src.network.folding import fold_batch_norm
 from src.tasks import DETECTION
 from src.training.step import set_precision
 from src.weights.checkpoints import load_weights
@@ -71,7 +71,7 @@ def test_the_onnx_file_has_the_originals_maps(name, by_operation):
 
     state, pixels, vectors = golden_state(name)
     network = parity.converted_network({key: value.numpy() for key, value in state.items()}, "native")
-    make_for_inference(network)
+    fold_batch_norm(network)
     last = max(network.stacks - 1, 0)
     heat = 1 / (1 + np.exp(-vectors[f"hm_{last}"].astype(np.float64)))
     golden = [heat, vectors[f"wh_{last}"], vectors[f"reg_{last}"]]

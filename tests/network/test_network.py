@@ -3,13 +3,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 import torch
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from src.core.errors import UserError
 from src.network import deform_conv
 from src.network.centernet import build_detection
 from src.network.deform_conv import DeformConv2d, deform_conv_composite, resolve_dcn_impl
-from src.network.resnet import ResNet
+from src.network.resnet import MaxPoolOfPositive, ResNet
 from src.training.step import set_precision
 from tests import parity, torch_reference
 from tests.conftest import GOLDEN, load_golden, network_of
@@ -144,3 +144,15 @@ def test_the_number_of_detections_is_k(small, by_operation, make_config):
     for k in (3, 150):
         detector = build_detection(network, net_config, classes_of(2), k, nn.Identity())
         assert detector(Tensor(np.zeros((1, 3, 64, 64), np.float32))).shape == (1, k, 6)
+
+
+def test_the_stems_pooling_is_max_pooling_with_padding(by_operation):
+    """After a ReLU, to the last bit, forward and backward, for sides odd and even; nn.MaxPool2d pads with -inf."""
+    for height, width in ((8, 12), (7, 5), (2, 2)):
+        rng, pooled = np.random.default_rng(0), (2, 3, -(-height // 2), -(-width // 2))
+        features = Tensor(rng.normal(size=(2, 3, height, width)).astype(np.float32))
+        weight = Tensor(rng.normal(size=pooled).astype(np.float32))
+        pools = MaxPoolOfPositive(), nn.MaxPool2d(3, 2, pad_mode="pad", padding=1)
+        found = [ms.value_and_grad(lambda x, pool=pool: (pool(ops.relu(x)) * weight).sum())(features) for pool in pools]
+        np.testing.assert_array_equal(pools[0](ops.relu(features)).asnumpy(), pools[1](ops.relu(features)).asnumpy())
+        np.testing.assert_array_equal(found[0][1].asnumpy(), found[1][1].asnumpy())
