@@ -131,8 +131,9 @@ def train(config: Config, data: "EvaluationSet | None", target: str, rank: int, 
     except interrupts.Interrupted:  # raised after the same step on all ranks
         shut_down_ranks(rank_size)
         raise
+    memory = peak_memory(target)  # before the ranks shut down: MindSpore then has no device to ask
     shut_down_ranks(rank_size)
-    LOG.info(peak_memory(target))
+    LOG.info(memory)
     if rank == 0:
         record = os.path.join(config.save_result_dir, "train_record.jsonl")
         curve = plot_losses(record, loss_chart_path(record))

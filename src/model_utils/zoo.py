@@ -49,6 +49,10 @@ def translate(settings: dict[str, Any], rules: Rules,
     if settings.get("run_mode") == "test" and not settings.keys().isdisjoint({*IGNORED, *OVERRIDES}):
         ignored.append("run_mode test (val is what eval.py does there; --run_mode test detects in the test images)")
         settings = {**settings, "run_mode": "val"}
+    if not settings.keys().isdisjoint({*IGNORED, *OVERRIDES}):
+        sink = [name for name in ("enable_data_sink", "data_sink_steps") if name in settings]
+        ignored += [f"{name} {settings[name]} (the data sink is off there)" for name in sink]
+        settings = {name: value for name, value in settings.items() if name not in sink}
     for name, value in settings.items():
         kind = rules.get(name, {}).get("kind", "")
         if name in IGNORED:

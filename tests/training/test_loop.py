@@ -67,14 +67,14 @@ def test_a_sink_ends_with_the_run(monkeypatch):
 
 
 def test_data_sink_is_for_ascend(make_config, console):
-    config = make_config("--data_sink_steps", 5)
+    config = make_config("--enable_data_sink", "true", "--data_sink_steps", 5)
     assert choose_sink_steps(config, "Ascend", 916) == 5
-    assert choose_sink_steps(make_config("--data_sink_steps", -1), "Ascend", 916) == 916
+    assert choose_sink_steps(make_config("--enable_data_sink", "true", "--data_sink_steps", -1), "Ascend", 916) == 916
     assert console.readouterr().out == ""
     assert choose_sink_steps(config, "CPU", 916) == 0
     output = console.readouterr().out
     assert "enable_data_sink" in output and "Ascend" in output
-    assert choose_sink_steps(make_config("--enable_data_sink", "false", "--data_sink_steps", 5), "Ascend", 916) == 0
+    assert choose_sink_steps(make_config("--data_sink_steps", 5), "Ascend", 916) == 0  # off by default
 
 
 class LoopStandIn:
