@@ -1,4 +1,5 @@
 """A module name of the model zoo; zoo_names.py lists the modules with its content."""
-from .model_utils.zoo_names import getter
+if __package__:  # run as a script it does nothing, as in the model zoo
+    from .model_utils.zoo_names import getter
 
-__getattr__ = getter(__name__)
+    __getattr__ = getter(__name__)

@@ -1,6 +1,7 @@
 """Write a rank table (hccl.json, version 1.0) for machines without a cluster manager: for this server, or merged from
 the tables of several servers."""
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ def this_server(options: argparse.Namespace) -> ServerDevices:
     """The server id and devices of this machine. Raises UserError if its devices or their addresses are unknown."""
     addresses = {} if options.cpu else read_device_ips(options.hccn_conf)
     if not addresses and not options.cpu:
-        raise UserError(f"{options.hccn_conf} contains no device addresses; set --hccn_conf to another file, or --cpu")
+        problem = "contains no device addresses" if os.path.isfile(options.hccn_conf) else "does not exist"
+        raise UserError(f"{options.hccn_conf} {problem}; set --hccn_conf to the file with the addresses, or --cpu")
     if options.cpu and not options.devices:
         raise UserError("--cpu requires --devices, one per process, such as 0-1 for two")
     devices = parse_devices(options.devices) if options.devices else sorted(addresses)

@@ -64,7 +64,7 @@ def convert(split: Split, config: Config) -> dict:
                 with writing_records(mindrecord_dir):
                     writer.write_raw_data(records)  # in one call: single writes fill the files unevenly
         log_skipped(skipped)
-        _require_objects(rows, split, len(listed))
+        _require_objects(rows, split, len(listed), len(skipped))
         with writing_records(mindrecord_dir):
             writer.commit()
         files, boxes = sorted(os.listdir(partial)), collect(rows)
@@ -82,11 +82,12 @@ def convert(split: Split, config: Config) -> dict:
     return manifest
 
 
-def _require_objects(rows: list[tuple], split: Split, listed: int) -> None:
+def _require_objects(rows: list[tuple], split: Split, listed: int, skipped: int) -> None:
     """Raise UserError unless there is an object in the rows (size, boxes, labels)."""
     if not any(len(labels) for _, _, labels in rows):
         what = "no usable image" if not rows else f"no object in any of {len(rows)} usable images"
-        raise UserError(f"{split.annotation}: {what} in {split.image_dir} ({listed} listed)")
+        raise UserError(f"{split.annotation}: {what} in {split.image_dir} ({listed} listed; "
+                        f"{skipped} entries skipped, as named above)")
 
 
 def _chunks(items: list, size: int) -> list[list]:

@@ -87,6 +87,7 @@ def read_manifest(config: Config) -> dict:
     zoo_files = [] if os.path.isfile(path) else find_zoo_files(mindrecord_dir, prefix)
     if zoo_files:
         manifest = describe_zoo_files(config, zoo_files)
+        check_task(manifest, config, mindrecord_dir)
     elif os.path.isfile(path):
         manifest = read_json(path, "a manifest of MindRecord files", {
             "dataset": is_string, "files": list_of(is_text), "classes": list_of(is_text, least=1),

@@ -97,60 +97,65 @@ def scoring_set(config: Config, description: dict) -> EvaluationSet | None:
     if config.run_mode != "val" or not config.enable_eval:
         raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but run_mode is {config.run_mode} and "
                                f"enable_eval is {config.enable_eval}; scoring needs val and true")
-    part = read_evaluation_set(find_split(config.data_dir, "val", config.dataset_config), description, config)
-    if not any(os.path.isfile(path) for _, path in part.images):
-        raise errors.UserError(f"none of the {len(part.images)} images of {part.annotation} is in {part.image_dir}; "
+    eval_set = read_evaluation_set(find_split(config.data_dir, "val", config.dataset_config), description, config)
+    if not any(os.path.isfile(path) for _, path in eval_set.images):
+        raise errors.UserError(f"none of the {len(eval_set.images)} images of {eval_set.annotation} is in "
+                               f"{eval_set.image_dir}; "
                                "dataset_config.val_image_dir sets another folder")
-    if part.task.scores.score(part.coco, [])[1][config.best_metric] < 0:
-        raise errors.UserError(f"best_metric is {config.best_metric}, but {part.annotation} has no objects of that "
+    if eval_set.task.scores.score(eval_set.coco, [])[1][config.best_metric] < 0:
+        raise errors.UserError(f"best_metric is {config.best_metric}, but {eval_set.annotation} has no objects of that "
                                "size; choose another metric")
-    return part
+    return eval_set
 
 
-def evaluate(detector: Any, part: EvaluationSet, config: Config, report: Callable[[str], None] = LOG.info) -> None:
-    """Detect on a EvaluationSet and write the results into save_result_dir; pass the scores and the folder to `report`.
+def evaluate(detector: Any, eval_set: EvaluationSet, config: Config,
+             report: Callable[[str], None] = LOG.info) -> None:
+    """Detect on an EvaluationSet and write the results into save_result_dir; pass scores and folder to `report`.
 
     Raises Interrupted, with the results so far kept, and UserError if no image can be read.
     """
     target = os.path.join(config.save_result_dir, config.run_mode)
     with atomic_folder(target, results_of(config.run_mode)) as folder:
         start = time.perf_counter()
-        results, times = detect(detector, part, config, folder)
+        results, times = detect(detector, eval_set, config, folder)
         seconds = time.perf_counter() - start
         log_skipped(results.skipped)
-        require_readable(len(results.skipped), part)
+        require_readable(len(results.skipped), eval_set)
         LOG.info(f"{times.images} images, {len(results.skipped)} skipped, {times.summary(seconds)}")
         results.write(folder, config.run_mode)
-        if len(results.images) < len(part.images):
+        if len(results.images) < len(eval_set.images):
             os.rename(folder, unfinished := free_name(f"{target}.unfinished"))
-            raise interrupts.Interrupted(f"stopped after {len(results.images)} of {len(part.images)} images; unscored "
+            done = f"{len(results.images)} of {len(eval_set.images)}"
+            raise interrupts.Interrupted(f"stopped after {done} images; unscored "
                                          f"results in {unfinished}; run the same command to start over")
-        if part.scoring:
-            extra = {"images": len(part.images), "skipped": len(results.skipped),
+        if eval_set.scoring:
+            extra = {"images": len(eval_set.images), "skipped": len(results.skipped),
                      "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
-            name = dataset_name(config.data_dir, part.coco)
+            name = dataset_name(config.data_dir, eval_set.coco)
             voc_metric = config.eval_config.voc_metric
-            report(score_and_write(folder, part.task, part.coco, results.records, name, extra, voc_metric))
+            report(score_and_write(folder, eval_set.task, eval_set.coco, results.records, name, extra, voc_metric))
     if results.skipped:
-        LOG.warning(f"warning: {len(results.skipped)} of {len(part.images)} images were skipped"
-                    f"{' and count as images without detections' if part.scoring else ''}")
+        LOG.warning(f"warning: {len(results.skipped)} of {len(eval_set.images)} images were skipped"
+                    f"{' and count as images without detections' if eval_set.scoring else ''}")
     report(f"results: {target}")
 
 
-def require_readable(unread: int, part: EvaluationSet) -> None:
-    """Raise UserError if none of a EvaluationSet's images could be read; unread, the number of unreadable ones."""
-    if unread == len(part.images):
-        raise errors.UserError(f"none of the {unread} images in {part.image_dir} could be read; no results are written")
+def require_readable(unread: int, eval_set: EvaluationSet) -> None:
+    """Raise UserError if none of an EvaluationSet's images could be read; unread, the number of unreadable ones."""
+    if unread == len(eval_set.images):
+        raise errors.UserError(f"none of the {unread} images in {eval_set.image_dir} could be read; no results are "
+                               "written")
 
 
-def detect(detector: Any, part: EvaluationSet, config: Config, folder: str | None = None) -> tuple[Results, StageTimes]:
+def detect(detector: Any, eval_set: EvaluationSet, config: Config,
+           folder: str | None = None) -> tuple[Results, StageTimes]:
     """Detect in the images of an EvaluationSet; after an interrupt the results hold only the images that are done.
 
     With a folder and visual_image, the images are drawn into folder/images under their file names.
     """
-    sizes = {info["id"]: image_size(info) for info in part.coco.dataset["images"]} if part.coco else {}
-    file_names = drawing.drawing_paths([os.path.relpath(path, part.image_dir) for _, path in part.images])
-    names = {image_id: name for (image_id, _), name in zip(part.images, file_names)}
+    sizes = {info["id"]: image_size(info) for info in eval_set.coco.dataset["images"]} if eval_set.coco else {}
+    file_names = drawing.drawing_paths([os.path.relpath(path, eval_set.image_dir) for _, path in eval_set.images])
+    names = {image_id: name for (image_id, _), name in zip(eval_set.images, file_names)}
     records: dict[int, list[dict]] = {}
     skipped, times = [], StageTimes()
 
@@ -160,20 +165,20 @@ def detect(detector: Any, part: EvaluationSet, config: Config, folder: str | Non
     def size_of(item: tuple[int, str]) -> tuple[int, int] | None:
         return sizes.get(item[0]) or read_size(item[1])
 
-    detecting = detect_all(detector, part.images, load, config, times, size_of)
-    for detected in interrupts.until_interrupted(progress(detecting, "detecting", total=len(part.images))):
+    detecting = detect_all(detector, eval_set.images, load, config, times, size_of)
+    for detected in interrupts.until_interrupted(progress(detecting, "detecting", total=len(eval_set.images))):
         image_id, path = detected.item
         if detected.problem:
             skipped.append(f"image {image_id} ({path}): {detected.problem}")
             continue
         rows = detected.detections
-        records[image_id] = part.task.results.coco_records(image_id, rows, part.category_ids,
+        records[image_id] = eval_set.task.results.coco_records(image_id, rows, eval_set.category_ids,
                                                            config.eval_config.round_scores)
         if config.visual_image and folder:
-            drawn = compare(part.task, detected.image, rows, part.ground_truth(image_id, detector.description),
+            drawn = compare(eval_set.task, detected.image, rows, eval_set.ground_truth(image_id, detector.description),
                             detector.description, config.eval_config.score_thresh)
             drawing.save_image(os.path.join(folder, "images", names[image_id]), drawn)
-    unfinished = len(records) + len(skipped) < len(part.images)
-    images = [image for image in part.images if image[0] in records] if unfinished else part.images
+    unfinished = len(records) + len(skipped) < len(eval_set.images)
+    images = [image for image in eval_set.images if image[0] in records] if unfinished else eval_set.images
     in_order = [record for image_id, _ in images for record in records.get(image_id, [])]
-    return Results(part.task, part.annotation, images, in_order, skipped), times
+    return Results(eval_set.task, eval_set.annotation, images, in_order, skipped), times

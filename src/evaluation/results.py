@@ -8,7 +8,6 @@ from ..core.backups import contains_files
 from ..core.files import write_json
 from ..core.kinds import dict_with, dictionary_of, is_int64, is_number, is_string, list_of, or_none
 from ..tasks import Task
-from ..tasks.detection import voc_scores
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -64,10 +63,7 @@ def score_and_write(folder: str, task: Task, coco: "COCO", records: list[dict], 
     text, metrics = task.scores.score(coco, records)
     text = f"overall performance on {name} validation dataset\n{text}\n{task.scores.class_table(metrics)}"
     if voc_metric:
-        result, objects = voc_scores.score(coco, records)
-        for rule, key in (("11 points", "07"), ("area", "area")):
-            metrics[f"VOC_mAP_{key}"] = voc_scores.mean(result[rule])
-            metrics[f"VOC_AP_{key}_per_class"] = result[rule]
-        text += f"\nPascal VOC, IoU {voc_scores.IOU}, without difficult objects\n{voc_scores.table(result, objects)}"
+        table, values = task.scores.score_voc(coco, records)
+        text, metrics = f"{text}\n{table}", {**metrics, **values}
     write_json(os.path.join(folder, "metrics.json"), {**metrics, **extra})
     return text

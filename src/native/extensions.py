@@ -75,7 +75,11 @@ def build() -> None:
             if done.returncode:
                 raise _build_error(_cause(done.stderr))
             for made in glob.glob(os.path.join(sources, "*.so")):
-                os.replace(made, os.path.join(FOLDER, os.path.basename(made)))
+                place = os.path.join(FOLDER, os.path.basename(made))
+                os.replace(made, place)
+                source = os.path.join(FOLDER, f"{os.path.basename(made).split('.')[0]}.pyx")
+                latest = max(os.path.getmtime(place), os.path.getmtime(source))  # a clock may be wrong
+                os.utime(place, (latest, latest))
     except OSError as error:
         raise _build_error(f"{FOLDER}: {reason(error)}") from error
 
@@ -88,5 +92,5 @@ def _cause(output: str) -> str:
 
 def _build_error(cause: str) -> UserError:
     command = f"{shlex.join(['cd', ROOT])} && {shlex.join([sys.executable, 'setup.py', 'build_ext', '--inplace'])}"
-    return UserError(f"the Cython extensions are missing and could not be built ({cause}); install a C compiler and "
-                     f"Cython, make the folder writable, and run: {command}")
+    return UserError(f"the Cython extensions are missing, or older than their sources, and could not be built "
+                     f"({cause}); install a C compiler and Cython, make the folder writable, and run: {command}")

@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.kinds import is_number
 from ..model_utils.config import as_text, flatten
-from ..tasks import metric_labels
+from ..tasks import metric_labels, task_of
 from .curves import draw_score, smooth
 from .record import best_score, epochs_trained
 from .report import chart, loss_series, write_page
@@ -162,6 +162,7 @@ def read_settings(path: str) -> dict[str, str]:
         for section in SECTIONS:
             if isinstance(description.get(section), dict):
                 flat |= flatten(description[section], "net_config." if section == "net_config" else "")
+        flat.setdefault("net_config.task", task_of({}).name)  # earlier versions name none
         return {name: as_text(value) or '""' for name, value in flat.items()}
     except RecursionError as error:
         raise UserError(f"{path}: not the side file of a checkpoint (settings nested too deeply)") from error

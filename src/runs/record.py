@@ -207,7 +207,7 @@ def read_record(path: str) -> tuple[list[dict], list[tuple[int, int, dict]]]:
 
 
 def best_score(scores: list[tuple[int, int, dict]]) -> tuple[int, int, dict] | None:
-    """The last entry of read_scores with the highest AP, like centernet-best.ckpt, or None if there is no AP."""
+    """The last entry of read_scores with the highest AP, or None if there is no AP."""
     known = (score for score in reversed(scores) if score[2].get("AP", -1) >= 0)
     return max(known, key=lambda score: score[2]["AP"], default=None)
 

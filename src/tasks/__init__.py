@@ -19,7 +19,7 @@ def task_of(settings: Any) -> Task:
     """
     default = DETECTION.name
     name = settings.get("task", default) if isinstance(settings, dict) else getattr(settings, "task", default)
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         near = suggest(name, TASKS) if isinstance(name, str) else ""
         advice = f"did you mean {near}?" if near else f"choose from {', '.join(TASKS)}"
         raise UserError(f"unknown task {name!r}; {advice}")

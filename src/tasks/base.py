@@ -22,10 +22,10 @@ class Head:
 class Task:
     """A kind of detection.
 
-    Attributes: heads, the names of all heads that its network may have, and class_heads, those whose shape may depend
-    on the number of classes; losses {name in logs and records: label in charts}, the heatmap's first; metrics {name:
-    label in reports}, AP and AP50 first, higher is better and negative means undefined; package, the Python package of
-    the modules below.
+    Attributes: heads, the names of all heads that its network may have, and class_heads, those whose shape may
+    depend on the number of classes; losses {name in logs and records, which ends in _loss: label in charts}, the
+    heatmap's first; metrics {name: label in reports}, AP and AP50 first, higher is better and negative means
+    undefined; package, the Python package of the modules below.
 
     metainfo describes the objects of a data set, from its annotation file: a dictionary with classes, category_ids and
     the task's additions. It is stored in manifests and side files, which serve as metainfo. Objects are those of one
@@ -51,7 +51,8 @@ class Task:
     - schema: Object, the web service's description of an object, and objects(rows, metainfo).
     - weights: REQUIRED heads, MMDETECTION {head: MMDetection's name}, describe_heads(weight), for other projects'
       weights.
-    - scores: score(coco, records), class_table(metrics), evaluate, confusion_matrix and image_quality.
+    - scores: score(coco, records), score_voc(coco, records), class_table(metrics), evaluate, confusion_matrix and
+      image_quality.
     """
 
     name: str

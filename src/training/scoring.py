@@ -18,7 +18,7 @@ from ..core.console import LOG, log_skipped
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.kinds import dict_with, is_int64, is_number, is_string, or_none
-from ..data.coco import image_size
+from ..data.coco import image_size, metainfo_of
 from ..evaluation import evaluator
 from ..imaging.drawing import fit_format
 from ..imaging.reading import read_image
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..data.train_set import TrainSet
 
 DRAWN = 4  # images with predictions for TensorBoard
-OBJECT = ("image_id", "category_id", "bbox", "area", "iscrowd")  # the fields of an annotation that affect scores
+OBJECT = ("image_id", "category_id", "bbox", "area", "iscrowd")  # what affects scores, besides the task's fields
 
 
 class Scoring:
@@ -172,8 +172,10 @@ class Scoring:
 
 def measure_of(eval_set: evaluator.EvaluationSet, config: Config) -> int:
     """Checksum of the images, objects and settings of an evaluation: only scores with the same one are comparable."""
-    images = [image_id for image_id, _ in eval_set.images]
-    objects = sorted([entry[name] for name in OBJECT] for entry in eval_set.coco.dataset["annotations"])
+    coco, task = eval_set.coco, eval_set.task
+    images, metainfo = [image_id for image_id, _ in eval_set.images], metainfo_of(coco, task)
+    objects = sorted([[entry[name] for name in OBJECT] + [*task.targets.read_object(entry, metainfo).values()]
+                      for entry in coco.dataset["annotations"]])
     content = [evaluation_settings(config), config.use_ema, images, eval_set.category_ids, objects]
     return zlib.crc32(json.dumps(content).encode())
 

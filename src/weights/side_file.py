@@ -222,8 +222,8 @@ def checked_exported(description: dict, where: str) -> dict:
         raise UserError(f"{where}: stride is {description['stride']!r}; expected a positive integer")
     if not is_string(description.setdefault("arch", "")):
         raise UserError(f"{where}: arch is {description['arch']!r}; expected an architecture's name")
-    description["task"] = description.get("task", "detection")
     with errors.prefix_errors(where):
+        description["task"] = task_of(description).name
         check_metainfo(description)
     description["evaluation"] = checked_evaluation(description.get("evaluation", {}), where)
     return description

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from src.data.coco import find_split
 from tests.conftest import TINY, assert_user_error, call_script, lines_with, replace_resdcn_18, user_error
 
 pytestmark = pytest.mark.slow
@@ -176,6 +177,28 @@ def test_it_is_served(onnx_file, image):
     objects = schema.objects(found.detections(), description)
     answer = answer_of(schema.Object).model_validate({**times, "objects": objects})
     np.testing.assert_allclose([one.light for one in answer.objects], found.added["light"], atol=1e-6)
+
+
+def test_other_objects_have_another_measure(lit_data, make_config):
+    """Scores are only compared with those on the same ground truth, of which the task's fields are part."""
+    from src.evaluation.evaluator import read_evaluation_set
+    from src.training.scoring import measure_of
+
+    config = make_config("--data_dir", lit_data, *ARGS)
+    split = find_split(str(lit_data), "val", config.dataset_config)
+    names = ["rectangle", "ellipse", "triangle"]
+    eval_set = read_evaluation_set(split, {"task": "brightness", "classes": names, "category_ids": [1, 2, 3]}, config)
+    before = measure_of(eval_set, config)
+    eval_set.coco.dataset["annotations"][0]["light"][0] += 0.5
+    assert measure_of(eval_set, config) != before
+
+
+@pytest.mark.parametrize("name", [None, [], {}, 3, "Detection", "pose"])
+def test_a_name_that_is_no_tasks(name):
+    from src.tasks import task_of
+
+    with user_error("unknown task", repr(name)):
+        task_of({"task": name})
 
 
 def test_an_unknown_task_is_named(tmp_path):

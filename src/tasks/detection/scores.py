@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ...core import tables
-from . import DETECTION
+from . import DETECTION, voc_scores
 from .voc_scores import score_text
 
 MAX_SHOWN_CLASSES = 120  # in class_table
@@ -54,6 +54,16 @@ def score(coco: COCO, records: Sequence[dict]) -> tuple[str, dict[str, Any]]:
     metrics["objects_per_class"] = {coco.cats[category_id]["name"]: numbers[category_id]
                                     for category_id in evaluation.params.catIds}
     return table.getvalue().rstrip(), metrics
+
+
+def score_voc(coco: COCO, records: list[dict]) -> tuple[str, dict]:
+    """(Pascal VOC's table, {VOC_mAP_07 (11 points), VOC_mAP_area, and both per class: values}) of records."""
+    result, objects = voc_scores.score(coco, records)
+    values: dict = {}
+    for rule, key in (("11 points", "07"), ("area", "area")):
+        values |= {f"VOC_mAP_{key}": voc_scores.mean(result[rule]), f"VOC_AP_{key}_per_class": result[rule]}
+    table = voc_scores.table(result, objects)
+    return f"Pascal VOC, IoU {voc_scores.IOU}, without difficult objects\n{table}", values
 
 
 def class_table(metrics: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The head light [channels] and its L1 loss, in addition to detection's."""
 from mindspore import nn, ops
 
+from src.core.errors import UserError
 from src.tasks.base import Head
 from src.tasks.detection import device
 from src.tasks.points import DrawHeatmap, decode_boxes, gather_at_centers, l1_loss, total
@@ -12,6 +13,8 @@ HEADS = ("hm", "wh", "reg", "light")
 
 
 def heads(net_config, metainfo):
+    if not net_config.reg_offset or net_config.dense_wh or net_config.cat_spec_wh or net_config.mse_loss:
+        raise UserError("the task brightness has none of net_config.reg_offset false, dense_wh, cat_spec_wh, mse_loss")
     return [*device.heads(net_config, metainfo), Head("light", len(metainfo["channels"]), flip="mean")]
 
 

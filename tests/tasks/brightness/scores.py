@@ -2,9 +2,9 @@
 import numpy as np
 
 from src.tasks.detection import scores
-from src.tasks.detection.scores import class_table, confusion_matrix, evaluate, image_quality
+from src.tasks.detection.scores import class_table, confusion_matrix, evaluate, image_quality, score_voc
 
-__all__ = ["class_table", "confusion_matrix", "evaluate", "image_quality"]
+__all__ = ["class_table", "confusion_matrix", "evaluate", "image_quality", "score_voc"]
 
 
 def score(coco, records):

@@ -2,4 +2,5 @@
 from src.tasks.detection.weights import describe_heads
 
 __all__ = ["describe_heads"]
-REQUIRED, MMDETECTION = ("hm", "wh", "light"), {}
+REQUIRED = ("hm", "wh", "light")
+MMDETECTION: dict[str, str] = {}
