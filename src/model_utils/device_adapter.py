@@ -5,6 +5,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,13 @@ from .mindspore_version import release
 from .quiet import without_warnings
 
 # From the Pascal VOC document (docs/differences.md), which trains with PyTorch on another device.
+# Names of Atlas training devices (910); those of A2 and later end in digits: Ascend910B1, Ascend910_9391.
+FIRST_GENERATION = re.compile(r"Ascend910(A|B|ProA|ProB|PremiumA)?")
+PRECISION = {
+    "allow_fp32_to_fp16": "convolutions and matrix products in float16, the only type of this device's cube unit; all "
+                          "else as the network states",
+    "must_keep_origin_dtype": "as the network states, float32 but for train_config.amp_level",
+}
 FLOAT32_SWITCH = "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32"
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")
 
@@ -61,12 +69,15 @@ def set_device(device_target: str, device_id: int, conv_allow_hf32: bool = False
     if target == "CPU":
         os.environ.update(cpu_environment(version("mindspore"), os.environ))
     if FLOAT32_SWITCH in os.environ:
-        LOG.info(f"{FLOAT32_SWITCH} is ignored: conv_allow_hf32 false keeps convolutions and their gradients in "
-                 f"float32; it is {str(conv_allow_hf32).lower()}")
+        LOG.info(f"{FLOAT32_SWITCH} is ignored: where convolutions and their gradients can be float32 (a CPU, an Atlas "
+                 f"A2), conv_allow_hf32 false keeps them so; it is {str(conv_allow_hf32).lower()}")
     ms.set_context(mode=ms.GRAPH_MODE)
     if target == "Ascend":
         _use_device(target, device_id)
-        _allow_hf32(conv_allow_hf32)
+        name = ms.hal.get_device_name(device_id, target)
+        mode = precision_mode_of(name)
+        _set_precision(mode, conv_allow_hf32)
+        LOG.info(f"precision on {name}: {PRECISION[mode]}")
         if jit_level:
             ms.set_context(jit_config={"jit_level": jit_level})
     else:
@@ -88,12 +99,26 @@ def _use_device(target: str, *device_id: int) -> None:
         ms.set_context(device_target=target, **({"device_id": device_id[0]} if device_id else {}))
 
 
-def _allow_hf32(allowed: bool) -> None:
-    """Allow or forbid Ascend's convolutions to round float32 to 19 bits. CANN's default is to allow it."""
+def precision_mode_of(device_name: str) -> str:
+    """CANN's precision mode that keeps most of float32 on a device, such as "Ascend910A" or "Ascend910B1".
+
+    The first generation's cube unit has no float32: CANN's page on precision_mode excludes must_keep_origin_dtype for
+    networks with Conv2D there. Its default, by MindSpore's version force_fp16 or allow_fp32_to_fp16, may round every
+    operator to float16. docs/ascend.md has the sources.
+    """
+    return "allow_fp32_to_fp16" if FIRST_GENERATION.fullmatch(device_name) else "must_keep_origin_dtype"
+
+
+def _set_precision(mode: str, allow_hf32: bool) -> None:
+    """Set CANN's precision mode, and whether convolutions may round float32 to 19 bits, which is CANN's default.
+
+    A process may set the mode again, but not another one (mindspore/device_context/ascend/op_precision.py).
+    """
     if hasattr(ms, "device_context"):
-        ms.device_context.ascend.op_precision.conv_allow_hf32(allowed)
+        ms.device_context.ascend.op_precision.precision_mode(mode)
+        ms.device_context.ascend.op_precision.conv_allow_hf32(allow_hf32)
     else:
-        ms.set_context(ascend_config={"conv_allow_hf32": allowed})
+        ms.set_context(ascend_config={"precision_mode": mode, "conv_allow_hf32": allow_hf32})
 
 
 def _device_memory() -> int:

@@ -14,6 +14,8 @@ def test_ascend_is_used_if_available(monkeypatch):
     monkeypatch.setattr(device_adapter.ms.hal, "is_available", lambda name: name == "Ascend")
     monkeypatch.setattr(device_adapter.ms, "set_device", lambda *args: calls.append(args))
     precision = device_adapter.ms.device_context.ascend.op_precision
+    monkeypatch.setattr(device_adapter.ms.hal, "get_device_name", lambda number, target: "Ascend910A")
+    monkeypatch.setattr(precision, "precision_mode", lambda value: calls.append(value))
     monkeypatch.setattr(precision, "conv_allow_hf32", lambda value: calls.append(value))
     monkeypatch.setattr(device_adapter.ms, "set_context", lambda **kwargs: calls.append(kwargs.get("jit_config")))
     assert [set_device("auto", 3), set_device("Ascend", 3, True, "O1")] == ["Ascend", "Ascend"]
@@ -21,8 +23,19 @@ def test_ascend_is_used_if_available(monkeypatch):
     monkeypatch.setenv("RANK_SIZE", "8")
     monkeypatch.setenv("DEVICE_ID", "5")  # of another job: only train.py reads a launcher's variables
     assert set_device("Ascend", 3) == "Ascend"
-    assert calls[-3:-1] == [None, ("Ascend", 3)]
-    assert calls[:-3] == [None, ("Ascend", 3), False, None, ("Ascend", 3), True, {"jit_level": "O1"}, None, ("CPU",)]
+    mode = "allow_fp32_to_fp16"
+    assert calls == [None, ("Ascend", 3), mode, False, None, ("Ascend", 3), mode, True, {"jit_level": "O1"},
+                     None, ("CPU",), None, ("Ascend", 3), mode, False]
+
+
+@pytest.mark.parametrize("name, mode", [
+    *((name, "allow_fp32_to_fp16") for name in ("Ascend910", "Ascend910A", "Ascend910ProB", "Ascend910PremiumA")),
+    *((name, "must_keep_origin_dtype") for name in ("Ascend910B1", "Ascend910B4", "Ascend910_9391", "Ascend950")),
+])
+def test_the_precision_a_device_can_keep(name, mode):
+    """Convolutions on the first generation's cube unit are float16 whatever is asked for."""
+    assert device_adapter.precision_mode_of(name) == mode
+    assert ("float16" in device_adapter.PRECISION[mode]) == (mode == "allow_fp32_to_fp16")
 
 
 def test_device_num_must_match_the_processes(monkeypatch):

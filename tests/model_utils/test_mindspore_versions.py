@@ -102,7 +102,8 @@ def old_mindspore(monkeypatch):
     """MindSpore 2.3 in the adapter: without set_device, device_context, runtime. Returns the arguments of set_context.
     """
     calls = []
-    hal = SimpleNamespace(is_available=lambda name: name == "Ascend", max_memory_allocated=lambda: 3 * 2**30)
+    hal = SimpleNamespace(is_available=lambda name: name == "Ascend", max_memory_allocated=lambda: 3 * 2**30,
+                          get_device_name=lambda number, target: "Ascend910B2")
     mindspore = SimpleNamespace(GRAPH_MODE=0, hal=hal, set_context=lambda **kwargs: calls.append(kwargs))
     monkeypatch.setattr(device_adapter, "ms", mindspore)
     return calls
@@ -111,10 +112,12 @@ def old_mindspore(monkeypatch):
 def test_an_old_mindspore_sets_the_device_in_its_context(old_mindspore):
     assert device_adapter.set_device("auto", 3) == "Ascend"
     device = {"device_target": "Ascend", "device_id": 3}
-    assert old_mindspore == [{"mode": 0}, device, {"ascend_config": {"conv_allow_hf32": False}}]
+    precision = {"precision_mode": "must_keep_origin_dtype", "conv_allow_hf32": False}
+    assert old_mindspore == [{"mode": 0}, device, {"ascend_config": precision}]
     old_mindspore.clear()
     assert device_adapter.set_device("Ascend", 0, conv_allow_hf32=True, jit_level="O1") == "Ascend"
-    assert old_mindspore[2:] == [{"ascend_config": {"conv_allow_hf32": True}}, {"jit_config": {"jit_level": "O1"}}]
+    assert old_mindspore[2:] == [{"ascend_config": {**precision, "conv_allow_hf32": True}},
+                                 {"jit_config": {"jit_level": "O1"}}]
     old_mindspore.clear()
     assert device_adapter.set_device("CPU", 3) == "CPU"
     assert old_mindspore == [{"mode": 0}, {"device_target": "CPU"}]
