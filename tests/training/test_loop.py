@@ -141,7 +141,7 @@ def scoring(make_config, monkeypatch):
     """Function of APs (None: an interrupt) and arguments: a Scoring that returns one AP after another."""
     def make(scores, *args):
         coming = iter(scores)
-        coco = types.SimpleNamespace(dataset={"annotations": []})
+        coco = types.SimpleNamespace(dataset={"annotations": [], "categories": []})
         eval_set = types.SimpleNamespace(task=DETECTION, coco=coco, images=[], category_ids=[])
         made = Scoring(TrainedStandIn(make_config(*args)), eval_set, 5)
 
