@@ -22,7 +22,7 @@ from ..core.kinds import dictionary_of, is_int64, is_string, is_text, list_of
 from ..core.project import command
 from ..model_utils.config import Config
 from ..model_utils.paths import training_annotation
-from ..tasks import Task, task_of
+from ..tasks import Task, check_metainfo, task_of
 from .coco import check_expected, class_list, find_split, named_classes, read_coco
 from .labels.formats import import_hint
 from .summary import Boxes
@@ -115,10 +115,8 @@ def check_task(manifest: dict, config: Config, path: str) -> None:
     if converted is not task:
         raise UserError(f"{path}: converted for {converted.name}, but net_config.task is {task.name}; convert the data "
                         f"set with --net_config.task {task.name} into another folder, or train {converted.name}")
-    for name, test in task.targets.METAINFO.items():
-        if not (name in manifest and test(manifest[name])):
-            raise UserError(f"{path}: not a manifest of MindRecord files for {task.name} ({name} is missing or "
-                            "invalid)")
+    with errors.prefix_errors(path):
+        check_metainfo(manifest)
 
 
 def _conversion_hint(config: Config) -> str:

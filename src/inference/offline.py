@@ -18,8 +18,9 @@ from ..core.files import atomic_folder, read_json, write_json
 from ..core.kinds import dict_with, is_count, is_int64, is_number, is_positive, is_string, is_text, list_of
 from ..imaging.view import View, input_spec, make_input, normalize
 from ..network.architectures import check_detected_input
+from ..tasks import check_metainfo
 from ..tasks import rows as row
-from ..weights.side_file import check_metainfo, row_width
+from ..weights.side_file import row_width
 
 META = "inputs.json"
 # Tests for backups.back_up_existing: whether a folder is an earlier run's.

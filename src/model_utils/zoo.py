@@ -46,10 +46,11 @@ def translate(settings: dict[str, Any], rules: Rules,
         names = [name for name in ("net_config.block_class", "net_config.num_stacks") if name in settings]
         ignored += [f"{name} {settings[name]} (the network is ResNet18 there, too)" for name in names]
         settings = {name: value for name, value in settings.items() if name not in names}
-    if settings.get("run_mode") == "test" and not settings.keys().isdisjoint({*IGNORED, *OVERRIDES}):
+    is_zoo = not settings.keys().isdisjoint({*IGNORED, *OVERRIDES})
+    if is_zoo and settings.get("run_mode") == "test":
         ignored.append("run_mode test (val is what eval.py does there; --run_mode test detects in the test images)")
         settings = {**settings, "run_mode": "val"}
-    if not settings.keys().isdisjoint({*IGNORED, *OVERRIDES}):
+    if is_zoo:
         sink = [name for name in ("enable_data_sink", "data_sink_steps") if name in settings]
         ignored += [f"{name} {settings[name]} (the data sink is off there)" for name in sink]
         settings = {name: value for name, value in settings.items() if name not in sink}

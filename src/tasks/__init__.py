@@ -7,7 +7,10 @@ from ..core.suggest import suggest
 from .base import Head, Task
 from .detection import DETECTION
 
-__all__ = ["TASKS", "Head", "Task", "head_names", "loss_labels", "losses_of", "metric_labels", "metrics_of", "task_of"]
+__all__ = [
+    "TASKS", "Head", "Task", "check_metainfo", "head_names", "loss_labels", "losses_of", "metric_labels", "metrics_of",
+    "task_of",
+]
 
 TASKS = {task.name: task for task in (DETECTION,)}
 
@@ -24,6 +27,14 @@ def task_of(settings: Any) -> Task:
         advice = f"did you mean {near}?" if near else f"choose from {', '.join(TASKS)}"
         raise UserError(f"unknown task {name!r}; {advice}")
     return TASKS[name]
+
+
+def check_metainfo(description: dict) -> None:
+    """Raise UserError unless a model's or manifest's description names a task and has its metadata."""
+    task = task_of(description)
+    for name, test in task.targets.METAINFO.items():
+        if not (name in description and test(description[name])):
+            raise UserError(f"{name}, which a model for {task.name} needs, is missing or damaged")
 
 
 def head_names() -> set[str]:
@@ -43,9 +54,15 @@ def metric_labels() -> dict[str, str]:
 
 def losses_of(names: Iterable[str]) -> tuple[str, ...]:
     """The losses of the task that shares most of these names."""
-    return max((tuple(task.losses) for task in TASKS.values()), key=lambda losses: len(set(losses) & set(names)))
+    return _most_shared((task.losses for task in TASKS.values()), names)
 
 
 def metrics_of(names: Iterable[str]) -> tuple[str, ...]:
     """The metrics of the task that shares most of these names."""
-    return max((tuple(task.metrics) for task in TASKS.values()), key=lambda metrics: len(set(metrics) & set(names)))
+    return _most_shared((task.metrics for task in TASKS.values()), names)
+
+
+def _most_shared(groups: Iterable[Iterable[str]], names: Iterable[str]) -> tuple[str, ...]:
+    """The first group of those that share most of the names."""
+    names = set(names)
+    return max(map(tuple, groups), key=lambda group: len(names.intersection(group)))

@@ -25,7 +25,8 @@ class Task:
     Attributes: heads, the names of all heads that its network may have, and class_heads, those whose shape may
     depend on the number of classes; losses {name in logs and records, which ends in _loss: label in charts}, the
     heatmap's first; metrics {name: label in reports}, AP and AP50 first, higher is better and negative means
-    undefined; package, the Python package of the modules below.
+    undefined; package, the Python package of the modules below; optional_metrics, those that may be undefined for a
+    data set with objects.
 
     metainfo describes the objects of a data set, from its annotation file: a dictionary with classes, category_ids and
     the task's additions. It is stored in manifests and side files, which serve as metainfo. Objects are those of one
@@ -40,10 +41,9 @@ class Task:
       mirrored_in), empty_heatmaps(count, layout), encode(objects, layout, heatmaps), columns(heatmaps_on_host) and
       draws_on_host(config, device_target) create the training targets.
     - device: heads(net_config, metainfo), the network's Heads in order; build_loss(net_config, ...), a cell with
-      micro_batches,
-      norms(targets) and construct(maps, targets, norms) -> {"loss" and each of losses: scalar}, where maps and targets
-      are dictionaries; DrawTargets(layout), a cell that completes the targets; Decode(net_config, metainfo, k), a cell
-      of maps -> rows [N, k, D] in output pixels.
+      micro_batches, norms(targets) and construct(maps, targets, norms) -> {"loss" and each of losses: scalar},
+      where maps and targets are dictionaries; DrawTargets(layout), a cell that completes the targets;
+      Decode(net_config, metainfo, k), a cell of maps -> rows [N, k, D] in output pixels.
     - preview: draw_batch(batch, names, layout, net_config, metainfo), a training batch as one image.
     - onnx: decode(graph, maps, decode_cell), Decode as ONNX nodes.
     - results: columns(metainfo), the rows' columns; to_image, merge, scaled, rows_from_objects, coco_records,
@@ -61,6 +61,7 @@ class Task:
     losses: dict[str, str]
     metrics: dict[str, str]
     package: str
+    optional_metrics: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> ModuleType:
         if name.startswith("_"):

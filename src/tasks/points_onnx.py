@@ -46,7 +46,7 @@ def at_centers(graph: Any, maps: str, ind: str, depth: int) -> str:
     return graph.add("GatherND", rows, unsqueezed(graph, ind), batch_dims=1)
 
 
-def boxes(graph: Any, maps: dict[str, str], cell: Any) -> tuple[str, str]:
+def boxes(graph: Any, maps: dict[str, str], cell: Any, name: str = "boxes") -> tuple[str, str]:
     """points.decode_boxes: maps {hm, wh, reg (optional)} -> (rows [N, K, 6] in output pixels, ind [N, K]).
 
     cell, the Decode, has k, num_classes and cat_spec_wh.
@@ -68,4 +68,4 @@ def boxes(graph: Any, maps: dict[str, str], cell: Any) -> tuple[str, str]:
     half = graph.add("Mul", size, graph.constant("half", np.float32(0.5)))
     corners = [graph.add(operator, center, half) for operator in ("Sub", "Add")]
     score, label = unsqueezed(graph, scores), unsqueezed(graph, graph.cast(label))
-    return graph.add("Concat", *corners, score, label, axis=2, name="boxes"), ind
+    return graph.add("Concat", *corners, score, label, axis=2, name=name), ind

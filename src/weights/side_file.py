@@ -18,7 +18,7 @@ from ..model_utils.combinations import check_evaluation
 from ..model_utils.config import Config, checked_section, load_defaults
 from ..model_utils.rules import checked
 from ..network.architectures import network_facts, resolved
-from ..tasks import task_of
+from ..tasks import check_metainfo, task_of
 from ..tasks.rows import width
 from .zoo import refuse_zoo_checkpoint
 
@@ -227,14 +227,6 @@ def checked_exported(description: dict, where: str) -> dict:
         check_metainfo(description)
     description["evaluation"] = checked_evaluation(description.get("evaluation", {}), where)
     return description
-
-
-def check_metainfo(description: dict) -> None:
-    """Raise UserError unless a description names a task and has its metadata of the classes."""
-    task = task_of(description)
-    for name, test in task.targets.METAINFO.items():
-        if not (name in description and test(description[name])):
-            raise UserError(f"{name}, which a model for {task.name} needs, is missing or damaged")
 
 
 def row_width(description: dict) -> int:

@@ -12,4 +12,5 @@ DETECTION = Task(
         "AR_medium": "medium objects", "AR_large": "large objects",
     },
     package=__package__,
+    optional_metrics=("AP_small", "AP_medium", "AP_large", "AR_small", "AR_medium", "AR_large"),
 )

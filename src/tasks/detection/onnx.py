@@ -6,4 +6,4 @@ from ..points_onnx import boxes
 
 def decode(graph: Any, maps: dict[str, str], cell: Any) -> str:
     """device.Decode: maps {head: its map} -> detections [N, K, 6] in output pixels."""
-    return graph.add("Identity", boxes(graph, maps, cell)[0], name="detections")
+    return boxes(graph, maps, cell, "detections")[0]
