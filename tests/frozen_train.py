@@ -15,9 +15,9 @@ from tests.small_network import LEAST
 build_train_step = engine.build_train_step
 
 
-def build_frozen(*args):
+def build_frozen(*args, **options):
     """engine.build_train_step, with every batch norm in inference mode."""
-    step = build_train_step(*args)
+    step = build_train_step(*args, **options)
     for _, cell in step.cells_and_names():
         if type(cell).__name__ == "BatchNorm2d":
             cell.set_train(False)

@@ -51,13 +51,13 @@ def deform_conv_composite(x: Tensor, offset_mask: Tensor, weight: Tensor) -> Ten
     taps = kernel * kernel
     # Rows in the order (image, pixel, tap): the gathered rows need no transpose before the matrix product.
     offset_mask = offset_mask.astype(ms.float32).reshape(n, 3, taps, height * width).transpose(1, 0, 3, 2)
-    pixel = ops.arange(height * width).reshape(height * width, 1)
-    tap = ops.arange(taps).reshape(1, taps)
+    pixel = ops.arange(height * width).astype(ms.int32).reshape(height * width, 1)
+    tap = ops.arange(taps).astype(ms.int32).reshape(1, taps)
     base_x = (pixel % width + tap % kernel - kernel // 2).astype(ms.float32)
     base_y = (pixel // width + tap // kernel - kernel // 2).astype(ms.float32)
 
     table = x.transpose(0, 2, 3, 1).reshape(n * height * width, channels)
-    first_row = (ops.arange(n) * (height * width)).reshape(n, 1, 1)
+    first_row = (ops.arange(n).astype(ms.int32) * (height * width)).reshape(n, 1, 1)
     columns = _neighbors(base_x + offset_mask[0], width)
     indices, factors = (), ()  # type: tuple, tuple
     for row, share_y in _neighbors(base_y + offset_mask[1], height):

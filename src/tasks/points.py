@@ -11,6 +11,14 @@ def clamped_sigmoid(logits: Tensor) -> Tensor:
     return ops.clamp(ops.sigmoid(logits.astype(ms.float32)), 1e-4, 1 - 1e-4)
 
 
+def ones_of(values: Tensor) -> Tensor:
+    """1 where values are 1, else 0; float32.
+
+    Not "values == 1.0": MindSpore 2.10 compiles that to EqScalar, which the graph engine of Ascend 910 does not know.
+    """
+    return ops.equal(values, 1.0).astype(ms.float32)
+
+
 def total(values: Tensor) -> Tensor:
     """The sum of all values. On a CPU, summing over one axis takes a third of the time of summing over four."""
     return values.reshape(-1).sum()
@@ -22,7 +30,7 @@ def focal_loss(prob: Tensor, target: Tensor, norm: Tensor) -> Tensor:
     Args: prob, target [N, C, H, W]; target is 1 at the object centers with gaussians around them; norm, the divisor:
     the number of objects, at least 1.
     """
-    positive = (target == 1.0).astype(ms.float32)
+    positive = ones_of(target)
     positive_loss = ops.log(prob) * ops.square(1.0 - prob) * positive
     negative_loss = ops.log(1.0 - prob) * ops.square(prob) * ops.square(ops.square(1.0 - target))  # 0 at centers
     return -(total(positive_loss) + total(negative_loss)) / norm
@@ -42,7 +50,7 @@ def gather_at_centers(regression_map: Tensor, ind: Tensor) -> Tensor:
     """[N, D, H, W] and ind [N, M] -> [N, M, D]: the map's values at the object centers."""
     n, depth, height, width = regression_map.shape
     rows = regression_map.transpose(0, 2, 3, 1).reshape(n * height * width, depth)
-    first_row = (ops.arange(n) * (height * width)).reshape(n, 1).astype(ms.int32)
+    first_row = (ops.arange(n).astype(ms.int32) * (height * width)).reshape(n, 1)
     return ops.gather(rows, (ind.astype(ms.int32) + first_row).reshape(-1), 0).reshape(n, -1, depth)
 
 
@@ -54,7 +62,7 @@ def l1_loss(pred: Tensor, target: Tensor, mask: Tensor, norm: Tensor) -> Tensor:
 def smooth_l1_loss(pred: Tensor, target: Tensor, mask: Tensor, norm: Tensor) -> Tensor:
     """Huber loss, delta 1, divided by norm, the number of objects, not of values (the original's RegLoss)."""
     diff = ops.abs(pred * mask - target * mask)
-    huber = ops.select(diff < 1.0, 0.5 * ops.square(diff), diff - 0.5)
+    huber = ops.select(ops.less(diff, ops.ones_like(diff)), 0.5 * ops.square(diff), diff - 0.5)
     return total(huber) / norm
 
 
@@ -95,10 +103,12 @@ def top_k(heat: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     # The k largest values are in the k lines with the largest maxima.
     heat = heat.reshape(n, lines, width)
     _, best = ops.topk(ops.amax(heat, -1), k)
-    first_line = (ops.arange(n) * lines).reshape(n, 1)
-    candidates = ops.gather(heat.reshape(n * lines, width), (best + first_line).reshape(-1), 0)
+    image = ops.arange(n).astype(ms.int32).reshape(n, 1)
+    candidates = ops.gather(heat.reshape(n * lines, width), (best + image * lines).reshape(-1), 0)
     scores, index = ops.topk(candidates.reshape(n, k * width), k)
-    flat = ops.gather_elements(best, 1, index // width) * width + index % width
+    # Not gather_elements, which is an AI CPU kernel on Ascend 910.
+    line = ops.gather(best.reshape(-1), (image * k + index // width).reshape(-1), 0).reshape(n, k)
+    flat = line * width + index % width
     return scores, flat % pixels, flat // pixels
 
 
@@ -124,8 +134,8 @@ def decode_boxes(heat: Tensor, wh: Tensor, reg: Tensor | None, k: int,
     size = gather_at_centers(wh, ind)
     if cat_spec_wh:
         rows = size.reshape(n * k * classes, 2)
-        first_row = ops.arange(n * k) * classes
-        size = ops.gather(rows, first_row.astype(ms.int32) + labels.reshape(-1), 0).reshape(n, k, 2)
+        first_row = ops.arange(n * k).astype(ms.int32) * classes
+        size = ops.gather(rows, first_row + labels.reshape(-1), 0).reshape(n, k, 2)
     half_w = size[:, :, 0] / 2
     half_h = size[:, :, 1] / 2
     return ops.stack((x - half_w, y - half_h, x + half_w, y + half_h, scores, labels.astype(ms.float32)), -1), ind
@@ -144,24 +154,29 @@ class DrawHeatmap(nn.Cell):
         super().__init__()
         self.num_classes = num_classes
         self.width, self.height = out_size
-        self.table = Tensor(gaussian_table(out_size, mse_loss))
+        table = gaussian_table(out_size, mse_loss)
+        self.columns = table.shape[1]
+        self.table = Tensor(table.reshape(-1))
 
     def construct(self, objects: Tensor, ind: Tensor) -> Tensor:
         n, m, _ = objects.shape
         label = objects[:, :, 0]
-        rows = ops.gather(self.table, objects[:, :, 1].reshape(-1) + 1, 0)
-        along_x = self._gaussian(rows, ind % self.width, self.width)
-        along_y = self._gaussian(rows, ind // self.width, self.height)
+        first = ((objects[:, :, 1] + 1) * self.columns).reshape(-1, 1)
+        along_x = self._gaussian(first, ind % self.width, self.width)
+        along_y = self._gaussian(first, ind // self.width, self.height)
         maps = (along_y.reshape(n, m, self.height, 1) * along_x.reshape(n, m, 1, self.width)).reshape(n * m, -1)
-        indices = ops.arange(n).reshape(n, 1) * self.num_classes + ops.maximum(label, ops.zeros_like(label))
-        largest = ops.unsorted_segment_max(maps, indices.reshape(-1).astype(ms.int32), n * self.num_classes)
+        image = ops.arange(n).astype(ms.int32).reshape(n, 1)
+        indices = image * self.num_classes + ops.maximum(label, ops.zeros_like(label))
+        largest = ops.unsorted_segment_max(maps, indices.reshape(-1), n * self.num_classes)
         # unsorted_segment_max gives the lowest number of the type for classes without objects.
         return ops.maximum(largest, ops.zeros_like(largest)).reshape(n, self.num_classes, self.height, self.width)
 
-    def _gaussian(self, rows: Tensor, center: Tensor, length: int) -> Tensor:
-        """Center rows [N M, L] of the table on their objects: [N M, length]."""
-        distance = ops.abs(ops.arange(length).reshape(1, length) - center.reshape(-1, 1)).astype(ms.int32)
-        return ops.gather_elements(rows, 1, distance)
+    def _gaussian(self, first: Tensor, center: Tensor, length: int) -> Tensor:
+        """The table's rows that begin at `first` [N M, 1], centered on their objects: [N M, length]."""
+        position = ops.arange(length).astype(ms.int32).reshape(1, length)
+        # Not gather_elements, which is an AI CPU kernel on Ascend 910.
+        values = ops.gather(self.table, (first + ops.abs(position - center.reshape(-1, 1))).reshape(-1), 0)
+        return values.reshape(-1, length)
 
 
 def gaussian_table(out_size: tuple[int, int], mse_loss: bool) -> np.ndarray:

@@ -137,7 +137,8 @@ class TrainStep(nn.Cell):
 
     Args: scaling, a LossScaling; clip_grad_norm, the largest global norm of the gradients (0: no limit); across, an
     AcrossRanks; device_input, a cell that turns the pipeline's columns into NetworkWithLoss's batch; average, a
-    WeightAverage or None.
+    WeightAverage or None; unroll: a graph without a loop over the micro-batches, which takes longer to compile, but
+    which Ascend's graph engine accepts ("do not support control flow", docs/ascend.md).
 
     construct: the columns of a batch -> a tuple of the scalars named in `results`: the losses (means over the ranks),
     overflow, scale, learning rate, and stop, which is true if any rank's parameter `stop` is set, so that all ranks end
@@ -146,8 +147,9 @@ class TrainStep(nn.Cell):
 
     def __init__(self, network_with_loss: nn.Cell, optimizer: nn.Cell, device_input: nn.Cell, *,
                  scaling: LossScaling = LossScaling(), clip_grad_norm: float = 0.0, across: AcrossRanks = AcrossRanks(),
-                 average: WeightAverage | None = None):
+                 average: WeightAverage | None = None, unroll: bool = False):
         super().__init__(auto_prefix=False)
+        self.unroll = unroll
         self.losses = network_with_loss.names
         self.results = (*self.losses, "overflow", "scaling_sens", "lr", "stop")
         self.device_input = device_input
@@ -187,14 +189,21 @@ class TrainStep(nn.Cell):
                  for name in self.device_input.names}
         losses = ops.zeros((len(self.losses),), ms.float32)
         grads = self.map(ops.zeros_like, self.optimizer.parameters)
-        index = Tensor(0, ms.int32)
-        while index < self.micro_batches:  # one graph for any number of micro-batches
-            micro_batch = {name: ops.gather(split[name], index, 0) for name in self.device_input.names}
-            (_, more_losses), more_grads = self.forward_backward(norms, micro_batch)
-            losses = losses + self._stacked(more_losses)
-            grads = self.map(_plus, grads, more_grads)
-            index = index + 1
+        if self.unroll:
+            for number in range(self.micro_batches):
+                losses, grads = self._add_micro_batch(norms, split, Tensor(number, ms.int32), losses, grads)
+        else:
+            index = Tensor(0, ms.int32)
+            while index < self.micro_batches:  # one graph for any number of micro-batches
+                losses, grads = self._add_micro_batch(norms, split, index, losses, grads)
+                index = index + 1
         return losses, grads
+
+    def _add_micro_batch(self, norms: Any, split: dict, index: Tensor, losses: Tensor, grads: tuple) -> tuple:
+        """Add the losses and gradients of micro-batch `index` to the sums."""
+        micro_batch = {name: ops.gather(split[name], index, 0) for name in self.device_input.names}
+        (_, more_losses), more_grads = self.forward_backward(norms, micro_batch)
+        return losses + self._stacked(more_losses), self.map(_plus, grads, more_grads)
 
     def _stacked(self, losses: dict) -> Tensor:
         """{name: scalar} as a tensor, in the order of `self.losses`."""

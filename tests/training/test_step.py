@@ -286,7 +286,7 @@ def test_accumulated_steps_equal_those_of_the_large_batch(args, make_config, lea
         batch["hm"][row] = np.minimum(batch["hm"][row], 0.9)
         batch["reg_mask"][row] = batch["wh_mask"][row] = 0
     results = []
-    for micro_batches in (1, 3):
+    for micro_batches, unroll in ((1, False), (3, False), (3, True)):
         config = make_config(*args, "--train_config.accumulate_steps", micro_batches, "--train_config.optimizer", "SGD",
                              "--train_config.MultiDecay.learning_rate", 0.1)
         ms.set_seed(3)
@@ -295,14 +295,15 @@ def test_accumulated_steps_equal_those_of_the_large_batch(args, make_config, lea
             if isinstance(cell, nn.BatchNorm2d):
                 cell.use_batch_statistics = False
         optimizer = build_optimizer(network, config.train_config, 100, 1)
-        step = engine.build_train_step(network, config, optimizer, NamedColumns(batch))
+        step = engine.build_train_step(network, config, optimizer, NamedColumns(batch), unroll=unroll)
         before = {parameter.name: parameter.asnumpy().copy() for parameter in network.trainable_params()}
         losses = [float(value.asnumpy()) for value in step(*(Tensor(value) for value in batch.values()))[:4]]
         changes = {parameter.name: parameter.asnumpy() - before[parameter.name]
                    for parameter in network.trainable_params()}
         results.append((losses, changes))
-    (losses, changes), (accumulated_losses, accumulated_changes) = results
-    np.testing.assert_allclose(accumulated_losses, losses, rtol=1e-5)
-    for name, change in changes.items():
-        assert np.linalg.norm(accumulated_changes[name] - change) <= 1e-4 * np.linalg.norm(change) + 1e-7, name
+    (losses, changes), *accumulated = results
+    for accumulated_losses, accumulated_changes in accumulated:
+        np.testing.assert_allclose(accumulated_losses, losses, rtol=1e-5)
+        for name, change in changes.items():
+            assert np.linalg.norm(accumulated_changes[name] - change) <= 1e-4 * np.linalg.norm(change) + 1e-7, name
     assert max(np.abs(change).max() for change in changes.values()) > 1e-3

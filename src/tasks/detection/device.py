@@ -16,6 +16,7 @@ from ..points import (
     l1_loss,
     mse_loss,
     norm_l1_loss,
+    ones_of,
     smooth_l1_loss,
     total,
 )
@@ -102,7 +103,7 @@ class CenterNetLoss(nn.Cell):
         """The divisors of the three sums, from the targets of all ranks: {head: scalar}."""
         wh_mask = targets["wh_mask"]
         mask = ops.broadcast_to(ops.expand_dims(targets["reg_mask"], -1), targets["reg"].shape)
-        objects = total((targets["hm"] == 1.0).astype(ms.float32))
+        objects = total(ones_of(targets["hm"]))
         counts = self.sum_over_ranks(ops.stack((objects, total(wh_mask), total(mask))))
         wh_count = counts[1] / wh_mask.shape[-1] if self.smooth_size else counts[1]
         off_count = counts[2] / mask.shape[-1] if self.smooth else counts[2]
