@@ -21,7 +21,6 @@ from .local_adapter import has_npu, is_scheduler, launcher_variable
 from .mindspore_version import release
 from .quiet import without_warnings
 
-# From the Pascal VOC document (docs/differences.md), which trains with PyTorch on another device.
 # Names of Atlas training devices (910); those of A2 and later end in digits: Ascend910B1, Ascend910_9391.
 FIRST_GENERATION = re.compile(r"Ascend910(A|B|ProA|ProB|PremiumA)?")
 PRECISION = {
@@ -29,6 +28,7 @@ PRECISION = {
                           "else as the network states",
     "must_keep_origin_dtype": "as the network states, float32 but for train_config.amp_level",
 }
+# From the Pascal VOC document (docs/differences.md), which trains with PyTorch on another device.
 FLOAT32_SWITCH = "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32"
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")
 
@@ -77,7 +77,8 @@ def set_device(device_target: str, device_id: int, conv_allow_hf32: bool = False
         name = ms.hal.get_device_name(device_id, target)
         mode = precision_mode_of(name)
         _set_precision(mode, conv_allow_hf32)
-        LOG.info(f"precision on {name}: {PRECISION[mode]}")
+        level, reason = jit_level_on(name, jit_level, os.environ)
+        LOG.info(f"precision on {name}: {PRECISION[mode]}; graphs: jit_level {level}{reason}")
         if jit_level:
             ms.set_context(jit_config={"jit_level": jit_level})
     else:
@@ -107,6 +108,22 @@ def precision_mode_of(device_name: str) -> str:
     operator to float16. docs/ascend.md has the sources.
     """
     return "allow_fp32_to_fp16" if FIRST_GENERATION.fullmatch(device_name) else "must_keep_origin_dtype"
+
+
+def jit_level_on(device_name: str, jit_level: str, environment: Mapping[str, str]) -> tuple[str, str]:
+    """The level at which MindSpore compiles graphs for an Ascend device, and why, as GetJitLevel in ms_context.cc.
+
+    O2 compiles a graph as a whole with CANN's graph engine; O0 and O1 run it kernel by kernel. jit_level "" is the
+    default.
+    """
+    rank_table = "RANK_TABLE_FILE" in environment and not environment.get("MS_ROLE")
+    if rank_table and jit_level in ("O0", "O1"):
+        return "O2", f", not {jit_level}: MindSpore chooses it for processes with a rank table; msrun avoids that"
+    if rank_table:
+        return "O2", ", as for all processes with a rank table"
+    if jit_level:
+        return jit_level, ""
+    return ("O2" if FIRST_GENERATION.fullmatch(device_name) else "O0"), ", MindSpore's default for it"
 
 
 def _set_precision(mode: str, allow_hf32: bool) -> None:

@@ -38,6 +38,18 @@ def test_the_precision_a_device_can_keep(name, mode):
     assert ("float16" in device_adapter.PRECISION[mode]) == (mode == "allow_fp32_to_fp16")
 
 
+@pytest.mark.parametrize("name, asked, environment, level", [
+    ("Ascend910A", "", {}, "O2"), ("Ascend910B1", "", {}, "O0"), ("Ascend910A", "O0", {}, "O0"),
+    ("Ascend910B1", "", {"RANK_TABLE_FILE": "hccl.json"}, "O2"),
+    ("Ascend910B1", "O1", {"RANK_TABLE_FILE": "hccl.json"}, "O2"),
+    ("Ascend910B1", "O1", {"RANK_TABLE_FILE": "hccl.json", "MS_ROLE": "MS_WORKER"}, "O1"),
+])
+def test_the_jit_level_that_holds(name, asked, environment, level):
+    """MindSpore's rules, mindspore/core/utils/ms_context.cc."""
+    found, reason = device_adapter.jit_level_on(name, asked, environment)
+    assert found == level and ("not O1" in reason) == (bool(asked) and asked != level)
+
+
 def test_device_num_must_match_the_processes(monkeypatch):
     from mindspore import communication
 
