@@ -72,7 +72,8 @@ def build_train_step(network: nn.Cell, config: Config, optimizer: nn.Optimizer, 
         float16=options.amp_level != "O0",
     )
     step = TrainStep(NetworkWithLoss(network, loss, task.losses), optimizer, device_input, scaling=scaling,
-                     clip_grad_norm=options.clip_grad_norm, across=across, average=average, unroll=unroll)
+                     clip_grad_norm=options.clip_grad_norm, across=across, average=average)
+    step.unroll = unroll
     step.set_train()
     return step
 

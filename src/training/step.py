@@ -137,19 +137,22 @@ class TrainStep(nn.Cell):
 
     Args: scaling, a LossScaling; clip_grad_norm, the largest global norm of the gradients (0: no limit); across, an
     AcrossRanks; device_input, a cell that turns the pipeline's columns into NetworkWithLoss's batch; average, a
-    WeightAverage or None; unroll: a graph without a loop over the micro-batches, which takes longer to compile, but
-    which Ascend's graph engine accepts ("do not support control flow", docs/ascend.md).
+    WeightAverage or None.
+
+    Attribute: unroll, a graph without a loop over the micro-batches. It takes longer to compile, but Ascend's graph
+    engine accepts it (docs/ascend-operators.md).
 
     construct: the columns of a batch -> a tuple of the scalars named in `results`: the losses (means over the ranks),
     overflow, scale, learning rate, and stop, which is true if any rank's parameter `stop` is set, so that all ranks end
     at the same step.
     """
 
+    unroll = False
+
     def __init__(self, network_with_loss: nn.Cell, optimizer: nn.Cell, device_input: nn.Cell, *,
                  scaling: LossScaling = LossScaling(), clip_grad_norm: float = 0.0, across: AcrossRanks = AcrossRanks(),
-                 average: WeightAverage | None = None, unroll: bool = False):
+                 average: WeightAverage | None = None):
         super().__init__(auto_prefix=False)
-        self.unroll = unroll
         self.losses = network_with_loss.names
         self.results = (*self.losses, "overflow", "scaling_sens", "lr", "stop")
         self.device_input = device_input
