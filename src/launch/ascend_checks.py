@@ -18,7 +18,7 @@ from .device_check import Failed, NotRun, Setting, end, free_port
 PUBLISHED = 590  # images/s, the model zoo's, on eight Ascend 910 at 512x512
 # Files with CANN's and the driver's version, in the places where their installers put them.
 VERSION_FILES = {
-    "CANN": ("{ASCEND_TOOLKIT_HOME}/version.cfg", "{ASCEND_HOME_PATH}/version.cfg",
+    "CANN": ("{ASCEND_HOME_PATH}/compiler/version.info", "{ASCEND_TOOLKIT_HOME}/version.cfg",
              "/usr/local/Ascend/ascend-toolkit/latest/version.cfg", "/usr/local/Ascend/latest/version.cfg"),
     "driver": ("/usr/local/Ascend/driver/version.info",),
 }
