@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = rank_table(servers)
     write_json(options.output, table, OURS)
     read_rank_table(options.output)
-    print(f"{options.output}: {table['server_count']} servers, {sum(len(devices) for _, devices in servers)} devices")
+    print(f"{options.output}: servers {table['server_count']}, devices {sum(len(devices) for _, devices in servers)}")
 
 
 def this_server(options: argparse.Namespace) -> ServerDevices:

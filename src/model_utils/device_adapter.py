@@ -17,7 +17,7 @@ import mindspore as ms
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.tables import line
-from .local_adapter import has_npu, is_scheduler, launcher_variable
+from .local_adapter import HCCL_CONFIG, has_npu, is_scheduler, launcher_variable
 from .mindspore_version import release
 from .quiet import without_warnings
 
@@ -116,7 +116,7 @@ def jit_level_on(device_name: str, jit_level: str, environment: Mapping[str, str
     O2 compiles a graph as a whole with CANN's graph engine; O0 and O1 run it kernel by kernel. jit_level "" is the
     default.
     """
-    rank_table = "RANK_TABLE_FILE" in environment and not environment.get("MS_ROLE")
+    rank_table = any(map(environment.get, ("RANK_TABLE_FILE", HCCL_CONFIG))) and not environment.get("MS_ROLE")
     if rank_table and jit_level in ("O0", "O1"):
         return "O2", f", not {jit_level}: MindSpore chooses it for processes with a rank table; msrun avoids that"
     if rank_table:
@@ -124,6 +124,14 @@ def jit_level_on(device_name: str, jit_level: str, environment: Mapping[str, str
     if jit_level:
         return jit_level, ""
     return ("O2" if FIRST_GENERATION.fullmatch(device_name) else "O0"), ", MindSpore's default for it"
+
+
+def saturates(target: str) -> bool:
+    """Whether the device that set_device chose limits values that overflow, and sets a status register, instead of
+    making them infinite."""
+    if target != "Ascend":
+        return False
+    return bool(FIRST_GENERATION.fullmatch(ms.hal.get_device_name(ms.get_context("device_id"), target)))
 
 
 def _set_precision(mode: str, allow_hf32: bool) -> None:

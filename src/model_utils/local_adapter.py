@@ -8,6 +8,7 @@ from ..core.errors import UserError
 NPUS = "/dev/davinci[0-9]*"
 # Set for the processes of a distributed run only; MindSpore reads them, too.
 RANK_TABLE = ("RANK_SIZE", "RANK_ID", "RANK_TABLE_FILE", "DEVICE_ID")
+HCCL_CONFIG = "MINDSPORE_HCCL_CONFIG_PATH"  # another name of RANK_TABLE_FILE
 
 
 def launcher_variable(environment: Mapping[str, str] = os.environ) -> str:

@@ -10,7 +10,7 @@ from ..core.console import LOG
 from ..core.errors import UserError
 from ..data.samples import sample_layout
 from ..model_utils.config import Config
-from ..model_utils.device_adapter import cache_graphs
+from ..model_utils.device_adapter import cache_graphs, saturates
 from ..network.centernet import build_network
 from ..network.deform_conv import resolve_dcn_impl
 from ..network.device_input import DeviceInput
@@ -54,8 +54,8 @@ def build_device_input(config: Config, metainfo: dict, heatmaps_on_host: bool) -
 
 
 def build_train_step(network: nn.Cell, config: Config, optimizer: nn.Optimizer, device_input: nn.Cell,
-                     rank_size: int = 1, unroll: bool = False) -> TrainStep:
-    """Build the training cell that config describes; device_input and unroll as in TrainStep."""
+                     rank_size: int = 1) -> TrainStep:
+    """Build the training cell that config describes; device_input as in TrainStep."""
     options = config.train_config
     average = WeightAverage(network, options.ema_decay) if options.ema_decay else None
     network = set_precision(network, config.train_config.amp_level)
@@ -73,7 +73,6 @@ def build_train_step(network: nn.Cell, config: Config, optimizer: nn.Optimizer, 
     )
     step = TrainStep(NetworkWithLoss(network, loss, task.losses), optimizer, device_input, scaling=scaling,
                      clip_grad_norm=options.clip_grad_norm, across=across, average=average)
-    step.unroll = unroll
     step.set_train()
     return step
 
@@ -137,8 +136,8 @@ def train(config: Config, train_set: "TrainSet", device_target: str, rank: int =
         LOG.info(f"train_config.freeze {config.train_config.freeze}: {trainable:,} of {total:,} weights train")
     optimizer = build_optimizer(network, config.train_config, train_set.steps_per_epoch, config.epoch_size)
     device_input = build_device_input(config, train_set.manifest, train_set.heatmaps_on_host)
-    step_cell = build_train_step(network, config, optimizer, device_input, train_set.rank_size,
-                                 unroll=device_target == "Ascend")
+    step_cell = build_train_step(network, config, optimizer, device_input, train_set.rank_size)
+    step_cell.unroll, step_cell.saturates = device_target == "Ascend", saturates(device_target)
     average = step_cell.average
     parameters = [*network.get_parameters(), *optimizer.get_parameters(), step_cell.scale, step_cell.good_steps]
     state = {parameter.name: parameter for parameter in [*parameters, *(average.averages if average else [])]}

@@ -43,11 +43,21 @@ def test_the_precision_a_device_can_keep(name, mode):
     ("Ascend910B1", "", {"RANK_TABLE_FILE": "hccl.json"}, "O2"),
     ("Ascend910B1", "O1", {"RANK_TABLE_FILE": "hccl.json"}, "O2"),
     ("Ascend910B1", "O1", {"RANK_TABLE_FILE": "hccl.json", "MS_ROLE": "MS_WORKER"}, "O1"),
+    ("Ascend910B1", "O1", {"MINDSPORE_HCCL_CONFIG_PATH": "hccl.json"}, "O2"),
+    ("Ascend910B1", "", {"RANK_TABLE_FILE": "", "MS_ROLE": ""}, "O0"),
 ])
 def test_the_jit_level_that_holds(name, asked, environment, level):
     """MindSpore's rules, mindspore/core/utils/ms_context.cc."""
     found, reason = device_adapter.jit_level_on(name, asked, environment)
     assert found == level and ("not O1" in reason) == (bool(asked) and asked != level)
+
+
+@pytest.mark.parametrize("name, expected", [("Ascend910A", True), ("Ascend910B2", False)])
+def test_the_device_that_saturates(name, expected, monkeypatch):
+    monkeypatch.setattr(device_adapter.ms, "get_context", {"device_id": 5}.__getitem__)
+    monkeypatch.setattr(device_adapter.ms.hal, "get_device_name", lambda number, target: {5: name}[number])
+    assert device_adapter.saturates("Ascend") is expected
+    assert device_adapter.saturates("CPU") is False
 
 
 def test_device_num_must_match_the_processes(monkeypatch):

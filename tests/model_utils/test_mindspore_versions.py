@@ -22,6 +22,7 @@ WITH_MINDSPORE = {  # entry scripts and their required options
     "tools/convert_resnet18.py": ["--ckpt_file", "x", "--output_file", "y"],
     "tools/convert_centernet.py": ["--ckpt_file", "x", "--output_file", "y"],
     "tools/train_full.py": ["--data_path", "in"],
+    "tools/check_ascend.py": ["--device_target", "CPU"],
 }
 WITHOUT = {"preprocess.py", "postprocess.py", *(f"tools/{name}.py" for name in (
     "report", "quantize_onnx", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss",

@@ -44,19 +44,21 @@ def assert_has_rows(graph):
     assert not refused, f"the graph engine of a 910 has no operator for {sorted(refused)}"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def as_on_910(monkeypatch):
-    """Compile what MindSpore compiles on an Ascend 910: all_finite reads the NPU's status there."""
+    """all_finite compiles to what it is on an Ascend 910, where it reads the NPU's status."""
     monkeypatch.setattr("mindspore.amp._ascend_target", constexpr(lambda: True))
     monkeypatch.setattr("mindspore.amp._ascend_910a_target", constexpr(lambda: True))
 
 
-def training_graph(config, dcn_impl, heatmaps_on_host=False):
+def training_graph(config, dcn_impl, heatmaps_on_host=False, saturates=True):
+    """The graph of a training step on an Ascend 910, or with saturates=False on an Atlas A2."""
     task, metainfo = TASKS[config.net_config.task], classes_of(3)
     network = build_network(config.net_config, metainfo, dcn_impl)
     device_input = engine.build_device_input(config, metainfo, heatmaps_on_host)
     step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1),
-                                   device_input, unroll=True)
+                                   device_input)
+    step.unroll, step.saturates = True, saturates
     image = np.zeros((128, 128, 3), np.uint8)
     batch = augmented_batch([(image, 1, OBJECTS[task.name]), (image, 2, OBJECTS[task.name])], 2, 0, config,
                             sample_layout(config, metainfo), heatmaps_on_host)
@@ -78,7 +80,7 @@ def small_config(make_config):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("arch", ["resdcn_18", "resdcn_50", "res_18", "dla_34", "hourglass"])
-def test_training_graphs(task, arch, small_config, as_on_910):
+def test_training_graphs(task, arch, small_config):
     """Shallow ones: more blocks of the same kind add no primitive."""
     stacks = {"dla_34": [], "hourglass": ["--net_config.num_stacks", "[1]"]}.get(
         arch, ["--net_config.num_stacks", "[1, 1, 1, 1]"])
@@ -98,13 +100,26 @@ def test_training_graphs(task, arch, small_config, as_on_910):
     ("--net_config.cat_spec_wh", "true", "--net_config.reg_offset", "false"),
     ("--net_config.dcn_impl", "composite"),
 ])
-def test_training_graphs_of_options(args, small_config, as_on_910, monkeypatch):
+def test_training_graphs_of_options(args, small_config, monkeypatch):
     config = small_config(*args)
     dcn_impl = config.net_config.dcn_impl
     monkeypatch.setitem(ARCHITECTURES, "resdcn_18", SMALL if dcn_impl == "composite" else LEAST)
     graph = training_graph(config, dcn_impl, heatmaps_on_host=config.net_config.dense_wh)
     assert_has_rows(graph)
     assert not graph.has_loop and not graph.int64, graph
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_the_test_for_overflows(level, small_config, monkeypatch):
+    """By the status register on a 910, by the gradients on an A2, whose processes may have a rank table, too."""
+    monkeypatch.setitem(ARCHITECTURES, "resdcn_18", LEAST)
+    config = small_config("--train_config.amp_level", level)
+    on_910, on_a2 = (training_graph(config, "native", saturates=saturates) for saturates in (True, False))
+    assert_has_rows(on_910)
+    assert_has_rows(on_a2)
+    assert "NPUGetFloatStatusV2" in on_910.primitives - on_a2.primitives
+    assert "IsFinite" in on_a2.primitives
 
 
 @pytest.mark.slow
@@ -178,17 +193,30 @@ def ai_cpu_primitives():
     return {name for text in texts for name in re.findall(r'AiCPURegOp\("(\w+)"\)', text)}
 
 
+# Primitives whose operator of the graph engine has another name: INPUT_MAP and REG_ADPT_DESC in op_declare/*.cc.
+OTHER_NAMES = {"Adam": "ApplyAdam", "AllReduce": "HcomAllReduce", "Concat": "ConcatD", "Gather": "GatherV2",
+               "MatMul": "MatMulV2", "MaxPool3DWithArgmax": "CustMaxPool3DWithArgmax", "ReLU": "Relu", "Stack": "Pack",
+               "Unstack": "Unpack"}
+# REG_FALLBACK_BUILDER in backend/common/expander/fallback/*.cc.
+EXPANDED = {"ClampScalar", "Divs", "MatMulExt", "Muls", "PowTensorScalar", "RemainderTensorScalar", "SplitWithSize",
+            "SumExt", "ZerosLikeExt"}
+NO_KERNEL = {"AllFinite", "AllReduce", "EqScalar", "ExpandDims", "GetNext", "LessScalar", "Reshape"}  # of one's own
+
+
 @pytest.mark.parametrize("name", rows())
 def test_evidence(name):
     row = rows()[name]
-    engine_operator = row["graph engine"]
+    engine_operator, core = row["graph engine"], row["core on a 910"]
     expansions = library("libmindspore_backend_common.so")
+    assert (engine_operator == "expanded") == (name in EXPANDED)
     if engine_operator == "expanded":
         assert name.encode() in expansions
     elif engine_operator == "none":
         assert name.encode() not in expansions and name not in graph_engine_operators()
     else:
-        assert engine_operator in graph_engine_operators()
+        assert engine_operator == OTHER_NAMES.get(name, name) and engine_operator in graph_engine_operators()
     assert (row["kernel by kernel"] == "aclnn") == (name in kernel_classes())
-    if "AI CPU" in row["core on a 910"]:
+    if "AI CPU" in core:
         assert name in ai_cpu_primitives()
+    elif name not in NO_KERNEL:
+        assert core.startswith("AI Core") and row["source, use"]

@@ -295,7 +295,8 @@ def test_accumulated_steps_equal_those_of_the_large_batch(args, make_config, lea
             if isinstance(cell, nn.BatchNorm2d):
                 cell.use_batch_statistics = False
         optimizer = build_optimizer(network, config.train_config, 100, 1)
-        step = engine.build_train_step(network, config, optimizer, NamedColumns(batch), unroll=unroll)
+        step = engine.build_train_step(network, config, optimizer, NamedColumns(batch))
+        step.unroll = unroll
         before = {parameter.name: parameter.asnumpy().copy() for parameter in network.trainable_params()}
         losses = [float(value.asnumpy()) for value in step(*(Tensor(value) for value in batch.values()))[:4]]
         changes = {parameter.name: parameter.asnumpy() - before[parameter.name]
