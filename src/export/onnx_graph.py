@@ -73,7 +73,9 @@ class Graph:
         """
         given, made = ([helper.make_tensor_value_info(key, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
                         for key, (kind, shape) in values.items()] for values in (inputs, outputs))
-        constants = [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in self.constants.items()]
+        # np.ascontiguousarray would make scalars arrays of shape (1), which Range does not take.
+        constants = [numpy_helper.from_array(np.asarray(value, order="C"), key)
+                     for key, value in self.constants.items()]
         graph = helper.make_graph(self.nodes, name, given, made, initializer=constants)
         imports = [helper.make_opsetid("", self.opset)]
         model = helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports),

@@ -1,0 +1,146 @@
+"""Every form of the ONNX file, of every architecture and task, loads in the oldest and the newest ONNX Runtime."""
+import dataclasses
+import functools
+import itertools
+import os
+import re
+import subprocess
+import textwrap
+
+import mindspore as ms
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from mindspore import nn
+
+from setup import requirements
+from src.export.onnx_graph import OPSETS
+from src.export.onnx_model import build_model
+from src.network.architectures import ARCHITECTURES
+from src.network.centernet import build_detection, build_network
+from src.network.device_input import Normalize
+from src.network.folding import fold_batch_norm
+from src.network.hourglass import Hourglass, StackFeatures
+from src.tasks import TASKS
+from src.weights.side_file import row_width
+from tests import environments
+from tests.conftest import ROOT, assert_same_detections
+from tests.metainfo import classes_of
+
+pytestmark = pytest.mark.slow
+OLDEST = "1.20.0"  # of onnxruntime
+STACKS = {"resdcn_18": [1, 1, 1, 1], "res_18": [1, 1, 1, 1], "hourglass": [2], "dla_34": None}
+SIDES = {"free": ("batch", "height", "width"), "fixed": (2, 128, 128)}
+NETWORKS = list(itertools.product(TASKS, STACKS))
+
+
+@functools.cache
+def environment_of(folder, package):
+    """A virtual environment in a folder with the ONNX requirements, but this package: the path of its Python."""
+    linked = requirements(os.path.join(ROOT, "requirements-onnx.txt"))
+    python = environments.make(folder, linked, without=[package.partition("=")[0]]) / "python"
+    done = subprocess.run([python, "-m", "pip", "install", "-q", "--no-compile", package], capture_output=True,
+                          text=True, timeout=550)
+    if done.returncode and re.search("No matching distribution|Max retries|Temporary failure", done.stderr):
+        pytest.skip(f"pip cannot reach {package}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return python
+
+
+def build_narrow(options, dcn_impl):
+    """An hourglass with few channels: the original's files have 800 MB."""
+    backbone = Hourglass(2, (32, 32, 48, 48, 48, 64), (16, 32), 32)
+    return backbone, StackFeatures(2, backbone.out_channels)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """files(task, arch) -> {(form, sides, bytes): path} of its ONNX files."""
+    folder = tmp_path_factory.mktemp("forms")
+
+    @functools.cache
+    def made(task, arch):
+        from src.model_utils.config import make_config
+
+        stacks = {"num_stacks": STACKS[arch]} if STACKS[arch] else {}
+        config, metainfo = make_config(net_config={"task": task, "arch": arch, **stacks}), classes_of(3)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(ARCHITECTURES, "hourglass", dataclasses.replace(ARCHITECTURES["hourglass"],
+                                                                          build=build_narrow))
+            network = build_network(config.net_config, metainfo, "native")
+        for _, cell in network.cells_and_names():
+            if hasattr(cell, "conv_offset_mask"):  # begins at 0; larger offsets than a pixel
+                weight = cell.conv_offset_mask.weight
+                offsets = 0.02 * np.random.default_rng(0).standard_normal(weight.shape)
+                weight.set_data(ms.Tensor(offsets.astype(np.float32)))
+        fold_batch_norm(network)
+        paths = {}
+        for (form, (sides, sizes)), as_bytes in itertools.product(itertools.product(OPSETS, SIDES.items()),
+                                                                 (False, True)):
+            cell = Normalize([0.4, 0.45, 0.5], [0.2, 0.25, 0.3]) if as_bytes else nn.Identity()
+            detection = build_detection(network, config.net_config, metainfo, 20, cell)
+            width = row_width({"task": task, **metainfo, "net_config": config.net_config.as_dict()})
+            model = build_model(TASKS[task], detection, as_bytes, form, sizes, width, {})
+            paths[form, sides, as_bytes] = folder / f"{task}_{arch}_{form}_{sides}_{as_bytes}.onnx"
+            onnx.save(model, paths[form, sides, as_bytes])
+        return paths
+
+    return made
+
+
+def batch(as_bytes):
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    return pixels if as_bytes else ((pixels / 255 - 0.45) / 0.25).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def run(path, as_bytes):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": batch(as_bytes)})[0]
+
+
+def assert_same(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same_detections(ours, theirs, 1e-3)
+
+
+@pytest.mark.parametrize("task, arch", NETWORKS)
+def test_every_form_is_valid_and_gives_the_same(task, arch, files):
+    """The checker and strict shape inference take it, and all forms of a network agree."""
+    found = {}
+    for (form, _, as_bytes), path in files(task, arch).items():
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        assert len(inferred.graph.value_info) > 50
+        scalars = [tensor for tensor in model.graph.initializer if not tensor.dims]
+        assert (form == "grid_sample" and arch not in ("res_18", "hourglass")) <= bool(scalars)
+        found.setdefault(as_bytes, []).append(run(path, as_bytes))
+    for outputs in found.values():
+        assert outputs[0].shape[:2] == (2, 20) and len(outputs) == 4
+        for other in outputs[1:]:
+            assert_same(other, outputs[0])
+
+
+def test_the_oldest_runtime_gives_the_same(files, tmp_path_factory):
+    """It has no DeformConv, of which a file without deformable convolutions has none either."""
+    python = environment_of(tmp_path_factory.mktemp("oldest"), f"onnxruntime=={OLDEST}")
+    folder = tmp_path_factory.mktemp("results")
+    paths = {str(path): as_bytes for network in NETWORKS
+             for (form, _, as_bytes), path in files(*network).items() if form == "grid_sample"}
+    np.savez(folder / "batches.npz", **{str(as_bytes): batch(as_bytes) for as_bytes in (False, True)})
+    (folder / "consumer.py").write_text(textwrap.dedent(f"""
+        import numpy as np, onnxruntime
+        assert onnxruntime.__version__ == "{OLDEST}"
+        batches, found = np.load("batches.npz"), {{}}
+        for path, as_bytes in {paths!r}.items():
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            found[path.replace("/", "|")] = session.run(None, {{"image": batches[str(as_bytes)]}})[0]
+        np.savez("found.npz", **found)
+    """))
+    done = subprocess.run([python, "-I", "consumer.py"], cwd=folder, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(folder / "found.npz")
+    assert len(paths) == 4 * len(NETWORKS)
+    for path, as_bytes in paths.items():
+        assert_same(found[path.replace("/", "|")], run(path, as_bytes))
