@@ -47,7 +47,8 @@ def dependencies():
     """The requirements and extras, as arguments of setup(); empty when src/native/extensions.py runs this file."""
     if not os.path.exists("requirements.txt"):
         return {}
-    extras = {name: requirements(f"requirements-{name}.txt") for name in ("onnx", "serve", "tensorboard", "torch")}
+    names = ("onnx", "openvino", "serve", "tensorboard", "torch")
+    extras = {name: requirements(f"requirements-{name}.txt") for name in names}
     return {"install_requires": requirements("requirements.txt"), "extras_require": extras}
 
 

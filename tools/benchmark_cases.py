@@ -302,7 +302,7 @@ def onnx_part(runs):
 def onnx_session(detector, form, path):
     """An ONNX Runtime session for a Detector, as in onnx_detector.py."""
     from src.export.onnx_model import build_model
-    from src.inference.onnx_detector import start_session
+    from src.inference.onnx_runtimes import start_session
     from src.tasks import DETECTION
 
     model = build_model(DETECTION, detector.network, False, form, ("batch", "height", "width"), 6, {})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..core import errors
 from ..core.backups import require_ours
 from ..inference.offline import RESULTS, run_inputs
-from ..inference.options import OptionParser, add_device_options, add_exported_option, open_model_of
+from ..inference.options import OptionParser, add_device_options, add_exported_option, device_options, open_model_of
 from ..model_utils.config import make_config
 
 
@@ -19,8 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = open_model_of(options)
     errors.require_dir(options.input_dir, "folder of inputs (--input_dir)")
     require_ours(options.result_path, RESULTS, option="--result_path")
-    config = make_config(device_target=options.device_target, device_id=options.device_id,
-                         onnx_provider=options.onnx_provider)
+    config = make_config(**device_options(options))
     detector = model.load(config)
     start = time.perf_counter()
     done, skipped = run_inputs(detector, options.input_dir, options.result_path)

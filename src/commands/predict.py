@@ -12,7 +12,7 @@ from ..core.suggest import suggest
 from ..data.labels.formats import endings
 from ..imaging.headers import IMAGE_ENDINGS
 from ..inference.files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
-from ..inference.options import OptionParser, add_model_options, open_model_of
+from ..inference.options import OptionParser, add_model_options, device_options, open_model_of
 from ..inference.predictor import Predictor
 from ..model_utils.config import load_defaults
 
@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     eval_options = {name: getattr(options, name) for name in ("flip_test", "keep_res", "batch_size", "multi_scales")
                     if getattr(options, name) is not None}
-    predictor = Predictor(model, options.device_target, options.device_id, options.input_res, options.onnx_provider,
-                          options.use_ema, **eval_options)
+    predictor = Predictor(model, input_res=options.input_res, use_ema=options.use_ema, **device_options(options),
+                          **eval_options)
     LOG.info(predictor.settings)
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output

@@ -12,7 +12,7 @@ from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.project import how_to_install
 from ..inference.models import Model
-from ..inference.options import OptionParser, add_model_options, open_model_of
+from ..inference.options import OptionParser, add_model_options, device_options, open_model_of
 from ..model_utils.config import load_defaults
 
 KEEP_ALIVE = 75  # seconds that a connection may be idle between requests; longer than a proxy keeps it open
@@ -109,7 +109,7 @@ def serve(model: Model, options: argparse.Namespace, listener: socket.socket) ->
 
     keys = read_keys(options.api_key_file) if options.api_key_file else ()
     is_written, workers = start_log(), Workers()  # they start while the model loads
-    predictor = Predictor(model, options.device_target, options.device_id, None, options.onnx_provider, options.use_ema)
+    predictor = Predictor(model, use_ema=options.use_ema, **device_options(options))
     network = Network(predictor, options.max_batch, options.batch_wait_ms / 1000, options.batch_tolerance)
     limits = Limits(**{name: getattr(options, name) for name in ("max_bytes", "max_pixels", "queue", "deadline")})
     host, port = listener.getsockname()[:2]

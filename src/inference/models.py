@@ -69,7 +69,7 @@ class Model:
             if self.proto is None:
                 raise RuntimeError("a Model can be loaded only once: its ONNX file has been released; open it again")
             proto, self.proto = self.proto, None
-            return load_onnx(proto, self.description, self.path, config.onnx_provider)
+            return load_onnx(proto, self.description, self.path, config.onnx_provider, config.onnx_runtime)
         # Slow to load, and not needed for an ONNX file.
         from ..model_utils.device_adapter import set_device
         from .detector import load_detector, load_mindir

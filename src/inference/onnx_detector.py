@@ -1,4 +1,4 @@
-"""The detector of an ONNX file, on ONNX Runtime and without MindSpore."""
+"""The detector of an ONNX file, without MindSpore."""
 import json
 import os
 import reprlib
@@ -11,19 +11,16 @@ from ..core import errors
 from ..core.backups import has_companion
 from ..core.errors import UserError
 from ..core.kinds import is_count, is_string, list_of, or_none
-from ..core.project import how_to_install
 from ..imaging.view import input_spec, pad_batch
 from ..tasks import TASKS
 from ..weights.side_file import EXPORTED, MODEL, checked_exported, row_width
+from .onnx_runtimes import Run, first_line, package, start
 
-# ONNX Runtime's execution providers; the CPU runs the operators that a provider lacks.
-PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider",
-             "OpenVINO": "OpenVINOExecutionProvider", "CANN": "CANNExecutionProvider"}
 METADATA = {"dataset": is_string, **MODEL, **EXPORTED, "input_res": or_none(list_of(is_count, 2)),
             "batch_size": or_none(is_count), "input_res_train": list_of(is_count, 2)}
 OPTIONAL = ("evaluation", "stride", "arch", "task")  # missing from files of earlier versions
+FLOAT, UINT8 = 1, 2  # ONNX's element types
 LARGEST = 2**31 - 1  # bytes in a protobuf message
-OLD_RUNTIME = "install onnxruntime 1.25 or later, or export the file with --export_config.onnx_dcn grid_sample"
 
 
 class OnnxDetector:
@@ -31,25 +28,24 @@ class OnnxDetector:
 
     weights = ""  # chosen at export
 
-    def __init__(self, session: Any, description: dict, path: str):
-        self.session, self.description, self.path = session, description, path
+    def __init__(self, runtime: str, run: Run, description: dict, path: str):
+        self.runtime, self.run, self.description, self.path = runtime, run, description, path
         self.down_ratio, self.from_bytes = description["down_ratio"], description["input_type"] == "uint8"
         self.input_res, self.batch_size = description["input_res"], description["batch_size"]
 
     def compile(self, batch: np.ndarray) -> float:
-        """Return 0: starting the session has compiled everything."""
+        """Return 0: starting the runtime has compiled everything."""
         return 0.0
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         try:
-            padded = pad_batch(batch, self.batch_size or 0)
-            return self.session.run(["detections"], {"image": padded})[0][: len(batch)]
+            return self.run(pad_batch(batch, self.batch_size or 0))[: len(batch)]
         except MemoryError as error:
             raise UserError(f"{self.path}: a batch of {self.batch_size or len(batch)} images does not fit into memory "
                             f"({error})") from error
-        except Exception as error:  # ONNX Runtime raises exceptions of many types
-            raise UserError(f"{self.path}: ONNX Runtime cannot compute a batch of {batch.shape} "
-                            f"({_first_line(error)})") from error
+        except Exception as error:  # the runtimes raise exceptions of many types
+            raise UserError(f"{self.path}: {self.runtime} cannot compute a batch of {batch.shape} "
+                            f"({first_line(error)})") from error
 
 
 def onnx_side_file(path: str) -> str:
@@ -69,49 +65,18 @@ def read_onnx(path: str) -> tuple[Any, dict]:
     return model, _description_of(model, path)
 
 
-def load_onnx(model: Any, description: dict, path: str, provider: str = "CPU") -> OnnxDetector:
-    """Return the OnnxDetector for the result of read_onnx; provider, a key of PROVIDERS. Raises UserError."""
-    session = start_session(model, provider, path)
-    _check_interface(session, description, path)
-    return OnnxDetector(session, description, path)
+def load_onnx(model: Any, description: dict, path: str, provider: str = "CPU", runtime: str = "auto") -> OnnxDetector:
+    """Return the OnnxDetector for the result of read_onnx; other arguments as in onnx_runtimes.start.
 
-
-def start_session(model: Any, provider: str, path: str) -> Any:
-    """Start ONNX Runtime on the ModelProto of a file, with all cores available to this process. Raises UserError."""
-    onnxruntime = _package("onnxruntime")
-    available = onnxruntime.get_available_providers()
-    if PROVIDERS[provider] not in available:
-        installed = ", ".join(name for name, full in PROVIDERS.items() if full in available)
-        raise UserError(f"onnx_provider is {provider}, but the installed onnxruntime has only {installed}; install an "
-                        f"onnxruntime package with {PROVIDERS[provider]}, or choose another provider")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal only: failures are raised as exceptions
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    names = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["CPU"]]))
-    onnxruntime.set_default_logger_severity(4)
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=names,
-                                               enable_fallback=False)
-    except Exception as error:
-        hint = f"; {OLD_RUNTIME}" if "DeformConv" in str(error) else ""
-        raise UserError(f"{path}: ONNX Runtime rejects this file ({_first_line(error)}){hint}") from error
-    if PROVIDERS[provider] not in session.get_providers():  # ONNX Runtime would silently fall back to the CPU
-        raise UserError(f"onnx_provider is {provider}, but onnxruntime cannot start {PROVIDERS[provider]}; install its "
-                        "libraries and drivers, or choose another provider")
-    return session
-
-
-def _package(name: str) -> Any:
-    """Import a package. Raises UserError if it is not installed."""
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise UserError(f"{error.name or name} is not installed; {how_to_install('onnx')}") from error
+    Raises UserError.
+    """
+    _check_interface(model, description, path)
+    return OnnxDetector(*start(model, runtime, provider, path), description, path)
 
 
 def _load(path: str) -> Any:
     """Read the ModelProto of a self-contained ONNX file. Raises UserError."""
-    onnx = _package("onnx")
+    onnx = package("onnx")
     errors.require_file(path, "ONNX file")
     if not os.path.getsize(path):
         raise UserError(f"{path}: an empty file, not an ONNX file")
@@ -121,7 +86,7 @@ def _load(path: str) -> Any:
         with open(path, "rb") as file:
             model = onnx.load_model_from_string(file.read())
     except Exception as error:  # protobuf raises its own types
-        raise UserError(f"{path}: not an ONNX file, or damaged ({_first_line(error)})") from error
+        raise UserError(f"{path}: not an ONNX file, or damaged ({first_line(error)})") from error
     if any(tensor.external_data or tensor.data_location for tensor in _tensors(model)):
         raise UserError(f"{path}: weights in other files are not read; export the model into one file")
     return model
@@ -157,19 +122,16 @@ def _description_of(model: Any, path: str) -> dict:
     return checked_exported(content, path)
 
 
-def _check_interface(session: Any, description: dict, path: str) -> None:
-    """Raise UserError unless a session's inputs and outputs match the description."""
+def _check_interface(model: Any, description: dict, path: str) -> None:
+    """Raise UserError unless a ModelProto's inputs and outputs match the description."""
     width, height = description["input_res"] or ("width", "height")
     batch, from_bytes = description["batch_size"] or "batch", description["input_type"] == "uint8"
     _, shape = input_spec(from_bytes, batch, height, width)
-    expected = ([("image", "tensor(uint8)" if from_bytes else "tensor(float)", shape)],
-                [("detections", "tensor(float)", [batch, description["K"], row_width(description)])])
-    for ends, wanted in zip((session.get_inputs(), session.get_outputs()), expected):
-        found = [(end.name, end.type, end.shape) for end in ends]
+    expected = ([("image", UINT8 if from_bytes else FLOAT, shape)],
+                [("detections", FLOAT, [batch, description["K"], row_width(description)])])
+    for ends, wanted in zip((model.graph.input, model.graph.output), expected):
+        found = [(end.name, end.type.tensor_type.elem_type,
+                  [size.dim_param or size.dim_value for size in end.type.tensor_type.shape.dim]) for end in ends]
         if found != wanted:
             raise UserError(f"{path}: not written by this project's export.py (it has {found}, but its metadata states "
                             f"{wanted})")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -103,7 +103,9 @@ class Predictor:
             Model from models.open_model.
         input_res: [width, height] that images are fitted into, so that one graph serves all sizes. The default is the
             recipe's evaluation size, or its training size if the recipe keeps image sizes. keep_res=True keeps them.
-        onnx_provider: execution provider of ONNX Runtime, which runs ONNX files without MindSpore.
+        onnx_provider: execution provider of ONNX Runtime.
+        onnx_runtime: "onnxruntime", "openvino" or "openvino_bf16", which run ONNX files without MindSpore; "auto" is
+            openvino if it is installed and takes the file, else onnxruntime.
         use_ema: use a checkpoint's averaged weights if it has them; the default is in default_config.yaml.
         eval_options: values of eval_config (flip_test, multi_scales, K, SOFT_NMS, keep_res, batch_size, ...); the
             default is the recipe's. Exported files have a fixed flip_test, K and, unless dynamic, size.
@@ -121,12 +123,13 @@ class Predictor:
 
     def __init__(self, model: str | os.PathLike | Model, device_target: str = "auto", device_id: int = 0,
                  input_res: list[int] | None = None, onnx_provider: str = "CPU", use_ema: bool | None = None,
-                 **eval_options: Any):
+                 onnx_runtime: str = "auto", **eval_options: Any):
         if isinstance(model, (str, os.PathLike)):
             model = open_model(find_model(os.fspath(model)))
         if not isinstance(model, Model):
             raise UserError(f"a {type(model).__name__} is not a model; expected the path of a checkpoint or export")
-        given: dict[str, Any] = {"device_target": device_target, "device_id": device_id, "onnx_provider": onnx_provider}
+        given: dict[str, Any] = {"device_target": device_target, "device_id": device_id, "onnx_provider": onnx_provider,
+                                 "onnx_runtime": onnx_runtime}
         if use_ema is not None:
             given["use_ema"] = use_ema
         if eval_options:

@@ -107,7 +107,7 @@ def unused_in_evaluation(config: Config, arch: str, of_onnx: bool) -> list[str]:
         *_unused_anywhere(config, arch), *_unused_sizes(config),
         (of_onnx, "onnx_provider runs an ONNX file",
          ["device_target", "device_id", "conv_allow_hf32", "jit_level", "net_config.dcn_impl"]),
-        (not of_onnx, "the model is not an ONNX file", ["onnx_provider"]),
+        (not of_onnx, "the model is not an ONNX file", ["onnx_provider", "onnx_runtime"]),
         (several, "it is always on with several eval_config.multi_scales", ["eval_config.SOFT_NMS"]),
         (not scored, f"run_mode is {config.run_mode} and enable_eval is {str(config.enable_eval).lower()}",
          ["eval_config.voc_metric"]),

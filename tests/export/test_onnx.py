@@ -500,7 +500,7 @@ def test_no_other_file_is_read(place, where, export, tmp_path, monkeypatch):
             tensor.external_data.add(key="location", value=place)
 
     path = changed(export("deform_conv"), tmp_path / "in" / "net.onnx", refer)
-    monkeypatch.setattr(onnx_detector, "start_session", None)
+    monkeypatch.setattr(onnx_detector, "start", None)
     with pytest.raises(UserError, match="other files"):
         load_onnx(path)
 
@@ -610,6 +610,39 @@ def test_a_runtime_without_the_operator(environment, export, tiny_data, tmp_path
             assert_user_error(done, message)
         else:
             assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_predict_with_openvino(environment, export, tiny_data, tmp_path):
+    """The faster runtime is chosen where it is installed and takes the file; its boxes are ONNX Runtime's."""
+    linked = requirements(os.path.join(ROOT, "requirements-onnx.txt"))
+    python = environment("with_openvino", linked, "openvino")
+
+    def predict(name, form, *args):
+        command = [python, os.path.join(ROOT, "tools", "predict.py"), "--onnx",
+                   export(form, "--export_config.onnx_dcn", form), "--input", tiny_data / "val2017" / "000001.jpg",
+                   "--output", tmp_path / name, "--score_thresh", "0", *args]
+        environment = {key: value for key, value in os.environ.items() if key != "ONEDNN_MAX_CPU_ISA"}  # MindSpore's
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+
+    for name, args in {"auto": [], "f32": ["--runtime", "openvino"], "bf16": ["--runtime", "openvino_bf16"],
+                       "peer": ["--runtime", "onnxruntime"]}.items():
+        done = predict(name, "grid_sample", *args)
+        assert done.returncode == 0, done.stderr[-2000:]
+    scores = {name: sorted(entry["score"] for entry in json.loads((tmp_path / name / "predictions.json").read_text())[
+        "annotations"]) for name in ("auto", "f32", "bf16", "peer")}
+    assert scores["auto"] == scores["f32"] != scores["peer"]
+    np.testing.assert_allclose(scores["f32"], scores["peer"], atol=1e-4)
+    np.testing.assert_allclose(scores["bf16"][-5:], scores["peer"][-5:], atol=0.01)  # others: other peaks
+    assert predict("other", "deform_conv").returncode == 0  # on ONNX Runtime
+    assert_user_error(predict("wrong", "deform_conv", "--runtime", "openvino"), "DeformConv", "grid_sample")
+    assert_user_error(predict("wrong", "grid_sample", "--runtime", "openvino", "--onnx_provider", "CUDA"),
+                      "onnx_provider")
+
+
+def test_openvino_that_is_missing(export):
+    with pytest.raises(UserError, match="openvino is not installed; pip install"):
+        onnx_detector.load_onnx(*read_onnx(export("deform_conv")), "a.onnx", runtime="openvino")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import torch
 from mindspore import Tensor, nn, ops
 
 from src.export.onnx_model import build_model
-from src.inference.onnx_detector import start_session
+from src.inference.onnx_runtimes import start_session
 from src.network.architectures import architecture_of
 from src.network.centernet import build_detection
 from src.network.folding import fold_batch_norm

@@ -1,0 +1,112 @@
+"""Programs that run ONNX files on this machine: ONNX Runtime and OpenVINO. Each is a function of a batch."""
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import UserError
+from ..core.project import how_to_install
+
+# ONNX Runtime's execution providers; the CPU runs the operators that a provider lacks.
+PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider",
+             "OpenVINO": "OpenVINOExecutionProvider", "CANN": "CANNExecutionProvider"}
+OLD_RUNTIME = "install onnxruntime 1.25 or later, or export the file with --export_config.onnx_dcn grid_sample"
+NO_RULE = "OpenVINO has no rule for DeformConv; use runtime onnxruntime, or export the file with " \
+          "--export_config.onnx_dcn grid_sample"
+
+Run = Callable[[np.ndarray], np.ndarray]  # batch -> detections [N, K, D]
+
+
+def choose_runtime(runtime: str, provider: str, model: Any) -> str:
+    """The runtime for a ModelProto: runtime itself, or for "auto" the faster one (docs/onnx.md) of those that are
+    installed and take the file."""
+    if runtime != "auto":
+        return runtime
+    takes_it = provider == "CPU" and not has_deform_conv(model)
+    return "openvino" if takes_it and importlib.util.find_spec("openvino") else "onnxruntime"
+
+
+def has_deform_conv(model: Any) -> bool:
+    """Whether a ModelProto has the operator DeformConv."""
+    return any(node.op_type == "DeformConv" for node in model.graph.node)
+
+
+def start(model: Any, runtime: str, provider: str, path: str) -> tuple[str, Run]:
+    """Start a runtime on the ModelProto of a file, on all cores available to this process.
+
+    Returns its name, for messages, and the function that runs it. runtime is auto, onnxruntime, openvino or
+    openvino_bf16; provider, a key of PROVIDERS, is ONNX Runtime's. Raises UserError.
+    """
+    chosen = choose_runtime(runtime, provider, model)
+    if chosen != "onnxruntime":
+        if provider != "CPU":
+            raise UserError(f"onnx_provider {provider} is one of ONNX Runtime's; leave it out, or use runtime "
+                            "onnxruntime")
+        return "OpenVINO", start_openvino(model, "bf16" if chosen.endswith("bf16") else "f32", path)
+    session = start_session(model, provider, path)
+    return "ONNX Runtime", lambda batch: session.run(["detections"], {"image": batch})[0]
+
+
+def start_session(model: Any, provider: str, path: str) -> Any:
+    """Start ONNX Runtime on the ModelProto of a file. Raises UserError."""
+    onnxruntime = package("onnxruntime")
+    available = onnxruntime.get_available_providers()
+    if PROVIDERS[provider] not in available:
+        installed = ", ".join(name for name, full in PROVIDERS.items() if full in available)
+        raise UserError(f"onnx_provider is {provider}, but the installed onnxruntime has only {installed}; install an "
+                        f"onnxruntime package with {PROVIDERS[provider]}, or choose another provider")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal only: failures are raised as exceptions
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    names = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["CPU"]]))
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=names,
+                                               enable_fallback=False)
+    except Exception as error:
+        hint = f"; {OLD_RUNTIME}" if "DeformConv" in str(error) else ""
+        raise UserError(f"{path}: ONNX Runtime rejects this file ({first_line(error)}){hint}") from error
+    if PROVIDERS[provider] not in session.get_providers():  # ONNX Runtime would silently fall back to the CPU
+        raise UserError(f"onnx_provider is {provider}, but onnxruntime cannot start {PROVIDERS[provider]}; install its "
+                        "libraries and drivers, or choose another provider")
+    return session
+
+
+def start_openvino(model: Any, precision: str, path: str) -> Run:
+    """Start OpenVINO's CPU plugin on the ModelProto of a file. Raises UserError."""
+    openvino = package("openvino")
+    if has_deform_conv(model):
+        raise UserError(f"{path}: {NO_RULE}")
+    core = openvino.Core()
+    # Without a precision OpenVINO computes in bfloat16 where the processor can.
+    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY",
+               "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0))}
+    # With MindSpore in this process the variable limits its oneDNN; OpenVINO's would be slower, and fails in bfloat16.
+    limit = os.environ.pop("ONEDNN_MAX_CPU_ISA", None) if "mindspore" in sys.modules else None
+    try:
+        compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
+    except Exception as error:  # OpenVINO raises RuntimeError and its own types
+        raise UserError(f"{path}: OpenVINO rejects this file ({first_line(error)})") from error
+    finally:
+        if limit is not None:
+            os.environ["ONEDNN_MAX_CPU_ISA"] = limit
+    request = compiled.create_infer_request()
+    return lambda batch: request.infer({"image": batch}, share_outputs=False)["detections"]
+
+
+def package(name: str) -> Any:
+    """Import a package. Raises UserError if it is not installed."""
+    try:
+        return __import__(name)
+    except ImportError as error:
+        extra = "openvino" if name == "openvino" else "onnx"
+        raise UserError(f"{error.name or name} is not installed; {how_to_install(extra)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or all if it is only a place in OpenVINO, shortened."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(lines if lines[0].startswith("Exception from") else lines[:1])[:300]
