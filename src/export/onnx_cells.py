@@ -13,10 +13,12 @@ from .onnx_graph import Graph
 
 
 def add_network(graph: Graph, cell: nn.Cell, image: str) -> dict[str, str]:
-    """A CenterNet: {head: map} of its last stack, heatmaps as logits."""
-    features = add_cell(graph, cell.deconv_layers, add_cell(graph, cell.backbone, image, "backbone"), "deconv_layers")
+    """A CenterNet: {head: map} of its last stack, float32, heatmaps as logits; image is float32."""
+    features = add_cell(graph, cell.backbone, graph.to_network(image), "backbone")
+    features = add_cell(graph, cell.deconv_layers, features, "deconv_layers")
     features = features[-1] if cell.stacks else features
-    return {name: add_cell(graph, head, features, f"{name}_head") for name, head in cell.last_heads().items()}
+    maps = {name: add_cell(graph, head, features, f"{name}_head") for name, head in cell.last_heads().items()}
+    return {name: graph.from_network(value) for name, value in maps.items()}
 
 
 def add_cell(graph: Graph, cell: nn.Cell, x: Any, name: str) -> Any:
@@ -46,7 +48,7 @@ def _relu(graph: Graph, cell: nn.Cell, x: str, name: str) -> str:
 def _weights(graph: Graph, cell: nn.Cell, name: str) -> list[str]:
     """The constants of a layer's weight and optional bias."""
     parameters = [("weight", cell.weight)] + ([("bias", cell.bias)] if cell.has_bias else [])
-    return [graph.constant(f"{name}.{key}", value.asnumpy()) for key, value in parameters]
+    return [graph.weight(f"{name}.{key}", value.asnumpy()) for key, value in parameters]
 
 
 def _convolution(graph: Graph, cell: nn.Cell, x: str, name: str) -> str:
@@ -58,7 +60,7 @@ def _convolution(graph: Graph, cell: nn.Cell, x: str, name: str) -> str:
 
 def _batch_norm(graph: Graph, cell: nn.Cell, x: str, name: str) -> str:
     parameters = {"gamma": cell.gamma, "beta": cell.beta, "mean": cell.moving_mean, "variance": cell.moving_variance}
-    constants = [graph.constant(f"{name}.{key}", value.asnumpy()) for key, value in parameters.items()]
+    constants = [graph.weight(f"{name}.{key}", value.asnumpy()) for key, value in parameters.items()]
     return graph.add("BatchNormalization", x, *constants, name=name, epsilon=float(cell.eps))
 
 
@@ -198,7 +200,7 @@ def _stack_features(graph: Graph, cell: nn.Cell, features: list[str], name: str)
 
 
 def _deformable_convolution(graph: Graph, cell: nn.Cell, x: str, name: str) -> str:
-    """In the form graph.onnx_dcn; the offset convolution is reordered to match it."""
+    """In the form graph.onnx_dcn; the offset convolution is reordered to match it. The offsets are float32."""
     taps = cell.taps
     kernel = round(taps**0.5)
     order = np.arange(3 * taps)  # all x, all y, all masks
@@ -208,15 +210,15 @@ def _deformable_convolution(graph: Graph, cell: nn.Cell, x: str, name: str) -> s
     weight, bias = (graph.constant(f"{name}.conv_offset_mask.{key}", value.asnumpy()[order])
                     for key, value in (("weight", layer.weight), ("bias", layer.bias)))
     padding = [kernel // 2] * 4
-    offset_mask = graph.add("Conv", x, weight, bias, name=f"{name}.conv_offset_mask", kernel_shape=[kernel] * 2,
-                            pads=padding)
+    offset_mask = graph.add("Conv", graph.from_network(x), weight, bias, name=f"{name}.conv_offset_mask",
+                            kernel_shape=[kernel] * 2, pads=padding)
     offset, mask = graph.add("Split", offset_mask, graph.ints(2 * taps, taps), axis=1, outputs=2,
                              name=f"{name}.offset_and_mask")
-    mask = graph.add("Sigmoid", mask, name=f"{name}.mask")
-    weight, bias = cell.weight.asnumpy(), graph.constant(f"{name}.bias", cell.bias.asnumpy())
-    if graph.onnx_dcn == "deform_conv":
-        return graph.add("DeformConv", x, graph.constant(f"{name}.weight", weight), offset, bias, mask, name=name,
-                         kernel_shape=[kernel] * 2, pads=padding)
+    mask = graph.to_network(graph.add("Sigmoid", mask, name=f"{name}.mask"))
+    weight, bias = cell.weight.asnumpy(), graph.weight(f"{name}.bias", cell.bias.asnumpy())
+    if graph.onnx_dcn == "deform_conv":  # all its inputs have one type
+        return graph.add("DeformConv", x, graph.weight(f"{name}.weight", weight), graph.to_network(offset), bias, mask,
+                         name=name, kernel_shape=[kernel] * 2, pads=padding)
     width = graph.size(x, 3)
     grid = _sampling_grid(graph, x, offset, taps)
     samples = graph.add("GridSample", x, grid, mode="bilinear", padding_mode="zeros", align_corners=0,
@@ -224,7 +226,7 @@ def _deformable_convolution(graph: Graph, cell: nn.Cell, x: str, name: str) -> s
     mask = graph.reshape(mask, graph.ints(0, 1, -1), width)
     columns = graph.add("Mul", samples, mask, name=f"{name}.columns")  # [N, C, taps H, W]
     columns = graph.reshape(columns, graph.ints(0, weight.shape[1] * taps, -1), width)
-    matrix = graph.constant(f"{name}.weight", weight.reshape(len(weight), -1, 1, 1))
+    matrix = graph.weight(f"{name}.weight", weight.reshape(len(weight), -1, 1, 1))
     return graph.add("Conv", columns, matrix, bias, name=name, kernel_shape=[1, 1])
 
 

@@ -12,11 +12,12 @@ OPSETS = {"deform_conv": 19, "grid_sample": 16}  # first opset with each form of
 class Graph:
     """A graph under construction. Values are referred to by name; duplicate names get a number.
 
-    onnx_dcn is the form of its deformable convolutions, a key of OPSETS.
+    onnx_dcn is the form of its deformable convolutions, a key of OPSETS; dtype, float32 or float16, the type of the
+    network's weights and features.
     """
 
-    def __init__(self, onnx_dcn: str) -> None:
-        self.onnx_dcn, self.opset = onnx_dcn, OPSETS[onnx_dcn]
+    def __init__(self, onnx_dcn: str, dtype: str = "float32") -> None:
+        self.onnx_dcn, self.opset, self.dtype = onnx_dcn, OPSETS[onnx_dcn], np.dtype(dtype)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
         self.names: set[str] = set()
@@ -40,6 +41,10 @@ class Graph:
         self.constants[name] = value
         return name
 
+    def weight(self, name: str, value: np.ndarray) -> str:
+        """Add a constant of the network's type and return its name."""
+        return self.constant(name, value.astype(self.dtype))
+
     def ints(self, *values: int) -> str:
         """Add a constant list of int64 and return its name."""
         name = "ints_" + "_".join(str(value).replace("-", "minus") for value in values)
@@ -55,6 +60,14 @@ class Graph:
     def cast(self, value: str) -> str:
         """Cast a value to float32."""
         return self.add("Cast", value, to=FLOAT)
+
+    def to_network(self, value: str) -> str:
+        """A float32 value in the network's type."""
+        return value if self.dtype == np.float32 else self.add("Cast", value, to=TensorProto.FLOAT16)
+
+    def from_network(self, value: str) -> str:
+        """A value of the network's type in float32."""
+        return value if self.dtype == np.float32 else self.cast(value)
 
     def size(self, value: str, axis: int) -> str:
         """The size of a value along an axis, [1]."""

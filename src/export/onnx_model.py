@@ -15,21 +15,24 @@ if TYPE_CHECKING:
     from ..tasks import Head, Task
 
 
-def build_model(task: "Task", detection: "DetectionNetwork", from_bytes: bool, onnx_dcn: str, sizes: tuple,
+def build_model(task: "Task", detection: "DetectionNetwork", from_bytes: bool, graph: Graph, sizes: tuple,
                 row_width: int, metadata: dict[str, str]) -> "onnx.ModelProto":
-    """The ModelProto of a Task's DetectionNetwork, optimized by folding.fold_batch_norm.
+    """The ModelProto of a Task's DetectionNetwork, optimized by folding.fold_batch_norm, built in an empty graph.
 
     Input `image`: float32 [batch, 3, height, width], or uint8 [batch, height, width, 3] if from_bytes. Output
-    `detections`: float32 [batch, K, row_width]. sizes: batch, height and width, numbers, or names if they are variable.
-    Inside, the maps have their heads' names, except that the first heatmap is `heat`. metadata {name: string} is stored
-    in the file.
+    `detections`: float32 [batch, K, row_width], or with row_width 0 the maps, float32 [batch, channels, height /
+    down_ratio, width / down_ratio]. sizes: batch, height and width, numbers, or names if they are variable. The maps
+    have their heads' names, except that the first heatmap is `heat`. metadata {name: string} is stored in the file.
     """
-    graph = Graph(onnx_dcn)
     image = graph.free("image")
     normalized = normalize(graph, detection.maps.input_cell, image) if from_bytes else image
     maps = add_maps(graph, detection.maps, normalized)
-    detections = task.onnx.decode(graph, maps, detection.decode)
-    outputs = {detections: (np.float32, [sizes[0], detection.decode.k, row_width])}
+    if row_width:
+        detections = task.onnx.decode(graph, maps, detection.decode)
+        outputs = {detections: (np.float32, [sizes[0], detection.decode.k, row_width])}
+    else:
+        outputs = {maps[head.name]: (np.float32, [sizes[0], head.channels, "map_height", "map_width"])
+                   for head in detection.maps.heads}
     return graph.model("centernet", {image: input_spec(from_bytes, *sizes)}, outputs, metadata)
 
 

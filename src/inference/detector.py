@@ -159,14 +159,16 @@ def export_detector(detector: Detector, export_config: Config, eval_config: Conf
         ms.export(detector.network, ms.Tensor(np.zeros(shape, kind)), file_name=made,
                   file_format=export_config.export_format)
         os.rename(made, partial)
-    return finish_export(path, side_file(path), consumer_description(detector, export_config, eval_config, shape),
-                         report)
+    description = consumer_description(detector, export_config, eval_config, shape)
+    return finish_export(path, side_file(path), description,
+                         f"detections {[batch, description['K'], row_width(description)]}", report)
 
 
 def export_onnx(detector: Detector, export_config: Config, eval_config: Config,
                 report: Callable[[str], None] = LOG.info) -> str:
     """Export a checkpoint's Detector as an ONNX file, with the side file in its metadata; returns the file's path."""
     try:
+        from ..export.onnx_graph import Graph
         from ..export.onnx_model import build_model
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; {how_to_install('onnx')}") from error
@@ -177,11 +179,15 @@ def export_onnx(detector: Detector, export_config: Config, eval_config: Config,
     shape = input_spec(detector.from_bytes, *sizes)[1]
     description = consumer_description(detector, export_config, eval_config, shape)
     metadata = {name: json.dumps(value) for name, value in description.items()}
-    outputs = export_config.onnx_dcn, sizes, row_width(description)
-    model = build_model(task_of(description), detector.network, detector.from_bytes, *outputs, metadata)
+    graph = Graph(export_config.onnx_dcn, export_config.onnx_dtype)
+    width_of_rows = row_width(description) if export_config.onnx_decode else 0
+    model = build_model(task_of(description), detector.network, detector.from_bytes, graph, sizes, width_of_rows,
+                        metadata)
     with atomic_write(path, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
         file.write(model.SerializeToString())
-    return finish_export(path, onnx_side_file(path), description, report)
+    made = [f"{output.name} {[size.dim_param or size.dim_value for size in output.type.tensor_type.shape.dim]}"
+            for output in model.graph.output]
+    return finish_export(path, onnx_side_file(path), description, ", ".join(made), report)
 
 
 def require_room(export_config: Config) -> None:
@@ -198,12 +204,10 @@ def export_path(export_config: Config) -> str:
     return export_config.export_name.removesuffix(ending) + ending
 
 
-def finish_export(path: str, side: str, description: dict, report: Callable[[str], None]) -> str:
-    """Write the side file of an exported file and report its input and output; returns the file's path."""
+def finish_export(path: str, side: str, description: dict, outputs: str, report: Callable[[str], None]) -> str:
+    """Write the side file of an exported file and report its input and outputs; returns the file's path."""
     write_json(side, description)
-    batch = "batch" if description["batch_size"] is None else description["batch_size"]
-    report(f"exported {path}: {description['input_type']} {list(description['input_shape'])} -> detections "
-           f"{[batch, description['K'], row_width(description)]}")
+    report(f"exported {path}: {description['input_type']} {list(description['input_shape'])} -> {outputs}")
     return path
 
 

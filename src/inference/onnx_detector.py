@@ -124,6 +124,9 @@ def _description_of(model: Any, path: str) -> dict:
 
 def _check_interface(model: Any, description: dict, path: str) -> None:
     """Raise UserError unless a ModelProto's inputs and outputs match the description."""
+    if [end.name for end in model.graph.output][:1] == ["heat"]:
+        raise UserError(f"{path}: its outputs are maps, for other programs (docs/onnx.md); to detect here, export with "
+                        "--export_config.onnx_decode true")
     width, height = description["input_res"] or ("width", "height")
     batch, from_bytes = description["batch_size"] or "batch", description["input_type"] == "uint8"
     _, shape = input_spec(from_bytes, batch, height, width)

@@ -122,7 +122,9 @@ def unused_in_export(config: Config, arch: str) -> list[str]:
     return _unused(config, [
         *_unused_anywhere(config, arch),
         (not onnx, f"export_config.export_format is {options.export_format}",
-         ["export_config.onnx_dcn", "export_config.onnx_dynamic"]),
+         [f"export_config.onnx_{name}" for name in ("dcn", "dynamic", "decode", "dtype")]),
+        (onnx and not options.onnx_decode, "this ONNX file ends in the maps (export_config.onnx_decode)",
+         ["eval_config.K"]),
         (onnx and options.onnx_dynamic, "it is dynamic in this ONNX file (export_config.onnx_dynamic)",
          ["export_config.batch_size", "export_config.input_res"]),
     ])

@@ -132,8 +132,8 @@ def lively_network(lively_checkpoint, make_config):
 
 @pytest.mark.slow
 def test_maps_are_those_of_mindspore(lively_network, by_operation):
-    computes = [with_maps(build_model(DETECTION, lively_network, False, form, ("batch", "height", "width"), 6, {}))
-                for form in FORMS]
+    sizes = ("batch", "height", "width")
+    computes = [with_maps(build_model(DETECTION, lively_network, False, Graph(form), sizes, 6, {})) for form in FORMS]
     for n, height, width in ((1, 32, 32), (3, 96, 160), (1, 256, 128), (3, 32, 64)):
         batch = np.random.default_rng([n, height]).standard_normal((n, 3, height, width)).astype(np.float32)
         maps = lively_network.maps(ms.Tensor(batch))
@@ -200,7 +200,7 @@ def small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k, down_ratio=
 def test_detections_are_decoded_from_the_maps(cat_spec_wh, reg_offset, flip_test, from_bytes, k, by_operation):
     """All options in each form, maps with more and fewer cells than K; the maps are MindSpore's."""
     network = small_network(cat_spec_wh, reg_offset, flip_test, from_bytes, k)
-    computes = [with_maps(build_model(DETECTION, network, from_bytes, form, ("batch", "height", "width"), 6, {}))
+    computes = [with_maps(build_model(DETECTION, network, from_bytes, Graph(form), ("batch", "height", "width"), 6, {}))
                 for form in FORMS]
     for n, height, width in ((1, 32, 32), (3, 64, 96)):
         rng = np.random.default_rng(n)
@@ -524,6 +524,15 @@ def test_a_provider_that_is_missing_or_cannot_start(export, monkeypatch, capfd):
         load_onnx(path, "CUDA")
 
 
+def test_a_file_of_maps_is_for_others(export):
+    """It exports and loads elsewhere; here the message says how to export one that detects."""
+    path = export("maps", "--export_config.onnx_decode", "false", "--export_config.onnx_dtype", "float16")
+    names = [output.name for output in onnx.load(path).graph.output]
+    assert names == ["heat", "wh", "reg"]
+    with pytest.raises(UserError, match="maps.*onnx_decode true"):
+        load_onnx(path)
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 96), (1, 1, 96, 96), (0, 3, 96, 96)])
 def test_a_wrong_input_is_named(shape, export):
     detector = load_onnx(export("deform_conv"))
@@ -649,7 +658,7 @@ def test_openvino_that_is_missing(export):
 def test_openvino_takes_the_form_of_grid_sample(environment, lively_network, tmp_path):
     """OpenVINO's maps equal ONNX Runtime's in float32; processors with bfloat16 would use it by default."""
     python = environment("openvino", ["numpy"], "openvino")
-    model = build_model(DETECTION, lively_network, False, "grid_sample", ("batch", "height", "width"), 6, {})
+    model = build_model(DETECTION, lively_network, False, Graph("grid_sample"), ("batch", "height", "width"), 6, {})
     maps = with_maps(model)
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
                               for name in ("heat", "wh", "reg"))

@@ -15,8 +15,9 @@ import pytest
 from mindspore import nn
 
 from setup import requirements
-from src.export.onnx_graph import OPSETS
+from src.export.onnx_graph import OPSETS, Graph
 from src.export.onnx_model import build_model
+from src.model_utils.config import make_config
 from src.network.architectures import ARCHITECTURES
 from src.network.centernet import build_detection, build_network
 from src.network.device_input import Normalize
@@ -54,6 +55,29 @@ def build_narrow(options, dcn_impl):
     return backbone, StackFeatures(2, backbone.out_channels)
 
 
+def network_with_offsets(task, arch):
+    """(an architecture's network without batch norms, whose offsets exceed a pixel; its configuration; metainfo)."""
+    stacks = {"num_stacks": STACKS[arch]} if STACKS[arch] else {}
+    config, metainfo = make_config(net_config={"task": task, "arch": arch, **stacks}), classes_of(3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "hourglass", dataclasses.replace(ARCHITECTURES["hourglass"], build=build_narrow))
+        network = build_network(config.net_config, metainfo, "native")
+    for _, cell in network.cells_and_names():
+        if hasattr(cell, "conv_offset_mask"):  # begins at 0
+            weight = cell.conv_offset_mask.weight
+            offsets = 0.02 * np.random.default_rng(0).standard_normal(weight.shape)
+            weight.set_data(ms.Tensor(offsets.astype(np.float32)))
+    fold_batch_norm(network)
+    return network, config, metainfo
+
+
+@pytest.fixture(scope="module")
+def deformable():
+    """The DetectionNetwork of a ResNet with deformable convolutions."""
+    network, config, metainfo = network_with_offsets("detection", "resdcn_18")
+    return build_detection(network, config.net_config, metainfo, 20, nn.Identity())
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """files(task, arch) -> {(form, sides, bytes): path} of its ONNX files."""
@@ -61,27 +85,14 @@ def files(tmp_path_factory):
 
     @functools.cache
     def made(task, arch):
-        from src.model_utils.config import make_config
-
-        stacks = {"num_stacks": STACKS[arch]} if STACKS[arch] else {}
-        config, metainfo = make_config(net_config={"task": task, "arch": arch, **stacks}), classes_of(3)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(ARCHITECTURES, "hourglass", dataclasses.replace(ARCHITECTURES["hourglass"],
-                                                                          build=build_narrow))
-            network = build_network(config.net_config, metainfo, "native")
-        for _, cell in network.cells_and_names():
-            if hasattr(cell, "conv_offset_mask"):  # begins at 0; larger offsets than a pixel
-                weight = cell.conv_offset_mask.weight
-                offsets = 0.02 * np.random.default_rng(0).standard_normal(weight.shape)
-                weight.set_data(ms.Tensor(offsets.astype(np.float32)))
-        fold_batch_norm(network)
+        network, config, metainfo = network_with_offsets(task, arch)
         paths = {}
         for (form, (sides, sizes)), as_bytes in itertools.product(itertools.product(OPSETS, SIDES.items()),
                                                                  (False, True)):
             cell = Normalize([0.4, 0.45, 0.5], [0.2, 0.25, 0.3]) if as_bytes else nn.Identity()
             detection = build_detection(network, config.net_config, metainfo, 20, cell)
             width = row_width({"task": task, **metainfo, "net_config": config.net_config.as_dict()})
-            model = build_model(TASKS[task], detection, as_bytes, form, sizes, width, {})
+            model = build_model(TASKS[task], detection, as_bytes, Graph(form), sizes, width, {})
             paths[form, sides, as_bytes] = folder / f"{task}_{arch}_{form}_{sides}_{as_bytes}.onnx"
             onnx.save(model, paths[form, sides, as_bytes])
         return paths
@@ -120,6 +131,27 @@ def test_every_form_is_valid_and_gives_the_same(task, arch, files):
         assert outputs[0].shape[:2] == (2, 20) and len(outputs) == 4
         for other in outputs[1:]:
             assert_same(other, outputs[0])
+
+
+@pytest.mark.parametrize("form", OPSETS)
+@pytest.mark.parametrize("sides", SIDES)
+def test_float16(form, sides, deformable, tmp_path):
+    """Half the size; offsets, sampling positions and decoding stay float32, so that boxes differ little."""
+    sizes = SIDES[sides]
+    whole, half = (build_model(TASKS["detection"], deformable, False, Graph(form, dtype), sizes, 0, {})
+                   for dtype in ("float32", "float16"))
+    assert half.ByteSize() < 0.6 * whole.ByteSize()
+    onnx.shape_inference.infer_shapes(half, check_type=True, strict_mode=True)
+    found, expected = ({}, {})
+    for model, outputs in ((whole, expected), (half, found)):
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        names = [end.name for end in session.get_outputs()]
+        assert names == ["heat", "wh", "reg"] and {end.type for end in session.get_outputs()} == {"tensor(float)"}
+        outputs |= dict(zip(names, session.run(names, {"image": batch(False)})))
+    for name, value in expected.items():
+        assert value.shape == found[name].shape == (2, {"heat": 3}.get(name, 2), 32, 32)
+        difference = np.abs(found[name] - value).max() / np.abs(value).max()
+        assert 0 < difference < 1e-2, name
 
 
 def test_the_oldest_runtime_gives_the_same(files, tmp_path_factory):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mindspore import Tensor, nn, ops
 
+from src.export.onnx_graph import Graph
 from src.export.onnx_model import build_model
 from src.inference.onnx_runtimes import start_session
 from src.network.architectures import architecture_of
@@ -80,7 +81,7 @@ def test_the_onnx_file_has_the_originals_maps(name, by_operation):
                                     nn.Identity(), flip_test)
         expected = [value.asnumpy() for value in detection.maps(Tensor(pixels)).values()] if flip_test else golden
         for form in ("deform_conv", "grid_sample"):
-            model = build_model(DETECTION, detection, False, form, ("batch", "height", "width"), 6, {})
+            model = build_model(DETECTION, detection, False, Graph(form), ("batch", "height", "width"), 6, {})
             for output in ("heat", "wh", "reg"):
                 model.graph.output.add().name = output
             session = start_session(model, "CPU", "a.onnx")
