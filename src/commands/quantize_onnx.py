@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from ..evaluation.evaluator import EvaluationSet
 
 
-# Operators to quantize: ConvTranspose and DeformConv have no int8 kernels, and an int8 Add costs AP and saves no time
-# (docs/onnx-int8.md).
+# Operators to quantize: DeformConv has no int8 kernel, and an int8 Add costs AP and saves no time (docs/onnx-int8.md).
 OPERATORS = ["Conv", "Relu", "MaxPool"]
 RUNS = 10  # timed runs of each model, in turns
 TIMES = contains_mark('{\n "ms, ')  # tests whether a file is a report of an earlier run
@@ -42,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..core.backups import require_ours
     from ..core.console import LOG, show
     from ..core.files import atomic_write, write_json
+    from ..export.onnx_int8 import float_convolutions, with_int8_kernels
     from ..inference.onnx_detector import HAS_ONNX_SIDE_FILE, load_onnx, onnx_side_file, read_onnx
     from ..weights.side_file import adopt_evaluation
 
@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = open_model(options.onnx)
     LOG.info(adopt_evaluation(config, model.description, model.source))
     model.check_fixed(config)
-    proto = float_model(model)
-    excluded = choose_float(proto, options.keep_float)
+    proto = with_int8_kernels(float_model(model))
+    excluded = sorted({*float_convolutions(proto), *choose_float(proto, options.keep_float)})
+    LOG.info(f"in float: {', '.join(excluded)}")
     paths = choose_images(options.images, options.count)
     data = read_annotated(model.description, config) if options.data_dir else None
     detector = model.load(config)
@@ -83,7 +84,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=100,
                         help="number of calibration images, spread evenly over the folder (default: %(default)s)")
     parser.add_argument("--keep_float", nargs="+", default=[], metavar="NAME",
-                        help="convolutions to leave in float, by name prefix: backbone.conv1, hm_head, ...")
+                        help="further convolutions to leave in float, by name prefix: backbone.conv1, hm_head, ...; "
+                             "the offsets' and the heads' last ones always are")
     parser.add_argument("--data_dir", help="data set folder; scores both models on its validation images")
     parser.add_argument("--config_path",
                         help="configuration of the data set, and the input size if the model does not fix it")

@@ -32,12 +32,13 @@ from src.network.device_input import Normalize
 from src.network.folding import fold_batch_norm
 from src.tasks.detection import DETECTION
 from src.tasks.detection.onnx import decode
-from tests import environments, torch_reference
+from tests import torch_reference
 from tests.conftest import (
     ROOT,
     assert_same_detections,
     assert_user_error,
     call_script,
+    environment_with,
     exporter,
     network_of,
     no_graphs,
@@ -570,21 +571,8 @@ def test_mistakes(script, args, message, export, tiny_data, tiny_records, tmp_pa
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """environment(name, requirements, package) -> the Python of a new virtual environment with the requirements
-    installed here, and a package from pip; skips if pip cannot reach it."""
-
-    def make(name, linked, package):
-        folder = tmp_path_factory.mktemp(name)
-        python = environments.make(folder, linked, without=[re.match(r"[\w-]+", package)[0]]) / "python"
-        command = [python, "-m", "pip", "install", "-q", "--no-compile", package]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=550)
-        unreachable = re.search("No matching distribution|Max retries|Temporary failure", done.stderr)
-        if done.returncode and unreachable:
-            pytest.skip(f"pip cannot reach {package}: {unreachable[0]}")
-        assert done.returncode == 0, done.stderr[-2000:]
-        return python
-
-    return make
+    """environment(name, requirements, package): environment_with, in a folder of this name."""
+    return lambda name, linked, package: environment_with(tmp_path_factory.mktemp(name), linked, package)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@ import dataclasses
 import functools
 import itertools
 import os
-import re
 import subprocess
 import textwrap
 
@@ -25,8 +24,7 @@ from src.network.folding import fold_batch_norm
 from src.network.hourglass import Hourglass, StackFeatures
 from src.tasks import TASKS
 from src.weights.side_file import row_width
-from tests import environments
-from tests.conftest import ROOT, assert_same_detections
+from tests.conftest import ROOT, assert_same_detections, environment_with
 from tests.metainfo import classes_of
 
 pytestmark = pytest.mark.slow
@@ -34,19 +32,6 @@ OLDEST = "1.20.0"  # of onnxruntime
 STACKS = {"resdcn_18": [1, 1, 1, 1], "res_18": [1, 1, 1, 1], "hourglass": [2], "dla_34": None}
 SIDES = {"free": ("batch", "height", "width"), "fixed": (2, 128, 128)}
 NETWORKS = list(itertools.product(TASKS, STACKS))
-
-
-@functools.cache
-def environment_of(folder, package):
-    """A virtual environment in a folder with the ONNX requirements, but this package: the path of its Python."""
-    linked = requirements(os.path.join(ROOT, "requirements-onnx.txt"))
-    python = environments.make(folder, linked, without=[package.partition("=")[0]]) / "python"
-    done = subprocess.run([python, "-m", "pip", "install", "-q", "--no-compile", package], capture_output=True,
-                          text=True, timeout=550)
-    if done.returncode and re.search("No matching distribution|Max retries|Temporary failure", done.stderr):
-        pytest.skip(f"pip cannot reach {package}")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return python
 
 
 def build_narrow(options, dcn_impl):
@@ -156,7 +141,8 @@ def test_float16(form, sides, deformable, tmp_path):
 
 def test_the_oldest_runtime_gives_the_same(files, tmp_path_factory):
     """It has no DeformConv, of which a file without deformable convolutions has none either."""
-    python = environment_of(tmp_path_factory.mktemp("oldest"), f"onnxruntime=={OLDEST}")
+    linked = requirements(os.path.join(ROOT, "requirements-onnx.txt"))
+    python = environment_with(tmp_path_factory.mktemp("oldest"), linked, f"onnxruntime=={OLDEST}")
     folder = tmp_path_factory.mktemp("results")
     paths = {str(path): as_bytes for network in NETWORKS
              for (form, _, as_bytes), path in files(*network).items() if form == "grid_sample"}

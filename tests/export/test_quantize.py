@@ -14,6 +14,8 @@ from src.inference.onnx_detector import read_onnx
 from src.inference.predictor import Predictor
 from tests.conftest import assert_user_error, call_script, noise_image, replace_resdcn_18, write_coco
 
+IN_FLOAT = {"deconv_layers.0.conv_offset_mask", "hm_head.2", "wh_head.2", "reg_head.2"}
+
 
 @pytest.fixture(scope="module")
 def exported(deformable_file, tmp_path_factory):
@@ -93,21 +95,24 @@ def test_an_int8_file_has_nearly_the_same_heatmap(args, exported, tiny_data, tmp
 def test_only_the_convolutions_differ(float_file, tiny_data, tmp_path):
     made = quantized(float_file, tiny_data, tmp_path / "new" / "int8.onnx")
     found = convolutions(made)
-    assert len(found) == len(convolutions(float_file)) > 10 and all(found.values())
+    # One is a transposed convolution in the float file.
+    assert len(found) == len(convolutions(float_file)) + 1 > 10
+    assert {name for name, int8 in found.items() if not int8} == IN_FLOAT
     before, after = onnx.load(float_file), onnx.load(made)
     assert list(after.metadata_props) == list(before.metadata_props)
     assert (list(after.graph.input), list(after.graph.output)) == (list(before.graph.input), list(before.graph.output))
     assert read_onnx(made)[1] == read_onnx(float_file)[1]
     with open(f"{made}.json") as side, open(f"{float_file}.json") as other:
         assert json.load(side) == json.load(other)
-    assert os.path.getsize(made) < 0.6 * os.path.getsize(float_file)
+    assert os.path.getsize(made) < 0.7 * os.path.getsize(float_file)
     assert sorted(os.listdir(tmp_path / "new")) == ["int8.onnx", "int8.onnx.json"]
 
 
 def test_named_convolutions_stay_float(float_file, tiny_data, tmp_path):
     made = quantized(float_file, tiny_data, tmp_path / "int8.onnx", "--keep_float", "hm_head", "backbone.0",
                      "--count", 3)
-    assert {name for name, int8 in convolutions(made).items() if not int8} == {"hm_head.0", "hm_head.2", "backbone.0"}
+    found = {name for name, int8 in convolutions(made).items() if not int8}
+    assert found == {*IN_FLOAT, "hm_head.0", "backbone.0"}
 
 
 @pytest.mark.slow
