@@ -881,3 +881,19 @@ def least_run(tiny_records, train_least_again, tmp_path_factory):
 def least_checkpoint(least_run):
     """The last checkpoint of least_run."""
     return least_run / "ckpt_0" / "centernet-2_7.ckpt"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; without it the tests are skipped, or fail if REQUIRE_BROWSER is set, as in CI."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        assert not os.environ.get("REQUIRE_BROWSER"), "no Chromium found"
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        chromium = playwright.chromium.launch(executable_path=path, args=args)
+        yield chromium
+        chromium.close()

@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -433,22 +432,6 @@ def test_a_port_in_use(server, lively_checkpoint, tmp_path):
 
 
 # ---------------------------------------------------------------- the page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium; without it the tests are skipped, or fail if REQUIRE_BROWSER is set, as in CI."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path:
-        assert not os.environ.get("REQUIRE_BROWSER"), "no Chromium found"
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(executable_path=path, args=args)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
