@@ -256,15 +256,15 @@ def assert_same_detections(found, expected, atol):
     assert near.any(1).sum() >= len(found) - 1 and near.any(0).sum() >= len(found) - 1
 
 
-def environment_with(folder, linked, package):
-    """The Python of a new virtual environment in a folder with the requirements `linked`, as installed here, and a
-    package from pip; skips if pip cannot reach it."""
-    python = environments.make(folder, linked, without=[re.match(r"[\w-]+", package)[0]]) / "python"
-    command = [python, "-m", "pip", "install", "-q", "--no-compile", package]
+def environment_with(folder, linked, *packages):
+    """The Python of a new virtual environment in a folder with the requirements `linked`, as installed here, and
+    packages from pip; skips if pip cannot reach them."""
+    python = environments.make(folder, linked, without=[re.match(r"[\w-]+", name)[0] for name in packages]) / "python"
+    command = [python, "-m", "pip", "install", "-q", "--no-compile", *packages]
     done = subprocess.run(command, capture_output=True, text=True, timeout=550)
     unreachable = re.search("No matching distribution|Max retries|Temporary failure", done.stderr)
     if done.returncode and unreachable:
-        pytest.skip(f"pip cannot reach {package}: {unreachable[0]}")
+        pytest.skip(f"pip cannot reach {' '.join(packages)}: {unreachable[0]}")
     assert done.returncode == 0, done.stderr[-2000:]
     return python
 

@@ -82,7 +82,8 @@ class Graph:
               metadata: dict[str, str]) -> onnx.ModelProto:
         """Build and check the ModelProto.
 
-        Args: inputs, outputs {name: (NumPy dtype, shape of numbers and names)}; metadata {name: string}.
+        Args: inputs, outputs {name: (NumPy dtype, shape of numbers and names; None for an output's inferred size)};
+        metadata {name: string}.
         """
         given, made = ([helper.make_tensor_value_info(key, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
                         for key, (kind, shape) in values.items()] for values in (inputs, outputs))
@@ -95,4 +96,7 @@ class Graph:
                                   producer_name=name)
         helper.set_model_props(model, metadata)
         onnx.checker.check_model(model, full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        del model.graph.output[:]
+        model.graph.output.extend(inferred.graph.output)
         return model

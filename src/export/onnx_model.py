@@ -31,8 +31,8 @@ def build_model(task: "Task", detection: "DetectionNetwork", from_bytes: bool, g
         detections = task.onnx.decode(graph, maps, detection.decode)
         outputs = {detections: (np.float32, [sizes[0], detection.decode.k, row_width])}
     else:
-        outputs = {maps[head.name]: (np.float32, [sizes[0], head.channels, "map_height", "map_width"])
-                   for head in detection.maps.heads}
+        sides = ["map_height", "map_width"] if isinstance(sizes[1], str) else [None, None]  # None: inferred
+        outputs = {maps[head.name]: (np.float32, [sizes[0], head.channels, *sides]) for head in detection.maps.heads}
     return graph.model("centernet", {image: input_spec(from_bytes, *sizes)}, outputs, metadata)
 
 

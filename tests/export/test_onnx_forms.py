@@ -162,3 +162,58 @@ def test_the_oldest_runtime_gives_the_same(files, tmp_path_factory):
     assert len(paths) == 4 * len(NETWORKS)
     for path, as_bytes in paths.items():
         assert_same(found[path.replace("/", "|")], run(path, as_bytes))
+
+
+CONSUMER = """
+import subprocess, sys, pathlib
+import numpy as np
+batch, names = np.load("batch.npy"), ["heat", "wh", "reg"]
+
+def opencv():
+    import cv2
+    assert cv2.__version__.startswith("5.")
+    net = cv2.dnn.readNetFromONNX("maps.onnx")
+    net.setInput(batch, "image")
+    return net.forward(names)
+
+def tract():
+    import tract
+    net = tract.onnx().load("maps.onnx").into_model().into_runnable()
+    return [value.to_numpy() for value in net.run([batch])]
+
+def mnn():
+    import MNN
+    converter = pathlib.Path(sys.executable).with_name("mnnconvert")
+    subprocess.run([converter, "-f", "ONNX", "--modelFile", "maps.onnx", "--MNNModel", "maps.mnn", "--bizCode", "x"],
+                   check=True, stdout=subprocess.DEVNULL)
+    manager = MNN.nn.create_runtime_manager(({"backend": 0, "numThread": 2, "precision": "high"},))
+    net = MNN.nn.load_module_from_file("maps.mnn", ["image"], names, runtime_manager=manager)
+    found = net.onForward([MNN.expr.const(batch, list(batch.shape), MNN.expr.NCHW)])
+    return [np.array(MNN.expr.convert(value, MNN.expr.NCHW).read()) for value in found]
+
+np.savez(f"{sys.argv[1]}.npz", **dict(zip(names, globals()[sys.argv[1]]())))
+"""
+
+
+@pytest.fixture(scope="module")
+def other_runtimes(tmp_path_factory):
+    """The Python of an environment with other runtimes."""
+    return environment_with(tmp_path_factory.mktemp("others"), [], "numpy<2.5", "opencv-python-headless==5.0.0.93",
+                            "MNN==3.6.1", "tract==0.23.9")
+
+
+@pytest.mark.parametrize("runtime, tolerance", [("opencv", 1e-4), ("tract", 1e-4), ("mnn", 1e-3)])
+def test_other_runtimes_take_a_file_of_maps(runtime, tolerance, deformable, other_runtimes, tmp_path):
+    model = build_model(TASKS["detection"], deformable, False, Graph("grid_sample"), (1, 128, 128), 0, {})
+    assert [[size.dim_value for size in output.type.tensor_type.shape.dim] for output in model.graph.output] == [
+        [1, 3, 32, 32], [1, 2, 32, 32], [1, 2, 32, 32]]
+    onnx.save(model, tmp_path / "maps.onnx")
+    np.save(tmp_path / "batch.npy", batch(False)[:1])
+    (tmp_path / "consumer.py").write_text(CONSUMER)
+    done = subprocess.run([other_runtimes, "-I", "consumer.py", runtime], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(tmp_path / f"{runtime}.npz")
+    session = onnxruntime.InferenceSession(tmp_path / "maps.onnx", providers=["CPUExecutionProvider"])
+    for name, expected in zip(("heat", "wh", "reg"), session.run(["heat", "wh", "reg"], {"image": batch(False)[:1]})):
+        assert np.abs(found[name] - expected).max() < tolerance * np.abs(expected).max(), name
