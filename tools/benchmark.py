@@ -91,6 +91,7 @@ def run_part(part, options):
 def load_peer(path):
     """Return the function peers of a Python file. Raises UserError if it has none."""
     spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
+    assert spec
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "peers"):

@@ -64,7 +64,8 @@ def input_part(runs):
             def sample(draw, data=data, boxes=boxes, labels=labels):
                 heatmaps = {"hm": np.zeros((CLASSES, 128, 128), np.float32)} if draw else None
                 pixels, rng = reading.decode_image(data), np.random.default_rng(1)
-                augmentation = targets.random_augmentation(rng, pixels.shape[1::-1], layout.input_size, ranges)
+                size = pixels.shape[1], pixels.shape[0]
+                augmentation = targets.random_augmentation(rng, size, layout.input_size, ranges)
                 make_sample(targets, pixels, {"boxes": boxes, "labels": labels}, augmentation, layout, heatmaps)
 
             for draw, where in ((True, "drawn"), (False, "left to the device")):
@@ -301,11 +302,12 @@ def onnx_part(runs):
 
 def onnx_session(detector, form, path):
     """An ONNX Runtime session for a Detector, as in onnx_detector.py."""
+    from src.export.onnx_graph import Graph
     from src.export.onnx_model import build_model
     from src.inference.onnx_runtimes import start_session
     from src.tasks import DETECTION
 
-    model = build_model(DETECTION, detector.network, False, form, ("batch", "height", "width"), 6, {})
+    model = build_model(DETECTION, detector.network, False, Graph(form), ("batch", "height", "width"), 6, {})
     return start_session(model, "CPU", path)
 
 

@@ -87,11 +87,11 @@ def training_batch(config, batch_size, heatmap_on_host=True):
     """A batch of the input pipeline with eight objects per image: arrays as in targets.columns(heatmap_on_host)."""
     import numpy as np
 
-    from src.data.samples import collate, make_sample, sample_layout
+    from src.data.samples import collate, make_sample
     from src.tasks.augmentation import ranges_of
     from src.tasks.detection import targets
 
-    layout, ranges = sample_layout(config, METAINFO), ranges_of(config)
+    layout, ranges = targets.layout_of(config, METAINFO), ranges_of(config)
     heatmaps = targets.empty_heatmaps(batch_size, layout) if heatmap_on_host else {}
     samples = []
     for seed in range(batch_size):

@@ -36,6 +36,7 @@ def serve_part(runs):
 
 def write_model(path):
     """Write an untrained network as an ONNX file."""
+    from src.export.onnx_graph import Graph
     from src.export.onnx_model import build_model
     from src.tasks import DETECTION
 
@@ -47,8 +48,9 @@ def write_model(path):
         "evaluation": {}, "input_res": None, "batch_size": None, "input_type": "float32", "down_ratio": 4, "K": 100,
         "flip_test": False,
     }
-    model = build_model(DETECTION, build_detector().network, False, "deform_conv", ("batch", "height", "width"), 6,
-                        {name: json.dumps(value) for name, value in description.items()})
+    metadata = {name: json.dumps(value) for name, value in description.items()}
+    model = build_model(DETECTION, build_detector().network, False, Graph("deform_conv"), ("batch", "height", "width"),
+                        6, metadata)
     with open(path, "wb") as file:
         file.write(model.SerializeToString())
 

@@ -3,7 +3,7 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .console import show
@@ -71,7 +71,7 @@ def measure(part: str, case: Case, runs: int, peers: Sequence[Peer]) -> Iterator
         yield row
 
 
-def time_interleaved(functions: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+def time_interleaved(functions: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
     """Seconds of each function, {name: [seconds]}. The functions take turns, after one warm-up call each."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(runs + 1):
