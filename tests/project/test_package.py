@@ -123,7 +123,8 @@ def test_the_wheel_has_the_requirements(wheel):
     assert {name for name, rest in required if "extra ==" not in rest} == {
         "mindspore", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "pillow", "pycocotools", "PyYAML",
         "tqdm", "psutil", "matplotlib", "Jinja2", "Cython", "setuptools", "packaging"}
-    assert set(re.findall(r"^Provides-Extra: (\S+)$", metadata, re.M)) == {"onnx", "serve", "tensorboard", "torch"}
+    extras = set(re.findall(r"^Provides-Extra: (\S+)$", metadata, re.M))
+    assert extras == {"onnx", "openvino", "serve", "tensorboard", "torch"}
     assert {name for name, rest in required if 'extra == "serve"' in rest} == {
         "fastapi", "uvicorn", "pebble", "python-multipart", "Jinja2", "prometheus-client"}
     assert f"\nVersion: {version()}\n" in metadata
