@@ -21,7 +21,7 @@ from ..core.files import atomic_write
 from ..inference.options import OptionParser
 from ..launch.ascend_checks import CHECKS
 from ..launch.device_check import FAILED, NO_TIME, VISIBLE, Result, Setting, run_checks, write_report
-from ..model_utils.local_adapter import NPUS, has_npu
+from ..model_utils.local_adapter import NPUS, has_npu, require_device
 from ..model_utils.mindspore_version import require_mindspore
 
 # Training at the recipe's size; on a CPU, something that takes three minutes on two cores.
@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="folder to write (default: %(default)s)")
     options = parser.parse_args(argv)
     target = options.device_target if options.device_target != "auto" else "Ascend" if has_npu() else "CPU"
-    if target == "Ascend" and not has_npu():
-        raise UserError(f"device_target is Ascend, but this machine has no Ascend device ({NPUS}); --device_target CPU "
-                        "checks the CPU")
+    require_device(target, "--device_target CPU checks the CPU")
     if not 0 < options.minutes < 1e6:
         raise UserError(f"--minutes {options.minutes:g}: expected a number above 0")
     ids = device_ids(options.devices, target)

@@ -230,20 +230,25 @@ def ai_cpu(setting: Setting) -> tuple[str, dict]:
     profile, steps = setting.work("profile"), 6
     setting.run("profile", setting.training("profiled", "--distribute", "false", "--net_config.dcn_impl", "native",
                                             "--need_profiler", "true", "--profiler_path", profile, steps=steps))
-    for number, path in enumerate(glob.glob(os.path.join(profile, "**", "kernel_details.csv"), recursive=True)):
+    for number, path in enumerate(kernel_tables(profile)):
         setting.keep(os.path.relpath(path, setting.work()), f"kernel_details_{number}.csv")
     times = {name: round(spent / steps, 2) for name, spent in ai_cpu_times(profile).items()}
     texts = [f"{name} {spent} ms" for name, spent in times.items()]
     return f"{', '.join(texts) or 'none'} a step, of {steps} steps", {"milliseconds_per_step": times}
 
 
+def kernel_tables(profile: str) -> list[str]:
+    """The profiler's tables of operators, one per device. Raises Failed if there is none."""
+    paths = glob.glob(os.path.join(profile, "**", "kernel_details.csv"), recursive=True)
+    if not paths:
+        raise Failed("the profile has no kernel_details.csv (logs/profile.txt)")
+    return paths
+
+
 def ai_cpu_times(profile: str) -> dict[str, float]:
     """{operator type: milliseconds} of a profile's operators that ran on the AI CPU, the costliest first."""
     times: dict[str, float] = {}
-    files = glob.glob(os.path.join(profile, "**", "kernel_details.csv"), recursive=True)
-    if not files:
-        raise Failed("the profile has no kernel_details.csv (logs/profile.txt)")
-    for path in files:
+    for path in kernel_tables(profile):
         with open(path, encoding="utf-8", newline="") as file:
             for line in csv.DictReader(file):
                 if "CPU" in line["Accelerator Core"].upper():

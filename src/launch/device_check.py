@@ -2,7 +2,6 @@
 
 Every check runs the project's own commands in processes of their own, so that a crash of one leaves the others.
 """
-import json
 import math
 import os
 import shlex
@@ -21,6 +20,7 @@ import psutil
 from ..core.files import write_json
 from ..core.project import ROOT
 from ..model_utils.local_adapter import HCCL_CONFIG, RANK_TABLE
+from ..runs.record import read_training_log
 
 PASSED, FAILED, NOT_RUN, NO_TIME = "pass", "FAIL", "not run", "no time"
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
@@ -139,12 +139,8 @@ class Setting:
 
     def records(self, name: str) -> list[dict]:
         """The steps of the training run in the folder work/NAME."""
-        try:
-            with open(self.work(name, "train_record.jsonl"), encoding="utf-8") as file:
-                lines = [json.loads(line) for line in file if line.endswith("\n")]
-        except FileNotFoundError:
-            return []
-        return [line for line in lines if "loss" in line]
+        path = self.work(name, "train_record.jsonl")
+        return read_training_log(path) if os.path.exists(path) else []
 
     def speed(self, name: str) -> dict[str, float]:
         """A training run's numbers: images_per_second (without the first third, which compiles and warms up), overflows

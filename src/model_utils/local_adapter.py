@@ -66,11 +66,10 @@ def has_npu() -> bool:
     return bool(glob.glob(NPUS))
 
 
-def require_device(device_target: str) -> None:
-    """Raise UserError if an Ascend device is requested but missing, before a launcher starts anything."""
+def require_device(device_target: str, advice: str = "DEVICE_TARGET=CPU runs the same on a CPU") -> None:
+    """Raise UserError with advice if an Ascend device is requested but missing, before a command starts anything."""
     if device_target == "Ascend" and not has_npu():
-        raise UserError(f"device_target is Ascend, but this machine has no Ascend device ({NPUS}); DEVICE_TARGET=CPU "
-                        "runs the same on a CPU")
+        raise UserError(f"device_target is Ascend, but this machine has no Ascend device ({NPUS}); {advice}")
 
 
 def get_job_id() -> str:

@@ -75,7 +75,8 @@ def test_the_speed_of_a_training_run(setting):
         with open(setting.work("run", "train_record.jsonl"), "w", encoding="utf-8") as file:
             file.writelines(json.dumps(step) + "\n" for step in steps)
 
-    step = {"loss": 2.0, "overflow": False, "images_per_second": 10.0}
+    step = {"epoch": 0, "step": 1, "lr": 1e-4, "hm_loss": 1.0, "wh_loss": 1.0, "off_loss": 0.9, "loss": 2.0,
+            "overflow": False, "images_per_second": 10.0}
     slow = {**step, "images_per_second": 5.0}
     write([slow, step, step, step, slow, step, slow, step, {**slow, "overflow": True, "loss": 1.0}])
     assert setting.speed("run") == {"images_per_second": round(6 / (3 / 10 + 3 / 5), 1), "overflows": 1,
