@@ -9,7 +9,6 @@ import glob
 import os
 import re
 import shlex
-import socket
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -23,6 +22,7 @@ from src.core.console import LOG
 from src.core.errors import UserError
 from src.core.files import atomic_write
 from src.inference.options import OptionParser
+from src.launch.ports import free_port
 from src.launch.rank_table import HCCN_CONF, find_server, read_rank_table, share_cores
 from src.model_utils.config import COMMAND_LINE, as_parameters, as_text, compose
 from src.model_utils.local_adapter import has_npu
@@ -232,13 +232,6 @@ def cluster_environment(servers, device_num, port):
     if not port:
         port = free_port() if len(servers) == 1 else SCHEDULER_PORT
     return {"MS_WORKER_NUM": device_num, "MS_SCHED_HOST": first.address, "MS_SCHED_PORT": port}
-
-
-def free_port():
-    """A port that is currently free."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
 
 
 def command_file(common, processes, command, server):

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 
 from ..core.project import ROOT
 from ..core.version import version
-from .device_check import VISIBLE, Failed, NotRun, Setting, end, free_port, last_line
+from .device_check import VISIBLE, Failed, NotRun, Setting, end, last_line
+from .ports import free_port
 
 PUBLISHED = 590  # images/s, the model zoo's, on eight Ascend 910 at 512x512
 # Files with CANN's and the driver's version, in the places where their installers put them.

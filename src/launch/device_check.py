@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -179,13 +178,6 @@ def last_line(text: str) -> str:
     """The last line with words, of an error message for example, shortened."""
     lines = [line.strip() for line in text.splitlines() if any(character.isalpha() for character in line)]
     return lines[-1][:160] if lines else "no output"
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def run_checks(setting: Setting, checks: Mapping[str, Callable[[Setting], tuple[str, dict]]],

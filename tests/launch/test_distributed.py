@@ -10,10 +10,10 @@ import numpy as np
 import psutil
 import pytest
 
-from scripts.ascend_distributed_launcher.get_distribute_train_cmd import free_port
 from src.commands import make_rank_table
 from src.core.errors import UserError
 from src.data import epochs
+from src.launch.ports import free_port
 from src.model_utils.local_adapter import (
     RANK_TABLE,
     clear_launcher_variables,
