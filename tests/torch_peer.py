@@ -15,7 +15,7 @@ NETWORKS = {  # by net_config.arch
 
 def peers(part):
     """Return {"PyTorch ...": make} for the parts that exist in PyTorch."""
-    makers = {"train": make_training, "infer": make_inference, "onnx": make_inference, "decode": make_decoding,
+    makers = {"train": make_training, "infer": make_inference, "decode": make_decoding,
               "family": make_of_family}
     return {f"PyTorch {torch.__version__}": makers[part]} if part in makers else {}
 
@@ -56,6 +56,22 @@ def make_inference(case, batch, arch=""):
     def infer():
         with torch.no_grad():
             best(torch.sigmoid(network(tensor)[-3]))
+
+    return infer
+
+
+def make_compiled(case, batch):
+    """The same, compiled as for deployment: frozen weights, channels last."""
+    from torch._inductor import config
+
+    config.freezing = True
+    network = NETWORKS[""]().eval().to(memory_format=torch.channels_last)
+    tensor = torch.tensor(batch).to(memory_format=torch.channels_last)
+    compiled = torch.compile(lambda images: best(torch.sigmoid(network(images)[-3])))
+
+    def infer():
+        with torch.no_grad():
+            compiled(tensor)
 
     return infer
 

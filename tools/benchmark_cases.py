@@ -22,6 +22,7 @@ from tools.benchmark_inputs import (
     training_batch,
     write_coco,
 )
+from tools.benchmark_onnx import onnx_part
 from tools.benchmark_service import serve_part
 
 PIPELINE_IMAGES = 1280  # enough to make the first and last batches negligible
@@ -274,41 +275,6 @@ def training_cases(config, batch_size, name):
     yield Case(f"{name}, first", unit="s", seconds=[time.perf_counter() - start])
     arrays = [value.asnumpy() for value in device_input(*tensors).values()]
     yield Case(name, functools.partial(run_step, step, tensors), "ms", 1, arrays)
-
-
-def onnx_part(runs):
-    """Both forms of the ONNX model in turns with the MindSpore network."""
-    import numpy as np
-
-    from src.model_utils.device_adapter import set_device
-
-    set_device("CPU", 0)
-    detector = build_detector()
-    with tempfile.TemporaryDirectory() as folder:
-        sessions = {form: onnx_session(detector, form, os.path.join(folder, f"{form}.onnx"))
-                    for form in ("deform_conv", "grid_sample")}
-    for batch_size, side in ((1, 512), (8, 512), (1, 128)):
-        batch = np.random.default_rng(0).standard_normal((batch_size, 3, side, side)).astype(np.float32)
-        size = f"{batch_size} x {side}x{side}"
-        functions = {form: functools.partial(session.run, None, {"image": batch}) for form, session in sessions.items()}
-        times = time_interleaved({"MindSpore": functools.partial(detector, batch), **functions}, runs)
-        yield Case(f"MindSpore, {size}", seconds=times["MindSpore"])
-        for form in sessions:
-            yield Case(f"ONNX Runtime, {form}, {size}", seconds=times[form])
-            ratios = [ours / theirs for ours, theirs in zip(times[form], times["MindSpore"])]
-            yield Case("  time relative to MindSpore", unit="ratio", seconds=ratios)
-        yield Case(f"ONNX Runtime, {size}", functions["deform_conv"], "ms", 1, batch)
-
-
-def onnx_session(detector, form, path):
-    """An ONNX Runtime session for a Detector, as in onnx_detector.py."""
-    from src.export.onnx_graph import Graph
-    from src.export.onnx_model import build_model
-    from src.inference.onnx_runtimes import start_session
-    from src.tasks import DETECTION
-
-    model = build_model(DETECTION, detector.network, False, Graph(form), ("batch", "height", "width"), 6, {})
-    return start_session(model, "CPU", path)
 
 
 def decode_part(runs):

@@ -54,14 +54,13 @@ def evaluate(config: Config) -> None:
     # Slow to load, and not needed for --help, a wrong option or a wrong path.
     from ..core.locks import locked
     from ..evaluation import evaluator
-    from ..inference.models import ending
     from ..model_utils.combinations import unused_in_evaluation
     from ..native.extensions import require_extensions
     from ..weights.side_file import adopt_evaluation
 
     require_extensions()
     LOG.info(adopt_evaluation(config, model.description, model.source))
-    for sentence in unused_in_evaluation(config, model.description["arch"], ending(model.path) == ".onnx"):
+    for sentence in unused_in_evaluation(config, model.description["arch"], model.is_on_onnx_runtime(config)):
         LOG.info(sentence)
     model.check_fixed(config)
     detector = model.load(config)

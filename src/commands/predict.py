@@ -13,7 +13,7 @@ from ..data.labels.formats import endings
 from ..imaging.headers import IMAGE_ENDINGS
 from ..inference.files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
 from ..inference.options import OptionParser, add_model_options, device_options, open_model_of
-from ..inference.predictor import Predictor
+from ..inference.predictor import NO_HEATMAP, Predictor
 from ..model_utils.config import load_defaults
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -21,8 +21,8 @@ VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
-    if options.heatmap and options.exported:
-        raise UserError("an exported model outputs no heatmap: --heatmap requires --load_checkpoint_path")
+    if options.heatmap and (options.exported or options.onnx_runtime != "auto"):
+        raise UserError(f"--heatmap requires --load_checkpoint_path, without --runtime: {NO_HEATMAP}")
     model = open_model_of(options)
     sources, base = find_sources(options.input)
     check_output(options.output, base)

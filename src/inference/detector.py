@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -167,12 +168,25 @@ def export_detector(detector: Detector, export_config: Config, eval_config: Conf
 def export_onnx(detector: Detector, export_config: Config, eval_config: Config,
                 report: Callable[[str], None] = LOG.info) -> str:
     """Export a checkpoint's Detector as an ONNX file, with the side file in its metadata; returns the file's path."""
+    path = export_path(export_config)
+    model, description = build_onnx(detector, export_config, eval_config)
+    with atomic_write(path, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
+        file.write(model.SerializeToString())
+    made = [f"{output.name} {[size.dim_param or size.dim_value for size in output.type.tensor_type.shape.dim]}"
+            for output in model.graph.output]
+    return finish_export(path, onnx_side_file(path), description, ", ".join(made), report)
+
+
+def build_onnx(detector: Detector, export_config: Config, eval_config: Config) -> tuple[Any, dict]:
+    """Return (the ModelProto of a checkpoint's Detector, its description, which is also in the metadata).
+
+    Raises UserError if the package onnx is missing.
+    """
     try:
         from ..export.onnx_graph import Graph
         from ..export.onnx_model import build_model
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; {how_to_install('onnx')}") from error
-    path = export_path(export_config)
     width, height = export_config.input_res
     batch = export_config.batch_size
     sizes = ("batch", "height", "width") if export_config.onnx_dynamic else (batch, height, width)
@@ -183,11 +197,7 @@ def export_onnx(detector: Detector, export_config: Config, eval_config: Config,
     width_of_rows = row_width(description) if export_config.onnx_decode else 0
     model = build_model(task_of(description), detector.network, detector.from_bytes, graph, sizes, width_of_rows,
                         metadata)
-    with atomic_write(path, HAS_ONNX_SIDE_FILE, onnx_side_file) as partial, open(partial, "wb") as file:
-        file.write(model.SerializeToString())
-    made = [f"{output.name} {[size.dim_param or size.dim_value for size in output.type.tensor_type.shape.dim]}"
-            for output in model.graph.output]
-    return finish_export(path, onnx_side_file(path), description, ", ".join(made), report)
+    return model, description
 
 
 def require_room(export_config: Config) -> None:

@@ -7,6 +7,7 @@ from ..core.errors import UserError
 from ..model_utils.config import COMMAND_LINE, OPTIONS, Config
 from ..model_utils.mindspore_version import require_mindspore
 from ..weights.side_file import fixed_settings, read_exported, read_side_file, resolve_checkpoint_alias, side_file
+from .onnx_cache import load_through_onnx
 from .onnx_detector import load_onnx, read_onnx
 
 
@@ -57,6 +58,10 @@ class Model:
                 raise UserError(f"{name} is {wanted} ({config.origin(name)}), but {self.path} was exported with "
                                 f"{value}; leave it out, or export again with {wanted}")
 
+    def is_on_onnx_runtime(self, config: Config) -> bool:
+        """Whether a runtime of ONNX files computes: always for an ONNX file, for a checkpoint if config names one."""
+        return ending(self.path) == ".onnx" or not is_exported(self.path) and config.onnx_runtime != "auto"
+
     def load(self, config: Config) -> Any:
         """Return the detector, with a Config's device and settings. Call it only once: it releases the ONNX file.
 
@@ -70,6 +75,8 @@ class Model:
                 raise RuntimeError("a Model can be loaded only once: its ONNX file has been released; open it again")
             proto, self.proto = self.proto, None
             return load_onnx(proto, self.description, self.path, config.onnx_provider, config.onnx_runtime)
+        if self.is_on_onnx_runtime(config):
+            return load_through_onnx(self.path, self.description, config)
         # Slow to load, and not needed for an ONNX file.
         from ..model_utils.device_adapter import set_device
         from .detector import load_detector, load_mindir

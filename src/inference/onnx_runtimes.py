@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from packaging.version import Version
 
 from ..core.errors import UserError
 from ..core.project import how_to_install
@@ -13,7 +14,9 @@ from ..core.project import how_to_install
 # ONNX Runtime's execution providers; the CPU runs the operators that a provider lacks.
 PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider",
              "OpenVINO": "OpenVINOExecutionProvider", "CANN": "CANNExecutionProvider"}
-OLD_RUNTIME = "install onnxruntime 1.25 or later, or export the file with --export_config.onnx_dcn grid_sample"
+FIRST_WITH_DEFORM_CONV = Version("1.25")  # of ONNX Runtime, on a CPU
+OLD_RUNTIME = f"install onnxruntime {FIRST_WITH_DEFORM_CONV} or later, or export the file with " \
+              "--export_config.onnx_dcn grid_sample"
 NO_RULE = "OpenVINO has no rule for DeformConv; use runtime onnxruntime, or export the file with " \
           "--export_config.onnx_dcn grid_sample"
 
@@ -32,6 +35,13 @@ def choose_runtime(runtime: str, provider: str, model: Any) -> str:
 def has_deform_conv(model: Any) -> bool:
     """Whether a ModelProto has the operator DeformConv."""
     return any(node.op_type == "DeformConv" for node in model.graph.node)
+
+
+def form_for(runtime: str, provider: str) -> str:
+    """The form of deformable convolutions (a key of onnx_graph.OPSETS) that a runtime takes; the faster if both."""
+    if runtime != "onnxruntime" or provider != "CPU":
+        return "grid_sample"
+    return "deform_conv" if Version(package("onnxruntime").__version__) >= FIRST_WITH_DEFORM_CONV else "grid_sample"
 
 
 def start(model: Any, runtime: str, provider: str, path: str) -> tuple[str, Run]:

@@ -17,9 +17,10 @@ from ..native.extensions import require_extensions
 from ..tasks import rows as row
 from ..tasks import task_of
 from ..weights.side_file import adopt_evaluation
-from .models import Model, find_model, is_exported, open_model
+from .models import Model, find_model, open_model
 from .pipeline import join_scales, make_inputs
 
+NO_HEATMAP = "exported files output only detections, no heatmap"
 Source = str | os.PathLike | bytes | np.ndarray | Image.Image  # accepted by as_image
 
 
@@ -104,8 +105,9 @@ class Predictor:
         input_res: [width, height] that images are fitted into, so that one graph serves all sizes. The default is the
             recipe's evaluation size, or its training size if the recipe keeps image sizes. keep_res=True keeps them.
         onnx_provider: execution provider of ONNX Runtime.
-        onnx_runtime: "onnxruntime", "openvino" or "openvino_bf16", which run ONNX files without MindSpore; "auto" is
-            openvino if it is installed and takes the file, else onnxruntime.
+        onnx_runtime: "onnxruntime", "openvino" or "openvino_bf16", which run ONNX files without MindSpore, and
+            checkpoints after exporting them into a file beside them; "auto" is MindSpore for a checkpoint, for an ONNX
+            file openvino if it is installed and takes the file, else onnxruntime.
         use_ema: use a checkpoint's averaged weights if it has them; the default is in default_config.yaml.
         eval_options: values of eval_config (flip_test, multi_scales, K, SOFT_NMS, keep_res, batch_size, ...); the
             default is the recipe's. Exported files have a fixed flip_test, K and, unless dynamic, size.
@@ -151,7 +153,6 @@ class Predictor:
         require_extensions()
         self.detector = model.load(self.config)
         self.settings: str = settings + self.detector.weights
-        self.exported = is_exported(model.path)
         self.classes: list[str] = model.description["classes"]
         self._lock = threading.Lock()
 
@@ -182,10 +183,10 @@ class Predictor:
     def heatmap(self, image: np.ndarray) -> tuple[np.ndarray, View]:
         """Return the heatmap of a BGR uint8 image, float32 [C, H/4, W/4] in [0, 1], and its position, a view.View.
 
-        Raises UserError for an exported file, which outputs detections only.
+        Raises UserError if the model is not a checkpoint that MindSpore computes: others output detections only.
         """
-        if self.exported:
-            raise UserError("an exported file outputs only detections, no heatmap; use the checkpoint")
+        if not hasattr(self.detector, "heatmap"):
+            raise UserError(f"{NO_HEATMAP}; use the checkpoint, with runtime auto")
         pixels, view = make_inputs(image, self.detector, self.config)[0]
         with self._lock:
             heat = self.detector.heatmap(pixels[None])[0]

@@ -2,7 +2,6 @@
 import contextlib
 import csv
 import glob
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import mindspore as ms
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.tables import line
+from ..core.version import digest_of_code
 from .local_adapter import HCCL_CONFIG, has_npu, is_scheduler, launcher_variable
 from .mindspore_version import release
 from .quiet import without_warnings
@@ -30,7 +30,6 @@ PRECISION = {
 }
 # From the Pascal VOC document (docs/differences.md), which trains with PyTorch on another device.
 FLOAT32_SWITCH = "TORCH_SDAA_CONV2D_BACKWARD_USE_FP32"
-SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")
 
 
 def cpu_environment(mindspore_version: str, environment: Mapping[str, str]) -> dict[str, str]:
@@ -159,10 +158,8 @@ def cache_graphs(folder: str, settings: Any) -> None:
     settings (JSON-serializable) must hold everything that the graphs depend on, besides the values of their inputs;
     different settings get different subfolders.
     """
-    digest = hashlib.sha256(json.dumps([settings, version("mindspore")]).encode())
-    for path in sorted(glob.glob(SOURCES, recursive=True)):
-        with open(path, "rb") as file:
-            digest.update(file.read())
+    digest = digest_of_code("mindspore")
+    digest.update(json.dumps(settings).encode())
     folder = os.path.join(folder, digest.hexdigest()[:16])
     os.makedirs(folder, exist_ok=True)
     os.environ.update(MS_COMPILER_CACHE_ENABLE="1", MS_COMPILER_CACHE_PATH=folder)

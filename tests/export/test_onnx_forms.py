@@ -184,33 +184,73 @@ def tract():
 def mnn():
     import MNN
     converter = pathlib.Path(sys.executable).with_name("mnnconvert")
+    # Without PATH: it would install a package for its statistics with any pip that it finds.
     subprocess.run([converter, "-f", "ONNX", "--modelFile", "maps.onnx", "--MNNModel", "maps.mnn", "--bizCode", "x"],
-                   check=True, stdout=subprocess.DEVNULL)
+                   check=True, stdout=subprocess.DEVNULL, env={"PATH": ""})
     manager = MNN.nn.create_runtime_manager(({"backend": 0, "numThread": 2, "precision": "high"},))
     net = MNN.nn.load_module_from_file("maps.mnn", ["image"], names, runtime_manager=manager)
     found = net.onForward([MNN.expr.const(batch, list(batch.shape), MNN.expr.NCHW)])
     return [np.array(MNN.expr.convert(value, MNN.expr.NCHW).read()) for value in found]
 
+def ncnn():
+    import ncnn
+    converter = pathlib.Path(sys.executable).with_name("pnnx")
+    shape = ",".join(map(str, batch.shape))
+    subprocess.run([converter, "maps.onnx", f"inputshape=[{shape}]", "fp16=0"], check=True, stdout=subprocess.DEVNULL)
+    net = ncnn.Net()
+    for name in ("packed", "storage", "arithmetic"):  # its default where the processor has float16
+        setattr(net.opt, f"use_fp16_{name}", False)
+    assert net.load_param("maps.ncnn.param") == net.load_model("maps.ncnn.bin") == 0
+    extractor = net.create_extractor()
+    extractor.input("in0", ncnn.Mat(np.ascontiguousarray(batch[0])).clone())  # a Mat has no memory of its own
+    return [np.array(extractor.extract(f"out{number}")[1])[None] for number in range(3)]
+
+def tvm():
+    import onnx, onnxruntime, tvm
+    from tvm.relax.frontend.onnx import from_onnx
+    options = onnxruntime.SessionOptions()  # TVM takes no computed shapes: make them constant
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = "constant.onnx"
+    onnxruntime.InferenceSession("maps.onnx", options, providers=["CPUExecutionProvider"])
+    module = from_onnx(onnx.load("constant.onnx"), keep_params_in_input=False)
+    machine = tvm.relax.VirtualMachine(tvm.compile(module, "llvm"), tvm.cpu())
+    return [value.numpy() for value in machine["main"](tvm.runtime.tensor(batch))]
+
 np.savez(f"{sys.argv[1]}.npz", **dict(zip(names, globals()[sys.argv[1]]())))
 """
 
 
+# Other runtimes: the installed requirements, and the packages from pip, of an environment with them. Those of ncnn and
+# TVM take half a minute each: pip unpacks 100 MB, pnnx loads PyTorch, TVM compiles the network.
+ENVIRONMENTS = {
+    ("opencv", "tract", "mnn"): ([], ["numpy<2.5", "opencv-python-headless==5.0.0.93", "MNN==3.6.1", "tract==0.23.9"]),
+    ("ncnn",): (["torch"], ["ncnn==1.0.20261020", "pnnx==20261020"]),  # pnnx's script imports PyTorch
+    ("tvm",): (["onnx", "onnxruntime"], ["apache-tvm==0.27.0.post1"]),
+}
+
+
 @pytest.fixture(scope="module")
-def other_runtimes(tmp_path_factory):
-    """The Python of an environment with other runtimes."""
-    return environment_with(tmp_path_factory.mktemp("others"), [], "numpy<2.5", "opencv-python-headless==5.0.0.93",
-                            "MNN==3.6.1", "tract==0.23.9")
+def python_with(tmp_path_factory):
+    """python_with(runtime) -> the Python of an environment with it."""
+    @functools.cache
+    def made(runtimes):
+        linked, packages = ENVIRONMENTS[runtimes]
+        return environment_with(tmp_path_factory.mktemp(runtimes[0]), linked, *packages)
+
+    return lambda runtime: made(next(runtimes for runtimes in ENVIRONMENTS if runtime in runtimes))
 
 
-@pytest.mark.parametrize("runtime, tolerance", [("opencv", 1e-4), ("tract", 1e-4), ("mnn", 1e-3)])
-def test_other_runtimes_take_a_file_of_maps(runtime, tolerance, deformable, other_runtimes, tmp_path):
+@pytest.mark.parametrize("runtime, tolerance", [("opencv", 1e-4), ("tract", 1e-4), ("mnn", 1e-3), ("ncnn", 1e-4),
+                                                ("tvm", 1e-4)])
+def test_other_runtimes_take_a_file_of_maps(runtime, tolerance, deformable, python_with, tmp_path):
+    python = python_with(runtime)
     model = build_model(TASKS["detection"], deformable, False, Graph("grid_sample"), (1, 128, 128), 0, {})
     assert [[size.dim_value for size in output.type.tensor_type.shape.dim] for output in model.graph.output] == [
         [1, 3, 32, 32], [1, 2, 32, 32], [1, 2, 32, 32]]
     onnx.save(model, tmp_path / "maps.onnx")
     np.save(tmp_path / "batch.npy", batch(False)[:1])
     (tmp_path / "consumer.py").write_text(CONSUMER)
-    done = subprocess.run([other_runtimes, "-I", "consumer.py", runtime], cwd=tmp_path, capture_output=True, text=True,
+    done = subprocess.run([python, "-I", "consumer.py", runtime], cwd=tmp_path, capture_output=True, text=True,
                           timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     found = np.load(tmp_path / f"{runtime}.npz")
