@@ -8,6 +8,7 @@ import importlib.util
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable
 
 from src.core.timing import Case, time_interleaved
 from tools.benchmark_inputs import build_detector
@@ -51,7 +52,7 @@ def rows(times, work, size):
 
 def programs(folder, shape):
     """{name: (make, arguments)} of all that can run here; make(*arguments) returns a function of a batch's shape."""
-    found = {kind: (matrix_product, (kind,)) for kind in LIMITS}
+    found: dict[str, tuple[Callable, tuple]] = {kind: (matrix_product, (kind,)) for kind in LIMITS}
     if importlib.util.find_spec("torch"):
         found |= {"PyTorch": (pytorch, ("make_inference", shape)), PEER: (pytorch, ("make_compiled", shape))}
     found["MindSpore"] = (mindspore, (shape,))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Operators to quantize: DeformConv has no int8 kernel, and an int8 Add costs AP and saves no time (docs/onnx-int8.md).
 OPERATORS = ["Conv", "Relu", "MaxPool"]
+WORST = 5  # layers named as the least exact
 RUNS = 10  # timed runs of each model, in turns
 TIMES = contains_mark('{\n "ms, ')  # tests whether a file is a report of an earlier run
 
@@ -67,10 +68,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = os.path.getsize(options.output)
     show(f"{size / 2**20:.1f} MB, {proto.ByteSize() / 2**20:.1f} MB in float: {options.output}")
     detectors = {"float": detector, "int8": load_onnx(*read_onnx(options.output), options.output)}
+    errors_added = layer_errors(proto, int8, first)
+    worst = sorted(errors_added, key=errors_added.__getitem__, reverse=True)[:WORST]
+    show("the largest errors that int8 layers add, relative to their output (--keep_float leaves a layer in float): "
+         + ", ".join(f"{name} {100 * errors_added[name]:.1f} %" for name in worst))
     report = compare(detectors, first, data, config)
     show(table(report))
     if options.report:
-        write_json(options.report, report, TIMES)
+        write_json(options.report, {**report, "errors added": errors_added}, TIMES)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -205,6 +210,64 @@ def quantize(model: Any, batches: "Iterator[np.ndarray]", excluded: Sequence[str
 
 
 # ---------------------------------------------------------------- before and after
+
+
+def layer_errors(before: Any, after: Any, batch: "np.ndarray") -> dict[str, float]:
+    """{convolution in int8: the error that it adds to its output, relative to the output's norm} for a batch.
+
+    before and after: the ModelProto that was quantized, and its int8 version. Each layer gets the input that it has in
+    the float network.
+    """
+    import numpy as np
+
+    floats = {node.name: node for node in before.graph.node if node.op_type == "Conv"}
+    relus = {node.input[0]: node.output[0] for node in before.graph.node if node.op_type == "Relu"}
+    layers = int8_layers(after)
+    names = sorted({name for layer in layers for name in (floats[layer].input[0], floats[layer].output[0])} - {"image"})
+    exact = {"image": batch, **dict(zip(names, values_of(before, names, {"image": batch})))}
+    errors_added = {}
+    for layer, (alone, start) in layers.items():
+        end = alone.graph.output[0].name
+        rounded, = values_of(alone, [], {start: exact[floats[layer].input[0]]})
+        output = exact[floats[layer].output[0]]
+        if end in relus.values():  # left to the rounding to uint8
+            output, rounded = np.maximum(output, 0), np.maximum(rounded, 0)
+        errors_added[layer] = float(np.linalg.norm(rounded - output) / (np.linalg.norm(output) or 1))
+    return errors_added
+
+
+def int8_layers(model: Any) -> dict[str, tuple[Any, str]]:
+    """{convolution in int8: (the ModelProto of it and its roundings alone, the name of its input)}."""
+    from onnx import TensorProto, helper
+
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = {}
+    for conv in model.graph.node:
+        if conv.op_type != "Conv" or conv.input[1] not in makers:
+            continue
+        nodes = [makers[name] for name in conv.input]  # of DequantizeLinear
+        rounding = makers[nodes[0].input[0]]
+        start, end = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+                      for name in (rounding.input[0], conv.output[0]))
+        used = {name for node in (rounding, *nodes, conv) for name in node.input}
+        graph = helper.make_graph([rounding, *nodes, conv], conv.name, [start], [end],
+                                  [constants[name] for name in sorted(used & set(constants))])
+        alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+        found[conv.name] = alone, start.name
+    return found
+
+
+def values_of(model: Any, names: Sequence[str], inputs: "Mapping[str, np.ndarray]") -> "list[np.ndarray]":
+    """Inner values of a ModelProto, by name; without names, its outputs."""
+    import onnx
+
+    from ..inference.onnx_runtimes import start_session
+
+    extended = onnx.ModelProto.FromString(model.SerializeToString())
+    extended.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+                                 for name in names)
+    return start_session(extended, "CPU", "the int8 file").run(list(names) or None, inputs)
 
 
 def compare(detectors: Mapping[str, Any], batch: "np.ndarray", data: "EvaluationSet | None",

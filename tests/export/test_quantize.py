@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from src.commands import quantize_onnx
 from src.core.errors import UserError
@@ -151,7 +152,7 @@ def test_the_report_equals_eval(float_file, tiny_data, tmp_path):
     quantized(float_file, tiny_data, made, "--data_dir", tmp_path / "data", "--report", tmp_path / "report.json")
     assert os.path.exists(tmp_path / "int8.1.onnx") and os.path.exists(tmp_path / "int8.1.onnx.json")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert min(report.pop("ms, 1x3x128x128").values()) > 0 and len(report) == 12
+    assert report.pop("errors added") and min(report.pop("ms, 1x3x128x128").values()) > 0 and len(report) == 12
     assert report["AP"]["float"] > 0.5 and report["AP"]["int8"] != report["AP"]["float"]
     for name, path in (("float", float_file), ("int8", made)):
         metrics, _ = scores_of_eval(path, tmp_path / "data", tmp_path / name)
@@ -202,3 +203,22 @@ def test_mistakes_are_reported(float_file, tiny_data, tmp_path, monkeypatch):
 def test_a_mistake_exits_with_code_2():
     assert_user_error(call_script("tools/quantize_onnx.py", "--onnx", "x.onnx", "--images", "y", "--outptu", "z",
                                   check=False), "--output")
+
+
+def test_the_layer_with_the_largest_error_is_named(float_file, tiny_data, tmp_path, capsys):
+    """A large weight leaves few of the 256 steps to the other weights of its output channel, in this layer alone."""
+    model = onnx.load(float_file)
+    tensor, = (tensor for tensor in model.graph.initializer if tensor.name == "wh_head.0.weight")
+    weight = numpy_helper.to_array(tensor).copy()
+    weight[:, 0, 0, 0] = 30 * np.abs(weight).max()
+    tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+    onnx.save(model, tmp_path / "outlier.onnx")
+    errors = []
+    for source in (float_file, tmp_path / "outlier.onnx"):
+        report = tmp_path / f"{len(errors)}.json"
+        quantized(source, tiny_data, tmp_path / f"int8_{len(errors)}.onnx", "--count", 3, "--report", report)
+        errors.append(json.loads(report.read_text())["errors added"])
+    assert "(--keep_float leaves a layer in float): wh_head.0 " in capsys.readouterr().out
+    before, after = errors
+    assert not IN_FLOAT & set(before) and all(0 < error < 0.1 for error in before.values())
+    assert after.pop("wh_head.0") > 3 * before.pop("wh_head.0") and after == pytest.approx(before)
