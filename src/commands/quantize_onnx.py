@@ -220,6 +220,8 @@ def layer_errors(before: Any, after: Any, batch: "np.ndarray") -> dict[str, floa
     """
     import numpy as np
 
+    from ..export.onnx_int8 import int8_layers
+
     floats = {node.name: node for node in before.graph.node if node.op_type == "Conv"}
     relus = {node.input[0]: node.output[0] for node in before.graph.node if node.op_type == "Relu"}
     layers = int8_layers(after)
@@ -234,28 +236,6 @@ def layer_errors(before: Any, after: Any, batch: "np.ndarray") -> dict[str, floa
             output, rounded = np.maximum(output, 0), np.maximum(rounded, 0)
         errors_added[layer] = float(np.linalg.norm(rounded - output) / (np.linalg.norm(output) or 1))
     return errors_added
-
-
-def int8_layers(model: Any) -> dict[str, tuple[Any, str]]:
-    """{convolution in int8: (the ModelProto of it and its roundings alone, the name of its input)}."""
-    from onnx import TensorProto, helper
-
-    makers = {name: node for node in model.graph.node for name in node.output}
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    found = {}
-    for conv in model.graph.node:
-        if conv.op_type != "Conv" or conv.input[1] not in makers:
-            continue
-        nodes = [makers[name] for name in conv.input]  # of DequantizeLinear
-        rounding = makers[nodes[0].input[0]]
-        start, end = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-                      for name in (rounding.input[0], conv.output[0]))
-        used = {name for node in (rounding, *nodes, conv) for name in node.input}
-        graph = helper.make_graph([rounding, *nodes, conv], conv.name, [start], [end],
-                                  [constants[name] for name in sorted(used & set(constants))])
-        alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-        found[conv.name] = alone, start.name
-    return found
 
 
 def values_of(model: Any, names: Sequence[str], inputs: "Mapping[str, np.ndarray]") -> "list[np.ndarray]":

@@ -79,3 +79,23 @@ def _subpixel_convolution(graph: Any, constants: dict[str, onnx.TensorProto], no
                              pads=[1, 1, 1, 1]),
             helper.make_node("Relu", [wide], [positive], name=positive),
             helper.make_node("DepthToSpace", [positive], [output], name=f"{node.name}.pixels", blocksize=2, mode="DCR")]
+
+
+def int8_layers(model: onnx.ModelProto) -> dict[str, tuple[onnx.ModelProto, str]]:
+    """{convolution in int8: (the ModelProto of it and its roundings alone, the name of its input)}."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = {}
+    for conv in model.graph.node:
+        if conv.op_type != "Conv" or conv.input[1] not in makers:
+            continue
+        nodes = [makers[name] for name in conv.input]  # of DequantizeLinear
+        rounding = makers[nodes[0].input[0]]
+        start, end = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+                      for name in (rounding.input[0], conv.output[0]))
+        used = {name for node in (rounding, *nodes, conv) for name in node.input}
+        graph = helper.make_graph([rounding, *nodes, conv], conv.name, [start], [end],
+                                  [constants[name] for name in sorted(used & set(constants))])
+        alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+        found[conv.name] = alone, start.name
+    return found

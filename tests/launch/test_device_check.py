@@ -208,8 +208,8 @@ def test_users_mistakes(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_check_on_a_cpu(tmp_path):
-    """What an owner of NPUs runs, on a CPU: every check that applies passes, and the report says so. The network is small,
-    since each check compiles it, but for the parity, which is the checkout's."""
+    """What an owner of NPUs runs, on a CPU: every check that applies passes, and the report says so. The network is
+    small, since each check compiles it, but for the parity, which is the checkout's."""
     project = small_project(tmp_path / "project")
     os.mkdir(project / "tests")
     (project / "tests" / "device_parity.py").write_text(
