@@ -21,7 +21,7 @@ VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
-    if options.heatmap and (options.exported or options.onnx_runtime != "auto"):
+    if options.heatmap and (options.exported or options.runtime != "auto"):
         raise UserError(f"--heatmap requires --load_checkpoint_path, without --runtime: {NO_HEATMAP}")
     model = open_model_of(options)
     sources, base = find_sources(options.input)

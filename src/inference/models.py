@@ -60,7 +60,7 @@ class Model:
 
     def is_on_onnx_runtime(self, config: Config) -> bool:
         """Whether a runtime of ONNX files computes: always for an ONNX file, for a checkpoint if config names one."""
-        return ending(self.path) == ".onnx" or not is_exported(self.path) and config.onnx_runtime != "auto"
+        return ending(self.path) == ".onnx" or not is_exported(self.path) and config.runtime != "auto"
 
     def load(self, config: Config) -> Any:
         """Return the detector, with a Config's device and settings. Call it only once: it releases the ONNX file.
@@ -74,7 +74,7 @@ class Model:
             if self.proto is None:
                 raise RuntimeError("a Model can be loaded only once: its ONNX file has been released; open it again")
             proto, self.proto = self.proto, None
-            return load_onnx(proto, self.description, self.path, config.onnx_provider, config.onnx_runtime)
+            return load_onnx(proto, self.description, self.path, config.onnx_provider, config.runtime)
         if self.is_on_onnx_runtime(config):
             return load_through_onnx(self.path, self.description, config)
         # Slow to load, and not needed for an ONNX file.

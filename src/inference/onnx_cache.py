@@ -25,16 +25,16 @@ def cache_path(checkpoint: str) -> str:
 
 
 def load_through_onnx(checkpoint: str, description: dict, config: Config) -> OnnxDetector:
-    """The OnnxDetector of a checkpoint for a Config's onnx_runtime (not "auto"), K, flip_test and use_ema.
+    """The OnnxDetector of a checkpoint for a Config's runtime (not "auto"), K, flip_test and use_ema.
 
     A file at cache_path that is not such an export stays. If the export cannot be saved, a warning says why.
     Raises UserError.
     """
     package("onnx")
-    form = form_for(config.onnx_runtime, config.onnx_provider)
+    form = form_for(config.runtime, config.onnx_provider)
     path, key = cache_path(checkpoint), cache_key(checkpoint, form, config)
     model, exported = read_cached(path, key) or export(checkpoint, description, form, key, config)
-    detector = load_onnx(model, exported, path, config.onnx_provider, config.onnx_runtime)
+    detector = load_onnx(model, exported, path, config.onnx_provider, config.runtime)
     detector.weights = metadata_of(model)[WEIGHTS]
     return detector
 

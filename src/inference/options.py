@@ -14,7 +14,7 @@ from .models import Model, find_model, is_exported, open_model
 SYNONYMS = {"--conf": "--score_thresh", "--source": "--input", "--weights": "--load_checkpoint_path",
             "--imgsz": "--input_res", "--project": "--output", "--name": "--output", "--device": "--device_target",
             "--max_requests": "--queue"}
-DEVICE_OPTIONS = ("device_target", "onnx_runtime", "onnx_provider")
+DEVICE_OPTIONS = ("device_target", "runtime", "onnx_provider")
 BY_PROXY = "removed: a proxy in front of the service does that, see docs/serving.md"
 REMOVED = {"--body_seconds": BY_PROXY, "--header_seconds": BY_PROXY,
            "--allow_urls": "removed: the service accepts images, not URLs",
@@ -81,8 +81,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for the device to a parser."""
     values, helps, rules = load_defaults()
     for name in DEVICE_OPTIONS:
-        names = ["--runtime", "--onnx_runtime"] if name == "onnx_runtime" else [f"--{name}"]
-        parser.add_argument(*names, dest=name, choices=rules[name]["choices"], default=values[name],
+        parser.add_argument(f"--{name}", choices=rules[name]["choices"], default=values[name],
                             help=f"{helps[name]} (default: %(default)s)")
     parser.add_argument("--device_id", type=int, default=values["device_id"],
                         help=f"{helps['device_id']} (default: %(default)s)")

@@ -105,7 +105,7 @@ class Predictor:
         input_res: [width, height] that images are fitted into, so that one graph serves all sizes. The default is the
             recipe's evaluation size, or its training size if the recipe keeps image sizes. keep_res=True keeps them.
         onnx_provider: execution provider of ONNX Runtime.
-        onnx_runtime: "onnxruntime", "openvino" or "openvino_bf16", which run ONNX files without MindSpore, and
+        runtime: "onnxruntime", "openvino" or "openvino_bf16", which run ONNX files without MindSpore, and
             checkpoints after exporting them into a file beside them; "auto" is MindSpore for a checkpoint, for an ONNX
             file openvino if it is installed and takes the file, else onnxruntime.
         use_ema: use a checkpoint's averaged weights if it has them; the default is in default_config.yaml.
@@ -125,13 +125,13 @@ class Predictor:
 
     def __init__(self, model: str | os.PathLike | Model, device_target: str = "auto", device_id: int = 0,
                  input_res: list[int] | None = None, onnx_provider: str = "CPU", use_ema: bool | None = None,
-                 onnx_runtime: str = "auto", **eval_options: Any):
+                 runtime: str = "auto", **eval_options: Any):
         if isinstance(model, (str, os.PathLike)):
             model = open_model(find_model(os.fspath(model)))
         if not isinstance(model, Model):
             raise UserError(f"a {type(model).__name__} is not a model; expected the path of a checkpoint or export")
         given: dict[str, Any] = {"device_target": device_target, "device_id": device_id, "onnx_provider": onnx_provider,
-                                 "onnx_runtime": onnx_runtime}
+                                 "runtime": runtime}
         if use_ema is not None:
             given["use_ema"] = use_ema
         if eval_options:

@@ -107,7 +107,7 @@ def unused_in_evaluation(config: Config, arch: str, on_onnx_runtime: bool) -> li
         *_unused_anywhere(config, arch), *_unused_sizes(config),
         (on_onnx_runtime, "a runtime of ONNX files computes",
          ["device_target", "device_id", "conv_allow_hf32", "jit_level", "net_config.dcn_impl"]),
-        (not on_onnx_runtime, "MindSpore computes", ["onnx_provider", "onnx_runtime"]),
+        (not on_onnx_runtime, "MindSpore computes", ["onnx_provider", "runtime"]),
         (several, "it is always on with several eval_config.multi_scales", ["eval_config.SOFT_NMS"]),
         (not scored, f"run_mode is {config.run_mode} and enable_eval is {str(config.enable_eval).lower()}",
          ["eval_config.voc_metric"]),

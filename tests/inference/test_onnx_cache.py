@@ -46,7 +46,7 @@ def test_the_detections_are_mindspores(form, model, photograph, monkeypatch):
     if form == "grid_sample":  # as with an older ONNX Runtime
         monkeypatch.setattr(onnx_runtimes, "FIRST_WITH_DEFORM_CONV", Version("99"))
     options = {"K": 20, "SOFT_NMS": False, "flip_test": True}
-    found = Predictor(str(model), onnx_runtime="onnxruntime", **options)(photograph)
+    found = Predictor(str(model), runtime="onnxruntime", **options)(photograph)
     proto, _ = onnx_cache.read_onnx(onnx_cache.cache_path(str(model)))
     assert onnx_runtimes.has_deform_conv(proto) == (form == "deform_conv")
     expected = Predictor(str(model), **options)(photograph)
@@ -71,7 +71,7 @@ def test_evaluation_scores_the_same(model, tiny_data, tmp_path):
     results = []
     for runtime in ("auto", "onnxruntime"):
         done = call_script("eval.py", "--data_dir", tiny_data, "--load_checkpoint_path", model, "--save_result_dir",
-                           tmp_path / runtime, "--onnx_runtime", runtime, "--device_target", "CPU")
+                           tmp_path / runtime, "--runtime", runtime, "--device_target", "CPU")
         assert ("since a runtime of ONNX files computes: device_target" in done.stdout) == (runtime != "auto")
         path, = (tmp_path / runtime).rglob("val_pred_eval.json")
         results.append(sorted(json.loads(path.read_text()), key=lambda entry: (entry["image_id"], -entry["score"])))
@@ -91,9 +91,9 @@ def test_what_the_export_depends_on_is_exported_again(change, model, tmp_path):
     for ending in (".ckpt", ".json"):
         shutil.copy(model.with_suffix(ending), tmp_path)
     path = tmp_path / model.name
-    Predictor(str(path), onnx_runtime="onnxruntime", K=10)
+    Predictor(str(path), runtime="onnxruntime", K=10)
     before = cached(path)
-    options = {"onnx_runtime": "onnxruntime", "K": 10}
+    options = {"runtime": "onnxruntime", "K": 10}
     if change == "side file":
         side = json.loads(path.with_suffix(".json").read_text())
         path.with_suffix(".json").write_text(json.dumps({**side, "mean": [0.1, 0.2, 0.3]}))
@@ -116,7 +116,7 @@ def test_a_users_file_of_that_name_stays(model, photograph, tmp_path, console):
         shutil.copy(model.with_suffix(ending), tmp_path)
     path = tmp_path / model.name
     (tmp_path / f"{model.name}.onnx").write_text("the user's")
-    predictor = Predictor(str(path), onnx_runtime="onnxruntime")
+    predictor = Predictor(str(path), runtime="onnxruntime")
     assert len(predictor(photograph)) and (tmp_path / f"{model.name}.onnx").read_text() == "the user's"
     assert f"{path}.onnx already exists and was not written by this project" in "".join(console.readouterr())
 
@@ -126,4 +126,4 @@ def test_a_heatmap_needs_mindspore(model, photograph, tmp_path):
                        "--heatmap", "--runtime", "onnxruntime", check=False)
     assert_user_error(done, "heatmap", "--runtime")
     with pytest.raises(UserError, match="no heatmap"):
-        Predictor(str(model), onnx_runtime="onnxruntime").heatmap(noise_image(1))
+        Predictor(str(model), runtime="onnxruntime").heatmap(noise_image(1))
