@@ -92,10 +92,10 @@ def test_a_learning_rate_that_is_never_divided(make_config):
     ("resdcn_18", False, ["--eval_config.voc_metric", "true", "--run_mode", "test"],
      "run_mode is test, enable_eval: eval_config.voc_metric"),
     ("resdcn_18", False, ["--eval_config.score_thresh", 0.5], "visual_image is false: eval_config.score_thresh"),
-    ("resdcn_18", False, ["--onnx_provider", "CUDA"], "ONNX: onnx_provider"),
+    ("resdcn_18", False, ["--onnx_provider", "CUDA"], "MindSpore computes: onnx_provider"),
     ("resdcn_18", True, ["--onnx_provider", "CUDA"], None),
     ("resdcn_18", True, ["--device_target", "CPU", "--jit_level", "O0"],
-     "onnx_provider, ONNX: device_target, jit_level"),
+     "ONNX files computes: device_target, jit_level"),
     ("hourglass", False, ["--net_config.dcn_impl", "native"], "hourglass: net_config.dcn_impl"),
 ])
 def test_parameters_without_effect_in_an_evaluation(arch, onnx, args, expected, make_config):
