@@ -95,7 +95,7 @@ def test_a_learning_rate_that_is_never_divided(make_config):
     ("resdcn_18", False, ["--onnx_provider", "CUDA"], "MindSpore computes: onnx_provider"),
     ("resdcn_18", True, ["--onnx_provider", "CUDA"], None),
     ("resdcn_18", True, ["--device_target", "CPU", "--jit_level", "O0"],
-     "ONNX files computes: device_target, jit_level"),
+     "runtime, ONNX files computes: device_target, jit_level"),
     ("hourglass", False, ["--net_config.dcn_impl", "native"], "hourglass: net_config.dcn_impl"),
 ])
 def test_parameters_without_effect_in_an_evaluation(arch, onnx, args, expected, make_config):
