@@ -48,6 +48,21 @@ def best(heat):
     return torch.topk(peaks.flatten(1), 100)
 
 
+def boxes(maps):
+    """The network's last three maps, heatmap, sizes and offsets -> boxes with scores [N, 100, 5]."""
+    heat, size, offset = maps[-3:]
+    return decoded(torch.sigmoid(heat), size, offset)
+
+
+def decoded(heat, wh, reg):
+    """Maps -> boxes with scores [N, 100, 5]."""
+    scores, places = best(heat)
+    pixels = places % (heat.shape[2] * heat.shape[3])
+    size, offset = (values.flatten(2).gather(2, pixels[:, None].expand(-1, 2, -1)) for values in (wh, reg))
+    x, y = pixels % heat.shape[3] + offset[:, 0], pixels // heat.shape[3] + offset[:, 1]
+    return torch.stack([x - size[:, 0] / 2, y - size[:, 1] / 2, x + size[:, 0] / 2, y + size[:, 1] / 2, scores], 2)
+
+
 def make_inference(case, batch, arch=""):
     """The network with its best peaks."""
     network = NETWORKS[arch]().eval()
@@ -55,7 +70,7 @@ def make_inference(case, batch, arch=""):
 
     def infer():
         with torch.no_grad():
-            best(torch.sigmoid(network(tensor)[-3]))
+            boxes(network(tensor))
 
     return infer
 
@@ -67,7 +82,7 @@ def make_compiled(case, batch):
     config.freezing = True
     network = NETWORKS[""]().eval().to(memory_format=torch.channels_last)
     tensor = torch.tensor(batch).to(memory_format=torch.channels_last)
-    compiled = torch.compile(lambda images: best(torch.sigmoid(network(images)[-3])))
+    compiled = torch.compile(lambda images: boxes(network(images)))
 
     def infer():
         with torch.no_grad():
@@ -80,11 +95,4 @@ def make_decoding(case, inputs):
     """Decoding of the best peaks with their boxes."""
     heat, wh, reg = (torch.tensor(np.ascontiguousarray(array)) for array in inputs)
 
-    def decode():
-        scores, places = best(heat)
-        pixels = places % (heat.shape[2] * heat.shape[3])
-        size, offset = (values.flatten(2).gather(2, pixels[:, None].expand(-1, 2, -1)) for values in (wh, reg))
-        x, y = pixels % heat.shape[3] + offset[:, 0], pixels // heat.shape[3] + offset[:, 1]
-        torch.stack([x - size[:, 0] / 2, y - size[:, 1] / 2, x + size[:, 0] / 2, y + size[:, 1] / 2, scores], 2)
-
-    return decode
+    return lambda: decoded(heat, wh, reg)

@@ -91,7 +91,8 @@ def run_part(part, options):
 def load_peer(path):
     """Return the function peers of a Python file. Raises UserError if it has none."""
     spec = importlib.util.spec_from_file_location(os.path.splitext(os.path.basename(path))[0], path)
-    assert spec
+    if not spec:
+        raise UserError(f"--peer {path}: expected a Python file, FILE.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "peers"):

@@ -10,24 +10,30 @@ import os
 import tempfile
 from collections.abc import Callable
 
+from src.core.console import show
 from src.core.timing import Case, time_interleaved
 from tools.benchmark_inputs import build_detector
 
 SIZES = ((1, 512), (8, 512))  # batch size, side of the input
 PEER = "PyTorch, torch.compile"  # frozen weights, channels last
-LIMITS, PRODUCT = ("float32", "int8"), 2048  # the machine's limits: products of square matrices with this side
+# What the machine can do: products of square matrices with this side, in ONNX Runtime.
+LIMITS, PRODUCT = ("float32", "int8"), 2048
 FORMS = {"deform_conv": "deform_conv", "grid_sample": "grid_sample", "int8": "grid_sample"}  # file: its form
 
 
 def onnx_part(runs):
-    """All runtimes that are installed, and the time of each relative to PyTorch's and to the machine's limit."""
+    """All runtimes that are installed: their times relative to PyTorch's, their rates to a matrix product's."""
     with tempfile.TemporaryDirectory() as folder:
         with own_process(write_files, folder) as write:
             write()
         for batch, side in SIZES:
             with contextlib.ExitStack() as running:
-                functions = {name: running.enter_context(own_process(make, *args))
-                             for name, (make, args) in programs(folder, (batch, 3, side, side)).items()}
+                functions = {}
+                for name, (make, args) in programs(folder, (batch, 3, side, side)).items():
+                    try:
+                        functions[name] = running.enter_context(own_process(make, *args))
+                    except EOFError:
+                        show(f"{name} does not start; its error is above")
                 times = time_interleaved(functions, runs)
             work = batch * operations(os.path.join(folder, "deform_conv.onnx"), side)
             yield from rows(times, work, f"{batch} x {side}x{side}")
@@ -38,16 +44,18 @@ def rows(times, work, size):
     limits = {kind: times.pop(kind) for kind in LIMITS}
     for kind, seconds in limits.items():
         rates = [2 * PRODUCT**3 / each / 1e9 for each in seconds]
-        yield Case(f"limit: product of {kind} matrices, {PRODUCT} x {PRODUCT}", unit="GOP/s", seconds=rates)
+        yield Case(f"rate of a product of {kind} matrices, {PRODUCT} x {PRODUCT}", unit="GOP/s", seconds=rates)
     reference = PEER if PEER in times else "MindSpore"
     for name, seconds in times.items():
         yield Case(f"{name}, {size}", seconds=seconds)
         if name != reference:
             ratios = [own / other for own, other in zip(seconds, times[reference])]
             yield Case(f"  relative to {reference}", unit="ratio", seconds=ratios)
+        if "bfloat16" in name:
+            continue
         kind = "int8" if "int8" in name else "float32"
         shares = [100 * work / (2 * PRODUCT**3) * product / own for own, product in zip(seconds, limits[kind])]
-        yield Case(f"  share of the {kind} limit that its convolutions reach", unit="%", seconds=shares)
+        yield Case(f"  rate of its convolutions relative to the {kind} product's", unit="%", seconds=shares)
 
 
 def programs(folder, shape):

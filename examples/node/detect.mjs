@@ -47,7 +47,7 @@ async function detect({ about, session }, image, least) {
 async function main() {
   const { values, positionals } = parseArgs({
     allowPositionals: true, options: { score: { type: "string", default: "0.3" } } });
-  const least = Number(values.score);
+  const least = values.score.trim() ? Number(values.score) : NaN;
   if (positionals.length !== 2 || Number.isNaN(least)) {
     throw new Error("expected: node detect.mjs MODEL.onnx IMAGE [--score 0.3]");
   }

@@ -45,10 +45,11 @@ async function load(files) {
   const [network, side] = [by(".onnx"), by(".json")];
   if (!network || !side) throw new Error("choose both files, .onnx and .onnx.json");
   say("loading ...");
-  about = JSON.parse(await side.text());
-  session = await ort.InferenceSession.create(new Uint8Array(await network.arrayBuffer()),
-                                              { executionProviders: ["wasm"] });
-  check(about, session.outputNames);
+  const content = JSON.parse(await side.text());
+  const loaded = await ort.InferenceSession.create(new Uint8Array(await network.arrayBuffer()),
+                                                   { executionProviders: ["wasm"] });
+  check(content, loaded.outputNames);
+  [about, session] = [content, loaded]; // together: a failure leaves the earlier model
   element("image").disabled = false;
   say(`${about.classes.length} classes; choose an image.`);
 }
@@ -66,6 +67,7 @@ const reported = (action) => action().catch((error) => say(`error: ${error.messa
 element("model").addEventListener("change", (event) => reported(() => load(event.target.files)));
 element("score").addEventListener("change", () => reported(show));
 element("image").addEventListener("change", (event) => reported(async () => {
+  if (!event.target.files.length) return; // the dialog was cancelled
   picture = await createImageBitmap(event.target.files[0]);
   await show();
 }));

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Operators to quantize: DeformConv has no int8 kernel, and an int8 Add costs AP and saves no time (docs/onnx-int8.md).
 OPERATORS = ["Conv", "Relu", "MaxPool"]
+FLOAT16 = 10  # ONNX's element type
 WORST = 5  # layers named as the least exact
 RUNS = 10  # timed runs of each model, in turns
 TIMES = contains_mark('{\n "ms, ')  # tests whether a file is a report of an earlier run
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = open_model(options.onnx)
     LOG.info(adopt_evaluation(config, model.description, model.source))
     model.check_fixed(config)
-    proto = with_int8_kernels(float_model(model))
+    given = float_model(model)
+    before, proto = given.ByteSize() / 2**20, with_int8_kernels(given)
     excluded = sorted({*float_convolutions(proto), *choose_float(proto, options.keep_float)})
     LOG.info(f"in float: {', '.join(excluded)}")
     paths = choose_images(options.images, options.count)
@@ -66,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         file.write(int8.SerializeToString())
     write_json(onnx_side_file(options.output), {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
     size = os.path.getsize(options.output)
-    show(f"{size / 2**20:.1f} MB, {proto.ByteSize() / 2**20:.1f} MB in float: {options.output}")
-    detectors = {"float": detector, "int8": load_onnx(*read_onnx(options.output), options.output)}
+    show(f"{size / 2**20:.1f} MB, {before:.1f} MB in float: {options.output}")
+    detectors = {"float": detector, "int8": load_onnx(*read_onnx(options.output), options.output,
+                                                             config.onnx_provider, config.runtime)}
     errors_added = layer_errors(proto, int8, first)
     worst = sorted(errors_added, key=errors_added.__getitem__, reverse=True)[:WORST]
     show("the largest errors that int8 layers add, relative to their output (--keep_float leaves a layer in float): "
@@ -108,6 +111,8 @@ def float_model(model: Model) -> Any:
     """Return the ModelProto of an exported ONNX file. Raises UserError if it is quantized already."""
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node):
         raise UserError(f"--onnx {model.path} is quantized already; use the file that export.py wrote")
+    if any(tensor.data_type == FLOAT16 for tensor in model.proto.graph.initializer):
+        raise UserError(f"--onnx {model.path} has float16 weights; export with --export_config.onnx_dtype float32")
     return model.proto
 
 
@@ -183,6 +188,8 @@ def quantize(model: Any, batches: "Iterator[np.ndarray]", excluded: Sequence[str
 
     import onnx
 
+    from ..weights.side_file import CACHED
+
     try:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.quant_utils import add_pre_process_metadata
@@ -204,7 +211,7 @@ def quantize(model: Any, batches: "Iterator[np.ndarray]", excluded: Sequence[str
                         nodes_to_exclude=excluded)
         int8 = onnx.load(path)
     del int8.metadata_props[:]
-    int8.metadata_props.extend(model.metadata_props)
+    int8.metadata_props.extend(entry for entry in model.metadata_props if not entry.key.startswith(CACHED))
     onnx.checker.check_model(int8, full_check=True)
     return int8
 

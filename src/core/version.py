@@ -4,7 +4,7 @@ import hashlib
 import os
 from importlib import metadata
 
-SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "**", "*.py")
+SOURCES = os.path.join(glob.escape(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "**", "*.py")
 
 __version__ = "1.0.0"
 

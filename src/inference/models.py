@@ -75,8 +75,10 @@ class Model:
                 raise RuntimeError("a Model can be loaded only once: its ONNX file has been released; open it again")
             proto, self.proto = self.proto, None
             return load_onnx(proto, self.description, self.path, config.onnx_provider, config.runtime)
+        if ending(self.path) == ".mindir" and config.runtime != "auto":
+            raise UserError(f"{self.path}: only MindSpore computes a MindIR file; leave out runtime {config.runtime}")
         if self.is_on_onnx_runtime(config):
-            return load_through_onnx(self.path, self.description, config)
+            return load_through_onnx(self.path, config)
         # Slow to load, and not needed for an ONNX file.
         from ..model_utils.device_adapter import set_device
         from .detector import load_detector, load_mindir

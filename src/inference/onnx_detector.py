@@ -26,9 +26,8 @@ LARGEST = 2**31 - 1  # bytes in a protobuf message
 class OnnxDetector:
     """The detector of an ONNX file, see pipeline.py. The sides of a dynamic input are multiples of its stride."""
 
-    weights = ""  # chosen at export
-
     def __init__(self, runtime: str, run: Run, description: dict, path: str):
+        self.weights = f", on {runtime}"  # see checkpoints.weights_note
         self.runtime, self.run, self.description, self.path = runtime, run, description, path
         self.down_ratio, self.from_bytes = description["down_ratio"], description["input_type"] == "uint8"
         self.input_res, self.batch_size = description["input_res"], description["batch_size"]

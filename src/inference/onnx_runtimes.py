@@ -1,8 +1,8 @@
 """Programs that run ONNX files on this machine: ONNX Runtime and OpenVINO. Each is a function of a batch."""
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,16 @@ def choose_runtime(runtime: str, provider: str, model: Any) -> str:
     installed and take the file."""
     if runtime != "auto":
         return runtime
-    takes_it = provider == "CPU" and not has_deform_conv(model)
-    return "openvino" if takes_it and importlib.util.find_spec("openvino") else "onnxruntime"
+    takes_it = provider == "CPU" and not has_deform_conv(model) and not has_int8_maps(model)
+    return "openvino" if takes_it and is_installed("openvino") else "onnxruntime"
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is installed. A mere folder of its name, which Python could import, does not count."""
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def has_deform_conv(model: Any) -> bool:
@@ -44,6 +52,28 @@ def form_for(runtime: str, provider: str) -> str:
     return "deform_conv" if Version(package("onnxruntime").__version__) >= FIRST_WITH_DEFORM_CONV else "grid_sample"
 
 
+def has_int8_maps(model: Any) -> bool:
+    """Whether a ModelProto's maps come from int8 convolutions, as in files of earlier versions: OpenVINO computes some
+    of them wrongly while height and width are free (docs/onnx-int8.md)."""
+    made = {name for node in model.graph.node for name in node.output}
+    return any(node.op_type == "Conv" and node.input[1] in made and node.name.split(".")[0].endswith("_head")
+               and not node.name.endswith(".0") for node in model.graph.node)
+
+
+def require_runtime(runtime: str, provider: str) -> None:
+    """Raise UserError unless the packages of a runtime and its provider are installed."""
+    if runtime == "onnxruntime":
+        available = package("onnxruntime").get_available_providers()
+        if PROVIDERS[provider] not in available:
+            installed = ", ".join(name for name, full in PROVIDERS.items() if full in available)
+            raise UserError(f"onnx_provider is {provider}, but the installed onnxruntime has only {installed}; install "
+                            f"an onnxruntime package with {PROVIDERS[provider]}, or choose another provider")
+        return
+    package("openvino")
+    if provider != "CPU":
+        raise UserError(f"onnx_provider {provider} is one of ONNX Runtime's; leave it out, or use runtime onnxruntime")
+
+
 def start(model: Any, runtime: str, provider: str, path: str) -> tuple[str, Run]:
     """Start a runtime on the ModelProto of a file, on all cores available to this process.
 
@@ -51,10 +81,8 @@ def start(model: Any, runtime: str, provider: str, path: str) -> tuple[str, Run]
     openvino_bf16; provider, a key of PROVIDERS, is ONNX Runtime's. Raises UserError.
     """
     chosen = choose_runtime(runtime, provider, model)
+    require_runtime(chosen, provider)
     if chosen != "onnxruntime":
-        if provider != "CPU":
-            raise UserError(f"onnx_provider {provider} is one of ONNX Runtime's; leave it out, or use runtime "
-                            "onnxruntime")
         return "OpenVINO", start_openvino(model, "bf16" if chosen.endswith("bf16") else "f32", path)
     session = start_session(model, provider, path)
     return "ONNX Runtime", lambda batch: session.run(["detections"], {"image": batch})[0]
@@ -63,11 +91,6 @@ def start(model: Any, runtime: str, provider: str, path: str) -> tuple[str, Run]
 def start_session(model: Any, provider: str, path: str) -> Any:
     """Start ONNX Runtime on the ModelProto of a file. Raises UserError."""
     onnxruntime = package("onnxruntime")
-    available = onnxruntime.get_available_providers()
-    if PROVIDERS[provider] not in available:
-        installed = ", ".join(name for name, full in PROVIDERS.items() if full in available)
-        raise UserError(f"onnx_provider is {provider}, but the installed onnxruntime has only {installed}; install an "
-                        f"onnxruntime package with {PROVIDERS[provider]}, or choose another provider")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # fatal only: failures are raised as exceptions
     options.intra_op_num_threads = len(os.sched_getaffinity(0))

@@ -21,6 +21,7 @@ from .side_file import (
     BEST_NAME,
     CHECKPOINTS,
     HAS_SIDE_FILE,
+    cached_exports,
     checkpoint_path,
     checkpoints_to_resume,
     find_checkpoints,
@@ -267,7 +268,7 @@ class CheckpointFolder:
         return path
 
     def _remove(self, checkpoint: str) -> None:
-        for path in (checkpoint, side_file(checkpoint)):
+        for path in (checkpoint, side_file(checkpoint), *cached_exports(checkpoint)):
             try:
                 os.remove(path)
             except FileNotFoundError:

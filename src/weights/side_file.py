@@ -1,4 +1,5 @@
 """Side files: the JSON description next to a checkpoint or an exported file. Names and order of a run's checkpoints."""
+import glob
 import json
 import os
 import re
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core import errors
-from ..core.backups import contains_files, has_companion
+from ..core.backups import contains_files, contains_mark, has_companion
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.kinds import is_boolean, is_count, is_int64, is_number, is_positive, is_string, is_text, list_of, one_of
@@ -32,6 +33,8 @@ EXPORTED: dict[str, Callable[[Any], bool]] = {
     "input_res": list_of(is_count, 2), "batch_size": is_count, "input_type": one_of("float32", "uint8"),
     "down_ratio": is_count, "K": is_count, "flip_test": is_boolean}
 CONSUMER = ("dataset", *MODEL)  # fields that an exported file's side file copies from the checkpoint's
+CACHED = "cache_"  # begins names in the metadata of the ONNX files of onnx_cache.py
+IS_CACHED = contains_mark(f"{CACHED}key")  # tests whether a file is one of these
 PYTORCH = (".pth", ".pt", ".pth.tar")  # extensions of PyTorch's weight files
 
 
@@ -56,6 +59,11 @@ def require_checkpoint(path: str, what: str = "checkpoint (--load_checkpoint_pat
 def side_file(checkpoint: str) -> str:
     """The path of a checkpoint's JSON file: classes, category ids, network and input settings."""
     return os.path.splitext(checkpoint)[0] + ".json"
+
+
+def cached_exports(checkpoint: str) -> list[str]:
+    """The ONNX files beside a checkpoint that onnx_cache.py has exported it into."""
+    return [path for path in glob.glob(f"{glob.escape(checkpoint)}.*.onnx") if IS_CACHED(path)]
 
 
 def checkpoint_path(path: str) -> str:

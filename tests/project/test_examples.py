@@ -42,11 +42,12 @@ def site(tmp_path_factory):
     server.shutdown()
 
 
-@pytest.mark.parametrize("args", [(), ("--export_config.input_type", "uint8")])
+@pytest.mark.parametrize("args", [("--export_config.onnx_dcn", "grid_sample"),
+                                  ("--export_config.input_type", "uint8")])
 def test_the_browser_finds_the_predictors_boxes(args, site, browser, deformable_file, tmp_path):
     """An image that is resized, with a network whose boxes all depend on it."""
     export = exporter(deformable_file, tmp_path, ".onnx", "--export_config.export_format", "ONNX",
-                      "--export_config.onnx_dcn", "grid_sample", "--export_config.onnx_dynamic", "false",
+                      "--export_config.onnx_dynamic", "false",
                       "--export_config.input_res", "[128, 96]", "--export_config.batch_size", 1, "--eval_config.K", 20)
     with replace_resdcn_18("SMALL"):
         path = export("centernet", *args)
