@@ -7,7 +7,6 @@ import json
 import os
 from typing import Any
 
-from ..core.backups import require_ours
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import atomic_write
@@ -87,8 +86,11 @@ def export(checkpoint: str, form: str, key: str, config: Config) -> tuple[Any, d
     for name, value in ((KEY, key), (WEIGHTS, detector.weights)):
         model.metadata_props.add(key=name, value=json.dumps(value))
     path = cache_path(checkpoint, form)
+    if os.path.lexists(path) and not IS_CACHED(path):
+        LOG.warning(f"{path} is damaged or was not written by this project, and stays; move it away, so that the next "
+                    "run saves the export for this runtime")
+        return model, exported
     try:
-        require_ours(path, IS_CACHED)
         with atomic_write(path) as partial, open(partial, "wb") as file:
             file.write(model.SerializeToString())
         LOG.info(f"exported {checkpoint} to {path} for this runtime; later runs use the file")

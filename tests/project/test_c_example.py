@@ -67,15 +67,16 @@ def detect(tmp_path_factory):
     libraries = glob.glob(os.path.join(package, "capi", "libonnxruntime.so.*"))
     if not libraries:
         pytest.skip("this package onnxruntime has no libonnxruntime.so")
-    folder = tmp_path_factory.mktemp("c")
-    includes = include_folder(folder)
+    includes = include_folder(tmp_path_factory.mktemp("packages"))
+    folder = tmp_path_factory.mktemp("in c")  # a space must not matter
     runtime = folder / "runtime"
     (runtime / "lib").mkdir(parents=True)
     (runtime / "include").symlink_to(os.path.join(includes, "onnxruntime"))
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):  # for linking, and for starting
         (runtime / "lib" / name).symlink_to(libraries[0])
     shutil.copytree(os.path.join(ROOT, "examples", "c"), folder / "c", ignore=shutil.ignore_patterns("detect"))
-    options = [f"ORT={runtime}", f"STB={os.path.join(includes, 'stb')}", f"CFLAGS={STRICT}"]
+    (folder / "stb").symlink_to(os.path.join(includes, "stb"))
+    options = [f"ORT={runtime}", f"STB={folder / 'stb'}", f"CFLAGS={STRICT}"]
     done = subprocess.run(["make", *options], cwd=folder / "c", capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
