@@ -15,8 +15,7 @@ NETWORKS = {  # by net_config.arch
 
 def peers(part):
     """Return {"PyTorch ...": make} for the parts that exist in PyTorch."""
-    makers = {"train": make_training, "infer": make_inference, "decode": make_decoding,
-              "family": make_of_family}
+    makers = {"train": make_training, "infer": make_inference, "decode": make_decoding, "family": make_of_family}
     return {f"PyTorch {torch.__version__}": makers[part]} if part in makers else {}
 
 
@@ -64,7 +63,7 @@ def decoded(heat, wh, reg):
 
 
 def make_inference(case, batch, arch=""):
-    """The network with its best peaks."""
+    """The network with its best boxes."""
     network = NETWORKS[arch]().eval()
     tensor = torch.tensor(batch)
 

@@ -24,8 +24,8 @@ FORMS = {"deform_conv": "deform_conv", "grid_sample": "grid_sample", "int8": "gr
 def onnx_part(runs):
     """All runtimes that are installed: their times relative to PyTorch's, their rates to a matrix product's."""
     with tempfile.TemporaryDirectory() as folder:
-        with own_process(write_files, folder) as write:
-            write()
+        with own_process(write_files, folder):
+            pass
         for batch, side in SIZES:
             with contextlib.ExitStack() as running:
                 functions = {}
@@ -78,7 +78,7 @@ def programs(folder, shape):
 
 @contextlib.contextmanager
 def own_process(make, *args):
-    """Yield a function that calls make(*args)() in another process and waits for its end."""
+    """Call make(*args) in another process; yield a function that calls its result there and waits for its end."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, make, args), daemon=True)
@@ -115,7 +115,7 @@ def random_batch(shape):
 
 
 def write_files(folder):
-    """A function that writes the files of FORMS, of one untrained network."""
+    """Write the files of FORMS, of one untrained network."""
     from src.commands.quantize_onnx import quantize
     from src.export.onnx_graph import Graph
     from src.export.onnx_int8 import float_convolutions, with_int8_kernels
@@ -123,18 +123,15 @@ def write_files(folder):
     from src.model_utils.device_adapter import set_device
     from src.tasks import DETECTION
 
-    def write():
-        set_device("CPU", 0)
-        detector = build_detector()
-        for name, form in FORMS.items():
-            model = build_model(DETECTION, detector.network, False, Graph(form), ("batch", "height", "width"), 6, {})
-            if name == "int8":
-                model = with_int8_kernels(model)
-                model = quantize(model, iter([random_batch((1, 3, 128, 128))]), float_convolutions(model))
-            with open(os.path.join(folder, f"{name}.onnx"), "wb") as file:
-                file.write(model.SerializeToString())
-
-    return write
+    set_device("CPU", 0)
+    detector = build_detector()
+    for name, form in FORMS.items():
+        model = build_model(DETECTION, detector.network, False, Graph(form), ("batch", "height", "width"), 6, {})
+        if name == "int8":
+            model = with_int8_kernels(model)
+            model = quantize(model, iter([random_batch((1, 3, 128, 128))]), float_convolutions(model))
+        with open(os.path.join(folder, f"{name}.onnx"), "wb") as file:
+            file.write(model.SerializeToString())
 
 
 def operations(path, side):

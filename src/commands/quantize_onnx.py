@@ -13,6 +13,7 @@ from ..core.project import how_to_install
 from ..core.suggest import suggest
 from ..core.tables import line
 from ..inference.models import Model, ending, open_model
+from ..inference.onnx_detector import FLOAT16
 from ..inference.options import OptionParser
 from ..model_utils.config import Config, get_config
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # Operators to quantize: DeformConv has no int8 kernel, and an int8 Add costs AP and saves no time (docs/onnx-int8.md).
 OPERATORS = ["Conv", "Relu", "MaxPool"]
-FLOAT16 = 10  # ONNX's element type
 WORST = 5  # layers named as the least exact
 RUNS = 10  # timed runs of each model, in turns
 TIMES = contains_mark('{\n "ms, ')  # tests whether a file is a report of an earlier run
@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = open_model(options.onnx)
     LOG.info(adopt_evaluation(config, model.description, model.source))
     model.check_fixed(config)
-    given = float_model(model)
-    before, proto = given.ByteSize() / 2**20, with_int8_kernels(given)
+    before, proto = os.path.getsize(options.onnx), with_int8_kernels(float_model(model))
     excluded = sorted({*float_convolutions(proto), *choose_float(proto, options.keep_float)})
     LOG.info(f"in float: {', '.join(excluded)}")
     paths = choose_images(options.images, options.count)
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         file.write(int8.SerializeToString())
     write_json(onnx_side_file(options.output), {entry.key: json.loads(entry.value) for entry in int8.metadata_props})
     size = os.path.getsize(options.output)
-    show(f"{size / 2**20:.1f} MB, {before:.1f} MB in float: {options.output}")
+    show(f"{size / 2**20:.1f} MB, {before / 2**20:.1f} MB in float: {options.output}")
     detectors = {"float": detector, "int8": load_onnx(*read_onnx(options.output), options.output,
                                                              config.onnx_provider, config.runtime)}
     errors_added = layer_errors(proto, int8, first)
@@ -108,7 +107,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def float_model(model: Model) -> Any:
-    """Return the ModelProto of an exported ONNX file. Raises UserError if it is quantized already."""
+    """Return the ModelProto of an exported ONNX file. Raises UserError if it is not in float32."""
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node):
         raise UserError(f"--onnx {model.path} is quantized already; use the file that export.py wrote")
     if any(tensor.data_type == FLOAT16 for tensor in model.proto.graph.initializer):
@@ -228,6 +227,7 @@ def layer_errors(before: Any, after: Any, batch: "np.ndarray") -> dict[str, floa
     import numpy as np
 
     from ..export.onnx_int8 import int8_layers
+    from ..inference.onnx_runtimes import start_session
 
     floats = {node.name: node for node in before.graph.node if node.op_type == "Conv"}
     relus = {node.input[0]: node.output[0] for node in before.graph.node if node.op_type == "Relu"}
@@ -235,9 +235,9 @@ def layer_errors(before: Any, after: Any, batch: "np.ndarray") -> dict[str, floa
     names = sorted({name for layer in layers for name in (floats[layer].input[0], floats[layer].output[0])} - {"image"})
     exact = {"image": batch, **dict(zip(names, values_of(before, names, {"image": batch})))}
     errors_added = {}
-    for layer, (alone, start) in layers.items():
-        end = alone.graph.output[0].name
-        rounded, = values_of(alone, [], {start: exact[floats[layer].input[0]]})
+    for layer, alone in layers.items():
+        start, end = (values[0].name for values in (alone.graph.input, alone.graph.output))
+        rounded, = start_session(alone, "CPU", layer).run([end], {start: exact[floats[layer].input[0]]})
         output = exact[floats[layer].output[0]]
         if end in relus.values():  # left to the rounding to uint8
             output, rounded = np.maximum(output, 0), np.maximum(rounded, 0)
@@ -246,7 +246,7 @@ def layer_errors(before: Any, after: Any, batch: "np.ndarray") -> dict[str, floa
 
 
 def values_of(model: Any, names: Sequence[str], inputs: "Mapping[str, np.ndarray]") -> "list[np.ndarray]":
-    """Inner values of a ModelProto, by name; without names, its outputs."""
+    """Inner values of a ModelProto, by name."""
     import onnx
 
     from ..inference.onnx_runtimes import start_session
@@ -254,7 +254,7 @@ def values_of(model: Any, names: Sequence[str], inputs: "Mapping[str, np.ndarray
     extended = onnx.ModelProto.FromString(model.SerializeToString())
     extended.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
                                  for name in names)
-    return start_session(extended, "CPU", "the int8 file").run(list(names) or None, inputs)
+    return start_session(extended, "CPU", "the float file").run(names, inputs)
 
 
 def compare(detectors: Mapping[str, Any], batch: "np.ndarray", data: "EvaluationSet | None",

@@ -1,4 +1,6 @@
 """The project's location and the commands that start it: from a checkout, or installed as the package `centernet`."""
+import glob
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -16,6 +18,15 @@ ROOT = PACKAGE if os.path.exists(os.path.join(PACKAGE, "default_config.yaml")) e
 COMMANDS = {"train.py": "centernet-train", "eval.py": "centernet-eval", "export.py": "centernet-export",
             "tools/predict.py": "centernet-predict", "tools/serve.py": "centernet-serve",
             "tools/report.py": "centernet-report"}
+
+
+def digest_of_code(*packages: str) -> "hashlib._Hash":
+    """SHA-256 of this project's source code and of the versions of installed packages; for keys of caches."""
+    digest = hashlib.sha256(" ".join(map(importlib.metadata.version, packages)).encode())
+    for path in sorted(glob.glob(os.path.join(glob.escape(PACKAGE), "**", "*.py"), recursive=True)):
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    return digest
 
 
 def user_directory() -> str:

@@ -20,9 +20,20 @@ def float_convolutions(model: onnx.ModelProto) -> list[str]:
     The offsets of the deformable convolutions decide where they sample. The heads' last convolutions are the maps: int8
     would round box sizes, and OpenVINO 2026.4 computes some of them wrongly while height and width are free.
     """
+    offsets = [node.name for node in model.graph.node if node.name.endswith("conv_offset_mask")]
+    return [*offsets, *map_convolutions(model)]
+
+
+def map_convolutions(model: onnx.ModelProto) -> list[str]:
+    """Names of the heads' last convolutions, which compute the maps."""
     names = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    last = {name.split(".")[0]: name for name in names if name.split(".")[0].endswith("_head")}
-    return [name for name in names if name.endswith("conv_offset_mask") or name in last.values()]
+    return list({name.split(".")[0]: name for name in names if name.split(".")[0].endswith("_head")}.values())
+
+
+def int8_convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The convolutions in int8: those whose weights other nodes make."""
+    made = {name for node in model.graph.node for name in node.output}
+    return [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in made]
 
 
 def with_int8_kernels(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -81,14 +92,12 @@ def _subpixel_convolution(graph: Any, constants: dict[str, onnx.TensorProto], no
             helper.make_node("DepthToSpace", [positive], [output], name=f"{node.name}.pixels", blocksize=2, mode="DCR")]
 
 
-def int8_layers(model: onnx.ModelProto) -> dict[str, tuple[onnx.ModelProto, str]]:
-    """{convolution in int8: (the ModelProto of it and its roundings alone, the name of its input)}."""
+def int8_layers(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
+    """{convolution in int8: the ModelProto of it and its roundings alone}."""
     makers = {name: node for node in model.graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     found = {}
-    for conv in model.graph.node:
-        if conv.op_type != "Conv" or conv.input[1] not in makers:
-            continue
+    for conv in int8_convolutions(model):
         nodes = [makers[name] for name in conv.input]  # of DequantizeLinear
         rounding = makers[nodes[0].input[0]]
         start, end = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
@@ -96,6 +105,5 @@ def int8_layers(model: onnx.ModelProto) -> dict[str, tuple[onnx.ModelProto, str]
         used = {name for node in (rounding, *nodes, conv) for name in node.input}
         graph = helper.make_graph([rounding, *nodes, conv], conv.name, [start], [end],
                                   [constants[name] for name in sorted(used & set(constants))])
-        alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-        found[conv.name] = alone, start.name
+        found[conv.name] = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     return found

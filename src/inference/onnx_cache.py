@@ -10,18 +10,13 @@ from typing import Any
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import atomic_write
-from ..core.version import digest_of_code
+from ..core.project import digest_of_code
 from ..model_utils.config import Config, make_config
-from ..weights.side_file import CACHED, IS_CACHED, read_side_file, side_file
+from ..weights.side_file import CACHED, IS_CACHED, cache_path, read_side_file, side_file
 from .onnx_detector import OnnxDetector, load_onnx, read_onnx
 from .onnx_runtimes import form_for, package, require_runtime
 
 KEY, WEIGHTS = f"{CACHED}key", f"{CACHED}weights"  # in the metadata of the ONNX file
-
-
-def cache_path(checkpoint: str, form: str) -> str:
-    """The path of a checkpoint's ONNX file with a form of the deformable convolutions."""
-    return f"{checkpoint}.{form}.onnx"
 
 
 def load_through_onnx(checkpoint: str, config: Config) -> OnnxDetector:

@@ -19,7 +19,7 @@ from .onnx_runtimes import Run, first_line, package, start
 METADATA = {"dataset": is_string, **MODEL, **EXPORTED, "input_res": or_none(list_of(is_count, 2)),
             "batch_size": or_none(is_count), "input_res_train": list_of(is_count, 2)}
 OPTIONAL = ("evaluation", "stride", "arch", "task")  # missing from files of earlier versions
-FLOAT, UINT8 = 1, 2  # ONNX's element types
+FLOAT, UINT8, FLOAT16 = 1, 2, 10  # ONNX's element types
 LARGEST = 2**31 - 1  # bytes in a protobuf message
 
 

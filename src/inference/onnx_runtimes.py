@@ -55,9 +55,9 @@ def form_for(runtime: str, provider: str) -> str:
 def has_int8_maps(model: Any) -> bool:
     """Whether a ModelProto's maps come from int8 convolutions, as in files of earlier versions: OpenVINO computes some
     of them wrongly while height and width are free (docs/onnx-int8.md)."""
-    made = {name for node in model.graph.node for name in node.output}
-    return any(node.op_type == "Conv" and node.input[1] in made and node.name.split(".")[0].endswith("_head")
-               and not node.name.endswith(".0") for node in model.graph.node)
+    from ..export.onnx_int8 import int8_convolutions, map_convolutions  # needs onnx, which a ModelProto shows is there
+
+    return not {node.name for node in int8_convolutions(model)}.isdisjoint(map_convolutions(model))
 
 
 def require_runtime(runtime: str, provider: str) -> None:

@@ -15,8 +15,8 @@ import mindspore as ms
 
 from ..core.console import LOG
 from ..core.errors import UserError
+from ..core.project import digest_of_code
 from ..core.tables import line
-from ..core.version import digest_of_code
 from .local_adapter import HCCL_CONFIG, has_npu, is_scheduler, launcher_variable
 from .mindspore_version import release
 from .quiet import without_warnings

@@ -61,9 +61,14 @@ def side_file(checkpoint: str) -> str:
     return os.path.splitext(checkpoint)[0] + ".json"
 
 
+def cache_path(checkpoint: str, form: str) -> str:
+    """The path of onnx_cache.py's export of a checkpoint, with a form of the deformable convolutions."""
+    return f"{checkpoint}.{form}.onnx"
+
+
 def cached_exports(checkpoint: str) -> list[str]:
-    """The ONNX files beside a checkpoint that onnx_cache.py has exported it into."""
-    return [path for path in glob.glob(f"{glob.escape(checkpoint)}.*.onnx") if IS_CACHED(path)]
+    """The paths of all such exports of a checkpoint."""
+    return [path for path in glob.glob(cache_path(glob.escape(checkpoint), "*")) if IS_CACHED(path)]
 
 
 def checkpoint_path(path: str) -> str:
