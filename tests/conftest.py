@@ -750,13 +750,17 @@ def lively_checkpoint(tiny_data, tmp_path_factory):
     return made_once(tmp_path_factory, "lively", make) / "lively.ckpt"
 
 
-def exporter(checkpoint, folder, extension, *args):
-    """Return export(name, further args...) -> path of the exported checkpoint in folder, made once for each name."""
+def exporter(checkpoint, folder, extension, *args, network=None):
+    """Return export(name, further args...) -> path of the exported checkpoint in folder, made once for each name.
+
+    network: the one of small_network.py that is resdcn_18 in the checkpoint.
+    """
     def export(name, *more):
         path = folder / f"{name}{extension}"
         if not path.exists():
-            call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", checkpoint,
-                        "--export_config.export_name", folder / name, *args, *more)
+            with replace_resdcn_18(network) if network else contextlib.nullcontext():
+                call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file", checkpoint,
+                            "--export_config.export_name", folder / name, *args, *more)
         return path
 
     return export
@@ -809,8 +813,7 @@ def deformable_file(tmp_path_factory):
 def lively_onnx(deformable_file, tmp_path_factory):
     """The ONNX file of deformable_file: a process that reads it starts in a second."""
     def make(folder):
-        with replace_resdcn_18("SMALL"):
-            exporter(deformable_file, folder, ".onnx", "--export_config.export_format", "ONNX")("lively")
+        exporter(deformable_file, folder, ".onnx", "--export_config.export_format", "ONNX", network="SMALL")("lively")
 
     return made_once(tmp_path_factory, "lively_onnx", make) / "lively.onnx"
 
@@ -822,13 +825,7 @@ SQUARE = ("--export_config.input_res", "[96, 96]", "--export_config.batch_size",
 @pytest.fixture(scope="session")
 def export_mindir(small_file, tmp_path_factory):
     """export_mindir(name, args...) -> path of the MindIR file of small_file, made once for each name."""
-    export = exporter(small_file, tmp_path_factory.mktemp("export"), ".mindir", "--eval_config.K", 20)
-
-    def export_small(name, *args):
-        with replace_resdcn_18("PLAIN"):
-            return export(name, *args)
-
-    return export_small
+    return exporter(small_file, tmp_path_factory.mktemp("export"), ".mindir", "--eval_config.K", 20, network="PLAIN")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from src.inference.predictor import Predictor
-from tests.conftest import ROOT, assert_same_detections, exporter, noise_image, replace_resdcn_18
+from tests.conftest import ROOT, assert_same_detections, exporter, noise_image
 
 pytestmark = pytest.mark.slow
 WEB = "onnxruntime-web@1.30.0"
@@ -47,10 +47,9 @@ def site(tmp_path_factory):
 def test_the_browser_finds_the_predictors_boxes(args, site, browser, deformable_file, tmp_path):
     """An image that is resized, with a network whose boxes all depend on it."""
     export = exporter(deformable_file, tmp_path, ".onnx", "--export_config.export_format", "ONNX",
-                      "--export_config.onnx_dynamic", "false",
-                      "--export_config.input_res", "[128, 96]", "--export_config.batch_size", 1, "--eval_config.K", 20)
-    with replace_resdcn_18("SMALL"):
-        path = export("centernet", *args)
+                      "--export_config.onnx_dynamic", "false", "--export_config.input_res", "[128, 96]",
+                      "--export_config.batch_size", 1, "--eval_config.K", 20, network="SMALL")
+    path = export("centernet", *args)
     cv2.imwrite(str(tmp_path / "image.png"), cv2.resize(noise_image(3, 12, 16), (151, 97)))
     tab = browser.new_page()
     problems = []

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from src.inference.predictor import Predictor
-from tests.conftest import ROOT, assert_same_detections, assert_user_error, exporter, noise_image, replace_resdcn_18
+from tests.conftest import ROOT, assert_same_detections, assert_user_error, exporter, noise_image
 
 pytestmark = pytest.mark.slow
 FIXED = ("--export_config.onnx_dynamic", "false", "--export_config.input_res", "[128, 96]")
@@ -48,14 +48,8 @@ def detect(tmp_path_factory):
 @pytest.fixture(scope="module")
 def export(deformable_file, tmp_path_factory):
     """export(name, args...) -> path of an ONNX file that finds 20 objects, each of which depends on the image."""
-    made = exporter(deformable_file, tmp_path_factory.mktemp("files"), ".onnx", "--export_config.export_format",
-                    "ONNX", "--eval_config.K", 20)
-
-    def export_small(name, *args):
-        with replace_resdcn_18("SMALL"):
-            return made(name, *args)
-
-    return export_small
+    return exporter(deformable_file, tmp_path_factory.mktemp("files"), ".onnx", "--export_config.export_format",
+                    "ONNX", "--eval_config.K", 20, network="SMALL")
 
 
 @pytest.fixture(scope="module")
