@@ -60,7 +60,7 @@ def evaluate(config: Config) -> None:
 
     require_extensions()
     LOG.info(adopt_evaluation(config, model.description, model.source))
-    for sentence in unused_in_evaluation(config, model.description["arch"], model.is_on_onnx_runtime(config)):
+    for sentence in unused_in_evaluation(config, model.description["arch"], model.runs_as_onnx(config)):
         LOG.info(sentence)
     model.check_fixed(config)
     detector = model.load(config)

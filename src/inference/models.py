@@ -58,7 +58,7 @@ class Model:
                 raise UserError(f"{name} is {wanted} ({config.origin(name)}), but {self.path} was exported with "
                                 f"{value}; leave it out, or export again with {wanted}")
 
-    def is_on_onnx_runtime(self, config: Config) -> bool:
+    def runs_as_onnx(self, config: Config) -> bool:
         """Whether a runtime of ONNX files computes: always for an ONNX file, for a checkpoint if config names one."""
         return ending(self.path) == ".onnx" or not is_exported(self.path) and config.runtime != "auto"
 
@@ -77,7 +77,7 @@ class Model:
             return load_onnx(proto, self.description, self.path, config.onnx_provider, config.runtime)
         if ending(self.path) == ".mindir" and config.runtime != "auto":
             raise UserError(f"{self.path}: only MindSpore computes a MindIR file; leave out runtime {config.runtime}")
-        if self.is_on_onnx_runtime(config):
+        if self.runs_as_onnx(config):
             return load_through_onnx(self.path, config)
         # Slow to load, and not needed for an ONNX file.
         from ..model_utils.device_adapter import set_device

@@ -99,15 +99,15 @@ def unused_in_training(config: Config) -> list[str]:
     ]) + _never_divided(config)
 
 
-def unused_in_evaluation(config: Config, arch: str, on_onnx_runtime: bool) -> list[str]:
+def unused_in_evaluation(config: Config, arch: str, as_onnx: bool) -> list[str]:
     """Messages about parameters without effect in an evaluation of a model of this architecture."""
     scored = config.run_mode == "val" and config.enable_eval
     several = len(config.eval_config.multi_scales) > 1
     return _unused(config, [
         *_unused_anywhere(config, arch), *_unused_sizes(config),
-        (on_onnx_runtime, "a runtime of ONNX files computes",
+        (as_onnx, "a runtime of ONNX files computes",
          ["device_target", "device_id", "conv_allow_hf32", "jit_level", "net_config.dcn_impl"]),
-        (not on_onnx_runtime, "MindSpore computes", ["onnx_provider", "runtime"]),
+        (not as_onnx, "MindSpore computes", ["onnx_provider", "runtime"]),
         (several, "it is always on with several eval_config.multi_scales", ["eval_config.SOFT_NMS"]),
         (not scored, f"run_mode is {config.run_mode} and enable_eval is {str(config.enable_eval).lower()}",
          ["eval_config.voc_metric"]),
