@@ -129,6 +129,39 @@ class DLANet(nn.Module):
         return self.hm(x), self.wh(x), self.reg(x)
 
 
+class PlainIda(nn.Module):
+    def __init__(self, outputs, inputs):
+        super().__init__()
+        for i in range(1, inputs + 1):
+            setattr(self, f"proj_{i}", _conv_norm(2 * outputs, outputs, 1))
+            setattr(self, f"up_{i}", nn.ConvTranspose2d(outputs, outputs, 4, 2, 1, groups=outputs, bias=False))
+            setattr(self, f"node_{i}", _conv_norm(2 * outputs, outputs, 3))
+
+    def forward(self, maps):
+        done = [maps[0]]
+        for i, x in enumerate(maps[1:], 1):
+            x = getattr(self, f"up_{i}")(getattr(self, f"proj_{i}")(x))
+            done.append(getattr(self, f"node_{i}")(torch.cat([done[-1], x], 1)))
+        return done
+
+
+class PlainDLANet(nn.Module):
+    """dlav0_34, without deformable convolutions: image [N, 3, H, W] -> hm (logits), wh, reg."""
+
+    def __init__(self, num_classes, head_conv=256):
+        super().__init__()
+        self.base, self.dla_up = Base(), nn.Module()
+        self.base.fc = nn.Conv2d(512, 1000, 1)  # the classifier, unused
+        self.dla_up.ida_0, self.dla_up.ida_1, self.dla_up.ida_2 = PlainIda(256, 1), PlainIda(128, 2), PlainIda(64, 3)
+        self.hm, self.wh, self.reg = (_head(64, head_conv, outputs) for outputs in (num_classes, 2, 2))
+
+    def forward(self, image):
+        maps = self.base(image)
+        for start, ida in ((2, self.dla_up.ida_0), (1, self.dla_up.ida_1), (0, self.dla_up.ida_2)):
+            maps = maps[:start] + ida(maps[start:])
+        return self.hm(maps[-1]), self.wh(maps[-1]), self.reg(maps[-1])
+
+
 class Residual(nn.Module):
     def __init__(self, inputs, outputs, stride=1):
         super().__init__()

@@ -56,6 +56,20 @@ def _build_dla(options: Any, dcn_impl: str) -> tuple["nn.Cell", "nn.Cell"]:
     return backbone, DLAUpsampling(backbone.out_channels, dcn_impl)
 
 
+def _build_dlav0(options: Any, dcn_impl: str) -> tuple["nn.Cell", "nn.Cell"]:
+    from .dla import DLA, PlainUpsampling
+
+    backbone = DLA(options.down_ratio)
+    return backbone, PlainUpsampling(backbone.out_channels)
+
+
+def _build_dlazoo(options: Any, dcn_impl: str) -> tuple["nn.Cell", "nn.Cell"]:
+    from .dla import DLA, ZooUpsampling
+
+    backbone = DLA(options.down_ratio)
+    return backbone, ZooUpsampling(backbone.out_channels)
+
+
 def _build_hourglass(options: Any, dcn_impl: str) -> tuple["nn.Cell", "nn.Cell"]:
     from .hourglass import Hourglass, StackFeatures
 
@@ -72,9 +86,15 @@ ARCHITECTURES = {
        for name, build in (("resdcn", _build_resdcn), ("res", _build_res))
        for depth, (block, stacks) in RESNETS.items()},
     "dla_34": Architecture(_build_dla, head_conv=256, exact=True),
+    "dlav0_34": Architecture(_build_dlav0, head_conv=256, exact=True),
+    "dlazoo_34": Architecture(_build_dlazoo, head_conv=256, down_ratios=(4,), exact=True),
     "hourglass": Architecture(_build_hourglass, stride=128, head_conv=256, num_stacks=(2,),
                               stacks="one integer, the number of hourglasses", down_ratios=(4,), exact=True),
 }
+
+
+# A layer of a DLA's upsampling that those after it, and dla_34, lack.
+DLA_LAYERS = {"dlazoo_34": "ida_up.proj_1.0.weight", "dlav0_34": "dla_up.ida_0.proj_1.0.weight"}
 
 
 def resolved(net_config: dict[str, Any]) -> SimpleNamespace:
@@ -181,7 +201,8 @@ def architecture_of(names: Iterable[str]) -> str:
     if stacks := hourglasses(has):
         return prefix + ("hourglass" if stacks == 2 else f"hourglass with num_stacks {stacks}")
     if has("base_layer.0.weight"):
-        return prefix + "dla_34"
+        upsampling = next((name for name, layer in DLA_LAYERS.items() if f"deconv_layers.{layer}" in names), "dla_34")
+        return prefix + upsampling
     if not has("layer1.0.conv1.weight"):
         return ""
     dcn = "deconv_layers.0.conv_offset_mask.weight" in names

@@ -3,6 +3,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
@@ -87,7 +88,7 @@ class InferenceMaps(nn.Cell):
         self.heads = tuple(heads)
         self.names = tuple(head.name for head in heads)
         self.heatmaps = tuple(head.name for head in heads if head.heatmap)
-        self.averaged = tuple(head.name for head in heads if head.flip == "mean")
+        self.halves = nn.CellList([Halves(head) for head in heads])
         self.flip_test = flip_test
         self.mirror = ops.ReverseV2(axis=[3])
 
@@ -99,12 +100,31 @@ class InferenceMaps(nn.Cell):
         maps = self.network(image)[-1]
         maps = {name: ops.sigmoid(maps[name]) if name in self.heatmaps else maps[name] for name in self.names}
         if self.flip_test:
-            maps = {name: self._flipped(maps[name], n, name in self.averaged) for name in self.names}
+            maps = {name: halves(maps[name], n) for name, halves in zip(self.names, self.halves)}
         return maps
 
-    def _flipped(self, both: Tensor, n: int, averaged: bool) -> Tensor:
-        """Combine the maps of n images and of their mirror images."""
-        return (both[:n] + self.mirror(both[n:])) / 2 if averaged else both[:n]
+
+class Halves(nn.Cell):
+    """One Head's maps [2 N, C, H, W] of N images and their mirror images, and N -> [N, C, H, W], combined by flip."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(auto_prefix=False)
+        self.averaged = head.flip == "mean"
+        self.mirror = ops.ReverseV2(axis=[3])
+        self.order = Tensor(head.mirrored, ms.int32) if head.mirrored else None
+        self.signs = Tensor(np.array(head.signs, np.float32).reshape(1, -1, 1, 1)) if head.signs else None
+
+    def construct(self, both: Tensor, n: int) -> Tensor:
+        if not self.averaged:
+            return both[:n]
+        return (both[:n] + self.unmirrored(both[n:])) / 2
+
+    def unmirrored(self, maps: Tensor) -> Tensor:
+        """The maps [N, C, H, W] of mirror images as maps of the images."""
+        maps = self.mirror(maps)
+        if self.order is not None:
+            maps = ops.gather(maps, self.order, 1)
+        return maps if self.signs is None else maps * self.signs
 
 
 class Heatmap(nn.Cell):

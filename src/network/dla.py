@@ -1,7 +1,8 @@
-"""DLA-34 (Yu et al. 2018, Deep Layer Aggregation) without classifier; its upsampling with deformable convolutions.
+"""DLA-34 (Yu et al. 2018, Deep Layer Aggregation) without classifier; its upsampling with deformable convolutions or
+without.
 
-Source: paper, section 5. Cells are named so that weights of the original's pose_dla_dcn.py map by name
-(torch_weights.py).
+Source: paper, section 5. Cells are named so that weights of the original's pose_dla_dcn.py and dlav0.py map by name
+(source_names.py).
 """
 import math
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from .deform_conv import DeformConv2d
-from .resnet import bilinear_kernel, conv
+from .resnet import bilinear_deconv, bilinear_kernel, conv
 
 CHANNELS = (16, 32, 64, 128, 256, 512)  # of the levels with strides 1, 2, 4, 8, 16, 32
 DEPTHS = {2: 1, 3: 2, 4: 2, 5: 1}  # {level: depth} of the trees
@@ -139,38 +140,55 @@ def _upsample(channels: int, factor: int) -> nn.Conv2dTranspose:
 
 
 class IterativeAggregation(nn.Cell):
-    """Bring a tuple of maps to the size and channels of the first one and add each to the one before it: as many maps.
+    """Bring a tuple of maps to the size and channels of the first one and join each with the one before it: as many
+    maps.
 
-    Args: the first map's channels; the others' channels and strides relative to the first map.
+    Args: the first map's channels; the others' channels and strides relative to the first map. Maps are added and
+    convolved by a deformable convolution, or, if dcn_impl is None, concatenated and convolved by an ordinary one.
+    depthwise: each channel is upsampled by itself. shared: all steps use the first one's layers.
     """
 
-    def __init__(self, channels: int, others: Sequence[int], factors: Sequence[int], dcn_impl: str) -> None:
+    def __init__(self, channels: int, others: Sequence[int], factors: Sequence[int], dcn_impl: str | None,
+                 depthwise: bool = True, shared: bool = False) -> None:
         super().__init__()
-        self.steps = []
+        self.concatenated = dcn_impl is None
+        steps: list[tuple] = []
         for number, (other, factor) in enumerate(zip(others, factors), 1):
-            cells = (DeformBlock(other, channels, dcn_impl), _upsample(channels, factor),
-                     DeformBlock(channels, channels, dcn_impl))
+            if shared and steps:
+                steps.append(steps[0])
+                continue
+            up = _upsample(channels, factor) if depthwise else bilinear_deconv(channels, channels, factor)
+            if dcn_impl is None:
+                cells = _conv_norm(other, channels, 1), up, _conv_norm(2 * channels, channels, 3)
+            else:
+                cells = DeformBlock(other, channels, dcn_impl), up, DeformBlock(channels, channels, dcn_impl)
             for name, cell in zip(("proj", "up", "node"), cells):
                 self.insert_child_to_cell(f"{name}_{number}", cell)
-            self.steps.append(cells)
+            steps.append(cells)
+        self.steps = steps
 
     def construct(self, maps: tuple) -> tuple:
         joined = maps[:1]
         for (project, up, node), features in zip(self.steps, maps[1:]):
-            joined += (node(up(project(features)) + joined[-1]),)
+            features = up(project(features))
+            both = ops.concat((joined[-1], features), 1) if self.concatenated else features + joined[-1]
+            joined += (node(both),)
         return joined
 
 
 class DLAUp(nn.Cell):
-    """Aggregate maps from the smallest on: DLA's tuple of maps -> the last map of each step, the largest first."""
+    """Aggregate maps from the smallest on: DLA's tuple of maps -> the last map of each step, the largest first.
 
-    def __init__(self, channels: Sequence[int], dcn_impl: str) -> None:
+    Args: the maps' channels, and options of IterativeAggregation.
+    """
+
+    def __init__(self, channels: Sequence[int], dcn_impl: str | None, **options: bool) -> None:
         super().__init__()
         self.steps = []
         for step, start in enumerate(range(len(channels) - 2, -1, -1)):
             # The maps joined by an earlier step have the size and channels of that step's first map.
             others = [channels[start + 1]] * (step + 1)
-            cell = IterativeAggregation(channels[start], others, [2] * (step + 1), dcn_impl)
+            cell = IterativeAggregation(channels[start], others, [2] * (step + 1), dcn_impl, **options)
             self.insert_child_to_cell(f"ida_{step}", cell)
             self.steps.append((start, cell))
 
@@ -189,9 +207,41 @@ class DLAUpsampling(nn.Cell):
         super().__init__()
         self.out_channels = channels[0]
         self.dla_up = DLAUp(channels, dcn_impl)
-        others = channels[1:-1]
-        factors = [2 ** (number + 1) for number in range(len(others))]
-        self.ida_up = IterativeAggregation(channels[0], others, factors, dcn_impl)
+        self.ida_up = IterativeAggregation(channels[0], channels[1:-1], _factors(channels[1:-1]), dcn_impl)
 
     def construct(self, maps: tuple) -> Tensor:
         return self.ida_up(self.dla_up(maps))[-1]
+
+
+class PlainUpsampling(nn.Cell):
+    """DLAUpsampling without deformable convolutions, which ends with the last step (the original's dlav0.py)."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.out_channels = channels[0]
+        self.dla_up = DLAUp(channels, None)
+
+    def construct(self, maps: tuple) -> Tensor:
+        return self.dla_up(maps)[0]
+
+
+class ZooUpsampling(nn.Cell):
+    """DLAUpsampling without deformable convolutions, as in the model zoo's pose network.
+
+    The steps from one size to the next share their layers, channels are mixed while they are upsampled, and the last
+    aggregation includes the smallest map.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.out_channels = channels[0]
+        self.dla_up = DLAUp(channels, None, depthwise=False, shared=True)
+        self.ida_up = IterativeAggregation(channels[0], channels[1:], _factors(channels[1:]), None, depthwise=False)
+
+    def construct(self, maps: tuple) -> Tensor:
+        return self.ida_up(self.dla_up(maps) + maps[-1:])[-1]
+
+
+def _factors(channels: Sequence[int]) -> list[int]:
+    """The strides, relative to a first map, of the maps with these channels after it."""
+    return [2 ** (number + 1) for number in range(len(channels))]

@@ -1,6 +1,6 @@
 """Stacked hourglasses (Newell et al. 2016; Law and Deng 2018), as in the original's large_hourglass.py.
 
-Cells are named so that its weights map by name (torch_weights.py). A batch norm is defined after the convolution it
+Cells are named so that its weights map by name (source_names.py). A batch norm is defined after the convolution it
 follows.
 """
 import math

@@ -131,24 +131,24 @@ def upsampling(in_channels: int, stages: Sequence[int], dcn_impl: str | None) ->
         if dcn_impl:
             layers += [DeformConv2d(in_channels, channels, dcn_impl=dcn_impl), nn.BatchNorm2d(channels), nn.ReLU()]
             in_channels = channels
-        layers += [_bilinear_deconv(in_channels, channels), nn.BatchNorm2d(channels), nn.ReLU()]
+        layers += [bilinear_deconv(in_channels, channels), nn.BatchNorm2d(channels), nn.ReLU()]
         in_channels = channels
     cell = nn.SequentialCell(*layers)
     cell.out_channels = in_channels
     return cell
 
 
-def _bilinear_deconv(in_channels: int, out_channels: int) -> nn.Conv2dTranspose:
-    """4x4 transposed convolution, stride 2, initialized to bilinear upsampling plus some noise between channels.
+def bilinear_deconv(in_channels: int, out_channels: int, factor: int = 2) -> nn.Conv2dTranspose:
+    """Transposed convolution with stride `factor`, initialized to bilinear upsampling plus some noise between channels.
 
     The original initializes only its first channel so, the others with noise; training from scratch then learns
     positions much later.
     """
-    deconv = nn.Conv2dTranspose(in_channels, out_channels, 4, 2, pad_mode="pad", padding=1,
+    deconv = nn.Conv2dTranspose(in_channels, out_channels, 2 * factor, factor, pad_mode="pad", padding=factor // 2,
                                 weight_init=HeUniform(math.sqrt(5)))
     weight = 0.3 * deconv.weight.asnumpy()
     same = np.arange(min(in_channels, out_channels))
-    weight[same, same] = bilinear_kernel(2)
+    weight[same, same] = bilinear_kernel(factor)
     deconv.weight.set_data(Tensor(weight))
     return deconv
 

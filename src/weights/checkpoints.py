@@ -29,7 +29,7 @@ from .side_file import (
     side_file,
     write_order,
 )
-from .torch_weights import ZOO_PREFIX
+from .source_names import ZOO_PREFIX
 from .zoo import CHECKSUM, check_sizes
 
 EMA_PREFIX = "ema."  # name of an average: ema.<name of the weight>
@@ -83,7 +83,7 @@ def check_architecture(names: Collection[str], found: Collection[str], source: s
 
 
 def class_head(name: str) -> str:
-    """The head of a parameter in a last layer that the number of classes may shape, or an empty string for others."""
+    """The head of a parameter in a last layer that the data's classes or keypoints may shape, "" for others."""
     head, *layers = name.split(".")
     return head if layers[-2:-1] == ["2"] and any(head in task.class_heads for task in TASKS.values()) else ""
 
@@ -101,22 +101,24 @@ def load_weights(cell: nn.Cell, parameters: Mapping[str, ms.Parameter], source: 
     """Copy parameters {name: Parameter} into a cell, which must have the same layers and shapes.
 
     With use_ema, averages of the weights are loaded if the checkpoint has them (training/ema.py). With fine_tuning, the
-    heads' last layers may differ in shape (another number of classes) and keep their initial values, and the cell may
-    lack layers. Returns the names of the parameters that keep their values. Raises UserError that names both
-    architectures, or the first mismatch.
+    heads' last layers may differ in shape (another number of classes), the checkpoint may lack heads, which both keep
+    their initial values, and the cell may lack layers. Returns the names of the parameters that keep their values.
+    Raises UserError that names both architectures, or the first mismatch.
     """
     check_architecture(parameter_shapes(cell), parameters, source)
     if not fine_tuning and (extra := unknown_layers(parameter_shapes(cell), parameters)):
         raise UserError(f"{source} has {extra[0]}, which the network lacks; is it a checkpoint of this network "
                         "(net_config)?")
-    kept = []
-    found = {}
+    kept, found = [], {}
+    new = head_names() - {name.removeprefix(EMA_PREFIX).partition(".")[0] for name in parameters}
     for parameter in cell.get_parameters():
         name = parameter.name
         stored = parameters.get(stored_name(name, parameters) if use_ema else name)
-        if stored is None:
+        if stored is None and fine_tuning and name.partition(".")[0] in new:
+            kept.append(name)
+        elif stored is None:
             raise UserError(f"{source} has no {name}; is it a checkpoint of this network (net_config)?")
-        if tuple(stored.shape) == tuple(parameter.shape):
+        elif tuple(stored.shape) == tuple(parameter.shape):
             found[name] = stored
         elif fine_tuning and class_head(name):
             kept.append(name)

@@ -1,19 +1,13 @@
 """Conversion of other sources' weights, as arrays, to our names and layouts, and back; without PyTorch or MindSpore.
 
-Six kinds of weights are supported. Five are PyTorch's: "original", a detector of the paper authors' code (resdcn, res,
-dla_34, hourglass); "mmdet", a detector of MMDetection (centernet_r18-dcnv2); "mmdet_plain", one without deformable
-convolutions (centernet_r18); "resnet", a ResNet classifier of torchvision; "dla", a DLA classifier of its authors.
-"zoo" is a checkpoint of the MindSpore model zoo's CenterNet.
-
-The channels of conv_offset_mask are [all x, all y, mask] in ours, [(y, x) per tap, mask] in all others. PyTorch's
-weights also differ in the parameter names of batch norms and in name prefixes. MMDetection has other names, no bias in
-deformable convolutions, and an RGB input. Its plain convolutions become deformable ones without offsets; since their
-masks are 0.5, the weights are doubled. The model zoo calls conv_offset_mask conv_offset, and a head hm hm_fn. The
-prefix "network." is a training cell; checkpoints of a training include the optimizer's state. Deformable convolutions
-have a bias only if its converter wrote the checkpoint from the original's weights.
+source_names.py has the kinds of weights and their names. The channels of conv_offset_mask are [all x, all y, mask] in
+ours, [(y, x) per tap, mask] in all others. MMDetection has no bias in deformable convolutions, and an RGB input. Its
+plain convolutions become deformable ones without offsets; since their masks are 0.5, the weights are doubled. The model
+zoo's checkpoints of a training include the optimizer's state. Its deformable convolutions have a bias only if its
+converter wrote the checkpoint from the original's weights.
 """
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,94 +16,24 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.tables import abbreviate
 from ..network.architectures import architecture_of, count_modules, hourglasses, resnet_config, resnet_of
-from ..tasks import TASKS, head_names
+from ..tasks import TASKS
+from .source_names import ZOO_PREFIX, source_name
 
-BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-SOURCES = {"original": "the original", "mmdet": "MMDetection", "mmdet_plain": "MMDetection", "zoo": "the model zoo"}
+SOURCES = {"original": "the original", "mmdet": "MMDetection", "mmdet_plain": "MMDetection", "zoo": "the model zoo",
+           "zoo_pose": "the model zoo"}
+# The classifiers in ImageNet's weights, and in the original's DLA detectors, which start from these.
+CLASSIFIERS = {"original": ("base.fc.weight", "base.fc.bias"), "resnet": ("fc.weight", "fc.bias"),
+               "dla": ("fc.weight", "fc.bias")}
 WITHOUT_DCN_BIAS = ("mmdet", "mmdet_plain", "zoo")  # in training; a file's biases are used if it has any
-# Replacements, in turn, of our names by the original's, after those of batch norm's parameters; HEAD: a task's head.
-ORIGINAL_NAMES = (
-    (r"^backbone\.(?=base_layer\.|level\d\.)", "base."), (r"^backbone\.", ""),
-    (r"^deconv_layers\.(?=dla_up\.|ida_up\.)", ""), (r"((?:proj|node)_\d+)\.bn\.", r"\1.actf.0."),
-    (r"^(HEAD)\.(\d+)\.0\.(?=weight|bias)", r"\1.\2.0.conv."), (r"^(HEAD)\.(\d+)\.2\.(?=weight|bias)", r"\1.\2.1."),
-)
-ZOO_PREFIX = "network."
 # MMDetection's normalization of RGB values up to 255, in our form: BGR, up to 1.
 MMDET_MEAN = [103.53 / 255, 116.28 / 255, 123.675 / 255]
 MMDET_STD = [57.375 / 255, 57.12 / 255, 58.395 / 255]
+# Convolutions of two concatenated maps, which the model zoo's pose network takes in the other order.
+JOINED = re.compile(r"\.node_\d\.0\.weight$")
 MAX_HOURGLASSES = 8  # each takes 400 MB, even if a file's tensors are small
 STEP_COUNTER = "num_batches_tracked"
-# Names in the original's detectors: ResNet, hourglass, DLA.
-ORIGINAL_DETECTORS = ({"deconv_layers.0.weight", "hm.0.weight"}, {"kps.0.up1.0.conv1.weight", "hm.0.0.conv.weight"},
-                      {"dla_up.ida_0.proj_1.conv.conv_offset_mask.weight", "hm.0.weight"})
 # {deformable: layers per stage of deconv_layers}: (convolution, norm, ReLU) twice, or once
 LAYERS_PER_STAGE = {True: 6, False: 3}
-
-
-def recognize(names: Iterable[str]) -> str:
-    """The kind of weights with these names, without prefixes. Raises UserError for an unknown kind."""
-    names = set(names)
-    if zoo_prefix(names) == "":
-        return "zoo"
-    if {"bbox_head.heatmap_head.0.weight", "neck.deconv_layers.0.conv.weight"} <= names:
-        return "mmdet" if "neck.deconv_layers.0.conv.conv_offset.weight" in names else "mmdet_plain"
-    if any(pair <= names for pair in ORIGINAL_DETECTORS):
-        return "original"
-    if {"conv1.weight", "layer1.0.conv1.weight"} <= names:
-        return "resnet"
-    if {"base_layer.0.weight", "level5.root.conv.weight"} <= names:
-        return "dla"
-    raise UserError(f"names of an unknown source ({', '.join(sorted(names)[:3])}, ...); supported are detectors of the "
-                    "original (resdcn, res, dla_34, hourglass), MMDetection's centernet_r18-dcnv2 and centernet_r18, "
-                    "the model zoo's CenterNet, and ImageNet classifiers: torchvision's ResNets, and DLA-34")
-
-
-def _any_head() -> str:
-    """A regular expression for the head names of all tasks."""
-    return "|".join(sorted(head_names()))
-
-
-def source_name(name: str, kind: str) -> str:
-    """The name of one of our parameters in weights of a kind."""
-    if kind == "zoo":
-        return re.sub(rf"^({_any_head()})\.", r"\1_fn.", name).replace("conv_offset_mask", "conv_offset")
-    cell, _, field = name.rpartition(".")
-    name = f"{cell}.{BATCH_NORM_NAMES.get(field, field)}"
-    if kind in ("resnet", "dla"):
-        return name.removeprefix("backbone.")
-    if kind == "original":
-        for pattern, replacement in ORIGINAL_NAMES:
-            name = re.sub(pattern.replace("HEAD", _any_head()), replacement, name)
-        return name
-    head, _, rest = name.partition(".")
-    for task in TASKS.values():
-        if head in task.weights.MMDETECTION:
-            return f"bbox_head.{task.weights.MMDETECTION[head]}.{rest}"
-    if head == "deconv_layers":
-        layer, _, rest = rest.partition(".")
-        module, index = divmod(int(layer), 3)  # a module is convolution, norm and ReLU
-        return f"neck.deconv_layers.{module}.{('conv', 'bn')[index]}.{rest.replace('conv_offset_mask', 'conv_offset')}"
-    return name
-
-
-def zoo_prefix(names: Iterable[str]) -> str | None:
-    """The prefix of the network's names in a model-zoo checkpoint, "network.", "", ...; None in other files."""
-    head = "hm_fn.0.weight"
-    found = [name.removesuffix(head) for name in names if f".{name}".endswith(f".{head}")]
-    return min(found, key=len, default=None)  # the optimizer's copies have longer prefixes
-
-
-def without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove the prefix of every name: "module." of PyTorch's DataParallel, "network." of the model zoo.
-
-    Raises UserError if two names become equal.
-    """
-    prefix = zoo_prefix(state) or "module."
-    bare = {name.removeprefix(prefix): value for name, value in state.items()}
-    if len(bare) < len(state):
-        twice = next(name for name in state if f"{prefix}{name}" in state)
-        raise UserError(f"it contains {twice} twice, with and without the prefix {prefix!r}")
-    return bare
 
 
 def describe_backbone(state: Collection[str], kind: str) -> tuple[str, list[int]]:
@@ -123,21 +47,28 @@ def describe_backbone(state: Collection[str], kind: str) -> tuple[str, list[int]
 
 def describe_detector(state: Mapping[str, np.ndarray], kind: str) -> tuple[int, dict]:
     """(number of classes, entries of net_config) of a detector's state. Raises UserError if it has no heads."""
-    network, stacks = _describe_features(state, kind), hourglasses(state.__contains__)
-    last = f".{stacks - 1}" if stacks else ""
-
-    def weight(head: str, layer: int) -> Any:
-        return state.get(source_name(f"{head}{last}.{layer}.weight", kind))
-
+    network, weight = _describe_features(state, kind), head_weights(state, kind)
     # The task with the most heads in the state.
     task = max(TASKS.values(), key=lambda task: sum(weight(head, 2) is not None for head in task.heads))
     for head in task.weights.REQUIRED:
         for layer in (0, 2):
             if np.ndim(weight(head, layer)) != 4:
-                name = source_name(f"{head}{last}.{layer}.weight", kind)
+                name = source_name(f"{head}{_last_stack(state)}.{layer}.weight", kind)
                 raise UserError(f"it lacks {name}, or that is not a convolution")
     num_classes, options = task.weights.describe_heads(weight)
     return num_classes, {"task": task.name, **network, **options}
+
+
+def head_weights(state: Mapping[str, np.ndarray], kind: str) -> Callable[[str, int], Any]:
+    """A function (head, layer 0 or 2) -> the weight of that convolution of the last stack in a state, or None."""
+    last = _last_stack(state)
+    return lambda head, layer: state.get(source_name(f"{head}{last}.{layer}.weight", kind))
+
+
+def _last_stack(state: Collection[str]) -> str:
+    """What follows the names of the last stack's heads: ".1" in an hourglass network, nothing in others."""
+    stacks = hourglasses(state.__contains__)
+    return f".{stacks - 1}" if stacks else ""
 
 
 def _describe_features(state: Collection[str], kind: str) -> dict:
@@ -146,9 +77,13 @@ def _describe_features(state: Collection[str], kind: str) -> dict:
         if stacks > MAX_HOURGLASSES:
             raise UserError(f"it has {stacks} stacked hourglasses; at most {MAX_HOURGLASSES} are supported")
         return {"arch": "hourglass", "block_class": "", "num_stacks": [] if stacks == 2 else [stacks], "down_ratio": 4}
-    steps = count_modules(state.__contains__, "dla_up.ida_{}.proj_1.conv.weight", "dla_up.ida_{}.node_1.conv.weight")
-    if steps or "base.base_layer.0.weight" in state:
-        return {"arch": "dla_34", "block_class": "", "num_stacks": [], "down_ratio": 32 >> steps}
+    if kind == "zoo_pose":
+        return {"arch": "dlazoo_34", "block_class": "", "num_stacks": [], "down_ratio": 4}
+    for arch, layer in (("dlav0_34", "0"), ("dla_34", "conv")):
+        cells = [f"dla_up.ida_{{}}.{cell}_1.{layer}.weight" for cell in ("proj", "node")]
+        steps = count_modules(state.__contains__, *cells)
+        if steps or arch == "dla_34" and "base.base_layer.0.weight" in state:
+            return {"arch": arch, "block_class": "", "num_stacks": [], "down_ratio": 32 >> steps}
     offsets = source_name("deconv_layers.0.conv_offset_mask.weight", kind)
     # A transposed convolution has no bias.
     dcn = kind == "mmdet_plain" or offsets in state or "deconv_layers.0.bias" in state
@@ -210,13 +145,19 @@ def from_source(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int,
         if kind in ("mmdet", "mmdet_plain") and name == "backbone.conv1.weight":
             value = value[:, ::-1].copy()
             remarks.append(f"{names[name]}: input channels reordered from RGB to BGR")
+        if kind == "zoo_pose" and JOINED.search(name):
+            value = _halves_swapped(value)
         weights[name] = value[offset_order(len(value))] if ".conv_offset_mask." in name else value
     return Conversion(weights, left_out, remarks)
 
 
 def to_original(weights: Mapping[str, np.ndarray], counters: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
-    """Convert our weights {name: array} to the original's, the exact inverse of from_source. counters {name: int} are
-    batch norm's step counters, 0 by default."""
+    """Convert our weights {name: array} to the original's, the inverse of from_source but for what that leaves out.
+
+    counters {name: int} are batch norm's step counters, 0 by default. Raises UserError for the model zoo's network.
+    """
+    if architecture_of(weights) == "dlazoo_34":
+        raise UserError("the original's code has no dlazoo_34, only the model zoo's has")
     state = {}
     for name, value in weights.items():
         theirs = source_name(name, "original")
@@ -234,11 +175,9 @@ def to_zoo(weights: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], li
 
     The exact inverse of from_source if the biases of the deformable convolutions are 0. The model zoo has no such
     biases, so others are folded into the moving mean of the next batch norm: outputs in inference are equal up to
-    rounding. Raises UserError for an architecture that the model zoo does not have.
+    rounding. Raises UserError for a network that the model zoo does not have.
     """
-    if not (found := architecture_of(weights)).startswith("resdcn_"):
-        raise UserError(f"the model zoo's CenterNet is a ResNet with deformable convolutions, but this is {found}")
-    ours, folded = dict(weights), list[str]()
+    kind, ours, folded, remarks = _zoo_kind(weights), dict(weights), list[str](), list[str]()
     for cell in _dcn_layers(weights):
         value = ours.pop(f"{cell}.bias")
         if value.any():
@@ -246,9 +185,25 @@ def to_zoo(weights: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], li
             mean = f"{group}.{int(layer) + 1}.moving_mean"
             ours[mean] = (ours[mean] - value.astype(np.float64)).astype(np.float32)
             folded.append(f"{cell}.bias")
-    remarks = [f"folded into the moving mean of the next batch norm, since {SOURCES['zoo']}'s deformable convolutions "
-               f"have no bias: {', '.join(folded)}"] if folded else []
-    return {ZOO_PREFIX + source_name(name, "zoo"): _offsets_back(name, value) for name, value in ours.items()}, remarks
+    if folded:
+        remarks.append("folded into the moving mean of the next batch norm, since the model zoo's deformable "
+                       f"convolutions have no bias: {', '.join(folded)}")
+    if kind == "zoo_pose":
+        remarks.append("not written, since the model zoo's network has them but does not use them: the roots of level3 "
+                       "and level4")
+        ours |= {name: _halves_swapped(value) for name, value in ours.items() if JOINED.search(name)}
+    return {ZOO_PREFIX + source_name(name, kind): _offsets_back(name, value) for name, value in ours.items()}, remarks
+
+
+def _zoo_kind(weights: Collection[str]) -> str:
+    """The kind of the model zoo's weights for a network with our names. Raises UserError if it has no such network."""
+    found, pose = architecture_of(weights), "hps.0.weight" in weights
+    if found == "dlazoo_34" and pose:
+        return "zoo_pose"
+    if found.startswith("resdcn_") and not pose:
+        return "zoo"
+    raise UserError("the model zoo's CenterNet is a ResNet with deformable convolutions for detection, or dlazoo_34 "
+                    f"for pose, but this is {found}{' for pose' if pose else ''}")
 
 
 def step_counters(state: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -268,6 +223,11 @@ def _dcn_layers(shapes: Iterable[str]) -> list[str]:
     return [name.removesuffix(suffix) for name in shapes if name.endswith(suffix)]
 
 
+def _halves_swapped(weight: np.ndarray) -> np.ndarray:
+    """A convolution's weight for its two concatenated inputs in the other order; its own inverse."""
+    return np.roll(weight, weight.shape[1] // 2, axis=1)
+
+
 def _offsets_back(name: str, value: np.ndarray) -> np.ndarray:
     """The value of one of our parameters, with conv_offset_mask's channels in the sources' order."""
     return value[np.argsort(offset_order(len(value)))] if ".conv_offset_mask." in name else value
@@ -277,12 +237,16 @@ def _reason(name: str, kind: str, state: Mapping[str, np.ndarray]) -> str:
     """The reason to leave out a tensor of a source's state, or an empty string if there is none."""
     if name.endswith(f".{STEP_COUNTER}"):
         return "batch norm's step counter, which neither training here nor inference uses"
-    if kind in ("resnet", "dla") and name in ("fc.weight", "fc.bias"):
+    if name in CLASSIFIERS.get(kind, ()):
         return "the classifier, which a detector does not use"
+    if kind == "zoo_pose" and re.match(r"dla_seg\.dla\.level[34]\.root\.", name):
+        return "a root that its network does not use"
+    if not kind.startswith("zoo"):
+        return ""
     words = name.split(".")  # moment1.<a parameter's name>
-    if kind == "zoo" and any(".".join(words[start:]) in state for start in range(1, len(words))):
+    if any(".".join(words[start:]) in state for start in range(1, len(words))):
         return "the optimizer's copies of the parameters, which fine-tuning resets"
-    if kind == "zoo" and (state[name].size == 1 or name in ("learning_rate", "global_step")):
+    if (state[name].size == 1 or name in ("learning_rate", "global_step")):
         return "the training's state, which fine-tuning resets"
     return ""
 

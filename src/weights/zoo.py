@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ..core.errors import UserError
 from ..core.project import command
-from .torch_weights import ZOO_PREFIX, zoo_prefix
+from .source_names import ZOO_PREFIX, zoo_prefix
 
 # Protobuf's field keys: a number, or bytes after their length.
 FIELD_1, FIELD_2, FIELD_3, NUMBER_1 = b"\x0a", b"\x12", b"\x1a", b"\x08"

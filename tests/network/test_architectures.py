@@ -16,7 +16,7 @@ from src.network.architectures import ARCHITECTURES, architecture_of, check_inpu
 from src.training.detector import TrainingDetector
 from src.weights.checkpoints import load_weights, save_weights
 from src.weights.side_file import adopt_evaluation, describe_model, read_side_file
-from src.weights.torch_weights import recognize
+from src.weights.source_names import recognize
 from tests.conftest import GOLDEN, assert_user_error, call_script, network_of
 
 
@@ -24,7 +24,8 @@ def facts(arch, down_ratio=4):
     return network_facts({"arch": arch, "down_ratio": down_ratio})
 
 
-NAMES = [*(f"{name}_{depth}" for name in ("resdcn", "res") for depth in (18, 34, 50, 101)), "dla_34", "hourglass"]
+NAMES = [*(f"{name}_{depth}" for name in ("resdcn", "res") for depth in (18, 34, 50, 101)), "dla_34", "dlav0_34",
+         "dlazoo_34", "hourglass"]
 
 
 def test_the_configuration_has_the_tables_names(capsys):
@@ -39,6 +40,7 @@ def test_the_configuration_has_the_tables_names(capsys):
     (["num_stacks", "[1, 1, 1, 1]"], 64, "BasicBlock", [1, 1, 1, 1]),
     (["block_class", "Bottleneck", "num_stacks", "[3, 4, 6, 3]"], 64, "Bottleneck", [3, 4, 6, 3]),
     (["arch", "dla_34"], 256, "", []), (["arch", "dla_34", "head_conv", "64"], 64, "", []),
+    (["arch", "dlav0_34"], 256, "", []), (["arch", "dlazoo_34"], 256, "", []),
     (["arch", "hourglass"], 256, "", [2]), (["arch", "hourglass", "num_stacks", "1"], 256, "", [1]),
     (["arch", "hourglass", "num_stacks", "[3]"], 256, "", [3]),
 ])
@@ -57,6 +59,7 @@ def test_defaults_of_the_architecture(args, head_conv, block_class, num_stacks):
     (["--net_config.arch", "hourglass", "--net_config.block_class", "BasicBlock"],
      "block_class .*BasicBlock.*arch .*hourglass"),
     (["--net_config.arch", "hourglass", "--net_config.down_ratio", "8"], r"down_ratio .*\b8\b.*hourglass.*\b4$"),
+    (["--net_config.arch", "dlazoo_34", "--net_config.down_ratio", "8"], r"down_ratio .*\b8\b.*dlazoo_34.*\b4$"),
     (["--net_config.arch", "hourglass", "--dataset_config.input_res_train", "[512, 96]"],
      r"dataset_config.input_res_train .*\[512, 96\].*hourglass.*\b128$"),
 ])
@@ -68,12 +71,14 @@ def test_incompatible_settings(args, message):
 def test_an_input_is_a_multiple_of_the_stride():
     check_input(facts("hourglass"), (384, 128), "x")
     check_input(facts("dla_34"), (96, 32), "x")
-    with pytest.raises(UserError, match=r"^x .*\[96, 48\].*dla_34.*\b32$"):
-        check_input(facts("dla_34"), (96, 48), "x")
+    for arch in ("dla_34", "dlav0_34", "dlazoo_34"):
+        with pytest.raises(UserError, match=rf"^x .*\[96, 48\].*\b{arch}.*\b32$"):
+            check_input(facts(arch), (96, 48), "x")
 
 
 @pytest.mark.parametrize("arch, ratio, multiple", [("resdcn_18", 4, 8), ("resdcn_18", 8, 8), ("resdcn_18", 16, 16),
                                                    ("res_50", 16, 16), ("dla_34", 4, 32), ("dla_34", 16, 32),
+                                                   ("dlav0_34", 4, 32),
                                                    ("hourglass", 4, 128), ("", 16, 16)])
 def test_an_evaluation_at_one_size(arch, ratio, multiple):
     """A ResNet rounds its maps up but needs whole output pixels; adding features of several strides needs exact
@@ -128,7 +133,7 @@ def test_an_image_that_keeps_its_size_is_padded_to_the_stride():
 def test_parameter_names_identify_the_architecture(undrawn):
     with open(f"{GOLDEN}/family/hourglass_shapes.json", encoding="utf-8") as file:
         assert recognize(json.load(file)) == "original"
-    for arch in ("resdcn_18", "res_34", "resdcn_50", "dla_34"):
+    for arch in ("resdcn_18", "res_34", "resdcn_50", "dlav0_34", "dlazoo_34", "dla_34"):
         network = network_of(3, arch=arch)
         names = [parameter.name for parameter in network.get_parameters()]
         assert architecture_of(names) == arch
@@ -144,8 +149,8 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name(undrawn):
     def parameters(network):
         return {value.name: value for value in network.get_parameters()}
 
-    networks = {arch: network_of(3, arch=arch, head_conv=8) for arch in ("resdcn_18", "res_18", "dla_34")}
-    for arch, other in (("resdcn_18", "res_18"), ("res_18", "dla_34"), ("dla_34", "resdcn_18")):
+    networks = {arch: network_of(3, arch=arch, head_conv=8) for arch in ("resdcn_18", "res_18", "dla_34", "dlav0_34")}
+    for arch, other in (("resdcn_18", "res_18"), ("res_18", "dla_34"), ("dla_34", "resdcn_18"), ("dlav0_34", "dla_34")):
         with pytest.raises(UserError, match=rf"a.ckpt .*\b{other}\b.*\b{arch}\b"):
             load_weights(networks[arch], parameters(networks[other]), "a.ckpt", fine_tuning=True)
     small = network_of(3, num_stacks=[1, 1, 1, 1], head_conv=8)
@@ -155,6 +160,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name(undrawn):
         load_weights(networks["res_18"].backbone, parameters(networks["dla_34"]), "a.ckpt")
     # A complete network also has a backbone.
     load_weights(networks["res_18"].backbone, parameters(networks["resdcn_18"]), "a.ckpt")
+    load_weights(networks["dlav0_34"].backbone, parameters(networks["dla_34"]), "a.ckpt")
 
 
 def test_a_module_that_lacks_a_parameter_is_counted():
@@ -191,14 +197,15 @@ def test_side_files_of_this_and_of_an_earlier_version(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch, millions", [("res_18", 15.8), ("resdcn_101", 49.7), ("dla_34", 19.7)])
+@pytest.mark.parametrize("arch, millions", [("res_18", 15.8), ("resdcn_101", 49.7), ("dla_34", 19.7),
+                                            ("dlav0_34", 18.0)])
 def test_number_of_parameters(arch, millions, undrawn):
-    """Equal to the original's state for 80 classes (golden/family) without running statistics, as in
-    docs/architectures.md."""
+    """Equal to the original's state for 80 classes (golden/family) without running statistics and the unused
+    classifier, as in docs/architectures.md."""
     with open(f"{GOLDEN}/family/{arch}_shapes.json", encoding="utf-8") as file:
         shapes = json.load(file)
     expected = sum(int(np.prod(shape)) for name, shape in shapes.items() if "running_" not in name
-                   and "num_batches" not in name)
+                   and "num_batches" not in name and not name.startswith("base.fc."))
     network = network_of(80, arch=arch)
     found = sum(value.size for value in network.get_parameters() if "moving_" not in value.name)
     assert found == expected and round(found / 1e6, 1) == millions

@@ -13,6 +13,7 @@ from src.network.centernet import build_detection
 from src.network.folding import fold_batch_norm
 from src.tasks import DETECTION
 from src.training.step import set_precision
+from src.weights import source_names
 from src.weights.checkpoints import load_weights
 from tests import parity, torch_family, torch_reference
 from tests.metainfo import classes_of
@@ -55,14 +56,14 @@ def test_the_losses_are_means_over_the_stacks(by_operation):
     expected[0].backward()
     theirs = dict(reference.named_parameters())
     for name, gradient in zip(names, gradients):
-        wanted = theirs[parity.torch_weights.source_name(name, "original")].grad.numpy()
+        wanted = theirs[source_names.source_name(name, "original")].grad.numpy()
         # Rounding errors grow backward through many batch norms.
         tolerance = 0.1 if "backbone" in name else 1e-3
         assert np.linalg.norm(gradient.asnumpy() - wanted) <= tolerance * np.linalg.norm(wanted), name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dla_34", "hourglass_narrow"])
+@pytest.mark.parametrize("name", ["dla_34", "dlav0_34", "hourglass_narrow"])
 def test_the_onnx_file_has_the_originals_maps(name, by_operation):
     """Those of the last stack, folded, for the golden weights and input; with the flip test, MindSpore's.
 
