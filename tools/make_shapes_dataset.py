@@ -1,4 +1,4 @@
-"""Generate a small COCO-format data set: colored rectangles, ellipses and triangles on textured backgrounds."""
+"""Generate a small COCO-format data set: colored shapes, or stick figures with keypoints, on textured backgrounds."""
 import os
 import sys
 

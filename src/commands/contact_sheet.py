@@ -42,9 +42,9 @@ def main() -> None:
     require_ours(options.output, contains_mark(), option="--output")
 
     predictor = Predictor(model, "CPU", SOFT_NMS=config.eval_config.SOFT_NMS)
-    split = find_split(options.data_dir, "val", config.dataset_config)
     description = predictor.detector.description
     task = task_of(description)
+    split = find_split(options.data_dir, "val", config.dataset_config, task=task)
     coco = read_coco(split.annotation, split.image_dir, task)
     category_ids = check_classes(description, coco, split.annotation)
     images = image_list(split, coco)

@@ -7,7 +7,7 @@ from ..core import interrupts
 from ..core.console import LOG, show
 from ..core.errors import UserError
 from ..core.locks import locked
-from ..data.coco import Split, find_split
+from ..data.coco import Split, chosen_task, find_split
 from ..data.conversion import convert
 from ..data.manifest import manifest_path
 from ..model_utils.config import Config, get_config
@@ -18,7 +18,7 @@ from ..model_utils.moxing_adapter import modelarts
 def check_paths(config: Config) -> Split:
     """Return the Split to convert. Raises UserError if it is missing, or if the MindRecord folder is not given or
     contains MindRecord files of this prefix."""
-    split = find_split(config.coco_data_dir, "train", config.dataset_config, "--coco_data_dir")
+    split = find_split(config.coco_data_dir, "train", config.dataset_config, "--coco_data_dir", chosen_task(config))
     if not config.mindrecord_dir:
         raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
     finished = manifest_path(config.mindrecord_dir, config.mindrecord_prefix)

@@ -1,7 +1,9 @@
 """Convert a labeled data set into the COCO format that training and evaluation read.
 
-Input formats: COCO (including Roboflow and CVAT exports), Pascal VOC with or without ImageSets, labelImg (XML files
-next to the images) and YOLO (data.yaml, .txt). Writes annotations/{train,val,test}.json and images/{train,val,test}/.
+Input formats: COCO (including exports of Roboflow, CVAT and Label Studio), Pascal VOC with or without ImageSets,
+labelImg (XML files next to the images), YOLO (data.yaml, .txt) and DeepLabCut (CollectedData_*.csv). Writes
+images/{train,val,test}/ and annotations/{train,val,test}.json, or for objects with keypoints, which COCO, YOLO and
+DeepLabCut can have, annotations/person_keypoints_{train,val,test}2017.json.
 """
 import argparse
 import glob
@@ -29,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="fraction of the training images to use for validation if there is no validation split "
                              "(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed for choosing these images (default: %(default)s)")
-    parser.add_argument("--format", choices=("auto", "coco", "voc", "yolo"), default="auto",
+    parser.add_argument("--format", choices=("auto", "coco", "voc", "yolo", "deeplabcut"), default="auto",
                         help="label format; voc includes labelImg (default: %(default)s, detect it)")
+    parser.add_argument("--task", choices=("auto", "detection", "pose"), default="auto",
+                        help="what to import: boxes for detection, boxes and keypoints for pose (default: %(default)s, "
+                             "keypoints if the labels have them)")
     parser.add_argument("--zero_based", action="store_true",
                         help="pixel coordinates in VOC XML files start at 0 instead of 1")
     options = parser.parse_args(argv)
@@ -40,16 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # Slow to load, so not before there is something to do.
     from ..core.console import LOG, log_skipped, show
-    from ..data.labels.common import coco_files, resolve_splits, summary
+    from ..data.labels.common import choose_task, coco_files, resolve_splits, summary
     from ..data.labels.formats import list_files
 
     files = list_files(options.input)
-    form = choose_form(options.input, files, options.format)
-    labels = read_labels(options.input, files, form, options.zero_based)
+    form = choose_form(options.input, files, options.format, options.task)
+    labels = read_labels(options.input, files, form, options.task, options.zero_based)
     try:
+        choose_task(labels, options.task)
         resolve_splits(labels, options.val_fraction, options.seed)
     finally:
-        for note in labels.notes:
+        for note in [*labels.notes, *(f"{count} {message}" for message, count in labels.repairs.items() if count)]:
             LOG.warning(note)
         log_skipped(labels.skipped)
     LOG.info(summary(labels))
@@ -69,15 +75,15 @@ def check_folders(source: str, output: str) -> None:
     require_ours(os.path.normpath(output), is_import, option="--output")
 
 
-def choose_form(folder: str, files: list[str], wanted: str) -> str:
-    """Return the label format, "coco", "voc" or "yolo": the one wanted or, for "auto", the one recognized, and log it.
+def choose_form(folder: str, files: list[str], wanted: str, task: str) -> str:
+    """Return the label format (--format): the one wanted or, for "auto", the one recognized, and log it.
 
     Raises UserError if no format or several formats are recognized.
     """
     from ..core.console import LOG
     from ..data.labels.formats import RECOGNIZED, endings, recognize
 
-    found = [entry for entry in recognize(folder, files) if wanted in ("auto", entry.form)]
+    found = [entry for entry in recognize(folder, files, task == "pose") if wanted in ("auto", entry.form)]
     if len(found) == 1:
         LOG.info(f"{folder}: {found[0].name} ({found[0].detail})")
     if wanted != "auto":
@@ -91,16 +97,18 @@ def choose_form(folder: str, files: list[str], wanted: str) -> str:
     return found[0].form
 
 
-def read_labels(folder: str, files: list[str], form: str, zero_based: bool) -> "Labels":
+def read_labels(folder: str, files: list[str], form: str, task: str, zero_based: bool) -> "Labels":
     """The Labels of a folder. Raises UserError if it contains no images."""
-    from ..data.labels import coco, voc, yolo
+    from ..data.labels import coco, deeplabcut, voc, yolo
     from ..data.labels.formats import endings, images_of
 
     if not images_of(files):
         raise UserError(f"{folder}: no images; expected images and labels in one folder, and found {endings(files)}")
     if form == "voc":
         return voc.read(folder, files, 0 if zero_based else 1)
-    return (coco if form == "coco" else yolo).read(folder, files)
+    if form == "coco":
+        return coco.read(folder, files, task)
+    return yolo.read(folder, files, task) if form == "yolo" else deeplabcut.read(folder, files)
 
 
 def write(source: str, output: str, splits: Mapping[str, tuple[dict, list[tuple[str, str]]]]) -> None:
@@ -118,7 +126,16 @@ def write(source: str, output: str, splits: Mapping[str, tuple[dict, list[tuple[
             for path, file_name in progress(images, f"writing images/{split}"):
                 link_or_copy(os.path.join(source, path), os.path.join(partial, "images", split, file_name))
             content = {**content, "info": {"written_by": MARK, **content["info"]}}
-            write_json(os.path.join(partial, "annotations", f"{split}.json"), content)
+            write_json(os.path.join(partial, "annotations", annotation_name(split, content)), content)
+
+
+def annotation_name(split: str, content: dict) -> str:
+    """The name of a split's annotation file, from which later commands know whether its objects have keypoints."""
+    from ..tasks.pose import POSE
+
+    if any(category.get("keypoints") for category in content["categories"]):
+        return f"{POSE.annotation}_{split}2017.json"
+    return f"{split}.json"
 
 
 def is_import(folder: str) -> bool:

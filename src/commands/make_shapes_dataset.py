@@ -1,24 +1,29 @@
-"""Generate a small COCO-format data set: colored rectangles, ellipses and triangles on textured backgrounds.
+"""Generate a small COCO-format data set: colored rectangles, ellipses and triangles on textured backgrounds, or stick
+figures with keypoints.
 
-The same options and seed give the same files. The layout is COCO 2017's: annotations/instances_{train,val}2017.json and
-{train,val}2017/.
+The same options and seed give the same files. The layout is COCO 2017's: annotations/instances_{train,val}2017.json, or
+person_keypoints_{train,val}2017.json for figures, and {train,val}2017/.
 """
 import argparse
 import json
 import os
 import tempfile
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
 from ..core.errors import UserError
+from ..data import stick_figures
+from ..data.stick_figures import SUPERSAMPLING
 from ..inference.options import OptionParser
 
 CLASSES = ("rectangle", "ellipse", "triangle")
 MAX_SIZE = 4096  # pixels
 MIN_VISIBLE = 0.8  # unoccluded fraction of each object
-SUPERSAMPLING = 4  # shapes are drawn at this scale, for smooth edges
+SHAPES = {"objects": 3, "smallest": 48, "largest": 72}  # defaults of options
+FIGURES = {"objects": 2, "smallest": 64, "largest": 104}
 
 
 def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -75,27 +80,51 @@ def paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, label: 
     return (image * (1 - mask[..., None]) + fill * mask[..., None]).astype(np.float32)
 
 
-def draw_image(rng: np.random.Generator, size: int, objects: int, smallest: float,
-               largest: float) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Return (uint8 BGR image [size, size, 3], [(label, polygon)]) with at most `objects` objects, and at least half of
-    that if they fit."""
-    image = draw_background(rng, size)
-    drawn: list[tuple[int, np.ndarray]] = []
-    areas: list[float] = []
+@dataclass
+class Shape:
+    """A polygon [M, 2] of a class, in pixels, and its mask, the coverage of each pixel in 0..1."""
+
+    rng: np.random.Generator
+    label: int
+    points: np.ndarray
+    mask: np.ndarray
+
+    def paint(self, image: np.ndarray) -> np.ndarray:
+        """Return a BGR image with the shape on it."""
+        return paint(self.rng, image, self.mask, self.label)
+
+    def annotation(self, visible: np.ndarray) -> dict[str, Any]:
+        """The COCO annotation, except ids; hidden parts are a part of it."""
+        return {"category_id": self.label + 1, "bbox": [round(float(value), 2) for value in box_of(self.points)],
+                "iscrowd": 0, "area": round(float(cv2.contourArea(self.points.astype(np.float32))), 2),
+                "segmentation": [np.round(self.points, 2).ravel().tolist()]}
+
+
+def draw_shape(rng: np.random.Generator, size: int, smallest: float, largest: float) -> Shape:
+    """A random shape inside a square of `size` pixels; its longer side is between smallest and largest."""
+    label = int(rng.integers(len(CLASSES)))
+    points = draw_outline(rng, label, size, smallest, largest)
+    return Shape(rng, label, points, mask_of(points, size))
+
+
+def draw_image(rng: np.random.Generator, options: argparse.Namespace) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Return (uint8 BGR image [size, size, 3], annotations without ids) with at most options.objects objects, and at
+    least half of that if they fit."""
+    draw = stick_figures.draw_figure if options.keypoints else draw_shape
+    image = draw_background(rng, options.size)
+    drawn: list[Any] = []
     visible: list[np.ndarray] = []
-    for _ in range(rng.integers((objects + 1) // 2, objects + 1)):
+    for _ in range(rng.integers((options.objects + 1) // 2, options.objects + 1)):
         for _ in range(20):
-            label = int(rng.integers(len(CLASSES)))
-            points = draw_outline(rng, label, size, smallest, largest)
-            mask = mask_of(points, size)
-            left = [earlier * (1 - mask) for earlier in visible]
-            if all(shown.sum() >= MIN_VISIBLE * area for shown, area in zip(left, areas, strict=True)):
-                image = paint(rng, image, mask, label)
-                drawn.append((label, points))
-                areas.append(mask.sum())
-                visible = [*left, mask]
+            one = draw(rng, options.size, options.smallest, options.largest)
+            left = [earlier * (1 - one.mask) for earlier in visible]
+            if all(shown.sum() >= MIN_VISIBLE * other.mask.sum() for shown, other in zip(left, drawn, strict=True)):
+                image = one.paint(image)
+                drawn.append(one)
+                visible = [*left, one.mask]
                 break
-    return np.clip(image, 0, 255).astype(np.uint8), drawn
+    annotations = [one.annotation(shown) for one, shown in zip(drawn, visible)]
+    return np.clip(image, 0, 255).astype(np.uint8), annotations
 
 
 def write_split(folder: str, split: str, count: int, options: argparse.Namespace) -> int:
@@ -108,22 +137,18 @@ def write_split(folder: str, split: str, count: int, options: argparse.Namespace
     for number in range(1, count + 1):
         # Training and validation images use separate streams of random numbers.
         rng = np.random.default_rng([options.seed, ("train", "val").index(split), number])
-        image, objects = draw_image(rng, options.size, options.objects, options.smallest, options.largest)
+        image, objects = draw_image(rng, options)
         name = f"{number:06d}.jpg"
         cv2.imwrite(os.path.join(image_dir, name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
         images.append({"id": number, "file_name": name, "width": options.size, "height": options.size})
-        for label, points in objects:
-            box = [round(float(value), 2) for value in box_of(points)]
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": box, "iscrowd": 0,
-                "area": round(float(cv2.contourArea(points.astype(np.float32))), 2),
-                "segmentation": [np.round(points, 2).ravel().tolist()],
-            })
-    content = {
-        "info": {"description": f"shapes, seed {options.seed}"}, "images": images, "annotations": annotations,
-        "categories": [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)],
-    }
-    with open(os.path.join(folder, "annotations", f"instances_{split}2017.json"), "w", encoding="utf-8") as file:
+        annotations += [{"id": len(annotations) + index, "image_id": number, **one}
+                        for index, one in enumerate(objects, 1)]
+    shapes = [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)]
+    kind, categories = ("figures", [stick_figures.CATEGORY]) if options.keypoints else ("shapes", shapes)
+    content = {"info": {"description": f"{kind}, seed {options.seed}"}, "images": images, "annotations": annotations,
+               "categories": categories}
+    name = f"{'person_keypoints' if options.keypoints else 'instances'}_{split}2017.json"
+    with open(os.path.join(folder, "annotations", name), "w", encoding="utf-8") as file:
         json.dump(content, file)
     return len(annotations)
 
@@ -134,14 +159,17 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1300, help="number of training images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="number of validation images (default: %(default)s)")
     parser.add_argument("--size", type=int, default=128, help="image width and height in pixels (default: %(default)s)")
-    parser.add_argument("--objects", type=int, default=3,
-                        help="maximum number of objects per image (default: %(default)s)")
-    parser.add_argument("--smallest", type=float, default=48,
-                        help="minimum longer side of an object in pixels (default: %(default)s)")
-    parser.add_argument("--largest", type=float, default=72,
-                        help="maximum longer side of an object in pixels (default: %(default)s)")
+    parser.add_argument("--keypoints", action="store_true", help="draw stick figures with keypoints instead of shapes")
+    for name, kind, meaning in (("objects", int, "maximum number of objects per image"),
+                                ("smallest", float, "minimum longer side of an object in pixels"),
+                                ("largest", float, "maximum longer side of an object in pixels")):
+        parser.add_argument(f"--{name}", type=kind,
+                            help=f"{meaning} (default: {SHAPES[name]}, with --keypoints {FIGURES[name]})")
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
     options = parser.parse_args()
+    for name, value in (FIGURES if options.keypoints else SHAPES).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     if os.path.exists(options.output):
         raise UserError(f"{options.output} exists; choose another --output, or delete it first")
     if not 0 < options.smallest <= options.largest <= options.size:

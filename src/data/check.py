@@ -23,12 +23,14 @@ from .coco import (
     check_classes,
     check_expected,
     check_objects,
+    chosen_task,
     find_split,
     image_list,
     image_size,
     metainfo_of,
-    read_coco,
+    read_for,
 )
+from .conversion import log_task_notes, observed
 from .epochs import epoch_order
 from .objects import usable_objects, without_objects
 from .samples import MAX_DRAWN_IMAGES, augmented_batch, sample_layout
@@ -93,18 +95,19 @@ class SplitReport:
 
 def check_split(data_dir: str, name: str, config: Config, quick: bool = False) -> SplitReport:
     """Check the "train" or the "val" split of a data set. With quick, only image headers are read."""
-    report, options, task = SplitReport(name), config.dataset_config, task_of(config.net_config)
+    report, options = SplitReport(name), config.dataset_config
     try:
-        split = find_split(data_dir, name, options)
+        split = find_split(data_dir, name, options, task=chosen_task(config))
         report.annotation = split.annotation
-        coco = report.coco = read_coco(split.annotation, split.image_dir, task)
-        report.metainfo = metainfo_of(coco, task)
+        coco = report.coco = read_for(config, split)
+        task = task_of(config.net_config)
+        report.metainfo = {"task": task.name, **task.targets.configured(metainfo_of(coco, task), config)}
         check_expected(config, report.metainfo["classes"], report.metainfo["category_ids"], split.annotation)
         if name == "val":
             check_objects(coco, split.annotation)
     except UserError as error:
         report.refusals.append(str(error))
-    if report.coco is None:
+    if not report.metainfo:
         return report
     for note in coco.notes:
         report.add("notes on the annotation file", note)
@@ -119,6 +122,14 @@ def check_split(data_dir: str, name: str, config: Config, quick: bool = False) -
                                f"({len(coco.dataset['images'])} listed)")
     elif name == "train" and not len(boxes.labels):
         report.refusals.append(f"{split.annotation}: no object in any of {len(report.images)} usable images")
+    elif len(boxes.labels):
+        try:
+            objects = [objects for _, _, objects, _ in report.images]
+            report.metainfo = observed(task, report.metainfo, [one["labels"] for one in objects], objects)
+        except UserError as error:
+            report.refusals.append(f"{split.annotation}: {error}")
+        else:
+            log_task_notes(task, report.metainfo)
     return report
 
 
@@ -192,7 +203,7 @@ def _kind(error: Exception) -> str:
 
 def compare_splits(train: SplitReport, val: SplitReport) -> None:
     """Add mismatches with the training split to the validation report: other classes, and images in both."""
-    if train.coco is None or val.coco is None:
+    if not train.metainfo or not val.metainfo:
         return
     try:
         check_classes(train.metainfo, val.coco, val.annotation)

@@ -16,8 +16,9 @@ from ..core.console import LOG, log_skipped
 from ..core.errors import UserError
 from ..imaging.headers import IMAGE_ENDINGS
 from ..imaging.reading import read_size
+from ..model_utils.combinations import settle_task
 from ..model_utils.config import Config
-from ..tasks import Task
+from ..tasks import AUTO, TASKS, Task, fitting_task, task_of
 from . import coco_entries
 from .labels.formats import import_hint
 from .labels.names import alike
@@ -37,17 +38,20 @@ class Split:
     image_dir: str
 
 
-def find_split(data_dir: str, split: str, dataset_config: Any, option: str = "--data_dir") -> Split:
+def find_split(data_dir: str, split: str, dataset_config: Any, option: str = "--data_dir",
+               task: Task | None = None) -> Split:
     """Locate the "train", "val" or "test" split of the data set in data_dir.
 
     dataset_config's <split>_annotation and <split>_image_dir (relative to data_dir) take precedence. Otherwise the
-    usual places are tried: annotations/instances_<split>2017.json (also instance_..., <split>.json, COCO's lists of
-    test images, Pascal VOC's names), and <split>2017/, images/<split>/images/, images/<split>/ or images/. Raises
-    UserError that lists the places tried.
+    usual places are tried: annotations/instances_<split>2017.json (also instance_..., person_keypoints_...,
+    <split>.json, COCO's lists of test images, Pascal VOC's names; the task's first), and <split>2017/,
+    images/<split>/images/, images/<split>/ or images/. Raises UserError that lists the places tried.
     """
     errors.require_dir(data_dir, f"data set folder ({option})")
-    names = [f"instances_{split}2017.json", f"instance_{split}2017.json", *LISTS[split], f"{split}.json",
-             *VOC_NAMES[split]]
+    starts = sorted({task.annotation: None for task in TASKS.values()},
+                    key=lambda name: task is not None and name != task.annotation)
+    names = [*(f"{name}_{split}2017.json" for name in starts), f"instance_{split}2017.json", *LISTS[split],
+             f"{split}.json", *VOC_NAMES[split]]
     annotation = _first_existing(
         data_dir, getattr(dataset_config, f"{split}_annotation"),
         [os.path.join("annotations", name) for name in names], f"dataset_config.{split}_annotation",
@@ -85,6 +89,18 @@ def read_coco(path: str, image_dir: str = "", task: Task | None = None) -> COCO:
     return check_coco(load_json(path), path, image_dir, task)
 
 
+def read_for(config: Config, split: Split) -> COCO:
+    """read_coco for a configuration's task, which its annotation file decides if net_config.task is auto."""
+    content = load_json(split.annotation)
+    settle_task(config, fitting_task(content), split.annotation)
+    return check_coco(content, split.annotation, split.image_dir, task_of(config.net_config))
+
+
+def chosen_task(config: Config) -> Task | None:
+    """The task of a configuration, None if its data decides."""
+    return None if config.net_config.task == AUTO else task_of(config.net_config)
+
+
 def load_json(path: str) -> Any:
     """Load an annotation file, unchecked. Raises UserError if it is missing or not JSON."""
     errors.require_file(path, "annotation file")
@@ -109,7 +125,7 @@ def check_coco(content: Any, path: str, image_dir: str = "", task: Task | None =
         category_ids = {entry["id"] for entry in categories}
         annotations = coco_entries.read_annotations(entries, images, shared, category_ids, notes, skipped, repairs)
         if task is not None:
-            metainfo = task.targets.read_metainfo(categories)
+            metainfo = _metainfo(categories, task)
             complete = functools.partial(task.targets.check_annotation, metainfo=metainfo)
             annotations = coco_entries.keep_completed(annotations, complete, skipped)
     info = content["info"] if isinstance(content.get("info"), dict) else {}
@@ -154,14 +170,22 @@ def log_notes(coco: COCO) -> None:
 
 def class_list(coco: COCO) -> tuple[list[str], list[int]]:
     """(class names, category ids), both sorted by id; a label is an index into these lists."""
-    categories = sorted(coco.dataset["categories"], key=lambda category: category["id"])
+    return _classes(coco.dataset["categories"])
+
+
+def _classes(categories: list[dict]) -> tuple[list[str], list[int]]:
+    categories = sorted(categories, key=lambda category: category["id"])
     return [category["name"] for category in categories], [category["id"] for category in categories]
 
 
 def metainfo_of(coco: COCO, task: Task) -> dict:
     """The metainfo of a COCO file: classes, category_ids and the task's additions. Raises UserError."""
-    classes, category_ids = class_list(coco)
-    return {"classes": classes, "category_ids": category_ids, **task.targets.read_metainfo(coco.dataset["categories"])}
+    return _metainfo(coco.dataset["categories"], task)
+
+
+def _metainfo(categories: list[dict], task: Task) -> dict:
+    classes, category_ids = _classes(categories)
+    return {"classes": classes, "category_ids": category_ids, **task.targets.read_metainfo(categories)}
 
 
 def named_classes(config: Config) -> list[str]:
@@ -208,7 +232,8 @@ def dataset_name(data_dir: str, coco: COCO) -> str:
 
 
 def check_classes(description: dict, coco: COCO, annotation: str) -> list[int]:
-    """The file's category id of each of the model's classes. Raises UserError unless both have the same classes."""
+    """The file's category id of each of the model's classes. Raises UserError unless both have the same classes, and
+    what the task has besides."""
     classes, ids = description["classes"], {entry["name"]: entry["id"] for entry in coco.dataset["categories"]}
     for name in classes:
         if name not in ids:
@@ -218,6 +243,9 @@ def check_classes(description: dict, coco: COCO, annotation: str) -> list[int]:
         if name not in classes:
             raise UserError(f"the model was not trained on {name!r} of {annotation}, but on {len(classes)} classes: "
                             f"{_some(classes)}")
+    task = task_of(description)
+    with errors.prefix_errors(annotation):
+        task.targets.check_same(description, metainfo_of(coco, task))
     return [ids[name] for name in classes]
 
 

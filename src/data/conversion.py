@@ -5,6 +5,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from pycocotools.coco import COCO
 
 from ..core import errors
@@ -14,7 +15,7 @@ from ..core.files import move_into_place, write_json
 from ..imaging import reading
 from ..model_utils.config import Config
 from ..tasks import Task, task_of
-from .coco import Split, check_expected, dataset_name, image_size, metainfo_of, read_coco
+from .coco import Split, check_expected, dataset_name, image_size, metainfo_of, read_for
 from .manifest import boxes_path, manifest_path, record_schema, write_boxes, writing_records
 from .objects import usable_objects, without_objects
 from .summary import collect
@@ -32,10 +33,8 @@ def convert(split: Split, config: Config) -> dict:
     from mindspore.mindrecord import FileWriter
 
     mindrecord_dir, prefix, options = config.mindrecord_dir, config.mindrecord_prefix, config.dataset_config
+    coco, metainfo = _read(split, config)
     task = task_of(config.net_config)
-    coco = read_coco(split.annotation, split.image_dir, task)
-    metainfo = metainfo_of(coco, task)
-    check_expected(config, metainfo["classes"], metainfo["category_ids"], split.annotation)
     os.makedirs(mindrecord_dir, exist_ok=True)
     listed = coco.dataset["images"]
     infos = listed if options.keep_empty else [info for info in listed if coco.imgToAnns[info["id"]]]
@@ -43,9 +42,8 @@ def convert(split: Split, config: Config) -> dict:
         LOG.info(f"{empty} of {len(listed)} images without objects skipped (dataset_config.keep_empty keeps them)")
     num_shards = max(1, min(options.num_shards, len(infos)))
     skipped = list(coco.skipped)
-    for note in coco.notes:
-        LOG.warning(note)
-    rows = []
+    rows: list[tuple] = []
+    added: list[dict] = []
     load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, task=task, metainfo=metainfo,
                              max_pixels=options.max_pixels)
     with (tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial,
@@ -60,11 +58,14 @@ def convert(split: Split, config: Config) -> dict:
                 if record is not None:
                     records.append(record)
                     rows.append((size, record["boxes"], record["labels"]))
+                    added.append({name: record[name] for name in task.targets.object_columns(metainfo)})
             if records:
                 with writing_records(mindrecord_dir):
                     writer.write_raw_data(records)  # in one call: single writes fill the files unevenly
         log_skipped(skipped)
         _require_objects(rows, split, len(listed), len(skipped))
+        metainfo = observed(task, metainfo, [labels for _, _, labels in rows], added)
+        log_task_notes(task, metainfo)
         with writing_records(mindrecord_dir):
             writer.commit()
         files, boxes = sorted(os.listdir(partial)), collect(rows)
@@ -80,6 +81,36 @@ def convert(split: Split, config: Config) -> dict:
         for name in [*files, *map(os.path.basename, (boxes_path(partial, prefix), manifest_path(partial, prefix)))]:
             move_into_place(os.path.join(partial, name), os.path.join(mindrecord_dir, name))
     return manifest
+
+
+def _read(split: Split, config: Config) -> tuple[COCO, dict]:
+    """(coco, metainfo) of a split, with the repairs of its annotation file logged. Raises UserError."""
+    coco = read_for(config, split)
+    task = task_of(config.net_config)
+    metainfo = task.targets.configured(metainfo_of(coco, task), config)
+    check_expected(config, metainfo["classes"], metainfo["category_ids"], split.annotation)
+    for note in coco.notes:
+        LOG.warning(note)
+    return coco, metainfo
+
+
+def observed(task: Task, metainfo: dict, labels: list[np.ndarray], added: list[dict]) -> dict:
+    """A task's metainfo without what no object of a data set has; labels and added, its object_columns, of each image.
+
+    Raises UserError.
+    """
+    columns = {name: np.concatenate([columns[name] for columns in added])
+               for name in task.targets.object_columns(metainfo)}
+    return task.targets.observed(metainfo, np.concatenate(labels), **columns)
+
+
+def log_task_notes(task: Task, metainfo: dict) -> None:
+    """Log a task's remarks about a data set's metainfo."""
+    remarks, warnings = task.targets.notes(metainfo)
+    for remark in remarks:
+        LOG.info(remark)
+    for warning in warnings:
+        LOG.warning(f"warning: {warning}")
 
 
 def _require_objects(rows: list[tuple], split: Split, listed: int, skipped: int) -> None:

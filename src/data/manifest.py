@@ -20,10 +20,12 @@ from ..core.errors import UserError
 from ..core.files import atomic_write, read_json
 from ..core.kinds import dictionary_of, is_int64, is_string, is_text, list_of
 from ..core.project import command
+from ..model_utils.combinations import settle_task
 from ..model_utils.config import Config
 from ..model_utils.paths import training_annotation
+from ..model_utils.settings import DEFAULTS
 from ..tasks import Task, check_metainfo, task_of
-from .coco import check_expected, class_list, find_split, named_classes, read_coco
+from .coco import check_expected, chosen_task, class_list, find_split, named_classes, read_coco
 from .labels.formats import import_hint
 from .summary import Boxes
 
@@ -93,6 +95,7 @@ def read_manifest(config: Config) -> dict:
             "dataset": is_string, "files": list_of(is_text), "classes": list_of(is_text, least=1),
             "category_ids": list_of(is_int64)})
         check_task(manifest, config, path)
+        manifest = task_of(manifest).targets.configured(manifest, config)
         if not dictionary_of(is_int64)(manifest.get("sizes", {})):
             raise UserError(f"{path}: not a manifest of MindRecord files (its sizes are not integers)")
         check_expected(config, manifest["classes"], manifest["category_ids"], path)
@@ -109,9 +112,10 @@ def read_manifest(config: Config) -> dict:
 
 def check_task(manifest: dict, config: Config, path: str) -> None:
     """Raise UserError unless the MindRecord files of this manifest, at path, were converted for config's task."""
-    task = task_of(config.net_config)
     with errors.prefix_errors(path):
         converted = task_of(manifest)
+    settle_task(config, converted, path)
+    task = task_of(config.net_config)
     if converted is not task:
         raise UserError(f"{path}: converted for {converted.name}, but net_config.task is {task.name}; convert the data "
                         f"set with --net_config.task {task.name} into another folder, or train {converted.name}")
@@ -122,14 +126,21 @@ def check_task(manifest: dict, config: Config, path: str) -> None:
 def _conversion_hint(config: Config) -> str:
     """The end of the error that a folder holds no conversion: the command that converts its content."""
     folder, convert = config.mindrecord_dir, f"{command('src/dataset.py')} --coco_data_dir"
+    ending = os.path.basename(manifest_path("", ""))
+    others = [name.removesuffix(ending) for name in sorted(os.listdir(folder)) if name.endswith(ending)]
+    if others:
+        return f"; it has {' and '.join(others)}: choose with --mindrecord_prefix"
+    prefix = config.mindrecord_prefix
+    changed = config.origin("mindrecord_prefix") != DEFAULTS
+    target = "MINDRECORD_DIR" + (f" --mindrecord_prefix {prefix}" if changed else "")
     try:
-        find_split(folder, "train", config.dataset_config)
+        find_split(folder, "train", config.dataset_config, task=chosen_task(config))
     except UserError:
         hint = import_hint(folder)
-        generic = f"{convert} DATA --mindrecord_dir MINDRECORD_DIR"
+        generic = f"{convert} DATA --mindrecord_dir {target}"
         return f"{hint}; then convert that with {generic}" if hint else f"; run {generic} first"
     return (f"; this is an unconverted data set: convert it with {convert} {shlex.quote(folder)} "
-            "--mindrecord_dir MINDRECORD_DIR")
+            f"--mindrecord_dir {target}")
 
 
 def find_zoo_files(mindrecord_dir: str, prefix: str) -> list[str]:

@@ -1,8 +1,8 @@
 """The definition of an object, shared by conversion, training, evaluation, checks and imports; objects as arrays.
 
 An object is a box of four finite numbers and a known class, with a positive area inside its image. A second box with
-the same class and numbers in one image is a duplicate. Crowds are separate: they are trained on, as in the paper's
-code, and in scoring they are regions where detections count as neither right nor wrong.
+the same class, numbers and keypoints, if any, in one image is a duplicate. Crowds are separate: they are trained on, as
+in the paper's code, and in scoring they are regions where detections count as neither right nor wrong.
 """
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -52,7 +52,7 @@ def annotation_name(annotation: dict) -> str:
 
 def annotation_problem(annotation: dict, size: tuple[float, float], seen: dict) -> str:
     """object_problem for a COCO annotation."""
-    kind = (annotation["category_id"], bool(annotation.get("iscrowd")))
+    kind = (annotation["category_id"], bool(annotation.get("iscrowd")), repr(annotation.get("keypoints") or ""))
     return object_problem(annotation, kind, annotation["bbox"], size, seen, annotation_name)
 
 

@@ -22,8 +22,8 @@ def make_sample(targets: ModuleType, pixels: np.ndarray, objects: dict[str, np.n
 
     Args: targets, the task's module; pixels BGR uint8; their objects; heatmaps for targets.encode.
     """
-    inputs, matrix, mirrored_in = augmented_view(pixels, augmentation, layout)
-    return inputs | targets.encode(targets.warp(objects, matrix, mirrored_in), layout, heatmaps)
+    inputs, place = augmented_view(pixels, augmentation, layout)
+    return inputs | targets.encode(targets.warp(objects, place, layout), layout, heatmaps)
 
 
 def collate(columns: list[str], samples: list[dict], heatmaps: dict[str, np.ndarray]) -> tuple:

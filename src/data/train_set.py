@@ -42,11 +42,11 @@ class TrainSet:
 
         require_extensions()
         self.config = config
+        self.manifest = read_manifest(config)  # which settles the task
         self.task = task_of(config.net_config)
         self.heatmaps_on_host = self.task.targets.draws_on_host(config, device_target)
         self.rank, self.rank_size = rank, rank_size
         self.batch_size = config.train_config.batch_size * config.train_config.accumulate_steps  # per step and device
-        self.manifest = read_manifest(config)
         self.images_per_step = self.batch_size * rank_size
         self.layout = sample_layout(config, self.manifest)
         if not hasattr(ds.MindDataset, "__getitem__"):

@@ -44,9 +44,16 @@ def draw_gaussian(heatmap: np.ndarray, x: int, y: int, kernel: np.ndarray) -> No
 
 
 def draw_dense_value(value_map: np.ndarray, heatmap: np.ndarray, x: int, y: int, kernel: np.ndarray,
-                     value: Sequence[float]) -> None:
-    """Write value [D] into value_map [D, H, W] in place where kernel >= heatmap [H, W] (original: draw_dense_reg)."""
+                     value: Sequence[float] | np.ndarray, is_offset: bool = False) -> None:
+    """Write value [D] into value_map [D, H, W] in place where kernel >= heatmap [H, W] (original: draw_dense_reg).
+
+    is_offset: value is the offset (x, y) from the center of the kernel to a point, and each pixel gets its own.
+    """
     on_map, on_kernel = _overlap(heatmap.shape, x, y, kernel.shape[0] // 2)
     # Compares a float64 kernel with a float32 heatmap, as in the original: the result depends on it.
     wins = kernel[on_kernel] >= heatmap[on_map]
-    value_map[(slice(None), *on_map)][:, wins] = np.asarray(value, np.float32)[:, None]
+    values = np.asarray(value, np.float32)[:, None]
+    if is_offset:
+        rows, columns = np.nonzero(wins)
+        values = values - np.stack([columns + on_map[1].start - x, rows + on_map[0].start - y])
+    value_map[(slice(None), *on_map)][:, wins] = values

@@ -28,12 +28,12 @@ def affine_matrix(center: Sequence[float] | np.ndarray, size: Any, rotation: flo
 
 def warp(image: np.ndarray, matrix: np.ndarray, out_size: Sequence[int]) -> np.ndarray:
     """Resample image [H, W, 3] uint8 by affine_matrix's [2, 3]; black outside the image. Returns [h, w, 3]."""
+    inverse, image = cv2.invertAffineTransform(matrix), np.ascontiguousarray(image)
     if max(abs(matrix[0, 1]), abs(matrix[1, 0])) > 1e-9:
-        return cv2.warpAffine(image, matrix, tuple(out_size), flags=cv2.INTER_LINEAR)
-    inverse = cv2.invertAffineTransform(matrix)
+        return extension("resample").resample_rotated(image, inverse.astype(np.float32), *out_size)
     resample = extension("resample").resample
     scale_x, shift_x, scale_y, shift_y = inverse[0, 0], inverse[0, 2], inverse[1, 1], inverse[1, 2]
-    return resample(np.ascontiguousarray(image), scale_x, shift_x, scale_y, shift_y, *out_size)
+    return resample(image, scale_x, shift_x, scale_y, shift_y, *out_size)
 
 
 def _three_points(center: np.ndarray, up: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Exact bilinear resampling of an image along its axes.
+"""Exact bilinear resampling of an image, along its axes or rotated.
 
 OpenCV before 4.12 rounds the sampling points of warpAffine to 1/32 pixel. Later versions, from which the golden
 vectors come, do not, but need NumPy 2, which MindSpore does not support. This module computes what they compute.
@@ -61,4 +61,32 @@ def resample(const unsigned char[:, :, ::1] image, float step_x, float start_x, 
         free(at)
         free(weight)
         free(row)
+    return np.asarray(out)
+
+
+def resample_rotated(const unsigned char[:, :, ::1] image, const float[:, ::1] matrix, int out_w, int out_h):
+    """Sample image [H, W, 3] at matrix [2, 3] times (x, y, 1) for each output pixel x, y; as resample otherwise."""
+    cdef int height = image.shape[0], width = image.shape[1]
+    cdef int x, y, i, left, top
+    cdef float column, row, right_share, lower_share, upper_left, upper_right, lower_left, lower_right
+    cdef unsigned char[:, :, ::1] out = np.zeros((out_h, out_w, 3), np.uint8)
+    with nogil:
+        for y in range(out_h):
+            for x in range(out_w):
+                column = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
+                row = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
+                if not (-1 < column < width and -1 < row < height):
+                    continue
+                left, top = <int> floorf(column), <int> floorf(row)
+                right_share, lower_share = column - left, row - top
+                upper_left = (1 - right_share) * (1 - lower_share) if left >= 0 and top >= 0 else 0
+                upper_right = right_share * (1 - lower_share) if left + 1 < width and top >= 0 else 0
+                lower_left = (1 - right_share) * lower_share if left >= 0 and top + 1 < height else 0
+                lower_right = right_share * lower_share if left + 1 < width and top + 1 < height else 0
+                for i in range(3):
+                    out[y, x, i] = <unsigned char> lrintf(
+                        upper_left * image[max(top, 0), max(left, 0), i]
+                        + upper_right * image[max(top, 0), min(left + 1, width - 1), i]
+                        + lower_left * image[min(top + 1, height - 1), max(left, 0), i]
+                        + lower_right * image[min(top + 1, height - 1), min(left + 1, width - 1), i])
     return np.asarray(out)

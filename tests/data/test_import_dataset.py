@@ -172,14 +172,6 @@ def test_polygons_become_their_bounding_box(tmp_path, run):
         "a.jpg": [("leaf", [10, 8, 40, 64])], "b.jpg": [("leaf", [40, 32, 20, 16])]}
 
 
-def test_key_points_follow_a_box(tmp_path, run):
-    """With kpt_shape the first four numbers are the box 40, 32, 20, 16; the visibility 2 is not a coordinate."""
-    line = "0 .5 .5 .2 .2 .9 .9 2 .1 .1 2"
-    write_yolo(tmp_path / "in", {"images/train/a.jpg": line, "images/val/b.jpg": line},
-               "train: images/train\nval: images/val\nnames: [leaf]\nkpt_shape: [2, 3]")
-    assert run()[0]["train"]["a.jpg"] == [("leaf", [40, 32, 20, 16])]
-
-
 def test_bad_label_lines_are_counted_and_named(tmp_path, run):
     bad = ["2 .5 .5 .1 .1", "0 1.5 .5 .1 .1", "0 .5 .5 .1 -.1", "cat .5 .5 .1 .1", "0 .5 .5 .1", "-1 .5 .5 .1 .1",
            "0.5 .5 .5 .1 .1", "0 nan .5 .1 .1", "0 .5 .5 0 .1", "0 .5 .5 .1 .1 .9", "inf .5 .5 .1 .1",
@@ -533,7 +525,7 @@ def test_cvats_coco_export(tmp_path, run, folder, prefix):
 
 
 def test_cocos_own_layout(tmp_path, run):
-    """Files of key points and captions are ignored; crowds, areas, outlines and category ids are kept."""
+    """Files of keypoints and captions are ignored; crowds, areas, outlines and category ids are kept."""
     for split in ("train", "val"):
         write_image(tmp_path / f"in/{split}2017/{split}.jpg")
         content = coco_content({7: f"{split}.jpg"}, [(7, 90, [1, 2, 30, 40])], ((1, "person"), (90, "toothbrush")))
@@ -548,7 +540,7 @@ def test_cocos_own_layout(tmp_path, run):
     assert {name: content["annotations"][0][name] for name in ("iscrowd", "area", "segmentation")} == {
         "iscrowd": 1, "area": 77, "segmentation": [[1, 2, 3, 4, 5, 6]]}
     assert lines_with(output, "COCO", "annotations/instances_train2017.json, annotations/instances_val2017.json")
-    assert "captions" not in output and "keypoints" not in output
+    assert "captions" not in output and lines_with(output, "person_keypoints_train2017.json", "--task pose")
 
 
 def test_an_image_in_the_lists_of_several_classes_gets_all_their_boxes(tmp_path, run):

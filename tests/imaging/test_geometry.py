@@ -78,15 +78,25 @@ def test_warp_scales_each_axis():
     np.testing.assert_array_equal(found[:, :, 1], [[0, 2, 4, 0], [0, 6, 7, 0]])
 
 
-def test_warp_with_the_least_rotation_is_opencvs():
+def test_warp_with_the_least_rotation_is_exact_too():
+    """One gray level at most, for the order of the sums; OpenCV, which rounds sampling positions, is farther off."""
     pixels = np.random.default_rng(2).integers(0, 256, (40, 40, 3), np.uint8)
     for place in ((0, 1), (1, 0)):
         matrix = np.array([[0.7, 0, 3], [0, 0.7, 2]])
-        exact = geometry.warp(pixels, matrix, (40, 40))
+        exact = geometry.warp(pixels, matrix, (40, 40)).astype(int)
         matrix[place] = 1e-7
-        opencv = cv2.warpAffine(pixels, matrix, (40, 40), flags=cv2.INTER_LINEAR)
-        np.testing.assert_array_equal(geometry.warp(pixels, matrix, (40, 40)), opencv)
-        assert (opencv != exact).any()  # OpenCV rounds its sampling positions
+        assert np.abs(geometry.warp(pixels, matrix, (40, 40)) - exact).max() <= 1
+        assert np.abs(cv2.warpAffine(pixels, matrix, (40, 40), flags=cv2.INTER_LINEAR) - exact).max() > 1
+
+
+def test_a_rotated_warp_by_hand():
+    """A quarter turn about the center: pixel (x, y) of the output is (3 - y, x) of the image; black outside."""
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    turned = geometry.warp(pixels, np.array([[0, 1.0, 0], [-1, 0, 3]]), (4, 4))
+    np.testing.assert_array_equal(turned, np.rot90(pixels))
+    half = geometry.warp(pixels, np.array([[0, 1.0, 0], [-1, 0, 3.5]]), (4, 4))
+    np.testing.assert_array_equal(half[0], np.rint(turned[0] * 0.5))  # half of each sample is outside
+    np.testing.assert_array_equal(half[1], np.rint((turned[0] + turned[1].astype(float)) / 2))
 
 
 def test_flip_boxes():

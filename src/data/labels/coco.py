@@ -4,25 +4,33 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
+from ...core import errors
 from ...core.console import progress
 from ...core.errors import UserError
 from ...core.kinds import dict_with, is_int64, is_text, list_of
+from ...core.tables import abbreviate
+from ...tasks.pose import POSE
 from ..coco import check_coco, class_list, image_size, load_json
 from .common import Labels
 from .formats import coco_files, images_of, split_of
+from .keypoints import FIELDS, NO_BOX, add_boxes, category_fields
 from .names import match_names
 
 
-def read(folder: str, files: list[str]) -> Labels:
-    """The Labels of a folder with annotation files in COCO format.
+def read(folder: str, files: list[str], task: str = "auto") -> Labels:
+    """The Labels of a folder with annotation files in COCO format, with keypoints unless the task is "detection".
 
     Their names and folders determine the splits; the default is training. Category ids are kept if all files agree on
     them; otherwise the classes are numbered from 1.
     """
     labels, images = Labels(folder), images_of(files)
-    paths = coco_files(folder, files)
+    paths = coco_files(folder, files, task == "pose")
     if not paths:
         raise UserError(f"{folder}: no annotation file in COCO format")
+    unused = [path for path in coco_files(folder, files, True) if path not in paths]
+    if unused and task == "auto":
+        labels.notes.append(f"boxes are imported, not the keypoints of {abbreviate(unused, 3)}; to import these, add "
+                            "--task pose")
     classes: list[tuple[str, int]] = []
     supercategories: dict[str, set[str]] = {}
     listed: set[str | None] = set()
@@ -31,6 +39,7 @@ def read(folder: str, files: list[str]) -> Labels:
         labels.notes += [f"{path}: {note}" for note in _merge_equal_names(content)]
         if isinstance(content, dict):
             content.pop("info", None)  # or COCO's own files would keep their invalid boxes
+        add_boxes(content)
         coco = check_coco(content, os.path.join(folder, path))
         labels.notes += [f"{path}: {note}" for note in coco.notes]
         labels.skipped += [f"{path}: {problem}" for problem in coco.skipped]
@@ -40,7 +49,8 @@ def read(folder: str, files: list[str]) -> Labels:
                 supercategories.setdefault(category["supercategory"], set()).add(category["name"])
         found = match_names([info["file_name"] for info in coco.dataset["images"]], images, path)
         listed.update(found)
-        _read_images(coco, found, path, split_of(path) or "train", labels)
+        metainfo = _read_keypoints(coco, path, labels) if task != "detection" else {}
+        _read_images(coco, found, path, split_of(path) or "train", labels, metainfo)
     labels.note_unused(images, listed)
     labels.categories = _agreed(classes)
     used = {name for split in labels.parts.values() for image in split for name, _ in image.objects}
@@ -51,8 +61,24 @@ def read(folder: str, files: list[str]) -> Labels:
     return labels
 
 
-def _read_images(coco: COCO, found: list[str | None], path: str, split: str, labels: Labels) -> None:
-    """Add an annotation file's images to a split; found are the images' files."""
+def _read_keypoints(coco: COCO, path: str, labels: Labels) -> dict[int, dict]:
+    """Read the keypoints of an annotation file's categories: {category id: metainfo of the class alone}."""
+    names = {category["id"]: category["name"] for category in coco.dataset["categories"]}
+    with errors.prefix_errors(os.path.join(labels.folder, path)):
+        found = category_fields(coco.dataset["categories"])
+        for category_id, (fields, _) in found.items():
+            labels.name_keypoints(names[category_id], fields)
+    unnamed = sum(bool(entry.get("keypoints")) and entry["category_id"] not in found
+                  for entry in coco.dataset["annotations"])
+    if unnamed:
+        labels.notes.append(f"{path}: {unnamed} annotations have keypoints that their category does not name (in its "
+                            "field keypoints): only their boxes are imported")
+    return {category_id: metainfo for category_id, (_, metainfo) in found.items()}
+
+
+def _read_images(coco: COCO, found: list[str | None], path: str, split: str, labels: Labels,
+                 metainfo: dict[int, dict]) -> None:
+    """Add an annotation file's images to a split; found are the images' files, metainfo that of _read_keypoints."""
     names = {category["id"]: category["name"] for category in coco.dataset["categories"]}
     for info, image in progress(list(zip(coco.dataset["images"], found)), "reading labels"):
         if image is None:
@@ -62,12 +88,31 @@ def _read_images(coco: COCO, found: list[str | None], path: str, split: str, lab
         size = labels.size_of(image, image_size(info))
         if size is None:
             continue
-        objects = []
+        objects, lost = [], 0
         for entry in coco.imgToAnns[info["id"]]:
             where = f"annotation {entry.get('source_id', entry['id'])} of {image}"
-            annotation = {key: value for key, value in entry.items() if key != "source_id"}
-            objects.append((where, names[entry["category_id"]], annotation))
-        labels.add(split, image, size, objects)
+            try:
+                annotation = _read_annotation(entry, metainfo.get(entry["category_id"]))
+            except UserError as error:
+                labels.skipped.append(f"{where}: {error}")
+                lost += 1
+            else:
+                objects.append((where, names[entry["category_id"]], annotation))
+        labels.add(split, image, size, objects, lost)
+
+
+def _read_annotation(entry: dict, metainfo: dict | None) -> dict:
+    """An entry of check_coco as an annotation, with keypoints if its class has some, and for Labels.add to box if it
+    has no box. Raises UserError for invalid keypoints."""
+    annotation = {key: value for key, value in entry.items() if key not in ("source_id", NO_BOX)}
+    if entry.get(NO_BOX):
+        annotation["bbox"] = []
+    elif metainfo is None:
+        annotation.pop("keypoints", None)
+        annotation.pop("num_keypoints", None)
+    if metainfo is not None:
+        POSE.targets.check_annotation(annotation, metainfo)
+    return annotation
 
 
 def _merge_equal_names(content: Any) -> list[str]:
@@ -81,7 +126,10 @@ def _merge_equal_names(content: Any) -> list[str]:
     kept: dict[str, dict] = {}
     same: dict[int, int] = {}
     for entry in categories:
-        same[entry["id"]] = kept.setdefault(entry["name"], entry)["id"]
+        first = kept.setdefault(entry["name"], entry)
+        same[entry["id"]] = first["id"]
+        if not first.get("keypoints"):
+            first.update((field, entry[field]) for field in FIELDS if field in entry)
     if len(kept) == len(categories):
         return []
     content["categories"] = list(kept.values())

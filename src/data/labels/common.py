@@ -11,6 +11,7 @@ from ...core.tables import abbreviate, table
 from ...imaging.reading import read_sizes
 from ..objects import object_problem, without_objects
 from .formats import SPLITS, name_of
+from .keypoints import BOXED, FIELDS, OUTSIDE, bounding_box, place_keypoints
 
 
 @dataclass
@@ -24,14 +25,26 @@ class LabeledImage:
 
 @dataclass
 class Labels:
-    """The labels of a folder: parts {split: images}, categories {class name: category id}, notes on decisions, and
-    messages about skipped entries."""
+    """The labels of a folder: parts {split: images}, categories {class name: category id}, keypoints {class name: the
+    fields of its category (keypoints.py)}, notes on decisions, messages about skipped entries, and repairs {message:
+    count}."""
 
     folder: str
     parts: dict[str, list[LabeledImage]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     categories: dict[str, int] = field(default_factory=dict)
+    keypoints: dict[str, dict] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    repairs: collections.Counter = field(default_factory=collections.Counter)
+
+    def name_keypoints(self, name: str, fields: dict) -> None:
+        """Set the fields of a class's keypoints. Raises UserError if another file gives it different ones."""
+        known = self.keypoints.setdefault(name, fields)
+        for key in FIELDS:
+            if known.get(key) != fields.get(key):
+                ours, others = (abbreviate(given.get(key, [])) or "none" for given in (fields, known))
+                raise UserError(f"the {key} of class {name} differ from another file's ({ours}; {others}); make them "
+                                "equal")
 
     def size_of(self, path: str, stated: tuple[int, int] | None = None) -> tuple[int, int] | None:
         """The size (width, height) of an image to which its boxes refer.
@@ -55,12 +68,14 @@ class Labels:
         """Add an image with objects [(name in messages, class name, COCO annotation without ids)].
 
         `lost` is its number of unreadable labels. Labels that are not objects (objects.py) are skipped, and so is the
-        image if no label of it remains.
+        image if no label of it remains. An object whose bbox is [] gets one around its keypoints.
         """
         kept: list[tuple[str, dict]] = []
         seen: dict = {}
         for where, name, annotation in objects:
-            if problem := object_problem(where, (name, annotation["iscrowd"]), annotation["bbox"], size, seen):
+            problem = self._complete(annotation, size)
+            problem = problem or object_problem(where, _key(name, annotation), annotation["bbox"], size, seen)
+            if problem:
                 self.skipped.append(f"{where}: {problem}")
             else:
                 kept.append((name, annotation))
@@ -69,6 +84,21 @@ class Labels:
         else:
             self.skipped.append(f"image {path}: {without_objects(len(objects) + lost)}")
 
+    def _complete(self, annotation: dict, size: tuple[int, int]) -> str:
+        """Move keypoints into the image, count them, and add a missing box, in place. Returns the problem, or ""."""
+        if "keypoints" not in annotation:
+            return ""
+        keypoints, outside = place_keypoints(annotation["keypoints"], size)
+        annotation["keypoints"], annotation["num_keypoints"] = keypoints, sum(seen > 0 for seen in keypoints[2::3])
+        self.repairs[OUTSIDE] += outside
+        if not annotation["bbox"]:
+            annotation["bbox"] = box = bounding_box(keypoints, size)
+            if not box:
+                return "neither a box nor a keypoint inside the image"
+            annotation["area"] = box[2] * box[3]
+            self.repairs[BOXED] += 1
+        return ""
+
     def note_unused(self, images: list[str], used: Iterable[str | None]) -> None:
         """Add a note on the folder's images that are not in `used`, those of all label files and splits."""
         used = set(used)
@@ -76,6 +106,35 @@ class Labels:
         if unused:
             self.notes.append(f"{len(unused)} images are in no list and no split, and are skipped: "
                               f"{', '.join(unused[:3])}{', ...' if unused[3:] else ''}")
+
+
+# ---------------------------------------------------------------- keypoints
+
+
+def count_labeled(labels: Labels, split: str) -> int:
+    """The number of a split's objects with a labeled keypoint that their class names."""
+    return sum(name in labels.keypoints and annotation["num_keypoints"] > 0
+               for image in labels.parts[split] for name, annotation in image.objects)
+
+
+def choose_task(labels: Labels, task: str) -> None:
+    """Keep the keypoints of labels for "pose" or, if there are some, for "auto"; drop them for "detection".
+
+    Raises UserError if "pose" finds none.
+    """
+    found = sum(count_labeled(labels, split) for split in labels.parts)
+    if task == "pose" and not found:
+        raise UserError(f"{labels.folder}: no object has keypoints; choose --task detection"
+                        f"{f'; {labels.skipped[0]}' if labels.skipped else ''}")
+    if task == "detection" or not found:
+        if task == "auto" and labels.keypoints:
+            named = abbreviate(labels.keypoints, 3)
+            labels.notes.append(f"no object has keypoints, although classes name some ({named}): boxes are imported")
+        labels.keypoints, labels.repairs[OUTSIDE] = {}, 0
+    for name, annotation in (item for images in labels.parts.values() for image in images for item in image.objects):
+        if name not in labels.keypoints:
+            annotation.pop("keypoints", None)
+            annotation.pop("num_keypoints", None)
 
 
 # ---------------------------------------------------------------- splits
@@ -116,6 +175,11 @@ def resolve_splits(labels: Labels, fraction: float, seed: int) -> None:
                             f"{fraction:g} of the training images, --seed {seed})")
 
 
+def _key(name: str, annotation: dict) -> tuple:
+    """What tells an object from others of its image."""
+    return name, annotation["iscrowd"], repr(annotation["bbox"]), repr(annotation.get("keypoints") or "")
+
+
 def deduplicated(labels: Labels, images: Iterable[LabeledImage]) -> dict[str, LabeledImage]:
     """{real path: image} of a split; an image listed repeatedly, as by one file per class, gets all of its objects."""
     kept: dict[str, LabeledImage] = {}
@@ -127,9 +191,9 @@ def deduplicated(labels: Labels, images: Iterable[LabeledImage]) -> dict[str, La
         if first.size != image.size:
             labels.skipped.append(f"image {image.path}: listed a second time with another size")
             continue
-        known = [(name, annotation["bbox"], annotation["iscrowd"]) for name, annotation in first.objects]
+        known = [_key(name, annotation) for name, annotation in first.objects]
         first.objects += [(name, annotation) for name, annotation in image.objects
-                          if (name, annotation["bbox"], annotation["iscrowd"]) not in known]
+                          if _key(name, annotation) not in known]
         joined.append(image.path)
     if joined:
         labels.notes.append(f"{len(joined)} images are listed more than once, or have several label files: each gets "
@@ -187,7 +251,8 @@ def coco_files(labels: Labels) -> dict[str, tuple[dict, list[tuple[str, str]]]]:
 
     Image and annotation ids are unique across splits.
     """
-    categories = [{"id": number, "name": name, "supercategory": "none"} for name, number in labels.categories.items()]
+    categories = [{"id": number, "name": name, "supercategory": "none", **labels.keypoints.get(name, {})}
+                  for name, number in labels.categories.items()]
     files, images_before, objects_before = {}, 0, 0
     for split, images in labels.parts.items():
         if not images:
@@ -209,7 +274,7 @@ def coco_files(labels: Labels) -> dict[str, tuple[dict, list[tuple[str, str]]]]:
 
 
 def summary(labels: Labels) -> str:
-    """A table of images, images without boxes, and boxes of every class, by split."""
+    """A table of images, images without boxes, boxes of every class, and boxes with keypoints, by split."""
     splits = [split for split in SPLITS if labels.parts[split]]
     counts = {split: collections.Counter(name for image in labels.parts[split] for name, _ in image.objects)
               for split in splits}
@@ -217,4 +282,6 @@ def summary(labels: Labels) -> str:
     rows: list[list] = [["images", *(len(labels.parts[split]) for split in splits)], ["without boxes", *empty],
                         ["boxes", *(counts[split].total() for split in splits)]]
     rows += [[f"  {name}", *(counts[split][name] for split in splits)] for name in labels.categories]
+    if labels.keypoints:
+        rows.append(["with keypoints", *(count_labeled(labels, split) for split in splits)])
     return table(["", *splits], [[name, *map(str, numbers)] for name, *numbers in rows])

@@ -18,8 +18,9 @@ SPLITS = ("train", "val", "test")
 SPLIT_OF_WORD = {"train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val",
                  "validation": "val", "test": "test", "testing": "test"}
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
-RECOGNIZED = ("COCO (also Roboflow's and CVAT's exports), Pascal VOC with and without ImageSets, labelImg (XML next to "
-              "the images), YOLO (data.yaml, txt)")
+RECOGNIZED = ("COCO (also exports of Roboflow, CVAT and Label Studio), Pascal VOC with and without ImageSets, labelImg "
+              "(XML next to the images), YOLO (data.yaml, txt), DeepLabCut (CollectedData_*.csv)")
+COCO_KINDS = ("instances_", "person_keypoints_")  # COCO's own files of boxes and keypoints
 HEAD = 4096  # inspected bytes of a file
 SAMPLE = 50  # inspected txt files, and a tenth of the inspected names
 GLANCE = 2000  # files per folder, and folders, that import_hint inspects
@@ -27,7 +28,7 @@ GLANCE = 2000  # files per folder, and folders, that import_hint inspects
 
 @dataclass
 class Found:
-    """A recognized label format: "coco", "voc" or "yolo", its name, and the evidence for it."""
+    """A recognized label format: "coco", "voc", "yolo" or "deeplabcut", its name, and the evidence for it."""
 
     form: str
     name: str
@@ -116,12 +117,19 @@ def _is_coco(data: bytes) -> bool:
     return re.search(rf'"({sections})"\s*:\s*\['.encode(), data) is not None
 
 
-def coco_files(folder: str, files: list[str]) -> list[str]:
-    """The annotation files of boxes in COCO format, without COCO's own files of key points, captions and the like."""
+def coco_files(folder: str, files: list[str], keypoints: bool = False) -> list[str]:
+    """The annotation files of boxes or keypoints in COCO format.
+
+    Of COCO's own files only one kind is used: boxes (instances_*), else keypoints (person_keypoints_*), or with
+    `keypoints` the other way round; those of captions and the like are not used next to these.
+    """
     found = [path for path in files if path.lower().endswith(".json") and _is_coco(_head(folder, path, tail=True))]
-    boxes = [path for path in found if name_of(path).startswith("instances_")]
-    others = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
-    return [path for path in found if not (boxes and name_of(path).startswith(others))]
+    present = [kind for kind in COCO_KINDS if any(name_of(path).startswith(kind) for path in found)]
+    if not present:
+        return found
+    chosen = present[-1] if keypoints else present[0]
+    others = {*COCO_KINDS, "captions_", "panoptic_", "stuff_", "image_info_"} - {chosen}
+    return [path for path in found if not name_of(path).startswith(tuple(others))]
 
 
 def voc_files(folder: str, files: list[str]) -> list[str]:
@@ -137,6 +145,13 @@ def yaml_files(folder: str, files: list[str]) -> list[str]:
              and (stem(path) in ("data", "dataset") or re.search(key, _head(folder, path)))]
     depth = min((path.count("/") for path in found), default=0)
     return [path for path in found if path.count("/") == depth]
+
+
+def deeplabcut_files(folder: str, files: list[str]) -> list[str]:
+    """DeepLabCut's CollectedData_*.csv, those of its videos rather than the joined one in training-datasets/."""
+    found = [path for path in files if re.fullmatch(r"CollectedData_.*\.csv", name_of(path))
+             and re.match(rb"(\xef\xbb\xbf)?scorer,", _head(folder, path))]
+    return [path for path in found if "/training-datasets/" not in f"/{path}"] or found
 
 
 def _yolo_detail(folder: str, files: list[str]) -> str:
@@ -166,15 +181,15 @@ def is_label(line: bytes) -> bool:
     return len(values) >= 5 and values[0] >= 0 and values[0].is_integer()
 
 
-def recognize(folder: str, files: list[str]) -> list[Found]:
-    """The label formats of a folder's files."""
+def recognize(folder: str, files: list[str], keypoints: bool = False) -> list[Found]:
+    """The label formats of a folder's files; keypoints as in coco_files."""
     found = []
-    names = coco_files(folder, files)
+    names = coco_files(folder, files, keypoints)
     if names:
         roboflow = any(name_of(path).endswith("_annotations.coco.json") for path in names)
-        cvat = any(name_of(path) == "instances_default.json" for path in names)
+        cvat = any(name_of(path) in [f"{kind}default.json" for kind in COCO_KINDS] for path in names)
         name = "Roboflow's COCO export" if roboflow else "CVAT's COCO export" if cvat else "COCO labels"
-        found.append(Found("coco", name, ", ".join(names[:3]) + (", ..." if names[3:] else "")))
+        found.append(Found("coco", name, _first_three(names)))
     names, images = voc_files(folder, files), images_of(files)
     if names:
         stems = {os.path.splitext(path)[0] for path in images}
@@ -187,7 +202,14 @@ def recognize(folder: str, files: list[str]) -> list[Found]:
     detail = _yolo_detail(folder, files)
     if detail and (images or yaml_files(folder, files)):
         found.append(Found("yolo", "YOLO labels", detail))
+    names = deeplabcut_files(folder, files)
+    if names:
+        found.append(Found("deeplabcut", "DeepLabCut's labels", _first_three(names)))
     return found
+
+
+def _first_three(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if names[3:] else "")
 
 
 def image_lists(files: Iterable[str]) -> list[str]:

@@ -1,12 +1,10 @@
 """YOLO's labels: a txt file per image with a line "class x y width height" per object, in fractions of the image.
 
-data.yaml names classes and splits. The fractions refer to the image after EXIF rotation, as YOLO's own loaders and most
-tools show it.
+In YOLO's pose labels, x, y and mostly the visibility of each keypoint follow. data.yaml names classes and splits. The
+fractions refer to the image after EXIF rotation, as YOLO's own loaders and most tools show it.
 """
 import os
 from typing import Any
-
-import yaml
 
 from ...core import errors
 from ...core.console import progress
@@ -15,6 +13,7 @@ from ...core.files import read_text
 from .common import Labels
 from .formats import CLASS_FILES, folder_of, images_of, name_of, split_of, yaml_files
 from .names import alike, match_names, normalized
+from .yolo_description import Keypoints, class_count, class_names, read_keypoints, read_yaml
 from .yolo_files import match_labels, parse_line
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -28,48 +27,11 @@ def read_lines(folder: str, path: str, what: str) -> list[str]:
     return [line.strip() for line in read_text(os.path.join(folder, path), what).split("\n")]
 
 
-def read_description(folder: str, path: str) -> dict[str, Any]:
-    """The content of data.yaml: a dictionary of strings, lists and dictionaries. Raises UserError for other files."""
-    text = read_text(os.path.join(folder, path), "a description of YOLO labels")
-    try:
-        # BaseLoader ignores tags, and keeps values as strings: a class named no or 1 must not become False or 1.
-        content = yaml.load(text, yaml.BaseLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{os.path.join(folder, path)}: not a YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{os.path.join(folder, path)}: not a description of YOLO labels (the top level is not a "
-                        "mapping)")
-    return content
-
-
-def class_names(description: dict[str, Any]) -> dict[int, str]:
-    """{class id: name} from data.yaml, where names is a list or a dictionary by id. Raises UserError otherwise."""
-    names = description.get("names") or []
-    names = dict(enumerate(names)) if isinstance(names, list) else names
-    if not (isinstance(names, dict)
-            and all(isinstance(name, str) and _is_class(number) for number, name in names.items())):
-        raise UserError("names is invalid; expected a list of class names, or a dictionary {0: name, 1: name}")
-    return {int(number): name.strip() or f"class_{number}" for number, name in names.items()}
-
-
-def _is_class(text: object) -> bool:
-    """Whether a value is a class id."""
-    return str(text).isdecimal() and len(str(text)) < 10
-
-
-def class_count(description: dict[str, Any]) -> int:
-    """nc of data.yaml, 0 if it has none. Raises UserError if it is not a number."""
-    count = description.get("nc") or "0"
-    if not _is_class(count):
-        raise UserError("nc is invalid; expected a number of classes")
-    return int(count)
-
-
 # ---------------------------------------------------------------- a folder
 
 
-def read(folder: str, files: list[str]) -> Labels:
-    """The Labels of a folder with YOLO's labels.
+def read(folder: str, files: list[str], task: str = "auto") -> Labels:
+    """The Labels of a folder with YOLO's labels; for the task "detection" without keypoints.
 
     data.yaml names the splits; without it, lists train.txt, val.txt, test.txt do, or folder names such as train, valid
     and test. An image without a label file has no objects; an image whose label file is elsewhere or ambiguous is
@@ -77,7 +39,7 @@ def read(folder: str, files: list[str]) -> Labels:
     """
     labels, images = Labels(folder), images_of(files)
     path = _description_path(folder, files)
-    description = read_description(folder, path) if path else {}
+    description = read_yaml(folder, path) if path else {}
     listed = _described_images(folder, files, path, description, labels) if path else None
     if listed is None:
         listed = (_listed_images(folder, files, labels)
@@ -85,6 +47,9 @@ def read(folder: str, files: list[str]) -> Labels:
     with errors.prefix_errors(os.path.join(folder, path or "")):
         names = class_names(description)
         count = class_count(description)
+        described = read_keypoints(description)
+    keypoints = described if task != "detection" else None
+    values_of_box = 5 if described and not keypoints else None
     names = names or _listed_names(folder, files, labels)
     owned, unclear, stray = match_labels(folder, listed, files)
     used: set[int] = set()
@@ -92,12 +57,12 @@ def read(folder: str, files: list[str]) -> Labels:
         if image in unclear:
             labels.skipped.append(f"image {image}: {unclear[image]}")
             continue
-        objects, lost = _read_labels(folder, image, owned.get(image), labels, bool(description.get("kpt_shape")))
+        objects, lost = _read_labels(folder, image, owned.get(image), labels, keypoints, values_of_box)
         size = labels.size_of(image) if objects is not None else None
         if objects is None or size is None:
             continue
         kept = []
-        for where, label, box in objects:
+        for where, label, box, points in objects:
             if names and label not in names and label >= count:
                 labels.skipped.append(f"{where}: class {label}, but there are {max(len(names), count)} classes")
                 lost += 1
@@ -105,6 +70,8 @@ def read(folder: str, files: list[str]) -> Labels:
             used.add(label)
             box = [value * side for value, side in zip(box, size * 2)]
             annotation = {"bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            if keypoints:
+                annotation["keypoints"] = [value * side for point in points for value, side in zip(point, (*size, 1))]
             kept.append((where, names.get(label) or f"class_{label}", annotation))
         labels.add(split, image, size, kept, lost)
     labels.note_unused(images, {image for _, image in listed})
@@ -112,16 +79,29 @@ def read(folder: str, files: list[str]) -> Labels:
                        for path in stray if name_of(path) not in (*CLASS_FILES, *LISTS)]
     labels.categories = _categories(names, used, labels)
     labels.notes += alike(labels.categories)
+    if keypoints:
+        labels.keypoints = {name: keypoints.fields(number - 1) for name, number in labels.categories.items()}
+        labels.notes += _keypoint_notes(path, description)
     return labels
 
 
-def _read_labels(folder: str, image: str, path: str | None, labels: Labels,
-                 keypoints: bool) -> tuple[list[tuple[str, int, list[float]]] | None, int]:
-    """Read an image's label file: ([(name in messages, class id, box in fractions)], number of invalid lines).
+def _keypoint_notes(path: str | None, description: dict[str, Any]) -> list[str]:
+    """Notes on the names and the mirror pairs of keypoints, if data.yaml lacks them."""
+    if description.get("kpt_names"):
+        return []
+    pairs = "" if description.get("flip_idx") else (", and without flip_idx, none is the mirror image of another "
+                                                    "(dataset_config.flip_idx sets such pairs)")
+    return [f"{path} has no kpt_names: keypoints are named keypoint_1, keypoint_2, ...{pairs}"]
 
-    None and 0 if the file cannot be read.
+
+def _read_labels(folder: str, image: str, path: str | None, labels: Labels, keypoints: Keypoints | None,
+                 most: int | None) -> tuple[list[tuple[str, int, list, list]] | None, int]:
+    """Read an image's label file: ([(name in messages, class id, box, keypoints)], number of invalid lines).
+
+    Box and keypoints as from parse_line; only the first `most` values of a line count. None and 0 if the file cannot be
+    read.
     """
-    objects: list[tuple[str, int, list[float]]] = []
+    objects: list[tuple[str, int, list, list]] = []
     lost = 0
     if path is None:
         return objects, lost
@@ -135,7 +115,7 @@ def _read_labels(folder: str, image: str, path: str | None, labels: Labels,
             continue
         where = f"{path}, line {number}"
         try:
-            objects.append((where, *parse_line(line, keypoints)))
+            objects.append((where, *parse_line(" ".join(line.split()[:most]), keypoints)))
         except ValueError as error:
             labels.skipped.append(f"{where}: {error}")
             lost += 1

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 from ...core.errors import UserError
 from ...core.tables import abbreviate
 from .formats import first_line, folder_of, images_of, is_label, stem
+from .keypoints import TOLERANCE
 from .names import plain_name, plain_names
+from .yolo_description import Keypoints
 
 MAX_CLASS = 2**31 - 1
-TOLERANCE = 0.01  # fraction of the image by which a coordinate may lie outside
 
 
-def parse_line(line: str, keypoints: bool = False) -> tuple[int, list[float]]:
-    """Parse a label line: (class id, box [x, y, width, height] in fractions of the image, from its upper left corner).
+def parse_line(line: str, keypoints: Keypoints | None = None) -> tuple[int, list[float], list[list[float]]]:
+    """Parse a label line: (class id, box [x, y, width, height], keypoints [[x, y, visibility]]).
 
-    A line with more than five numbers is a polygon, which gives its bounding box, or with keypoints a box and points.
+    Box, from its upper left corner, and keypoints are in fractions of the image. A line with more than five numbers is
+    a polygon, which gives its bounding box, or with Keypoints a box and these, of which absent ones are 0, 0, 0.
     Coordinates may be outside 0 to 1 by TOLERANCE, as in YOLO's own loader; the box is clipped to the image. Raises
     ValueError for an invalid label.
     """
@@ -23,20 +25,38 @@ def parse_line(line: str, keypoints: bool = False) -> tuple[int, list[float]]:
         values = [float(word) for word in line.split()]
     except ValueError:
         raise ValueError("not all values are numbers") from None
+    if keypoints and len(values) != 5 + keypoints.count * keypoints.values:
+        raise ValueError(f"{len(values)} numbers; expected {5 + keypoints.count * keypoints.values}: a class, a box of "
+                         f"4 and {keypoints.count} keypoints of {keypoints.values} (kpt_shape)")
+    hint = "; keypoints need kpt_shape in data.yaml" if len(values) > 5 and not keypoints else ""
     if len(values) < 5 or (len(values) > 5 and len(values) % 2 == 0 and not keypoints):
-        raise ValueError(f"{len(values)} numbers; expected a class and a box of 4, or a polygon of at least 3 points")
+        raise ValueError(f"{len(values)} numbers; expected a class and a box of 4, or a polygon of at least 3 "
+                         f"points{hint}")
     label = values[0]
     if not 0 <= label <= MAX_CLASS or not label.is_integer():
         raise ValueError(f"class {line.split()[0][:50]}; expected an integer from 0")
+    points = _read_points(values[5:], keypoints.values) if keypoints else []
     values = values[1:5] if keypoints else values[1:]
-    outside = next((value for value in values if not -TOLERANCE <= value <= 1 + TOLERANCE), None)
+    coordinates = [*values, *(value for point in points for value in point[:2])]
+    outside = next((value for value in coordinates if not -TOLERANCE <= value <= 1 + TOLERANCE), None)
     if outside is not None:
-        raise ValueError(f"coordinates outside 0 to 1 ({outside:g})")
+        raise ValueError(f"coordinates outside 0 to 1 ({outside:g}){hint}")
     if len(values) == 4:
         x, y, width, height = values
-        return int(label), _inside(x - width / 2, y - height / 2, width, height)
+        return int(label), _inside(x - width / 2, y - height / 2, width, height), points
     left, top = min(values[::2]), min(values[1::2])
-    return int(label), _inside(left, top, max(values[::2]) - left, max(values[1::2]) - top)
+    return int(label), _inside(left, top, max(values[::2]) - left, max(values[1::2]) - top), points
+
+
+def _read_points(values: Sequence[float], count: int) -> list[list[float]]:
+    """Keypoints [x, y, visibility] of `count` values each: without visibility, those at 0, 0 are absent."""
+    points = [list(values[start : start + count]) for start in range(0, len(values), count)]
+    if count == 2:
+        points = [[x, y, 2 if x or y else 0] for x, y in points]
+    wrong = next((seen for _, _, seen in points if seen not in (0, 1, 2)), None)
+    if wrong is not None:
+        raise ValueError(f"visibility {wrong:g}; expected 0 (absent), 1 (hidden) or 2 (visible)")
+    return [[x, y, seen] if seen else [0, 0, 0] for x, y, seen in points]
 
 
 def _inside(x: float, y: float, width: float, height: float) -> list[float]:
