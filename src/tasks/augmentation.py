@@ -92,21 +92,35 @@ def random_augmentation(rng: np.random.Generator, image_size: tuple[int, int], i
     return Augmentation(center, width, rotation, flip, steps, lighting)
 
 
-def augmented_view(pixels: np.ndarray, augmentation: Augmentation, layout: Layout) -> tuple[dict, np.ndarray, int]:
+@dataclass(frozen=True)
+class Placement:
+    """Where an augmented image lies in the output.
+
+    matrix [2, 3] maps points of the image, in pixels, to output pixels; upright does without the rotation; rotation in
+    degrees; mirrored_in, the image's width in pixels if points must be mirrored first, else 0.
+    """
+
+    matrix: np.ndarray
+    upright: np.ndarray
+    rotation: float = 0.0
+    mirrored_in: int = 0
+
+
+def augmented_view(pixels: np.ndarray, augmentation: Augmentation, layout: Layout) -> tuple[dict, Placement]:
     """Apply an Augmentation to an image, BGR uint8.
 
     Returns {"image": uint8 [H, W, 3], "color": float32 [3, 4]}: applying the color map, which augments and normalizes,
-    to the image gives the network's input. Also the map of points of the image to the output, [2, 3], and the image's
-    width in pixels if points must be mirrored first, else 0.
+    to the image gives the network's input. Also the image's Placement.
     """
     width, center, mirrored_in = pixels.shape[1], augmentation.center, 0
     if augmentation.flip:
         pixels, mirrored_in = cv2.flip(pixels, 1), width
         center = np.array([width - center[0] - 1, center[1]], np.float32)
-    region = center, augmentation.width, augmentation.rotation
-    view = geometry.warp(pixels, geometry.affine_matrix(*region, layout.input_size), layout.input_size)
+    region, rotation = (center, augmentation.width), augmentation.rotation
+    view = geometry.warp(pixels, geometry.affine_matrix(*region, rotation, layout.input_size), layout.input_size)
     gray = mean_gray(view) if augmentation.steps else 0.0  # only for the contrast step
     color = color_matrix(augmentation.steps, augmentation.lighting, gray, layout.eig_val, layout.eig_vec)
     color = normalizing_matrix(color, layout.mean, layout.std)
     inputs = {"image": view, "color": color.astype(np.float32)}
-    return inputs, geometry.affine_matrix(*region, layout.out_size), mirrored_in
+    matrix, upright = (geometry.affine_matrix(*region, angle, layout.out_size) for angle in (rotation, 0.0))
+    return inputs, Placement(matrix, upright, rotation, mirrored_in)

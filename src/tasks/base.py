@@ -9,24 +9,28 @@ class Head:
     """One head of the network: the name of its map and prefix of its parameters, and its number of channels.
 
     A heatmap's values are logits of a pixel being a center. flip is how the flip test combines the maps of an image and
-    of its mirror image: "mean", or "none" for the image's map alone.
+    of its mirror image: "mean", or "none" for the image's map alone. Before the mean, channel i of the mirrored map is
+    replaced by signs[i] times channel mirrored[i], if these are given.
     """
 
     name: str
     channels: int
     heatmap: bool = False
     flip: str = "none"
+    mirrored: tuple[int, ...] = ()
+    signs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Task:
     """A kind of detection.
 
-    Attributes: heads, the names of all heads that its network may have, and class_heads, those whose shape may
-    depend on the number of classes; losses {name in logs and records, which ends in _loss: label in charts}, the
-    heatmap's first; metrics {name: label in reports}, AP and AP50 first, higher is better and negative means
-    undefined; package, the Python package of the modules below; optional_metrics, those that may be undefined for a
-    data set with objects.
+    Attributes: heads, the names of all heads that its network may have, and class_heads, those whose shape may depend
+    on the number of classes or keypoints; losses {name in logs and records, which ends in _loss: label in charts}, the
+    heatmap's first; metrics {name: label in reports}, AP and AP50 first, higher is better and negative means undefined;
+    package, the Python package of the modules below; optional_metrics, those that may be undefined for a data set with
+    objects; annotation, the beginning of its annotation files' names in COCO; options, the parameters that other tasks
+    do not have.
 
     metainfo describes the objects of a data set, from its annotation file: a dictionary with classes, category_ids and
     the task's additions. It is stored in manifests and side files, which serve as metainfo. Objects are those of one
@@ -37,9 +41,13 @@ class Task:
 
     - targets: METAINFO {name: its check}, read_metainfo(categories), object_columns(metainfo), check_annotation(entry,
       metainfo) and read_object(annotation, metainfo) define the task's additions to metainfo, MindRecord files,
-      annotations and objects. layout_of(config, metainfo), random_augmentation(...), warp(objects, matrix,
-      mirrored_in), empty_heatmaps(count, layout), encode(objects, layout, heatmaps), columns(heatmaps_on_host) and
-      draws_on_host(config, device_target) create the training targets.
+      annotations and objects; fits(content), whether an unchecked annotation file is the task's;
+      is_consistent(metainfo); check_same(ours, theirs) compares a model's metainfo with a data set's;
+      configured(metainfo, config) applies a configuration's changes; observed(metainfo, labels, ...) leaves out what
+      no object has; notes(metainfo) are (remarks, warnings). layout_of(config, metainfo), random_augmentation(...),
+      warp(objects, place, layout), empty_heatmaps(count, layout), encode(objects, layout, heatmaps),
+      columns(heatmaps_on_host) and draws_on_host(config, device_target) create the training targets; where the host
+      draws, there is no DrawTargets.
     - device: heads(net_config, metainfo), the network's Heads in order; build_loss(net_config, ...), a cell with
       micro_batches, norms(targets) and construct(maps, targets, norms) -> {"loss" and each of losses: scalar},
       where maps and targets are dictionaries; DrawTargets(layout), a cell that completes the targets;
@@ -47,12 +55,15 @@ class Task:
     - preview: draw_batch(batch, names, layout, net_config, metainfo), a training batch as one image.
     - onnx: decode(graph, maps, decode_cell), Decode as ONNX nodes.
     - results: columns(metainfo), the rows' columns; to_image, merge, scaled, rows_from_objects, coco_records,
-      rows_from_records, draw, table_columns and table_cells, the processing of rows.
-    - schema: Object, the web service's description of an object, and objects(rows, metainfo).
-    - weights: REQUIRED heads, MMDETECTION {head: MMDetection's name}, describe_heads(weight), for other projects'
-      weights.
-    - scores: score(coco, records), score_voc(coco, records), class_table(metrics), evaluate, confusion_matrix and
-      image_quality.
+      rows_from_records, draw, table_columns and table_cells, the processing of rows; category_fields(metainfo) of
+      COCO-style files, attributes(metainfo) of a Prediction.
+    - schema: Object, the web service's description of an object, and objects(rows, metainfo); about(metainfo), further
+      entries of /health.
+    - weights: REQUIRED heads, MMDETECTION {head: MMDetection's name}, describe_heads(weight), counted(weight),
+      counted_names(metainfo), coco_categories(weight), for other projects' weights; named_channels(net_config,
+      metainfo), for fine-tuning.
+    - scores: check(metainfo, eval_config), score(coco, records, eval_config), score_voc(coco, records),
+      class_table(metrics), tables(metrics) of a report, evaluate, confusion_matrix and image_quality.
     """
 
     name: str
@@ -62,6 +73,8 @@ class Task:
     metrics: dict[str, str]
     package: str
     optional_metrics: tuple[str, ...] = ()
+    annotation: str = "instances"
+    options: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> ModuleType:
         if name.startswith("_"):

@@ -112,6 +112,19 @@ def top_k(heat: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return scores, flat % pixels, flat // pixels
 
 
+def top_k_of_channels(heat: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest values of each channel of heat [N, C, H, W], largest first: scores and ind (y * W + x), int32, both
+    [N, C, k]."""
+    n, channels, height, width = heat.shape
+    pixels = height * width
+    values = heat.reshape(n, channels, pixels)
+    if pixels < k:  # the missing entries have score 0, at the last cell
+        values = ops.concat((values, ops.full((n, channels, k), -1.0, dtype=heat.dtype)), 2)
+    scores, ind = ops.topk(values, k)
+    last = ops.full_like(ind, pixels - 1)
+    return ops.maximum(scores, ops.zeros_like(scores)), ops.minimum(ind, last).astype(ms.int32)
+
+
 def decode_boxes(heat: Tensor, wh: Tensor, reg: Tensor | None, k: int,
                  cat_spec_wh: bool = False) -> tuple[Tensor, Tensor]:
     """Decode boxes from heatmap, size and offset.

@@ -1,23 +1,32 @@
 """Detections as rows [..., D]: a box x1, y1, x2, y2, a score, a label, and the task's additional columns."""
+import math
+from collections.abc import Mapping
+
 import numpy as np
 
-COLUMNS = {"box": 4, "score": 1, "label": 1}  # of all tasks, before additional ones
+Columns = Mapping[str, int | tuple[int, ...]]  # {name: number of values, or shape}
+COLUMNS: Columns = {"box": 4, "score": 1, "label": 1}  # of all tasks, before additional ones
 
 
-def width(columns: dict[str, int]) -> int:
+def width(columns: Columns) -> int:
     """The number of values in a row."""
-    return sum(columns.values())
+    return sum(math.prod(_shape(columns[name])) for name in columns)
 
 
-def column(rows: np.ndarray, name: str, columns: dict[str, int] = COLUMNS) -> np.ndarray:
-    """A view of one column: [...] if it is a single number, else [..., its width].
+def _shape(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return size if isinstance(size, tuple) else () if size == 1 else (size,)
+
+
+def column(rows: np.ndarray, name: str, columns: Columns = COLUMNS) -> np.ndarray:
+    """A view of one column: [...] if it is a single number, else [..., its shape].
 
     >>> column(np.array([[1, 2, 3, 4, 0.5, 7]]), "label")
     array([7.])
     """
     names = list(columns)
-    start = sum(columns[before] for before in names[: names.index(name)])
-    return rows[..., start] if columns[name] == 1 else rows[..., start : start + columns[name]]
+    start = width({before: columns[before] for before in names[: names.index(name)]})
+    shape = _shape(columns[name])
+    return rows[..., start : start + math.prod(shape)].reshape(*rows.shape[:-1], *shape)
 
 
 def boxes(rows: np.ndarray) -> np.ndarray:
@@ -35,8 +44,8 @@ def labels(rows: np.ndarray) -> np.ndarray:
     return column(rows, "label")
 
 
-def added(rows: np.ndarray, columns: dict[str, int]) -> dict[str, np.ndarray]:
-    """The task's additional columns: {name: [..., its width], or [...] if it is a single number}."""
+def added(rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
+    """The task's additional columns: {name: [..., its shape], or [...] if it is a single number}."""
     return {name: column(rows, name, columns) for name in columns if name not in COLUMNS}
 
 

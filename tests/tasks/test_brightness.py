@@ -90,7 +90,8 @@ def test_it_is_converted(lit_records, make_config):
     assert objects["light"].shape == (len(objects["labels"]), 3)
     assert 0 < objects["light"].min() < objects["light"].max() <= 1
     with user_error("converted for brightness", "net_config.task is detection"):
-        TrainSet(make_config(*small))
+        TrainSet(make_config(*small, "--net_config.task", "detection"))
+    assert TrainSet(make_config(*small)).task.name == "brightness"  # found in the manifest
 
 
 def test_records_of_detection_are_not_trained_on(tiny_records, tmp_path):
@@ -193,7 +194,7 @@ def test_other_objects_have_another_measure(lit_data, make_config):
     assert measure_of(eval_set, config) != before
 
 
-@pytest.mark.parametrize("name", [None, [], {}, 3, "Detection", "pose"])
+@pytest.mark.parametrize("name", [None, [], {}, 3, "Detection", "poses"])
 def test_a_name_that_is_no_tasks(name):
     from src.tasks import task_of
 

@@ -13,4 +13,5 @@ DETECTION = Task(
     },
     package=__package__,
     optional_metrics=("AP_small", "AP_medium", "AP_large", "AR_small", "AR_medium", "AR_large"),
+    options=("net_config.dense_wh", "net_config.norm_wh", "net_config.cat_spec_wh"),
 )

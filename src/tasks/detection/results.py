@@ -12,8 +12,10 @@ from ...imaging.view import View
 from ...native.extensions import extension
 from .. import rows as row
 
+RECORD: dict = {}  # tests of a record's further fields: {name: its test}
 
-def columns(metainfo: dict) -> dict[str, int]:
+
+def columns(metainfo: dict) -> row.Columns:
     """{name: number of values} of a row's columns: only the common ones."""
     return row.COLUMNS
 
@@ -100,3 +102,13 @@ def table_columns(metainfo: dict) -> list[str]:
 def table_cells(rows: np.ndarray) -> list[list[str]]:
     """The cells of table_columns for rows [M, 6]."""
     return [[f"{side:.2f}" for side in box] for box in row.boxes(rows)]
+
+
+def category_fields(metainfo: dict) -> dict:
+    """Further fields of every category in a COCO-style file of records: none."""
+    return {}
+
+
+def attributes(metainfo: dict) -> dict:
+    """What a Prediction has in addition to its rows: nothing."""
+    return {}

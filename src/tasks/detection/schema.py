@@ -21,3 +21,8 @@ def objects(rows: np.ndarray, metainfo: dict) -> list[dict]:
     return [{"class": metainfo["classes"][int(label)], "label": int(label), "score": round(float(score), 4),
              "box": [round(float(side), 2) for side in box]}
             for box, score, label in zip(row.boxes(rows), row.scores(rows), row.labels(rows))]
+
+
+def about(metainfo: dict) -> dict:
+    """Further entries of /health."""
+    return {}

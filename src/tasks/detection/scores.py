@@ -11,7 +11,8 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ...core import tables
+from ...core.tables import table as text_table
+from ...core.tables import truncate_middle
 from . import DETECTION, voc_scores
 from .voc_scores import score_text
 
@@ -21,20 +22,28 @@ MAX_SHOWN_CLASSES = 120  # in class_table
 def evaluate(coco: COCO, records: Sequence[dict]) -> COCOeval:
     """pycocotools' accumulated evaluation of records against coco."""
     with contextlib.redirect_stdout(io.StringIO()):
-        if records:
-            results = coco.loadRes(records)
-        else:  # pycocotools cannot load an empty list
-            results = COCO()
-            results.dataset = {**coco.dataset, "annotations": []}
-            results.createIndex()
-        evaluation = COCOeval(coco, results, "bbox")
+        evaluation = COCOeval(coco, results_of(coco, records), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
 
 
-def score(coco: COCO, records: Sequence[dict]) -> tuple[str, dict[str, Any]]:
-    """COCO's evaluation of records against coco: (its 12-line table, metrics).
+def results_of(coco: COCO, records: Sequence[dict]) -> COCO:
+    """Records as pycocotools' COCO."""
+    if records:
+        return coco.loadRes(records)
+    results = COCO()  # pycocotools cannot load an empty list
+    results.dataset = {**coco.dataset, "annotations": []}
+    results.createIndex()
+    return results
+
+
+def check(metainfo: dict, eval_config: Any) -> None:
+    """Raise UserError for settings that do not fit a model's metainfo; here there are none."""
+
+
+def score(coco: COCO, records: Sequence[dict], eval_config: Any = None) -> tuple[str, dict[str, Any]]:
+    """COCO's evaluation of records against coco: (its 12-line table, metrics). eval_config has no effect.
 
     metrics: the twelve numbers by the names of the task's metrics; AP_per_class and AP50_per_class {class name: value,
     None if it has no objects}; objects_per_class, the numbers of objects that count: all but crowds.
@@ -43,17 +52,23 @@ def score(coco: COCO, records: Sequence[dict]) -> tuple[str, dict[str, Any]]:
     with contextlib.redirect_stdout(io.StringIO()) as table:
         evaluation.summarize()
     metrics: dict[str, Any] = {name: float(value) for name, value in zip(DETECTION.metrics, evaluation.stats)}
-    precision = evaluation.eval["precision"]  # [IoU, recall, class, area, detections]
-    for key, values in (("AP_per_class", precision[:, :, :, 0, -1]), ("AP50_per_class", precision[:1, :, :, 0, -1])):
-        metrics[key] = {}
-        for index, category_id in enumerate(evaluation.params.catIds):
-            of_class = values[:, :, index]
-            known = of_class[of_class > -1]
-            metrics[key][coco.cats[category_id]["name"]] = float(np.mean(known)) if known.size else None
+    metrics |= per_class(coco, evaluation)
     numbers = Counter(entry["category_id"] for entry in coco.dataset["annotations"] if not entry.get("iscrowd"))
     metrics["objects_per_class"] = {coco.cats[category_id]["name"]: numbers[category_id]
                                     for category_id in evaluation.params.catIds}
     return table.getvalue().rstrip(), metrics
+
+
+def per_class(coco: COCO, evaluation: COCOeval) -> dict[str, dict[str, float | None]]:
+    """{"AP_per_class", "AP50_per_class": {class name: value, None if it has no objects}} of an evaluation."""
+    precision = evaluation.eval["precision"]  # [threshold, recall, class, area, detections]
+    metrics: dict[str, dict[str, float | None]] = {"AP_per_class": {}, "AP50_per_class": {}}
+    for key, values in zip(metrics, (precision[:, :, :, 0, -1], precision[:1, :, :, 0, -1])):
+        for index, category_id in enumerate(evaluation.params.catIds):
+            of_class = values[:, :, index]
+            known = of_class[of_class > -1]
+            metrics[key][coco.cats[category_id]["name"]] = float(np.mean(known)) if known.size else None
+    return metrics
 
 
 def score_voc(coco: COCO, records: list[dict]) -> tuple[str, dict]:
@@ -66,6 +81,11 @@ def score_voc(coco: COCO, records: list[dict]) -> tuple[str, dict]:
     return f"Pascal VOC, IoU {voc_scores.IOU}, without difficult objects\n{table}", values
 
 
+def tables(metrics: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Further tables of a report: none."""
+    return []
+
+
 def class_table(metrics: dict[str, Any]) -> str:
     """Format AP, AP50 and objects per class, from score()'s metrics; only the best and worst of many classes."""
     values = metrics["AP_per_class"]
@@ -74,7 +94,7 @@ def class_table(metrics: dict[str, Any]) -> str:
         names.sort(key=lambda name: math.inf if values[name] is None else -values[name])
     rows = [[name, score_text(values[name]), score_text(metrics["AP50_per_class"][name]),
              str(metrics["objects_per_class"][name])] for name in names]
-    return tables.table(["class", "AP", "AP50", "objects"], tables.truncate_middle(rows, MAX_SHOWN_CLASSES))
+    return text_table(["class", "AP", "AP50", "objects"], truncate_middle(rows, MAX_SHOWN_CLASSES))
 
 
 # ---------------------------------------------------------------- errors by class and image

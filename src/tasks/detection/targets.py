@@ -16,9 +16,38 @@ from ..augmentation import random_augmentation as random_augmentation
 METAINFO: dict = {}  # in addition to classes and category_ids
 
 
+def fits(content: dict) -> bool:
+    """Whether an annotation file, unchecked, has this task's fields; boxes with any further ones do."""
+    return True
+
+
+def is_consistent(metainfo: dict) -> bool:
+    """Whether the additions to metainfo fit its classes; here there are none."""
+    return True
+
+
 def read_metainfo(categories: list[dict]) -> dict:
     """The additions of this task to metainfo from the categories of an annotation file: none."""
     return {}
+
+
+def configured(metainfo: dict, config: Any) -> dict:
+    """metainfo with a configuration's changes: none."""
+    return metainfo
+
+
+def check_same(ours: dict, theirs: dict) -> None:
+    """Raise UserError unless a data set's metainfo has a model's additions; here there are none."""
+
+
+def observed(metainfo: dict, labels: np.ndarray) -> dict:
+    """metainfo without what no object has, given the objects' labels [M] and object_columns: all of it."""
+    return metainfo
+
+
+def notes(metainfo: dict) -> tuple[list[str], list[str]]:
+    """(remarks, warnings) about a data set's metainfo: none."""
+    return [], []
 
 
 def object_columns(metainfo: dict) -> dict[str, int]:
@@ -57,13 +86,10 @@ def empty_heatmaps(count: int, layout: Layout) -> dict[str, np.ndarray]:
     return {"hm": np.zeros((count, layout.num_classes, height, width), np.float32)}
 
 
-def warp(objects: dict, matrix: np.ndarray, mirrored_in: int) -> dict:
-    """Transform objects of an image by a matrix [2, 3], both from augmentation.augmented_view.
-
-    If mirrored_in, the width of the image, is not 0, they are mirrored first.
-    """
-    boxes = geometry.flip_boxes(objects["boxes"], mirrored_in) if mirrored_in else objects["boxes"]
-    return {**objects, "boxes": geometry.transform_boxes(boxes, matrix)}
+def warp(objects: dict, place: augmentation.Placement, layout: augmentation.Layout) -> dict:
+    """Objects of an image in output pixels."""
+    boxes = geometry.flip_boxes(objects["boxes"], place.mirrored_in) if place.mirrored_in else objects["boxes"]
+    return {**objects, "boxes": geometry.transform_boxes(boxes, place.matrix)}
 
 
 def encode(objects: dict, layout: Layout, heatmaps: dict | None = None) -> dict[str, np.ndarray]:
@@ -72,7 +98,7 @@ def encode(objects: dict, layout: Layout, heatmaps: dict | None = None) -> dict[
 
 
 @functools.lru_cache(maxsize=512)
-def _kernel(radius: int, mse_loss: bool) -> np.ndarray:
+def kernel_of(radius: int, mse_loss: bool) -> np.ndarray:
     """The gaussian of a radius; of fixed width with the mean-squared-error option (the original's hm_gauss)."""
     if mse_loss:
         return gaussians.gaussian_kernel(3 * gaussians.MSRA_SIGMA, gaussians.MSRA_SIGMA)
@@ -104,7 +130,7 @@ def encode_targets(boxes: np.ndarray, labels: np.ndarray, layout: Layout, hm: An
         center = np.array([(x1 + x2) / 2, (y1 + y2) / 2], np.float32)
         x, y = center.astype(np.int32)
         radius = int(gaussians.gaussian_radius(math.ceil(h), math.ceil(w)))
-        kernel = _kernel(radius, layout.mse_loss)
+        kernel = kernel_of(radius, layout.mse_loss)
         objects[slot] = label, len(kernel) // 2
         if hm is not None:
             gaussians.draw_gaussian(hm[label], x, y, kernel)
@@ -114,7 +140,7 @@ def encode_targets(boxes: np.ndarray, labels: np.ndarray, layout: Layout, hm: An
         wh[slot] = w, h
         if layout.dense_wh:
             # The original's draw_dense_reg uses the sigma of the heatmap's fixed gaussian as a radius.
-            dense_kernel = _kernel(gaussians.MSRA_SIGMA, False) if layout.mse_loss else kernel
+            dense_kernel = kernel_of(gaussians.MSRA_SIGMA, False) if layout.mse_loss else kernel
             gaussians.draw_dense_value(dense, hm.max(0), x, y, dense_kernel, (w, h))
     targets: dict[str, Any] = {"objects": objects} if hm is None else {"hm": hm}
     targets |= {"ind": ind, "reg": reg, "reg_mask": reg_mask}

@@ -3,9 +3,9 @@ import numpy as np
 
 from src.tasks import rows as row
 from src.tasks.detection import results
-from src.tasks.detection.results import draw, merge, scaled, to_image
+from src.tasks.detection.results import RECORD, attributes, category_fields, draw, merge, scaled, to_image
 
-__all__ = ["draw", "merge", "scaled", "to_image"]
+__all__ = ["RECORD", "attributes", "category_fields", "draw", "merge", "scaled", "to_image"]
 
 
 def columns(metainfo):

@@ -8,6 +8,10 @@ class Object(schema.Object):
     light: list[float]
 
 
+def about(metainfo):
+    return {"channels": metainfo["channels"]}
+
+
 def objects(rows, metainfo):
     return [{**found, "light": light}
             for found, light in zip(schema.objects(rows[:, :6], metainfo), rows[:, 6:].tolist())]

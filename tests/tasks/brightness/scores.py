@@ -2,12 +2,12 @@
 import numpy as np
 
 from src.tasks.detection import scores
-from src.tasks.detection.scores import class_table, confusion_matrix, evaluate, image_quality, score_voc
+from src.tasks.detection.scores import check, class_table, confusion_matrix, evaluate, image_quality, score_voc, tables
 
-__all__ = ["class_table", "confusion_matrix", "evaluate", "image_quality", "score_voc"]
+__all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "score_voc", "tables"]
 
 
-def score(coco, records):
+def score(coco, records, eval_config=None):
     text, metrics = scores.score(coco, records)
     right = []
     for image_id, annotations in coco.imgToAnns.items():

@@ -4,9 +4,22 @@ import numpy as np
 from src.core.errors import UserError
 from src.core.kinds import is_number, is_text, list_of
 from src.tasks.detection import targets
-from src.tasks.detection.targets import draws_on_host, empty_heatmaps, layout_of, random_augmentation, warp
+from src.tasks.detection.targets import (
+    check_same,
+    configured,
+    draws_on_host,
+    empty_heatmaps,
+    is_consistent,
+    layout_of,
+    notes,
+    random_augmentation,
+    warp,
+)
 
-__all__ = ["draws_on_host", "empty_heatmaps", "layout_of", "random_augmentation", "warp"]
+__all__ = [
+    "check_same", "configured", "draws_on_host", "empty_heatmaps", "is_consistent", "layout_of", "notes",
+    "random_augmentation", "warp",
+]
 
 METAINFO = {"channels": list_of(is_text, least=1)}
 
@@ -16,6 +29,15 @@ def read_metainfo(categories):
     if not METAINFO["channels"](channels) or any(category.get("channels") != channels for category in categories):
         raise UserError("its categories name no channels, or different ones; the task brightness needs them")
     return {"channels": channels}
+
+
+def fits(content):
+    return any("channels" in category for category in content["categories"])
+
+
+def observed(metainfo, labels, light):
+    assert len(labels) == len(light)
+    return metainfo
 
 
 def object_columns(metainfo):

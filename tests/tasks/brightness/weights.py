@@ -1,6 +1,6 @@
 """No other project has the head light."""
-from src.tasks.detection.weights import describe_heads
+from src.tasks.detection.weights import coco_categories, counted, counted_names, describe_heads, named_channels
 
-__all__ = ["describe_heads"]
+__all__ = ["coco_categories", "counted", "counted_names", "describe_heads", "named_channels"]
 REQUIRED = ("hm", "wh", "light")
 MMDETECTION: dict[str, str] = {}
