@@ -2,7 +2,7 @@
 import numpy as np
 import torch
 
-from tests import torch_family, torch_reference
+from tests import torch_family, torch_pose, torch_reference
 
 CLASSES = 80
 NETWORKS = {  # by net_config.arch
@@ -15,7 +15,8 @@ NETWORKS = {  # by net_config.arch
 
 def peers(part):
     """Return {"PyTorch ...": make} for the parts that exist in PyTorch."""
-    makers = {"train": make_training, "infer": make_inference, "decode": make_decoding, "family": make_of_family}
+    makers = {"train": make_training, "infer": make_inference, "decode": make_decoding, "family": make_of_family,
+              "pose": make_of_pose}
     return {f"PyTorch {torch.__version__}": makers[part]} if part in makers else {}
 
 
@@ -36,6 +37,30 @@ def make_training(case, arrays, arch=""):
     def step():
         optimizer.zero_grad()
         torch_reference.detection_loss(*network(image), hm, ind.long(), reg, reg_mask, wh)[0].backward()
+        optimizer.step()
+
+    return step
+
+
+def make_of_pose(case, inputs):
+    """Inference, without keypoints, or a training step on a batch {name: array} of a pose network."""
+    arch, _, case = case.partition(": ")
+    network = torch_pose.PoseNet(arch)
+    if case.startswith("inference"):
+        network, image = network.eval(), torch.tensor(inputs)
+
+        def infer():
+            with torch.no_grad():
+                maps = network(image)
+                boxes([maps[name] for name in ("hm", "wh", "reg")])
+
+        return infer
+    batch = {name: torch.tensor(value) for name, value in inputs.items()}
+    optimizer = torch.optim.Adam(network.train().parameters(), 1e-6)
+
+    def step():
+        optimizer.zero_grad()
+        torch_pose.pose_loss(network(batch["image"]), batch).backward()
         optimizer.step()
 
     return step

@@ -1,10 +1,10 @@
-"""Convert a trained detector of the paper authors' code (resdcn, res, dla_34, hourglass), of MMDetection
-(centernet_r18-dcnv2, centernet_r18) or of the MindSpore model zoo into a checkpoint for eval.py, export.py and
-fine-tuning. With --reverse, convert such a checkpoint for the paper authors' code (--output_file X.pth) or the model
-zoo (--output_file X.ckpt)."""
+"""Convert a trained detector of the paper authors' code (resdcn, res, dla_34, dlav0_34, hourglass), of MMDetection
+(centernet_r18-dcnv2, centernet_r18) or of the MindSpore model zoo (detection, pose) into a checkpoint for eval.py,
+export.py and fine-tuning. With --reverse, convert such a checkpoint for the paper authors' code (--output_file X.pth)
+or the model zoo (--output_file X.ckpt)."""
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,16 @@ import numpy as np
 from ..core import errors
 from ..core.backups import never_ours, require_ours
 from ..core.errors import UserError
-from ..core.project import PACKAGE, command
+from ..core.project import command
 from ..core.tables import abbreviate
 from ..core.version import version
 from ..inference.options import OptionParser
 from ..model_utils.config import Config
 from ..model_utils.mindspore_version import require_mindspore
+from ..tasks import Task, task_of
 from ..weights.side_file import HAS_SIDE_FILE, checkpoint_path, resolve_checkpoint_alias, side_file
 
 TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
-COCO_CLASSES = os.path.join(PACKAGE, "weights", "names", "coco_classes.txt")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="checkpoint to write, along with its side file; with --reverse, .ckpt selects a model-zoo "
                              f"checkpoint, {', '.join(TORCH_ENDINGS)} a PyTorch file for the paper authors' code")
     parser.add_argument("--annotation",
-                        help="COCO-format annotation file with the class names, in the order of their ids "
-                             "(default: the names in the PyTorch file, or COCO's for 80 classes)")
+                        help="COCO-format annotation file with the names of the classes, in the order of their ids, "
+                             "and of keypoints (default: the names in the PyTorch file, or COCO's for 80 classes or, "
+                             "for pose, one class with 17 keypoints)")
     parser.add_argument("--config_path",
                         help="recipe that trained the detector (configs/voc_dla_384.yaml, ...); its mean, std, "
                              "input size and evaluation settings go into the side file (default: default_config.yaml)")
@@ -75,31 +76,33 @@ def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: st
     from ..model_utils.config import checked_section, get_config
     from ..network.architectures import architecture_of
     from ..network.centernet import build_network
-    from ..weights import torch_weights
+    from ..weights import source_names, torch_weights
     from ..weights.checkpoints import parameter_shapes, save_weights
     from ..weights.side_file import evaluation_settings
 
     defaults = get_config("", ["--config_path", recipe] if recipe else [])
     state, others = read_source(ckpt_file)
     with errors.prefix_errors(ckpt_file):
-        state = torch_weights.without_prefix(state)
-        kind = torch_weights.recognize(state)
+        state = source_names.without_prefix(state)
+        kind = source_names.recognize(state)
         if kind in ("resnet", "dla"):
             raise UserError("an ImageNet classifier, not a detector; use tools/convert_resnet18.py")
-        num_classes, network = torch_weights.describe_detector(state, kind)
-        dataset, classes, category_ids = class_list(num_classes, annotation, others)
+        _, network = torch_weights.describe_detector(state, kind)
+        task, weight = task_of(network), torch_weights.head_weights(state, kind)
+        dataset, metainfo = names_of(task, weight, annotation, others)
         net_config = checked_section("net_config", {**defaults.net_config.as_dict(), **network}, ckpt_file)
-        shapes = parameter_shapes(build_network(Config(net_config), {"classes": classes}, "composite"))
+        shapes = parameter_shapes(build_network(Config(net_config), metainfo, "composite"))
         conversion = torch_weights.from_source(state, shapes, kind)
     options = defaults.dataset_config
     mean, std = options.mean, options.std
     if torch_weights.SOURCES[kind] == "MMDetection":
         mean, std = torch_weights.MMDET_MEAN, torch_weights.MMDET_STD
-    print(f"{ckpt_file}: detector of {torch_weights.SOURCES[kind]}, {num_classes} classes, {architecture_of(shapes)}")
+    counted, source = task.weights.counted(weight), torch_weights.SOURCES[kind]
+    print(f"{ckpt_file}: detector of {source}, {counted}, {architecture_of(shapes)}")
     print(torch_weights.report(state, others, conversion))
     path = save_weights(output_file, conversion.weights)
     description = {
-        "dataset": dataset, "classes": classes, "category_ids": category_ids, "net_config": net_config,
+        "dataset": dataset, **metainfo, "net_config": net_config,
         "input_res_train": options.input_res_train, "mean": mean, "std": std, "version": version(),
     }
     if recipe:
@@ -107,7 +110,7 @@ def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: st
     if kind == "original":  # for --reverse
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
-    print(f"wrote {path} and {side_file(path)} ({len(classes)} classes: {abbreviate(classes, 3)})")
+    print(f"wrote {path} and {side_file(path)} ({counted}: {abbreviate(metainfo['classes'], 3)})")
     file, training = shlex.quote(path), train_options(net_config, mean, std, defaults, recipe)
     print(f"""next:
   {command("eval.py")} --data_dir DATA --load_checkpoint_path {file}
@@ -129,31 +132,35 @@ def read_source(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return read_torch_file(path)
 
 
-def class_list(num_classes: int, annotation: str | None,
-               others: Mapping[str, Any]) -> tuple[str, list[str], list[int]]:
-    """Return (data set name, class names, category ids) for a detector whose weights give only the number of classes.
+def names_of(task: Task, weight: Callable[[str, int], Any], annotation: str | None,
+             others: Mapping[str, Any]) -> tuple[str, dict]:
+    """Return (data set name, metainfo) for a detector whose weights give only the numbers of what it detects.
 
-    Args: annotation, a COCO-format file or None; others, the entries of the converted file besides its weights.
+    Args: its task; weight(head, layer) as in torch_weights.head_weights; annotation, a COCO-format file or None;
+    others, the entries of the converted file besides its weights.
     """
-    from ..data.coco import class_list, read_coco
+    from ..data.coco import metainfo_of, read_coco
 
     if annotation:
-        errors.require_file(annotation, "annotation file (--annotation)")
-        names, ids = class_list(read_coco(annotation))
-        found = os.path.splitext(os.path.basename(annotation))[0], names, ids
+        coco = read_coco(annotation)
+        with errors.prefix_errors(annotation):
+            metainfo = metainfo_of(coco, task)
+        dataset = os.path.splitext(os.path.basename(annotation))[0]
     else:
-        with open(COCO_CLASSES, encoding="utf-8") as file:
-            coco = {name: int(number) for number, name in (line.strip().split(" ", 1) for line in file)}
+        known = {category["name"]: category for category in task.weights.coco_categories(weight)}
         names = names_in(others.get("meta"))
-        if num_classes == len(coco) and (not names or set(names) == set(coco)):
-            found = "coco2017", names or list(coco), [coco[name] for name in names or coco]
+        if known and (not names or set(names) == set(known)):
+            dataset, categories = "coco2017", [known[name] for name in names or known]
         elif names:
-            found = "unknown", names, list(range(1, len(names) + 1))
+            dataset, categories = "unknown", [{"id": number, "name": name} for number, name in enumerate(names, 1)]
         else:
-            raise UserError(f"it has {num_classes} classes but no names; name them with --annotation")
-    if len(found[1]) != num_classes:
-        raise UserError(f"it has {num_classes} classes, {annotation or 'its list of names'} has {len(found[1])}")
-    return found
+            raise UserError(f"it has {task.weights.counted(weight)} but no names; name them with --annotation")
+        metainfo = {"classes": [category["name"] for category in categories],
+                    "category_ids": [category["id"] for category in categories],
+                    **task.targets.read_metainfo(categories)}
+    if (wanted := task.weights.counted(weight)) != (found := task.weights.counted_names(metainfo)):
+        raise UserError(f"it has {wanted}, {annotation or 'its list of names'} has {found}")
+    return dataset, metainfo
 
 
 def names_in(meta: Any) -> list[str]:
@@ -165,13 +172,16 @@ def names_in(meta: Any) -> list[str]:
 
 
 def train_options(net_config: dict, mean: list[float], std: list[float], defaults: Config, recipe: str | None) -> str:
-    """The train.py options for this network and normalization that differ from the recipe or the defaults."""
+    """The train.py options for this network and normalization that differ from the recipe or the defaults.
+
+    Without the task, which the training's data decide.
+    """
     from ..network.architectures import resolved
 
     usual = defaults.net_config.as_dict()
     implied = vars(resolved({**net_config, "block_class": "", "num_stacks": [], "head_conv": 0}))
     options = [f"--net_config.{name} {shlex.quote(str(value))}" for name, value in vars(resolved(net_config)).items()
-               if value != (usual[name] or implied[name])]
+               if name != "task" and value != (usual[name] or implied[name])]
     for name, values in (("mean", mean), ("std", std)):
         if values != getattr(defaults.dataset_config, name):
             options.append(f"--dataset_config.{name} {shlex.quote(str([round(value, 8) for value in values]))}")
@@ -207,7 +217,8 @@ def read_weights(ckpt_file: str) -> tuple[dict[str, np.ndarray], dict]:
     used = {stored_name(name, parameters) for name in weights}
     left_out = {name: "last step's value; the average is used" if name in weights else "training state"
                 for name in parameters if name not in used}
-    print(f"{ckpt_file}: detector of this project, {len(description['classes'])} classes, {description['arch']}")
+    counted = task_of(description).weights.counted_names(description)
+    print(f"{ckpt_file}: detector of this project, {counted}, {description['arch']}")
     print(torch_weights.report(parameters, {}, torch_weights.Conversion(weights, left_out, [])))
     return weights, description
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = read_names(options.torch_name_file, options.ms_name_file) if options.torch_name_file else None
 
     from ..network.architectures import architecture_of
-    from ..weights import torch_weights
+    from ..weights import source_names, torch_weights
     from ..weights.checkpoints import parameter_shapes, save_weights
     from ..weights.torch_files import read_torch_file
     from ..weights.zoo import refuse_checkpoint
@@ -45,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_checkpoint(options.ckpt_file)
     state, others = read_torch_file(options.ckpt_file)
     with errors.prefix_errors(options.ckpt_file):
-        state = torch_weights.without_prefix(state)
-        kind = "resnet" if names else torch_weights.recognize(state)
+        state = source_names.without_prefix(state)
+        kind = "resnet" if names else source_names.recognize(state)
         if kind not in ("resnet", "dla"):
             raise UserError("a complete detector, not a classifier; use tools/convert_centernet.py")
-        sources = [torch_weights.source_name(name, kind) for name in names] if names else state
+        sources = [source_names.source_name(name, kind) for name in names] if names else state
         arguments, backbone = make_backbone(sources, kind)
         shapes = {f"backbone.{name}": shape for name, shape in parameter_shapes(backbone).items()}
         if names:
@@ -85,7 +85,7 @@ def read_names(torch_name_file: str, ms_name_file: str) -> dict[str, str]:
     The second file may list the model zoo's complete network (network.backbone.conv1.weight, ...); lines outside the
     backbone are ignored. Raises UserError if the numbers of names differ or a name is repeated.
     """
-    from ..weights.torch_weights import ZOO_PREFIX
+    from ..weights.source_names import ZOO_PREFIX
 
     columns = []
     for path in (torch_name_file, ms_name_file):
@@ -106,7 +106,7 @@ def read_names(torch_name_file: str, ms_name_file: str) -> dict[str, str]:
 def check_names(names: Mapping[str, str], known: Sequence[str], ms_name_file: str) -> None:
     """Raise UserError unless names {our name: source name} has all known names of the backbone's parameters and no
     others, and pairs each batch norm parameter with its counterpart."""
-    from ..weights.torch_weights import BATCH_NORM_NAMES
+    from ..weights.source_names import BATCH_NORM_NAMES
 
     for name, source in names.items():
         if name not in known:

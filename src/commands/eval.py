@@ -31,6 +31,7 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
     from ..data.coco import find_split
     from ..evaluation.results import results_of
     from ..inference.models import find_model, open_model
+    from ..tasks import task_of
 
     config.load_checkpoint_path = find_model(config.load_checkpoint_path)
     require_free([config.save_result_dir], lock_name(config))
@@ -38,7 +39,8 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
     require_ours(target, results_of(config.run_mode), option="--save_result_dir")
     model = open_model(config.load_checkpoint_path)
     try:
-        return model, find_split(config.data_dir, config.run_mode, config.dataset_config)
+        return model, find_split(config.data_dir, config.run_mode, config.dataset_config,
+                                 task=task_of(model.description))
     except errors.UserError as error:
         raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
 
@@ -56,11 +58,13 @@ def evaluate(config: Config) -> None:
     from ..evaluation import evaluator
     from ..model_utils.combinations import unused_in_evaluation
     from ..native.extensions import require_extensions
+    from ..tasks import task_of
     from ..weights.side_file import adopt_evaluation
 
     require_extensions()
     LOG.info(adopt_evaluation(config, model.description, model.source))
-    for sentence in unused_in_evaluation(config, model.description["arch"], model.runs_as_onnx(config)):
+    for sentence in unused_in_evaluation(config, model.description["arch"], model.runs_as_onnx(config),
+                                         task_of(model.description)):
         LOG.info(sentence)
     model.check_fixed(config)
     detector = model.load(config)

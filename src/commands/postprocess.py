@@ -25,7 +25,7 @@ def main() -> None:
     errors.require_dir(config.result_path, "folder of results (--result_path)")
     meta = offline.read_meta(config.meta_path)
     if os.path.isdir(config.label_path):
-        split = coco_files.find_split(config.label_path, "val", config.dataset_config)
+        split = coco_files.find_split(config.label_path, "val", config.dataset_config, task=task_of(meta))
         data_dir = config.label_path
     else:
         annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
@@ -63,5 +63,5 @@ def main() -> None:
         results.Results(task, split.annotation, images, records, skipped).write(folder, "val")
         LOG.info(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
         dataset = coco_files.dataset_name(data_dir, coco)
-        show(results.score_and_write(folder, task, coco, records, dataset, extra, options.voc_metric))
+        show(results.score_and_write(folder, task, coco, records, dataset, extra, options))
     show(f"results: {target}")

@@ -144,9 +144,11 @@ def read_annotated(description: dict, config: Config) -> "EvaluationSet":
     from ..data.coco import find_split
     from ..evaluation import evaluator
     from ..native.extensions import require_extensions
+    from ..tasks import task_of
 
     require_extensions()
-    return evaluator.read_evaluation_set(find_split(config.data_dir, "val", config.dataset_config), description, config)
+    split = find_split(config.data_dir, "val", config.dataset_config, task=task_of(description))
+    return evaluator.read_evaluation_set(split, description, config)
 
 
 # ---------------------------------------------------------------- quantizing
@@ -278,7 +280,7 @@ def compare(detectors: Mapping[str, Any], batch: "np.ndarray", data: "Evaluation
         evaluator.require_readable(len(results.skipped), data)
         if interrupts.INTERRUPTS.requested:
             raise interrupts.Interrupted("the int8 model is written, but not scored")
-        metrics = data.task.scores.score(data.coco, results.records)[1]
+        metrics = data.task.scores.score(data.coco, results.records, config.eval_config)[1]
         for metric in data.task.metrics:
             report.setdefault(metric, {})[name] = metrics[metric]
     return report

@@ -110,12 +110,15 @@ def read_metrics(path: str) -> dict | None:
 
 def ground_truth(result: dict, options: argparse.Namespace, config: Config) -> dict[str, Any]:
     """Return {"coco", "records", "images", "task"} of an evaluation's result. Raises UserError."""
+    from ..core.kinds import dict_with, list_of
     from ..data.coco import find_split, image_list, read_coco
     from ..tasks import task_of
 
     task = task_of(result)
+    if not list_of(dict_with(**task.results.RECORD))(result["annotations"]):
+        raise UserError(f"the detections of eval.py lack {' or '.join(task.results.RECORD)}; run eval.py again")
     if options.data_dir:
-        split = find_split(options.data_dir, "val", config.dataset_config)
+        split = find_split(options.data_dir, "val", config.dataset_config, task=task)
         coco = read_coco(split.annotation, split.image_dir, task)
         images = dict(image_list(split, coco))
     else:

@@ -62,15 +62,17 @@ def read_evaluation_set(split: Split, description: dict, config: Config) -> Eval
     Raises UserError if the data set's classes differ from the model's, or if there are no images.
     """
     task = task_of(description)
-    coco = read_coco(split.annotation, split.image_dir, task) if split.annotation else None
+    scoring = config.enable_eval and config.run_mode == "val"
+    # A list of images has no fields of the task.
+    coco = read_coco(split.annotation, split.image_dir, task if scoring else None) if split.annotation else None
     images = image_list(split, coco)
     if coco:
         log_notes(coco)
     else:
         LOG.info(f"no image list in {config.data_dir}/annotations: images are numbered by file name in "
                  f"{split.image_dir}")
-    scoring = config.enable_eval and config.run_mode == "val"
     if scoring:
+        task.scores.check(description, config.eval_config)
         category_ids = check_classes(description, coco, split.annotation)
         check_expected(config, *class_list(coco), split.annotation)
         check_objects(coco, split.annotation)
@@ -97,16 +99,17 @@ def scoring_set(config: Config, description: dict) -> EvaluationSet | None:
     if config.run_mode != "val" or not config.enable_eval:
         raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but run_mode is {config.run_mode} and "
                                f"enable_eval is {config.enable_eval}; scoring needs val and true")
-    eval_set = read_evaluation_set(find_split(config.data_dir, "val", config.dataset_config), description, config)
+    split = find_split(config.data_dir, "val", config.dataset_config, task=task_of(description))
+    eval_set = read_evaluation_set(split, description, config)
     if not any(os.path.isfile(path) for _, path in eval_set.images):
         raise errors.UserError(f"none of the {len(eval_set.images)} images of {eval_set.annotation} is in "
                                f"{eval_set.image_dir}; "
                                "dataset_config.val_image_dir sets another folder")
     task, metric = eval_set.task, config.best_metric
     # Scoring takes a quarter of a minute on COCO, even without detections.
-    if metric in task.optional_metrics and task.scores.score(eval_set.coco, [])[1][metric] < 0:
-        raise errors.UserError(f"best_metric is {config.best_metric}, but {eval_set.annotation} has no objects of that "
-                               "size; choose another metric")
+    if metric in task.optional_metrics and task.scores.score(eval_set.coco, [], config.eval_config)[1][metric] < 0:
+        raise errors.UserError(f"best_metric is {config.best_metric}, but {eval_set.annotation} has no objects that it "
+                               f"measures ({task.metrics[metric]}); choose another metric")
     return eval_set
 
 
@@ -134,8 +137,8 @@ def evaluate(detector: Any, eval_set: EvaluationSet, config: Config,
             extra = {"images": len(eval_set.images), "skipped": len(results.skipped),
                      "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
             name = dataset_name(config.data_dir, eval_set.coco)
-            voc_metric = config.eval_config.voc_metric
-            report(score_and_write(folder, eval_set.task, eval_set.coco, results.records, name, extra, voc_metric))
+            report(score_and_write(folder, eval_set.task, eval_set.coco, results.records, name, extra,
+                                   config.eval_config))
     if results.skipped:
         LOG.warning(f"warning: {len(results.skipped)} of {len(eval_set.images)} images were skipped"
                     f"{' and count as images without detections' if eval_set.scoring else ''}")

@@ -2,7 +2,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.backups import contains_files
 from ..core.files import write_json
@@ -54,15 +54,16 @@ class Results:
 
 
 def score_and_write(folder: str, task: Task, coco: "COCO", records: list[dict], name: str, extra: dict,
-                    voc_metric: bool = False) -> str:
+                    eval_config: Any) -> str:
     """Score records and write metrics.json, with `extra` added, into a folder; returns the tables below a title line
     with the data set's name.
 
-    voc_metric adds the Pascal VOC table and its numbers: VOC_mAP_07 (11 points), VOC_mAP_area, and both per class.
+    eval_config.voc_metric adds the Pascal VOC table and its numbers: VOC_mAP_07 (11 points), VOC_mAP_area, and both per
+    class.
     """
-    text, metrics = task.scores.score(coco, records)
+    text, metrics = task.scores.score(coco, records, eval_config)
     text = f"overall performance on {name} validation dataset\n{text}\n{task.scores.class_table(metrics)}"
-    if voc_metric:
+    if eval_config.voc_metric:
         table, values = task.scores.score_voc(coco, records)
         text, metrics = f"{text}\n{table}", {**metrics, **values}
     write_json(os.path.join(folder, "metrics.json"), {**metrics, **extra})

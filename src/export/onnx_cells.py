@@ -6,7 +6,18 @@ import numpy as np
 from mindspore import nn
 
 from ..network.deform_conv import DeformConv2d
-from ..network.dla import DLA, DeformBlock, DLAUp, DLAUpsampling, IterativeAggregation, Root, Tree, TreeBlock
+from ..network.dla import (
+    DLA,
+    DeformBlock,
+    DLAUp,
+    DLAUpsampling,
+    IterativeAggregation,
+    PlainUpsampling,
+    Root,
+    Tree,
+    TreeBlock,
+    ZooUpsampling,
+)
 from ..network.hourglass import ConvBlock, Hourglass, Level, Residual, StackFeatures
 from ..network.resnet import BasicBlock, Bottleneck, MaxPoolOfPositive, ResNet
 from .onnx_graph import Graph
@@ -140,11 +151,13 @@ def _dla(graph: Graph, cell: nn.Cell, x: str, name: str) -> list[str]:
 
 
 def _iterative_aggregation(graph: Graph, cell: nn.Cell, maps: list[str], name: str) -> list[str]:
-    joined = maps[:1]
-    for number, features in enumerate(maps[1:], 1):
-        for child in (f"proj_{number}", f"up_{number}"):
-            features = add_child(graph, cell, child, features, name)
-        joined.append(add_child(graph, cell, f"node_{number}", graph.add("Add", features, joined[-1]), name))
+    joined, names = maps[:1], {id(child): f"{name}.{key}" for key, child in cell.name_cells().items()}
+    for (project, up, node), features in zip(cell.steps, maps[1:]):
+        for child in (project, up):
+            features = add_cell(graph, child, features, names[id(child)])
+        both = (graph.add("Concat", joined[-1], features, axis=1) if cell.concatenated
+                else graph.add("Add", features, joined[-1]))
+        joined.append(add_cell(graph, node, both, names[id(node)]))
     return joined
 
 
@@ -158,6 +171,15 @@ def _dla_up(graph: Graph, cell: nn.Cell, maps: list[str], name: str) -> list[str
 
 def _dla_upsampling(graph: Graph, cell: nn.Cell, maps: list[str], name: str) -> str:
     return add_child(graph, cell, "ida_up", add_child(graph, cell, "dla_up", maps, name), name)[-1]
+
+
+def _plain_upsampling(graph: Graph, cell: nn.Cell, maps: list[str], name: str) -> str:
+    return add_child(graph, cell, "dla_up", maps, name)[0]
+
+
+def _zoo_upsampling(graph: Graph, cell: nn.Cell, maps: list[str], name: str) -> str:
+    last = add_child(graph, cell, "dla_up", maps, name)
+    return add_child(graph, cell, "ida_up", [*last, maps[-1]], name)[-1]
 
 
 # ---------------------------------------------------------------- hourglass
@@ -257,6 +279,7 @@ CELLS: dict[type, Callable[..., Any]] = {
     BasicBlock: _basic_block, Bottleneck: _bottleneck, ResNet: _resnet, DeformConv2d: _deformable_convolution,
     nn.MaxPool2d: _max_pool, TreeBlock: _tree_block, Root: _root, Tree: _tree, DLA: _dla,
     DeformBlock: _convolution_norm, IterativeAggregation: _iterative_aggregation, DLAUp: _dla_up,
-    DLAUpsampling: _dla_upsampling, ConvBlock: _convolution_norm, Residual: _residual, Level: _level,
-    Hourglass: _hourglass, StackFeatures: _stack_features,
+    DLAUpsampling: _dla_upsampling, PlainUpsampling: _plain_upsampling, ZooUpsampling: _zoo_upsampling,
+    ConvBlock: _convolution_norm, Residual: _residual, Level: _level, Hourglass: _hourglass,
+    StackFeatures: _stack_features,
 }

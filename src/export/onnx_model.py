@@ -59,7 +59,9 @@ def _add_map(graph: Graph, head: "Head", value: str, name: str, flip_test: bool)
         value = graph.add("Sigmoid", value, name=f"{name}_and_mirror" if flip_test else name)
     if not flip_test:
         return value if head.heatmap else _named(graph, name, value)
-    return _mirror_mean(graph, name, value) if head.flip == "mean" else _named(graph, name, _halves(graph, value)[0])
+    if head.flip == "mean":
+        return _mirror_mean(graph, head, name, value)
+    return _named(graph, name, _halves(graph, value)[0])
 
 
 def _named(graph: Graph, name: str, value: str) -> str:
@@ -79,8 +81,14 @@ def _halves(graph: Graph, value: str) -> list[str]:
     return graph.add("Split", value, axis=0, outputs=2, name="halves", **count)
 
 
-def _mirror_mean(graph: Graph, name: str, value: str) -> str:
-    """The mean of a batch's first half and its mirrored second half."""
+def _mirror_mean(graph: Graph, head: "Head", name: str, value: str) -> str:
+    """The mean of a batch's first half and its mirrored second half (centernet.Halves)."""
     first, second = _halves(graph, value)
-    both = graph.add("Add", first, _mirror(graph, second))
+    second = _mirror(graph, second)
+    if head.mirrored:
+        second = graph.add("Gather", second, graph.ints(*head.mirrored), axis=1)
+    if head.signs:
+        signs = np.array(head.signs, np.float32).reshape(1, -1, 1, 1)
+        second = graph.add("Mul", second, graph.constant(f"{head.name}.signs", signs))
+    both = graph.add("Add", first, second)
     return graph.add("Mul", both, graph.constant("half", np.float32(0.5)), name=name)

@@ -80,7 +80,8 @@ class PredictionFiles:
             return
         self.file.close()
         classes = zip(self.description["category_ids"], self.description["classes"])
-        categories = [{"id": number, "name": name} for number, name in classes]
+        fields = self.results.category_fields(self.description)
+        categories = [{"id": number, "name": name, **fields} for number, name in classes]
         write_json(os.path.join(self.folder, RECORD), {"images": self.images, "annotations": self.annotations,
                                                        "categories": categories, "skipped": self.skipped})
 

@@ -2,7 +2,7 @@
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
@@ -30,7 +30,8 @@ class Prediction:
 
     boxes, float32 [M, 4], x1, y1, x2, y2 in image pixels (boxes may extend beyond the image); scores, float32 [M];
     labels, int [M], indices into the detector's classes; class_names, M names; added, further values of the model's
-    task, {name: [M, ...]}.
+    task, {name: [M, ...]}, and facts, {name: value}, both also attributes: a pose model's keypoints, float32 [M, J, 3],
+    x, y in image pixels and a score, 0 if the class lacks them, and keypoint_names [J].
 
     >>> boxes = np.array([[10, 20, 60, 90], [5, 5, 9, 9]], np.float32)
     >>> found = Prediction(boxes, np.array([0.9, 0.2]), np.array([0, 1]), ["cat", "dog"])
@@ -43,6 +44,18 @@ class Prediction:
     labels: np.ndarray
     class_names: list[str]
     added: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    if TYPE_CHECKING:
+        keypoints: ClassVar[np.ndarray]
+        keypoint_names: ClassVar[list[str]]
+        skeleton: ClassVar[list[list[int]]]
+    else:  # a type checker would accept any name
+        def __getattr__(self, name: str) -> Any:
+            for values in (vars(self).get("added", {}), vars(self).get("facts", {})):
+                if name in values:
+                    return values[name]
+            raise AttributeError(f"a prediction of this model has no {name}")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -52,7 +65,7 @@ class Prediction:
         indices = np.arange(len(self))[chosen]
         names = [self.class_names[index] for index in indices]
         added = {name: values[indices] for name, values in self.added.items()}
-        return Prediction(self.boxes[indices], self.scores[indices], self.labels[indices], names, added)
+        return Prediction(self.boxes[indices], self.scores[indices], self.labels[indices], names, added, self.facts)
 
     def above(self, score: float) -> "Prediction":
         """The detections with at least this score."""
@@ -68,8 +81,9 @@ def as_prediction(rows: np.ndarray, description: dict) -> Prediction:
     """Convert rows [M, D] of a model with this description into a Prediction."""
     rows = row.best_first(rows)
     labels, classes = row.labels(rows).astype(int), description["classes"]
-    added = row.added(rows, task_of(description).results.columns(description))
-    return Prediction(row.boxes(rows), row.scores(rows), labels, [classes[label] for label in labels], added)
+    results = task_of(description).results
+    return Prediction(row.boxes(rows), row.scores(rows), labels, [classes[label] for label in labels],
+                      row.added(rows, results.columns(description)), results.attributes(description))
 
 
 def as_image(source: Source) -> np.ndarray:

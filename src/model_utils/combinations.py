@@ -1,9 +1,11 @@
 """Checks of parameter combinations, and parameters without effect; rules.py checks each parameter on its own."""
+from collections.abc import Iterable
 from typing import Any
 
+from ..core.console import LOG
 from ..core.errors import UserError
 from ..network.architectures import check_detected_input, check_input, network_facts, resolved
-from ..tasks import task_of
+from ..tasks import AUTO, TASKS, Task, metric_labels, task_of
 from .local_adapter import launcher_variable
 from .settings import Config
 
@@ -14,16 +16,31 @@ def check_network(config: Config) -> None:
     """Raise UserError for an invalid network, a network that does not fit the training's input size, and a best_metric
     that the task does not have."""
     options = config.net_config
-    metrics = task_of(options).metrics
-    if config.best_metric not in metrics:
-        raise UserError(f"best_metric is {config.best_metric!r} ({config.origin('best_metric')}); choose from "
-                        f"{', '.join(metrics)}")
+    _check_metric(config, metric_labels() if options.task == AUTO else task_of(options).metrics)
     net_config = options.as_dict()
     resolved(net_config)
     check_input(network_facts(net_config), config.dataset_config.input_res_train, "dataset_config.input_res_train")
     if options.dense_wh and options.cat_spec_wh:
         raise UserError("net_config.dense_wh and cat_spec_wh are both true, but sizes are either dense or per class; "
                         "set one of them to false")
+
+
+def _check_metric(config: Config, metrics: Iterable[str]) -> None:
+    if config.best_metric not in metrics:
+        raise UserError(f"best_metric is {config.best_metric!r} ({config.origin('best_metric')}); choose from "
+                        f"{', '.join(metrics)}")
+
+
+def settle_task(config: Config, task: Task, where: str) -> None:
+    """Set net_config.task to the data's Task if it is AUTO; `where` names the data. Raises UserError for a best_metric
+    that this task does not have."""
+    if config.net_config.task != AUTO:
+        return
+    config.set("net_config.task", task.name, where)
+    if task is not task_of({}):
+        LOG.info(f"net_config.task is {task.name}, the task of {where} (converting with --net_config.task "
+                 f"{task_of({}).name} keeps only its boxes)")
+    _check_metric(config, task.metrics)
 
 
 def check_schedule(train_config: Config) -> None:
@@ -72,19 +89,22 @@ def unused_in_training(config: Config) -> list[str]:
         (config.resume, "resume is true", ["net_config.load_backbone_path"]),
         (config.load_checkpoint_path, "load_checkpoint_path names a complete checkpoint",
          ["net_config.load_backbone_path"]),
-        (not config.eval_epochs, "eval_epochs is 0", ["best_metric"]),
+        (not config.eval_epochs, "eval_epochs is 0",
+         ["best_metric", "eval_config.keypoints", "eval_config.kpt_oks_sigmas"]),
         (not options.ema_decay and not weights, "train_config.ema_decay is 0 and no checkpoint is loaded",
          ["use_ema"]),
         (not config.need_profiler, "need_profiler is false", ["profiler_path"]),
-        (network.dense_wh and data.heatmap_on == "device", "net_config.dense_wh is drawn on the host",
-         ["dataset_config.heatmap_on"]),
+        (data.heatmap_on == "device" and task_of(network).targets.draws_on_host(config, "Ascend"),
+         "the host draws these heatmaps", ["dataset_config.heatmap_on"]),
+        *_unused_options(config, task_of(network)),
+        (not network.hm_hp, "net_config.hm_hp is false", ["net_config.reg_hp_offset", "net_config.hm_hp_weight"]),
         (data.rand_crop, "dataset_config.rand_crop is true", ["dataset_config.shift"]),
         (not data.rotate, "dataset_config.rotate is 0", ["dataset_config.aug_rot"]),
         (not data.aug_rot, "dataset_config.aug_rot is 0", ["dataset_config.rotate"]),
         (not data.color_aug, "dataset_config.color_aug is false",
          ["dataset_config.eig_val", "dataset_config.eig_vec"]),
         (network.dense_wh, "net_config.dense_wh is true", ["net_config.norm_wh"]),
-        (not network.reg_offset, "net_config.reg_offset is false",
+        (not network.reg_offset and network.task != "pose", "net_config.reg_offset is false",
          ["net_config.off_weight", *(["net_config.reg_loss"] if sizes_are_l1 else [])]),
         (not config.enable_lossscale, "enable_lossscale is false",
          [f"train_config.{name}" for name in ("loss_scale_value", "dynamic_loss_scale", "max_overflows")]),
@@ -99,12 +119,12 @@ def unused_in_training(config: Config) -> list[str]:
     ]) + _never_divided(config)
 
 
-def unused_in_evaluation(config: Config, arch: str, as_onnx: bool) -> list[str]:
-    """Messages about parameters without effect in an evaluation of a model of this architecture."""
+def unused_in_evaluation(config: Config, arch: str, as_onnx: bool, task: Task) -> list[str]:
+    """Messages about parameters without effect in an evaluation of a model of this architecture and Task."""
     scored = config.run_mode == "val" and config.enable_eval
     several = len(config.eval_config.multi_scales) > 1
     return _unused(config, [
-        *_unused_anywhere(config, arch), *_unused_sizes(config),
+        *_unused_anywhere(config, arch), *_unused_sizes(config), *_unused_options(config, task),
         (as_onnx, "a runtime of ONNX files computes",
          ["device_target", "device_id", "conv_allow_hf32", "jit_level", "net_config.dcn_impl"]),
         (not as_onnx, "MindSpore computes", ["onnx_provider", "runtime"]),
@@ -112,6 +132,7 @@ def unused_in_evaluation(config: Config, arch: str, as_onnx: bool) -> list[str]:
         (not scored, f"run_mode is {config.run_mode} and enable_eval is {str(config.enable_eval).lower()}",
          ["eval_config.voc_metric"]),
         (not config.visual_image, "visual_image is false", ["eval_config.score_thresh"]),
+        (True, "the model's side file has the pairs", ["dataset_config.flip_idx"]),
     ])
 
 
@@ -121,6 +142,7 @@ def unused_in_export(config: Config, arch: str) -> list[str]:
     onnx = options.export_format == "ONNX"
     return _unused(config, [
         *_unused_anywhere(config, arch),
+        (True, "the checkpoint's side file has the pairs", ["dataset_config.flip_idx"]),
         (not onnx, f"export_config.export_format is {options.export_format}",
          [f"export_config.onnx_{name}" for name in ("dcn", "dynamic", "decode", "dtype")]),
         (onnx and not options.onnx_decode, "this ONNX file ends in the maps (export_config.onnx_decode)",
@@ -135,6 +157,11 @@ def _unused_anywhere(config: Config, arch: str) -> Unused:
     return [(not config.enable_modelarts, "enable_modelarts is false", modelarts),
             (arch.startswith(("res_", "hourglass")), f"{arch} has no deformable convolutions",
              ["net_config.dcn_impl", "export_config.onnx_dcn"])]
+
+
+def _unused_options(config: Config, task: Task) -> Unused:
+    others = {name for other in TASKS.values() for name in other.options} - set(task.options)
+    return [(True, f"the task is {task.name}", sorted(others))]
 
 
 def _unused_sizes(config: Config) -> Unused:

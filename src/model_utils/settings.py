@@ -46,13 +46,17 @@ class Config:
         files = ", ".join([DEFAULTS, *self._files])
         return "\n".join([f"configuration: {files}; {', '.join(changed) or 'all values are defaults'}", *self._notes])
 
+    def set(self, name: str, value: Any, origin: str) -> None:
+        """Set a parameter, "net_config.task"; `origin` becomes its origin."""
+        section, _, last = name.rpartition(".")
+        setattr(getattr(self, section) if section else self, last, value)
+        self._origins[name] = origin
+
     def take(self, settings: dict[str, Any], origin: str) -> None:
         """Set parameters {"eval_config.K": value} that still have their defaults; `origin` becomes their origin."""
         for name, value in settings.items():
             if self._origins[name] == DEFAULTS:
-                section, _, last = name.rpartition(".")
-                setattr(getattr(self, section) if section else self, last, value)
-                self._origins[name] = origin
+                self.set(name, value, origin)
 
 
 def as_text(value: Any) -> str:

@@ -13,11 +13,20 @@ IGNORED = {
     "load_path": "checkpoint_url names a ModelArts job's checkpoint",
     "enable_profiling": "need_profiler profiles a training",
     "dataset_config.output_res": "the output resolution is input_res_train / net_config.down_ratio",
-    "net_config.dense_hp": "it belongs to pose estimation",
     "eval_config.color_list": "each class has its own color",
+    # Of its pose version.
+    **dict.fromkeys(("dataset_config.num_joints", "dataset_config.categories", "dataset_config.edges"),
+                    "keypoints and skeleton come from the annotation file"),
+    **dict.fromkeys(("net_config.last_level", "net_config.final_kernel", "net_config.stage_levels",
+                     "net_config.stage_channels"), "net_config.arch has these facts"),
 }
+POSE = "dataset_config.num_joints"  # only in files of its pose version
+POSE_ARCH = "dlazoo_34"
 SAME_AS = {"net_config.num_classes": "dataset_config.num_classes",
-           "dataset_config.down_ratio": "net_config.down_ratio"}
+           "dataset_config.down_ratio": "net_config.down_ratio",
+           "dataset_config.input_res": "dataset_config.input_res_train",
+           "eval_config.soft_nms": "eval_config.SOFT_NMS"}
+PAD = "eval_config.pad"  # there, sides are rounded up by (side | pad) + 1
 # If not blank, these override the other, there and here.
 OVERRIDES = {"export_load_ckpt": "export_config.ckpt_file", "export_format": "export_config.export_format",
              "export_name": "export_config.export_name"}
@@ -40,7 +49,7 @@ def translate(settings: dict[str, Any], rules: Rules,
     kept: dict[str, Any] = {}
     references: dict[str, str] = {}
     ignored: list[str] = []
-    settings = _unify_aliases(settings, rules, where)
+    settings = _pose_settings(_unify_aliases(settings, rules, where))
     block_class, num_stacks = settings.get("net_config.block_class"), settings.get("net_config.num_stacks")
     if isinstance(block_class, list) and not isinstance(num_stacks, list):
         names = [name for name in ("net_config.block_class", "net_config.num_stacks") if name in settings]
@@ -62,8 +71,8 @@ def translate(settings: dict[str, Any], rules: Rules,
             ignored.append(f"{name} ({OVERRIDES[name]} is used)")
         elif kind in ("path", "output") and str(value).startswith(PLACEHOLDER) and not os.path.exists(value):
             ignored.append(f"{name} {value} (a placeholder)")
-        elif kind.startswith("list") and isinstance(value, str) and value in rules:
-            references[name] = value
+        elif kind.startswith("list") and isinstance(value, str) and (other := SAME_AS.get(value, value)) in rules:
+            references[name] = other
         else:
             kept[name] = _literal(name, value, where) if isinstance(value, str) else value
     return kept, references, [f"{where}: ignored, without effect here: {', '.join(ignored)}"] if ignored else []
@@ -85,6 +94,16 @@ def _unify_aliases(settings: dict[str, Any], rules: Rules, where: str) -> dict[s
         if str(settings.get(name) or "").strip():
             settings = {other: value for other, value in settings.items() if other != name} | {ours: settings[name]}
     return settings
+
+
+def _pose_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a file of the model zoo's pose version with the task and network that it stands for."""
+    if POSE not in settings:
+        return settings
+    pad = settings.get(PAD)
+    pad_multiple = {"eval_config.pad_multiple": int(str(pad)) + 1} if str(pad).isdigit() else {}
+    rest = {name: value for name, value in settings.items() if name != PAD}
+    return {"net_config.task": "pose", "net_config.arch": POSE_ARCH, **pad_multiple, **rest}
 
 
 def _literal(name: str, text: str, where: str) -> Any:

@@ -58,7 +58,7 @@ def _draw_losses(axes: Any, records: list[dict]) -> None:
     rate.plot(steps, [record["lr"] for record in records], color="tab:orange", linestyle="--", label="learning rate")
     rate.set_ylabel("learning rate")
     lines = [line for a in (axes, rate) for line in a.get_legend_handles_labels()[0]]
-    axes.legend(lines, [line.get_label() for line in lines], loc="upper right")
+    axes.legend(lines, [line.get_label() for line in lines], loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
 
 
 def draw_scores(axes: Any, scores: list, epochs: dict) -> None:

@@ -19,7 +19,7 @@ from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.kinds import dictionary_of, is_measure
-from ..tasks import loss_labels, losses_of
+from ..tasks import logged_losses, loss_labels, losses_of
 
 
 def loss_chart_path(record: str) -> str:
@@ -96,7 +96,8 @@ class TrainingLog:
             if LOG.isEnabledFor(logging.INFO):
                 self.bar.show(step, epoch, loss, images_per_second, overflow)
         elif step % self.interval == 0 or step == self.last_step or overflow:
-            LOG.info(f"epoch: {epoch} | current epoch percent: {percent:.3f} | step: {step} | loss {loss!s} | "
+            parts = "".join(f"{name} {values[name]:.4g} | " for name in logged_losses(loss_names(values)[1:]))
+            LOG.info(f"epoch: {epoch} | current epoch percent: {percent:.3f} | step: {step} | loss {loss!s} | {parts}"
                      f"overflow {bool(overflow)} | scaling_sens {scale!s} | lr {rate!s}")
         record = {
             "epoch": epoch, "percent": round(percent, 3), "step": step,

@@ -24,7 +24,7 @@ from ..data.coco import class_list, image_size, metainfo_of
 from ..data.objects import ground_truth
 from ..imaging.drawing import class_color, east_asian_font, is_east_asian
 from ..imaging.reading import read_image
-from ..tasks import Task, loss_labels, metric_labels, task_of
+from ..tasks import Task, loss_labels, metric_labels, score_tables, task_of
 from ..tasks.pictures import compare
 from .curves import draw_curve, draw_scores
 from .record import best_score, epochs_trained, loss_names, read_record
@@ -57,8 +57,9 @@ def write_report(path: str, title: str, run: Run, score_thresh: float = 0.3) -> 
         sections["training"] = {"losses": loss_chart(steps), "rate": rate_chart(steps), "steps": len(steps),
                                 "last": steps[-1], "scores": score_section(scores, epochs_trained(steps))}
     if metrics:
-        words = {name: words for name, words in metric_labels().items() if name in metrics}
-        sections["scores"] = {"metrics": metrics, "words": words, "bars": class_bars(metrics)}
+        words = {name: words for name, words in metric_labels(metrics).items() if name in metrics}
+        bars, tables = class_bars(metrics), score_tables(metrics)
+        sections["scores"] = {"metrics": metrics, "words": words, "bars": bars, "tables": tables}
     if run.coco is not None:
         sections["errors"] = error_section(run, score_thresh)
         sections["images"] = image_section(run, score_thresh)

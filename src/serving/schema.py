@@ -9,7 +9,7 @@ class PredictQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     score: float | None = Field(None, ge=0, le=1, description="minimum score; default: the service's score_thresh")
-    format: Literal["json", "image"] = Field("json", description="json, or image for a JPEG with the boxes drawn")
+    format: Literal["json", "image"] = Field("json", description="json, or image for a JPEG with the objects drawn")
 
 
 class AnswerBase(BaseModel):
@@ -44,8 +44,9 @@ class Limits(BaseModel):
 
 
 class Health(BaseModel):
-    """The status of the service, its model and limits."""
+    """The status of the service, its model and limits, and what the task says about the model (its schema.about)."""
 
+    model_config = ConfigDict(extra="allow")
     status: str
     version: str
     model: str

@@ -29,7 +29,7 @@ BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "required": ["file"], "properties": {"file": BINARY}}
 BODY = {"requestBody": {"description": "an image, or a form with an image file", "required": True, "content": {
     "application/octet-stream": {"schema": BINARY}, "multipart/form-data": {"schema": FORM}}}}
-IMAGE = {"content": {"image/jpeg": {"schema": BINARY}}, "description": "the objects, or the image with boxes"}
+IMAGE = {"content": {"image/jpeg": {"schema": BINARY}}, "description": "the objects, or the image with their drawing"}
 PROBLEMS = {400: "no image in the body", 401: "no valid key", 408: "the body did not arrive in time", 413: "too large",
             415: "not an image", 422: "a damaged image or an invalid parameter", 500: "detection failed",
             503: "the queue is full; retry after Retry-After seconds", 504: "not computed within the deadline"}
@@ -93,7 +93,8 @@ def add_pages(app: FastAPI, service: "Service", authentication: Sequence[Any]) -
     async def health() -> Health:
         """The status of the service, its model and limits."""
         return Health(status="ok", version=__version__, model=service.model_name, classes=service.predictor.classes,
-                      score_thresh=service.score_thresh, limits=service.limits)
+                      score_thresh=service.score_thresh, limits=service.limits,
+                      **service.schema.about(service.description))
 
     @app.get("/ready", operation_id="ready", responses={503: {"model": Problem, "description": "not ready"}})
     async def ready() -> dict[str, list[int]]:

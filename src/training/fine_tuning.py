@@ -25,8 +25,8 @@ from ..weights.side_file import read_side_file, side_file
 def start_weights(network: nn.Cell, config: Config, metainfo: dict) -> None:
     """Load the configured initial weights into a network: a checkpoint, else a pretrained backbone, else nothing.
 
-    metainfo is the training data's. The last layers of the heads match a checkpoint's classes by name, if it has a side
-    file.
+    metainfo is the training data's. The last layers of the heads match a checkpoint's classes and keypoints by name, if
+    it has a side file. Heads that it lacks, as detection's for pose, keep their initial values.
     """
     if path := config.load_checkpoint_path:
         parameters = read_checkpoint(path)
@@ -34,15 +34,15 @@ def start_weights(network: nn.Cell, config: Config, metainfo: dict) -> None:
         if os.path.exists(side_file(path)):
             then = read_side_file(path)
             compare_normalization(then, config.dataset_config)
-            both = class_heads(config.net_config, metainfo) & class_heads(Config(then["net_config"]), then)
-            parameters = map_classes(network, parameters, then["classes"], metainfo["classes"], both)
+            parameters = match_names(network, parameters, then, config.net_config, metainfo)
         else:
             LOG.info("no side file names the checkpoint's classes: if their number is the same, they are used in this "
                      f"run's order, {abbreviate(metainfo['classes'])}")
         if unused := unknown_layers(parameter_shapes(network), parameters):
             LOG.info(f"this network (net_config) has no {abbreviate(unused)}: the checkpoint's are not used")
         if kept := load_weights(network, parameters, path, fine_tuning=True, use_ema=config.use_ema):
-            LOG.info(f"the number of classes differs, so these are trained from scratch: {', '.join(kept)}")
+            LOG.info("the checkpoint has no such head, or one for other numbers, so these are trained from scratch: "
+                     f"{', '.join(kept)}")
     elif path := config.net_config.load_backbone_path:
         load_weights(network.backbone, read_backbone(path), path)
         LOG.info(f"loaded the backbone {path}")
@@ -56,27 +56,32 @@ def compare_normalization(description: dict, dataset_config: Config) -> None:
                      f"{getattr(dataset_config, name)}: to keep the checkpoint's, set dataset_config.{name}")
 
 
-def class_heads(net_config: Config, metainfo: dict) -> set[str]:
-    """The names of the heads that have channels for each class."""
-    one, two = (task_of(net_config).device.heads(net_config, {**metainfo, "classes": ["class"] * count})
-                for count in (1, 2))
-    return {of_one.name for of_one, of_two in zip(one, two) if of_one.channels < of_two.channels}
+def match_names(network: nn.Cell, parameters: dict[str, Parameter], then: dict, net_config: Config,
+                metainfo: dict) -> dict[str, Parameter]:
+    """Return the parameters of a checkpoint with the side file `then`, mapped to the names of this run's classes and
+    keypoints."""
+    before = task_of(then).weights.named_channels(Config(then["net_config"]), then)
+    for what, (now, heads) in task_of(net_config).weights.named_channels(net_config, metainfo).items():
+        if what in before:
+            names, theirs = before[what]
+            parameters = map_channels(network, parameters, names, now, heads & theirs, what)
+    return parameters
 
 
-def map_classes(network: nn.Cell, parameters: dict[str, Parameter], then: list[str], now: list[str],
-                heads: Set[str]) -> dict[str, Parameter]:
-    """Return a checkpoint's parameters with the last layers of the heads mapped from the classes `then` to `now`.
+def map_channels(network: nn.Cell, parameters: dict[str, Parameter], then: list[str], now: list[str],
+                 heads: Set[str], what: str) -> dict[str, Parameter]:
+    """Return a checkpoint's parameters with the last layers of the heads mapped from the names `then` to `now`.
 
-    Classes unknown to the checkpoint keep the network's initial values. heads names the heads with channels for each
-    class in both networks.
+    Names unknown to the checkpoint keep the network's initial values. heads names the heads with channels for each name
+    in both networks; `what` is classes or keypoints.
     """
     if then == now:
         return parameters
     known = [name for name in now if name in then]
     new = [name for name in now if name not in then]
     others = f"; others are trained from scratch ({abbreviate(new)})" if new else ""
-    LOG.info(f"the heads match the checkpoint's classes by name ({abbreviate(known)}){others}" if known else
-             "the checkpoint has none of this run's classes: the last layers of the heads are trained from scratch for "
+    LOG.info(f"the heads match the checkpoint's {what} by name ({abbreviate(known)}){others}" if known else
+             f"the checkpoint has none of this run's {what}: the last layers of the heads are trained from scratch for "
              f"{abbreviate(now)}")
     parameters = dict(parameters)
     for parameter in network.get_parameters():

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ..data.train_set import TrainSet
 
 # The settings of net_config that shape the network.
-LAYERS = ("arch", "block_class", "num_stacks", "down_ratio", "head_conv", "cat_spec_wh", "reg_offset")
+LAYERS = ("arch", "block_class", "num_stacks", "down_ratio", "head_conv", "cat_spec_wh", "reg_offset", "hm_hp",
+          "reg_hp_offset")
 WEIGHTS_ONLY = "without --resume only its weights are loaded"
 
 

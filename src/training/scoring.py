@@ -72,7 +72,7 @@ class Scoring:
         if self.rank == 0:
             self.records = records
             with contextlib.redirect_stdout(io.StringIO()):
-                _, metrics = self.eval_set.task.scores.score(self.eval_set.coco, records)
+                _, metrics = self.eval_set.task.scores.score(self.eval_set.coco, records, self.config.eval_config)
             value, best = metrics[self.config.best_metric], self.state["best"]
             since_best = 0 if best is None or value > best["value"] else self.state["since_best"] + 1
             self.better = best is None or value >= best["value"]  # of equal scores, the one trained longer
@@ -176,7 +176,10 @@ def measure_of(eval_set: evaluator.EvaluationSet, config: Config) -> int:
     images, metainfo = [image_id for image_id, _ in eval_set.images], metainfo_of(coco, task)
     objects = sorted([[entry[name] for name in OBJECT] + [*task.targets.read_object(entry, metainfo).values()]
                       for entry in coco.dataset["annotations"]])
+    settings = {name: value for name, value in config.parameters().items()
+                if name in task.options and name.startswith("eval_config.")}
     content = [evaluation_settings(config), config.use_ema, images, eval_set.category_ids, objects]
+    content += [settings] if settings else []  # earlier versions had none
     return zlib.crc32(json.dumps(content).encode())
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from src.model_utils import combinations
 from src.model_utils.config import load_defaults
+from src.tasks import task_of
+from src.tasks.detection import DETECTION
 from tests.conftest import ROOT, TINY, assert_user_error, call_script, user_error
 
 
@@ -46,7 +48,14 @@ def names_in(text):
     (["use_ema", "false", "load_checkpoint_path", "c"], None),
     (["profiler_path", "p"], "need_profiler is false: profiler_path"),
     (["dataset_config.heatmap_on", "device", "net_config.dense_wh", "true"],
-     "net_config.dense_wh, host: dataset_config.heatmap_on"),
+     "host, heatmaps: dataset_config.heatmap_on"),
+    (["dataset_config.heatmap_on", "device", "net_config.task", "pose"], "host, heatmaps: dataset_config.heatmap_on"),
+    (["net_config.hp_weight", 2, "dataset_config.flip_idx", "[[0, 1]]"],
+     "task is detection: dataset_config.flip_idx, net_config.hp_weight"),
+    (["net_config.norm_wh", "true", "net_config.hm_hp", "false", "net_config.task", "pose"],
+     "task is pose: net_config.norm_wh"),
+    (["net_config.hm_hp_weight", 2, "net_config.hm_hp", "false", "net_config.task", "pose"],
+     "net_config.hm_hp is false: net_config.hm_hp_weight"),
     (["dataset_config.shift", 0.2], "dataset_config.rand_crop is true: dataset_config.shift"),
     (["dataset_config.eig_val", "[1, 1, 1]", "dataset_config.color_aug", "false"],
      "dataset_config.color_aug is false: dataset_config.eig_val"),
@@ -99,7 +108,7 @@ def test_a_learning_rate_that_is_never_divided(make_config):
     ("hourglass", False, ["--net_config.dcn_impl", "native"], "hourglass: net_config.dcn_impl"),
 ])
 def test_parameters_without_effect_in_an_evaluation(arch, onnx, args, expected, make_config):
-    assert_messages(combinations.unused_in_evaluation(make_config(*args), arch, onnx), expected)
+    assert_messages(combinations.unused_in_evaluation(make_config(*args), arch, onnx, DETECTION), expected)
 
 
 @pytest.mark.parametrize("args, expected", [
@@ -119,7 +128,7 @@ def test_the_recipes_set_no_parameters_without_effect(path, make_config):
     config = make_config("--config_path", path)
     arch = config.net_config.arch
     messages = combinations.unused_in_training(config) + combinations.unused_in_export(config, arch)
-    assert messages + combinations.unused_in_evaluation(config, arch, False) == []
+    assert messages + combinations.unused_in_evaluation(config, arch, False, task_of(config.net_config)) == []
 
 
 @pytest.mark.parametrize("name", ["PolyDecay", "CosineDecay"])

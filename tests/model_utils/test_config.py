@@ -62,7 +62,8 @@ def test_lists_and_numbers_from_the_command_line():
     (["--COCO_ROOT", "data"], ["coco_data_dir"]), (["--lr0", "0.1"], ["train_config.MultiDecay.learning_rate"]),
     (["--weights", "x"], ["load_checkpoint_path"]), (["--onnx", "x"], ["load_checkpoint_path"]),
     (["--net_config.num_classes", "3"], ["dataset_config.num_classes"]), (["--data_path", "m"], ["data_url"]),
-    (["--net_config.dense_hp", "true"], ["dense_hp", "pose"]), (["--config_path", "/nowhere.yaml"], ["/nowhere.yaml"]),
+    (["--net_config.dense_hp", "often"], ["dense_hp", "true or false"]),
+    (["--config_path", "/nowhere.yaml"], ["/nowhere.yaml"]),
     (["stray"], ["'stray'"]), (["--net_config.num_stacks", "1"], ["net_config.num_stacks", "resdcn_18", " 4 "]),
     (["--net_config.num_stacks", "[2, 2]"], ["net_config.num_stacks", "[2, 2]", "resdcn_18", " 4 "]),
 ])

@@ -6,7 +6,6 @@ import re
 import shutil
 from html.parser import HTMLParser
 
-import cv2
 import numpy as np
 import pytest
 
@@ -20,7 +19,6 @@ from src.runs.record import TrainingLog
 from src.tasks.detection import DETECTION, scores
 from src.tasks.detection.results import draw
 from tests.conftest import (
-    ROOT,
     TINY,
     assert_user_error,
     call_script,
@@ -354,15 +352,6 @@ def test_control_characters_are_not_drawn(text):
 
 def test_chinese_names_are_drawn():
     assert drawing.text_mask("猫 0.5", 20).max() == 255
-
-
-def test_classes_have_one_color_in_images_and_on_the_page():
-    with open(os.path.join(ROOT, "src", "serving", "pages", "serve.html"), encoding="utf-8") as file:
-        page = file.read()
-    value, saturation = (float(re.search(rf"{name} = ([\d.]+)", page)[1]) for name in ("value", "saturation"))
-    turn, start = map(float, re.search(r"\(\(([\d.]+) \* label \+ ([\d.]+)\) % 1\)", page).groups())
-    hsv = np.array([[[360 * ((turn * 7 + start) % 1), saturation, value]]], np.float32)
-    np.testing.assert_allclose(drawing.class_color(7), 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0], atol=1.01)
 
 
 @pytest.mark.parametrize("name, change", [

@@ -21,6 +21,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from src.imaging import drawing, skeletons
 from src.inference.predictor import Predictor
 from tests.conftest import (
     ROOT,
@@ -554,3 +555,51 @@ def test_a_phone_is_asked_for_a_photo(browser, server):
     assert tab.inner_text("#invitation") == "Choose or take a photo"
     assert tab.evaluate("document.documentElement.scrollWidth") <= 400
     tab.close()
+
+
+# ---------------------------------------------------------------- keypoints on the page
+
+
+KEYPOINTS = {"names": ["nose", "left_hand", "right_hand", "left_foot", "right_foot"], "flip_idx": [[1, 2], [3, 4]],
+             "skeleton": [[1, 3], [2, 4], [3, 4], [0, 1]]}
+POSED = {"class": "person", "label": 0, "score": 0.9, "box": [100, 100, 700, 500],
+         "keypoints": [[0, 0, 0], [600, 200, 0.9], [200, 200, 0.9], [600, 400, 0.05], [200, 400, 0.9]]}
+
+
+@pytest.fixture
+def posing(page):
+    """The page, whose service answers with two objects in an image of 900x600, the second one without keypoints."""
+    health = {"model": "m.onnx", "classes": ["person"], "score_thresh": 0.1, "limits": {}, "keypoints": KEYPOINTS}
+    answer = {"width": 900, "height": 600, "milliseconds": 1,
+              "objects": [POSED, {**POSED, "score": 0.8, "keypoints": [[0, 0, 0]] * 5}]}
+    page.route("**/health", lambda route: route.fulfill(json=health))
+    page.route("**/predict*", lambda route: route.fulfill(json=answer))
+    page.reload()
+    page.wait_for_function("bones.length > 0")
+    return page
+
+
+def canvas_pixel(page, x, y):
+    """A pixel of the page's canvas: red, green, blue."""
+    return page.evaluate("([x, y]) => [...$('canvas').getContext('2d').getImageData(x, y, 1, 1).data]", [x, y])[:3]
+
+
+def test_skeletons_are_drawn(posing, tmp_path):
+    """Bones between keypoints that are present, in the colors of their sides; a guessed keypoint is a ring."""
+    cv2.imwrite(str(tmp_path / "p.png"), np.full((600, 900, 3), 90, np.uint8))
+    posing.set_input_files("#file", tmp_path / "p.png")
+    posing.wait_for_selector("#objects li")
+    middle, left, right = (posing.evaluate(f"shade({side}, 0)") for side in range(3))
+    for place, color in (((600, 300), left), ((200, 300), right), ((400, 400), middle), ((600, 200), left)):
+        np.testing.assert_allclose(canvas_pixel(posing, *place), color, atol=3)
+    assert canvas_pixel(posing, 600, 400) == [0, 0, 0]  # the ring
+    assert canvas_pixel(posing, 300, 100 + 50) == [90] * 3  # no bone to the missing nose
+    assert canvas_pixel(posing, 3, 3) == [90] * 3  # which is not drawn at 0, 0
+
+
+def test_the_pages_colors_are_those_of_the_other_drawings(page):
+    for label in range(20):
+        assert np.abs(np.subtract(page.evaluate(f"color({label})"), drawing.class_color(label)[::-1])).max() <= 1
+        for side in range(3):
+            expected = skeletons.shade(side, label)[::-1]
+            assert np.abs(np.subtract(page.evaluate(f"shade({side}, {label})"), expected)).max() <= 1

@@ -15,6 +15,7 @@ import pytest
 from src.core.console import LOG, print_log
 from src.core.errors import UserError
 from src.core.version import version
+from src.inference.predictor import as_prediction
 from src.serving import access
 from src.serving import service as service_module
 from src.serving.access import Access, read_keys, start_log
@@ -36,8 +37,8 @@ class Threads:
 class Service:
     """A service with a Held predictor, and its client."""
 
-    def __init__(self, queue=4, deadline=60.0, keys=(), workers=None):
-        self.predictor, self.entries = Held(), []
+    def __init__(self, queue=4, deadline=60.0, keys=(), workers=None, predictor=None):
+        self.predictor, self.entries = predictor or Held(), []
         self.network = started(self.predictor)
         limits = Limits(max_bytes=100_000, max_pixels=1_000_000, queue=queue, deadline=deadline)
         service = service_module.Service(self.predictor, self.network, workers or Threads(), limits, "held.ckpt", 0.1)
@@ -133,6 +134,39 @@ def test_the_image_with_its_boxes(service):
     for path in ("/predict?format=json", "/predict"):
         assert service.call("POST", path, png(), accept="image/jpeg")[1]["content-type"] == "application/json"
     assert service.call("POST", "/predict?format=image", png(5, (1, 70_000, 3)))[0] == 422
+
+
+KEYPOINTS = {"names": ["left_hand", "right_hand", "tail"], "skeleton": [[0, 1], [1, 2]], "flip_idx": [[0, 1]],
+             "of_class": [[0, 1]]}
+
+
+class Posing(Held):
+    """A Held whose objects have keypoints in an image of 400x300; their class lacks the third one."""
+
+    def __init__(self):
+        super().__init__()
+        self.detector.description |= {"task": "pose", "keypoints": KEYPOINTS}
+
+    def finish(self, outputs, inputs):
+        rows = np.hstack([outputs[0], [[100, 200, 0.91234, 300, 200.126, 0.05, 0, 0, 0]]])
+        return as_prediction(rows.astype(np.float32), self.detector.description)
+
+
+def test_keypoints_are_answered_and_drawn():
+    """The service learns from the task what /health says; its answer, document and drawing have the keypoints."""
+    from src.tasks.pose.schema import Object as Posed
+
+    service = Service(predictor=Posing())
+    health = service.call("GET", "/health")[2]
+    assert health["keypoints"] == {name: KEYPOINTS[name] for name in ("names", "skeleton", "flip_idx")}
+    assert Health.model_validate(health).model == "held.ckpt"
+    answer = answer_of(Posed).model_validate(service.call("POST", "/predict", png(51, (300, 400, 3)))[2])
+    assert answer.objects[0].keypoints == [[100, 200, 0.9123], [300, 200.13, 0.05], [0, 0, 0]]
+    data = service.call("POST", "/predict?format=image", png(51, (300, 400, 3)))[2]
+    drawn = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).astype(int)
+    assert (np.abs(drawn[200, 100:300] - 51).max(-1) > 30).all()  # the bone
+    assert "keypoints" in service.api["components"]["schemas"]["Object"]["properties"]
+    assert b"keypoints" in service.call("GET", "/docs")[2]
 
 
 @pytest.mark.parametrize("query, part", [
@@ -397,6 +431,7 @@ def test_health_readiness_and_unknown_paths(service):
     assert service.call("GET", "/ready")[2] == {"batch_sizes": [1, 2, 4, 8]}
     health = Health.model_validate(service.call("GET", "/health")[2])
     assert (health.version, health.model, health.limits.queue) == (version(), "held.ckpt", 4)
+    assert health.model_extra == {}  # a task's additions
     for method, path, status in (("GET", "/predict", 405), ("DELETE", "/health", 405), ("GET", "/x", 404)):
         found, headers, content = service.call(method, path)
         assert found == status and path in content["detail"] and (status == 404 or "allow" in headers)

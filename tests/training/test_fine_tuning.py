@@ -114,3 +114,75 @@ def test_layers_missing_in_the_network_are_named(fine_tune, tmp_path, console):
     with pytest.raises(UserError, match="before.ckpt.* reg.0"):
         load_weights(network, read_checkpoint(path), path)
     assert load_weights(network, read_checkpoint(path), path, fine_tuning=True) == []
+
+
+# ---------------------------------------------------------------- pose
+
+
+def person(*names):
+    """Metainfo of people with these keypoints."""
+    keypoints = {"names": list(names), "skeleton": [], "flip_idx": [], "of_class": [list(range(len(names)))]}
+    return {"classes": ["person"], "category_ids": [1], "keypoints": keypoints}
+
+
+@pytest.fixture
+def fine_tune_pose(tmp_path, make_config):
+    """Function of the checkpoint's task, its metainfo and the run's: (checkpoint's weights, run's pose network)."""
+    def start(task, then, now):
+        ms.set_seed(3)
+        config = make_config("--net_config.task", task)
+        before = build_network(config.net_config, then, "composite")
+        weights = {parameter.name: parameter.asnumpy() for parameter in before.get_parameters()}
+        path = save_weights(str(tmp_path / "before.ckpt"), weights)
+        with open(side_file(path), "w", encoding="utf-8") as file:
+            json.dump(describe_model(config, {"dataset": "d", **then}), file)
+        config = make_config("--net_config.task", "pose", "--load_checkpoint_path", path)
+        network = build_network(config.net_config, now, "composite")
+        initial = {parameter.name: parameter.asnumpy().copy() for parameter in network.get_parameters()}
+        fine_tuning.start_weights(network, config, now)
+        return weights, initial, network
+
+    return start
+
+
+def test_pose_starts_from_a_detector(fine_tune_pose, console):
+    """As in the paper's recipe: all that fits is taken, the person's heatmap by name; the new heads are named."""
+    then = {"classes": ["dog", "person"], "category_ids": [1, 2]}
+    weights, initial, network = fine_tune_pose("detection", then, person("nose", "tail"))
+    for parameter in network.get_parameters():
+        name, value = parameter.name, parameter.asnumpy()
+        if name.startswith("hm.2."):
+            np.testing.assert_array_equal(value, weights[name][1:])
+        else:
+            new = name.startswith(("hps.", "hm_hp.", "hp_offset."))
+            np.testing.assert_array_equal(value, initial[name] if new else weights[name], name)
+    line = next(line for line in console.readouterr().out.splitlines() if "from scratch" in line)
+    for head in ("hps", "hm_hp", "hp_offset"):
+        assert f"{head}.0.weight" in line and f"{head}.2.bias" in line
+    assert "wh." not in line and "hm.2" not in line
+
+
+def test_keypoints_are_matched_by_name(fine_tune_pose, console):
+    """Each has two channels of hps and one of hm_hp."""
+    weights, _, network = fine_tune_pose("pose", person("nose", "tail", "paw"), person("tail", "ear", "nose"))
+    hps, hm_hp = (network.hps[2].weight.asnumpy(), network.hm_hp[2].weight.asnumpy())
+    np.testing.assert_array_equal(hps[[0, 1, 4, 5]], weights["hps.2.weight"][[2, 3, 0, 1]])
+    np.testing.assert_array_equal(hm_hp[[0, 2]], weights["hm_hp.2.weight"][[1, 0]])
+    assert not np.isin(hps[2:4], weights["hps.2.weight"]).any()
+    assert network.hm_hp[2].bias.asnumpy()[1] == np.float32(-2.19)  # the initial value
+    output = console.readouterr().out
+    assert output.index("tail, nose") < output.index("ear")
+
+
+def test_another_number_of_keypoints(fine_tune_pose):
+    weights, _, network = fine_tune_pose("pose", person("nose", "tail", "paw"), person("tail"))
+    np.testing.assert_array_equal(network.hps[2].weight.asnumpy(), weights["hps.2.weight"][2:4])
+    np.testing.assert_array_equal(network.hps[0].weight.asnumpy(), weights["hps.0.weight"])
+
+
+def test_a_head_that_is_stored_in_part_is_refused(fine_tune_pose, tmp_path):
+    _, _, network = fine_tune_pose("pose", person("nose"), person("nose"))
+    parameters = read_checkpoint(str(tmp_path / "before.ckpt"))
+    del parameters["hps.0.weight"]
+    with pytest.raises(UserError, match=r"before.ckpt .*\bhps.0.weight\b"):
+        load_weights(network, parameters, "before.ckpt", fine_tuning=True)

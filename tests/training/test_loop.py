@@ -157,7 +157,7 @@ def scoring(make_config, monkeypatch):
         return made
 
     monkeypatch.setattr("src.tasks.detection.scores.score",
-                        lambda coco, value: ("", dict.fromkeys(DETECTION.metrics, value)))
+                        lambda coco, value, eval_config: ("", dict.fromkeys(DETECTION.metrics, value)))
     return make
 
 
