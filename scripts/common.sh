@@ -96,5 +96,5 @@ start_in_background() {
     mkdir -p ms_log
     printf '%s' "${FIRST_LINE:-}" > "$log"
     GLOG_logtostderr=0 GLOG_log_dir="$PWD/ms_log" nohup "$@" >> "$log" 2>&1 < /dev/null &
-    echo "started process $!; follow it with: tail -f $PWD/$log"
+    printf 'started process %s; follow it with: tail -f %q\n' "$!" "$PWD/$log"
 }

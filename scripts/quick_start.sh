@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
-# Train, evaluate and export a detector on this machine's CPU, in a few minutes.
-# All output goes to quick_start/; existing results are reused.
+# Train, evaluate and export a detector on this machine's CPU, in a few minutes: of shapes, or of stick figures and their
+# keypoints. All output goes to quick_start/ or quick_start_pose/; existing results are reused.
+# usage: bash scripts/quick_start.sh [pose](optional)
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
-[ $# -eq 0 ] || { echo "usage: bash scripts/quick_start.sh" >&2; exit 2; }
+[ $# -eq 0 ] || [ "$*" = pose ] || { echo "usage: bash scripts/quick_start.sh [pose](optional)" >&2; exit 2; }
+name=quick_start${1:+_$1}
 bash scripts/setup_env.sh
 SECONDS=0
 python=.venv/bin/python
-out=quick_start
-config="--config_path configs/quick_start.yaml --device_target CPU"
+out=$name
+config="--config_path configs/$name.yaml --device_target CPU"
 mkdir -p "$out"
 
 step() { printf '\n== %s\n' "$1"; }
 
 if [ ! -d "$out/shapes" ]; then
     step "drawing the data set"
-    $python tools/make_shapes_dataset.py --output "$out/shapes"
+    $python tools/make_shapes_dataset.py --output "$out/shapes" \
+        ${1:+--keypoints --size 96 --objects 1 --smallest 64 --largest 90 --train 1000}
 fi
 if [ ! -f "$out/mindrecord/coco_det.train.mind.manifest.json" ]; then
     step "converting it to MindRecord"
@@ -48,7 +51,7 @@ if [ ! -f "$out/centernet.onnx" ]; then
 fi
 if [ ! -f "$out/contact_sheet.png" ]; then
     step "running the MindIR file on validation images"
-    $python tools/contact_sheet.py --config_path configs/quick_start.yaml --mindir "$out/centernet.mindir" \
+    $python tools/contact_sheet.py --config_path "configs/$name.yaml" --mindir "$out/centernet.mindir" \
         --data_dir "$out/shapes" --output "$out/contact_sheet.png"
 fi
 if [ ! -d "$out/onnx" ]; then

@@ -23,6 +23,7 @@ from tools.benchmark_inputs import (
     write_coco,
 )
 from tools.benchmark_onnx import onnx_part
+from tools.benchmark_pose import pose_part
 from tools.benchmark_service import serve_part
 
 PIPELINE_IMAGES = 1280  # enough to make the first and last batches negligible
@@ -367,7 +368,7 @@ def convert_part(runs):
 
 
 PARTS = {
-    "input": input_part, "train": train_part, "infer": infer_part, "family": family_part, "onnx": onnx_part,
-    "decode": decode_part, "postprocess": postprocess_part, "eval": eval_part, "convert": convert_part,
-    "serve": serve_part,
+    "input": input_part, "train": train_part, "infer": infer_part, "family": family_part, "pose": pose_part,
+    "onnx": onnx_part, "decode": decode_part, "postprocess": postprocess_part, "eval": eval_part,
+    "convert": convert_part, "serve": serve_part,
 }

@@ -8,6 +8,7 @@ import datetime
 import glob
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -77,7 +78,7 @@ def plan(options, arguments):
         script("src/dataset.py", *arguments, "--coco_data_dir", data_dir, "--mindrecord_dir", records)
     os.makedirs(folder)
     log = os.path.join(folder, "LOG0", "training_log.txt")
-    step(f"training in {options.processes} processes on {target}; follow with: tail -f {log}")
+    step(f"training in {options.processes} processes on {target}; follow with: tail -f {shlex.quote(log)}")
     train(folder, records, arguments, config, target, options.processes)
     checkpoint = newest_checkpoint(os.path.join(folder, "LOG0", "ckpt_0"))
     step("evaluating")

@@ -187,7 +187,7 @@ def test_a_check_that_is_interrupted_leaves_nothing_running(number, tmp_path):
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "the checks so far: ascend_check" in output and "Traceback" not in output
-    assert children and not any(child.is_running() for child in children)
+    assert children and psutil.wait_procs(children, timeout=10)[1] == []  # a busy machine ends them a little later
     assert not (tmp_path / "ascend_check" / "work").exists()
 
 

@@ -18,6 +18,8 @@ def launch(script, *args, cwd, shell=("bash",), project=ROOT, **environment):
 @pytest.mark.parametrize("script, args", [
     ("run_standalone_train_ascend.sh", []), ("run_standalone_train_ascend.sh", ["x", "."]),
     ("run_standalone_train_ascend.sh", [0, "/nowhere"]),
+    ("run_standalone_train_cpu.sh", ["/nowhere"]), ("run_standalone_train_cpu.sh", []),
+    ("run_standalone_eval_cpu.sh", ["train", ".", "x"]), ("run_standalone_eval_cpu.sh", ["val", "/nowhere", "x"]),
     ("run_standalone_eval_ascend.sh", [0, "val", "."]), ("run_standalone_eval_ascend.sh", [0, "train", ".", "x"]),
     ("convert_dataset_to_mindrecord.sh", ["/nowhere", "m"]), ("convert_dataset_to_mindrecord.sh", ["."]),
     ("setup_env.sh", ["/nowhere.txt"]), ("quick_start.sh", ["now"]),
@@ -31,6 +33,8 @@ def test_wrong_arguments_print_the_usage(script, args, tmp_path):
 @pytest.mark.parametrize("script, args, message", [
     ("run_standalone_train_ascend.sh", [0, ".", "c", "d"], r"\b2\b.* 3\b.* 4\nusage: "),
     ("run_standalone_eval_ascend.sh", [0, "val", ".", "c", "d"], r"\b4\b.* 5\n"),
+    ("run_standalone_train_cpu.sh", [".", "c", "d"], r"\b1\b.* 2\b.* 3\nusage: "),
+    ("run_standalone_eval_cpu.sh", ["val", "."], r"\b3\b.* 2\n"),
     ("convert_dataset_to_mindrecord.sh", ["."], r"\b2\b.* 1\n"),
     ("run_distributed_train_ascend.sh", ["--WAIT", ".", "hccl.json"], r"\b2\b.* 4\b.* 0 .*--WAIT\n"),
     ("run_infer_310.sh", [], r"\b3\b.* 4\b.* 0\n"),
@@ -43,7 +47,8 @@ def test_a_wrong_number_of_arguments_is_reported(script, args, message, tmp_path
 @pytest.mark.parametrize("shell", [["sh"], ["bash", "--posix"]])
 def test_sh_runs_the_launchers_too(shell, tmp_path):
     """With dash as sh, and with bash in POSIX mode."""
-    scripts = ["run_standalone_train_ascend.sh", "run_standalone_eval_ascend.sh", "run_distributed_train_ascend.sh",
+    scripts = ["run_standalone_train_ascend.sh", "run_standalone_eval_ascend.sh", "run_standalone_train_cpu.sh",
+               "run_standalone_eval_cpu.sh", "run_distributed_train_ascend.sh",
                "run_infer_310.sh", "convert_dataset_to_mindrecord.sh", "setup_env.sh", "quick_start.sh",
                "train_full_4p.sh", "../train_full_4p.sh", "../tools/get_pascal_voc.sh",
                "../src/tools/get_pascal_voc.sh"]
@@ -79,6 +84,8 @@ def test_a_command_is_checked_before_it_starts(name, args, message, tiny_data, t
 @pytest.mark.parametrize("script, args, message", [
     ("run_standalone_train_ascend.sh", [0, "."], "manifest.json"),
     ("run_standalone_eval_ascend.sh", [0, "val", ".", "last"], "error: last "),
+    ("run_standalone_train_cpu.sh", ["."], "manifest.json"),
+    ("run_standalone_eval_cpu.sh", ["val", ".", "last"], "error: last "),
     ("run_standalone_eval_ascend.sh", [0, "val", ".", ""], "(--load_checkpoint_path)"),
     ("convert_dataset_to_mindrecord.sh", [".", "out"], " ./annotations/"),
     ("run_distributed_train_ascend.sh", [".", "table.json"], "manifest.json"),
