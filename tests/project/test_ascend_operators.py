@@ -17,7 +17,7 @@ from mindspore.ops.primitive import constexpr
 from src.data.samples import augmented_batch, sample_layout
 from src.network.architectures import ARCHITECTURES
 from src.network.centernet import build_detection, build_network
-from src.tasks import TASKS
+from src.tasks import TASKS, task_of
 from src.training import engine
 from src.training.optimizer import build_optimizer
 from tests.conftest import ROOT
@@ -26,7 +26,8 @@ from tests.metainfo import classes_of
 from tests.small_network import LEAST, SMALL
 
 PACKAGE = os.path.dirname(ms.__file__)
-OBJECTS = {"detection": {"boxes": np.array([[10, 10, 90, 90]], np.float32), "labels": np.array([1], np.int32)}}
+BOX = {"boxes": np.array([[10, 10, 90, 90]], np.float32), "labels": np.array([1], np.int32)}
+OBJECTS = {"detection": BOX, "pose": {**BOX, "keypoints": np.array([[20, 20, 2, 30, 30, 1, 0, 0, 0]], np.float32)}}
 
 
 @functools.cache
@@ -53,7 +54,8 @@ def as_on_910(monkeypatch):
 
 def training_graph(config, dcn_impl, heatmaps_on_host=False, saturates=True):
     """The graph of a training step on an Ascend 910, or with saturates=False on an Atlas A2."""
-    task, metainfo = TASKS[config.net_config.task], classes_of(3)
+    task, metainfo = task_of(config.net_config), classes_of(3)
+    heatmaps_on_host |= task.targets.draws_on_host(config, "Ascend")
     network = build_network(config.net_config, metainfo, dcn_impl)
     device_input = engine.build_device_input(config, metainfo, heatmaps_on_host)
     step = engine.build_train_step(network, config, build_optimizer(network, config.train_config, 100, 1),
@@ -78,12 +80,13 @@ def small_config(make_config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("arch", ["resdcn_18", "resdcn_50", "res_18", "dla_34", "hourglass"])
+@pytest.mark.parametrize("task, arch", [
+    *(("detection", arch) for arch in ("resdcn_18", "resdcn_50", "res_18", "dla_34", "dlav0_34", "dlazoo_34",
+                                       "hourglass")), *((task, "resdcn_18") for task in TASKS if task != "detection")])
 def test_training_graphs(task, arch, small_config):
     """Shallow ones: more blocks of the same kind add no primitive."""
-    stacks = {"dla_34": [], "hourglass": ["--net_config.num_stacks", "[1]"]}.get(
-        arch, ["--net_config.num_stacks", "[1, 1, 1, 1]"])
+    stacks = [] if arch.startswith("dla") else ["--net_config.num_stacks", "[1]" if arch == "hourglass" else
+                                                "[1, 1, 1, 1]"]
     graph = training_graph(small_config("--net_config.task", task, "--net_config.arch", arch, *stacks), "native")
     assert_has_rows(graph)
     assert not graph.has_loop and not graph.int64, graph
@@ -122,12 +125,17 @@ def test_the_test_for_overflows(level, small_config, monkeypatch):
     assert "IsFinite" in on_a2.primitives
 
 
+FLIP_TEST = ("--eval_config.flip_test", "true")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("arch, dcn_impl, classes, args", [
-    ("resdcn_18", "native", 80, ()), ("resdcn_18", "composite", 3, ("--eval_config.flip_test", "true")),
-    ("resdcn_50", "native", 3, ()), ("res_18", "native", 3, ()), ("dla_34", "native", 3, ()),
-    ("hourglass", "native", 3, ("--net_config.num_stacks", "[1]")),
+@pytest.mark.parametrize("task, arch, dcn_impl, classes, args", [
+    ("detection", "resdcn_18", "native", 80, ()), ("detection", "resdcn_18", "composite", 3, FLIP_TEST),
+    ("detection", "resdcn_50", "native", 3, ()), ("detection", "res_18", "native", 3, ()),
+    ("detection", "dla_34", "native", 3, ()), ("detection", "dlav0_34", "native", 3, ()),
+    ("detection", "dlazoo_34", "native", 3, ()),
+    ("detection", "hourglass", "native", 3, ("--net_config.num_stacks", "[1]")),
+    *((task, "res_18", "native", 3, FLIP_TEST) for task in TASKS if task != "detection"),
 ])
 def test_inference_graphs(task, arch, dcn_impl, classes, args, make_config):
     graph = inference_graph(make_config("--net_config.task", task, "--net_config.arch", arch, *args), dcn_impl, classes)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
+from src.tasks.pose import POSE
 from src.weights import torch_weights
 from src.weights.checkpoints import load_weights, parameter_shapes
 from tests import parity, torch_reference
@@ -31,8 +32,9 @@ def change(path, **arrays):
 
 @pytest.fixture
 def folder(all_vectors):
-    """The same without the other networks, which take half a minute."""
+    """The same without the other networks and tasks, which take half a minute."""
     shutil.rmtree(all_vectors / "family")
+    shutil.rmtree(all_vectors / "tasks")
     return all_vectors
 
 
@@ -50,7 +52,7 @@ def maps(*labels, stacks=1):
 FOLDS, FORMS, HEADS = ("not folded", "folded"), ("native", "composite"), ("hm", "wh", "reg")
 ROWS = {  # of each file of the shipped vectors, the beginnings of some rows
     "network.npz": [f"network, {form}: {head}" for form in FORMS for head in HEADS],
-    "zoo_network.npz": ["model zoo: round trip of 148 parameters",
+    "zoo_network.npz": ["model zoo: round trip of 148 tensors",
                         *(f"model zoo, {form}: {head}" for form in FORMS for head in HEADS)],
     "preprocess_test.npz": [f"preprocessing {case}" for case in range(5)],
     **{f"sample_{name}.npz": [f"sample {name}: heatmap"]
@@ -65,6 +67,19 @@ ROWS = {  # of each file of the shipped vectors, the beginnings of some rows
                                     *maps(*(f"hourglass_narrow, {fold}" for fold in FOLDS), stacks=2)],
     "family/hourglass_shapes.json": ["hourglass: round trip of 984 tensors"],
     "family/res_18.npz": ["res_18: round trip of 150 tensors", *maps(*(f"res_18, {fold}" for fold in FOLDS))],
+    "family/dlav0_34.npz": ["dlav0_34: round trip of 324 tensors", *maps(*(f"dlav0_34, {fold}" for fold in FOLDS))],
+    **{f"tasks/pose_{name}.npz": [f"pose, {name}: round trip of {count} tensors",
+                                  *(f"pose, {name}, {form}: {head}" for form in FORMS for head in POSE.heads)]
+       for name, count in (("resdcn_18", 189), ("dla_34", 410))},
+    **{f"tasks/pose_sample_{name}.npz": [f"pose sample {name}: {column}" for column in ("input", "hm", "hps", "hm_hp")]
+       for name in ("plain", "crop", "crop_flip", "dense_hp", "mse", "rotated")},
+    "tasks/pose_losses.npz": ["pose loss, default: gradient of hps", "pose loss, sl1: hp_offset_loss",
+                              "pose loss, no_hm_hp: loss", "pose loss, mse: hm_hp_loss"],
+    "tasks/pose_decode.npz": ["pose decode, dets: joints", "pose decode, dets_no_reg: boxes"],
+    "tasks/pose_flip.npz": ["pose flip: hps"], "tasks/pose_post_process.npz": ["pose post-processing 1: joints"],
+    "tasks/pose_soft_nms.npz": ["pose soft-NMS: joints"],
+    "tasks/zoo_pose_network.npz": ["pose, model zoo: round trip of 285 tensors",
+                                   *(f"pose, model zoo, {fold}: {head}" for fold in FOLDS for head in POSE.heads)],
 }
 PYTORCH_ROWS = {
     "deformable convolution": ["DCN native, offsets to 3: gradient of offsets", "DCN composite, offsets to 3: values"],
@@ -233,7 +248,7 @@ def test_a_difference_in_the_model_zoos_network_fails(folder, monkeypatch, by_op
     monkeypatch.setattr(parity.torch_weights, "_offsets_back", lambda name, value: value)
     found = [row for row in failures(folder, ["zoo_network.npz"]) if row.startswith("model zoo")]
     assert found == ["model zoo, native: wh", "model zoo, composite: wh",
-                     "model zoo: round trip of 148 parameters, mismatches"]
+                     "model zoo: round trip of 148 tensors, mismatches"]
 
 
 @pytest.mark.slow

@@ -316,6 +316,18 @@ LABELS = {  # {form: {path in a folder: text}}, besides images/1.png to 3.png
         "annotations": [{"id": number, "image_id": number, "category_id": number, "bbox": [1, 2, 20, 10]}
                         for number in (1, 2)],
         "categories": [{"id": number, "name": f"c{number}", "supercategory": "c0"} for number in (0, 1, 2)]})},
+    "pose": {"data.yaml": "train: [images]\nnames: [cat]\nkpt_shape: [2, 3]\nflip_idx: [1, 0]\n"
+                          "kpt_names: {0: [a, b]}\n",
+             "labels/1.txt": "0 .5 .5 .2 .3 .1 .1 2 .4 .4 1\n", "labels/2.txt": "0 .1 .2 .3 .4 .5 .6 2 0 0 0\n"},
+    "deeplabcut": {"config.yaml": "Task: x\nskeleton:\n- - nose\n  - tail\n",
+                   "images/CollectedData_me.csv": "scorer,me,me,me,me\nindividuals,m1,m1,m1,m1\n"
+                   "bodyparts,nose,nose,tail,tail\ncoords,x,y,x,y\nlabeled-data/v/1.png,1,2,3,4\nlabeled-data/v/2.png,5.5,6,,\n"},
+    "keypoints": {"annotations/person_keypoints_default.json": json.dumps({
+        "images": [{"id": number, "file_name": f"{number}.png", "width": 32, "height": 24} for number in (1, 2, 3)],
+        "annotations": [{"id": number, "image_id": number, "category_id": 1, "bbox": [1, 2, 20, 10][: 4 * (number < 3)],
+                         "keypoints": [3, 4, 2, 5, 6, 1], "num_keypoints": 2} for number in (1, 2, 3)],
+        "categories": [{"id": 1, "name": "cat", "keypoints": ["a", "b"], "skeleton": [[1, 2]],
+                        "flip_idx": [[0, 1]]}]})},
 }
 
 
@@ -356,7 +368,8 @@ KINDS = {  # (prepare, fraction of the inputs, change of an input, or None if pr
     "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
     "weight_files": (weight_files, 0.025, None), "onnx_files": (onnx_files, 0.025, None),
     "labels": (labels, 0.05, None), "ids": (well_formed.ids, 0.05, None),
-    "all_through": (well_formed.all_through, 0.15, hostile.hostile_json),
+    "all_through": (well_formed.all_through, 0.1, hostile.hostile_json),
+    "keypoints_through": (well_formed.keypoints_through, 0.05, hostile.hostile_json),
     "settings_in_use": (well_formed.settings_in_use, 0.1, hostile.hostile_yaml),
     "written_files": (well_formed.written_files, 0.05, hostile.hostile_json),
     "command_lines": (well_formed.command_lines, 0.15, None),

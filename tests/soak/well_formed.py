@@ -15,11 +15,53 @@ import zlib
 from unittest import mock
 
 from src.data.objects import ground_truth
-from src.tasks.detection import DETECTION, targets
+from src.tasks.detection import targets
 from tests.metainfo import classes_of
 from tests.soak import hostile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def keypoints_through(folder):
+    """The same with keypoints: two classes with other ones."""
+    originals, use = all_through(folder)
+    content = json.loads(originals["a.json"])
+    names = {1: ["nose", "left_ear", "right_ear"], 2: ["nose", "tail"]}
+    for category in content["categories"]:
+        category["keypoints"] = names.get(category["id"], [])
+        category["skeleton"] = [[1, 2]] if category["keypoints"] else []
+    content["categories"][0]["flip_idx"] = [[1, 2]]
+    for entry in content["annotations"]:
+        x, y, w, h = entry["bbox"]
+        count = len(names.get(entry["category_id"], []))
+        entry |= {"keypoints": [x + w / 4, y + h / 4, 2, x + w / 2, y + h / 2, 1, 0, 0, 0][: 3 * count],
+                  "num_keypoints": min(count, 2)}
+    good = json.dumps(content).encode()
+    files = {f"{number}.json": good for number in range(len(MISTAKES))}  # half of all
+    for name, spoil in MISTAKES.items():
+        spoiled = json.loads(good)
+        spoil(spoiled["categories"][0], spoiled["annotations"])
+        files[f"{name}.json"] = json.dumps(spoiled).encode()
+    return files, use
+
+
+def _all_values(annotations, values):
+    for entry in annotations:
+        entry["keypoints"] = values
+
+
+MISTAKES = {  # of people: {name: change of (a category, the annotations)}
+    "length": lambda category, annotations: _all_values(annotations, [1, 2, 2, 3]),
+    "visibility": lambda category, annotations: _all_values(annotations, [1, 2, 7] * 3),
+    "nan": lambda category, annotations: _all_values(annotations, [float("nan"), 2, 2] * 3),
+    "far": lambda category, annotations: _all_values(annotations, [1e300, -1e300, 2] * 3),
+    "text": lambda category, annotations: _all_values(annotations, ["1", "2", "2"] * 3),
+    "absent": lambda category, annotations: _all_values(annotations, [0] * 9),
+    "twice": lambda category, annotations: category.update(keypoints=["nose", "nose", "ear"]),
+    "skeleton": lambda category, annotations: category.update(skeleton=[[1, 18]]),
+    "overlap": lambda category, annotations: category.update(flip_idx=[[0, 1], [1, 2]]),
+    "permutation": lambda category, annotations: category.update(flip_idx=[0, 2, 1]),
+}
 
 
 def all_through(folder):
@@ -28,8 +70,9 @@ def all_through(folder):
     from src.data.coco import Split, check_classes, image_list, image_size, read_coco
     from src.evaluation import results
     from src.imaging.reading import read_image
+    from src.model_utils.config import make_config
     from src.runs.report import Run, write_report
-    from src.tasks.detection.results import coco_records
+    from src.tasks import task_of
     from src.tasks.pictures import compare
     from tests.conftest import convert
     from tools.benchmark_inputs import write_coco
@@ -47,25 +90,27 @@ def all_through(folder):
 
     def use(path):
         folder = os.path.dirname(path)
-        coco = read_coco(path)
         split = Split(path, image_dir)
         manifest = convert(split, os.path.join(folder, "records"), "p", folder)
+        task = task_of(manifest)
+        coco = read_coco(path, task=task)
         category_ids = check_classes(manifest, coco, path)
         images, records, skipped = dict(image_list(split, coco)), [], []
         for image_id, image_path in images.items():
-            truth = ground_truth(DETECTION, coco, image_id, category_ids, manifest)
-            records += coco_records(image_id, truth, category_ids)
+            truth = ground_truth(task, coco, image_id, category_ids, manifest)
+            records += task.results.coco_records(image_id, truth, category_ids)
             try:
                 image = read_image(image_path, image_size(coco.imgs[image_id]))
-                compare(DETECTION, image, truth, truth, manifest, 0.3)
+                compare(task, image, truth, truth, manifest, 0.3)
             except (OSError, ValueError) as error:
                 skipped.append(f"image {image_id} ({image_path}): {error}")
-        results.Results(DETECTION, path, list(images.items()), records, skipped).write(folder, "val")
-        results.score_and_write(folder, DETECTION, coco, records, "x", {}, True)
+        results.Results(task, path, list(images.items()), records, skipped).write(folder, "val")
+        options = make_config(eval_config={"voc_metric": True}).eval_config
+        results.score_and_write(folder, task, coco, records, "x", {}, options)
         with open(path, "rb") as file:
             if zlib.crc32(file.read()) % 10 == 0:
                 with open(os.path.join(folder, "metrics.json"), encoding="utf-8") as metrics:
-                    run = Run(None, json.load(metrics), coco, records, images)
+                    run = Run(None, json.load(metrics), coco, records, images, task=task)
                 write_report(os.path.join(folder, "r.html"), "x", run)
         merge_pascal_json.main(["--inputs", path, "--output", os.path.join(folder, "merged.json")])
         return "skip" if manifest["skipped"] or skipped else "result"
