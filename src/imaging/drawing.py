@@ -53,25 +53,40 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels:
     whichever has more contrast. Labels of higher scores are placed first.
     """
     canvas = image.copy()
-    side = drawing_side(canvas)
-    thickness = 1 if side < 200 else max(2, round(side / 250))
+    side, thickness = drawing_side(canvas), line_thickness(canvas)
     order = np.argsort(scores, kind="stable")  # the best on top
-    # OpenCV's integers overflow far outside the image.
-    longest = max(canvas.shape[:2])
-    corners = np.clip(boxes[order], -longest, 2 * longest).round().astype(int)
-    labels = np.asarray(labels)[order].astype(int)
-    for (x1, y1, x2, y2), label in zip(corners, labels):
+    labels = np.asarray(labels).astype(int)
+    for (x1, y1, x2, y2), label in zip(whole_pixels(boxes[order], canvas), labels[order]):
         if side >= 200:
             cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 0, 0), thickness + 2, cv2.LINE_AA)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), class_color(label), thickness, cv2.LINE_AA)
-    taken = np.zeros((0, 4), int)
-    for (x1, y1, x2, y2), score, label in zip(corners[::-1], scores[order][::-1], labels[::-1]):
-        text = f"{classes[label]} {score:.2f}" if with_scores else classes[label]
-        mask = text_mask(text, max(11, round(side / 55)))
-        place = _label_place(mask.shape, (x1, y1, x2, y2), canvas.shape, taken)
-        taken = np.vstack([taken, place])
-        _put_label(canvas, mask, place, class_color(label))
+    texts = [f"{classes[label]} {score:.2f}" if with_scores else classes[label] for label, score in zip(labels, scores)]
+    put_labels(canvas, boxes, scores, labels, texts)
     return canvas
+
+
+def line_thickness(image: np.ndarray) -> int:
+    """The thickness of lines on an image, in pixels."""
+    side = drawing_side(image)
+    return 1 if side < 200 else max(2, round(side / 250))
+
+
+def whole_pixels(points: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Coordinates in whole pixels, not far outside the image, where OpenCV's integers overflow."""
+    longest = max(image.shape[:2])
+    return np.clip(points, -longest, 2 * longest).round().astype(int)
+
+
+def put_labels(canvas: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray,
+               texts: Sequence[str]) -> None:
+    """Write the texts of boxes [M, 4] with scores [M] and labels [M] on the canvas, those of higher scores first."""
+    corners, size = whole_pixels(boxes, canvas), max(11, round(drawing_side(canvas) / 55))
+    taken = np.zeros((0, 4), int)
+    for index in np.argsort(scores, kind="stable")[::-1]:
+        mask = text_mask(texts[index], size)
+        place = _label_place(mask.shape, corners[index], canvas.shape, taken)
+        taken = np.vstack([taken, place])
+        _put_label(canvas, mask, place, class_color(int(labels[index])))
 
 
 def _label_place(shape: tuple[int, ...], box: Sequence[int], canvas_shape: tuple[int, ...],
