@@ -60,7 +60,8 @@ def main() -> None:
         raise UserError(f"{config.result_path}: no usable result for any of the {len(images)} images")
     extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
     with atomic_folder(target, results.results_of("val")) as folder:
-        results.Results(task, split.annotation, images, records, skipped).write(folder, "val")
+        classes = dict(zip(category_ids, meta["classes"]))
+        results.Results(task, split.annotation, images, records, skipped, classes).write(folder, "val")
         LOG.info(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
         dataset = coco_files.dataset_name(data_dir, coco)
         show(results.score_and_write(folder, task, coco, records, dataset, extra, options))

@@ -9,6 +9,8 @@ from ..model_utils.config import Config, get_config
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..imaging.view import View
+
 
 def planned_export(config: Config) -> dict:
     """What an export of this configuration takes as its input, and its K."""
@@ -55,6 +57,7 @@ def main() -> None:
     if description:
         coco_files.check_classes(description, coco, split.annotation)
     else:
+        metainfo = task.targets.configured(metainfo, config)
         description = {"task": task.name, **metainfo, **planned_export(config)}
     images = coco_files.image_list(split, coco)
     coco_files.log_notes(coco)
@@ -63,8 +66,11 @@ def main() -> None:
     def load(image_id: Any, path: str) -> "np.ndarray":
         return read_image(path, sizes[image_id], config.dataset_config.max_pixels)
 
+    def place(image_id: int, view: "View") -> "View":
+        return task.results.placed(view, task.results.camera_of(coco.imgs[image_id]), description, config.eval_config)
+
     try:
-        skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers, load)
+        skipped = write_inputs(config.predict_dir, images, description, config.dataset_config.num_workers, load, place)
     except KeyboardInterrupt:
         raise interrupts.Interrupted("no inputs are written; run the same command to start over") from None
     log_skipped(skipped)

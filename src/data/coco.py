@@ -43,21 +43,21 @@ def find_split(data_dir: str, split: str, dataset_config: Any, option: str = "--
     """Locate the "train", "val" or "test" split of the data set in data_dir.
 
     dataset_config's <split>_annotation and <split>_image_dir (relative to data_dir) take precedence. Otherwise the
-    usual places are tried: annotations/instances_<split>2017.json (also instance_..., person_keypoints_...,
-    <split>.json, COCO's lists of test images, Pascal VOC's names; the task's first), and <split>2017/,
-    images/<split>/images/, images/<split>/ or images/. Raises UserError that lists the places tried.
+    usual places are tried: annotations/ with the tasks' file names (the given task's first), <split>.json, COCO's lists
+    of test images, Pascal VOC's names; and <split>2017/, images/<split>/images/, images/<split>/, images/trainval/ or
+    images/. Raises UserError that lists the places tried.
     """
     errors.require_dir(data_dir, f"data set folder ({option})")
-    starts = sorted({task.annotation: None for task in TASKS.values()},
-                    key=lambda name: task is not None and name != task.annotation)
-    names = [*(f"{name}_{split}2017.json" for name in starts), f"instance_{split}2017.json", *LISTS[split],
-             f"{split}.json", *VOC_NAMES[split]]
+    tasks = sorted(TASKS.values(), key=lambda other: task is not None and other is not task)
+    usual = [name.format(split=split) for other in tasks for name in other.annotations]
+    names = [*usual, *LISTS[split], f"{split}.json", *VOC_NAMES[split]]
     annotation = _first_existing(
         data_dir, getattr(dataset_config, f"{split}_annotation"),
         [os.path.join("annotations", name) for name in names], f"dataset_config.{split}_annotation",
         optional=split == "test",
     )
-    folders = [f"{split}2017", os.path.join("images", split, "images"), os.path.join("images", split), "images"]
+    folders = [f"{split}2017", os.path.join("images", split, "images"), os.path.join("images", split),
+               os.path.join("images", "trainval"), "images"]
     image_dir = _first_existing(data_dir, getattr(dataset_config, f"{split}_image_dir"), folders,
                                 f"dataset_config.{split}_image_dir")
     return Split(annotation, image_dir)
@@ -123,13 +123,19 @@ def check_coco(content: Any, path: str, image_dir: str = "", task: Task | None =
         categories = coco_entries.read_categories(coco_entries.dictionaries(content, "categories"), repairs)
         entries = coco_entries.dictionaries(content, "annotations", [])
         category_ids = {entry["id"] for entry in categories}
+        size_of = _sizes(images, image_dir)
+        if task is not None:
+            entries = coco_entries.drop_incomplete(images, entries, task, size_of, skipped)
         annotations = coco_entries.read_annotations(entries, images, shared, category_ids, notes, skipped, repairs)
         if task is not None:
-            metainfo = _metainfo(categories, task)
-            complete = functools.partial(task.targets.check_annotation, metainfo=metainfo)
+            categories, annotations = task.targets.select(categories, annotations)
+            metainfo = _metainfo(categories, list(images.values()), task)
+
+            def complete(entry: dict) -> None:
+                task.targets.check_annotation(entry, metainfo, images[entry["image_id"]])
+
             annotations = coco_entries.keep_completed(annotations, complete, skipped)
     info = content["info"] if isinstance(content.get("info"), dict) else {}
-    size_of = _sizes(images, image_dir)
     if is_official_coco(info):
         repairs[coco_entries.COUNTED] = coco_entries.count_non_objects(annotations, size_of)
     else:
@@ -180,12 +186,12 @@ def _classes(categories: list[dict]) -> tuple[list[str], list[int]]:
 
 def metainfo_of(coco: COCO, task: Task) -> dict:
     """The metainfo of a COCO file: classes, category_ids and the task's additions. Raises UserError."""
-    return _metainfo(coco.dataset["categories"], task)
+    return _metainfo(coco.dataset["categories"], coco.dataset.get("images", []), task)
 
 
-def _metainfo(categories: list[dict], task: Task) -> dict:
+def _metainfo(categories: list[dict], images: list[dict], task: Task) -> dict:
     classes, category_ids = _classes(categories)
-    return {"classes": classes, "category_ids": category_ids, **task.targets.read_metainfo(categories)}
+    return {"classes": classes, "category_ids": category_ids, **task.targets.read_metainfo(categories, images)}
 
 
 def named_classes(config: Config) -> list[str]:

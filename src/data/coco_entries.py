@@ -11,6 +11,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.kinds import is_int64, is_number, is_text
 from ..core.tables import abbreviate
+from ..tasks import Task
 from .objects import annotation_name, annotation_problem, is_box, turned_box, without_objects
 
 MAX_ID = 2**63 - 1  # MindRecord's integers
@@ -185,6 +186,22 @@ def read_annotations(entries: list[dict], images: dict[int, dict], shared: set[i
             boxes.append(entry)
     join_files(images, boxes, notes)
     return boxes
+
+
+def drop_incomplete(images: dict[int, dict], entries: list[dict], task: Task,
+                    size_of: Callable[[int], tuple[float, float]], skipped: list[str]) -> list[dict]:
+    """Drop the images that a Task cannot use, in place; returns the annotation entries of the others."""
+    dropped: set = set()
+    for image_id, info in images.items():
+        try:
+            task.targets.check_image(info, size_of)
+        except UserError as error:
+            dropped.add(image_id)
+            skipped.append(f"image {image_id} ({info['file_name']}): {error}")
+    for image_id in dropped:
+        del images[image_id]
+    return [entry for entry in entries
+            if not (is_int64(entry.get("image_id")) and entry["image_id"] in dropped)] if dropped else entries
 
 
 def keep_completed(annotations: list[dict], complete: Callable[[dict], None], skipped: list[str]) -> list[dict]:

@@ -170,7 +170,10 @@ def detect(detector: Any, eval_set: EvaluationSet, config: Config,
     def size_of(item: tuple[int, str]) -> tuple[int, int] | None:
         return sizes.get(item[0]) or read_size(item[1])
 
-    detecting = detect_all(detector, eval_set.images, load, config, times, size_of)
+    def calib_of(item: tuple[int, str]) -> np.ndarray | None:
+        return eval_set.task.results.camera_of(eval_set.coco.imgs[item[0]]) if eval_set.coco else None
+
+    detecting = detect_all(detector, eval_set.images, load, config, times, size_of, calib_of)
     for detected in interrupts.until_interrupted(progress(detecting, "detecting", total=len(eval_set.images))):
         image_id, path = detected.item
         if detected.problem:
@@ -186,4 +189,5 @@ def detect(detector: Any, eval_set: EvaluationSet, config: Config,
     unfinished = len(records) + len(skipped) < len(eval_set.images)
     images = [image for image in eval_set.images if image[0] in records] if unfinished else eval_set.images
     in_order = [record for image_id, _ in images for record in records.get(image_id, [])]
-    return Results(eval_set.task, eval_set.annotation, images, in_order, skipped), times
+    classes = dict(zip(eval_set.category_ids, detector.description["classes"]))
+    return Results(eval_set.task, eval_set.annotation, images, in_order, skipped, classes), times

@@ -1,7 +1,7 @@
 """The files of an evaluation."""
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..core.backups import contains_files
@@ -34,7 +34,7 @@ class Results:
     """The outcome of detecting on a data set.
 
     task, the model's; annotation, the annotation file's path, or an empty string; images [(id, path)]; records, COCO
-    records; skipped, a sentence for each image that was skipped.
+    records; skipped, a sentence for each image that was skipped; classes {category id: name}.
     """
 
     task: Task
@@ -42,15 +42,18 @@ class Results:
     images: list[tuple[int, str]]
     records: list[dict]
     skipped: list[str]
+    classes: dict[int, str] = field(default_factory=dict)
 
     def write(self, folder: str, mode: str) -> None:
-        """Write <mode>_pred_result.json (images and records) and <mode>_pred_eval.json (records only) into a folder."""
+        """Write <mode>_pred_result.json (images and records), <mode>_pred_eval.json (records only) and the task's
+        further files into a folder."""
         write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
             "task": self.task.name, "annotation": os.path.abspath(self.annotation) if self.annotation else "",
             "images": [{"id": image_id, "file_name": os.path.abspath(path)} for image_id, path in self.images],
             "annotations": self.records, "skipped": self.skipped,
         })
         write_json(os.path.join(folder, f"{mode}_pred_eval.json"), self.records)
+        self.task.results.write_files(folder, self.images, self.records, self.classes)
 
 
 def score_and_write(folder: str, task: Task, coco: "COCO", records: list[dict], name: str, extra: dict,

@@ -18,20 +18,26 @@ STRIDE = 32  # of most networks: sides of inputs are multiples of it
 
 @dataclass
 class View:
-    """Position of an evaluation input in its image: center and width of the region, (height, width) of the output."""
+    """Position of an evaluation input in its image: center and width of the region, (height, width) of the output;
+    camera, the image's calibration [3, 4], if it is needed, and depth_factor, which multiplies depths."""
 
     center: np.ndarray
     width: float
     out_hw: tuple
     scale: float
+    camera: np.ndarray | None = None
+    depth_factor: float = 1.0
 
 
-def whole_view(width: int, height: int, input_size: tuple[int, int]) -> tuple[np.ndarray, float]:
+def whole_view(width: int, height: int, input_size: tuple[int, int],
+               sees_all: bool = True) -> tuple[np.ndarray, float]:
     """Center and width of the region that shows a full image in an input of input_size (width, height).
 
-    The original's longest side, generalized to inputs that are not square.
+    The original's longest side, generalized to inputs that are not square; its full width, as in the original's 3D
+    boxes, if sees_all is false.
     """
-    return np.array([width / 2, height / 2], np.float32), float(max(width, height * input_size[0] / input_size[1]))
+    region_width = max(width, height * input_size[0] / input_size[1]) if sees_all else width
+    return np.array([width / 2, height / 2], np.float32), float(region_width)
 
 
 def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:
@@ -55,26 +61,40 @@ def output_size(input_size: tuple[int, int], down_ratio: int) -> tuple[int, int]
     return first // down_ratio, second // down_ratio
 
 
-def make_input(image: np.ndarray, scale: float, keep_res: bool, input_res: tuple[int, int], down_ratio: int,
-               pad_multiple: int = STRIDE, stride: int = STRIDE) -> tuple[np.ndarray, View]:
-    """One image at one scale as an evaluation input.
+@dataclass(frozen=True)
+class Fit:
+    """How an image is fitted into an evaluation input.
 
-    Args: image uint8 BGR; keep_res pads the scaled image to multiples of the network's stride, then at the right and
-    the bottom to multiples of pad_multiple, so that the image keeps its position on the stride grid; otherwise it is
-    fitted into input_res (width, height). Padding is black. Returns uint8 [H, W, 3] and its View.
+    With keep_res the scaled image is padded to multiples of the network's stride, then at the right and the bottom to
+    multiples of pad_multiple, so that it keeps its position on the stride grid; otherwise it is fitted into input_res
+    (width, height), see whole_view and its sees_all.
+    """
+
+    keep_res: bool
+    input_res: Sequence[int] | None = None
+    pad_multiple: int = STRIDE
+    stride: int = STRIDE
+    sees_all: bool = True
+
+
+def make_input(image: np.ndarray, scale: float, fit: Fit, down_ratio: int) -> tuple[np.ndarray, View]:
+    """One image at one scale as an evaluation input, padded with black.
+
+    Args: image uint8 BGR; down_ratio input pixels per output pixel. Returns uint8 [H, W, 3] and its View.
     """
     height, width = image.shape[:2]
     new_w, new_h = scaled_size(width, height, scale)
-    if keep_res:
-        base_w, base_h = padded_size(new_w, new_h, stride, stride)
-        input_w, input_h = padded_size(new_w, new_h, pad_multiple, stride)
+    if fit.keep_res:
+        base_w, base_h = padded_size(new_w, new_h, fit.stride, fit.stride)
+        input_w, input_h = padded_size(new_w, new_h, fit.pad_multiple, fit.stride)
         center = np.array([new_w // 2 + (input_w - base_w) / 2, new_h // 2 + (input_h - base_h) / 2], np.float32)
         region_width = float(input_w)
     else:
-        input_w, input_h = input_res
+        assert fit.input_res is not None
+        input_w, input_h = fit.input_res
         center = np.array([new_w / 2, new_h / 2], np.float32)
         # As in the original, the region is the unscaled image's, so that scale zooms in the fixed input.
-        region_width = whole_view(width, height, input_res)[1]
+        region_width = whole_view(width, height, (input_w, input_h), fit.sees_all)[1]
     if (new_w, new_h) != (width, height):
         image = cv2.resize(image, (new_w, new_h))
     pixels = warp(image, affine_matrix(center, region_width, 0, (input_w, input_h)), (input_w, input_h))

@@ -16,9 +16,10 @@ from ..core.console import log_skipped, progress
 from ..core.errors import UserError
 from ..core.files import atomic_folder, read_json, write_json
 from ..core.kinds import dict_with, is_count, is_int64, is_number, is_positive, is_string, is_text, list_of
-from ..imaging.view import View, input_spec, make_input, normalize
+from ..imaging.camera import check_calib
+from ..imaging.view import Fit, View, input_spec, make_input, normalize
 from ..network.architectures import check_detected_input
-from ..tasks import check_metainfo
+from ..tasks import check_metainfo, task_of
 from ..tasks import rows as row
 from ..weights.side_file import row_width
 
@@ -45,13 +46,14 @@ def result_name(input_file: str) -> str:
 
 
 def write_inputs(predict_dir: str, images: Sequence[tuple[int, str]], description: dict, workers: int,
-                 load: Callable[[int, str], np.ndarray]) -> list[str]:
+                 load: Callable[[int, str], np.ndarray], place: Callable[[int, View], View]) -> list[str]:
     """Write the inputs of images [(id, path)] and their metadata; returns a sentence for each skipped image.
 
     Args: description, the metadata for postprocess.py, with at least input_res, input_type, down_ratio, mean and std;
-    load(id, path) returns an image or raises OSError or ValueError. An earlier run's files are backed up. Raises
-    UserError if no image can be read.
+    load(id, path) returns an image or raises OSError or ValueError; place(id, view) completes its View. An earlier
+    run's files are backed up. Raises UserError if no image can be read.
     """
+    fit = Fit(False, description["input_res"], sees_all=task_of(description).sees_all)
 
     def write(item: tuple[int, str]) -> tuple[dict | None, str]:
         image_id, path = item
@@ -59,12 +61,14 @@ def write_inputs(predict_dir: str, images: Sequence[tuple[int, str]], descriptio
             image = load(image_id, path)
         except (OSError, ValueError) as error:
             return None, f"image {image_id} ({path}): {errors.reason(error)}"
-        pixels, view = make_input(image, 1.0, False, description["input_res"], description["down_ratio"])
+        pixels, view = make_input(image, 1.0, fit, description["down_ratio"])
+        view = place(image_id, view)
         if description["input_type"] == "float32":
             pixels = normalize(pixels, description["mean"], description["std"])
         with errors.writing(os.path.join(predict_dir, "data", input_name(image_id))):
             pixels.tofile(os.path.join(data_dir, input_name(image_id)))
-        return {"id": image_id, "file_name": path, **asdict(view), "center": view.center.tolist()}, ""
+        camera = None if view.camera is None else view.camera.tolist()
+        return {"id": image_id, "file_name": path, **asdict(view), "center": view.center.tolist(), "camera": camera}, ""
 
     with atomic_folder(os.path.join(predict_dir, "data"), INPUTS) as data_dir, \
             atomic_folder(os.path.join(predict_dir, "meta"), METADATA) as meta_dir:
@@ -88,7 +92,13 @@ def read_meta(meta_path: str) -> dict:
         check_metainfo(meta)
     for entry in meta["images"]:
         center = np.array(entry["center"], np.float32)
-        entry["view"] = View(center, float(entry["width"]), tuple(entry["out_hw"]), float(entry["scale"]))
+        with errors.prefix_errors(f"{path}: image {entry['id']}"):
+            calib = check_calib(entry["camera"]) if entry.get("camera") is not None else None
+        factor = entry.get("depth_factor", 1.0)  # older files have neither
+        if not is_positive(factor):
+            raise UserError(f"{path}: image {entry['id']}: depth_factor is {factor!r}; expected a positive number")
+        entry["view"] = View(center, float(entry["width"]), tuple(entry["out_hw"]), float(entry["scale"]), calib,
+                             factor)
     return meta
 
 

@@ -17,25 +17,28 @@ from typing import Any
 import numpy as np
 
 from ..core import errors
-from ..imaging.view import View, make_input, normalize, padded_size, scaled_size
+from ..imaging.view import Fit, View, make_input, normalize, padded_size, scaled_size
 from ..model_utils.config import Config
 from ..tasks import task_of
 
 # ---------------------------------------------------------------- one image
 
 
-def make_inputs(image: np.ndarray, detector: Any, config: Config) -> list[tuple[np.ndarray, View]]:
+def make_inputs(image: np.ndarray, detector: Any, config: Config,
+                calib: np.ndarray | None = None) -> list[tuple[np.ndarray, View]]:
     """Make an image's inputs, one for each of eval_config.multi_scales: [(array without the batch axis, View)].
 
-    The fixed size of an exported file overrides keep_res and input_res_test.
+    The fixed size of an exported file overrides keep_res and input_res_test. calib [3, 4] is the image's camera, for
+    tasks that need one.
     """
-    options = config.eval_config
+    options, task = config.eval_config, task_of(detector.description)
     keep_res = options.keep_res and detector.input_res is None
     size = detector.input_res or config.dataset_config.input_res_test
+    fit = Fit(keep_res, size, options.pad_multiple, detector.description["stride"], task.sees_all)
     inputs = []
     for scale in options.multi_scales:
-        pixels, view = make_input(image, scale, keep_res, size, detector.down_ratio, options.pad_multiple,
-                                  detector.description["stride"])
+        pixels, view = make_input(image, scale, fit, detector.down_ratio)
+        view = task.results.placed(view, calib, detector.description, options)
         if not detector.from_bytes:
             pixels = normalize(pixels, detector.description["mean"], detector.description["std"])
         inputs.append((pixels, view))
@@ -90,13 +93,15 @@ class StageTimes:
 
 def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray], config: Config,
                times: StageTimes | None = None,
-               size_of: Callable[[Any], tuple[int, int] | None] | None = None) -> Iterator[Detected]:
+               size_of: Callable[[Any], tuple[int, int] | None] | None = None,
+               calib_of: Callable[[Any], np.ndarray | None] = lambda item: None) -> Iterator[Detected]:
     """Detect in every item; yields Detected, in order among images of the same input shape.
 
     load(item) returns an image or raises OSError or ValueError. Threads load and prepare the next images and finish the
     previous ones while the device computes. Images of the same shape are computed in batches of eval_config.batch_size;
     at most two batches of prepared images wait for others. With keep_res, items are sorted by shape if size_of(item)
-    returns (width, height), None if unknown.
+    returns (width, height), None if unknown. calib_of(item), which may raise them, too, returns its camera, see
+    make_inputs.
     """
     if size_of and config.eval_config.keep_res and detector.input_res is None:
         items = by_shape(items, size_of, config.eval_config, detector.description["stride"])
@@ -120,7 +125,8 @@ def detect_all(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray]
             finishing.append(finisher.submit(_finish, detector, batch, outputs, config.eval_config.SOFT_NMS, times))
 
         ahead = 2 * max(workers, batch_size)
-        for detected, inputs in _prepared(detector, items, load, config, times, preparers, ahead):
+        for detected, inputs in _prepared(detector, items, lambda item: (load(item), calib_of(item)), config, times,
+                                          preparers, ahead):
             if detected.problem:
                 yield detected
                 continue
@@ -150,14 +156,18 @@ def by_shape(items: Iterable, size_of: Callable[[Any], tuple[int, int] | None], 
     return sorted(items, key=shape)
 
 
-def _prepared(detector: Any, items: Iterable, load: Callable[[Any], np.ndarray], config: Config, times: StageTimes,
-              pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[Detected, list]]:
-    """Yield (Detected without detections, inputs) of each item in order, from the pool, at most `ahead` in advance."""
+def _prepared(detector: Any, items: Iterable, load: Callable[[Any], tuple[np.ndarray, np.ndarray | None]],
+              config: Config, times: StageTimes, pool: ThreadPoolExecutor,
+              ahead: int) -> Iterator[tuple[Detected, list]]:
+    """Yield (Detected without detections, inputs) of each item in order, from the pool, at most `ahead` in advance.
+
+    load(item) returns its image and camera.
+    """
 
     def prepare(item: Any) -> tuple[np.ndarray, list, float]:
         start = time.perf_counter()
-        image = load(item)
-        inputs = make_inputs(image, detector, config)
+        image, calib = load(item)
+        inputs = make_inputs(image, detector, config, calib)
         return image, inputs, time.perf_counter() - start
 
     coming = ((item, pool.submit(prepare, item)) for item in items)

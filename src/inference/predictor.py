@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..core.errors import UserError
 from ..imaging import reading
+from ..imaging.camera import check_calib
 from ..imaging.reading import read_image
 from ..imaging.view import View
 from ..model_utils.config import make_config
@@ -30,8 +31,10 @@ class Prediction:
 
     boxes, float32 [M, 4], x1, y1, x2, y2 in image pixels (boxes may extend beyond the image); scores, float32 [M];
     labels, int [M], indices into the detector's classes; class_names, M names; added, further values of the model's
-    task, {name: [M, ...]}, and facts, {name: value}, both also attributes: a pose model's keypoints, float32 [M, J, 3],
-    x, y in image pixels and a score, 0 if the class lacks them, and keypoint_names [J].
+    task, {name: [M, ...]}, computed, values computed from all of these, and facts, {name: value}, all also attributes:
+    a pose model's keypoints, float32 [M, J, 3], x, y in image pixels and a score, 0 if the class lacks them, and
+    keypoint_names [J]; a 3D model's boxes_3d, float32 [M, 7], location x, y, z and dimensions h, w, l in meters and
+    rotation_y in radians, alpha [M], cameras [M, 3, 4], and corners [M, 8, 3].
 
     >>> boxes = np.array([[10, 20, 60, 90], [5, 5, 9, 9]], np.float32)
     >>> found = Prediction(boxes, np.array([0.9, 0.2]), np.array([0, 1]), ["cat", "dog"])
@@ -45,14 +48,19 @@ class Prediction:
     class_names: list[str]
     added: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    computed: dict[str, np.ndarray] = field(default_factory=dict)
 
     if TYPE_CHECKING:
         keypoints: ClassVar[np.ndarray]
         keypoint_names: ClassVar[list[str]]
         skeleton: ClassVar[list[list[int]]]
+        boxes_3d: ClassVar[np.ndarray]
+        alpha: ClassVar[np.ndarray]
+        cameras: ClassVar[np.ndarray]
+        corners: ClassVar[np.ndarray]
     else:  # a type checker would accept any name
         def __getattr__(self, name: str) -> Any:
-            for values in (vars(self).get("added", {}), vars(self).get("facts", {})):
+            for values in (vars(self).get(kind, {}) for kind in ("added", "computed", "facts")):
                 if name in values:
                     return values[name]
             raise AttributeError(f"a prediction of this model has no {name}")
@@ -64,8 +72,10 @@ class Prediction:
         """The detections selected by a boolean mask [M] or indices."""
         indices = np.arange(len(self))[chosen]
         names = [self.class_names[index] for index in indices]
-        added = {name: values[indices] for name, values in self.added.items()}
-        return Prediction(self.boxes[indices], self.scores[indices], self.labels[indices], names, added, self.facts)
+        added, computed = ({name: values[indices] for name, values in group.items()}
+                           for group in (self.added, self.computed))
+        return Prediction(self.boxes[indices], self.scores[indices], self.labels[indices], names, added, self.facts,
+                          computed)
 
     def above(self, score: float) -> "Prediction":
         """The detections with at least this score."""
@@ -83,7 +93,8 @@ def as_prediction(rows: np.ndarray, description: dict) -> Prediction:
     labels, classes = row.labels(rows).astype(int), description["classes"]
     results = task_of(description).results
     return Prediction(row.boxes(rows), row.scores(rows), labels, [classes[label] for label in labels],
-                      row.added(rows, results.columns(description)), results.attributes(description))
+                      row.added(rows, results.columns(description)), results.attributes(description),
+                      results.computed(rows))
 
 
 def as_image(source: Source) -> np.ndarray:
@@ -170,18 +181,22 @@ class Predictor:
         self.classes: list[str] = model.description["classes"]
         self._lock = threading.Lock()
 
-    def __call__(self, source: Source) -> Prediction:
-        """Detect in one image, of any kind as_image accepts. Raises OSError or ValueError if it is not an image."""
-        return self.predict_image(as_image(source))
+    def __call__(self, source: Source, calib: Any = None) -> Prediction:
+        """Detect in one image, of any kind as_image accepts. Raises OSError or ValueError if it is not an image.
 
-    def predict_image(self, image: np.ndarray) -> Prediction:
-        """Detect in a BGR uint8 image [H, W, 3]."""
-        inputs = self.prepare(image)
+        calib, for 3D boxes, is the image's camera: its projection matrix 3x4, or fx, fy, cx, cy in pixels; without it,
+        the training's. Raises UserError if it is invalid.
+        """
+        return self.predict_image(as_image(source), calib)
+
+    def predict_image(self, image: np.ndarray, calib: Any = None) -> Prediction:
+        """Detect in a BGR uint8 image [H, W, 3]; calib, see __call__."""
+        inputs = self.prepare(image, calib)
         return self.finish(self.compute([inputs])[0], inputs)
 
-    def prepare(self, image: np.ndarray) -> list:
+    def prepare(self, image: np.ndarray, calib: Any = None) -> list:
         """Make the network inputs of a BGR uint8 image (pipeline.make_inputs), for compute and then finish."""
-        return make_inputs(image, self.detector, self.config)
+        return make_inputs(image, self.detector, self.config, None if calib is None else check_calib(calib))
 
     def compute(self, batch: list) -> list:
         """Compute images with inputs of the same shape; returns, for each image, an array [K, D] per scale."""

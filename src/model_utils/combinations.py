@@ -59,6 +59,12 @@ def check_evaluation(config: Config, facts: dict[str, Any]) -> None:
     facts are those of architectures.network_facts.
     """
     options, size = config.eval_config, config.dataset_config.input_res_test
+    task = task_of(facts)
+    for name, value in task.required.items():
+        given = getattr(options, name.rpartition(".")[2])
+        if given != value:
+            raise UserError(f"{name} is {str(given).lower()} ({config.origin(name)}), but the task {task.name} needs "
+                            f"{str(value).lower()}; set --{name} {str(value).lower()}")
     if options.keep_res:
         return
     check_detected_input(facts, size, "dataset_config.input_res_test")
@@ -78,7 +84,6 @@ def unused_in_training(config: Config) -> list[str]:
     others = [f"train_config.{name}." for name in ("Adam", "AdamW", "SGD") if name != options.optimizer]
     schedules = ("MultiDecay", "PolyDecay", "CosineDecay")
     other_schedules = [f"train_config.{name}." for name in schedules if name != options.lr_schedule]
-    sizes_are_l1 = network.dense_wh or network.norm_wh or network.cat_spec_wh
     return _unused(config, [
         *_unused_anywhere(config, network.arch), *_unused_sizes(config),
         (not config.distribute and not launcher_variable(), "distribute is false", ["device_num"]),
@@ -89,23 +94,15 @@ def unused_in_training(config: Config) -> list[str]:
         (config.resume, "resume is true", ["net_config.load_backbone_path"]),
         (config.load_checkpoint_path, "load_checkpoint_path names a complete checkpoint",
          ["net_config.load_backbone_path"]),
-        (not config.eval_epochs, "eval_epochs is 0",
-         ["best_metric", "eval_config.keypoints", "eval_config.kpt_oks_sigmas"]),
+        (not config.eval_epochs, "eval_epochs is 0", ["best_metric"]),
         (not options.ema_decay and not weights, "train_config.ema_decay is 0 and no checkpoint is loaded",
          ["use_ema"]),
         (not config.need_profiler, "need_profiler is false", ["profiler_path"]),
         (data.heatmap_on == "device" and task_of(network).targets.draws_on_host(config, "Ascend"),
          "the host draws these heatmaps", ["dataset_config.heatmap_on"]),
-        *_unused_options(config, task_of(network)),
-        (not network.hm_hp, "net_config.hm_hp is false", ["net_config.reg_hp_offset", "net_config.hm_hp_weight"]),
-        (data.rand_crop, "dataset_config.rand_crop is true", ["dataset_config.shift"]),
-        (not data.rotate, "dataset_config.rotate is 0", ["dataset_config.aug_rot"]),
-        (not data.aug_rot, "dataset_config.aug_rot is 0", ["dataset_config.rotate"]),
+        *_unused_options(config, task_of(network)), *task_of(network).targets.unused(config),
         (not data.color_aug, "dataset_config.color_aug is false",
          ["dataset_config.eig_val", "dataset_config.eig_vec"]),
-        (network.dense_wh, "net_config.dense_wh is true", ["net_config.norm_wh"]),
-        (not network.reg_offset and network.task != "pose", "net_config.reg_offset is false",
-         ["net_config.off_weight", *(["net_config.reg_loss"] if sizes_are_l1 else [])]),
         (not config.enable_lossscale, "enable_lossscale is false",
          [f"train_config.{name}" for name in ("loss_scale_value", "dynamic_loss_scale", "max_overflows")]),
         (not config.enable_lossscale or not options.dynamic_loss_scale, "the loss scale is not dynamic",

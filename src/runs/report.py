@@ -264,7 +264,7 @@ def image_section(run: Run, score_thresh: float, count: int = 6, width: int = 34
             except (OSError, ValueError) as error:
                 LOG.warning(f"skipped image {image_id} ({run.images[image_id]}): {error}")
                 continue
-            rows = task.results.rows_from_records(run.records, image_id, metainfo["category_ids"])
+            rows = task.results.rows_from_records(run.records, run.coco.imgs[image_id], metainfo["category_ids"])
             truth = ground_truth(task, coco, image_id, metainfo["category_ids"], metainfo)
             drawn = compare(task, image, rows, truth, metainfo, score_thresh, (width, 2 * width))
             section[group].append({"name": os.path.basename(run.images[image_id]), "quality": quality[image_id],

@@ -56,6 +56,7 @@ class Ranges:
     rotate: float
     flip_prop: float
     color_aug: bool
+    aug_ddd: float
 
 
 def ranges_of(config: Any) -> Ranges:
@@ -66,7 +67,8 @@ def ranges_of(config: Any) -> Ranges:
 @dataclass(frozen=True)
 class Augmentation:
     """The augmentation of one training image: center (x, y) and width of the visible region, in pixels of the image
-    before mirroring; rotation in degrees; flip; steps and lighting of color.color_matrix."""
+    before mirroring; rotation in degrees; flip; steps and lighting of color.color_matrix; moved, for tasks whose
+    targets depend on it: whether scale and position differ from those of inference."""
 
     center: np.ndarray
     width: float
@@ -74,6 +76,7 @@ class Augmentation:
     flip: bool = False
     steps: Sequence[tuple[str, float]] = ()
     lighting: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0)
+    moved: bool = False
 
 
 def whole_image(image_size: tuple[int, int], input_size: tuple[int, int]) -> Augmentation:
@@ -97,13 +100,14 @@ class Placement:
     """Where an augmented image lies in the output.
 
     matrix [2, 3] maps points of the image, in pixels, to output pixels; upright does without the rotation; rotation in
-    degrees; mirrored_in, the image's width in pixels if points must be mirrored first, else 0.
+    degrees; mirrored_in, the image's width in pixels if points must be mirrored first, else 0; moved, see Augmentation.
     """
 
     matrix: np.ndarray
     upright: np.ndarray
     rotation: float = 0.0
     mirrored_in: int = 0
+    moved: bool = False
 
 
 def augmented_view(pixels: np.ndarray, augmentation: Augmentation, layout: Layout) -> tuple[dict, Placement]:
@@ -123,4 +127,12 @@ def augmented_view(pixels: np.ndarray, augmentation: Augmentation, layout: Layou
     color = normalizing_matrix(color, layout.mean, layout.std)
     inputs = {"image": view, "color": color.astype(np.float32)}
     matrix, upright = (geometry.affine_matrix(*region, angle, layout.out_size) for angle in (rotation, 0.0))
-    return inputs, Placement(matrix, upright, rotation, mirrored_in)
+    return inputs, Placement(matrix, upright, rotation, mirrored_in, augmentation.moved)
+
+
+def unused(config: Any) -> list[tuple[Any, str, list[str]]]:
+    """Rows of combinations.py: parameters of random_augmentation without effect with this configuration."""
+    data = config.dataset_config
+    return [(data.rand_crop, "dataset_config.rand_crop is true", ["dataset_config.shift"]),
+            (not data.rotate, "dataset_config.rotate is 0", ["dataset_config.aug_rot"]),
+            (not data.aug_rot, "dataset_config.aug_rot is 0", ["dataset_config.rotate"])]

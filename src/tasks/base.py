@@ -1,7 +1,8 @@
 """The interface of a task: everything specific to the kind of detection, in one folder."""
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class Task:
     on the number of classes or keypoints; losses {name in logs and records, which ends in _loss: label in charts}, the
     heatmap's first; metrics {name: label in reports}, AP and AP50 first, higher is better and negative means undefined;
     package, the Python package of the modules below; optional_metrics, those that may be undefined for a data set with
-    objects; annotation, the beginning of its annotation files' names in COCO; options, the parameters that other tasks
-    do not have.
+    objects; annotations, the usual names of its annotation files, with {split}, the one that imports write first;
+    options, the parameters that some other task does not have; layers, those of net_config that shape its heads;
+    evaluation, those of eval_config that affect its detections alone; required {parameter of evaluation: its only
+    value}; sees_all, whether inputs show all of an image, else its full width, with the height cut or padded.
 
     metainfo describes the objects of a data set, from its annotation file: a dictionary with classes, category_ids and
     the task's additions. It is stored in manifests and side files, which serve as metainfo. Objects are those of one
@@ -39,9 +42,11 @@ class Task:
 
     The modules of the package are loaded on first use, since device needs MindSpore:
 
-    - targets: METAINFO {name: its check}, read_metainfo(categories), object_columns(metainfo), check_annotation(entry,
-      metainfo) and read_object(annotation, metainfo) define the task's additions to metainfo, MindRecord files,
-      annotations and objects; fits(content), whether an unchecked annotation file is the task's;
+    - targets: METAINFO {name: its check}, read_metainfo(categories, images), object_columns(metainfo),
+      check_image(entry, size_of), check_annotation(entry, metainfo, image) and read_object(annotation, metainfo) define
+      the task's additions to metainfo, MindRecord files, images, annotations and objects; select(categories,
+      annotations), those that are classes and objects; fits(content), whether an unchecked annotation file is the
+      task's; unused(config), the task's rows of combinations.py for training;
       is_consistent(metainfo); check_same(ours, theirs) compares a model's metainfo with a data set's;
       configured(metainfo, config) applies a configuration's changes; observed(metainfo, labels, ...) leaves out what
       no object has; notes(metainfo) are (remarks, warnings). layout_of(config, metainfo), random_augmentation(...),
@@ -54,14 +59,17 @@ class Task:
       Decode(net_config, metainfo, k), a cell of maps -> rows [N, k, D] in output pixels.
     - preview: draw_batch(batch, names, layout, net_config, metainfo), a training batch as one image.
     - onnx: decode(graph, maps, decode_cell), Decode as ONNX nodes.
-    - results: columns(metainfo), the rows' columns; to_image, merge, scaled, rows_from_objects, coco_records,
-      rows_from_records, draw, table_columns and table_cells, the processing of rows; category_fields(metainfo) of
-      COCO-style files, attributes(metainfo) of a Prediction.
+    - results: output_columns(metainfo), the columns of Decode's rows, and columns(metainfo), those of rows in an
+      image; camera_of(entry), an image's calibration, and placed(view, calib, description, eval_config), its View with
+      what to_image needs; to_image, merge, scaled, rows_from_objects, coco_records, rows_from_records, draw,
+      table_columns and table_cells, the processing of rows; category_fields(metainfo) of COCO-style files;
+      attributes(metainfo) and computed(rows) of a Prediction; write_files(folder, images, records, classes), further
+      files of an evaluation.
     - schema: Object, the web service's description of an object, and objects(rows, metainfo); about(metainfo), further
       entries of /health.
-    - weights: REQUIRED heads, MMDETECTION {head: MMDetection's name}, describe_heads(weight), counted(weight),
-      counted_names(metainfo), coco_categories(weight), for other projects' weights; named_channels(net_config,
-      metainfo), for fine-tuning.
+    - weights: DATASET and SETTINGS of the original's weights, REQUIRED heads, MMDETECTION {head: MMDetection's name},
+      describe_heads(weight), counted(weight), counted_names(metainfo), coco_categories(weight), for other projects'
+      weights; named_channels(net_config, metainfo), for fine-tuning.
     - scores: check(metainfo, eval_config), score(coco, records, eval_config), score_voc(coco, records),
       class_table(metrics), tables(metrics) of a report, evaluate, confusion_matrix and image_quality.
     """
@@ -73,8 +81,12 @@ class Task:
     metrics: dict[str, str]
     package: str
     optional_metrics: tuple[str, ...] = ()
-    annotation: str = "instances"
+    annotations: tuple[str, ...] = ("instances_{split}2017.json", "instance_{split}2017.json")
     options: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    evaluation: tuple[str, ...] = ()
+    required: dict[str, Any] = field(default_factory=dict)
+    sees_all: bool = True
 
     def __getattr__(self, name: str) -> ModuleType:
         if name.startswith("_"):

@@ -15,6 +15,7 @@ from ..core.tables import abbreviate
 from ..data.epochs import convert_steps
 from ..model_utils.config import Config, checked_section
 from ..network.architectures import resolved
+from ..tasks import TASKS
 from ..weights.checkpoints import EMA_PREFIX, check_architecture, read_checkpoint, unknown_layers
 from ..weights.side_file import side_file
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from ..data.train_set import TrainSet
 
 # The settings of net_config that shape the network.
-LAYERS = ("arch", "block_class", "num_stacks", "down_ratio", "head_conv", "cat_spec_wh", "reg_offset", "hm_hp",
-          "reg_hp_offset")
+LAYERS = ("arch", "block_class", "num_stacks", "down_ratio", "head_conv",
+          *dict.fromkeys(name for task in TASKS.values() for name in task.layers))
 WEIGHTS_ONLY = "without --resume only its weights are loaded"
 
 

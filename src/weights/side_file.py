@@ -19,11 +19,11 @@ from ..model_utils.combinations import check_evaluation
 from ..model_utils.config import Config, checked_section, load_defaults
 from ..model_utils.rules import checked
 from ..network.architectures import network_facts, resolved
-from ..tasks import check_metainfo, task_of
+from ..tasks import TASKS, check_metainfo, task_of
 from ..tasks.rows import width
 from .zoo import refuse_zoo_checkpoint
 
-# The parameters of eval_config that affect detections.
+# The parameters of eval_config that affect detections of any task.
 EVALUATION = ("keep_res", "pad_multiple", "flip_test", "multi_scales", "SOFT_NMS", "K")
 # Fields of every side file, and further ones of an exported file's: {name: test of the value}.
 MODEL: dict[str, Callable[[Any], bool]] = {
@@ -172,8 +172,14 @@ def describe_model(config: Config, manifest: dict) -> dict:
 
 def evaluation_settings(config: Config) -> dict:
     """The settings that affect an evaluation's detections, {"eval_config.K": 100, ...}."""
-    settings = {f"eval_config.{name}": getattr(config.eval_config, name) for name in EVALUATION}
+    names = evaluation_names(config.net_config)
+    settings = {f"eval_config.{name}": getattr(config.eval_config, name) for name in names}
     return {"dataset_config.input_res_test": config.dataset_config.input_res_test, **settings}
+
+
+def evaluation_names(settings: Any) -> tuple[str, ...]:
+    """The parameters of eval_config that affect detections of the task of a net_config or description."""
+    return (*EVALUATION, *task_of(settings).evaluation)
 
 
 def adopt_evaluation(config: Config, description: dict, path: str) -> str:
@@ -185,7 +191,7 @@ def adopt_evaluation(config: Config, description: dict, path: str) -> str:
     check_evaluation(config, description)
     options = config.eval_config
     shown = {"dataset_config.input_res_test": "x".join(map(str, config.dataset_config.input_res_test)),
-             **{f"eval_config.{name}": getattr(options, name) for name in EVALUATION}}
+             **{f"eval_config.{name}": getattr(options, name) for name in evaluation_names(description)}}
     if options.keep_res:
         shown["dataset_config.input_res_test"] = "each image's own size"
     else:
@@ -243,8 +249,8 @@ def checked_exported(description: dict, where: str) -> dict:
 
 
 def row_width(description: dict) -> int:
-    """The number of columns of a model's detections."""
-    return width(task_of(description).results.columns(description))
+    """The number of columns of a model's detections in output pixels."""
+    return width(task_of(description).results.output_columns(description))
 
 
 def fixed_settings(description: dict, where: str) -> dict:
@@ -260,7 +266,8 @@ def checked_evaluation(settings: dict, where: str) -> dict:
     if not isinstance(settings, dict):
         raise UserError(f"{where}: evaluation is not a dictionary of settings")
     _, _, rules = load_defaults()
-    known = {"dataset_config.input_res_test", *(f"eval_config.{name}" for name in EVALUATION)}
+    names = {*EVALUATION, *(name for task in TASKS.values() for name in task.evaluation)}
+    known = {"dataset_config.input_res_test", *(f"eval_config.{name}" for name in names)}
     return {name: checked(name, value, rules[name], where) for name, value in settings.items() if name in known}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from src.core.errors import UserError
-from src.imaging.view import make_input, normalize
+from src.imaging.view import Fit, make_input, normalize
 from src.inference.detector import export_detector
 from src.inference.models import open_model
 from src.inference.predictor import Predictor
@@ -37,7 +37,7 @@ def expected_detections(checkpoint, images, make_config, *args):
     config = make_config("--eval_config.K", 20, *args)
     detector = own_detector(checkpoint, config.eval_config, "CPU")
     options = config.dataset_config
-    batch = np.stack([normalize(make_input(image, 1.0, False, (128, 96), 4)[0], options.mean, options.std)
+    batch = np.stack([normalize(make_input(image, 1.0, Fit(False, (128, 96)), 4)[0], options.mean, options.std)
                       for image in images])
     with no_graphs():
         return detector(batch)
@@ -238,7 +238,7 @@ def test_an_opened_mindir_gives_the_checkpoints_detections(export_mindir, small_
     assert consumer["input_res"] == [128, 96] and consumer["K"] == 20 and consumer["down_ratio"] == 4
     assert consumer["classes"] == ["rectangle", "ellipse", "triangle"]
     options = make_config().dataset_config
-    tensor = normalize(make_input(noise_image(5), 1.0, False, (128, 96), 4)[0], options.mean, options.std)
+    tensor = normalize(make_input(noise_image(5), 1.0, Fit(False, (128, 96)), 4)[0], options.mean, options.std)
     from_mindir = detector(tensor[None])
     assert from_mindir.shape == (1, 20, 6)
     network = own_detector(small_checkpoint, make_config("--eval_config.K", 20).eval_config, "CPU")

@@ -4,7 +4,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.imaging import geometry
-from src.imaging.view import input_spec, make_input, pad_batch, padded_size, scaled_size, whole_view
+from src.imaging.view import Fit, input_spec, make_input, pad_batch, padded_size, scaled_size, whole_view
 from src.network.architectures import check_detected_input
 from src.tasks.detection.results import to_image
 from tests.conftest import noise_image
@@ -33,8 +33,8 @@ def test_sizes_by_hand():
 def test_padding_keeps_the_image_on_the_stride_grid(height, width):
     """Padding to multiples of 64 adds black at the right and bottom; the remainder equals the image padded to 32."""
     image = noise_image(0, height, width)
-    near, near_view = make_input(image, 1.0, True, None, 4, 32)
-    far, far_view = make_input(image, 1.0, True, None, 4, 64)
+    near, near_view = make_input(image, 1.0, Fit(True, pad_multiple=32), 4)
+    far, far_view = make_input(image, 1.0, Fit(True, pad_multiple=64), 4)
     assert far.shape[0] % 64 == 0 and far.shape[1] % 64 == 0
     np.testing.assert_array_equal(far[: near.shape[0], : near.shape[1]], near)
     assert not far[near.shape[0] :].any() and not far[:, near.shape[1] :].any()
@@ -44,7 +44,7 @@ def test_padding_keeps_the_image_on_the_stride_grid(height, width):
 
 def test_a_box_maps_to_the_output_and_back():
     """A box mapped to output pixels by the sample's matrix and back by to_image is unchanged."""
-    _, view = make_input(noise_image(0, 300, 500), 0.75, False, (384, 288), 4)
+    _, view = make_input(noise_image(0, 300, 500), 0.75, Fit(False, (384, 288)), 4)
     matrix = geometry.affine_matrix(view.center, view.width, 0, view.out_hw[::-1])
     box = np.array([[40, 30, 200, 210.0]], np.float32)
     out = geometry.transform_boxes(box * 0.75, matrix)
@@ -65,7 +65,7 @@ def test_boxes_at_all_sizes_valid_for_a_ratio(size, ratio):
     zoom = size[0] / max(width, height * size[0] / size[1])
     box = np.array([400.0, 200.0, 480.0, 290.0])
     output = ((box.reshape(2, 2) - (width / 2, height / 2)) * zoom + np.array(size) / 2) / ratio
-    _, view = make_input(np.zeros((height, width, 3), np.uint8), 1.0, False, size, ratio)
+    _, view = make_input(np.zeros((height, width, 3), np.uint8), 1.0, Fit(False, size), ratio)
     found = to_image(np.array([[*output.reshape(4), 1, 0]], np.float32), view)[0, :4]
     facts = {"arch": "resdcn_18", "stride": 32, "down_ratio": ratio}
     if any(side % ratio for side in size):
@@ -84,13 +84,13 @@ def test_boxes_of_an_image_that_keeps_its_size(height, width, ratio):
     box = np.array([3.0, 0.5, 100.0, height - 0.25])
     left, top = (((side | 31) + 1) // 2 - side // 2 for side in (width, height))
     output = (box + (left, top, left, top)) / ratio
-    _, view = make_input(np.zeros((height, width, 3), np.uint8), 1.0, True, None, ratio, 64)
+    _, view = make_input(np.zeros((height, width, 3), np.uint8), 1.0, Fit(True, pad_multiple=64), ratio)
     np.testing.assert_allclose(to_image(np.array([[*output, 1, 0]], np.float32), view)[0, :4], box, atol=1e-3)
 
 
 def test_position_in_a_much_larger_input():
     """By hand: padding to 256 moves nothing relative to padding to 32, centered at (16, 32): 10x40 around (5, 20)."""
-    pixels, view = make_input(np.full((40, 10, 3), 200, np.uint8), 1.0, True, None, 4, 256)
+    pixels, view = make_input(np.full((40, 10, 3), 200, np.uint8), 1.0, Fit(True, pad_multiple=256), 4)
     assert pixels.shape == (256, 256, 3) and view.out_hw == (64, 64) and view.width == 256
     np.testing.assert_array_equal(view.center, [5 + (256 - 32) / 2, 20 + (256 - 64) / 2])
     there = np.zeros((256, 256), bool)
@@ -100,7 +100,7 @@ def test_position_in_a_much_larger_input():
 
 def test_a_scale_zooms_in_the_fixed_input():
     """By hand: at half its size, an image of 64x64 covers the central quarter of an input of 64x64."""
-    pixels, view = make_input(np.full((64, 64, 3), 200, np.uint8), 0.5, False, (64, 64), 4)
+    pixels, view = make_input(np.full((64, 64, 3), 200, np.uint8), 0.5, Fit(False, (64, 64)), 4)
     np.testing.assert_array_equal(view.center, [16, 16])
     assert view.width == 64 and view.out_hw == (16, 16) and view.scale == 0.5
     there = np.zeros((64, 64, 3), np.uint8)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from src.core.errors import UserError
-from src.imaging.view import make_input, normalize
+from src.imaging.view import Fit, make_input, normalize
 from src.inference import predictor as predictor_module
 from src.inference.predictor import Prediction, Predictor, as_image, as_prediction
 from src.tasks.detection.results import merge, to_image
@@ -37,7 +37,7 @@ def predictor(small_file):
 def test_a_prediction_equals_the_evaluation(predictor, small_checkpoint, image, make_config):
     config = make_config("--eval_config.K", 15)
     detector = own_detector(small_checkpoint, config.eval_config, "CPU")
-    pixels, view = make_input(image, 1.0, False, (96, 96), 4)
+    pixels, view = make_input(image, 1.0, Fit(False, (96, 96)), 4)
     batch = normalize(pixels, config.dataset_config.mean, config.dataset_config.std)[None]
     with operation_by_operation():
         output = detector.network(ms.Tensor(batch)).asnumpy()[0]

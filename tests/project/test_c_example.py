@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from src.imaging.view import make_input, normalize
+from src.imaging.view import Fit, make_input, normalize
 from src.inference.predictor import Predictor
 from tests.conftest import ROOT, assert_same_detections, assert_user_error, exporter, noise_image
 
@@ -164,7 +164,7 @@ def test_the_input_is_the_predictors(kind, width, height, detect, tmp_path):
     path = small_model(tmp_path / "echo.onnx", shape=(1, 16, 32, 3) if from_bytes else (1, 3, 16, 32), kind=kind,
                        nodes=ECHO, down_ratio="1")
     boxes = rows_of(detect(path, tmp_path / "image.png", 1), ["plain", "tab and line"])[:, :4].reshape(-1, 2)
-    pixels, _ = make_input(image, 1, False, [32, 16], 4)
+    pixels, _ = make_input(image, 1, Fit(False, [32, 16]), 4)
     scale = max(width / 32, height / 16)
     found = (((boxes - [width / 2, height / 2]) / scale + [16, 8]) / 1000).ravel()
     expected, unit = pixels.ravel(), 1

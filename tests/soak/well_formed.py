@@ -168,7 +168,7 @@ def settings_in_use(folder):
     import numpy as np
 
     from src.data.samples import make_sample, sample_layout
-    from src.imaging.view import make_input, normalize
+    from src.imaging.view import Fit, make_input, normalize
     from src.model_utils.config import DEFAULT_CONFIG, get_config
     from src.tasks.augmentation import random_augmentation, ranges_of
     from src.training.optimizer import build_schedule
@@ -198,7 +198,7 @@ def settings_in_use(folder):
             objects = {"boxes": boxes, "labels": np.zeros(1, np.int32)}
             make_sample(targets, image, objects, augmentation, layout, {"hm": hm})
             for scale in config.eval_config.multi_scales:
-                pixels, _ = make_input(image, scale, config.eval_config.keep_res, options.input_res_test, ratio)
+                pixels, _ = make_input(image, scale, Fit(config.eval_config.keep_res, options.input_res_test), ratio)
                 normalize(pixels, options.mean, options.std)
         return "result"
 

@@ -74,9 +74,9 @@ def test_boxes_of_a_scaled_image():
 def test_records_convert_back_to_detections():
     records = [{"image_id": image_id, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 6.0], "score": image_id / 16}
                for image_id in (7, 8, 6)]
-    rows = rows_from_records(records, 7, [3, 90])
+    rows = rows_from_records(records, {"id": 7}, [3, 90])
     np.testing.assert_array_equal(rows, np.array([[1, 2, 4, 8, 7 / 16, 1]], np.float32))
-    assert rows_from_records(records, 9, [3, 90]).shape == (0, 6)
+    assert rows_from_records(records, {"id": 9}, [3, 90]).shape == (0, 6)
 
 
 def test_coco_records():

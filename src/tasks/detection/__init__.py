@@ -13,5 +13,8 @@ DETECTION = Task(
     },
     package=__package__,
     optional_metrics=("AP_small", "AP_medium", "AP_large", "AR_small", "AR_medium", "AR_large"),
-    options=("net_config.dense_wh", "net_config.norm_wh", "net_config.cat_spec_wh"),
+    options=("net_config.dense_wh", "net_config.norm_wh", "net_config.cat_spec_wh", "net_config.mse_loss",
+             "net_config.reg_loss", "dataset_config.rand_crop", "dataset_config.flip_prop", "dataset_config.aug_rot",
+             "dataset_config.rotate"),
+    layers=("cat_spec_wh", "reg_offset"),
 )

@@ -3,6 +3,7 @@
 Sources: the original's utils/post_process.py and detectors/ctdet.py.
 """
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,26 @@ RECORD: dict = {}  # tests of a record's further fields: {name: its test}
 def columns(metainfo: dict) -> row.Columns:
     """{name: number of values} of a row's columns: only the common ones."""
     return row.COLUMNS
+
+
+def output_columns(metainfo: dict) -> row.Columns:
+    """{name: number of values} of the columns of device.Decode's rows: only the common ones."""
+    return row.COLUMNS
+
+
+def camera_of(entry: dict) -> np.ndarray | None:
+    """The calibration in an image's entry of an annotation file: boxes need none."""
+    return None
+
+
+def camera_note(metainfo: dict) -> str:
+    """A sentence on the camera of images without calibration, "" for a task that needs none, as here."""
+    return ""
+
+
+def placed(view: View, calib: Any, description: dict, options: Any) -> View:
+    """The View of an image with what to_image needs: nothing further."""
+    return view
 
 
 def to_image(rows: np.ndarray, view: View) -> np.ndarray:
@@ -73,11 +94,11 @@ def coco_records(image_id: int, rows: np.ndarray, category_ids: Sequence[int],
     ]
 
 
-def rows_from_records(records: Sequence[dict], image_id: int, category_ids: Sequence[int]) -> np.ndarray:
-    """The inverse of coco_records: the rows [M, 6], float32, of one image from COCO result dictionaries."""
+def rows_from_records(records: Sequence[dict], image: dict, category_ids: Sequence[int]) -> np.ndarray:
+    """The inverse of coco_records: the rows [M, 6], float32, of an image, given its entry in an annotation file."""
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
     of_image = [[*record["bbox"], record["score"], labels[record["category_id"]]]
-                for record in records if record["image_id"] == image_id]
+                for record in records if record["image_id"] == image["id"]]
     rows = np.array(of_image, np.float32).reshape(-1, 6)
     rows[:, 2:4] += rows[:, :2]
     return rows
@@ -112,3 +133,13 @@ def category_fields(metainfo: dict) -> dict:
 def attributes(metainfo: dict) -> dict:
     """What a Prediction has in addition to its rows: nothing."""
     return {}
+
+
+def computed(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What a Prediction computes from its rows: nothing."""
+    return {}
+
+
+def write_files(folder: str, images: Sequence[tuple[int, str]], records: Sequence[dict],
+                classes: dict[int, str]) -> None:
+    """Further files of an evaluation in its folder: none."""

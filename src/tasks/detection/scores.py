@@ -3,7 +3,7 @@ import contextlib
 import io
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,40 @@ def match(ground_truth: Sequence[dict], detections: Sequence[dict],
             taken.add(detection)
             found.add(target)
     return pairs
+
+
+def found_objects(coco: COCO, records: Sequence[dict],
+                  counts: Callable[[dict], Any] = bool) -> Iterator[tuple[dict, dict | None]]:
+    """Each annotation that counts, except crowds, and the record that found it, or None.
+
+    An object is found by the record of its class with the highest score among those with IoU >= 0.5, each of which
+    finds the object that it overlaps most.
+    """
+    found: dict[tuple, list[dict]] = {}
+    for record in records:
+        found.setdefault((record["image_id"], record["category_id"]), []).append(record)
+    objects: dict[tuple, list[dict]] = {}
+    for entry in coco.dataset["annotations"]:
+        if not entry.get("iscrowd") and counts(entry):
+            objects.setdefault((entry["image_id"], entry["category_id"]), []).append(entry)
+    for key, entries in objects.items():
+        yield from pairs_by_score(entries, found.get(key, []))
+
+
+def pairs_by_score(objects: Sequence[dict], detections: Sequence[dict],
+                   iou_thresh: float = 0.5) -> list[tuple[dict, dict | None]]:
+    """Each object with the detection that found it, or None: detections choose in the order of their scores."""
+    taken: dict[int, dict] = {}
+    detections = sorted(detections, key=lambda record: -record["score"])
+    if detections:
+        overlaps = mask.iou([record["bbox"] for record in detections], [entry["bbox"] for entry in objects],
+                            [0] * len(objects))
+        for number in np.flatnonzero((overlaps >= iou_thresh).any(1)):
+            best = int(overlaps[number].argmax())
+            if overlaps[number, best] >= iou_thresh:
+                taken[best] = detections[number]
+                overlaps[:, best] = -1
+    return [(entry, taken.get(index)) for index, entry in enumerate(objects)]
 
 
 def _by_image(coco: COCO, records: Sequence[dict], score_thresh: float) -> dict[int, tuple[list[dict], list[dict]]]:

@@ -4,6 +4,7 @@ Source: the original's datasets/sample/ctdet.py.
 """
 import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,13 @@ def is_consistent(metainfo: dict) -> bool:
     return True
 
 
-def read_metainfo(categories: list[dict]) -> dict:
-    """The additions of this task to metainfo from the categories of an annotation file: none."""
+def select(categories: list[dict], annotations: list[dict]) -> tuple[list[dict], list[dict]]:
+    """The categories that are classes, and their annotations: all."""
+    return categories, annotations
+
+
+def read_metainfo(categories: list[dict], images: Sequence[dict] = ()) -> dict:
+    """The additions of this task to metainfo from the categories and images of an annotation file: none."""
     return {}
 
 
@@ -55,7 +61,11 @@ def object_columns(metainfo: dict) -> dict[str, int]:
     return {}
 
 
-def check_annotation(entry: dict, metainfo: dict) -> None:
+def check_image(entry: dict, size_of: Callable[[int], tuple[float, float]]) -> None:
+    """Complete an image's additional fields in place, or raise UserError; here there are none."""
+
+
+def check_annotation(entry: dict, metainfo: dict, image: dict) -> None:
     """Complete an annotation's additional fields in place, or raise UserError; here there are none."""
 
 
@@ -174,3 +184,13 @@ def draws_on_host(config: Any, device_target: str) -> bool:
     """
     heatmap_on = config.dataset_config.heatmap_on
     return config.net_config.dense_wh or heatmap_on == "host" or (heatmap_on == "auto" and device_target == "CPU")
+
+
+def unused(config: Any) -> list[tuple[Any, str, list[str]]]:
+    """Rows of combinations.py: parameters of this task without effect in a training with this configuration."""
+    network = config.net_config
+    sizes_are_l1 = network.dense_wh or network.norm_wh or network.cat_spec_wh
+    return [*augmentation.unused(config),
+            (network.dense_wh, "net_config.dense_wh is true", ["net_config.norm_wh"]),
+            (not network.reg_offset, "net_config.reg_offset is false",
+             ["net_config.off_weight", *(["net_config.reg_loss"] if sizes_are_l1 else [])])]

@@ -7,6 +7,8 @@ from ...core.project import PACKAGE
 
 REQUIRED = ("hm", "wh")
 MMDETECTION = {"hm": "heatmap_head", "wh": "wh_head", "reg": "offset_head"}  # of bbox_head
+DATASET = "coco2017"  # of the original's weights
+SETTINGS: dict = {}  # parameters of the original's recipe that its weights need besides the defaults
 COCO_CLASSES = os.path.join(PACKAGE, "weights", "names", "coco_classes.txt")
 
 

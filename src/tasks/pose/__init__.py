@@ -18,8 +18,10 @@ POSE = Task(
     package=__package__,
     optional_metrics=("AP", "AP50", "AP75", "AP_medium", "AP_large", "AR", "AR50", "AR75", "AR_medium", "AR_large",
                       "PCK_05", "PCK_10", "PCK_20", *(f"box_{name}" for name in DETECTION.optional_metrics)),
-    annotation="person_keypoints",
+    annotations=("person_keypoints_{split}2017.json",),
     options=("net_config.dense_hp", "net_config.hm_hp", "net_config.reg_hp_offset", "net_config.hp_weight",
-             "net_config.hm_hp_weight", "dataset_config.flip_idx", "eval_config.kpt_oks_sigmas",
-             "eval_config.keypoints"),
+             "net_config.hm_hp_weight", "net_config.mse_loss", "net_config.reg_loss", "dataset_config.flip_idx",
+             "dataset_config.rand_crop", "dataset_config.flip_prop", "dataset_config.aug_rot", "dataset_config.rotate",
+             "eval_config.kpt_oks_sigmas", "eval_config.keypoints"),
+    layers=("reg_offset", "hm_hp", "reg_hp_offset"),
 )

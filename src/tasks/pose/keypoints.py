@@ -46,7 +46,7 @@ def is_consistent(metainfo: dict) -> bool:
     return len(metainfo["keypoints"]["of_class"]) == len(metainfo["classes"])
 
 
-def read_metainfo(categories: list[dict]) -> dict:
+def read_metainfo(categories: list[dict], images: Sequence[dict] = ()) -> dict:
     """{"keypoints": ...} of the categories of an annotation file: the union of their keypoints, by name.
 
     Mirror pairs are each category's flip_idx (pairs of its keypoints, from 0), and those found in other names. Raises

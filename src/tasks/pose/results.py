@@ -12,9 +12,9 @@ from ...imaging.skeletons import draw_keypoints
 from ...imaging.view import View
 from .. import rows as row
 from ..detection import results as boxes
-from ..detection.results import merge
+from ..detection.results import camera_note, camera_of, computed, merge, placed, write_files
 
-__all__ = ["merge"]
+__all__ = ["camera_note", "camera_of", "computed", "merge", "placed", "write_files"]
 
 WIDTH = row.width(row.COLUMNS)  # of a row without keypoints
 RECORD = {"keypoints": list_of(is_number), "keypoint_scores": list_of(is_number)}  # tests of a record's fields
@@ -23,6 +23,9 @@ RECORD = {"keypoints": list_of(is_number), "keypoint_scores": list_of(is_number)
 def columns(metainfo: dict) -> row.Columns:
     """{name: number of values, or shape} of a row's columns: keypoints are J times x, y, score."""
     return {**row.COLUMNS, "keypoints": (len(metainfo["keypoints"]["names"]), 3)}
+
+
+output_columns = columns
 
 
 def points(rows: np.ndarray) -> np.ndarray:
@@ -61,13 +64,13 @@ def coco_records(image_id: int, rows: np.ndarray, category_ids: Sequence[int],
             for record, own, own_scores in zip(records, found, scores)]
 
 
-def rows_from_records(records: Sequence[dict], image_id: int, category_ids: Sequence[int]) -> np.ndarray:
-    """The inverse of coco_records: the rows [M, D], float32, of one image from COCO result dictionaries."""
+def rows_from_records(records: Sequence[dict], image: dict, category_ids: Sequence[int]) -> np.ndarray:
+    """The inverse of coco_records: the rows [M, D], float32, of an image, given its entry in an annotation file."""
     joints = len(records[0]["keypoint_scores"]) if records else 0
-    own = [record for record in records if record["image_id"] == image_id]
+    own = [record for record in records if record["image_id"] == image["id"]]
     found = np.array([record["keypoints"] for record in own], np.float32).reshape(len(own), joints, 3)
     found[:, :, 2] = np.array([record["keypoint_scores"] for record in own]).reshape(len(own), joints)
-    return with_points(boxes.rows_from_records(records, image_id, category_ids), found)
+    return with_points(boxes.rows_from_records(records, image, category_ids), found)
 
 
 def rows_from_objects(objects: dict) -> np.ndarray:

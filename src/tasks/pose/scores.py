@@ -3,7 +3,7 @@ import contextlib
 import copy
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from ...core.console import LOG
 from ...core.tables import table as text_table
 from ..detection import scores as boxes
-from ..detection.scores import class_table, confusion_matrix, image_quality, match, score_voc
+from ..detection.scores import class_table, confusion_matrix, image_quality, score_voc
 from ..detection.voc_scores import score_text
 from .keypoints import chosen, is_coco, read_metainfo, sigmas_of
 
@@ -103,41 +103,13 @@ def objects_with_keypoints(coco: COCO) -> dict[str, int]:
 
 def keypoint_errors(coco: COCO, records: Sequence[dict]) -> np.ndarray:
     """float [M, J, 2] of the M objects with labeled keypoints: distance in image pixels, and relative to the longer
-    side of the object's box; nan where a keypoint is not labeled, infinite where the object was not found.
-
-    An object is found by the detection of its class with the highest score among those with IoU >= 0.5, each of which
-    finds the object that it overlaps most.
+    side of the object's box; nan where a keypoint is not labeled, infinite where the object was not found (see
+    detection's found_objects).
     """
-    found: dict[tuple, list[dict]] = {}
-    for record in records:
-        found.setdefault((record["image_id"], record["category_id"]), []).append(record)
-    errors = [_errors(entry, detection) for objects, detections in _groups(coco, found)
-              for entry, detection in pairs_by_score(objects, detections)]
+    errors = [_errors(entry, record)
+              for entry, record in boxes.found_objects(coco, records, lambda entry: entry["num_keypoints"])]
     joints = max((len(entry["keypoints"]) // 3 for entry in coco.dataset["annotations"]), default=0)
     return np.array(errors, float).reshape(-1, joints, 2)
-
-
-def _groups(coco: COCO, found: dict[tuple, list[dict]]) -> Iterator[tuple[list[dict], list[dict]]]:
-    """(objects with labeled keypoints, detections) of each class in each image."""
-    objects: dict[tuple, list[dict]] = {}
-    for entry in coco.dataset["annotations"]:
-        if not entry.get("iscrowd") and entry["num_keypoints"]:
-            objects.setdefault((entry["image_id"], entry["category_id"]), []).append(entry)
-    for key, entries in objects.items():
-        yield entries, found.get(key, [])
-
-
-def pairs_by_score(objects: list[dict], detections: list[dict]) -> list[tuple[dict, dict | None]]:
-    """Each object with the detection that found it, or None: detections choose in the order of their scores."""
-    left, taken = dict(enumerate(objects)), {}
-    for detection in sorted(detections, key=lambda record: -record["score"]):
-        indices = list(left)
-        if best := match([left[index] for index in indices], [detection]):
-            taken[indices[best[0][0]]] = detection
-            del left[indices[best[0][0]]]
-        if not left:
-            break
-    return [(entry, taken.get(index)) for index, entry in enumerate(objects)]
 
 
 def _errors(entry: dict, detection: dict | None) -> np.ndarray:

@@ -15,12 +15,12 @@ from .. import augmentation
 from ..augmentation import Placement
 from ..augmentation import random_augmentation as random_augmentation
 from ..detection import targets as detection
-from ..detection.targets import kernel_of
+from ..detection.targets import check_image, kernel_of, select
 from .keypoints import METAINFO, check_same, configured, fits, is_consistent, notes, observed, read_metainfo
 
 __all__ = [
-    "METAINFO", "check_same", "configured", "fits", "is_consistent", "notes", "observed", "random_augmentation",
-    "read_metainfo",
+    "METAINFO", "check_image", "check_same", "configured", "fits", "is_consistent", "notes", "observed",
+    "random_augmentation", "read_metainfo", "select",
 ]
 
 FARTHEST = 1e9  # pixels, as for boxes
@@ -36,7 +36,7 @@ def _is_coordinate(value: Any) -> bool:
     return is_number(value) and abs(value) <= FARTHEST
 
 
-def check_annotation(entry: dict, metainfo: dict) -> None:
+def check_annotation(entry: dict, metainfo: dict, image: dict) -> None:
     """Replace an annotation's keypoints in place by those of all classes, 0 if its class lacks them, and count them.
 
     Raises UserError unless they are x, y and visibility 0, 1 or 2 of the class's keypoints. An annotation without
@@ -177,3 +177,11 @@ def columns(heatmaps_on_host: bool) -> list[str]:
 def draws_on_host(config: Any, device_target: str) -> bool:
     """Whether the pipeline draws the heatmaps: always, since a device would draw max_objs x J maps for each image."""
     return True
+
+
+def unused(config: Any) -> list[tuple[Any, str, list[str]]]:
+    """Rows of combinations.py: parameters of this task without effect in a training with this configuration."""
+    return [*augmentation.unused(config),
+            (not config.net_config.hm_hp, "net_config.hm_hp is false",
+             ["net_config.reg_hp_offset", "net_config.hm_hp_weight"]),
+            (not config.eval_epochs, "eval_epochs is 0", ["eval_config.keypoints", "eval_config.kpt_oks_sigmas"])]

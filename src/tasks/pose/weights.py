@@ -2,7 +2,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..detection.weights import DATASET, SETTINGS
 from .keypoints import COCO_NAMES, COCO_SKELETON
+
+__all__ = ["DATASET", "SETTINGS"]
 
 REQUIRED = ("hm", "wh", "hps")
 MMDETECTION: dict[str, str] = {}  # its CenterNet has no pose

@@ -9,5 +9,5 @@ BRIGHTNESS = Task(
     name="brightness", heads=(*DETECTION.heads, "light"), class_heads=DETECTION.class_heads,
     losses={**DETECTION.losses, "light_loss": "brightness"},
     metrics={**DETECTION.metrics, "light_right": "true positives off by at most 0.1"}, package=__package__,
-    options=DETECTION.options,
+    options=DETECTION.options, layers=DETECTION.layers,
 )

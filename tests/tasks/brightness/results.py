@@ -3,13 +3,30 @@ import numpy as np
 
 from src.tasks import rows as row
 from src.tasks.detection import results
-from src.tasks.detection.results import RECORD, attributes, category_fields, draw, merge, scaled, to_image
+from src.tasks.detection.results import (
+    RECORD,
+    attributes,
+    camera_note,
+    camera_of,
+    category_fields,
+    computed,
+    draw,
+    merge,
+    placed,
+    scaled,
+    to_image,
+    write_files,
+)
 
-__all__ = ["RECORD", "attributes", "category_fields", "draw", "merge", "scaled", "to_image"]
+__all__ = ["RECORD", "attributes", "camera_note", "camera_of", "category_fields", "computed", "draw", "merge", "placed",
+           "scaled", "to_image", "write_files"]
 
 
 def columns(metainfo):
     return {**row.COLUMNS, "light": len(metainfo["channels"])}
+
+
+output_columns = columns
 
 
 def coco_records(image_id, rows, category_ids, round_scores=False):
@@ -17,9 +34,9 @@ def coco_records(image_id, rows, category_ids, round_scores=False):
     return [{**record, "light": list(map(float, light))} for record, light in zip(records, rows[:, 6:])]
 
 
-def rows_from_records(records, image_id, category_ids):
-    light = [record["light"] for record in records if record["image_id"] == image_id]
-    rows = results.rows_from_records(records, image_id, category_ids)
+def rows_from_records(records, image, category_ids):
+    light = [record["light"] for record in records if record["image_id"] == image["id"]]
+    rows = results.rows_from_records(records, image, category_ids)
     return np.hstack([rows, np.array(light, np.float32).reshape(len(rows), -1)])
 
 

@@ -5,6 +5,7 @@ from src.core.errors import UserError
 from src.core.kinds import is_number, is_text, list_of
 from src.tasks.detection import targets
 from src.tasks.detection.targets import (
+    check_image,
     check_same,
     configured,
     draws_on_host,
@@ -13,18 +14,20 @@ from src.tasks.detection.targets import (
     layout_of,
     notes,
     random_augmentation,
+    select,
+    unused,
     warp,
 )
 
 __all__ = [
-    "check_same", "configured", "draws_on_host", "empty_heatmaps", "is_consistent", "layout_of", "notes",
-    "random_augmentation", "warp",
+    "check_image", "check_same", "configured", "draws_on_host", "empty_heatmaps", "is_consistent", "layout_of", "notes",
+    "random_augmentation", "select", "unused", "warp",
 ]
 
 METAINFO = {"channels": list_of(is_text, least=1)}
 
 
-def read_metainfo(categories):
+def read_metainfo(categories, images=()):
     channels = categories[0].get("channels")
     if not METAINFO["channels"](channels) or any(category.get("channels") != channels for category in categories):
         raise UserError("its categories name no channels, or different ones; the task brightness needs them")
@@ -44,7 +47,7 @@ def object_columns(metainfo):
     return {"light": len(metainfo["channels"])}
 
 
-def check_annotation(entry, metainfo):
+def check_annotation(entry, metainfo, image):
     if not list_of(is_number, len(metainfo["channels"]))(entry.get("light")):
         raise UserError(f"its light is {entry.get('light')!r}; expected a number for each of "
                         f"{', '.join(metainfo['channels'])}")

@@ -147,15 +147,15 @@ def test_an_annotation_gets_the_keypoints_of_all_classes():
     """Those of another class are absent, and so are invisible ones, whatever their coordinates."""
     metainfo = metainfo_of(FOX, CRAB)
     entry = {"category_id": 7, "keypoints": [1, 2, 2, 3, 4, 1, 5, 6, 0, 7, 8, 2]}
-    targets.check_annotation(entry, metainfo)
+    targets.check_annotation(entry, metainfo, {})
     assert entry["num_keypoints"] == 3
     assert np.reshape(entry["keypoints"], (6, 3)).tolist() == [
         [0, 0, 0], [0, 0, 0], [1, 2, 2], [3, 4, 1], [0, 0, 0], [7, 8, 2]]
     stone = {"category_id": 5, "keypoints": [0, 0, 0, 0, 0, 0]}  # of a class without keypoints
-    targets.check_annotation(stone, metainfo_of(FOX, STONE))
+    targets.check_annotation(stone, metainfo_of(FOX, STONE), {})
     assert stone["keypoints"] == [0] * 12 and stone["num_keypoints"] == 0
     plain = {"category_id": 3}
-    targets.check_annotation(plain, metainfo)
+    targets.check_annotation(plain, metainfo, {})
     assert plain == {"category_id": 3, "keypoints": [0] * 18, "num_keypoints": 0}
 
 
@@ -168,7 +168,7 @@ def test_an_annotation_gets_the_keypoints_of_all_classes():
 ])
 def test_invalid_keypoints(values, parts):
     with user_error(*parts):
-        targets.check_annotation({"category_id": 7, "keypoints": values}, metainfo_of(FOX))
+        targets.check_annotation({"category_id": 7, "keypoints": values}, metainfo_of(FOX), {})
 
 
 def test_sigmas():

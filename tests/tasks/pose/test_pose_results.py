@@ -17,10 +17,10 @@ def test_records_and_back():
     np.testing.assert_allclose(records[0]["keypoints"][6:9], [12, 22, 2], rtol=1e-6)
     assert records[0]["keypoints"][:6] == [0] * 6 and records[0]["keypoint_scores"][:2] == [0, 0]
     np.testing.assert_allclose(records[0]["keypoint_scores"][2:], [0.8, 0.05, 0.5, 0.25], rtol=1e-6)
-    back = results.rows_from_records(records + [{**records[0], "image_id": 5}], 4, metainfo["category_ids"])
+    back = results.rows_from_records(records + [{**records[0], "image_id": 5}], {"id": 4}, metainfo["category_ids"])
     np.testing.assert_allclose(back, ROWS, rtol=1e-6)
-    assert results.rows_from_records(records, 6, metainfo["category_ids"]).shape == (0, 24)
-    assert results.rows_from_records([], 6, metainfo["category_ids"]).shape == (0, 6)
+    assert results.rows_from_records(records, {"id": 6}, metainfo["category_ids"]).shape == (0, 24)
+    assert results.rows_from_records([], {"id": 6}, metainfo["category_ids"]).shape == (0, 6)
 
 
 def test_absent_keypoints_stay_absent():

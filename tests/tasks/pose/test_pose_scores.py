@@ -7,6 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from src.tasks.detection import scores as boxes
 from src.tasks.pose import keypoints, results, scores, targets
 from tests.conftest import lines_with, user_error
 from tests.tasks.pose.test_keypoints import CRAB, FOX, metainfo_of
@@ -21,7 +22,7 @@ def coco_of(categories, objects):
     for number, (image_id, category, box, points) in enumerate(objects, 1):
         entry = {"id": number, "image_id": image_id, "category_id": category, "bbox": list(box), "iscrowd": 0,
                  "area": box[2] * box[3], "keypoints": list(points)}
-        targets.check_annotation(entry, metainfo)
+        targets.check_annotation(entry, metainfo, {})
         entries.append(entry)
     coco = COCO()
     coco.dataset = {"info": {}, "images": [{"id": number} for number in {entry["image_id"] for entry in entries}],
@@ -91,8 +92,8 @@ def test_detections_take_the_objects_that_they_overlap_most():
     """In the order of their scores, each object once; other classes do not find it."""
     objects = [{"bbox": [0, 0, 10, 10], "keypoints": []}, {"bbox": [2, 0, 10, 10], "keypoints": []}]
     first, second, third = ({"bbox": [x, 0, 10, 10], "score": score} for x, score in ((1.5, 0.9), (2, 0.8), (2, 0.7)))
-    assert scores.pairs_by_score(objects, [third, second, first]) == [(objects[0], second), (objects[1], first)]
-    assert scores.pairs_by_score(objects, []) == [(objects[0], None), (objects[1], None)]
+    assert boxes.pairs_by_score(objects, [third, second, first]) == [(objects[0], second), (objects[1], first)]
+    assert boxes.pairs_by_score(objects, []) == [(objects[0], None), (objects[1], None)]
 
 
 def test_a_subset_of_keypoints(make_config):
