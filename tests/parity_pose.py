@@ -19,22 +19,20 @@ from src.tasks.pose import POSE, device, keypoints, results, targets
 from src.weights import torch_weights
 from tests import parity
 
-NETWORKS = ("resdcn_18", "dla_34")  # of the original
-# Files of DIR/tasks besides vectors, and the beginnings of files for tasks that do not exist yet.
-NO_VECTORS = ("README.md", "zoo_pose_names.json", *(f"pose_{name}_shapes.json" for name in NETWORKS))
-OTHER_TASKS = ("ddd_", "kitti_")
+NETWORKS = ("pose_resdcn_18", "pose_dla_34")  # of the original
+NO_VECTORS = ("zoo_pose_names.json", *(f"{name}_shapes.json" for name in NETWORKS))
 
 
 def network_rows(vectors, folder, name):
-    """All heads of one of the original's networks, and the round trip of its weights."""
+    """All heads of one of the original's networks, and the round trip of its weights; name is task_arch."""
     seed = int(vectors["seed"])
-    state, recipe = parity.golden_weights(folder, seed, os.path.join("tasks", f"pose_{name}_shapes.json"))
+    state, recipe = parity.golden_weights(folder, seed, os.path.join("tasks", f"{name}_shapes.json"))
     pixels = Tensor(recipe["make_input"](seed, (1, 3, *vectors["size"])))
     for dcn_impl in ("native", "composite"):
         network = parity.converted_network(state, dcn_impl).set_train(False)
         for head, output in network(pixels)[0].items():
-            yield parity.compare(f"pose, {name}, {dcn_impl}: {head}", output.asnumpy(), vectors[head], parity.NETWORK)
-    yield parity.round_trip(f"pose, {name}", parity.weights_of(network), state)
+            yield parity.compare(f"{name}, {dcn_impl}: {head}", output.asnumpy(), vectors[head], parity.NETWORK)
+    yield parity.round_trip(name, parity.weights_of(network), state)
 
 
 def zoo_rows(vectors, folder):
@@ -178,20 +176,6 @@ COMPONENTS = {
     **{f"pose_sample_{name}.npz": functools.partial(sample_rows, name=name) for name in SAMPLES},
     "pose_losses.npz": loss_rows, "pose_decode.npz": decode_rows, "pose_flip.npz": flip_rows,
     "pose_post_process.npz": post_process_rows, "pose_soft_nms.npz": soft_nms_rows,
-    **{f"pose_{name}.npz": functools.partial(network_rows, name=name) for name in NETWORKS},
+    **{f"{name}.npz": functools.partial(network_rows, name=name) for name in NETWORKS},
     "zoo_pose_network.npz": zoo_rows,
 }
-
-
-def parts(folder):
-    """Yield ("tasks/file", function that yields its rows) for all files of pose, also missing and unknown ones."""
-    present = {file for file in os.listdir(folder) if not file.startswith(OTHER_TASKS)}
-    for file in sorted(present.union(COMPONENTS).difference(NO_VECTORS)):
-        what = f"tasks/{file}"
-        if file not in present:
-            yield what, functools.partial(parity.failed, f"{what} is missing")
-        elif file in COMPONENTS:
-            path = os.path.join(folder, file)
-            yield what, functools.partial(parity.file_rows, path, COMPONENTS[file], os.path.dirname(folder))
-        else:
-            yield what, functools.partial(parity.failed, f"{what} was not compared")

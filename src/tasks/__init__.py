@@ -5,6 +5,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.suggest import suggest
 from .base import Head, Task
+from .ddd import DDD
 from .detection import DETECTION
 from .pose import POSE
 
@@ -15,7 +16,7 @@ __all__ = [
 ]
 
 AUTO = "auto"  # the task that fits the data
-TASKS = {task.name: task for task in (DETECTION, POSE)}
+TASKS = {task.name: task for task in (DETECTION, POSE, DDD)}
 
 
 def task_of(settings: Any) -> Task:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
+from src.tasks.ddd import DDD
 from src.tasks.pose import POSE
 from src.weights import torch_weights
 from src.weights.checkpoints import load_weights, parameter_shapes
@@ -68,9 +69,18 @@ ROWS = {  # of each file of the shipped vectors, the beginnings of some rows
     "family/hourglass_shapes.json": ["hourglass: round trip of 984 tensors"],
     "family/res_18.npz": ["res_18: round trip of 150 tensors", *maps(*(f"res_18, {fold}" for fold in FOLDS))],
     "family/dlav0_34.npz": ["dlav0_34: round trip of 324 tensors", *maps(*(f"dlav0_34, {fold}" for fold in FOLDS))],
-    **{f"tasks/pose_{name}.npz": [f"pose, {name}: round trip of {count} tensors",
-                                  *(f"pose, {name}, {form}: {head}" for form in FORMS for head in POSE.heads)]
-       for name, count in (("resdcn_18", 189), ("dla_34", 410))},
+    **{f"tasks/{name}.npz": [f"{name}: round trip of {count} tensors",
+                             *(f"{name}, {form}: {head}" for form in FORMS for head in task.heads)]
+       for name, count, task in (("pose_resdcn_18", 189, POSE), ("pose_dla_34", 410, POSE), ("ddd_dla_34", 410, DDD))},
+    **{f"tasks/ddd_sample_{name}.npz": [f"ddd sample {name}: {column}"
+                                        for column in ("input", "hm", "dep", "dim", "rotbin", "rotres", "reg_mask")]
+       for name in ("plain", "shifted")},
+    "tasks/ddd_losses.npz": ["ddd loss, default: gradient of rot", "ddd loss, no_bbox: loss",
+                             "ddd loss, no_offset: loss"],
+    "tasks/ddd_decode.npz": ["ddd decode, dets: rot", "ddd decode, dets_no_wh: box", "ddd decode, dets_no_reg: depth"],
+    "tasks/ddd_post_process.npz": ["ddd post-processing: location", "ddd post-processing: box"],
+    "tasks/ddd_geometry.npz": ["ddd geometry: corners", "ddd geometry: unprojected"],
+    "tasks/kitti_scores.json": ["KITTI: AP, car 3d moderate, AP40", "KITTI: precision, pedestrian orientation hard"],
     **{f"tasks/pose_sample_{name}.npz": [f"pose sample {name}: {column}" for column in ("input", "hm", "hps", "hm_hp")]
        for name in ("plain", "crop", "crop_flip", "dense_hp", "mse", "rotated")},
     "tasks/pose_losses.npz": ["pose loss, default: gradient of hps", "pose loss, sl1: hp_offset_loss",
