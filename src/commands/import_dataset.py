@@ -1,15 +1,16 @@
 """Convert a labeled data set into the COCO format that training and evaluation read.
 
 Input formats: COCO (including exports of Roboflow, CVAT and Label Studio), Pascal VOC with or without ImageSets,
-labelImg (XML files next to the images), YOLO (data.yaml, .txt) and DeepLabCut (CollectedData_*.csv). Writes
-images/{train,val,test}/ and annotations/{train,val,test}.json, or for objects with keypoints, which COCO, YOLO and
-DeepLabCut can have, annotations/person_keypoints_{train,val,test}2017.json.
+labelImg (XML files next to the images), YOLO (data.yaml, .txt), DeepLabCut (CollectedData_*.csv) and KITTI
+(training/image_2, label_2, calib). Writes images/{train,val,test}/ and annotations/{train,val,test}.json, or instead
+of these person_keypoints_{train,val,test}2017.json for keypoints, which COCO, YOLO and DeepLabCut can have, and
+kitti_{train,val,test}.json for 3D boxes, which COCO and KITTI can have.
 """
 import argparse
 import glob
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..core import errors
@@ -31,13 +32,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="fraction of the training images to use for validation if there is no validation split "
                              "(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed for choosing these images (default: %(default)s)")
-    parser.add_argument("--format", choices=("auto", "coco", "voc", "yolo", "deeplabcut"), default="auto",
+    parser.add_argument("--format", choices=("auto", "coco", "voc", "yolo", "deeplabcut", "kitti"), default="auto",
                         help="label format; voc includes labelImg (default: %(default)s, detect it)")
-    parser.add_argument("--task", choices=("auto", "detection", "pose"), default="auto",
-                        help="what to import: boxes for detection, boxes and keypoints for pose (default: %(default)s, "
-                             "keypoints if the labels have them)")
+    parser.add_argument("--task", choices=("auto", "detection", "pose", "ddd"), default="auto",
+                        help="what to import: boxes for detection, boxes and keypoints for pose, boxes and 3D boxes "
+                             "for ddd (default: %(default)s, keypoints and 3D boxes if the labels have them)")
     parser.add_argument("--zero_based", action="store_true",
                         help="pixel coordinates in VOC XML files start at 0 instead of 1")
+    parser.add_argument("--kitti_split", metavar="NAME",
+                        help="KITTI's lists of images, if there are several: 3dop for ImageSets_3dop")
     options = parser.parse_args(argv)
     if not 0 < options.val_fraction < 1:
         raise UserError(f"--val_fraction is {options.val_fraction:g}; expected a number between 0 and 1")
@@ -45,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # Slow to load, so not before there is something to do.
     from ..core.console import LOG, log_skipped, show
-    from ..data.labels.common import choose_task, coco_files, resolve_splits, summary
+    from ..data.labels.choice import choose_task
+    from ..data.labels.common import coco_files, resolve_splits, summary
     from ..data.labels.formats import list_files
 
     files = list_files(options.input)
     form = choose_form(options.input, files, options.format, options.task)
-    labels = read_labels(options.input, files, form, options.task, options.zero_based)
+    labels = read_labels(options.input, files, form, options)
     try:
         choose_task(labels, options.task)
         resolve_splits(labels, options.val_fraction, options.seed)
@@ -97,18 +101,23 @@ def choose_form(folder: str, files: list[str], wanted: str, task: str) -> str:
     return found[0].form
 
 
-def read_labels(folder: str, files: list[str], form: str, task: str, zero_based: bool) -> "Labels":
-    """The Labels of a folder. Raises UserError if it contains no images."""
-    from ..data.labels import coco, deeplabcut, voc, yolo
+def read_labels(folder: str, files: list[str], form: str, options: argparse.Namespace) -> "Labels":
+    """The Labels of a folder. Raises UserError if it contains no images, or for --kitti_split with another format."""
+    from ..data.labels import coco, deeplabcut, kitti, voc, yolo
     from ..data.labels.formats import endings, images_of
 
+    if form != "kitti" and options.kitti_split is not None:
+        raise UserError(f"--kitti_split chooses among KITTI's lists of images, but the labels in {folder} are read as "
+                        f"{form}; leave it out")
     if not images_of(files):
         raise UserError(f"{folder}: no images; expected images and labels in one folder, and found {endings(files)}")
     if form == "voc":
-        return voc.read(folder, files, 0 if zero_based else 1)
-    if form == "coco":
-        return coco.read(folder, files, task)
-    return yolo.read(folder, files, task) if form == "yolo" else deeplabcut.read(folder, files)
+        return voc.read(folder, files, 0 if options.zero_based else 1)
+    if form == "kitti":
+        return kitti.read(folder, files, options.task, options.kitti_split)
+    if form == "deeplabcut":
+        return deeplabcut.read(folder, files)
+    return (coco if form == "coco" else yolo).read(folder, files, options.task)
 
 
 def write(source: str, output: str, splits: Mapping[str, tuple[dict, list[tuple[str, str]]]]) -> None:
@@ -119,6 +128,7 @@ def write(source: str, output: str, splits: Mapping[str, tuple[dict, list[tuple[
     from ..core.console import progress
     from ..core.files import link_or_copy, write_json
 
+    name = annotation_name(content for content, _ in splits.values())
     with errors.writing(output), atomic_folder(output, is_import) as partial:
         os.makedirs(os.path.join(partial, "annotations"))
         for split, (content, images) in splits.items():
@@ -126,16 +136,17 @@ def write(source: str, output: str, splits: Mapping[str, tuple[dict, list[tuple[
             for path, file_name in progress(images, f"writing images/{split}"):
                 link_or_copy(os.path.join(source, path), os.path.join(partial, "images", split, file_name))
             content = {**content, "info": {"written_by": MARK, **content["info"]}}
-            write_json(os.path.join(partial, "annotations", annotation_name(split, content)), content)
+            write_json(os.path.join(partial, "annotations", name.format(split=split)), content)
 
 
-def annotation_name(split: str, content: dict) -> str:
-    """The name of a split's annotation file, from which later commands know whether its objects have keypoints."""
-    from ..tasks.pose import POSE
+def annotation_name(contents: Iterable[dict]) -> str:
+    """The name, with {split}, of the annotation files with these contents, from which later commands know their task:
+    one that fits a content, as a split may have no objects."""
+    from ..tasks import fitting_task
+    from ..tasks.detection import DETECTION
 
-    if any(category.get("keypoints") for category in content["categories"]):
-        return f"{POSE.annotation}_{split}2017.json"
-    return f"{split}.json"
+    task = next((task for task in map(fitting_task, contents) if task is not DETECTION), DETECTION)
+    return "{split}.json" if task is DETECTION else task.annotations[0]
 
 
 def is_import(folder: str) -> bool:

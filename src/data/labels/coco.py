@@ -9,8 +9,10 @@ from ...core.console import progress
 from ...core.errors import UserError
 from ...core.kinds import dict_with, is_int64, is_text, list_of
 from ...core.tables import abbreviate
+from ...tasks.ddd import DDD
 from ...tasks.pose import POSE
 from ..coco import check_coco, class_list, image_size, load_json
+from .boxes_3d import check_box, has_box
 from .common import Labels
 from .formats import coco_files, images_of, split_of
 from .keypoints import FIELDS, NO_BOX, add_boxes, category_fields
@@ -18,7 +20,7 @@ from .names import match_names
 
 
 def read(folder: str, files: list[str], task: str = "auto") -> Labels:
-    """The Labels of a folder with annotation files in COCO format, with keypoints unless the task is "detection".
+    """The Labels of a folder with annotation files in COCO format, with keypoints and 3D boxes if the task needs them.
 
     Their names and folders determine the splits; the default is training. Category ids are kept if all files agree on
     them; otherwise the classes are numbered from 1.
@@ -34,23 +36,26 @@ def read(folder: str, files: list[str], task: str = "auto") -> Labels:
     classes: list[tuple[str, int]] = []
     supercategories: dict[str, set[str]] = {}
     listed: set[str | None] = set()
+    loaded: dict[str, COCO] = {}
     for path in paths:
         content = load_json(os.path.join(folder, path))
         labels.notes += [f"{path}: {note}" for note in _merge_equal_names(content)]
         if isinstance(content, dict):
             content.pop("info", None)  # or COCO's own files would keep their invalid boxes
         add_boxes(content)
-        coco = check_coco(content, os.path.join(folder, path))
+        loaded[path] = coco = check_coco(content, os.path.join(folder, path))
         labels.notes += [f"{path}: {note}" for note in coco.notes]
         labels.skipped += [f"{path}: {problem}" for problem in coco.skipped]
         classes += zip(*class_list(coco))
         for category in coco.dataset["categories"]:
             if isinstance(category.get("supercategory"), str):
                 supercategories.setdefault(category["supercategory"], set()).add(category["name"])
+    solid = task in ("auto", "ddd") and any(DDD.targets.fits(coco.dataset) for coco in loaded.values())
+    for path, coco in loaded.items():
         found = match_names([info["file_name"] for info in coco.dataset["images"]], images, path)
         listed.update(found)
-        metainfo = _read_keypoints(coco, path, labels) if task != "detection" else {}
-        _read_images(coco, found, path, split_of(path) or "train", labels, metainfo)
+        metainfo = _read_keypoints(coco, path, labels) if task in ("auto", "pose") else {}
+        _read_images(coco, found, path, split_of(path) or "train", labels, metainfo, solid)
     labels.note_unused(images, listed)
     labels.categories = _agreed(classes)
     used = {name for split in labels.parts.values() for image in split for name, _ in image.objects}
@@ -77,8 +82,12 @@ def _read_keypoints(coco: COCO, path: str, labels: Labels) -> dict[int, dict]:
 
 
 def _read_images(coco: COCO, found: list[str | None], path: str, split: str, labels: Labels,
-                 metainfo: dict[int, dict]) -> None:
-    """Add an annotation file's images to a split; found are the images' files, metainfo that of _read_keypoints."""
+                 metainfo: dict[int, dict], solid: bool) -> None:
+    """Add an annotation file's images to a split.
+
+    found are the images' files, metainfo is that of _read_keypoints, and solid whether 3D boxes are imported, for which
+    every image needs a calibration.
+    """
     names = {category["id"]: category["name"] for category in coco.dataset["categories"]}
     for info, image in progress(list(zip(coco.dataset["images"], found)), "reading labels"):
         if image is None:
@@ -88,22 +97,35 @@ def _read_images(coco: COCO, found: list[str | None], path: str, split: str, lab
         size = labels.size_of(image, image_size(info))
         if size is None:
             continue
+        try:
+            facts = _read_facts(info, size) if solid else {}
+        except UserError as error:
+            labels.skipped.append(f"image {image}: {error}")
+            continue
         objects, lost = [], 0
         for entry in coco.imgToAnns[info["id"]]:
             where = f"annotation {entry.get('source_id', entry['id'])} of {image}"
             try:
-                annotation = _read_annotation(entry, metainfo.get(entry["category_id"]))
+                annotation = _read_annotation(entry, metainfo.get(entry["category_id"]), info)
+                if solid and has_box(annotation):
+                    check_box(annotation, names[entry["category_id"]])
             except UserError as error:
                 labels.skipped.append(f"{where}: {error}")
                 lost += 1
             else:
                 objects.append((where, names[entry["category_id"]], annotation))
-        labels.add(split, image, size, objects, lost)
+        labels.add(split, image, size, objects, lost, facts)
 
 
-def _read_annotation(entry: dict, metainfo: dict | None) -> dict:
-    """An entry of check_coco as an annotation, with keypoints if its class has some, and for Labels.add to box if it
-    has no box. Raises UserError for invalid keypoints."""
+def _read_facts(info: dict, size: tuple[int, int]) -> dict:
+    """The calibration of an image's entry, as a dictionary. Raises UserError if it has none."""
+    DDD.targets.check_image(info, lambda _: size)
+    return {"calib": info["calib"]}
+
+
+def _read_annotation(entry: dict, metainfo: dict | None, info: dict) -> dict:
+    """An entry of check_coco as an annotation of the image `info`, with keypoints if its class has some, and for
+    Labels.add to box if it has no box. Raises UserError for invalid keypoints."""
     annotation = {key: value for key, value in entry.items() if key not in ("source_id", NO_BOX)}
     if entry.get(NO_BOX):
         annotation["bbox"] = []
@@ -111,7 +133,7 @@ def _read_annotation(entry: dict, metainfo: dict | None) -> dict:
         annotation.pop("keypoints", None)
         annotation.pop("num_keypoints", None)
     if metainfo is not None:
-        POSE.targets.check_annotation(annotation, metainfo)
+        POSE.targets.check_annotation(annotation, metainfo, info)
     return annotation
 
 

@@ -16,11 +16,13 @@ from .keypoints import BOXED, FIELDS, OUTSIDE, bounding_box, place_keypoints
 
 @dataclass
 class LabeledImage:
-    """An image: its path in the folder, size (width, height), objects [(class name, COCO annotation without ids)]."""
+    """An image: its path in the folder, size (width, height), objects [(class name, COCO annotation without ids)], and
+    facts, the further fields of its COCO entry."""
 
     path: str
     size: tuple[int, int]
     objects: list[tuple[str, dict]]
+    facts: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -64,8 +66,8 @@ class Labels:
         return None
 
     def add(self, split: str, path: str, size: tuple[int, int], objects: Sequence[tuple[str, str, dict]],
-            lost: int = 0) -> None:
-        """Add an image with objects [(name in messages, class name, COCO annotation without ids)].
+            lost: int = 0, facts: dict | None = None) -> None:
+        """Add an image with objects [(name in messages, class name, COCO annotation without ids)] and facts.
 
         `lost` is its number of unreadable labels. Labels that are not objects (objects.py) are skipped, and so is the
         image if no label of it remains. An object whose bbox is [] gets one around its keypoints.
@@ -80,7 +82,7 @@ class Labels:
             else:
                 kept.append((name, annotation))
         if kept or not objects and not lost:
-            self.parts[split].append(LabeledImage(path, size, kept))
+            self.parts[split].append(LabeledImage(path, size, kept, facts or {}))
         else:
             self.skipped.append(f"image {path}: {without_objects(len(objects) + lost)}")
 
@@ -108,33 +110,10 @@ class Labels:
                               f"{', '.join(unused[:3])}{', ...' if unused[3:] else ''}")
 
 
-# ---------------------------------------------------------------- keypoints
-
-
 def count_labeled(labels: Labels, split: str) -> int:
     """The number of a split's objects with a labeled keypoint that their class names."""
     return sum(name in labels.keypoints and annotation["num_keypoints"] > 0
                for image in labels.parts[split] for name, annotation in image.objects)
-
-
-def choose_task(labels: Labels, task: str) -> None:
-    """Keep the keypoints of labels for "pose" or, if there are some, for "auto"; drop them for "detection".
-
-    Raises UserError if "pose" finds none.
-    """
-    found = sum(count_labeled(labels, split) for split in labels.parts)
-    if task == "pose" and not found:
-        raise UserError(f"{labels.folder}: no object has keypoints; choose --task detection"
-                        f"{f'; {labels.skipped[0]}' if labels.skipped else ''}")
-    if task == "detection" or not found:
-        if task == "auto" and labels.keypoints:
-            named = abbreviate(labels.keypoints, 3)
-            labels.notes.append(f"no object has keypoints, although classes name some ({named}): boxes are imported")
-        labels.keypoints, labels.repairs[OUTSIDE] = {}, 0
-    for name, annotation in (item for images in labels.parts.values() for image in images for item in image.objects):
-        if name not in labels.keypoints:
-            annotation.pop("keypoints", None)
-            annotation.pop("num_keypoints", None)
 
 
 # ---------------------------------------------------------------- splits
@@ -262,7 +241,7 @@ def coco_files(labels: Labels) -> dict[str, tuple[dict, list[tuple[str, str]]]]:
         annotations: list[dict] = []
         for number, (image, name) in enumerate(zip(images, names), images_before + 1):
             entries.append({"id": number, "file_name": name, "width": image.size[0], "height": image.size[1],
-                            "source": image.path})
+                            "source": image.path, **image.facts})
             for class_name, annotation in image.objects:
                 annotations.append({**annotation, "id": objects_before + len(annotations) + 1, "image_id": number,
                                     "category_id": labels.categories[class_name]})

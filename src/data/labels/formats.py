@@ -19,7 +19,8 @@ SPLIT_OF_WORD = {"train": "train", "training": "train", "trainval": "train", "va
                  "validation": "val", "test": "test", "testing": "test"}
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
 RECOGNIZED = ("COCO (also exports of Roboflow, CVAT and Label Studio), Pascal VOC with and without ImageSets, labelImg "
-              "(XML next to the images), YOLO (data.yaml, txt), DeepLabCut (CollectedData_*.csv)")
+              "(XML next to the images), YOLO (data.yaml, txt), DeepLabCut (CollectedData_*.csv), KITTI "
+              "(training/image_2, label_2, calib)")
 COCO_KINDS = ("instances_", "person_keypoints_")  # COCO's own files of boxes and keypoints
 HEAD = 4096  # inspected bytes of a file
 SAMPLE = 50  # inspected txt files, and a tenth of the inspected names
@@ -28,7 +29,7 @@ GLANCE = 2000  # files per folder, and folders, that import_hint inspects
 
 @dataclass
 class Found:
-    """A recognized label format: "coco", "voc", "yolo" or "deeplabcut", its name, and the evidence for it."""
+    """A recognized label format: "coco", "voc", "yolo", "deeplabcut" or "kitti", its name, and the evidence for it."""
 
     form: str
     name: str
@@ -154,6 +155,22 @@ def deeplabcut_files(folder: str, files: list[str]) -> list[str]:
     return [path for path in found if "/training-datasets/" not in f"/{path}"] or found
 
 
+def images_in(folder: str, files: Iterable[str], place: str) -> list[str]:
+    """The images of a subfolder, which may be listed by the name of a link to it: list_files lists each folder once."""
+    images = images_of(files)
+    real = os.path.realpath(os.path.join(folder, place))
+    places = {other for other in set(map(folder_of, images)) if os.path.realpath(os.path.join(folder, other)) == real}
+    return [path for path in images if folder_of(path) in places]
+
+
+def kitti_home(folder: str, files: Sequence[str]) -> str | None:
+    """The folder nearest to the top that holds image_2 and label_2 of KITTI, such as training; None without one."""
+    homes = {folder_of(folder_of(path)) for path in files if f"/{folder_of(path)}".endswith("/label_2")}
+    homes = {home for home in homes if images_in(folder, files, os.path.join(home, "image_2"))}
+    return min(homes, key=lambda home: (len(home.split("/")) if home else 0, name_of(home) != "training", home),
+               default=None)
+
+
 def _yolo_detail(folder: str, files: list[str]) -> str:
     """The evidence for YOLO labels, "" if there are none."""
     descriptions = yaml_files(folder, files)
@@ -205,6 +222,9 @@ def recognize(folder: str, files: list[str], keypoints: bool = False) -> list[Fo
     names = deeplabcut_files(folder, files)
     if names:
         found.append(Found("deeplabcut", "DeepLabCut's labels", _first_three(names)))
+    home = kitti_home(folder, files)
+    if home is not None:
+        found.append(Found("kitti", "KITTI's labels", os.path.join(home, "label_2")))
     return found
 
 
