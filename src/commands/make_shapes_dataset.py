@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ MAX_SIZE = 4096  # pixels
 MIN_VISIBLE = 0.8  # unoccluded fraction of each object
 SHAPES = {"objects": 3, "smallest": 48, "largest": 72}  # defaults of options
 FIGURES = {"objects": 2, "smallest": 64, "largest": 104}
+
+Drawing = tuple[np.ndarray, dict[str, Any], list[dict[str, Any]]]  # BGR image, its entry's fields, annotations
 
 
 def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -129,35 +132,76 @@ def draw_image(rng: np.random.Generator, options: argparse.Namespace) -> tuple[n
 
 def write_split(folder: str, split: str, count: int, options: argparse.Namespace) -> int:
     """Write `count` images and the annotation file of "train" or "val"; return the number of objects."""
-    image_dir = os.path.join(folder, f"{split}2017")
-    os.makedirs(image_dir)
-    os.makedirs(os.path.join(folder, "annotations"), exist_ok=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number in range(1, count + 1):
-        # Training and validation images use separate streams of random numbers.
-        rng = np.random.default_rng([options.seed, ("train", "val").index(split), number])
+    def draw(rng: np.random.Generator) -> Drawing:
         image, objects = draw_image(rng, options)
-        name = f"{number:06d}.jpg"
-        cv2.imwrite(os.path.join(image_dir, name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-        images.append({"id": number, "file_name": name, "width": options.size, "height": options.size})
-        annotations += [{"id": len(annotations) + index, "image_id": number, **one}
-                        for index, one in enumerate(objects, 1)]
+        return image, {}, objects
+
+    paths = [os.path.join(folder, f"{split}2017", f"{number:06d}.jpg") for number in range(1, count + 1)]
+    images, annotations = write_images(paths, split, options.seed, draw)
     shapes = [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)]
     kind, categories = ("figures", [stick_figures.CATEGORY]) if options.keypoints else ("shapes", shapes)
     content = {"info": {"description": f"{kind}, seed {options.seed}"}, "images": images, "annotations": annotations,
                "categories": categories}
     name = f"{'person_keypoints' if options.keypoints else 'instances'}_{split}2017.json"
+    write_annotations(folder, name, content)
+    return len(annotations)
+
+
+def write_images(paths: list[str], split: str, seed: int,
+                 draw: Callable[[np.random.Generator], Drawing]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Write an image to each path, whose name is the image's id; return COCO's entries of images and annotations."""
+    os.makedirs(os.path.dirname(paths[0]))
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for path in paths:
+        name = os.path.basename(path)
+        number = int(os.path.splitext(name)[0])
+        # Training and validation images use separate streams of random numbers.
+        image, fields, objects = draw(np.random.default_rng([seed, ("train", "val").index(split), number]))
+        cv2.imwrite(path, image, [cv2.IMWRITE_JPEG_QUALITY, 92] if name.endswith(".jpg") else [])
+        height, width = image.shape[:2]
+        images.append({"id": number, "file_name": name, "width": width, "height": height, **fields})
+        annotations += [{"id": len(annotations) + index, "image_id": number, **one}
+                        for index, one in enumerate(objects, 1)]
+    return images, annotations
+
+
+def write_annotations(folder: str, name: str, content: dict[str, Any]) -> None:
+    """Write an annotation file of a data set's folder."""
+    os.makedirs(os.path.join(folder, "annotations"), exist_ok=True)
     with open(os.path.join(folder, "annotations", name), "w", encoding="utf-8") as file:
         json.dump(content, file)
-    return len(annotations)
+
+
+def add_options(parser: argparse.ArgumentParser, train: int, val: int) -> None:
+    """Add the options of every generated data set, with the default numbers of images."""
+    parser.add_argument("--output", required=True, help="folder to create")
+    parser.add_argument("--train", type=int, default=train, help="number of training images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=val, help="number of validation images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
+
+
+def require_new_output(options: argparse.Namespace) -> None:
+    """Raise UserError if the output exists."""
+    if os.path.exists(options.output):
+        raise UserError(f"{options.output} exists; choose another --output, or delete it first")
+
+
+def make_dataset(options: argparse.Namespace, write: Callable[[str, str, int, argparse.Namespace], int]) -> None:
+    """Create the output, which appears when it is complete; write(folder, split, count, options) writes a split and
+    returns the number of its objects."""
+    folder, name = os.path.split(os.path.abspath(options.output))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(".partial", f".{name}.", folder) as parent:
+        partial = os.path.join(parent, name)
+        for split, count in (("train", options.train), ("val", options.val)):
+            print(f"{split}: {count} images, {write(partial, split, count, options)} objects")
+        os.replace(partial, options.output)
 
 
 def main() -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, help="folder to create")
-    parser.add_argument("--train", type=int, default=1300, help="number of training images (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=100, help="number of validation images (default: %(default)s)")
+    add_options(parser, train=1300, val=100)
     parser.add_argument("--size", type=int, default=128, help="image width and height in pixels (default: %(default)s)")
     parser.add_argument("--keypoints", action="store_true", help="draw stick figures with keypoints instead of shapes")
     for name, kind, meaning in (("objects", int, "maximum number of objects per image"),
@@ -165,23 +209,15 @@ def main() -> None:
                                 ("largest", float, "maximum longer side of an object in pixels")):
         parser.add_argument(f"--{name}", type=kind,
                             help=f"{meaning} (default: {SHAPES[name]}, with --keypoints {FIGURES[name]})")
-    parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
     options = parser.parse_args()
     for name, value in (FIGURES if options.keypoints else SHAPES).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if os.path.exists(options.output):
-        raise UserError(f"{options.output} exists; choose another --output, or delete it first")
+    require_new_output(options)
     if not 0 < options.smallest <= options.largest <= options.size:
         raise UserError("expected 0 < --smallest <= --largest <= --size")
     if min(options.train, options.val, options.objects) < 1:
         raise UserError("--train, --val and --objects must be at least 1")
     if options.size > MAX_SIZE or options.seed < 0:
         raise UserError(f"--size is {options.size}, --seed {options.seed}; expected at most {MAX_SIZE} and at least 0")
-    folder, name = os.path.split(os.path.abspath(options.output))
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(".partial", f".{name}.", folder) as parent:
-        partial = os.path.join(parent, name)
-        for split, count in (("train", options.train), ("val", options.val)):
-            print(f"{split}: {count} images, {write_split(partial, split, count, options)} objects")
-        os.replace(partial, options.output)
+    make_dataset(options, write_split)
