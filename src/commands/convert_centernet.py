@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                              f"checkpoint, {', '.join(TORCH_ENDINGS)} a PyTorch file for the paper authors' code")
     parser.add_argument("--annotation",
                         help="COCO-format annotation file with the names of the classes, in the order of their ids, "
-                             "and of keypoints (default: the names in the PyTorch file, or COCO's for 80 classes or, "
-                             "for pose, one class with 17 keypoints)")
+                             "and of keypoints, and the camera of 3D boxes (default: the names in the PyTorch file, or "
+                             "COCO's for 80 classes or, for pose, one class with 17 keypoints, or KITTI's three)")
     parser.add_argument("--config_path",
                         help="recipe that trained the detector (configs/voc_dla_384.yaml, ...); its mean, std, "
                              "input size and evaluation settings go into the side file (default: default_config.yaml)")
@@ -89,7 +89,10 @@ def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: st
             raise UserError("an ImageNet classifier, not a detector; use tools/convert_resnet18.py")
         _, network = torch_weights.describe_detector(state, kind)
         task, weight = task_of(network), torch_weights.head_weights(state, kind)
+        if not recipe:
+            defaults.take(task.weights.SETTINGS, f"the original's recipe of {task.name}")
         dataset, metainfo = names_of(task, weight, annotation, others)
+        metainfo = task.targets.configured(metainfo, defaults)
         net_config = checked_section("net_config", {**defaults.net_config.as_dict(), **network}, ckpt_file)
         shapes = parameter_shapes(build_network(Config(net_config), metainfo, "composite"))
         conversion = torch_weights.from_source(state, shapes, kind)
@@ -105,7 +108,7 @@ def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: st
         "dataset": dataset, **metainfo, "net_config": net_config,
         "input_res_train": options.input_res_train, "mean": mean, "std": std, "version": version(),
     }
-    if recipe:
+    if recipe or task.weights.SETTINGS:
         description["evaluation"] = evaluation_settings(defaults)
     if kind == "original":  # for --reverse
         description["num_batches_tracked"] = torch_weights.step_counters(state)
@@ -142,7 +145,7 @@ def names_of(task: Task, weight: Callable[[str, int], Any], annotation: str | No
     from ..data.coco import metainfo_of, read_coco
 
     if annotation:
-        coco = read_coco(annotation)
+        coco = read_coco(annotation, task=task if task.weights.SETTINGS else None)
         with errors.prefix_errors(annotation):
             metainfo = metainfo_of(coco, task)
         dataset = os.path.splitext(os.path.basename(annotation))[0]
@@ -150,7 +153,7 @@ def names_of(task: Task, weight: Callable[[str, int], Any], annotation: str | No
         known = {category["name"]: category for category in task.weights.coco_categories(weight)}
         names = names_in(others.get("meta"))
         if known and (not names or set(names) == set(known)):
-            dataset, categories = "coco2017", [known[name] for name in names or known]
+            dataset, categories = task.weights.DATASET, [known[name] for name in names or known]
         elif names:
             dataset, categories = "unknown", [{"id": number, "name": name} for number, name in enumerate(names, 1)]
         else:

@@ -11,10 +11,12 @@ from ..core.errors import UserError
 from ..core.suggest import suggest
 from ..data.labels.formats import endings
 from ..imaging.headers import IMAGE_ENDINGS
+from ..inference.calibrations import USAGE, calibrations
 from ..inference.files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
 from ..inference.options import OptionParser, add_model_options, device_options, open_model_of
 from ..inference.predictor import NO_HEATMAP, Predictor
 from ..model_utils.config import load_defaults
+from ..tasks import task_of
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
@@ -27,14 +29,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources, base = find_sources(options.input)
     check_output(options.output, base)
 
-    eval_options = {name: getattr(options, name) for name in ("flip_test", "keep_res", "batch_size", "multi_scales")
+    calib_of = calibrations(options.calib, model.description)
+    eval_options = {name: getattr(options, name)
+                    for name in ("flip_test", "keep_res", "batch_size", "multi_scales", "depth_by_focal")
                     if getattr(options, name) is not None}
     predictor = Predictor(model, input_res=options.input_res, use_ema=options.use_ema, **device_options(options),
                           **eval_options)
     LOG.info(predictor.settings)
+    note = task_of(model.description).results.camera_note(model.description)
+    if note and not options.calib:
+        LOG.info(note)
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output
-    files = PredictionFiles(folder, predictor, chosen, options.score_thresh)
+    files = PredictionFiles(folder, predictor, chosen, options.score_thresh, calib_of)
     with interrupts.INTERRUPTS.deferred():  # finish writing the results
         images = [path for path in sources if not is_video(path)]
         detect_in_images(files, images, base, options.max_pixels, options.heatmap)
@@ -78,6 +85,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="scales to detect at and merge, such as \"[0.75, 1, 1.25]\"; without --keep_res, scales "
                              "above 1 zoom into the center of the image")
     parser.add_argument("--batch_size", type=int, help=helps["eval_config.batch_size"])
+    parser.add_argument("--calib", nargs="+", metavar="FILE",
+                        help=f"camera of the images, for 3D boxes: {USAGE} (default: the training's camera)")
+    parser.add_argument("--depth_by_focal", nargs="?", const="true", help=helps["eval_config.depth_by_focal"])
     parser.add_argument("--heatmap", action="store_true",
                         help="also write each image or frame overlaid with its heatmap")
     parser.add_argument("--max_pixels", type=int, default=values["dataset_config.max_pixels"],

@@ -11,6 +11,7 @@ from ..core import errors
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.project import how_to_install
+from ..inference.calibrations import calibrations
 from ..inference.models import Model
 from ..inference.options import OptionParser, add_model_options, device_options, open_model_of
 from ..model_utils.config import load_defaults
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--score_thresh", type=float, default=load_defaults()[0]["eval_config.score_thresh"],
                         help="default minimum score, of the page's slider and of POST /predict without ?score= "
                              "(default: %(default)s)")
+    parser.add_argument("--calib", nargs="+", metavar="FILE",
+                        help="camera of images without ?calib=, for 3D boxes: FILE (KITTI's with P2:, JSON, or "
+                             "numbers), fx fy cx cy, or 12 numbers (default: the training's camera)")
     parser.add_argument("--max_bytes", type=int, default=20_000_000,
                         help="maximum size of a request body in bytes (default: %(default)s)")
     parser.add_argument("--max_pixels", type=int, default=40_000_000,
@@ -65,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
     check_tls(options.tls_cert, options.tls_key)
     model = open_model_of(options)
+    calibrations(options.calib, model.description)  # a mistake is said before the network loads
     return serve(model, options, listen(options.host, options.port))
 
 
@@ -91,6 +96,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on {host}:{port}: {error}; choose another --host or --port") from error
 
 
+def address_of(listener: socket.socket, is_https: bool) -> str:
+    """The URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http{'s' if is_https else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def serve(model: Model, options: argparse.Namespace, listener: socket.socket) -> int:
     """Load the model and serve until interrupted; return the exit code. Requests wait while the graphs are compiled."""
     # Slow to load, so not before there is something to do.
@@ -110,11 +121,11 @@ def serve(model: Model, options: argparse.Namespace, listener: socket.socket) ->
     keys = read_keys(options.api_key_file) if options.api_key_file else ()
     is_written, workers = start_log(), Workers()  # they start while the model loads
     predictor = Predictor(model, use_ema=options.use_ema, **device_options(options))
+    calib = calibrations(options.calib, model.description)("")
     network = Network(predictor, options.max_batch, options.batch_wait_ms / 1000, options.batch_tolerance)
     limits = Limits(**{name: getattr(options, name) for name in ("max_bytes", "max_pixels", "queue", "deadline")})
-    host, port = listener.getsockname()[:2]
-    address = f"http{'s' if options.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-    service = Service(predictor, network, workers, limits, os.path.basename(model.path), options.score_thresh)
+    address = address_of(listener, bool(options.tls_cert))
+    service = Service(predictor, network, workers, limits, os.path.basename(model.path), options.score_thresh, calib)
     app: Any = build_app(service, keys)
     if options.cors_origins:
         app = CORSMiddleware(app, options.cors_origins.split(","), allow_methods=["GET", "POST"], allow_headers=["*"],
@@ -132,7 +143,7 @@ def serve(model: Model, options: argparse.Namespace, listener: socket.socket) ->
             LOG.warning(f"serving on {address} (Ctrl-C to stop)")  # a warning, so that --quiet prints it, too
 
     LOG.info(predictor.settings)
-    if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+    if not ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
         LOG.warning(f"warning: {address} is reachable from other machines; without a proxy in front, slow clients "
                     "can block all others: docs/serving.md")
     LOG.info(f"listening on {address}; compiling the graph")

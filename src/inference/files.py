@@ -29,11 +29,14 @@ PREDICTIONS = contains_files(RECORD, TABLE)  # a test for back_up_existing: whet
 class PredictionFiles:
     """Writes the detections of the chosen labels with at least score_thresh: TABLE row by row, RECORD at close().
 
+    calib_of(path), the camera of an input, see calibrations.py.
     begin() creates the folder, at the first image, and backs up an earlier run's.
     """
 
-    def __init__(self, folder: str, predictor: Predictor, chosen: Sequence[int], score_thresh: float):
+    def __init__(self, folder: str, predictor: Predictor, chosen: Sequence[int], score_thresh: float,
+                 calib_of: Callable[[str], np.ndarray | None] = lambda path: None):
         self.folder, self.predictor, self.chosen, self.score_thresh = folder, predictor, chosen, score_thresh
+        self.calib_of = calib_of
         self.description = predictor.detector.description
         self.results = task_of(self.description).results
         self.images: list[dict] = []
@@ -60,7 +63,9 @@ class PredictionFiles:
         rows = row.best_first(detected.detections)
         rows = rows[(row.scores(rows) >= self.score_thresh) & np.isin(row.labels(rows), self.chosen)]
         height, width = detected.image.shape[:2]
-        self.images.append({"id": len(self.images) + 1, **source, "width": width, "height": height})
+        calib = self.calib_of(source["file_name"])
+        camera = {} if calib is None else {"calib": calib.tolist()}
+        self.images.append({"id": len(self.images) + 1, **source, "width": width, "height": height, **camera})
         for record in self.results.coco_records(len(self.images), rows, self.description["category_ids"]):
             area = record["bbox"][2] * record["bbox"][3]
             self.annotations.append({"id": len(self.annotations) + 1, **record, "area": area, "iscrowd": 0})
@@ -69,6 +74,12 @@ class PredictionFiles:
             self.csv.writerow([source["file_name"], source.get("frame", ""), name, f"{score:.4f}", *cells])
         self.file.flush()
         return self.results.draw(detected.image, rows, self.description)
+
+    def drawn_size(self, image: np.ndarray) -> tuple[int, int]:
+        """(width, height) of an image with its drawing, which may have a part beside it."""
+        nothing = np.zeros((0, row.width(self.results.columns(self.description))), np.float32)
+        height, width = self.results.draw(image, nothing, self.description).shape[:2]
+        return width, height
 
     def heatmap(self, image: np.ndarray) -> np.ndarray:
         """An image overlaid with its heatmap."""
@@ -91,7 +102,8 @@ def detect_in_images(files: PredictionFiles, paths: Sequence[str], base: str, ma
     predictor = files.predictor
     names = dict(zip(paths, drawing_paths([os.path.relpath(path, base or ".") for path in paths])))
     load = functools.partial(read_image, max_pixels=max_pixels)
-    detecting = detect_all(predictor.detector, paths, load, predictor.config, size_of=read_size)
+    detecting = detect_all(predictor.detector, paths, load, predictor.config, size_of=read_size,
+                           calib_of=files.calib_of)
     for detected in progress(detecting, "detecting", total=len(paths)):
         path = detected.item
         if detected.problem:
@@ -129,17 +141,17 @@ def detect_in_video(files: PredictionFiles, path: str, max_frames: int | None, h
     files.begin()
     name = f"camera{path}" if is_camera(path) else os.path.splitext(os.path.basename(path))[0]
     target = free_name(os.path.join(files.folder, "videos", f"{name}.mp4"))
-    size = (first[1].shape[1], first[1].shape[0])
     done = 0
     predictor = files.predictor
     items = itertools.chain([first], frames)
-    detecting = detect_all(predictor.detector, items, lambda item: item[1], predictor.config)
+    detecting = detect_all(predictor.detector, items, lambda item: item[1], predictor.config,
+                           calib_of=lambda item: files.calib_of(path))
     with contextlib.ExitStack() as until_end:
         until_end.callback(capture.release)
-        write = until_end.enter_context(video_writer(target, rate, size))
+        write = until_end.enter_context(video_writer(target, rate, files.drawn_size(first[1])))
         if heatmap:
             heatmaps = free_name(os.path.join(files.folder, "heatmaps", f"{name}.mp4"))
-            write_heatmap = until_end.enter_context(video_writer(heatmaps, rate, size))
+            write_heatmap = until_end.enter_context(video_writer(heatmaps, rate, first[1].shape[1::-1]))
         for detected in progress(detecting, os.path.basename(target), total=total or None):
             frame = detected.item[0]
             write(files.add({"file_name": path, "frame": frame, "seconds": round(frame / rate, 3)}, detected))
@@ -153,7 +165,7 @@ def detect_in_video(files: PredictionFiles, path: str, max_frames: int | None, h
 
 
 @contextlib.contextmanager
-def video_writer(path: str, rate: float, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+def video_writer(path: str, rate: float, size: Sequence[int]) -> Iterator[Callable[[np.ndarray], None]]:
     """A function that appends a BGR frame to the video at path, which appears when complete.
 
     rate, in frames per second; size (width, height). Raises UserError if OpenCV cannot write there.

@@ -38,12 +38,13 @@ pebble.CONSTS.term_timeout = 0  # kill processes immediately; the default is a g
 # ---------------------------------------------------------------- in the processes
 
 
-def prepare(body: bytes, max_pixels: int, detector: Any, config: Config) -> tuple[tuple[int, int], list, float]:
+def prepare(body: bytes, max_pixels: int, detector: Any, config: Config,
+            calib: np.ndarray | None) -> tuple[tuple[int, int], list, float]:
     """Decode an image and return ((width, height), inputs of make_inputs, seconds taken). Raises HTTPException."""
     start = time.perf_counter()
     image = decode(body, max_pixels)
     height, width = image.shape[:2]
-    return (width, height), make_inputs(image, detector, config), time.perf_counter() - start
+    return (width, height), make_inputs(image, detector, config, calib), time.perf_counter() - start
 
 
 def draw(body: bytes, max_pixels: int, rows: np.ndarray, description: dict) -> bytes:

@@ -9,6 +9,9 @@ class PredictQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     score: float | None = Field(None, ge=0, le=1, description="minimum score; default: the service's score_thresh")
+    calib: str | None = Field(None, max_length=400, description=(
+        "camera of the image, for models with 3D boxes: fx,fy,cx,cy or the 12 numbers of the projection matrix; "
+        "default: the service's --calib, or the training's camera"))
     format: Literal["json", "image"] = Field("json", description="json, or image for a JPEG with the objects drawn")
 
 

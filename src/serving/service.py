@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any
 
 import jinja2
+import numpy as np
 import python_multipart  # noqa: F401  required by Starlette's forms
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -15,7 +16,9 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from ..core.errors import UserError
 from ..core.version import __version__
+from ..inference.calibrations import calibrations
 from ..inference.predictor import Predictor
 from ..tasks import task_of
 from .access import add_exception_handlers, key_dependency
@@ -114,9 +117,9 @@ class Service:
     """The handler of POST /predict: a slot in the queue, the body, decoding, the network, the response."""
 
     def __init__(self, predictor: Predictor, network: Network, workers: Workers, limits: Limits, model_name: str,
-                 score_thresh: float):
+                 score_thresh: float, calib: np.ndarray | None = None):
         self.predictor, self.network, self.workers, self.limits = predictor, network, workers, limits
-        self.model_name, self.score_thresh = model_name, score_thresh
+        self.model_name, self.score_thresh, self.calib = model_name, score_thresh, calib
         self.description = predictor.detector.description
         self.schema = task_of(self.description).schema
         self.answer_model = answer_of(self.schema.Object)
@@ -153,9 +156,9 @@ class Service:
     async def answer(self, request: Request, body: bytes, query: PredictQuery) -> Response:
         """Return the response for an encoded image. Raises HTTPException."""
         start, taken, is_ready = time.perf_counter(), self.slots.taken, bool(self.network.sizes)
-        max_pixels = self.limits.max_pixels
+        max_pixels, calib = self.limits.max_pixels, self.calib_of(query)
         size, inputs, preparing = await self.workers.run(prepare, body, max_pixels, self.detector,
-                                                         self.predictor.config)
+                                                         self.predictor.config, calib)
         outputs, computing, computed = await asyncio.wrap_future(self.network.submit(Job(inputs)))
         score = self.score_thresh if query.score is None else query.score
         prediction = self.predictor.finish(outputs, inputs).above(score)
@@ -175,6 +178,16 @@ class Service:
         objects = self.schema.objects(prediction.detections(), self.description)
         return JSONResponse({"width": size[0], "height": size[1], "milliseconds": milliseconds(seconds), **times,
                              "objects": objects})
+
+
+    def calib_of(self, query: PredictQuery) -> np.ndarray | None:
+        """The camera of a request's image, None for the training's. Raises HTTPException."""
+        if query.calib is None:
+            return self.calib
+        try:
+            return calibrations([query.calib], self.description)("")
+        except UserError as error:
+            raise HTTPException(422, str(error).replace("--calib", "calib")) from None
 
 
 async def wait_for_disconnect(request: Request) -> None:

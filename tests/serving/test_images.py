@@ -52,9 +52,9 @@ def png(image):
 
 def test_an_image_is_prepared_as_in_this_process(workers):
     image, held = noise_image(3, 70, 120), Held()
-    size, inputs, seconds = run(workers, images.prepare, png(image), 10**6, held.detector, held.config)
+    size, inputs, seconds = run(workers, images.prepare, png(image), 10**6, held.detector, held.config, None)
     (pixels, view), = inputs
-    (expected, expected_view), = make_inputs(image, held.detector, held.config)
+    (expected, expected_view), = make_inputs(image, held.detector, held.config, None)
     assert size == (120, 70) and seconds > 0
     assert (view.width, view.out_hw) == (expected_view.width, expected_view.out_hw)
     np.testing.assert_array_equal(pixels, expected)
@@ -70,9 +70,9 @@ def test_an_image_is_drawn(workers):
 
 
 @pytest.mark.parametrize("body, function, args, status, part", [
-    (b"hello", "prepare", (None, None), 415, "not an image"),
-    (png(noise_image(1))[:500], "prepare", (None, None), 422, "damaged"),
-    (png(noise_image(1, 2000, 1000)), "prepare", (None, None), 413, "more than 1000000 pixels"),
+    (b"hello", "prepare", (None, None, None), 415, "not an image"),
+    (png(noise_image(1))[:500], "prepare", (None, None, None), 422, "damaged"),
+    (png(noise_image(1, 2000, 1000)), "prepare", (None, None, None), 413, "more than 1000000 pixels"),
     (png(np.zeros((1, 70_000, 3), np.uint8)), "draw", (np.zeros((0, 6)), []), 422, "pixels a side"),
 ], ids=["none", "half", "large", "long"])
 def test_an_http_error_is_passed_on(body, function, args, status, part, workers):
