@@ -1,8 +1,10 @@
 """The networks in PyTorch (torch_reference.py, torch_family.py), for tools/benchmark.py --peer."""
+import functools
+
 import numpy as np
 import torch
 
-from tests import torch_family, torch_pose, torch_reference
+from tests import torch_family, torch_reference, torch_tasks
 
 CLASSES = 80
 NETWORKS = {  # by net_config.arch
@@ -16,7 +18,7 @@ NETWORKS = {  # by net_config.arch
 def peers(part):
     """Return {"PyTorch ...": make} for the parts that exist in PyTorch."""
     makers = {"train": make_training, "infer": make_inference, "decode": make_decoding, "family": make_of_family,
-              "pose": make_of_pose}
+              **{task: functools.partial(make_of_task, task=task) for task in torch_tasks.HEADS}}
     return {f"PyTorch {torch.__version__}": makers[part]} if part in makers else {}
 
 
@@ -42,10 +44,10 @@ def make_training(case, arrays, arch=""):
     return step
 
 
-def make_of_pose(case, inputs):
-    """Inference, without keypoints, or a training step on a batch {name: array} of a pose network."""
+def make_of_task(case, inputs, task):
+    """Inference, whose decoding is detection's, or a training step on a batch {name: array} of a task's network."""
     arch, _, case = case.partition(": ")
-    network = torch_pose.PoseNet(arch)
+    network = torch_tasks.TaskNet(arch, torch_tasks.HEADS[task])
     if case.startswith("inference"):
         network, image = network.eval(), torch.tensor(inputs)
 
@@ -60,7 +62,7 @@ def make_of_pose(case, inputs):
 
     def step():
         optimizer.zero_grad()
-        torch_pose.pose_loss(network(batch["image"]), batch).backward()
+        torch_tasks.LOSSES[task](network(batch["image"]), batch).backward()
         optimizer.step()
 
     return step

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 from src.core.errors import UserError
 from src.core.timing import Case, time_interleaved
@@ -23,8 +24,8 @@ from tools.benchmark_inputs import (
     write_coco,
 )
 from tools.benchmark_onnx import onnx_part
-from tools.benchmark_pose import pose_part
 from tools.benchmark_service import serve_part
+from tools.benchmark_tasks import SUBJECTS, task_part
 
 PIPELINE_IMAGES = 1280  # enough to make the first and last batches negligible
 CONVERTED_IMAGES = 320
@@ -367,8 +368,9 @@ def convert_part(runs):
                        seconds=times)
 
 
-PARTS = {
-    "input": input_part, "train": train_part, "infer": infer_part, "family": family_part, "pose": pose_part,
+PARTS: dict[str, Callable] = {
+    "input": input_part, "train": train_part, "infer": infer_part, "family": family_part,
+    **{task: functools.partial(task_part, task) for task in SUBJECTS},
     "onnx": onnx_part, "decode": decode_part, "postprocess": postprocess_part, "eval": eval_part,
     "convert": convert_part, "serve": serve_part,
 }

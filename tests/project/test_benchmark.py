@@ -61,8 +61,8 @@ def test_functions_take_turns_after_a_warm_up_call():
 
 
 def test_the_parts():
-    assert list(benchmark.PARTS) == ["input", "train", "infer", "family", "pose", "onnx", "decode", "postprocess",
-                                     "eval", "convert", "serve"]
+    assert list(benchmark.PARTS) == ["input", "train", "infer", "family", "pose", "ddd", "onnx", "decode",
+                                     "postprocess", "eval", "convert", "serve"]
 
 
 def test_the_rows_of_runtimes_by_hand():
