@@ -17,8 +17,9 @@ class CenterNet(nn.Cell):
 
     Detection uses the last stack's. H and W are multiples of the architecture's stride. Args: heads, the task's Heads,
     which determine the initial biases; backbone, a cell; upsampling, a cell that turns the backbone's output into the
-    features for the heads, [N, out_channels, H/4, W/4], or, if it has an attribute stacks, a tuple of that many;
-    head_conv as in net_config. Source: paper, section 4.
+    features for the heads, [N, out_channels, H/4, W/4], or, if it has an attribute stacks, a tuple of that many; heads
+    other than heatmaps start near 0, unless it has small_heads = False; head_conv as in net_config. Source: paper,
+    section 4; the original's networks, which differ in how their heads start.
     """
 
     def __init__(self, heads: Sequence[Head], backbone: nn.Cell, upsampling: nn.Cell, *, head_conv: int = 64) -> None:
@@ -32,7 +33,8 @@ class CenterNet(nn.Cell):
 
     def _head_of(self, head: Head, in_channels: int, head_conv: int) -> nn.Cell:
         """The cell of a head, or a list with one for each stack."""
-        cells = [_head(in_channels, head_conv, head.channels, None if head.heatmap else Normal(0.001))
+        small = not head.heatmap and getattr(self.deconv_layers, "small_heads", True)
+        cells = [_head(in_channels, head_conv, head.channels, Normal(0.001) if small else None)
                  for _ in range(self.stacks or 1)]
         # The prior of a pixel being a center: sigmoid(-2.19) is 0.1 (Lin et al. 2017, section 4.1).
         for cell in cells:

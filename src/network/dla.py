@@ -203,6 +203,8 @@ class DLAUp(nn.Cell):
 class DLAUpsampling(nn.Cell):
     """DLA's maps with the given channels -> features [N, out_channels, H, W] with the size of the first map."""
 
+    small_heads = False
+
     def __init__(self, channels: Sequence[int], dcn_impl: str) -> None:
         super().__init__()
         self.out_channels = channels[0]

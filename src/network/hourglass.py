@@ -113,6 +113,8 @@ class Hourglass(nn.Cell):
 class StackFeatures(nn.Cell):
     """The upsampling of stacked hourglasses: none, the features are unchanged."""
 
+    small_heads = False
+
     def __init__(self, stacks: int, out_channels: int) -> None:
         super().__init__()
         self.stacks, self.out_channels = stacks, out_channels

@@ -13,11 +13,13 @@ from src.inference.pipeline import by_shape, make_inputs
 from src.inference.predictor import Predictor
 from src.model_utils.config import get_config, load_defaults
 from src.network.architectures import ARCHITECTURES, architecture_of, check_input, hourglasses, network_facts, resolved
+from src.network.centernet import build_network
 from src.training.detector import TrainingDetector
 from src.weights.checkpoints import load_weights, save_weights
 from src.weights.side_file import adopt_evaluation, describe_model, read_side_file
 from src.weights.source_names import recognize
 from tests.conftest import GOLDEN, assert_user_error, call_script, network_of
+from tests.metainfo import classes_of
 
 
 def facts(arch, down_ratio=4):
@@ -210,3 +212,14 @@ def test_number_of_parameters(arch, millions, undrawn):
     found = sum(value.size for value in network.get_parameters() if "moving_" not in value.name)
     assert found == expected and round(found / 1e6, 1) == millions
     assert isinstance(network.hm[2].bias, ms.Parameter)
+
+
+@pytest.mark.parametrize("arch, small", [("resdcn_18", True), ("dlav0_34", True), ("dla_34", False)])
+def test_how_heads_start(arch, small, make_config):
+    """Sizes start with a deviation of 0.001, or in DLA with deformable convolutions as PyTorch's convolutions do."""
+    network = build_network(make_config("--net_config.arch", arch).net_config, classes_of(2), "composite")
+    limit = (network.wh[0].weight.shape[1] * 9) ** -0.5  # uniform within it
+    expected = 0.001 if small else limit / 3**0.5
+    assert network.wh[0].weight.asnumpy().std() == pytest.approx(expected, rel=0.05)
+    assert network.hm[0].weight.asnumpy().std() == pytest.approx(limit / 3**0.5, rel=0.05)
+    assert not network.wh[2].bias.asnumpy().any() and np.allclose(network.hm[2].bias.asnumpy(), -2.19)
