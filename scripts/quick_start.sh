@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Train, evaluate and export a detector on this machine's CPU, in a few minutes: of shapes, or of stick figures and their
-# keypoints. All output goes to quick_start/ or quick_start_pose/; existing results are reused.
-# usage: bash scripts/quick_start.sh [pose](optional)
+# Train, evaluate and export a detector on this machine's CPU, in minutes: of shapes, of stick figures and their keypoints
+# (pose), or of objects with 3D boxes (ddd). All output goes to quick_start/, quick_start_pose/ or quick_start_ddd/;
+# existing results are reused.
+# usage: bash scripts/quick_start.sh [pose|ddd](optional)
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called by sh
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
-[ $# -eq 0 ] || [ "$*" = pose ] || { echo "usage: bash scripts/quick_start.sh [pose](optional)" >&2; exit 2; }
+case $* in
+"" | pose | ddd) ;;
+*) echo "usage: bash scripts/quick_start.sh [pose|ddd](optional)" >&2 && exit 2 ;;
+esac
 name=quick_start${1:+_$1}
 bash scripts/setup_env.sh
 SECONDS=0
@@ -18,8 +22,13 @@ step() { printf '\n== %s\n' "$1"; }
 
 if [ ! -d "$out/shapes" ]; then
     step "drawing the data set"
-    $python tools/make_shapes_dataset.py --output "$out/shapes" \
-        ${1:+--keypoints --size 96 --objects 1 --smallest 64 --largest 90 --train 1000}
+    case ${1:-} in
+    ddd) $python tools/make_scenes_dataset.py --output "$out/shapes" \
+        --size 448 192 --focal 500 --nearest 8 --farthest 25 --objects 3 ;;
+    pose) $python tools/make_shapes_dataset.py --output "$out/shapes" \
+        --keypoints --size 96 --objects 1 --smallest 64 --largest 90 --train 1000 ;;
+    *) $python tools/make_shapes_dataset.py --output "$out/shapes" ;;
+    esac
 fi
 if [ ! -f "$out/mindrecord/coco_det.train.mind.manifest.json" ]; then
     step "converting it to MindRecord"
@@ -56,7 +65,7 @@ if [ ! -f "$out/contact_sheet.png" ]; then
 fi
 if [ ! -d "$out/onnx" ]; then
     step "running the ONNX file on a validation image"
-    $python tools/predict.py --onnx "$out/centernet.onnx" --input "$(ls "$out"/shapes/val2017/*.jpg | head -n 1)" \
+    $python tools/predict.py --onnx "$out/centernet.onnx" --input "$(find "$out/shapes" -path '*/val*' -name '*.[jp][pn]g' | sort | head -n 1)" \
         --output "$out/onnx"
 fi
 

@@ -58,7 +58,7 @@ def main() -> None:
         truth = ground_truth(task, coco, image_id, category_ids, description)
         small = image.shape[1] < options.width / 2
         fit_into = (options.width // 2 + 1, options.width) if small else None  # keeps labels legible
-        detections = predictor(image).detections()
+        detections = predictor(image, task.results.camera_of(coco.imgs[image_id])).detections()
         sheet.append(compare(task, image, detections, truth, description, config.eval_config.score_thresh, fit_into))
     if not sheet:
         raise UserError(f"none of the chosen images of {split.annotation} can be read")

@@ -11,7 +11,7 @@ from ..core import errors
 from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.project import how_to_install
-from ..inference.calibrations import calibrations
+from ..inference.calibrations import one_calibration
 from ..inference.models import Model
 from ..inference.options import OptionParser, add_model_options, device_options, open_model_of
 from ..model_utils.config import load_defaults
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
     check_tls(options.tls_cert, options.tls_key)
     model = open_model_of(options)
-    calibrations(options.calib, model.description)  # a mistake is said before the network loads
+    one_calibration(options.calib, model.description)  # a mistake is said before the network loads
     return serve(model, options, listen(options.host, options.port))
 
 
@@ -121,7 +121,7 @@ def serve(model: Model, options: argparse.Namespace, listener: socket.socket) ->
     keys = read_keys(options.api_key_file) if options.api_key_file else ()
     is_written, workers = start_log(), Workers()  # they start while the model loads
     predictor = Predictor(model, use_ema=options.use_ema, **device_options(options))
-    calib = calibrations(options.calib, model.description)("")
+    calib = one_calibration(options.calib, model.description)
     network = Network(predictor, options.max_batch, options.batch_wait_ms / 1000, options.batch_tolerance)
     limits = Limits(**{name: getattr(options, name) for name in ("max_bytes", "max_pixels", "queue", "deadline")})
     address = address_of(listener, bool(options.tls_cert))

@@ -168,7 +168,8 @@ def _check_images(report: SplitReport, split: Split, options: Any, task: Task, q
             if report.name == "train" and not annotations and not options.keep_empty:
                 report.add(NO_OBJECTS, name)
                 continue
-            rows.append((size, boxes, objects["labels"]))
+            counts = task.targets.counted(objects)
+            rows.append((size, boxes[counts], objects["labels"][counts]))
             report.images.append((image_id, path, objects, image_size(coco.imgs[image_id])))
     return collect(rows)
 

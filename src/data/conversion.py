@@ -43,6 +43,7 @@ def convert(split: Split, config: Config) -> dict:
     num_shards = max(1, min(options.num_shards, len(infos)))
     skipped = list(coco.skipped)
     rows: list[tuple] = []
+    labels: list[np.ndarray] = []
     added: list[dict] = []
     load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, task=task, metainfo=metainfo,
                              max_pixels=options.max_pixels)
@@ -57,14 +58,16 @@ def convert(split: Split, config: Config) -> dict:
                 skipped += problems
                 if record is not None:
                     records.append(record)
-                    rows.append((size, record["boxes"], record["labels"]))
+                    counts = task.targets.counted(record)
+                    rows.append((size, record["boxes"][counts], record["labels"][counts]))
+                    labels.append(record["labels"])
                     added.append({name: record[name] for name in task.targets.object_columns(metainfo)})
             if records:
                 with writing_records(mindrecord_dir):
                     writer.write_raw_data(records)  # in one call: single writes fill the files unevenly
         log_skipped(skipped)
         _require_objects(rows, split, len(listed), len(skipped))
-        metainfo = observed(task, metainfo, [labels for _, _, labels in rows], added)
+        metainfo = observed(task, metainfo, labels, added)
         log_task_notes(task, metainfo)
         with writing_records(mindrecord_dir):
             writer.commit()

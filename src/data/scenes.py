@@ -21,11 +21,20 @@ VARIATION = 0.08  # of each size
 SHARES = {"Car": 0.66, "Pedestrian": 0.17, "Cyclist": 0.17}
 ALONG_ROAD = {"Car": 0.7, "Pedestrian": 0.0, "Cyclist": 0.5}  # share of the objects; the others have any angle
 HUES = {"Car": (95, 150), "Pedestrian": (6, 26), "Cyclist": (45, 80)}  # OpenCV's, 0-179
-NEAREST, FARTHEST, MOST_OBJECTS = 5.0, 30.0, 5
+NEAREST, FARTHEST, OBJECTS = 5.0, 30.0, 5  # defaults of Placement
 CAMERA_HEIGHT, OFFSET = 1.65, np.array([0.06, -0.0018, 0.005])  # meters; OFFSET is that of KITTI's camera 2
 GAP = 0.3  # meters between two objects, at least
 MAX_TRUNCATED = 0.5
 VISIBLE = (0.95, 0.5, 0.15)  # least visible shares of the levels of `occluded`: 0, 1, 2; below, an object is DontCare
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where objects stand: depths in meters, and the most objects per image."""
+
+    nearest: float = NEAREST
+    farthest: float = FARTHEST
+    objects: int = OBJECTS
 
 
 @dataclass(eq=False)
@@ -58,11 +67,11 @@ def random_calib(rng: np.random.Generator, size: tuple[int, int], focal: float) 
     return np.hstack([matrix, matrix @ OFFSET[:, None]]).round(4)
 
 
-def random_thing(rng: np.random.Generator, calib: np.ndarray, width: int) -> Thing:
+def random_thing(rng: np.random.Generator, calib: np.ndarray, width: int, placement: Placement) -> Thing:
     """A random object whose bottom's center is in a column of the image; the logarithm of its depth is uniform."""
     label = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     dim = np.array(SIZES[label]) * rng.uniform(1 - VARIATION, 1 + VARIATION, 3)
-    z = np.exp(rng.uniform(np.log(NEAREST), np.log(FARTHEST)))
+    z = np.exp(rng.uniform(np.log(placement.nearest), np.log(placement.farthest)))
     x = (rng.uniform(0.03, 0.97) * width - calib[0, 2]) / calib[0, 0] * z
     angle = rng.uniform(-np.pi, np.pi)
     if rng.random() < ALONG_ROAD[label]:
@@ -193,12 +202,13 @@ def annotation_of(thing: Thing, share: float, calib: np.ndarray, size: tuple[int
             **values}
 
 
-def random_things(rng: np.random.Generator, calib: np.ndarray, size: tuple[int, int]) -> list[Thing]:
-    """One to MOST_OBJECTS objects, from far to near, apart from each other and mostly inside the image."""
+def random_things(rng: np.random.Generator, calib: np.ndarray, size: tuple[int, int],
+                  placement: Placement) -> list[Thing]:
+    """One or more objects, from far to near, apart from each other and mostly inside the image."""
     things: list[Thing] = []
-    for _ in range(rng.integers(1, MOST_OBJECTS + 1)):
+    for _ in range(rng.integers(1, placement.objects + 1)):
         for _ in range(20):
-            one = random_thing(rng, calib, size[0])
+            one = random_thing(rng, calib, size[0], placement)
             ground = one.corners[:4]
             if box_of(one, calib, size)[1] <= MAX_TRUNCATED and all(
                     in_front(ground, other.corners[:4]) for other in things):
@@ -207,8 +217,8 @@ def random_things(rng: np.random.Generator, calib: np.ndarray, size: tuple[int, 
     return far_to_near(things)
 
 
-def draw_scene(rng: np.random.Generator, size: tuple[int, int],
-               focal: float) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
+def draw_scene(rng: np.random.Generator, size: tuple[int, int], focal: float,
+               placement: Placement = Placement()) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
     """A random scene of size (width, height) with a focal length in pixels.
 
     Returns (uint8 BGR image [height, width, 3], calib [3, 4], annotations without ids).
@@ -217,7 +227,7 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int],
     image = draw_background(rng, calib, size)
     azimuth = rng.uniform(0, 2 * np.pi)
     sun = np.array([0.6 * np.cos(azimuth), -0.8, 0.6 * np.sin(azimuth)])
-    things = random_things(rng, calib, size)
+    things = random_things(rng, calib, size, placement)
     coverages = []
     for thing in things:
         colors, coverage = draw_thing(thing, calib, size, sun)

@@ -9,8 +9,9 @@ from ..core.errors import UserError
 from ..imaging.camera import check_calib, read_calib
 from ..tasks import task_of
 
+NUMBERS = "fx fy cx cy, or 12 numbers"
 USAGE = ("FILE (KITTI's with P2:, JSON, or numbers), a folder with such a file for each image (<name>.txt), "
-         "fx fy cx cy, or 12 numbers")
+         f"{NUMBERS}")
 
 
 def calibrations(values: Sequence[str] | None, description: dict) -> Callable[[str], np.ndarray | None]:
@@ -21,30 +22,50 @@ def calibrations(values: Sequence[str] | None, description: dict) -> Callable[[s
     """
     if not values:
         return lambda path: None
-    if not task_of(description).results.camera_note(description):
-        raise UserError("--calib is for models with 3D boxes (task ddd); leave it out")
+    require_camera(description, "--calib")
     if len(values) == 1 and os.path.isdir(values[0]):
-        return functools.partial(_of_image, values[0])
-    calib = read_calib(values[0]) if len(values) == 1 and not _is_number(values[0]) else parse_calib(values)
+        return functools.lru_cache(maxsize=1000)(functools.partial(_of_image, values[0]))
+    names_file = len(values) == 1 and (os.path.exists(values[0]) or not _is_number(_words(values)[:1]))
+    calib = read_calib(values[0]) if names_file else parse_calib(values)
     return lambda path: calib
 
 
-def parse_calib(words: Sequence[str]) -> np.ndarray:
-    """A calibration [3, 4] from numbers, fx, fy, cx, cy or 12. Raises UserError."""
-    numbers = [word for text in words for word in text.replace(",", " ").split()]
-    if wrong := [word for word in numbers if not _is_number(word)]:
-        raise UserError(f"--calib: {wrong[0]!r} is neither a file nor a number; expected {USAGE}")
+def one_calibration(values: Sequence[str] | None, description: dict) -> np.ndarray | None:
+    """The calibration [3, 4] of all images, from the values of --calib, or None without them. Raises UserError as
+    calibrations does, also for a folder."""
+    if values and len(values) == 1 and os.path.isdir(values[0]):
+        raise UserError(f"--calib: {values[0]} is a folder; expected FILE, {NUMBERS}, for all images")
+    return calibrations(values, description)("")
+
+
+def require_camera(description: dict, option: str) -> None:
+    """Raise UserError that names the option if a model with this description needs no camera."""
+    if not task_of(description).results.camera_note(description):
+        raise UserError(f"{option} is for models with 3D boxes (task ddd); leave it out")
+
+
+def parse_calib(words: Sequence[str], option: str = "--calib", expected: str = USAGE) -> np.ndarray:
+    """A calibration [3, 4] from numbers, fx, fy, cx, cy or 12. Raises UserError that names the option."""
+    numbers = _words(words)
+    if wrong := [word for word in numbers if not _is_number([word])]:
+        raise UserError(f"{option}: {wrong[0][:50]!r} is not a number; expected {expected}")
     if len(numbers) not in (4, 12):
-        raise UserError(f"--calib has {len(numbers)} numbers; expected {USAGE}")
+        raise UserError(f"{option} has {len(numbers)} numbers; expected {expected}")
     try:
         return check_calib([float(word) for word in numbers])
     except UserError as error:
-        raise UserError(f"--calib: {error}") from error
+        raise UserError(f"{option}: {error}") from error
 
 
-def _is_number(text: str) -> bool:
+def _words(texts: Sequence[str]) -> list[str]:
+    """The parts of texts between spaces and commas."""
+    return [word for text in texts for word in text.replace(",", " ").split()]
+
+
+def _is_number(words: Sequence[str]) -> bool:
+    """Whether words are a single number."""
     try:
-        return bool(text.strip()) and float(text.split(",")[0]) is not None
+        return len(words) == 1 and float(words[0]) is not None
     except ValueError:
         return False
 

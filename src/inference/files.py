@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
-from ..core import interrupts
+from ..core import errors, interrupts
 from ..core.backups import back_up_existing, contains_files, free_name
 from ..core.console import progress
 from ..core.errors import UserError
@@ -125,6 +125,11 @@ def is_camera(path: str) -> bool:
 
 def detect_in_video(files: PredictionFiles, path: str, max_frames: int | None, heatmap: bool) -> None:
     """Detect in the frames of a video or camera until its end or an interrupt (Ctrl-C), which is how a camera ends."""
+    try:
+        calib = files.calib_of(path)
+    except (OSError, ValueError) as error:
+        files.skipped.append(f"{path}: {errors.reason(error)}")
+        return
     capture = cv2.VideoCapture(int(path) if is_camera(path) else path)
     if not capture.isOpened():
         reason = "no such camera, or it is in use" if is_camera(path) else "not a video that OpenCV can read"
@@ -145,7 +150,7 @@ def detect_in_video(files: PredictionFiles, path: str, max_frames: int | None, h
     predictor = files.predictor
     items = itertools.chain([first], frames)
     detecting = detect_all(predictor.detector, items, lambda item: item[1], predictor.config,
-                           calib_of=lambda item: files.calib_of(path))
+                           calib_of=lambda item: calib)
     with contextlib.ExitStack() as until_end:
         until_end.callback(capture.release)
         write = until_end.enter_context(video_writer(target, rate, files.drawn_size(first[1])))

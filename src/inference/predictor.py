@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..core import errors
 from ..core.errors import UserError
 from ..imaging import reading
 from ..imaging.camera import check_calib
@@ -18,6 +19,7 @@ from ..native.extensions import require_extensions
 from ..tasks import rows as row
 from ..tasks import task_of
 from ..weights.side_file import adopt_evaluation
+from .calibrations import require_camera
 from .models import Model, find_model, open_model
 from .pipeline import join_scales, make_inputs
 
@@ -196,7 +198,11 @@ class Predictor:
 
     def prepare(self, image: np.ndarray, calib: Any = None) -> list:
         """Make the network inputs of a BGR uint8 image (pipeline.make_inputs), for compute and then finish."""
-        return make_inputs(image, self.detector, self.config, None if calib is None else check_calib(calib))
+        if calib is not None:
+            require_camera(self.detector.description, "calib")
+            with errors.prefix_errors("calib"):
+                calib = check_calib(calib)
+        return make_inputs(image, self.detector, self.config, calib)
 
     def compute(self, batch: list) -> list:
         """Compute images with inputs of the same shape; returns, for each image, an array [K, D] per scale."""

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from ..core.errors import UserError
 from ..core.version import __version__
-from ..inference.calibrations import calibrations
+from ..inference.calibrations import NUMBERS, parse_calib, require_camera
 from ..inference.predictor import Predictor
 from ..tasks import task_of
 from .access import add_exception_handlers, key_dependency
@@ -179,15 +179,15 @@ class Service:
         return JSONResponse({"width": size[0], "height": size[1], "milliseconds": milliseconds(seconds), **times,
                              "objects": objects})
 
-
     def calib_of(self, query: PredictQuery) -> np.ndarray | None:
-        """The camera of a request's image, None for the training's. Raises HTTPException."""
+        """The camera of a request's image, None for the training's; never a file's. Raises HTTPException."""
         if query.calib is None:
             return self.calib
         try:
-            return calibrations([query.calib], self.description)("")
+            require_camera(self.description, "calib")
+            return parse_calib([query.calib], "calib", NUMBERS)
         except UserError as error:
-            raise HTTPException(422, str(error).replace("--calib", "calib")) from None
+            raise HTTPException(422, str(error)) from None
 
 
 async def wait_for_disconnect(request: Request) -> None:

@@ -49,7 +49,8 @@ class Task:
       task's; unused(config), the task's rows of combinations.py for training;
       is_consistent(metainfo); check_same(ours, theirs) compares a model's metainfo with a data set's;
       configured(metainfo, config) applies a configuration's changes; observed(metainfo, labels, ...) leaves out what
-      no object has; notes(metainfo) are (remarks, warnings). layout_of(config, metainfo), random_augmentation(...),
+      no object has; counted(objects), a mask of the objects that are no regions to ignore; notes(metainfo) are
+      (remarks, warnings). layout_of(config, metainfo), random_augmentation(...),
       warp(objects, place, layout), empty_heatmaps(count, layout), encode(objects, layout, heatmaps),
       columns(heatmaps_on_host) and draws_on_host(config, device_target) create the training targets; where the host
       draws, there is no DrawTargets.

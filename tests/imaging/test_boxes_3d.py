@@ -46,8 +46,8 @@ def on_panel(points, height, far):
 def test_the_panel_is_beside_the_image(width, height):
     """As high, and 0.8 times as wide, but at most 4 times the image's width; also without objects."""
     for corners in (solids((0, 1, 10)), solids()):
-        found = drawn(corners, size=(width, height))
-        assert found.dtype == np.uint8 and found.shape == (height, width + max(1, round(min(0.8 * height, 4 * width))), 3)
+        found, panel = drawn(corners, size=(width, height)), max(1, round(min(0.8 * height, 4 * width)))
+        assert found.dtype == np.uint8 and found.shape == (height, width + panel, 3)
     np.testing.assert_array_equal(found[:, :width], GRAY)  # nothing is drawn on the image
 
 

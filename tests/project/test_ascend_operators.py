@@ -27,7 +27,9 @@ from tests.small_network import LEAST, SMALL
 
 PACKAGE = os.path.dirname(ms.__file__)
 BOX = {"boxes": np.array([[10, 10, 90, 90]], np.float32), "labels": np.array([1], np.int32)}
-OBJECTS = {"detection": BOX, "pose": {**BOX, "keypoints": np.array([[20, 20, 2, 30, 30, 1, 0, 0, 0]], np.float32)}}
+ONE = np.ones((1, 1), np.float32)
+OBJECTS = {"detection": BOX, "pose": {**BOX, "keypoints": np.array([[20, 20, 2, 30, 30, 1, 0, 0, 0]], np.float32)},
+           "ddd": {**BOX, "depth": 10 * ONE, "alpha": ONE, "dim": np.ones((1, 3), np.float32), "ignored": 0 * ONE}}
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import pytest
 
 from src.data.coco import find_split
 from tests.conftest import TINY, assert_user_error, call_script, lines_with, replace_resdcn_18, user_error
+from tests.tasks import stages
 
 pytestmark = pytest.mark.slow
 CHANNELS = ["blue", "green", "red"]
@@ -50,31 +51,21 @@ def lit_data(tiny_data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def lit_records(lit_data, tmp_path_factory):
     """Its MindRecord files, and the output of the conversion."""
-    folder = tmp_path_factory.mktemp("lit_records")
-    args = ["--coco_data_dir", lit_data, "--mindrecord_dir", folder, "--dataset_config.num_shards", 2]
-    return folder, call_script("src/dataset.py", *args, *ARGS)
+    return stages.convert(lit_data, tmp_path_factory.mktemp("lit_records"), *ARGS)
 
 
 @pytest.fixture(scope="module")
 def run(lit_data, lit_records, tmp_path_factory):
     """The folder of a training that was started, evaluated, resumed and finished."""
     folder = tmp_path_factory.mktemp("lit_run")
-    args = [*TINY, *ARGS, "--mindrecord_dir", lit_records[0], "--data_dir", lit_data, "--eval_epochs", 1,
-            "--epoch_size", 2, "--save_checkpoint_steps", 3, "--best_metric", "light_right", "--tensorboard", "true"]
-    call_script("train.py", *args, "--train_steps", 3, cwd=folder)
-    done = call_script("train.py", *args, "--resume", "true", cwd=folder)
-    (folder / "stdout.txt").write_text(done.stdout)
+    stages.train(lit_data, lit_records[0], folder, *ARGS, "--best_metric", "light_right", "--tensorboard", "true")
     return folder
 
 
 @pytest.fixture(scope="module")
 def onnx_file(run, tmp_path_factory):
     """The trained network as an ONNX file."""
-    name = tmp_path_factory.mktemp("lit_onnx") / "lit"
-    call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file",
-                run / "ckpt_0" / "centernet-best.ckpt", "--export_config.export_name", name,
-                "--export_config.export_format", "ONNX", "--eval_config.K", 20)
-    return f"{name}.onnx"
+    return stages.export_onnx(run, tmp_path_factory.mktemp("lit_onnx") / "lit")
 
 
 def test_it_is_converted(lit_records, make_config):
@@ -106,8 +97,7 @@ def test_data_of_detection_is_not_converted(tiny_data, tmp_path):
 
 def test_it_is_trained_and_resumed(run):
     """The task's losses and metrics appear in log, record, side file and report."""
-    records = [json.loads(line) for line in (run / "train_record.jsonl").read_text().splitlines()]
-    steps, scores = ([record for record in records if ("scores" in record) is scored] for scored in (False, True))
+    steps, scores = stages.record_lines(run)
     assert [record["step"] for record in steps] == list(range(1, 11))
     assert [record["step"] for record in scores] == [3, 5, 10]
     for record in steps:
@@ -125,8 +115,7 @@ def test_it_is_trained_and_resumed(run):
 
 def test_it_is_evaluated(run, lit_data, tmp_path):
     """Records include the task's fields."""
-    done = call_script("eval.py", "--device_target", "CPU", "--data_dir", lit_data, "--load_checkpoint_path",
-                       run / "ckpt_0" / "centernet-best.ckpt", "--visual_image", "true", "--save_result_dir", tmp_path)
+    done = stages.evaluate(lit_data, stages.best(run), tmp_path, "--visual_image", "true")
     assert lines_with(done.stdout, "right brightness")
     content = json.loads((tmp_path / "val" / "val_pred_result.json").read_text())
     assert content["task"] == "brightness" and {len(record["light"]) for record in content["annotations"]} == {3}
@@ -140,7 +129,7 @@ def test_an_exported_file_predicts_as_the_checkpoint(run, onnx_file, image, tmp_
     from src.inference.predictor import Predictor
 
     of_file = Predictor(onnx_file)(image)
-    found = Predictor(run / "ckpt_0" / "centernet-best.ckpt", "CPU", K=20)(image)
+    found = Predictor(stages.best(run), "CPU", K=20)(image)
     assert of_file.added["light"].shape == (len(of_file), 3) and len(of_file) == len(found) > 0
     np.testing.assert_allclose(of_file.scores, found.scores, atol=1e-5)
     np.testing.assert_allclose(of_file.added["light"], found.added["light"], atol=1e-4)
@@ -157,12 +146,7 @@ def test_an_exported_file_predicts_as_the_checkpoint(run, onnx_file, image, tmp_
 
 
 def test_offline_inference(onnx_file, lit_data, tmp_path):
-    call_script("preprocess.py", "--val_data_dir", lit_data, "--predict_dir", tmp_path / "in",
-                "--mindir_path", onnx_file, "--export_config.input_res", "[96, 96]")
-    call_script("tools/infer_mindir.py", "--onnx", onnx_file, "--input_dir", tmp_path / "in" / "data", "--result_path",
-                tmp_path / "out")
-    places = ["--meta_path", tmp_path / "in" / "meta", "--result_path", tmp_path / "out", "--label_path", lit_data]
-    done = call_script("postprocess.py", *places, "--save_path", tmp_path)
+    done = stages.infer_offline(lit_data, onnx_file, "onnx", tmp_path, "--export_config.input_res", "[96, 96]")
     assert lines_with(done.stdout, "right brightness")
 
 

@@ -97,10 +97,11 @@ class BoxLoss(nn.Cell):
         """The divisors of the sums, from the targets of all ranks: {name: scalar}; places is that of masked means."""
         bins = targets["rotbin"]
         counts = self.sum_over_ranks(ops.stack((
-            total(ones_of(targets["hm"])), total(bins[:, :, 0]), total(bins[:, :, 1]),
-            total(ops.ones_like(targets["rot_mask"])))))
+            total(ones_of(targets["hm"])), total(bins[:, :, 0]), total(bins[:, :, 1]))))
+        n, most = targets["rot_mask"].shape  # the same on all ranks
         return {"hm": at_least_one(counts[0]) / self.rank_size, "first_bin": at_least_one(counts[1]) / self.rank_size,
-                "second_bin": at_least_one(counts[2]) / self.rank_size, "places": counts[3] / self.rank_size}
+                "second_bin": at_least_one(counts[2]) / self.rank_size,
+                "places": ops.zeros_like(counts[0]) + float(n * most)}
 
 
 def mean_l1(values: Tensor, target: Tensor, mask: Tensor, places: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ def bin_loss(values: Tensor, holds: Tensor, residual: Tensor, mask: Tensor, plac
     sine and cosine.
     """
     margin = (values[:, :, 0] - values[:, :, 1]) * mask * (2.0 * holds - 1.0)
-    entropy = ops.maximum(margin, ops.zeros_like(margin)) + ops.log(1.0 + ops.exp(-ops.abs(margin)))
+    entropy = ops.relu(margin) + ops.log(1.0 + ops.exp(-ops.abs(margin)))
     sine = huber(values[:, :, 2] - ops.sin(residual)) * holds
     cosine = huber(values[:, :, 3] - ops.cos(residual)) * holds
     return total(entropy) / places + (total(sine) + total(cosine)) / count

@@ -62,8 +62,8 @@ def parse(text: str) -> Frame:
 
 
 def format_frame(frame: Frame) -> str:
-    """A Frame as the 16 columns of KITTI's result files, with two decimals, of scores four."""
-    return "".join(LINE.format(name, *row) for name, row in zip(frame.names, _table(frame)))
+    """A Frame as the 16 columns of KITTI's result files, two decimals, of scores four; spaces in names become _."""
+    return "".join(LINE.format("_".join(name.split()), *row) for name, row in zip(frame.names, _table(frame)))
 
 
 def _frame(names: Sequence[str], table: np.ndarray) -> Frame:

@@ -3,6 +3,7 @@
 Sources: the original's utils/post_process.py and detectors/ddd.py.
 """
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from .. import rows as row
 from ..detection import results as boxes
 from ..detection.results import category_fields, merge
 from .cameras import camera_note, placed
+from .categories import IGNORED
 from .kitti import Frame, format_frame
 
 __all__ = ["camera_note", "category_fields", "merge", "placed"]
@@ -156,30 +158,37 @@ def computed(rows: np.ndarray) -> dict[str, np.ndarray]:
 def write_files(folder: str, images: Sequence[tuple[int, str]], records: Sequence[dict],
                 classes: dict[int, str]) -> None:
     """Write results/<image>.txt in KITTI's format, which its evaluation program reads, for images [(id, path)] with
-    records; classes {category id: name}."""
+    records; classes {category id: name}. Of images with the same name in several folders, <image>_<id>.txt."""
     found: dict[int, list[dict]] = {image_id: [] for image_id, _ in images}
     for record in records:
         found[record["image_id"]].append(record)
     os.makedirs(os.path.join(folder, "results"))
-    for image_id, path in images:
-        name = os.path.splitext(os.path.basename(path))[0]
+    names = [os.path.splitext(os.path.basename(path))[0] for _, path in images]
+    several = {name for name, count in Counter(names).items() if count > 1}
+    for (image_id, _), name in zip(images, names):
+        name = f"{name}_{image_id}" if name in several else name
         with open(os.path.join(folder, "results", f"{name}.txt"), "w", encoding="utf-8") as file:
             file.write(format_frame(frame_of(found[image_id], classes)))
 
 
 def frame_of(entries: Sequence[dict], classes: dict[int, str]) -> Frame:
-    """COCO records or annotations of one image as a kitti.Frame; regions to ignore have KITTI's type and no 3D box."""
+    """COCO records or annotations of one image as a kitti.Frame; regions to ignore have the type that KITTI gives them,
+    and those without a 3D box its placeholders."""
     def values(name: str, default: object) -> list:
-        return [default if entry.get("iscrowd") and name not in ("bbox",) else entry.get(name, default)
-                for entry in entries]
+        return [entry.get(name, default) for entry in entries]
 
     unknown = -1 if entries and "score" in entries[0] else 0  # as in KITTI's files of detections
     sides = np.array(values("bbox", None), float).reshape(-1, 4)
     sides[:, 2:] += sides[:, :2]
     return Frame(
-        names=[entry.get("type", classes[entry["category_id"]]) for entry in entries],
+        names=[_type_of(entry) if entry.get("iscrowd") else classes[entry["category_id"]] for entry in entries],
         truncated=np.array(values("truncated", unknown), float), occluded=np.array(values("occluded", unknown), int),
         alpha=np.array(values("alpha", -10), float), boxes=sides,
         dims=np.array(values("dim", [-1] * 3), float).reshape(-1, 3),
         locations=np.array(values("location", [-1000] * 3), float).reshape(-1, 3),
         rotation_y=np.array(values("rotation_y", -10), float), scores=np.array(values("score", 1), float))
+
+
+def _type_of(crowd: dict) -> str:
+    """KITTI's type of a region to ignore: that of categories.select, or DontCare for other crowds."""
+    return next((name for name in IGNORED if name == crowd.get("type")), "DontCare")

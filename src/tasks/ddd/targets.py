@@ -26,6 +26,7 @@ __all__ = ["METAINFO", "check_same", "configured", "empty_heatmaps", "is_consist
 IGNORED = 0.9999  # of a heatmap: neither a center nor background
 MAX_METERS = 1e5
 COLUMNS = {"depth": 1, "alpha": 1, "dim": 3, "location": 3, "rotation_y": 1, "calib": 12, "ignored": 1}
+FIELDS = ("dim", "location", "depth", "alpha", "rotation_y", "truncated", "occluded")  # of a 3D box in annotations
 
 
 def fits(content: dict) -> bool:
@@ -42,6 +43,11 @@ def observed(metainfo: dict, labels: np.ndarray, **columns: np.ndarray) -> dict:
     return metainfo
 
 
+def counted(objects: dict) -> np.ndarray:
+    """A mask [M] of the objects of an image that are objects, not regions to ignore."""
+    return objects["ignored"][:, 0] == 0
+
+
 def object_columns(metainfo: dict) -> dict[str, int]:
     """The additional columns of objects in MindRecord files: their 3D boxes, the image's calibration, and whether they
     are only regions to ignore."""
@@ -55,53 +61,75 @@ def check_image(entry: dict, size_of: Any) -> None:
     with errors.prefix_errors("its calib"):
         entry["calib"] = camera.check_calib(entry["calib"]).tolist()
     size = size_of(entry["id"])
-    if not (entry.get("width") and entry.get("height")) and math.isfinite(size[0]):
-        entry["width"], entry["height"] = size
+    for name, side in zip(("width", "height"), size):
+        if math.isfinite(side):
+            entry[name] = side
+        else:
+            entry.pop(name, None)
 
 
 def check_annotation(entry: dict, metainfo: dict, image: dict) -> None:
     """Complete an annotation in place: a 3D box, or a region to ignore (a crowd), with the image's calib.
 
-    depth and location complete each other, as do alpha and rotation_y. Raises UserError unless the numbers are those of
-    a box in front of the camera.
+    depth and location complete each other, as do alpha and rotation_y, which are then in [-pi, pi]. Raises UserError
+    unless the numbers are those of a box in front of the camera. A crowd may have such a box (KITTI's vans), or loses
+    these fields.
     """
     entry["calib"] = image["calib"]
-    if entry["iscrowd"]:
-        return
-    calib = np.array(image["calib"])
-    dim: Any = entry.get("dim")
-    location: Any = entry.get("location")
+    try:
+        _complete_box(entry)
+    except UserError:
+        if not entry["iscrowd"]:
+            raise
+        for name in FIELDS:
+            entry.pop(name, None)
+
+
+def _complete_box(entry: dict) -> None:
+    """Complete the 3D box of an annotation with a calib in place. Raises UserError."""
+    calib = np.array(entry["calib"])
+    dim, location, depth, alpha, rotation_y = (entry.get(name) for name in FIELDS[:5])
     if not (list_of(is_number, 3)(dim) and 0 < min(dim) and max(dim) <= MAX_METERS):
-        raise UserError(f"its dim is {dim!r}; expected height, width and length in meters")
-    if location is not None and not list_of(is_number, 3)(location):
-        raise UserError(f"its location is {location!r}; expected x, y, z in meters")
-    depth: Any = entry.setdefault("depth", location[2] if location else None)
+        raise UserError(f"its dim is {_short(dim)}; expected height, width and length in meters")
+    if location is not None and not (list_of(is_number, 3)(location) and location[2] > 0
+                                     and max(map(abs, location)) <= MAX_METERS):
+        raise UserError(f"its location is {_short(location)}; expected x, y, z in meters, z above 0")
+    depth = location[2] if depth is None and location is not None else depth
     if not (is_number(depth) and 0 < depth <= MAX_METERS):
-        raise UserError(f"its depth is {depth!r}; expected the distance from the camera in meters, above 0")
+        raise UserError(f"its depth is {_short(depth)}; expected the distance from the camera in meters, above 0")
     x, y, w, h = entry["bbox"]
     center = np.array([x + w / 2, y + h / 2])
     if location is None:
-        entry["location"] = (camera.unproject(center, np.array(depth), calib) + [0, dim[0] / 2, 0]).tolist()
-    alpha: Any = entry.get("alpha")
-    rotation_y: Any = entry.get("rotation_y")
-    if not any(is_number(angle) and abs(angle) <= 2 * np.pi for angle in (alpha, rotation_y)):
-        raise UserError(f"its alpha is {alpha!r} and rotation_y {rotation_y!r}; expected angles in radians")
+        location = (camera.unproject(center, np.array(depth), calib) + [0, dim[0] / 2, 0]).tolist()
+    if alpha is None and rotation_y is None:
+        raise UserError("it has neither alpha nor rotation_y, an angle in radians")
+    for name, angle in (("alpha", alpha), ("rotation_y", rotation_y)):
+        if angle is not None and not (is_number(angle) and abs(angle) <= 2 * np.pi):
+            raise UserError(f"its {name} is {_short(angle)}; expected an angle in radians")
     if alpha is None:
-        entry["alpha"] = float(camera.alpha_of(np.array(rotation_y), center[0], calib))
+        alpha = camera.alpha_of(np.array(rotation_y), center[0], calib)
     if rotation_y is None:
-        entry["rotation_y"] = float(camera.rotation_of(np.array(alpha), center[0], calib))
-    for name in ("alpha", "rotation_y"):
-        if not (is_number(entry[name]) and abs(entry[name]) <= 2 * np.pi):
-            raise UserError(f"its {name} is {entry[name]!r}; expected an angle in radians")
+        rotation_y = camera.rotation_of(np.array(alpha), center[0], calib)
+    for name in ("truncated", "occluded"):
+        value = entry.get(name, 0)
+        if not (isinstance(value, bool) or is_number(value) and abs(value) <= MAX_METERS):
+            raise UserError(f"its {name} is {_short(value)}; expected KITTI's number")
+    entry |= {"location": location, "depth": depth, "alpha": float(camera.wrapped(alpha)),
+              "rotation_y": float(camera.wrapped(rotation_y))}
+
+
+def _short(value: Any) -> str:
+    """A value for a message."""
+    return repr(value)[:60]
 
 
 def read_object(annotation: dict, metainfo: dict) -> dict:
-    """{name: values} of object_columns for an annotation."""
-    calib = np.ravel(annotation["calib"])
+    """{name: list of values} of object_columns for an annotation."""
+    calib = np.ravel(annotation["calib"]).tolist()
     if annotation.get("iscrowd"):
-        return {**{name: np.zeros(count) for name, count in COLUMNS.items()}, "calib": calib, "ignored": [1]}
+        return {**{name: [0.0] * count for name, count in COLUMNS.items()}, "calib": calib, "ignored": [1]}
     values = {**annotation, "calib": calib, "ignored": 0}
-    return {name: np.atleast_1d(values[name]) for name in COLUMNS}
+    return {name: np.atleast_1d(values[name]).tolist() for name in COLUMNS}
 
 
 def layout_of(config: Any, metainfo: dict) -> Layout:

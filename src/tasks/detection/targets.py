@@ -51,6 +51,11 @@ def observed(metainfo: dict, labels: np.ndarray) -> dict:
     return metainfo
 
 
+def counted(objects: dict) -> np.ndarray:
+    """A mask [M] of the objects of an image that are objects, not regions to ignore: all."""
+    return np.ones(len(objects["labels"]), bool)
+
+
 def notes(metainfo: dict) -> tuple[list[str], list[str]]:
     """(remarks, warnings) about a data set's metainfo: none."""
     return [], []

@@ -15,11 +15,11 @@ from .. import augmentation
 from ..augmentation import Placement
 from ..augmentation import random_augmentation as random_augmentation
 from ..detection import targets as detection
-from ..detection.targets import check_image, kernel_of, select
+from ..detection.targets import check_image, counted, kernel_of, select
 from .keypoints import METAINFO, check_same, configured, fits, is_consistent, notes, observed, read_metainfo
 
 __all__ = [
-    "METAINFO", "check_image", "check_same", "configured", "fits", "is_consistent", "notes", "observed",
+    "METAINFO", "check_image", "check_same", "configured", "counted", "fits", "is_consistent", "notes", "observed",
     "random_augmentation", "read_metainfo", "select",
 ]
 

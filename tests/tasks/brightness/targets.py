@@ -8,6 +8,7 @@ from src.tasks.detection.targets import (
     check_image,
     check_same,
     configured,
+    counted,
     draws_on_host,
     empty_heatmaps,
     is_consistent,
@@ -20,8 +21,8 @@ from src.tasks.detection.targets import (
 )
 
 __all__ = [
-    "check_image", "check_same", "configured", "draws_on_host", "empty_heatmaps", "is_consistent", "layout_of", "notes",
-    "random_augmentation", "select", "unused", "warp",
+    "check_image", "check_same", "configured", "counted", "draws_on_host", "empty_heatmaps", "is_consistent",
+    "layout_of", "notes", "random_augmentation", "select", "unused", "warp",
 ]
 
 METAINFO = {"channels": list_of(is_text, least=1)}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import TINY, assert_user_error, call_script, lines_with, replace_resdcn_18, user_error
+from tests.tasks import stages
 
 pytestmark = pytest.mark.slow
 CORNERS = {"rectangle": ["left_top", "right_top", "left_bottom", "right_bottom"], "ellipse": ["left_top", "middle"]}
@@ -51,31 +52,23 @@ def corner_data(tiny_data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def records(corner_data, tmp_path_factory):
     """The MindRecord files of a conversion without net_config.task, and its output."""
-    folder = tmp_path_factory.mktemp("records")
-    args = ["--coco_data_dir", corner_data, "--mindrecord_dir", folder, "--dataset_config.num_shards", 2]
-    return folder, call_script("src/dataset.py", *args)
+    return stages.convert(corner_data, tmp_path_factory.mktemp("records"))
 
 
 @pytest.fixture(scope="module")
 def run(corner_data, records, tmp_path_factory):
     """The folder of a training that was started, evaluated, resumed and finished."""
     folder = tmp_path_factory.mktemp("run")
-    args = [*TINY, "--mindrecord_dir", records[0], "--data_dir", corner_data, "--eval_epochs", 1, "--epoch_size", 2,
-            "--save_checkpoint_steps", 3, "--best_metric", "PCK_20", "--train_config.ema_decay", "0.9"]
-    done = call_script("train.py", *args, "--train_steps", 3, cwd=folder)
-    (folder / "stdout.txt").write_text(done.stdout)
-    call_script("train.py", *args, "--resume", "true", cwd=folder)
+    first, _ = stages.train(corner_data, records[0], folder, "--best_metric", "PCK_20",
+                            "--train_config.ema_decay", "0.9")
+    (folder / "stdout.txt").write_text(first.stdout)
     return folder
 
 
 @pytest.fixture(scope="module")
 def onnx_file(run, tmp_path_factory):
     """The trained network as an ONNX file, with the flip test."""
-    name = tmp_path_factory.mktemp("onnx") / "pose"
-    call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file",
-                run / "ckpt_0" / "centernet-best.ckpt", "--export_config.export_name", name,
-                "--export_config.export_format", "ONNX", "--eval_config.K", 20, "--eval_config.flip_test", "true")
-    return f"{name}.onnx"
+    return stages.export_onnx(run, tmp_path_factory.mktemp("onnx") / "pose", "--eval_config.flip_test", "true")
 
 
 def test_the_task_is_found_in_the_data(records):
@@ -109,13 +102,12 @@ def test_other_keypoints_are_not_scored(run, corner_data, tmp_path):
     content = json.loads((corner_data / "annotations/person_keypoints_val2017.json").read_text())
     content["categories"][0]["keypoints"] = content["categories"][0]["keypoints"][::-1]
     (tmp_path / "annotations/person_keypoints_val2017.json").write_text(json.dumps(content))
-    done = call_script("eval.py", "--device_target", "CPU", "--data_dir", tmp_path, "--load_checkpoint_path",
-                       run / "ckpt_0" / "centernet-best.ckpt", cwd=tmp_path, check=False)
+    done = stages.evaluate(tmp_path, stages.best(run), tmp_path, check=False)
     assert_user_error(done, "person_keypoints_val2017.json", "right_bottom, left_bottom", "same order")
 
 
 def test_settings_of_scores_are_checked_before_detecting(run, corner_data, records, tmp_path):
-    evaluation = ("eval.py", "--load_checkpoint_path", run / "ckpt_0" / "centernet-best.ckpt")
+    evaluation = ("eval.py", "--load_checkpoint_path", stages.best(run))
     training = ("train.py", *TINY, "--mindrecord_dir", records[0], "--eval_epochs", 1, "--best_metric", "box_AP")
     for script, *args in (evaluation, training):
         for option, value, part in (("keypoints", "nose", "left_top"), ("kpt_oks_sigmas", "[0.1, 0.2]", "2 numbers")):
@@ -132,8 +124,7 @@ def test_images_without_labels_and_with_the_list_of_another_task(run, corner_dat
     content = json.loads((corner_data / "annotations/person_keypoints_val2017.json").read_text())
     listed = {"images": content["images"], "categories": [{"id": 1, "name": "a"}]}
     (tmp_path / "annotations/image_info_test-dev2017.json").write_text(json.dumps(listed))
-    call_script("eval.py", "--device_target", "CPU", "--data_dir", tmp_path, "--load_checkpoint_path",
-                run / "ckpt_0" / "centernet-best.ckpt", "--save_result_dir", tmp_path, "--run_mode", "test")
+    stages.evaluate(tmp_path, stages.best(run), tmp_path, "--run_mode", "test")
     assert json.loads((tmp_path / "test" / "test_pred_eval.json").read_text())[0]["keypoint_scores"]
 
 
@@ -154,8 +145,7 @@ def test_it_is_checked(corner_data, tmp_path):
 
 def test_it_is_trained_and_resumed(run):
     """The losses by name in record and report; their weighted sum; the best by PCK_20."""
-    lines = [json.loads(line) for line in (run / "train_record.jsonl").read_text().splitlines()]
-    steps, scored = ([line for line in lines if ("scores" in line) is has] for has in (False, True))
+    steps, scored = stages.record_lines(run)
     assert [line["step"] for line in steps] == list(range(1, 11)) and [line["step"] for line in scored] == [3, 5, 10]
     for line in steps:
         total = (line["hm_loss"] + 0.1 * line["wh_loss"] + line["off_loss"] + line["hp_loss"] + line["hm_hp_loss"]
@@ -198,10 +188,9 @@ def test_options_are_trained_with(args, records, tmp_path):
 
 def test_it_is_evaluated(run, corner_data, tmp_path):
     """Flip test, two scales; records have x, y, score of each keypoint, 0 for those that the class lacks."""
-    done = call_script("eval.py", "--device_target", "CPU", "--data_dir", corner_data, "--load_checkpoint_path",
-                       run / "ckpt_0" / "centernet-best.ckpt", "--visual_image", "true", "--save_result_dir", tmp_path,
-                       "--eval_config.flip_test", "true", "--eval_config.multi_scales", "[1.0, 1.5]",
-                       "--eval_config.keypoints", "[left_top, middle]")
+    done = stages.evaluate(corner_data, stages.best(run), tmp_path, "--visual_image", "true",
+                           "--eval_config.flip_test", "true", "--eval_config.multi_scales", "[1.0, 1.5]",
+                           "--eval_config.keypoints", "[left_top, middle]")
     assert lines_with(done.stdout, "keypoints", "left_top, middle") and lines_with(done.stdout, "sigma 0.05")
     assert lines_with(done.stdout, "PCK", "10 %")
     content = json.loads((tmp_path / "val" / "val_pred_result.json").read_text())
@@ -219,9 +208,8 @@ def test_it_is_evaluated(run, corner_data, tmp_path):
 
 def test_test_images_get_cocos_submission_format(run, corner_data, tmp_path):
     """A list of records with image_id, category_id, keypoints and score."""
-    call_script("eval.py", "--device_target", "CPU", "--data_dir", corner_data, "--load_checkpoint_path",
-                run / "ckpt_0" / "centernet-best.ckpt", "--save_result_dir", tmp_path, "--run_mode", "test",
-                "--dataset_config.test_image_dir", "val2017")
+    stages.evaluate(corner_data, stages.best(run), tmp_path, "--run_mode", "test", "--dataset_config.test_image_dir",
+                    "val2017")
     records = json.loads((tmp_path / "test" / "test_pred_eval.json").read_text())
     assert {"image_id", "category_id", "keypoints", "score"} <= set(records[0]) and len(records[0]["keypoints"]) == 15
 
@@ -230,7 +218,7 @@ def test_an_exported_file_predicts_as_the_checkpoint(run, onnx_file, image, tmp_
     from src.inference.predictor import Predictor
 
     of_file = Predictor(onnx_file)(image)
-    found = Predictor(run / "ckpt_0" / "centernet-best.ckpt", "CPU", K=20, flip_test=True)(image)
+    found = Predictor(stages.best(run), "CPU", K=20, flip_test=True)(image)
     assert of_file.keypoints.shape == (len(of_file), 5, 3) and len(of_file) == len(found) > 0
     assert of_file.keypoint_names == ["left_top", "right_top", "left_bottom", "right_bottom", "middle"]
     np.testing.assert_allclose(of_file.scores, found.scores, atol=1e-5)
@@ -257,21 +245,12 @@ def test_an_exported_file_predicts_as_the_checkpoint(run, onnx_file, image, tmp_
 def test_mindir_and_offline_inference(run, corner_data, tmp_path):
     """The MINDIR file's raw results, post-processed, are eval.py's records."""
     name = tmp_path / "pose"
-    call_script("export.py", "--device_target", "CPU", "--export_config.ckpt_file",
-                run / "ckpt_0" / "centernet-best.ckpt", "--export_config.export_name", name,
-                "--export_config.input_res", "[96, 96]", "--eval_config.K", 20)
-    call_script("preprocess.py", "--val_data_dir", corner_data, "--predict_dir", tmp_path / "in", "--mindir_path",
-                f"{name}.mindir")
-    call_script("tools/infer_mindir.py", "--mindir", f"{name}.mindir", "--input_dir", tmp_path / "in" / "data",
-                "--result_path", tmp_path / "out")
-    done = call_script("postprocess.py", "--meta_path", tmp_path / "in" / "meta", "--result_path", tmp_path / "out",
-                       "--label_path", corner_data, "--save_path", tmp_path)
+    call_script(*stages.EXPORT, "--export_config.ckpt_file", stages.best(run), "--export_config.export_name", name,
+                "--export_config.input_res", "[96, 96]")
+    done = stages.infer_offline(corner_data, f"{name}.mindir", "mindir", tmp_path)
     assert lines_with(done.stdout, "PCK")
-    call_script("eval.py", "--device_target", "CPU", "--data_dir", corner_data, "--load_checkpoint_path",
-                f"{name}.mindir", "--save_result_dir", tmp_path / "direct")
-    offline, direct = (json.loads((folder / "val" / "val_pred_eval.json").read_text())
-                       for folder in (tmp_path, tmp_path / "direct"))
-    for one, other in zip(offline, direct, strict=True):
+    stages.evaluate(corner_data, f"{name}.mindir", tmp_path / "direct")
+    for one, other in zip(stages.records_of(tmp_path), stages.records_of(tmp_path / "direct"), strict=True):
         np.testing.assert_allclose(one["keypoints"], other["keypoints"], atol=1e-3)
 
 
@@ -293,7 +272,7 @@ def test_a_side_file_with_damaged_keypoints_is_refused(run, tmp_path):
     from src.weights.side_file import read_side_file
 
     checkpoint = tmp_path / "a.ckpt"
-    checkpoint.write_bytes((run / "ckpt_0" / "centernet-best.ckpt").read_bytes())
+    checkpoint.write_bytes(stages.best(run).read_bytes())
     side = json.loads((run / "ckpt_0" / "centernet-best.json").read_text())
     facts = side["keypoints"]
     for damaged in ({**facts, "skeleton": [[0, 17]]}, {**facts, "of_class": [*facts["of_class"], [0]]}):
