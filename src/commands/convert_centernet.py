@@ -89,14 +89,15 @@ def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: st
             raise UserError("an ImageNet classifier, not a detector; use tools/convert_resnet18.py")
         _, network = torch_weights.describe_detector(state, kind)
         task, weight = task_of(network), torch_weights.head_weights(state, kind)
+        settings = get_config("", ["--config_path", recipe] if recipe else [])
         if not recipe:
-            defaults.take(task.weights.SETTINGS, f"the original's recipe of {task.name}")
+            settings.take(task.weights.SETTINGS, f"the original's recipe of {task.name}")
         dataset, metainfo = names_of(task, weight, annotation, others)
-        metainfo = task.targets.configured(metainfo, defaults)
+        metainfo = task.targets.configured(metainfo, settings)
         net_config = checked_section("net_config", {**defaults.net_config.as_dict(), **network}, ckpt_file)
         shapes = parameter_shapes(build_network(Config(net_config), metainfo, "composite"))
         conversion = torch_weights.from_source(state, shapes, kind)
-    options = defaults.dataset_config
+    options = settings.dataset_config
     mean, std = options.mean, options.std
     if torch_weights.SOURCES[kind] == "MMDetection":
         mean, std = torch_weights.MMDET_MEAN, torch_weights.MMDET_STD
@@ -109,7 +110,7 @@ def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: st
         "input_res_train": options.input_res_train, "mean": mean, "std": std, "version": version(),
     }
     if recipe or task.weights.SETTINGS:
-        description["evaluation"] = evaluation_settings(defaults)
+        description["evaluation"] = evaluation_settings(settings)
     if kind == "original":  # for --reverse
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
