@@ -124,8 +124,7 @@ def check_split(data_dir: str, name: str, config: Config, quick: bool = False) -
         report.refusals.append(f"{split.annotation}: no object in any of {len(report.images)} usable images")
     elif len(boxes.labels):
         try:
-            objects = [objects for _, _, objects, _ in report.images]
-            report.metainfo = observed(task, report.metainfo, [one["labels"] for one in objects], objects)
+            report.metainfo = observed(task, report.metainfo, [objects for _, _, objects, _ in report.images])
         except UserError as error:
             report.refusals.append(f"{split.annotation}: {error}")
         else:

@@ -43,8 +43,7 @@ def convert(split: Split, config: Config) -> dict:
     num_shards = max(1, min(options.num_shards, len(infos)))
     skipped = list(coco.skipped)
     rows: list[tuple] = []
-    labels: list[np.ndarray] = []
-    added: list[dict] = []
+    objects: list[dict] = []
     load = functools.partial(_load_record, coco=coco, image_dir=split.image_dir, task=task, metainfo=metainfo,
                              max_pixels=options.max_pixels)
     with (tempfile.TemporaryDirectory(".partial", f".{prefix}.", mindrecord_dir) as partial,
@@ -60,14 +59,13 @@ def convert(split: Split, config: Config) -> dict:
                     records.append(record)
                     counts = task.targets.counted(record)
                     rows.append((size, record["boxes"][counts], record["labels"][counts]))
-                    labels.append(record["labels"])
-                    added.append({name: record[name] for name in task.targets.object_columns(metainfo)})
+                    objects.append({name: record[name] for name in ("labels", *task.targets.object_columns(metainfo))})
             if records:
                 with writing_records(mindrecord_dir):
                     writer.write_raw_data(records)  # in one call: single writes fill the files unevenly
         log_skipped(skipped)
         _require_objects(rows, split, len(listed), len(skipped))
-        metainfo = observed(task, metainfo, labels, added)
+        metainfo = observed(task, metainfo, objects)
         log_task_notes(task, metainfo)
         with writing_records(mindrecord_dir):
             writer.commit()
@@ -97,14 +95,13 @@ def _read(split: Split, config: Config) -> tuple[COCO, dict]:
     return coco, metainfo
 
 
-def observed(task: Task, metainfo: dict, labels: list[np.ndarray], added: list[dict]) -> dict:
-    """A task's metainfo without what no object of a data set has; labels and added, its object_columns, of each image.
+def observed(task: Task, metainfo: dict, objects: list[dict]) -> dict:
+    """A task's metainfo without what no object of a data set has; objects, the labels and object_columns of each image.
 
     Raises UserError.
     """
-    columns = {name: np.concatenate([columns[name] for columns in added])
-               for name in task.targets.object_columns(metainfo)}
-    return task.targets.observed(metainfo, np.concatenate(labels), **columns)
+    names = ("labels", *task.targets.object_columns(metainfo))
+    return task.targets.observed(metainfo, **{name: np.concatenate([one[name] for one in objects]) for name in names})
 
 
 def log_task_notes(task: Task, metainfo: dict) -> None:

@@ -83,11 +83,14 @@ class BoxLoss(nn.Cell):
                              places, norms["first_bin"])
                     + bin_loss(rotation[:, :, 4:], targets["rotbin"][:, :, 1], targets["rotres"][:, :, 1], present,
                                places, norms["second_bin"]))
-        wh_loss = off_loss = ops.zeros_like(dep_loss)
         if self.has_wh:
             wh_loss = mean_l1(gather_at_centers(maps["wh"].astype(ms.float32), ind), targets["wh"], present, places)
+        else:
+            wh_loss = ops.zeros_like(dep_loss)
         if self.has_reg:
             off_loss = mean_l1(gather_at_centers(maps["reg"].astype(ms.float32), ind), targets["reg"], present, places)
+        else:
+            off_loss = ops.zeros_like(dep_loss)
         loss = (self.hm_weight * hm_loss + self.dep_weight * dep_loss + self.dim_weight * dim_loss
                 + self.rot_weight * rot_loss + self.wh_weight * wh_loss + self.off_weight * off_loss)
         return {"loss": loss, "hm_loss": hm_loss, "dep_loss": dep_loss, "dim_loss": dim_loss, "rot_loss": rot_loss,

@@ -88,7 +88,8 @@ def check_annotation(entry: dict, metainfo: dict, image: dict) -> None:
 def _complete_box(entry: dict) -> None:
     """Complete the 3D box of an annotation with a calib in place. Raises UserError."""
     calib = np.array(entry["calib"])
-    dim, location, depth, alpha, rotation_y = (entry.get(name) for name in FIELDS[:5])
+    values: list[Any] = [entry.get(name) for name in FIELDS[:5]]
+    dim, location, depth, alpha, rotation_y = values
     if not (list_of(is_number, 3)(dim) and 0 < min(dim) and max(dim) <= MAX_METERS):
         raise UserError(f"its dim is {_short(dim)}; expected height, width and length in meters")
     if location is not None and not (list_of(is_number, 3)(location) and location[2] > 0
