@@ -128,13 +128,14 @@ def check_coco(content: Any, path: str, image_dir: str = "", task: Task | None =
             entries = coco_entries.drop_incomplete(images, entries, task, size_of, skipped)
         annotations = coco_entries.read_annotations(entries, images, shared, category_ids, notes, skipped, repairs)
         if task is not None:
-            categories, annotations = task.targets.select(categories, annotations)
+            categories, chosen = task.targets.select(categories, annotations)
+            entries = coco_entries.without_background(entries, annotations, chosen)
             metainfo = _metainfo(categories, list(images.values()), task)
 
             def complete(entry: dict) -> None:
                 task.targets.check_annotation(entry, metainfo, images[entry["image_id"]])
 
-            annotations = coco_entries.keep_completed(annotations, complete, skipped)
+            annotations = coco_entries.keep_completed(chosen, complete, skipped)
     info = content["info"] if isinstance(content.get("info"), dict) else {}
     if is_official_coco(info):
         repairs[coco_entries.COUNTED] = coco_entries.count_non_objects(annotations, size_of)

@@ -204,6 +204,14 @@ def drop_incomplete(images: dict[int, dict], entries: list[dict], task: Task,
             if not (is_int64(entry.get("image_id")) and entry["image_id"] in dropped)] if dropped else entries
 
 
+def without_background(entries: list[dict], annotations: list[dict], chosen: list[dict]) -> list[dict]:
+    """The annotation entries without the annotations of images that have none that a task has chosen: these are images
+    without objects."""
+    images = {entry["image_id"] for entry in chosen}
+    background = {id(entry) for entry in annotations if entry["image_id"] not in images}
+    return [entry for entry in entries if id(entry) not in background] if background else entries
+
+
 def keep_completed(annotations: list[dict], complete: Callable[[dict], None], skipped: list[str]) -> list[dict]:
     """Complete annotations in place with a task's complete(annotation); drop those for which it raises UserError."""
     kept = []

@@ -94,6 +94,8 @@ def read_meta(meta_path: str) -> dict:
         center = np.array(entry["center"], np.float32)
         with errors.prefix_errors(f"{path}: image {entry['id']}"):
             calib = check_calib(entry["camera"]) if entry.get("camera") is not None else None
+            if calib is None and task_of(meta).results.camera_note(meta):
+                raise UserError("its camera is missing")
         factor = entry.get("depth_factor", 1.0)  # older files have neither
         if not is_positive(factor):
             raise UserError(f"{path}: image {entry['id']}: depth_factor is {factor!r}; expected a positive number")

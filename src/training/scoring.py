@@ -123,7 +123,8 @@ class Scoring:
             with contextlib.suppress(OSError, ValueError):  # the evaluation has logged images it could not read
                 size = image_size(eval_set.coco.imgs[image_id])
                 image = read_image(path, size, self.config.dataset_config.max_pixels)
-                found = eval_set.task.results.rows_from_records(self.records, image_id, eval_set.category_ids)
+                found = eval_set.task.results.rows_from_records(self.records, eval_set.coco.imgs[image_id],
+                                                                eval_set.category_ids)
                 drawn = compare(eval_set.task, image, found, eval_set.ground_truth(image_id, description), description,
                                 self.config.eval_config.score_thresh)
                 yield str(image_id), fit_format(drawn, ".jpg")

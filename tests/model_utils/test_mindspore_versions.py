@@ -25,8 +25,8 @@ WITH_MINDSPORE = {  # entry scripts and their required options
     "tools/check_ascend.py": ["--device_target", "CPU"],
 }
 WITHOUT = {"preprocess.py", "postprocess.py", *(f"tools/{name}.py" for name in (
-    "report", "quantize_onnx", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "voc_to_coco", "loss",
-    "import_dataset", "check_dataset", "document_parameters"))}
+    "report", "quantize_onnx", "make_rank_table", "merge_pascal_json", "make_shapes_dataset", "make_scenes_dataset",
+    "voc_to_coco", "loss", "import_dataset", "check_dataset", "document_parameters"))}
 
 
 def test_every_entry_script_is_listed_here():

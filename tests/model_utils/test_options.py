@@ -21,8 +21,8 @@ def test_code_that_does_not_need_mindspore_loads_without_it(run_without, tmp_pat
     scripts = ["preprocess.py", "postprocess.py", "eval.py"]
     scripts += [f"tools/{name}.py" for name in (
         "predict", "serve", "infer_mindir", "report", "contact_sheet", "quantize_onnx", "voc_to_coco",
-        "merge_pascal_json", "make_rank_table", "make_shapes_dataset", "loss", "train_full", "import_dataset",
-        "check_dataset")]
+        "merge_pascal_json", "make_rank_table", "make_shapes_dataset", "make_scenes_dataset", "loss", "train_full",
+        "import_dataset", "check_dataset")]
     folders = ["core", "imaging", "data", "data.labels", "evaluation", "runs", "launch", "serving", "commands"]
     modules = [f"{folder}.{path.stem}" for folder in folders
                for path in pathlib.Path(ROOT, "src", *folder.split(".")).glob("*.py")]

@@ -557,7 +557,7 @@ def test_a_phone_is_asked_for_a_photo(browser, server):
     tab.close()
 
 
-# ---------------------------------------------------------------- keypoints on the page
+# ---------------------------------------------------------------- keypoints and 3D boxes on the page
 
 
 KEYPOINTS = {"names": ["nose", "left_hand", "right_hand", "left_foot", "right_foot"], "flip_idx": [[1, 2], [3, 4]],
@@ -566,16 +566,21 @@ POSED = {"class": "person", "label": 0, "score": 0.9, "box": [100, 100, 700, 500
          "keypoints": [[0, 0, 0], [600, 200, 0.9], [200, 200, 0.9], [600, 400, 0.05], [200, 400, 0.9]]}
 
 
-@pytest.fixture
-def posing(page):
-    """The page, whose service answers with two objects in an image of 900x600, the second one without keypoints."""
-    health = {"model": "m.onnx", "classes": ["person"], "score_thresh": 0.1, "limits": {}, "keypoints": KEYPOINTS}
-    answer = {"width": 900, "height": 600, "milliseconds": 1,
-              "objects": [POSED, {**POSED, "score": 0.8, "keypoints": [[0, 0, 0]] * 5}]}
+def answer_with(page, *objects, **about):
+    """Reload the page, with a service that answers with these objects in an image of 900x600."""
+    health = {"model": "m.onnx", "classes": ["person", "car"], "score_thresh": 0.1, "limits": {}, **about}
+    answer = {"width": 900, "height": 600, "milliseconds": 1, "objects": objects}
     page.route("**/health", lambda route: route.fulfill(json=health))
     page.route("**/predict*", lambda route: route.fulfill(json=answer))
     page.reload()
-    page.wait_for_function("bones.length > 0")
+
+
+@pytest.fixture
+def posing(page):
+    """The page, whose service answers with two objects, the second one without keypoints."""
+    answer_with(page, POSED, {**POSED, "score": 0.8, "keypoints": [[0, 0, 0]] * 5}, keypoints=KEYPOINTS)
+    # Not wait_for_function, whose script the page's security policy forbids.
+    wait_until(lambda: page.evaluate("bones.length") > 0, 10, "the answer of /health")
     return page
 
 
@@ -595,6 +600,22 @@ def test_skeletons_are_drawn(posing, tmp_path):
     assert canvas_pixel(posing, 600, 400) == [0, 0, 0]  # the ring
     assert canvas_pixel(posing, 300, 100 + 50) == [90] * 3  # no bone to the missing nose
     assert canvas_pixel(posing, 3, 3) == [90] * 3  # which is not drawn at 0, 0
+
+
+def test_3d_boxes_are_drawn(page, tmp_path):
+    """Their edges in place of the box, and the distance in the list."""
+    solid = {"class": "car", "label": 1, "score": 0.9, "box": [100, 100, 700, 500], "location": [1, 1.5, 12.34],
+             "dimensions": [1.5, 1.6, 4], "rotation_y": 0, "alpha": 0,
+             "lines": [[150, 200, 650, 200], [400, 200, 400, 450]]}
+    answer_with(page, solid, camera={"size": [900, 600]})
+    cv2.imwrite(str(tmp_path / "p.png"), np.full((600, 900, 3), 90, np.uint8))
+    page.set_input_files("#file", tmp_path / "p.png")
+    page.wait_for_selector("#objects li")
+    assert "car, 12.3 m" in page.inner_text("#objects li")
+    for place in ((300, 200), (600, 200), (400, 350)):
+        np.testing.assert_allclose(canvas_pixel(page, *place), page.evaluate("color(1)"), atol=3)
+    for place in ((100, 300), (700, 300), (300, 500), (500, 350)):
+        assert canvas_pixel(page, *place) == [90] * 3
 
 
 def test_the_pages_colors_are_those_of_the_other_drawings(page):

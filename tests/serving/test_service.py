@@ -11,6 +11,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from fastapi import HTTPException
 
 from src.core.console import LOG, print_log
 from src.core.errors import UserError
@@ -19,7 +20,8 @@ from src.inference.predictor import as_prediction
 from src.serving import access
 from src.serving import service as service_module
 from src.serving.access import Access, read_keys, start_log
-from src.serving.schema import Health, Limits, Problem, answer_of
+from src.serving.schema import Health, Limits, PredictQuery, Problem, answer_of
+from src.tasks.ddd.cameras import KITTI
 from src.tasks.detection.schema import Object
 from tests.conftest import own_log
 from tests.serving.test_queue import Held, started
@@ -172,10 +174,35 @@ def test_keypoints_are_answered_and_drawn():
 @pytest.mark.parametrize("query, part", [
     ("scor=0.5", "scor: unknown parameter"), ("score=0.5&x=1", "x: "), ("format=gif", "format: "),
     ("score=nan", "score: "), ("score=-1", "score: "), ("score=abc", "score: "),
-    ("url=http://a/x.jpg", "url: unknown parameter")])
+    ("url=http://a/x.jpg", "url: unknown parameter"), ("calib=700,700,320,96", "calib is for models with 3D boxes"),
+    ("calib=/etc/passwd", "calib is for models with 3D boxes")])
 def test_unknown_and_wrong_parameters(query, part, service):
     status, _, content = service.call("POST", f"/predict?{query}", png())
     assert status == 422 and part in Problem.model_validate(content).detail
+
+
+def test_the_camera_of_a_request(tmp_path, monkeypatch):
+    """Numbers, never the name of a file on the server; without one, the service's own."""
+    predictor, own = Held(), np.array([[9.0, 0, 4, 0], [0, 9, 4, 0], [0, 0, 1, 0]])
+    predictor.detector.description |= {"task": "ddd", "camera": KITTI}
+    limits = Limits(max_bytes=1, max_pixels=1, queue=1, deadline=1.0)
+    handler = service_module.Service(predictor, None, None, limits, "held.ckpt", 0.1, own)
+    (tmp_path / "9").write_text("700 710 320 96")
+    (tmp_path / "c.txt").write_text("secret: 700 710 320 96")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert handler.calib_of(PredictQuery()) is own
+    for text in ("700,710,320,96", "700 710 320 96", "700,0,320,0, 0,710,96,0, 0,0,1,0"):
+        expected = [[700, 0, 320, 0], [0, 710, 96, 0], [0, 0, 1, 0]]
+        np.testing.assert_array_equal(handler.calib_of(PredictQuery(calib=text)), expected)
+    for text, part in (("9", "1 numbers"), ("c.txt", "'c.txt' is not a number"), (str(tmp_path / "c.txt"), "is not"),
+                       ("folder", "is not a number"), ("", "0 numbers"), ("700,710,320", "3 numbers"),
+                       ("nan,1,1,1", "finite"), ("0,0,0,0", "focal"), ("1e200,1e200,1,1", "at most")):
+        with pytest.raises(HTTPException) as raised:
+            handler.calib_of(PredictQuery(calib=text))
+        assert raised.value.status_code == 422
+        assert raised.value.detail.startswith("calib") and part in raised.value.detail
+        assert "secret" not in raised.value.detail and "--" not in raised.value.detail
 
 
 @pytest.mark.parametrize("body, status, part", [

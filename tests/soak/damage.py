@@ -301,7 +301,9 @@ def onnx_files(folder):
 XML = ("<annotation><filename>1.png</filename><size><width>32</width><height>24</height></size>"
        "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object>"
        "</annotation>")
-LABELS = {  # {form: {path in a folder: text}}, besides images/1.png to 3.png
+KITTI_LINE = "Car 0.00 0 -1.5 1.00 2.00 20 15 1.5 1.6 4 1 1.5 12 -1.4\n"
+CALIB = "P0: 1 0 0 0 0 1 0 0 0 0 1 0\nP2: 30 0 16 1 0 30 12 0 0 0 1 0.01\nR0_rect: 1 0 0 0 1 0 0 0 1\n"
+LABELS = {  # {form: {path in a folder: text}}, besides 1.png to 3.png in the folder of IMAGES
     "yolo": {"data.yaml": "path: .\ntrain: list.txt\nval: [images]\nnc: 2\nnames: {0: cat, 1: dog}\n"
                           "kpt_shape: [1, 2]\n",
              "list.txt": "./images/1.png\n./images/2.png\n",
@@ -328,7 +330,12 @@ LABELS = {  # {form: {path in a folder: text}}, besides images/1.png to 3.png
                          "keypoints": [3, 4, 2, 5, 6, 1], "num_keypoints": 2} for number in (1, 2, 3)],
         "categories": [{"id": 1, "name": "cat", "keypoints": ["a", "b"], "skeleton": [[1, 2]],
                         "flip_idx": [[0, 1]]}]})},
+    "kitti": {**{f"training/calib/{number}.txt": CALIB for number in (1, 2, 3)}, "training/label_2/3.txt": KITTI_LINE,
+              "training/label_2/1.txt": KITTI_LINE + KITTI_LINE.replace("Car", "Van").replace("20 15", "21 16"),
+              "training/label_2/2.txt": f"{KITTI_LINE}DontCare -1 -1 -10 3 2 9 8 -1 -1 -1 -1000 -1000 -1000 -10\n",
+              "ImageSets/train.txt": "1\n2\n", "ImageSets/val.txt": "3\n"},
 }
+IMAGES = {"kitti": "training/image_2"}  # folders of images, "images" if a form is not named
 
 
 def labels(folder):
@@ -345,7 +352,8 @@ def labels(folder):
     def use(path):
         form, damaged = paths[os.path.basename(path)]
         source = os.path.join(os.path.dirname(path), "in")
-        for name, data in {**{f"images/{number}.png": image for number in (1, 2, 3)}, **LABELS[form]}.items():
+        images = {f"{IMAGES.get(form, 'images')}/{number}.png": image for number in (1, 2, 3)}
+        for name, data in {**images, **LABELS[form]}.items():
             os.makedirs(os.path.dirname(os.path.join(source, name)), exist_ok=True)
             with open(os.path.join(source, name), "wb") as file:
                 file.write(data if isinstance(data, bytes) else data.encode())
@@ -362,14 +370,41 @@ def labels(folder):
     return originals, use, change
 
 
+def calibrations(folder):
+    """Calibrations of images in files of every form: a camera has finite pixels and places, or the file is named."""
+    import numpy as np
+
+    from src.imaging.camera import project, read_calib, unproject
+
+    matrix = [[700.5, 0, 600, 45], [0, 710, 180, -0.5], [0, 0, 1, 0.005]]
+    originals = {"kitti.txt": CALIB, "numbers.txt": " ".join(str(number) for row in matrix for number in row),
+                 "focal.txt": "700, 710, 600, 180\n", "lists.txt": json.dumps(matrix),
+                 "named.txt": json.dumps({"calib": matrix, "file": "1.png"}, indent=1)}
+
+    def use(path):
+        calib = read_calib(path)
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            pixel = project(np.array([1.0, 1.5, 20]), calib)
+            place = unproject(np.array([300.0, 200]), np.array(20.0), calib)
+        assert np.isfinite(np.float32([*pixel, *place])).all(), calib
+        return "result"
+
+    def change(data, rng):
+        is_json = data[:1] in (b"{", b"[") and rng.integers(2)
+        return hostile.hostile_json(data, rng) if is_json else damage(data, rng)
+
+    return {name: text.encode() for name, text in originals.items()}, use, change
+
+
 KINDS = {  # (prepare, fraction of the inputs, change of an input, or None if prepare returns it)
-    "photographs": (photographs, 0.175, None), "annotations": (annotations, 0.075, damage),
+    "photographs": (photographs, 0.15, None), "annotations": (annotations, 0.05, damage),
     "settings": (settings, 0.075, damage), "rank_tables": (rank_tables, 0.05, damage),
     "checkpoints": (checkpoints, 0.025, damage), "records": (records, 0.025, damage),
     "weight_files": (weight_files, 0.025, None), "onnx_files": (onnx_files, 0.025, None),
     "labels": (labels, 0.05, None), "ids": (well_formed.ids, 0.05, None),
-    "all_through": (well_formed.all_through, 0.1, hostile.hostile_json),
+    "calibrations": (calibrations, 0.025, None), "all_through": (well_formed.all_through, 0.075, hostile.hostile_json),
     "keypoints_through": (well_formed.keypoints_through, 0.05, hostile.hostile_json),
+    "boxes_3d_through": (well_formed.boxes_3d_through, 0.05, hostile.hostile_json),
     "settings_in_use": (well_formed.settings_in_use, 0.1, hostile.hostile_yaml),
     "written_files": (well_formed.written_files, 0.05, hostile.hostile_json),
     "command_lines": (well_formed.command_lines, 0.15, None),

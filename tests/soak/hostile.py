@@ -7,6 +7,8 @@ import json
 
 import yaml
 
+from src.core.kinds import is_measure
+
 TEXTS = ("", " ", "a", "1", "-1", "1e3", "nan", "true", "null", "名前", "e\u0301\u202eabc", "\U0001f600", "\udcff",
          "\ud800", "a\nb", "a\0b", "..", "../../x", "a/b", "US$_$", "$^{", "%s", "{0}", "<script>", "&amp;", "\\",
          "x" * 300, "x" * 5000)
@@ -66,7 +68,7 @@ def change(tree, rng):
         del container[key]
     elif kind == 5 and isinstance(container, list):
         container.insert(int(rng.integers(len(container) + 1)), copy.deepcopy(container[key]))
-    elif kind == 6 and isinstance(container[key], (int, float)) and not isinstance(container[key], bool):
+    elif kind == 6 and is_measure(container[key]):
         container[key] = float(container[key]) * float(rng.choice([-1, 0, 0.001, 1000, 1e9, 1e20]))
     elif isinstance(container, dict):
         name = str(TEXTS[rng.integers(len(TEXTS))]) if kind == 7 else str(key).upper()

@@ -64,6 +64,59 @@ MISTAKES = {  # of people: {name: change of (a category, the annotations)}
 }
 
 
+def boxes_3d_through(folder):
+    """The same with 3D boxes: KITTI's cars, pedestrians, vans and regions to ignore."""
+    originals, use = all_through(folder)
+    content = json.loads(originals["a.json"])
+    for category, name in zip(content["categories"], ("Pedestrian", "Car", "Van", "DontCare")):
+        category["name"] = name
+    for image in content["images"]:
+        image["calib"] = [[100, 0, 80, 5], [0, 100, 60, -1], [0, 0, 1, 0.01]]
+    for number, entry in enumerate(content["annotations"]):
+        entry |= {"dim": [1.5, 1.6, 4], "location": [1 - number / 2, 1.5, 5 + number], "depth": 5 + number,
+                  "alpha": number / 2 - 1, "rotation_y": number / 2 - 1.2, "truncated": 0.1, "occluded": number % 3}
+    good = json.dumps(content).encode()
+    files = {f"{number}.json": good for number in range(len(SOLID_MISTAKES))}  # half of all
+    for name, spoil in SOLID_MISTAKES.items():
+        spoiled = json.loads(good)
+        spoil(spoiled["images"][0], spoiled["annotations"])
+        files[f"{name}.json"] = json.dumps(spoiled).encode()
+    return files, use
+
+
+def _each(annotations, **fields):
+    for entry in annotations:
+        entry |= fields
+
+
+SOLID_MISTAKES = {  # of 3D boxes: {name: change of (an image, the annotations)}
+    "no_calib": lambda image, annotations: image.pop("calib"),
+    "shape": lambda image, annotations: image.update(calib=[[100, 0, 80], [0, 100, 60], [0, 0, 1]]),
+    "four": lambda image, annotations: image.update(calib=[100, 100, 80, 60]),
+    "nan_calib": lambda image, annotations: image.update(calib=[[float("nan")] * 4] * 3),
+    "text_calib": lambda image, annotations: image.update(calib=[["100", "0", "80", "5"]] * 3),
+    "singular": lambda image, annotations: image.update(calib=[[100, 0, 80, 5], [0, 100, 60, -1], [0, 0, 0, 1]]),
+    "rotated": lambda image, annotations: image.update(calib=[[0, 100, 80, 5], [100, 0, 60, -1], [0, 0, 1, 1]]),
+    "huge_calib": lambda image, annotations: image.update(calib=[1e200, 1e200, 80, 60]),
+    "tiny_calib": lambda image, annotations: image.update(calib=[1e-3, 1e-3, 1e9, -1e9]),
+    "size": lambda image, annotations: image.update(width="160", height=[120]),
+    "two": lambda image, annotations: _each(annotations[::2], dim=[1.5, 1.6]),
+    "flat": lambda image, annotations: _each(annotations[::2], dim=[1.5, 0, 4]),
+    "huge": lambda image, annotations: _each(annotations[::2], dim=[1e300, 1e300, 4], depth=1e300),
+    "behind": lambda image, annotations: _each(annotations[::2], depth=-5, location=[1, 1.5, -5]),
+    "nan": lambda image, annotations: _each(annotations[::2], location=[1, 1.5, float("nan")]),
+    "text": lambda image, annotations: _each(annotations, depth="5", alpha="0", dim=["1", "2", "3"]),
+    "degrees": lambda image, annotations: _each(annotations[::2], alpha=90, rotation_y=180),
+    "no_place": lambda image, annotations: _each(annotations[::2], location=None, rotation_y=None),
+    "no_angle": lambda image, annotations: _each(annotations, alpha=None, rotation_y=None),
+    "placeholders": lambda image, annotations: _each(annotations[::2], dim=[-1] * 3, location=[-1000] * 3, depth=-1000,
+                                                     alpha=-10, rotation_y=-10),
+    "occluded": lambda image, annotations: _each(annotations[::2], occluded="no", truncated=None),
+    "crowds": lambda image, annotations: _each(annotations[::2], iscrowd=1, type=["Van"]),
+    "types": lambda image, annotations: _each(annotations, type=7),
+}
+
+
 def all_through(folder):
     """COCO annotation files, converted, scored, drawn, merged and (one in ten) reported on."""
     from src.commands import merge_pascal_json
@@ -104,7 +157,8 @@ def all_through(folder):
                 compare(task, image, truth, truth, manifest, 0.3)
             except (OSError, ValueError) as error:
                 skipped.append(f"image {image_id} ({image_path}): {error}")
-        results.Results(task, path, list(images.items()), records, skipped).write(folder, "val")
+        classes = dict(zip(category_ids, manifest["classes"]))
+        results.Results(task, path, list(images.items()), records, skipped, classes).write(folder, "val")
         options = make_config(eval_config={"voc_metric": True}).eval_config
         results.score_and_write(folder, task, coco, records, "x", {}, options)
         with open(path, "rb") as file:
@@ -267,20 +321,23 @@ def use_stubs():
 
         raise Interrupted("a subprocess starts here")
 
-    def write_split(folder, split, count, options):
-        if count > 10:
-            from src.core.interrupts import Interrupted
+    def few_images(write_split):
+        def write_few(folder, split, count, options):
+            if count > 10:
+                from src.core.interrupts import Interrupted
 
-            raise Interrupted("many images are drawn here")
-        return real_write_split(folder, split, count, options)
+                raise Interrupted("many images are drawn here")
+            return write_split(folder, split, count, options)
 
-    shapes = importlib.import_module("src.commands.make_shapes_dataset")
-    real_write_split = shapes.write_split
+        return write_few
+
+    drawn = [importlib.import_module(f"src.commands.make_{kind}_dataset") for kind in ("shapes", "scenes")]
     for patch in (
+        *(mock.patch.object(module, "write_split", few_images(module.write_split)) for module in drawn),
         mock.patch.object(detector, "load_detector", load_detector),
         mock.patch.object(detector, "load_mindir", load_mindir),
         mock.patch("src.training.engine.train", train), mock.patch("mindspore.export", export),
-        mock.patch("tools.train_full.run", run), mock.patch.object(shapes, "write_split", write_split),
+        mock.patch("tools.train_full.run", run),
         mock.patch("tools.benchmark.run_part", lambda part, options: []),
         mock.patch("src.commands.serve.serve", lambda model, options, listener: listener.close()),
     ):
@@ -398,6 +455,8 @@ COMMANDS = [
     ["tools.make_rank_table", "--merge", "hccl.json", "--output", "h.json", "--hccn_conf", "text.txt"],
     ["tools.make_shapes_dataset", "--output", "s", "--train", "1", "--val", "1", "--size", "64", "--smallest", "20",
      "--largest", "30", "--objects", "1", "--seed", "1"],
+    ["tools.make_scenes_dataset", "--output", "s", "--train", "1", "--val", "1", "--size", "64", "32", "--focal", "40",
+     "--seed", "1"],
     ["tools.merge_pascal_json", "--inputs", "data/annotations/instances_val2017.json", "--output", "m.json"],
     ["tools.report", "run", "--output", "r.html", "--title", "t", "--data_dir", "data"],
     ["tools.train_full", "--data_path", "data", "--processes", "2", "--run", "r", "--device_target", "CPU",

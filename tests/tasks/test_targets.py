@@ -173,7 +173,7 @@ def test_an_augmentation_by_given_draws(color_aug, flip_draw, flip):
 
     rng = types.SimpleNamespace(random=draw, standard_normal=draw, permutation=draw, uniform=draw, normal=draw)
     ranges = augmentation.Ranges(rand_crop=False, shift=0.1, scale=0.4, aug_rot=0.2, rotate=20, flip_prop=0.5,
-                                 color_aug=color_aug)
+                                 color_aug=color_aug, aug_ddd=0.5)
     view = targets.random_augmentation(rng, (320, 240), (64, 48), ranges)
     np.testing.assert_allclose(view.center, [160 + 32, 120 - 32], rtol=1e-6)
     assert view.width == pytest.approx(320 * 1.2) and view.rotation == 5 and view.flip is flip

@@ -392,7 +392,8 @@ def test_evaluations_during_training_write_no_images(scoring, tmp_path, monkeypa
     found = Detected(scores.eval_set.images[0], np.zeros((9, 9, 3), np.uint8), np.zeros((0, 6), np.float32))
     monkeypatch.setattr(evaluator, "detect_all",
                         lambda *_: [dataclasses.replace(found, item=item) for item in scores.eval_set.images])
-    monkeypatch.setattr(scores.trained, "borrowed", contextlib.nullcontext)
+    detector = types.SimpleNamespace(description=scores.trained.description)
+    monkeypatch.setattr(scores.trained, "borrowed", lambda: contextlib.nullcontext(detector))
     assert scores._detect() == [] and os.listdir(tmp_path) == []
     start_scoring(scores.trained, scores.eval_set, types.SimpleNamespace(steps_per_epoch=5, rank=0, rank_size=1), None)
     assert "visual_image applies to eval.py only" in console.readouterr().out

@@ -59,7 +59,7 @@ def run(scenes, records, tmp_path_factory):
     """The folder of a training that was started, evaluated, resumed and finished."""
     folder = tmp_path_factory.mktemp("run")
     first, _ = stages.train(scenes, records[0], folder, *SOLID, "--best_metric", "box_AP50",
-                            "--train_config.ema_decay", "0.9")
+                            "--train_config.ema_decay", "0.9", "--tensorboard", "true")
     (folder / "stdout.txt").write_text(first.stdout)
     return folder
 
@@ -200,9 +200,11 @@ def test_options_are_trained_with(args, absent, records, tmp_path):
 
 
 def test_evaluations_at_several_scales_are_refused_before_training(scenes, records, tmp_path):
-    args = ("train.py", *TINY, *SOLID, "--mindrecord_dir", records[0], "--data_dir", scenes, "--eval_epochs", 1)
+    args = ("train.py", *TINY, "--mindrecord_dir", records[0], "--data_dir", scenes, "--eval_epochs", 1)
+    done = call_script(*args, *SOLID[:4], cwd=tmp_path, check=False)
+    assert_user_error(done, "eval_config.keep_res is true", "set --eval_config.keep_res false")
     for option, value in (("keep_res", "true"), ("flip_test", "true"), ("multi_scales", "[1.0, 1.5]")):
-        done = call_script(*args, f"--eval_config.{option}", value, cwd=tmp_path, check=False)
+        done = call_script(*args, *SOLID, f"--eval_config.{option}", value, cwd=tmp_path, check=False)
         assert_user_error(done, f"eval_config.{option} is {value}", "task ddd")
         assert "compiling" not in done.stdout and "step:" not in done.stdout
 
@@ -250,18 +252,28 @@ def test_kittis_files_are_written(evaluated, scenes):
         np.testing.assert_allclose(found.scores, [record["score"] for record in own], atol=0.000051)
 
 
-def test_an_evaluation_is_reported(evaluated):
+def test_an_evaluation_is_reported(run, evaluated, tmp_path):
+    """Alone, and next to a training."""
     folder, _ = evaluated
     call_script("tools/report.py", folder)
     page = (folder / "report.html").read_text()
-    assert "<td>bev</td>" in page and "3D boxes, moderate" in page and "40 recall positions" in page
+    call_script("tools/report.py", run, folder, "--output", tmp_path / "both.html")
+    assert "depth" in (tmp_path / "both.html").read_text()
+    assert ">bev</td>" in page and "3D boxes, moderate" in page and "40 recall positions" in page
 
 
 def test_evaluations_at_several_scales_are_refused(run, scenes, tmp_path):
-    for args, part in ((("--eval_config.keep_res", "true"), "keep_res"), (("--eval_config.flip_test", "true"), "flip")):
-        done = stages.evaluate(scenes, stages.best(run), tmp_path, *INPUTS[:2], *args, check=False)
-        assert_user_error(done, f"eval_config.{part}", "ddd")
-    assert not (tmp_path / "val").exists()
+    model, source = stages.best(run), scenes / "images" / "val" / "000000.png"
+    for option, value in (("keep_res", "true"), ("flip_test", "true"), ("multi_scales", "[1.0, 1.5]")):
+        done = stages.evaluate(scenes, model, tmp_path, *INPUTS[:2], f"--eval_config.{option}", value, check=False)
+        assert_user_error(done, f"eval_config.{option} is {value}", "ddd")
+        done, _ = predict(tmp_path / "p", model, "--input", source, "--device_target", "CPU", f"--{option}", value,
+                          check=False)
+        assert_user_error(done, f"eval_config.{option} is {value}", "ddd")
+    done = call_script(*stages.EXPORT, "--export_config.ckpt_file", model, "--export_config.export_name",
+                       tmp_path / "e", "--eval_config.flip_test", "true", check=False)
+    assert_user_error(done, "eval_config.flip_test is true", "ddd")
+    assert os.listdir(tmp_path) == []
 
 
 def test_depths_by_focal_length(run, scenes, evaluated, tmp_path):
@@ -297,7 +309,7 @@ def test_other_cameras_of_a_data_set_are_no_error(run, scenes, tmp_path):
 # ---------------------------------------------------------------- prediction
 
 
-def test_cameras_of_predictions(onnx_file, scenes, tmp_path):
+def test_cameras_of_predictions(onnx_file, predictor, scenes, tmp_path):
     """Numbers, a file, a folder and none: the same boxes, angles and sizes, elsewhere in space."""
     source = scenes / "images" / "val" / "000000.png"
     (tmp_path / "calib").mkdir()
@@ -319,8 +331,7 @@ def test_cameras_of_predictions(onnx_file, scenes, tmp_path):
     done, content = predict(tmp_path / "none", onnx_file, "--input", source)
     assert lines_with(done.stdout, "without calibration", "0.580 of their width", "--calib")
     assert "calib" not in content["images"][0]
-    known = json.loads(open(f"{onnx_file.removesuffix('.onnx')}.json").read())["camera"]["matrix"]
-    assert_in_space(content["annotations"], known)
+    assert_in_space(content["annotations"], predictor.detector.description["camera"]["matrix"])
 
 
 def test_tables_of_predictions(onnx_file, scenes, tmp_path):
@@ -361,15 +372,15 @@ def test_images_without_a_file_in_the_folder_are_skipped(onnx_file, scenes, tmp_
     assert_user_error(done, "1 files")
 
 
-def test_videos(onnx_file, image, tmp_path):
+def test_videos(run, image, tmp_path):
     """As wide as image and view; with a folder of calibrations, a video has one file."""
     frames = [image, image[:, ::-1], image]
     for name in ("v.mp4", "w.mp4"):
         write_video(tmp_path / name, frames, (128, 64))
     (tmp_path / "calib").mkdir()
     (tmp_path / "calib" / "v.txt").write_text("74 74 64 32")
-    done, content = predict(tmp_path / "out", onnx_file, "--input", tmp_path / "*.mp4", "--calib", tmp_path / "calib",
-                            "--heatmap", check=False)
+    done, content = predict(tmp_path / "out", stages.best(run), "--input", tmp_path / "*.mp4", "--calib",
+                            tmp_path / "calib", "--heatmap", "--device_target", "CPU", check=False)
     assert done.returncode == 1 and [entry["frame"] for entry in content["images"]] == [0, 1, 2]
     assert lines_with(content["skipped"], "w.mp4", "w.txt", "not found") and len(content["skipped"]) == 1
     assert_in_space(content["annotations"], FOCAL)
@@ -502,9 +513,9 @@ def test_contact_sheets(onnx_file, run, scenes, tmp_path):
 
 def test_it_is_served(predictor, image):
     """With the camera of a request, of the service, or of the training; wrong ones are 422, and never a file's."""
-    from src.serving.service import PredictQuery
     from tests.serving.test_service import Service
 
+    predictor.batches = []  # as the service's tests have
     service, body = Service(predictor=predictor), cv2.imencode(".png", image)[1].tobytes()
     try:
         wait = service.call("GET", "/health")[2]
@@ -521,7 +532,6 @@ def test_it_is_served(predictor, image):
         for wrong in ("1,2,3", "x", "0,0,0,0", "/etc/passwd", "nan,1,1,1", "1e200,1e200,1,1", "", "/", "1," * 150):
             status, _, answer = service.call("POST", f"/predict?calib={wrong}", body)
             assert status == 422 and "calib" in json.dumps(answer) and "root" not in json.dumps(answer), wrong
-        assert PredictQuery(calib="1 2 3 4").calib == "1 2 3 4"
     finally:
         service.network.end()
 

@@ -65,7 +65,7 @@ def loss_of(**options):
     return device.BoxLoss(device.LossOptions(**{f"{name}_weight": value for name, value in WEIGHTS.items()}), **options)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_losses_and_gradients_are_pytorchs(seed):
     maps, batch = random_batch(seed)
     theirs = {name: torch.tensor(value, requires_grad=True) for name, value in maps.items()}
@@ -106,33 +106,27 @@ def test_sure_bins_have_finite_losses(logits, holds):
     assert float(found) == pytest.approx(expected + extra, abs=1e-5)
 
 
-class Plus(nn.Cell):
-    """The sum over two ranks, of which the other has these counts."""
+class Sum(nn.Cell):
+    """A sum over two ranks, that of the values of all calls so far."""
 
-    def __init__(self, other):
+    def __init__(self):
         super().__init__()
-        self.other = other
+        self.values = []
 
     def construct(self, value):
-        return value + self.other
-
-
-def counts_of(batch):
-    """What norms sums over the ranks."""
-    counts = [(batch["hm"] == 1).sum(), *batch["rotbin"].sum((0, 1)), batch["rot_mask"].size]
-    return Tensor(np.array(counts, np.float32))
+        self.values.append(value)
+        return sum(self.values[1:], self.values[0])
 
 
 def test_two_ranks_compute_the_loss_of_the_whole_batch():
     """The mean of the ranks' losses, of which one has no object."""
     maps, batch = random_batch(4, n=2)
     expected = torch_losses({name: torch.tensor(value) for name, value in maps.items()}, batch)
-    found = []
-    for own, other in ((slice(0, 1), slice(1, 2)), (slice(1, 2), slice(0, 1))):
-        theirs = counts_of({name: value[other] for name, value in batch.items()})
-        cell = loss_of(rank_size=2, sum_over_ranks=Plus(theirs))
-        parts = [as_tensors({name: value[own] for name, value in values.items()}) for values in (maps, batch)]
-        found.append(cell(*parts, cell.norms(parts[1])))
+    cell = loss_of(rank_size=2, sum_over_ranks=Sum())
+    ranks = [[as_tensors({name: value[rank : rank + 1] for name, value in values.items()}) for values in (maps, batch)]
+             for rank in (0, 1)]
+    norms = [cell.norms(targets) for _, targets in ranks][-1]
+    found = [cell(*rank, norms) for rank in ranks]
     for name, value in expected.items():
         np.testing.assert_allclose(sum(float(one[name]) for one in found) / 2, value.item(), rtol=2e-5, err_msg=name)
 
@@ -154,11 +148,11 @@ def test_losses_of_micro_batches_add_up():
 def test_heads_that_the_network_lacks_have_no_loss(option, head, loss, make_config):
     net_config = make_config(f"--net_config.{option}", "false").net_config
     maps, batch = random_batch(6)
-    whole = device.build_loss(make_config().net_config)
-    cell = device.build_loss(net_config)
-    expected = whole(as_tensors(maps), as_tensors(batch), whole.norms(as_tensors(batch)))
+    batch, whole, cell = as_tensors(batch), device.build_loss(make_config().net_config), device.build_loss(net_config)
+    norms = whole.norms(batch)
+    expected = whole(as_tensors(maps), batch, norms)
     del maps[head]
-    found = cell(as_tensors(maps), as_tensors(batch), cell.norms(as_tensors(batch)))
+    found = cell(as_tensors(maps), batch, norms)
     assert float(found[loss]) == 0 < float(expected[loss])
     for name in set(DDD.losses) - {loss}:
         assert float(found[name]) == float(expected[name])
@@ -234,8 +228,9 @@ def as_onnx(cell, maps, form):
 
 
 @pytest.mark.parametrize("form", OPSETS)
-@pytest.mark.parametrize("options", [(), ("reg_bbox",), ("reg_offset",), ("reg_bbox", "reg_offset")])
-@pytest.mark.parametrize("shape, k", [((2, 9, 11), 8), ((1, 16, 12), 100), ((1, 3, 4), 20)])
+@pytest.mark.parametrize("options, shape, k", [
+    ((), (2, 9, 11), 8), (("reg_bbox",), (2, 9, 11), 8), (("reg_offset",), (2, 9, 11), 8), ((), (1, 16, 12), 100),
+    (("reg_bbox", "reg_offset"), (1, 3, 4), 20)])
 def test_onnx_nodes_compute_the_same(form, options, shape, k, make_config):
     """Also for maps with fewer pixels than K."""
     net_config = make_config(*(word for name in options for word in (f"--net_config.{name}", "false"))).net_config

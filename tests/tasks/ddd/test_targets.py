@@ -12,7 +12,7 @@ from src.tasks import fitting_task
 from src.tasks.augmentation import Placement, Ranges
 from src.tasks.ddd import DDD, categories, preview, targets
 from src.weights.side_file import evaluation_settings
-from tests.conftest import user_error
+from tests.conftest import lines_with, user_error
 from tests.model_utils.test_combinations import assert_messages
 
 CALIB = [[100.0, 0.0, 50.0, 0.0], [0.0, 100.0, 40.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
@@ -68,6 +68,18 @@ def test_new_ids_are_unique():
         entries = [{"id": number, "category_id": DONT_CARE, "bbox": [1, 2, 3, 4]} for number in ids]
         found = [entry["id"] for entry in targets.select(ALL, entries)[1]]
         assert len(found) == 6 and len(set(found) - set(ids)) == 4
+
+
+def test_images_with_only_background_have_no_objects():
+    """A tram is none; an image with a tram and a car that cannot be read may have one."""
+    tram, behind = entry_of(category_id=7), entry_of(depth=-1)
+    images = [{**IMAGE, "id": number, "file_name": f"{number}.png"} for number in range(6)]
+    entries = [(0, entry_of()), (1, tram), (2, entry_of(category_id=DONT_CARE)), (3, tram), (3, behind), (4, tram),
+               (4, entry_of(bbox=None))]
+    annotations = [{**entry, "id": number, "image_id": image} for number, (image, entry) in enumerate(entries, 1)]
+    coco = check_coco({"images": images, "annotations": annotations, "categories": ALL}, "x", task=DDD)
+    assert sorted(coco.imgs) == [0, 1, 2, 5] and coco.imgToAnns[1] == [] and len(coco.imgToAnns[2]) == 3
+    assert not lines_with(coco.skipped, "image 1") and lines_with(coco.skipped, "image 3 (", "2 annotations")
 
 
 def test_the_annotations_of_the_file_stay_as_they_are():
@@ -354,8 +366,9 @@ def test_moves_stay_in_their_limits():
     moved = draws(400, aug_ddd=1.0)
     centers, widths = np.array([one.center for one in moved]), np.array([one.width for one in moved])
     assert 120 - 1e-6 <= widths.min() < 125 and 275 < widths.max() <= 280 + 1e-6
-    farthest = np.abs(centers - [100, 50]).max(0)
-    assert (farthest <= [40.01, 20.01]).all() and (farthest > [36, 18]).all()
+    for sign in (-1, 1):
+        farthest = (sign * (centers - [100, 50])).max(0)
+        assert (farthest <= [40.01, 20.01]).all() and (farthest > [36, 18]).all()
 
 
 # ---------------------------------------------------------------- settings
