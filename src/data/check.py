@@ -32,7 +32,7 @@ from .coco import (
 )
 from .conversion import log_task_notes, observed
 from .epochs import epoch_order
-from .objects import usable_objects, without_objects
+from .objects import counted_boxes, usable_objects, without_objects
 from .samples import MAX_DRAWN_IMAGES, augmented_batch, sample_layout
 from .summary import Boxes, collect
 
@@ -167,8 +167,7 @@ def _check_images(report: SplitReport, split: Split, options: Any, task: Task, q
             if report.name == "train" and not annotations and not options.keep_empty:
                 report.add(NO_OBJECTS, name)
                 continue
-            counts = task.targets.counted(objects)
-            rows.append((size, boxes[counts], objects["labels"][counts]))
+            rows.append((size, *counted_boxes(task, objects)))
             report.images.append((image_id, path, objects, image_size(coco.imgs[image_id])))
     return collect(rows)
 

@@ -17,7 +17,7 @@ from ..model_utils.config import Config
 from ..tasks import Task, task_of
 from .coco import Split, check_expected, dataset_name, image_size, metainfo_of, read_for
 from .manifest import boxes_path, manifest_path, record_schema, write_boxes, writing_records
-from .objects import usable_objects, without_objects
+from .objects import counted_boxes, usable_objects, without_objects
 from .summary import collect
 
 
@@ -57,8 +57,7 @@ def convert(split: Split, config: Config) -> dict:
                 skipped += problems
                 if record is not None:
                     records.append(record)
-                    counts = task.targets.counted(record)
-                    rows.append((size, record["boxes"][counts], record["labels"][counts]))
+                    rows.append((size, *counted_boxes(task, record)))
                     objects.append({name: record[name] for name in ("labels", *task.targets.object_columns(metainfo))})
             if records:
                 with writing_records(mindrecord_dir):

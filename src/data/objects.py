@@ -84,6 +84,12 @@ def usable_objects(annotations: Iterable[dict], size: tuple[float, float], task:
     return objects, skipped
 
 
+def counted_boxes(task: Task, objects: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(boxes, labels) of an image's objects without the Task's regions to ignore."""
+    counts = task.targets.counted(objects)
+    return objects["boxes"][counts], objects["labels"][counts]
+
+
 def without_objects(count: int) -> str:
     """The reason for skipping an image with `count` annotations but no objects: as a negative it would mislead."""
     return f"none of its {count} annotations can be used, so it cannot count as an image without objects"
