@@ -1,4 +1,7 @@
 """Shared by tasks that detect objects as points: losses, peaks, top K (paper, section 3)."""
+from dataclasses import fields
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -152,6 +155,32 @@ def decode_boxes(heat: Tensor, wh: Tensor, reg: Tensor | None, k: int,
     half_w = size[:, :, 0] / 2
     half_h = size[:, :, 1] / 2
     return ops.stack((x - half_w, y - half_h, x + half_w, y + half_h, scores, labels.astype(ms.float32)), -1), ind
+
+
+class TaskLoss(nn.Cell):
+    """The base of the tasks' losses, with the fields of options, a dataclass of net_config's parameters, as attributes.
+
+    With several ranks, each sum is divided by the number of objects of all ranks over the number of ranks. So the mean
+    over ranks, to which gradients are averaged, is the loss of the global batch, however the objects are distributed.
+
+    Args: options; rank_size, and sum_over_ranks, a cell that sums a tensor over the ranks; micro_batches, the number of
+    equal micro-batches that a batch is split into for construct: their losses, with the norms of the full batch, add up
+    to the batch's.
+    """
+
+    def __init__(self, options: Any, *, rank_size: int = 1, sum_over_ranks: nn.Cell | None = None,
+                 micro_batches: int = 1) -> None:
+        super().__init__()
+        self.rank_size = rank_size
+        self.sum_over_ranks = sum_over_ranks or nn.Identity()
+        self.micro_batches = micro_batches
+        for field in fields(options):
+            setattr(self, field.name, getattr(options, field.name))
+
+
+def loss_options(kind: Any, net_config: Any) -> Any:
+    """An instance of the dataclass `kind` with the net_config parameters of its fields' names."""
+    return kind(**{field.name: getattr(net_config, field.name) for field in fields(kind)})
 
 
 class DrawHeatmap(nn.Cell):

@@ -1,5 +1,5 @@
 """3D boxes on the device: heads, losses, decoding of heatmaps into the top K objects."""
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
@@ -7,12 +7,14 @@ from mindspore import Tensor, nn, ops
 
 from ..base import Head
 from ..points import (
+    TaskLoss,
     at_least_one,
     clamped_sigmoid,
     decode_boxes,
     focal_loss,
     gather_at_centers,
     l1_loss,
+    loss_options,
     ones_of,
     total,
 )
@@ -47,29 +49,13 @@ def depth_of(values: Tensor) -> Tensor:
     return 1.0 / (ops.sigmoid(values) + EPSILON) - 1.0
 
 
-class BoxLoss(nn.Cell):
+class BoxLoss(TaskLoss):
     """The weighted sum of the six losses (the original's DddLoss).
 
-    Args as in detection's CenterNetLoss, whose sums over ranks and micro-batches it shares.
     construct: maps {head: its map, hm as logits}, the targets of targets.encode, norms(targets) -> {loss, hm_loss,
     dep_loss, dim_loss, rot_loss, wh_loss, off_loss}; losses of heads that the network lacks are 0. As in the original,
     an L1 loss is a mean over all max_objs places of an image, empty ones included.
     """
-
-    def __init__(self, options: LossOptions, *, rank_size: int = 1, sum_over_ranks: nn.Cell | None = None,
-                 micro_batches: int = 1) -> None:
-        super().__init__()
-        self.micro_batches = micro_batches
-        self.rank_size = rank_size
-        self.sum_over_ranks = sum_over_ranks or nn.Identity()
-        self.has_reg = options.reg_offset
-        self.has_wh = options.reg_bbox
-        self.hm_weight = options.hm_weight
-        self.off_weight = options.off_weight
-        self.wh_weight = options.wh_weight
-        self.dep_weight = options.dep_weight
-        self.dim_weight = options.dim_weight
-        self.rot_weight = options.rot_weight
 
     def construct(self, maps: dict, targets: dict, norms: dict) -> dict:
         places, learned, present = norms["places"], targets["reg_mask"], targets["rot_mask"]
@@ -83,11 +69,11 @@ class BoxLoss(nn.Cell):
                              places, norms["first_bin"])
                     + bin_loss(rotation[:, :, 4:], targets["rotbin"][:, :, 1], targets["rotres"][:, :, 1], present,
                                places, norms["second_bin"]))
-        if self.has_wh:
+        if self.reg_bbox:
             wh_loss = mean_l1(gather_at_centers(maps["wh"].astype(ms.float32), ind), targets["wh"], present, places)
         else:
             wh_loss = ops.zeros_like(dep_loss)
-        if self.has_reg:
+        if self.reg_offset:
             off_loss = mean_l1(gather_at_centers(maps["reg"].astype(ms.float32), ind), targets["reg"], present, places)
         else:
             off_loss = ops.zeros_like(dep_loss)
@@ -135,8 +121,7 @@ def huber(difference: Tensor) -> Tensor:
 
 def build_loss(net_config: Any, **options: Any) -> BoxLoss:
     """The BoxLoss for a net_config; options are its keyword arguments."""
-    return BoxLoss(LossOptions(**{field.name: getattr(net_config, field.name) for field in fields(LossOptions)}),
-                   **options)
+    return BoxLoss(loss_options(LossOptions, net_config), **options)
 
 
 class Decode(nn.Cell):

@@ -1,5 +1,5 @@
 """Detection on the device: heads, losses, decoding of heatmaps into the top K boxes."""
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
@@ -8,12 +8,14 @@ from mindspore import nn, ops
 from ..base import Head
 from ..points import (
     DrawHeatmap,
+    TaskLoss,
     at_least_one,
     clamped_sigmoid,
     decode_boxes,
     focal_loss,
     gather_at_centers,
     l1_loss,
+    loss_options,
     mse_loss,
     norm_l1_loss,
     ones_of,
@@ -46,26 +48,15 @@ def heads(net_config: Any, metainfo: dict) -> list[Head]:
     return [Head("hm", num_classes, heatmap=True, flip="mean"), sizes, *offset]
 
 
-class CenterNetLoss(nn.Cell):
+class CenterNetLoss(TaskLoss):
     """The weighted sum of the three losses.
 
-    With several ranks, each sum is divided by the number of objects of all ranks over the number of ranks. So the mean
-    over ranks, to which gradients are averaged, is the loss of the global batch, however the objects are distributed.
-
-    Args: a LossOptions; rank_size, and sum_over_ranks, a cell that sums a tensor over the ranks; micro_batches, the
-    number of equal micro-batches that a batch is split into for construct: their losses, with the norms of the full
-    batch, add up to the batch's.
     construct: maps {hm [N, C, H, W] (logits), wh, reg}, the targets {hm, ind, reg, reg_mask, wh, wh_mask} of
     targets.py, norms(targets) -> {loss, hm_loss, wh_loss, off_loss}.
     """
 
-    def __init__(self, options: LossOptions, *, rank_size: int = 1, sum_over_ranks: nn.Cell | None = None,
-                 micro_batches: int = 1) -> None:
-        super().__init__()
-        self.micro_batches = micro_batches
-        self.mse_loss = options.mse_loss
-        self.dense_wh = options.dense_wh
-        self.reg_offset = options.reg_offset
+    def __init__(self, options: LossOptions, **shared: Any) -> None:
+        super().__init__(options, **shared)
         self.smooth = options.reg_loss == "sl1"
         self.regression = smooth_l1_loss if self.smooth else l1_loss
         # The original's order of precedence; dense_wh, norm_wh and cat_spec_wh use L1 regardless of reg_loss.
@@ -76,11 +67,6 @@ class CenterNetLoss(nn.Cell):
         else:
             self.size_loss = l1_loss if options.cat_spec_wh else self.regression
         self.smooth_size = self.size_loss is smooth_l1_loss
-        self.hm_weight = options.hm_weight
-        self.wh_weight = options.wh_weight
-        self.off_weight = options.off_weight
-        self.rank_size = rank_size
-        self.sum_over_ranks = sum_over_ranks or nn.Identity()
 
     def construct(self, maps: dict, targets: dict, norms: dict) -> dict:
         mask = ops.broadcast_to(ops.expand_dims(targets["reg_mask"], -1), targets["reg"].shape)
@@ -113,8 +99,7 @@ class CenterNetLoss(nn.Cell):
 
 def build_loss(net_config: Any, **options: Any) -> CenterNetLoss:
     """The CenterNetLoss for a net_config; options are its keyword arguments."""
-    chosen = LossOptions(**{field.name: getattr(net_config, field.name) for field in fields(LossOptions)})
-    return CenterNetLoss(chosen, **options)
+    return CenterNetLoss(loss_options(LossOptions, net_config), **options)
 
 
 class DrawTargets(nn.Cell):

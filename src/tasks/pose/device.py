@@ -1,5 +1,5 @@
 """Pose on the device: heads, losses, decoding of heatmaps into objects with keypoints."""
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
@@ -8,12 +8,14 @@ from mindspore import Tensor, nn, ops
 
 from ..base import Head
 from ..points import (
+    TaskLoss,
     at_least_one,
     clamped_sigmoid,
     decode_boxes,
     focal_loss,
     gather_at_centers,
     l1_loss,
+    loss_options,
     mse_loss,
     ones_of,
     smooth_l1_loss,
@@ -64,45 +66,31 @@ def heads(net_config: Any, metainfo: dict) -> list[Head]:
     return found
 
 
-class PoseLoss(nn.Cell):
+class PoseLoss(TaskLoss):
     """The weighted sum of the six losses (the original's MultiPoseLoss).
 
-    Args as in detection's CenterNetLoss, whose sums over ranks and micro-batches it shares.
     construct: maps {head: its map, heatmaps as logits}, the targets of targets.encode, norms(targets) -> {loss,
     hm_loss, hp_loss, hm_hp_loss, hp_offset_loss, wh_loss, off_loss}; losses of heads that the network lacks are 0.
     """
 
-    def __init__(self, options: LossOptions, *, rank_size: int = 1, sum_over_ranks: nn.Cell | None = None,
-                 micro_batches: int = 1) -> None:
-        super().__init__()
-        self.micro_batches = micro_batches
-        self.rank_size = rank_size
-        self.sum_over_ranks = sum_over_ranks or nn.Identity()
-        self.mse_loss = options.mse_loss
-        self.dense_hp = options.dense_hp
+    def __init__(self, options: LossOptions, **shared: Any) -> None:
+        super().__init__(options, **shared)
         self.smooth = options.reg_loss == "sl1"
         self.regression = smooth_l1_loss if self.smooth else l1_loss
-        self.has_reg = options.reg_offset
-        self.has_hm_hp = options.hm_hp
         self.has_hp_offset = options.hm_hp and options.reg_hp_offset
-        self.hm_weight = options.hm_weight
-        self.wh_weight = options.wh_weight
-        self.off_weight = options.off_weight
-        self.hp_weight = options.hp_weight
-        self.hm_hp_weight = options.hm_hp_weight
 
     def construct(self, maps: dict, targets: dict, norms: dict) -> dict:
         ind, mask = targets["ind"], both(targets["reg_mask"])
         hm_loss = focal_loss(clamped_sigmoid(maps["hm"]), targets["hm"], norms["hm"])
         wh_loss = self._regression(maps["wh"], ind, targets["wh"], mask, norms["wh"])
-        if self.has_reg:
+        if self.reg_offset:
             off_loss = self._regression(maps["reg"], ind, targets["reg"], mask, norms["wh"])
         else:
             off_loss = ops.zeros_like(wh_loss)
         points = maps["hps"].astype(ms.float32)
         points = points if self.dense_hp else gather_at_centers(points, ind)
         hp_loss = l1_loss(points, targets["hps"], targets["hps_mask"], norms["hps"])
-        if not self.has_hm_hp:
+        if not self.hm_hp:
             hm_hp_loss = ops.zeros_like(wh_loss)
         elif self.mse_loss:
             hm_hp_loss = mse_loss(maps["hm_hp"], targets["hm_hp"]) / self.micro_batches
@@ -139,8 +127,7 @@ def both(mask: Tensor) -> Tensor:
 
 def build_loss(net_config: Any, **options: Any) -> PoseLoss:
     """The PoseLoss for a net_config; options are its keyword arguments."""
-    return PoseLoss(LossOptions(**{field.name: getattr(net_config, field.name) for field in fields(LossOptions)}),
-                    **options)
+    return PoseLoss(loss_options(LossOptions, net_config), **options)
 
 
 class Decode(nn.Cell):
