@@ -24,7 +24,7 @@ if [ ! -d "$out/shapes" ]; then
     step "drawing the data set"
     case ${1:-} in
     ddd) $python tools/make_scenes_dataset.py --output "$out/shapes" \
-        --size 448 192 --focal 500 --nearest 8 --farthest 25 --objects 8 ;;
+        --size 384 192 --focal 420 --nearest 7 --farthest 15 --objects 4 ;;
     pose) $python tools/make_shapes_dataset.py --output "$out/shapes" \
         --keypoints --size 96 --objects 1 --smallest 64 --largest 90 --train 1000 ;;
     *) $python tools/make_shapes_dataset.py --output "$out/shapes" ;;
