@@ -50,6 +50,7 @@ def main() -> None:
     require_extensions()
     if description:
         config.set("net_config.task", task_of(description).name, config.mindir_path)
+        config.take(description["evaluation"], config.mindir_path)
     coco = coco_files.read_for(config, split)
     task = task_of(config.net_config)
     metainfo = coco_files.metainfo_of(coco, task)

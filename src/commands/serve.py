@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--calib", nargs="+", metavar="FILE",
                         help="camera of images without ?calib=, for 3D boxes: FILE (KITTI's with P2:, JSON, or "
                              "numbers), fx fy cx cy, or 12 numbers (default: the training's camera)")
+    parser.add_argument("--depth_by_focal", action="store_true", help=load_defaults()[1]["eval_config.depth_by_focal"])
     parser.add_argument("--max_bytes", type=int, default=20_000_000,
                         help="maximum size of a request body in bytes (default: %(default)s)")
     parser.add_argument("--max_pixels", type=int, default=40_000_000,
@@ -96,6 +97,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on {host}:{port}: {error}; choose another --host or --port") from error
 
 
+def predictor_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a Predictor that the command line sets."""
+    return device_options(options) | ({"depth_by_focal": True} if options.depth_by_focal else {})
+
+
 def address_of(listener: socket.socket, is_https: bool) -> str:
     """The URL of a listening socket."""
     host, port = listener.getsockname()[:2]
@@ -120,7 +126,7 @@ def serve(model: Model, options: argparse.Namespace, listener: socket.socket) ->
 
     keys = read_keys(options.api_key_file) if options.api_key_file else ()
     is_written, workers = start_log(), Workers()  # they start while the model loads
-    predictor = Predictor(model, use_ema=options.use_ema, **device_options(options))
+    predictor = Predictor(model, use_ema=options.use_ema, **predictor_options(options))
     calib = one_calibration(options.calib, model.description)
     network = Network(predictor, options.max_batch, options.batch_wait_ms / 1000, options.batch_tolerance)
     limits = Limits(**{name: getattr(options, name) for name in ("max_bytes", "max_pixels", "queue", "deadline")})

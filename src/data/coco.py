@@ -128,7 +128,9 @@ def check_coco(content: Any, path: str, image_dir: str = "", task: Task | None =
             entries = coco_entries.drop_incomplete(images, entries, task, size_of, skipped)
         annotations = coco_entries.read_annotations(entries, images, shared, category_ids, notes, skipped, repairs)
         if task is not None:
+            names = [entry["name"] for entry in categories]
             categories, chosen = task.targets.select(categories, annotations)
+            notes += coco_entries.no_classes(names, categories)
             entries = coco_entries.without_background(entries, annotations, chosen)
             metainfo = _metainfo(categories, list(images.values()), task)
 

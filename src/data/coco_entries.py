@@ -212,6 +212,14 @@ def without_background(entries: list[dict], annotations: list[dict], chosen: lis
     return [entry for entry in entries if id(entry) not in background] if background else entries
 
 
+def no_classes(names: list[str], categories: list[dict]) -> list[str]:
+    """A note on those of a file's category names that are not among the categories that a task chose, in a list."""
+    left = {entry["name"] for entry in categories}
+    gone = [name for name in names if name not in left]
+    return [f"{', '.join(gone)}: no classes of this task, as in the paper's code; their objects are ignored, or "
+            "background"] if gone else []
+
+
 def keep_completed(annotations: list[dict], complete: Callable[[dict], None], skipped: list[str]) -> list[dict]:
     """Complete annotations in place with a task's complete(annotation); drop those for which it raises UserError."""
     kept = []

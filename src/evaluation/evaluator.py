@@ -79,6 +79,8 @@ def read_evaluation_set(split: Split, description: dict, config: Config) -> Eval
     else:
         category_ids = description["category_ids"]
         check_expected(config, description["classes"], category_ids, "the side file")
+        if note := task.results.camera_note(description):
+            LOG.info(note)
     if not images:
         raise errors.UserError(f"no images in {split.annotation or split.image_dir}")
     return EvaluationSet(task, coco, split.annotation, split.image_dir, images, scoring, category_ids)

@@ -1,4 +1,5 @@
 """Drawing of 3D boxes: as wires in the image, and from above beside it."""
+import functools
 from collections.abc import Sequence
 
 import cv2
@@ -32,15 +33,29 @@ def draw_boxes_3d(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labe
 
 def draw_wires(canvas: np.ndarray, corners: np.ndarray, calib: np.ndarray, color: tuple[int, int, int]) -> None:
     """Draw the edges of a box with corners [8, 3], and a cross on its front, on the canvas."""
-    lines = list(whole_pixels(segments(corners, calib), canvas))
+    lines = list(segments(corners, calib))
     in_front = corners @ calib[2, :3] + calib[2, 3] > 0
-    for pair in FRONT:
-        if in_front[list(pair)].all():
-            lines.append(whole_pixels(project(corners[list(pair)], calib), canvas))
+    lines += [project(corners[list(pair)], calib) for pair in FRONT if in_front[list(pair)].all()]
+    lines = [whole_pixels(line, canvas) for line in map(functools.partial(clipped, image=canvas), lines) if len(line)]
     thickness = max(1, line_thickness(canvas) - 1)
     for ink, width in (((0, 0, 0), thickness + 2), (color, thickness)):
         for start, end in lines:
             cv2.line(canvas, start.tolist(), end.tolist(), ink, width, cv2.LINE_AA)
+
+
+def clipped(line: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The part of a line [2, 2] near an image, which OpenCV's integers can hold: [2, 2], or [0, 2] if there is none."""
+    longest = max(image.shape[:2])
+    start, way = line[0], line[1] - line[0]
+    first, last = 0.0, 1.0
+    for axis in (0, 1):
+        if abs(way[axis]) < 1e-9:
+            if not -longest <= start[axis] <= 2 * longest:
+                return line[:0]
+            continue
+        ends = sorted((limit - start[axis]) / way[axis] for limit in (-longest, 2 * longest))
+        first, last = max(first, ends[0]), min(last, ends[1])
+    return np.stack([start + first * way, start + last * way]) if first < last else line[:0]
 
 
 def birds_eye_view(size: tuple[int, int], corners: np.ndarray, labels: np.ndarray,

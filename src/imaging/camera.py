@@ -16,6 +16,7 @@ from ..core.kinds import is_number, list_of
 NEAR = 0.1  # meters: what is closer to the camera is not drawn
 MAX_CALIB_BYTES = 2**20
 SMALLEST_FOCAL, LARGEST = 1e-3, 1e9  # of a calibration's numbers, in pixels: float32 can represent what they project
+FARTHEST = 100.0  # meters between a calibration's camera and the origin
 STRAIGHT = 1e-3  # tolerance, in pixels per pixel and meters per meter, of the numbers that unproject takes for 0 and 1
 EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))  # of corners
 
@@ -39,6 +40,8 @@ def check_calib(value: Any) -> np.ndarray:
         raise UserError(f"numbers must be at most {LARGEST:g}, and focal lengths at least {SMALLEST_FOCAL:g} pixels")
     if abs(np.linalg.det(calib[:, :3])) < 1e-6 * focal[0] * focal[1]:
         raise UserError("its left 3x3 block is singular")
+    if np.abs(calib[:2, 3] / focal).max() > FARTHEST or abs(calib[2, 3]) > FARTHEST:
+        raise UserError(f"its fourth column moves the camera by more than {FARTHEST:g} meters")
     others = calib[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] / [*focal, 1, 1, 1] - [0, 0, 0, 0, 1]
     if np.abs(others).max() > STRAIGHT:
         raise UserError("its left 3x3 block must be fx, 0, cx; 0, fy, cy; 0, 0, 1, without skew or rotation")

@@ -31,6 +31,7 @@ class OptionParser(argparse.ArgumentParser):
     def __init__(self, add_quiet: bool = True, **settings: Any):
         """With own_quiet this parser has --quiet and applies it; else get_config handles it."""
         super().__init__(allow_abbrev=False, **settings)
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)  # also -1e-3
         if add_quiet:
             self.add_argument("--quiet", action="store_true", help="print only warnings and results")
         self.add_argument("--version", action="version", version=f"centernet {version()}")

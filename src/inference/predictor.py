@@ -1,4 +1,5 @@
 """Detection from Python: Predictor("centernet-32_2336.ckpt")("image.jpg")."""
+import math
 import os
 import threading
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class Prediction:
 
     def detections(self) -> np.ndarray:
         """All as float32 [M, D]: x1, y1, x2, y2, score, label, and the further values of the task."""
-        added = [values.reshape(len(self), -1) for values in self.added.values()]
+        added = [values.reshape(len(self), math.prod(values.shape[1:])) for values in self.added.values()]
         return np.hstack([self.boxes, self.scores[:, None], self.labels[:, None], *added]).astype(np.float32)
 
 

@@ -50,9 +50,10 @@ def prepare(body: bytes, max_pixels: int, detector: Any, config: Config,
 def draw(body: bytes, max_pixels: int, rows: np.ndarray, description: dict) -> bytes:
     """Draw rows [M, D] of a model with this description on an image; returns a JPEG. Raises HTTPException."""
     image = decode(body, max_pixels)
-    if max(image.shape) > MAX_SIDE:
+    drawn = task_of(description).results.draw(image, rows, description) if max(image.shape) <= MAX_SIDE else image
+    if max(drawn.shape) > MAX_SIDE:
         raise HTTPException(422, f"a JPEG has at most {MAX_SIDE} pixels a side; leave out format=image")
-    return cv2.imencode(".jpg", task_of(description).results.draw(image, rows, description))[1].tobytes()
+    return cv2.imencode(".jpg", drawn)[1].tobytes()
 
 
 def decode(body: bytes, max_pixels: int) -> np.ndarray:

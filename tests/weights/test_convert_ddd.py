@@ -38,7 +38,7 @@ def test_round_trip_of_the_originals_detector(tmp_path, capsys):
                                                                         "kitti")
     assert (side["mean"], side["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert side["input_res_train"] == [1280, 384] and side["camera"]["matrix"] == CALIB
-    assert side["camera"]["focal"] == pytest.approx(707.0493 * 1280 / 1242)
+    assert side["camera"]["focal"] == pytest.approx(707.0493 * 1280 / 1224)
     assert side["evaluation"]["eval_config.keep_res"] is False
     assert side["evaluation"]["dataset_config.input_res_test"] == [1280, 384]
     options = side["net_config"]

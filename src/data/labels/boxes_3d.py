@@ -17,24 +17,25 @@ DONT_CARE = "DontCare"  # the class of regions with objects that are not labeled
 
 def has_box(annotation: dict[str, Any]) -> bool:
     """Whether an annotation has a 3D box."""
-    return "dim" in annotation and "depth" in annotation
+    return "dim" in annotation and ("depth" in annotation or "location" in annotation)
 
 
 def check_box(annotation: dict[str, Any], name: str) -> None:
     """Raise UserError unless the 3D box of an annotation of the class `name` is one in front of the camera.
 
-    DONT_CARE regions may have any numbers.
+    DONT_CARE regions and crowds may have any numbers.
     """
     for field, test in TESTS.items():
         if field in annotation and not test(annotation[field]):
             expected = "3 finite numbers" if field in ("dim", "location") else "a finite number"
             raise UserError(f"{field} {str(annotation[field])[:50]}; expected {expected}")
-    if name == DONT_CARE:
+    if name == DONT_CARE or annotation.get("iscrowd"):
         return
     if min(annotation["dim"]) <= 0:
         raise UserError(f"dim {annotation['dim']}; expected height, width and length in meters, above 0")
-    if annotation["depth"] <= 0:
-        raise UserError(f"depth {annotation['depth']:g}; expected meters in front of the camera, above 0")
+    depth = annotation["depth"] if "depth" in annotation else annotation["location"][2]
+    if depth <= 0:
+        raise UserError(f"depth {depth:g}; expected meters in front of the camera, above 0")
 
 
 def drop_fields(annotations: Iterable[dict]) -> None:

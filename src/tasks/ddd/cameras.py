@@ -17,9 +17,9 @@ from ...core.kinds import is_number, is_positive, list_of
 from ...imaging import camera
 from ...imaging.view import View
 
-# The original's camera, for data without images: KITTI's.
+# The original's camera, for data without images: that of KITTI's image 000000.
 KITTI = {"matrix": [[707.0493, 0, 604.0814, 45.75831], [0, 707.0493, 180.5066, -0.3454157], [0, 0, 1, 0.004981016]],
-         "size": [1242, 375]}
+         "size": [1224, 370]}
 TOLERANCE = 0.02  # relative difference of focal lengths that is not worth a warning
 
 
@@ -38,13 +38,15 @@ METAINFO = {"camera": is_camera}
 
 
 def read_metainfo(categories: list[dict], images: Sequence[dict] = ()) -> dict:
-    """{"camera": ...} of the images of an annotation file; KITTI's if they have no size or calib."""
-    known = [entry for entry in images if "calib" in entry and entry.get("width") and entry.get("height")]
+    """{"camera": ...} of the images of an annotation file; KITTI's if they have no calib, its size if they have no
+    size."""
+    known = [entry for entry in images if "calib" in entry]
     if not known:
         return {"camera": KITTI}
-    matrix = np.median([entry["calib"] for entry in known], axis=0)
-    size = np.median([[entry["width"], entry["height"]] for entry in known], axis=0)
-    return {"camera": {"matrix": matrix.tolist(), "size": size.tolist()}}
+    sized = [entry for entry in known if entry.get("width") and entry.get("height")]
+    matrix = np.median([entry["calib"] for entry in sized or known], axis=0)
+    sizes: list = [[entry["width"], entry["height"]] for entry in sized] or [KITTI["size"]]
+    return {"camera": {"matrix": matrix.tolist(), "size": np.median(sizes, axis=0).tolist()}}
 
 
 def configured(metainfo: dict, config: Any) -> dict:
@@ -87,7 +89,7 @@ def placed(view: View, calib: Any, description: dict, options: Any) -> View:
     focal = matrix[0, 0] * view.scale * input_width / view.width
     ratio = float(focal / description["camera"].get("focal", focal))
     if abs(ratio - 1) > TOLERANCE and not options.depth_by_focal:
-        warn_of_focal(round(focal), round(focal / ratio), round(100 * abs(1 / ratio - 1)))
+        warn_of_focal(round(focal / ratio), round(focal))
     return dataclasses.replace(view, camera=matrix, depth_factor=ratio if options.depth_by_focal else 1.0)
 
 
@@ -100,8 +102,10 @@ def default_calib(known: dict, view: View) -> np.ndarray:
     return matrix
 
 
-@functools.lru_cache(maxsize=16)
-def warn_of_focal(focal: int, trained: int, percent: int) -> None:
-    """Warn of another focal length than the training's, once."""
+@functools.cache
+def warn_of_focal(trained: int, focal: int) -> None:
+    """Warn of another focal length than the training's, once for each training; `focal` is the first one that differs.
+    """
+    percent = round(100 * abs(trained / max(focal, 1) - 1))
     LOG.warning(f"warning: the focal length is {focal} pixels at the network's input, and {trained} in training: "
                 f"depths are off by about {percent} %; depth_by_focal true scales them")

@@ -14,12 +14,12 @@ IGNORED: dict[str, tuple[str, ...]] = {"Van": ("Car",), "Truck": ("Car",), "Pers
 def select(categories: list[dict], annotations: list[dict]) -> tuple[list[dict], list[dict]]:
     """(categories that are classes, annotations of these, with ignored ones as crowds) of an annotation file.
 
-    In a file with one of KITTI's CLASSES, IGNORED categories are no classes: each of their annotations becomes a crowd
-    of every class for which it is ignored, with its category's name as `type`. DontCare regions are ignored for all
-    classes of the file.
+    In a file with DontCare or all of KITTI's CLASSES, IGNORED categories are no classes: each of their annotations
+    becomes a crowd of every class for which it is ignored, with its category's name as `type`. DontCare regions are
+    ignored for all classes of the file.
     """
     ids = {entry["name"]: entry["id"] for entry in categories}
-    if not set(ids) & set(CLASSES):
+    if "DontCare" not in ids and not set(CLASSES) <= set(ids):
         return categories, annotations
     others = {entry["id"]: entry["name"] for entry in categories if entry["name"] in IGNORED}
     classes = [entry for entry in categories if entry["id"] not in others]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...core.errors import UserError
 from ...core.kinds import is_number, list_of
 from ...imaging import camera
 from ...imaging.boxes_3d import draw_boxes_3d
@@ -39,8 +40,12 @@ def columns(metainfo: dict) -> row.Columns:
 
 
 def camera_of(entry: dict) -> np.ndarray | None:
-    """The calibration [3, 4] in an image's entry of an annotation file, None if it has none."""
-    return np.array(entry["calib"], np.float64) if "calib" in entry else None
+    """The calibration [3, 4] in an image's entry of an annotation file, None if it has none; raises ValueError for an
+    invalid one."""
+    try:
+        return camera.check_calib(entry["calib"]) if "calib" in entry else None
+    except UserError as error:
+        raise ValueError(f"its calib: {error}") from error
 
 
 def make_rows(common: np.ndarray, alpha: np.ndarray, boxes_3d: np.ndarray, calib: np.ndarray) -> np.ndarray:
@@ -75,7 +80,7 @@ def to_image(rows: np.ndarray, view: View) -> np.ndarray:
     common = boxes.to_image(rows[:, :WIDTH], view)
     rotation, depth, dim = (row.column(rows, name, OUTPUT).astype(np.float64) for name in ("rot", "depth", "dim"))
     sides = row.boxes(common).astype(np.float64)
-    centers, alpha = (sides[:, :2] + sides[:, 2:]) / 2, angles(rotation)
+    centers, alpha = (sides[:, :2] + sides[:, 2:]) / 2, camera.wrapped(angles(rotation))
     assert view.camera is not None  # placed
     locations = camera.unproject(centers, depth * view.depth_factor, view.camera)
     locations[:, 1] += dim[:, 0] / 2

@@ -17,10 +17,15 @@ from .results import frame_of
 
 __all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "score", "score_voc", "tables"]
 
-OVERLAPS = {"Car": 0.7}  # KITTI's; of other classes LOOSE
+OVERLAPS = {"car": 0.7}  # KITTI's, in lower case; of other classes LOOSE
 LOOSE = 0.5
 MODERATE = LEVELS.index("moderate")
 CLOSE = 0.05  # relative error of a depth that counts as right
+
+
+def overlap_of(name: str) -> float:
+    """KITTI's least overlap for a class."""
+    return OVERLAPS.get(name.lower(), LOOSE)
 
 
 def check(metainfo: dict, eval_config: Any) -> None:
@@ -42,7 +47,7 @@ def kitti_scores(coco: COCO, records: Sequence[dict]) -> dict[str, dict[float, d
     at LOOSE."""
     labels, detections = frames_of(coco, records)
     return {entry["name"]: {overlap: average_precision(labels, detections, entry["name"], overlap)
-                            for overlap in {OVERLAPS.get(entry["name"], LOOSE), LOOSE}}
+                            for overlap in {overlap_of(entry["name"]), LOOSE}}
             for _, entry in sorted(coco.cats.items())}
 
 
@@ -58,7 +63,7 @@ def score(coco: COCO, records: Sequence[dict], eval_config: Any = None) -> tuple
     found = kitti_scores(coco, records)
 
     def per_class(metric: str, strict: bool, level: int = MODERATE, positions: int = 40) -> dict[str, float | None]:
-        values = {name: ap(curves[OVERLAPS.get(name, LOOSE) if strict else LOOSE][metric], positions)[level]
+        values = {name: ap(curves[overlap_of(name) if strict else LOOSE][metric], positions)[level]
                   for name, curves in found.items()}
         return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
 

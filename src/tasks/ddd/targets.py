@@ -30,9 +30,9 @@ FIELDS = ("dim", "location", "depth", "alpha", "rotation_y", "truncated", "occlu
 
 
 def fits(content: dict) -> bool:
-    """Whether an annotation file, unchecked, has an object with depth and dimensions."""
+    """Whether an annotation file, unchecked, has an object with dimensions and a depth or location."""
     entries = content.get("annotations")
-    return any(isinstance(entry, dict) and "depth" in entry and "dim" in entry
+    return any(isinstance(entry, dict) and "dim" in entry and ("depth" in entry or "location" in entry)
                for entry in (entries if isinstance(entries, list) else []))
 
 

@@ -56,10 +56,16 @@ def test_the_median_of_the_images():
     assert several["size"] == [190, 100]
 
 
-@pytest.mark.parametrize("images", [(), [{"width": 5, "height": 5}], [{"calib": MATRIX}]])
+@pytest.mark.parametrize("images", [(), [{"width": 5, "height": 5}]])
 def test_data_without_cameras_has_kittis(images):
     found = cameras.read_metainfo([], images)["camera"]
-    assert found["matrix"][0][0] == 707.0493 and found["size"] == [1242, 375]
+    assert found["matrix"][0][0] == 707.0493 and found["size"] == [1224, 370]
+
+
+def test_cameras_of_images_without_sizes():
+    """As in the paper's files: their matrices, and KITTI's size."""
+    found = cameras.read_metainfo([], [{"calib": MATRIX}])["camera"]
+    assert found["matrix"] == MATRIX and found["size"] == [1224, 370]
 
 
 def test_the_focal_length_at_the_networks_input(make_config):
@@ -78,7 +84,7 @@ def test_the_camera_is_said():
     (remark,), warnings = targets.notes({"camera": KNOWN})
     assert not warnings and all(part in remark for part in ("200.0 and 210.0", "200x100", "90.0, 55.0", "100 pixels"))
     assert "input" not in targets.notes({"camera": {"matrix": MATRIX, "size": [200, 100]}})[0][0]
-    for known, part in ((KNOWN, "1.000 of their width"), (cameras.KITTI, "0.569 of their width")):
+    for known, part in ((KNOWN, "1.000 of their width"), (cameras.KITTI, "0.578 of their width")):
         assert part in cameras.camera_note({"camera": known}) and "--calib" in cameras.camera_note({"camera": known})
 
 
