@@ -2,6 +2,7 @@
 import math
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +26,7 @@ from .models import Model, find_model, open_model
 from .pipeline import join_scales, make_inputs
 
 NO_HEATMAP = "exported files output only detections, no heatmap"
+Calibration = Sequence[float] | Sequence[Sequence[float]] | np.ndarray  # see camera.check_calib
 Source = str | os.PathLike | bytes | np.ndarray | Image.Image  # accepted by as_image
 
 
@@ -184,7 +186,7 @@ class Predictor:
         self.classes: list[str] = model.description["classes"]
         self._lock = threading.Lock()
 
-    def __call__(self, source: Source, calib: Any = None) -> Prediction:
+    def __call__(self, source: Source, calib: Calibration | None = None) -> Prediction:
         """Detect in one image, of any kind as_image accepts. Raises OSError or ValueError if it is not an image.
 
         calib, for 3D boxes, is the image's camera: its projection matrix 3x4, or fx, fy, cx, cy in pixels; without it,
@@ -192,12 +194,12 @@ class Predictor:
         """
         return self.predict_image(as_image(source), calib)
 
-    def predict_image(self, image: np.ndarray, calib: Any = None) -> Prediction:
+    def predict_image(self, image: np.ndarray, calib: Calibration | None = None) -> Prediction:
         """Detect in a BGR uint8 image [H, W, 3]; calib, see __call__."""
         inputs = self.prepare(image, calib)
         return self.finish(self.compute([inputs])[0], inputs)
 
-    def prepare(self, image: np.ndarray, calib: Any = None) -> list:
+    def prepare(self, image: np.ndarray, calib: Calibration | None = None) -> list:
         """Make the network inputs of a BGR uint8 image (pipeline.make_inputs), for compute and then finish."""
         if calib is not None:
             require_camera(self.detector.description, "calib")

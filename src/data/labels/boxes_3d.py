@@ -4,6 +4,7 @@ dim [h, w, l] and location [x, y, z], the bottom's center, in meters in camera c
 rotation_y, the observation angle and the rotation about the y axis, in radians. Their images have calib, the camera's
 3x4 projection matrix.
 """
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +34,8 @@ def check_box(annotation: dict[str, Any], name: str) -> None:
         return
     if min(annotation["dim"]) <= 0:
         raise UserError(f"dim {annotation['dim']}; expected height, width and length in meters, above 0")
+    if wrong := [angle for angle in ("alpha", "rotation_y") if abs(annotation.get(angle, 0)) > 2 * math.pi]:
+        raise UserError(f"{wrong[0]} {annotation[wrong[0]]:g}; expected radians")
     depth = annotation["depth"] if "depth" in annotation else annotation["location"][2]
     if depth <= 0:
         raise UserError(f"depth {depth:g}; expected meters in front of the camera, above 0")

@@ -1,8 +1,9 @@
 """The camera of a data set, and the camera and depth of one image.
 
-Depth is learned for one camera: what a network sees is an object's size at its input, which is its distance divided by
-the focal length there. metainfo["camera"] is a dictionary: matrix, the median of the images' 3x4 calibrations; size,
-the median image size; and focal, its focal length in pixels of the network's input, which the side file keeps.
+Depth is learned for one camera: what a network sees is an object's size at its input, its real size times the focal
+length over its distance. metainfo["camera"] is a dictionary: matrix, the median of the images' 3x4 calibrations; size,
+the median image size; focals, the smallest and the largest focal length relative to its image's width, if known; and
+focal, the matrix's focal length in pixels of the network's input, which the side file keeps.
 """
 import dataclasses
 import functools
@@ -46,7 +47,9 @@ def read_metainfo(categories: list[dict], images: Sequence[dict] = ()) -> dict:
     sized = [entry for entry in known if entry.get("width") and entry.get("height")]
     matrix = np.median([entry["calib"] for entry in sized or known], axis=0)
     sizes: list = [[entry["width"], entry["height"]] for entry in sized] or [KITTI["size"]]
-    return {"camera": {"matrix": matrix.tolist(), "size": np.median(sizes, axis=0).tolist()}}
+    focals = [entry["calib"][0][0] / entry["width"] for entry in sized]
+    return {"camera": {"matrix": matrix.tolist(), "size": np.median(sizes, axis=0).tolist(),
+                       **({"focals": [min(focals), max(focals)]} if focals else {})}}
 
 
 def configured(metainfo: dict, config: Any) -> dict:
@@ -67,7 +70,14 @@ def notes(metainfo: dict) -> tuple[list[str], list[str]]:
     width, height = known["size"]
     at_input = f", {known['focal']:.0f} pixels at the network's input" if "focal" in known else ""
     return [f"camera: focal length {fx:.1f} and {fy:.1f} pixels in images of {width:.0f}x{height:.0f}, center "
-            f"{cx:.1f}, {cy:.1f}{at_input}"], []
+            f"{cx:.1f}, {cy:.1f}{at_input}"], _spread(known)
+
+
+def _spread(known: dict) -> list[str]:
+    """A warning in a list if the images of a data set have different cameras."""
+    low, high = known.get("focals", (1, 1))
+    return [f"the images have different cameras, with focal lengths of {low:.3f} to {high:.3f} of their width, but "
+            "depth is learned for one: train on images of one camera"] if high / low - 1 > TOLERANCE else []
 
 
 def camera_note(metainfo: dict) -> str:
@@ -108,4 +118,5 @@ def warn_of_focal(trained: int, focal: int) -> None:
     """
     percent = round(100 * abs(trained / max(focal, 1) - 1))
     LOG.warning(f"warning: the focal length is {focal} pixels at the network's input, and {trained} in training: "
-                f"depths are off by about {percent} %; depth_by_focal true scales them")
+                f"depths are off by about {percent} %; if the calibration is that of an image of this size, "
+                "depth_by_focal true scales them")

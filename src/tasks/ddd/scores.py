@@ -21,6 +21,7 @@ OVERLAPS = {"car": 0.7}  # KITTI's, in lower case; of other classes LOOSE
 LOOSE = 0.5
 MODERATE = LEVELS.index("moderate")
 CLOSE = 0.05  # relative error of a depth that counts as right
+TURNED = 150.0  # degrees from which an object faces the other way
 
 
 def overlap_of(name: str) -> float:
@@ -56,8 +57,9 @@ def score(coco: COCO, records: Sequence[dict], eval_config: Any = None) -> tuple
 
     metrics: the numbers by the names of the task's metrics, means over the classes, -1 if no object counts; kitti
     {class name: {"box@0.7": [AP of each level at 40 positions, at 11]}}; AP_per_class and AP50_per_class {class name:
-    3D AP, moderate}; depth_error (median, relative), depth_error_m, rotation_error_deg and dim_error (means), None if
-    no object is found; found_objects, the share of objects that are found; objects_per_class.
+    3D AP, moderate}; depth_error (median, relative), depth_error_m, rotation_error_deg and dim_error (means),
+    turned_around, the share off by more than TURNED, None if no object is found; found_objects, the share of objects
+    that are found; objects_per_class.
     """
     of_boxes, box_metrics = boxes.score(coco, records)
     found = kitti_scores(coco, records)
@@ -129,9 +131,10 @@ def error_metrics(errors: np.ndarray) -> dict[str, Any]:
     if not len(found):
         return {"depth_right": -1.0, **dict.fromkeys(("depth_error", "depth_error_m", "rotation_error_deg",
                                                       "dim_error")),
-                "found_objects": 0.0 if len(errors) else None}
+                "turned_around": None, "found_objects": 0.0 if len(errors) else None}
     return {"depth_right": float((found[:, 0] <= CLOSE).mean()), "depth_error": float(np.median(found[:, 0])),
             "depth_error_m": float(found[:, 1].mean()), "rotation_error_deg": float(found[:, 2].mean()),
+            "turned_around": float((found[:, 2] > TURNED).mean()),
             "dim_error": float(found[:, 3].mean()), "found_objects": len(found) / len(errors)}
 
 
@@ -139,16 +142,28 @@ def error_text(metrics: dict[str, Any]) -> str:
     """Metrics of error_metrics as text."""
     if metrics["depth_error"] is None:
         return "no object was found, so depths have no errors"
-    return (f"of the {100 * metrics['found_objects']:.1f} % of objects that were found (IoU 0.5): median error of the "
-            f"depth {100 * metrics['depth_error']:.1f} %, mean {metrics['depth_error_m']:.2f} m, "
-            f"{100 * metrics['depth_right']:.1f} % within 5 %; rotation {metrics['rotation_error_deg']:.1f} degrees; "
-            f"dimensions {100 * metrics['dim_error']:.1f} %")
+    errors = ", ".join(f"{name} {text}" for name, text in error_cells(metrics).items())
+    return f"of the {100 * metrics['found_objects']:.1f} % of objects that were found (IoU 0.5): {errors}"
+
+
+def error_cells(metrics: dict[str, Any]) -> dict[str, str]:
+    """{what: its number with a unit} of error_metrics for objects that were found."""
+    return {"median error of the depth": f"{100 * metrics['depth_error']:.1f} %",
+            "mean": f"{metrics['depth_error_m']:.2f} m", "within 5 %": f"{100 * metrics['depth_right']:.1f} %",
+            "rotation": f"{metrics['rotation_error_deg']:.1f} degrees",
+            "the other way round": f"{100 * metrics['turned_around']:.1f} %",
+            "dimensions": f"{100 * metrics['dim_error']:.1f} %"}
 
 
 def tables(metrics: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Further tables of a report: KITTI's scores, [(title, header, rows)]."""
+    """Further tables of a report: KITTI's scores and errors, [(title, header, rows)]."""
     kitti = metrics.get("kitti") or {}
     rows = [[name, *key.split("@"), *map(score_text, values[0])]
             for name, curves in kitti.items() for key, values in curves.items()]
     title = "KITTI's average precision at 40 recall positions; curves and errors below are of boxes in the image"
-    return [(title, ["class", "metric", "overlap", *LEVELS], rows)] if rows else []
+    found = [(title, ["class", "metric", "overlap", *LEVELS], rows)] if rows else []
+    if metrics.get("depth_error") is not None:
+        cells = error_cells(metrics)
+        found.append((f"Errors of the objects that were found, {100 * metrics['found_objects']:.0f} %", [*cells],
+                      [[*cells.values()]]))
+    return found

@@ -7,6 +7,7 @@ import pytest
 
 from src.imaging import camera
 from src.imaging.view import View
+from src.inference.predictor import as_prediction
 from src.tasks import rows as row
 from src.tasks.ddd import cameras, kitti, results, schema, targets
 from src.weights.side_file import row_width
@@ -288,3 +289,12 @@ def test_no_entries_as_a_frame():
     found = results.frame_of([], {7: "Car"})
     assert found.names == [] and found.boxes.shape == (0, 4) and kitti.boxes_3d(found).shape == (0, 7)
     assert kitti.format_frame(found) == ""
+
+
+def test_a_prediction_without_objects():
+    """Its arrays have the shapes of any other, and it can be drawn and converted."""
+    description = {"task": "ddd", "classes": ["Car"], "category_ids": [1], "camera": cameras.KITTI}
+    width = row.width(results.columns(description))
+    found = as_prediction(np.zeros((0, width), np.float32), description).above(0.5)
+    assert found.boxes_3d.shape == (0, 7) and found.corners.shape == (0, 8, 3) and found.cameras.shape == (0, 3, 4)
+    assert found.detections().shape == (0, width) and schema.objects(found.detections(), description) == []

@@ -413,7 +413,7 @@ SINGLE = ["--net_config.task", "ddd", "--eval_config.keep_res", "false", "--data
 
 @pytest.mark.parametrize("args, parts", [
     (["--eval_config.keep_res", "true"], ("eval_config.keep_res is true", "needs false")),
-    (["--eval_config.flip_test", "true"], ("eval_config.flip_test is true", "set --eval_config.flip_test false")),
+    (["--eval_config.flip_test", "true"], ("eval_config.flip_test is true", "needs false")),
     (["--eval_config.multi_scales", "[0.5, 1]"], ("eval_config.multi_scales is [0.5, 1", "[1.0]")),
     (["--eval_config.multi_scales", "[2]"], ("eval_config.multi_scales", "[1.0]")),
     (["--dataset_config.input_res_test", "[100, 96]"], ("dataset_config.input_res_test",)),
