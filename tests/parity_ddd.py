@@ -116,7 +116,7 @@ def post_process_rows(vectors, folder):
     """Objects in the pixels of the original image and in meters.
 
     The original maps an output size to the image like a point, with the shift between the two centers: a mistake that
-    is small for KITTI's images, and is undone here.
+    is small for KITTI's images, and is undone here. Its alpha may be below -pi.
     """
     calib, out_hw = vectors["calib"].astype(np.float64), tuple(vectors["out_hw"].tolist())
     view = View(vectors["c"], float(vectors["s"][0]), out_hw, 1.0, camera=calib)
@@ -128,7 +128,7 @@ def post_process_rows(vectors, folder):
     found, alpha = results.boxes_3d_of(ours), row.column(ours, "alpha", results.COLUMNS)
     for name, values, expected in (
             ("box", row.boxes(ours), boxes), ("score", row.scores(ours), theirs[:, 12]),
-            ("class", row.labels(ours), theirs[:, 13]), ("alpha", alpha, theirs[:, 0]),
+            ("class", row.labels(ours), theirs[:, 13]), ("alpha", alpha, camera.wrapped(theirs[:, 0])),
             ("dim", found[:, 3:6], theirs[:, 5:8]), ("location", found[:, :3], theirs[:, 8:11]),
             ("rotation_y", found[:, 6], theirs[:, 11])):
         yield parity.compare(f"ddd post-processing: {name}", values, expected)
