@@ -64,7 +64,7 @@ def check_evaluation(config: Config, facts: dict[str, Any]) -> None:
         given = getattr(options, name.rpartition(".")[2])
         if given != value:
             raise UserError(f"{name} is {str(given).lower()} ({config.origin(name)}), but the task {task.name} needs "
-                            f"{str(value).lower()}")
+                            f"{str(value).lower()}; set {name.rpartition('.')[2]} to that")
     if options.keep_res:
         return
     check_detected_input(facts, size, "dataset_config.input_res_test")

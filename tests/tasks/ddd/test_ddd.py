@@ -202,7 +202,7 @@ def test_options_are_trained_with(args, absent, records, tmp_path):
 def test_evaluations_at_several_scales_are_refused_before_training(scenes, records, tmp_path):
     args = ("train.py", *TINY, "--mindrecord_dir", records[0], "--data_dir", scenes, "--eval_epochs", 1)
     done = call_script(*args, *SOLID[:4], cwd=tmp_path, check=False)
-    assert_user_error(done, "eval_config.keep_res is true", "set --eval_config.keep_res false")
+    assert_user_error(done, "eval_config.keep_res is true", "needs false; set keep_res to that")
     for option, value in (("keep_res", "true"), ("flip_test", "true"), ("multi_scales", "[1.0, 1.5]")):
         done = call_script(*args, *SOLID, f"--eval_config.{option}", value, cwd=tmp_path, check=False)
         assert_user_error(done, f"eval_config.{option} is {value}", "task ddd")
