@@ -146,7 +146,7 @@ def names_of(task: Task, weight: Callable[[str, int], Any], annotation: str | No
     from ..data.coco import metainfo_of, read_coco
 
     if annotation:
-        coco = read_coco(annotation, task=task if task.weights.SETTINGS else None)
+        coco = read_coco(annotation, task=task)
         with errors.prefix_errors(annotation):
             metainfo = metainfo_of(coco, task)
         dataset = os.path.splitext(os.path.basename(annotation))[0]

@@ -129,7 +129,7 @@ def unused_in_evaluation(config: Config, arch: str, as_onnx: bool, task: Task) -
         (not scored, f"run_mode is {config.run_mode} and enable_eval is {str(config.enable_eval).lower()}",
          ["eval_config.voc_metric"]),
         (not config.visual_image, "visual_image is false", ["eval_config.score_thresh"]),
-        (True, "the model's side file has the pairs", ["dataset_config.flip_idx"]),
+        *_recorded("model"),
     ])
 
 
@@ -139,7 +139,7 @@ def unused_in_export(config: Config, arch: str) -> list[str]:
     onnx = options.export_format == "ONNX"
     return _unused(config, [
         *_unused_anywhere(config, arch),
-        (True, "the checkpoint's side file has the pairs", ["dataset_config.flip_idx"]),
+        *_recorded("checkpoint"),
         (not onnx, f"export_config.export_format is {options.export_format}",
          [f"export_config.onnx_{name}" for name in ("dcn", "dynamic", "decode", "dtype")]),
         (onnx and not options.onnx_decode, "this ONNX file ends in the maps (export_config.onnx_decode)",
@@ -159,6 +159,11 @@ def _unused_anywhere(config: Config, arch: str) -> Unused:
 def _unused_options(config: Config, task: Task) -> Unused:
     others = {name for other in TASKS.values() for name in other.options} - set(task.options)
     return [(True, f"the task is {task.name}", sorted(others))]
+
+
+def _recorded(whose: str) -> Unused:
+    return [(True, f"the {whose}'s side file has {what}", [name])
+            for task in TASKS.values() for name, what in task.recorded.items()]
 
 
 def _unused_sizes(config: Config) -> Unused:

@@ -32,8 +32,9 @@ class Task:
     package, the Python package of the modules below; optional_metrics, those that may be undefined for a data set with
     objects; annotations, the usual names of its annotation files, with {split}, the one that imports write first;
     options, the parameters that some other task does not have; layers, those of net_config that shape its heads;
-    evaluation, those of eval_config that affect its detections alone; required {parameter of evaluation: its only
-    value}; sees_all, whether inputs show all of an image, else its full width, with the height cut or padded.
+    evaluation, those of eval_config that affect its detections alone; recorded {parameter of training: what side files
+    have instead}; required {parameter of evaluation: its only value}; sees_all, whether inputs show all of an image,
+    else its full width, with the height cut or padded.
 
     metainfo describes the objects of a data set, from its annotation file: a dictionary with classes, category_ids and
     the task's additions. It is stored in manifests and side files, which serve as metainfo. Objects are those of one
@@ -86,6 +87,7 @@ class Task:
     options: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
+    recorded: dict[str, str] = field(default_factory=dict)
     required: dict[str, Any] = field(default_factory=dict)
     sees_all: bool = True
 

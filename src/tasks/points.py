@@ -1,5 +1,5 @@
 """Shared by tasks that detect objects as points: losses, peaks, top K (paper, section 3)."""
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import mindspore as ms
@@ -157,6 +157,16 @@ def decode_boxes(heat: Tensor, wh: Tensor, reg: Tensor | None, k: int,
     return ops.stack((x - half_w, y - half_h, x + half_w, y + half_h, scores, labels.astype(ms.float32)), -1), ind
 
 
+@dataclass(frozen=True)
+class CommonOptions:
+    """The net_config parameters of the same names that every task's loss has."""
+
+    reg_offset: bool = True
+    hm_weight: float = 1.0
+    wh_weight: float = 0.1
+    off_weight: float = 1.0
+
+
 class TaskLoss(nn.Cell):
     """The base of the tasks' losses, with the fields of options, a dataclass of net_config's parameters, as attributes.
 
@@ -168,7 +178,7 @@ class TaskLoss(nn.Cell):
     to the batch's.
     """
 
-    def __init__(self, options: Any, *, rank_size: int = 1, sum_over_ranks: nn.Cell | None = None,
+    def __init__(self, options: CommonOptions, *, rank_size: int = 1, sum_over_ranks: nn.Cell | None = None,
                  micro_batches: int = 1) -> None:
         super().__init__()
         self.rank_size = rank_size

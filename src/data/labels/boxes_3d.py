@@ -16,11 +16,6 @@ TESTS = {"dim": list_of(is_number, 3), "location": list_of(is_number, 3), "depth
 DONT_CARE = "DontCare"  # the class of regions with objects that are not labeled: their 3D boxes are placeholders
 
 
-def has_box(annotation: dict[str, Any]) -> bool:
-    """Whether an annotation has a 3D box."""
-    return "dim" in annotation and ("depth" in annotation or "location" in annotation)
-
-
 def check_box(annotation: dict[str, Any], name: str) -> None:
     """Raise UserError unless the 3D box of an annotation of the class `name` is one in front of the camera.
 

@@ -1,7 +1,8 @@
 """The fields of labels that a task keeps: keypoints, 3D boxes, or neither."""
 from ...core.errors import UserError
 from ...core.tables import abbreviate
-from .boxes_3d import DONT_CARE, drop_fields, has_box
+from ...tasks.ddd.targets import has_box
+from .boxes_3d import DONT_CARE, drop_fields
 from .common import Labels, count_labeled
 from .keypoints import OUTSIDE
 

@@ -10,9 +10,10 @@ from ...core.errors import UserError
 from ...core.kinds import dict_with, is_int64, is_text, list_of
 from ...core.tables import abbreviate
 from ...tasks.ddd import DDD
+from ...tasks.ddd.targets import has_box
 from ...tasks.pose import POSE
 from ..coco import check_coco, class_list, image_size, load_json
-from .boxes_3d import check_box, has_box
+from .boxes_3d import check_box
 from .common import Labels
 from .formats import coco_files, images_of, split_of
 from .keypoints import FIELDS, NO_BOX, add_boxes, category_fields

@@ -5,6 +5,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from .. import points
 from ..base import Head
 from ..points import (
     TaskLoss,
@@ -24,14 +25,10 @@ EPSILON = 1e-6  # of a depth's reciprocal
 
 
 @dataclass(frozen=True)
-class LossOptions:
+class LossOptions(points.CommonOptions):
     """The net_config parameters of the same names."""
 
-    reg_offset: bool = True
     reg_bbox: bool = True
-    hm_weight: float = 1.0
-    off_weight: float = 1.0
-    wh_weight: float = 0.1
     dep_weight: float = 1.0
     dim_weight: float = 1.0
     rot_weight: float = 1.0

@@ -19,6 +19,7 @@ from ..detection.results import category_fields, merge
 from .cameras import camera_note, placed
 from .categories import IGNORED
 from .kitti import Frame, format_frame
+from .targets import counted
 
 __all__ = ["camera_note", "category_fields", "merge", "placed"]
 
@@ -120,7 +121,7 @@ def rows_from_records(records: Sequence[dict], image: dict, category_ids: Sequen
 
 def rows_from_objects(objects: dict) -> np.ndarray:
     """Objects of an image as rows [M, D], float32, with score 1, without regions to ignore."""
-    kept = objects["ignored"][:, 0] == 0
+    kept = counted(objects)
     own = {name: values[kept] for name, values in objects.items()}
     boxes_3d = np.hstack([own["location"], own["dim"], own["rotation_y"]])
     return make_rows(boxes.rows_from_objects(own), own["alpha"][:, 0], boxes_3d, own["calib"])

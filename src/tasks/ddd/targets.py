@@ -30,10 +30,14 @@ FIELDS = ("dim", "location", "depth", "alpha", "rotation_y", "truncated", "occlu
 
 
 def fits(content: dict) -> bool:
-    """Whether an annotation file, unchecked, has an object with dimensions and a depth or location."""
+    """Whether an annotation file, unchecked, has an object with a 3D box."""
     entries = content.get("annotations")
-    return any(isinstance(entry, dict) and "dim" in entry and ("depth" in entry or "location" in entry)
-               for entry in (entries if isinstance(entries, list) else []))
+    return any(isinstance(entry, dict) and has_box(entry) for entry in (entries if isinstance(entries, list) else []))
+
+
+def has_box(annotation: dict) -> bool:
+    """Whether an annotation, unchecked, has dimensions and a depth or location."""
+    return "dim" in annotation and ("depth" in annotation or "location" in annotation)
 
 
 def observed(metainfo: dict, labels: np.ndarray, **columns: np.ndarray) -> dict:

@@ -5,6 +5,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import nn, ops
 
+from .. import points
 from ..base import Head
 from ..points import (
     DrawHeatmap,
@@ -26,7 +27,7 @@ from .targets import Layout, columns
 
 
 @dataclass(frozen=True)
-class LossOptions:
+class LossOptions(points.CommonOptions):
     """The net_config parameters of the same names; reg_loss is "l1" or "sl1"."""
 
     mse_loss: bool = False
@@ -34,10 +35,6 @@ class LossOptions:
     dense_wh: bool = False
     norm_wh: bool = False
     cat_spec_wh: bool = False
-    reg_offset: bool = True
-    hm_weight: float = 1.0
-    wh_weight: float = 0.1
-    off_weight: float = 1.0
 
 
 def heads(net_config: Any, metainfo: dict) -> list[Head]:

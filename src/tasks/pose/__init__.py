@@ -23,5 +23,5 @@ POSE = Task(
              "net_config.hm_hp_weight", "net_config.mse_loss", "net_config.reg_loss", "dataset_config.flip_idx",
              "dataset_config.rand_crop", "dataset_config.flip_prop", "dataset_config.aug_rot", "dataset_config.rotate",
              "eval_config.kpt_oks_sigmas", "eval_config.keypoints"),
-    layers=("reg_offset", "hm_hp", "reg_hp_offset"),
+    layers=("reg_offset", "hm_hp", "reg_hp_offset"), recorded={"dataset_config.flip_idx": "the pairs"},
 )

@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from .. import points
 from ..base import Head
 from ..points import (
     TaskLoss,
@@ -31,18 +32,14 @@ REACH = 0.3  # how far a peak may be from the guess, relative to the box's longe
 
 
 @dataclass(frozen=True)
-class LossOptions:
+class LossOptions(points.CommonOptions):
     """The net_config parameters of the same names; reg_loss is "l1" or "sl1"."""
 
     mse_loss: bool = False
     reg_loss: str = "l1"
     dense_hp: bool = False
     hm_hp: bool = True
-    reg_offset: bool = True
     reg_hp_offset: bool = True
-    hm_weight: float = 1.0
-    wh_weight: float = 0.1
-    off_weight: float = 1.0
     hp_weight: float = 1.0
     hm_hp_weight: float = 1.0
 
