@@ -38,13 +38,13 @@ if [ ! -f "$out/loss.png" ]; then # the last file that training writes
     step "training from scratch: compiling the graph takes a minute (log: $out/training_log.txt)"
     resume=false
     ! ls "$out"/ckpt_0/*.ckpt > /dev/null 2>&1 || resume=true
-    $python train.py $config --mindrecord_dir "$out/mindrecord" --save_checkpoint_path "$out" --save_result_dir "$out" \
+    $python train.py $config --mindrecord_dir "$out/mindrecord" --run_dir "$out" \
         --resume $resume --log_interval 25 2>&1 | tee -ia "$out/training_log.txt"
 fi
 checkpoint=$out/last
 if [ ! -f "$out/metrics.json" ]; then
     step "evaluating on the validation images"
-    $python eval.py $config --data_dir "$out/shapes" --load_checkpoint_path "$checkpoint" --save_result_dir "$out" \
+    $python eval.py $config --data_dir "$out/shapes" --load_checkpoint_path "$checkpoint" \
         > "$out/eval_log.txt" 2>&1 ||
         { code=$?; cat "$out/eval_log.txt" >&2; exit $code; }
     cp "$out/val/metrics.json" "$out/metrics.json"

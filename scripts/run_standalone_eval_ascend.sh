@@ -21,4 +21,4 @@ $USAGE"
 
 configuration
 in_background eval_log.txt eval.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} ${DEVICE[@]+"${DEVICE[@]}"} \
-    --device_id "$1" --run_mode "$2" --data_dir "$3" "--load_checkpoint_path=$4" ${OPTIONS[@]+"${OPTIONS[@]}"}
+    --run_dir . --device_id "$1" --run_mode "$2" --data_dir "$3" "--load_checkpoint_path=$4" ${OPTIONS[@]+"${OPTIONS[@]}"}

@@ -16,7 +16,7 @@ set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 $USAGE"
 [ -d "$2" ] || usage_error "MINDRECORD_PATH is not a folder (create it with scripts/convert_dataset_to_mindrecord.sh): $2
 $USAGE"
-arguments=(--distribute false --device_id "$1" --mindrecord_dir "$2")
+arguments=(--run_dir . --distribute false --device_id "$1" --mindrecord_dir "$2")
 checkpoint=$(none_if_blank "${3:-}")
 [ -z "$checkpoint" ] || arguments+=("--load_checkpoint_path=$checkpoint")
 

@@ -13,7 +13,7 @@ split_arguments 1 2 "$@"
 set -- ${POSITIONAL[@]+"${POSITIONAL[@]}"}
 [ -d "$1" ] || usage_error "MINDRECORD_DIR is not a folder (create it with scripts/convert_dataset_to_mindrecord.sh): $1
 $USAGE"
-arguments=(--distribute false --mindrecord_dir "$1")
+arguments=(--run_dir . --distribute false --mindrecord_dir "$1")
 checkpoint=$(none_if_blank "${2:-}")
 [ -z "$checkpoint" ] || arguments+=("--load_checkpoint_path=$checkpoint")
 

@@ -603,7 +603,7 @@ def make_config():
 
 # The native deformable convolution compiles faster than the composite one, which test_train_step and test_quiet train.
 TINY = (
-    "--device_target", "CPU", "--dataset_config.input_res_train", "[96, 96]",
+    "--run_dir", ".", "--device_target", "CPU", "--dataset_config.input_res_train", "[96, 96]",
     "--dataset_config.input_res_test", "[96, 96]",
     "--train_config.batch_size", 4, "--net_config.num_stacks", "[1, 1, 1, 1]", "--net_config.head_conv", 16,
     "--train_config.MultiDecay.warmup_steps", 2, "--net_config.dcn_impl", "native",

@@ -153,7 +153,7 @@ def training_args(options, several=False):
                         "devices; remove it, or train on one with scripts/run_standalone_train_ascend.sh")
     if several:
         require_outside(config)
-    save_path = os.path.relpath(os.path.join("LOG0", config.save_checkpoint_path))
+    save_path = os.path.relpath(os.path.join("LOG0", config.save_checkpoint_path or config.run_dir))
     in_new_folder = FOLDER.fullmatch(save_path.split(os.sep)[0])
     if config.resume and not config.load_checkpoint_path and in_new_folder:
         raise UserError(f"resume is true ({config.origin('resume')}), but LOAD_CHECKPOINT_PATH is missing; processes "
@@ -167,6 +167,7 @@ def training_args(options, several=False):
     chosen = {name: value for name, value in parameters.items() if config.origin(name) in (ini_path, COMMAND_LINE)}
     args = [arg for path in files for arg in ("--config_path", os.path.abspath(path))]
     chosen |= absolute_paths(config)
+    chosen.setdefault("run_dir", ".")
     return config, args + [arg for name, value in chosen.items() for arg in (f"--{name}", value)]
 
 

@@ -19,7 +19,8 @@ from ..inference.options import OptionParser
 from ..model_utils.config import Config
 from ..model_utils.mindspore_version import require_mindspore
 from ..tasks import Task, task_of
-from ..weights.side_file import HAS_SIDE_FILE, checkpoint_path, resolve_checkpoint_alias, side_file
+from ..weights.run_folder import resolve_checkpoint_alias
+from ..weights.side_file import HAS_SIDE_FILE, checkpoint_path, side_file
 
 TORCH_ENDINGS = (".pth", ".pt", ".pth.tar")
 

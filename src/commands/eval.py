@@ -21,8 +21,8 @@ def main() -> None:
 
 
 def check_paths(config: Config) -> tuple["Model", "Split"]:
-    """Return (Model, Split to detect on). In config, an alias of a run's checkpoint (RUN/best, RUN/last) is replaced by
-    its path.
+    """Return (Model, Split to detect on). In config, a run's folder or an alias of its checkpoint (RUN/best, RUN/last)
+    is replaced by the checkpoint's path, and an empty save_result_dir by the run's folder.
 
     Raises UserError if either is missing, or if the results would replace files that are not this project's.
     """
@@ -32,8 +32,10 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
     from ..evaluation.results import results_of
     from ..inference.models import find_model, open_model
     from ..tasks import task_of
+    from ..weights.run_folder import run_of
 
     config.load_checkpoint_path = find_model(config.load_checkpoint_path)
+    config.save_result_dir = config.save_result_dir or config.run_dir or run_of(config.load_checkpoint_path)
     require_free([config.save_result_dir], lock_name(config))
     target = os.path.join(config.save_result_dir, config.run_mode)
     require_ours(target, results_of(config.run_mode), option="--save_result_dir")

@@ -17,7 +17,8 @@ def main() -> None:
 
 def export(config: Config) -> None:
     """Write the file that config selects."""
-    from ..weights.side_file import adopt_evaluation, read_side_file, resolve_checkpoint_alias
+    from ..weights.run_folder import resolve_checkpoint_alias
+    from ..weights.side_file import adopt_evaluation, read_side_file
 
     options = config.export_config
     options.ckpt_file = resolve_checkpoint_alias(options.ckpt_file)

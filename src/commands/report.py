@@ -14,7 +14,7 @@ from ..model_utils.config import Config, get_config
 def main(argv: Sequence[str] | None = None) -> None:
     parser = OptionParser(description=__doc__)
     parser.add_argument("result_dirs", metavar="RESULT_DIR", nargs="+",
-                        help="save_result_dir of train.py and eval.py (with train_record.jsonl, val/, ckpt_0/); "
+                        help="a run's folder, such as runs/detection/1 (with train_record.jsonl, val/, ckpt_0/); "
                              "several are compared")
     parser.add_argument("--output",
                         help="file to write (default: RESULT_DIR/report.html, or ./report.html for several runs)")
@@ -57,7 +57,8 @@ def compare(folders: Sequence[str], options: argparse.Namespace) -> str:
     from ..core.console import LOG
     from ..runs.comparison import ComparedRun, read_settings, run_names, write_comparison
     from ..runs.record import read_record
-    from ..weights.side_file import find_checkpoints, side_file
+    from ..weights.run_folder import find_checkpoints
+    from ..weights.side_file import side_file
 
     if options.data_dir or options.config_path:
         raise UserError("--data_dir and --config_path apply only to a single run: a comparison shows no images")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..core import errors, interrupts
 from ..core.console import LOG, Console
 from ..model_utils.config import COMMAND_LINE, Config, get_config
-from ..model_utils.local_adapter import clear_launcher_variables, is_scheduler, rank_label
+from ..model_utils.local_adapter import clear_launcher_variables, is_scheduler, launcher_variable, rank_label
 from ..model_utils.mindspore_version import require_mindspore
 
 if TYPE_CHECKING:
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def check_paths(config: Config, folder: str = "") -> "EvaluationSet | None":
-    """Return the data to score on while training, or None if eval_epochs is 0. In config, an alias of a run's
-    checkpoint (RUN/best, RUN/last) is replaced by its path. folder is the working directory of the training if it is
-    not the current one.
+    """Return the data to score on while training, or None if eval_epochs is 0. In config, a run's folder or an alias of
+    its checkpoint (RUN/best, RUN/last) is replaced by the checkpoint's path, and the output folders are set; a new run
+    gets its folder when all else is right. folder is the working directory of the training if it is not the current
+    one: a launcher's process, which writes there.
 
     Raises UserError for missing data or checkpoints, for a folder that another training writes into, for frozen layers
     without weights, for an increasing learning rate, and if the output would replace files that are not this project's.
@@ -26,25 +27,42 @@ def check_paths(config: Config, folder: str = "") -> "EvaluationSet | None":
     from ..data.manifest import read_manifest
     from ..evaluation.evaluator import scoring_set
     from ..model_utils.combinations import check_schedule
-    from ..weights.side_file import checkpoints_to_resume, require_checkpoint, resolve_checkpoint_alias
+    from ..weights.run_folder import (
+        RUNS,
+        checkpoints_to_resume,
+        resolve_checkpoint_alias,
+        settle_outputs,
+        start_run,
+    )
+    from ..weights.side_file import require_checkpoint
 
     check_schedule(config.train_config)
-    require_free(written_folders(config, folder), "training")
-    config.load_checkpoint_path = resolve_checkpoint_alias(config.load_checkpoint_path)
-    if not folder:  # a launcher backs up the earlier folder completely
+    network = config.net_config
+    config.load_checkpoint_path = resolve_checkpoint_alias(config.load_checkpoint_path, latest=config.resume)
+    network.load_backbone_path = resolve_checkpoint_alias(network.load_backbone_path)
+    manifest = read_manifest(config)
+    has_folder = settle_outputs(config, several=bool(folder or config.distribute or launcher_variable()))
+    if has_folder:
+        require_free(written_folders(config, folder), "training")
+    if not folder and has_folder:  # a launcher backs up the earlier folder completely
         require_room(config)
-    data = scoring_set(config, read_manifest(config))
+    data = scoring_set(config, manifest)
     has_weights = config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume
     if config.train_config.freeze != "none" and not has_weights:
         raise errors.UserError(f"train_config.freeze is {config.train_config.freeze}, but there are no weights to "
                                "freeze; set load_checkpoint_path or net_config.load_backbone_path")
     if config.load_checkpoint_path:
         require_checkpoint(config.load_checkpoint_path)
+    elif config.resume and not has_folder:
+        raise errors.UserError(f"resume is true, but there is no checkpoint to resume from: neither ckpt_0 nor "
+                               f"{os.path.join(RUNS, network.task)} exists here; set --run_dir to the run's folder")
     elif config.resume:
         checkpoints = os.path.join(folder, config.save_checkpoint_path, "ckpt_0")
         checkpoints_to_resume(os.path.normpath(checkpoints) if folder else checkpoints)  # the folder may not exist yet
     elif config.net_config.load_backbone_path:
         require_checkpoint(config.net_config.load_backbone_path, "backbone checkpoint (net_config.load_backbone_path)")
+    if not has_folder:
+        start_run(config)
     return data
 
 
@@ -52,10 +70,11 @@ def require_room(config: Config) -> None:
     """Raise UserError if a run would replace files that are not this project's."""
     from ..core.backups import require_ours
     from ..runs.record import is_record, loss_chart_path
-    from ..weights.side_file import CHECKPOINTS
+    from ..weights.run_folder import CHECKPOINTS, IS_SETTINGS, SETTINGS
 
     record = os.path.join(config.save_result_dir, "train_record.jsonl")
     require_ours(record, is_record, loss_chart_path, "--save_result_dir")
+    require_ours(os.path.join(config.save_result_dir, SETTINGS), IS_SETTINGS, option="--save_result_dir")
     if config.enable_save_ckpt:
         require_ours(os.path.join(config.save_checkpoint_path, "ckpt_0"), CHECKPOINTS, option="--save_checkpoint_path")
     if config.tensorboard:
@@ -121,9 +140,11 @@ def train(config: Config, data: "EvaluationSet | None", target: str, rank: int, 
     from ..training import engine
     from ..training.data_preview import preview_data
     from ..training.resume_commands import commands_for
-    from ..weights.side_file import BEST_NAME
+    from ..weights.run_folder import BEST_NAME, write_settings
 
     train_set = TrainSet(config, rank, rank_size, target)
+    if rank == 0:
+        write_settings(config)
     preview_data(config, train_set, rank)
     try:
         with profiling(config.need_profiler, config.profiler_path):

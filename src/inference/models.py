@@ -6,7 +6,8 @@ from typing import Any
 from ..core.errors import UserError
 from ..model_utils.config import COMMAND_LINE, OPTIONS, Config
 from ..model_utils.mindspore_version import require_mindspore
-from ..weights.side_file import fixed_settings, read_exported, read_side_file, resolve_checkpoint_alias, side_file
+from ..weights.run_folder import resolve_checkpoint_alias
+from ..weights.side_file import fixed_settings, read_exported, read_side_file, side_file
 from .onnx_cache import load_through_onnx
 from .onnx_detector import load_onnx, read_onnx
 
@@ -22,7 +23,7 @@ def is_exported(path: str) -> bool:
 
 
 def find_model(path: str) -> str:
-    """Return the file of a model, aliases resolved (resolve_checkpoint_alias).
+    """Return the file of a model, given the file, its run's folder or an alias (resolve_checkpoint_alias).
 
     Raises UserError if the model needs MindSpore, as all but ONNX files do, and it is missing.
     """

@@ -30,6 +30,7 @@ PAD = "eval_config.pad"  # there, sides are rounded up by (side | pad) + 1
 # If not blank, these override the other, there and here.
 OVERRIDES = {"export_load_ckpt": "export_config.ckpt_file", "export_format": "export_config.export_format",
              "export_name": "export_config.export_name"}
+OUTPUTS = ("save_checkpoint_path", "save_result_dir")  # blank ones are the current folder there
 PLACEHOLDER = "/path/to/"  # the prefix of paths that the user has to fill in
 # Only float types: an integer type would change the values.
 FLOAT = r"""["']?(?:np\.|numpy\.)?float\d*["']?"""
@@ -63,6 +64,9 @@ def translate(settings: dict[str, Any], rules: Rules,
         sink = [name for name in ("enable_data_sink", "data_sink_steps") if name in settings]
         ignored += [f"{name} {settings[name]} (the data sink is off there)" for name in sink]
         settings = {name: value for name, value in settings.items() if name not in sink}
+    if is_zoo:
+        settings = {name: value if str(value or "").strip() or name not in OUTPUTS else "." for name, value in
+                    settings.items()}
     for name, value in settings.items():
         kind = rules.get(name, {}).get("kind", "")
         if name in IGNORED:

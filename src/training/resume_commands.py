@@ -4,6 +4,7 @@ import shlex
 import sys
 
 from ..core.project import command, relative_to_user, user_directory
+from ..weights.run_folder import run_of
 
 
 def resume_command(checkpoint: str, rank_size: int) -> str:
@@ -26,14 +27,17 @@ def resume_command(checkpoint: str, rank_size: int) -> str:
 def commands_for(checkpoint: str, data_dir: str, result_dir: str) -> str:
     """Return lines with the commands that evaluate, report, try and export a checkpoint, relative to the user's folder.
 
-    data_dir is the data set, or an empty string if the run has none; result_dir is its save_result_dir.
+    data_dir is the data set, or an empty string if the run has none; result_dir is its save_result_dir. The commands
+    name the run's folder if it holds both.
     """
-    checkpoint, result_dir = relative_to_user(checkpoint), relative_to_user(result_dir or ".")
-    evaluation = ["--data_dir", relative_to_user(data_dir) or "DATA", "--load_checkpoint_path", checkpoint]
+    result_dir, run = result_dir or ".", run_of(checkpoint)
+    in_run = bool(run) and os.path.realpath(run) == os.path.realpath(result_dir)
+    model, result_dir = relative_to_user(run if in_run else checkpoint), relative_to_user(result_dir)
+    place = [] if in_run or result_dir == "." else ["--save_result_dir", result_dir]
     steps = [
-        ("eval.py", *evaluation, *(["--save_result_dir", result_dir] if result_dir != "." else [])),
+        ("eval.py", "--data_dir", relative_to_user(data_dir) or "DATA", "--load_checkpoint_path", model, *place),
         ("tools/report.py", result_dir),
-        ("tools/predict.py", "--load_checkpoint_path", checkpoint, "--input", "IMAGES", "--output", "detections"),
-        ("export.py", "--export_config.ckpt_file", checkpoint, "--export_config.export_format", "ONNX"),
+        ("tools/predict.py", "--load_checkpoint_path", model, "--input", "IMAGES", "--output", "detections"),
+        ("export.py", "--export_config.ckpt_file", model, "--export_config.export_format", "ONNX"),
     ]
     return "\n".join(["next:", *(f"  {command(script)} {shlex.join(args)}" for script, *args in steps)])

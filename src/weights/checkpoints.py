@@ -3,6 +3,7 @@ import contextlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -17,18 +18,8 @@ from ..core.errors import UserError
 from ..core.files import atomic_write, link_or_copy, write_json
 from ..network.architectures import architecture_of, is_complete_network
 from ..tasks import TASKS, head_names
-from .side_file import (
-    BEST_NAME,
-    CHECKPOINTS,
-    HAS_SIDE_FILE,
-    cached_exports,
-    checkpoint_path,
-    checkpoints_to_resume,
-    find_checkpoints,
-    require_checkpoint,
-    side_file,
-    write_order,
-)
+from .run_folder import BEST_NAME, CHECKPOINTS, checkpoints_to_resume, find_checkpoints, write_order
+from .side_file import HAS_SIDE_FILE, cached_exports, checkpoint_path, require_checkpoint, side_file
 from .source_names import ZOO_PREFIX
 from .zoo import CHECKSUM, check_sizes
 
@@ -213,11 +204,23 @@ class CheckpointFolder:
             self.keep_best(best)
             LOG.info(f"copied the best checkpoint so far: {best}")
 
-    def best_step(self) -> int:
-        """The step of the best checkpoint, 0 if it is missing or damaged."""
-        with contextlib.suppress(UserError, KeyError):
-            return int(read_checkpoint(self.best)["step"].asnumpy())
-        return 0
+    def best_step(self, pause: float = 1.0) -> int:
+        """The step of the best checkpoint, 0 if there is none.
+
+        A file that cannot be read is tried again twice, after `pause` seconds. Raises UserError if that fails, too: the
+        file may be intact, so it must not be replaced as if it were missing.
+        """
+        if not os.path.lexists(self.best):
+            return 0
+        for attempts_left in (2, 1, 0):
+            try:
+                return int(read_checkpoint(self.best)["step"].asnumpy())
+            except (UserError, KeyError) as error:
+                problem = f"the best checkpoint, {self.best}, cannot be read ({error})"
+            if attempts_left:
+                LOG.warning(f"{problem}; trying again")
+                time.sleep(pause)
+        raise UserError(f"{problem}; to resume without it, move it away")
 
     def keep_best(self, path: str) -> None:
         """Keep a checkpoint and its side file as the folder's best, exempt from rotation; replaces the previous."""

@@ -1,14 +1,12 @@
-"""Side files: the JSON description next to a checkpoint or an exported file. Names and order of a run's checkpoints."""
+"""Side files: the JSON description next to a checkpoint or an exported file."""
 import glob
-import json
 import os
-import re
 import shlex
 from collections.abc import Callable
 from typing import Any
 
 from ..core import errors
-from ..core.backups import contains_files, contains_mark, has_companion
+from ..core.backups import contains_mark, has_companion
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.kinds import is_boolean, is_count, is_int64, is_number, is_positive, is_string, is_text, list_of, one_of
@@ -41,12 +39,10 @@ PYTORCH = (".pth", ".pt", ".pth.tar")  # extensions of PyTorch's weight files
 def require_checkpoint(path: str, what: str = "checkpoint (--load_checkpoint_path)") -> str:
     """Return path if it is a checkpoint file, else raise UserError.
 
-    The message names the latest checkpoint in a folder, and the converter for a PyTorch or model-zoo file.
+    The message names the converter for a PyTorch or model-zoo file.
     """
     if path and os.path.isdir(path):
-        inside = find_checkpoints(path) or find_checkpoints(os.path.join(path, "ckpt_0"))
-        hint = f"its latest checkpoint is {inside[-1]}" if inside else "it contains no checkpoint"
-        raise UserError(f"{what} is a folder: {path}; {hint}")
+        raise UserError(f"{what} is a folder without checkpoints: {path}")
     errors.require_file(path, what)
     if path.lower().endswith(PYTORCH):
         convert = f"{command('tools/convert_centernet.py')} --ckpt_file {shlex.quote(path)} --output_file NAME.ckpt"
@@ -76,83 +72,8 @@ def checkpoint_path(path: str) -> str:
     return path if path.endswith(".ckpt") else f"{path}.ckpt"
 
 
-# Tests for backups.back_up_existing: a model file with a side file, and a folder with a run's checkpoints.
+# A test for backups.back_up_existing: a model file with a side file.
 HAS_SIDE_FILE = has_companion(side_file, '"net_config"', '"input_type"')
-CHECKPOINTS = contains_files("centernet-*", ".centernet-*")
-CHECKPOINT_NAME = re.compile(r"centernet-\d+_(\d+)(\.\d+)?\.ckpt")
-BEST_NAME = "centernet-best.ckpt"
-
-
-def resolve_checkpoint_alias(path: str) -> str:
-    """Resolve RUN/best and RUN/last to the best or latest checkpoint in a run's folder or its ckpt_0; other paths stay.
-
-    Raises UserError if there is none.
-    """
-    folder, name = os.path.split(path)
-    if name not in ("best", "last") or os.path.exists(path):
-        return path
-    folders = (folder or ".", os.path.join(folder, "ckpt_0"))
-    for candidate in folders:
-        if found := _best_in(candidate) if name == "best" else find_checkpoints(candidate):
-            return os.path.normpath(found[-1])
-    backup = _latest_backup(os.path.join(folder, "ckpt_0"))
-    hint = f"; {backup} is the previous run's latest" if backup else ""
-    if name == "best":
-        latest = any(map(find_checkpoints, folders))
-        hint = "; eval_epochs keeps one" + (f"; {os.path.join(folder, 'last')} is the latest" if latest else hint)
-    raise UserError(f"{path} stands for the {'best' if name == 'best' else 'latest'} checkpoint in "
-                    f"{folder or 'this folder'} or its ckpt_0, but there is none{hint}")
-
-
-def _best_in(folder: str) -> list[str]:
-    """The path of the best checkpoint in a run's folder as a list, which is empty if there is none."""
-    best = os.path.join(folder, BEST_NAME)
-    return [best] if os.path.isfile(best) else []
-
-
-def find_checkpoints(folder: str) -> list[str]:
-    """Paths of a run's checkpoints in a folder, in writing order."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    matches = [match for name in names if (match := CHECKPOINT_NAME.fullmatch(name))]
-    found = [(os.path.join(folder, match[0]), int(match[1])) for match in matches]
-    return [path for path, step in sorted(found, key=lambda entry: (write_order(entry[0]), entry[1], entry[0]))]
-
-
-def checkpoints_to_resume(folder: str) -> list[str]:
-    """Paths of the checkpoints in a run's folder, latest first, the best last. Raises UserError if there is none."""
-    found = [*reversed(find_checkpoints(folder)), *_best_in(folder)]
-    if not found:
-        hint = "set --load_checkpoint_path or --save_checkpoint_path"
-        if backup := _latest_backup(folder):
-            hint = f"--load_checkpoint_path {shlex.quote(backup)} resumes from the previous run's latest"
-        raise UserError(f"no checkpoint in {folder} to resume from; {hint}")
-    return found
-
-
-def _latest_backup(folder: str) -> str:
-    """The latest checkpoint in the last of the backups folder.1, folder.2, ..., or an empty string."""
-    inside = {number: find_checkpoints(f"{folder}.{number}") for number in _backup_numbers(folder)}
-    return next((found[-1] for _, found in sorted(inside.items(), reverse=True) if found), "")
-
-
-def _backup_numbers(folder: str) -> list[int]:
-    """The numbers of the backups folder.1, folder.2, ... (backups.back_up_existing)."""
-    parent, name = os.path.split(folder)
-    names = os.listdir(parent or ".") if os.path.isdir(parent or ".") else []
-    return [int(match[1]) for other in names if (match := re.fullmatch(re.escape(name) + r"\.(\d+)", other))]
-
-
-def write_order(checkpoint: str) -> int:
-    """A checkpoint's position in its folder's writing order, from 1, as stated in its side file; 0 if it states none.
-
-    Steps do not show the order, since a run that resumes with another batch size renumbers them. Nor do file times,
-    which copying changes.
-    """
-    try:
-        with open(side_file(checkpoint), encoding="utf-8") as file:
-            return int(json.load(file)["written"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return 0
 
 
 def describe_model(config: Config, manifest: dict) -> dict:

@@ -23,7 +23,7 @@ from src.model_utils.local_adapter import (
 )
 from src.runs.record import read_scores, read_training_log
 from src.weights.checkpoints import read_checkpoint
-from src.weights.side_file import find_checkpoints
+from src.weights.run_folder import find_checkpoints
 from tests.conftest import (
     ROOT,
     TINY,

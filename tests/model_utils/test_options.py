@@ -6,6 +6,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.inference.options import OptionParser
+from src.weights.run_folder import resolve_checkpoint_alias
 from src.weights.side_file import require_checkpoint
 from tests.conftest import ROOT, assert_user_error, user_error
 
@@ -186,8 +187,8 @@ def test_argparses_errors_are_one_sentence(run_without):
     assert "--input" not in done.stderr
 
 
-def test_a_folder_is_not_a_checkpoint_and_its_newest_is_named(tmp_path, run_without):
-    """The last written one, not the one with the highest step."""
+def test_a_folder_stands_for_its_newest_checkpoint(tmp_path, run_without):
+    """The last written one, not the one with the highest step; a folder without one is named."""
     folder = tmp_path / "ckpt_0"
     folder.mkdir()
     with pytest.raises(UserError, match=str(tmp_path)) as error:
@@ -197,9 +198,7 @@ def test_a_folder_is_not_a_checkpoint_and_its_newest_is_named(tmp_path, run_with
         (folder / f"{name}.ckpt").touch()
         (folder / f"{name}.json").write_text(f'{{"written": {order}}}')
     for path in (folder, tmp_path):
-        with pytest.raises(UserError, match="centernet-1_10.ckpt") as error:
-            require_checkpoint(str(path))
-        assert "centernet-3_30" not in str(error.value)
+        assert resolve_checkpoint_alias(str(path)) == str(folder / "centernet-1_10.ckpt")
     for args in (["eval.py", "--load_checkpoint_path", folder], ["export.py", "--export_config.ckpt_file", folder],
                  ["tools/predict.py", "--load_checkpoint_path", folder, "--input", ROOT, "--output", tmp_path / "x"]):
         assert_one_sentence(run_without(*args), "centernet-1_10.ckpt")

@@ -45,7 +45,7 @@ def find_problems(run, code, output, step):
     """The problems after a training on a full disk, as sentences; step: that of the last checkpoint before it."""
     from src.runs.record import read_training_log
     from src.weights.checkpoints import read_checkpoint
-    from src.weights.side_file import find_checkpoints
+    from src.weights.run_folder import find_checkpoints
 
     problems = []
     last = output.strip().splitlines()[-1]

@@ -51,7 +51,7 @@ def start(folder, records, steps, save_every, resume):
 
 def saved_step(folder):
     """The step of the newest checkpoint, or 0 if there is none."""
-    from src.weights.side_file import CHECKPOINT_NAME, find_checkpoints
+    from src.weights.run_folder import CHECKPOINT_NAME, find_checkpoints
 
     found = find_checkpoints(os.path.join(folder, "ckpt_0"))
     return int(CHECKPOINT_NAME.fullmatch(os.path.basename(found[-1]))[1]) if found else 0
@@ -125,7 +125,7 @@ def compare(folders, steps):
 
     from src.runs.record import read_training_log
     from src.weights.checkpoints import read_checkpoint
-    from src.weights.side_file import find_checkpoints
+    from src.weights.run_folder import find_checkpoints
 
     problems = []
     records = [read_training_log(os.path.join(folder, "train_record.jsonl")) for folder in folders]

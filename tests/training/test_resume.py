@@ -15,7 +15,7 @@ from src.core.errors import UserError
 from src.runs.record import read_training_log
 from src.training import resume
 from src.weights.checkpoints import CheckpointFolder, read_checkpoint
-from src.weights.side_file import checkpoints_to_resume, find_checkpoints, resolve_checkpoint_alias
+from src.weights.run_folder import checkpoints_to_resume, find_checkpoints, resolve_checkpoint_alias
 from tests.conftest import ROOT, TINY, lines_with, train_least
 
 DATA = SimpleNamespace(images=20, images_per_step=4, manifest={"classes": ["a", "b"], "objects": 30})

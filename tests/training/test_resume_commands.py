@@ -30,6 +30,16 @@ def test_commands_are_relative_to_the_launchers_folder(in_log0, monkeypatch):
     assert report == "  python ../../project/tools/report.py ."
 
 
+def test_commands_name_a_runs_folder(in_log0):
+    """If it has both the checkpoints and the results."""
+    (in_log0 / "settings.yaml").write_text("# CenterNet on MindSpore\n")
+    commands = commands_for("ckpt_0/last.ckpt", "/data", "").splitlines()[1:]
+    assert commands[0] == "  python ../project/eval.py --data_dir /data --load_checkpoint_path LOG0"
+    assert all(" LOG0" in line and "ckpt" not in line.replace("ckpt_file", "") for line in commands)
+    elsewhere = commands_for("ckpt_0/last.ckpt", "/data", "results")
+    assert "LOG0/ckpt_0/last.ckpt --save_result_dir LOG0/results" in elsewhere
+
+
 def test_on_several_servers_the_checkpoints_folder_is_moved_first(in_log0, monkeypatch):
     """A launch would rename it."""
     def instruction(checkpoint):

@@ -26,7 +26,8 @@ from src.training.detector import TrainingDetector
 from src.training.ema import WeightAverage
 from src.training.scoring import Scoring, join_records, measure_of, start_scoring
 from src.weights.checkpoints import EMA_PREFIX, CheckpointFolder, load_weights, read_checkpoint, save_weights
-from src.weights.side_file import find_checkpoints, read_side_file, side_file
+from src.weights.run_folder import find_checkpoints
+from src.weights.side_file import read_side_file, side_file
 from tests.conftest import (
     TINY,
     assert_user_error,

@@ -13,8 +13,9 @@ from mindspore import Parameter, Tensor
 from mindspore.train import checkpoint_pb2
 
 from src.core.errors import UserError
+from src.weights import checkpoints
 from src.weights.checkpoints import CheckpointFolder, newest_checkpoint, read_checkpoint, read_parameters, save_weights
-from src.weights.side_file import find_checkpoints, resolve_checkpoint_alias
+from src.weights.run_folder import find_checkpoints, resolve_checkpoint_alias
 from tests.conftest import ROOT, assert_user_error
 
 
@@ -355,3 +356,27 @@ def test_slices_numbers_and_strings_are_read(tmp_path):
     read = read_parameters(str(tmp_path / "y.ckpt"))
     assert list(read) == ["w", "half", "lr", "n", "yes", "text"]
     assert read["text"] == "words" and read["w"].asnumpy()[-1] == 299_999
+
+
+def test_a_best_checkpoint_that_cannot_be_read_is_not_taken_as_missing(tmp_path, monkeypatch, console):
+    """A read that fails once is repeated; one that keeps failing ends the resume, and the file stays."""
+    folder = CheckpointFolder(str(tmp_path / "c"), 9, {})
+    assert folder.best_step() == 0
+    folder.keep_best(save(folder, 3))
+    reads = iter([UserError("busy"), None])
+
+    def read(path):
+        if problem := next(reads):
+            raise problem
+        return read_checkpoint(path)
+
+    monkeypatch.setattr(checkpoints, "read_checkpoint", read)
+    assert folder.best_step(pause=0) == 3
+    output = console.readouterr().out
+    assert folder.best in output and "busy" in output and "again" in output
+    monkeypatch.undo()
+    with open(folder.best, "r+b") as file:
+        file.truncate(20)
+    with pytest.raises(UserError, match=r"centernet-best\.ckpt.*move it away"):
+        folder.best_step(pause=0)
+    assert os.path.getsize(folder.best) == 20
