@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ..core import errors
 from ..core.errors import UserError
+from ..core.project import next_steps
 from ..inference.options import OptionParser
 from ..model_utils.config import get_config
 
@@ -52,9 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             data_preview.save_batch(path, batch, image_ids, layout, config.net_config, train.metainfo)
     if train.is_sound and val.is_sound:
         show("conversion and evaluation accept this data set")
-        return 0
-    show("conversion or evaluation rejects this data set or skips some of its images: see above")
-    return 1
+    else:
+        show("conversion or evaluation rejects this data set or skips some of its images: see above")
+    if train.images:
+        LOG.info(next_steps(("src/dataset.py", *config.recipe(), "--coco_data_dir", config.data_dir, "--mindrecord_dir",
+                             "mindrecord")))
+    return 0 if train.is_sound and val.is_sound else 1
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:

@@ -7,6 +7,7 @@ from ..core import interrupts
 from ..core.console import LOG, show
 from ..core.errors import UserError
 from ..core.locks import locked
+from ..core.project import next_steps
 from ..data.coco import Split, chosen_task, find_split
 from ..data.conversion import convert
 from ..data.manifest import manifest_path
@@ -45,7 +46,10 @@ def main() -> None:
         except KeyboardInterrupt:
             raise interrupts.Interrupted(f"nothing was written to {config.mindrecord_dir}; "
                                          "run the same command to start over") from None
+    folder = config.mindrecord_dir
     show(f"{manifest['images']} images ({manifest['images_without_objects']} without objects), "
          f"{manifest['objects']} objects, {len(manifest['classes'])} classes; "
          f"{len(manifest['skipped'])} images or objects skipped; "
-         f"{time.time() - start:.1f} s; {manifest_path(config.mindrecord_dir, config.mindrecord_prefix)}")
+         f"{time.time() - start:.1f} s; {manifest_path(folder, config.mindrecord_prefix)}")
+    data = ["--mindrecord_dir", folder, "--data_dir", config.coco_data_dir]
+    LOG.info(next_steps(("train.py", *config.recipe(), *data, "--eval_epochs", "4")))

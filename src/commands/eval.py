@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..core import errors
 from ..core.console import LOG, show
+from ..core.project import next_steps, relative_to_user
 from ..model_utils.config import Config, get_config
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ def evaluate(config: Config) -> None:
     # Slow to load, and not needed for --help, a wrong option or a wrong path.
     from ..core.locks import locked
     from ..evaluation import evaluator
+    from ..inference.models import uses_of
     from ..model_utils.combinations import unused_in_evaluation
     from ..native.extensions import require_extensions
     from ..tasks import task_of
+    from ..weights.run_folder import run_of
     from ..weights.side_file import adopt_evaluation
 
     require_extensions()
@@ -74,3 +77,5 @@ def evaluate(config: Config) -> None:
     data = evaluator.read_evaluation_set(split, detector.description, config)
     with locked([config.save_result_dir], lock_name(config)):
         evaluator.evaluate(detector, data, config, show)
+    report = [("tools/report.py", relative_to_user(config.save_result_dir or "."))] if data.scoring else []
+    LOG.info(next_steps(*report, *uses_of(run_of(model.path) or model.path)))

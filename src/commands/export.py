@@ -1,6 +1,7 @@
 """Export a checkpoint as a MindIR, ONNX or (on Ascend) AIR model that outputs decoded detections."""
 from ..core import errors
 from ..core.console import LOG, show
+from ..core.project import next_steps
 from ..model_utils.config import Config, get_config
 from ..model_utils.mindspore_version import require_mindspore
 
@@ -25,6 +26,7 @@ def export(config: Config) -> None:
     description = read_side_file(options.ckpt_file, "checkpoint (--export_config.ckpt_file)")
     # Slow to load, and not needed for --help, a wrong option or a wrong path.
     from ..inference.detector import export_detector, export_onnx, load_detector, require_room
+    from ..inference.models import is_exported, uses_of
     from ..model_utils.combinations import unused_in_export
     from ..model_utils.device_adapter import set_device
     from ..network.architectures import check_input
@@ -47,4 +49,6 @@ def export(config: Config) -> None:
                              from_bytes, config.use_ema)
     LOG.info(f"loaded {options.ckpt_file}{detector.weights}")
     write = export_onnx if options.export_format == "ONNX" else export_detector
-    write(detector, options, config.eval_config, show)
+    path = write(detector, options, config.eval_config, show)
+    if is_exported(path):  # AIR files are for other programs
+        LOG.info(next_steps(*uses_of(path)))

@@ -9,7 +9,6 @@ kitti_{train,val,test}.json for 3D boxes, which COCO and KITTI can have.
 import argparse
 import glob
 import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from ..core import errors
 from ..core.backups import MARK, contains_mark, require_ours
 from ..core.errors import UserError
 from ..core.files import atomic_folder
-from ..core.project import command
+from ..core.project import next_steps
 from ..inference.options import OptionParser
 
 if TYPE_CHECKING:
@@ -64,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_skipped(labels.skipped)
     LOG.info(summary(labels))
     write(options.input, options.output, coco_files(labels))
-    show(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}; next: {command('src/dataset.py')} "
-         f"--coco_data_dir {shlex.quote(options.output)} --mindrecord_dir mindrecord")
+    show(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}")
+    LOG.info(next_steps(("tools/check_dataset.py", "--data_dir", options.output),
+                        ("src/dataset.py", "--coco_data_dir", options.output, "--mindrecord_dir", "mindrecord")))
 
 
 def check_folders(source: str, output: str) -> None:

@@ -6,12 +6,10 @@ objects dim, location, depth, rotation_y, alpha, truncated and occluded.
 """
 import argparse
 import os
-import shlex
 
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.project import command
 from ..data.scenes import CATEGORIES, FARTHEST, NEAREST, OBJECTS, Placement, draw_scene
 from ..inference.options import OptionParser
 from .make_shapes_dataset import Drawing, add_options, make_dataset, require_new_output, write_annotations, write_images
@@ -65,5 +63,3 @@ def main() -> None:
         raise UserError(f"--train is {options.train}, --val {options.val}, --seed {options.seed}; expected at least 1 "
                         "image of each and a seed of at least 0")
     make_dataset(options, write_split)
-    folder = shlex.quote(options.output)
-    print(f"next: {command('src/dataset.py')} --coco_data_dir {folder} --mindrecord_dir mindrecord")

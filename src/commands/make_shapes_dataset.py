@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.project import next_steps
 from ..data import stick_figures
 from ..data.stick_figures import SUPERSAMPLING
 from ..inference.options import OptionParser
@@ -197,6 +198,7 @@ def make_dataset(options: argparse.Namespace, write: Callable[[str, str, int, ar
         for split, count in (("train", options.train), ("val", options.val)):
             print(f"{split}: {count} images, {write(partial, split, count, options)} objects")
         os.replace(partial, options.output)
+    print(next_steps(("src/dataset.py", "--coco_data_dir", options.output, "--mindrecord_dir", "mindrecord")))
 
 
 def main() -> None:

@@ -8,15 +8,18 @@ from ..core import interrupts
 from ..core.backups import require_ours
 from ..core.console import LOG, log_skipped, show
 from ..core.errors import UserError
+from ..core.project import next_steps
 from ..core.suggest import suggest
 from ..data.labels.formats import endings
 from ..imaging.headers import IMAGE_ENDINGS
 from ..inference.calibrations import USAGE, calibrations
 from ..inference.files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
+from ..inference.models import uses_of
 from ..inference.options import OptionParser, add_model_options, device_options, open_model_of
 from ..inference.predictor import NO_HEATMAP, Predictor
 from ..model_utils.config import load_defaults
 from ..tasks import task_of
+from ..weights.run_folder import run_of
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
@@ -61,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if interrupts.INTERRUPTS.requested:
         raise interrupts.Interrupted(f"{folder} contains the results so far; "
                                      "the same command backs it up and starts over")
+    further = [step for step in uses_of(run_of(model.path) or model.path) if step[0] != "tools/predict.py"]
+    LOG.info(next_steps(*further))
     return 1 if files.skipped else 0
 
 

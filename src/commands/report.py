@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core import errors
 from ..core.errors import UserError
+from ..core.project import next_steps
 from ..inference.options import OptionParser
 from ..model_utils.config import Config, get_config
 
@@ -42,6 +43,8 @@ def report(folder: str, options: argparse.Namespace, config: Config) -> str:
     for path in (record, scores, detections):
         if not os.path.isfile(path):
             LOG.warning(f"{path} not found; continuing without it")
+    if not os.path.isfile(scores):
+        LOG.info(scores_from(folder))
     content: dict[str, Any] = {"record_path": record if os.path.isfile(record) else None,
                                "metrics": read_metrics(scores)}
     if os.path.isfile(detections):
@@ -74,6 +77,8 @@ def compare(folders: Sequence[str], options: argparse.Namespace) -> str:
         missing = [os.path.relpath(path, folder) for path in (record, scores, description) if not os.path.isfile(path)]
         for path in missing:
             LOG.warning(f"{os.path.join(folder, path)} not found; continuing without it")
+        if not os.path.isfile(scores):
+            LOG.info(scores_from(folder))
         runs.append(ComparedRun(
             name, folder, *(read_record(record) if os.path.isfile(record) else ([], [])), read_metrics(scores),
             read_settings(description) if os.path.isfile(description) else None, missing,
@@ -83,6 +88,17 @@ def compare(folders: Sequence[str], options: argparse.Namespace) -> str:
     names = ", ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
     write_comparison(output, options.title or names, runs)
     return output
+
+
+def scores_from(folder: str) -> str:
+    """A line with the command that makes the scores of a run, with the data set in its settings, if they are there."""
+    from ..model_utils.config import read_config_file
+    from ..weights.run_folder import SETTINGS, is_run
+
+    known = is_run(folder)
+    data = read_config_file(os.path.join(folder, SETTINGS)).get("data_dir") if known else ""
+    return next_steps(("eval.py", "--data_dir", data or "DATA", "--load_checkpoint_path", folder,
+                       *([] if known else ["--save_result_dir", folder])))
 
 
 def find_files(folder: str) -> list[str]:

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ def command(script: str, installed: bool = INSTALLED) -> str:
         return COMMANDS.get(script, f"python -m centernet {os.path.splitext(os.path.basename(script))[0]}")
     root = min(os.path.relpath(ROOT, user_directory()), ROOT, key=len)
     return f"python {shlex.quote(os.path.normpath(os.path.join(root, script)))}"
+
+
+def next_steps(*steps: Sequence[str]) -> str:
+    """Lines with the commands that usually follow, each (script, argument, ...), from the user's folder."""
+    return "\n".join(["next:", *(f"  {command(script)} {shlex.join(args)}" for script, *args in steps)])
 
 
 def how_to_install(extra: str = "", installed: bool = INSTALLED) -> str:

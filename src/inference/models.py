@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.errors import UserError
+from ..core.project import relative_to_user
 from ..model_utils.config import COMMAND_LINE, OPTIONS, Config
 from ..model_utils.mindspore_version import require_mindspore
 from ..weights.run_folder import resolve_checkpoint_alias
@@ -31,6 +32,16 @@ def find_model(path: str) -> str:
     if ending(path) != ".onnx":
         require_mindspore()
     return path
+
+
+def uses_of(model: str) -> list[tuple[str, ...]]:
+    """The commands (script, argument, ...) that use a model, given its file or its run's folder: detect, and export a
+    checkpoint or serve an exported file."""
+    model, exported = relative_to_user(model), is_exported(model)
+    option = f"--{ending(model)[1:]}" if exported else "--load_checkpoint_path"
+    further = ("tools/serve.py", option, model) if exported else (
+        "export.py", "--export_config.ckpt_file", model, "--export_config.export_format", "ONNX")
+    return [("tools/predict.py", option, model, "--input", "IMAGES", "--output", "detections"), further]
 
 
 @dataclass

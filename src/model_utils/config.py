@@ -113,6 +113,7 @@ def compose(files: Sequence[str], layers: Sequence[tuple[str, dict[str, Any]]]) 
         notes = notes + new_notes
     config = Config(nest(values))
     config._origins, config._defaults, config._notes = origins, defaults, notes
+    config._recipe = list(files)
     config._files = [*files, *(where for where, settings in layers if settings)]
     check_network(config)
     return config

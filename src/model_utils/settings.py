@@ -8,10 +8,12 @@ DEFAULTS = "default_config.yaml"  # where a value comes from, like a file's path
 class Config:
     """Nested settings as attributes: config.train_config.batch_size."""
 
-    # Set by config.compose, for the outermost Config: {parameter: its origin}, {parameter: default}, files, remarks.
+    # Set by config.compose, for the outermost Config: {parameter: its origin}, {parameter: default}, all files and
+    # layers, the files of --config_path, remarks.
     _origins: dict[str, str]
     _defaults: dict[str, Any]
     _files: list[str]
+    _recipe: list[str]
     _notes: list[str]
 
     if TYPE_CHECKING:
@@ -39,6 +41,10 @@ class Config:
         """{"eval_config.K": 10, ...}: the values set by a file or the command line that differ from the defaults."""
         return {name: value for name, value in self.parameters().items()
                 if self._origins[name] != DEFAULTS and value != self._defaults[name]}
+
+    def recipe(self) -> list[str]:
+        """The configuration files as arguments, ["--config_path", path, ...]."""
+        return [arg for path in self._recipe for arg in ("--config_path", path)]
 
     def summary(self) -> str:
         """The files read, each value that differs from default_config.yaml, and ignored settings, as lines."""

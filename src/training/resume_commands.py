@@ -3,7 +3,8 @@ import os
 import shlex
 import sys
 
-from ..core.project import command, relative_to_user, user_directory
+from ..core.project import next_steps, relative_to_user, user_directory
+from ..inference.models import uses_of
 from ..weights.run_folder import run_of
 
 
@@ -37,7 +38,5 @@ def commands_for(checkpoint: str, data_dir: str, result_dir: str) -> str:
     steps = [
         ("eval.py", "--data_dir", relative_to_user(data_dir) or "DATA", "--load_checkpoint_path", model, *place),
         ("tools/report.py", result_dir),
-        ("tools/predict.py", "--load_checkpoint_path", model, "--input", "IMAGES", "--output", "detections"),
-        ("export.py", "--export_config.ckpt_file", model, "--export_config.export_format", "ONNX"),
     ]
-    return "\n".join(["next:", *(f"  {command(script)} {shlex.join(args)}" for script, *args in steps)])
+    return next_steps(*steps, *uses_of(run if in_run else checkpoint))

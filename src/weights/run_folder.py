@@ -86,8 +86,13 @@ def run_of(path: str) -> str:
     folder = os.path.dirname(os.path.abspath(path))
     if CHECKPOINT_FOLDER.fullmatch(os.path.basename(folder)):
         folder = os.path.dirname(folder)
+    return os.path.relpath(folder) if is_run(folder) else ""
+
+
+def is_run(folder: str) -> bool:
+    """Whether a folder is that of a run: it has the settings of one."""
     settings = os.path.join(folder, SETTINGS)
-    return os.path.relpath(folder) if os.path.isfile(settings) and IS_SETTINGS(settings) else ""
+    return os.path.isfile(settings) and IS_SETTINGS(settings)
 
 
 def newest_run(task: str = "*") -> str:

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from setup import dependencies
-from src.core.project import INSTALLED, command, how_to_install
+from src.core import project
+from src.core.project import INSTALLED, command, how_to_install, next_steps
 from src.core.project import ROOT as PROJECT
 from src.core.version import version
 from tests.conftest import ROOT
@@ -127,3 +128,12 @@ def test_the_package_starts_commands_by_name():
     assert run("--help")[1] == listed
     code, output, error = run("predcit")
     assert (code, output) == (2, "") and "predcit" in error and "predict" in error
+
+
+def test_the_next_commands_hold_from_the_users_folder(tmp_path, monkeypatch):
+    """With quoted arguments, a line each; for a process of a launcher from the launcher's folder."""
+    monkeypatch.setattr(project, "ROOT", str(tmp_path / "project"))
+    monkeypatch.chdir(tmp_path)
+    text = next_steps(("eval.py", "--data_dir", "my data"), ("tools/report.py", "runs/detection/1"))
+    assert text.splitlines() == ["next:", "  python project/eval.py --data_dir 'my data'",
+                                 "  python project/tools/report.py runs/detection/1"]
