@@ -25,7 +25,7 @@ def _check(name: str) -> int:
     from ..model_utils.config import get_config
     from ..model_utils.local_adapter import require_device
 
-    config = get_config("")
+    config = get_config("", script=name)
     LOG.info(config.summary())
     if not config.enable_modelarts:  # which copies them first
         importlib.import_module(f"{__package__}.{name}").check_paths(config)

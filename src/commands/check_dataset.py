@@ -15,7 +15,7 @@ from ..model_utils.config import get_config
 
 def main(argv: Sequence[str] | None = None) -> int:
     options, arguments = parse(argv)
-    config = get_config(__doc__, arguments)
+    config = get_config(__doc__, arguments, "check_dataset")
 
     # Slow to load, so not before there is something to do.
     from ..core.console import LOG, show

@@ -34,7 +34,7 @@ def check_paths(config: Config) -> Split:
 
 
 def main() -> None:
-    config = get_config(__doc__)
+    config = get_config(__doc__, script="dataset")
     LOG.info(config.summary())
     require_mindspore()
     start = time.time()

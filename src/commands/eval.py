@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    config = get_config(__doc__)
+    config = get_config(__doc__, script="eval")
     LOG.info(config.summary())
     from ..model_utils.moxing_adapter import modelarts
 

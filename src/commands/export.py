@@ -7,7 +7,7 @@ from ..model_utils.mindspore_version import require_mindspore
 
 
 def main() -> None:
-    config = get_config(__doc__)
+    config = get_config(__doc__, script="export")
     LOG.info(config.summary())
     require_mindspore()
     from ..model_utils.moxing_adapter import modelarts

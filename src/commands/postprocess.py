@@ -8,7 +8,7 @@ from ..model_utils.config import get_config
 
 
 def main() -> None:
-    config = get_config(__doc__)
+    config = get_config(__doc__, script="postprocess")
     LOG.info(config.summary())
     # Slow to load, and not needed for --help or a wrong option.
     from ..core.backups import require_ours

@@ -20,7 +20,7 @@ def planned_export(config: Config) -> dict:
 
 
 def main() -> None:
-    config = get_config(__doc__)
+    config = get_config(__doc__, script="preprocess")
     LOG.info(config.summary())
     from ..data import coco as coco_files
     from ..inference.models import is_exported, open_model

@@ -90,7 +90,7 @@ def written_folders(config: Config, folder: str = "") -> list[str]:
 
 
 def main() -> None:
-    config = get_config(__doc__)
+    config = get_config(__doc__, script="train")
     alone = not config.distribute and config.origin("distribute") == COMMAND_LINE
     if sys.stdout.isatty() and not alone:  # other ranks may print on the terminal, too
         LOG.handlers = [Console(rank_label())]

@@ -1,23 +1,20 @@
 """Command-line options of the tools."""
 import argparse
 import re
+import sys
 from typing import Any, NoReturn
 
 from ..core.console import be_quiet
 from ..core.errors import UserError
-from ..core.suggest import suggest
+from ..core.other_names import given_options, unknown
 from ..core.version import version
 from ..model_utils.config import load_defaults
 from .models import Model, find_model, is_exported, open_model
 
-# Options of other detectors that are spelled too differently to be suggested.
-SYNONYMS = {"--conf": "--score_thresh", "--source": "--input", "--weights": "--load_checkpoint_path",
-            "--imgsz": "--input_res", "--project": "--output", "--name": "--output", "--device": "--device_target",
-            "--max_requests": "--queue"}
 DEVICE_OPTIONS = ("device_target", "runtime", "onnx_provider")
 BY_PROXY = "removed: a proxy in front of the service does that, see docs/serving.md"
 REMOVED = {"--body_seconds": BY_PROXY, "--header_seconds": BY_PROXY,
-           "--allow_urls": "removed: the service accepts images, not URLs",
+           "--max_requests": "did you mean --queue?", "--allow_urls": "removed: the service accepts images, not URLs",
            "--address_file": "removed: the output line `serving on` has the address"}
 
 
@@ -35,10 +32,16 @@ class OptionParser(argparse.ArgumentParser):
         if add_quiet:
             self.add_argument("--quiet", action="store_true", help="print only warnings and results")
         self.add_argument("--version", action="version", version=f"centernet {version()}")
+        self.given: list[str] = []  # to parse_args, which accepts no unknown options
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse like argparse. Raises UserError for unknown options."""
+        self.given = list(sys.argv[1:] if args is None else args)
+        return super().parse_args(args, namespace)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse like argparse; --quiet silences the log. Raises UserError for an option with an empty value."""
-        options, unknown = super().parse_known_args(args, namespace)
+        options, left = super().parse_known_args(args, namespace)
         for action in self._actions:
             values = getattr(options, action.dest, None)
             values = values if isinstance(values, list) else [values]
@@ -47,16 +50,18 @@ class OptionParser(argparse.ArgumentParser):
                 raise UserError(f"{'/'.join(action.option_strings)} is empty; give it a value or leave it out")
         if getattr(options, "quiet", False):
             be_quiet()
-        return options, unknown
+        return options, left
 
     def error(self, message: str) -> NoReturn:
-        """Raise UserError with argparse's message and a suggestion."""
-        match = re.match(r"unrecognized arguments: (-\S+)", message)
-        name = match[1].split("=")[0] if match else ""
+        """Raise UserError with argparse's message; unknown options, which may be why others are missing, come first."""
         known = self._option_string_actions
-        near = SYNONYMS[name] if SYNONYMS.get(name) in known else suggest(name, known)
-        hint = REMOVED.get(name) or (f"did you mean {near}?" if near else "--help lists all options")
-        raise UserError(f"{message}; {hint}")
+        names = {option.lstrip("-") for option in known}
+        left = {name: value for name, value in given_options(self.given)
+                if not {f"--{name}", f"-{name}"} & known.keys()}
+        lines = [f"no option --{name}; {REMOVED.get(f'--{name}') or unknown(name, value, names)}"
+                 for name, value in left.items()]
+        is_other = not message.startswith("unrecognized arguments: ") or not lines
+        raise UserError("\n".join([*lines, *([message] if is_other else [])]))
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -2,15 +2,15 @@
 import argparse
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from ..core.console import be_quiet
 from ..core.errors import UserError
+from ..core.other_names import given_options, unknown
 from ..core.project import ROOT
-from ..core.suggest import suggest
 from ..core.version import version
 from . import zoo
 from .combinations import check_network
@@ -21,11 +21,6 @@ from .settings import as_text as as_text  # re-exported
 DEFAULT_CONFIG = os.path.join(ROOT, "default_config.yaml")
 
 COMMAND_LINE, OPTIONS = "the command line", "the options"  # origins of values, besides files
-# Options of other detectors, of the model zoo's README and of predict.py that are spelled too differently to suggest.
-OTHERS = {"imgsz": "dataset_config.input_res_train", "epochs": "epoch_size",
-          "lr0": "train_config.MultiDecay.learning_rate", "weights": "load_checkpoint_path",
-          "onnx": "load_checkpoint_path", "mindir": "load_checkpoint_path", "device": "device_target",
-          "COCO_ROOT": "coco_data_dir"}
 FLAGS = ("quiet",)  # a missing value means true
 METAVARS = {"bool": "true|false", "int": "N", "float": "X", "list": "LIST", "text": "TEXT", "path": "PATH",
             "output": "PATH"}
@@ -67,24 +62,23 @@ def _read_defaults(path: str) -> tuple[dict[str, Any], dict[str, str], Rules, li
     return {name: values[name] for name in rules}, helps, rules, notes
 
 
-def get_config(description: str, argv: Sequence[str] | None = None) -> Config:
+def get_config(description: str, argv: Sequence[str] | None = None, script: str = "") -> Config:
     """Parse the command line (argv, default sys.argv) of an entry script into a Config.
 
-    --quiet makes the log quiet from here on. Raises UserError for an unknown parameter (with a suggestion), a wrong
-    type or an invalid value.
+    script, its name ("train"), is for answers to unknown options, which may depend on it. --quiet makes the log quiet
+    from here on. Raises UserError for unknown parameters (with answers), a wrong type or an invalid value.
     """
     values, helps, rules = load_defaults()
     try:
-        options, unknown = _parser(description, values, helps, rules).parse_known_args(argv)
+        options, left = _parser(description, values, helps, rules).parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(f"{error}; options are written --name value") from error
-    if unknown:
-        name = unknown[0].lstrip("-").split("=")[0]
-        if not unknown[0].startswith("-"):
-            raise UserError(f"unexpected argument {unknown[0]!r}; options are written --name value")
-        raise UserError(_unknown("option", name, [*values, "config_path"]))
     given = {name: value for name, value in vars(options).items() if value is not None}
-    config = compose(given.pop("config_path", []), [(COMMAND_LINE, given)])
+    files = given.pop("config_path", [])
+    if left:
+        settings = values | {name: value for path in files for name, value in read_config_file(path).items()} | given
+        raise UserError(_unknown_arguments(left, {**values, "config_path": ""}, settings, script))
+    config = compose(files, [(COMMAND_LINE, given)])
     if config.quiet:
         be_quiet()
     return config
@@ -164,7 +158,7 @@ def merge(values: dict[str, Any], changes: dict[str, Any], rules: Rules, where: 
             outer = name.rpartition(".")[0]
             if outer in rules:
                 raise UserError(f"{where}: {outer} is a value, not a section")
-            raise UserError(f"{where}: {_unknown('parameter', name, rules)}")
+            raise UserError(f"{where}: {_unknown('parameter', name, value, rules, values | changes)}")
         merged[name] = checked(name, value, rules[name], where)
     return merged
 
@@ -202,22 +196,30 @@ def _parser(description: str, values: dict[str, Any], helps: dict[str, str], rul
     return parser
 
 
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message about an unknown option or parameter, with a suggestion."""
+def _unknown(kind: str, name: str, value: Any, known: Mapping[str, Any], settings: Mapping[str, Any],
+             script: str = "") -> str:
+    """The message about an unknown option or parameter, with an answer; settings has the schedule and the optimizer in
+    use."""
     if name in zoo.IGNORED:
         return f"no {kind} {name}: {zoo.IGNORED[name]}"
-    names = list(known)
-    if OTHERS.get(name) in names:
-        return f"no {kind} {name}; did you mean {OTHERS[name]}?"
-    last = name.lower().split(".")[-1]
-    lasts = {known_name.lower().split(".")[-1]: known_name for known_name in reversed(names)}
-    near: str | None
-    if last in lasts and name.lower() not in map(str.lower, names):  # the right name without or in a wrong section
-        near = lasts[last]
-    else:
-        near = suggest(name, names) or lasts.get(suggest(last, lasts) or "")
-    hint = f"; did you mean {near}?" if near else "; --help lists them all"
-    return f"no {kind} {name}{hint}"
+    in_use = {what: str(settings[f"train_config.{parameter}"])
+              for what, parameter in (("schedule", "lr_schedule"), ("optimizer", "optimizer"))}
+    text = "" if value is None else str(value)
+    prefix = "--" if kind == "option" else ""
+    return f"no {kind} {prefix}{name}; {unknown(name, text, known, script, in_use, prefix)}"
+
+
+def _unknown_arguments(words: list[str], known: Mapping[str, Any], settings: Mapping[str, Any], script: str) -> str:
+    """The message about the arguments that argparse left over: a line for each option, and for the first other
+    word."""
+    lines = []
+    if not (word := words[0]).startswith("-"):
+        is_file = word.lower().endswith((".yaml", ".yml"))
+        hint = f"did you mean --config_path {word}?" if is_file else "options are written --name value"
+        lines = [f"unexpected argument {word!r}; {hint}"]
+        words = [f"--{word}" for word in words if "=" in word]  # name=value, as YOLO takes it
+    return "\n".join(lines + [_unknown("option", name, value, known, settings, script)
+                              for name, value in dict(given_options(words)).items() if name not in known])
 
 
 def _read_yaml(path: str) -> list[Any]:
