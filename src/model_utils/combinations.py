@@ -9,6 +9,7 @@ from ..tasks import AUTO, TASKS, Task, metric_labels, task_of
 from .local_adapter import launcher_variable
 from .settings import Config
 
+SECTIONS = {"optimizer": ("Adam", "AdamW", "SGD"), "lr_schedule": ("MultiDecay", "PolyDecay", "CosineDecay")}
 Unused = list[tuple[Any, str, list[str]]]  # [(whether the condition holds, the condition, parameters without effect)]
 
 
@@ -81,9 +82,6 @@ def unused_in_training(config: Config) -> list[str]:
     network, options, data = config.net_config, config.train_config, config.dataset_config
     weights = config.load_checkpoint_path or config.resume
     optimizer, schedule = f"train_config.{options.optimizer}", f"train_config.{options.lr_schedule}"
-    others = [f"train_config.{name}." for name in ("Adam", "AdamW", "SGD") if name != options.optimizer]
-    schedules = ("MultiDecay", "PolyDecay", "CosineDecay")
-    other_schedules = [f"train_config.{name}." for name in schedules if name != options.lr_schedule]
     return _unused(config, [
         *_unused_anywhere(config, network.arch), *_unused_sizes(config),
         (not config.distribute and not launcher_variable(), "distribute is false", ["device_num"]),
@@ -108,12 +106,10 @@ def unused_in_training(config: Config) -> list[str]:
         (not config.enable_lossscale or not options.dynamic_loss_scale, "the loss scale is not dynamic",
          ["train_config.loss_scale_window"]),
         (options.freeze == "backbone", "train_config.freeze is backbone", ["train_config.backbone_lr_factor"]),
-        (True, f"train_config.optimizer is {options.optimizer}", others),
-        (True, f"train_config.lr_schedule is {options.lr_schedule}", other_schedules),
         (options.optimizer == "SGD", "train_config.optimizer is SGD", [f"{schedule}.eps"]),
         (not getattr(options, options.optimizer).weight_decay, f"{optimizer}.weight_decay is 0",
          [f"{optimizer}.decay_filter"]),
-    ]) + _never_divided(config)
+    ]) + _unused_sections(config) + _never_divided(config)
 
 
 def unused_in_evaluation(config: Config, arch: str, as_onnx: bool, task: Task) -> list[str]:
@@ -172,6 +168,21 @@ def _unused_sizes(config: Config) -> Unused:
             (not keep_res, "eval_config.keep_res is false", ["eval_config.pad_multiple"])]
 
 
+def _unused_sections(config: Config) -> list[str]:
+    """Messages about parameters of the optimizers and schedules that are not in use, with those that are."""
+    messages, changed = [], config.changed()
+    for parameter, sections in SECTIONS.items():
+        used = getattr(config.train_config, parameter)
+        for section in (name for name in sections if name != used):
+            names = [name for name in changed if name.startswith(f"train_config.{section}.")]
+            same = [name.replace(f".{section}.", f".{used}.") for name in names]
+            instead = ", ".join(name for name in same if name in config.parameters())
+            if names:
+                messages.append(f"without effect, since train_config.{parameter} is {used}: {', '.join(names)}; set "
+                                f"train_config.{parameter} {section} to use it{instead and f', or set {instead}'}")
+    return messages
+
+
 def _never_divided(config: Config) -> list[str]:
     """A message in a list if a training ends before its rate is divided for the first time."""
     options, epochs = config.train_config, config.epoch_size
@@ -182,13 +193,10 @@ def _never_divided(config: Config) -> list[str]:
 
 
 def _unused(config: Config, rows: Unused) -> list[str]:
-    """A message for each row whose condition holds and that names a changed parameter.
-
-    A section's name with a trailing dot stands for all its parameters.
-    """
+    """A message for each row whose condition holds and that names a changed parameter."""
     messages = []
     for holds, condition, names in rows:
-        unused = [name for name in config.changed() if name in names or f"{name.rpartition('.')[0]}." in names]
+        unused = [name for name in config.changed() if name in names]
         if holds and unused:
             messages.append(f"without effect, since {condition}: {', '.join(unused)}")
     return messages

@@ -9,7 +9,7 @@ from src.model_utils import combinations
 from src.model_utils.config import load_defaults
 from src.tasks import task_of
 from src.tasks.detection import DETECTION
-from tests.conftest import ROOT, TINY, assert_user_error, call_script, user_error
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, lines_with, user_error
 
 
 def assert_messages(messages, expected):
@@ -67,8 +67,10 @@ def names_in(text):
      "net_config.reg_offset is false: net_config.reg_loss"),
     (["train_config.backbone_lr_factor", 0.1, "train_config.freeze", "backbone"],
      "train_config.freeze is backbone: train_config.backbone_lr_factor"),
-    (["train_config.AdamW.weight_decay", 0.1, "train_config.SGD.momentum", 0.5],
-     "train_config.optimizer is Adam: train_config.AdamW.weight_decay, train_config.SGD.momentum"),
+    (["train_config.AdamW.weight_decay", 0.1],
+     "train_config.optimizer is Adam: train_config.AdamW.weight_decay, train_config.Adam.weight_decay"),
+    (["train_config.SGD.momentum", 0.5], "train_config.optimizer is Adam: train_config.SGD.momentum"),
+    (["train_config.SGD.momentum", 0.5, "train_config.optimizer", "SGD"], None),
     (["train_config.PolyDecay.power", 1], "train_config.lr_schedule is MultiDecay: train_config.PolyDecay.power"),
     (["train_config.MultiDecay.eps", 1e-4, "train_config.optimizer", "SGD"],
      "train_config.optimizer is SGD: train_config.MultiDecay.eps"),
@@ -83,6 +85,25 @@ def names_in(text):
 def test_parameters_without_effect_in_a_training(args, expected, make_config):
     options = [f"--{arg}" if index % 2 == 0 else arg for index, arg in enumerate(args)]
     assert_messages(combinations.unused_in_training(make_config(*options)), expected)
+
+
+@pytest.mark.parametrize("args, use", [
+    (["train_config.PolyDecay.learning_rate", 1], "set train_config.lr_schedule PolyDecay"),
+    (["train_config.PolyDecay.learning_rate", 1], "train_config.MultiDecay.learning_rate"),
+    (["train_config.PolyDecay.learning_rate", 1, "train_config.lr_schedule", "CosineDecay"],
+     "train_config.CosineDecay.learning_rate"),
+    (["train_config.AdamW.weight_decay", 1, "train_config.optimizer", "SGD"], "set train_config.optimizer AdamW"),
+])
+def test_a_parameter_of_another_schedule_or_optimizer_names_the_one_in_use(args, use, make_config):
+    options = [f"--{arg}" if index % 2 == 0 else arg for index, arg in enumerate(args)]
+    message, = lines_with(combinations.unused_in_training(make_config(*options)), args[0])
+    assert use in message
+
+
+def test_the_sections_are_those_of_the_configuration():
+    rules = load_defaults()[2]
+    for parameter, sections in combinations.SECTIONS.items():
+        assert list(sections) == rules[f"train_config.{parameter}"]["choices"]
 
 
 def test_a_learning_rate_that_is_never_divided(make_config):
