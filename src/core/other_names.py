@@ -38,7 +38,7 @@ RATE = ("did you mean --train_config.{schedule}.learning_rate, the rate of the s
 ONE_OBJECT = "CenterNet needs no IoU threshold, as each peak of its heatmap is one object"
 SOFT = "--eval_config.SOFT_NMS turns its soft-NMS on or off"
 SCORE = ("did you mean --eval_config.score_thresh? It selects what is drawn; scores count all detections",
-         "did you mean --score_thresh?")
+         "did you mean --score_thresh?", "did you mean --score?")
 HALF = (Answer("did you mean --export_config.export_format ONNX --export_config.onnx_dtype float16?",
                commands="export"),
         Answer("did you mean --train_config.amp_level O2?", commands="train"),
@@ -98,7 +98,7 @@ TABLE: dict[str, tuple[str | Answer, ...]] = {
     "iou iou_thres iou_thr": (f"{ONE_OBJECT}; {SOFT}", ONE_OBJECT),
     "nms agnostic_nms": (f"CenterNet needs no NMS, as each peak of its heatmap is one object; {SOFT}",
                          "CenterNet needs no NMS, as each peak of its heatmap is one object"),
-    "conf conf_thres score_thr threshold": SCORE,
+    "conf conf_thres score_thr score_thresh threshold confidence": SCORE,
     "max_det max_per_img": (
         "did you mean --eval_config.K?", "the recipe's eval_config.K limits the detections; --score_thresh selects"),
     "source": ("did you mean --input?", "did you mean --input_dir?", "did you mean --data_dir?"),
@@ -140,7 +140,8 @@ ANSWERS = {name: answers for names, answers in TABLE.items() for name in names.s
 
 def unknown(name: str, value: str, known: Collection[str], script: str = "", in_use: Mapping[str, str] | None = None,
             prefix: str = "--") -> str:
-    """The end of the message about an unknown option or parameter: its successor, or what it may have meant.
+    """The end of the message about an unknown option or parameter: its successor, or what it may have meant; ""
+    if neither is known.
 
     Args: value, as given, "" without one; known, the names that this command accepts, without --; script, the
     command's, "train"; in_use {"schedule": ..., "optimizer": ...}, the names of train_config's sections that have an
@@ -157,7 +158,7 @@ def unknown(name: str, value: str, known: Collection[str], script: str = "", in_
     near = None if is_known else lasts.get(last)  # the right name without or in a wrong section
     if not near and last not in ANSWERS:
         near = suggest(name, names) or lasts.get(suggest(last, lasts) or "")
-    return f"did you mean {prefix}{near}?" if near else "--help lists them all"
+    return f"did you mean {prefix}{near}?" if near else ""
 
 
 def _answer(answers: Iterable[str | Answer], value: str, known: Collection[str], script: str,

@@ -58,8 +58,8 @@ class OptionParser(argparse.ArgumentParser):
         names = {option.lstrip("-") for option in known}
         left = {name: value for name, value in given_options(self.given)
                 if not {f"--{name}", f"-{name}"} & known.keys()}
-        lines = [f"no option --{name}; {REMOVED.get(f'--{name}') or unknown(name, value, names)}"
-                 for name, value in left.items()]
+        answers = {name: REMOVED.get(f"--{name}") or unknown(name, value, names) for name, value in left.items()}
+        lines = [f"no option --{name}; {answer or '--help lists them all'}" for name, answer in answers.items()]
         is_other = not message.startswith("unrecognized arguments: ") or not lines
         raise UserError("\n".join([*lines, *([message] if is_other else [])]))
 

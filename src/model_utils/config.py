@@ -206,7 +206,8 @@ def _unknown(kind: str, name: str, value: Any, known: Mapping[str, Any], setting
               for what, parameter in (("schedule", "lr_schedule"), ("optimizer", "optimizer"))}
     text = "" if value is None else str(value)
     prefix = "--" if kind == "option" else ""
-    return f"no {kind} {prefix}{name}; {unknown(name, text, known, script, in_use, prefix)}"
+    answer = unknown(name, text, known, script, in_use, prefix) or "--help lists them all"
+    return f"no {kind} {prefix}{name}; {answer}"
 
 
 def _unknown_arguments(words: list[str], known: Mapping[str, Any], settings: Mapping[str, Any], script: str) -> str:

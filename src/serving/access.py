@@ -24,6 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..core import errors
 from ..core.console import LOG
 from ..core.errors import UserError
+from ..core.other_names import unknown
+from .schema import PredictQuery
 
 HEADERS = ("X-Request-ID", "Retry-After")  # readable by pages of other origins
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -78,6 +80,12 @@ def problem(status: int, detail: Any, headers: Mapping[str, str] | None = None) 
     return JSONResponse({"detail": detail}, status, headers)
 
 
+def unknown_parameter(name: str) -> str:
+    """The message about a query parameter that POST /predict does not have, with the one that it may have meant."""
+    answer = unknown(name, "", PredictQuery.model_fields.keys(), prefix="")
+    return f"unknown parameter{answer and f', {answer}'}"
+
+
 def add_exception_handlers(app: FastAPI) -> None:
     """Let an application respond to exceptions with a schema.Problem."""
 
@@ -87,8 +95,11 @@ def add_exception_handlers(app: FastAPI) -> None:
         return problem(error.status_code, details.get(error.status_code, error.detail), error.headers)
 
     async def invalid_request(request: Request, error: Any) -> JSONResponse:
-        messages = {"extra_forbidden": "unknown parameter; see /docs"}
-        details = (f"{one['loc'][-1]}: {messages.get(one['type'], one['msg'])}" for one in error.errors())
+        wrong = [(str(one["loc"][-1]), one) for one in error.errors()]
+        details = [f"{name}: {unknown_parameter(name) if one['type'] == 'extra_forbidden' else one['msg']}"
+                   for name, one in wrong]
+        if any(one["type"] == "extra_forbidden" for _, one in wrong):
+            details.append(f"{request.url.path} takes {', '.join(PredictQuery.model_fields)}; see /docs")
         return problem(422, "; ".join(details))
 
     async def internal_error(request: Request, error: Exception) -> JSONResponse:

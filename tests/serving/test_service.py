@@ -172,13 +172,19 @@ def test_keypoints_are_answered_and_drawn():
 
 
 @pytest.mark.parametrize("query, part", [
-    ("scor=0.5", "scor: unknown parameter"), ("score=0.5&x=1", "x: "), ("format=gif", "format: "),
+    ("scor=0.5", "scor: unknown parameter, did you mean score?"),
+    ("conf=0.5", "conf: unknown parameter, did you mean score?"),
+    ("score_thresh=0.5", "did you mean score?"),
+    ("conf=0.5", "/predict takes score, calib, format"),
+    ("iou=0.5", "no IoU threshold"), ("zzz=1", "/predict takes score, calib, format"),
+    ("score=0.5&x=1", "x: "), ("format=gif", "format: "),
     ("score=nan", "score: "), ("score=-1", "score: "), ("score=abc", "score: "),
     ("url=http://a/x.jpg", "url: unknown parameter"), ("calib=700,700,320,96", "calib is for models with 3D boxes"),
     ("calib=/etc/passwd", "calib is for models with 3D boxes")])
 def test_unknown_and_wrong_parameters(query, part, service):
     status, _, content = service.call("POST", f"/predict?{query}", png())
     assert status == 422 and part in Problem.model_validate(content).detail
+    assert "--" not in content["detail"]
 
 
 def test_the_camera_of_a_request(tmp_path, monkeypatch):
