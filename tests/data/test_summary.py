@@ -1,5 +1,7 @@
 """src/data/summary.py: numbers computed by hand."""
 import dataclasses
+import glob
+import os
 
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from src.data.summary import Boxes, Recipe, collect, describe, describe_epoch, find_mismatches, long_sides
 from src.tasks.augmentation import whole_image
 from src.tasks.detection.targets import Layout
-from tests.conftest import lines_with, sample_of
+from src.training.data_preview import recipe_of
+from tests.conftest import ROOT, lines_with, sample_of
 
 SIZES = [(200, 100), (100, 400), (50, 50)]
 ROWS = [
@@ -84,11 +87,17 @@ def test_a_fitting_recipe_gives_no_warning():
     assert find_mismatches(FITTING, ["a", "b"], RECIPE) == []
 
 
+@pytest.mark.parametrize("path", glob.glob(f"{ROOT}/configs/*.yaml"), ids=os.path.basename)
+def test_our_recipes_give_no_warning_about_their_batches(path, make_config):
+    recipe = recipe_of(make_config("--config_path", path), 1)
+    assert lines_with(find_mismatches(boxes_of([100] * 200, [0] * 200, 1000), ["a"], recipe), "batch_size") == []
+
+
 @pytest.mark.parametrize("boxes, changes, expected", [
     (boxes_of([19.9] * 11 + [20] * 9, [0] * 10 + [1] * 10), {}, ["55 %", "20 pixels", "input_res_train"]),
     (boxes_of([30] * 20 + [12] * 10, [0] * 20 + [1] * 10), {}, ["100 %", " b ", "20 pixels"]),
     (boxes_of([30] * 20, [0] * 11 + [1] * 9), {}, ["10 boxes", "b (9)"]),
-    (FITTING, {"batch_size": 7}, ["train_config.batch_size is 7", "load_backbone_path"]),
+    (FITTING, {"batch_size": 2}, ["train_config.batch_size is 2", "load_backbone_path"]),
     (FITTING, {"batch_size": 9}, ["8 images", "train_config.batch_size 9 x 1 devices"]),
     (FITTING, {"ranks": 2}, ["8 images", "train_config.batch_size 8 x 2 devices"]),
     (FITTING, {"accumulate_steps": 2}, ["8 images", "train_config.batch_size 8 x accumulate_steps 2 x 1 devices"]),
@@ -110,7 +119,7 @@ def test_the_steps_of_an_epoch():
 
 def test_half_of_the_boxes_is_not_a_majority():
     assert find_mismatches(boxes_of([19] * 10 + [20] * 10, [0, 1] * 10), ["a", "b"], RECIPE) == []
-    assert find_mismatches(FITTING, ["a", "b"], dataclasses.replace(RECIPE, batch_size=7, from_scratch=False)) == []
+    assert find_mismatches(FITTING, ["a", "b"], dataclasses.replace(RECIPE, batch_size=2, from_scratch=False)) == []
     assert find_mismatches(FITTING, ["a", "b"], dataclasses.replace(RECIPE, max_objs=20)) == []
 
 
