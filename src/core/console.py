@@ -1,4 +1,5 @@
 """The log, and the progress of long work."""
+import contextlib
 import logging
 import sys
 import textwrap
@@ -46,19 +47,42 @@ def log_skipped(problems: Iterable[str]) -> None:
         LOG.warning(f"skipped {problem}")
 
 
+class Compilation:
+    """The seconds that this process has spent on compiling, which progress does not count."""
+
+    seconds = 0.0
+
+
+@contextlib.contextmanager
+def compiling(what: str) -> Iterator[None]:
+    """Log that the block compiles `what`, and keep its time out of the rates and times left of progress."""
+    LOG.info(f"compiling {what}")
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        Compilation.seconds += time.perf_counter() - start
+
+
 def progress(items: Iterable, what: str, total: int | None = None, every: float = 10.0) -> Iterator:
     """Iterate over items and report rate and time left: as a bar on a terminal, else in the log every few seconds.
 
-    total is for items without a length; None if it is unknown.
+    total is for items without a length; None if it is unknown. Time in `compiling` does not count.
     """
     total = len(items) if total is None and isinstance(items, Sized) else total
+    compiled = Compilation.seconds
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=what, total=total, disable=not LOG.isEnabledFor(logging.INFO))
+        bar = tqdm(items, desc=what, total=total, disable=not LOG.isEnabledFor(logging.INFO))
+        for item in bar:
+            if not bar.disable and (added := Compilation.seconds - compiled):
+                bar.start_t, bar.last_print_t = bar.start_t + added, bar.last_print_t + added
+                compiled += added
+            yield item
         return
-    start = last = time.time()
+    start = last = time.perf_counter() - compiled
     for done, item in enumerate(items, 1):
         yield item
-        now = time.time()
+        now = time.perf_counter() - Compilation.seconds
         if now - last >= every:
             last = now
             rate = done / (now - start)

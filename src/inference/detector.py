@@ -1,4 +1,5 @@
 """Detectors: networks of checkpoints and exported files, ready for inference; export of a detector."""
+import contextlib
 import json
 import os
 import tempfile
@@ -12,7 +13,7 @@ from mindspore import nn
 
 from ..core import interrupts
 from ..core.backups import require_ours
-from ..core.console import LOG
+from ..core.console import LOG, compiling
 from ..core.errors import UserError
 from ..core.files import atomic_write, write_json
 from ..core.project import how_to_install
@@ -86,7 +87,11 @@ class ExportedDetector:
         return time.perf_counter() - start
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        self.compiled = True
+        first, self.compiled = not self.compiled, True
+        with compiling("the exported network") if first else contextlib.nullcontext():
+            return self._output(batch)
+
+    def _output(self, batch: np.ndarray) -> np.ndarray:
         return self.graph(ms.Tensor(pad_batch(batch, self.batch_size))).asnumpy()[: len(batch)]
 
 

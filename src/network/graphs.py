@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import nn
 
 from ..core import interrupts
+from ..core.console import compiling
 from ..imaging.view import pad_batch
 
 MAX_GRAPHS = 4  # cached graphs of a fixed shape
@@ -50,7 +51,8 @@ class Graphs:
         cell = CompiledNetwork(self.network)
         if key is None:
             cell.set_inputs(self.any_shape)
-        with interrupts.INTERRUPTS.blocked():
+        sides = "inputs of any size" if key is None else f"inputs {list(key)}"
+        with interrupts.INTERRUPTS.blocked(), compiling(f"the network for {sides}"):
             cell.compile(ms.Tensor(batch))
         self.cells[key] = cell
         held = [shape for shape in self.cells if shape is not None]

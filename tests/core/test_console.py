@@ -1,13 +1,16 @@
 """src/core/console.py: the log in scripts and in other programs, --quiet, rank labels."""
+import contextlib
 import logging
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from src.commands import train
-from src.core.console import LOG, Console, be_quiet, log_skipped, progress, show
+from src.core import console as console_module
+from src.core.console import LOG, Console, be_quiet, compiling, log_skipped, progress, show
 from src.inference.options import OptionParser
 from src.model_utils.config import as_parameters, get_config
 from src.model_utils.local_adapter import rank_label
@@ -71,6 +74,62 @@ def test_a_quiet_terminal_has_no_bar(quiet, console, monkeypatch):
         monkeypatch.setattr(sys, "stderr", file)
         assert list(progress(range(3), "working")) == [0, 1, 2]
         assert ("working: 100%" in written()) != quiet
+
+
+class Clock:
+    """A clock that only its owner moves, instead of the module time."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def working(clock, seconds, compilations):
+    """Yield numbers, each after its seconds of work; before some, {number: seconds}, something is compiled."""
+    for number, duration in enumerate(seconds):
+        if number in compilations:
+            with compiling(f"graph {number}"):
+                clock.now += compilations[number]
+        clock.now += duration
+        yield number
+
+
+def test_progress_does_not_count_compilation(console, monkeypatch):
+    """Items of 2 s, of which the first compiles for 100 s and the sixth for 50 s: always 0.5 items per second, and no
+    line before 10 s of work."""
+    monkeypatch.setattr(console_module, "time", clock := Clock())
+    assert list(progress(working(clock, [2.0] * 11, {0: 100, 5: 50}), "detecting", total=11)) == list(range(11))
+    assert console.readouterr().out.splitlines() == [
+        "compiling graph 0", "detecting: 5/11, 0.50/s, 12 s left", "compiling graph 5",
+        "detecting: 10/11, 0.50/s, 2 s left"]
+
+
+def test_a_failed_compilation_does_not_count_either(console, monkeypatch):
+    monkeypatch.setattr(console_module, "time", clock := Clock())
+
+    def items():
+        with contextlib.suppress(ValueError), compiling("a graph"):
+            clock.now += 100
+            raise ValueError
+        yield from working(clock, [4.0] * 3, {})
+
+    list(progress(items(), "detecting"))
+    assert "detecting: 3, 0.25/s" in console.readouterr().out
+
+
+def test_a_bar_does_not_count_compilation(console, monkeypatch):
+    """Items of 0.2 s, of which the first compiles for 1000 s: 5 items per second, and no minutes left."""
+    clock = Clock()
+    monkeypatch.setattr(console_module, "time", clock)
+    monkeypatch.setattr("tqdm.std.time", lambda: clock.now)
+    with terminal(100) as (file, written):
+        monkeypatch.setattr(sys, "stderr", file)
+        assert len(list(progress(working(clock, [0.2] * 50, {0: 1000}), "detecting", total=100))) == 50
+        shown = written()
+    rates = [float(rate) for rate in re.findall(r"([\d.]+)it/s", shown)]
+    assert rates and all(abs(rate - 5) < 0.1 for rate in rates), shown
+    assert not re.search(r"<\d\d+:\d\d:|<[1-9]\d:", shown), shown
 
 
 @pytest.mark.parametrize("args, quiet", [

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.core.console import Compilation
 from src.imaging.reading import read_image
 from src.inference.detector import ExportedDetector
 from src.inference.pipeline import StageTimes, detect_all, make_inputs
@@ -242,6 +243,22 @@ def test_one_graph_computes_all_shapes_until_one_is_frequent(monkeypatch):
         assert len(sizes.cells) == 1
         sizes(batch)
     assert list(sizes.cells) == [None, (8, 3, 2)]
+
+
+def test_compilation_is_logged_and_its_time_is_kept_apart(console):
+    """Of a network and of an exported file, each once for a shape."""
+    batch = np.ones((1, 3, 5), np.float32)
+    network = Graphs(Doubled())
+    exported = ExportedDetector(lambda batch: 2 * batch, {"down_ratio": 4, "input_type": "float32", "input_res": None,
+                                                          "batch_size": 1})
+    for compute, words in ((network, "[1, 3, 5]"), (exported, "exported")):
+        before = Compilation.seconds
+        compute(batch)
+        assert (once := Compilation.seconds) > before
+        compute(batch)
+        assert Compilation.seconds == once
+        line, = console.readouterr().out.splitlines()
+        assert line.startswith("compiling ") and words in line
 
 
 @pytest.mark.slow
