@@ -20,6 +20,34 @@ class UserError(Exception):
     """
 
 
+class Problems:
+    """Collects the UserErrors of several checks, to report all of them at once.
+
+    >>> problems = Problems()
+    >>> with problems:
+    ...     raise UserError("epoch_size is 0")
+    >>> problems.found
+    ['epoch_size is 0']
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> bool:
+        if not isinstance(error, UserError):
+            return False
+        self.found += [line for line in str(error).split("\n") if line not in self.found]
+        return True
+
+    def raise_all(self) -> None:
+        """Raise a UserError with a line for each problem, if there are any."""
+        if self.found:
+            raise UserError("\n".join(self.found))
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call main(), which may return an exit code, print the log, and exit.
 

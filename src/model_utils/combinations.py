@@ -3,7 +3,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..core.console import LOG
-from ..core.errors import UserError
+from ..core.errors import Problems, UserError
 from ..network.architectures import check_detected_input, check_input, network_facts, resolved
 from ..tasks import AUTO, TASKS, Task, metric_labels, task_of
 from .local_adapter import launcher_variable
@@ -14,16 +14,21 @@ Unused = list[tuple[Any, str, list[str]]]  # [(whether the condition holds, the 
 
 
 def check_network(config: Config) -> None:
-    """Raise UserError for an invalid network, a network that does not fit the training's input size, and a best_metric
-    that the task does not have."""
-    options = config.net_config
-    _check_metric(config, metric_labels() if options.task == AUTO else task_of(options).metrics)
+    """Raise UserError, with a line for each: an invalid network, a network that does not fit the training's input size,
+    and a best_metric that the task does not have."""
+    options, problems = config.net_config, Problems()
+    with problems:
+        _check_metric(config, metric_labels() if options.task == AUTO else task_of(options).metrics)
     net_config = options.as_dict()
-    resolved(net_config)
-    check_input(network_facts(net_config), config.dataset_config.input_res_train, "dataset_config.input_res_train")
-    if options.dense_wh and options.cat_spec_wh:
-        raise UserError("net_config.dense_wh and cat_spec_wh are both true, but sizes are either dense or per class; "
-                        "set one of them to false")
+    with problems:
+        resolved(net_config)
+    with problems:
+        check_input(network_facts(net_config), config.dataset_config.input_res_train, "dataset_config.input_res_train")
+    with problems:
+        if options.dense_wh and options.cat_spec_wh:
+            raise UserError("net_config.dense_wh and cat_spec_wh are both true, but sizes are either dense or per "
+                            "class; set one of them to false")
+    problems.raise_all()
 
 
 def _check_metric(config: Config, metrics: Iterable[str]) -> None:

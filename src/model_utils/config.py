@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ..core.console import be_quiet
-from ..core.errors import UserError
+from ..core.errors import Problems, UserError
 from ..core.other_names import given_options, unknown
 from ..core.project import ROOT
 from ..core.version import version
@@ -97,10 +97,13 @@ def compose(files: Sequence[str], layers: Sequence[tuple[str, dict[str, Any]]]) 
     defaults, _, rules, notes = _read_defaults(DEFAULT_CONFIG)
     values, origins = defaults, dict.fromkeys(defaults, DEFAULTS)
     references: dict[str, str] = {}
+    problems = Problems()
     for where, settings in [*((path, read_config_file(path)) for path in files), *layers]:
-        values, references, names, new_notes = _merged(values, references, settings, rules, where)
-        origins |= dict.fromkeys(names, where)
-        notes = notes + new_notes
+        with problems:
+            values, references, names, new_notes = _merged(values, references, settings, rules, where)
+            origins |= dict.fromkeys(names, where)
+            notes = notes + new_notes
+    problems.raise_all()
     for name, other in references.items():
         value, new_notes = zoo.resolve_reference(name, values[other], rules[name])
         values = merge(values, {name: value}, rules, origins[name])
@@ -148,18 +151,21 @@ def read_config_file(path: str) -> dict[str, Any]:
 
 def merge(values: dict[str, Any], changes: dict[str, Any], rules: Rules, where: str) -> dict[str, Any]:
     """Return values with the changes applied, each converted and checked by its rule."""
-    merged = dict(values)
+    merged, problems = dict(values), Problems()
     sections = {name.rpartition(".")[0] for name in rules} | {name.split(".")[0] for name in rules if "." in name}
     for name, value in changes.items():
-        if name in sections:
-            problem = "is an empty section; leave it out" if value in (None, {}) else f"is a section, not {value}"
-            raise UserError(f"{where}: {name} {problem}; its parameters are {', '.join(_parameters(name, rules))}")
-        if name not in rules:
-            outer = name.rpartition(".")[0]
-            if outer in rules:
-                raise UserError(f"{where}: {outer} is a value, not a section")
-            raise UserError(f"{where}: {_unknown('parameter', name, value, rules, values | changes)}")
-        merged[name] = checked(name, value, rules[name], where)
+        with problems:
+            if name in sections:
+                problem = "is an empty section; leave it out" if value in (None, {}) else f"is a section, not {value}"
+                raise UserError(f"{where}: {name} {problem}; its parameters are {', '.join(_parameters(name, rules))}")
+            if name not in rules:
+                outer = name.rpartition(".")[0]
+                if outer in rules:
+                    raise UserError(f"{where}: {outer} is a value, not a section")
+                unknown_name = _unknown("parameter", name, value, rules, values | changes)
+                raise UserError(f"{where}: {unknown_name}")
+            merged[name] = checked(name, value, rules[name], where)
+    problems.raise_all()
     return merged
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from src.core import errors
 from src.core.interrupts import Interrupts
 from tests.conftest import ROOT, call_script, run_script
 
@@ -243,3 +244,18 @@ def test_the_exit_code_is_written_to_a_new_file(tmp_path):
     (tmp_path / "code").write_text("mine")
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, timeout=60)
     assert (tmp_path / "code").read_text() == "mine"
+
+
+def test_problems_are_raised_together():
+    problems = errors.Problems()
+    problems.raise_all()
+    for message in ("a is 1", "b is 2\nc is 3", "b is 2"):
+        with problems:
+            raise errors.UserError(message)
+    with problems:
+        pass
+    with pytest.raises(ValueError), problems:
+        raise ValueError("not the user's")
+    with pytest.raises(errors.UserError) as raised:
+        problems.raise_all()
+    assert str(raised.value) == "a is 1\nb is 2\nc is 3"

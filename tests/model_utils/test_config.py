@@ -122,6 +122,25 @@ def test_messages_about_broken_files(tmp_path, text, parts):
         get_config("t", ["--config_path", str(path)])
 
 
+def test_all_mistakes_of_files_and_the_command_line_are_named_at_once(tmp_path):
+    """A line each."""
+    path, other = tmp_path / "c.yaml", tmp_path / "d.yaml"
+    path.write_text("epochs: 3\nseed: -1\ntrain_config: {lr_schedule: Cosine}")
+    other.write_text("eval_config: {K: 0}")
+    with user_error(f"{path}: ", f"{other}: ", "epoch_size", "seed", "lr_schedule", "CosineDecay", "eval_config.K",
+                    "save_checkpoint_num") as raised:
+        get_config("t", ["--config_path", str(path), "--config_path", str(other), "--save_checkpoint_num", "0"])
+    assert str(raised.value).count("\n") == 4
+
+
+def test_all_contradictions_of_a_network_are_named_at_once():
+    with user_error("best_metric", "net_config.num_stacks", "input_res_train", "dense_wh") as raised:
+        get_config("t", ["--best_metric", "AP77", "--net_config.num_stacks", "[2, 2]", "--net_config.dense_wh", "true",
+                         "--net_config.cat_spec_wh", "true", "--net_config.arch", "hourglass",
+                         "--dataset_config.input_res_train", "[96, 96]"])
+    assert str(raised.value).count("\n") == 3
+
+
 NAMES = ["no", "Yes", "on", "off", "0123", "1.10", "1e3", "2001-01-01", "12:30", "~x", "it's", 'a "b"', "c\\d",
          "Größe", "矩"]
 
