@@ -27,10 +27,15 @@ def _check(name: str) -> int:
 
     config = get_config("", script=name)
     LOG.info(config.summary())
+    problems = errors.Problems()
     if not config.enable_modelarts:  # which copies them first
-        importlib.import_module(f"{__package__}.{name}").check_paths(config)
+        command = importlib.import_module(f"{__package__}.{name}")
+        with problems:
+            (command.check_paths if name == "train" else command.check_before)(config)
     if name != "dataset":  # which needs no device
-        require_device(config.device_target)
+        with problems:
+            require_device(config.device_target)
+    problems.raise_all()
     return 3 if config.quiet else 0
 
 

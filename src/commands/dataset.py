@@ -8,12 +8,13 @@ from ..core.console import LOG, show
 from ..core.errors import UserError
 from ..core.locks import locked
 from ..core.project import next_steps
-from ..data.coco import Split, chosen_task, find_split
+from ..data.coco import Split, check_expected, chosen_task, find_split, metainfo_of, read_for
 from ..data.conversion import convert
 from ..data.manifest import manifest_path
 from ..model_utils.config import Config, get_config
 from ..model_utils.mindspore_version import require_mindspore
 from ..model_utils.moxing_adapter import modelarts
+from ..tasks import task_of
 
 
 def check_paths(config: Config) -> Split:
@@ -31,6 +32,18 @@ def check_paths(config: Config) -> Split:
         raise UserError(f"{existing[0]} exists without the manifest of a finished conversion and is not overwritten; "
                         "choose another --mindrecord_prefix or --mindrecord_dir, or delete it first")
     return split
+
+
+def check_before(config: Config) -> None:
+    """All checks of a conversion that read only the annotation file, for a launcher. Raises UserError.
+
+    The file, which may be large, is read only if the configuration expects certain classes.
+    """
+    split = check_paths(config)
+    if config.dataset_config.num_classes or config.dataset_config.coco_classes or config.eval_config.valid_ids:
+        coco = read_for(config, split)
+        metainfo = task_of(config.net_config).targets.configured(metainfo_of(coco, task_of(config.net_config)), config)
+        check_expected(config, metainfo["classes"], metainfo["category_ids"], split.annotation)
 
 
 def main() -> None:

@@ -48,6 +48,30 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
         raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
 
 
+def check_before(config: Config) -> None:
+    """All checks of an evaluation that read only files, for a launcher. Raises UserError, with a line for each problem.
+
+    An annotation file that detections are not scored against is not read.
+    """
+    from ..data.coco import check_expected, read_coco
+    from ..evaluation.evaluator import check_annotations
+    from ..tasks import task_of
+    from ..weights.side_file import adopt_evaluation
+
+    model, split = check_paths(config)
+    problems = errors.Problems()
+    with problems:
+        adopt_evaluation(config, model.description, model.source)
+        model.check_fixed(config)
+    with problems:
+        if config.run_mode == "val" and config.enable_eval:
+            coco = read_coco(split.annotation, split.image_dir, task_of(model.description))
+            check_annotations(coco, split.annotation, model.description, config)
+        else:
+            check_expected(config, model.description["classes"], model.description["category_ids"], model.source)
+    problems.raise_all()
+
+
 def lock_name(config: Config) -> str:
     """The name of an evaluation's lock; evaluations on validation and test images write into different folders."""
     return f"{config.run_mode} evaluation"

@@ -4,8 +4,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ..core import errors, interrupts
+from ..core import interrupts
 from ..core.console import LOG, Console
+from ..core.errors import UserError
 from ..model_utils.config import COMMAND_LINE, Config, get_config
 from ..model_utils.local_adapter import clear_launcher_variables, is_scheduler, launcher_variable, rank_label
 from ..model_utils.mindspore_version import require_mindspore
@@ -20,13 +21,11 @@ def check_paths(config: Config, folder: str = "") -> "EvaluationSet | None":
     gets its folder when all else is right. folder is the working directory of the training if it is not the current
     one: a launcher's process, which writes there.
 
-    Raises UserError for missing data or checkpoints, for a folder that another training writes into, for frozen layers
-    without weights, for an increasing learning rate, and if the output would replace files that are not this project's.
+    Raises UserError for what check_training finds, for missing checkpoints, for a folder that another training writes
+    into, and if the output would replace files that are not this project's.
     """
     from ..core.locks import require_free
-    from ..data.manifest import read_manifest
-    from ..evaluation.evaluator import scoring_set
-    from ..model_utils.combinations import check_schedule
+    from ..training.checks import check_training
     from ..weights.run_folder import (
         RUNS,
         checkpoints_to_resume,
@@ -36,26 +35,20 @@ def check_paths(config: Config, folder: str = "") -> "EvaluationSet | None":
     )
     from ..weights.side_file import require_checkpoint
 
-    check_schedule(config.train_config)
     network = config.net_config
     config.load_checkpoint_path = resolve_checkpoint_alias(config.load_checkpoint_path, latest=config.resume)
     network.load_backbone_path = resolve_checkpoint_alias(network.load_backbone_path)
-    manifest = read_manifest(config)
+    data = check_training(config)
     has_folder = settle_outputs(config, several=bool(folder or config.distribute or launcher_variable()))
     if has_folder:
         require_free(written_folders(config, folder), "training")
     if not folder and has_folder:  # a launcher backs up the earlier folder completely
         require_room(config)
-    data = scoring_set(config, manifest)
-    has_weights = config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume
-    if config.train_config.freeze != "none" and not has_weights:
-        raise errors.UserError(f"train_config.freeze is {config.train_config.freeze}, but there are no weights to "
-                               "freeze; set load_checkpoint_path or net_config.load_backbone_path")
     if config.load_checkpoint_path:
         require_checkpoint(config.load_checkpoint_path)
     elif config.resume and not has_folder:
-        raise errors.UserError(f"resume is true, but there is no checkpoint to resume from: neither ckpt_0 nor "
-                               f"{os.path.join(RUNS, network.task)} exists here; set --run_dir to the run's folder")
+        raise UserError(f"resume is true, but there is no checkpoint to resume from: neither ckpt_0 nor "
+                        f"{os.path.join(RUNS, network.task)} exists here; set --run_dir to the run's folder")
     elif config.resume:
         checkpoints = os.path.join(folder, config.save_checkpoint_path, "ckpt_0")
         checkpoints_to_resume(os.path.normpath(checkpoints) if folder else checkpoints)  # the folder may not exist yet

@@ -204,8 +204,10 @@ def named_classes(config: Config) -> list[str]:
 
 
 def check_expected(config: Config, classes: list[str], category_ids: list[int], where: str) -> None:
-    """Raise UserError if num_classes, coco_classes or valid_ids differ from the classes of the file `where`."""
+    """Raise UserError, with a line for each, if num_classes, coco_classes or valid_ids differ from the classes of the
+    file `where`."""
     count, names, ids = config.dataset_config.num_classes, named_classes(config), config.eval_config.valid_ids
+    problems = []
     for name, expected, found in (("dataset_config.num_classes", [count] if count else [], [len(classes)]),
                                   ("dataset_config.coco_classes", names, classes),
                                   ("eval_config.valid_ids", ids, category_ids)):
@@ -213,8 +215,10 @@ def check_expected(config: Config, classes: list[str], category_ids: list[int], 
             differing = [f"has {ours!r} where {where} has {theirs!r}"
                          for ours, theirs in zip(expected, found) if ours != theirs]
             differing = differing or [f"has {len(expected)} entries, {where} has {len(found)}"]
-            raise UserError(f"{name} ({config.origin(name)}) {differing[0]}; correct or omit it: classes and ids come "
+            problems.append(f"{name} ({config.origin(name)}) {differing[0]}; correct or omit it: classes and ids come "
                             "from the annotation file")
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def image_list(split: Split, coco: COCO | None) -> list[tuple[int, str]]:

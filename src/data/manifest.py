@@ -77,11 +77,11 @@ def read_boxes(path: str, images: int, num_classes: int) -> Boxes | None:
     return boxes if fits and known and np.isfinite(boxes.sizes).all() else None
 
 
-def read_manifest(config: Config) -> dict:
+def read_manifest(config: Config, problems: errors.Problems | None = None) -> dict:
     """Read the manifest of config's MindRecord files; checks that they are complete and the classes match.
 
     The classes of the model zoo's files come from the configuration: coco_classes or train_annotation. Raises
-    UserError.
+    UserError; problems, if given, takes a mismatch of the classes instead.
     """
     mindrecord_dir, prefix = config.mindrecord_dir, config.mindrecord_prefix
     errors.require_dir(mindrecord_dir, "MindRecord folder (--mindrecord_dir)")
@@ -98,7 +98,8 @@ def read_manifest(config: Config) -> dict:
         manifest = task_of(manifest).targets.configured(manifest, config)
         if not dictionary_of(is_int64)(manifest.get("sizes", {})):
             raise UserError(f"{path}: not a manifest of MindRecord files (its sizes are not integers)")
-        check_expected(config, manifest["classes"], manifest["category_ids"], path)
+        with problems or contextlib.nullcontext():
+            check_expected(config, manifest["classes"], manifest["category_ids"], path)
     else:
         raise UserError(f"no finished conversion in {mindrecord_dir}: {os.path.basename(path)} is missing"
                         f"{_conversion_hint(config)}")

@@ -30,6 +30,15 @@ class DamagedRecord(Exception):
 # ---------------------------------------------------------------- training pipeline
 
 
+def check_step(images: int, config: Config, rank_size: int) -> None:
+    """Raise UserError if a data set has fewer images than a step of rank_size ranks."""
+    options = config.train_config
+    if images < options.batch_size * options.accumulate_steps * rank_size:
+        raise UserError(f"{images} images are fewer than one step needs: train_config.batch_size "
+                        f"{options.batch_size} x accumulate_steps {options.accumulate_steps} x {rank_size} devices; "
+                        "lower it, or add images")
+
+
 class TrainSet:
     """The training samples of a MindRecord data set.
 
@@ -69,10 +78,7 @@ class TrainSet:
         self.row_of_image = np.argsort(ids, kind="stable")
         self.images = len(ids)
         self.steps_per_epoch = self.images // self.images_per_step
-        if not self.steps_per_epoch:
-            raise UserError(f"{self.images} images are fewer than one step needs: train_config.batch_size "
-                            f"{config.train_config.batch_size} x accumulate_steps "
-                            f"{config.train_config.accumulate_steps} x {rank_size} devices; lower it, or add images")
+        check_step(self.images, config, rank_size)
         self.rows_of_epoch = functools.lru_cache(maxsize=2)(self._rows_of_epoch)  # consecutive epochs overlap
 
     def _rows_of_epoch(self, epoch: int) -> np.ndarray:

@@ -72,10 +72,7 @@ def read_evaluation_set(split: Split, description: dict, config: Config) -> Eval
         LOG.info(f"no image list in {config.data_dir}/annotations: images are numbered by file name in "
                  f"{split.image_dir}")
     if scoring:
-        task.scores.check(description, config.eval_config)
-        category_ids = check_classes(description, coco, split.annotation)
-        check_expected(config, *class_list(coco), split.annotation)
-        check_objects(coco, split.annotation)
+        category_ids = check_annotations(coco, split.annotation, description, config)
     else:
         category_ids = description["category_ids"]
         check_expected(config, description["classes"], category_ids, "the side file")
@@ -86,21 +83,50 @@ def read_evaluation_set(split: Split, description: dict, config: Config) -> Eval
     return EvaluationSet(task, coco, split.annotation, split.image_dir, images, scoring, category_ids)
 
 
+def check_annotations(coco: Any, annotation: str, description: dict, config: Config) -> list[int]:
+    """The category id of each of the model's classes in an annotation file that detections are scored against.
+
+    Raises UserError, with a line for each problem: other classes than the model's or the configuration's, no objects.
+    """
+    problems = errors.Problems()
+    category_ids: list[int] = []
+    with problems:
+        task_of(description).scores.check(description, config.eval_config)
+    with problems:
+        category_ids = check_classes(description, coco, annotation)
+    with problems:
+        check_expected(config, *class_list(coco), annotation)
+    with problems:
+        check_objects(coco, annotation)
+    problems.raise_all()
+    return category_ids
+
+
+def check_scoring(config: Config) -> None:
+    """Raise UserError, with a line for each, for settings that contradict an evaluation during training."""
+    problems = errors.Problems()
+    with problems:
+        if config.patience and not config.eval_epochs:
+            raise errors.UserError(f"patience is {config.patience}, but nothing is evaluated: set eval_epochs")
+    with problems:
+        if config.eval_epochs and not config.data_dir:
+            raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but no data set to evaluate on is given "
+                                   "(--data_dir)")
+    with problems:
+        if config.eval_epochs and (config.run_mode != "val" or not config.enable_eval):
+            raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but run_mode is {config.run_mode} and "
+                                   f"enable_eval is {config.enable_eval}; scoring needs val and true")
+    problems.raise_all()
+
+
 def scoring_set(config: Config, description: dict) -> EvaluationSet | None:
     """Return the EvaluationSet for scoring a training with the classes of a description; None if eval_epochs is 0.
 
     Raises UserError.
     """
+    check_scoring(config)
     if not config.eval_epochs:
-        if config.patience:
-            raise errors.UserError(f"patience is {config.patience}, but nothing is evaluated: set eval_epochs")
         return None
-    if not config.data_dir:
-        raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but no data set to evaluate on is given "
-                               "(--data_dir)")
-    if config.run_mode != "val" or not config.enable_eval:
-        raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but run_mode is {config.run_mode} and "
-                               f"enable_eval is {config.enable_eval}; scoring needs val and true")
     split = find_split(config.data_dir, "val", config.dataset_config, task=task_of(description))
     eval_set = read_evaluation_set(split, description, config)
     if not any(os.path.isfile(path) for _, path in eval_set.images):

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from src.commands import make_rank_table
-from tests.conftest import ROOT, call_script, small_project
+from tests.conftest import ROOT, call_script, lines_with, small_project
 
 
 def launch(script, *args, cwd, shell=("bash",), project=ROOT, **environment):
@@ -78,6 +78,38 @@ def test_a_command_is_checked_before_it_starts(name, args, message, tiny_data, t
     assert done.returncode == (2 if message else 0) and re.search(message, done.stderr), done.stderr
     assert "default_config.yaml" in done.stdout or "eval_config" in message
     assert not list(cwd.iterdir())
+
+
+EXPECTED = """dataset_config: {num_classes: 80, coco_classes: [disc, cat]}
+eval_config: {valid_ids: [1, 2]}
+train_config: {freeze: backbone, batch_size: 500, lr_schedule: PolyDecay, PolyDecay: {end_learning_rate: 0.5}}
+patience: 3
+"""
+CLASSES = ["num_classes", "coco_classes", "valid_ids"]
+
+
+@pytest.mark.parametrize("name, args, parts", [
+    ("train", ["--mindrecord_dir", "RECORDS"],
+     [*CLASSES, "freeze is backbone", "end_learning_rate 0.5", "patience is 3", "20 images", "Ascend"]),
+    ("eval", ["--load_checkpoint_path", "CHECKPOINT", "--data_dir", "DATA"], [*CLASSES, "instances_val2017", "Ascend"]),
+    ("dataset", ["--coco_data_dir", "DATA", "--mindrecord_dir", "out"], [*CLASSES, "instances_train2017"]),
+])
+def test_all_contradictions_are_reported_before_the_start(name, args, parts, tiny_data, tiny_records, small_file,
+                                                          tmp_path, monkeypatch):
+    """Those of a configuration with the data, and with itself, a line each; nothing is written."""
+    monkeypatch.setattr("src.model_utils.local_adapter.has_npu", lambda: False)
+    (tmp_path / "check.py").write_text("import sys\nfrom src.commands import check\ncheck(sys.argv.pop(1))\n")
+    (tmp_path / "zoo.yaml").write_text(EXPECTED)
+    (tmp_path / "here").mkdir()
+    paths = {"RECORDS": tiny_records, "DATA": tiny_data, "CHECKPOINT": small_file}
+    done = call_script(tmp_path / "check.py", name, "--config_path", tmp_path / "zoo.yaml", "--device_target", "Ascend",
+                       *(paths.get(arg, arg) for arg in args), cwd=tmp_path / "here", check=False)
+    assert done.returncode == 2 and done.stderr.count("error: ") == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == len([part for part in parts if not part.startswith("instances_")]), done.stderr
+    for part in parts:
+        assert lines_with(lines, part), part
+    assert not list((tmp_path / "here").iterdir())
 
 
 @pytest.mark.slow

@@ -1,0 +1,40 @@
+"""The checks of a training that need only the configuration and files: before it starts, without MindSpore."""
+from ..core.errors import Problems, UserError
+from ..data.manifest import read_manifest
+from ..data.train_set import check_step
+from ..evaluation.evaluator import EvaluationSet, check_scoring, scoring_set
+from ..model_utils.combinations import check_schedule
+from ..model_utils.config import Config
+
+
+def check_training(config: Config) -> EvaluationSet | None:
+    """Return the data to score on while training, or None if eval_epochs is 0.
+
+    Raises UserError, with a line for each problem: an increasing learning rate, frozen layers without weights, settings
+    that contradict an evaluation, missing data, classes of the data other than the configuration's, and fewer images
+    than a step.
+    """
+    problems = Problems()
+    with problems:
+        check_schedule(config.train_config)
+    with problems:
+        check_frozen(config)
+    with problems:
+        check_scoring(config)
+    data = None
+    with problems:
+        manifest = read_manifest(config, problems)
+        if "images" in manifest:  # the model zoo's files do not state it
+            check_step(manifest["images"], config, 1)
+        if not problems.found:
+            data = scoring_set(config, manifest)
+    problems.raise_all()
+    return data
+
+
+def check_frozen(config: Config) -> None:
+    """Raise UserError for frozen layers without weights."""
+    has_weights = config.load_checkpoint_path or config.net_config.load_backbone_path or config.resume
+    if config.train_config.freeze != "none" and not has_weights:
+        raise UserError(f"train_config.freeze is {config.train_config.freeze}, but there are no weights to freeze; set "
+                        "load_checkpoint_path or net_config.load_backbone_path")
