@@ -27,6 +27,7 @@ from src.launch.rank_table import HCCN_CONF, find_server, read_rank_table, share
 from src.model_utils.config import COMMAND_LINE, as_parameters, as_text, compose
 from src.model_utils.local_adapter import has_npu
 from src.model_utils.paths import absolute_paths
+from src.training.checks import check_images
 
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
 # Parameters that the launcher sets; the ini file may not have them.
@@ -48,6 +49,8 @@ def main(argv=None):
     LOG.info(f"{config.summary()}\ndevice: {target}")
     server = find_server(servers, options.server_id, options.hccn_conf)
     device_num = sum(len(other.devices) for other in servers)
+    if not config.enable_modelarts:
+        check_images(config, device_num)
     first = server.devices[0].rank
     # Several servers may share the current folder, so their processes' folders have the rank in their names.
     folders = [f"LOG{device.rank if len(servers) > 1 else device.device_id}" for device in server.devices]

@@ -24,12 +24,21 @@ def check_training(config: Config) -> EvaluationSet | None:
     data = None
     with problems:
         manifest = read_manifest(config, problems)
-        if "images" in manifest:  # the model zoo's files do not state it
-            check_step(manifest["images"], config, 1)
+        _check_images(manifest, config, 1)
         if not problems.found:
             data = scoring_set(config, manifest)
     problems.raise_all()
     return data
+
+
+def check_images(config: Config, ranks: int) -> None:
+    """Raise UserError if the data has fewer images than a step of this number of ranks."""
+    _check_images(read_manifest(config), config, ranks)
+
+
+def _check_images(manifest: dict, config: Config, ranks: int) -> None:
+    if "images" in manifest:  # the model zoo's files do not state it
+        check_step(manifest["images"], config, ranks)
 
 
 def check_frozen(config: Config) -> None:

@@ -112,6 +112,18 @@ def test_all_contradictions_are_reported_before_the_start(name, args, parts, tin
     assert not list((tmp_path / "here").iterdir())
 
 
+@pytest.mark.parametrize("batch_size, refused", [(10, False), (11, True)])
+def test_the_images_of_a_step_on_all_devices_are_counted_before_the_start(batch_size, refused, tiny_records, tmp_path):
+    """20 images on two devices."""
+    call_script("tools/make_rank_table.py", "--cpu", "--devices", "0-1", "--output", tmp_path / "hccl.json")
+    done = call_script("scripts/ascend_distributed_launcher/get_distribute_train_cmd.py", "--mindrecord_dir",
+                       tiny_records, "--hccl_config_dir", tmp_path / "hccl.json", "--device_target", "CPU", "--",
+                       "--train_config.batch_size", batch_size, cwd=tmp_path, check=False)
+    assert done.returncode == (2 if refused else 0), done.stderr
+    assert (tmp_path / "distributed_cmd.sh").exists() != refused
+    assert not refused or lines_with(done.stderr, "20 images", "batch_size 11", "2 devices")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script, args, message", [
     ("run_standalone_train_ascend.sh", [0, "."], "manifest.json"),

@@ -17,6 +17,7 @@ from src.launch.rank_table import Device, find_server, read_device_ips, read_ran
 def no_paths(monkeypatch):
     """Allow empty MindRecord folders; tests/launch/test_distributed.py tests the check."""
     monkeypatch.setattr(launcher, "check_paths", lambda *_: None)
+    monkeypatch.setattr(launcher, "check_images", lambda *_: None)
 
 
 LAYOUTS = {1: (1, 1), 8: (1, 8), 16: (2, 8), 64: (8, 8)}
