@@ -266,6 +266,9 @@ def drop_emptied(images: dict[int, dict], entries: list[dict], annotations: list
         del images[image_id]
 
 
+RENUMBERED = "all are renumbered"  # in the notes of renumber_ids
+
+
 def renumber_ids(annotations: list[dict], notes: list[str]) -> None:
     """Renumber annotations if pycocotools would confuse their ids with each other or with 0, its "no match".
 
@@ -273,8 +276,9 @@ def renumber_ids(annotations: list[dict], notes: list[str]) -> None:
     """
     unclear = _unclear([entry.get("id") for entry in annotations])
     if unclear:
-        notes.append(f"{len(unclear)} annotation ids are 0, duplicated, missing or not integers "
-                     f"({abbreviate(map(short, unclear), 3)}), which COCO's scoring cannot handle: all are renumbered")
+        notes.append(f"annotation ids start at 0: {RENUMBERED} from 1" if unclear == [0] else
+                     f"{len(unclear)} annotation ids are 0, duplicated, missing or not integers "
+                     f"({abbreviate(map(short, unclear), 3)}), which COCO's scoring cannot handle: {RENUMBERED}")
         for number, entry in enumerate(annotations, 1):
             entry["id"], entry["source_id"] = number, entry.get("id")
 

@@ -56,7 +56,8 @@ def remove(*names):
 
 
 @pytest.mark.parametrize("change, expected", [
-    (set_all("id", [0, 1, 2, 3]), ["1 annotation ids", "(0)"]),
+    (set_all("id", [0, 1, 2, 3]), ["annotation ids start at 0"]),
+    (set_all("id", [0, 1, 1, 3]), ["2 annotation ids", "(0, 1)"]),
     (set_all("id", [7] * 4), ["3 annotation ids", "(7, 7, 7)"]),
     (set_all("id", ["a", None, 1.5, True]), ["4 annotation ids", "None"]),
     (set_all("id", [1, 2, 3, 10**400]), ["1 annotation ids"]),

@@ -499,6 +499,51 @@ def test_roboflows_coco_export(tmp_path, run):
     assert [(category["id"], category["name"]) for category in content["categories"]] == [(1, "cat"), (2, "dog")]
 
 
+def remarks_on(output):
+    """The lines of an import between the recognized format and the table."""
+    lines = output.splitlines()
+    return lines[1 : next(index for index, line in enumerate(lines) if line.split()[:1] == ["train"])]
+
+
+@pytest.mark.parametrize("group", ["pets", "dog"])
+def test_roboflows_usual_coco_export_gives_one_remark(group, tmp_path, run):
+    """In each split, ids start at 0, and the first class groups the others, at times under the name of one of them."""
+    classes = ((0, group), (1, "cat"), (2, "dog"))
+    for split in ("train", "valid", "test"):
+        write_image(tmp_path / f"in/{split}/{split}.jpg")
+        content = coco_content({0: f"{split}.jpg"}, [(0, 2, [1, 2, 30, 40]), (0, 1, [0, 0, 9, 9])], classes)
+        for number, entry in enumerate(content["annotations"]):
+            entry["id"] = number
+        for category in content["categories"][1:]:
+            category["supercategory"] = group
+        write(tmp_path / f"in/{split}/_annotations.coco.json", content)
+        for name in ("dataset", "roboflow"):
+            write(tmp_path / f"in/README.{name}.txt", "# Pets\nexported via roboflow.com\n")
+    boxes, output = run()
+    assert boxes["val"] == {"valid.jpg": [("dog", [1, 2, 30, 40]), ("cat", [0, 0, 9, 9])]}
+    remark, = remarks_on(output)
+    assert group in remark and len(remark) < 160
+    ids = [entry["id"] for split in ("train", "val", "test") for entry in
+           json.loads((tmp_path / f"out/annotations/{split}.json").read_text())["annotations"]]
+    assert sorted(ids) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("has_test", [True, False])
+def test_roboflows_usual_yolo_export_gives_one_remark(has_test, tmp_path, run):
+    """Its data.yaml names test images even if there are none."""
+    labels = {"train/images/a.jpg": "0 .5 .5 .5 .5", "valid/images/b.jpg": "0 .5 .5 .5 .5"}
+    write_yolo(tmp_path / "in", labels | ({"test/images/c.jpg": "0 .5 .5 .5 .5"} if has_test else {}),
+               "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 1\nnames: ['cat']\n"
+               "roboflow:\n  version: 1\n")
+    for name in ("dataset", "roboflow"):
+        write(tmp_path / f"in/README.{name}.txt", "# Pets\nexported via roboflow.com\n")
+    boxes, output = run()
+    assert len(boxes) == 2 + has_test and all(len(images) == 1 for images in boxes.values())
+    remark, = remarks_on(output)
+    test = "test is test/images" if has_test else "test is missing"
+    assert all(part in remark for part in ("train is train/images (1 images)", "val is valid/images", test))
+
+
 def test_a_class_listed_twice_is_merged(tmp_path, run):
     for split in ("train", "valid"):
         write_image(tmp_path / f"in/{split}/{split}.jpg")
@@ -508,7 +553,7 @@ def test_a_class_listed_twice_is_merged(tmp_path, run):
     boxes, output = run()
     assert boxes["val"] == {"valid.jpg": [("raccoon", [1, 2, 3, 4]), ("raccoon", [5, 6, 7, 8])]}
     assert classes_of(tmp_path / "out") == ["raccoon"]
-    assert lines_with(output, "1 classes ")
+    assert len(lines_with(output, "1 classes ", "raccoon", "train/", "valid/")) == 1
 
 
 @pytest.mark.parametrize("folder, prefix", [("images", ""), ("images/default", ""), ("images", "data/images/"),

@@ -13,6 +13,7 @@ from ...tasks.ddd import DDD
 from ...tasks.ddd.targets import has_box
 from ...tasks.pose import POSE
 from ..coco import check_coco, class_list, image_size, load_json
+from ..coco_entries import RENUMBERED
 from .boxes_3d import check_box
 from .common import Labels
 from .formats import coco_files, images_of, split_of
@@ -38,19 +39,23 @@ def read(folder: str, files: list[str], task: str = "auto") -> Labels:
     supercategories: dict[str, set[str]] = {}
     listed: set[str | None] = set()
     loaded: dict[str, COCO] = {}
+    notes: dict[str, list[str]] = {}  # {note: the files that it is about}
     for path in paths:
         content = load_json(os.path.join(folder, path))
-        labels.notes += [f"{path}: {note}" for note in _merge_equal_names(content)]
+        found_notes = _merge_equal_names(content)
         if isinstance(content, dict):
             content.pop("info", None)  # or COCO's own files would keep their invalid boxes
         add_boxes(content)
         loaded[path] = coco = check_coco(content, os.path.join(folder, path))
-        labels.notes += [f"{path}: {note}" for note in coco.notes]
+        found_notes += [note for note in coco.notes if RENUMBERED not in note]  # as all are, in files that are written
+        for note in found_notes:
+            notes.setdefault(note, []).append(path)
         labels.skipped += [f"{path}: {problem}" for problem in coco.skipped]
         classes += zip(*class_list(coco))
         for category in coco.dataset["categories"]:
             if isinstance(category.get("supercategory"), str):
                 supercategories.setdefault(category["supercategory"], set()).add(category["name"])
+    labels.notes += [f"{abbreviate(files_of, 3)}: {note}" for note, files_of in notes.items()]
     solid = task in ("auto", "ddd") and any(DDD.targets.fits(coco.dataset) for coco in loaded.values())
     for path, coco in loaded.items():
         found = match_names([info["file_name"] for info in coco.dataset["images"]], images, path)
@@ -62,7 +67,7 @@ def read(folder: str, files: list[str], task: str = "auto") -> Labels:
     used = {name for split in labels.parts.values() for image in split for name, _ in image.objects}
     for name in list(labels.categories):
         if name not in used and supercategories.get(name, set()) - {name}:
-            labels.notes.append(f"class {name} has no boxes and is the supercategory of others: it is dropped")
+            labels.notes.append(f"class {name} only groups the others, as their supercategory: it is dropped")
             del labels.categories[name]
     return labels
 
@@ -160,7 +165,8 @@ def _merge_equal_names(content: Any) -> list[str]:
     for entry in annotations if isinstance(annotations, list) else []:
         if isinstance(entry, dict) and is_int64(entry.get("category_id")):
             entry["category_id"] = same.get(entry["category_id"], entry["category_id"])
-    return [f"{len(categories) - len(kept)} classes share their name with another: they are merged"]
+    names = abbreviate(dict.fromkeys(entry["name"] for entry in categories if same[entry["id"]] != entry["id"]))
+    return [f"{len(categories) - len(kept)} classes share their name with another and are merged: {names}"]
 
 
 def _agreed(classes: list[tuple[str, int]]) -> dict[str, int]:

@@ -176,6 +176,7 @@ def _described_images(folder: str, files: list[str], path: str, description: dic
     """[(split, image)] from data.yaml; None if it names no split. Raises UserError if training images are missing."""
     base = f"{folder_of(path)}/{description['path'] if isinstance(description.get('path'), str) else ''}"
     found: list[tuple[str, str]] = []
+    places: list[str] = []
     named = False
     for split, keys in SPLIT_NAMES.items():
         values: Any = next((description[key] for key in keys if description.get(key)), [])
@@ -190,10 +191,14 @@ def _described_images(folder: str, files: list[str], path: str, description: dic
                 if split == "train":
                     raise UserError(f"{problem}; only files in that folder are read: choose one that also holds the "
                                     "images")
-                labels.notes.append(problem)
+                if split == "test" and isinstance(value, str):  # Roboflow's data.yaml names it without such images
+                    places.append(f"test is missing ({shown})")
+                else:
+                    labels.notes.append(problem)
                 continue
-            labels.notes.append(f"{split}: {len(images)} images of {name or '.'} ({value[:200]} in {path})")
+            places.append(f"{split} is {name or '.'} ({len(images)} images)")
             found += [(split, image) for image in images]
+    labels.notes += [f"{path}: {', '.join(places)}"] if places else []
     return found if named else None
 
 
