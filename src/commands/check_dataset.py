@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show("")
     if not train.images and not val.images:
         raise UserError(f"{config.data_dir}: no usable image in either split; {(train.refusals + val.refusals)[0]}")
-    path = os.path.join(config.save_result_dir, data_preview.IMAGE)
+    path = os.path.join(config.save_result_dir or config.run_dir, data_preview.IMAGE)
     if train.images:
         with data_preview.log_failures(path):  # with --quick, a damaged image shows up only here
             batch, image_ids, layout = first_batch(train, config)

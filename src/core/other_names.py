@@ -28,9 +28,7 @@ FOLDER = (Answer("did you mean --export_config.export_name?", commands="export")
           Answer("did you mean --mindrecord_dir?", commands="dataset"),
           Answer("did you mean --save_path?", commands="postprocess"),
           Answer("did you mean --predict_dir?", commands="preprocess"),
-          "did you mean --run_dir?",
-          Answer("did you mean --save_result_dir and --save_checkpoint_path?", commands="train"),
-          "did you mean --save_result_dir?", "did you mean --output?", "did you mean --run?")
+          "did you mean --run_dir?", "did you mean --output?", "did you mean --run?")
 WEIGHTS = (Answer("did you mean --export_config.ckpt_file?", commands="export"), "did you mean --load_checkpoint_path?",
            "did you mean --onnx?", "did you mean --mindir?", "did you mean --ckpt_file?")
 RATE = ("did you mean --train_config.{schedule}.learning_rate, the rate of the schedule in use "
@@ -103,7 +101,7 @@ TABLE: dict[str, tuple[str | Answer, ...]] = {
         "did you mean --eval_config.K?", "the recipe's eval_config.K limits the detections; --score_thresh selects"),
     "source": ("did you mean --input?", "did you mean --input_dir?", "did you mean --data_dir?"),
     "save_txt save_json save_conf": (
-        Answer("val/ and test/ in --save_result_dir have all detections, as JSON", commands="eval"),
+        Answer("val/ and test/ in --run_dir have all detections, as JSON", commands="eval"),
         "predictions.json and predictions.csv in --output have all detections of at least --score_thresh",
         "only eval.py and tools/predict.py write detections"),
     "name project work_dir save_dir exp_name output_dir": FOLDER,

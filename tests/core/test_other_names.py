@@ -32,8 +32,8 @@ def answer(script, name, value="", known=CONFIG, schedule="MultiDecay", optimize
     ("train", "pretrained", "", "net_config.load_backbone_path"),
     ("eval", "split", "test", "run_mode"), ("eval", "iou", "0.5", "eval_config.SOFT_NMS"),
     ("eval", "nms", "", "eval_config.SOFT_NMS"), ("eval", "conf", "0.1", "eval_config.score_thresh"),
-    ("eval", "save_txt", "", "save_result_dir"), ("train", "name", "a", "save_result_dir save_checkpoint_path"),
-    ("train", "work-dir", "a", "save_result_dir save_checkpoint_path"), ("eval", "project", "a", "save_result_dir"),
+    ("eval", "save_txt", "", "run_dir"), ("train", "name", "a", "run_dir"),
+    ("train", "work-dir", "a", "run_dir"), ("eval", "project", "a", "run_dir"),
     ("train", "early_stop", "5", "patience eval_epochs"), ("train", "amp", "", "train_config.amp_level"),
     ("train", "half", "", "train_config.amp_level"), ("export", "half", "", "export_config.onnx_dtype"),
     ("eval", "half", "", "load_checkpoint_path"), ("train", "workers", "4", "dataset_config.num_workers"),
@@ -124,12 +124,6 @@ def named_options(text):
 def test_the_answers_of_predict(name, option, monkeypatch):
     known = options_of("predict", monkeypatch)
     assert name in known or f"--{option}" in unknown(name, "", known)
-
-
-@pytest.mark.parametrize("name", ["name", "project", "work-dir", "work_dir"])
-def test_the_runs_folder_is_named_where_there_is_one(name):
-    assert "--run_dir" in answer("train", name, "a", [*CONFIG, "run_dir"])
-    assert "--run_dir" not in answer("train", name, "a", [other for other in CONFIG if other != "run_dir"])
 
 
 def test_labels_are_imported_with_a_command_that_works(tmp_path, monkeypatch):

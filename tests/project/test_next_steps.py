@@ -13,7 +13,7 @@ from tests.project.test_readme import options_of
 
 
 def proposed(output):
-    """The proposed commands in an output, as lists of words; each starts a script of this project with known options."""
+    """The proposed commands in an output, as lists of words; each is a script of this project with options of it."""
     lines = output.partition("next:\n")[2].splitlines()
     commands = [shlex.split(line) for line in lines if line.startswith("  python ")]
     assert commands

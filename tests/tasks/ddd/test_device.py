@@ -155,7 +155,7 @@ def test_heads_that_the_network_lacks_have_no_loss(option, head, loss, make_conf
     found = cell(as_tensors(maps), batch, norms)
     assert float(found[loss]) == 0 < float(expected[loss])
     for name in set(DDD.losses) - {loss}:
-        assert float(found[name]) == float(expected[name])
+        assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-6)  # sums in another order
 
 
 # ---------------------------------------------------------------- decoding
