@@ -55,6 +55,7 @@ def test_its_ini_file_configures_the_distributed_launcher(tiny_records, tmp_path
             os.symlink(tiny_records / f"{name}{end}", tmp_path / f"{name}{end}")
     script = "scripts/ascend_distributed_launcher/get_distribute_train_cmd.py"
     call_script(script, "--mindrecord_dir", tmp_path, "--hccl_config_dir", "hccl.json", "--hyper_parameter_config_dir",
-                INI, "--device_target", "CPU", "--load_checkpoint_path", " ", cwd=tmp_path)
+                INI, "--device_target", "CPU", "--load_checkpoint_path", " ", "--", "--train_config.batch_size", 4,
+                cwd=tmp_path)
     command = (tmp_path / "distributed_cmd.sh").read_text()
     assert "--epoch_size 350" in command and "coco_hp.train.mind" in command

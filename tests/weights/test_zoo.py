@@ -378,7 +378,7 @@ def test_ini_files_are_read_or_refused_in_one_line(text, error, records, tmp_pat
     script = "scripts/ascend_distributed_launcher/get_distribute_train_cmd.py"
     done = call_script(script, "--mindrecord_dir", records, "--hccl_config_dir", "hccl.json",
                        "--hyper_parameter_config_dir", "x.ini", "--device_target", "CPU",
-                       "--load_checkpoint_path", " ", cwd=tmp_path, check=False)
+                       "--load_checkpoint_path", " ", "--", "--train_config.batch_size", 2, cwd=tmp_path, check=False)
     if error:
         assert_user_error(done, error)
         assert done.stderr.count("\n") == 1
