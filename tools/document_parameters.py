@@ -17,6 +17,8 @@ from src.model_utils.rules import expected
 PAGE = os.path.join(ROOT, "docs", "parameters.md")
 OPENING = """# Parameters
 
+For everyone who looks up a parameter.
+
 Every parameter is an option of `train.py`, `eval.py`, `export.py`, `preprocess.py`, `postprocess.py` and
 `src/dataset.py`. Names of nested parameters contain dots, and lists are written as in YAML:
 
