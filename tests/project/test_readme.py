@@ -21,8 +21,8 @@ def read(page):
 
 
 def test_the_parameter_table_is_up_to_date():
-    """Run python tools/document_parameters.py to update it."""
-    assert read("docs/parameters.md") == document_parameters.page()
+    up_to_date = read("docs/parameters.md") == document_parameters.page()
+    assert up_to_date, "docs/parameters.md differs from default_config.yaml: run python tools/document_parameters.py"
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
@@ -88,14 +88,17 @@ def test_documented_options_exist():
     assert checked > 40
 
 
+def anchors_of(text):
+    """GitHub's anchors of a text's headings: lower case, without punctuation, with - for spaces."""
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_headings(page):
-    """With GitHub's anchors: lower case, without punctuation, with - for spaces."""
     for target, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)]+)\)", read(page)):
         text = read(os.path.normpath(os.path.join(os.path.dirname(page), target)) if target else page)
-        headings = re.findall(r"^#+ (.*)$", text, re.M)
-        anchors = [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
-        assert anchor in anchors, (page, target, anchor)
+        assert anchor in anchors_of(text), (page, target, anchor)
 
 
 @pytest.mark.parametrize("page", PAGES)
