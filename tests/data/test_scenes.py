@@ -180,6 +180,15 @@ def test_sizes_in_the_image_follow_the_focal_length(tmp_path):
     assert (image["width"], image["height"], image["calib"][0][0], image["calib"][1][1]) == (320, 96, 250, 250)
 
 
+def test_depths_and_numbers_of_objects_are_the_options(tmp_path):
+    call_script("tools/make_scenes_dataset.py", "--output", tmp_path / "x", "--train", 12, "--val", 1, "--nearest", 9,
+                "--farthest", 11, "--objects", 2)
+    objects = json.loads((tmp_path / "x" / "annotations" / "kitti_train.json").read_text())["annotations"]
+    of_images = [entry["image_id"] for entry in objects]
+    assert max(map(of_images.count, of_images)) == 2
+    assert 9 <= min(entry["depth"] for entry in objects) < max(entry["depth"] for entry in objects) <= 11
+
+
 def test_an_image_depends_on_the_seed_and_its_number_alone(scenes, tmp_path):
     folder, content = scenes
     for seed in (1, 2):

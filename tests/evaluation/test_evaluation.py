@@ -336,6 +336,24 @@ def test_an_evaluation_without_readable_images_is_an_error(evaluate, tmp_path, c
     assert contents(tmp_path) == before and "skipped image 3 (" in console.readouterr().out
 
 
+@pytest.mark.parametrize("args, scores", [((), {float(np.float32(0.9))}),
+                                          (("--eval_config.round_scores", "true"), {0.9})])
+def test_scores_in_the_records_are_rounded_on_request(args, scores, evaluate, tmp_path):
+    evaluate(*args)
+    records = json.loads((tmp_path / "val" / "val_pred_result.json").read_text())["annotations"]
+    assert {record["score"] for record in records} == scores
+
+
+def test_detections_below_the_threshold_are_not_drawn(evaluate, tmp_path):
+    for threshold in (0.8, 0.95, 1.0):
+        evaluate("--visual_image", "true", "--eval_config.score_thresh", threshold)
+    shown, hidden, hidden_too = (cv2.imread(str(tmp_path / name / "images" / "000000000001.jpg"))
+                                 for name in ("val.1", "val.2", "val"))
+    width = shown.shape[1] // 2  # detections left, ground truth right
+    assert (shown[:, :width] != hidden[:, :width]).any() and (shown[:, width:] == hidden[:, width:]).all()
+    assert (hidden == hidden_too).all()
+
+
 def test_images_in_a_folder_named_val_stay(evaluate, tmp_path):
     """eval.py, run in a data set's folder, fails before detecting; with another --save_result_dir it succeeds."""
     for folder in ("val", "images"):

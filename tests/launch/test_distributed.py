@@ -430,6 +430,12 @@ def test_a_launch_leaves_the_open_script_of_an_earlier_one(tiny_records, tmp_pat
     assert reader.communicate(timeout=60)[0].endswith("supervise\n")
 
 
+def test_the_processes_have_the_given_interpreter(tiny_records, tmp_path):
+    generate(tmp_path, tiny_records, "--python", "/opt/other python")
+    line, = re.findall(r"^start LOG0 .*$", (tmp_path / "distributed_cmd.sh").read_text(), re.M)
+    assert "/opt/other python" in shlex.split(line)
+
+
 def test_nothing_is_renamed_before_the_script_is_written(tiny_records, tmp_path):
     (tmp_path / "LOG0").mkdir()
     done = generate(tmp_path, tiny_records, "--keep_earlier", "--cmd_file", "nowhere/x", check=False)

@@ -10,12 +10,23 @@ import yaml
 from src.model_utils.config import DEFAULT_CONFIG, as_text, get_config, load_defaults
 from src.model_utils.device_adapter import cpu_environment
 from src.model_utils.rules import checked, expected
+from src.model_utils.settings import flatten
 from tests.conftest import ROOT, call_script, user_error
+
+
+def test_every_parameter_is_in_all_documents():
+    """Of the file as it is: load_defaults would report the parameter as unknown."""
+    with open(DEFAULT_CONFIG, encoding="utf-8") as file:
+        values, helps, rules = yaml.safe_load_all(file)
+    documents = {"values": set(flatten(values)), "help": set(flatten(helps)), "rules": set(flatten(rules, leaf="kind"))}
+    wrong = [f"default_config.yaml: {name} is not in the document of {kind}: add it there"
+             for name in sorted(set.union(*documents.values())) for kind in documents if name not in documents[kind]]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_parameter_has_help_and_a_rule_that_allows_its_default():
     values, helps, rules = load_defaults()
-    assert set(values) == set(helps) == set(rules)
+    assert all(isinstance(words, str) and words.strip() for words in helps.values())
     known = {"kind", "choices", "min", "above", "max", "multiple", "shape", "least", "single", "as", "not"}
     for name, rule in rules.items():
         assert set(rule) <= known, name
@@ -31,7 +42,8 @@ def test_every_parameter_is_used_in_the_code():
     text = "".join(text.replace("{split}", split) for split in ("train", "val", "test"))
     for name in load_defaults()[0]:
         last = name.split(".")[-1]
-        assert f".{last}" in text or f'"{last}"' in text, name
+        is_read = f".{last}" in text or f'"{last}"' in text
+        assert is_read, f"default_config.yaml: no code reads {name}: remove it, or read it where it has its effect"
 
 
 def test_the_command_line_overrides_files_and_files_override_defaults(tmp_path):

@@ -7,11 +7,18 @@ import re
 
 import pytest
 
+from src.model_utils.zoo_names import HOMES
 from tests.conftest import ROOT
 
-SOURCES = sorted(os.path.relpath(path, ROOT) for path in glob.glob(f"{ROOT}/src/**/*.py", recursive=True))
-FOLDERS = ("src", "tools", "scripts/*", "tests/soak")
-SCRIPTS = sorted(os.path.relpath(path, ROOT) for folder in FOLDERS for path in glob.glob(f"{ROOT}/{folder}/*.py"))
+
+def paths(*patterns):
+    """The files of the project that match, relative to its folder."""
+    return sorted(path for pattern in patterns for path in glob.glob(pattern, root_dir=ROOT, recursive=True))
+
+
+SOURCES = paths("src/**/*.py")
+MODULES = sorted({*SOURCES, *paths("*.py", "*/*.py", "scripts/**/*.py", "tests/**/*.py")})
+SCRIPTS = paths("src/*.py", "tools/*.py", "scripts/*/*.py", "tests/soak/*.py")
 SCRIPTS += ["tests/parity.py", "tests/least_train.py", "tests/prepared.py"]
 ENTRY_SCRIPTS = {"train", "eval", "export", "preprocess", "postprocess", "tools", "scripts", "tests"}
 
@@ -35,10 +42,10 @@ def imports(path):
             yield from (f"{module}.py", f"{module}/__init__.py")
 
 
-def folders():
-    """The folders of src/ in the order of the map in CONTRIBUTING.md: each imports only from those before it."""
+def contributing():
+    """The text of CONTRIBUTING.md."""
     with open(os.path.join(ROOT, "CONTRIBUTING.md"), encoding="utf-8") as file:
-        return re.findall(r"^  (\w+)/ ", file.read().split("\nsrc/\n")[1].split("\nscripts/")[0], re.M)
+        return file.read()
 
 
 @pytest.mark.parametrize("path", SOURCES)
@@ -57,12 +64,13 @@ def test_imports_go_downwards():
     graph = {path: set(imports(path)) for path in SOURCES}
     for path, imported in graph.items():
         assert not {name.split("/")[0].removesuffix(".py") for name in imported} & ENTRY_SCRIPTS, path
-    order = folders()
-    assert sorted(order) == sorted({path.split("/")[1] for path in SOURCES if path.count("/") > 1})
-    floors = {path: order.index(path.split("/")[1]) for path in SOURCES if path.count("/") > 1}
+    order = list(map_of(contributing()))  # a folder that is not on it is test_all_modules_are_on_the_map's
+    floors = {path: order.index(folder) for path in SOURCES for folder in ["/".join(path.split("/")[:2])]
+              if path.count("/") > 1 and folder in order}
     for path in floors:
         above = {name for name in graph[path] & set(floors) if floors[name] > floors[path]}
-        assert not above, f"{path} imports {above}"
+        assert not above, (f"{path} imports {', '.join(sorted(above))}, which is further down on the map in "
+                           "CONTRIBUTING.md: move the code that both need further up")
     imported = {name for path in floors for name in graph[path] & set(SOURCES)}
     assert not imported - set(floors) - {"src/__init__.py"}, "modules with the model zoo's names"
     graph = {path: imported & set(SOURCES) for path, imported in graph.items()}
@@ -70,6 +78,92 @@ def test_imports_go_downwards():
         lowest = {path for path, imported in graph.items() if not imported & set(graph)}
         assert lowest, f"a cycle among {sorted(graph)}"
         graph = {path: imported for path, imported in graph.items() if path not in lowest}
+
+
+def map_of(text):
+    """{folder: its line} of the map in a text, with "src/core" for "  core/  errors ..." below "src/", and "" for the
+    entry scripts."""
+    lines, inside = {}, ""
+    for line in text.split("```text\n")[1].split("```")[0].splitlines():
+        name, _, words = line.strip().partition(" ")
+        if not name.endswith("/"):
+            lines[""] = lines.get("", "") + line + "\n"
+        elif line.startswith(" "):
+            lines[f"{inside}/{name.rstrip('/')}"] = words
+        else:
+            inside = name.rstrip("/")
+            lines[inside] = words
+    return lines
+
+
+def off_the_map(modules, text):
+    """What the map in a text lacks of Python files, and what it has too much: [sentence]."""
+    lines, wrong = map_of(text), set()
+    for path in modules:
+        top, *rest = path.split("/")
+        if not rest:
+            if path not in lines[""].split():
+                wrong.add(f"{path} is not on the map in CONTRIBUTING.md: add it to the map's first lines, or move it "
+                          "into a folder")
+        elif top not in lines:
+            wrong.add(f"{top}/ is not on the map in CONTRIBUTING.md: add a line for it at the map's end")
+        elif top == "src":
+            wrong |= _off_the_line(path, lines)
+    have = {os.path.dirname(path) for path in modules}
+    wrong |= {f"the map in CONTRIBUTING.md has {folder}/, which contains no module: remove its line"
+              for folder in lines if folder.startswith("src/") and folder not in have}
+    return sorted(wrong)
+
+
+def _off_the_line(path, lines):
+    """What the map lacks of a module in a folder of src/: {sentence}."""
+    _, folder, *inner = path.split("/")
+    if not inner:
+        is_known = folder.removesuffix(".py") in {"__init__", "__main__", *HOMES}
+        return set() if is_known else {f"{path} is not on the map in CONTRIBUTING.md: move it into a folder of src/; "
+                                       "only modules with the model zoo's names lie beside these"}
+    if f"src/{folder}" not in lines:
+        return {f"src/{folder}/ is not on the map in CONTRIBUTING.md: add a line for it below the folders that it "
+                "imports from, and above those that import it"}
+    if len(inner) > 1 and f"{inner[0]}/" not in lines[f"src/{folder}"]:
+        return {f"src/{folder}/{inner[0]}/ is not on the map in CONTRIBUTING.md: name it in the line of {folder}/"}
+    return set()
+
+
+def test_all_modules_are_on_the_map():
+    assert len(MODULES) > 300
+    wrong = off_the_map(MODULES, contributing())
+    assert not wrong, "\n".join(wrong)
+
+
+SMALL_MAP = """```text
+train.py eval.py   read the configuration
+src/
+  core/    errors
+  tasks/   Task; pose/: people
+tools/     commands
+```
+"""
+
+
+@pytest.mark.parametrize("path, sentence", [
+    ("src/cloud/buckets.py", r"src/cloud/ is not on the map in CONTRIBUTING.md: add a line for it below "),
+    ("src/tasks/lanes/device.py", r"src/tasks/lanes/ is not on the map .*: name it in the line of tasks/"),
+    ("src/demo.py", r"src/demo.py is not on the map .*: move it into a folder of src/"), ("src/decode.py", None),
+    ("rain.py", r"rain.py is not on the map .*: add it to the map's first lines"),
+    ("plugins/a.py", r"plugins/ is not on the map .*: add a line for it"),
+    ("src/core/new.py", None), ("tools/new.py", None), ("src/tasks/pose/new.py", None),
+])
+def test_a_new_module_is_told_where_it_belongs(path, sentence):
+    there = ["train.py", "src/core/errors.py", "src/tasks/base.py", "src/tasks/pose/device.py"]
+    assert not off_the_map(there, SMALL_MAP)
+    found = off_the_map([*there, path], SMALL_MAP)
+    assert len(found) == bool(sentence) and all(re.match(sentence, text) for text in found)
+
+
+def test_a_folder_that_is_gone_leaves_the_map():
+    found, = off_the_map(["train.py", "src/core/errors.py"], SMALL_MAP)
+    assert re.match("the map in CONTRIBUTING.md has src/tasks/, .*: remove its line", found)
 
 
 def test_only_commands_print():

@@ -21,6 +21,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from src.commands import serve
+from src.core.errors import UserError
 from src.imaging import drawing, skeletons
 from src.inference.predictor import Predictor
 from tests.conftest import (
@@ -33,6 +35,7 @@ from tests.conftest import (
     run_script,
     save_lively,
     start_script,
+    user_error,
     wait_until,
 )
 from tests.serving.test_images import alive, until
@@ -338,6 +341,7 @@ def test_mistakes(args, part, lively_checkpoint, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("args, part", [
     (["--deadline", "0"], "--deadline"), (["--batch_wait_ms", "-1"], "--batch_wait_ms"),
+    (["--batch_tolerance", "-1"], "--batch_tolerance"),
     (["--tls_cert", "/nowhere.pem"], "/nowhere.pem"), (["--tls_cert", "CKPT"], "--tls_key"),
     (["--tls_cert", "CKPT", "--tls_key", "CKPT"], "lively.ckpt"),
     (["--api_key_file", "/nowhere"], "--api_key_file"),
@@ -346,6 +350,20 @@ def test_mistakes_of_operation(args, part, lively_checkpoint, tmp_path):
     args = [lively_checkpoint if arg == "CKPT" else arg for arg in args]
     args = ["--load_checkpoint_path", lively_checkpoint, "--port", 0, *args]
     assert_user_error(run_script("tools/serve.py", *args, cwd=tmp_path, check=False), part)
+
+
+def test_the_network_gets_the_options_of_batches(lively_onnx, monkeypatch):
+    """test_queue.py tests what they do."""
+    class Network:
+        def __init__(self, predictor, *options):
+            raise UserError(f"{options}")
+
+    monkeypatch.setattr("src.serving.queue.Network", Network)
+    monkeypatch.setattr("src.serving.images.Workers", object)
+    monkeypatch.setattr("src.serving.access.start_log", lambda: lambda: True)
+    with user_error("(4, 0.02, 0.5)"):
+        serve.main(["--onnx", str(lively_onnx), "--port", "0", "--max_batch", "4", "--batch_wait_ms", "20",
+                    "--batch_tolerance", "0.5"])
 
 
 @pytest.mark.slow

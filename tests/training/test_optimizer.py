@@ -88,6 +88,12 @@ def test_steps_equal_pytorchs(name, factor, make_config):
         np.testing.assert_allclose(value, expected, rtol=2e-5)
 
 
+@pytest.mark.parametrize("schedule", ["MultiDecay", "PolyDecay", "CosineDecay"])
+def test_epsilon_is_the_schedules(schedule, make_config):
+    config = make_config("--train_config.lr_schedule", schedule, f"--train_config.{schedule}.eps", 0.25)
+    assert build_optimizer(Cubic(np.ones((2, 3), np.float32)), config.train_config, 2, 5).eps == 0.25
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["none", "backbone", "backbone_norm"])
 def test_frozen_layers_stay(what, make_config, small):

@@ -135,6 +135,14 @@ def test_the_dynamic_loss_scale():
     assert float(step.scale.asnumpy()) == 1  # and no lower
 
 
+@pytest.mark.parametrize("args, expected", [((), 0), (("--train_config.dynamic_loss_scale", "true"), 7)])
+def test_the_window_of_the_dynamic_loss_scale(args, expected, make_config, small):
+    config = make_config("--train_config.loss_scale_window", 7, *args)
+    network = build_network(config.net_config, classes_of(2), "composite")
+    optimizer = build_optimizer(network, config.train_config, 10, 1)
+    assert engine.build_train_step(network, config, optimizer, NamedColumns(["image"])).growth_interval == expected
+
+
 @pytest.mark.slow
 def test_a_fixed_loss_scale_stays(by_operation):
     _, _, step = quadratic_step(scaling=LossScaling(8.0))
@@ -166,13 +174,14 @@ def test_clipping_limits_the_global_norm(by_operation):
     np.testing.assert_allclose(cell.w.asnumpy(), [3 - 0.1 * 3 / 5, 4 - 0.1 * 4 / 5], rtol=1e-5)
 
 
-def test_decay_filter_exempts_parameters_from_weight_decay(make_config, small):
-    config = make_config("--train_config.Adam.weight_decay", 0.01,
-                         "--train_config.Adam.decay_filter", "[.bias, .gamma]")
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
+def test_decay_filter_exempts_parameters_from_weight_decay(name, make_config, small):
+    config = make_config("--train_config.optimizer", name, f"--train_config.{name}.weight_decay", 0.01,
+                         f"--train_config.{name}.decay_filter", "[.bias, .gamma]")
     network = build_network(config.net_config, classes_of(2), "composite")
     optimizer = build_optimizer(network, config.train_config, 10, 1)
-    decay = {parameter.name: float(np.asarray(value))
-             for parameter, value in zip(optimizer.parameters, optimizer.weight_decay)}
+    decays = optimizer.decays if name == "AdamW" else optimizer.weight_decay
+    decay = {parameter.name: float(np.asarray(value)) for parameter, value in zip(optimizer.parameters, decays)}
     assert decay["backbone.0.weight"] == pytest.approx(0.01)
     assert decay["backbone.1.beta"] == pytest.approx(0.01)
     assert decay["hm.2.bias"] == 0 and decay["backbone.1.gamma"] == 0
