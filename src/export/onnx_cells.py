@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from mindspore import nn
 
+from ..core.errors import UserError
 from ..network.deform_conv import DeformConv2d
 from ..network.dla import (
     DLA,
@@ -33,7 +34,10 @@ def add_network(graph: Graph, cell: nn.Cell, image: str) -> dict[str, str]:
 
 
 def add_cell(graph: Graph, cell: nn.Cell, x: Any, name: str) -> Any:
-    """Any cell in CELLS; x is the name of its input, or a list if it takes several."""
+    """Any cell in CELLS; x is the name of its input, or a list if it takes several. Raises UserError for others."""
+    if type(cell) not in CELLS:
+        raise UserError(f"{name}, a {type(cell).__name__}, has no ONNX form; add one to CELLS in "
+                        f"{__name__.replace('.', '/')}.py")
     return CELLS[type(cell)](graph, cell, x, name)
 
 

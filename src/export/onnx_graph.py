@@ -69,6 +69,14 @@ class Graph:
         """A value of the network's type in float32."""
         return value if self.dtype == np.float32 else self.cast(value)
 
+    def sources(self, value: str) -> set[str]:
+        """All values that a value is computed from, and itself."""
+        found = {value}
+        for node in reversed(self.nodes):  # each comes after those it reads
+            if found.intersection(node.output):
+                found.update(node.input)
+        return found
+
     def size(self, value: str, axis: int) -> str:
         """The size of a value along an axis, [1]."""
         return self.add("Gather", self.add("Shape", value), self.ints(axis))

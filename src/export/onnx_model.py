@@ -1,8 +1,9 @@
 """The inference network as an ONNX graph, built from its cells and their weights."""
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..imaging.view import input_spec
 from .onnx_cells import add_network
 from .onnx_graph import Graph
@@ -23,17 +24,33 @@ def build_model(task: "Task", detection: "DetectionNetwork", from_bytes: bool, g
     `detections`: float32 [batch, K, row_width], or with row_width 0 the maps, float32 [batch, channels, height /
     down_ratio, width / down_ratio]. sizes: batch, height and width, numbers, or names if they are variable. The maps
     have their heads' names, except that the first heatmap is `heat`. metadata {name: string} is stored in the file.
+    Raises UserError for a cell or a head that has no ONNX form.
     """
     image = graph.free("image")
     normalized = normalize(graph, detection.maps.input_cell, image) if from_bytes else image
     maps = add_maps(graph, detection.maps, normalized)
     if row_width:
-        detections = task.onnx.decode(graph, maps, detection.decode)
+        detections = decode(task, graph, maps, detection.decode)
         outputs = {detections: (np.float32, [sizes[0], detection.decode.k, row_width])}
     else:
         sides = ["map_height", "map_width"] if isinstance(sizes[1], str) else [None, None]  # None: inferred
         outputs = {maps[head.name]: (np.float32, [sizes[0], head.channels, *sides]) for head in detection.maps.heads}
     return graph.model("centernet", {image: input_spec(from_bytes, *sizes)}, outputs, metadata)
+
+
+def decode(task: "Task", graph: Graph, maps: dict[str, str], cell: Any) -> str:
+    """The Task's onnx.decode of maps {head: its map}; cell is its Decode. Raises UserError if it drops a head."""
+    try:
+        module = task.onnx
+    except ModuleNotFoundError as error:
+        raise UserError(f"the task {task.name} has no ONNX form; add {error.name}, or export its maps with "
+                        "--export_config.onnx_decode false") from error
+    detections = module.decode(graph, maps, cell)
+    used = graph.sources(detections)
+    if dropped := [head for head, value in maps.items() if value not in used]:
+        raise UserError(f"the ONNX file would lack the head {', '.join(dropped)} of the task {task.name}; read it in "
+                        f"decode of {task.package}.onnx, or export the maps with --export_config.onnx_decode false")
+    return detections
 
 
 def normalize(graph: Graph, cell: "Normalize", image: str) -> str:

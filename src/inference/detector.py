@@ -18,6 +18,7 @@ from ..core.errors import UserError
 from ..core.files import atomic_write, write_json
 from ..core.project import how_to_install
 from ..core.version import version
+from ..export.mindir import output_shape, read_mindir, unused_heads
 from ..imaging.view import input_spec, pad_batch
 from ..model_utils.config import Config
 from ..network.centernet import Heatmap, build_detection, build_network
@@ -164,10 +165,24 @@ def export_detector(detector: Detector, export_config: Config, eval_config: Conf
         made = os.path.join(plain, "folder", f"network.{ending}")
         ms.export(detector.network, ms.Tensor(np.zeros(shape, kind)), file_name=made,
                   file_format=export_config.export_format)
+        if export_config.export_format == "MINDIR":
+            require_complete(made, detector)
         os.rename(made, partial)
     description = consumer_description(detector, export_config, eval_config, shape)
     return finish_export(path, side_file(path), description,
                          f"detections {[batch, description['K'], row_width(description)]}", report)
+
+
+def require_complete(path: str, detector: Detector) -> None:
+    """Raise UserError if a MindIR file of a checkpoint's Detector lacks a head or a column of its task's rows."""
+    model, task = read_mindir(path), task_of(detector.description)
+    if unused := unused_heads(model, detector.network.maps.names):
+        raise UserError(f"the MindIR file would lack the head {', '.join(unused)} of the task {task.name}; read it in "
+                        f"Decode of {task.package}.device")
+    columns, expected = output_shape(model)[-1], row_width(detector.description)
+    if columns != expected:
+        raise UserError(f"the task {task.name}: Decode of {task.package}.device gives rows of {columns} columns, "
+                        f"output_columns of {task.package}.results has {expected}; they must agree")
 
 
 def export_onnx(detector: Detector, export_config: Config, eval_config: Config,
