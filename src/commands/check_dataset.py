@@ -1,6 +1,7 @@
 """Check a COCO-format data set before conversion: errors, statistics, fit to the training recipe, the first batch.
 
-All parameters of default_config.yaml are options, too; those of training describe the recipe.
+All parameters of default_config.yaml are options, too: --split checks only train, val or test, and those of training
+describe the recipe.
 """
 import argparse
 import os
@@ -27,38 +28,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     errors.require_dir(config.data_dir, "data set folder (--data_dir)")
     require_extensions()
-    train, val = (check_split(config.data_dir, name, config, options.quick) for name in ("train", "val"))
-    compare_splits(train, val)
+    names = (config.split,) if config.split else ("train", "val")
+    splits = {name: check_split(config.data_dir, name, config, options.quick) for name in names}
+    if not config.split:
+        compare_splits(splits["train"], splits["val"])
     recipe = data_preview.recipe_of(config, config.device_num if config.distribute else 1)
-    for split in (train, val):
+    for split in splits.values():
         show(f"\n{split.name}: {split.annotation or 'no annotation file'}")
         for line in split.lines():
             show(line)
         if not split.images:
             continue
         assert split.boxes is not None
-        if split is train:
+        if split.name == "train":
             data_preview.report(split.boxes, split.metainfo["classes"], recipe)
             if line := describe_epoch(split.boxes.images, recipe):
                 LOG.info(line)
         else:
             LOG.info(summary.describe(split.boxes, split.metainfo["classes"], recipe.input_size))
     show("")
-    if not train.images and not val.images:
-        raise UserError(f"{config.data_dir}: no usable image in either split; {(train.refusals + val.refusals)[0]}")
+    refusals = [refusal for split in splits.values() for refusal in split.refusals]
+    if not any(split.images for split in splits.values()):
+        raise UserError(f"{config.data_dir}: no usable image in {' or '.join(names)}; {refusals[0]}")
     path = os.path.join(config.save_result_dir or config.run_dir, data_preview.IMAGE)
-    if train.images:
+    train = splits.get("train")
+    if train and train.images:
         with data_preview.log_failures(path):  # with --quick, a damaged image shows up only here
             batch, image_ids, layout = first_batch(train, config)
             data_preview.save_batch(path, batch, image_ids, layout, config.net_config, train.metainfo)
-    if train.is_sound and val.is_sound:
-        show("conversion and evaluation accept this data set")
-    else:
-        show("conversion or evaluation rejects this data set or skips some of its images: see above")
-    if train.images:
+    checked = f"the {config.split} part of this data set" if config.split else "this data set"
+    is_sound = all(split.is_sound for split in splits.values())
+    show(f"conversion and evaluation accept {checked}" if is_sound else
+         f"conversion or evaluation rejects {checked} or skips some of its images: see above")
+    if train and train.images:
         LOG.info(next_steps(("src/dataset.py", *config.recipe(), "--coco_data_dir", config.data_dir, "--mindrecord_dir",
                              "mindrecord")))
-    return 0 if train.is_sound and val.is_sound else 1
+    return 0 if is_sound else 1
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:

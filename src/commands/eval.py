@@ -32,20 +32,21 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
     from ..data.coco import find_split
     from ..evaluation.results import results_of
     from ..inference.models import find_model, open_model
+    from ..model_utils.combinations import part_of
     from ..tasks import task_of
     from ..weights.run_folder import run_of
 
     config.load_checkpoint_path = find_model(config.load_checkpoint_path)
     config.save_result_dir = config.save_result_dir or config.run_dir or run_of(config.load_checkpoint_path)
     require_free([config.save_result_dir], lock_name(config))
-    target = os.path.join(config.save_result_dir, config.run_mode)
-    require_ours(target, results_of(config.run_mode), option="--save_result_dir")
+    part = part_of(config)
+    require_ours(os.path.join(config.save_result_dir, part), results_of(part), option="--save_result_dir")
     model = open_model(config.load_checkpoint_path)
     try:
-        return model, find_split(config.data_dir, config.run_mode, config.dataset_config,
-                                 task=task_of(model.description))
+        return model, find_split(config.data_dir, part, config.dataset_config, task=task_of(model.description))
     except errors.UserError as error:
-        raise errors.UserError(f"{error} (run_mode is {config.run_mode}, from {config.origin('run_mode')})") from error
+        name = "split" if config.split else "run_mode"
+        raise errors.UserError(f"{error} ({name} is {part}, from {config.origin(name)})") from error
 
 
 def check_before(config: Config) -> None:
@@ -73,8 +74,10 @@ def check_before(config: Config) -> None:
 
 
 def lock_name(config: Config) -> str:
-    """The name of an evaluation's lock; evaluations on validation and test images write into different folders."""
-    return f"{config.run_mode} evaluation"
+    """The name of an evaluation's lock; evaluations on different parts of a data set write into different folders."""
+    from ..model_utils.combinations import part_of
+
+    return f"{part_of(config)} evaluation"
 
 
 def evaluate(config: Config) -> None:

@@ -58,11 +58,12 @@ def main() -> None:
     images = [(entry["id"], entry["file_name"]) for entry in meta["images"]]
     if not records:
         raise UserError(f"{config.result_path}: no usable result for any of the {len(images)} images")
-    extra = {"images": len(images) + len(meta["skipped"]), "skipped": len(skipped)}
+    count = len(images) + len(meta["skipped"])
+    extra = {"split": "val", "images": count, "skipped": len(skipped)}
     with atomic_folder(target, results.results_of("val")) as folder:
         classes = dict(zip(category_ids, meta["classes"]))
         results.Results(task, split.annotation, images, records, skipped, classes).write(folder, "val")
-        LOG.info(f"{extra['images'] - len(skipped)} images, {len(skipped)} skipped")
-        dataset = coco_files.dataset_name(data_dir, coco)
+        LOG.info(f"{count - len(skipped)} images, {len(skipped)} skipped")
+        dataset = f"{coco_files.dataset_name(data_dir, coco)} {coco_files.PARTS['val']}"
         show(results.score_and_write(folder, task, coco, records, dataset, extra, options))
     show(f"results: {target}")

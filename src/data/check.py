@@ -55,7 +55,7 @@ NO_OBJECTS = "images have no objects and are skipped (dataset_config.keep_empty 
 
 @dataclass
 class SplitReport:
-    """The findings in the "train" or the "val" split of a data set.
+    """The findings in the "train", "val" or "test" split of a data set.
 
     refusals: reasons why conversion or evaluation would refuse the split; found {kind: [messages]}; images [(id, path,
     objects, stated size)], the usable ones; boxes, their summary.Boxes.
@@ -94,11 +94,14 @@ class SplitReport:
 
 
 def check_split(data_dir: str, name: str, config: Config, quick: bool = False) -> SplitReport:
-    """Check the "train" or the "val" split of a data set. With quick, only image headers are read."""
+    """Check the "train", "val" or "test" split of a data set. With quick, only image headers are read."""
     report, options = SplitReport(name), config.dataset_config
     try:
         split = find_split(data_dir, name, options, task=chosen_task(config))
         report.annotation = split.annotation
+        if not split.annotation:
+            raise UserError(f"{data_dir} has no annotation file for the {name} images in {split.image_dir}, so there "
+                            f"is nothing to check; eval.py --split {name} detects in them without scores")
         coco = report.coco = read_for(config, split)
         task = task_of(config.net_config)
         report.metainfo = {"task": task.name, **task.targets.configured(metainfo_of(coco, task), config)}

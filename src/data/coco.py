@@ -30,12 +30,16 @@ VOC_NAMES = {"train": ["pascal_trainval0712.json"], "val": ["pascal_test2007.jso
 LISTS = {"train": [], "val": [], "test": ["image_info_test-dev2017.json", "image_info_test2017.json"]}
 
 
+PARTS = {"train": "training", "val": "validation", "test": "test"}  # {a split's name: the adjective of its images}
+
+
 @dataclass
 class Split:
-    """One split of a COCO-format data set: its annotation file ("" if it has none) and its image folder."""
+    """One split of a COCO-format data set: its annotation file ("" if it has none), its image folder, and its name."""
 
     annotation: str
     image_dir: str
+    name: str = "val"
 
 
 def find_split(data_dir: str, split: str, dataset_config: Any, option: str = "--data_dir",
@@ -60,7 +64,7 @@ def find_split(data_dir: str, split: str, dataset_config: Any, option: str = "--
                os.path.join("images", "trainval"), "images"]
     image_dir = _first_existing(data_dir, getattr(dataset_config, f"{split}_image_dir"), folders,
                                 f"dataset_config.{split}_image_dir")
-    return Split(annotation, image_dir)
+    return Split(annotation, image_dir, split)
 
 
 def _first_existing(data_dir: str, chosen: str, usual: list[str], option: str, optional: bool = False) -> str:
@@ -262,9 +266,14 @@ def check_classes(description: dict, coco: COCO, annotation: str) -> list[int]:
     return [ids[name] for name in classes]
 
 
+def has_objects(coco: COCO) -> bool:
+    """Whether there is an object, other than a crowd, to score detections against."""
+    return any(entry["category_id"] in coco.cats and not entry["iscrowd"] for entry in coco.dataset["annotations"])
+
+
 def check_objects(coco: COCO, annotation: str) -> None:
     """Raise UserError unless there is an object to score detections against: pycocotools would return -1 throughout."""
-    if not any(entry["category_id"] in coco.cats and not entry["iscrowd"] for entry in coco.dataset["annotations"]):
+    if not has_objects(coco):
         raise UserError(f"{annotation} holds no objects (except crowds) to score detections against; to detect without "
                         "scores, run eval.py with --enable_eval false")
 

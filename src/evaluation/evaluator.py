@@ -12,6 +12,7 @@ from ..core.backups import free_name
 from ..core.console import LOG, log_skipped, progress
 from ..core.files import atomic_folder
 from ..data.coco import (
+    PARTS,
     Split,
     check_classes,
     check_expected,
@@ -19,6 +20,7 @@ from ..data.coco import (
     class_list,
     dataset_name,
     find_split,
+    has_objects,
     image_list,
     image_size,
     log_notes,
@@ -28,6 +30,7 @@ from ..data.objects import ground_truth
 from ..imaging import drawing
 from ..imaging.reading import read_image, read_size
 from ..inference.pipeline import StageTimes, detect_all
+from ..model_utils.combinations import is_scored
 from ..model_utils.config import Config
 from ..tasks import Task, task_of
 from ..tasks.pictures import compare
@@ -40,7 +43,7 @@ class EvaluationSet:
 
     task, the model's; coco, the COCO annotations, or None; annotation, their file's path, or an empty string;
     image_dir, the folder of the images; images [(id, path)]; scoring, whether detections are scored; category_ids, one
-    for each of the model's classes.
+    for each of the model's classes; split, the name of the part of the data set.
     """
 
     task: Task
@@ -50,6 +53,7 @@ class EvaluationSet:
     images: list[tuple[int, str]]
     scoring: bool
     category_ids: list[int]
+    split: str = "val"
 
     def ground_truth(self, image_id: int, metainfo: dict) -> np.ndarray | None:
         """Rows [M, D] of an image's objects, see objects.ground_truth; None if detections are not scored."""
@@ -62,9 +66,7 @@ def read_evaluation_set(split: Split, description: dict, config: Config) -> Eval
     Raises UserError if the data set's classes differ from the model's, or if there are no images.
     """
     task = task_of(description)
-    scoring = config.enable_eval and config.run_mode == "val"
-    # A list of images has no fields of the task.
-    coco = read_coco(split.annotation, split.image_dir, task if scoring else None) if split.annotation else None
+    scoring, coco = read_annotations(split, task, is_scored(config))
     images = image_list(split, coco)
     if coco:
         log_notes(coco)
@@ -80,7 +82,23 @@ def read_evaluation_set(split: Split, description: dict, config: Config) -> Eval
             LOG.info(note)
     if not images:
         raise errors.UserError(f"no images in {split.annotation or split.image_dir}")
-    return EvaluationSet(task, coco, split.annotation, split.image_dir, images, scoring, category_ids)
+    return EvaluationSet(task, coco, split.annotation, split.image_dir, images, scoring, category_ids, split.name)
+
+
+def read_annotations(split: Split, task: Task, wanted: bool) -> tuple[bool, Any]:
+    """(whether detections in a Split are scored, its COCO annotations, or None), if scores are wanted.
+
+    Test images may have no annotations; others must. A list of images has no fields of the task.
+    """
+    if split.name == "test":
+        coco = read_coco(split.annotation, split.image_dir) if split.annotation else None
+        if wanted and not (coco and has_objects(coco)):
+            LOG.info(f"{split.annotation or split.image_dir} has no annotated objects: detections in the test images "
+                     "are written without scores")
+            wanted = False
+        if not wanted:
+            return False, coco
+    return wanted, read_coco(split.annotation, split.image_dir, task if wanted else None)
 
 
 def check_annotations(coco: Any, annotation: str, description: dict, config: Config) -> list[int]:
@@ -147,24 +165,26 @@ def evaluate(detector: Any, eval_set: EvaluationSet, config: Config,
 
     Raises Interrupted, with the results so far kept, and UserError if no image can be read.
     """
-    target = os.path.join(config.save_result_dir, config.run_mode)
-    with atomic_folder(target, results_of(config.run_mode)) as folder:
+    split = eval_set.split
+    target = os.path.join(config.save_result_dir, split)
+    LOG.info(f"detecting in the {PARTS[split]} images of {config.data_dir}")
+    with atomic_folder(target, results_of(split)) as folder:
         start = time.perf_counter()
         results, times = detect(detector, eval_set, config, folder)
         seconds = time.perf_counter() - start
         log_skipped(results.skipped)
         require_readable(len(results.skipped), eval_set)
         LOG.info(f"{times.images} images, {len(results.skipped)} skipped, {times.summary(seconds)}")
-        results.write(folder, config.run_mode)
+        results.write(folder, split)
         if len(results.images) < len(eval_set.images):
             os.rename(folder, unfinished := free_name(f"{target}.unfinished"))
             done = f"{len(results.images)} of {len(eval_set.images)}"
             raise interrupts.Interrupted(f"stopped after {done} images; unscored "
                                          f"results in {unfinished}; run the same command to start over")
         if eval_set.scoring:
-            extra = {"images": len(eval_set.images), "skipped": len(results.skipped),
+            extra = {"split": split, "images": len(eval_set.images), "skipped": len(results.skipped),
                      "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
-            name = dataset_name(config.data_dir, eval_set.coco)
+            name = f"{dataset_name(config.data_dir, eval_set.coco)} {PARTS[split]}"
             report(score_and_write(folder, eval_set.task, eval_set.coco, results.records, name, extra,
                                    config.eval_config))
     if results.skipped:

@@ -24,9 +24,9 @@ FOUND = {
 }
 
 
-def results_of(mode: str) -> Callable[[str], bool]:
-    """A test for backups.back_up_existing: whether a folder holds the results of an evaluation in this run_mode."""
-    return contains_files(f"{mode}_pred_result.json", f"{mode}_pred_eval.json")
+def results_of(split: str) -> Callable[[str], bool]:
+    """A test for backups.back_up_existing: whether a folder holds the results of an evaluation on this split."""
+    return contains_files(f"{split}_pred_result.json", f"{split}_pred_eval.json")
 
 
 @dataclass
@@ -44,28 +44,28 @@ class Results:
     skipped: list[str]
     classes: dict[int, str] = field(default_factory=dict)
 
-    def write(self, folder: str, mode: str) -> None:
-        """Write <mode>_pred_result.json (images and records), <mode>_pred_eval.json (records only) and the task's
+    def write(self, folder: str, split: str) -> None:
+        """Write <split>_pred_result.json (images and records), <split>_pred_eval.json (records only) and the task's
         further files into a folder."""
-        write_json(os.path.join(folder, f"{mode}_pred_result.json"), {
+        write_json(os.path.join(folder, f"{split}_pred_result.json"), {
             "task": self.task.name, "annotation": os.path.abspath(self.annotation) if self.annotation else "",
             "images": [{"id": image_id, "file_name": os.path.abspath(path)} for image_id, path in self.images],
             "annotations": self.records, "skipped": self.skipped,
         })
-        write_json(os.path.join(folder, f"{mode}_pred_eval.json"), self.records)
+        write_json(os.path.join(folder, f"{split}_pred_eval.json"), self.records)
         self.task.results.write_files(folder, self.images, self.records, self.classes)
 
 
 def score_and_write(folder: str, task: Task, coco: "COCO", records: list[dict], name: str, extra: dict,
                     eval_config: Any) -> str:
     """Score records and write metrics.json, with `extra` added, into a folder; returns the tables below a title line
-    with the data set's name.
+    with the name of the data set and its split, "shapes validation".
 
     eval_config.voc_metric adds the Pascal VOC table and its numbers: VOC_mAP_07 (11 points), VOC_mAP_area, and both per
     class.
     """
     text, metrics = task.scores.score(coco, records, eval_config)
-    text = f"overall performance on {name} validation dataset\n{text}\n{task.scores.class_table(metrics)}"
+    text = f"overall performance on {name} dataset\n{text}\n{task.scores.class_table(metrics)}"
     if eval_config.voc_metric:
         table, values = task.scores.score_voc(coco, records)
         text, metrics = f"{text}\n{table}", {**metrics, **values}

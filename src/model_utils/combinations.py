@@ -79,6 +79,16 @@ def check_evaluation(config: Config, facts: dict[str, Any]) -> None:
                         f"mirror image lies on the same grid; it is {size[0]} in dataset_config.input_res_test")
 
 
+def part_of(config: Config) -> str:
+    """The part of the data set that an evaluation detects in, "train", "val" or "test": split, or else run_mode's."""
+    return config.split or config.run_mode
+
+
+def is_scored(config: Config) -> bool:
+    """Whether an evaluation scores its detections, if the part of the data set has annotations."""
+    return config.run_mode == "val" and config.enable_eval
+
+
 # ---------------------------------------------------------------- parameters without effect
 
 
@@ -98,6 +108,7 @@ def unused_in_training(config: Config) -> list[str]:
         (config.load_checkpoint_path, "load_checkpoint_path names a complete checkpoint",
          ["net_config.load_backbone_path"]),
         (not config.eval_epochs, "eval_epochs is 0", ["best_metric"]),
+        (True, "evaluations during training are on the validation images", ["split"]),
         (not options.ema_decay and not weights, "train_config.ema_decay is 0 and no checkpoint is loaded",
          ["use_ema"]),
         (not config.need_profiler, "need_profiler is false", ["profiler_path"]),
@@ -119,7 +130,6 @@ def unused_in_training(config: Config) -> list[str]:
 
 def unused_in_evaluation(config: Config, arch: str, as_onnx: bool, task: Task) -> list[str]:
     """Messages about parameters without effect in an evaluation of a model of this architecture and Task."""
-    scored = config.run_mode == "val" and config.enable_eval
     several = len(config.eval_config.multi_scales) > 1
     return _unused(config, [
         *_unused_anywhere(config, arch), *_unused_sizes(config), *_unused_options(config, task),
@@ -127,7 +137,7 @@ def unused_in_evaluation(config: Config, arch: str, as_onnx: bool, task: Task) -
          ["device_target", "device_id", "conv_allow_hf32", "jit_level", "net_config.dcn_impl"]),
         (not as_onnx, "MindSpore computes", ["onnx_provider", "runtime"]),
         (several, "it is always on with several eval_config.multi_scales", ["eval_config.SOFT_NMS"]),
-        (not scored, f"run_mode is {config.run_mode} and enable_eval is {str(config.enable_eval).lower()}",
+        (not is_scored(config), f"run_mode is {config.run_mode} and enable_eval is {str(config.enable_eval).lower()}",
          ["eval_config.voc_metric"]),
         (not config.visual_image, "visual_image is false", ["eval_config.score_thresh"]),
         *_recorded("model"),

@@ -58,6 +58,22 @@ def test_a_sound_data_set(tiny_data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["train_batch.jpg"]
 
 
+def test_only_one_part_is_checked(sound):
+    """--split: a missing training split matters only without it; test images need an annotation file."""
+    shutil.rmtree(sound / "train2017")
+    assert check(sound).returncode == 1
+    done = check(sound, "--split", "val")
+    assert done.returncode == 0 and lines_with(done.stdout, "val part") and not lines_with(done.stdout, "train: ")
+    assert not (sound.parent / "out").exists()  # no training batch
+    assert_user_error(check(sound, "--split", "train"), "no usable image in train;")
+    (sound / "test2017").mkdir()
+    assert_user_error(check(sound, "--split", "test"), "test2017", "eval.py --split test")
+    write_coco(sound, "test", {7: noise_image(7), 8: noise_image(8)}, [])
+    (sound / "test2017" / "000000000008.jpg").write_bytes(b"no image")
+    done = check(sound, "--split", "test")
+    assert done.returncode == 1 and lines_with(done.stdout, "image 8 ") and not lines_with(done.stdout, "image 7 ")
+
+
 def test_the_table_and_image_are_those_of_training(by_operation, tiny_data, tiny_records, tmp_path, make_config,
                                                    console):
     """The image is the same up to rounding of the colors."""

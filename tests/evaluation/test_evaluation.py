@@ -22,6 +22,7 @@ from src.evaluation import evaluator
 from src.imaging import reading
 from src.inference.pipeline import Detected
 from src.inference.predictor import Predictor
+from src.model_utils.combinations import part_of
 from src.tasks.detection import DETECTION, scores
 from src.weights.side_file import read_side_file
 from tests.conftest import (
@@ -30,6 +31,7 @@ from tests.conftest import (
     assert_user_error,
     call_script,
     contents,
+    lines_with,
     no_graphs,
     noise_image,
     replace_resdcn_18,
@@ -311,12 +313,43 @@ def evaluate(tmp_path, make_config, monkeypatch):
 
     def call(*args):
         config = make_config("--data_dir", tmp_path, *args)
-        split = find_split(tmp_path, "val", config.dataset_config)
+        split = find_split(tmp_path, part_of(config), config.dataset_config)
         part = evaluator.read_evaluation_set(split, detector.description, config)
         evaluator.evaluate(detector, part, config)
 
     monkeypatch.setattr(evaluator, "detect_all", detect_all)
     return call
+
+
+def test_the_training_images_are_scored(evaluate, tmp_path, console):
+    """--split train: two images, in one of which the object is elsewhere; with --run_mode test without scores."""
+    objects = [(1, 1, [10, 10, 30, 30]), (2, 1, [60, 60, 30, 30])]
+    write_coco(tmp_path, "train", {number: noise_image(number) for number in (1, 2)}, objects)
+    evaluate("--split", "train")
+    metrics = json.loads((tmp_path / "train" / "metrics.json").read_text())
+    assert metrics["split"] == "train" and metrics["images"] == 2 and metrics["AR_100"] == pytest.approx(1 / 2)
+    output = console.readouterr().out
+    assert "training images" in output and "training dataset" in output and "validation" not in output
+    assert json.loads((tmp_path / "train" / "train_pred_result.json").read_text())["annotation"].endswith(
+        "instances_train2017.json")
+    evaluate("--split", "train", "--run_mode", "test")
+    assert sorted(os.listdir(tmp_path / "train")) == ["train_pred_eval.json", "train_pred_result.json"]
+    assert not (tmp_path / "val").exists() and not (tmp_path / "test").exists()
+
+
+def test_test_images_are_scored_if_they_have_annotations(evaluate, tmp_path, console):
+    path = write_coco(tmp_path, "test", {1: noise_image(1)}, [(1, 1, [10, 10, 30, 30])])
+    evaluate("--split", "test")
+    metrics = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    assert metrics["split"] == "test" and metrics["AR_100"] == pytest.approx(1)
+    assert "test dataset" in console.readouterr().out
+    content = json.loads(open(path, encoding="utf-8").read())
+    for change in ({"annotations": []}, None):  # COCO's list of images, and no annotation file
+        os.remove(path) if change is None else open(path, "w", encoding="utf-8").write(json.dumps(content | change))
+        evaluate("--split", "test")
+        assert sorted(os.listdir(tmp_path / "test")) == ["test_pred_eval.json", "test_pred_result.json"]
+        assert len(json.loads((tmp_path / "test" / "test_pred_eval.json").read_text())) == 1
+        assert lines_with(console.readouterr().out, "test images", "without scores")
 
 
 def test_an_evaluation_without_readable_images_is_an_error(evaluate, tmp_path, console):
@@ -376,6 +409,11 @@ def test_paths_are_checked_before_a_model_is_loaded(tiny_data, small_file, tmp_p
     config = make_config("--data_dir", tiny_data, "--load_checkpoint_path", small_file)
     with pytest.raises(UserError, match="^val .*--save_result_dir"):
         script.check_paths(config)
+    paths = ("--data_dir", tmp_path, "--load_checkpoint_path", small_file)
+    for args, origin in ((("--split", "train"), r"\(split is train, from the command line\)"),
+                         (("--save_result_dir", "x"), r"\(run_mode is val, from default_config.yaml\)")):
+        with pytest.raises(UserError, match=origin):
+            script.check_paths(make_config(*paths, *args))
 
 
 def with_evaluation(checkpoint, folder, evaluation):

@@ -121,6 +121,7 @@ def test_a_learning_rate_that_is_never_divided(make_config):
     ("resdcn_18", False, ["--eval_config.SOFT_NMS", "false"], None),
     ("resdcn_18", False, ["--eval_config.voc_metric", "true", "--run_mode", "test"],
      "run_mode is test, enable_eval: eval_config.voc_metric"),
+    ("resdcn_18", False, ["--eval_config.voc_metric", "true", "--split", "test"], None),
     ("resdcn_18", False, ["--eval_config.score_thresh", 0.5], "visual_image is false: eval_config.score_thresh"),
     ("resdcn_18", False, ["--onnx_provider", "CUDA"], "MindSpore computes: onnx_provider"),
     ("resdcn_18", True, ["--onnx_provider", "CUDA"], None),
