@@ -1,8 +1,11 @@
-"""Detect objects in images, videos or a camera stream; write drawings, a COCO-style predictions.json and a CSV file."""
+"""Detect objects in images, videos or a camera stream; write drawings, a COCO-style predictions.json and a CSV file.
+With --save_txt, also write YOLO's label files."""
 import argparse
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from ..core import interrupts
 from ..core.backups import require_ours
@@ -10,14 +13,16 @@ from ..core.console import LOG, log_skipped, show
 from ..core.errors import UserError
 from ..core.project import next_steps
 from ..core.suggest import suggest
+from ..data.coco import PARTS, find_split, image_list, log_notes, read_coco
 from ..data.labels.formats import endings
 from ..imaging.headers import IMAGE_ENDINGS
 from ..inference.calibrations import USAGE, calibrations
 from ..inference.files import PREDICTIONS, RECORD, PredictionFiles, detect_in_images, detect_in_video, is_camera
+from ..inference.label_files import LabelFiles
 from ..inference.models import uses_of
-from ..inference.options import OptionParser, add_model_options, device_options, open_model_of
+from ..inference.options import OptionParser, add_clip_option, add_model_options, device_options, open_model_of
 from ..inference.predictor import NO_HEATMAP, Predictor
-from ..model_utils.config import load_defaults
+from ..model_utils.config import get_config, load_defaults
 from ..tasks import task_of
 from ..weights.run_folder import run_of
 
@@ -29,22 +34,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.heatmap and (options.exported or options.runtime != "auto"):
         raise UserError(f"--heatmap requires --load_checkpoint_path, without --runtime: {NO_HEATMAP}")
     model = open_model_of(options)
-    sources, base = find_sources(options.input)
+    calib_of = calibrations(options.calib, model.description)
+    if options.split:
+        sources, base, cameras = find_part(options, model.description)
+        calib_of = calib_of if options.calib else cameras
+    else:
+        sources, base = find_sources(options.input)
     check_output(options.output, base)
 
-    calib_of = calibrations(options.calib, model.description)
     eval_options = {name: getattr(options, name)
                     for name in ("flip_test", "keep_res", "batch_size", "multi_scales", "depth_by_focal")
                     if getattr(options, name) is not None}
-    predictor = Predictor(model, input_res=options.input_res, use_ema=options.use_ema, **device_options(options),
-                          **eval_options)
+    predictor = Predictor(model, input_res=options.input_res, use_ema=options.use_ema, clip=options.clip == "true",
+                          **device_options(options), **eval_options)
     LOG.info(predictor.settings)
     note = task_of(model.description).results.camera_note(model.description)
     if note and not options.calib:
         LOG.info(note)
     chosen = choose_classes(options.classes, predictor.classes)
     folder = options.output
-    files = PredictionFiles(folder, predictor, chosen, options.score_thresh, calib_of)
+    labels = os.path.join(folder, "labels")
+    files = PredictionFiles(folder, predictor, chosen, options.score_thresh, calib_of,
+                            LabelFiles(labels, model.description, options.save_conf) if options.save_txt else None,
+                            options.split or "")
     with interrupts.INTERRUPTS.deferred():  # finish writing the results
         images = [path for path in sources if not is_video(path)]
         detect_in_images(files, images, base, options.max_pixels, options.heatmap)
@@ -57,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if interrupts.INTERRUPTS.requested:
             raise interrupts.Interrupted("no results are written")
         raise UserError(f"{options.input}: none of {len(files.skipped)} files could be read; no results are written")
-    show(f"{len(files.images)} images or frames, {len(files.annotations)} objects, {len(files.skipped)} skipped: "
+    part = f"{options.split} part of {options.input}: " if options.split else ""
+    show(f"{part}{len(files.images)} images or frames, {len(files.annotations)} objects, {len(files.skipped)} skipped: "
          f"{folder}")
     if files.images and not files.annotations:
         LOG.info(f"no object with a score of {options.score_thresh} or more; see --score_thresh")
@@ -77,7 +90,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_model_options(parser)
     parser.add_argument("--input", required=True,
                         help="image, folder (searched recursively), pattern such as 'a/*.jpg', video, or camera number")
+    parser.add_argument("--split", choices=[*PARTS],
+                        help="detect in the images of this part of a COCO-format data set, whose folder is --input")
+    parser.add_argument("--config_path", metavar="FILE", help="configuration of the data set, for --split")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--save_txt", action="store_true",
+                        help="also write labels/<image>.txt in YOLO's form, a line \"class x y width height\" for each "
+                             "object, in fractions of the image; a pose's keypoints follow")
+    parser.add_argument("--save_conf", action="store_true", help="end these lines in the score (with --save_txt)")
+    add_clip_option(parser)
     parser.add_argument("--score_thresh", type=float, default=values["eval_config.score_thresh"],
                         help="minimum score to draw and write (default: %(default)s)")
     parser.add_argument("--classes", metavar="A,B", help="detect only these classes (names, separated by commas)")
@@ -103,6 +124,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(f"--score_thresh is {options.score_thresh}; expected a number from 0 to 1")
     if options.max_frames is not None and options.max_frames < 1:
         raise UserError(f"--max_frames is {options.max_frames}; expected at least 1")
+    if options.save_conf and not options.save_txt:
+        raise UserError("--save_conf adds scores to the files of --save_txt; set that, too")
+    if options.config_path and not options.split:
+        raise UserError("--config_path describes the data set of --split; set that, too")
     return options
 
 
@@ -134,6 +159,28 @@ def find_sources(text: str) -> tuple[list[str], str]:
     if not sources:
         raise UserError(f"--input matches no file or folder: {text}")
     return sources, os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
+
+
+def find_part(options: argparse.Namespace,
+              description: dict) -> tuple[list[str], str, Callable[[str], np.ndarray | None]]:
+    """Return ([image paths], common folder, a function: path -> its camera) for --split of the data set --input.
+
+    Raises UserError if the data set has no such part, or if it has no images.
+    """
+    config = get_config(__doc__, ["--config_path", options.config_path] if options.config_path else [])
+    task = task_of(description)
+    split = find_split(options.input, options.split, config.dataset_config, "--input", task)
+    coco = read_coco(split.annotation, split.image_dir) if split.annotation else None
+    if coco:
+        log_notes(coco)
+    images = image_list(split, coco)
+    if not images:
+        raise UserError(f"no images in {split.annotation or split.image_dir}")
+    LOG.info(f"detecting in the {PARTS[options.split]} images of {options.input}: {len(images)}, "
+             f"{split.annotation or split.image_dir}")
+    entries = {path: coco.imgs[image_id] for image_id, path in images} if coco else {}
+    return [path for _, path in images], split.image_dir, lambda path: (
+        task.results.camera_of(entries[path]) if path in entries else None)
 
 
 def check_output(folder: str, base: str) -> None:

@@ -13,7 +13,7 @@ from ..core.errors import UserError
 from ..core.project import how_to_install
 from ..inference.calibrations import one_calibration
 from ..inference.models import Model
-from ..inference.options import OptionParser, add_model_options, device_options, open_model_of
+from ..inference.options import OptionParser, add_clip_option, add_model_options, device_options, open_model_of
 from ..model_utils.config import load_defaults
 
 KEEP_ALIVE = 75  # seconds that a connection may be idle between requests; longer than a proxy keeps it open
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="camera of images without ?calib=, for 3D boxes: FILE (KITTI's with P2:, JSON, or "
                              "numbers), fx fy cx cy, or 12 numbers (default: the training's camera)")
     parser.add_argument("--depth_by_focal", action="store_true", help=load_defaults()[1]["eval_config.depth_by_focal"])
+    add_clip_option(parser)
     parser.add_argument("--max_bytes", type=int, default=20_000_000,
                         help="maximum size of a request body in bytes (default: %(default)s)")
     parser.add_argument("--max_pixels", type=int, default=40_000_000,
@@ -99,7 +100,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def predictor_options(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of a Predictor that the command line sets."""
-    return device_options(options) | ({"depth_by_focal": True} if options.depth_by_focal else {})
+    return (device_options(options) | {"clip": options.clip == "true"}
+            | ({"depth_by_focal": True} if options.depth_by_focal else {}))
 
 
 def address_of(listener: socket.socket, is_https: bool) -> str:

@@ -19,7 +19,8 @@ STRIDE = 32  # of most networks: sides of inputs are multiples of it
 @dataclass
 class View:
     """Position of an evaluation input in its image: center and width of the region, (height, width) of the output;
-    camera, the image's calibration [3, 4], if it is needed, and depth_factor, which multiplies depths."""
+    camera, the image's calibration [3, 4], if it is needed, and depth_factor, which multiplies depths; size, the
+    image's (width, height), if it is known."""
 
     center: np.ndarray
     width: float
@@ -27,6 +28,7 @@ class View:
     scale: float
     camera: np.ndarray | None = None
     depth_factor: float = 1.0
+    size: tuple[int, int] | None = None
 
 
 def whole_view(width: int, height: int, input_size: tuple[int, int],
@@ -98,7 +100,7 @@ def make_input(image: np.ndarray, scale: float, fit: Fit, down_ratio: int) -> tu
     if (new_w, new_h) != (width, height):
         image = cv2.resize(image, (new_w, new_h))
     pixels = warp(image, affine_matrix(center, region_width, 0, (input_w, input_h)), (input_w, input_h))
-    return pixels, View(center, region_width, output_size((input_h, input_w), down_ratio), scale)
+    return pixels, View(center, region_width, output_size((input_h, input_w), down_ratio), scale, size=(width, height))
 
 
 def normalize(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

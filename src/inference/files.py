@@ -19,6 +19,7 @@ from ..imaging.drawing import drawing_paths, overlay_heatmap, save_image
 from ..imaging.reading import read_image, read_size
 from ..tasks import rows as row
 from ..tasks import task_of
+from .label_files import LabelFiles
 from .pipeline import Detected, detect_all
 from .predictor import Predictor
 
@@ -29,14 +30,16 @@ PREDICTIONS = contains_files(RECORD, TABLE)  # a test for back_up_existing: whet
 class PredictionFiles:
     """Writes the detections of the chosen labels with at least score_thresh: TABLE row by row, RECORD at close().
 
-    calib_of(path), the camera of an input, see calibrations.py.
+    calib_of(path), the camera of an input, see calibrations.py; labels, the LabelFiles to write, too, if any; split,
+    the name of the part of a data set that the images are, recorded in RECORD.
     begin() creates the folder, at the first image, and backs up an earlier run's.
     """
 
     def __init__(self, folder: str, predictor: Predictor, chosen: Sequence[int], score_thresh: float,
-                 calib_of: Callable[[str], np.ndarray | None] = lambda path: None):
+                 calib_of: Callable[[str], np.ndarray | None] = lambda path: None, labels: LabelFiles | None = None,
+                 split: str = ""):
         self.folder, self.predictor, self.chosen, self.score_thresh = folder, predictor, chosen, score_thresh
-        self.calib_of = calib_of
+        self.calib_of, self.labels, self.split = calib_of, labels, split
         self.description = predictor.detector.description
         self.results = task_of(self.description).results
         self.images: list[dict] = []
@@ -55,14 +58,17 @@ class PredictionFiles:
         self.file = open(path, "w", encoding="utf-8", errors="surrogateescape", newline="")
         self.csv = csv.writer(self.file)
         self.csv.writerow(["file", "frame", "class", "score", *self.results.table_columns(self.description)])
+        if self.labels:
+            self.labels.begin()
 
-    def add(self, source: dict, detected: Detected) -> np.ndarray:
-        """Record the detections in an image, whose origin source describes; returns the image with its boxes drawn."""
+    def add(self, source: dict, detected: Detected, label_name: str) -> np.ndarray:
+        """Record the detections in an image, whose origin source describes; label_name, see LabelFiles.add. Returns
+        the image with its boxes drawn."""
         self.begin()
         assert self.file and detected.image is not None and detected.detections is not None
-        rows = row.best_first(detected.detections)
-        rows = rows[(row.scores(rows) >= self.score_thresh) & np.isin(row.labels(rows), self.chosen)]
         height, width = detected.image.shape[:2]
+        rows = row.best_first(self.predictor.in_image(detected.detections, (width, height)))
+        rows = rows[(row.scores(rows) >= self.score_thresh) & np.isin(row.labels(rows), self.chosen)]
         calib = self.calib_of(source["file_name"])
         camera = {} if calib is None else {"calib": calib.tolist()}
         self.images.append({"id": len(self.images) + 1, **source, "width": width, "height": height, **camera})
@@ -73,6 +79,8 @@ class PredictionFiles:
             name = self.description["classes"][int(label)]
             self.csv.writerow([source["file_name"], source.get("frame", ""), name, f"{score:.4f}", *cells])
         self.file.flush()
+        if self.labels:
+            self.labels.add(label_name, rows, (width, height))
         return self.results.draw(detected.image, rows, self.description)
 
     def drawn_size(self, image: np.ndarray) -> tuple[int, int]:
@@ -93,8 +101,9 @@ class PredictionFiles:
         classes = zip(self.description["category_ids"], self.description["classes"])
         fields = self.results.category_fields(self.description)
         categories = [{"id": number, "name": name, **fields} for number, name in classes]
-        write_json(os.path.join(self.folder, RECORD), {"images": self.images, "annotations": self.annotations,
-                                                       "categories": categories, "skipped": self.skipped})
+        write_json(os.path.join(self.folder, RECORD), {
+            **({"split": self.split} if self.split else {}), "images": self.images, "annotations": self.annotations,
+            "categories": categories, "skipped": self.skipped})
 
 
 def detect_in_images(files: PredictionFiles, paths: Sequence[str], base: str, max_pixels: int, heatmap: bool) -> None:
@@ -109,8 +118,8 @@ def detect_in_images(files: PredictionFiles, paths: Sequence[str], base: str, ma
         if detected.problem:
             files.skipped.append(f"{path}: {detected.problem}")
             continue
-        drawn = files.add({"file_name": path}, detected)
         name = names[path]
+        drawn = files.add({"file_name": path}, detected, name)
         save_image(os.path.join(files.folder, "images", name), drawn)
         if heatmap:
             save_image(os.path.join(files.folder, "heatmaps", name), files.heatmap(detected.image))
@@ -159,7 +168,8 @@ def detect_in_video(files: PredictionFiles, path: str, max_frames: int | None, h
             write_heatmap = until_end.enter_context(video_writer(heatmaps, rate, first[1].shape[1::-1]))
         for detected in progress(detecting, os.path.basename(target), total=total or None):
             frame = detected.item[0]
-            write(files.add({"file_name": path, "frame": frame, "seconds": round(frame / rate, 3)}, detected))
+            source = {"file_name": path, "frame": frame, "seconds": round(frame / rate, 3)}
+            write(files.add(source, detected, f"{name}_{frame}.txt"))
             if heatmap:
                 write_heatmap(files.heatmap(detected.image))
             done += 1

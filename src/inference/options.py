@@ -83,6 +83,12 @@ def add_exported_option(parser: Any, **settings: Any) -> None:
                         help="exported file: .mindir, with its side file next to it, or .onnx (needs no MindSpore)")
 
 
+def add_clip_option(parser: argparse.ArgumentParser) -> None:
+    """Add --clip, "true" or "false", to the parser of a tool that detects with a Predictor."""
+    parser.add_argument("--clip", choices=["true", "false"], default="true", type=str.lower,
+                        help="clip boxes to the image (default: %(default)s)")
+
+
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for the device to a parser."""
     values, helps, rules = load_defaults()

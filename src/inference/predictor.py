@@ -34,12 +34,12 @@ Source = str | os.PathLike | bytes | np.ndarray | Image.Image  # accepted by as_
 class Prediction:
     """The detections in one image, best first.
 
-    boxes, float32 [M, 4], x1, y1, x2, y2 in image pixels (boxes may extend beyond the image); scores, float32 [M];
-    labels, int [M], indices into the detector's classes; class_names, M names; added, further values of the model's
-    task, {name: [M, ...]}, computed, values computed from all of these, and facts, {name: value}, all also attributes:
-    a pose model's keypoints, float32 [M, J, 3], x, y in image pixels and a score, 0 if the class lacks them, and
-    keypoint_names [J]; a 3D model's boxes_3d, float32 [M, 7], location x, y, z and dimensions h, w, l in meters and
-    rotation_y in radians, alpha [M], cameras [M, 3, 4], and corners [M, 8, 3].
+    boxes, float32 [M, 4], x1, y1, x2, y2 in image pixels, inside the image unless the Predictor's clip is false;
+    scores, float32 [M]; labels, int [M], indices into the detector's classes; class_names, M names; added, further
+    values of the model's task, {name: [M, ...]}, computed, values computed from all of these, and facts, {name: value},
+    all also attributes: a pose model's keypoints, float32 [M, J, 3], x, y in image pixels and a score, 0 if the class
+    lacks them, and keypoint_names [J]; a 3D model's boxes_3d, float32 [M, 7], location x, y, z and dimensions h, w, l
+    in meters and rotation_y in radians, alpha [M], cameras [M, 3, 4], and corners [M, 8, 3].
 
     >>> boxes = np.array([[10, 20, 60, 90], [5, 5, 9, 9]], np.float32)
     >>> found = Prediction(boxes, np.array([0.9, 0.2]), np.array([0, 1]), ["cat", "dog"])
@@ -139,8 +139,9 @@ class Predictor:
             checkpoints after exporting them into a file beside them; "auto" is MindSpore for a checkpoint, for an ONNX
             file openvino if it is installed and takes the file, else onnxruntime.
         use_ema: use a checkpoint's averaged weights if it has them; the default is in default_config.yaml.
-        eval_options: values of eval_config (flip_test, multi_scales, K, SOFT_NMS, keep_res, batch_size, ...); the
-            default is the recipe's. Exported files have a fixed flip_test, K and, unless dynamic, size.
+        options: clip=False leaves boxes that extend beyond the image as they are, instead of clipping them; the others
+            are values of eval_config (flip_test, multi_scales, K, SOFT_NMS, keep_res, batch_size, ...), by default the
+            recipe's. Exported files have a fixed flip_test, K and, unless dynamic, size.
 
     Attributes: classes, the class names; settings, a sentence with the settings and their sources.
 
@@ -155,7 +156,8 @@ class Predictor:
 
     def __init__(self, model: str | os.PathLike | Model, device_target: str = "auto", device_id: int = 0,
                  input_res: list[int] | None = None, onnx_provider: str = "CPU", use_ema: bool | None = None,
-                 runtime: str = "auto", **eval_options: Any):
+                 runtime: str = "auto", **options: Any):
+        self.clip: bool = options.pop("clip", True)
         if isinstance(model, (str, os.PathLike)):
             model = open_model(find_model(os.fspath(model)))
         if not isinstance(model, Model):
@@ -164,12 +166,12 @@ class Predictor:
                                  "runtime": runtime}
         if use_ema is not None:
             given["use_ema"] = use_ema
-        if eval_options:
-            given["eval_config"] = eval_options
+        if options:
+            given["eval_config"] = options
         if input_res:
             given["dataset_config"] = {"input_res_test": list(input_res)}
         fixed = {name.rpartition(".")[2] for name in model.fixed}
-        wrong = fixed & ({*eval_options} | ({"input_res_test"} if input_res else set()))
+        wrong = fixed & ({*options} | ({"input_res_test"} if input_res else set()))
         if wrong:
             names = ", ".join(sorted(wrong)).replace("input_res_test", "input_res")
             raise UserError(f"{model.path}: fixed at export: {names}")
@@ -216,7 +218,11 @@ class Predictor:
     def finish(self, outputs: list, inputs: list) -> Prediction:
         """Return the Prediction for one image, from the results of compute and prepare."""
         rows = join_scales(self.detector, outputs, inputs, self.config.eval_config.SOFT_NMS)
-        return as_prediction(rows, self.detector.description)
+        return as_prediction(self.in_image(rows, inputs[0][1].size), self.detector.description)
+
+    def in_image(self, rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Rows [M, D] with their boxes clipped to an image of size (width, height), unless clip is false."""
+        return row.clipped(rows, size) if self.clip else rows
 
     def heatmap(self, image: np.ndarray) -> tuple[np.ndarray, View]:
         """Return the heatmap of a BGR uint8 image, float32 [C, H/4, W/4] in [0, 1], and its position, a view.View.

@@ -49,6 +49,19 @@ def added(rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
     return {name: column(rows, name, columns) for name in columns if name not in COLUMNS}
 
 
+def clipped(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Rows [M, D] in image pixels with their boxes clipped to an image of size (width, height); those with a box
+    entirely outside the image are left out.
+
+    >>> clipped(np.array([[-3, 1, 4, 9, 0.5, 7], [9, 1, 12, 4, 0.5, 7]]), (8, 6))[:, :4]
+    array([[0., 1., 4., 6.]])
+    """
+    corners = boxes(rows).reshape(-1, 2, 2)
+    outside = ((corners.max(1) <= 0) | (corners.min(1) >= size)).any(1)
+    rows = rows[~outside]
+    return np.hstack([np.clip(boxes(rows), 0, np.tile(size, 2)), rows[:, 4:]]).astype(rows.dtype)
+
+
 def best_first(rows: np.ndarray) -> np.ndarray:
     """Sort rows [M, D] by score, highest first."""
     return rows[np.argsort(-scores(rows), kind="stable")]

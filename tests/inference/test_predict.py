@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 
 import cv2
@@ -13,12 +14,14 @@ from PIL import Image
 from src.commands import predict
 from src.core.errors import UserError
 from src.core.interrupts import Interrupted
+from src.inference.predictor import Predictor
 from tests.conftest import (
     ROOT,
     SQUARE,
     assert_user_error,
     bomb_tiff,
     call_script,
+    lines_with,
     noise_image,
     replace_resdcn_18,
     start_script,
@@ -194,6 +197,49 @@ def test_an_interrupted_output_folder_is_complete(export_mindir, image, tmp_path
     predict.check_output(str(tmp_path / "out"), str(tmp_path / "in"))  # raises if the folder blocks the next run
 
 
+@pytest.mark.slow
+def test_the_part_of_a_data_set(small_checkpoint, tiny_data, tmp_path, console):
+    """--split: the images of that part's annotation file; the log, the record and the last line name it."""
+    shutil.copytree(tiny_data, tmp_path / "my data")
+    shutil.copy(tiny_data / "train2017" / "000001.jpg", tmp_path / "my data" / "val2017" / "unlisted.jpg")
+    _, content = call(tmp_path, small_checkpoint, "--input", tmp_path / "my data", "--split", "val")
+    output = console.readouterr().out
+    expected = [str(tmp_path / "my data" / "val2017" / f"{number:06d}.jpg") for number in range(1, 7)]
+    assert [entry["file_name"] for entry in content["images"]] == expected and content["split"] == "val"
+    assert lines_with(output, "validation images", "my data") and lines_with(output, "val part ", "my data: 6 images")
+    assert sorted(os.listdir(tmp_path / "out" / "images")) == sorted(map(os.path.basename, expected))
+    _, content = call(tmp_path, small_checkpoint, "--input", tmp_path / "my data", "--split", "train")
+    assert len(content["images"]) == 20 and content["split"] == "train"
+    (tmp_path / "my data" / "val2017").rename(tmp_path / "my data" / "others")
+    with pytest.raises(UserError, match="val_image_dir"):
+        call(tmp_path, small_checkpoint, "--input", tmp_path / "my data", "--split", "val")
+    (tmp_path / "c.yaml").write_text("dataset_config:\n  val_image_dir: others\n")
+    args = ("--input", tmp_path / "my data", "--split", "val", "--config_path", tmp_path / "c.yaml")
+    assert len(call(tmp_path, small_checkpoint, *args)[1]["images"]) == 6
+
+
+@pytest.mark.slow
+def test_boxes_end_at_the_image(small_checkpoint, image, tmp_path):
+    """--clip: an image's corner, in which the untrained network finds boxes that extend beyond it."""
+    cv2.imwrite(str(tmp_path / "p.png"), image[:40, :50])
+    found = {}
+    for clip in ("false", "true"):
+        args = ("--input", tmp_path / "p.png", "--score_thresh", 0, "--clip", clip)
+        records = call(tmp_path, small_checkpoint, *args)[1]["annotations"]
+        boxes = np.array([record["bbox"] for record in records])
+        found[clip] = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    assert found["false"].min() < -1 and (found["false"][:, 2:] > (51, 41)).any()
+    assert found["true"].min() >= 0 and (found["true"][:, 2:] <= (50.001, 40.001)).all()
+    inside = (found["false"].min(1) > 0) & (found["false"][:, 2:] < (50, 40)).all(1)
+    assert inside.any()
+    for box in found["false"][inside]:
+        assert np.abs(found["true"] - box).max(1).min() < 1e-4
+    boxes = Predictor(str(small_checkpoint), "CPU")(image[:40, :50]).boxes
+    np.testing.assert_allclose(boxes, found["true"], atol=1e-4)
+    boxes = Predictor(str(small_checkpoint), "CPU", clip=False)(image[:40, :50]).boxes
+    np.testing.assert_allclose(boxes, found["false"], atol=1e-4)
+
+
 def write_video(path, frames, size=(128, 96)):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, size)
     for frame in frames:
@@ -259,6 +305,9 @@ def test_a_camera_runs_until_it_is_interrupted(small_checkpoint, tmp_path, monke
     (["--input", "p.png", "--classes", "elipse"], "'ellipse'"),
     (["--input", "p.png", "--output", "."], "holds the input"),
     (["--input", "p.png", "--output", "empty"], r"\bempty\b"),
+    (["--input", "p.png", "--split", "val"], r"data set folder \(--input\).*p.png"),
+    (["--input", ".", "--split", "val"], r"--input|val2017"), (["--input", "p.png", "--config_path", "x"], "--split"),
+    (["--input", "p.png", "--clip", "maybe"], "--clip"),
     (["--input", "p.png", "--score_thresh", 2], "score_thresh.* 2"),
     (["--input", "p.png", "--output", "p.png"], r"\bp.png\b"),
     (["--input", "p.png", "--multi_scales", "[0]"], "multi_scales"),

@@ -34,7 +34,9 @@ def predictor(small_file):
 
 
 @pytest.mark.slow
-def test_a_prediction_equals_the_evaluation(predictor, small_checkpoint, image, make_config):
+def test_a_prediction_equals_the_evaluation(predictor, small_checkpoint, image, make_config, monkeypatch):
+    """With boxes that extend beyond the image."""
+    monkeypatch.setattr(predictor, "clip", False)
     config = make_config("--eval_config.K", 15)
     detector = own_detector(small_checkpoint, config.eval_config, "CPU")
     pixels, view = make_input(image, 1.0, Fit(False, (96, 96)), 4)

@@ -80,7 +80,7 @@ def test_it_finds_the_predictors_boxes(form, detect, export, picture):
     path = export(form, *FORMS[form])
     found = records(detect(path, picture, "--score", 0))
     assert len(found) == 20 and set(found[0]) == {"name", "score", "box"}
-    assert_found(found, Predictor(str(path), SOFT_NMS=False)(picture))
+    assert_found(found, Predictor(str(path), SOFT_NMS=False, clip=False)(picture))
 
 
 def test_only_scores_of_at_least_the_threshold_are_printed(detect, export, picture):
@@ -107,7 +107,7 @@ def test_it_reads_images_as_the_predictor_does(kind, detect, export, picture, tm
         exif[0x0112] = 6  # to be turned clockwise
         image.save(path, quality=100, exif=exif)
     model = export("free", *FORMS["free"])
-    assert_found(records(detect(model, path, "--score", 0)), Predictor(str(model), SOFT_NMS=False)(path))
+    assert_found(records(detect(model, path, "--score", 0)), Predictor(str(model), SOFT_NMS=False, clip=False)(path))
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,11 @@ def table_cells(rows: np.ndarray) -> list[list[str]]:
             for cells, own in zip(boxes.table_cells(rows[:, :WIDTH]), numbers)]
 
 
+def label_values(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The values in YOLO's label files for rows [M, D]: detection's, of the box in the image."""
+    return boxes.label_values(rows[:, :WIDTH], size)
+
+
 def attributes(metainfo: dict) -> dict:
     """What a Prediction has in addition to its rows: camera, the training data's (see cameras.py)."""
     return {"camera": metainfo["camera"]}

@@ -125,6 +125,13 @@ def table_cells(rows: np.ndarray) -> list[list[str]]:
     return [[f"{side:.2f}" for side in box] for box in row.boxes(rows)]
 
 
+def label_values(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The values [M, 4] in YOLO's label files for rows [M, 6]: center x, y, width and height of the box, in fractions
+    of the image's size (width, height)."""
+    boxes = row.boxes(rows).astype(np.float64) / np.tile(size, 2)
+    return np.hstack([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]])
+
+
 def category_fields(metainfo: dict) -> dict:
     """Further fields of every category in a COCO-style file of records: none."""
     return {}

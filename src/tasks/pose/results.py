@@ -104,6 +104,16 @@ def _cells(x: float, y: float, score: float) -> list[str]:
     return [f"{x:.2f}", f"{y:.2f}", f"{score:.4f}"] if x or y or score else [""] * 3
 
 
+def label_values(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The values [M, 4 + 3J] in YOLO's pose labels for rows [M, D]: detection's, then x, y, in fractions of the image's
+    size (width, height), and visibility 2 of each keypoint; 0, 0, 0 if the class lacks it or it is outside the image.
+    """
+    found = points(rows).astype(np.float64)
+    present = found.any(-1) & (found[:, :, :2] >= 0).all(-1) & (found[:, :, :2] <= size).all(-1)
+    found = np.where(present[:, :, None], np.dstack([found[:, :, :2] / size, np.full(present.shape, 2.0)]), 0)
+    return np.hstack([boxes.label_values(rows[:, :WIDTH], size), found.reshape(len(rows), 3 * found.shape[1])])
+
+
 def category_fields(metainfo: dict) -> dict:
     """The fields of every category in a COCO-style file of records: keypoints, skeleton (from 1), flip_idx (from 0)."""
     facts = metainfo["keypoints"]

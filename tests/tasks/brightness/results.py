@@ -11,6 +11,7 @@ from src.tasks.detection.results import (
     category_fields,
     computed,
     draw,
+    label_values,
     merge,
     placed,
     scaled,
@@ -18,8 +19,8 @@ from src.tasks.detection.results import (
     write_files,
 )
 
-__all__ = ["RECORD", "attributes", "camera_note", "camera_of", "category_fields", "computed", "draw", "merge", "placed",
-           "scaled", "to_image", "write_files"]
+__all__ = ["RECORD", "attributes", "camera_note", "camera_of", "category_fields", "computed", "draw", "label_values",
+           "merge", "placed", "scaled", "to_image", "write_files"]
 
 
 def columns(metainfo):
