@@ -115,13 +115,14 @@ def read_metrics(path: str) -> dict | None:
     """Return the dictionary of a metrics.json, or None if the file does not exist. Raises UserError."""
     from ..core.files import read_json
     from ..core.kinds import is_number
-    from ..evaluation.results import SCORES, TIMES
+    from ..evaluation.results import POINTS, SCORES, TIMES
     from ..tasks import metrics_of
 
     if not os.path.isfile(path):
         return None
     metrics = read_json(path, "scores of eval.py", SCORES)
     tests = dict.fromkeys(metrics_of(metrics), is_number) | (TIMES if "stage_seconds" in metrics else {})
+    tests |= POINTS if "F1_per_class" in metrics else {}
     return read_json(path, "scores of eval.py", tests)
 
 

@@ -8,13 +8,16 @@ from ..core.backups import contains_files
 from ..core.files import write_json
 from ..core.kinds import dict_with, dictionary_of, is_int64, is_number, is_string, list_of, or_none
 from ..tasks import Task
+from ..tasks.detection.thresholds import POINT
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
 
-# Fields of metrics.json, further ones if eval.py wrote it, and fields of val_pred_result.json.
+# Fields of metrics.json, further ones if eval.py wrote it or it has the best F1, and fields of val_pred_result.json.
 SCORES = {"AP": is_number, "AP50": is_number,
           **dict.fromkeys(("AP_per_class", "AP50_per_class"), dictionary_of(or_none(is_number)))}
+POINTS = {name: test for key in POINT for name, test in
+          ((key, or_none(is_number)), (f"{key}_per_class", dictionary_of(or_none(is_number))))}
 STAGES = ("images", "preparing", "computing", "finishing")
 TIMES = {"images_per_second": is_number, "stage_seconds": dict_with(**dict.fromkeys(STAGES, is_number))}
 FOUND = {
@@ -65,7 +68,8 @@ def score_and_write(folder: str, task: Task, coco: "COCO", records: list[dict], 
     class.
     """
     text, metrics = task.scores.score(coco, records, eval_config)
-    text = f"overall performance on {name} dataset\n{text}\n{task.scores.class_table(metrics)}"
+    tables = f"{task.scores.class_table(metrics)}\n{task.scores.point_table(metrics)}"
+    text = f"overall performance on {name} dataset\n{text}\n{tables}"
     if eval_config.voc_metric:
         table, values = task.scores.score_voc(coco, records)
         text, metrics = f"{text}\n{table}", {**metrics, **values}

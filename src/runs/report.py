@@ -26,6 +26,7 @@ from ..imaging.drawing import class_color, east_asian_font, is_east_asian
 from ..imaging.reading import read_image
 from ..tasks import Task, loss_labels, metric_labels, score_tables, task_of
 from ..tasks.pictures import compare
+from .class_scores import class_bars, draw_thresholds
 from .curves import draw_curve, draw_scores
 from .record import best_score, epochs_trained, loss_names, read_record
 
@@ -172,16 +173,8 @@ def score_section(scores: list[tuple[int, int, dict]], epochs: dict[int, float])
             "best": best and {"AP": best[2]["AP"], "epochs": epochs.get(best[0], best[1] + 1)}}
 
 
-def class_bars(metrics: dict) -> list[tuple[str, float | None, float | None]]:
-    """AP of each class as rows for bars: [(name, AP, AP50)], best first, classes without objects last."""
-    at_50 = metrics["AP50_per_class"]
-    rows = [(name, value if at_50.get(name) is not None else None, at_50.get(name))
-            for name, value in metrics["AP_per_class"].items()]
-    return sorted(rows, key=lambda row: -1 if row[1] is None else row[1], reverse=True)
-
-
 def error_section(run: Run, score_thresh: float) -> dict:
-    """Precision-recall curves and class confusions of a Run."""
+    """Precision-recall curves, scores over the threshold and class confusions of a Run."""
     assert run.records is not None
     names, _ = class_list(run.coco)
     evaluation = run.task.scores.evaluate(run.coco, run.records)
@@ -218,7 +211,10 @@ def error_section(run: Run, score_thresh: float) -> dict:
     matrix = run.task.scores.confusion_matrix(run.coco, run.records, score_thresh)
     mixed = [(int(matrix[a, b]), names[a], names[b]) for a in range(len(names)) for b in range(len(names))
              if a != b and matrix[a, b]]
+    together, classes = run.task.scores.threshold_curves(evaluation)
     return {
+        "thresholds": chart(9.2, 2.9, lambda panels: draw_thresholds(panels, together, classes), names, ncols=3),
+        "best": together.best(),
         "curves": curves, "matrix": confusion_chart(matrix, names) if len(names) <= MAX_SHOWN_CLASSES else None,
         "mixed": sorted(mixed, reverse=True)[:10], "false_negatives": int(matrix[:-1, -1].sum()),
         "false_positives": int(matrix[-1].sum()), "true_positives": int(np.trace(matrix)),

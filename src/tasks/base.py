@@ -73,7 +73,8 @@ class Task:
       describe_heads(weight), counted(weight), counted_names(metainfo), coco_categories(weight), for other projects'
       weights; named_channels(net_config, metainfo), for fine-tuning.
     - scores: check(metainfo, eval_config), score(coco, records, eval_config), score_voc(coco, records),
-      class_table(metrics), tables(metrics) of a report, evaluate, confusion_matrix and image_quality.
+      class_table(metrics), point_table(metrics), tables(metrics) of a report, evaluate, threshold_curves,
+      confusion_matrix and image_quality.
     """
 
     name: str

@@ -8,13 +8,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from src.core.errors import UserError
 from src.core.files import read_json
 from src.data.coco import read_coco
 from src.imaging import drawing
 from src.imaging.view import View
-from src.runs import report
+from src.runs import class_scores, report
 from src.runs.record import TrainingLog
 from src.tasks.detection import DETECTION, scores
 from src.tasks.detection.results import draw
@@ -180,7 +181,7 @@ def test_one_self_contained_page(result, tmp_path):
         assert f"{metrics[name]:.3f}" in page.text
     for shown in ("Training", "Scores", "Errors", "Images", "Speed", "rectangle", "triangle", "7 steps"):
         assert shown in page.text
-    assert text.count("data:image/jpeg;base64,") == 6 and text.count("<svg") == 6
+    assert text.count("data:image/jpeg;base64,") == 6 and text.count("<svg") == 7
 
 
 NAMES = ["_hidden", "$a^{$", "5$ or 6$_", "100 %\\x", "<b>&-->"]  # special characters of mathtext and HTML
@@ -203,7 +204,7 @@ def test_names_appear_verbatim_on_the_page(tmp_path):
     page = Page(text)
     assert page.open == [] and all(shown in page.text for shown in [*NAMES, name, "<Tiny & run>"])
     for shown in NAMES:
-        assert comments.count(shown.replace("--", "- -")) == 3, shown  # legend, and both axes of the confusion matrix
+        assert comments.count(shown.replace("--", "- -")) == 4, shown  # two legends, both axes of the confusion matrix
     assert all(reference.startswith(("data:", "#")) for reference in page.references)
 
 
@@ -399,3 +400,22 @@ def test_names_without_a_font_are_logged_once(tmp_path, monkeypatch, console, re
     drawing.east_asian_font.cache_clear()
     assert len(lines_with(console.readouterr().out, "font", "Chinese")) == 1
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_curves_over_the_threshold(tmp_path):
+    """By hand: see RECORDS; discs and squares, and both together, at thresholds between the scores."""
+    together, classes = scores.threshold_curves(scores.evaluate(coco_of(tmp_path, OBJECTS), RECORDS))
+    figure, panels = pyplot.subplots(ncols=3)
+    class_scores.draw_thresholds(panels, together, classes)
+    expected = {  # of square, disc, both: precision, recall, F1
+        0.1: ([1 / 2, 1 / 2, 1 / 2], [1 / 2, 1, 2 / 3], [1 / 2, 2 / 3, 4 / 7]),
+        0.5: ([0, 1 / 2, 1 / 3], [0, 1, 1 / 3], [0, 2 / 3, 2 / 6]),
+        0.85: ([np.nan, 1, 1], [0, 1, 1 / 3], [0, 1, 2 / 4]), 0.95: ([np.nan] * 3, [0] * 3, [0] * 3),
+    }
+    for threshold, of_panels in expected.items():
+        for axes, values in zip(panels, of_panels):
+            curves = [np.array(line.get_ydata())[np.isclose(line.get_xdata(), threshold)] for line in axes.lines[:3]]
+            disc, square, both = (curve[0] for curve in curves)  # the best F1 first
+            np.testing.assert_allclose([square, disc, both], values, atol=1e-9)
+    assert [text.get_text() for text in panels[-1].get_legend().get_texts()] == ["disc", "square", "all classes"]
+    pyplot.close(figure)

@@ -9,13 +9,23 @@ from pycocotools.coco import COCO
 from ...core.tables import table as text_table
 from ...imaging.camera import wrapped
 from ..detection import scores as boxes
-from ..detection.scores import class_table, confusion_matrix, evaluate, image_quality, score_voc
+from ..detection import thresholds
+from ..detection.scores import (
+    class_table,
+    confusion_matrix,
+    evaluate,
+    image_quality,
+    point_table,
+    score_voc,
+    threshold_curves,
+)
 from ..detection.voc_scores import score_text
 from . import DDD
 from .kitti import LEVELS, Frame, ap, average_precision
 from .results import frame_of
 
-__all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "score", "score_voc", "tables"]
+__all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "point_table", "score",
+           "score_voc", "tables", "threshold_curves"]
 
 OVERLAPS = {"car": 0.7}  # KITTI's, in lower case; of other classes LOOSE
 LOOSE = 0.5
@@ -59,7 +69,7 @@ def score(coco: COCO, records: Sequence[dict], eval_config: Any = None) -> tuple
     {class name: {"box@0.7": [AP of each level at 40 positions, at 11]}}; AP_per_class and AP50_per_class {class name:
     3D AP, moderate}; depth_error (median, relative), depth_error_m, rotation_error_deg and dim_error (means),
     turned_around, the share off by more than TURNED, None if no object is found; found_objects, the share of objects
-    that are found; objects_per_class.
+    that are found; objects_per_class; precision, recall, F1 and threshold as in detection, of boxes in the image.
     """
     of_boxes, box_metrics = boxes.score(coco, records)
     found = kitti_scores(coco, records)
@@ -82,6 +92,7 @@ def score(coco: COCO, records: Sequence[dict], eval_config: Any = None) -> tuple
     }
     errors = box_errors(coco, records)
     metrics |= error_metrics(errors)
+    metrics |= thresholds.of_boxes(box_metrics)
     metrics |= {f"box_{name}": value for name, value in box_metrics.items() if f"box_{name}" in DDD.metrics}
     numbers = Counter(entry["category_id"] for entry in coco.dataset["annotations"] if not entry.get("iscrowd"))
     metrics |= {"AP_per_class": per_class("3d", True), "AP50_per_class": per_class("3d", False),
@@ -156,7 +167,7 @@ def error_cells(metrics: dict[str, Any]) -> dict[str, str]:
 
 
 def tables(metrics: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Further tables of a report: KITTI's scores and errors, [(title, header, rows)]."""
+    """Further tables of a report: KITTI's scores and errors, the best F1, [(title, header, rows)]."""
     kitti = metrics.get("kitti") or {}
     rows = [[name, *key.split("@"), *map(score_text, values[0])]
             for name, curves in kitti.items() for key, values in curves.items()]
@@ -166,4 +177,4 @@ def tables(metrics: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]
         cells = error_cells(metrics)
         found.append((f"Errors of the objects that were found, {100 * metrics['found_objects']:.0f} %", [*cells],
                       [[*cells.values()]]))
-    return found
+    return found + boxes.tables(metrics)

@@ -1,4 +1,4 @@
-"""Scoring of COCO records with pycocotools: average precision, confusion, quality per image."""
+"""Scoring of COCO records with pycocotools: average precision, best F1, confusion, quality per image."""
 import contextlib
 import io
 import math
@@ -13,8 +13,13 @@ from pycocotools.cocoeval import COCOeval
 
 from ...core.tables import table as text_table
 from ...core.tables import truncate_middle
-from . import DETECTION, voc_scores
+from . import DETECTION, thresholds, voc_scores
+from .thresholds import threshold_curves
 from .voc_scores import score_text
+
+__all__ = ["check", "class_table", "confusion_matrix", "evaluate", "found_objects", "image_quality", "match",
+           "pairs_by_score", "per_class", "point_table", "results_of", "score", "score_voc", "tables",
+           "threshold_curves"]
 
 MAX_SHOWN_CLASSES = 120  # in class_table
 
@@ -46,13 +51,14 @@ def score(coco: COCO, records: Sequence[dict], eval_config: Any = None) -> tuple
     """COCO's evaluation of records against coco: (its 12-line table, metrics). eval_config has no effect.
 
     metrics: the twelve numbers by the names of the task's metrics; AP_per_class and AP50_per_class {class name: value,
-    None if it has no objects}; objects_per_class, the numbers of objects that count: all but crowds.
+    None if it has no objects}; objects_per_class, the numbers of objects that count: all but crowds; those of
+    thresholds.best_points.
     """
     evaluation = evaluate(coco, records)
     with contextlib.redirect_stdout(io.StringIO()) as table:
         evaluation.summarize()
     metrics: dict[str, Any] = {name: float(value) for name, value in zip(DETECTION.metrics, evaluation.stats)}
-    metrics |= per_class(coco, evaluation)
+    metrics |= per_class(coco, evaluation) | thresholds.best_points(evaluation)
     numbers = Counter(entry["category_id"] for entry in coco.dataset["annotations"] if not entry.get("iscrowd"))
     metrics["objects_per_class"] = {coco.cats[category_id]["name"]: numbers[category_id]
                                     for category_id in evaluation.params.catIds}
@@ -82,8 +88,9 @@ def score_voc(coco: COCO, records: list[dict]) -> tuple[str, dict]:
 
 
 def tables(metrics: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Further tables of a report: none."""
-    return []
+    """Further tables of a report: of the best F1, [(title, header, rows)]."""
+    rows = thresholds.point_rows(metrics)
+    return [(thresholds.TITLE, ["class", *thresholds.POINT], rows)] if rows else []
 
 
 def class_table(metrics: dict[str, Any]) -> str:
@@ -95,6 +102,11 @@ def class_table(metrics: dict[str, Any]) -> str:
     rows = [[name, score_text(values[name]), score_text(metrics["AP50_per_class"][name]),
              str(metrics["objects_per_class"][name])] for name in names]
     return text_table(["class", "AP", "AP50", "objects"], truncate_middle(rows, MAX_SHOWN_CLASSES))
+
+
+def point_table(metrics: dict[str, Any]) -> str:
+    """Format precision, recall, F1 and threshold of each class, from score()'s metrics; see class_table."""
+    return thresholds.point_table(metrics, MAX_SHOWN_CLASSES)
 
 
 # ---------------------------------------------------------------- errors by class and image

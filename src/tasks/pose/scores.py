@@ -13,11 +13,20 @@ from pycocotools.cocoeval import COCOeval
 from ...core.console import LOG
 from ...core.tables import table as text_table
 from ..detection import scores as boxes
-from ..detection.scores import class_table, confusion_matrix, image_quality, score_voc
+from ..detection import thresholds
+from ..detection.scores import (
+    class_table,
+    confusion_matrix,
+    image_quality,
+    point_table,
+    score_voc,
+    threshold_curves,
+)
 from ..detection.voc_scores import score_text
 from .keypoints import chosen, is_coco, read_metainfo, sigmas_of
 
-__all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "score", "score_voc", "tables"]
+__all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "point_table", "score", "score_voc",
+           "tables", "threshold_curves"]
 
 PCK = {"PCK_05": 0.05, "PCK_10": 0.1, "PCK_20": 0.2}  # of the longer side of the object's box
 OKS_NAMES = ("AP", "AP50", "AP75", "AP_medium", "AP_large", "AR", "AR50", "AR75", "AR_medium", "AR_large")
@@ -66,8 +75,9 @@ def score(coco: COCO, records: Sequence[dict], eval_config: Any = None) -> tuple
     metrics: the numbers by the names of the task's metrics; keypoints, those that count, and oks_sigmas; error_px, the
     mean distance of the keypoints of found objects from the truth, in image pixels, None if none is found;
     error_px_per_keypoint and PCK_10_per_keypoint {name: value}; found_objects, the share of objects with keypoints that
-    have a detection; AP_per_class, AP50_per_class and objects_per_class as in detection, of keypoints. eval_config:
-    keypoints, kpt_oks_sigmas. Raises UserError for these.
+    have a detection; AP_per_class, AP50_per_class and objects_per_class as in detection, of keypoints; precision,
+    recall, F1 and threshold as in detection, of boxes. eval_config: keypoints, kpt_oks_sigmas. Raises UserError for
+    these.
     """
     names = read_metainfo(coco.dataset["categories"])["keypoints"]["names"]
     wanted = eval_config.keypoints if eval_config else []
@@ -79,6 +89,7 @@ def score(coco: COCO, records: Sequence[dict], eval_config: Any = None) -> tuple
     with contextlib.redirect_stdout(io.StringIO()) as table:
         evaluation.summarize()
     metrics: dict[str, Any] = {name: float(value) for name, value in zip(OKS_NAMES, evaluation.stats)}
+    metrics |= thresholds.of_boxes(box_metrics)
     metrics |= {f"box_{name}": value for name, value in box_metrics.items() if name in boxes.DETECTION.metrics}
     of_class = boxes.per_class(coco, evaluation)
     errors = keypoint_errors(coco, records)
@@ -147,7 +158,7 @@ def error_metrics(errors: np.ndarray, names: Sequence[str]) -> tuple[dict[str, A
 
 
 def tables(metrics: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Further tables of a report: the errors of each keypoint, [(title, header, rows)]."""
+    """Further tables of a report: the errors of each keypoint, the best F1, [(title, header, rows)]."""
     per_keypoint = metrics.get("error_px_per_keypoint") or {}
     rows = [[name, "–" if error is None else f"{error:.1f}", score_text(metrics["PCK_10_per_keypoint"][name])]
             for name, error in per_keypoint.items()]
@@ -155,7 +166,8 @@ def tables(metrics: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]
     rows.append(["all", "–" if mean is None else f"{mean:.1f}", score_text(metrics["PCK_10"])])
     found = 100 * (metrics.get("found_objects") or 0)
     title = f"Keypoints of the objects that were found, {found:.0f} %; curves and errors below are of boxes"
-    return [(title, ["keypoint", "mean error, pixels", "PCK 10 %"], rows)] if per_keypoint else []
+    own = [(title, ["keypoint", "mean error, pixels", "PCK 10 %"], rows)] if per_keypoint else []
+    return own + boxes.tables(metrics)
 
 
 def error_table(metrics: dict[str, Any], per_keypoint: dict[str, tuple]) -> str:

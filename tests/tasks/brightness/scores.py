@@ -2,9 +2,20 @@
 import numpy as np
 
 from src.tasks.detection import scores
-from src.tasks.detection.scores import check, class_table, confusion_matrix, evaluate, image_quality, score_voc, tables
+from src.tasks.detection.scores import (
+    check,
+    class_table,
+    confusion_matrix,
+    evaluate,
+    image_quality,
+    point_table,
+    score_voc,
+    tables,
+    threshold_curves,
+)
 
-__all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "score_voc", "tables"]
+__all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "point_table", "score_voc",
+           "tables", "threshold_curves"]
 
 
 def score(coco, records, eval_config=None):

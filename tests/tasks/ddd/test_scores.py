@@ -238,7 +238,8 @@ def test_tables_of_a_report():
     """KITTI's numbers at 40 positions; after JSON, too."""
     entries = fleet()
     _, metrics = score(entries, [record_of(entry, 1 / entry["id"]) for entry in entries])
-    (title, head, rows), (_, names, errors) = score_tables(json.loads(json.dumps(metrics)))
+    (title, head, rows), (_, names, errors), (_, columns, points) = score_tables(json.loads(json.dumps(metrics)))
+    assert columns[1:4] == ["precision", "recall", "F1"] and points[-1][:4] == ["all", *["1.000"] * 3]
     assert len(names) == len(errors[0]) == 6 and errors[0][0] == "0.0 %"
     assert "40 recall positions" in title and head == ["class", "metric", "overlap", "easy", "moderate", "hard"]
     assert ["Car", "3d", "0.7", "1.000", "1.000", "1.000"] in rows and len(rows) == 8 + 4 + 4
