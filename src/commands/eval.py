@@ -31,8 +31,9 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
     from ..core.locks import require_free
     from ..data.coco import find_split
     from ..evaluation.results import results_of
+    from ..evaluation.table import IS_TABLE, TABLE
     from ..inference.models import find_model, open_model
-    from ..model_utils.combinations import part_of
+    from ..model_utils.combinations import is_scored, part_of
     from ..tasks import task_of
     from ..weights.run_folder import run_of
 
@@ -41,6 +42,8 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
     require_free([config.save_result_dir], lock_name(config))
     part = part_of(config)
     require_ours(os.path.join(config.save_result_dir, part), results_of(part), option="--save_result_dir")
+    if is_scored(config):
+        require_ours(os.path.join(config.save_result_dir, TABLE), IS_TABLE, option="--save_result_dir")
     model = open_model(config.load_checkpoint_path)
     try:
         return model, find_split(config.data_dir, part, config.dataset_config, task=task_of(model.description))

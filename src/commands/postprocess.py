@@ -1,10 +1,15 @@
 """Score the result files of offline (Ascend 310) inference; write detections in image pixels and the COCO metrics."""
 import os
+from typing import TYPE_CHECKING
 
 from ..core import errors
 from ..core.console import LOG, log_skipped, progress, show
 from ..core.errors import UserError
-from ..model_utils.config import get_config
+from ..model_utils.config import Config, get_config
+
+if TYPE_CHECKING:
+    from ..data.coco import Split
+    from ..tasks import Task
 
 
 def main() -> None:
@@ -14,7 +19,7 @@ def main() -> None:
     from ..core.backups import require_ours
     from ..core.files import atomic_folder
     from ..data import coco as coco_files
-    from ..evaluation import results
+    from ..evaluation import results, table
     from ..inference import offline
     from ..native.extensions import require_extensions
     from ..tasks import task_of
@@ -22,17 +27,12 @@ def main() -> None:
 
     target = os.path.join(config.save_path, "val")
     require_ours(target, results.results_of("val"), option="--save_path")
+    require_ours(os.path.join(config.save_path, table.TABLE), table.IS_TABLE, option="--save_path")
     errors.require_dir(config.result_path, "folder of results (--result_path)")
     meta = offline.read_meta(config.meta_path)
-    if os.path.isdir(config.label_path):
-        split = coco_files.find_split(config.label_path, "val", config.dataset_config, task=task_of(meta))
-        data_dir = config.label_path
-    else:
-        annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
-        split = coco_files.Split(annotation, "")
-        data_dir = os.path.dirname(os.path.dirname(os.path.abspath(annotation)))
-    require_extensions()
     task = task_of(meta)
+    split, data_dir = find_labels(config, task)
+    require_extensions()
     coco = coco_files.read_coco(split.annotation, split.image_dir, task)
     coco_files.check_expected(config, *coco_files.class_list(coco), split.annotation)
     coco_files.log_notes(coco)
@@ -65,5 +65,19 @@ def main() -> None:
         results.Results(task, split.annotation, images, records, skipped, classes).write(folder, "val")
         LOG.info(f"{count - len(skipped)} images, {len(skipped)} skipped")
         dataset = f"{coco_files.dataset_name(data_dir, coco)} {coco_files.PARTS['val']}"
-        show(results.score_and_write(folder, task, coco, records, dataset, extra, options))
+        text, metrics = results.score_and_write(folder, task, coco, records, dataset, extra, options)
+        show(text)
+    facts = {"split": "val", "checkpoint": config.result_path, "images": count}
+    table.add_row(config.save_path, task, metrics, facts)
     show(f"results: {target}")
+
+
+def find_labels(config: Config, task: "Task") -> tuple["Split", str]:
+    """(The Split of --label_path, a data set's folder or an annotation file; the data set's folder). Raises
+    UserError."""
+    from ..data.coco import Split, find_split
+
+    if os.path.isdir(config.label_path):
+        return find_split(config.label_path, "val", config.dataset_config, task=task), config.label_path
+    annotation = errors.require_file(config.label_path, "annotation file (--label_path)")
+    return Split(annotation, ""), os.path.dirname(os.path.dirname(os.path.abspath(annotation)))

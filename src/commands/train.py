@@ -70,6 +70,10 @@ def require_room(config: Config) -> None:
     require_ours(os.path.join(config.save_result_dir, SETTINGS), IS_SETTINGS, option="--save_result_dir")
     if config.enable_save_ckpt:
         require_ours(os.path.join(config.save_checkpoint_path, "ckpt_0"), CHECKPOINTS, option="--save_checkpoint_path")
+    if config.eval_epochs:
+        from ..evaluation.table import IS_TABLE, TABLE
+
+        require_ours(os.path.join(config.save_result_dir, TABLE), IS_TABLE, option="--save_result_dir")
     if config.tensorboard:
         from ..runs.tensorboard import EVENTS
 

@@ -33,6 +33,21 @@ def locked(folders: Sequence[str], work: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def waiting_lock(folder: str) -> Iterator[None]:
+    """Wait until no other process is in such a block for this folder, which exists; for work of a moment.
+
+    On a file system without locks nothing is locked.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def require_free(folders: Sequence[str], work: str) -> None:
     """Raise UserError if a process does the same work in one of these folders, which need not exist."""
     for folder in sorted({os.path.realpath(folder) for folder in folders}):

@@ -35,6 +35,7 @@ from ..model_utils.config import Config
 from ..tasks import Task, task_of
 from ..tasks.pictures import compare
 from .results import Results, results_of, score_and_write
+from .table import add_row
 
 
 @dataclass
@@ -125,7 +126,8 @@ def check_scoring(config: Config) -> None:
     problems = errors.Problems()
     with problems:
         if config.patience and not config.eval_epochs:
-            raise errors.UserError(f"patience is {config.patience}, but nothing is evaluated: set eval_epochs")
+            raise errors.UserError(f"patience is {config.patience}, but nothing is evaluated: set eval_epochs and "
+                                   "data_dir; --eval_epochs 2 evaluates after every second epoch")
     with problems:
         if config.eval_epochs and not config.data_dir:
             raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but no data set to evaluate on is given "
@@ -185,8 +187,13 @@ def evaluate(detector: Any, eval_set: EvaluationSet, config: Config,
             extra = {"split": split, "images": len(eval_set.images), "skipped": len(results.skipped),
                      "images_per_second": times.rate(seconds), "stage_seconds": vars(times)}
             name = f"{dataset_name(config.data_dir, eval_set.coco)} {PARTS[split]}"
-            report(score_and_write(folder, eval_set.task, eval_set.coco, results.records, name, extra,
-                                   config.eval_config))
+            text, metrics = score_and_write(folder, eval_set.task, eval_set.coco, results.records, name, extra,
+                                            config.eval_config)
+            report(text)
+    if eval_set.scoring:
+        facts = {name: detector.description.get(name, "") for name in ("epoch", "step")}
+        facts |= {"split": split, "checkpoint": config.load_checkpoint_path, "images": len(eval_set.images)}
+        add_row(config.save_result_dir, eval_set.task, metrics, facts)
     if results.skipped:
         LOG.warning(f"warning: {len(results.skipped)} of {len(eval_set.images)} images were skipped"
                     f"{' and count as images without detections' if eval_set.scoring else ''}")

@@ -60,9 +60,9 @@ class Results:
 
 
 def score_and_write(folder: str, task: Task, coco: "COCO", records: list[dict], name: str, extra: dict,
-                    eval_config: Any) -> str:
-    """Score records and write metrics.json, with `extra` added, into a folder; returns the tables below a title line
-    with the name of the data set and its split, "shapes validation".
+                    eval_config: Any) -> tuple[str, dict]:
+    """Score records and write metrics.json, with `extra` added, into a folder; returns (the tables below a title line
+    with the name of the data set and its split, "shapes validation", the content of metrics.json).
 
     eval_config.voc_metric adds the Pascal VOC table and its numbers: VOC_mAP_07 (11 points), VOC_mAP_area, and both per
     class.
@@ -73,5 +73,6 @@ def score_and_write(folder: str, task: Task, coco: "COCO", records: list[dict], 
     if eval_config.voc_metric:
         table, values = task.scores.score_voc(coco, records)
         text, metrics = f"{text}\n{table}", {**metrics, **values}
-    write_json(os.path.join(folder, "metrics.json"), {**metrics, **extra})
-    return text
+    metrics |= extra
+    write_json(os.path.join(folder, "metrics.json"), metrics)
+    return text, metrics

@@ -10,6 +10,7 @@ from ..core.console import LOG
 from ..core.errors import UserError
 from ..core.interrupts import INTERRUPTS, Interrupted
 from ..core.project import relative_to_user
+from ..evaluation.table import add_row
 from ..model_utils.config import Config
 from ..runs.record import TrainingLog
 from ..weights.checkpoints import CheckpointFolder
@@ -143,8 +144,10 @@ def run_training(train_set: "TrainSet", step_cell: TrainStep, saving: Saving, re
                 raise Interrupted(f"{done} of {steps.stop} steps done; "
                                   f"{resume_command(saving.saved, train_set.rank_size)}")
             if finished and scoring:
-                LOG.info(f"training ends after {done} of {steps.stop} steps: {scoring.why_finished()}")
+                LOG.info(f"training ends early, after {done} of {steps.stop} steps: {scoring.why_finished()}")
                 break
+    if scoring and scoring.rank == 0 and (line := scoring.best_line()):
+        LOG.info(line)
     if not steps.start and (problem := monitor.all_skipped()):
         raise UserError(problem)
     for line in monitor.summary():
@@ -158,7 +161,11 @@ def evaluate(scoring: Scoring, done: int, record: TrainingLog, train_set: "Train
     except Interrupted:
         return False
     if metrics is not None:
-        record.scores(done, train_set.steps_per_epoch, {name: metrics[name] for name in scoring.eval_set.task.metrics})
+        task, images = scoring.eval_set.task, len(scoring.eval_set.images)
+        record.scores(done, train_set.steps_per_epoch, {name: metrics[name] for name in task.metrics})
+        epoch = (done - 1) // train_set.steps_per_epoch
+        facts = {"split": "val", "epoch": epoch, "step": done, "images": images}
+        add_row(scoring.config.save_result_dir, task, metrics, facts)
         if record.summaries:
             for name, drawing in scoring.drawings():
                 record.summaries.image(done, name, drawing)

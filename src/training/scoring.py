@@ -24,6 +24,7 @@ from ..imaging.drawing import fit_format
 from ..imaging.reading import read_image
 from ..model_utils.config import Config
 from ..model_utils.device_adapter import without_graph_cache
+from ..tasks.detection.thresholds import POINT
 from ..tasks.pictures import compare
 from ..weights.checkpoints import CheckpointFolder
 from ..weights.side_file import evaluation_settings, side_file
@@ -52,6 +53,7 @@ class Scoring:
         self.trained, self.eval_set, self.config, self.every = trained, eval_set, trained.config, every
         self.rank, self.rank_size, self.sum_over_ranks = rank, rank_size, sum_over_ranks
         self.better = False  # whether the last evaluation is the best so far
+        self.best_metrics: dict[str, Any] = {}  # of the best evaluation, if it is this process's
         self.all_gather = AllGather() if rank_size > 1 else None
         config = trained.config
         self.state: dict[str, Any] = {"metric": config.best_metric, "of": measure_of(eval_set, config), "step": 0,
@@ -76,7 +78,8 @@ class Scoring:
             value, best = metrics[self.config.best_metric], self.state["best"]
             since_best = 0 if best is None or value > best["value"] else self.state["since_best"] + 1
             self.better = best is None or value >= best["value"]  # of equal scores, the one trained longer
-            best = {"step": done, "value": value} if self.better else best
+            if self.better:
+                best, self.best_metrics = {"step": done, "value": value}, metrics
             self.state = {**self.state, "step": done, "best": best, "since_best": since_best}
         else:
             self.state = {**self.state, "step": done}
@@ -114,7 +117,16 @@ class Scoring:
         """The reason for ending training before the last step."""
         count = self.state["since_best"]
         evaluations = f"{count} evaluation{'s' if count != 1 else ''}"
-        return f"{evaluations} without a better {self.config.best_metric} (patience)"
+        return f"{evaluations} without a better {self.config.best_metric} (patience {self.config.patience})"
+
+    def best_line(self) -> str:
+        """A sentence on the best evaluation so far, "" without one; rank 0 only."""
+        best, metric = self.state["best"], self.config.best_metric
+        if best is None or best["value"] < 0:
+            return ""
+        names = [name for name in ("AP", "AP50", *POINT) if name != metric and is_number(self.best_metrics.get(name))]
+        scores = [f"{metric} {best['value']:.3f}", *(f"{name} {self.best_metrics[name]:.3f}" for name in names)]
+        return f"best evaluation: after step {best['step']}, {', '.join(scores)}"
 
     def drawings(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (name, BGR image) of the first images: the last detections next to the ground truth. Rank 0 only."""

@@ -1,5 +1,6 @@
 """Evaluation with eval.py, and its settings."""
 import contextlib
+import csv
 import io
 import json
 import os
@@ -337,6 +338,22 @@ def test_the_training_images_are_scored(evaluate, tmp_path, console):
     assert not (tmp_path / "val").exists() and not (tmp_path / "test").exists()
 
 
+def test_each_evaluation_is_a_row_of_the_table(evaluate, tmp_path):
+    """results.csv next to the folders of results; not for an evaluation without scores."""
+    write_coco(tmp_path, "train", {1: noise_image(1)}, [(1, 1, [60, 60, 30, 30])])
+    evaluate("--load_checkpoint_path", "a, b.ckpt")
+    evaluate("--split", "train", "--eval_config.voc_metric", "true")
+    evaluate("--run_mode", "test", "--split", "train")
+    with open(tmp_path / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["split"], row["checkpoint"], row["images"], row["AR_100"], row["F1"], row["VOC_mAP_area"])
+            for row in rows] == [("val", "a, b.ckpt", "3", "1.000000", "1.000000", ""),
+                                 ("train", "", "1", "0.000000", "0.000000", "0.000000")]
+    metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
+    assert {name: float(rows[0][name]) for name in ("AP", "AP75", "precision", "recall", "threshold")} == {
+        name: pytest.approx(metrics[name], abs=1e-6) for name in ("AP", "AP75", "precision", "recall", "threshold")}
+
+
 def test_test_images_are_scored_if_they_have_annotations(evaluate, tmp_path, console):
     path = write_coco(tmp_path, "test", {1: noise_image(1)}, [(1, 1, [10, 10, 30, 30])])
     evaluate("--split", "test")
@@ -410,6 +427,11 @@ def test_paths_are_checked_before_a_model_is_loaded(tiny_data, small_file, tmp_p
     with pytest.raises(UserError, match="^val .*--save_result_dir"):
         script.check_paths(config)
     paths = ("--data_dir", tmp_path, "--load_checkpoint_path", small_file)
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "results.csv").write_text("epoch,train/box_loss\n")
+    for args in ((), ("--run_mode", "test")):  # which writes no scores
+        with pytest.raises(UserError, match="^y/results.csv .*--save_result_dir" if not args else "none of these"):
+            script.check_paths(make_config(*paths, "--save_result_dir", "y", *args))
     for args, origin in ((("--split", "train"), r"\(split is train, from the command line\)"),
                          (("--save_result_dir", "x"), r"\(run_mode is val, from default_config.yaml\)")):
         with pytest.raises(UserError, match=origin):

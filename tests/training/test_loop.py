@@ -1,5 +1,6 @@
 """src/training/loop.py, with stand-ins for the network, checkpoints, scores and MindSpore's data sink."""
 import contextlib
+import csv
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from src.tasks.detection import DETECTION
 from src.training.divergence import DivergenceMonitor
 from src.training.loop import Saving, choose_sink_steps, ms, run_steps, run_training, time
 from src.training.scoring import Scoring
+from tests.conftest import lines_with
 
 
 class SinkStandIn:
@@ -137,13 +139,13 @@ class TrainedStandIn:
 
 
 @pytest.fixture
-def scoring(make_config, monkeypatch):
+def scoring(make_config, monkeypatch, tmp_path):
     """Function of APs (None: an interrupt) and arguments: a Scoring that returns one AP after another."""
     def make(scores, *args):
         coming = iter(scores)
         coco = types.SimpleNamespace(dataset={"annotations": [], "categories": []})
         eval_set = types.SimpleNamespace(task=DETECTION, coco=coco, images=[], category_ids=[])
-        made = Scoring(TrainedStandIn(make_config(*args)), eval_set, 5)
+        made = Scoring(TrainedStandIn(make_config("--save_result_dir", tmp_path, *args)), eval_set, 5)
 
         def detect():
             value = next(coming)
@@ -243,7 +245,17 @@ def test_patience_ends_training(loop, scoring, console):
     scores = scoring([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], "--patience", 3)
     assert loop(stand_in, range(60), *NEVER, scoring=scores) == "c/25.ckpt"
     assert stand_in.best[-1] == "c/20.ckpt" and stand_in.metadata[-1]["scores"]["since_best"] == 3
-    assert re.search(r"\b25 of 60 steps\b.*\b3\b.*\bAP\b.*patience", console.readouterr().out)
+    output = console.readouterr().out
+    assert re.search(r"early.*\b25 of 60 steps\b.*\b3\b.*\bAP\b.*patience 3", output)
+    assert lines_with(output, "best evaluation", "step 20", "AP 0.300")
+
+
+def test_each_evaluation_is_a_row_of_the_table(loop, scoring, tmp_path):
+    loop(LoopStandIn(falling(12)), range(12), *NEVER, scoring=scoring([0.1, 0.3, -1]))
+    with open(tmp_path / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["split"], row["epoch"], row["step"], row["AP"]) for row in rows] == [
+        ("val", "0", "5", "0.100000"), ("val", "1", "10", "0.300000"), ("val", "2", "12", "")]
 
 
 def test_after_a_signal_in_an_evaluation_the_resumed_run_evaluates(loop, scoring):

@@ -248,6 +248,13 @@ def test_a_resumed_scored_run_equals_an_undisturbed_one(place, scored, scored_ru
     assert ours == theirs and len(ours) == 10
 
 
+def test_a_foreign_table_is_refused(tiny_data, tiny_records, tmp_path):
+    (tmp_path / "results.csv").write_text("a,b\n1,2\n")
+    args = ("--mindrecord_dir", tiny_records, "--data_dir", tiny_data, "--eval_epochs", 1)
+    assert_user_error(call_script("train.py", *TINY, *args, cwd=tmp_path, check=False), "results.csv")
+    assert os.listdir(tmp_path) == ["results.csv"]
+
+
 @pytest.mark.parametrize("args, message", [
     (("--eval_epochs", 1), "(--data_dir)"),
     (("--patience", 2), "eval_epochs"),
