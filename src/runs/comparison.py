@@ -1,5 +1,6 @@
 """An HTML page that compares runs: curves in one chart, scores side by side, differences in configuration."""
 import os
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,8 @@ from .report import chart, loss_series, write_page
 COLORS = ("#2260a8", "#b3382c", "#0b6e4f", "#c98500", "#6a4c93", "#0f8b9d", "#8c564b", "#444b59")
 STYLES = ("solid", "dashed", "dotted")  # each with all colors
 POINTS = 500  # per curve, at most
-VOC_NAMES = ("VOC_mAP_07", "VOC_mAP_area")
+FURTHER = ("precision", "recall", "F1", "VOC_mAP_07", "VOC_mAP_area")  # scores, besides the tasks' metrics
+SEED = "seed"  # the parameter in which the runs of a group differ
 SECTIONS = ("net_config", "training", "evaluation")  # of a side file, besides its fields about the data
 SAME = {"input_res_train": "dataset_config.input_res_train", "mean": "dataset_config.mean", "std": "dataset_config.std"}
 
@@ -56,13 +58,16 @@ def write_comparison(path: str, title: str, runs: Sequence[ComparedRun]) -> None
     lines = [(COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]) for index in range(len(runs))]
     trained = [(run, line) for run, line in zip(runs, lines) if run.steps]
     scored = [(run, line) for run, line in zip(runs, lines) if run.scores]
-    present = {"runs": True, "losses": trained, "scores": scored or score_rows(runs), "configuration": True}
+    table, groups = score_rows(runs), seed_groups([run.settings for run in runs])
+    present = {"runs": True, "losses": trained, "scores": scored or table, "configuration": True}
     write_page(
         path, "comparison.html", title=title,
         links=[(name, name.capitalize()) for name, section in present.items() if section],
         runs=list(zip(runs, lines)), overview=[overview(run) for run in runs],
         losses=loss_panels(trained) if trained else [],
-        curves=score_curves(scored) if scored else None, table=score_rows(runs), classes=class_rows(runs),
+        curves=score_curves(scored) if scored else None, table=table, classes=class_rows(runs),
+        groups=[describe_group([runs[index] for index in group]) for group in groups],
+        spreads=seed_rows(table, groups),
         settings=differences([run.settings for run in runs]), described=sum(run.settings is not None for run in runs),
     )
 
@@ -127,7 +132,7 @@ def score_curves(runs: Sequence[tuple[ComparedRun, Line]]) -> Markup:
 def score_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[float | None]]]:
     """Rows (score, [each run's value or None]) of evaluations by eval.py, and of the best AP during training."""
     found = [run.metrics or {} for run in runs]
-    names = [name for name in (*metric_labels(), *VOC_NAMES) if any(name in metrics for metrics in found)]
+    names = [name for name in (*metric_labels(), *FURTHER) if any(name in metrics for metrics in found)]
     rows = [(name, [_score(metrics.get(name)) for metrics in found]) for name in names]
     best = [best_score(run.scores) for run in runs]
     return rows + [("best AP during training", [score and score[2]["AP"] for score in best])] * any(best)
@@ -138,6 +143,39 @@ def class_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[float | None
     found = [run.metrics["AP_per_class"] if run.metrics else {} for run in runs]
     names = dict.fromkeys(name for classes in found for name in classes)
     return [(name, [_score(classes.get(name)) for classes in found]) for name in names]
+
+
+def seed_groups(settings: Sequence[dict[str, str] | None]) -> list[list[int]]:
+    """The indices of runs that differ in nothing but their seeds, of which there are at least two, for each such group.
+
+    settings, each run's read_settings, None if unknown.
+    """
+    groups: dict[frozenset, list[int]] = {}
+    for index, known in enumerate(settings):
+        if known is not None and SEED in known:
+            others = frozenset((name, value) for name, value in known.items() if name != SEED)
+            groups.setdefault(others, []).append(index)
+    return [group for group in groups.values() if len({(settings[index] or {})[SEED] for index in group}) > 1]
+
+
+def describe_group(runs: Sequence[ComparedRun]) -> dict[str, str]:
+    """The names and the seeds of a group's runs as text."""
+    return {"names": ", ".join(run.name for run in runs),
+            "seeds": ", ".join((run.settings or {})[SEED] for run in runs)}
+
+
+def seed_rows(table: Sequence[tuple[str, list[float | None]]],
+              groups: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[float, float | None, int] | None]]]:
+    """Rows (score, [(mean, sample standard deviation, number of runs) of each group]) of score_rows.
+
+    The standard deviation is None for a single run, the tuple for none.
+    """
+    rows = []
+    for name, values in table:
+        known = [[value for index in group if (value := values[index]) is not None] for group in groups]
+        rows.append((name, [(statistics.mean(own), statistics.stdev(own) if len(own) > 1 else None, len(own))
+                            if own else None for own in known]))
+    return rows
 
 
 def _score(value: Any) -> float | None:

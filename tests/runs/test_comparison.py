@@ -7,7 +7,17 @@ import pytest
 
 from src.core.errors import UserError
 from src.runs import comparison
-from src.runs.comparison import ComparedRun, class_rows, differences, overview, read_settings, run_names, score_rows
+from src.runs.comparison import (
+    ComparedRun,
+    class_rows,
+    differences,
+    overview,
+    read_settings,
+    run_names,
+    score_rows,
+    seed_groups,
+    seed_rows,
+)
 from src.runs.record import TrainingLog, read_scores, read_training_log
 from src.tasks.detection import DETECTION
 from tests.conftest import assert_user_error, call_script, lines_with, step_results
@@ -118,6 +128,42 @@ def test_scores_side_by_side(tmp_path):
         ("disc", [None, None, 0.5]), ("square", [None, 0.5, None])]
     assert score_rows([compared()]) == [] and overview(compared())["steps"] is None
     assert overview(run) == {"steps": 10, "epochs": 2, "loss": 2, "rate": 8, "best": {"AP": 0.3, "epochs": 2}}
+
+
+def test_runs_that_differ_only_in_their_seed_are_a_group():
+    base = {"seed": "1", "train_config.batch_size": "4", "epoch_size": "2"}
+    runs = [base, {**base, "seed": "2"}, {**base, "epoch_size": "3"}, None, {**base, "epoch_size": "3", "seed": "7"},
+            {**base, "seed": "3"}, {**base, "train_config.batch_size": "8"}, {"epoch_size": "2"}, {}]
+    assert seed_groups(runs) == [[0, 1, 5], [2, 4]]
+    assert seed_groups([base, base, None]) == seed_groups([base]) == seed_groups([]) == []
+    assert seed_groups([base, base, {**base, "seed": "2"}]) == [[0, 1, 2]]
+
+
+def test_mean_and_spread_by_hand():
+    """Of 0.2, 0.4 and 0.9: mean 0.5, sample variance (0.09 + 0.01 + 0.16) / 2 = 0.13."""
+    table = [("AP", [0.2, 0.4, 0.8, 0.9]), ("AP50", [None, 0.6, 0.1, None]), ("F1", [None, None, 1.0, None])]
+    assert seed_rows(table, [[0, 1, 3]]) == [("AP", [pytest.approx((0.5, 0.13**0.5, 3))]), ("AP50", [(0.6, None, 1)]),
+                                             ("F1", [None])]
+    assert seed_rows(table, []) == [("AP", []), ("AP50", []), ("F1", [])]
+
+
+@pytest.mark.slow
+def test_several_seeds_are_summarized(tmp_path):
+    """Three seeds and a run with another setting, whose score does not count."""
+    for seed, score in ((1, 0.2), (2, 0.4), (3, 0.9)):
+        description = {**DESCRIPTION, "training": {**DESCRIPTION["training"], "seed": seed}}
+        make_run(tmp_path / f"s{seed}", loss=None, metrics={**METRICS, "AP": score, "F1": 0.5}, description=description)
+    other = {**DESCRIPTION, "training": {**DESCRIPTION["training"], "seed": 4, "epoch_size": 7}}
+    make_run(tmp_path / "other", loss=None, metrics={**METRICS, "AP": 0.1}, description=other)
+    call_script("tools/report.py", *(tmp_path / name for name in ("s1", "other", "s2", "s3")), cwd=tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert page.open == [] and lines_with(page.text, "s1, s2, s3") and lines_with(page.text, "seeds 1, 2, 3")
+    rows = [re.sub(r"<[^>]*>", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", text, re.S)]
+    assert ["AP", "0.500", "±", "0.361", "(3)"] in rows and ["F1", "0.500", "±", "0.000", "(3)"] in rows
+    assert ["F1", "0.500", "–", "0.500", "0.500"] in rows
+    call_script("tools/report.py", tmp_path / "s1", tmp_path / "other", "--output", "two.html", cwd=tmp_path)
+    assert "Several seeds" not in (tmp_path / "two.html").read_text()
 
 
 @pytest.mark.slow
