@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12,
                         help="number of images, spread evenly over the data set (default: %(default)s)")
     parser.add_argument("--columns", type=int, default=3, help="images per row (default: %(default)s)")
-    parser.add_argument("--width", type=int, default=480,
+    parser.add_argument("--width", type=int, default=960,
                         help="width of a pair, detections and ground truth, in pixels (default: %(default)s)")
     parser.add_argument("--config_path", help="configuration of the data set")
     options = parser.parse_args()
@@ -56,8 +56,7 @@ def main() -> None:
             LOG.warning(f"skipped image {image_id} ({path}): {errors.reason(error)}")
             continue
         truth = ground_truth(task, coco, image_id, category_ids, description)
-        small = image.shape[1] < options.width / 2
-        fit_into = (options.width // 2 + 1, options.width) if small else None  # keeps labels legible
+        fit_into = (options.width // 2, options.width)  # keeps labels legible
         detections = predictor(image, task.results.camera_of(coco.imgs[image_id])).detections()
         sheet.append(compare(task, image, detections, truth, description, config.eval_config.score_thresh, fit_into))
     if not sheet:

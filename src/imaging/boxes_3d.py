@@ -12,6 +12,7 @@ FRONT = ((0, 5), (1, 4))  # the diagonals of a box's front, by its corners
 PANEL, WIDEST = 0.8, 4.0  # width of the bird's-eye view, relative to its height; at most, to the image's width
 GROUND, GRID, VIEW = (38, 34, 30), (92, 86, 80), (60, 55, 48)  # its colors, BGR
 FARTHEST = 100.0  # meters
+FINE = 40  # pixels of a box in the image for each pixel of its lines' thickness
 
 
 def draw_boxes_3d(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, texts: Sequence[str],
@@ -32,13 +33,18 @@ def draw_boxes_3d(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labe
 
 
 def draw_wires(canvas: np.ndarray, corners: np.ndarray, calib: np.ndarray, color: tuple[int, int, int]) -> None:
-    """Draw the edges of a box with corners [8, 3], and a cross on its front, on the canvas."""
+    """Draw the edges of a box with corners [8, 3], and a cross on its front, on the canvas.
+
+    Lines are thinner on small objects, and have a dark outline on others only: it would fill them.
+    """
     lines = list(segments(corners, calib))
     in_front = corners @ calib[2, :3] + calib[2, 3] > 0
     lines += [project(corners[list(pair)], calib) for pair in FRONT if in_front[list(pair)].all()]
     lines = [whole_pixels(line, canvas) for line in map(functools.partial(clipped, image=canvas), lines) if len(line)]
-    thickness = max(1, line_thickness(canvas) - 1)
-    for ink, width in (((0, 0, 0), thickness + 2), (color, thickness)):
+    extent = np.ptp(np.concatenate(lines), axis=0).max() if lines else 0
+    thickness = int(np.clip(extent // FINE, 1, max(1, line_thickness(canvas) - 1)))
+    outline = [((0, 0, 0), thickness + 2)] if extent >= FINE else []
+    for ink, width in (*outline, (color, thickness)):
         for start, end in lines:
             cv2.line(canvas, start.tolist(), end.tolist(), ink, width, cv2.LINE_AA)
 

@@ -15,11 +15,15 @@ from ..core.backups import MARK
 from ..core.console import LOG
 from ..core.files import atomic_write
 from .geometry import affine_matrix
+from .labels import place_labels
 from .view import View
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAX_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels, the limits of these formats
 MAX_LABEL = 60  # characters
+DIMMED = 0.6  # brightness of an image below its heatmap
+SMALLEST_TEXT = 12  # pixels
+SMALL = 400  # pixels of a longer side; images below are enlarged, so that labels do not hide their objects
 MAX_STEM = 200  # bytes of a drawing's name; file systems allow 255, and its temporary name is longer
 
 
@@ -45,24 +49,27 @@ def drawing_side(image: np.ndarray) -> int:
     return min(max(height, width), 4 * min(height, width), 6000)
 
 
-def draw_boxes(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, classes: Sequence[str],
-               with_scores: bool = True) -> np.ndarray:
-    """Draw boxes [M, 4] (pixels of the image) with scores [M] and labels [M] on a copy of a BGR uint8 image.
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray,
+               texts: Sequence[str]) -> np.ndarray:
+    """Draw boxes [M, 4] (pixels of the image) with scores [M], labels [M] and texts on a copy of a BGR uint8 image.
 
-    Legible on any background: lines have a dark outline; labels have the class's color, with text in black or white,
-    whichever has more contrast. Labels of higher scores are placed first.
+    Legible on any background: lines have a dark outline; texts are in black or white, whichever has more contrast, on
+    the class's color. Those of higher scores are placed first.
     """
     canvas = image.copy()
+    draw_frames(canvas, boxes, scores, labels)
+    put_labels(canvas, boxes, scores, labels, texts)
+    return canvas
+
+
+def draw_frames(canvas: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
+    """Draw the lines of boxes as in draw_boxes, those of higher scores on top, on the canvas."""
     side, thickness = drawing_side(canvas), line_thickness(canvas)
-    order = np.argsort(scores, kind="stable")  # the best on top
-    labels = np.asarray(labels).astype(int)
-    for (x1, y1, x2, y2), label in zip(whole_pixels(boxes[order], canvas), labels[order]):
+    order = np.argsort(scores, kind="stable")
+    for (x1, y1, x2, y2), label in zip(whole_pixels(boxes[order], canvas), np.asarray(labels)[order].astype(int)):
         if side >= 200:
             cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 0, 0), thickness + 2, cv2.LINE_AA)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), class_color(label), thickness, cv2.LINE_AA)
-    texts = [f"{classes[label]} {score:.2f}" if with_scores else classes[label] for label, score in zip(labels, scores)]
-    put_labels(canvas, boxes, scores, labels, texts)
-    return canvas
 
 
 def line_thickness(image: np.ndarray) -> int:
@@ -79,30 +86,31 @@ def whole_pixels(points: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 def put_labels(canvas: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray,
                texts: Sequence[str]) -> None:
-    """Write the texts of boxes [M, 4] with scores [M] and labels [M] on the canvas, those of higher scores first."""
-    corners, size = whole_pixels(boxes, canvas), max(11, round(drawing_side(canvas) / 55))
-    taken = np.zeros((0, 4), int)
-    for index in np.argsort(scores, kind="stable")[::-1]:
-        mask = text_mask(texts[index], size)
-        place = _label_place(mask.shape, corners[index], canvas.shape, taken)
-        taken = np.vstack([taken, place])
-        _put_label(canvas, mask, place, class_color(int(labels[index])))
+    """Write the texts of boxes [M, 4] with scores [M] and labels [M] on the canvas.
+
+    Those of higher scores are placed first, by labels.place_labels. A line leads from a label to a box that it does not
+    touch; a label without a place is left out.
+    """
+    corners, size = whole_pixels(boxes, canvas), max(SMALLEST_TEXT, round(drawing_side(canvas) / 55))
+    order = np.argsort(scores, kind="stable")[::-1]
+    masks = [text_mask(texts[index], size) for index in order]
+    height, width = canvas.shape[:2]
+    places = place_labels([mask.shape[1::-1] for mask in masks], corners[order], (width, height))
+    put = [(corners[index], mask, place, class_color(int(labels[index])))
+           for index, mask, place in zip(order, masks, places) if place]
+    for box, _, place, color in put:  # below all labels
+        _lead(canvas, box, place, color)
+    for _, mask, place, color in put:
+        _put_label(canvas, mask, place, color)
 
 
-def _label_place(shape: tuple[int, ...], box: Sequence[int], canvas_shape: tuple[int, ...],
-                 taken: np.ndarray) -> tuple[int, int, int, int]:
-    """A label's rectangle x1, y1, x2, y2: above, inside or below the box, clear of other labels if possible."""
-    height, width = shape
-    x1, y1, x2, y2 = box
-    places = []
-    for x, y in ((x1, y1 - height), (x1, y1), (x2 - width, y1), (x1, y2 - height), (x1, y2)):
-        x = min(max(x, 0), max(canvas_shape[1] - width, 0))
-        y = min(max(y, 0), max(canvas_shape[0] - height, 0))
-        places.append((x, y, x + width, y + height))
-    for place in places:
-        if not ((taken[:, :2] < place[2:]) & (taken[:, 2:] > place[:2])).all(1).any():
-            return place
-    return places[0]
+def _lead(canvas: np.ndarray, box: np.ndarray, place: tuple[int, int, int, int], color: tuple[int, int, int]) -> None:
+    """Draw a line from a label's place to the nearest point of its box, if they do not touch."""
+    middle = np.array([(place[0] + place[2]) // 2, (place[1] + place[3]) // 2])
+    if (np.maximum(place[:2] - box[2:], box[:2] - place[2:]) > 0).any():
+        end = np.clip(middle, box[:2], box[2:])
+        for ink, width in (((0, 0, 0), 3), (color, 1)):
+            cv2.line(canvas, middle.tolist(), end.tolist(), ink, width, cv2.LINE_AA)
 
 
 def _put_label(canvas: np.ndarray, mask: np.ndarray, place: tuple[int, int, int, int],
@@ -156,17 +164,20 @@ def is_east_asian(text: str) -> bool:
 
 
 def overlay_heatmap(image: np.ndarray, heat: np.ndarray, view: View) -> np.ndarray:
-    """Overlay a heatmap [C, h, w] in [0, 1] on its BGR image: the maximum over the classes, from dark to bright.
+    """Overlay a heatmap [C, h, w] in [0, 1] on its BGR image: the maximum over its channels, see light_up.
 
     view is the position of the heatmap in the image.
     """
     matrix = affine_matrix(view.center, view.width, 0, view.out_hw[::-1], inverse=True) / view.scale
     matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # centers of output pixels to centers of pixels
     height, width = image.shape[:2]
-    heat = cv2.warpAffine(heat.max(0), matrix, (width, height), flags=cv2.INTER_LINEAR)
-    color = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    cover = 0.35 + 0.6 * heat  # the image stays visible where the heatmap is 0
-    return cv2.blendLinear(image, color, 1 - cover, cover)
+    return light_up(image, cv2.warpAffine(heat.max(0), matrix, (width, height), flags=cv2.INTER_LINEAR))
+
+
+def light_up(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A BGR uint8 image [H, W, 3], dimmed, that turns white where heat [H, W] is 1: a color of no box and no object."""
+    cover = heat.astype(np.float32).clip(0, 1) ** 0.75  # weak peaks stay visible
+    return cv2.blendLinear(cv2.convertScaleAbs(image, alpha=DIMMED), np.full_like(image, 255), 1 - cover, cover)
 
 
 def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
@@ -176,11 +187,17 @@ def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
 
 def captioned(image: np.ndarray, caption: str) -> np.ndarray:
     """An image below a line of text."""
-    size = max(0.4, min(image.shape[1], drawing_side(image)) / 800)
-    strip = np.full((round(30 * size), image.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, caption, (6, round(22 * size)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * size, (0, 0, 0),
-                max(1, round(size)), cv2.LINE_AA)
+    size = max(SMALLEST_TEXT, round(min(image.shape[1], drawing_side(image)) / 40))
+    mask = text_mask(caption, size)[:, : image.shape[1]]
+    strip = np.full((len(mask), image.shape[1], 3), 255, np.uint8)
+    strip[:, : mask.shape[1]] -= mask[:, :, None]
     return np.vstack([strip, image])
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """An image, by a whole factor larger if its longer side is below SMALL."""
+    factor = -(-SMALL // max(image.shape[:2]))
+    return image if factor <= 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
 
 
 def save_image(path: str, image: np.ndarray, ours: Callable[[str], bool] | None = None) -> None:

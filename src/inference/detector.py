@@ -21,7 +21,7 @@ from ..core.version import version
 from ..export.mindir import output_shape, read_mindir, unused_heads
 from ..imaging.view import input_spec, pad_batch
 from ..model_utils.config import Config
-from ..network.centernet import Heatmap, build_detection, build_network
+from ..network.centernet import Heatmaps, build_detection, build_network
 from ..network.deform_conv import resolve_dcn_impl
 from ..network.device_input import Normalize
 from ..network.folding import fold_batch_norm
@@ -53,7 +53,7 @@ class Detector:
         self.down_ratio, self.from_bytes = down_ratio, from_bytes
         shape, kind = ([None, None, None, 3], ms.uint8) if from_bytes else ([None, 3, None, None], ms.float32)
         any_shape = ms.Tensor(shape=shape, dtype=kind) if any_size else None
-        self.detections, self.maps = Graphs(network, any_shape), Graphs(Heatmap(network.maps), any_shape)
+        self.detections, self.maps = Graphs(network, any_shape), Graphs(Heatmaps(network.maps), any_shape)
 
     def compile(self, batch: np.ndarray) -> float:
         """Compile the graph for a batch unless it exists; returns the seconds taken."""
@@ -63,7 +63,8 @@ class Detector:
         return self.detections(batch)
 
     def heatmap(self, batch: np.ndarray) -> np.ndarray:
-        """The heatmap of a batch: float32 [N, C, H / down_ratio, W / down_ratio] in [0, 1]."""
+        """The heatmaps of a batch: float32 [N, C, H / down_ratio, W / down_ratio] in [0, 1], with a channel for each
+        class and, of pose, for each keypoint."""
         return self.maps(batch)
 
 

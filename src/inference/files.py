@@ -15,10 +15,11 @@ from ..core.backups import back_up_existing, contains_files, free_name
 from ..core.console import progress
 from ..core.errors import UserError
 from ..core.files import atomic_write, write_json
-from ..imaging.drawing import drawing_paths, overlay_heatmap, save_image
+from ..imaging.drawing import drawing_paths, enlarged, overlay_heatmap, save_image
 from ..imaging.reading import read_image, read_size
 from ..tasks import rows as row
 from ..tasks import task_of
+from ..tasks.pictures import draw
 from .label_files import LabelFiles
 from .pipeline import Detected, detect_all
 from .predictor import Predictor
@@ -41,7 +42,8 @@ class PredictionFiles:
         self.folder, self.predictor, self.chosen, self.score_thresh = folder, predictor, chosen, score_thresh
         self.calib_of, self.labels, self.split = calib_of, labels, split
         self.description = predictor.detector.description
-        self.results = task_of(self.description).results
+        self.task = task_of(self.description)
+        self.results = self.task.results
         self.images: list[dict] = []
         self.annotations: list[dict] = []
         self.skipped: list[str] = []
@@ -81,17 +83,17 @@ class PredictionFiles:
         self.file.flush()
         if self.labels:
             self.labels.add(label_name, rows, (width, height))
-        return self.results.draw(detected.image, rows, self.description)
+        return draw(self.task, detected.image, rows, self.description)
 
     def drawn_size(self, image: np.ndarray) -> tuple[int, int]:
-        """(width, height) of an image with its drawing, which may have a part beside it."""
+        """(width, height) of an image with its drawing, which may be enlarged and have a part beside it."""
         nothing = np.zeros((0, row.width(self.results.columns(self.description))), np.float32)
-        height, width = self.results.draw(image, nothing, self.description).shape[:2]
+        height, width = draw(self.task, image, nothing, self.description).shape[:2]
         return width, height
 
     def heatmap(self, image: np.ndarray) -> np.ndarray:
-        """An image overlaid with its heatmap."""
-        return overlay_heatmap(image, *self.predictor.heatmap(image))
+        """An image overlaid with its heatmap, enlarged if it is small."""
+        return enlarged(overlay_heatmap(image, *self.predictor.heatmap(image)))
 
     def close(self) -> None:
         """Write the COCO-style file if begin() was called."""
@@ -165,7 +167,7 @@ def detect_in_video(files: PredictionFiles, path: str, max_frames: int | None, h
         write = until_end.enter_context(video_writer(target, rate, files.drawn_size(first[1])))
         if heatmap:
             heatmaps = free_name(os.path.join(files.folder, "heatmaps", f"{name}.mp4"))
-            write_heatmap = until_end.enter_context(video_writer(heatmaps, rate, first[1].shape[1::-1]))
+            write_heatmap = until_end.enter_context(video_writer(heatmaps, rate, enlarged(first[1]).shape[1::-1]))
         for detected in progress(detecting, os.path.basename(target), total=total or None):
             frame = detected.item[0]
             source = {"file_name": path, "frame": frame, "seconds": round(frame / rate, 3)}

@@ -227,6 +227,7 @@ class Predictor:
     def heatmap(self, image: np.ndarray) -> tuple[np.ndarray, View]:
         """Return the heatmap of a BGR uint8 image, float32 [C, H/4, W/4] in [0, 1], and its position, a view.View.
 
+        Its channels are those of the classes, followed by those of a pose model's keypoints.
         Raises UserError if the model is not a checkpoint that MindSpore computes: others output detections only.
         """
         if not hasattr(self.detector, "heatmap"):

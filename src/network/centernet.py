@@ -129,16 +129,17 @@ class Halves(nn.Cell):
         return maps if self.signs is None else maps * self.signs
 
 
-class Heatmap(nn.Cell):
-    """Input batch -> only the heatmap of InferenceMaps."""
+class Heatmaps(nn.Cell):
+    """Input batch -> only the heatmaps of InferenceMaps, [N, their channels, H/4, W/4], that of the centers first."""
 
     def __init__(self, maps: InferenceMaps) -> None:
         super().__init__(auto_prefix=False)
         self.maps = maps
-        self.name = maps.heatmaps[0]
+        self.names = maps.heatmaps
 
     def construct(self, image: Tensor) -> Tensor:
-        return self.maps(image)[self.name]
+        maps = self.maps(image)
+        return ops.concat(tuple(maps[name] for name in self.names), 1)
 
 
 class DetectionNetwork(nn.Cell):

@@ -24,7 +24,7 @@ from ..core.console import LOG, print_log
 from ..imaging import reading
 from ..inference.pipeline import make_inputs
 from ..model_utils.config import Config
-from ..tasks import task_of
+from ..tasks import pictures, task_of
 
 USAGE = ("send the image as the body (curl --data-binary @image.jpg URL) or as the file of a form (curl -F "
          "file=@image.jpg URL)")
@@ -48,9 +48,12 @@ def prepare(body: bytes, max_pixels: int, detector: Any, config: Config,
 
 
 def draw(body: bytes, max_pixels: int, rows: np.ndarray, description: dict) -> bytes:
-    """Draw rows [M, D] of a model with this description on an image; returns a JPEG. Raises HTTPException."""
+    """Draw rows [M, D] of a model with this description on an image, enlarged if it is small; returns a JPEG.
+
+    Raises HTTPException.
+    """
     image = decode(body, max_pixels)
-    drawn = task_of(description).results.draw(image, rows, description) if max(image.shape) <= MAX_SIDE else image
+    drawn = pictures.draw(task_of(description), image, rows, description) if max(image.shape) <= MAX_SIDE else image
     if max(drawn.shape) > MAX_SIDE:
         raise HTTPException(422, f"a JPEG has at most {MAX_SIDE} pixels a side; leave out format=image")
     return cv2.imencode(".jpg", drawn)[1].tobytes()

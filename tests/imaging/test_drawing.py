@@ -11,7 +11,7 @@ from src.core.backups import MARK, contains_mark
 from src.core.errors import UserError
 from src.imaging import drawing
 from src.tasks.detection import DETECTION
-from src.tasks.pictures import compare
+from src.tasks.pictures import compare, draw, panels
 from tests.conftest import NARROW, call_script, lines_with, noise_image, write_coco
 
 
@@ -57,13 +57,50 @@ def test_written_images_carry_the_mark(ending, key, tmp_path):
 
 
 def test_boxes_are_drawn_in_place():
-    image = np.full((100, 120, 3), 127, np.uint8)
-    detections = np.array([[20, 30, 80, 90, 0.9, 0], [1, 1, 5, 5, 0.1, 1]], np.float32)
-    drawn = compare(DETECTION, image, detections, None, {"classes": ["a", "b"]}, 0.5)[-100:]
+    image = np.full((400, 480, 3), 127, np.uint8)
+    detections = np.array([[80, 120, 320, 360, 0.9, 0], [4, 4, 20, 20, 0.1, 1]], np.float32)
+    drawn = compare(DETECTION, image, detections, None, {"classes": ["a", "b"]}, 0.5)[-400:]
     assert (image == 127).all()
-    for y, x in ((60, 20), (90, 50), (60, 80)):
+    for y, x in ((240, 80), (360, 200), (240, 320)):
         np.testing.assert_allclose(drawn[y, x], drawing.class_color(0), atol=20)  # the lines are smoothed
-    np.testing.assert_array_equal(drawn[3, 1], [127] * 3)  # below the threshold
+    np.testing.assert_array_equal(drawn[12, 4], [127] * 3)  # below the threshold
+
+
+@pytest.mark.parametrize("size, factor", [((128, 128), 4), ((399, 20), 2), ((400, 300), 1), ((1, 1), 400)])
+def test_small_images_are_enlarged_before_drawing(size, factor):
+    """By a whole number, with their boxes; a label of an object in the middle of a small image does not hide it."""
+    image = np.full((size[1], size[0], 3), 127, np.uint8)
+    box = np.array([0.4 * size[0], 0.4 * size[1], 0.6 * size[0], 0.6 * size[1], 0.9, 0], np.float32)
+    drawn = draw(DETECTION, image, box[None], {"classes": ["triangle"]})
+    assert drawn.shape == (size[1] * factor, size[0] * factor, 3) and (image == 127).all()
+    if size == (128, 128):
+        x1, y1, x2, y2 = (box[:4] * factor).astype(int)
+        assert (drawn[y1 + 5 : y2 - 5, x1 + 5 : x2 - 5] == 127).all()
+        np.testing.assert_allclose(drawn[(y1 + y2) // 2, x1], drawing.class_color(0), atol=20)
+
+
+def test_what_is_not_found_is_written():
+    """In the captions; with nothing to draw."""
+    image, box = np.full((400, 400, 3), 127, np.uint8), np.array([[80, 120, 320, 360, 0.2, 0]], np.float32)
+    captions = [caption for caption, _ in panels(DETECTION, image, box, box, {"classes": ["a"]}, 0.3)]
+    assert captions == ["prediction: nothing found", "ground truth"]
+    captions = [caption for caption, _ in panels(DETECTION, image, box, box[:0], {"classes": ["a"]}, 0.1)]
+    assert captions == ["prediction", "ground truth: no objects"]
+    strip = drawing.captioned(image, "prediction")[:-400]
+    ink = np.flatnonzero((strip < 128).any((1, 2)))
+    assert 9 <= np.ptp(ink) < 20  # from the d's tip to the p's: at least 12 pixels of text
+
+
+@pytest.mark.parametrize("background", [(0, 0, 0), (255, 255, 255), (110, 90, 205), (230, 220, 235)])
+def test_heat_differs_from_boxes_and_images(background):
+    """On red cells and on any other background, a peak is far from it, and weak heat is visible; a peak has the color
+    of none of 80 classes."""
+    image = np.full((40, 40, 3), background, np.uint8)
+    heat = np.zeros((40, 40), np.float32)
+    heat[20, 20], heat[5, 5] = 1, 0.2
+    lit = drawing.light_up(image, heat).astype(int)
+    assert np.abs(lit[20, 20] - lit[30, 30]).max() > 90 and np.abs(lit[5, 5] - lit[30, 30]).max() > 20
+    assert min(np.abs(lit[20, 20] - drawing.class_color(label)).max() for label in range(80)) > 150
 
 
 @pytest.mark.parametrize("box", [[-50, -50, 500, 500], [119, 0, 140, 30], [0, 99, 10, 140], [60, 60, 60, 60]])
@@ -87,8 +124,8 @@ def test_images_of_any_shape_are_drawn_in_time(height, width, tmp_path):
         drawing.save_image(str(tmp_path / f"a{ending}"), drawn)
         assert cv2.imread(str(tmp_path / f"a{ending}")) is not None
     assert time.process_time() - start < 8
-    assert max(drawn.shape[:2]) < 2 * max(height, width) + 60 and max(shown.shape[:2]) < 500
-    assert height < 50 or drawing.text_mask("x", max(11, round(drawing.drawing_side(image) / 55))).shape[0] < height / 3
+    assert max(drawn.shape[:2]) < 2 * max(height, width, 800) + 60 and max(shown.shape[:2]) < 500
+    assert height < 50 or drawing.text_mask("x", max(12, round(drawing.drawing_side(image) / 55))).shape[0] < height / 3
 
 
 def test_images_beyond_a_formats_limit_are_downscaled(tmp_path):

@@ -86,7 +86,7 @@ def test_every_kind_of_image(predicted, tmp_path, image):
         assert written == {"plain.png", "gray.png", "deep/alpha.png", "cmyk.jpg", "deep/er/turned.jpg", "sixteen.png",
                            "line.png", "wide.jpg"}
     drawn = cv2.imread(str(output / "images" / "deep" / "er" / "turned.jpg"))
-    assert drawn.shape[:2] == image[:, :80].shape[:2]
+    assert drawn.shape[:2] == (5 * image.shape[0], 5 * 80)  # enlarged to 400 pixels or more
 
 
 def test_unreadable_files_are_named_and_set_the_exit_code(predicted):

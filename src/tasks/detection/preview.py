@@ -1,11 +1,11 @@
 """Preview of a training batch: targets decoded and drawn on the network's input."""
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ...imaging.drawing import captioned, class_color, contact_sheet, draw_boxes, fit
+from ...imaging.drawing import captioned, contact_sheet, draw_frames, fit, light_up, put_labels
 from .targets import Layout
 
 TILE = 480  # pixels of an image's longer side
@@ -46,25 +46,32 @@ def decode_targets(targets: dict, layout: Layout, reg_offset: bool = True) -> np
     return np.array(boxes, np.float32).reshape(-1, 6)
 
 
-def tint_heatmap(image: np.ndarray, hm: np.ndarray) -> np.ndarray:
-    """Overlay heatmaps [C, h, w] on a BGR image, each class in its color."""
-    size = image.shape[1::-1]
-    colors = np.array([class_color(label) for label in range(len(hm))], np.uint8)[hm.argmax(0)]
-    colors = cv2.resize(colors, size, interpolation=cv2.INTER_NEAREST)
-    cover = 0.5 * cv2.resize(hm.max(0).astype(np.float32).clip(0, 1), size, interpolation=cv2.INTER_LINEAR)[:, :, None]
-    return (image * (1 - cover) + colors * cover).astype(np.uint8)
+def show_heatmap(image: np.ndarray, hm: np.ndarray) -> np.ndarray:
+    """Overlay the maximum of heatmaps [C, h, w] on a BGR image."""
+    return light_up(image, cv2.resize(hm.max(0).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR))
 
 
-def draw_sample(image: np.ndarray, hm: np.ndarray, boxes: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Draw an input (BGR uint8), its heatmaps and its boxes (decode_targets) as one image of longer side TILE."""
+def names_of(boxes: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The class names of boxes from decode_targets."""
+    return [[*classes, NO_CLASS][int(label)] for label in boxes[:, 5]]
+
+
+def draw_sample(image: np.ndarray, hm: np.ndarray, boxes: np.ndarray, texts: Sequence[str],
+                draw_more: Callable[[np.ndarray, float], np.ndarray] | None = None) -> np.ndarray:
+    """Draw an input (BGR uint8), its heatmaps and its boxes (decode_targets) with texts as one image of longer side
+    TILE.
+
+    draw_more(canvas, zoom) returns the canvas with what else the targets hold, in input pixels times zoom.
+    """
     zoom = TILE / max(image.shape[:2])
-    canvas = fit(image, TILE, TILE)
+    canvas = show_heatmap(fit(image, TILE, TILE), hm)
     scaled = boxes * np.array([zoom] * 4 + [1, 1], np.float32)
-    canvas = draw_boxes(tint_heatmap(canvas, hm), scaled[:, :4], scaled[:, 4], scaled[:, 5], [*classes, NO_CLASS],
-                        with_scores=False)
+    draw_frames(canvas, scaled[:, :4], scaled[:, 4], scaled[:, 5])
     for center in (scaled[:, :2] + scaled[:, 2:4]) / 2:
         for radius, color in ((4, (0, 0, 0)), (3, (255, 255, 255))):
             cv2.circle(canvas, center.round().astype(int).tolist(), radius, color, -1, cv2.LINE_AA)
+    canvas = draw_more(canvas, zoom) if draw_more else canvas
+    put_labels(canvas, scaled[:, :4], scaled[:, 4], scaled[:, 5], texts)
     return canvas
 
 
@@ -80,6 +87,6 @@ def draw_batch(batch: dict[str, np.ndarray], names: Sequence[str], layout: Layou
         targets = {column: values[number] for column, values in batch.items()}
         boxes = decode_targets(targets, layout, net_config.reg_offset)
         image = denormalize(targets["image"], layout.mean, layout.std)
-        tile = draw_sample(image, targets["hm"], boxes, metainfo["classes"])
+        tile = draw_sample(image, targets["hm"], boxes, names_of(boxes, metainfo["classes"]))
         tiles.append(captioned(tile, f"{name}: {len(boxes)} boxes"))
     return contact_sheet(tiles, min(4, len(tiles)), tiles[0].shape[1])

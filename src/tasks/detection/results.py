@@ -112,7 +112,10 @@ def rows_from_objects(objects: dict) -> np.ndarray:
 
 def draw(image: np.ndarray, rows: np.ndarray, metainfo: dict, with_scores: bool = True) -> np.ndarray:
     """Draw rows [M, 6], in pixels of the image, on a copy of a BGR uint8 image."""
-    return draw_boxes(image, row.boxes(rows), row.scores(rows), row.labels(rows), metainfo["classes"], with_scores)
+    labels, scores = row.labels(rows), row.scores(rows)
+    names = [metainfo["classes"][int(label)] for label in labels]
+    texts = [f"{name} {score:.2f}" for name, score in zip(names, scores)] if with_scores else names
+    return draw_boxes(image, row.boxes(rows), scores, labels, texts)
 
 
 def table_columns(metainfo: dict) -> list[str]:

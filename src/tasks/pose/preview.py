@@ -1,4 +1,5 @@
 """Preview of a training batch: targets decoded and drawn on the network's input."""
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from ...imaging.drawing import captioned, contact_sheet
 from ...imaging.skeletons import draw_keypoints
 from ..detection import preview
-from ..detection.preview import TILE, denormalize, draw_sample
+from ..detection.preview import denormalize, draw_sample, names_of
 from .targets import Layout
 
 
@@ -26,6 +27,10 @@ def decode_keypoints(targets: dict, layout: Layout) -> np.ndarray:
     return np.array(found, np.float32).reshape(-1, count, 3)
 
 
+def _draw_keypoints(canvas: np.ndarray, zoom: float, points: np.ndarray, facts: dict) -> np.ndarray:
+    return draw_keypoints(canvas, points * (zoom, zoom, 1), facts["skeleton"], facts["flip_idx"])
+
+
 def draw_batch(batch: dict[str, np.ndarray], names: Sequence[str], layout: Layout, net_config: Any,
                metainfo: dict) -> np.ndarray:
     """Draw a batch of a few images as one image.
@@ -39,8 +44,7 @@ def draw_batch(batch: dict[str, np.ndarray], names: Sequence[str], layout: Layou
         boxes = preview.decode_targets(targets, layout, net_config.reg_offset)
         points = decode_keypoints(targets, layout)
         image = denormalize(targets["image"], layout.mean, layout.std)
-        tile = draw_sample(image, targets["hm"], boxes, metainfo["classes"])
-        zoom = TILE / max(image.shape[:2])
-        tile = draw_keypoints(tile, points * (zoom, zoom, 1), facts["skeleton"], facts["flip_idx"])
+        tile = draw_sample(image, targets["hm"], boxes, names_of(boxes, metainfo["classes"]),
+                           functools.partial(_draw_keypoints, points=points, facts=facts))
         tiles.append(captioned(tile, f"{name}: {len(boxes)} boxes, {int(points[:, :, 2].sum())} keypoints"))
     return contact_sheet(tiles, min(4, len(tiles)), tiles[0].shape[1])

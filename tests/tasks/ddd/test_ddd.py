@@ -384,10 +384,10 @@ def test_videos(run, image, tmp_path):
     assert done.returncode == 1 and [entry["frame"] for entry in content["images"]] == [0, 1, 2]
     assert lines_with(content["skipped"], "w.mp4", "w.txt", "not found") and len(content["skipped"]) == 1
     assert_in_space(content["annotations"], FOCAL)
-    for folder, width in (("videos", 128 + 51), ("heatmaps", 128)):
+    for folder, width in (("videos", 512 + 205), ("heatmaps", 512)):  # four times as large, and the view from above
         written = cv2.VideoCapture(str(tmp_path / "out" / folder / "v.mp4"))
         size = [written.get(getattr(cv2, f"CAP_PROP_FRAME_{name}")) for name in ("WIDTH", "HEIGHT", "COUNT")]
-        assert size[1:] == [64, 3] and size[0] in (width, width - 1, width + 1)  # codecs need even sides
+        assert size[1:] == [256, 3] and size[0] in (width, width - 1, width + 1)  # codecs need even sides
     assert os.listdir(tmp_path / "out" / "videos") == ["v.mp4"]
 
 

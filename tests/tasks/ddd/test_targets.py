@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from src.data.coco import check_coco
+from src.imaging.drawing import class_color
 from src.model_utils import combinations
 from src.tasks import fitting_task
 from src.tasks.augmentation import Placement, Ranges
-from src.tasks.ddd import DDD, categories, preview, targets
+from src.tasks.ddd import DDD, categories, preview, results, targets
+from src.tasks.detection import preview as boxes_preview
 from src.weights.side_file import evaluation_settings
 from tests.conftest import lines_with, user_error
 from tests.model_utils.test_combinations import assert_messages
@@ -443,6 +445,28 @@ def test_a_batch_is_previewed(make_config):
     batch["image"] = np.zeros((3, 3, 96, 128), np.float32)
     texts = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preview, "put_labels", lambda tile, boxes, scores, labels, own: texts.append(own))
+        patch.setattr(boxes_preview, "put_labels", lambda tile, boxes, scores, labels, own: texts.append(own))
         drawn = preview.draw_batch(batch, ["a", "b", "c"], layout, config.net_config, METAINFO)
-    assert texts == [["20.0 m"], ["(20.0 m)"], []] and drawn.dtype == np.uint8 and min(drawn.shape[:2]) > 300
+    assert texts == [["Car 20.0 m"], ["Car (20.0 m)"], []] and drawn.dtype == np.uint8 and min(drawn.shape[:2]) > 300
+    # Of the same object, in the size of a tile with a gap and a caption: lines of a 3D box only if it is not moved.
+    blue = (np.abs(drawn.astype(int) - class_color(1)).max(-1) < 40)
+    assert blue[:, 10:480].sum() > 1.15 * blue[:, 500:970].sum() > 0
+
+
+@pytest.mark.parametrize("degrees", [0, 100, -100, 170])
+def test_3d_boxes_are_decoded_from_the_targets(degrees, make_config):
+    """With the data set's camera, its focal length in proportion to the input's width: the middle of the 3D box is at
+    the center of the object in the image and at its depth; its angle to the ray is alpha."""
+    config = make_config(*SMALL)
+    layout, alpha = targets.layout_of(config, METAINFO), math.radians(degrees)
+    found = encoded(make_config, (1, (4, 4, 13, 10), 20, alpha, 0), (0, (14, 2, 20, 9), 8, 0, 0))
+    decoded = boxes_preview.decode_targets({**found, "reg_mask": found["rot_mask"]}, layout)
+    rows = preview.decode_boxes_3d(found, decoded, layout, METAINFO)
+    box, zoom = results.boxes_3d_of(rows)[0], 128 / 1224
+    calib = np.array(METAINFO["camera"]["matrix"]) * [[zoom], [zoom], [1]]
+    x, y, depth = calib[:, :3] @ (box[:3] - [0, box[3] / 2, 0]) + calib[:, 3]
+    low = (96 - 370 * zoom) / 2  # black above the image, whose width is shown in full
+    assert (x / depth, y / depth + low, depth) == pytest.approx((8.5 * 4, 7 * 4, 20), abs=0.01)
+    assert box[3:6].tolist() == pytest.approx([1.5, 1.6, 4]) and len(rows) == 2
+    ray = math.atan2(x / depth - calib[0, 2], calib[0, 0])
+    assert math.remainder(box[6] - alpha - ray, math.tau) == pytest.approx(0, abs=1e-5)
