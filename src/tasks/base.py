@@ -74,7 +74,7 @@ class Task:
       weights; named_channels(net_config, metainfo), for fine-tuning.
     - scores: check(metainfo, eval_config), score(coco, records, eval_config), score_voc(coco, records),
       class_table(metrics), point_table(metrics), tables(metrics) of a report, evaluate, threshold_curves,
-      confusion_matrix and image_quality.
+      confusion_matrix, image_quality and QUALITY, words for what it sums up.
     """
 
     name: str

@@ -10,23 +10,16 @@ from ...core.tables import table as text_table
 from ...imaging.camera import wrapped
 from ..detection import scores as boxes
 from ..detection import thresholds
-from ..detection.scores import (
-    class_table,
-    confusion_matrix,
-    evaluate,
-    image_quality,
-    point_table,
-    score_voc,
-    threshold_curves,
-)
+from ..detection.scores import class_table, confusion_matrix, evaluate, point_table, score_voc, threshold_curves
 from ..detection.voc_scores import score_text
 from . import DDD
-from .kitti import LEVELS, Frame, ap, average_precision
+from .kitti import LEVELS, Frame, ap, average_precision, overlaps_3d
 from .results import frame_of
 
 __all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "point_table", "score",
            "score_voc", "tables", "threshold_curves"]
 
+QUALITY = "overlap of the 3D boxes"  # what image_quality sums up
 OVERLAPS = {"car": 0.7}  # KITTI's, in lower case; of other classes LOOSE
 LOOSE = 0.5
 MODERATE = LEVELS.index("moderate")
@@ -134,6 +127,17 @@ def box_errors(coco: COCO, records: Sequence[dict]) -> np.ndarray:
         larger = np.abs(np.array(record["dim"]) / np.array(entry["dim"]) - 1).mean()
         errors.append([away / entry["location"][2], away, np.degrees(turned), larger])
     return np.array(errors, float).reshape(-1, 4)
+
+
+def image_quality(coco: COCO, records: Sequence[dict], score_thresh: float) -> dict[int, float]:
+    """detection's image_quality with the IoU of the 3D boxes in its sum."""
+    return boxes.image_quality(coco, records, score_thresh, likeness=overlap_3d)
+
+
+def overlap_3d(entry: dict, record: dict) -> float:
+    """IoU of the 3D boxes of an annotation and a record."""
+    one, other = (np.array([*box["dim"], *box["location"], box["rotation_y"]], float) for box in (entry, record))
+    return float(overlaps_3d(one[None], other[None])[0])
 
 
 def error_metrics(errors: np.ndarray) -> dict[str, Any]:

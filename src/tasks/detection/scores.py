@@ -22,6 +22,7 @@ __all__ = ["check", "class_table", "confusion_matrix", "evaluate", "found_object
            "threshold_curves"]
 
 MAX_SHOWN_CLASSES = 120  # in class_table
+QUALITY = "overlap"  # what image_quality sums up
 
 
 def evaluate(coco: COCO, records: Sequence[dict]) -> COCOeval:
@@ -205,12 +206,12 @@ def confusion_matrix(coco: COCO, records: Sequence[dict], score_thresh: float, i
     return matrix
 
 
-def image_quality(coco: COCO, records: Sequence[dict], score_thresh: float,
-                  iou_thresh: float = 0.5) -> dict[int, float]:
+def image_quality(coco: COCO, records: Sequence[dict], score_thresh: float, iou_thresh: float = 0.5,
+                  likeness: Callable[[dict, dict], float] | None = None) -> dict[int, float]:
     """{image id: quality in [0, 1]} of the images with objects or detections.
 
     The sum of the true positives' IoU over true positives + false negatives / 2 + false positives / 2 (panoptic
-    quality, Kirillov et al. 2019, on boxes).
+    quality, Kirillov et al. 2019, on boxes). likeness(object, detection) in [0, 1] replaces the IoU in the sum.
     """
     quality = {}
     for image_id, (ground_truth, detections) in _by_image(coco, records, score_thresh).items():
@@ -218,7 +219,8 @@ def image_quality(coco: COCO, records: Sequence[dict], score_thresh: float,
         for category_id in {record["category_id"] for record in ground_truth + detections}:
             objects, found = ([record for record in group if record["category_id"] == category_id]
                               for group in (ground_truth, detections))
-            overlaps += [overlap for _, _, overlap in match(objects, found, iou_thresh)]
+            overlaps += [likeness(objects[target], found[detection]) if likeness else overlap
+                         for target, detection, overlap in match(objects, found, iou_thresh)]
         if ground_truth or detections:
             quality[image_id] = sum(overlaps) / ((len(ground_truth) + len(detections)) / 2)
     return quality

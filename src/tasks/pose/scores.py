@@ -14,20 +14,14 @@ from ...core.console import LOG
 from ...core.tables import table as text_table
 from ..detection import scores as boxes
 from ..detection import thresholds
-from ..detection.scores import (
-    class_table,
-    confusion_matrix,
-    image_quality,
-    point_table,
-    score_voc,
-    threshold_curves,
-)
+from ..detection.scores import class_table, confusion_matrix, point_table, score_voc, threshold_curves
 from ..detection.voc_scores import score_text
 from .keypoints import chosen, is_coco, read_metainfo, sigmas_of
 
 __all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "point_table", "score", "score_voc",
            "tables", "threshold_curves"]
 
+QUALITY = "keypoint similarity (OKS)"  # what image_quality sums up
 PCK = {"PCK_05": 0.05, "PCK_10": 0.1, "PCK_20": 0.2}  # of the longer side of the object's box
 OKS_NAMES = ("AP", "AP50", "AP75", "AP_medium", "AP_large", "AR", "AR50", "AR75", "AR_medium", "AR_large")
 
@@ -103,6 +97,21 @@ def score(coco: COCO, records: Sequence[dict], eval_config: Any = None) -> tuple
     text = (f"keypoints{only}, OKS with sigma {used}\n{table.getvalue().rstrip()}\nboxes\n{of_boxes}\n"
             f"{error_table(metrics, per_keypoint)}")
     return text, metrics
+
+
+def image_quality(coco: COCO, records: Sequence[dict], score_thresh: float) -> dict[int, float]:
+    """detection's image_quality with the OKS of an object's keypoints in place of the IoU, if it has some."""
+    sigmas = sigmas_of(read_metainfo(coco.dataset["categories"])["keypoints"]["names"], [])
+    return boxes.image_quality(coco, records, score_thresh,
+                               likeness=lambda entry, record: similarity(entry, record, sigmas))
+
+
+def similarity(entry: dict, record: dict, sigmas: np.ndarray) -> float:
+    """COCO's OKS of an annotation's labeled keypoints and a record's; 1 if none is labeled."""
+    truth, found = (np.array(one["keypoints"], float).reshape(-1, 3) for one in (entry, record))
+    labeled = truth[:, 2] > 0
+    away = ((found - truth)[labeled, :2] ** 2).sum(1) / (2 * sigmas[labeled]) ** 2 / (entry["area"] + np.spacing(1)) / 2
+    return float(np.exp(-away).mean()) if labeled.any() else 1.0
 
 
 def objects_with_keypoints(coco: COCO) -> dict[str, int]:

@@ -3,6 +3,7 @@ import numpy as np
 
 from src.tasks.detection import scores
 from src.tasks.detection.scores import (
+    QUALITY,
     check,
     class_table,
     confusion_matrix,
@@ -14,8 +15,8 @@ from src.tasks.detection.scores import (
     threshold_curves,
 )
 
-__all__ = ["check", "class_table", "confusion_matrix", "evaluate", "image_quality", "point_table", "score_voc",
-           "tables", "threshold_curves"]
+__all__ = ["QUALITY", "check", "class_table", "confusion_matrix", "evaluate", "image_quality", "point_table",
+           "score_voc", "tables", "threshold_curves"]
 
 
 def score(coco, records, eval_config=None):

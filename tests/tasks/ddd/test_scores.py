@@ -259,3 +259,16 @@ def test_pascal_vocs_scores():
     coco = coco_of(entries)
     text, values = scores.score_voc(coco, [record_of(entry) for entry in entries])
     assert values["VOC_mAP_07"] == pytest.approx(1) and lines_with(text, "Car")
+
+
+@pytest.mark.parametrize("change, expected", [
+    ({}, 1), ({"location": [0, 1.5, 25]}, 0), ({"rotation_y": math.pi}, 1), ({"dim": [3, 1.6, 4]}, 0.5),
+    ({"location": [2, 1.5, 20]}, 1 / 3)])
+def test_an_images_quality_is_that_of_its_3d_boxes(change, expected):
+    """By hand, of a car 4 m long across the ray: as it is, 5 m behind, reversed, twice as high, half a length beside.
+    Its box in the image is right each time."""
+    entry = object_of(1) | {"dim": [1.5, 1.6, 4], "location": [0, 1.5, 20], "rotation_y": 0.0}
+    found = record_of(entry) | change
+    assert scores.image_quality(coco_of([entry]), [found], 0.3) == {1: pytest.approx(expected)}
+    assert scores.image_quality(coco_of([entry, object_of(2, box=(200, 0, 20, 20))]), [found], 0.3) == {
+        1: pytest.approx(expected / 1.5)}

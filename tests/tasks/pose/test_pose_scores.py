@@ -137,3 +137,22 @@ def test_no_detections_and_no_keypoints():
     text, metrics = scores.score(bare, [])
     assert metrics["AP"] == metrics["PCK_10"] == -1 and metrics["box_AP"] == 0
     assert lines_with(text, "no object has labeled keypoints")
+
+
+def test_an_images_quality_is_that_of_its_keypoints():
+    """The mean over the image of pycocotools' OKS, since every person is found; a box without labeled keypoints counts
+    as right."""
+    coco, records = people()
+    evaluation = COCOeval(coco, coco.loadRes([dict(record) for record in records]), "keypoints")
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+    for image_id, quality in scores.image_quality(coco, records, 0).items():
+        oks = evaluation.computeOks(image_id, 1)  # rows: detections, the best first; columns: people in order
+        own = sorted((record for record in records if record["image_id"] == image_id), key=lambda one: -one["score"])
+        truth = [entry["bbox"] for entry in coco.imgToAnns[image_id]]
+        pairs = [oks[row, int(np.abs(np.subtract(truth, record["bbox"])).sum(1).argmin())]
+                 for row, record in enumerate(own)]
+        assert quality == pytest.approx(np.mean(pairs)) and 0 < quality < 1
+    coco.dataset["annotations"][0]["keypoints"] = [0] * 51
+    alone = [record for record in records if record["image_id"] == 0][:1]
+    assert scores.image_quality(coco, alone, 0)[0] == pytest.approx(1 / 1.5)
