@@ -11,31 +11,43 @@ from .record import epochs_trained, loss_names, read_record
 
 LOSS_COLORS = ("black", "tab:red", "tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:olive",
                "tab:cyan")
+SCORE_COLORS = {"AP": "#7a4a9c", "AP50": "#0c8b9d"}
 
 
 def plot_losses(record_path: str, path: str) -> str:
-    """Draw the losses and the learning rate of a training record over the steps as a PNG, with any scores, over the
-    epochs, below. Returns path."""
+    """Draw a training record as a PNG: the losses over the steps, below them the learning rate over the same steps, and
+    below that any scores over the epochs. Returns path."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     records, scores = read_record(record_path)
-    figure, (losses, *below) = pyplot.subplots(
-        2 if scores else 1, figsize=(9, 7.5 if scores else 5), dpi=110, layout="constrained", squeeze=False,
-        height_ratios=(2, 1) if scores else None)
-    _draw_losses(losses[0], records)
+    heights = (10, 4, 6) if scores else (10, 4)
+    figure, axes = pyplot.subplots(len(heights), figsize=(9, 0.5 * sum(heights)), dpi=110, layout="constrained",
+                                   height_ratios=heights)
+    losses, rate = axes[:2]
+    rate.sharex(losses)
+    losses.tick_params(labelbottom=False)
+    _draw_losses(losses, records)
+    rate.plot([record["step"] for record in records], [record["lr"] for record in records], color="tab:orange")
+    rate.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
     if scores:
-        axes, epochs = below[0][0], epochs_trained(records)
-        draw_scores(axes, scores, epochs)
-        axes.set(xlabel="epochs trained", ylabel="score")
-        axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
-        if (last := max(epochs, default=0)) > 0:  # both charts get the same range
-            axes.set_xlim(*(step * epochs[last] / last for step in losses[0].get_xlim()))
+        below, epochs = axes[2], epochs_trained(records)
+        draw_scores(below, scores, epochs)
+        below.set(xlabel="epochs trained", ylabel="score")
+        legend_above(below)
+        if (last := max(epochs, default=0)) > 0:  # all charts get the same range
+            below.set_xlim(*(step * epochs[last] / last for step in losses.get_xlim()))
+    for one in axes:
+        one.grid(alpha=0.3)
     save_figure(path, figure)
     return path
+
+
+def legend_above(axes: Any) -> None:
+    """Add the legend of the labeled curves above the axes, where it hides none of them."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0.2)
 
 
 def save_figure(path: str, figure: Any, ours: Callable[[str], bool] | None = None) -> None:
@@ -52,18 +64,13 @@ def _draw_losses(axes: Any, records: list[dict]) -> None:
     for name, color in zip(loss_names(records[0]) if records else (), LOSS_COLORS):
         values = np.array([record[name] for record in records], np.float64)
         draw_curve(axes, steps, values, color, labels.get(name, name))
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
-    axes.grid(alpha=0.3)
-    rate = axes.twinx()
-    rate.plot(steps, [record["lr"] for record in records], color="tab:orange", linestyle="--", label="learning rate")
-    rate.set_ylabel("learning rate")
-    lines = [line for a in (axes, rate) for line in a.get_legend_handles_labels()[0]]
-    axes.legend(lines, [line.get_label() for line in lines], loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
+    axes.set(ylabel="loss", yscale="log")
+    legend_above(axes)
 
 
 def draw_scores(axes: Any, scores: list, epochs: dict) -> None:
     """Draw AP and AP50 of scores from read_scores over the epochs trained, {step: epochs}."""
-    for name, color in (("AP", "tab:purple"), ("AP50", "tab:cyan")):
+    for name, color in SCORE_COLORS.items():
         draw_score(axes, scores, epochs, name, color=color, label=name)
     axes.set_ylim(bottom=0)
 

@@ -31,7 +31,8 @@ def drawn_losses(path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_loss_chart_has_the_scores(tmp_path, monkeypatch):
-    """AP and AP50 over the epochs trained, below the losses and aligned with them; without scores, losses only."""
+    """AP and AP50 over the epochs trained, below the losses and the learning rate, and aligned with them; without
+    scores, only these two. No legend is on its axes."""
     path = tmp_path / "r.jsonl"
     log = TrainingLog(str(path), 0, interval=100)
     for step in range(1, 11):
@@ -39,11 +40,17 @@ def test_the_loss_chart_has_the_scores(tmp_path, monkeypatch):
         if step in (4, 8, 10):
             log.scores(step, 4, {"AP": step / 100, "AP50": step / 50 if step != 8 else -1.0})
     log.close()
-    losses, _, scores = sorted(drawn_losses(path, monkeypatch), key=lambda axes: axes.get_ylabel() == "score")
+    losses, rate, scores = axes = drawn_losses(path, monkeypatch)
+    assert [one.get_ylabel() for one in axes] == ["loss", "learning rate", "score"]
+    assert [list(line.get_ydata()) for line in rate.lines] == [[1e-4] * 10] and losses.get_xlim() == rate.get_xlim()
+    assert not any(line.get_ydata()[0] == 1e-4 for line in losses.lines)
+    tops = [one.get_window_extent().y1 for one in axes]
+    assert all(one.get_legend().get_window_extent().y0 >= top for one, top in zip(axes, tops) if one is not rate)
+    assert tops == sorted(tops, reverse=True)
     lines = {line.get_label(): [list(line.get_xdata()), list(line.get_ydata())] for line in scores.lines}
     assert lines == {"AP": [[1, 2, 2.5], [0.04, 0.08, 0.1]], "AP50": [[1, 2.5], [0.08, 0.2]]}
     np.testing.assert_allclose(np.array(losses.get_xlim()) / 4, scores.get_xlim())
     high = cv2.imread(str(tmp_path / "loss.png")).shape[0]
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "scores" not in line))
-    assert not any(axes.get_ylabel() == "score" for axes in drawn_losses(path, monkeypatch))
-    assert cv2.imread(str(tmp_path / "loss.png")).shape[0] == high * 5 / 7.5
+    assert [one.get_ylabel() for one in drawn_losses(path, monkeypatch)] == ["loss", "learning rate"]
+    assert cv2.imread(str(tmp_path / "loss.png")).shape[0] == high * 7 / 10
