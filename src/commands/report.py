@@ -1,6 +1,7 @@
 """Write a self-contained HTML report on a training run and its evaluation (curves, scores, errors, images, speed), or a
 comparison of several runs (joint curves, scores side by side, differences in configuration)."""
 import argparse
+import datetime
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -34,8 +35,10 @@ def report(folder: str, options: argparse.Namespace, config: Config) -> str:
     from ..core.backups import contains_mark, require_ours
     from ..core.console import LOG
     from ..core.files import read_json
+    from ..data.coco import dataset_name
     from ..evaluation.results import FOUND
     from ..runs.report import Run, write_report
+    from ..training.data_preview import IMAGE
 
     output = options.output or os.path.join(folder, "report.html")
     require_ours(output, contains_mark(), option="--output")
@@ -47,21 +50,56 @@ def report(folder: str, options: argparse.Namespace, config: Config) -> str:
         LOG.info(scores_from(folder))
     content: dict[str, Any] = {"record_path": record if os.path.isfile(record) else None,
                                "metrics": read_metrics(scores)}
+    settings = settings_of(folder) or {}
+    names = [settings["dataset"]] if "dataset" in settings else []
     if os.path.isfile(detections):
-        content.update(ground_truth(read_json(detections, "detections of eval.py", FOUND), options, config))
+        result = read_json(detections, "detections of eval.py", FOUND)
+        content.update(ground_truth(result, options, config))
+        data_dir = options.data_dir or os.path.dirname(os.path.dirname(result["annotation"]))
+        names.append(dataset_name(data_dir, content["coco"]))
+    batch = os.path.join(folder, IMAGE)
+    content |= {"facts": [f"data set {name}" for name in names[:1]] + days_of(record, scores),
+                "settings": settings or None, "first_batch": batch if os.path.isfile(batch) else None}
     title = options.title or os.path.basename(os.path.abspath(folder))
     write_report(output, title, Run(**content), config.eval_config.score_thresh)
     return output
+
+
+def settings_of(folder: str) -> dict[str, str] | None:
+    """The settings {parameter: value as text} that a run's folder records, and those of the side file of its newest
+    checkpoint; None if there is neither. Raises UserError."""
+    from ..runs.settings import read_settings, read_settings_file
+    from ..weights.run_folder import SETTINGS
+
+    path, description = os.path.join(folder, SETTINGS), newest_side_file(folder)
+    found = read_settings(description) if description and os.path.isfile(description) else {}
+    if os.path.isfile(path):
+        found |= read_settings_file(path)
+    return found or None
+
+
+def days_of(record: str, scores: str) -> list[str]:
+    """When a run was trained and evaluated, by its files."""
+    return [f"{what} {datetime.datetime.fromtimestamp(os.path.getmtime(path)):%Y-%m-%d %H:%M}"
+            for what, path in (("trained until", record), ("evaluated", scores)) if os.path.isfile(path)]
+
+
+def newest_side_file(folder: str) -> str | None:
+    """The path of the side file of a run's newest checkpoint, None if there is no checkpoint."""
+    from ..weights.run_folder import find_checkpoints
+    from ..weights.side_file import side_file
+
+    checkpoints = find_checkpoints(os.path.join(folder, "ckpt_0")) or find_checkpoints(folder)
+    return side_file(checkpoints[-1]) if checkpoints else None
 
 
 def compare(folders: Sequence[str], options: argparse.Namespace) -> str:
     """Write the comparison of several runs; return its path."""
     from ..core.backups import contains_mark, require_ours
     from ..core.console import LOG
-    from ..runs.comparison import ComparedRun, read_settings, run_names, write_comparison
+    from ..runs.comparison import ComparedRun, run_names, write_comparison
     from ..runs.record import read_record
-    from ..weights.run_folder import find_checkpoints
-    from ..weights.side_file import side_file
+    from ..runs.settings import read_settings
 
     if options.data_dir or options.config_path:
         raise UserError("--data_dir and --config_path apply only to a single run: a comparison shows no images")
@@ -72,8 +110,7 @@ def compare(folders: Sequence[str], options: argparse.Namespace) -> str:
         if any(os.path.samefile(folder, run.folder) for run in runs):
             raise UserError(f"{folder} is given twice")
         record, scores, _ = find_files(folder)
-        checkpoints = find_checkpoints(os.path.join(folder, "ckpt_0")) or find_checkpoints(folder)
-        description = side_file(checkpoints[-1]) if checkpoints else os.path.join(folder, "ckpt_0")
+        description = newest_side_file(folder) or os.path.join(folder, "ckpt_0")
         missing = [os.path.relpath(path, folder) for path in (record, scores, description) if not os.path.isfile(path)]
         for path in missing:
             LOG.warning(f"{os.path.join(folder, path)} not found; continuing without it")

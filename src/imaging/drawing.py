@@ -22,7 +22,7 @@ WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAX_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels, the limits of these formats
 MAX_LABEL = 60  # characters
 DIMMED = 0.6  # brightness of an image below its heatmap
-SMALLEST_TEXT = 12  # pixels
+SMALLEST_TEXT = 14  # pixels
 SMALL = 400  # pixels of a longer side; images below are enlarged, so that labels do not hide their objects
 MAX_STEM = 200  # bytes of a drawing's name; file systems allow 255, and its temporary name is longer
 
@@ -95,7 +95,7 @@ def put_labels(canvas: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels
     order = np.argsort(scores, kind="stable")[::-1]
     masks = [text_mask(texts[index], size) for index in order]
     height, width = canvas.shape[:2]
-    places = place_labels([mask.shape[1::-1] for mask in masks], corners[order], (width, height))
+    places = place_labels([(mask.shape[1], mask.shape[0]) for mask in masks], corners[order], (width, height))
     put = [(corners[index], mask, place, class_color(int(labels[index])))
            for index, mask, place in zip(order, masks, places) if place]
     for box, _, place, color in put:  # below all labels

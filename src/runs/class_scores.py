@@ -1,15 +1,17 @@
 """Scores of classes on a report's page: bars of AP, and curves of precision, recall and F1 over the score threshold."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from ..core.tables import shorten_name
 from ..imaging.drawing import class_color
 from ..tasks.detection.thresholds import Curve
+from .charts import INK, SIZE, Legend, chart, dark
 
-INK = "#1d2129"
 SHOWN = 8  # classes with curves of their own
+SCORES = ("precision", "recall", "F1")
 GRID = np.linspace(0, 1, 501)  # the thresholds at which curves are drawn
 
 
@@ -21,9 +23,9 @@ def class_bars(metrics: dict) -> list[tuple[str, float | None, float | None]]:
     return sorted(rows, key=lambda row: -1 if row[1] is None else row[1], reverse=True)
 
 
-def draw_thresholds(panels: Sequence[Any], together: Curve, classes: Mapping[str, Curve]) -> None:
-    """Draw precision, recall and F1 over the score threshold on three axes: all classes together dark, with a dot at
-    the best F1, and each class with objects pale; of more than SHOWN, only those with the best and the worst F1.
+def shown_curves(together: Curve, classes: Mapping[str, Curve]) -> list[tuple[str, Mapping[str, np.ndarray], str]]:
+    """[(name, {"precision": [501], "recall": [501], "F1": [501]} at GRID, color)] of each class with objects, or of over
+    SHOWN those with the best and the worst F1, the best first, and at last of all classes together.
 
     Args: those of threshold_curves, the classes in the order of their labels.
     """
@@ -31,18 +33,24 @@ def draw_thresholds(panels: Sequence[Any], together: Curve, classes: Mapping[str
     shown = sorted(labels, key=lambda name: -(classes[name].best()["F1"] or 0)) if len(labels) > 1 else []
     if len(shown) > SHOWN:
         shown = shown[: SHOWN // 2] + shown[-SHOWN // 2 :]
-    best = together.best()
-    drawn: list[tuple[Mapping[str, np.ndarray], Any, float, float]]
-    drawn = [(classes[name].at(GRID), [value / 255 * 0.85 for value in reversed(class_color(labels[name]))], 1.2, 0.7)
-             for name in shown]
-    drawn.append((together.at(GRID), INK, 2.2, 1))
-    for axes, score in zip(panels, ("precision", "recall", "F1")):
-        lines = [axes.plot(GRID, values[score], color=color, linewidth=width, alpha=alpha)[0]
-                 for values, color, width, alpha in drawn]
-        if best["threshold"] is not None:
-            axes.plot(best["threshold"], best[score], marker="o", color=INK, markersize=5)
-        axes.set(xlabel="score threshold", xlim=(0, 1), ylim=(0, 1.02), title=score)
-    legend = panels[-1].legend(lines, map(str, range(len(lines))), loc="center left", bbox_to_anchor=(1.01, 0.5),
-                               fontsize=8)
-    for text, name in zip(legend.get_texts(), [*shown, "all classes"]):  # a label that starts with _ would be hidden
-        text.set(parse_math=False, text=shorten_name(name))
+    curves = [(name, classes[name].at(GRID), dark(class_color(labels[name]))) for name in shown]
+    return [*curves, ("all classes", together.at(GRID), INK)]
+
+
+def threshold_charts(together: Curve, classes: Mapping[str, Curve]) -> tuple[list[Markup], Legend]:
+    """Charts of precision, recall and F1 over the score threshold, and their legend: shown_curves, with a dot at the
+    best F1 of all classes together."""
+    curves, best = shown_curves(together, classes), together.best()
+
+    def one(score: str) -> Markup:
+        def draw(axes: Any) -> None:
+            for _, values, color in curves[:-1]:
+                axes.plot(GRID, values[score], color=color, linewidth=1.2, alpha=0.7)
+            axes.plot(GRID, curves[-1][1][score], color=INK, linewidth=2.2)
+            if best["threshold"] is not None:
+                axes.plot(best["threshold"], best[score], marker="o", color=INK, markersize=5)
+            axes.set(xlabel="score threshold", xlim=(0, 1), ylim=(0, 1.02), title=score)
+
+        return chart(*SIZE, draw)
+
+    return [one(score) for score in SCORES], [(shorten_name(name), color, "solid") for name, _, color in curves]

@@ -8,28 +8,25 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ..core.errors import UserError
-from ..core.files import read_json
 from ..core.kinds import is_number
-from ..model_utils.config import as_text, flatten
-from ..tasks import metric_labels, task_of
+from ..tasks import metric_labels
+from .charts import SIZE, chart, loss_series
 from .curves import draw_score, smooth
 from .record import best_score, epochs_trained
-from .report import chart, loss_series, write_page
+from .report import write_page
 
 COLORS = ("#2260a8", "#b3382c", "#0b6e4f", "#c98500", "#6a4c93", "#0f8b9d", "#8c564b", "#444b59")
-STYLES = ("solid", "dashed", "dotted")  # each with all colors
+STYLES = {"solid": (), "dashed": (2.5, 2.5), "dotted": (0.8, 1.6)}  # of CSS: dashes and gaps in widths
+WIDE, NARROW = 4.8, 1.6  # points, both with all styles
 POINTS = 500  # per curve, at most
 FURTHER = ("precision", "recall", "F1", "VOC_mAP_07", "VOC_mAP_area")  # scores, besides the tasks' metrics
 SEED = "seed"  # the parameter in which the runs of a group differ
-SECTIONS = ("net_config", "training", "evaluation")  # of a side file, besides its fields about the data
-SAME = {"input_res_train": "dataset_config.input_res_train", "mean": "dataset_config.mean", "std": "dataset_config.std"}
 
 
 @dataclass
 class ComparedRun:
     """A run's data: name and folder; steps and scores of train_record.jsonl, or []; the content of metrics.json and the
-    settings from read_settings, or None; the names of missing files."""
+    settings from settings.py, or None; the names of missing files."""
 
     name: str
     folder: str
@@ -40,7 +37,30 @@ class ComparedRun:
     missing: list[str]
 
 
-Line = tuple[str, str]  # color, style
+@dataclass
+class Line:
+    """A run's curves: their color, style, width and place among those on top of each other. Where runs have the same
+    values, a wide curve is seen on both sides of a narrow one, and a solid one between the dashes of another."""
+
+    color: str
+    style: str
+    width: float
+    place: int
+
+    def of_chart(self) -> dict[str, Any]:
+        """The line as matplotlib's arguments."""
+        return {"color": self.color, "linestyle": (0, STYLES[self.style]) if STYLES[self.style] else "solid",
+                "linewidth": self.width, "zorder": 2 + self.place / 10, "dash_capstyle": "butt"}
+
+
+def lines_of(count: int) -> list[Line]:
+    """The Lines of `count` runs: those of the first six differ in style or width, besides color."""
+    lines = []
+    for index in range(count):
+        style, is_narrow = index // 2 % len(STYLES), index % 2
+        lines.append(Line(COLORS[index % len(COLORS)], [*STYLES][style], NARROW if is_narrow else WIDE,
+                          style + len(STYLES) * is_narrow))
+    return lines
 
 
 def run_names(folders: Sequence[str]) -> list[str]:
@@ -55,17 +75,18 @@ def run_names(folders: Sequence[str]) -> list[str]:
 
 def write_comparison(path: str, title: str, runs: Sequence[ComparedRun]) -> None:
     """Write the page that compares runs."""
-    lines = [(COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]) for index in range(len(runs))]
+    lines = lines_of(len(runs))
     trained = [(run, line) for run, line in zip(runs, lines) if run.steps]
     scored = [(run, line) for run, line in zip(runs, lines) if run.scores]
-    table, groups = score_rows(runs), seed_groups([run.settings for run in runs])
-    present = {"runs": True, "losses": trained, "scores": scored or table, "configuration": True}
+    table, classes = score_rows(runs), class_rows(runs)
+    groups = seed_groups([run.settings for run in runs])
+    present = {"runs": True, "losses": trained, "scores": scored or table, "classes": classes, "configuration": True}
     write_page(
         path, "comparison.html", title=title,
         links=[(name, name.capitalize()) for name, section in present.items() if section],
         runs=list(zip(runs, lines)), overview=[overview(run) for run in runs],
         losses=loss_panels(trained) if trained else [],
-        curves=score_curves(scored) if scored else None, table=table, classes=class_rows(runs),
+        curves=score_curves(scored) if scored else [], table=table, classes=classes,
         groups=[describe_group([runs[index] for index in group]) for group in groups],
         spreads=seed_rows(table, groups),
         settings=differences([run.settings for run in runs]), described=sum(run.settings is not None for run in runs),
@@ -88,45 +109,47 @@ def overview(run: ComparedRun) -> dict[str, Any]:
 
 
 def loss_panels(runs: Sequence[tuple[ComparedRun, Line]]) -> list[Markup]:
-    """Charts of the total loss and of the component losses that all runs [(run, its line)] have."""
+    """Charts of the losses that all runs [(run, its line)] have."""
     named = [{name for name, *_ in loss_series(run.steps)} for run, _ in runs]
-    total, *losses = [loss for loss in loss_series(runs[0][0].steps) if all(loss[0] in names for names in named)]
-    return [loss_curves(runs, [total], 9.2, 4.0), *([loss_curves(runs, losses, 9.2, 2.4)] if losses else [])]
+    losses = [loss for loss in loss_series(runs[0][0].steps) if all(loss[0] in names for names in named)]
+    return [loss_curves(runs, name, label) for name, label, _ in losses]
 
 
-def loss_curves(runs: Sequence[tuple[ComparedRun, Line]], losses: Sequence[tuple[str, str, str]], width: float,
-                height: float) -> Markup:
-    """A panel for each loss, with a curve for each of the runs [(run, its line)]: the mean over 1/40 of the run."""
+def loss_curves(runs: Sequence[tuple[ComparedRun, Line]], name: str, label: str) -> Markup:
+    """A loss, with a curve for each of the runs [(run, its line)]: the mean over 1/40 of the run."""
 
-    def draw(panels: Any) -> None:
-        for axes, (name, label, _) in zip(np.atleast_1d(panels), losses):
-            drawn = []
-            for run, (color, style) in runs:
-                epochs = epochs_trained(run.steps)
-                curve = smooth([record[name] for record in run.steps], max(1, len(run.steps) // 40))
-                shown = np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))
-                axes.plot([epochs[run.steps[index]["step"]] for index in shown], curve[shown], color=color,
-                          linestyle=style, linewidth=1.8)
-                drawn.append(curve[shown])
-            values = np.concatenate(drawn)
-            values = values[np.isfinite(values) & (values > 0)]
-            if values.size and values.max() > 10 * values.min():
-                axes.set_yscale("log")
-            axes.set(xlabel="epochs trained", title=label)
+    def draw(axes: Any) -> None:
+        drawn = []
+        for run, line in runs:
+            epochs = epochs_trained(run.steps)
+            curve = smooth([record[name] for record in run.steps], max(1, len(run.steps) // 40))
+            shown = np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))
+            axes.plot([epochs[run.steps[index]["step"]] for index in shown], curve[shown], **line.of_chart())
+            drawn.append(curve[shown])
+        values = np.concatenate(drawn)
+        values = values[np.isfinite(values) & (values > 0)]
+        if values.size and values.max() > 10 * values.min():
+            axes.set_yscale("log")
+        axes.set(xlabel="epochs trained", title=label)
 
-    return chart(width, height, draw, ncols=len(losses))
+    return chart(*SIZE, draw)
 
 
-def score_curves(runs: Sequence[tuple[ComparedRun, Line]]) -> Markup:
-    """AP and AP50 of the evaluations during training, with a curve for each of the runs [(run, its line)]."""
+def score_curves(runs: Sequence[tuple[ComparedRun, Line]]) -> list[Markup]:
+    """AP and AP50 of the evaluations during training, as far as there are any, with a curve for each of the runs
+    [(run, its line)]."""
 
-    def draw(panels: Any) -> None:
-        for axes, name in zip(panels, ("AP", "AP50")):
-            for run, (color, style) in runs:
-                draw_score(axes, run.scores, epochs_trained(run.steps), name, color=color, linestyle=style)
+    def one(name: str) -> Markup:
+        def draw(axes: Any) -> None:
+            for run, line in runs:
+                draw_score(axes, run.scores, epochs_trained(run.steps), name, markersize=line.width + 2.5,
+                           **line.of_chart())
             axes.set(xlabel="epochs trained", title=name, ylim=(0, None), xlim=(0, None))
 
-    return chart(9.2, 3.2, draw, ncols=2)
+        return chart(*SIZE, draw)
+
+    return [one(name) for name in ("AP", "AP50")
+            if any(values.get(name, -1) >= 0 for run, _ in runs for _, _, values in run.scores)]
 
 
 def score_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[float | None]]]:
@@ -138,11 +161,16 @@ def score_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[float | None
     return rows + [("best AP during training", [score and score[2]["AP"] for score in best])] * any(best)
 
 
-def class_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[float | None]]]:
-    """Rows, as in score_rows, of the AP of each class in any run's evaluation."""
+def class_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[float | None], float]]:
+    """Rows (class, [each run's AP or None], the largest difference) of the classes in any run's evaluation, those with
+    the largest differences first."""
     found = [run.metrics["AP_per_class"] if run.metrics else {} for run in runs]
-    names = dict.fromkeys(name for classes in found for name in classes)
-    return [(name, [_score(classes.get(name)) for classes in found]) for name in names]
+    rows = []
+    for name in dict.fromkeys(name for classes in found for name in classes):
+        values = [_score(classes.get(name)) for classes in found]
+        known = [value for value in values if value is not None]
+        rows.append((name, values, max(known, default=0.0) - min(known, default=0.0)))
+    return sorted(rows, key=lambda row: -row[2])
 
 
 def seed_groups(settings: Sequence[dict[str, str] | None]) -> list[list[int]]:
@@ -184,23 +212,8 @@ def _score(value: Any) -> float | None:
 
 
 def differences(settings: Sequence[dict[str, str] | None]) -> list[tuple[str, list[str | None]]]:
-    """Rows (parameter, [each run's value or None]) of the differences between runs' read_settings, None if unknown."""
+    """Rows (parameter, [each run's value or None]) of the differences between runs' settings, None if unknown."""
     present = [known for known in settings if known is not None]
     names = sorted({name for known in present for name in known})
     return [(name, [(known or {}).get(name) for known in settings]) for name in names
             if len({known.get(name) for known in present}) > 1]
-
-
-def read_settings(path: str) -> dict[str, str]:
-    """{parameter: value as text} of a checkpoint's side file. Raises UserError."""
-    description = read_json(path, "the side file of a checkpoint", {})
-    flat = {SAME.get(name, name): value for name, value in description.items()
-            if name in ("dataset", "classes", "category_ids", *SAME)}
-    try:
-        for section in SECTIONS:
-            if isinstance(description.get(section), dict):
-                flat |= flatten(description[section], "net_config." if section == "net_config" else "")
-        flat.setdefault("net_config.task", task_of({}).name)  # earlier versions name none
-        return {name: as_text(value) or '""' for name, value in flat.items()}
-    except RecursionError as error:
-        raise UserError(f"{path}: not the side file of a checkpoint (settings nested too deeply)") from error

@@ -79,7 +79,8 @@ def draw_score(axes: Any, scores: list, epochs: dict, name: str, **line: Any) ->
     """Draw one of the scores, without evaluations that lack it or have -1 (no objects)."""
     points = [(epochs.get(step, epoch + 1), values[name]) for step, epoch, values in scores
               if values.get(name, -1) >= 0]
-    axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3.5, linewidth=1.8, **line)
+    style = {"marker": "o", "markersize": 3.5, "linewidth": 1.8, **line}
+    axes.plot([x for x, _ in points], [y for _, y in points], **style)
 
 
 def draw_curve(axes: Any, steps: Sequence[int] | np.ndarray, values: Sequence[float] | np.ndarray, color: Any,

@@ -6,13 +6,12 @@ import re
 import pytest
 
 from src.core.errors import UserError
-from src.runs import comparison
+from src.runs import settings as run_settings
 from src.runs.comparison import (
     ComparedRun,
     class_rows,
     differences,
     overview,
-    read_settings,
     run_names,
     score_rows,
     seed_groups,
@@ -75,7 +74,7 @@ def settings(tmp_path):
     def read(content):
         path = tmp_path / "side.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return read_settings(str(path))
+        return run_settings.read_settings(str(path))
 
     return read
 
@@ -111,7 +110,7 @@ def test_side_files_that_only_json_can_read(settings, monkeypatch):
     def too_deep(section, prefix):
         raise RecursionError
 
-    monkeypatch.setattr(comparison, "flatten", too_deep)
+    monkeypatch.setattr(run_settings, "flatten", too_deep)
     with pytest.raises(UserError, match="side.json: .* deep"):
         settings(DESCRIPTION)
 
@@ -125,7 +124,10 @@ def test_scores_side_by_side(tmp_path):
     assert rows["VOC_mAP_07"] == [None, 0.75, None] and list(rows)[:3] == ["AP", "AP50", "AP75"]
     assert [values for name, values in rows.items() if "best" in name] == [[0.3, None, None]]
     assert class_rows([run, compared(metrics=metrics), compared(metrics=METRICS)]) == [
-        ("disc", [None, None, 0.5]), ("square", [None, 0.5, None])]
+        ("disc", [None, None, 0.5], 0), ("square", [None, 0.5, None], 0)]
+    other = {**METRICS, "AP_per_class": {"disc": 0.5, "square": 0.75}}
+    assert class_rows([compared(metrics=other), compared(metrics=metrics)]) == [
+        ("square", [0.75, 0.5], 0.25), ("disc", [0.5, None], 0)]
     assert score_rows([compared()]) == [] and overview(compared())["steps"] is None
     assert overview(run) == {"steps": 10, "epochs": 2, "loss": 2, "rate": 8, "best": {"AP": 0.3, "epochs": 2}}
 
@@ -181,7 +183,7 @@ def test_one_page_about_several_runs(tmp_path):
     page = Page(text)
     assert page.open == [] and "<script" not in text and "url(http" not in text
     assert all(reference.startswith(("data:", "#")) for reference in page.references)
-    assert text.count("<svg") == 3 and "$a_$b, <i>, _bare run" in page.text
+    assert text.count("<svg") == 4 + 1 and "$a_$b, <i>, _bare run" in page.text
     rows = [re.sub(r"<[^>]*>", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", text, re.S)]
     assert ["AP", "0.500", "0.625", "–"] in rows
     assert [row[-3:] for row in rows if {"best", "AP"} <= set(row) and "–" in row] == [["0.300", "–", "0.300"]]

@@ -50,8 +50,8 @@ def decode_boxes_3d(targets: dict, boxes: np.ndarray, layout: Layout, metainfo: 
     """Rows [M, D] in input pixels of the objects in the targets of one image, as results.to_image makes them of a
     network's output, with the data set's camera; boxes [M, 6] of decode_targets."""
     present = targets["rot_mask"] == 1
-    center, width = whole_view(*layout.input_size, layout.input_size)
-    view = View(center, width, layout.out_size[::-1], 1.0)
+    width, height = layout.input_size
+    view = View(*whole_view(width, height, layout.input_size), layout.out_size[::-1], 1.0)
     view = dataclasses.replace(view, camera=default_calib(metainfo["camera"], view))
     turned, angles = targets["rotbin"][present], targets["rotres"][present]
     rotation = [np.stack([1 - turned[:, side], turned[:, side], np.sin(angles[:, side]), np.cos(angles[:, side])], 1)
