@@ -86,13 +86,6 @@ TABLE: dict[str, tuple[str | Answer, ...]] = {
     "load_from": WEIGHTS,
     "resume_from": (Answer("did you mean --resume true --load_checkpoint_path {value}?", r".*\S.*"),
                     "did you mean --resume true?"),
-    "split": (Answer("did you mean --run_mode val, or test for images without annotations?", commands="eval"),
-              Answer("train.py reads the train split, and with --eval_epochs the val split of --data_dir",
-                     commands="train"),
-              Answer("src/dataset.py converts the train split; --dataset_config.train_annotation and "
-                     "--dataset_config.train_image_dir name another", commands="dataset"),
-              Answer("both splits, train and val, are checked; leave it out", commands="check_dataset"),
-              "did you mean --input, an image, a folder or a pattern?"),
     "iou iou_thres iou_thr": (f"{ONE_OBJECT}; {SOFT}", ONE_OBJECT),
     "nms agnostic_nms": (f"CenterNet needs no NMS, as each peak of its heatmap is one object; {SOFT}",
                          "CenterNet needs no NMS, as each peak of its heatmap is one object"),

@@ -30,7 +30,7 @@ def answer(script, name, value="", known=CONFIG, schedule="MultiDecay", optimize
     ("train", "pretrained", "true", "net_config.load_backbone_path load_checkpoint_path"),
     ("train", "pretrained", "a.ckpt", "load_checkpoint_path"),
     ("train", "pretrained", "", "net_config.load_backbone_path"),
-    ("eval", "split", "test", "run_mode"), ("eval", "iou", "0.5", "eval_config.SOFT_NMS"),
+    ("eval", "iou", "0.5", "eval_config.SOFT_NMS"),
     ("eval", "nms", "", "eval_config.SOFT_NMS"), ("eval", "conf", "0.1", "eval_config.score_thresh"),
     ("eval", "save_txt", "", "run_dir"), ("train", "name", "a", "run_dir"),
     ("train", "work-dir", "a", "run_dir"), ("eval", "project", "a", "run_dir"),
