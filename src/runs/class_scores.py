@@ -24,8 +24,8 @@ def class_bars(metrics: dict) -> list[tuple[str, float | None, float | None]]:
 
 
 def shown_curves(together: Curve, classes: Mapping[str, Curve]) -> list[tuple[str, Mapping[str, np.ndarray], str]]:
-    """[(name, {"precision": [501], "recall": [501], "F1": [501]} at GRID, color)] of each class with objects (of more than
-    SHOWN, those with the best and the worst F1), the best first, and at last of all classes together.
+    """[(name, {"precision": [501], "recall": [501], "F1": [501]} at GRID, color)] of all classes together, which are
+    last, and of each class with objects, best F1 first; of more than SHOWN, only of the best and the worst.
 
     Args: those of threshold_curves, the classes in the order of their labels.
     """
