@@ -18,12 +18,14 @@ COMMON = {"help", "version", "quiet"}  # options of every tool
 
 
 def options_in(listed):
-    """{option: whether it has help} of a --help text, without those of every tool and the parameters of train.py."""
+    """{option: (whether it has help, its choices)} of a --help text, without those of every tool and the parameters of
+    train.py."""
     found, known = {}, COMMON | set(load_defaults()[0])
     for block in re.split(r"^  (?=--?\w)", listed, flags=re.M)[1:]:
         names, explained = re.match(r"(.*?)(\s{2,}\S|$)", block, re.S).groups()
+        choices = [choice for group in re.findall(r" \{(.*?)\}", names) for choice in group.split(",")]
         names = re.findall(r"(?<!\S)--([\w-]+)", names)
-        found |= {f"--{name}": bool(explained) for name in names if not known & set(names)}
+        found |= {f"--{name}": (bool(explained), choices) for name in names if not known & set(names)}
     return found
 
 
@@ -33,21 +35,18 @@ def neglected(tool, options, pages, tests):
     for path in LISTS:
         lines = [line for line in pages.get(path, "").splitlines() if name in line]
         pages = {**pages, path: "\n".join(lines)}
-    explained, tried = (words(text for text in texts.values() if name in text) for texts in (pages, tests))
-    for option, has_help in options.items():
+    explained, tried = ({word for text in texts.values() if name in text for word in re.findall(r"-*\w[\w-]*", text)}
+                        for texts in (pages, tests))
+    for option, (has_help, choices) in options.items():
         wrong += [] if has_help else [f"{tool}: {option} needs help, which --help prints"]
-        wrong += [] if option in explained else [
-            f"{tool}: {option} is not documented: explain it in a page of docs/ that names {name}, or in the table "
-            "Further options of docs/scripts.md"]
-        wrong += [] if option in tried else [
-            f"{tool}: {option} is not tested: add a test in which it has an effect, to a file of tests/ that names "
-            f"{name}"]
+        for word in (option, *(choice for choice in choices if choice != "auto")):
+            what = f"{tool}: {option}" if word == option else f"{tool}: {option} {word}"
+            wrong += [] if word in explained else [
+                f"{what} is not documented: explain it in a page of docs/ that names {name}, or in the table Further "
+                "options of docs/scripts.md"]
+            wrong += [] if word in tried else [
+                f"{what} is not tested: add a test in which it has an effect, to a file of tests/ that names {name}"]
     return wrong
-
-
-def words(texts):
-    """The options in texts: {"--name"}."""
-    return {word for text in texts for word in re.findall(r"--[A-Za-z][\w-]*", text)}
 
 
 def test_each_option_of_a_tool_has_help_documentation_and_a_test():
@@ -68,6 +67,7 @@ positional arguments:
 options:
   -h, --help            show this help message and exit
   --color NAME          of the lines, not --fill
+  --kind {thin,thick}   of lines
   --map FILE, --chart FILE
                         of the country
   --bare
@@ -76,7 +76,8 @@ options:
 
 
 def test_options_are_found_in_help():
-    assert options_in(HELP) == {"--color": True, "--map": True, "--chart": True, "--bare": False}
+    assert options_in(HELP) == {"--color": (True, []), "--kind": (True, ["thin", "thick"]), "--map": (True, []),
+                                "--chart": (True, []), "--bare": (False, [])}
 
 
 @pytest.mark.parametrize("page, test, lacks", [
@@ -86,16 +87,22 @@ def test_options_are_found_in_help():
     ("`tools/draw.py --color red`", "call('tools/draw.py', '--colors')", ["is not tested: add a test in"]),
 ])
 def test_a_neglected_option_is_named(page, test, lacks):
-    found = neglected("tools/draw.py", {"--color": True}, {"docs/a.md": page}, {"tests/a.py": test})
+    found = neglected("tools/draw.py", {"--color": (True, [])}, {"docs/a.md": page}, {"tests/a.py": test})
     assert len(found) == len(lacks) and all("--color" in text and part in text for text, part in zip(found, lacks))
-    without_help = neglected("tools/draw.py", {"--color": False}, {"docs/a.md": page}, {"tests/a.py": test})
+    without_help = neglected("tools/draw.py", {"--color": (False, [])}, {"docs/a.md": page}, {"tests/a.py": test})
     assert without_help[0].endswith("--color needs help, which --help prints") and without_help[1:] == found
 
 
+def test_a_neglected_choice_is_named():
+    options = {"--kind": (True, ["thin", "thick"])}
+    found = neglected("tools/draw.py", options, {"a.md": "draw --kind thin"}, {"a.py": "draw, '--kind', 'thick'"})
+    assert [text.split(":")[1] for text in found] == [" --kind thin is not tested", " --kind thick is not documented"]
+
+
 def test_a_list_of_tools_documents_an_option_in_the_tools_own_line():
-    page = "| `tools/draw.py` | draws |\n| `tools/print.py` | prints; `--color` |\n"
-    assert neglected("tools/draw.py", {"--color": True}, {"docs/scripts.md": page}, {"a.py": "draw --color"})
-    assert not neglected("tools/print.py", {"--color": True}, {"docs/scripts.md": page}, {"a.py": "print --color"})
+    pages = {"docs/scripts.md": "| `tools/draw.py` | draws |\n| `tools/print.py` | prints; `--color` |\n"}
+    assert neglected("tools/draw.py", {"--color": (True, [])}, pages, {"a.py": "draw --color"})
+    assert not neglected("tools/print.py", {"--color": (True, [])}, pages, {"a.py": "print --color"})
 
 
 # ---------------------------------------------------------------- parameters of default_config.yaml
@@ -116,7 +123,7 @@ def untested(parameters, text):
     names, made = names_in(text)
     return [f"default_config.yaml: {name} is not tested: add a test in which it has an effect"
             for name in parameters
-            if name not in names and not made.fullmatch(name) and not made.fullmatch(name.rpartition(".")[2])]
+            if name not in names and not made.fullmatch(name)]
 
 
 def test_each_parameter_is_tested():
@@ -134,7 +141,7 @@ def test_each_parameter_is_tested():
     ("train_config.SGD.momentum", '"--train_config.SGD.momentum_2"', False),
     ("train_config.SGD.momentum", '"--train_config.Adam.momentum"', False),
     ("eval_config.K", "config.eval_config.K = 3", True), ("seed", '"--seed"', True), ("seed", "seed", False),
-    ("net_config.dep_weight", 'f"{name}_weight"', True), ("net_config.mse_loss", 'f"{name}_weight"', False),
+    ("net_config.dep_weight", 'f"{name}_weight"', False), ("net_config.dep_weight", "'net_config.dep_weight'", True),
     ("dataset_config.val_image_dir", 'f"--dataset_config.{split}_image_dir"', True),
 ])
 def test_how_tests_name_parameters(name, text, is_tested):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.tasks import points
+from src.tasks import TASKS, points
 from src.tasks.detection import device
 from tests.conftest import load_golden
 
@@ -21,6 +21,16 @@ def losses(cell, maps, targets):
     maps, targets = named(maps, targets)
     found = cell(maps, targets, cell.norms(targets))
     return [float(found[name].asnumpy()) for name in ("loss", "hm_loss", "wh_loss", "off_loss")]
+
+
+@pytest.mark.parametrize("task, name", [
+    ("pose", "net_config.hp_weight"), ("pose", "net_config.hm_hp_weight"), ("ddd", "net_config.dep_weight"),
+    ("ddd", "net_config.dim_weight"), ("ddd", "net_config.rot_weight"),
+])
+def test_a_tasks_loss_has_the_configured_weight(task, name, make_config):
+    """Tests of each task compute the sum with other weights."""
+    config = make_config("--net_config.task", task, f"--{name}", 0.25)
+    assert getattr(TASKS[task].device.build_loss(config.net_config), name.partition(".")[2]) == 0.25
 
 
 @pytest.mark.slow
