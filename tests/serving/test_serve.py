@@ -97,6 +97,21 @@ def test_predict_equals_the_predictor(server, lively_onnx):
     assert len(send(f"{server}/predict?score={median}", encoded(image))[1]["objects"]) == len(found.above(median))
 
 
+@pytest.mark.slow
+def test_boxes_are_clipped_or_not(server, lively_onnx):
+    """The objects of an image's corner extend beyond it only with --clip false."""
+    corner = noise_image(3, 70, 120)[:40, :50]
+
+    def boxes(address):
+        return np.array([entry["box"] for entry in send(f"{address}/predict?score=0", encoded(corner))[1]["objects"]])
+
+    inside = boxes(server)
+    assert inside.min() >= 0 and (inside[:, 2:] <= (50, 40)).all()
+    with serving(lively_onnx, "--clip", "false") as (address, _):
+        whole = boxes(address)
+    assert whole.min() < 0 and (whole[:, 2:] > (50, 40)).any()
+
+
 def assert_answered_as(predictor, address, image):
     """A service detects the same as a Predictor, whose Prediction is returned."""
     status, answer = send(f"{address}/predict?score=0", encoded(image))

@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import shutil
 
 import cv2
 import mindspore as ms
@@ -84,9 +85,13 @@ def predictor(onnx_file):
 
 
 def predict(folder, model, *args, check=True):
-    """Run tools/predict.py with output in a folder; return (process, images and annotations of predictions.json)."""
+    """Run tools/predict.py with output in a folder; return (process, images and annotations of predictions.json).
+
+    Boxes are not clipped: their centers are those of the 3D boxes.
+    """
     kind = "--onnx" if str(model).endswith(".onnx") else "--load_checkpoint_path"
-    done = call_script("tools/predict.py", kind, model, "--output", folder, "--score_thresh", 0, *args, check=check)
+    options = ["--output", folder, "--score_thresh", 0, "--clip", "false", *args]
+    done = call_script("tools/predict.py", kind, model, *options, check=check)
     written = folder / "predictions.json"
     content = json.loads(written.read_text()) if written.exists() else None
     return done, content
@@ -332,6 +337,24 @@ def test_cameras_of_predictions(onnx_file, predictor, scenes, tmp_path):
     assert lines_with(done.stdout, "without calibration", "0.580 of their width", "--calib")
     assert "calib" not in content["images"][0]
     assert_in_space(content["annotations"], predictor.detector.description["camera"]["matrix"])
+
+
+def test_cameras_of_a_part_of_the_data_set(onnx_file, scenes, tmp_path):
+    """With --split, each image has its own camera, from the annotation file; --calib replaces it."""
+    shutil.copytree(scenes, tmp_path / "data")
+    path = tmp_path / "data" / "annotations" / "kitti_val.json"
+    content = json.loads(path.read_text())
+    for number, entry in enumerate(content["images"]):
+        entry["calib"] = [[80.0 + number, 0.0, 60.0, 5.0], [0.0, 82.0, 30.0, -1.0], [0.0, 0.0, 1.0, 0.01]]
+    path.write_text(json.dumps(content))
+    _, found = predict(tmp_path / "p", onnx_file, "--input", tmp_path / "data", "--split", "val")
+    assert [entry["calib"][0][0] for entry in found["images"]] == [80, 81, 82, 83, 84, 85]
+    for image in found["images"]:
+        own = [entry for entry in found["annotations"] if entry["image_id"] == image["id"]]
+        assert_in_space(own, image["calib"])
+    _, found = predict(tmp_path / "q", onnx_file, "--input", tmp_path / "data", "--split", "val", "--calib", 74, 74, 64,
+                       32)
+    assert [entry["calib"] for entry in found["images"]] == [FOCAL] * 6
 
 
 def test_tables_of_predictions(onnx_file, scenes, tmp_path):
