@@ -100,6 +100,7 @@ def main() -> None:
     from ..core.locks import locked
     from ..model_utils.combinations import unused_in_training
     from ..model_utils.moxing_adapter import modelarts
+    from ..weights.run_folder import discard_if_empty
 
     if alone and (unused := clear_launcher_variables()):
         LOG.info(f"ignoring {', '.join(unused)} in the environment: distribute is false on the command line, so "
@@ -111,10 +112,13 @@ def main() -> None:
         data = check_paths(config)
         for sentence in unused_in_training(config):
             LOG.info(sentence)
-        target, rank, rank_size = join(config)
-        # Rank 0 writes for all.
-        with locked(written_folders(config), "training") if rank == 0 else contextlib.nullcontext():
-            train(config, data, target, rank, rank_size)
+        try:
+            target, rank, rank_size = join(config)
+            # Rank 0 writes for all.
+            with locked(written_folders(config), "training") if rank == 0 else contextlib.nullcontext():
+                train(config, data, target, rank, rank_size)
+        finally:
+            discard_if_empty(config)
 
 
 def join(config: Config) -> tuple[str, int, int]:

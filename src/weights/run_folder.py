@@ -2,6 +2,7 @@
 
     runs/detection/3/   ckpt_0/, settings.yaml, train_record.jsonl, loss.png, train_batch.jpg, val/, report.html
 """
+import contextlib
 import glob
 import json
 import os
@@ -68,6 +69,14 @@ def start_run(config: Config) -> None:
     set_outputs(config, os.path.join(parent, str(number)))
 
 
+def discard_if_empty(config: Config) -> None:
+    """Remove the folder that start_run created if the run has written nothing."""
+    folder = config.save_result_dir
+    if os.path.dirname(folder) == os.path.join(RUNS, config.net_config.task):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
 def _created(folder: str) -> bool:
     try:
         os.mkdir(folder)
@@ -82,7 +91,9 @@ def _names(folder: str) -> list[str]:
 
 
 def run_of(path: str) -> str:
-    """The folder of the run that a checkpoint belongs to, an empty string if none does."""
+    """The folder of the run that a checkpoint belongs to; an empty string if none does, and for other files."""
+    if not path.endswith(".ckpt"):
+        return ""
     folder = os.path.dirname(os.path.abspath(path))
     if CHECKPOINT_FOLDER.fullmatch(os.path.basename(folder)):
         folder = os.path.dirname(folder)
@@ -121,9 +132,11 @@ def settings_text(config: Config) -> str:
     """A configuration as YAML, with the origin of each value as a comment."""
     defaults, _, _ = load_defaults()
     lines = [f"# {MARK}: all settings of a run and their origins. To start another like it: --config_path {SETTINGS}"]
+    # Only of this run, so comments: another one would write to the same folder, or continue this one.
+    own = (*OUTPUTS, "run_dir", "resume", *(["load_checkpoint_path"] if config.resume else []))
     section = ""
     for name, value in config.parameters().items():
-        if name in OUTPUTS and config.origin(name) == DEFAULTS:  # else another run would write to this folder, too
+        if name in OUTPUTS and config.origin(name) == DEFAULTS:  # settled
             value = defaults[name]
         *sections, last = name.split(".")
         if (outer := ".".join(sections)) != section:
@@ -131,7 +144,8 @@ def settings_text(config: Config) -> str:
             lines += ["  " * depth + f"{sections[depth]}:" for depth in range(shared, len(sections))]
             section = outer
         text = as_text(value) if isinstance(value, (list, bool)) else _scalar(value)
-        lines.append("  " * len(sections) + f"{last}: {text}  # {config.origin(name)}")
+        comment = "# " if name in own and value != defaults[name] else ""
+        lines.append("  " * len(sections) + f"{comment}{last}: {text}  # {config.origin(name)}")
     return "\n".join(lines) + "\n"
 
 

@@ -115,7 +115,7 @@ def test_the_run_of_a_checkpoint(tmp_path, monkeypatch):
         assert run_of(str(path)) == "a"
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "settings.yaml").write_text("volume: 3\n")  # another program's
-    assert run_of("b/x.ckpt") == "" and run_of("x.ckpt") == ""
+    assert run_of("b/x.ckpt") == "" and run_of("x.ckpt") == "" and run_of("a/centernet.onnx") == ""
     monkeypatch.chdir(tmp_path / "a" / "ckpt_0")
     assert run_of("centernet-1_4.ckpt") == ".."
 
@@ -137,7 +137,12 @@ def test_the_settings_of_a_run_are_a_configuration_file(tmp_path, monkeypatch):
     write_settings(config)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["settings.yaml"]
     config.set("seed", 8, "the command line")
+    config.set("resume", True, "the command line")
+    config.set("run_dir", "out", "the command line")
     write_settings(config)
+    settings = get_config("", ["--config_path", "out/settings.yaml"])
+    assert settings.seed == 8 and not settings.resume and not settings.run_dir
+    assert "# resume: true  # the command line\n" in (tmp_path / "out" / "settings.yaml").read_text()
     assert "seed: 7 " in (tmp_path / "out" / "settings.1.yaml").read_text()
 
 
@@ -156,6 +161,13 @@ def test_a_mistake_leaves_no_folder(tmp_path, monkeypatch, tiny_records):
     with pytest.raises(UserError, match=r"ckpt_0.*runs/detection.*--run_dir"):
         check_paths(configured("--mindrecord_dir", tiny_records, "--resume", "true"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path, tiny_records):
+    """The device is only looked for after all else is right."""
+    args = [*TINY, "--run_dir", "", "--mindrecord_dir", tiny_records, "--device_target", "Ascend"]
+    assert_user_error(call_script("train.py", *args, cwd=tmp_path, check=False), "Ascend")
+    assert not [*(tmp_path / "runs" / "detection").iterdir()]
 
 
 @pytest.mark.slow
