@@ -19,14 +19,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = get_config(__doc__, arguments, "check_dataset")
 
     # Slow to load, so not before there is something to do.
+    from ..core.backups import require_ours
     from ..core.console import LOG, show
     from ..data import summary
+    from ..data.browse import IS_OURS, PAGE, write_browser
     from ..data.check import check_split, compare_splits, first_batch
     from ..data.summary import describe_epoch
     from ..native.extensions import require_extensions
     from ..training import data_preview
 
     errors.require_dir(config.data_dir, "data set folder (--data_dir)")
+    folder = os.path.join(config.save_result_dir or config.run_dir, "browse") if options.browse is True else options.browse
+    if folder:
+        require_ours(folder, IS_OURS, option="--browse")
     require_extensions()
     names = (config.split,) if config.split else ("train", "val")
     splits = {name: check_split(config.data_dir, name, config, options.quick) for name in names}
@@ -56,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with data_preview.log_failures(path):  # with --quick, a damaged image shows up only here
             batch, image_ids, layout = first_batch(train, config)
             data_preview.save_batch(path, batch, image_ids, layout, config.net_config, train.metainfo)
+    if folder:
+        count = write_browser(folder, os.path.basename(os.path.abspath(config.data_dir)), [*splits.values()], config)
+        show(f"a page with {count} images: {os.path.join(folder, PAGE)}")
     checked = f"the {config.split} part of this data set" if config.split else "this data set"
     is_sound = all(split.is_sound for split in splits.values())
     show(f"conversion and evaluation accept {checked}" if is_sound else
@@ -77,6 +85,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
                         help="configuration to train with; may be given more than once")
     parser.add_argument("--quick", action="store_true",
                         help="read only the headers of the images; does not find images that are damaged further on")
+    parser.add_argument("--browse", nargs="?", const=True, metavar="DIR",
+                        help="write a page with all images, their boxes and what is suspicious into this folder "
+                             "(default: browse in save_result_dir); open its index.html")
     options, arguments = parser.parse_known_args(argv)
     given = [("--config_path", path) for path in options.config_path or []]
     given += [("--data_dir", options.data_dir)] if options.data_dir is not None else []

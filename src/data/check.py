@@ -63,6 +63,7 @@ class SplitReport:
 
     name: str
     annotation: str = ""
+    image_dir: str = ""
     coco: Any = None
     metainfo: dict = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
@@ -98,7 +99,7 @@ def check_split(data_dir: str, name: str, config: Config, quick: bool = False) -
     report, options = SplitReport(name), config.dataset_config
     try:
         split = find_split(data_dir, name, options, task=chosen_task(config))
-        report.annotation = split.annotation
+        report.annotation, report.image_dir = split.annotation, split.image_dir
         if not split.annotation:
             raise UserError(f"{data_dir} has no annotation file for the {name} images in {split.image_dir}, so there "
                             f"is nothing to check; eval.py --split {name} detects in them without scores")

@@ -64,7 +64,7 @@ class Task:
     - results: output_columns(metainfo), the columns of Decode's rows, and columns(metainfo), those of rows in an
       image; camera_of(entry), an image's calibration, and placed(view, calib, description, eval_config), its View with
       what to_image needs; to_image, merge, scaled, rows_from_objects, coco_records, rows_from_records, draw,
-      table_columns and table_cells, the processing of rows; label_values(rows, size) of YOLO's label files;
+      lines, table_columns and table_cells, the processing of rows; label_values(rows, size) of YOLO's label files;
       category_fields(metainfo) of COCO-style files; attributes(metainfo) and computed(rows) of a Prediction;
       write_files(folder, images, records, classes), further files of an evaluation.
     - schema: Object, the web service's description of an object, and objects(rows, metainfo); about(metainfo), further

@@ -139,6 +139,13 @@ def draw(image: np.ndarray, rows: np.ndarray, metainfo: dict, with_scores: bool 
                          row.column(rows, "cameras", COLUMNS).astype(np.float64))
 
 
+def lines(rows: np.ndarray, metainfo: dict) -> list[list[list[float]]]:
+    """Lines x1, y1, x2, y2 in pixels of the image of each of rows [M, D]: the edges of its 3D box."""
+    cameras = row.column(rows, "cameras", COLUMNS).astype(np.float64)
+    return [camera.segments(own, calib).reshape(-1, 4).tolist()
+            for own, calib in zip(corners_of(boxes_3d_of(rows)), cameras)]
+
+
 def table_columns(metainfo: dict) -> list[str]:
     """The column headers of a table of detections, in addition to class and score."""
     return [*boxes.table_columns(metainfo), "alpha", "x", "y", "z", "height", "width", "length", "rotation_y"]

@@ -2,10 +2,9 @@
 import numpy as np
 from pydantic import Field
 
-from ...imaging import camera
 from .. import rows as row
 from ..detection import schema
-from .results import COLUMNS, WIDTH, boxes_3d_of, corners_of
+from .results import COLUMNS, WIDTH, boxes_3d_of, lines
 
 
 class Object(schema.Object):
@@ -21,12 +20,11 @@ class Object(schema.Object):
 def objects(rows: np.ndarray, metainfo: dict) -> list[dict]:
     """Convert rows [M, D] to Objects, as dictionaries."""
     found = boxes_3d_of(rows)
-    cameras, alpha = (row.column(rows, name, COLUMNS).astype(np.float64) for name in ("cameras", "alpha"))
-    lines = [camera.segments(own, calib).reshape(-1, 4).round(1).tolist()
-             for own, calib in zip(corners_of(found), cameras)]
+    alpha = row.column(rows, "alpha", COLUMNS).astype(np.float64)
+    edges = [[[round(value, 1) for value in line] for line in own] for own in lines(rows, metainfo)]
     return [{**common, "location": box[:3], "dimensions": box[3:6], "rotation_y": box[6], "alpha": angle, "lines": own}
             for common, box, angle, own in zip(schema.objects(rows[:, :WIDTH], metainfo), found.round(3).tolist(),
-                                               alpha.round(3).tolist(), lines)]
+                                               alpha.round(3).tolist(), edges)]
 
 
 def about(metainfo: dict) -> dict:

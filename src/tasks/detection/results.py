@@ -118,6 +118,11 @@ def draw(image: np.ndarray, rows: np.ndarray, metainfo: dict, with_scores: bool 
     return draw_boxes(image, row.boxes(rows), scores, labels, texts)
 
 
+def lines(rows: np.ndarray, metainfo: dict) -> list[list[list[float]]]:
+    """Lines x1, y1, x2, y2 in pixels of the image that each of rows [M, 6] has besides its box: none."""
+    return [[] for _ in rows]
+
+
 def table_columns(metainfo: dict) -> list[str]:
     """The column headers of a table of detections, in addition to class and score."""
     return ["x1", "y1", "x2", "y2"]

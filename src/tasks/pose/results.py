@@ -88,6 +88,16 @@ def draw(image: np.ndarray, rows: np.ndarray, metainfo: dict, with_scores: bool 
     return boxes.draw(drawn, rows[:, :WIDTH], metainfo, with_scores)
 
 
+def lines(rows: np.ndarray, metainfo: dict) -> list[list[list[float]]]:
+    """Lines x1, y1, x2, y2 in pixels of the image of each of rows [M, D]: the bones between its keypoints, and the
+    keypoints as lines without length."""
+    found = []
+    for own in points(rows):
+        pairs = [*metainfo["keypoints"]["skeleton"], *((joint, joint) for joint in range(len(own)))]
+        found.append([[*own[a, :2].tolist(), *own[b, :2].tolist()] for a, b in pairs if own[a].any() and own[b].any()])
+    return found
+
+
 def table_columns(metainfo: dict) -> list[str]:
     """The column headers of a table of detections, in addition to class and score."""
     names = metainfo["keypoints"]["names"]

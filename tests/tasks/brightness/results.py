@@ -12,6 +12,7 @@ from src.tasks.detection.results import (
     computed,
     draw,
     label_values,
+    lines,
     merge,
     placed,
     scaled,
@@ -20,7 +21,7 @@ from src.tasks.detection.results import (
 )
 
 __all__ = ["RECORD", "attributes", "camera_note", "camera_of", "category_fields", "computed", "draw", "label_values",
-           "merge", "placed", "scaled", "to_image", "write_files"]
+           "lines", "merge", "placed", "scaled", "to_image", "write_files"]
 
 
 def columns(metainfo):
