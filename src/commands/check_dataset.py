@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..training import data_preview
 
     errors.require_dir(config.data_dir, "data set folder (--data_dir)")
-    folder = os.path.join(config.save_result_dir or config.run_dir, "browse") if options.browse is True else options.browse
+    output = config.save_result_dir or config.run_dir
+    folder = os.path.join(output, "browse") if options.browse is True else options.browse
     if folder:
         require_ours(folder, IS_OURS, option="--browse")
     require_extensions()
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     refusals = [refusal for split in splits.values() for refusal in split.refusals]
     if not any(split.images for split in splits.values()):
         raise UserError(f"{config.data_dir}: no usable image in {' or '.join(names)}; {refusals[0]}")
-    path = os.path.join(config.save_result_dir or config.run_dir, data_preview.IMAGE)
+    path = os.path.join(output, data_preview.IMAGE)
     train = splits.get("train")
     if train and train.images:
         with data_preview.log_failures(path):  # with --quick, a damaged image shows up only here
