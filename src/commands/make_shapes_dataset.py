@@ -18,6 +18,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.project import next_steps
 from ..data import stick_figures
+from ..data.scenes import draw_scene
 from ..data.stick_figures import SUPERSAMPLING
 from ..inference.options import OptionParser
 
@@ -26,6 +27,7 @@ MAX_SIZE = 4096  # pixels
 MIN_VISIBLE = 0.8  # unoccluded fraction of each object
 SHAPES = {"objects": 3, "smallest": 48, "largest": 72}  # defaults of options
 FIGURES = {"objects": 2, "smallest": 64, "largest": 104}
+SAMPLE_SEED = 3
 
 Drawing = tuple[np.ndarray, dict[str, Any], list[dict[str, Any]]]  # BGR image, its entry's fields, annotations
 
@@ -129,6 +131,15 @@ def draw_image(rng: np.random.Generator, options: argparse.Namespace) -> tuple[n
                 break
     annotations = [one.annotation(shown) for one, shown in zip(drawn, visible)]
     return np.clip(image, 0, 255).astype(np.uint8), annotations
+
+
+def sample_image(task: str) -> np.ndarray:
+    """An image of a task's generated data set, always the same: shapes, stick figures or a street; BGR uint8."""
+    rng = np.random.default_rng(SAMPLE_SEED)
+    if task == "ddd":
+        return draw_scene(rng, (640, 320), 420.0)[0]
+    defaults = FIGURES if task == "pose" else SHAPES
+    return draw_image(rng, argparse.Namespace(size=4 * defaults["largest"], keypoints=task == "pose", **defaults))[0]
 
 
 def write_split(folder: str, split: str, count: int, options: argparse.Namespace) -> int:

@@ -110,6 +110,16 @@ def address_of(listener: socket.socket, is_https: bool) -> str:
     return f"http{'s' if is_https else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def sample_of(description: dict) -> bytes:
+    """A drawn image for a model with this description to be tried on, a JPEG."""
+    import cv2
+
+    from ..tasks import task_of
+    from .make_shapes_dataset import sample_image
+
+    return cv2.imencode(".jpg", sample_image(task_of(description).name))[1].tobytes()
+
+
 def serve(model: Model, options: argparse.Namespace, listener: socket.socket) -> int:
     """Load the model and serve until interrupted; return the exit code. Requests wait while the graphs are compiled."""
     # Slow to load, so not before there is something to do.
@@ -134,7 +144,7 @@ def serve(model: Model, options: argparse.Namespace, listener: socket.socket) ->
     limits = Limits(**{name: getattr(options, name) for name in ("max_bytes", "max_pixels", "queue", "deadline")})
     address = address_of(listener, bool(options.tls_cert))
     service = Service(predictor, network, workers, limits, os.path.basename(model.path), options.score_thresh, calib)
-    app: Any = build_app(service, keys)
+    app: Any = build_app(service, keys, sample_of(model.description))
     if options.cors_origins:
         app = CORSMiddleware(app, options.cors_origins.split(","), allow_methods=["GET", "POST"], allow_headers=["*"],
                              expose_headers=HEADERS)

@@ -60,13 +60,14 @@ class Metrics:
             self.requests.labels(entry["status"]).inc()
 
 
-def build_app(service: "Service", keys: Sequence[bytes] = ()) -> FastAPI:
-    """The web application of a service, to be wrapped in access.Access; keys, digests, none for open access."""
+def build_app(service: "Service", keys: Sequence[bytes] = (), sample: bytes = b"") -> FastAPI:
+    """The web application of a service, to be wrapped in access.Access; keys, digests, none for open access; sample, a
+    JPEG that the page offers to try, if any."""
     # FastAPI's documentation pages load scripts from other hosts; its redirects trust the Host header.
     app = FastAPI(title="CenterNet", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     authentication = [Depends(key_dependency(keys))] if keys else []
     add_exception_handlers(app)
-    add_pages(app, service, authentication)
+    add_pages(app, service, authentication, sample)
     responses: dict[int | str, dict] = {200: IMAGE}
     responses |= {status: {"model": Problem, "description": meaning} for status, meaning in PROBLEMS.items()}
 
@@ -79,13 +80,18 @@ def build_app(service: "Service", keys: Sequence[bytes] = ()) -> FastAPI:
     return app
 
 
-def add_pages(app: FastAPI, service: "Service", authentication: Sequence[Any]) -> None:
-    """Add the pages and the endpoints about the service; authentication, the dependencies of protected ones."""
+def add_pages(app: FastAPI, service: "Service", authentication: Sequence[Any], sample: bytes) -> None:
+    """Add the pages and the endpoints about the service; authentication, the dependencies of protected ones; sample, as
+    in build_app."""
     pages = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True)
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(pages.get_template("serve.html").render(), headers=POLICY)
+        return HTMLResponse(pages.get_template("serve.html").render(has_sample=bool(sample)), headers=POLICY)
+
+    @app.get("/sample.jpg", include_in_schema=False)
+    async def sample_image() -> Response:
+        return Response(sample, media_type="image/jpeg") if sample else Response(status_code=404)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import cv2
@@ -582,6 +584,44 @@ def test_labels_do_not_overlap(page, images):
             assert x >= a + w or a >= x + width or y >= b + h or b >= y + height
 
 
+def test_the_classes_are_listed(page):
+    """In the colors of their boxes."""
+    wait_until(lambda: page.locator("#classes span").count() == 3, 10, "the classes")
+    assert page.locator("#classes span").all_inner_texts() == ["rectangle", "ellipse", "triangle"]
+    assert page.locator("#classes").is_visible() and "3 classes" in page.inner_text("#all-classes summary")
+    colors = [int(value) for value in re.findall(r"\d+", page.locator("#classes i").nth(1).evaluate(
+        "square => square.style.background"))]
+    np.testing.assert_allclose(colors, drawing.class_color(1)[::-1], atol=1)
+
+
+def test_a_sample_image_is_offered(page, server):
+    """Of drawn shapes, from the service itself; its objects are those of /predict."""
+    with urllib.request.urlopen(f"{server}/sample.jpg", timeout=60) as answer:
+        body = answer.read()
+    assert cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR).shape == (288, 288, 3)
+    expected = send(f"{server}/predict?score=0.1", body)[1]["objects"]
+    page.click("#sample")
+    page.wait_for_selector("#objects li")
+    assert page.locator("#objects li").count() == len(expected) and "288 × 288" in page.inner_text("#note")
+    with page.expect_download() as download:
+        page.click("#save")
+    assert download.value.suggested_filename == "sample.json"
+
+
+def test_the_description_of_the_api_looks_like_the_page(page, server):
+    """The same colors, corners and font, within a phone's width, and a way back."""
+    styles = """[document.body, document.querySelector("section")].map((node) => { const style = getComputedStyle(node);
+        return [style.backgroundColor, style.color, style.fontFamily, style.borderRadius]; })"""
+    expected = page.evaluate(styles)
+    page.click("text=API")
+    page.wait_for_selector("text=openapi.json")
+    assert page.evaluate(styles) == expected
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.click("header a")
+    page.wait_for_selector("#drop")
+
+
 def test_a_phone_is_asked_for_a_photo(browser, server):
     tab = browser.new_page(viewport={"width": 400, "height": 800}, has_touch=True, is_mobile=True)
     tab.goto(server)
@@ -606,6 +646,31 @@ def answer_with(page, *objects, **about):
     page.route("**/health", lambda route: route.fulfill(json=health))
     page.route("**/predict*", lambda route: route.fulfill(json=answer))
     page.reload()
+
+
+def test_the_camera_of_3d_boxes_is_sent(page, tmp_path):
+    """Only models with 3D boxes have the field. What is typed is sent for the same files again; what the service says
+    about a wrong camera is shown."""
+    wait_until(lambda: page.locator("#classes span").count() == 3, 10, "the answer of /health")
+    assert page.is_hidden("#calib")
+    answer_with(page, {**POSED, "keypoints": None}, camera={"matrix": [], "size": [1, 1]})
+    sent = []
+    page.on("request", lambda request: sent.append(request.url) if "/predict" in request.url else None)
+    page.wait_for_selector("#calib")
+    cv2.imwrite(str(tmp_path / "p.png"), noise_image(8))
+    page.set_input_files("#file", tmp_path / "p.png")
+    page.wait_for_selector("#objects li")
+    assert len(sent) == 1 and "calib" not in sent[0]
+    page.fill("#calib", "700, 700, 320,96")
+    page.keyboard.press("Enter")
+    wait_until(lambda: len(sent) == 2, 10, "the second request")
+    assert urllib.parse.parse_qs(urllib.parse.urlparse(sent[1]).query)["calib"] == ["700, 700, 320,96"]
+    problem = {"detail": "calib has 3 numbers; expected fx fy cx cy"}
+    page.route("**/predict*", lambda route: route.fulfill(json=problem, status=422))
+    page.fill("#calib", "700, 700, 320")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#alarm:not([hidden])")
+    assert "3 numbers" in page.inner_text("#alarm") and "camera" in page.inner_text("#alarm")
 
 
 @pytest.fixture
