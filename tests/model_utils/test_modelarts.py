@@ -13,11 +13,11 @@ import pytest
 from src.commands import make_rank_table
 from src.core.errors import UserError
 from src.data.manifest import read_manifest
+from src.model_utils import moxing_adapter
 from src.model_utils.config import get_config
-from src.model_utils.local_adapter import get_job_id
 from src.model_utils.moxing_adapter import Barrier, modelarts
 from src.runs.record import read_scores, read_training_log
-from tests.conftest import ROOT, TINY, assert_user_error, call_script, idle_project, train_least, user_error
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, idle_project, train_least
 
 MOXING = """
 import os, shutil
@@ -95,16 +95,14 @@ def test_the_job_sets_the_device(bucket, monkeypatch, tmp_path):
             assert config.device_id == expected
 
 
-@pytest.mark.slow
-def test_a_job_waits_for_the_process_that_copies(bucket, tmp_path):
-    """Another process, this one's parent, has begun to fetch the data and does not finish."""
+def test_a_job_waits_as_long_as_configured(bucket, tmp_path, monkeypatch):
+    timeouts = []
+    monkeypatch.setattr(moxing_adapter, "Barrier", lambda folder, timeout: timeouts.append(timeout) or
+                        Barrier(folder, timeout))
     config = get_config("", ["--enable_modelarts", "true", "--modelarts_local_path", str(tmp_path / "cache"),
-                             "--modelarts_timeout", "1"])
-    barrier = tmp_path / "tmp" / f"modelarts-{get_job_id()}"
-    (barrier / "fetch").mkdir(parents=True)
-    (barrier / f"member-{os.getppid()}").touch()
-    with user_error("waited 1 s (modelarts_timeout)", "fetch"), modelarts(config, "data_dir"):
-        pass
+                             "--modelarts_timeout", "7"])
+    with modelarts(config, "data_dir"):
+        assert timeouts == [7]
 
 
 @pytest.mark.slow
