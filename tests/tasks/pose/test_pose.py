@@ -242,6 +242,19 @@ def test_an_exported_file_predicts_as_the_checkpoint(run, onnx_file, image, tmp_
     assert content["categories"][0]["skeleton"] == [[1, 2], [1, 5]]
 
 
+def test_the_heatmaps_show_centers_and_keypoints(run, image):
+    """A channel for each class, and after them for each keypoint; the scores of both are values of theirs."""
+    from src.inference.predictor import Predictor
+
+    predictor = Predictor(stages.best(run), "CPU", K=20, flip_test=True)
+    heat, view = predictor.heatmap(image)
+    assert heat.shape == (3 + 5, *view.out_hw) and 0 <= heat.min() and heat.max() <= 1
+    found = predictor(image)
+    assert found.scores[0] == pytest.approx(heat[:3].max(), rel=1e-5)
+    for joint, score in enumerate(found.keypoints[0, :, 2]):
+        assert score == 0 or np.isclose(heat[3 + joint], score, rtol=1e-5).any()
+
+
 def test_mindir_and_offline_inference(run, corner_data, tmp_path):
     """The MINDIR file's raw results, post-processed, are eval.py's records."""
     name = tmp_path / "pose"
