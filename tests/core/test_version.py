@@ -39,4 +39,4 @@ def test_side_files_have_it(least_checkpoint, make_config):
 def test_reports_have_it(tmp_path):
     metrics = {**dict.fromkeys(DETECTION.metrics, 0.5), "AP_per_class": {}, "AP50_per_class": {}}
     write_report(str(tmp_path / "report.html"), "a run", Run(metrics=metrics))
-    assert f"CenterNet on MindSpore {version()} · " in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"by CenterNet on MindSpore {version()}" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -162,8 +162,8 @@ def test_an_image_is_drawn_in_the_orientation_of_its_annotation(tmp_path, make_c
     images = image_list(split, coco)
     scoring.eval_set = evaluator.EvaluationSet(DETECTION, coco, path, split.image_dir, images, True, [1])
     heights = {name: drawing.shape[:2] for name, drawing in scoring.drawings()}
-    caption = heights["1"][0] - 60
-    assert heights["1"][1] == 200 and heights["2"] == (100 + caption, 120)
+    caption = heights["1"][0] - 4 * 60  # small images are enlarged
+    assert heights["1"][1] == 4 * 200 and heights["2"] == (4 * 100 + caption, 4 * 120)
 
 
 def test_records_of_ranks_are_joined_exactly():
