@@ -18,5 +18,5 @@ $USAGE"
 
 DEVICE_TARGET=CPU
 configuration
-in_background eval_log.txt eval.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} "${DEVICE[@]}" --run_mode "$1" \
+in_background eval_log.txt eval.py ${CONFIGURATION[@]+"${CONFIGURATION[@]}"} "${DEVICE[@]}" --run_dir . --run_mode "$1" \
     --data_dir "$2" "--load_checkpoint_path=$3" ${OPTIONS[@]+"${OPTIONS[@]}"}

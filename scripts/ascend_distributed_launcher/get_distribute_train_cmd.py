@@ -32,6 +32,7 @@ from src.training.checks import check_images
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
 # Parameters that the launcher sets; the ini file may not have them.
 RESERVED = ("device_id", "device_num", "device_target", "mindrecord_dir")
+SINK = ("enable_data_sink", "data_sink_steps")  # in the model zoo's ini file, without effect there
 SCHEDULER_PORT = 8118
 FOLDER = re.compile(r"LOG(_scheduler|\d+)")  # a process's working folder
 # Tests for back_up_existing: whether an earlier launch made a folder, or a command file.
@@ -126,6 +127,10 @@ def read_parameters(path):
     for name in parameters:
         if name in RESERVED:
             raise UserError(f"{path}: {name} is not allowed, the launcher sets it")
+    sink = [f"{name} {parameters.pop(name)}" for name in SINK if name in parameters]
+    if sink:
+        LOG.info(f"{path}: ignored, as in the model zoo: {', '.join(sink)}; --enable_data_sink true after the "
+                 "launcher's arguments turns the data sink on")
     return parameters
 
 
@@ -161,7 +166,7 @@ def training_args(options, several=False):
     if config.resume and not config.load_checkpoint_path and in_new_folder:
         raise UserError(f"resume is true ({config.origin('resume')}), but LOAD_CHECKPOINT_PATH is missing; processes "
                         f"start in new folders, LOG<{'rank' if several else 'device'}>/, without checkpoints: name "
-                        f"{'a checkpoint' if several else 'LOG0/last'}, or set an absolute save_checkpoint_path")
+                        f"{'a checkpoint' if several else 'LOG0/last'}, or set an absolute run_dir")
     if not config.enable_modelarts:  # ModelArts copies the data first
         check_paths(config, "LOG0")
     # The processes run in other folders, so relative paths, in YAML files too, are made absolute here.

@@ -30,7 +30,7 @@ PAD = "eval_config.pad"  # there, sides are rounded up by (side | pad) + 1
 # If not blank, these override the other, there and here.
 OVERRIDES = {"export_load_ckpt": "export_config.ckpt_file", "export_format": "export_config.export_format",
              "export_name": "export_config.export_name"}
-OUTPUTS = ("save_checkpoint_path", "save_result_dir")  # blank ones are the current folder there
+OUTPUTS = ("save_checkpoint_path", "save_result_dir")  # of a run; run_dir names both
 PLACEHOLDER = "/path/to/"  # the prefix of paths that the user has to fill in
 # Only float types: an integer type would change the values.
 FLOAT = r"""["']?(?:np\.|numpy\.)?float\d*["']?"""
@@ -64,9 +64,9 @@ def translate(settings: dict[str, Any], rules: Rules,
         sink = [name for name in ("enable_data_sink", "data_sink_steps") if name in settings]
         ignored += [f"{name} {settings[name]} (the data sink is off there)" for name in sink]
         settings = {name: value for name, value in settings.items() if name not in sink}
-    if is_zoo:
-        settings = {name: value if str(value or "").strip() or name not in OUTPUTS else "." for name, value in
-                    settings.items()}
+    here = [name for name in OUTPUTS if name in settings and _is_here(settings[name], is_zoo)]
+    if here and "run_dir" not in settings:  # so that an option that names the run's folder wins
+        settings = {name: value for name, value in settings.items() if name not in here} | {"run_dir": "."}
     for name, value in settings.items():
         kind = rules.get(name, {}).get("kind", "")
         if name in IGNORED:
@@ -80,6 +80,12 @@ def translate(settings: dict[str, Any], rules: Rules,
         else:
             kept[name] = _literal(name, value, where) if isinstance(value, str) else value
     return kept, references, [f"{where}: ignored, without effect here: {', '.join(ignored)}"] if ignored else []
+
+
+def _is_here(path: Any, is_zoo: bool) -> bool:
+    """Whether an output path in a file is the current folder; in the model zoo's, a blank one is, too."""
+    text = str(path or "").strip()
+    return os.path.normpath(text) == "." if text else is_zoo
 
 
 def _unify_aliases(settings: dict[str, Any], rules: Rules, where: str) -> dict[str, Any]:

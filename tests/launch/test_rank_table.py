@@ -271,7 +271,12 @@ def test_an_ini_file_of_the_model_zoo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ini = "[config]\ndistribute=true\nepoch_size=130\nload_checkpoint_path=\"\"\nsave_checkpoint_path=\"./\"\n"
     _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), ini=ini)
-    assert option(command, "load_checkpoint_path") == "" and option(command, "save_checkpoint_path") == "./"
+    assert option(command, "load_checkpoint_path") == "" and option(command, "run_dir") == "."
+    assert "--save_checkpoint_path" not in command
+    _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), "--", "--run_dir", "exp", ini=ini)
+    assert option(command, "run_dir") == "exp" and "--save_checkpoint_path" not in command
+    _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), ini=f"{ini}enable_data_sink=true\ndata_sink_steps=-1\n")
+    assert "sink" not in " ".join(command)
     (tmp_path / "c.ckpt").write_text("")
     _, [(_, _, _, command)] = plan(tmp_path, table(1, 1), ini="[config]\nload_checkpoint_path = c.ckpt\n")
     assert option(command, "load_checkpoint_path") == str(tmp_path / "c.ckpt")
