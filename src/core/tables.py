@@ -23,14 +23,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
                      for number in range(len(blocks[0])))
 
 
-def truncate_middle(rows: list[list[str]], most: int) -> list[list[str]]:
+def truncate_middle(rows: list[list[str]], most: int, column: slice = slice(1, None)) -> list[list[str]]:
     """At most `most` rows, an even number, from the start and the end; a row between them counts the omitted classes.
 
-    Rows with "-" cells, of classes without objects, are omitted first; a row at the end counts them.
+    Rows with "-" in the column, of classes without objects, are omitted first; a row at the end counts them.
     """
     if len(rows) <= most:
         return rows
-    kept = [row for row in rows if "-" not in row[1:]]
+    kept = [row for row in rows if "-" not in row[column]]
     empty, blank = len(rows) - len(kept), [""] * (len(rows[0]) - 1)
     if len(kept) > most:
         kept = [*kept[: most // 2], [f"({len(kept) - most} more classes)", *blank], *kept[-(most // 2) :]]

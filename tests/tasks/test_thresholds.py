@@ -4,7 +4,7 @@ import pytest
 
 from src.data.coco import read_coco
 from src.tasks.detection import scores
-from src.tasks.detection.thresholds import count, point_rows, threshold_curves
+from src.tasks.detection.thresholds import count, point_rows, point_table, threshold_curves
 from tests.conftest import noise_image, write_coco
 
 
@@ -41,6 +41,8 @@ def test_the_best_f1_by_hand(tmp_path):
     assert "IoU 0.5" in lines[0] and [line.split() for line in lines[1:]] == [
         ["class", "precision", "recall", "F1", "threshold"], ["a", "0.667", "0.667", "0.667", "0.700"],
         ["b", "-", "-", "-", "-"], ["c", "-", "0.000", "0.000", "-"], ["all", "0.667", "0.500", "0.571", "0.700"]]
+    shortened = point_table(metrics, 2)  # a class whose objects are not found counts among the worst
+    assert [line.split()[0] for line in shortened.splitlines()[2:]] == ["a", "c", "(1", "all"]
     curve = threshold_curves(scores.evaluate(coco, records))[1]["a"]
     assert curve.thresholds.tolist() == [0.9, 0.8, 0.7, 0.3] and curve.objects == 3
     np.testing.assert_allclose(curve.precision, [1, 1 / 2, 2 / 3, 2 / 5])

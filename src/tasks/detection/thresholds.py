@@ -121,5 +121,6 @@ def point_table(metrics: Mapping[str, Any], most: int) -> str:
     """point_rows as lines below TITLE; of more than `most` classes only those with the best and the worst F1."""
     *rows, last = point_rows(metrics)
     if len(rows) > most:
-        rows.sort(key=lambda row: 1.0 if row[3] == "-" else -float(row[3]))
-    return f"{TITLE}\n{text_table(['class', *POINT], [*truncate_middle(rows, most), last])}"
+        rows.sort(key=lambda row: -(metrics["F1_per_class"][row[0]] or 0))
+    recall = slice(2, 3)  # "-" without objects; precision and threshold also without true positives
+    return f"{TITLE}\n{text_table(['class', *POINT], [*truncate_middle(rows, most, recall), last])}"
