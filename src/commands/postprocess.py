@@ -27,7 +27,7 @@ def main() -> None:
 
     target = os.path.join(config.save_path, "val")
     require_ours(target, results.results_of("val"), option="--save_path")
-    require_ours(os.path.join(config.save_path, table.TABLE), table.IS_TABLE, option="--save_path")
+    require_ours(os.path.join(config.save_path, table.TABLE), table.is_table, option="--save_path")
     errors.require_dir(config.result_path, "folder of results (--result_path)")
     meta = offline.read_meta(config.meta_path)
     task = task_of(meta)

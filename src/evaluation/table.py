@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.backups import contains_mark
+from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.kinds import is_number
 from ..core.locks import waiting_lock
@@ -14,8 +14,16 @@ from ..tasks.detection.thresholds import POINT
 
 TABLE = "results.csv"
 FIRST = ("time", "split", "checkpoint", "epoch", "step", "images")  # columns before the scores
-IS_TABLE = contains_mark(",".join(FIRST))  # a test for back_up_existing: whether a file is an earlier table
 VOC = ("VOC_mAP_07", "VOC_mAP_area")
+
+
+def is_table(path: str) -> bool:
+    """A test for back_up_existing: whether a file is an earlier table, by its first line; an empty file is."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        first = file.readline()
+    return not first or first.startswith(",".join(FIRST))
 
 
 def add_row(folder: str, task: Task, metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -30,7 +38,10 @@ def add_row(folder: str, task: Task, metrics: Mapping[str, Any], facts: Mapping[
     scores = {name: metrics[name] for name in (*task.metrics, *POINT, *VOC) if name in metrics}
     row = {"time": now, **facts, **{name: _text(value) for name, value in scores.items()}}
     with waiting_lock(folder or "."):
-        head, *rows = _read(path) or [[*FIRST]]
+        try:
+            head, *rows = _read(path) or [[*FIRST]]
+        except csv.Error as error:
+            raise UserError(f"{path}: not a table of evaluations ({error}); move it away") from error
         head += [name for name in row if name not in head]
         rows.append([row.get(name, "") for name in head])
         with (atomic_write(path) as partial,

@@ -174,16 +174,17 @@ def class_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[float | None
 
 
 def seed_groups(settings: Sequence[dict[str, str] | None]) -> list[list[int]]:
-    """The indices of runs that differ in nothing but their seeds, of which there are at least two, for each such group.
+    """The indices of runs that differ in nothing but their seeds, of which there are at least two, for each such group;
+    of runs with the same seed, the first.
 
     settings, each run's read_settings, None if unknown.
     """
-    groups: dict[frozenset, list[int]] = {}
+    groups: dict[frozenset, dict[str, int]] = {}
     for index, known in enumerate(settings):
         if known is not None and SEED in known:
             others = frozenset((name, value) for name, value in known.items() if name != SEED)
-            groups.setdefault(others, []).append(index)
-    return [group for group in groups.values() if len({(settings[index] or {})[SEED] for index in group}) > 1]
+            groups.setdefault(others, {}).setdefault(known[SEED], index)
+    return [[*group.values()] for group in groups.values() if len(group) > 1]
 
 
 def describe_group(runs: Sequence[ComparedRun]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.evaluation import table
-from src.evaluation.table import IS_TABLE, TABLE, add_row
+from src.evaluation.table import TABLE, add_row, is_table
 from src.tasks.ddd import DDD
 from src.tasks.detection import DETECTION
 
@@ -27,7 +27,7 @@ def test_rows_of_different_tasks(tmp_path):
     text = (tmp_path / TABLE).read_bytes().decode(errors="surrogateescape").splitlines()
     with open(tmp_path / TABLE, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(f"\ufeff{text[0]},note\n{text[1]},good")  # with a byte order mark, without an end of the line
-    assert IS_TABLE(str(tmp_path / TABLE))
+    assert is_table(str(tmp_path / TABLE))
     add_row(str(tmp_path), DDD, {**dict.fromkeys(DDD.metrics, 0.75), "F1": 1}, {"split": "train", "step": 7})
     first, second = rows_of(tmp_path)
     assert first["time"] and {**first, "time": ""} == {
@@ -70,5 +70,5 @@ def test_an_interrupted_write_leaves_the_earlier_table(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content, ours", [("epoch,loss\n1,2\n", False), ("", True), ("split,time\n", False)])
 def test_a_table_is_recognized_by_its_header(content, ours, tmp_path):
     (tmp_path / TABLE).write_text(content)
-    assert IS_TABLE(str(tmp_path / TABLE)) == ours
-    assert not IS_TABLE(str(tmp_path))
+    assert is_table(str(tmp_path / TABLE)) == ours
+    assert not is_table(str(tmp_path))
