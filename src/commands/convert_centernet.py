@@ -3,7 +3,6 @@
 export.py and fine-tuning. With --reverse, convert such a checkpoint for the paper authors' code (--output_file X.pth)
 or the model zoo (--output_file X.ckpt)."""
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from ..core import errors
 from ..core.backups import never_ours, require_ours
 from ..core.errors import UserError
-from ..core.project import command
+from ..core.project import next_steps
 from ..core.tables import abbreviate
 from ..core.version import version
 from ..inference.options import OptionParser
@@ -116,11 +115,10 @@ def convert(ckpt_file: str, output_file: str, annotation: str | None, recipe: st
         description["num_batches_tracked"] = torch_weights.step_counters(state)
     write_json(side_file(path), description)
     print(f"wrote {path} and {side_file(path)} ({counted}: {abbreviate(metainfo['classes'], 3)})")
-    file, training = shlex.quote(path), train_options(net_config, mean, std, defaults, recipe)
-    print(f"""next:
-  {command("eval.py")} --data_dir DATA --load_checkpoint_path {file}
-  {command("export.py")} --export_config.ckpt_file {file}
-  {command("train.py")} --mindrecord_dir RECORDS --load_checkpoint_path {file} {training}""")
+    training = train_options(net_config, mean, std, defaults, recipe)
+    print(next_steps(("eval.py", "--data_dir", "DATA", "--load_checkpoint_path", path),
+                     ("export.py", "--export_config.ckpt_file", path),
+                     ("train.py", "--mindrecord_dir", "RECORDS", "--load_checkpoint_path", path, *training)))
 
 
 def read_source(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -176,7 +174,8 @@ def names_in(meta: Any) -> list[str]:
     return list(names) if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names) else []
 
 
-def train_options(net_config: dict, mean: list[float], std: list[float], defaults: Config, recipe: str | None) -> str:
+def train_options(net_config: dict, mean: list[float], std: list[float], defaults: Config,
+                  recipe: str | None) -> list[str]:
     """The train.py options for this network and normalization that differ from the recipe or the defaults.
 
     Without the task, which the training's data decide.
@@ -185,13 +184,12 @@ def train_options(net_config: dict, mean: list[float], std: list[float], default
 
     usual = defaults.net_config.as_dict()
     implied = vars(resolved({**net_config, "block_class": "", "num_stacks": [], "head_conv": 0}))
-    options = [f"--net_config.{name} {shlex.quote(str(value))}" for name, value in vars(resolved(net_config)).items()
-               if name != "task" and value != (usual[name] or implied[name])]
-    for name, values in (("mean", mean), ("std", std)):
-        if values != getattr(defaults.dataset_config, name):
-            options.append(f"--dataset_config.{name} {shlex.quote(str([round(value, 8) for value in values]))}")
-    options = [f"--config_path {shlex.quote(recipe)}", *options] if recipe else options
-    return " ".join(options) or "--config_path configs/coco.yaml"
+    options = {f"--net_config.{name}": str(value) for name, value in vars(resolved(net_config)).items()
+               if name != "task" and value != (usual[name] or implied[name])}
+    options |= {f"--dataset_config.{name}": str([round(value, 8) for value in values])
+                for name, values in (("mean", mean), ("std", std)) if values != getattr(defaults.dataset_config, name)}
+    recipe = recipe or (None if options else "configs/coco.yaml")
+    return [word for pair in (({"--config_path": recipe} if recipe else {}) | options).items() for word in pair]
 
 
 def reverse(ckpt_file: str, output_file: str) -> None:

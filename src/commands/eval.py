@@ -31,7 +31,7 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
     from ..core.locks import require_free
     from ..data.coco import find_split
     from ..evaluation.results import results_of
-    from ..evaluation.table import IS_TABLE, TABLE
+    from ..evaluation.table import TABLE, is_table
     from ..inference.models import find_model, open_model
     from ..model_utils.combinations import is_scored, part_of
     from ..tasks import task_of
@@ -43,7 +43,7 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
     part = part_of(config)
     require_ours(os.path.join(config.save_result_dir, part), results_of(part), option="--save_result_dir")
     if is_scored(config):
-        require_ours(os.path.join(config.save_result_dir, TABLE), IS_TABLE, option="--save_result_dir")
+        require_ours(os.path.join(config.save_result_dir, TABLE), is_table, option="--save_result_dir")
     model = open_model(config.load_checkpoint_path)
     try:
         return model, find_split(config.data_dir, part, config.dataset_config, task=task_of(model.description))
@@ -90,7 +90,7 @@ def evaluate(config: Config) -> None:
     from ..core.locks import locked
     from ..evaluation import evaluator
     from ..inference.models import uses_of
-    from ..model_utils.combinations import unused_in_evaluation
+    from ..model_utils.combinations import part_of, unused_in_evaluation
     from ..native.extensions import require_extensions
     from ..tasks import task_of
     from ..weights.run_folder import run_of
@@ -107,5 +107,6 @@ def evaluate(config: Config) -> None:
     data = evaluator.read_evaluation_set(split, detector.description, config)
     with locked([config.save_result_dir], lock_name(config)):
         evaluator.evaluate(detector, data, config, show)
-    report = [("tools/report.py", relative_to_user(config.save_result_dir or "."))] if data.scoring else []
+    in_report = data.scoring and part_of(config) == "val"
+    report = [("tools/report.py", relative_to_user(config.save_result_dir or "."))] if in_report else []
     LOG.info(next_steps(*report, *uses_of(run_of(model.path) or model.path)))

@@ -41,14 +41,17 @@ def check_paths(config: Config, folder: str = "") -> "EvaluationSet | None":
     data = check_training(config)
     has_folder = settle_outputs(config, several=bool(folder or config.distribute or launcher_variable()))
     if has_folder:
+        for path in written_folders(config, folder):
+            if os.path.lexists(path) and not os.path.isdir(path):
+                raise UserError(f"{path} is not a folder; choose another one for the run (--run_dir)")
         require_free(written_folders(config, folder), "training")
     if not folder and has_folder:  # a launcher backs up the earlier folder completely
         require_room(config)
     if config.load_checkpoint_path:
         require_checkpoint(config.load_checkpoint_path)
     elif config.resume and not has_folder:
-        raise UserError(f"resume is true, but there is no checkpoint to resume from: neither ckpt_0 nor "
-                        f"{os.path.join(RUNS, network.task)} exists here; set --run_dir to the run's folder")
+        raise UserError(f"resume is true, but there is no checkpoint to resume from: neither ckpt_0 nor a "
+                        f"run in {os.path.join(RUNS, network.task)} is here; set --run_dir to the run's folder")
     elif config.resume:
         checkpoints = os.path.join(folder, config.save_checkpoint_path, "ckpt_0")
         checkpoints_to_resume(os.path.normpath(checkpoints) if folder else checkpoints)  # the folder may not exist yet
@@ -71,9 +74,9 @@ def require_room(config: Config) -> None:
     if config.enable_save_ckpt:
         require_ours(os.path.join(config.save_checkpoint_path, "ckpt_0"), CHECKPOINTS, option="--save_checkpoint_path")
     if config.eval_epochs:
-        from ..evaluation.table import IS_TABLE, TABLE
+        from ..evaluation.table import TABLE, is_table
 
-        require_ours(os.path.join(config.save_result_dir, TABLE), IS_TABLE, option="--save_result_dir")
+        require_ours(os.path.join(config.save_result_dir, TABLE), is_table, option="--save_result_dir")
     if config.tensorboard:
         from ..runs.tensorboard import EVENTS
 
@@ -141,11 +144,9 @@ def train(config: Config, data: "EvaluationSet | None", target: str, rank: int, 
     from ..training import engine
     from ..training.data_preview import preview_data
     from ..training.resume_commands import commands_for
-    from ..weights.run_folder import BEST_NAME, write_settings
+    from ..weights.run_folder import BEST_NAME
 
     train_set = TrainSet(config, rank, rank_size, target)
-    if rank == 0:
-        write_settings(config)
     preview_data(config, train_set, rank)
     try:
         with profiling(config.need_profiler, config.profiler_path):

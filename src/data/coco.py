@@ -52,19 +52,26 @@ def find_split(data_dir: str, split: str, dataset_config: Any, option: str = "--
     images/. Raises UserError that lists the places tried.
     """
     errors.require_dir(data_dir, f"data set folder ({option})")
-    tasks = sorted(TASKS.values(), key=lambda other: task is not None and other is not task)
-    usual = [name.format(split=split) for other in tasks for name in other.annotations]
-    names = [*usual, *LISTS[split], f"{split}.json", *VOC_NAMES[split]]
-    annotation = _first_existing(
-        data_dir, getattr(dataset_config, f"{split}_annotation"),
-        [os.path.join("annotations", name) for name in names], f"dataset_config.{split}_annotation",
-        optional=split == "test",
-    )
+    annotation = _first_existing(data_dir, getattr(dataset_config, f"{split}_annotation"),
+                                 _usual_annotations(split, task), f"dataset_config.{split}_annotation",
+                                 optional=split == "test")
     folders = [f"{split}2017", os.path.join("images", split, "images"), os.path.join("images", split),
                os.path.join("images", "trainval"), "images"]
     image_dir = _first_existing(data_dir, getattr(dataset_config, f"{split}_image_dir"), folders,
                                 f"dataset_config.{split}_image_dir")
     return Split(annotation, image_dir, split)
+
+
+def _usual_annotations(split: str, task: Task | None = None) -> list[str]:
+    """The usual places of a split's annotation file in a data set, those of the given task first."""
+    tasks = sorted(TASKS.values(), key=lambda other: task is not None and other is not task)
+    names = [name.format(split=split) for other in tasks for name in other.annotations]
+    return [os.path.join("annotations", name) for name in [*names, *LISTS[split], f"{split}.json", *VOC_NAMES[split]]]
+
+
+def _is_data_set(data_dir: str) -> bool:
+    """Whether a folder has the annotations of some split in a usual place."""
+    return any(os.path.exists(os.path.join(data_dir, name)) for split in PARTS for name in _usual_annotations(split))
 
 
 def _first_existing(data_dir: str, chosen: str, usual: list[str], option: str, optional: bool = False) -> str:
@@ -74,7 +81,7 @@ def _first_existing(data_dir: str, chosen: str, usual: list[str], option: str, o
             return path
     if optional and not chosen:
         return ""
-    remedy = f"correct {option}" if chosen else f"set {option}{import_hint(data_dir)}"
+    remedy = f"correct {option}" if chosen else f"set {option}{'' if _is_data_set(data_dir) else import_hint(data_dir)}"
     raise UserError(f"none of these exists: {', '.join(candidates)}; {remedy}")
 
 

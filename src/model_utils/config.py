@@ -51,6 +51,7 @@ def _read_defaults(path: str) -> tuple[dict[str, Any], dict[str, str], Rules, li
                         "file, such as the model zoo's, does not replace this one: it is given with --config_path, or "
                         "to launchers in CONFIG_PATH")
     stated = flatten(documents[0])
+    _require_same_names(path, stated, helps, rules)
     no_paths = {name: "" for name in stated if name in rules and rules[name]["kind"] in ("path", "output")}
     values, _, _, notes = _merged(no_paths, {}, stated, rules, path)
     for name in rules:
@@ -60,6 +61,15 @@ def _read_defaults(path: str) -> tuple[dict[str, Any], dict[str, str], Rules, li
                 raise UserError(f"{path}: {name} cannot be {value} in this file; {expected(rules[name])}")
             raise UserError(f"{path}: {name} is missing")
     return {name: values[name] for name in rules}, helps, rules, notes
+
+
+def _require_same_names(path: str, *documents: dict[str, Any]) -> None:
+    """Raise UserError for a parameter of the second or third document that is missing in another one."""
+    names = ("values", "help", "rules")
+    for name in {**documents[1], **documents[2]}:
+        for what, document in zip(names, documents):
+            if name not in document and what != "values":  # a missing value has a message of its own
+                raise UserError(f"{path}: {name} is missing in the document with the {what}; add it there")
 
 
 def get_config(description: str, argv: Sequence[str] | None = None, script: str = "") -> Config:

@@ -18,6 +18,7 @@ from ..runs.record import TrainingLog
 from ..runs.tensorboard import Summaries
 from ..tasks import task_of
 from ..weights.checkpoints import CheckpointFolder, newest_checkpoint
+from ..weights.run_folder import write_settings
 from ..weights.side_file import describe_model
 from .detector import TrainingDetector
 from .divergence import DivergenceMonitor
@@ -108,9 +109,11 @@ def steps_to_do(config: Config, train_set: "TrainSet", done: int) -> int:
 
 
 def open_record(config: Config, rank: int, done: int, aside: str, resumed: str, last_step: int) -> TrainingLog:
-    """The TrainingLog of a run after `done` steps, with files on rank 0 only; resumed is the checkpoint's path."""
+    """The TrainingLog of a run after `done` steps, and settings.yaml next to it, with files on rank 0 only; resumed is
+    the checkpoint's path."""
     if rank:
         return TrainingLog(None, done, interval=config.log_interval, last_step=last_step)
+    write_settings(config)  # not before a resumed checkpoint is accepted
     path = os.path.join(config.save_result_dir, "train_record.jsonl")
     summaries = Summaries(os.path.join(config.save_result_dir, "tensorboard"), done) if config.tensorboard else None
     branch = earlier_record(resumed, path) if resumed else ""

@@ -111,7 +111,7 @@ class Scoring:
                          "evaluation counts as the best")
                 self.state = {**self.state, "best": None, "since_best": 0}
         if self.finished():
-            raise UserError(f"nothing to train: {self.why_finished()}")
+            raise UserError(f"nothing to train: {self.why_finished()}; raise it to continue")
 
     def why_finished(self) -> str:
         """The reason for ending training before the last step."""

@@ -293,4 +293,4 @@ def newest_checkpoint(folder: str) -> str:
             return path
         except UserError as error:
             LOG.warning(f"left out: {error}")
-    raise UserError(f"no checkpoint in {folder} can be read; set --load_checkpoint_path or --save_checkpoint_path")
+    raise UserError(f"no checkpoint in {folder} can be read; set --load_checkpoint_path or --run_dir")

@@ -5,9 +5,13 @@
 import contextlib
 import glob
 import json
+import math
 import os
 import re
 import shlex
+from typing import Any
+
+import yaml
 
 from ..core import errors
 from ..core.backups import MARK, back_up_existing, contains_files, contains_mark
@@ -107,9 +111,10 @@ def is_run(folder: str) -> bool:
 
 
 def newest_run(task: str = "*") -> str:
-    """The folder runs/<task>/<n> of the run that started last, of any task by default; an empty string if there is
-    none."""
-    found = glob.glob(os.path.join(RUNS, task, "*", SETTINGS))
+    """The folder runs/<task>/<n> of the run with checkpoints that started last, of any task by default; an empty string
+    if there is none."""
+    found = [path for path in filter(IS_SETTINGS, glob.glob(os.path.join(RUNS, task, "*", SETTINGS)))
+             if _in_run(os.path.dirname(path), "last") or _in_run(os.path.dirname(path), "best")]
     return os.path.dirname(max(found, key=lambda path: (os.stat(path).st_mtime_ns, len(path), path), default=""))
 
 
@@ -143,15 +148,19 @@ def settings_text(config: Config) -> str:
             shared = len(os.path.commonprefix([sections, section.split(".")]))
             lines += ["  " * depth + f"{sections[depth]}:" for depth in range(shared, len(sections))]
             section = outer
-        text = as_text(value) if isinstance(value, (list, bool)) else _scalar(value)
-        comment = "# " if name in own and value != defaults[name] else ""
-        lines.append("  " * len(sections) + f"{comment}{last}: {text}  # {config.origin(name)}")
+        origin, comment = config.origin(name), "# " if name in own and value != defaults[name] else ""
+        origin = origin if origin.isprintable() else ascii(origin)
+        lines.append("  " * len(sections) + f"{comment}{last}: {_in_yaml(value)}  # {origin}")
     return "\n".join(lines) + "\n"
 
 
-def _scalar(value: str | int | float) -> str:
-    """A value as YAML in one line."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+def _in_yaml(value: Any) -> str:
+    """A value as YAML in one line, with escapes in texts for what YAML or UTF-8 lacks."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_in_yaml, value))}]"
+    if isinstance(value, str):
+        return yaml.safe_dump(value, default_style='"', width=math.inf, allow_unicode=True).strip()
+    return as_text(value)
 
 
 # ---------------------------------------------------------------- checkpoints by name
@@ -164,7 +173,7 @@ def resolve_checkpoint_alias(path: str, latest: bool = False) -> str:
     latest. best and last alone are those of the current folder, else of the newest run. Raises UserError if there is
     none.
     """
-    folder, name = os.path.split(path)
+    folder, name = os.path.split(path.rstrip(os.sep))
     if path and os.path.isdir(path):
         found = (not latest and _in_run(path, "best")) or _in_run(path, "last") or _in_run(path, "best")
         return found or path
@@ -209,7 +218,7 @@ def checkpoints_to_resume(folder: str) -> list[str]:
     """Paths of the checkpoints in a run's folder, latest first, the best last. Raises UserError if there is none."""
     found = [*reversed(find_checkpoints(folder)), *_best_in(folder)]
     if not found:
-        hint = "set --load_checkpoint_path or --save_checkpoint_path"
+        hint = "set --run_dir to a run's folder, or --load_checkpoint_path to a checkpoint"
         if backup := _latest_backup(folder):
             hint = f"--load_checkpoint_path {shlex.quote(backup)} resumes from the previous run's latest"
         raise UserError(f"no checkpoint in {folder} to resume from; {hint}")

@@ -233,3 +233,13 @@ def test_importing_has_no_side_effect():
 def test_default_config_has_three_documents():
     with open(DEFAULT_CONFIG, encoding="utf-8") as file:
         assert len(list(yaml.safe_load_all(file))) == 3
+
+
+@pytest.mark.parametrize("line, what", [("seed: seed of weight", "help"), ("seed: {kind: int", "rules")])
+def test_a_parameter_missing_in_one_document_is_named(line, what, tmp_path):
+    with open(DEFAULT_CONFIG, encoding="utf-8") as file:
+        lines = file.readlines()
+    path = tmp_path / "default_config.yaml"
+    path.write_text("".join(other for other in lines if not other.startswith(line)))
+    with user_error(path, "seed", what, "add it"):
+        load_defaults(str(path))

@@ -190,7 +190,7 @@ def test_an_earlier_versions_epoch_reveals_other_data(images, epoch, resumed, co
 def test_the_newest_backed_up_checkpoint_is_named(tmp_path, monkeypatch):
     """After a new run that stopped before its first checkpoint, and backed up the earlier ones."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="ckpt_0 .*--load_checkpoint_path.*--save_checkpoint_path"):
+    with pytest.raises(UserError, match="ckpt_0 .*--run_dir.*--load_checkpoint_path"):
         checkpoints_to_resume("ckpt_0")
     for number in (2, 10):
         for step in (3, 4):

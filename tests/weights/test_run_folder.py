@@ -16,7 +16,7 @@ from src.weights.run_folder import (
     start_run,
     write_settings,
 )
-from tests.conftest import TINY, assert_user_error, call_script, replace_resdcn_18, train_least
+from tests.conftest import ROOT, TINY, assert_user_error, call_script, replace_resdcn_18, train_least
 from tests.weights.test_checkpoints import save
 
 ANYWHERE = tuple(arg for arg in TINY if arg not in ("--run_dir", "."))  # the settings of TINY, in a new run's folder
@@ -86,6 +86,9 @@ def test_a_resumed_run_stays_in_its_folder(tmp_path, monkeypatch):
         config = configured("--resume", "true", *args)
         assert settle_outputs(config, several=False) and config.save_checkpoint_path == expected
     os.utime(second / "settings.yaml", (4, 4))
+    for name, text in (("empty", "# CenterNet on MindSpore\n"), ("foreign", "volume: 3\n")):  # without checkpoints
+        (tmp_path / "runs" / "detection" / name).mkdir()
+        (tmp_path / "runs" / "detection" / name / "settings.yaml").write_text(text)
     assert newest_run() == "runs/detection/1" and newest_run("pose") == ""
     (tmp_path / "ckpt_0").mkdir()
     config = configured("--resume", "true")
@@ -151,6 +154,32 @@ def test_another_programs_settings_are_kept(tmp_path, monkeypatch, tiny_records)
     (tmp_path / "settings.yaml").write_text("volume: 3\n")
     args = [*TINY, "--mindrecord_dir", tiny_records]
     assert_user_error(call_script("train.py", *args, cwd=tmp_path, check=False), "settings.yaml", "not written by")
+
+
+@pytest.mark.parametrize("path", ["a\x7fb", "a\x85b", "a\tb\nc", "a\u2028b", "\U0001f600", "~", "yes", "a\udcffb",
+                                  "1e5", "a: #b"])
+def test_paths_with_any_characters_read_back(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = configured("--mindrecord_dir", path)
+    write_settings(config)
+    assert get_config("", ["--config_path", "settings.yaml"]).mindrecord_dir == path
+
+
+def test_a_file_in_place_of_the_run_is_named(tmp_path, monkeypatch, tiny_records):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match="notes .*--run_dir"):
+        check_paths(configured("--mindrecord_dir", tiny_records, "--run_dir", "notes"))
+
+
+def test_a_model_zoo_files_folder_gives_way_to_an_option(tmp_path, monkeypatch):
+    """Its blank output paths are the current folder; --run_dir, which comes later, wins."""
+    monkeypatch.chdir(tmp_path)
+    config = get_config("", ["--config_path", os.path.join(ROOT, "tests", "zoo", "default_config.yaml")])
+    assert settle_outputs(config, several=False) and config.save_checkpoint_path == config.save_result_dir == "."
+    config = get_config("", ["--config_path", os.path.join(ROOT, "tests", "zoo", "default_config.yaml"), "--run_dir",
+                             "exp"])
+    assert settle_outputs(config, several=False) and config.save_checkpoint_path == config.save_result_dir == "exp"
 
 
 def test_a_mistake_leaves_no_folder(tmp_path, monkeypatch, tiny_records):
