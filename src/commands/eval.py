@@ -35,10 +35,10 @@ def check_paths(config: Config) -> tuple["Model", "Split"]:
     from ..inference.models import find_model, open_model
     from ..model_utils.combinations import is_scored, part_of
     from ..tasks import task_of
-    from ..weights.run_folder import run_of
+    from ..weights.run_folder import run_of, tidy
 
     config.load_checkpoint_path = find_model(config.load_checkpoint_path)
-    config.save_result_dir = config.save_result_dir or config.run_dir or run_of(config.load_checkpoint_path)
+    config.save_result_dir = tidy(config.save_result_dir or config.run_dir or run_of(config.load_checkpoint_path))
     require_free([config.save_result_dir], lock_name(config))
     part = part_of(config)
     require_ours(os.path.join(config.save_result_dir, part), results_of(part), option="--save_result_dir")

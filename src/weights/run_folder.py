@@ -38,18 +38,24 @@ def settle_outputs(config: Config, several: bool) -> bool:
     """Set those of OUTPUTS that are empty to run_dir; else to the other one; else to the folder of the run to resume,
     or, for one of several processes, to the current folder.
 
-    Returns whether they are set; if not, the run needs a new folder (start_run).
+    An empty path is then the current folder. Returns whether they are settled; if not, the run needs a new folder
+    (start_run).
     """
     given = [value for name in OUTPUTS if (value := getattr(config, name))]
     folder = config.run_dir or next(iter(given), "") or ("." if several else _resumed_folder(config))
-    return set_outputs(config, folder)
-
-
-def set_outputs(config: Config, folder: str) -> bool:
-    """Set those of OUTPUTS that are empty, and return whether the folder is not empty."""
-    for name in OUTPUTS:
-        setattr(config, name, getattr(config, name) or folder)
+    _set_outputs(config, folder)
     return bool(folder)
+
+
+def _set_outputs(config: Config, folder: str) -> None:
+    """Set those of OUTPUTS that are empty."""
+    for name in OUTPUTS:
+        setattr(config, name, tidy(getattr(config, name) or folder))
+
+
+def tidy(folder: str) -> str:
+    """A folder's path, empty for the current folder."""
+    return "" if os.path.normpath(folder) == "." else folder
 
 
 def _resumed_folder(config: Config) -> str:
@@ -70,7 +76,7 @@ def start_run(config: Config) -> None:
         os.makedirs(parent, exist_ok=True)
         while not _created(os.path.join(parent, str(number))):  # by another training at the same time
             number += 1
-    set_outputs(config, os.path.join(parent, str(number)))
+    _set_outputs(config, os.path.join(parent, str(number)))
 
 
 def discard_if_empty(config: Config) -> None:

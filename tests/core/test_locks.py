@@ -125,7 +125,8 @@ def test_other_work_in_the_same_folder_is_refused(tiny_data, least, least_checkp
         done = call_script("src/dataset.py", "--coco_data_dir", tiny_data, "--mindrecord_dir", "m", cwd=tmp_path,
                            check=False)
         assert_user_error(done, ": another conversion ")
-        args = ["--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint]
+        args = ["--device_target", "CPU", "--data_dir", tiny_data, "--load_checkpoint_path", least_checkpoint,
+                "--run_dir", "."]
         assert_user_error(call_script("eval.py", *args, cwd=tmp_path, check=False), ": another val evaluation ")
     with locked([str(tmp_path)], "training"):
         call_script("eval.py", *args, cwd=tmp_path)

@@ -87,7 +87,7 @@ def test_every_image_is_drawn(evaluated):
     images = sorted((evaluated[False] / "val" / "images").iterdir())
     assert [path.name for path in images] == [f"{number:06d}.jpg" for number in range(1, 7)]
     shape = cv2.imread(str(images[0])).shape
-    assert shape[1] == 192 and shape[0] > 96  # prediction and ground truth side by side, with captions
+    assert shape[1] == 2 * 480 and shape[0] > 480  # prediction and ground truth side by side, enlarged, with captions
     assert not (evaluated[True] / "val" / "images").exists()
 
 
@@ -158,7 +158,7 @@ def test_the_annotation_files_size_applies_in_evaluation(least, least_checkpoint
     done = call_script("eval.py", *TINY, *args, cwd=tmp_path)
     for number, (width, height) in enumerate(sizes[:2], 1):
         drawn = cv2.imread(str(tmp_path / "val" / "images" / f"{number:012d}.jpg"))
-        assert drawn.shape[1] == 2 * width and drawn.shape[0] > height  # prediction and ground truth, with captions
+        assert drawn.shape[1] == 2 * 4 * width and drawn.shape[0] > 4 * height  # both, enlarged, with captions
     assert done.stdout.count("skipped image 3 (") == 1 and "50x50" in done.stdout
     assert re.search("^warning: 1 of 3 images ", done.stdout, re.M)
     done = call_script("preprocess.py", "--val_data_dir", tmp_path, "--predict_dir", tmp_path / "p")

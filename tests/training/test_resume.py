@@ -225,7 +225,7 @@ def test_an_interrupted_run_resumes_with_the_command_it_prints(least_run, tiny_r
     for undisturbed, record in zip(read_training_log(str(least_run / "train_record.jsonl")), records):
         assert record["loss"] == pytest.approx(undisturbed["loss"], rel=1e-5)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["ckpt_0", "loss.png", "train_batch.jpg", "train_record.jsonl"]
+    assert names == ["ckpt_0", "loss.png", "settings.1.yaml", "settings.yaml", "train_batch.jpg", "train_record.jsonl"]
 
 
 def test_ranks_that_do_not_start_alike(tmp_path):

@@ -41,7 +41,7 @@ def make_run(folder, settings="", best=True):
     (["--run_dir", "a"], False, "a", "a"), (["--run_dir", "a"], True, "a", "a"),
     (["--save_result_dir", "b"], False, "b", "b"), (["--save_checkpoint_path", "c"], False, "c", "c"),
     (["--run_dir", "a", "--save_result_dir", "b"], False, "a", "b"),
-    (["--save_checkpoint_path", "c", "--save_result_dir", "b"], False, "c", "b"), ([], True, ".", "."),
+    (["--save_checkpoint_path", "c", "--save_result_dir", "b"], False, "c", "b"), ([], True, "", ""), (["--run_dir", "./"], False, "", ""),
 ])
 def test_one_option_names_the_folder_of_a_run(args, several, checkpoints, results, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -92,7 +92,7 @@ def test_a_resumed_run_stays_in_its_folder(tmp_path, monkeypatch):
     assert newest_run() == "runs/detection/1" and newest_run("pose") == ""
     (tmp_path / "ckpt_0").mkdir()
     config = configured("--resume", "true")
-    assert settle_outputs(config, several=False) and config.save_result_dir == "."
+    assert settle_outputs(config, several=False) and config.save_result_dir == ""
 
 
 def test_a_run_names_its_checkpoints(tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_model_zoo_files_folder_gives_way_to_an_option(tmp_path, monkeypatch):
     """Its blank output paths are the current folder; --run_dir, which comes later, wins."""
     monkeypatch.chdir(tmp_path)
     config = get_config("", ["--config_path", os.path.join(ROOT, "tests", "zoo", "default_config.yaml")])
-    assert settle_outputs(config, several=False) and config.save_checkpoint_path == config.save_result_dir == "."
+    assert settle_outputs(config, several=False) and config.save_checkpoint_path == config.save_result_dir == ""
     config = get_config("", ["--config_path", os.path.join(ROOT, "tests", "zoo", "default_config.yaml"), "--run_dir",
                              "exp"])
     assert settle_outputs(config, several=False) and config.save_checkpoint_path == config.save_result_dir == "exp"
