@@ -224,7 +224,7 @@ def test_two_ranks_are_interrupted_and_one_resumes(tiny_records, tiny_data, proj
     scores = {step: values for step, _, values in read_scores(str(tmp_path / "LOG0" / "train_record.jsonl"))}
     call_script("eval.py", "--device_target", "CPU", "--net_config.dcn_impl", "native", "--data_dir", tiny_data,
                 "--load_checkpoint_path", tmp_path / "LOG0" / "best", cwd=tmp_path)
-    metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "LOG0" / "val" / "metrics.json").read_text())
     assert min(scores) == 2 and scores[best] == {name: metrics[name] for name in scores[best]}
 
     # An epoch is two steps of 8, with four images left out, or five steps of 4; half an epoch is two steps of 4.

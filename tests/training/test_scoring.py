@@ -223,7 +223,7 @@ def test_scores_equal_those_of_eval(scored_run, tiny_data, least, tmp_path):
     best = json.loads((scored_run / "ckpt_0" / "centernet-best.json").read_text())["scores"]["best"]
     assert best["value"] == max(score["AR_100"] for score in scores.values())
     call_script("eval.py", "--device_target", "CPU", "--net_config.dcn_impl", "native", "--data_dir", tiny_data,
-                "--load_checkpoint_path", scored_run / "best", cwd=tmp_path)
+                "--load_checkpoint_path", scored_run / "best", "--run_dir", ".", cwd=tmp_path)
     metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
     assert {name: metrics[name] for name in scores[best["step"]]} == scores[best["step"]]
 

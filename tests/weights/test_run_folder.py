@@ -41,7 +41,8 @@ def make_run(folder, settings="", best=True):
     (["--run_dir", "a"], False, "a", "a"), (["--run_dir", "a"], True, "a", "a"),
     (["--save_result_dir", "b"], False, "b", "b"), (["--save_checkpoint_path", "c"], False, "c", "c"),
     (["--run_dir", "a", "--save_result_dir", "b"], False, "a", "b"),
-    (["--save_checkpoint_path", "c", "--save_result_dir", "b"], False, "c", "b"), ([], True, "", ""), (["--run_dir", "./"], False, "", ""),
+    (["--save_checkpoint_path", "c", "--save_result_dir", "b"], False, "c", "b"), ([], True, "", ""),
+    (["--run_dir", "./"], False, "", ""),
 ])
 def test_one_option_names_the_folder_of_a_run(args, several, checkpoints, results, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
