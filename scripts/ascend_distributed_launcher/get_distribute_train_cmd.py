@@ -32,7 +32,6 @@ from src.training.checks import check_images
 HERE = os.path.join(ROOT, "scripts", "ascend_distributed_launcher")
 # Parameters that the launcher sets; the ini file may not have them.
 RESERVED = ("device_id", "device_num", "device_target", "mindrecord_dir")
-SINK = ("enable_data_sink", "data_sink_steps")  # in the model zoo's ini file, without effect there
 SCHEDULER_PORT = 8118
 FOLDER = re.compile(r"LOG(_scheduler|\d+)")  # a process's working folder
 # Tests for back_up_existing: whether an earlier launch made a folder, or a command file.
@@ -127,10 +126,6 @@ def read_parameters(path):
     for name in parameters:
         if name in RESERVED:
             raise UserError(f"{path}: {name} is not allowed, the launcher sets it")
-    sink = [f"{name} {parameters.pop(name)}" for name in SINK if name in parameters]
-    if sink:
-        LOG.info(f"{path}: ignored, as in the model zoo: {', '.join(sink)}; --enable_data_sink true after the "
-                 "launcher's arguments turns the data sink on")
     return parameters
 
 

@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..data import summary
     from ..data.browse import IS_OURS, PAGE, write_browser
     from ..data.check import check_split, compare_splits, first_batch
+    from ..data.manifest import new_records
     from ..data.summary import describe_epoch
     from ..native.extensions import require_extensions
     from ..training import data_preview
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
          f"conversion or evaluation rejects {checked} or skips some of its images: see above")
     if train and train.images:
         LOG.info(next_steps(("src/dataset.py", *config.recipe(), "--coco_data_dir", config.data_dir, "--mindrecord_dir",
-                             "mindrecord")))
+                             new_records(config.data_dir))))
     return 0 if is_sound else 1
 
 

@@ -6,6 +6,7 @@ import time
 from ..core import interrupts
 from ..core.console import LOG, show
 from ..core.errors import UserError
+from ..core.files import read_json
 from ..core.locks import locked
 from ..core.project import next_steps
 from ..data.coco import Split, check_expected, chosen_task, find_split, metainfo_of, read_for
@@ -25,8 +26,9 @@ def check_paths(config: Config) -> Split:
         raise UserError("no folder for the MindRecord files given (--mindrecord_dir)")
     finished = manifest_path(config.mindrecord_dir, config.mindrecord_prefix)
     if os.path.exists(finished):
-        raise UserError(f"{finished} exists: this conversion is done; choose another --mindrecord_prefix or "
-                        "--mindrecord_dir, or delete the old files first")
+        dataset = read_json(finished, "the manifest of a conversion", {}).get("dataset")
+        raise UserError(f"{finished} exists: the conversion of {dataset} is done; choose another --mindrecord_dir or "
+                        "--mindrecord_prefix, or delete the old files first")
     place = glob.escape(os.path.join(config.mindrecord_dir, config.mindrecord_prefix))
     if existing := sorted(glob.glob(f"{place}[0-9]*") + glob.glob(place)):
         raise UserError(f"{existing[0]} exists without the manifest of a finished conversion and is not overwritten; "

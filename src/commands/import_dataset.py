@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..data.labels.choice import choose_task
     from ..data.labels.common import coco_files, resolve_splits, summary
     from ..data.labels.formats import list_files
+    from ..data.manifest import new_records
 
     files = list_files(options.input)
     form = choose_form(options.input, files, options.format, options.task)
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     write(options.input, options.output, coco_files(labels))
     show(f"{len(labels.skipped)} images or objects skipped; wrote {options.output}")
     LOG.info(next_steps(("tools/check_dataset.py", "--data_dir", options.output),
-                        ("src/dataset.py", "--coco_data_dir", options.output, "--mindrecord_dir", "mindrecord")))
+                        ("src/dataset.py", "--coco_data_dir", options.output, "--mindrecord_dir",
+                         new_records(options.output))))
 
 
 def check_folders(source: str, output: str) -> None:

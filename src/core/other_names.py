@@ -140,6 +140,8 @@ def unknown(name: str, value: str, known: Collection[str], script: str = "", in_
     """
     used = {"schedule": "", "optimizer": "", **(in_use or {})}
     last = name.lower().replace("-", "_").split(".")[-1]
+    if (spelled := name.replace("-", "_")) != name and spelled in known:
+        return f"did you mean {prefix}{spelled}?"
     is_known = name.lower() in map(str.lower, known)  # in other capitals
     if answer := None if is_known else _answer(ANSWERS.get(last, ()), value, known, script, used):
         return _filled(answer if prefix else answer.replace("--", ""), value)

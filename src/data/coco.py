@@ -57,6 +57,8 @@ def find_split(data_dir: str, split: str, dataset_config: Any, option: str = "--
                                  optional=split == "test")
     folders = [f"{split}2017", os.path.join("images", split, "images"), os.path.join("images", split),
                os.path.join("images", "trainval"), "images"]
+    if split == "test" and not annotation and _is_data_set(data_dir):
+        folders = folders[:3]  # images/ has the other splits' images
     image_dir = _first_existing(data_dir, getattr(dataset_config, f"{split}_image_dir"), folders,
                                 f"dataset_config.{split}_image_dir")
     return Split(annotation, image_dir, split)

@@ -61,6 +61,13 @@ def write_boxes(path: str, boxes: Boxes) -> None:
         np.savez_compressed(partial, **{name: getattr(boxes, name) for name in BOXES})
 
 
+def new_records(data_dir: str) -> str:
+    """A folder for the MindRecord files of a data set, to propose: mindrecord, or if it exists one with the data set's
+    name."""
+    name = os.path.basename(os.path.abspath(data_dir))
+    return f"mindrecord_{name}" if os.path.exists("mindrecord") else "mindrecord"
+
+
 def read_boxes(path: str, images: int, num_classes: int) -> Boxes | None:
     """Read write_boxes' file; None if it is missing, damaged, or does not match the number of images and classes."""
     try:

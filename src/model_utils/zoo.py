@@ -60,7 +60,7 @@ def translate(settings: dict[str, Any], rules: Rules,
     if is_zoo and settings.get("run_mode") == "test":
         ignored.append("run_mode test (val is what eval.py does there; --run_mode test detects in the test images)")
         settings = {**settings, "run_mode": "val"}
-    if is_zoo:
+    if is_zoo or where.endswith(".ini"):  # a launcher's file, which is the model zoo's form
         sink = [name for name in ("enable_data_sink", "data_sink_steps") if name in settings]
         ignored += [f"{name} {settings[name]} (the data sink is off there)" for name in sink]
         settings = {name: value for name, value in settings.items() if name not in sink}

@@ -1,5 +1,7 @@
 """The checks of a training that need only the configuration and files: before it starts, without MindSpore."""
-from ..core.errors import Problems, UserError
+from ..core.console import LOG
+from ..core.errors import Problems, UserError, require_dir
+from ..data.coco import dataset_name
 from ..data.manifest import read_manifest
 from ..data.train_set import check_step
 from ..evaluation.evaluator import EvaluationSet, check_scoring, scoring_set
@@ -23,10 +25,16 @@ def check_training(config: Config) -> EvaluationSet | None:
         check_scoring(config)
     data = None
     with problems:
+        if config.data_dir:
+            require_dir(config.data_dir, "data set folder (--data_dir)")
+    with problems:
         manifest = read_manifest(config, problems)
         _check_images(manifest, config, 1)
         if not problems.found:
             data = scoring_set(config, manifest)
+            if data and manifest.get("dataset") != (name := dataset_name(config.data_dir, data.coco)):
+                LOG.warning(f"warning: {config.mindrecord_dir} has the images of {manifest.get('dataset')}, but the "
+                            f"scores will be of {name} (--data_dir)")
     problems.raise_all()
     return data
 

@@ -49,8 +49,11 @@ def read_parameters(path: str) -> dict[str, ms.Parameter]:
         check_sizes(path)
         return ms.load_checkpoint(path, crc_check=has_checksum(path))
     except (ValueError, RuntimeError, TypeError, OSError) as error:
-        cause = str(error.__cause__ or error)  # for a wrong checksum, the error itself is that the file cannot be read
-        raise UserError(f"{path}: not a MindSpore checkpoint, or a damaged one ({cause.splitlines()[0]})") from error
+        cause = error.__cause__ or error  # for a wrong checksum, the error itself is that the file cannot be read
+        text = (str(cause).splitlines() or [type(cause).__name__])[0]
+        if isinstance(cause, MemoryError) or "available memory" in text:
+            raise UserError(f"{path}: not enough memory to read it ({text}); the file may be intact") from error
+        raise UserError(f"{path}: not a MindSpore checkpoint, or a damaged one ({text})") from error
 
 
 def has_checksum(path: str) -> bool:

@@ -257,7 +257,7 @@ def test_a_video(small_checkpoint, tmp_path):
     assert [image["frame"] for image in content["images"]] == list(range(7))
     assert [image["seconds"] for image in content["images"]] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     capture = cv2.VideoCapture(str(tmp_path / "out" / "videos" / "v.mp4"))
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 7 and capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 128
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 7 and capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 4 * 128
     content = call(tmp_path, small_checkpoint, "--input", tmp_path / "v.mp4", "--max_frames", 2)[1]
     assert len(content["images"]) == 2
 

@@ -442,7 +442,7 @@ def test_nothing_is_renamed_before_the_script_is_written(tiny_records, tmp_path)
     assert_user_error(done, "nowhere/x")
     done = generate(tmp_path, tiny_records, "--", "--resume", "true", "--save_checkpoint_path", tmp_path / "LOG0",
                     check=False)
-    assert_user_error(done, "resume", "LOG<device>/", "LOG0/last", "save_checkpoint_path")
+    assert_user_error(done, "resume", "LOG<device>/", "LOG0/last", "run_dir")
     assert (tmp_path / "LOG0").is_dir() and not (tmp_path / "LOG0.1").exists()
     (tmp_path / "LOG0" / "logarithms.csv").write_text("mine")
     (tmp_path / "distributed_cmd.sh").write_text("echo mine")

@@ -151,7 +151,7 @@ def test_missing_files_are_reported_before_the_start(script, args, message, tmp_
     ("run_standalone_train_ascend.sh", [0, "RECORDS", "run/best"], "error: run/best "),
     ("run_standalone_train_ascend.sh", [0, "RECORDS", "-x/best"], "error: -x/best "),
     ("run_standalone_eval_ascend.sh", [0, "val", "DATA", "-x/last"], "error: -x/last "),
-    ("run_standalone_train_ascend.sh", [0, "RECORDS", "--resume", "true"], "--save_checkpoint_path"),
+    ("run_standalone_train_ascend.sh", [0, "RECORDS", "--resume", "true"], "--run_dir"),
     ("run_standalone_train_ascend.sh", [0, "RECORDS", "--eval_epochs", 1, "--data_dir", "nowhere"],
      "(--data_dir) not found: nowhere"),
     ("run_standalone_eval_ascend.sh", [0, "val", ".", "CHECKPOINT"], " ./annotations/"),

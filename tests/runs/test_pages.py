@@ -49,7 +49,7 @@ def boxes(tab, selector):
     return np.array([node.evaluate(BOX) for node in tab.locator(selector).element_handles()])
 
 
-@pytest.mark.parametrize("name, charts", [("report", 9), ("comparison", 5)])
+@pytest.mark.parametrize("name, charts", [("report", 12), ("comparison", 5)])
 def test_on_a_phone_each_chart_is_an_image_of_its_own(name, charts, pages, tab):
     """Below each other, in the page's width, with text of 12 pixels or more; beside each other on a desk. Nothing is
     wider than the page."""
@@ -73,7 +73,7 @@ def test_legends_are_beside_the_charts(pages, tab):
         tab.set_viewport_size(size)
         tab.goto(f"file://{pages}/report.html")
         charts, legends = boxes(tab, "svg"), boxes(tab, ".legend")
-        assert len(legends) == 3
+        assert len(legends) == 4
         for left, top, right, bottom in legends:
             apart = (charts[:, 3] <= top) | (charts[:, 1] >= bottom) | (charts[:, 2] <= left) | (charts[:, 0] >= right)
             assert apart.all()

@@ -458,7 +458,7 @@ def test_the_standalone_launcher_trains_with_the_edited_values(where, edited, re
     folder, script = edited / where, os.path.relpath("scripts/run_standalone_train_ascend.sh", where or ".")
     assert call(folder, script, 0, records, " ").returncode == 0
     text = finished(folder / "training_log.txt", "rank 0")
-    assert text.startswith("configuration: default_config.yaml, the command line; mindrecord_dir ")
+    assert text.startswith("configuration: default_config.yaml, the command line; run_dir . (the command line), ")
     assert text.splitlines()[-1] == "rank 0 of 1: 12 images, 4 a step, 3 steps, resume False"
     checkpoint = folder / "ckpt_0" / "centernet-1_3.ckpt"
     wait_until(checkpoint.exists, 200, "the checkpoint")

@@ -367,7 +367,7 @@ def test_tables_of_predictions(onnx_file, scenes, tmp_path):
         expected = [entry["alpha"], *entry["location"], *entry["dim"], entry["rotation_y"]]
         names = ("alpha", "x", "y", "z", "height", "width", "length", "rotation_y")
         np.testing.assert_allclose([float(row[name]) for name in names], expected, atol=0.00051)
-    assert cv2.imread(str(tmp_path / "images" / "000000.png")).shape == (64, 128 + 51, 3)
+    assert cv2.imread(str(tmp_path / "images" / "000000.png")).shape == (256, 512 + 205, 3)  # enlarged
 
 
 @pytest.mark.parametrize("args, parts", [
@@ -551,7 +551,7 @@ def test_it_is_served(predictor, image):
             np.testing.assert_allclose(boxes, expected.boxes_3d, atol=0.002)
             assert {len(one["lines"]) for one in answer["objects"]} <= set(range(13))
         drawn = service.call("POST", "/predict?score=0&format=image&calib=74,74,64,32", body)[2]
-        assert cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_COLOR).shape == (64, 128 + 51, 3)
+        assert cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_COLOR).shape == (256, 512 + 205, 3)  # enlarged
         for wrong in ("1,2,3", "x", "0,0,0,0", "/etc/passwd", "nan,1,1,1", "1e200,1e200,1,1", "", "/", "1," * 150):
             status, _, answer = service.call("POST", f"/predict?calib={wrong}", body)
             assert status == 422 and "calib" in json.dumps(answer) and "root" not in json.dumps(answer), wrong
