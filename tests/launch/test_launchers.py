@@ -155,7 +155,7 @@ def test_missing_files_are_reported_before_the_start(script, args, message, tmp_
     ("run_standalone_train_ascend.sh", [0, "RECORDS", "--eval_epochs", 1, "--data_dir", "nowhere"],
      "(--data_dir) not found: nowhere"),
     ("run_standalone_eval_ascend.sh", [0, "val", ".", "CHECKPOINT"], " ./annotations/"),
-    ("convert_dataset_to_mindrecord.sh", ["DATA", "RECORDS"], "this conversion is done"),
+    ("convert_dataset_to_mindrecord.sh", ["DATA", "RECORDS"], "is done; choose another"),
 ])
 @pytest.mark.slow
 def test_wrong_paths_are_reported_before_the_start(script, args, message, tiny_data, tiny_records, small_file,
