@@ -59,6 +59,7 @@ def check_before(config: Config) -> None:
     """
     from ..data.coco import check_expected, read_coco
     from ..evaluation.evaluator import check_annotations
+    from ..model_utils.combinations import is_scored
     from ..tasks import task_of
     from ..weights.side_file import adopt_evaluation
 
@@ -68,7 +69,7 @@ def check_before(config: Config) -> None:
         adopt_evaluation(config, model.description, model.source)
         model.check_fixed(config)
     with problems:
-        if config.run_mode == "val" and config.enable_eval:
+        if is_scored(config):
             coco = read_coco(split.annotation, split.image_dir, task_of(model.description))
             check_annotations(coco, split.annotation, model.description, config)
         else:

@@ -86,11 +86,11 @@ def days_of(record: str, scores: str) -> list[str]:
 
 def newest_side_file(folder: str) -> str | None:
     """The path of the side file of a run's newest checkpoint, None if there is no checkpoint."""
-    from ..weights.run_folder import find_checkpoints
+    from ..weights.run_folder import in_run
     from ..weights.side_file import side_file
 
-    checkpoints = find_checkpoints(os.path.join(folder, "ckpt_0")) or find_checkpoints(folder)
-    return side_file(checkpoints[-1]) if checkpoints else None
+    checkpoint = in_run(folder, "last")
+    return side_file(checkpoint) if checkpoint else None
 
 
 def compare(folders: Sequence[str], options: argparse.Namespace) -> str:

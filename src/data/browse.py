@@ -20,7 +20,7 @@ from ..core.console import progress
 from ..core.files import atomic_folder
 from ..core.version import version
 from ..imaging import reading
-from ..imaging.drawing import class_color, fit, with_mark
+from ..imaging.drawing import class_color, css_color, fit, with_mark
 from ..model_utils.config import Config
 from ..tasks import Task, rows, task_of
 from .check import SplitReport
@@ -71,7 +71,7 @@ def write_browser(folder: str, title: str, splits: Sequence[SplitReport], config
                 for image, (name, size) in zip(images, progress(drawn, "drawing thumbnails", len(images)))]
         others = [f"{split}: {message} ({kind})" for (split, *_), found in findings.items() for kind, message in found]
         others += [f"{split.name}: refused: {message}" for split in splits for message in split.refusals]
-        content = {"classes": [{"name": name, "color": "#{2:02x}{1:02x}{0:02x}".format(*class_color(label))}
+        content = {"classes": [{"name": name, "color": css_color(class_color(label))}
                                for label, name in enumerate(classes)], "images": entries, "others": others}
         environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True)
         # In a script element, only < could end the data.

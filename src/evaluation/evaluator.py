@@ -133,7 +133,7 @@ def check_scoring(config: Config) -> None:
             raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but no data set to evaluate on is given "
                                    "(--data_dir)")
     with problems:
-        if config.eval_epochs and (config.run_mode != "val" or not config.enable_eval):
+        if config.eval_epochs and not is_scored(config):
             raise errors.UserError(f"eval_epochs is {config.eval_epochs}, but run_mode is {config.run_mode} and "
                                    f"enable_eval is {config.enable_eval}; scoring needs val and true")
     problems.raise_all()

@@ -49,6 +49,11 @@ def drawing_side(image: np.ndarray) -> int:
     return min(max(height, width), 4 * min(height, width), 6000)
 
 
+def css_color(color: tuple[float, ...]) -> str:
+    """A color (BGR, 0-255) as #rrggbb."""
+    return "#{2:02x}{1:02x}{0:02x}".format(*map(round, color))
+
+
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray,
                texts: Sequence[str]) -> np.ndarray:
     """Draw boxes [M, 4] (pixels of the image) with scores [M], labels [M] and texts on a copy of a BGR uint8 image.

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..core.tables import shorten_name as short
-from ..imaging.drawing import class_color, east_asian_font, is_east_asian
+from ..imaging.drawing import class_color, css_color, east_asian_font, is_east_asian
 from ..tasks import loss_labels
 from .curves import SCORE_COLORS, draw_curve, draw_scores
 from .record import loss_names
@@ -143,7 +143,7 @@ def precision_charts(precision: np.ndarray, known: Sequence[int], names: Sequenc
 
 def dark(color: tuple[int, int, int]) -> str:
     """A color (BGR, 0-255) a little darker, as #rrggbb."""
-    return "#{2:02x}{1:02x}{0:02x}".format(*(round(0.85 * value) for value in color))
+    return css_color(tuple(0.85 * value for value in color))
 
 
 def confusion_chart(matrix: np.ndarray, names: Sequence[str]) -> Markup:

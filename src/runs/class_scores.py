@@ -7,11 +7,11 @@ from markupsafe import Markup
 
 from ..core.tables import shorten_name
 from ..imaging.drawing import class_color
-from ..tasks.detection.thresholds import Curve
+from ..tasks.detection.thresholds import POINT, Curve
 from .charts import INK, SIZE, Legend, chart, dark
 
 SHOWN = 8  # classes with curves of their own
-SCORES = ("precision", "recall", "F1")
+SCORES = POINT[:3]  # without the threshold
 GRID = np.linspace(0, 1, 501)  # the thresholds at which curves are drawn
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from markupsafe import Markup
 
 from ..core.kinds import is_number
+from ..evaluation.table import VOC
 from ..tasks import metric_labels
 from .charts import SIZE, chart, loss_series
+from .class_scores import SCORES
 from .curves import draw_score, smooth
 from .record import best_score, epochs_trained
 from .report import write_page
@@ -19,7 +21,7 @@ COLORS = ("#2260a8", "#b3382c", "#0b6e4f", "#c98500", "#6a4c93", "#0f8b9d", "#8c
 STYLES = {"solid": (), "dashed": (2.5, 2.5), "dotted": (0.8, 1.6)}  # of CSS: dashes and gaps in widths
 WIDE, NARROW = 4.8, 1.6  # points, both with all styles
 POINTS = 500  # per curve, at most
-FURTHER = ("precision", "recall", "F1", "VOC_mAP_07", "VOC_mAP_area")  # scores, besides the tasks' metrics
+FURTHER = (*SCORES, *VOC)  # scores, besides the tasks' metrics
 SEED = "seed"  # the parameter in which the runs of a group differ
 
 

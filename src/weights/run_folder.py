@@ -120,7 +120,7 @@ def newest_run(task: str = "*") -> str:
     """The folder runs/<task>/<n> of the run with checkpoints that started last, of any task by default; an empty string
     if there is none."""
     found = [path for path in filter(IS_SETTINGS, glob.glob(os.path.join(RUNS, task, "*", SETTINGS)))
-             if _in_run(os.path.dirname(path), "last") or _in_run(os.path.dirname(path), "best")]
+             if in_run(os.path.dirname(path), "last") or in_run(os.path.dirname(path), "best")]
     return os.path.dirname(max(found, key=lambda path: (os.stat(path).st_mtime_ns, len(path), path), default=""))
 
 
@@ -181,25 +181,25 @@ def resolve_checkpoint_alias(path: str, latest: bool = False) -> str:
     """
     folder, name = os.path.split(path.rstrip(os.sep))
     if path and os.path.isdir(path):
-        found = (not latest and _in_run(path, "best")) or _in_run(path, "last") or _in_run(path, "best")
-        return found or path
+        order = ("last", "best") if latest else ("best", "last")
+        return next((found for kind in order if (found := in_run(path, kind))), path)
     if name not in ("best", "last") or os.path.exists(path):
         return path
     places = [folder] if folder else ["", *filter(None, [newest_run()])]
     for place in places:
-        if found := _in_run(place, name):
+        if found := in_run(place, name):
             return found
-    folder = next((place for place in reversed(places) if _in_run(place, "last")), folder)
+    folder = next((place for place in reversed(places) if in_run(place, "last")), folder)
     backup = _latest_backup(os.path.join(folder, "ckpt_0"))
     hint = f"; {backup} is the previous run's latest" if backup else ""
     if name == "best":
         latest_one = os.path.join(folder, "last")
-        hint = "; eval_epochs keeps one" + (f"; {latest_one} is the latest" if _in_run(folder, "last") else hint)
+        hint = "; eval_epochs keeps one" + (f"; {latest_one} is the latest" if in_run(folder, "last") else hint)
     raise UserError(f"{path} stands for the {'best' if name == 'best' else 'latest'} checkpoint in "
                     f"{folder or 'this folder'} or its ckpt_0, but there is none{hint}")
 
 
-def _in_run(folder: str, name: str) -> str:
+def in_run(folder: str, name: str) -> str:
     """The best or last checkpoint in a run's folder or its ckpt_0, an empty string if there is none."""
     for place in (folder or ".", os.path.join(folder, "ckpt_0")):
         if found := _best_in(place) if name == "best" else find_checkpoints(place):
